@@ -1,0 +1,213 @@
+"""Every error of the engine, in one tree.
+
+App Engine's modules each had an ``Error`` of their own; here they are the branches
+``TaskQueueError``, ``DeferredError``, ``ChannelError`` … and the service modules
+re-export them under App Engine's names (``taskqueue.Error``, ``taskqueue.TombstonedTaskError``).
+"""
+
+
+class Error(Exception):
+    """The root: everything the engine raises on purpose is one of these."""
+
+
+# --- foundation ---------------------------------------------------------------------------
+
+
+class ConfigError(Error):
+    """Raised when a configuration file or an environment variable cannot be used.
+
+    ``str()`` is one line for a person: ``queue.yaml:7:11: rate '5/x' …, did you mean '5/s'?``
+    Several mistakes found in one reading are in ``mistakes``, first one first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        column: int | None = None,
+        mistakes: "tuple[ConfigError, ...]" = (),
+    ) -> None:
+        self.message = message
+        self.file = file
+        self.line = line
+        self.column = column
+        self.mistakes = mistakes or (self,)
+        place = ":".join(str(part) for part in (file, line, column) if part is not None)
+        super().__init__(f"{place}: {message}" if place else message)
+
+
+class BadSignatureError(Error):
+    """Raised when a signed value was altered, was signed for another purpose, or is too old."""
+
+
+class ExpiredSignatureError(BadSignatureError):
+    """Raised when the signature is right but older than it may be."""
+
+
+class StoreUnavailableError(Error):
+    """Raised when Redis does not answer, refuses writes, or is still loading its data."""
+
+
+# --- taskqueue ----------------------------------------------------------------------------
+
+
+class TaskQueueError(Error):
+    """Raised by ``taskqueue``: its ``Error``."""
+
+
+class UnknownQueueError(TaskQueueError):
+    """Raised when queue.yaml lists no queue of this name."""
+
+
+class TransientError(TaskQueueError, StoreUnavailableError):
+    """Raised when a task could not be stored just now; the call may be repeated."""
+
+
+class InternalError(TaskQueueError):
+    """Raised when the engine meets a state that it should not be in."""
+
+
+class InvalidTaskError(TaskQueueError):
+    """Raised when a task's parameters, headers or method cannot be used."""
+
+
+class InvalidTaskNameError(InvalidTaskError):
+    """Raised when a task's name has a wrong character or is too long."""
+
+
+class TaskTooLargeError(InvalidTaskError):
+    """Raised when payload, URL and headers together are over the limit."""
+
+
+class TaskAlreadyExistsError(InvalidTaskError):
+    """Raised when a task of this name waits or runs."""
+
+
+class TombstonedTaskError(InvalidTaskError):
+    """Raised when a task of this name has existed and its name is not free again yet."""
+
+
+class InvalidUrlError(InvalidTaskError):
+    """Raised when a task's URL is not a path of the application, or is too long."""
+
+
+class InvalidEtaError(InvalidTaskError):
+    """Raised when a task's ETA is too far ahead."""
+
+
+class InvalidDispatchDeadlineError(InvalidTaskError):
+    """Raised when a dispatch deadline is outside 15 s … 24 h."""
+
+
+class InvalidTagError(InvalidTaskError):
+    """Raised when a pull task's tag is too long."""
+
+
+class BadTaskStateError(TaskQueueError):
+    """Raised when a task is in the wrong state for the request: added or deleted already."""
+
+
+class InvalidQueueError(TaskQueueError):
+    """Raised when a queue cannot be used as asked."""
+
+
+class InvalidQueueNameError(InvalidQueueError):
+    """Raised when a queue's name has a wrong character or is too long."""
+
+
+class InvalidQueueModeError(TaskQueueError):
+    """Raised when a push operation meets a pull queue, or the reverse."""
+
+
+class PermissionDeniedError(TaskQueueError):
+    """Raised when the caller may not do this to the queue."""
+
+
+class DuplicateTaskNameError(TaskQueueError):
+    """Raised when two tasks of one request have the same name."""
+
+
+class TooManyTasksError(TaskQueueError):
+    """Raised when one request adds or deletes more tasks than it may."""
+
+
+class BadTransactionStateError(TaskQueueError):
+    """Raised when a transactional add is asked for outside of a transaction."""
+
+
+class TransactionalRequestTooLargeError(TaskQueueError):
+    """Raised when the tasks of one transaction are larger than 1 MiB together."""
+
+
+class InvalidTaskRetryOptionsError(TaskQueueError):
+    """Raised when retry options are negative or contradict each other."""
+
+
+class InvalidLeaseTimeError(TaskQueueError):
+    """Raised when a pull lease is negative or longer than a week."""
+
+
+class InvalidMaxTasksError(TaskQueueError):
+    """Raised when a pull lease asks for less than one or more than 1,000 tasks."""
+
+
+class TaskLeaseExpiredError(TaskQueueError):
+    """Raised when a task is acked, retried or renewed after another worker could take it."""
+
+
+class QueuePausedError(TaskQueueError):
+    """Raised when a paused queue refuses the operation."""
+
+
+class UnknownBatchError(TaskQueueError):
+    """Raised when no batch of this id is known, or it has been forgotten since."""
+
+
+# --- deferred -----------------------------------------------------------------------------
+
+
+class DeferredError(Error):
+    """Raised by ``deferred``: its ``Error``."""
+
+
+class PermanentTaskFailure(DeferredError):
+    """Raised by a deferred function that must not be tried again: it is logged and acked."""
+
+
+class SingularTaskFailure(DeferredError):
+    """Raised by a deferred function that wants one quiet retry: answers 408, no error log."""
+
+
+# --- channel, memcache --------------------------------------------------------------------
+
+
+class ChannelError(Error):
+    """Raised by ``channel``: its ``Error``."""
+
+
+class InvalidChannelClientIdError(ChannelError):
+    """Raised when a client id is empty, not text, or longer than 256 bytes."""
+
+
+class InvalidChannelTokenDurationError(ChannelError):
+    """Raised when a token's life is outside 1 … 1440 minutes."""
+
+
+class InvalidMessageError(ChannelError):
+    """Raised when a message is not text or is longer than 32,767 characters."""
+
+
+# --- runtime ------------------------------------------------------------------------------
+
+
+class DeadlineExceededError(BaseException):
+    """Raised inside a handler that has run longer than its deadline.
+
+    A BaseException as App Engine's was, so that ``except Exception`` does not swallow it.
+    """
+
+
+class StartupError(Error):
+    """Raised when a process cannot start; the message names the remedy."""

@@ -1,0 +1,75 @@
+"""Signatures: what comes back from Redis or a browser is only trusted when it carries ours.
+
+``purpose`` separates the uses: a channel token cannot pass for a deferred payload.
+"""
+
+import hashlib
+from typing import Any
+
+from itsdangerous import BadSignature, SignatureExpired, Signer, URLSafeTimedSerializer
+
+from lastacross.errors import BadSignatureError, ExpiredSignatureError
+
+
+class Signatures:
+    """Signs and verifies with one secret key.
+
+    Args:
+        secret_key: the application's SECRET_KEY, at least 16 characters.
+    """
+
+    def __init__(self, secret_key: str) -> None:
+        self._secret_key = secret_key
+        self._signers: dict[str, Signer] = {}
+
+    def sign(self, purpose: str, payload: bytes) -> bytes:
+        """The payload with its signature appended."""
+        return self._signer(purpose).sign(payload)
+
+    def verify(self, purpose: str, signed: bytes) -> bytes:
+        """The payload of what ``sign`` made.
+
+        Raises:
+            BadSignatureError: it was not made by ``sign`` with this key and purpose.
+        """
+        try:
+            return self._signer(purpose).unsign(signed)
+        except BadSignature as error:
+            raise BadSignatureError(f"the signature of this {purpose} is missing or wrong") from error
+
+    def dump_token(self, purpose: str, value: Any) -> str:
+        """A URL-safe, timestamped token that carries a JSON value."""
+        return self._serializer(purpose).dumps(value)  # type: ignore[return-value]
+
+    def load_token(self, purpose: str, token: str, max_age_seconds: float | None = None) -> Any:
+        """The JSON value of a token.
+
+        Raises:
+            ExpiredSignatureError: the token is older than ``max_age_seconds``.
+            BadSignatureError: the token is not ours.
+        """
+        try:
+            return self._serializer(purpose).loads(token, max_age=max_age_seconds)  # type: ignore[arg-type]
+        except SignatureExpired as error:
+            raise ExpiredSignatureError(f"this {purpose} has expired") from error
+        except BadSignature as error:
+            raise BadSignatureError(f"this {purpose} is not valid") from error
+
+    def _signer(self, purpose: str) -> Signer:
+        signer = self._signers.get(purpose)
+        if signer is None:
+            signer = Signer(
+                self._secret_key,
+                salt=f"lastacross.{purpose}",
+                key_derivation="hmac",
+                digest_method=hashlib.sha256,
+            )
+            self._signers[purpose] = signer
+        return signer
+
+    def _serializer(self, purpose: str) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(
+            self._secret_key,
+            salt=f"lastacross.{purpose}",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )

@@ -1,0 +1,283 @@
+"""Redis, as the engine sees it: the connection, every key name, one atomic step a Lua file.
+
+The only module that imports ``redis``. Keys that RQ has a place for are RQ's own, so that its
+tools read them; the rest begin with ``lastacross:``. A script gets whole keys as KEYS; where it
+must reach the record of a task that it finds, it gets the prefix and appends the task id.
+"""
+
+import contextlib
+import functools
+import hashlib
+import select
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from typing import Any, cast
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from lastacross import config
+from lastacross.clock import Clock, ServerClock
+from lastacross.errors import StoreUnavailableError
+
+Arg = str | bytes | int | float
+
+# --- key names: RQ's own ------------------------------------------------------------------
+
+RQ_QUEUES = "rq:queues"
+RQ_SUSPENDED = "rq:suspended"
+RQ_WORKERS = "rq:workers"
+RECORD_PREFIX = "rq:job:"
+READY_PREFIX = "rq:queue:"
+LEASED_PREFIX = "rq:wip:"
+SCHEDULED_PREFIX = "rq:scheduled:"
+DEFERRED_PREFIX = "rq:deferred:"
+DEAD_PREFIX = "rq:failed:"
+
+# --- key names: ours ----------------------------------------------------------------------
+
+SETTINGS_PREFIX = "lastacross:queue:"
+UPLOAD = "lastacross:upload"
+PAUSED = "lastacross:paused"
+BUCKET_PREFIX = "lastacross:bucket:"
+TOMBSTONE_PREFIX = "lastacross:tombstone:"
+WAKEUP_PREFIX = "lastacross:wakeup:"
+BATCH_PREFIX = "lastacross:batch:"
+OPEN_BATCHES = "lastacross:batches"
+STATISTICS_PREFIX = "lastacross:statistics:"
+CACHE_PREFIX = "lastacross:cache:"
+CACHE_LOCK_PREFIX = "lastacross:cache-lock:"
+CACHE_STATISTICS = "lastacross:cache-statistics"
+CHANNEL_PREFIX = "lastacross:channel:"
+
+
+def record_key(task_id: str) -> str:
+    """The task itself: RQ's hash of the job, with our fields beside RQ's."""
+    return RECORD_PREFIX + task_id
+
+
+def ready_key(queue: str) -> str:
+    """Ready tasks of a queue, oldest first: RQ's list."""
+    return READY_PREFIX + queue
+
+
+def leased_key(queue: str) -> str:
+    """Leased tasks: members ``<task id>:<lease id>``, score = expiry + ``LEASE_SCORE_SHIFT``."""
+    return LEASED_PREFIX + queue
+
+
+def scheduled_key(queue: str) -> str:
+    """Scheduled tasks: RQ's registry, score = eta in seconds since the epoch."""
+    return SCHEDULED_PREFIX + queue
+
+
+def deferred_key(queue: str) -> str:
+    """Tasks that wait for their batch to be complete: RQ's registry of deferred jobs."""
+    return DEFERRED_PREFIX + queue
+
+
+def dead_key(queue: str) -> str:
+    """Dead letters: RQ's registry of failed jobs, score = when they are forgotten."""
+    return DEAD_PREFIX + queue
+
+
+def settings_key(queue: str) -> str:
+    """What queue.yaml says of a queue, as the scripts read it."""
+    return SETTINGS_PREFIX + queue
+
+
+def bucket_key(queue: str) -> str:
+    """The queue's token bucket: tokens and the instant they were counted at."""
+    return BUCKET_PREFIX + queue
+
+
+def tombstone_key(task_id: str) -> str:
+    """There while a used task name is still refused."""
+    return TOMBSTONE_PREFIX + task_id
+
+
+def wakeup_key(group: str) -> str:
+    """The marker list on which the workers of a group wait."""
+    return WAKEUP_PREFIX + group
+
+
+def batch_key(batch_id: str) -> str:
+    """A batch's counts; its bitmaps append ``:added``, ``:finished`` and ``:failed``."""
+    return BATCH_PREFIX + batch_id
+
+
+def channel_key(client_id: str) -> str:
+    """The capped stream of messages to one browser."""
+    return CHANNEL_PREFIX + client_id
+
+
+# Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
+# would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
+LEASE_SCORE_SHIFT_SECONDS = 86_400
+
+# --- the connection -----------------------------------------------------------------------
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+RETRIES = 2
+
+_LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
+_REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn "Redis is away or takes no writes" into StoreUnavailableError."""
+    try:
+        yield
+    except _LOST as error:
+        raise StoreUnavailableError(f"Redis is not available: {error}") from error
+    except redis.ResponseError as error:
+        if str(error).startswith(_REFUSALS):
+            raise StoreUnavailableError(f"Redis takes no writes: {error}") from error
+        raise
+
+
+@functools.cache
+def _script(name: str) -> tuple[str, str]:
+    """A Lua file's text and its SHA-1."""
+    text = resources.files("lastacross").joinpath("lua", f"{name}.lua").read_text()
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Store:
+    """One process's connection to Redis.
+
+    Args:
+        url: ``redis://…``, ``rediss://…`` or ``unix://…``.
+        clock: what the time is; by default the Redis server's.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
+        self.url = url
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+        self.redis: redis.Redis = redis.Redis.from_url(
+            url,
+            socket_timeout=ANSWER_TIMEOUT_SECONDS,
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_keepalive=True,
+            health_check_interval=30,
+            retry=retry,
+        )
+        self._server_clock = ServerClock() if clock is None else None
+        self._clock_is_set = False
+        self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the Redis server's clock."""
+        if self._server_clock is not None and not self._clock_is_set:
+            self.sync_clock()
+        return self.clock.now()
+
+    def sync_clock(self) -> None:
+        """Ask the server for its time.
+
+        Raises:
+            StoreUnavailableError: it does not answer.
+        """
+        if self._server_clock is None:
+            return
+        asked_at = self.clock.monotonic()
+        with translated_errors():
+            seconds, microseconds = cast(tuple[int, int], self.redis.time())
+        self._server_clock.observe(seconds + microseconds / 1e6, asked_at, self.clock.monotonic())
+        self._clock_is_set = True
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Run one Lua file as one atomic step.
+
+        Args:
+            script: the file's name in ``lua/``, without its ending.
+            keys: whole key names, as the file's head lists them.
+            args: as the file's head lists them.
+
+        Raises:
+            StoreUnavailableError: Redis is away or takes no writes.
+        """
+        text, sha = _script(script)
+        with translated_errors():
+            try:
+                return self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+
+    def wakeup(self, group: str) -> "Wakeup":
+        """A way to sleep until work comes, for the workers of one group."""
+        return Wakeup(self, wakeup_key(group))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
+
+
+class Wakeup:
+    """One BLPOP kept outstanding on a connection of its own, waited for with ``select``.
+
+    BLPOP's own timeout is up to 100 ms late; ``select`` is not.
+    """
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._pool = store.redis.connection_pool
+        self._key = key
+        self._connection: Any = None
+
+    def wait(self, seconds: float, interrupt_fd: int) -> bool:
+        """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is over.
+
+        Returns:
+            Whether a marker came.
+
+        Raises:
+            StoreUnavailableError: the connection is lost; call again to make a new one.
+        """
+        try:
+            with translated_errors():
+                return self._wait(seconds, interrupt_fd)
+        except StoreUnavailableError:
+            self.close()
+            raise
+
+    def _wait(self, seconds: float, interrupt_fd: int) -> bool:
+        if self._connection is None:
+            connection: Any = self._pool.get_connection()
+            self._connection = connection
+            connection.send_command("BLPOP", self._key, 0)
+        fd = self._connection._sock.fileno()
+        readable, _, _ = select.select([fd, interrupt_fd], [], [], max(0.0, seconds))
+        if fd not in readable:
+            return False
+        self._connection.read_response()
+        self._connection.send_command("BLPOP", self._key, 0)
+        return True
+
+    def close(self) -> None:
+        """Drop the connection, and with it the outstanding BLPOP."""
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._pool.release(self._connection)
+            self._connection = None
+
+
+# --- the store of this process ------------------------------------------------------------
+
+_current: Store | None = None
+
+
+def current() -> Store:
+    """The store of this process, connected to REDIS_URL at the first call."""
+    global _current
+    if _current is None:
+        _current = Store(config.current().settings.redis_url)
+    return _current
+
+
+def use(store: Store | None) -> None:
+    """Make this the store of this process; None forgets it."""
+    global _current
+    _current = store

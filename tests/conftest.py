@@ -1,0 +1,59 @@
+"""What every test may ask for: a real Redis, a store on it with a stopped clock, a configuration."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lastacross import config, store
+from tests.support.clock import StoppedClock
+from tests.support.redis_server import RedisServer, running_server
+
+SECRET_KEY = "a secret key of the tests, long enough"
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real server, shared by the tests of a run."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> StoppedClock:
+    """A clock that stands still."""
+    return StoppedClock()
+
+
+@pytest.fixture
+def app_root(tmp_path: Path) -> Path:
+    """An application's folder with the smallest configuration; a test may add to it."""
+    (tmp_path / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
+    (tmp_path / "queue.yaml").write_text("queue:\n- name: default\n  rate: 500/s\n  bucket_size: 500\n")
+    return tmp_path
+
+
+@pytest.fixture
+def configuration(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
+    """The configuration of ``app_root``, in use for this test."""
+    environ = {
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+    }
+    loaded = config.load(app_root, environ)
+    config.use(loaded)
+    yield loaded
+    config.use(None)
+
+
+@pytest.fixture
+def test_store(configuration: config.Config, clock: StoppedClock) -> Iterator[store.Store]:
+    """An empty store with the stopped clock, in use for this test."""
+    opened = store.Store(configuration.settings.redis_url, clock)
+    opened.redis.flushall()
+    store.use(opened)
+    yield opened
+    store.use(None)
+    opened.close()

