@@ -1,0 +1,80 @@
+"""The body of a task's request: text, bytes or form fields to bytes and a content type.
+
+Pure. APPENGINE.md section 3.1, "Defaults and conversions".
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from lastacross.errors import InvalidTaskError
+
+FORM = "application/x-www-form-urlencoded"
+TEXT = "text/plain; charset=utf-8"
+
+Params = Mapping[Any, Any]
+
+
+def encoded(
+    method: str, payload: str | bytes | None, params: Params | None, query: str
+) -> tuple[bytes | None, str | None, str]:
+    """Body, its content type when it has a known one, and query of the request.
+
+    Raises:
+        InvalidTaskError: the method, the query, payload and params do not go together.
+    """
+    if payload is not None and not isinstance(payload, str | bytes):
+        raise InvalidTaskError(f"a payload must be text or bytes, not {type(payload).__name__}")
+    if method in ("POST", "PULL"):
+        if payload and params:
+            raise InvalidTaskError("payload and params are both given; give one of them")
+        if method == "POST" and query:
+            raise InvalidTaskError("the url of a POST may have no query; give params instead")
+        if params:
+            return _form(params).encode(), FORM if method == "POST" else TEXT, ""
+        if payload is None and method == "PULL":
+            raise InvalidTaskError("a pull task needs a payload or params")
+    elif payload and method != "PUT":
+        raise InvalidTaskError(f"a payload may only be given for methods PULL, POST, PUT, not {method}")
+    elif params:
+        query = _form(params)
+    if isinstance(payload, str):
+        return _utf8(payload), TEXT if payload else None, query
+    return payload, None, query
+
+
+def fields(form: bytes) -> dict[str, str | list[str]]:
+    """The fields of a form; one that comes once is a string, a repeated one a list.
+
+    Raises:
+        ValueError: this is no form.
+    """
+    found: dict[str, list[str]] = {}
+    if form:
+        for key, value in parse_qsl(form.decode(), keep_blank_values=True, strict_parsing=True):
+            found.setdefault(key, []).append(value)
+    return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTaskError(f"the text cannot be encoded as UTF-8: {error}") from error
+
+
+def _form(params: Params) -> str:
+    if not isinstance(params, Mapping):
+        raise InvalidTaskError(f"params must be a mapping of names to values, not {type(params).__name__}")
+    pairs: list[tuple[bytes, bytes]] = []
+    for name, value in params.items():
+        key = _field(name)
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            pairs.extend((key, _field(part)) for part in value)
+        else:
+            pairs.append((key, _field(value)))
+    return urlencode(pairs)
+
+
+def _field(value: object) -> bytes:
+    return value if isinstance(value, bytes) else _utf8(str(value))

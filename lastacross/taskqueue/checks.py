@@ -1,0 +1,195 @@
+"""What a task's name, URL, method, target, ETA, size and deadline may be.
+
+Pure. The limits and the errors are those of APPENGINE.md sections 3 and 3.1.
+"""
+
+import functools
+import math
+import re
+from datetime import datetime
+from urllib.parse import quote
+
+from lastacross.errors import (
+    InvalidDispatchDeadlineError,
+    InvalidEtaError,
+    InvalidTagError,
+    InvalidTaskError,
+    InvalidTaskNameError,
+    InvalidUrlError,
+    TaskTooLargeError,
+)
+
+MAX_TASK_NAME_LENGTH = 500
+MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
+MAX_PULL_TASK_SIZE_BYTES = 1024 * 1024
+MAX_TAG_LENGTH = 500
+MAX_URL_LENGTH = 2083
+MAX_ETA_DELTA_SECONDS = 30 * 86_400
+MIN_DISPATCH_DEADLINE_USEC = 15 * 1_000_000
+MAX_DISPATCH_DEADLINE_USEC = 24 * 3600 * 1_000_000
+
+_METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PULL"})
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
+# [instance.][version.]service, APPENGINE.md section 4.4.
+_TARGET = re.compile(r"(?:[A-Za-z0-9_-]{1,100}\.){0,2}[A-Za-z0-9_-]{1,100}")
+# The last two end a line for str.splitlines and JavaScript.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_URL_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
+
+
+def checked_name(name: str) -> str:
+    """The name.
+
+    Raises:
+        InvalidTaskNameError: it has a wrong character or is too long.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidTaskNameError(
+            f"task name {_short(name)} must be 1 to {MAX_TASK_NAME_LENGTH} letters, digits, '_' or '-'"
+        )
+    return name
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Path and query of a URL that cannot lead out of the application, percent-encoded.
+
+    Raises:
+        InvalidUrlError: it is no path, or is too long.
+    """
+    if not isinstance(url, str):
+        raise InvalidUrlError(f"a task's url must be text, not {url!r}")
+    return _split_text_url(url)
+
+
+@functools.lru_cache(maxsize=1024)
+def _split_text_url(url: str) -> tuple[str, str]:
+    """Path and query of a URL that cannot lead out of the application, percent-encoded."""
+    if len(url) > MAX_URL_LENGTH:
+        raise InvalidUrlError(f"a task's url may have {MAX_URL_LENGTH} characters, this one has {len(url)}")
+    if not url.startswith("/") or url.startswith("//"):
+        raise InvalidUrlError(
+            f"a task's url must be a path of this application, like '/work', "
+            f"without scheme or host: {_short(url)}"
+        )
+    # A browser and some proxies read '\' as '/', and skip control characters: '/\host' is '//host'.
+    if "\\" in url or _CONTROL.search(url):
+        raise InvalidUrlError(f"a task's url may have no backslash or control character: {_short(url)}")
+    if "#" in url:
+        raise InvalidUrlError(f"a task's url may have no fragment ('#…'): {_short(url)}")
+    try:
+        path, _, query = quote(url, safe=_URL_SAFE).partition("?")
+    except UnicodeEncodeError as error:
+        raise InvalidUrlError(f"a task's url must be encodable as UTF-8: {error}") from error
+    return path, query
+
+
+def checked_method(method: str) -> str:
+    """The method in capital letters.
+
+    Raises:
+        InvalidTaskError: there is no such method.
+    """
+    found = method.upper() if isinstance(method, str) else None
+    if found not in _METHODS:
+        raise InvalidTaskError(f"method {method!r} is none of {', '.join(sorted(_METHODS))}")
+    return found
+
+
+def check_combination(method: str, query: str, params: object, tag: object) -> None:
+    """Raise InvalidTaskError when two things are given that exclude each other."""
+    if query and params:
+        raise InvalidTaskError("a query in the url and params are both given; give one of them")
+    if tag is not None and method != "PULL":
+        raise InvalidTaskError("a tag may only be given to a pull task (method='PULL')")
+
+
+def check_pull(method: str, url: object, headers: object, target: object) -> None:
+    """Raise InvalidTaskError when a pull task is given what only a request has."""
+    if method != "PULL":
+        return
+    for what, given in (("url", url), ("headers", headers), ("target", target)):
+        if given:
+            raise InvalidTaskError(f"a pull task takes no {what}: it is leased, not delivered")
+
+
+def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """The target.
+
+    Raises:
+        InvalidTaskError: it names no service, or there is a Host header beside it.
+    """
+    if any(name.lower() == "host" for name, _ in headers):
+        raise InvalidTaskError("a target and a Host header are both given; give the target only")
+    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+        raise InvalidTaskError(f"target {_short(target)} must look like [instance.][version.]service")
+    return target
+
+
+def instant(eta: datetime) -> float:
+    """An ETA in seconds since the epoch; a naive one is local time of this process.
+
+    Raises:
+        InvalidTaskError: it is no datetime.
+        InvalidEtaError: it is out of range.
+    """
+    if not isinstance(eta, datetime):
+        raise InvalidTaskError(f"eta must be a datetime, not {eta!r}")
+    try:
+        return eta.timestamp()
+    except (OverflowError, ValueError, OSError) as error:
+        raise InvalidEtaError(f"eta {eta} is out of range: {error}") from error
+
+
+def check_eta(eta: float, now: float) -> None:
+    """Raise InvalidEtaError when an instant is too far ahead, or before 1970."""
+    if eta - now > MAX_ETA_DELTA_SECONDS:
+        raise InvalidEtaError(f"the ETA is {(eta - now) / 86_400:.2f} days ahead, at most 30 are allowed")
+    if eta < 0:
+        raise InvalidEtaError("the ETA is before 1970-01-01 UTC")
+
+
+def finite_seconds(countdown: float) -> float:
+    """A countdown as a float; what ``float()`` takes is taken.
+
+    Raises:
+        InvalidTaskError: it is no finite number.
+    """
+    try:
+        seconds = float(countdown)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidTaskError(f"countdown must be a number of seconds, not {_short(countdown)}") from error
+    if not math.isfinite(seconds):
+        raise InvalidTaskError(f"countdown must be a finite number of seconds, not {countdown!r}")
+    return seconds
+
+
+def check_size(method: str, size: int, tag: str | None) -> None:
+    """Raise TaskTooLargeError or InvalidTagError when the task or its tag is too large."""
+    limit = MAX_PULL_TASK_SIZE_BYTES if method == "PULL" else MAX_PUSH_TASK_SIZE_BYTES
+    if size > limit:
+        raise TaskTooLargeError(
+            f"the task has {size} bytes with its url and headers, at most {limit} are allowed; "
+            "store the data and send its key"
+        )
+    if tag is not None and not isinstance(tag, str):
+        raise InvalidTagError(f"a tag must be text, not {tag!r}")
+    if tag and len(tag) > MAX_TAG_LENGTH:
+        raise InvalidTagError(f"a tag may have {MAX_TAG_LENGTH} characters, this one has {len(tag)}")
+
+
+def check_deadline(usec: int | None) -> None:
+    """Raise InvalidDispatchDeadlineError, or TypeError when it is no int."""
+    if usec is None:
+        return
+    if isinstance(usec, bool) or not isinstance(usec, int):
+        raise TypeError(f"dispatch_deadline_usec must be an int of microseconds, not {usec!r}")
+    if not MIN_DISPATCH_DEADLINE_USEC <= usec <= MAX_DISPATCH_DEADLINE_USEC:
+        raise InvalidDispatchDeadlineError(
+            f"dispatch_deadline_usec {usec} is outside 15 s … 24 h "
+            f"({MIN_DISPATCH_DEADLINE_USEC} … {MAX_DISPATCH_DEADLINE_USEC})"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"

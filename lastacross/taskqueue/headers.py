@@ -1,0 +1,104 @@
+"""Headers of a task: a mapping that ignores letter case, and which names belong to the engine.
+
+Pure. APPENGINE.md sections 3.1 and 4.1.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from lastacross.errors import InvalidTaskError
+
+# The token of RFC 9110 5.6.2.
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# What WSGI and HTTP/1.1 carry: visible ISO 8859-1, spaces and tabs; a line end would begin
+# another header.
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# Namespaces and fail-fast are the X-AppEngine-* headers that a caller sets on purpose.
+_ALLOWED = frozenset(
+    {"x-appengine-current-namespace", "x-appengine-default-namespace", "x-appengine-failfast"}
+)
+_RESERVED_PREFIXES = ("x-appengine-", "x-google-")
+# The last line: they speak of one connection, which a task does not know.
+_RESERVED = frozenset(
+    {"host", "content-length"}
+    | {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+)
+
+
+class Headers(Mapping[str, str]):
+    """Header names to values; a name is found in any letter case and kept as it was written.
+
+    Args:
+        items: pairs of name and value; of equal names the last one stands, as in a dict.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
+        self._items = {name.lower(): (name, value) for name, value in items}
+
+    def __getitem__(self, name: str) -> str:
+        return self._items[name.lower()][1]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._plain() == {str(name).lower(): value for name, value in other.items()}
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._plain().items()))
+
+    def __repr__(self) -> str:
+        return f"Headers({dict(self.items())!r})"
+
+    def _plain(self) -> dict[str, str]:
+        return {name: value for name, (_, value) in self._items.items()}
+
+
+def checked_items(headers: object) -> tuple[tuple[str, str], ...]:
+    """The names and values that a caller gave; an iterable value is one comma-separated value.
+
+    Raises:
+        InvalidTaskError: this is no mapping, or a name or value cannot stand in a request.
+    """
+    if not isinstance(headers, Mapping):
+        raise InvalidTaskError(f"headers must be a mapping of names to values, not {headers!r}")
+    return tuple(_checked(name, value) for name, value in headers.items())
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the engine alone sets this header, so that a task's own is dropped at delivery.
+
+    An underscore counts as a hyphen: both become the same key of a WSGI environ.
+    """
+    key = name.lower().replace("_", "-")
+    return key in _RESERVED or (key.startswith(_RESERVED_PREFIXES) and key not in _ALLOWED)
+
+
+def _checked(name: object, value: object) -> tuple[str, str]:
+    text = _text(name)
+    if not _NAME.fullmatch(text):
+        raise InvalidTaskError(f"{text!r} cannot be the name of a header")
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        value = ", ".join(_text(part) for part in value)
+    content = _text(value)
+    if not _VALUE.fullmatch(content):
+        raise InvalidTaskError(
+            f"header {text}: {content!r} has a line end, a control character or a character "
+            "outside ISO 8859-1; encode it, for example with urllib.parse.quote"
+        )
+    return text, content
+
+
+def _text(value: object) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,112 @@
+"""A task's own retry options, which replace its queue's ``retry_parameters`` whole.
+
+Pure. APPENGINE.md sections 1.4 and 3.1.
+"""
+
+import math
+from typing import Never
+
+from lastacross.config import RetryParameters
+from lastacross.errors import InvalidTaskRetryOptionsError
+
+
+class TaskRetryOptions:
+    """How a task is retried; what is not given has App Engine's default, not the queue's.
+
+    Args:
+        min_backoff_seconds: wait before the first retry (default 0.1).
+        max_backoff_seconds: longest wait (default 3600).
+        task_age_limit: seconds since the first try, rounded up (default: no limit).
+        max_doublings: how often the wait doubles before it grows by a constant (default 16).
+        task_retry_limit: retries, so that 0 means one attempt (default: no limit).
+
+    Raises:
+        InvalidTaskRetryOptionsError: a negative number, no number, or a maximum below the minimum.
+        TypeError: another keyword.
+    """
+
+    __slots__ = (
+        "max_backoff_seconds",
+        "max_doublings",
+        "min_backoff_seconds",
+        "task_age_limit",
+        "task_retry_limit",
+    )
+
+    def __init__(
+        self,
+        *,
+        min_backoff_seconds: float | None = None,
+        max_backoff_seconds: float | None = None,
+        task_age_limit: float | None = None,
+        max_doublings: int | None = None,
+        task_retry_limit: int | None = None,
+        **unknown: Never,
+    ) -> None:
+        if unknown:
+            raise TypeError("Invalid arguments: " + ", ".join(sorted(unknown)))
+        self.min_backoff_seconds = _number("min_backoff_seconds", min_backoff_seconds)
+        self.max_backoff_seconds = _number("max_backoff_seconds", max_backoff_seconds)
+        age = _number("task_age_limit", task_age_limit)
+        self.task_age_limit = None if age is None else math.ceil(age)
+        self.max_doublings = _whole("max_doublings", max_doublings)
+        self.task_retry_limit = _whole("task_retry_limit", task_retry_limit)
+        low, high = self.min_backoff_seconds, self.max_backoff_seconds
+        if low is not None and high is not None and high < low:
+            raise InvalidTaskRetryOptionsError(
+                f"max_backoff_seconds {high} is below min_backoff_seconds {low}"
+            )
+
+    @property
+    def parameters(self) -> RetryParameters:
+        """What the back-off is computed from.
+
+        One bound given beyond the other's default moves the other to it, as in queue.yaml.
+        """
+        default = RetryParameters()
+        low, high = self.min_backoff_seconds, self.max_backoff_seconds
+        if low is None:
+            low = default.min_backoff_seconds if high is None else min(high, default.min_backoff_seconds)
+        if high is None:
+            high = max(low, default.max_backoff_seconds)
+        return RetryParameters(
+            task_retry_limit=self.task_retry_limit,
+            task_age_limit_seconds=self.task_age_limit,
+            min_backoff_seconds=low,
+            max_backoff_seconds=high,
+            max_doublings=default.max_doublings if self.max_doublings is None else self.max_doublings,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskRetryOptions):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        given = (f"{n}={v!r}" for n, v in zip(self.__slots__, self._values(), strict=True) if v is not None)
+        return f"TaskRetryOptions({', '.join(given)})"
+
+    def _values(self) -> tuple[float | None, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+
+def _number(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidTaskRetryOptionsError(f"{name} must be a number, not {value!r}")
+    if value < 0:
+        raise InvalidTaskRetryOptionsError(f"{name} must not be negative, it is {value!r}")
+    return value
+
+
+def _whole(name: str, value: int | None) -> int | None:
+    number = _number(name, value)
+    if number is None:
+        return None
+    if number != int(number):
+        raise InvalidTaskRetryOptionsError(f"{name} must be a whole number, not {value!r}")
+    return int(number)

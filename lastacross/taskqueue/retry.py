@@ -1,0 +1,44 @@
+"""Retry policy: whether, and how long from now, a failed task runs again.
+
+Pure: the caller passes the retry's number and the task's age. APPENGINE.md sections 4.2, 4.3.
+"""
+
+import math
+
+from lastacross.config import RetryParameters
+
+
+def next_delay_seconds(parameters: RetryParameters, retry_number: int, age_seconds: float) -> float | None:
+    """Seconds from the failure to this retry, or None when the retries are used up.
+
+    Args:
+        parameters: of the task itself, else of its queue, else the defaults; never merged.
+        retry_number: the retry being considered, 1 = the one after the first attempt.
+        age_seconds: since the **first try**, not since the task was added.
+    """
+    if not _is_allowed(parameters, retry_number, age_seconds):
+        return None
+    return backoff_seconds(parameters, retry_number)
+
+
+def backoff_seconds(parameters: RetryParameters, retry_number: int) -> float:
+    """Seconds to wait before this retry (1 = the first).
+
+    Doubles ``max_doublings`` times, then grows by a constant, never past ``max_backoff_seconds``.
+    """
+    doublings = max(0, min(retry_number - 1, parameters.max_doublings))
+    steps = max(1, retry_number - doublings)
+    try:
+        wait = math.ldexp(parameters.min_backoff_seconds, doublings) * steps
+    except OverflowError:
+        # Past the largest float, and so past any cap.
+        return parameters.max_backoff_seconds
+    return min(wait, parameters.max_backoff_seconds)
+
+
+def _is_allowed(parameters: RetryParameters, retry_number: int, age_seconds: float) -> bool:
+    """With both limits set a task fails only when **both** are passed, as App Engine had it."""
+    limit, age_limit = parameters.task_retry_limit, parameters.task_age_limit_seconds
+    is_within_limit = limit is not None and retry_number <= limit
+    is_within_age = age_limit is not None and age_seconds <= age_limit
+    return is_within_limit or is_within_age or (limit is None and age_limit is None)
