@@ -1,0 +1,1 @@
+"""What runs things: the processes, what they deliver, and who looks after them."""

@@ -1,0 +1,119 @@
+"""Processes of the tests: started from a script, found again by what they inherited."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+MARK = "LASTACROSS_TEST_MARK"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
+    """Look until it is true; fail when it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or condition}")
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs: it exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def marked(mark: str) -> list[int]:
+    """Every living process that was started, however indirectly, with this mark."""
+    needle = f"{MARK}={mark}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if needle in (folder / "environ").read_bytes().split(b"\0") and is_alive(int(folder.name)):
+                found.append(int(folder.name))
+    return found
+
+
+class Started:
+    """One process under test and all that it starts.
+
+    Args:
+        process: the process.
+        mark: in its environment, and so in that of all its children.
+        output: the file that gets its output and theirs.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], mark: str, output: Path) -> None:
+        self.process = process
+        self.mark = mark
+        self.output = output
+
+    @property
+    def pid(self) -> int:
+        """Of the process itself."""
+        return self.process.pid
+
+    def text(self) -> str:
+        """All that was printed so far."""
+        return self.output.read_text(errors="replace")
+
+    def others(self) -> list[int]:
+        """The living processes that it started."""
+        return [pid for pid in marked(self.mark) if pid != self.pid]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 40.0) -> int:
+        """Its exit code."""
+        return self.process.wait(timeout=seconds)
+
+    def wait_for_text(self, text: str, seconds: float = 40.0) -> None:
+        """Wait until it has printed this; fail at once when it ends before."""
+        wait_until(lambda: text in self.text() or self.process.poll() is not None, seconds, text)
+        assert text in self.text(), self.text()
+
+
+@contextlib.contextmanager
+def started(command: list[str], folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Started]:
+    """Run a command in a session of its own; whatever is left of it at the end is killed.
+
+    Args:
+        command: program and arguments.
+        folder: where its output goes.
+        environ: added to this process's environment.
+    """
+    mark = f"{os.getpid()}-{time.monotonic_ns()}"
+    output = folder / f"output-{mark}.txt"
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("LASTACROSS_")}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**inherited, "PYTHONUNBUFFERED": "1", **(environ or {}), MARK: mark},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Started(process, mark, output)
+    finally:
+        process.kill()
+        process.wait()
+        for pid in marked(mark):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def python(*arguments: str) -> list[str]:
+    """The command line of this Python with these arguments."""
+    return [sys.executable, *arguments]
