@@ -180,6 +180,25 @@ class SingularTaskFailure(DeferredError):
     """Raised by a deferred function that wants one quiet retry: answers 408, no error log."""
 
 
+# --- datastore ----------------------------------------------------------------------------
+
+
+class DatastoreError(Error):
+    """Raised by ``datastore``: the root of its branch."""
+
+
+class DatastoreUnavailableError(DatastoreError):
+    """Raised when the database cannot be reached, stays locked, or takes no writes; may be repeated."""
+
+
+class DatastoreSchemaError(DatastoreError):
+    """Raised when the database's tables are older or newer than the program; says what to run."""
+
+
+class DatastoreUsageError(DatastoreError):
+    """Raised when sessions and transactions are used in a way that cannot work; repeating is useless."""
+
+
 # --- channel, memcache --------------------------------------------------------------------
 
 

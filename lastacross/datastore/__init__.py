@@ -1,0 +1,60 @@
+"""The datastore: SQLAlchemy 2 models on SQLite or PostgreSQL, as DATABASE_URL says.
+
+    class Square(datastore.Model): ...
+
+    with datastore.transaction() as t:
+        t.session.add(Square(...))
+        taskqueue.add(url="/next", transactional=True)     # enqueued if, and only if, it commits
+
+    with datastore.session(read_only=True) as session:
+        squares = session.scalars(select(Square)).all()
+
+``url``: what DATABASE_URL takes. ``migrate``: how tables come and change.
+"""
+
+import sqlalchemy
+
+from lastacross.datastore.engine import dispose, engine
+from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
+from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
+from lastacross.datastore.transaction import Transaction, current_transaction, session, transaction
+from lastacross.errors import (
+    DatastoreError,
+    DatastoreSchemaError,
+    DatastoreUnavailableError,
+    DatastoreUsageError,
+)
+
+__all__ = [
+    "DatastoreError",
+    "DatastoreSchemaError",
+    "DatastoreUnavailableError",
+    "DatastoreUsageError",
+    "DeferredPayload",
+    "EngineModel",
+    "Model",
+    "OutboxRow",
+    "Transaction",
+    "current_transaction",
+    "dispose",
+    "engine",
+    "is_current",
+    "ping",
+    "require_current",
+    "revision",
+    "session",
+    "transaction",
+    "upgrade",
+]
+
+
+def ping() -> None:
+    """Read a little from the database.
+
+    Raises:
+        DatastoreUnavailableError: it does not answer, or its file is none.
+    """
+    with session(read_only=True) as opened:
+        # On SQLite, selecting a constant would not touch the file.
+        is_sqlite = opened.get_bind().dialect.name == "sqlite"
+        opened.execute(sqlalchemy.text("PRAGMA schema_version" if is_sqlite else "SELECT 1"))

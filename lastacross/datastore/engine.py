@@ -1,0 +1,196 @@
+"""SQLAlchemy's engine of this process, and how SQLite and PostgreSQL are set up.
+
+SQLite: WAL, so that readers and the one writer do not wait for each other; every unit that may
+write begins with BEGIN IMMEDIATE, because a transaction that reads first and then wants to write
+fails with "database is locked" at once, whatever the timeout; a writer waits up to
+``BUSY_TIMEOUT_SECONDS`` for its turn.
+
+PostgreSQL: psycopg 3; each connection is probed before it is handed out, so that a restarted
+server costs the units under way and no later one.
+
+An engine never crosses a fork: the child leaves its parent's connections alone, and makes its own.
+"""
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, NullPool, event
+
+from lastacross import config
+from lastacross.datastore.url import DatabaseUrl, parse
+
+BUSY_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 5
+# PostgreSQL takes 100 connections by default: web, scheduler and four workers of 8 threads fit.
+POOL_SIZE = 8
+POOL_OVERFLOW = 8
+POOL_TIMEOUT_SECONDS = 10.0
+# After a long reader the log is cut down to this again; without a limit it keeps its largest size.
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+READ_ONLY = "lastacross_read_only"
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What one process holds of one database.
+
+    Attributes:
+        text: the URL as configured.
+        database: the URL as understood.
+        write: for units that may write.
+        read: the same pool; its transactions only read, and on SQLite never wait for a writer.
+    """
+
+    text: str
+    database: DatabaseUrl
+    write: Engine
+    read: Engine
+
+
+def build(
+    database: DatabaseUrl, *, for_migrations: bool = False, busy_seconds: float | None = None
+) -> Engine:
+    """An engine; nothing is opened yet.
+
+    Args:
+        database: which.
+        for_migrations: no pool, and on SQLite no foreign keys: a table that is rebuilt is dropped
+            first, which would delete what refers to it.
+        busy_seconds: how long a SQLite writer waits for its turn; None is the usual time.
+    """
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if not for_migrations:
+        pool = {"pool_size": POOL_SIZE, "max_overflow": POOL_OVERFLOW, "pool_timeout": POOL_TIMEOUT_SECONDS}
+    if not database.is_sqlite:
+        arguments = {"connect_timeout": CONNECT_TIMEOUT_SECONDS, "application_name": "lastacross"}
+        arguments = {name: value for name, value in arguments.items() if name not in database.url.query}
+        return sqlalchemy.create_engine(
+            database.url, connect_args=arguments, pool_pre_ping=not for_migrations, **pool
+        )
+    timeout = BUSY_TIMEOUT_SECONDS if busy_seconds is None else busy_seconds
+    engine = sqlalchemy.create_engine(database.url, connect_args={"timeout": timeout}, **pool)
+    event.listen(engine, "connect", _sqlite_setter(database.synchronous, foreign_keys=not for_migrations))
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[sqlite3.Connection, object], None]:
+    """What is done to each new connection."""
+
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver would begin transactions late, and plain ones: _begin_sqlite does it instead.
+        connection.isolation_level = None
+        _enter_wal(connection)
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        connection.execute(f"PRAGMA foreign_keys={'ON' if foreign_keys else 'OFF'}")
+        connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
+
+    return prepare
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Make the file a WAL one, unless it is.
+
+    The change needs the file for itself, and SQLite does not wait its busy timeout for that: when
+    several processes open a new database at once, the others try again.
+    """
+    pause = threading.Event()
+    for attempts_left in reversed(range(250)):
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or not attempts_left:
+                raise
+            pause.wait(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin as the unit needs it: at once as the writer, or as a reader that cannot write."""
+    read_only = bool(connection.get_execution_options().get(READ_ONLY, False))
+    if connection.info.get(READ_ONLY, False) != read_only:
+        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+        connection.info[READ_ONLY] = read_only
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def read_only(engine: Engine) -> Engine:
+    """The same engine, whose transactions only read."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(**{READ_ONLY: True})
+    return engine.execution_options(postgresql_readonly=True)
+
+
+# --- the engine of this process -----------------------------------------------------------
+
+_lock = threading.Lock()
+_current: Engines | None = None
+# Held for ever: to collect a parent's connection would close it, and with it the parent's locks.
+_left_by_parents: list[Engines] = []
+
+
+def engines() -> Engines:
+    """The engines of this process, for the configured database; made at the first call.
+
+    Raises:
+        ConfigError: DATABASE_URL cannot be used.
+    """
+    global _current
+    text = config.current().settings.database_url
+    found = _current
+    if found is not None and found.text == text:
+        return found
+    with _lock:
+        if _current is None or _current.text != text:
+            database = parse(text)
+            write = build(database)
+            if _current is not None:
+                _current.write.dispose()
+            _current = Engines(text, database, write, read_only(write))
+        return _current
+
+
+def engine() -> Engine:
+    """SQLAlchemy's engine of this process; ``session`` and ``transaction`` are the usual way to it.
+
+    On SQLite every transaction begun on it is the writer; for reading take ``session(read_only=True)``.
+
+    Raises:
+        ConfigError: DATABASE_URL cannot be used.
+    """
+    return engines().write
+
+
+def dispose() -> None:
+    """Close this process's idle connections and forget its engine; the next use makes another."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.write.dispose()
+        _current = None
+
+
+def make_folder(database: DatabaseUrl) -> None:
+    """Make the folder of a SQLite file, unless it is there."""
+    if database.is_sqlite and database.url.database:
+        Path(database.url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+
+
+def _leave_to_parent() -> None:
+    """In a fork's child: the lock may be held by a thread that is not here, the pool is the parent's."""
+    global _current, _lock
+    _lock = threading.Lock()
+    if _current is not None:
+        _left_by_parents.append(_current)
+    _current = None
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,318 @@
+"""Bring a database's tables up to date: two Alembic histories, the engine's and the application's.
+
+An application needs one folder and no boilerplate: ``<root>/migrations/versions/*.py``, ordinary
+Alembic revisions (``from alembic import op``; ``revision``, ``down_revision``, ``upgrade()``,
+``downgrade()``). There is no alembic.ini, env.py or script.py.mako to keep: the engine is the
+environment. ``revision("what changes")`` writes the next file by comparing the database with
+``datastore.Model``'s tables, as declared in ``<root>/models.py``.
+
+The engine's own revisions are in ``lastacross/datastore/migrations/versions``. The version tables
+are ``lastacross_alembic_version`` and ``alembic_version``.
+
+One process at a time migrates, the others wait and then find nothing to do. On SQLite all of an
+upgrade is one transaction. On PostgreSQL each history is one, so that a revision may use
+``op.get_context().autocommit_block()``.
+"""
+
+import contextlib
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy
+from alembic.autogenerate import RevisionContext
+from alembic.config import Config as AlembicConfig
+from alembic.operations import MigrationScript
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, MetaData
+from sqlalchemy.exc import SQLAlchemyError
+
+from lastacross import config
+from lastacross.datastore import failures
+from lastacross.datastore.engine import build, make_folder, read_only
+from lastacross.datastore.tables import EngineModel, Model
+from lastacross.datastore.url import DatabaseUrl, parse
+from lastacross.errors import ConfigError, DatastoreSchemaError
+
+# How long an upgrade waits for another process's: a large table takes its time.
+LOCK_SECONDS = 120
+# Any number, the same in every process: ASCII "lastacro".
+_ADVISORY_LOCK = 0x6C61737461_63726F
+# script.py.mako lives here, for the application's revisions too.
+_TEMPLATES = Path(__file__).parent / "migrations"
+_ENGINE_TABLES = "lastacross_"
+
+_REMEDY = "run `lastacross db upgrade`"
+
+
+@dataclass(frozen=True)
+class History:
+    """One chain of revisions.
+
+    Attributes:
+        owner: whose tables, for messages.
+        version_table: where the database says how far it is.
+        versions: the folder of the revisions.
+        metadata: the tables as the models declare them.
+    """
+
+    owner: str
+    version_table: str
+    versions: Path
+    metadata: MetaData
+
+    def script(self) -> ScriptDirectory:
+        """Alembic's view of the folder."""
+        return ScriptDirectory(_TEMPLATES, version_locations=[self.versions])
+
+
+ENGINE = History("engine", "lastacross_alembic_version", _TEMPLATES / "versions", EngineModel.metadata)
+
+
+def application_history(root: Path) -> History:
+    """The history of the application in this folder; it may have no revisions."""
+    return History("application", "alembic_version", root / "migrations" / "versions", Model.metadata)
+
+
+# Alembic keeps the environment in a global of its module: one at a time in a process.
+_alembic = threading.Lock()
+
+
+def upgrade(url: str | None = None, root: Path | None = None) -> None:
+    """Bring the engine's tables, then the application's, to their newest revisions.
+
+    Safe to call at every start and from several processes at once. Makes a SQLite file and its
+    folder where there is none.
+
+    Args:
+        url: as DATABASE_URL; None is the configured one.
+        root: the application's folder; None is the configured one.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+        DatastoreUnavailableError: the database is away, or another process migrates for over 120 s.
+        DatastoreSchemaError: the database is of a newer version, or a revision cannot be run.
+    """
+    database, root = _target(url, root)
+    make_folder(database)
+    with _translated_errors(database), _alembic, _locked(database) as connection:
+        for history in (ENGINE, application_history(root)):
+            _upgrade(connection, history)
+
+
+def is_current(url: str | None = None, root: Path | None = None) -> bool:
+    """Whether the database has exactly the tables that this version and this application know.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+        DatastoreUnavailableError: the database is away.
+    """
+    try:
+        require_current(url, root)
+    except DatastoreSchemaError:
+        return False
+    return True
+
+
+def require_current(url: str | None = None, root: Path | None = None) -> None:
+    """Pass, or say what to run.
+
+    Raises:
+        DatastoreSchemaError: the tables are older or newer than the program.
+        ConfigError: the URL cannot be used.
+        DatastoreUnavailableError: the database is away.
+    """
+    database, root = _target(url, root)
+    if database.is_sqlite and not Path(str(database.url.database)).exists():
+        raise DatastoreSchemaError(f"the datastore {database} does not exist yet: {_REMEDY}")
+    with _translated_errors(database), _reading(database) as connection:
+        for history in (ENGINE, application_history(root)):
+            _require_head(connection, history, database)
+
+
+def revision(message: str, root: Path | None = None, url: str | None = None) -> Path | None:
+    """Write the application's next revision: what its models have and its database has not.
+
+    Args:
+        message: what changes, in a few words; becomes part of the file's name.
+        root: the application's folder; None is the configured one.
+        url: of a database that is up to date; None is the configured one.
+
+    Returns:
+        The file, to be read before it is used; None if nothing differs.
+
+    Raises:
+        DatastoreSchemaError: the database is not up to date.
+        ConfigError: the URL cannot be used, or models.py cannot be imported.
+        DatastoreUnavailableError: the database is away.
+    """
+    database, root = _target(url, root)
+    require_current(url, root)
+    _import_models(root)
+    return _write_revision(message, application_history(root), database)
+
+
+def _write_revision(message: str, history: History, database: DatabaseUrl) -> Path | None:
+    script = history.script()
+    arguments: dict[str, Any] = dict.fromkeys(
+        ("head", "branch_label", "version_path", "rev_id", "depends_on")
+    )
+    arguments |= {"message": message, "autogenerate": True, "sql": False, "splice": False}
+    revisions = RevisionContext(AlembicConfig(), script, arguments, _drop_empty)
+
+    def compare(revision_now: Any, context: MigrationContext) -> list[Any]:
+        revisions.run_autogenerate(revision_now, context)
+        return []
+
+    with _translated_errors(database), _alembic, _reading(database) as connection:
+        _run(connection, history, script, compare)
+        written = [file for file in revisions.generate_scripts() if file is not None]
+    return Path(written[0].path) if written else None
+
+
+def _drop_empty(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
+    directives[:] = [d for d in directives if d.upgrade_ops is not None and not d.upgrade_ops.is_empty()]
+
+
+def _import_models(root: Path) -> None:
+    """Import ``<root>/models.py``, so that ``Model.metadata`` has its tables."""
+    if not (root / "models.py").exists():
+        raise ConfigError("there is no models.py to compare the database with", file=str(root / "models.py"))
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        importlib.import_module("models")
+    except Exception as error:
+        raise ConfigError(f"cannot be imported: {error!r}", file=str(root / "models.py")) from error
+
+
+def _target(url: str | None, root: Path | None) -> tuple[DatabaseUrl, Path]:
+    if url is None:
+        url = config.current().settings.database_url
+    return parse(url), config.current().root if root is None else root
+
+
+def _upgrade(connection: Connection, history: History) -> None:
+    script = history.script()
+
+    def to_heads(revision_now: Any, _context: MigrationContext) -> Any:
+        return script._upgrade_revs("heads", revision_now)
+
+    if script.get_heads():
+        _run(connection, history, script, to_heads, destination_rev="heads")
+
+
+def _run(
+    connection: Connection,
+    history: History,
+    script: ScriptDirectory,
+    steps: Callable[..., Any],
+    **options: Any,
+) -> None:
+    """Do what an env.py does."""
+    is_sqlite = connection.dialect.name == "sqlite"
+    with EnvironmentContext(AlembicConfig(), script, fn=steps, **options) as environment:
+        environment.configure(
+            connection=connection,
+            target_metadata=history.metadata,
+            version_table=history.version_table,
+            # SQLite alters little: Alembic copies the table instead. And it has DDL in transactions,
+            # as our engine begins them itself.
+            render_as_batch=is_sqlite,
+            transactional_ddl=True,
+            include_name=lambda name, kind, _parents: _is_of(history, name, kind),
+        )
+        with environment.begin_transaction():
+            environment.run_migrations()
+
+
+def _is_of(history: History, name: str | None, kind: str) -> bool:
+    """Whether a table found in the database is this history's business."""
+    if kind != "table" or name is None:
+        return True
+    return name.startswith(_ENGINE_TABLES) == (history is ENGINE) and not name.endswith("alembic_version")
+
+
+def _require_head(connection: Connection, history: History, database: DatabaseUrl) -> None:
+    options = {"version_table": history.version_table}
+    present = set(MigrationContext.configure(connection, opts=options).get_current_heads())
+    script = history.script()
+    if present == set(script.get_heads()):
+        return
+    known = {revision.revision for revision in script.walk_revisions()}
+    if present - known:
+        raise DatastoreSchemaError(_newer(history, database, sorted(present - known)))
+    at, newest = ", ".join(sorted(present)) or "nothing", ", ".join(script.get_heads())
+    raise DatastoreSchemaError(
+        f"the {history.owner}'s tables in {database} are behind (at {at}, newest is {newest}): {_REMEDY}"
+    )
+
+
+def _newer(history: History, database: DatabaseUrl, unknown: list[str]) -> str:
+    return (
+        f"the {history.owner}'s tables in {database} are at revision {', '.join(unknown)}, which is not in "
+        f"{history.versions}: a newer version has upgraded them; run that one"
+    )
+
+
+# --- connections --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _reading(database: DatabaseUrl) -> Iterator[Connection]:
+    engine = build(database, for_migrations=True)
+    with read_only(engine).connect() as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _locked(database: DatabaseUrl) -> Iterator[Connection]:
+    """A connection to migrate on, while no other process does."""
+    with _locked_sqlite(database) if database.is_sqlite else _locked_postgresql(database) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def _locked_sqlite(database: DatabaseUrl) -> Iterator[Connection]:
+    engine = build(database, for_migrations=True, busy_seconds=LOCK_SECONDS)
+    with engine.connect() as connection, connection.begin():
+        yield connection
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
+        if broken:
+            table, row, referred, _ = broken[0]
+            raise DatastoreSchemaError(
+                f"nothing was changed in {database}: after the migration, row {row} of {table} would refer "
+                f"to a row of {referred} that is not there ({len(broken)} such rows)"
+            )
+
+
+@contextlib.contextmanager
+def _locked_postgresql(database: DatabaseUrl) -> Iterator[Connection]:
+    engine = build(database, for_migrations=True)
+    # The lock is its own connection's and in no transaction: CREATE INDEX CONCURRENTLY waits for those.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as lock:
+        lock.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+        lock.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))
+        with engine.connect() as connection:
+            yield connection
+            connection.commit()
+
+
+@contextlib.contextmanager
+def _translated_errors(database: DatabaseUrl) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        translated = failures.translate(error, database, read_only=False)
+        if translated is not None:
+            raise translated from error
+        raise
+    except CommandError as error:
+        raise DatastoreSchemaError(f"the migrations of {database} cannot be run: {error}") from error

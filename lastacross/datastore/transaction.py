@@ -1,0 +1,307 @@
+"""Sessions and transactions: the two ways to the data.
+
+``session()`` is a SQLAlchemy Session that commits at the end of its ``with``. ``transaction()`` is a
+unit of work that services can join: inside it ``taskqueue.add(…, transactional=True)`` is part of
+what commits. Objects stay readable after the ``with``: nothing is expired at the commit.
+"""
+
+import contextlib
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import structlog
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, SessionTransaction
+
+from lastacross.datastore import failures, migrate
+from lastacross.datastore.engine import Engines, engines
+from lastacross.errors import DatastoreUsageError
+
+log = structlog.get_logger(__name__)
+
+_UNIT = "lastacross_unit"
+_HOLDS_CONNECTION = "lastacross_holds_connection"
+
+
+class _WriterSession(Session):
+    """A session that knows whether it has begun in the database: on SQLite, holds the write lock."""
+
+    def holds_connection(self) -> bool:
+        """Whether a statement has been sent since the last commit or rollback."""
+        return bool(self.info.get(_HOLDS_CONNECTION))
+
+
+@event.listens_for(_WriterSession, "after_begin")
+def _note_begin(session: Session, _transaction: SessionTransaction, _connection: Connection) -> None:
+    session.info[_HOLDS_CONNECTION] = True
+
+
+@event.listens_for(_WriterSession, "after_transaction_end")
+def _note_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.parent is None:
+        session.info[_HOLDS_CONNECTION] = False
+
+
+class _UnitSession(_WriterSession):
+    """A session whose end is its transaction's business, so that nothing commits half of it."""
+
+    def commit(self) -> NoReturn:
+        raise DatastoreUsageError(
+            "a transaction() commits at the end of its `with`, as a whole; use session() to commit earlier"
+        )
+
+    def rollback(self) -> NoReturn:
+        raise DatastoreUsageError(
+            "a transaction() is rolled back by an exception that leaves its `with`; "
+            "put a part that may fail into `with t.session.begin_nested():`"
+        )
+
+    def close(self) -> None:
+        """Nothing: the end of the ``with`` closes it."""
+
+    def finish(self) -> None:
+        """Give the connection back; what was not committed is rolled back."""
+        super().close()
+
+
+class Transaction:
+    """A unit of work under way: all of it is committed, or none.
+
+    Attributes:
+        session: where its reads and writes go. ``commit`` and ``rollback`` are refused there;
+            ``begin_nested`` (a savepoint) is not.
+        notes: a place for services to keep what belongs to this transaction, under their own keys.
+    """
+
+    def __init__(self, session: _UnitSession) -> None:
+        self.session: Session = session
+        session.info[_UNIT] = self
+        self.notes: dict[str, Any] = {}
+        self._owner = _owner()
+        self._root = session.begin()
+        self._callbacks: list[Callable[[], object]] = []
+        # How many callbacks there were when each savepoint was set.
+        self._savepoints: dict[SessionTransaction, int] = {}
+        self._is_spoilt = False
+        self._is_finished = False
+
+    def after_commit(self, callback: Callable[[], object]) -> None:
+        """Call this once the commit has landed; never if the transaction is rolled back.
+
+        It runs outside of the transaction, in the order of registration. An exception in it is
+        logged and changes nothing: the commit stands. What is registered inside a savepoint goes
+        with the savepoint.
+
+        Raises:
+            DatastoreUsageError: the transaction is over.
+        """
+        if self._is_finished:
+            raise DatastoreUsageError("after_commit() came too late: this transaction is over")
+        self._callbacks.append(callback)
+
+    def is_here(self) -> bool:
+        """Whether it was begun by this thread of this process, and is still under way."""
+        return not self._is_finished and self._owner == _owner()
+
+    def spoil(self) -> None:
+        """Let it end in a rollback, whatever happens."""
+        self._is_spoilt = True
+
+    def commit(self) -> None:
+        """Commit, as the end of the outermost ``with`` does.
+
+        Raises:
+            DatastoreUsageError: a part of it failed or was ended by somebody else.
+        """
+        if self._is_spoilt:
+            raise DatastoreUsageError(
+                "a transaction() inside this one failed and its exception was caught: half of it cannot be "
+                "committed; put a part that may fail into `with t.session.begin_nested():`"
+            )
+        if self.session.get_transaction() is not self._root:
+            raise DatastoreUsageError("the transaction of this transaction()'s session was ended inside it")
+        self._root.commit()
+
+    def finish(self) -> list[Callable[[], object]]:
+        """Mark it as over; the callbacks that a commit owes."""
+        self._is_finished = True
+        return self._callbacks
+
+    def savepoint_set(self, savepoint: SessionTransaction) -> None:
+        """Remember where a savepoint begins."""
+        self._savepoints[savepoint] = len(self._callbacks)
+
+    def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
+        """Drop what was registered since the savepoint."""
+        if savepoint in self._savepoints:
+            del self._callbacks[self._savepoints[savepoint] :]
+
+    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
+        """Forget a savepoint that was released or rolled back."""
+        self._savepoints.pop(savepoint, None)
+
+
+@event.listens_for(_UnitSession, "after_transaction_create")
+def _note_savepoint(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.info[_UNIT].savepoint_set(transaction)
+
+
+@event.listens_for(_UnitSession, "after_soft_rollback")
+def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.info[_UNIT].savepoint_rolled_back(transaction)
+
+
+@event.listens_for(_UnitSession, "after_transaction_end")
+def _forget_savepoint(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        session.info[_UNIT].savepoint_ended(transaction)
+
+
+_transaction: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(
+    "lastacross_transaction", default=None
+)
+_writers: contextvars.ContextVar[tuple[tuple[object, _WriterSession], ...]] = contextvars.ContextVar(
+    "lastacross_writers", default=()
+)
+
+
+def current_transaction() -> Transaction | None:
+    """The transaction that this code runs in, or None; other threads and processes have their own."""
+    found = _transaction.get()
+    return found if found is not None and found.is_here() else None
+
+
+@contextlib.contextmanager
+def session(*, read_only: bool = False) -> Iterator[Session]:
+    """A session of its own: committed at the end of the ``with``, rolled back on an exception.
+
+    Args:
+        read_only: it only reads, which on SQLite lets it run beside a writer, and it is refused
+            to write. It sees what was committed when it began to read.
+
+    Raises:
+        DatastoreUnavailableError: the database is away, or was locked for 5 s (SQLite).
+        DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
+        DatastoreUsageError: on SQLite, the same code has a writer open around it and would wait
+            for itself; or a read-only session was asked to write.
+    """
+    current = engines()
+    if read_only:
+        with (
+            _translated_errors(current, read_only=True),
+            Session(current.read, expire_on_commit=False) as opened,
+        ):
+            yield opened
+            opened.commit()
+        return
+    _refuse_second_writer(current)
+    with (
+        _translated_errors(current),
+        _WriterSession(current.write, expire_on_commit=False) as opened,
+        _writing(opened),
+    ):
+        yield opened
+        opened.commit()
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[Transaction]:
+    """A unit of work: committed at the end of the outermost ``with``, rolled back on an exception.
+
+    Inside another one it is the other one: nothing is committed before that ends, and an exception
+    that leaves the inner ``with`` dooms the whole, even if it is caught in between.
+
+    Raises:
+        DatastoreUnavailableError: the database is away, or was locked for 5 s (SQLite). After a
+            connection lost during the commit itself, whether it landed is unknown.
+        DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
+        DatastoreUsageError: a part failed and was caught; or on SQLite, a ``session()`` that
+            writes is open around it.
+    """
+    outer = current_transaction()
+    if outer is not None:
+        with _spoiling(outer):
+            yield outer
+        return
+    current = engines()
+    _refuse_second_writer(current)
+    with _translated_errors(current):
+        opened = _UnitSession(current.write, expire_on_commit=False)
+        unit = Transaction(opened)
+        token = _transaction.set(unit)
+        callbacks: list[Callable[[], object]] = []
+        try:
+            with _writing(opened):
+                yield unit
+                unit.commit()
+        finally:
+            _transaction.reset(token)
+            callbacks = unit.finish()
+            opened.finish()
+    _call(callbacks)
+
+
+def _call(callbacks: list[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            log.exception(
+                "datastore.after_commit", callback=getattr(callback, "__qualname__", repr(callback))
+            )
+
+
+@contextlib.contextmanager
+def _spoiling(outer: Transaction) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        outer.spoil()
+        raise
+
+
+@contextlib.contextmanager
+def _writing(opened: _WriterSession) -> Iterator[None]:
+    token = _writers.set((*_writers.get(), (_owner(), opened)))
+    try:
+        yield
+    finally:
+        _writers.reset(token)
+
+
+def _refuse_second_writer(current: Engines) -> None:
+    """On SQLite, say at once what would wait for itself until the busy timeout is over."""
+    if not current.database.is_sqlite:
+        return
+    for owner, opened in _writers.get():
+        if owner == _owner() and opened.holds_connection():
+            raise DatastoreUsageError(
+                "this session() or transaction() would wait for the one around it, which is SQLite's only "
+                "writer: use the outer one's session, or session(read_only=True)"
+            )
+
+
+def _owner() -> tuple[int, int]:
+    """Who runs this: a fork's child and a thread given a copy of our context are somebody else."""
+    return os.getpid(), threading.get_ident()
+
+
+@contextlib.contextmanager
+def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator[None]:
+    """Turn SQLAlchemy's errors into ours where ours say more; the session is closed by then."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        translated = failures.translate(error, current.database, read_only=read_only)
+        if translated is not None:
+            raise translated from error
+        if failures.is_about_the_schema(error):
+            with contextlib.suppress(SQLAlchemyError):
+                migrate.require_current()
+        raise

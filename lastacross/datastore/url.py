@@ -1,0 +1,82 @@
+"""What DATABASE_URL says, checked: which database, and how surely SQLite writes.
+
+Pure: nothing is opened here.
+
+``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``, with ``?synchronous=full`` where a
+commit must outlive a loss of power (each commit then waits for the disk). The default, ``normal``,
+is safe against the death of any process; a loss of power may cost the last commits, never the file.
+
+``postgresql://user:password@host/database``, with libpq's own parameters after a ``?``; Heroku's
+``postgres://`` is understood.
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy
+from sqlalchemy.exc import ArgumentError
+
+from lastacross.errors import ConfigError
+
+_SYNCHRONOUS = ("normal", "full", "extra")
+_POSTGRESQL = ("postgres", "postgresql", "postgresql+psycopg")
+_SQLITE = ("sqlite", "sqlite+pysqlite")
+_EXAMPLES = "sqlite:////absolute/path.db or postgresql://user:password@host/database"
+
+
+@dataclass(frozen=True)
+class DatabaseUrl:
+    """A DATABASE_URL that can be used.
+
+    Attributes:
+        url: what SQLAlchemy is given.
+        synchronous: SQLite's PRAGMA of this name; of no meaning for PostgreSQL.
+    """
+
+    url: sqlalchemy.URL
+    synchronous: str = "normal"
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a SQLite file."""
+        return self.url.get_backend_name() == "sqlite"
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+
+def parse(text: str) -> DatabaseUrl:
+    """The database that ``text`` names.
+
+    Raises:
+        ConfigError: it is no URL, or of a database that is not supported.
+    """
+    try:
+        url = sqlalchemy.make_url(text)
+    except ArgumentError as error:
+        # The text may hold a password: it is not repeated.
+        raise ConfigError(f"DATABASE_URL is not a database's URL: it takes {_EXAMPLES}") from error
+    if url.drivername in _SQLITE:
+        return _sqlite(url)
+    if url.drivername in _POSTGRESQL:
+        return DatabaseUrl(url.set(drivername="postgresql+psycopg"))
+    raise ConfigError(f"DATABASE_URL begins with {url.drivername!r}: it takes {_EXAMPLES}")
+
+
+def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigError(
+            "DATABASE_URL must name a file: a SQLite database in memory is seen by one connection only, "
+            "while web, workers and scheduler share theirs (sqlite:////absolute/path.db)"
+        )
+    if url.host or url.username:
+        raise ConfigError(
+            f"DATABASE_URL has a host for SQLite: three slashes begin a relative path, four an absolute "
+            f"one (sqlite:////{url.database})"
+        )
+    unknown = sorted(set(url.query) - {"synchronous"})
+    if unknown:
+        raise ConfigError(f"DATABASE_URL: SQLite takes ?synchronous=full and no {unknown[0]!r}")
+    synchronous = url.query.get("synchronous", "normal")
+    if not isinstance(synchronous, str) or synchronous.lower() not in _SYNCHRONOUS:
+        raise ConfigError(f"DATABASE_URL: synchronous={synchronous!r} is none of {', '.join(_SYNCHRONOUS)}")
+    return DatabaseUrl(url.difference_update_query(["synchronous"]), synchronous.lower())
