@@ -1,0 +1,52 @@
+"""The front page, and the route table: ``app`` is what app.yaml names."""
+
+import webapp2
+
+import models
+import quilt
+import workers
+from lastacross import webapp
+
+SAMPLE = [
+    (row, column, workers.rand_hex_color())
+    for row in range(6)
+    for column in range(6)
+    if (row, column) < (4, 4)
+]
+"""The small quilt on the front page, another at each start: (row, column, colour)."""
+
+
+class HomeHandler(webapp.RequestHandler):
+    """The front page."""
+
+    def get(self) -> None:
+        """What this is, a card for each program, live numbers."""
+        numbers = models.quilt_numbers()
+        self.response.headers["Cache-Control"] = "no-cache"
+        self.response.headers["Vary"] = "Accept"
+        if self.wants_json():
+            self.render_json(numbers)
+        else:
+            self.render("home.html", numbers=numbers, sample=SAMPLE)
+
+
+ID = "<quilt_id:[A-Za-z0-9_-]+>"
+
+app = webapp2.WSGIApplication(
+    [
+        # What this is, and what there is to try.
+        webapp2.Route("/", HomeHandler),
+        # The form; a POST starts a quilt and answers with the address of its page.
+        webapp2.Route("/quilt", quilt.FormHandler),
+        # A task's: the last square of a quilt is done.
+        webapp2.Route("/quilt/complete", workers.QuiltCompleteHandler),
+        # The same quilt for programs, and for the page when it has to ask.
+        webapp2.Route(
+            f"/quilt/{ID}.json", quilt.PageHandler, handler_method="get_json", methods=["GET", "HEAD"]
+        ),
+        # One quilt: it grows while you look, and stays when it is done.
+        webapp2.Route(f"/quilt/{ID}", quilt.PageHandler),
+        # Its cancel button.
+        webapp2.Route(f"/quilt/{ID}/cancel", quilt.CancelHandler),
+    ]
+)

@@ -1,0 +1,158 @@
+"""The datastore models of the programs, and the questions asked of them."""
+
+import secrets
+from dataclasses import dataclass
+
+from sqlalchemy import Double, ForeignKey, String, UniqueConstraint, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from lastacross import datastore
+from lastacross.clock import SYSTEM
+
+
+class Quilt(datastore.Model):
+    """A quilt: its size, how far it is, and how it ended. Instants are seconds since the epoch.
+
+    ``painted`` counts its squares and numbers them. The row is locked while a square is added, so
+    numbers become visible in order and without gaps: a browser that has all up to n asks for more than n.
+    """
+
+    __tablename__ = "quilt"
+
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    rows: Mapped[int]
+    columns: Mapped[int]
+    delay_ms: Mapped[int]
+    created_at: Mapped[float] = mapped_column(Double)
+    painted: Mapped[int] = mapped_column(default=0)
+    batch_id: Mapped[str | None] = mapped_column(String(400), default=None)
+    finished_at: Mapped[float | None] = mapped_column(Double, default=None)
+    failed_count: Mapped[int] = mapped_column(default=0)
+    cancelled_count: Mapped[int] = mapped_column(default=0)
+
+    @property
+    def total(self) -> int:
+        """How many squares it will have."""
+        return self.rows * self.columns
+
+
+class Square(datastore.Model):
+    """A coloured square of a quilt; ``position`` is 1 for the quilt's first."""
+
+    __tablename__ = "quilt_square"
+    __table_args__ = (UniqueConstraint("quilt_id", "position"),)
+
+    quilt_id: Mapped[str] = mapped_column(
+        String(22), ForeignKey("quilt.id", ondelete="CASCADE"), primary_key=True
+    )
+    row: Mapped[int] = mapped_column(primary_key=True)
+    column: Mapped[int] = mapped_column(primary_key=True)
+    color: Mapped[str] = mapped_column(String(7))
+    position: Mapped[int]
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What a square looks like, whoever painted it first."""
+
+    color: str
+    position: int
+
+
+def new_id() -> str:
+    """An id that nobody guesses: 128 random bits, safe in a URL."""
+    return secrets.token_urlsafe(16)
+
+
+def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
+    """Write a square, once: the first colour stays and is what every later call answers.
+
+    Returns:
+        None if there is no such quilt.
+    """
+    with datastore.session() as session:
+        position = session.scalar(
+            update(Quilt)
+            .where(Quilt.id == quilt_id)
+            .values(painted=Quilt.painted + 1)
+            .returning(Quilt.painted)
+        )
+        if position is None:
+            return None
+        values = {"quilt_id": quilt_id, "row": row, "column": column, "color": color, "position": position}
+        if _insert_new(session, values):
+            return Painted(color, position)
+        session.rollback()
+    return _painted(quilt_id, row, column)
+
+
+def _insert_new(session: Session, values: dict[str, object]) -> bool:
+    """Whether the square was not there yet; now it is."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(Square).values(**values).on_conflict_do_nothing().returning(Square.position)
+    return session.scalar(insert) is not None
+
+
+def _painted(quilt_id: str, row: int, column: int) -> Painted | None:
+    with datastore.session(read_only=True) as session:
+        square = session.get(Square, (quilt_id, row, column))
+        return square and Painted(square.color, square.position)
+
+
+def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
+    """Add a new quilt to the unit of work of ``session``; answers its id."""
+    quilt = Quilt(id=new_id(), rows=rows, columns=columns, delay_ms=delay_ms, created_at=SYSTEM.now())
+    session.add(quilt)
+    return quilt.id
+
+
+def find_quilt(quilt_id: str) -> Quilt | None:
+    """The quilt as it is now, detached, or None."""
+    with datastore.session(read_only=True) as session:
+        return session.get(Quilt, quilt_id)
+
+
+def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
+    """(row, column, colour) of the squares coloured after the one of this number, in their order."""
+    query = (
+        select(Square.row, Square.column, Square.color)
+        .where(Square.quilt_id == quilt_id, Square.position > position)
+        .order_by(Square.position)
+    )
+    with datastore.session(read_only=True) as session:
+        return [(row, column, color) for row, column, color in session.execute(query)]
+
+
+def note_batch(quilt_id: str, batch_id: str) -> None:
+    """Write down which batch colours this quilt."""
+    with datastore.session() as session:
+        session.execute(update(Quilt).where(Quilt.id == quilt_id).values(batch_id=batch_id))
+
+
+def finish_quilt(quilt_id: str, *, failed: int) -> bool:
+    """Keep how a quilt ended; squares neither coloured nor failed were cancelled.
+
+    Returns:
+        False if its end is known already, or there is no such quilt.
+    """
+    missing = Quilt.rows * Quilt.columns - Quilt.painted - failed
+    ending = {"finished_at": SYSTEM.now(), "failed_count": failed, "cancelled_count": missing}
+    unfinished = update(Quilt).where(Quilt.id == quilt_id, Quilt.finished_at.is_(None))
+    with datastore.session() as session:
+        return session.scalar(unfinished.values(**ending).returning(Quilt.id)) is not None
+
+
+def quilt_numbers() -> dict[str, int]:
+    """How many quilts and squares there are: what the front page shows."""
+    under_way = Quilt.finished_at.is_(None)
+    missing = func.sum(Quilt.rows * Quilt.columns - Quilt.painted).filter(under_way)
+    query = select(func.count(), func.count(Quilt.finished_at), func.sum(Quilt.painted), missing)
+    with datastore.session(read_only=True) as session:
+        started, finished, painted, to_come = session.execute(query.select_from(Quilt)).one()
+    return {
+        "quilts_finished": finished,
+        "quilts_under_way": started - finished,
+        "squares_coloured": int(painted or 0),
+        "squares_to_come": int(to_come or 0),
+    }

@@ -1,0 +1,380 @@
+"""The quilt's pages: the form that starts one, and the page that watches it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import webapp2
+
+import models
+import workers
+from lastacross import channel, clock, datastore, deferred, errors, taskqueue, webapp
+
+FIELDS = {
+    "rows": (1, 100, 8),
+    "columns": (1, 100, 8),
+    "delay_ms": (0, 2000, 0),
+}
+"""name → lowest, highest, default"""
+
+LARGEST_SEWN = 30
+"""Rows or columns up to which stitches can be seen."""
+
+ENDS = ("done", "failed", "cancelled")
+
+# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as AIP-151 asks.
+RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
+
+
+# --- the form -----------------------------------------------------------------------------
+
+
+class FormError(Exception):
+    """Raised when fields cannot be used: ``mistakes`` says for each what it takes."""
+
+    def __init__(self, mistakes: dict[str, str]) -> None:
+        super().__init__(" ".join(mistakes.values()))
+        self.mistakes = mistakes
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is to be made; ``delay_ms`` plays slow work in each square."""
+
+    rows: int
+    columns: int
+    delay_ms: int
+
+
+def parse_size(form: Mapping[str, str]) -> Size:
+    """What the form asks for.
+
+    A form that says nothing of rows and columns gets the defaults; one without the other is a mistake.
+
+    Raises:
+        FormError: a field is not a whole number in its range.
+    """
+    numbers: dict[str, int] = {}
+    mistakes: dict[str, str] = {}
+    for name, (lowest, highest, default) in FIELDS.items():
+        text = form.get(name)
+        if text is None and (name == "delay_ms" or ("rows" not in form and "columns" not in form)):
+            numbers[name] = default
+            continue
+        number = whole_number(text)
+        if number is not None and lowest <= number <= highest:
+            numbers[name] = number
+        else:
+            mistakes[name] = f"{name} takes a whole number from {lowest} to {highest}{_given(text)}."
+    if mistakes:
+        raise FormError(mistakes)
+    return Size(**numbers)
+
+
+def whole_number(text: str | None) -> int | None:
+    """The number that plain digits make, or None; ``int`` would take ``1_0`` and other scripts too."""
+    return int(text) if text is not None and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII) else None
+
+
+def _given(text: str | None) -> str:
+    if text is None:
+        return "; it is missing"
+    if not text.strip():
+        return "; it is empty"
+    return f", not “{text[:40]}”"
+
+
+# --- how far it is ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class View:
+    """A quilt at one instant, as its page and its JSON show it.
+
+    Attributes:
+        quilt: its row.
+        now: seconds since the epoch.
+        state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
+        failed_count: squares whose tasks are dead letters.
+        eta_seconds: how long it may still take; None where nobody can say.
+        is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
+    """
+
+    quilt: models.Quilt
+    now: float
+    state: str
+    failed_count: int
+    eta_seconds: float | None = None
+    is_lost: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is going to change any more."""
+        return self.state in ENDS
+
+    @property
+    def is_sewn(self) -> bool:
+        """Whether its squares are large enough for stitches."""
+        return max(self.quilt.rows, self.quilt.columns) <= LARGEST_SEWN
+
+    @property
+    def percent(self) -> int:
+        """Whole per cent, 100 only when all are there."""
+        return 100 * self.quilt.painted // self.quilt.total
+
+    @property
+    def count_text(self) -> str:
+        """``37 of 64 squares done``."""
+        return f"{self.quilt.painted} of {self.quilt.total} {_squares(self.quilt.total)} done"
+
+    @property
+    def headline(self) -> str:
+        """What is said aloud: it changes at quarters and at the end only."""
+        if self.is_done:
+            return self.message
+        if self.quilt.painted == 0:
+            return "Waiting for the first square."
+        quarter = min(3, 4 * self.quilt.painted // self.quilt.total)
+        return ("Under way.", "A quarter is done.", "Half is done.", "Three quarters are done.")[quarter]
+
+    @property
+    def message(self) -> str:
+        """The state in a sentence, with its numbers."""
+        quilt = self.quilt
+        if self.state == "done":
+            all_squares = f"all {quilt.total} squares are" if quilt.total > 1 else "the only square is"
+            return f"Last across the finish line: {all_squares} done."
+        if self.is_lost:
+            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
+        if self.state == "failed":
+            return f"Finished, but {self.failed_count} of {quilt.total} {_squares(quilt.total)} failed."
+        if self.state == "cancelled":
+            return f"Cancelled with {self.count_text}."
+        return f"{self.count_text}."
+
+    @property
+    def mark(self) -> str:
+        """What the title begins with: a tab has room for little more."""
+        return self.state.capitalize() if self.is_done else f"{self.percent} %"
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """From the start to the end, or to now."""
+        return max(0.0, (self.quilt.finished_at or self.now) - self.quilt.created_at)
+
+    @property
+    def elapsed_text(self) -> str:
+        """``12.3 s`` or ``2 min 05 s``."""
+        return duration(self.elapsed_seconds)
+
+    @property
+    def rate_text(self) -> str:
+        """Squares a second, from start to end."""
+        rate = self.quilt.painted / max(self.elapsed_seconds, 0.001)
+        return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
+
+    @property
+    def remaining_text(self) -> str:
+        """A rough time, or '' as long as too little is known to name one."""
+        known = self.quilt.painted >= 3 and self.quilt.painted >= self.quilt.total / 20
+        return roughly(self.eta_seconds) if known and self.eta_seconds and not self.is_done else ""
+
+    @property
+    def created_text(self) -> str:
+        """``2026-11-21 03:14:07 UTC``."""
+        return clock.utc(self.quilt.created_at).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+    @property
+    def etag(self) -> str:
+        """Changes when something to be shown has."""
+        return f"{self.quilt.painted}-{self.failed_count}-{self.state}"
+
+    def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
+        """The JSON of a long-running operation; ``squares`` is what the caller has not seen yet."""
+        quilt = self.quilt
+        shown: dict[str, Any] = {
+            "name": f"quilt/{quilt.id}",
+            "done": self.is_done,
+            "metadata": {
+                "state": self.state,
+                "step": quilt.painted,
+                "total_steps": quilt.total,
+                "failed": self.failed_count,
+                "cancelled": quilt.cancelled_count,
+                "message": self.message,
+                "created_at": clock.iso(quilt.created_at),
+                "finished_at": clock.iso(quilt.finished_at),
+                "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
+            },
+        }
+        if quilt.painted:
+            shown["response"] = {"rows": quilt.rows, "columns": quilt.columns, "squares": squares}
+        if self.state in ("failed", "cancelled"):
+            code = (
+                RPC_CANCELLED if self.state == "cancelled" else RPC_DATA_LOSS if self.is_lost else RPC_UNKNOWN
+            )
+            shown["error"] = {"code": code, "message": self.message}
+        return shown
+
+
+def _squares(count: int) -> str:
+    return "square" if count == 1 else "squares"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people write it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def roughly(seconds: float) -> str:
+    """A time still to go, no finer than it can be kept."""
+    if seconds < 10:
+        return "a few seconds"
+    if seconds < 55:
+        return f"about {-(-seconds // 10) * 10:.0f} s"
+    return f"about {max(1, round(seconds / 60))} min"
+
+
+def look(quilt: models.Quilt) -> View:
+    """How far a quilt is. A finished one is known from the datastore alone."""
+    now = clock.SYSTEM.now()
+    if quilt.finished_at is not None:
+        ending = "cancelled" if quilt.cancelled_count else "failed" if quilt.failed_count else "done"
+        return View(quilt, now, ending, quilt.failed_count)
+    if quilt.batch_id is None:
+        return View(quilt, now, "ready", 0)
+    try:
+        progress = taskqueue.Batch.get(quilt.batch_id).progress()
+    except errors.UnknownBatchError:
+        return View(quilt, now, "failed", 0, is_lost=True)
+    except errors.StoreUnavailableError:
+        return View(quilt, now, "running", 0)
+    state = "running" if quilt.painted else "ready"
+    return View(quilt, now, state, progress.failed, progress.eta_seconds)
+
+
+# --- the pages ----------------------------------------------------------------------------
+
+
+class FormHandler(webapp.RequestHandler):
+    """The form that starts a quilt."""
+
+    def get(self) -> None:
+        """The form; its fields may be filled in by the query, so that a size can be linked to."""
+        self._show_form(self.request.GET, {})
+
+    def post(self) -> None:
+        """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
+        try:
+            size = parse_size(self.request.POST)
+        except FormError as error:
+            self._refuse(error)
+            return
+        with datastore.transaction() as transaction:
+            quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
+            deferred.defer(workers.fill_quilt, quilt_id, _transactional=True)
+        location = self.request.relative_url(f"/quilt/{quilt_id}")
+        if not self.wants_json():
+            self.redirect(location, code=303)
+            return
+        self.response.headers["Location"] = location
+        self.response.headers["Retry-After"] = "1"
+        self.render_json(look(_known(quilt_id)).operation([]), 202)
+
+    def _refuse(self, error: FormError) -> None:
+        if self.wants_json():
+            body = {"code": 400, "message": str(error), "fields": error.mistakes}
+            self.render_json({"error": body}, 400)
+            return
+        self.response.set_status(400)
+        self._show_form(self.request.POST, error.mistakes)
+
+    def _show_form(self, given: Mapping[str, str], mistakes: dict[str, str]) -> None:
+        values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
+        self.render("quilt_form.html", values=values, mistakes=mistakes)
+
+
+def _known(quilt_id: str) -> models.Quilt:
+    """The quilt of this id.
+
+    Raises:
+        webapp2.HTTPException: 404, there is none.
+    """
+    quilt = models.find_quilt(quilt_id)
+    if quilt is None:
+        webapp2.abort(404, "There is no quilt of this name.")
+    return quilt
+
+
+class PageHandler(webapp.RequestHandler):
+    """One quilt, to be looked at while it grows and afterwards."""
+
+    def get(self, quilt_id: str) -> None:
+        """The page, complete as the server draws it; a script then keeps it so."""
+        if self.wants_json():
+            self.get_json(quilt_id)
+            return
+        # Before the squares are read: what comes in between is then sent, and not missed.
+        last_id = _last_id(quilt_id)
+        view = look(_known(quilt_id))
+        self._say_it_changes()
+        self.render(
+            "quilt.html",
+            view=view,
+            quilt=view.quilt,
+            squares=models.squares_after(quilt_id, 0),
+            token=None if view.is_done or last_id is None else channel.create_channel(quilt_id),
+            last_id=last_id,
+        )
+
+    def get_json(self, quilt_id: str) -> None:
+        """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
+        after = whole_number(self.request.GET.get("after", "0"))
+        if after is None or after < 0:
+            message = "after takes a whole number, of squares that are known already."
+            self.render_json({"error": {"code": 400, "message": message, "fields": {"after": message}}}, 400)
+            return
+        view = look(_known(quilt_id))
+        self.render_json(view.operation(models.squares_after(quilt_id, after)))
+        self._say_it_changes()
+        self.response.etag = view.etag
+        self.response.conditional_response = True
+
+    def _say_it_changes(self) -> None:
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.response.headers["Vary"] = "Accept"
+
+
+def _last_id(quilt_id: str) -> str | None:
+    """Where a stream begins that misses nothing from now on; None while Redis is away."""
+    try:
+        return channel.last_id(quilt_id)
+    except errors.StoreUnavailableError:
+        return None
+
+
+class CancelHandler(webapp.RequestHandler):
+    """The button that ends a quilt early."""
+
+    def post(self, quilt_id: str) -> None:
+        """Drop the squares that nobody has begun; a quilt that is done stays as it is."""
+        quilt = _known(quilt_id)
+        if not look(quilt).is_done:
+            _cancel(quilt)
+        if self.wants_json():
+            self.render_json(look(_known(quilt_id)).operation([]))
+        else:
+            self.redirect(self.request.relative_url(f"/quilt/{quilt_id}"), code=303)
+
+
+def _cancel(quilt: models.Quilt) -> None:
+    if quilt.batch_id is None:
+        models.finish_quilt(quilt.id, failed=0)  # what fills it sees that, and adds nothing
+    else:
+        taskqueue.Batch.get(quilt.batch_id).cancel()

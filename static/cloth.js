@@ -1,0 +1,87 @@
+// The squares on a canvas laid over the server's drawing. Squares that come close together are drawn
+// in one animation frame, so that ten thousand of them leave the page responsive.
+
+const LARGEST_SQUARE = 96; // canvas pixels; more would not be seen
+const CANVAS_SIDE = 1200; // canvas pixels of the longer side, about
+const SMALLEST_SEWN = 40; // canvas pixels below which stitches would be noise
+
+export class Cloth {
+  constructor(figure, rows, columns, onDrawn) {
+    this.columns = columns;
+    this.colors = new Array(rows * columns).fill(null);
+    this.count = 0;
+    this.waiting = [];
+    this.isFrameAsked = false;
+    this.onDrawn = onDrawn;
+    const side = Math.floor(CANVAS_SIDE / Math.max(rows, columns));
+    this.side = Math.max(8, Math.min(LARGEST_SQUARE, side));
+    this.canvas = document.createElement("canvas");
+    this.canvas.width = columns * this.side;
+    this.canvas.height = rows * this.side;
+    this.canvas.setAttribute("role", "img");
+    this.context = this.canvas.getContext("2d");
+    this.takeOver(figure);
+  }
+
+  // The server drew what was there; from here on the canvas draws, over the same empty cloth.
+  takeOver(figure) {
+    const svg = figure.querySelector("svg");
+    this.canvas.setAttribute("aria-label", svg.getAttribute("aria-label"));
+    for (const patch of svg.querySelectorAll(".patch")) {
+      this.sew(Number(patch.getAttribute("y")), Number(patch.getAttribute("x")), patch.getAttribute("fill"));
+    }
+    this.draw();
+    figure.querySelector(".cloth").append(this.canvas);
+    svg.removeAttribute("role");
+    svg.removeAttribute("aria-label");
+    svg.setAttribute("aria-hidden", "true");
+    svg.querySelector("#patches").remove();
+  }
+
+  // Take a square; the first colour stays, as it does in the datastore. Says whether it was new.
+  sew(row, column, color) {
+    const index = row * this.columns + column;
+    if (this.colors[index] !== null) return false;
+    this.colors[index] = color;
+    this.count += 1;
+    this.waiting.push(index);
+    this.askForFrame();
+    return true;
+  }
+
+  askForFrame() {
+    if (this.isFrameAsked) return;
+    this.isFrameAsked = true;
+    requestAnimationFrame(() => {
+      this.isFrameAsked = false;
+      this.draw();
+      this.onDrawn();
+    });
+  }
+
+  describe(text) {
+    if (this.canvas.getAttribute("aria-label") !== text) this.canvas.setAttribute("aria-label", text);
+  }
+
+  draw() {
+    const { context, side } = this;
+    const gap = Math.max(1, Math.round(side * 0.03));
+    for (const index of this.waiting) {
+      const x = (index % this.columns) * side;
+      const y = Math.floor(index / this.columns) * side;
+      context.fillStyle = this.colors[index];
+      context.fillRect(x + gap, y + gap, side - 2 * gap, side - 2 * gap);
+      if (side >= SMALLEST_SEWN) this.stitch(x, y);
+    }
+    this.waiting = [];
+  }
+
+  stitch(x, y) {
+    const { context, side } = this;
+    const inset = side * 0.1;
+    context.strokeStyle = "rgba(255, 255, 255, 0.6)";
+    context.lineWidth = Math.max(1, side / 48);
+    context.setLineDash([side / 14, side / 18]);
+    context.strokeRect(x + inset, y + inset, side - 2 * inset, side - 2 * inset);
+  }
+}

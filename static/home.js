@@ -1,0 +1,20 @@
+// The front page's numbers, kept fresh while somebody looks.
+
+const FRESH_MS = 5000;
+const box = document.getElementById("numbers");
+
+async function refresh() {
+  if (document.hidden) return;
+  try {
+    const response = await fetch("/", { headers: { Accept: "application/json" }, cache: "no-store" });
+    if (!response.ok) return;
+    const numbers = await response.json();
+    for (const place of box.querySelectorAll("[data-number]")) {
+      place.textContent = numbers[place.dataset.number] ?? "–";
+    }
+  } catch {
+    // The server is away: the numbers stay as they were.
+  }
+}
+
+setInterval(refresh, FRESH_MS);

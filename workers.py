@@ -1,0 +1,85 @@
+"""What each task does when it is delivered. Every function and handler here may run twice."""
+
+import json
+import random
+import threading
+from collections.abc import Iterator
+
+import models
+from lastacross import channel, deferred, taskqueue, webapp
+
+HEX_DIGITS = "0123456789ABCDEF"
+QUILT_QUEUE = "quilt"
+
+
+def rand_hex_color(length: int = 6) -> str:
+    """A colour such as ``#A1B2C3``, of ``length`` random hexadecimal digits."""
+    return "#" + "".join(random.choice(HEX_DIGITS) for _ in range(length))
+
+
+def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> None:
+    """Colour one square of a quilt, keep it in the datastore, and tell whoever watches.
+
+    Idempotent: the first colour wins, so that a second delivery sends the same one again.
+
+    Args:
+        row: 0 for the top.
+        column: 0 for the left.
+        session_id: the quilt's id, which is the channel's client id too.
+        delay_ms: milliseconds to wait before, which play slow work.
+
+    Raises:
+        deferred.PermanentTaskFailure: there is no such quilt (any more).
+    """
+    # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+    threading.Event().wait(delay_ms / 1000)
+    painted = models.paint(session_id, row, column, rand_hex_color(length=6))
+    if painted is None:
+        raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
+    color_dict = {"row": row, "column": column, "color": painted.color, "position": painted.position}
+    channel.send_message(session_id, json.dumps(color_dict))
+
+
+def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
+    """Every (row, column) once, shuffled; the same seed gives the same order."""
+    squares = [(row, column) for row in range(rows) for column in range(columns)]
+    random.Random(seed).shuffle(squares)
+    return squares
+
+
+def fill_quilt(quilt_id: str) -> None:
+    """Fan a quilt out: one task a square, and one for when all are done.
+
+    May be retried half way: the shuffle is the same each time, so the batch skips what it has.
+
+    Raises:
+        deferred.PermanentTaskFailure: there is no such quilt.
+    """
+    quilt = models.find_quilt(quilt_id)
+    if quilt is None:
+        raise deferred.PermanentTaskFailure(f"there is no quilt {quilt_id}")
+    if quilt.finished_at is not None:
+        return  # cancelled before it began
+    complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
+    with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete) as batch:
+        models.note_batch(quilt_id, batch.id)
+        batch.add(_square_tasks(quilt))
+
+
+def _square_tasks(quilt: models.Quilt) -> Iterator[taskqueue.Task]:
+    for row, column in random_order(quilt.rows, quilt.columns, quilt.id):
+        yield deferred.task(send_color, row, column, quilt.id, delay_ms=quilt.delay_ms)
+
+
+class QuiltCompleteHandler(webapp.RequestHandler):
+    """Runs once the last square's task has ended, well or not: keeps the result, says so."""
+
+    def post(self) -> None:
+        """Mark the quilt finished; only the call that does so sends the message."""
+        quilt_id = self.request.POST["quilt"]
+        quilt = models.find_quilt(quilt_id)
+        if quilt is None or quilt.batch_id is None:
+            self.abort(404)
+        progress = taskqueue.Batch.get(quilt.batch_id).progress()
+        if models.finish_quilt(quilt_id, failed=progress.failed):
+            channel.send_message(quilt_id, json.dumps({"complete": True}))
