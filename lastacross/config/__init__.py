@@ -1,0 +1,41 @@
+"""Configuration: app.yaml, queue.yaml and the environment, read once into frozen values.
+
+A mistake is a ConfigError that names file, line and column, the offending text, and what was
+likely meant; all mistakes are found in one reading.
+"""
+
+from lastacross.config.loading import Findings, check, current, load, use
+from lastacross.config.queues import digest
+from lastacross.config.settings import describe
+from lastacross.config.units import parse_rate
+from lastacross.config.values import (
+    Acl,
+    AppConfig,
+    Config,
+    ErrorHandler,
+    Handler,
+    QueueConfig,
+    RetryParameters,
+    Scaling,
+    Settings,
+)
+
+__all__ = [
+    "Acl",
+    "AppConfig",
+    "Config",
+    "ErrorHandler",
+    "Findings",
+    "Handler",
+    "QueueConfig",
+    "RetryParameters",
+    "Scaling",
+    "Settings",
+    "check",
+    "current",
+    "describe",
+    "digest",
+    "load",
+    "parse_rate",
+    "use",
+]

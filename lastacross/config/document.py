@@ -1,0 +1,137 @@
+"""A configuration file while it is read: its values, and the mistakes and notices found so far.
+
+pydantic checks an entry; what it finds is told in the words of ``mistakes``, at the line and
+column where it stands.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lastacross.config import yaml_file
+from lastacross.config.mistakes import UnusableError, likely, sentence, shown
+from lastacross.errors import ConfigError
+
+Path_ = yaml_file.Path_
+
+
+class Entry(BaseModel):
+    """A mapping of a file: an unknown key is a mistake, and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+EntryType = TypeVar("EntryType", bound=Entry)
+
+
+class Document:
+    """One file's values with what was found wrong in them.
+
+    Args:
+        text: the file's text.
+        name: its name, for messages.
+        is_empty_because: the message when nothing is in it.
+
+    Raises:
+        ConfigError: it is not YAML that these files may be, or empty, or not a mapping.
+    """
+
+    def __init__(self, text: str, name: str, is_empty_because: str) -> None:
+        self.name = name
+        self.mistakes: list[ConfigError] = []
+        self.notices: list[str] = []
+        self._tree = yaml_file.parse(text, name)
+        root = self._tree.root
+        if root is None:
+            raise ConfigError(is_empty_because, file=name, line=1, column=1)
+        if not isinstance(root, dict):
+            line, column = self._tree.places[()]
+            problem = f"{shown(root)} where lines of 'key: value' are expected"
+            raise ConfigError(problem, file=name, line=line, column=column)
+        self.content: dict[str, Any] = root
+        for path, place in self._tree.repeated:
+            problem = f"the key {shown(path[-1])} is there twice; keep one"
+            self.mistakes.append(ConfigError(problem, file=name, line=place[0], column=place[1]))
+
+    def mistake(self, path: Path_, problem: str, hint: str | None = None, *, is_of_key: bool = False) -> None:
+        """Remember a mistake at a path's value, or at its key."""
+        line, column = self._place(path, is_of_key)
+        self.mistakes.append(ConfigError(sentence(problem, hint), file=self.name, line=line, column=column))
+
+    def notice(self, path: Path_, text: str, *, is_of_key: bool = False) -> None:
+        """Remember something the author should know, that stops nothing."""
+        line, column = self._place(path, is_of_key)
+        self.notices.append(f"{self.name}:{line}:{column}: {text}")
+
+    def validate(self, model: type[EntryType], value: Any, path: Path_, what: str) -> EntryType | None:
+        """The value as an entry, or None with the mistakes remembered.
+
+        Args:
+            model: the entry's schema.
+            value: the mapping, as the file has it.
+            path: where it stands.
+            what: what the entry is, for messages: "a queue".
+        """
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                self._tell(detail, path, what, model)
+            return None
+
+    def entries(self, key: str, what: str) -> Iterable[tuple[Path_, Any]]:
+        """The items of a top-level list with their paths; a mistake and nothing if it is no list."""
+        value = self.content.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            hint = " (put '- ' before the first key of each)" if isinstance(value, dict) else ""
+            self.mistake((key,), f"{key} {shown(value)} is not a list of {what}{hint}")
+            return ()
+        return [((key, index), item) for index, item in enumerate(value)]
+
+    def set_aside(self, value: Any, known: Mapping[str, str], path: Path_, what: str) -> Any:
+        """The mapping without the known keys that nothing acts on; a notice for each.
+
+        ``known`` maps a key to what to say of it.
+        """
+        if not isinstance(value, dict):
+            return value
+        for key in value.keys() & known.keys():
+            remark = known[key] or "is read but not acted on"
+            self.notice((*path, key), f"{key!r} of {what} {remark}", is_of_key=True)
+        return {key: item for key, item in value.items() if key not in known}
+
+    def _place(self, path: Path_, is_of_key: bool = False) -> yaml_file.Place:
+        """Where a path stands, or the nearest thing round it that stands somewhere."""
+        places = self._tree.key_places if is_of_key else self._tree.places
+        if path in places:
+            return places[path]
+        while path not in self._tree.places:
+            path = path[:-1]
+        return self._tree.places[path]
+
+    def _tell(self, detail: Any, base: Path_, what: str, model: type[Entry]) -> None:
+        """Turn one of pydantic's findings into a mistake."""
+        path = (*base, *detail["loc"])
+        kind, value = detail["type"], detail["input"]
+        key = next((str(part) for part in reversed(path) if isinstance(part, str)), what)
+        if kind == "extra_forbidden":
+            hint = likely(str(path[-1]), model.model_fields)
+            self.mistake(path, f"{what} has no key {shown(path[-1])}", hint, is_of_key=True)
+        elif kind == "missing":
+            self.mistake(path[:-1], f"{key} is missing: {what} needs one")
+        elif isinstance(problem := detail.get("ctx", {}).get("error"), UnusableError):
+            self.mistake(path, f"{key} {shown(value)} {problem.problem}", problem.hint)
+        else:
+            self.mistake(path, f"{key} {shown(value)} is not {_EXPECTED.get(kind, 'usable here')}")
+
+
+_EXPECTED = {
+    "string_type": "a single value",
+    "list_type": "a list (lines that begin with '- ')",
+    "dict_type": "a mapping (lines of 'key: value')",
+    "model_type": "a mapping (lines of 'key: value')",
+    "model_attributes_type": "a mapping (lines of 'key: value')",
+}

@@ -1,0 +1,199 @@
+"""One entry of app.yaml's ``handlers``: which URLs, and who serves them to whom."""
+
+import re
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from lastacross.config.document import Document, Entry, Path_
+from lastacross.config.fields import Switch, one_of, parsed
+from lastacross.config.known_keys import HANDLER_KEYS
+from lastacross.config.mistakes import UnusableError, shown
+from lastacross.config.units import parse_expiration
+from lastacross.config.values import NOTHING, AuthFailAction, Handler, Login, Secure
+
+AUTO_SCRIPT = "main.app"
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_MIME_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;\s*[\w-]+=\"?[\w.-]+\"?)*", re.ASCII)
+_FLAGS = re.compile(r"\(\?([aimsux]+)\)", re.ASCII)
+_REFERENCE = re.compile(r"\\(\d+)")
+
+# What a server decides per answer; app.yaml may not.
+_RESERVED_HEADERS = {
+    "connection",
+    "content-encoding",
+    "content-length",
+    "date",
+    "keep-alive",
+    "proxy-authenticate",
+    "server",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+}
+
+_STATIC_ONLY = ("expiration", "http_headers", "mime_type", "require_matching_file")
+
+
+def check_url(text: str) -> str:
+    """A regular expression over paths."""
+    bare = text.removeprefix("^")
+    if not bare.startswith(("/", ".", "(", "[")):
+        raise UnusableError("does not begin with '/'", f"/{bare}"[:200])
+    compile_expression(text)
+    return text
+
+
+def compile_expression(text: str, suffix: str = "") -> re.Pattern[str]:
+    """The expression anchored at both ends, with ``suffix`` after it.
+
+    Flags at its beginning, ``(?i)``, are kept: inside the anchors Python would refuse them.
+
+    Raises:
+        UnusableError: it does not compile.
+    """
+    flags = _FLAGS.match(text)
+    opening = f"(?{flags.group(1)}:" if flags else "(?:"
+    try:
+        re.compile(text)
+        return re.compile(rf"\A{opening}{text[flags.end() if flags else 0 :]}){suffix}\Z")
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UnusableError(f"is not a regular expression: {error}") from error
+
+
+def check_script(text: str) -> str:
+    """A dotted name of a WSGI application, or ``auto``."""
+    if text == "auto":
+        return AUTO_SCRIPT
+    if text.endswith(".py"):
+        dotted = text[:-3].replace("/", ".")
+        raise UnusableError("is a file; the dotted name of its WSGI application is wanted", f"{dotted}.app")
+    if not _DOTTED.fullmatch(text):
+        plain = re.sub(r"[:/]+", ".", text[:200]).strip(".")
+        hint = plain if _DOTTED.fullmatch(plain) else f"{plain}.app"
+        raise UnusableError(
+            "is not a dotted name such as main.app", hint if _DOTTED.fullmatch(hint) else None
+        )
+    return text
+
+
+def check_file(text: str) -> str:
+    """A path inside the application's folder."""
+    parts = PurePosixPath(text).parts
+    if not text.strip() or "\0" in text:
+        raise UnusableError("is not the name of a file")
+    if text.startswith("/"):
+        raise UnusableError("is not inside the application's folder", text.lstrip("/") or None)
+    if ".." in parts:
+        raise UnusableError("leads out of the application's folder")
+    return text
+
+
+def check_mime_type(text: str) -> str:
+    """A media type such as ``text/css``."""
+    if not _MIME_TYPE.fullmatch(text):
+        raise UnusableError("is not a media type such as text/css")
+    return text
+
+
+class HandlerEntry(Entry):
+    """What is acted on of a handler."""
+
+    url: Annotated[str, parsed(check_url)]
+    script: Annotated[str, parsed(check_script)] | None = None
+    static_dir: Annotated[str, parsed(check_file)] | None = None
+    static_files: Annotated[str, parsed(check_file)] | None = None
+    upload: Annotated[re.Pattern[str], parsed(compile_expression)] | None = None
+    login: Annotated[Login, one_of("optional", "required", "admin")] | None = None
+    auth_fail_action: Annotated[AuthFailAction, one_of("redirect", "unauthorized")] | None = None
+    secure: (
+        Annotated[Secure | Literal["default"], one_of("optional", "always", "never", "default")] | None
+    ) = None
+    expiration: Annotated[int, parsed(parse_expiration)] | None = None
+    http_headers: dict[str, str] | None = None
+    mime_type: Annotated[str, parsed(check_mime_type)] | None = None
+    require_matching_file: Switch | None = None
+
+
+def read(value: Any, document: Document, path: Path_) -> Handler | None:
+    """The handler, or None; mistakes and notices are left in the document."""
+    content = document.set_aside(value, HANDLER_KEYS, path, "a handler")
+    entry = document.validate(HandlerEntry, content, path, "a handler")
+    if entry is None:
+        return None
+    pattern = _pattern(entry, document, path)
+    _check_kind(entry, document, path)
+    _check_headers(entry, document, path)
+    if entry.static_files is not None:
+        _check_static_files(entry, entry.static_files, document, path)
+    return Handler(
+        url=entry.url,
+        pattern=pattern,
+        script=entry.script,
+        static_dir=entry.static_dir,
+        static_files=entry.static_files,
+        upload=entry.upload,
+        login=entry.login or "optional",
+        auth_fail_action=entry.auth_fail_action or "redirect",
+        secure="optional" if entry.secure is None or entry.secure == "default" else entry.secure,
+        expiration_seconds=entry.expiration,
+        http_headers=MappingProxyType(entry.http_headers) if entry.http_headers else NOTHING,
+        mime_type=entry.mime_type,
+        require_matching_file=bool(entry.require_matching_file),
+    )
+
+
+def _pattern(entry: HandlerEntry, document: Document, path: Path_) -> re.Pattern[str]:
+    if entry.static_dir is None:
+        return compile_expression(entry.url)
+    plain = compile_expression(entry.url)
+    if plain.groups:
+        problem = f"url {shown(entry.url)} of a static_dir is a prefix and takes no groups"
+        document.mistake((*path, "url"), problem)
+        return plain
+    return compile_expression(entry.url.removesuffix("/"), suffix="/(?P<path>.*)")
+
+
+def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
+    """A handler is of one kind, and has only that kind's keys."""
+    kinds = [key for key in ("script", "static_dir", "static_files") if getattr(entry, key) is not None]
+    if not kinds:
+        document.mistake(path, f"the handler of {shown(entry.url)} needs script, static_dir or static_files")
+        return
+    for extra in kinds[1:]:
+        problem = f"{extra} beside {kinds[0]}: a handler is of one kind"
+        document.mistake((*path, extra), problem, is_of_key=True)
+    if kinds[0] == "script":
+        for key in _STATIC_ONLY:
+            if getattr(entry, key) is not None:
+                problem = f"{key} is for static handlers; a script sets its own"
+                document.mistake((*path, key), problem, is_of_key=True)
+    if entry.upload is not None and entry.static_files is None:
+        document.mistake((*path, "upload"), "upload belongs to static_files", is_of_key=True)
+
+
+def _check_static_files(entry: HandlerEntry, template: str, document: Document, path: Path_) -> None:
+    if entry.upload is None:
+        document.mistake(
+            path, "upload is missing: static_files needs the expression of the files it may serve"
+        )
+    groups = re.compile(entry.url).groups
+    highest = max((int(number[:9]) for number in _REFERENCE.findall(template)), default=0)
+    if highest > groups:
+        problem = f"static_files {shown(template)} uses group {highest}, but url has {groups}"
+        document.mistake((*path, "static_files"), problem)
+
+
+def _check_headers(entry: HandlerEntry, document: Document, path: Path_) -> None:
+    for name, value in (entry.http_headers or {}).items():
+        here = (*path, "http_headers", name)
+        if not _HEADER_NAME.fullmatch(name):
+            document.mistake(here, f"{shown(name)} is not the name of a header", is_of_key=True)
+        elif name.lower() in _RESERVED_HEADERS or name.lower().startswith(("x-appengine-", "x-google-")):
+            document.mistake(here, f"the header {name} is the server's own", is_of_key=True)
+        if not value.isprintable() or not value.isascii():
+            document.mistake(here, f"the header's value {shown(value)} is not printable ASCII")

@@ -1,0 +1,133 @@
+"""From a folder and an environment to one frozen value, and that of this process."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lastacross.config import app, queues, settings, yaml_file
+from lastacross.config.document import Document
+from lastacross.config.mistakes import together
+from lastacross.config.values import AppConfig, Config
+from lastacross.errors import ConfigError
+
+ReadType = TypeVar("ReadType")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What ``check`` found: mistakes stop every process, notices stop nothing."""
+
+    mistakes: tuple[ConfigError, ...]
+    notices: tuple[str, ...]
+
+
+class _Reading:
+    """One reading of all files and the environment."""
+
+    def __init__(self, root: Path, environ: Mapping[str, str], *, is_check: bool) -> None:
+        self.root = Path(root).absolute()
+        self.mistakes: list[ConfigError] = []
+        self.notices: list[str] = []
+        self.app = self._app()
+        self.queue_file = self._queues()
+        self.environment = settings.read(self.root, environ, is_check=is_check or bool(self.mistakes))
+        self.mistakes += self.environment.mistakes
+        self.notices += self.environment.notices
+
+    def _app(self) -> AppConfig:
+        if not self.root.is_dir():
+            self.mistakes.append(ConfigError(f"the application's folder {self.root} is not there"))
+            return AppConfig()
+        empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
+        found = self._read("app", empty, app.read)
+        if found is None and not self.mistakes:
+            problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
+            self.mistakes.append(ConfigError(problem, file="app.yaml"))
+        elif found is not None:
+            self._note_missing_folders(found)
+        return found or AppConfig()
+
+    def _queues(self) -> queues.QueueFile:
+        empty = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
+        return self._read("queue", empty, queues.read) or queues.default_queues()
+
+    def _read(
+        self, name: str, is_empty_because: str, read: Callable[[Document], ReadType]
+    ) -> ReadType | None:
+        """What a file says, or None when it is not there or cannot be read at all."""
+        try:
+            path = yaml_file.find(self.root, name)
+            if path is None:
+                return None
+            document = Document(yaml_file.read(path), path.name, is_empty_because)
+        except ConfigError as error:
+            self.mistakes.append(error)
+            return None
+        value = read(document)
+        self.mistakes += sorted(
+            document.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0)
+        )
+        self.notices += document.notices
+        return value
+
+    def _note_missing_folders(self, found: AppConfig) -> None:
+        for handler in found.handlers:
+            if handler.static_dir is not None and not (self.root / handler.static_dir).is_dir():
+                self.notices.append(f"app.yaml: the static_dir {handler.static_dir!r} is not there")
+
+
+def load(root: Path, environ: Mapping[str, str]) -> Config:
+    """Read an application's configuration.
+
+    Args:
+        root: the folder with app.yaml and queue.yaml.
+        environ: the environment, as ``os.environ``.
+
+    Raises:
+        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+    """
+    reading = _Reading(root, environ, is_check=False)
+    if reading.mistakes:
+        raise together(reading.mistakes)
+    return Config(
+        root=reading.root,
+        app=reading.app,
+        queues=reading.queue_file.queues,
+        settings=settings.build(reading.environment),
+        notices=tuple(reading.notices),
+        total_storage_limit_bytes=reading.queue_file.total_storage_limit_bytes,
+        resume_paused_queues=reading.queue_file.resume_paused_queues,
+    )
+
+
+def check(root: Path, environ: Mapping[str, str]) -> Findings:
+    """All that ``load`` would say, without making a file."""
+    reading = _Reading(root, environ, is_check=True)
+    return Findings(tuple(reading.mistakes), tuple(reading.notices))
+
+
+_current: Config | None = None
+_lock = threading.Lock()
+
+
+def current() -> Config:
+    """The configuration of this process, read at the first call: LASTACROSS_APP or the current folder.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    global _current
+    with _lock:
+        if _current is None:
+            _current = load(Path(os.environ.get(settings.APP) or "."), os.environ)
+        return _current
+
+
+def use(config: Config | None) -> None:
+    """Make this the configuration of this process; None forgets it."""
+    global _current
+    with _lock:
+        _current = config

@@ -1,0 +1,218 @@
+"""queue.yaml: the queues, how fast each goes, and how it retries."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from lastacross.config import units
+from lastacross.config.document import Document, Entry, Path_
+from lastacross.config.fields import Count, Integer, Seconds, Switch, one_of, parsed
+from lastacross.config.mistakes import UnusableError, shown
+from lastacross.config.values import (
+    DEFAULT_BUCKET_SIZE,
+    DEFAULT_RATE,
+    Acl,
+    QueueConfig,
+    RetryParameters,
+)
+
+# App Engine's maxima. Ours are the machine's; a file that passes them would not move back.
+APP_ENGINE_RATE = 500
+APP_ENGINE_BUCKET_SIZE = 500
+APP_ENGINE_CONCURRENCY = 5000
+
+_NAME = re.compile(r"[A-Za-z0-9-]{1,100}", re.ASCII)
+TARGET_EXPRESSION = r"^(?:^(?:(?:((?!-)[a-z\d\-]{1,100})\.)?)((?!-)[a-z\d\-]{1,63})$)$"
+_TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
+
+
+@dataclass(frozen=True)
+class QueueFile:
+    """What queue.yaml says."""
+
+    queues: Mapping[str, QueueConfig]
+    total_storage_limit_bytes: int | None = None
+    resume_paused_queues: bool | None = None
+
+
+def check_queue_name(text: str) -> str:
+    """A queue's name: 1 to 100 letters, digits and hyphens."""
+    if not _NAME.fullmatch(text):
+        plain = re.sub(r"[^A-Za-z0-9-]+", "-", text[:200]).strip("-")[:100]
+        raise UnusableError("is not 1 to 100 letters, digits and hyphens", plain or None)
+    return text
+
+
+def check_target(text: str) -> str:
+    """A ``service`` or ``version.service``; App Engine took no instance here, and said so like this."""
+    if _TARGET.match(text) and not text.endswith("\n"):
+        return text
+    if text.count(".") > 1:
+        raise UnusableError(
+            f"names an instance, which a queue cannot: Value {shown(text)} for target does not match "
+            f"expression '{TARGET_EXPRESSION}'",
+            ".".join(text.split(".")[-2:])[:164],
+        )
+    plain = re.sub(r"[^a-z0-9.-]+", "-", text[:164].lower()).strip("-")
+    raise UnusableError(
+        "is not 'service' or 'version.service' in lower-case letters, digits and hyphens",
+        plain if plain != text and _TARGET.match(plain) else None,
+    )
+
+
+class RetryEntry(Entry):
+    """``retry_parameters`` of a queue."""
+
+    task_retry_limit: Count | None = None
+    task_age_limit: Annotated[int, parsed(units.parse_age_limit)] | None = None
+    min_backoff_seconds: Seconds | None = None
+    max_backoff_seconds: Seconds | None = None
+    max_doublings: Count | None = None
+
+
+class AclEntry(Entry):
+    """One line of an ``acl``."""
+
+    user_email: str | None = None
+    writer_email: str | None = None
+
+
+class QueueEntry(Entry):
+    """One item of ``queue``."""
+
+    name: Annotated[str, parsed(check_queue_name)]
+    mode: Annotated[Literal["push", "pull"], one_of("push", "pull")] | None = None
+    rate: Annotated[float, parsed(units.parse_rate)] | None = None
+    bucket_size: Integer | None = None
+    max_concurrent_requests: Integer | None = None
+    retry_parameters: RetryEntry | None = None
+    target: Annotated[str, parsed(check_target)] | None = None
+    acl: list[AclEntry] | None = None
+
+
+class FileEntry(Entry):
+    """The top level."""
+
+    application: str | None = None
+    total_storage_limit: Annotated[int, parsed(units.parse_storage_limit)] | None = None
+    resume_paused_queues: Switch | None = None
+    queue: Any = None
+
+
+def default_queues() -> QueueFile:
+    """What holds without a queue.yaml: the queue ``default``."""
+    return QueueFile(MappingProxyType({"default": QueueConfig("default")}))
+
+
+def read(document: Document) -> QueueFile:
+    """The file's queues; mistakes and notices are left in the document."""
+    top = document.validate(FileEntry, document.content, (), "queue.yaml")
+    queues: dict[str, QueueConfig] = {}
+    for path, value in document.entries("queue", "queues"):
+        entry = document.validate(QueueEntry, value, path, "a queue")
+        if entry is None:
+            continue
+        if entry.name in queues:
+            document.notice((*path, "name"), f"queue {entry.name!r} is there twice; this one counts")
+        queues[entry.name] = _queue(entry, document, path)
+    queues.setdefault("default", QueueConfig("default"))
+    return QueueFile(
+        MappingProxyType(queues),
+        top.total_storage_limit if top else None,
+        top.resume_paused_queues if top else None,
+    )
+
+
+def digest(queues: Mapping[str, QueueConfig]) -> str:
+    """A short text that changes when what the queues mean changes, not when the file's looks do."""
+    meaning = {name: dataclasses.asdict(queue) for name, queue in queues.items()}
+    canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def _queue(entry: QueueEntry, document: Document, path: Path_) -> QueueConfig:
+    mode = entry.mode or "push"
+    if mode == "pull":
+        _notice_push_only(entry, document, path)
+    return QueueConfig(
+        name=entry.name,
+        mode=mode,
+        rate=_rate(entry, mode, document, path),
+        bucket_size=_bucket_size(entry, document, path),
+        max_concurrent_requests=_concurrency(entry, document, path),
+        retry=_retry(entry.retry_parameters, document, (*path, "retry_parameters")),
+        target=entry.target,
+        acl=tuple(Acl(line.user_email, line.writer_email) for line in entry.acl or ()),
+    )
+
+
+def _notice_push_only(entry: QueueEntry, document: Document, path: Path_) -> None:
+    for key in ("rate", "bucket_size", "max_concurrent_requests", "target"):
+        if getattr(entry, key) is not None:
+            remark = f"{key} means nothing for the pull queue {entry.name!r}: its users lease as they like"
+            document.notice((*path, key), remark, is_of_key=True)
+
+
+def _rate(entry: QueueEntry, mode: str, document: Document, path: Path_) -> float:
+    if entry.rate is None:
+        if mode == "push":
+            document.notice(path, f"queue {entry.name!r} has no rate; it goes at {DEFAULT_RATE:g}/s")
+        return DEFAULT_RATE
+    if entry.rate > APP_ENGINE_RATE:
+        _above(document, (*path, "rate"), f"{entry.rate:.15g}/s", f"{APP_ENGINE_RATE}/s")
+    return entry.rate
+
+
+def _bucket_size(entry: QueueEntry, document: Document, path: Path_) -> int:
+    size = entry.bucket_size
+    if size is None:
+        return DEFAULT_BUCKET_SIZE
+    if size < 1:
+        remark = f"bucket_size {size} would let nothing run; {DEFAULT_BUCKET_SIZE} is taken"
+        document.notice((*path, "bucket_size"), remark)
+        return DEFAULT_BUCKET_SIZE
+    if size > APP_ENGINE_BUCKET_SIZE:
+        _above(document, (*path, "bucket_size"), str(size), str(APP_ENGINE_BUCKET_SIZE))
+    return size
+
+
+def _concurrency(entry: QueueEntry, document: Document, path: Path_) -> int | None:
+    limit = entry.max_concurrent_requests
+    if limit is not None and limit < 1:
+        remark = f"max_concurrent_requests {limit} would let nothing run; no limit is taken"
+        document.notice((*path, "max_concurrent_requests"), remark)
+        return None
+    if limit is not None and limit > APP_ENGINE_CONCURRENCY:
+        _above(document, (*path, "max_concurrent_requests"), str(limit), str(APP_ENGINE_CONCURRENCY))
+    return limit
+
+
+def _above(document: Document, path: Path_, value: str, maximum: str) -> None:
+    document.notice(path, f"{path[-1]} {value} is above App Engine's {maximum}; it is taken as it is")
+
+
+def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:
+    """The parameters; a bound left out gives way to the one that is written."""
+    if entry is None:
+        return None
+    plain = RetryParameters()
+    shortest, longest = entry.min_backoff_seconds, entry.max_backoff_seconds
+    if shortest is not None and longest is not None and shortest > longest:
+        problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
+        document.mistake((*path, "min_backoff_seconds"), problem)
+    if shortest is None:
+        shortest = min(plain.min_backoff_seconds, plain.max_backoff_seconds if longest is None else longest)
+    if longest is None:
+        longest = max(plain.max_backoff_seconds, shortest)
+    return RetryParameters(
+        task_retry_limit=entry.task_retry_limit,
+        task_age_limit_seconds=entry.task_age_limit,
+        min_backoff_seconds=shortest,
+        max_backoff_seconds=longest,
+        max_doublings=plain.max_doublings if entry.max_doublings is None else entry.max_doublings,
+    )

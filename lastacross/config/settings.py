@@ -1,0 +1,203 @@
+"""The environment: every variable, its default, and where its value came from."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lastacross.config import secret, variables
+from lastacross.config.mistakes import UnusableError, likely, sentence, shown
+from lastacross.config.values import Config, Settings
+from lastacross.errors import ConfigError
+
+ENVIRONMENT = "environment"
+DEFAULT = "default"
+
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+NEW_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its field of Settings, how it is read, how it is shown."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    is_secret: bool = False
+    show: Callable[[Any], str] = str
+
+
+def _between(lowest: int, highest: int) -> Callable[[str], int]:
+    return functools.partial(variables.whole_number, lowest=lowest, highest=highest)
+
+
+def _show_services(value: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={variables.masked_url(url)}" for name, url in value.items())
+
+
+DEV = "LASTACROSS_DEV"
+DATA_DIR = "LASTACROSS_DATA_DIR"
+APP = "LASTACROSS_APP"
+
+# In the order in which `config show` lists them.
+VARIABLES = (
+    Variable("PORT", "port", _between(0, 65_535)),
+    Variable("HOST", "host", variables.host),
+    Variable("REDIS_URL", "redis_url", variables.redis_url, show=variables.masked_url),
+    Variable("DATABASE_URL", "database_url", str, show=variables.masked_url),
+    Variable("SECRET_KEY", "secret_key", variables.secret_key, is_secret=True),
+    Variable(DATA_DIR, "data_dir", Path),
+    Variable(DEV, "is_dev", variables.switch, show=lambda value: "1" if value else "0"),
+    Variable("LASTACROSS_SERVICES", "services", variables.services, show=_show_services),
+    Variable("LASTACROSS_ALLOWED_HOSTS", "allowed_hosts", variables.allowed_hosts, show=",".join),
+    Variable("LASTACROSS_TOMBSTONE_SECONDS", "tombstone_seconds", _between(1, 31_536_000)),
+    Variable(
+        "LASTACROSS_LEASE_SECONDS",
+        "lease_seconds",
+        functools.partial(variables.seconds, lowest=0.5, highest=3600),
+        show=lambda value: f"{value:g}",
+    ),
+    Variable("LASTACROSS_DEAD_LETTER_SECONDS", "dead_letter_seconds", _between(60, 315_360_000)),
+    Variable("LASTACROSS_PROCESSES", "worker_processes", _between(1, 1024)),
+    Variable("LASTACROSS_THREADS", "threads", _between(1, 1024)),
+    Variable("WEB_CONCURRENCY", "web_processes", _between(1, 1024)),
+    Variable("LASTACROSS_WEB_THREADS", "web_threads", _between(2, 4096)),
+    Variable("LASTACROSS_STREAMS", "max_streams", _between(0, 4095)),
+    Variable("LASTACROSS_MAX_BODY_BYTES", "max_body_bytes", _between(1024, 2**31)),
+    Variable("LASTACROSS_LOG_LEVEL", "log_level", variables.log_level),
+)
+
+
+class Environment:
+    """The variables while they are read: what is given, what was wrong.
+
+    Args:
+        root: the application's folder; relative paths begin there.
+        environ: the process's environment; an empty value counts as none.
+    """
+
+    def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
+        self.root = root
+        self.given = {name: value for name, value in environ.items() if value.strip()}
+        self.mistakes: list[ConfigError] = []
+        self.notices: list[str] = []
+        self.sources: dict[str, str] = {}
+        self.values: dict[str, Any] = {}
+
+    def read_given(self) -> None:
+        """Read every variable that is set."""
+        for variable in VARIABLES:
+            text = self.given.get(variable.name)
+            self.sources[variable.name] = DEFAULT if text is None else ENVIRONMENT
+            if text is not None:
+                self._read(variable, text)
+
+    def _read(self, variable: Variable, text: str) -> None:
+        try:
+            if variable.name == "DATABASE_URL":
+                self.values[variable.field] = variables.database_url(text, self.root)
+            elif variable.name == DATA_DIR:
+                self.values[variable.field] = self._folder(text)
+            else:
+                self.values[variable.field] = variable.parse(text)
+        except UnusableError as error:
+            self.mistakes.append(self._mistake(variable, text, error))
+
+    @staticmethod
+    def _mistake(variable: Variable, text: str, error: UnusableError) -> ConfigError:
+        """The mistake, without the secrets that a value of this variable holds."""
+        if variable.is_secret:
+            value = variables.MASK
+        elif "://" in text:
+            value = shown(variables.masked_url(text)) if "," not in text else "(a list)"
+        else:
+            value = shown(text)
+        return ConfigError(sentence(f"{variable.name} {value} {error.problem}", error.hint))
+
+    def _folder(self, text: str) -> Path:
+        if "\0" in text:
+            raise UnusableError("is not the name of a folder")
+        folder = (self.root / Path(text).expanduser()).absolute()
+        if folder.exists() and not folder.is_dir():
+            raise UnusableError("is not a folder")
+        return folder
+
+    def add_defaults(self) -> None:
+        """Give the rest the values that depend on others; Settings has the constant ones."""
+        is_dev = self.values.setdefault("is_dev", False)
+        data_dir = self.values.setdefault("data_dir", (self.root / "var").absolute())
+        self.values.setdefault("port", 8080)
+        self.values.setdefault("host", "127.0.0.1" if is_dev else "0.0.0.0")
+        self.values.setdefault("redis_url", "redis://127.0.0.1:6379/0")
+        self.values.setdefault("database_url", f"sqlite:///{data_dir}/lastacross.db")
+        self.values.setdefault("allowed_hosts", LOOPBACK_HOSTS if is_dev else ("*",))
+        self._check_streams()
+        self._suspect_misspellings()
+
+    def _check_streams(self) -> None:
+        threads = self.values.get("web_threads", Settings.web_threads)
+        streams = self.values.setdefault("max_streams", min(Settings.max_streams, threads * 4 // 5))
+        if streams >= threads:
+            self.mistakes.append(
+                ConfigError(
+                    f"LASTACROSS_STREAMS {streams} would take all of the {threads} threads of "
+                    "LASTACROSS_WEB_THREADS; leave some for the other requests"
+                )
+            )
+
+    def _suspect_misspellings(self) -> None:
+        names = [variable.name for variable in VARIABLES if variable.name.startswith("LASTACROSS_")] + [APP]
+        for name in sorted(self.given):
+            if name.startswith("LASTACROSS") and name not in names:
+                hint = likely(name, names, 0.85)
+                if hint is not None:
+                    self.notices.append(sentence(f"the variable {name} is not read", hint))
+
+    def add_secret_key(self, is_check: bool) -> None:
+        """The key of the environment; under ``dev`` the one that is kept in the data folder.
+
+        Args:
+            is_check: make no file.
+        """
+        if self.sources["SECRET_KEY"] == ENVIRONMENT:
+            return
+        if not self.values["is_dev"]:
+            problem = f"SECRET_KEY is not set; make one with {NEW_KEY} and give it to every process"
+            self.mistakes.append(ConfigError(problem))
+            return
+        data_dir = self.values["data_dir"]
+        try:
+            key = (secret.read(data_dir) or "") if is_check else secret.read_or_make(data_dir)
+        except ConfigError as error:
+            self.mistakes.append(error)
+            return
+        self.values["secret_key"] = key
+        self.sources["SECRET_KEY"] = f"file {data_dir / secret.FILE_NAME}"
+
+
+def read(root: Path, environ: Mapping[str, str], *, is_check: bool = False) -> Environment:
+    """Read every variable; mistakes and notices are left in what is returned."""
+    environment = Environment(root, environ)
+    environment.read_given()
+    environment.add_defaults()
+    if is_check or not environment.mistakes:
+        environment.add_secret_key(is_check)
+    return environment
+
+
+def build(environment: Environment) -> Settings:
+    """The settings of an environment without mistakes."""
+    return Settings(**environment.values, sources=MappingProxyType(environment.sources))
+
+
+def describe(config: Config) -> list[tuple[str, str, str]]:
+    """For each setting (variable, value as it may be shown, source); secrets are hidden."""
+    rows = []
+    for variable in VARIABLES:
+        value = getattr(config.settings, variable.field)
+        text = variables.MASK if variable.is_secret else variable.show(value)
+        rows.append((variable.name, text, config.settings.sources.get(variable.name, DEFAULT)))
+    return rows

@@ -1,0 +1,173 @@
+"""What the files and the environment say, as frozen values; every default is here."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def _nothing() -> Mapping[str, Any]:
+    return NOTHING
+
+
+DEFAULT_RATE = 5.0
+DEFAULT_BUCKET_SIZE = 5
+REQUEST_DEADLINE_SECONDS = 600
+LONG_DEADLINE_SECONDS = 86_400
+
+Login = Literal["optional", "required", "admin"]
+Secure = Literal["optional", "always", "never"]
+AuthFailAction = Literal["redirect", "unauthorized"]
+ScalingMode = Literal["automatic", "basic", "manual"]
+
+
+@dataclass(frozen=True)
+class RetryParameters:
+    """When a queue's failed tasks run again; None is without limit. Back-off is in seconds."""
+
+    task_retry_limit: int | None = None
+    task_age_limit_seconds: int | None = None
+    min_backoff_seconds: float = 0.1
+    max_backoff_seconds: float = 3600.0
+    max_doublings: int = 16
+
+
+@dataclass(frozen=True)
+class Acl:
+    """Who may use a pull queue over REST: one of the two is given."""
+
+    user_email: str | None = None
+    writer_email: str | None = None
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """One queue of queue.yaml.
+
+    ``rate`` is in tasks a second, 0 = paused. ``max_concurrent_requests`` None = the file sets
+    no limit: App Engine's 1,000 was the size of its machines, ours is the workers' threads.
+    """
+
+    name: str
+    mode: Literal["push", "pull"] = "push"
+    rate: float = DEFAULT_RATE
+    bucket_size: int = DEFAULT_BUCKET_SIZE
+    max_concurrent_requests: int | None = None
+    retry: RetryParameters | None = None
+    target: str | None = None
+    acl: tuple[Acl, ...] = ()
+
+
+@dataclass(frozen=True)
+class Handler:
+    """One entry of app.yaml's ``handlers``: the first whose ``pattern`` matches a path serves it.
+
+    ``pattern`` is anchored at both ends. That of a ``static_dir`` also takes what follows the
+    prefix, which is its group ``path``. ``script`` is a dotted name; ``auto`` is read as
+    ``main.app``. ``expiration_seconds`` None = the file's ``default_expiration``.
+    """
+
+    url: str
+    pattern: re.Pattern[str]
+    script: str | None = None
+    static_dir: str | None = None
+    static_files: str | None = None
+    upload: re.Pattern[str] | None = None
+    login: Login = "optional"
+    auth_fail_action: AuthFailAction = "redirect"
+    secure: Secure = "optional"
+    expiration_seconds: int | None = None
+    http_headers: Mapping[str, str] = field(default_factory=_nothing)
+    mime_type: str | None = None
+    require_matching_file: bool = False
+
+
+@dataclass(frozen=True)
+class ErrorHandler:
+    """A page to send in place of the plain one; ``error_code`` is App Engine's word for when."""
+
+    file: str
+    error_code: str = "default"
+    mime_type: str = "text/html"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How many run at once; None where the file says nothing."""
+
+    mode: ScalingMode = "automatic"
+    instances: int | None = None
+    max_concurrent_requests: int | None = None
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """app.yaml, as far as it is acted on."""
+
+    service: str = "default"
+    handlers: tuple[Handler, ...] = ()
+    env_variables: Mapping[str, str] = field(default_factory=_nothing)
+    default_expiration_seconds: int | None = None
+    error_handlers: tuple[ErrorHandler, ...] = ()
+    scaling: Scaling = Scaling()
+    inbound_services: frozenset[str] = frozenset()
+
+    @property
+    def deadline_seconds(self) -> int:
+        """How long a task may run: 10 minutes, or 24 hours with manual or basic scaling."""
+        return REQUEST_DEADLINE_SECONDS if self.scaling.mode == "automatic" else LONG_DEADLINE_SECONDS
+
+    @property
+    def has_warmup(self) -> bool:
+        """Whether ``/_ah/warmup`` is wanted before the first request."""
+        return "warmup" in self.inbound_services
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The environment. ``sources`` says of each variable where its value came from.
+
+    ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any.
+    ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
+    """
+
+    port: int
+    host: str
+    redis_url: str
+    database_url: str
+    secret_key: str = field(repr=False)
+    data_dir: Path
+    services: Mapping[str, str] = field(default_factory=_nothing)
+    tombstone_seconds: int = 777_600
+    lease_seconds: float = 8.0
+    is_dev: bool = False
+    sources: Mapping[str, str] = field(default_factory=_nothing)
+    allowed_hosts: tuple[str, ...] = ("*",)
+    log_level: str = "INFO"
+    web_processes: int = 1
+    web_threads: int = 640
+    max_streams: int = 512
+    max_body_bytes: int = 33_554_432
+    worker_processes: int = 2
+    threads: int = 8
+    dead_letter_seconds: int = 2_592_000
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything configured: read once, never changed.
+
+    ``notices`` are one line each: what was read but is not acted on, or not as written.
+    """
+
+    root: Path
+    app: AppConfig
+    queues: Mapping[str, QueueConfig]
+    settings: Settings
+    notices: tuple[str, ...] = ()
+    total_storage_limit_bytes: int | None = None
+    resume_paused_queues: bool | None = None

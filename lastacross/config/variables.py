@@ -1,0 +1,181 @@
+"""What each environment variable takes. Pure: text in, value out, or UnusableError."""
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
+
+from lastacross.config.mistakes import UnusableError, likely
+from lastacross.config.units import parse_integer, parse_seconds
+
+SHORTEST_SECRET_KEY = 16
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+MASK = "********"
+
+_HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
+_ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
+_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}(\.[a-z0-9-]{1,63})?", re.ASCII)
+_SECRET_PARAMETERS = {"password", "passwd", "sslpassword", "secret", "token"}
+
+
+def whole_number(text: str, lowest: int, highest: int) -> int:
+    """A whole number within bounds."""
+    number = parse_integer(text.strip())
+    if not lowest <= number <= highest:
+        raise UnusableError(f"is not between {lowest} and {highest}")
+    return number
+
+
+def seconds(text: str, lowest: float, highest: float) -> float:
+    """A length in seconds within bounds, with or without a fraction."""
+    number = parse_seconds(text.strip())
+    if not lowest <= number <= highest:
+        raise UnusableError(f"is not between {lowest:g} and {highest:g}")
+    return number
+
+
+def host(text: str) -> str:
+    """An address or a name to listen on."""
+    if "://" in text or not _HOST.fullmatch(text):
+        raise UnusableError("is not an address or a host name")
+    return text
+
+
+def secret_key(text: str) -> str:
+    """A secret of at least 16 characters."""
+    if len(text) < SHORTEST_SECRET_KEY:
+        raise UnusableError(f"has {len(text)} characters; it needs at least {SHORTEST_SECRET_KEY}")
+    return text
+
+
+def log_level(text: str) -> str:
+    """The name of a level, in any case."""
+    level = text.strip().upper()
+    if level not in LOG_LEVELS:
+        raise UnusableError(f"is not one of {', '.join(LOG_LEVELS)}", likely(level, LOG_LEVELS))
+    return level
+
+
+def redis_url(text: str) -> str:
+    """``redis://``, ``rediss://`` or ``unix://``."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in {"redis", "rediss", "unix"} or not rest:
+        hint = (
+            f"redis://{text}" if "://" not in text and re.fullmatch(r"[\w.-]+(:\d+)?(/\d+)?", text) else None
+        )
+        raise UnusableError("does not begin with redis://, rediss:// or unix://", hint)
+    parts = _split(text)
+    if scheme == "unix":
+        if not parts.path:
+            raise UnusableError("names no socket", "unix:///path/to/redis.sock")
+        return text
+    if not parts.hostname:
+        raise UnusableError("names no host")
+    if not re.fullmatch(r"/?|/\d{1,5}", parts.path, re.ASCII):
+        raise UnusableError("has a database that is not a number, such as /0")
+    return text
+
+
+def database_url(text: str, root: Path) -> str:
+    """SQLite or PostgreSQL, as SQLAlchemy writes it; a relative SQLite file is in ``root``."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise UnusableError(
+            "is not a URL such as sqlite:////data/app.db or postgresql://user:password@host/name"
+        )
+    if scheme in {"postgres", "postgresql", "postgresql+psycopg"}:
+        _split(text)
+        return f"postgresql+psycopg://{rest}"
+    if scheme in {"sqlite", "sqlite+pysqlite"}:
+        return _sqlite_url(rest, root)
+    if scheme.startswith("postgres"):
+        raise UnusableError("uses another driver; psycopg is the one that is installed", "postgresql://…")
+    raise UnusableError("is neither SQLite (sqlite://) nor PostgreSQL (postgresql://)")
+
+
+def _sqlite_url(rest: str, root: Path) -> str:
+    if rest and not rest.startswith("/"):
+        raise UnusableError("has two slashes before a relative path; three are needed", f"sqlite:///{rest}")
+    file, question, query = rest[1:].partition("?")
+    if not file or file == ":memory:":
+        raise UnusableError(
+            "keeps its data in one process; all processes need one file, such as sqlite:///app.db"
+        )
+    if file.startswith(("/", "file:")):
+        return f"sqlite://{rest}"
+    return f"sqlite:///{root / file}{question}{query}"
+
+
+def services(text: str) -> MappingProxyType[str, str]:
+    """``counter=http://10.0.0.5:8080,…``: the base URL of each service that runs elsewhere."""
+    found: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, url = (part.strip() for part in item.partition("="))
+        if not equals:
+            raise UnusableError(
+                f"has {item!r}, which is not name=url", f"name={item}" if "//" in item else None
+            )
+        if not _SERVICE.fullmatch(name):
+            raise UnusableError(f"has {name!r}, which is not the name of a service")
+        if name in found:
+            raise UnusableError(f"has {name!r} twice")
+        parts = _split(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            hint = f"{name}=http://{url}" if "://" not in url and url else None
+            raise UnusableError(
+                f"has {url!r} for {name}, which is not a base URL (http:// or https://)", hint
+            )
+        found[name] = url.rstrip("/")
+    return MappingProxyType(found)
+
+
+def allowed_hosts(text: str) -> tuple[str, ...]:
+    """Host names, comma separated: ``example.com``, ``.example.com`` with all below it, ``*``."""
+    names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for name in names:
+        if not _ALLOWED_HOST.fullmatch(name):
+            bare = re.sub(r"^[a-z]+://|[:/].*$", "", name, count=0)
+            hint = bare if _ALLOWED_HOST.fullmatch(bare) and bare != name else None
+            raise UnusableError(f"has {name!r}, which is not a host name without port", hint)
+    return names
+
+
+def switch(text: str) -> bool:
+    """1 or 0."""
+    if text.strip() in {"0", "1"}:
+        return text.strip() == "1"
+    on, off = {"true", "yes", "on"}, {"false", "no", "off"}
+    word = text.strip().lower()
+    raise UnusableError("is neither 0 nor 1", "1" if word in on else "0" if word in off else None)
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password, and any parameter that is one, hidden."""
+    try:
+        parts = urlsplit(url)
+        has_password = parts.password is not None
+    except ValueError:
+        return MASK
+    netloc = parts.netloc
+    if has_password:
+        credentials, _, place = netloc.rpartition("@")
+        netloc = f"{credentials.partition(':')[0]}:{MASK}@{place}"
+    query = parts.query
+    if any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(query, keep_blank_values=True)):
+        pairs = [
+            (name, MASK if name.lower() in _SECRET_PARAMETERS else value)
+            for name, value in parse_qsl(query, keep_blank_values=True)
+        ]
+        query = urlencode(pairs, safe="*/:", quote_via=quote)
+    if netloc == parts.netloc and query == parts.query:
+        return url
+    return urlunsplit(parts._replace(netloc=netloc, query=query))
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UnusableError(f"is not a URL: {error}") from error
+    return parts
