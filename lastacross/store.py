@@ -8,6 +8,7 @@ must reach the record of a task that it finds, it gets the prefix and appends th
 import contextlib
 import functools
 import hashlib
+import re
 import select
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -47,7 +48,7 @@ BATCH_PREFIX = "lastacross:batch:"
 OPEN_BATCHES = "lastacross:batches"
 STATISTICS_PREFIX = "lastacross:statistics:"
 CACHE_PREFIX = "lastacross:cache:"
-CACHE_LOCK_PREFIX = "lastacross:cache-lock:"
+CACHE_GENERATION = "lastacross:cache-generation"
 CACHE_STATISTICS = "lastacross:cache-statistics"
 CHANNEL_PREFIX = "lastacross:channel:"
 
@@ -112,6 +113,25 @@ def channel_key(client_id: str) -> str:
     return CHANNEL_PREFIX + client_id
 
 
+# What every script of taskqueue gets as KEYS, in the order in which lua/shared/keys.lua names them.
+TASK_KEYS = (
+    RECORD_PREFIX,
+    READY_PREFIX,
+    LEASED_PREFIX,
+    SCHEDULED_PREFIX,
+    DEFERRED_PREFIX,
+    DEAD_PREFIX,
+    SETTINGS_PREFIX,
+    PAUSED,
+    BUCKET_PREFIX,
+    TOMBSTONE_PREFIX,
+    WAKEUP_PREFIX,
+    BATCH_PREFIX,
+    OPEN_BATCHES,
+    RQ_QUEUES,
+    RQ_SUSPENDED,
+)
+
 # Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
 # would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
 LEASE_SCORE_SHIFT_SECONDS = 86_400
@@ -122,6 +142,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
 
+_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
 
@@ -141,8 +162,11 @@ def translated_errors() -> Iterator[None]:
 
 @functools.cache
 def _script(name: str) -> tuple[str, str]:
-    """A Lua file's text and its SHA-1."""
-    text = resources.files("lastacross").joinpath("lua", f"{name}.lua").read_text()
+    """A Lua file's text, after the shared ones that its head includes, and its SHA-1."""
+    folder = resources.files("lastacross").joinpath("lua")
+    own = folder.joinpath(f"{name}.lua").read_text()
+    shared = [folder.joinpath("shared", f"{part}.lua").read_text() for part in _INCLUDE.findall(own)]
+    text = "\n".join([*shared, own])
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -223,12 +247,18 @@ class Wakeup:
     """
 
     def __init__(self, store: Store, key: str) -> None:
-        self._pool = store.redis.connection_pool
+        self._store = store
         self._key = key
         self._connection: Any = None
+        self._is_asked = False
 
-    def wait(self, seconds: float, interrupt_fd: int) -> bool:
+    def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> bool:
         """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is over.
+
+        Args:
+            seconds: the longest sleep.
+            interrupt_fd: a pipe's end, to end the sleep from another thread.
+            listen: whether to ask for the next marker; one that was asked for before may still come.
 
         Returns:
             Whether a marker came.
@@ -238,29 +268,41 @@ class Wakeup:
         """
         try:
             with translated_errors():
-                return self._wait(seconds, interrupt_fd)
+                return self._wait(seconds, interrupt_fd, listen)
         except StoreUnavailableError:
             self.close()
             raise
 
-    def _wait(self, seconds: float, interrupt_fd: int) -> bool:
-        if self._connection is None:
-            connection: Any = self._pool.get_connection()
-            self._connection = connection
-            connection.send_command("BLPOP", self._key, 0)
-        fd = self._connection._sock.fileno()
-        readable, _, _ = select.select([fd, interrupt_fd], [], [], max(0.0, seconds))
-        if fd not in readable:
+    def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> bool:
+        if listen and not self._is_asked:
+            self._ask()
+        sources = [interrupt_fd]
+        if self._is_asked:
+            sources.append(self._connection._sock.fileno())
+        readable, _, _ = select.select(sources, [], [], max(0.0, seconds))
+        if not self._is_asked or sources[-1] not in readable:
             return False
         self._connection.read_response()
-        self._connection.send_command("BLPOP", self._key, 0)
+        self._is_asked = False
         return True
+
+    def _ask(self) -> None:
+        if self._connection is None:
+            self._connection = self._store.redis.connection_pool.get_connection()
+        self._connection.send_command("BLPOP", self._key, 0)
+        self._is_asked = True
+
+    def pass_on(self) -> None:
+        """Put a marker back for another worker; it does no harm if one waits there already."""
+        with translated_errors():
+            self._store.redis.rpush(self._key, 1)
 
     def close(self) -> None:
         """Drop the connection, and with it the outstanding BLPOP."""
+        self._is_asked = False
         if self._connection is not None:
             self._connection.disconnect()
-            self._pool.release(self._connection)
+            self._store.redis.connection_pool.release(self._connection)
             self._connection = None
 
 

@@ -1,0 +1,86 @@
+-- add_members: add tasks to an open batch; a member whose bit says that it was added is left alone.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
+--          eta ('' = ready now), 1 if its caller named it, number of strings n, n strings
+-- Returns  for each member 0 added, 1 it was added before, 2 the batch is cancelled, 10 a task of this
+--          name exists, 11 its name is tombstoned; or -1 when the batch is not known, -2 when it is sealed
+--
+-- One script: the bit and the task are written together, so that filling may be repeated.
+-- include: keys
+-- include: fan_in
+
+local now, batch, index = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local key = BATCH .. batch
+local sealed, cancelled_at = unpack(call('HMGET', key, 'sealed', 'cancelled_at'))
+if not sealed then
+  return -1
+end
+local results, ready, woken = {}, {}, {}
+local added = 0
+
+local function store(id, eta, first, last)
+  local queue = queue_of(id)
+  local waits = eta ~= '' and tonumber(eta) > now
+  call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
+  if waits then
+    call('ZADD', SCHEDULED .. queue, eta, id)
+  else
+    ready[queue] = ready[queue] or {}
+    table.insert(ready[queue], id)
+  end
+  woken[queue] = true
+end
+
+-- A name is refused when a task outside this batch has it or had it.
+local function refusal(id, is_named)
+  if not is_named then
+    return nil
+  elseif call('EXISTS', TOMBSTONE .. id) == 1 then
+    return 11
+  elseif call('EXISTS', RECORD .. id) == 1 then
+    return 10
+  end
+end
+
+local position = 4
+while position <= #ARGV do
+  local id, eta, is_named = ARGV[position], ARGV[position + 1], ARGV[position + 2] == '1'
+  local size = tonumber(ARGV[position + 3])
+  local first, last = position + 4, position + 3 + size
+  position = last + 1
+  local result
+  if call('GETBIT', key .. ':added', index) == 1 then
+    result = 1
+  elseif sealed == '1' and not cancelled_at then
+    return -2
+  else
+    result = refusal(id, is_named) or (cancelled_at and 2) or 0
+    if result == 0 or result == 2 then
+      call('SETBIT', key .. ':added', index, 1)
+      added = added + 1
+    end
+    if result == 0 then
+      store(id, eta, first, last)
+      if is_named then
+        call('HSET', key .. ':names', index, id)
+      end
+    elseif result == 2 then
+      call('SETBIT', key .. ':finished', index, 1)
+      call('HINCRBY', key, 'cancelled', 1)
+    end
+  end
+  results[#results + 1] = result
+  index = index + 1
+end
+if added > 0 then
+  call('HINCRBY', key, 'total', added)
+end
+for queue, ids in pairs(ready) do
+  call('RPUSH', READY .. queue, unpack(ids))
+end
+for queue in pairs(woken) do
+  call('SADD', QUEUES, READY .. queue)
+  wake(queue)
+end
+return results

@@ -1,0 +1,55 @@
+-- add_tasks: store new tasks, each ready or scheduled, unless its name is used.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  then for each task: task id, eta ('' = ready now), number of strings n, n strings:
+--          the record's fields and values
+-- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
+--          (App Engine's codes).
+--
+-- One script: between the look at the name and the write another caller could have taken it.
+-- include: keys
+
+local now = tonumber(ARGV[1])
+local results, ready, order, woken = {}, {}, {}, {}
+local position = 2
+while position <= #ARGV do
+  local id, eta, size = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
+  local first, last = position + 3, position + 2 + size
+  position = last + 1
+  local key, queue = RECORD .. id, queue_of(id)
+  local status = call('HGET', key, 'status')
+  if call('EXISTS', TOMBSTONE .. id) == 1 then
+    results[#results + 1] = 11
+  elseif status and status ~= 'failed' then
+    results[#results + 1] = 10
+  else
+    if status then
+      -- A dead letter older than its tombstone: the name is free again.
+      call('DEL', key)
+      call('ZREM', DEAD .. queue, id)
+    end
+    local waits = eta ~= '' and tonumber(eta) > now
+    call('HSET', key, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
+    if waits then
+      call('ZADD', SCHEDULED .. queue, eta, id)
+    else
+      local ids = ready[queue]
+      if not ids then
+        ids = {}
+        ready[queue] = ids
+        order[#order + 1] = queue
+      end
+      ids[#ids + 1] = id
+    end
+    woken[queue] = true
+    results[#results + 1] = 0
+  end
+end
+for _, queue in ipairs(order) do
+  call('RPUSH', READY .. queue, unpack(ready[queue]))
+end
+for queue in pairs(woken) do
+  call('SADD', QUEUES, READY .. queue)
+  wake(queue)
+end
+return results

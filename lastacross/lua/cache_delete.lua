@@ -1,0 +1,27 @@
+-- cache_delete: forget values, and if asked to, refuse `add` of their keys for a while.
+--
+-- KEYS     1 the generation in use  2 prefix of the values
+-- ARGV     1 now  2 locked_until (integer microseconds since the epoch; 0 = no lock)
+--          3 version to write  4… keys
+-- Returns  for each key 2 when a value was deleted, 1 when there was none (and no lock is made).
+--
+-- One script: an `add` must not slip in between the deletion and the lock.
+-- include: cache
+
+local now, locked_until, version = ARGV[1], ARGV[2], ARGV[3]
+local answer = {}
+for index = 4, #ARGV do
+  local name = cache_key(ARGV[index])
+  local entry = read_entry(name, tonumber(now))
+  if entry == nil or entry.kind == 'L' then
+    answer[#answer + 1] = 1
+  else
+    if locked_until == '0' then
+      redis.call('UNLINK', name)
+    else
+      write_entry(name, now, 'L', locked_until, version, '')
+    end
+    answer[#answer + 1] = 2
+  end
+end
+return answer

@@ -1,0 +1,83 @@
+-- cache_offset: add to, or take from, unsigned 64-bit numbers.
+--
+-- KEYS     1 the generation in use  2 prefix of the values
+-- ARGV     1 now  2 expires_at of a number that is made (integer microseconds since the epoch)
+--          3 version to write  4 number that a missing key starts from, or ''
+--          5… three a key: key, '+' or '-', delta (decimal, below 2^64)
+-- Returns  for each key the new number (decimal), or nil: missing, locked, or not a number.
+--
+-- One script: two clients that add at once must both count. Decimal strings, because Lua's numbers
+-- are exact to 2^53 only. A sum wraps at 2^64, a difference stops at 0, as memcached's do.
+-- include: cache
+
+local LIMIT = '18446744073709551616' -- 2^64
+
+local function is_below(a, b)
+  return #a < #b or (#a == #b and a < b)
+end
+
+local function trimmed(digits)
+  return string.match(digits, '^0*(%d+)$')
+end
+
+local function digit(digits, place)
+  local index = #digits - place
+  return index < 1 and 0 or tonumber(string.sub(digits, index, index))
+end
+
+-- Both work from the right, a digit at a time; subtract needs a >= b.
+local function add(a, b)
+  local out, carry = {}, 0
+  for place = 0, math.max(#a, #b) do
+    local sum = carry + digit(a, place) + digit(b, place)
+    table.insert(out, 1, tostring(sum % 10))
+    carry = sum >= 10 and 1 or 0
+  end
+  return trimmed(table.concat(out))
+end
+
+local function subtract(a, b)
+  local out, borrow = {}, 0
+  for place = 0, #a - 1 do
+    local rest = digit(a, place) - digit(b, place) - borrow
+    borrow = rest < 0 and 1 or 0
+    table.insert(out, 1, tostring(rest % 10))
+  end
+  return trimmed(table.concat(out))
+end
+
+local function offset(number, sign, delta)
+  if sign == '-' then
+    return is_below(number, delta) and '0' or subtract(number, delta)
+  end
+  local sum = add(number, delta)
+  return is_below(sum, LIMIT) and sum or subtract(sum, LIMIT)
+end
+
+local now, expires_at, version, initial = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+-- The entry to offset, or nil.
+local function number_at(name)
+  local entry = read_entry(name, tonumber(now))
+  if entry == nil then
+    return initial ~= '' and { kind = 'i', expires_at = expires_at, payload = initial } or nil
+  end
+  local digits = string.match(entry.payload, '^%d+$') and trimmed(entry.payload)
+  local is_number = digits and string.match(entry.kind, '[biu]') and is_below(digits, LIMIT)
+  entry.payload = digits
+  return is_number and entry or nil
+end
+
+local answer = {}
+for index = 5, #ARGV, 3 do
+  local name = cache_key(ARGV[index])
+  local entry = number_at(name)
+  if entry == nil then
+    answer[#answer + 1] = false
+  else
+    local number = offset(entry.payload, ARGV[index + 1], ARGV[index + 2])
+    write_entry(name, now, entry.kind, entry.expires_at, version, number)
+    answer[#answer + 1] = number
+  end
+end
+return answer

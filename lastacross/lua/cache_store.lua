@@ -1,0 +1,34 @@
+-- cache_store: store values, each only if its policy allows it.
+--
+-- KEYS     1 the generation in use  2 prefix of the values
+-- ARGV     1 now  2 expires_at (integer microseconds since the epoch)  3 set, add, replace or cas
+--          4 version to write  5… four a value: key, kind, payload, version that cas expects or ''
+-- Returns  for each value 1, or 0 when it was not stored.
+--
+-- One script: between a comparison and a write another client could have changed the value.
+-- include: cache
+
+local now, expires_at, policy, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local function allows(entry, expected)
+  if policy == 'set' then
+    return true
+  elseif policy == 'add' then
+    return entry == nil
+  elseif entry == nil or entry.kind == 'L' then
+    return false
+  end
+  return policy == 'replace' or entry.version == expected
+end
+
+local answer = {}
+for index = 5, #ARGV, 4 do
+  local name = cache_key(ARGV[index])
+  local entry = policy ~= 'set' and read_entry(name, tonumber(now)) or nil
+  local is_stored = allows(entry, ARGV[index + 3])
+  if is_stored then
+    write_entry(name, now, ARGV[index + 1], expires_at, version, ARGV[index + 2])
+  end
+  answer[#answer + 1] = is_stored and 1 or 0
+end
+return answer

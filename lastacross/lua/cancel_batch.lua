@@ -1,0 +1,42 @@
+-- cancel_batch: drop the members of a batch that have not been delivered; those that run finish.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 batch id  3 index to begin with  4 the most members to look at in this call
+-- Returns  the index to go on with, -1 when all were seen, -2 when the batch is not known
+-- include: keys
+-- include: fan_in
+-- include: lose
+
+local now, batch, index, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local key = BATCH .. batch
+local queue, total, cancelled_at = unpack(call('HMGET', key, 'queue', 'total', 'cancelled_at'))
+if not queue then
+  return -2
+end
+if not cancelled_at then
+  call('HSET', key, 'cancelled_at', ARGV[1], 'sealed', 1, 'sealed_at', ARGV[1])
+end
+
+local function drop(id, member)
+  local status, tombstone = unpack(call('HMGET', RECORD .. id, 'status', 'tombstone'))
+  if status == 'queued' or status == 'scheduled' then
+    call('DEL', RECORD .. id)
+    call('ZREM', SCHEDULED .. queue_of(id), id)
+    leave_tombstone(id, tombstone)
+    mark_member(member, 'cancelled')
+  elseif not status then
+    mark_member(member, 'cancelled')
+  end
+end
+
+-- Indexes of members that were never added lie between added ones when filling was interrupted.
+local seen, last = 0, call('STRLEN', key .. ':added') * 8 - 1
+while index <= last and seen < most do
+  if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
+    local id = call('HGET', key .. ':names', index) or (queue .. '_' .. batch .. '-' .. index)
+    drop(id, batch .. ':' .. index)
+  end
+  index, seen = index + 1, seen + 1
+end
+complete_upwards(batch, now)
+return index <= last and index or -1

@@ -1,0 +1,14 @@
+-- crash_task: the process that ran this one task alone has ended: the task is known to have started.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 task id  3 lease id
+-- Returns  'ready', 'poison', or 'gone' when the lease was lost before
+-- include: keys
+-- include: fan_in
+-- include: lose
+
+local id, lease_id = ARGV[2], ARGV[3]
+if not call('ZSCORE', LEASED .. queue_of(id), id .. ':' .. lease_id) then
+  return 'gone'
+end
+return lose(id, lease_id, true, tonumber(ARGV[1]))

@@ -1,0 +1,36 @@
+-- create_batch: open a batch, with the tasks that wait for it; or find the one that a first try opened.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
+--          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
+-- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known
+-- include: keys
+-- include: fan_in
+
+local now, batch, queue, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local key = BATCH .. batch
+if call('EXISTS', key) == 1 then
+  return 0
+end
+if parent ~= '' then
+  local parents_batch, index = split_member(parent)
+  if call('EXISTS', BATCH .. parents_batch) == 0 then
+    return -1
+  end
+  call('HINCRBY', BATCH .. parents_batch .. ':children', index, 1)
+  call('HSET', key, 'parent', parent)
+end
+call('HSET', key, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'sealed', 0, 'created_at', now, 'queue', queue)
+call('ZADD', OPEN_BATCHES, now, batch)
+local position = 5
+for _, name in ipairs({ 'on_complete', 'on_success' }) do
+  local id, size = ARGV[position], tonumber(ARGV[position + 1])
+  local first, last = position + 2, position + 1 + size
+  position = last + 1
+  if id ~= '' then
+    call('HSET', RECORD .. id, 'status', 'deferred', unpack(ARGV, first, last))
+    call('ZADD', DEFERRED .. queue_of(id), now, id)
+    call('HSET', key, name, id)
+  end
+end
+return 1

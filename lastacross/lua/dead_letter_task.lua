@@ -1,0 +1,25 @@
+-- dead_letter_task: the last attempt failed: keep the task to be looked at, fail it in its batch.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 task id  3 lease id  4 status of this attempt's answer, or ''  5 why, in words
+-- Returns  1, or 0 when the lease was lost before
+-- include: keys
+-- include: fan_in
+-- include: lose
+
+local now, id, lease = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+if call('ZREM', LEASED .. queue_of(id), id .. ':' .. lease) == 0 then
+  return 0
+end
+local fields = pairs_of(call('HGETALL', RECORD .. id))
+if not fields.status then
+  settle_lost_record(id, now)
+  return 1
+end
+call('HINCRBY', RECORD .. id, 'failures', 1)
+call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
+if ARGV[4] ~= '' then
+  call('HSET', RECORD .. id, 'previous_response', ARGV[4])
+end
+bury(id, fields, now, ARGV[5])
+return 1

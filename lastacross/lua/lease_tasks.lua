@@ -1,0 +1,126 @@
+-- lease_tasks: give a worker ready tasks of its queues, as many as their limits allow.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 lease seconds  3 the worker's lease token  4 number of its next lease
+--          5 tasks wanted  6 threads free  7… queues, in the order to serve them
+-- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}
+--          2 the instant at which a throttled queue has a token again, or ''
+--          3 1 if a queue has more that could be leased now
+--          4 the queues whose settings are missing (Redis was emptied): upload them and call again
+--
+-- One script: tokens and places are counted at the moment of the grant, for all machines together.
+-- include: keys
+-- include: fan_in
+-- include: lose
+
+if call('EXISTS', SUSPENDED) == 1 then
+  return { {}, '', 0, {} }
+end
+
+local now, lease_seconds, token, number = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local wanted, free = tonumber(ARGV[5]), tonumber(ARGV[6])
+local score = instant(now + lease_seconds + LEASE_SHIFT)
+local leased, missing, next_due, more = {}, {}, nil, 0
+
+-- Tokens in the queue's bucket at this moment.
+local function tokens_of(queue, rate, bucket_size)
+  local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
+  if not tokens then
+    return bucket_size
+  end
+  return math.min(bucket_size, tonumber(tokens) + math.max(0, now - tonumber(counted_at)) * rate)
+end
+
+-- How many tasks the queue may hand out now, and its bucket: {tokens, rate}.
+local function allowance(queue)
+  local rate, bucket_size, most = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent'))
+  if not rate then
+    missing[#missing + 1] = queue
+    return 0
+  end
+  rate = tonumber(rate)
+  if rate == 0 or call('SISMEMBER', PAUSED, queue) == 1 then
+    return 0
+  end
+  local tokens = tokens_of(queue, rate, tonumber(bucket_size))
+  local grant = math.min(wanted, math.floor(tokens + 1e-6))
+  local binds = grant < wanted
+  if most and most ~= '' then
+    grant = math.min(grant, tonumber(most) - call('ZCARD', LEASED .. queue))
+    binds = true
+  end
+  if binds then
+    -- Where a limit binds, a task that is leased must start at once.
+    grant = math.min(grant, free)
+  end
+  return math.max(0, grant), { tokens = tokens, rate = rate }, binds
+end
+
+-- Lease one ready id. Returns whether it was a task that can run.
+local function lease(queue, id, entries)
+  local record = call('HGETALL', RECORD .. id)
+  local fields = pairs_of(record)
+  if not fields.status then
+    settle_lost_record(id, now)
+    return false
+  elseif fields.status ~= 'queued' then
+    -- A second entry of a task that is elsewhere already.
+    return false
+  elseif not fields.eta then
+    bury(id, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    return false
+  end
+  number = number + 1
+  local lease_id = token .. '.' .. number
+  if fields.dead_at then
+    -- A dead letter run again has its retries before it again.
+    call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'lost', 'crashes', 'suspect', 'first_try_at')
+    call('PERSIST', RECORD .. id)
+    call('ZREM', DEAD .. queue, id)
+    fields.first_try_at = nil
+    record = call('HGETALL', RECORD .. id)
+  end
+  if fields.first_try_at then
+    call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id)
+  else
+    call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id, 'first_try_at', instant(now))
+  end
+  entries[#entries + 1] = score
+  entries[#entries + 1] = id .. ':' .. lease_id
+  leased[#leased + 1] = { id, lease_id, record }
+  return true
+end
+
+for position = 7, #ARGV do
+  local queue = ARGV[position]
+  if wanted > 0 and call('EXISTS', READY .. queue) == 1 then
+    local grant, bucket, binds = allowance(queue)
+    local entries, taken = {}, 0
+    if grant > 0 then
+      for _, id in ipairs(call('LPOP', READY .. queue, grant) or {}) do
+        if lease(queue, id, entries) then
+          taken = taken + 1
+        end
+      end
+    end
+    if taken > 0 then
+      call('ZADD', LEASED .. queue, unpack(entries))
+      bucket.tokens = bucket.tokens - taken
+      call('HSET', BUCKET .. queue, 'tokens', instant(bucket.tokens), 'counted_at', instant(now))
+      wanted, free = wanted - taken, free - taken
+    end
+    if bucket and call('EXISTS', READY .. queue) == 1 then
+      if bucket.tokens + 1e-6 < 1 then
+        local due = now + (1 - bucket.tokens) / bucket.rate
+        next_due = math.min(next_due or due, due)
+      elseif not binds or grant > taken then
+        more = 1
+        wake(queue)
+      end
+    end
+  elseif wanted <= 0 and call('EXISTS', READY .. queue) == 1 then
+    more = 1
+    wake(queue)
+  end
+end
+return { leased, next_due and instant(next_due) or '', more, missing }

@@ -1,0 +1,20 @@
+-- release_tasks: give back leased tasks, at the front of their queue and with nothing held against them.
+--
+-- KEYS     as in shared/keys
+-- ARGV     for each task, in the order in which they were leased: task id, lease id
+-- Returns  how many were given back
+-- include: keys
+
+local released = 0
+for position = #ARGV - 1, 1, -2 do
+  local id, lease = ARGV[position], ARGV[position + 1]
+  local queue = queue_of(id)
+  if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 and call('EXISTS', RECORD .. id) == 1 then
+    call('HSET', RECORD .. id, 'status', 'queued')
+    call('HDEL', RECORD .. id, 'lease', 'started')
+    call('LPUSH', READY .. queue, id)
+    wake(queue)
+    released = released + 1
+  end
+end
+return released

@@ -1,0 +1,23 @@
+-- renew_leases: keep leased tasks with their worker until expires_at, and note which have started.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 expires_at (seconds since the epoch)  then for each task: task id, lease id, 1 if started
+-- Returns  for each task 1, or 0 when its lease was lost before
+-- include: keys
+
+local score = instant(tonumber(ARGV[1]) + LEASE_SHIFT)
+local results = {}
+for position = 2, #ARGV, 3 do
+  local id, lease, started = ARGV[position], ARGV[position + 1], ARGV[position + 2]
+  local entry, leased = id .. ':' .. lease, LEASED .. queue_of(id)
+  if call('ZSCORE', leased, entry) then
+    call('ZADD', leased, 'XX', score, entry)
+    if started == '1' and call('EXISTS', RECORD .. id) == 1 then
+      call('HSET', RECORD .. id, 'started', lease)
+    end
+    results[#results + 1] = 1
+  else
+    results[#results + 1] = 0
+  end
+end
+return results

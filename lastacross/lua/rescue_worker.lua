@@ -1,0 +1,25 @@
+-- rescue_worker: a worker process is known to have ended: give back all that it had leased, at once.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 its lease token  3 number of queues n  4… n queues  then the entries
+--          '<task id>:<lease id>' that it had started
+-- Returns  flat: task id, 'ready' | 'poison' | 'gone', for each lease that was ended
+-- include: keys
+-- include: fan_in
+-- include: lose
+
+local now, token, queues = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local started, results = {}, {}
+for position = 4 + queues, #ARGV do
+  started[ARGV[position]] = true
+end
+for position = 4, 3 + queues do
+  for _, entry in ipairs(call('ZRANGE', LEASED .. ARGV[position], 0, -1)) do
+    local id, lease = string.match(entry, '^([^:]*):(.*)$')
+    if lease and string.sub(lease, 1, #token + 1) == token .. '.' then
+      results[#results + 1] = id
+      results[#results + 1] = lose(id, lease, started[entry] or false, now)
+    end
+  end
+end
+return results

@@ -1,0 +1,23 @@
+-- restore_orphans: put back tasks that are in no list and no registry: a stock worker took them and died.
+--
+-- KEYS     as in shared/keys
+-- ARGV     the task ids, each seen twice outside of every list
+-- Returns  flat: the task ids that were put back
+--
+-- A second entry in the ready list does no harm: the lease that meets it finds the task elsewhere.
+-- include: keys
+
+local restored = {}
+for _, id in ipairs(ARGV) do
+  local queue = queue_of(id)
+  local status, lease = unpack(call('HMGET', RECORD .. id, 'status', 'lease'))
+  local is_leased = lease and call('ZSCORE', LEASED .. queue, id .. ':' .. lease)
+  if status == 'queued' or (status == 'started' and not is_leased) then
+    call('HSET', RECORD .. id, 'status', 'queued')
+    call('HDEL', RECORD .. id, 'lease', 'started')
+    call('RPUSH', READY .. queue, id)
+    wake(queue)
+    restored[#restored + 1] = id
+  end
+end
+return restored

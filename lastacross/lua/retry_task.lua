@@ -1,0 +1,25 @@
+-- retry_task: an attempt failed; the task waits until eta and runs again.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
+-- Returns  1, or 0 when the lease was lost before
+-- include: keys
+
+local id, lease, eta = ARGV[1], ARGV[2], ARGV[3]
+local queue, key = queue_of(id), RECORD .. id
+if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
+  return 0
+end
+if call('EXISTS', key) == 0 then
+  return 1
+end
+call('HINCRBY', key, 'failures', 1)
+call('HSET', key, 'status', 'scheduled', 'eta', eta)
+-- The worker lived through it: what was held against the task for crashes is settled.
+call('HDEL', key, 'lease', 'started', 'crashes', 'suspect')
+if ARGV[4] ~= '' then
+  call('HSET', key, 'previous_response', ARGV[4])
+end
+call('ZADD', SCHEDULED .. queue, eta, id)
+wake(queue)
+return 1

@@ -1,0 +1,18 @@
+-- seal_batch: nothing more is added to the batch; it completes when its last member has ended.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 batch id
+-- Returns  how many members it has, or -1 when it is not known
+-- include: keys
+-- include: fan_in
+
+local batch = ARGV[2]
+local key = BATCH .. batch
+if call('EXISTS', key) == 0 then
+  return -1
+end
+if call('HSET', key, 'sealed', 1) == 0 and not call('HGET', key, 'sealed_at') then
+  call('HSET', key, 'sealed_at', ARGV[1])
+end
+complete_upwards(batch, tonumber(ARGV[1]))
+return tonumber(call('HGET', key, 'total'))

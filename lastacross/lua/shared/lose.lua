@@ -1,0 +1,57 @@
+-- lose: what becomes of a leased task whose worker is gone. Needs keys and fan_in.
+
+local POISON_AFTER = 5
+local DEAD_LIFE = 30 * 86400
+
+-- The name of a task that is gone for good stays refused for a while, if its caller chose it.
+local function leave_tombstone(id, seconds)
+  if seconds then
+    call('SET', TOMBSTONE .. id, 1, 'EX', seconds)
+  end
+end
+
+local function bury(id, fields, now, error)
+  local queue = queue_of(id)
+  call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
+  call('ZADD', DEAD .. queue, instant(now + DEAD_LIFE), id)
+  call('EXPIRE', RECORD .. id, DEAD_LIFE)
+  leave_tombstone(id, fields.tombstone)
+  if fields.batch then
+    settle_member(fields.batch, 'failed', now)
+  end
+end
+
+-- Give back a task whose lease was lost. `started`: true, false, or nil when nobody knows.
+-- Returns 'ready', 'poison' or 'gone'.
+local function lose(id, lease, started, now)
+  local queue = queue_of(id)
+  call('ZREM', LEASED .. queue, id .. ':' .. lease)
+  local fields = pairs_of(call('HGETALL', RECORD .. id))
+  if not fields.status then
+    settle_lost_record(id, now)
+    return 'gone'
+  end
+  if fields.status ~= 'started' or (fields.lease ~= lease and fields.lease
+      and call('ZSCORE', LEASED .. queue, id .. ':' .. fields.lease)) then
+    return 'gone'
+  end
+  if started == nil then
+    started = fields.started == lease or nil
+  end
+  if started then
+    local crashes = tonumber(fields.crashes or 0) + 1
+    call('HSET', RECORD .. id, 'crashes', crashes, 'lost', tonumber(fields.lost or 0) + 1, 'suspect', 1)
+    if crashes >= POISON_AFTER then
+      bury(id, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
+      return 'poison'
+    end
+  elseif started == nil then
+    -- It may have been what ended the worker: it runs alone, but nothing is held against it.
+    call('HSET', RECORD .. id, 'suspect', 1)
+  end
+  call('HSET', RECORD .. id, 'status', 'queued')
+  call('HDEL', RECORD .. id, 'lease', 'started')
+  call('RPUSH', READY .. queue, id)
+  wake(queue)
+  return 'ready'
+end

@@ -1,0 +1,45 @@
+-- sweep_foreign: put back what a stock `rq worker` or another RQ tool took out of our queues.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 the most to move of one queue  2 rank in the registry of failed jobs to begin with  3… queues
+-- Returns  flat: the task ids that were put back
+--
+-- A stock worker moves what it takes to '<queue>:intermediate', then fails it, for our `data` is a
+-- call that only says so. A failed entry without our dead_at never was a dead letter.
+-- include: keys
+
+local most, rank = tonumber(ARGV[1]), tonumber(ARGV[2])
+local restored = {}
+
+local function restore(queue, id)
+  if call('EXISTS', RECORD .. id) == 1 then
+    call('HSET', RECORD .. id, 'status', 'queued')
+    call('HDEL', RECORD .. id, 'lease', 'started', 'exc_info')
+    call('PERSIST', RECORD .. id)
+    call('RPUSH', READY .. queue, id)
+    wake(queue)
+    restored[#restored + 1] = id
+  end
+end
+
+for position = 3, #ARGV do
+  local queue = ARGV[position]
+  for _, id in ipairs(call('LPOP', READY .. queue .. ':intermediate', most) or {}) do
+    local status = call('HGET', RECORD .. id, 'status')
+    if status == 'queued' then
+      restore(queue, id)
+    end
+  end
+  for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + most - 1)) do
+    local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
+    if not status then
+      call('ZREM', DEAD .. queue, id)
+    elseif eta and not dead_at then
+      call('ZREM', DEAD .. queue, id)
+      if status == 'failed' or status == 'stopped' then
+        restore(queue, id)
+      end
+    end
+  end
+end
+return restored

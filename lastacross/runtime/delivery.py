@@ -1,0 +1,182 @@
+"""One delivery: a leased task becomes a request to the application, and its answer an outcome.
+
+In the worker process itself, through the application's own WSGI callable: no network in between.
+"""
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from lastacross import deferred, logs
+from lastacross.errors import DeadlineExceededError
+from lastacross.runtime.deadline import Deadlines
+from lastacross.taskqueue.current import CurrentTask, delivering
+from lastacross.taskqueue.headers import is_reserved
+from lastacross.taskqueue.record import Leased, instant_text
+
+WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+DEFERRED_URL = "/_ah/queue/deferred"
+USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
+SOURCE_ADDRESS = "0.1.0.2"
+DEFAULT_DEADLINE_SECONDS = 600.0
+KEPT_RESPONSE_BYTES = 2048
+
+_log = logs.get("lastacross.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt.
+
+    ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed.
+    """
+
+    task: Leased
+    status: int | None
+    reason: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """200-299, and nothing else: a redirect is a failure."""
+        return self.status is not None and 200 <= self.status <= 299
+
+
+class Delivery:
+    """Delivers to one application.
+
+    Args:
+        application: what tasks enter by: ``environ["lastacross.task"]`` tells it that it may trust the rest.
+        deadlines: watches over the handlers.
+        calls_deferred: whether a deferred function may be called without WSGI: the application does not route
+            ``/_ah/queue/deferred`` itself.
+        deadline_seconds: for a task without one of its own.
+        host: value of the Host header.
+    """
+
+    def __init__(
+        self,
+        application: WSGI,
+        deadlines: Deadlines,
+        *,
+        calls_deferred: bool,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        host: str = "localhost",
+    ) -> None:
+        self._application = application
+        self._deadlines = deadlines
+        self._calls_deferred = calls_deferred
+        self._deadline_seconds = deadline_seconds
+        self._base = _base_environ(host)
+
+    def deliver(self, task: Leased) -> Outcome:
+        """Run one attempt to its end; never raises what the handler raised."""
+        current = current_of(task)
+        method, url = task.method_and_url
+        seconds = task.deadline_seconds or self._deadline_seconds
+        try:
+            with delivering(current), self._deadlines.watch(seconds, task.entry):
+                if self._calls_deferred and url == DEFERRED_URL and method == "POST" and b"headers" not in task.fields:
+                    return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
+                status, answer = self._request(task, current, method, url)
+        except DeadlineExceededError:
+            _log.error("task.deadline", queue=task.queue, task=task.name, attempt=current.attempt, seconds=seconds)
+            return Outcome(task, 500, f"DeadlineExceededError: not done after {seconds:g} s")
+        except Exception as error:
+            _log.exception("task.error", queue=task.queue, task=task.name, attempt=current.attempt)
+            return Outcome(task, 500, f"{type(error).__name__}: {error}")
+        return Outcome(task, status, f"answered {status}: {answer}" if answer else f"answered {status}")
+
+    def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
+        environ = self._environ(task, current, method, url)
+        started: list[str] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+            started[:] = [status]
+            return kept.write
+
+        kept = io.BytesIO()
+        body = self._application(environ, start_response)
+        try:
+            for chunk in body:
+                if kept.tell() < KEPT_RESPONSE_BYTES:
+                    kept.write(chunk[:KEPT_RESPONSE_BYTES])
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+        status = int(started[0].split(" ", 1)[0])
+        is_success = 200 <= status <= 299
+        return status, "" if is_success else kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
+
+    def _environ(self, task: Leased, current: CurrentTask, method: str, url: str) -> dict[str, Any]:
+        path, _, query = url.partition("?")
+        body = task.body
+        environ = self._base.copy()
+        environ.update(
+            {
+                "REQUEST_METHOD": method,
+                "PATH_INFO": _decoded(path),
+                "QUERY_STRING": query,
+                "CONTENT_LENGTH": str(len(body)),
+                "wsgi.input": io.BytesIO(body),
+                "HTTP_X_APPENGINE_QUEUENAME": current.queue_name,
+                "HTTP_X_APPENGINE_TASKNAME": current.name,
+                "HTTP_X_APPENGINE_TASKRETRYCOUNT": str(current.retry_count),
+                "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
+                "HTTP_X_APPENGINE_TASKETA": instant_text(task.eta),
+                "lastacross.task": current,
+            }
+        )
+        if task.previous_response is not None:
+            environ["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
+        for name, value in task.headers:
+            if not is_reserved(name):
+                key = name.upper().replace("-", "_")
+                environ["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+        if body:
+            environ.setdefault("CONTENT_TYPE", "application/octet-stream")
+        agent = environ.get("HTTP_USER_AGENT")
+        environ["HTTP_USER_AGENT"] = f"{agent} {USER_AGENT}" if agent else USER_AGENT
+        return environ
+
+
+def current_of(task: Leased) -> CurrentTask:
+    """What the handler may know of this delivery."""
+    retry_count = task.failures + task.lost
+    return CurrentTask(
+        id=task.id,
+        name=task.name,
+        queue_name=task.queue,
+        attempt=retry_count + 1,
+        retry_count=retry_count,
+        execution_count=task.failures,
+        member=task.member,
+    )
+
+
+def _decoded(path: str) -> str:
+    """A URL's path as WSGI has it: percent-decoded, its bytes as ISO 8859-1 characters."""
+    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def _base_environ(host: str) -> dict[str, Any]:
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": host,
+        "REMOTE_ADDR": SOURCE_ADDRESS,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        # The body is in memory: without this WebOb copies each into a temporary file.
+        "webob.is_body_seekable": True,
+    }

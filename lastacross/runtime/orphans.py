@@ -1,0 +1,93 @@
+"""Tasks that a stock ``rq worker``, started on our queues by mistake, took with it when it was killed.
+
+It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record and nothing that
+points to it. Looking for such records means reading all of them: it is done only while a foreign worker is registered.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from lastacross import logs
+from lastacross.store import (
+    LEASED_PREFIX,
+    READY_PREFIX,
+    RECORD_PREFIX,
+    RQ_WORKERS,
+    translated_errors,
+)
+from lastacross.taskqueue.broker import Broker
+
+OWN_NAME_PREFIX = "lastacross-"
+CHUNK = 1000
+
+_log = logs.get("lastacross.worker")
+
+
+class Orphans:
+    """Finds them: a record that was in no list at two looks in a row is put back.
+
+    Args:
+        broker: the steps.
+        queues: the queues to look after.
+    """
+
+    def __init__(self, broker: Broker, queues: Sequence[str]) -> None:
+        self._broker = broker
+        self._redis = broker.store.redis
+        self._queues = list(queues)
+        self._suspected: set[str] = set()
+        self._has_warned = False
+
+    def restore(self) -> list[str]:
+        """Look once, if there is a foreign worker or there was one at the last look.
+
+        Returns:
+            The ids of the tasks that were put back.
+        """
+        with translated_errors():
+            foreign = self._foreign_workers()
+            if not foreign and not self._suspected:
+                return []
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("worker.foreign", workers=foreign, remedy="run `lastacross worker`, not `rq worker`")
+            lost = self._in_no_list()
+        twice = lost & self._suspected
+        self._suspected = lost - twice
+        return self._broker.restore_orphans(sorted(twice))
+
+    def _foreign_workers(self) -> list[str]:
+        names = [key.decode().removeprefix("rq:worker:") for key in self._redis.smembers(RQ_WORKERS)]  # type: ignore[union-attr]
+        return sorted(name for name in names if not name.startswith(OWN_NAME_PREFIX))
+
+    def _in_no_list(self) -> set[str]:
+        records = set(self._live_records())
+        for queue in self._queues:
+            records.difference_update(self._ready(queue))
+            entries = self._redis.zrange(LEASED_PREFIX + queue, 0, -1)
+            records.difference_update(entry.decode().partition(":")[0] for entry in entries)  # type: ignore[union-attr]
+        return records
+
+    def _live_records(self) -> Iterator[str]:
+        """Ids of our records that should be in a ready list or leased."""
+        for queue in self._queues:
+            keys: list[bytes] = []
+            for key in self._redis.scan_iter(match=f"{RECORD_PREFIX}{queue}_*", count=CHUNK):
+                keys.append(key)
+                if len(keys) == CHUNK:
+                    yield from self._live(keys)
+                    keys = []
+            yield from self._live(keys)
+
+    def _live(self, keys: list[bytes]) -> Iterator[str]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hmget(key, "status", "eta")
+            for key, (status, eta) in zip(keys, pipeline.execute(), strict=True):
+                if eta is not None and status in (b"queued", b"started"):
+                    yield key.decode().removeprefix(RECORD_PREFIX)
+
+    def _ready(self, queue: str) -> Iterator[str]:
+        first = 0
+        while ids := self._redis.lrange(READY_PREFIX + queue, first, first + CHUNK - 1):
+            yield from (identifier.decode() for identifier in ids)  # type: ignore[union-attr]
+            first += CHUNK

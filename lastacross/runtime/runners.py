@@ -1,0 +1,150 @@
+"""The threads of a worker process that run tasks, and what waits for them.
+
+The main thread leases and settles; a runner takes the next leased task, delivers it and leaves the outcome. A suspect
+goes to a thread of its own, which hands it to the isolated process.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+
+from lastacross.clock import SYSTEM, Clock
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.started import StartedTable
+from lastacross.taskqueue.record import Leased
+
+
+class Runners:
+    """Threads that run tasks.
+
+    Args:
+        threads: deliveries at once.
+        deliver: runs one attempt.
+        deliver_suspect: runs one attempt in the isolated process.
+        table: where each thread notes what it runs.
+        on_outcome: called, from a runner, when an outcome waits for ``take_outcomes``.
+        clock: monotonic time since when tasks run.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        deliver: Callable[[Leased], Outcome],
+        *,
+        deliver_suspect: Callable[[Leased], Outcome],
+        table: StartedTable | None,
+        on_outcome: Callable[[], None],
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.threads = threads
+        self._deliver = deliver
+        self._deliver_suspect = deliver_suspect
+        self._table = table
+        self._on_outcome = on_outcome
+        self._clock = clock
+        self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
+        self._suspects: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        # slot → what runs there since when; one key per thread, so no lock is needed.
+        self.running: dict[int, tuple[Leased, float]] = {}
+        self.last_start = clock.monotonic()
+        self._all = [
+            threading.Thread(target=self._run, args=(slot,), name=f"runner-{slot}", daemon=True)
+            for slot in range(threads)
+        ]
+        self._all.append(threading.Thread(target=self._run_suspects, name="isolation", daemon=True))
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._all:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let the threads end when they have finished what they run."""
+        for _ in range(self.threads):
+            self._waiting.put(None)
+        self._suspects.put(None)
+
+    def put(self, tasks: Iterable[Leased]) -> None:
+        """Leased tasks, to be run in this order."""
+        for task in tasks:
+            (self._suspects if task.is_suspect else self._waiting).put(task)
+
+    @property
+    def waiting(self) -> int:
+        """Leased tasks that no thread has taken yet; suspects apart."""
+        return self._waiting.qsize()
+
+    @property
+    def is_full(self) -> bool:
+        """Every thread runs a task."""
+        return self._busy >= self.threads
+
+    @property
+    def free(self) -> int:
+        """Threads that would start one more task at once."""
+        return max(0, self.threads - self._busy - self.waiting)
+
+    @property
+    def _busy(self) -> int:
+        # The suspects' thread does not count.
+        return sum(1 for slot in list(self.running) if slot < self.threads)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits, or has an outcome that was not taken."""
+        return not self.running and not self.waiting and not self._suspects.qsize() and not self._outcomes.qsize()
+
+    def take_outcomes(self, most: int) -> list[Outcome]:
+        """What has ended since."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < most:
+            try:
+                outcomes.append(self._outcomes.get_nowait())
+            except queue.Empty:
+                break
+        return outcomes
+
+    def take_waiting(self, *, with_suspects: bool = False) -> list[Leased]:
+        """Take back what no thread has begun, to be released."""
+        tasks = _drained(self._waiting)
+        if with_suspects:
+            tasks += _drained(self._suspects)
+        return tasks
+
+    def _run(self, slot: int) -> None:
+        while (task := self._waiting.get()) is not None:
+            self._begin(slot, task)
+            outcome = self._deliver(task)
+            self._end(slot, outcome)
+
+    def _run_suspects(self) -> None:
+        slot = self.threads
+        while (task := self._suspects.get()) is not None:
+            self.running[slot] = (task, self._clock.monotonic())
+            self._end(slot, self._deliver_suspect(task))
+
+    def _begin(self, slot: int, task: Leased) -> None:
+        now = self._clock.monotonic()
+        self.running[slot] = (task, now)
+        self.last_start = now
+        if self._table is not None:
+            self._table.note(slot, task.entry)
+
+    def _end(self, slot: int, outcome: Outcome) -> None:
+        if self._table is not None and slot < self.threads:
+            self._table.clear(slot)
+        self._outcomes.put(outcome)
+        del self.running[slot]
+        self._on_outcome()
+
+
+def _drained(source: "queue.SimpleQueue[Leased | None]") -> list[Leased]:
+    tasks = []
+    while True:
+        try:
+            task = source.get_nowait()
+        except queue.Empty:
+            return tasks
+        if task is not None:
+            tasks.append(task)

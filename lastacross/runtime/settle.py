@@ -1,0 +1,70 @@
+"""What becomes of attempts that have ended: done, tried again later, or a dead letter."""
+
+from collections.abc import Mapping, Sequence
+
+from lastacross import logs
+from lastacross.config import QueueConfig, RetryParameters
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.isolation import Crashed
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.retry import next_delay_seconds
+
+DEFAULT_RETRY = RetryParameters()
+LONGEST_REASON = 2000
+
+_log = logs.get("lastacross.worker")
+
+
+class Settler:
+    """Settles outcomes.
+
+    Args:
+        broker: the steps.
+        queues: whose retry parameters stand for tasks without their own.
+    """
+
+    def __init__(self, broker: Broker, queues: Mapping[str, QueueConfig]) -> None:
+        self._broker = broker
+        self._queues = queues
+        self.done = 0
+        self.failed = 0
+
+    def settle(self, outcomes: Sequence[Outcome]) -> None:
+        """Tell Redis of every outcome; an answer whose lease was lost is logged and changes nothing.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer; settle the same outcomes again.
+        """
+        done = [outcome.task for outcome in outcomes if outcome.is_success]
+        for task, is_held in zip(done, self._broker.ack(done), strict=True):
+            if is_held:
+                self.done += 1
+            else:
+                _log.warning("task.ack", queue=task.queue, task=task.name, refused="the lease was lost")
+        for outcome in outcomes:
+            if not outcome.is_success:
+                self.failed += 1
+                self._settle_failure(outcome)
+
+    def _settle_failure(self, outcome: Outcome) -> None:
+        task = outcome.task
+        attempt = task.failures + task.lost + 1
+        fields = {"queue": task.queue, "task": task.name, "attempt": attempt, "reason": outcome.reason}
+        if isinstance(outcome, Crashed):
+            _log.error("task.crash", **fields, outcome=self._broker.crash(task))
+            return
+        now = self._broker.now()
+        delay = self._delay_seconds(outcome, now)
+        if delay is None:
+            self._broker.dead_letter(task, outcome.status, outcome.reason[:LONGEST_REASON])
+            _log.error("task.dead_letter", **fields, status=outcome.status)
+        else:
+            self._broker.retry(task, now + delay, outcome.status)
+            _log.info("task.retry", **fields, status=outcome.status, delay_seconds=round(delay, 3))
+
+    def _delay_seconds(self, outcome: Outcome, now: float) -> float | None:
+        task = outcome.task
+        queue = self._queues.get(task.queue)
+        parameters = task.retry or (queue.retry if queue else None) or DEFAULT_RETRY
+        age_seconds = now - (task.first_try_at or now)
+        return next_delay_seconds(parameters, task.failures + 1, age_seconds)

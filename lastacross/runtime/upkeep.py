@@ -1,0 +1,130 @@
+"""What every worker does beside running tasks: promote, rescue, sweep; and keep its own leases.
+
+Any number of workers may do it at once: each step is one atomic script, and finds nothing where another was first.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from lastacross import config, logs
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import StoreUnavailableError
+from lastacross.runtime.orphans import Orphans
+from lastacross.taskqueue import settings
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+
+RESCUE_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+
+_log = logs.get("lastacross.worker")
+
+
+class Upkeep:
+    """The periodic steps of one worker.
+
+    Args:
+        broker: the steps.
+        queues: the queues that this worker serves.
+        clock: monotonic time between the steps.
+    """
+
+    def __init__(self, broker: Broker, queues: Sequence[str], clock: Clock = SYSTEM) -> None:
+        self._broker = broker
+        self._queues = list(queues)
+        self._clock = clock
+        self._rescue_at = 0.0
+        self._sweep_at = 0.0
+        self._orphans = Orphans(broker, self._queues)
+        self.next_due: float | None = None
+
+    def run_due(self) -> bool:
+        """Do what is due; sets ``next_due`` to the eta of the next scheduled task.
+
+        Returns:
+            Whether it did: something may be ready now.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        now = self._clock.monotonic()
+        is_rescue_due = now >= self._rescue_at
+        is_due = is_rescue_due or (self.next_due is not None and self._broker.now() >= self.next_due)
+        if is_due:
+            self.promote()
+        if is_rescue_due:
+            self._rescue_at = now + RESCUE_SECONDS
+            self._rotate()
+            for task_id, outcome in self._broker.rescue_expired(self._queues).items():
+                _log.warning("task.rescue", task=task_id, outcome=outcome)
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._sweep()
+        return is_due
+
+    def promote(self) -> None:
+        """Make due tasks ready, 100 of a queue at a time."""
+        moved = 1
+        while moved:
+            moved, self.next_due = self._broker.promote_due(self._queues)
+
+    def _rotate(self) -> None:
+        # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.
+        self._queues.append(self._queues.pop(0))
+
+    def _sweep(self) -> None:
+        settings.upload_if_missing(self._broker.store, config.current().queues)
+        restored = self._broker.sweep_foreign(self._queues)
+        for task_id in restored + self._orphans.restore():
+            _log.warning("task.restore", task=task_id, reason="another RQ tool had taken it")
+
+
+class Renewer:
+    """A thread that keeps the leases of one worker process, whatever its other threads do.
+
+    Args:
+        broker: the steps.
+        lease_seconds: how long a lease lasts; it is renewed four times as often.
+        held: gives all leased tasks and, of these, the entries of those that run.
+        on_lost: called with a task whose lease is lost.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        lease_seconds: float,
+        held: Callable[[], tuple[list[Leased], set[str]]],
+        on_lost: Callable[[Leased], None],
+    ) -> None:
+        self._broker = broker
+        self._lease_seconds = lease_seconds
+        self._held = held
+        self._on_lost = on_lost
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew no longer."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._lease_seconds / 4):
+            try:
+                self.renew()
+            except StoreUnavailableError as error:
+                _log.warning("lease.renew", error=str(error))
+
+    def renew(self) -> None:
+        """Renew all leases once."""
+        tasks, started = self._held()
+        for first in range(0, len(tasks), 500):
+            part = tasks[first : first + 500]
+            kept = self._broker.renew(part, started, self._lease_seconds)
+            for task, is_held in zip(part, kept, strict=True):
+                if not is_held:
+                    self._on_lost(task)

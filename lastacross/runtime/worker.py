@@ -1,0 +1,353 @@
+"""The worker process: RQ's worker with another heart.
+
+It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the loop that
+fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main thread leases and settles in
+batches; ``Runners`` run; a renewer keeps the leases.
+"""
+
+import os
+import secrets
+import select
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import rq
+from rq.suspension import is_suspended
+
+from lastacross import logs
+from lastacross.clock import SYSTEM
+from lastacross.config import QueueConfig
+from lastacross.errors import StoreUnavailableError
+from lastacross.runtime.deadline import Deadlines
+from lastacross.runtime.delivery import WSGI, Delivery, Outcome
+from lastacross.runtime.isolation import IsolatedProcess
+from lastacross.runtime.orphans import OWN_NAME_PREFIX
+from lastacross.runtime.runners import Runners
+from lastacross.runtime.settle import Settler
+from lastacross.runtime.started import StartedTable
+from lastacross.runtime.upkeep import Renewer, Upkeep
+from lastacross.store import Store, translated_errors
+from lastacross.taskqueue import settings
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+
+PREFETCH = 50
+LOW_WATER = 25
+SAFETY_CALL_SECONDS = 1.0
+# A leased task that has waited this long behind slow ones is given back, so that another worker may take it.
+SLOW_SECONDS = 0.05
+HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_TTL_SECONDS = 30
+# Less than the supervisor's grace: what still runs then is given back in order.
+DRAIN_SECONDS = 25.0
+LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
+EXIT_RESTART = 75
+
+_log = logs.get("lastacross.worker")
+
+
+class Worker(rq.Worker):
+    """Leases and delivers.
+
+    Args:
+        store: this process's Redis.
+        queues: the push queues it serves, with what queue.yaml says of them.
+        application: where tasks enter the application.
+        threads: deliveries at once.
+        lease_seconds: how long a lease lasts when it is not renewed.
+        calls_deferred: whether deferred functions may be called without WSGI.
+        root: the application's folder, for the isolated process.
+        table_path: where to note what has started; None without a supervisor.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        queues: Mapping[str, QueueConfig],
+        application: WSGI,
+        *,
+        threads: int,
+        lease_seconds: float,
+        calls_deferred: bool,
+        root: Path,
+        table_path: Path | None = None,
+    ) -> None:
+        self._token = secrets.token_hex(8)
+        self._store = store
+        self._queue_names = list(queues)
+        name = f"{OWN_NAME_PREFIX}{socket.gethostname()}-{os.getpid()}-{self._token[:8]}"
+        with translated_errors():
+            super().__init__(self._queue_names, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS)
+        self._broker = Broker(store)
+        self._configs = queues
+        self._lease_seconds = lease_seconds
+        self._deadlines = Deadlines(self._give_up_stuck)
+        self._delivery = Delivery(application, self._deadlines, calls_deferred=calls_deferred)
+        self._isolated = IsolatedProcess(root)
+        table = StartedTable(table_path, self._token, threads) if table_path else None
+        self._runners = Runners(
+            threads, self._deliver, deliver_suspect=self._deliver_suspect, table=table, on_outcome=self._interrupt
+        )
+        self._settler = Settler(self._broker, queues)
+        self._upkeep = Upkeep(self._broker, self._queue_names)
+        self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
+        self._held: dict[str, Leased] = {}
+        self._unsettled: list[Outcome] = []
+        self._leases = 0
+        self._may_have_work = True
+        self._is_stuck = False
+        self._throttled_until: float | None = None
+        self._heartbeat_at = 0.0
+        self._pipe_read, self._pipe_write = os.pipe()
+        os.set_blocking(self._pipe_read, False)
+        os.set_blocking(self._pipe_write, False)
+        self._has_interrupted = False
+
+    # --- RQ's worker, as far as we keep it -----------------------------------------------
+
+    def _set_connection(self, connection: Any) -> Any:
+        """RQ would lengthen the connection's time-outs for its own blocking calls; ours is as it should be."""
+        return connection
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM, SIGINT, or RQ's shutdown command: finish what runs, lease no more."""
+        if not self._stop_requested:
+            _log.info("worker.drain", running=len(self._runners.running))
+        self._stop_requested = True
+        self._interrupt()
+
+    def drain(self) -> None:
+        """As SIGTERM does; for the thread that saw the supervisor die."""
+        self.request_stop(signal.SIGTERM, None)
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Run until stopped; returns whether any task was done."""
+        self.register_birth()
+        self.subscribe()
+        self._install_signal_handlers()
+        self.set_state("idle")
+        self._deadlines.start()
+        self._runners.start()
+        self._renewer.start()
+        _log.info("worker.start", name=self.name, queues=self._queue_names, threads=self._runners.threads)
+        try:
+            self._loop()
+            self._finish()
+        finally:
+            self._stop_threads()
+            self.teardown()
+            _log.info("worker.stop", name=self.name, done=self._settler.done, failed=self._settler.failed)
+        return self._settler.done > 0
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with: 75 asks the supervisor for a new one at once."""
+        return EXIT_RESTART if self._is_stuck else 0
+
+    # --- the loop ------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        wakeup = self._store.wakeup(settings.DEFAULT_GROUP)
+        pause = 0.1
+        while not self._stop_requested and not self._is_stuck:
+            try:
+                self._settle()
+                self._look_after()
+                self._beat()
+                self._lease()
+                self._release_slow()
+                if wakeup.wait(self._wait_seconds(), self._pipe_read, listen=self._has_room()):
+                    self._take_marker(wakeup)
+                self._drain_pipe()
+                pause = 0.1
+            except StoreUnavailableError as error:
+                _log.warning("worker.redis", error=str(error), pause_seconds=pause)
+                wakeup.close()
+                self._may_have_work = True
+                select.select([self._pipe_read], [], [], pause)
+                self._drain_pipe()
+                pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+        wakeup.close()
+
+    def _look_after(self) -> None:
+        if self._upkeep.run_due():
+            # Once a second, whatever the markers say.
+            self._may_have_work = True
+        if self._throttled_until is not None and self._store.now() >= self._throttled_until:
+            self._throttled_until = None
+            self._may_have_work = True
+
+    def _take_marker(self, wakeup: Any) -> None:
+        self._may_have_work = True
+        if not self._has_room():
+            # It woke us for nothing: pass it on to a worker with a free thread.
+            wakeup.pass_on()
+
+    def _lease(self) -> None:
+        while self._may_have_work and self._has_room():
+            self._may_have_work = False
+            runners = self._runners
+            wanted = runners.free if self._is_slow() else PREFETCH - runners.waiting
+            grant = self._broker.lease(
+                self._rotated(),
+                token=self._token,
+                number=self._leases,
+                wanted=wanted,
+                free=runners.free,
+                lease_seconds=self._lease_seconds,
+            )
+            self._leases += PREFETCH
+            for task in grant.tasks:
+                self._held[task.entry] = task
+            runners.put(grant.tasks)
+            self._throttled_until = grant.next_due
+            self._may_have_work = grant.has_more or bool(grant.missing)
+            if grant.missing:
+                settings.upload(self._store, self._configs)
+
+    def _has_room(self) -> bool:
+        if self._is_slow():
+            return self._runners.free > 0
+        return self._runners.waiting < LOW_WATER
+
+    def _is_slow(self) -> bool:
+        """Every thread is busy, and has been for longer than a short task takes."""
+        return self._runners.is_full and SYSTEM.monotonic() - self._runners.last_start > SLOW_SECONDS
+
+    def _release_slow(self) -> None:
+        if self._runners.waiting and self._is_slow():
+            self._release(self._runners.take_waiting())
+            self._may_have_work = True
+
+    def _wait_seconds(self) -> float:
+        seconds = SAFETY_CALL_SECONDS
+        if self._runners.waiting:
+            seconds = SLOW_SECONDS
+        now = self._store.now()
+        for due in (self._upkeep.next_due, self._throttled_until):
+            if due is not None:
+                seconds = min(seconds, max(0.0, due - now))
+        return seconds
+
+    # --- outcomes ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self._unsettled += self._runners.take_outcomes(PREFETCH * 4)
+        if not self._unsettled:
+            return
+        self._settler.settle([outcome for outcome in self._unsettled if outcome.task.entry in self._held])
+        for outcome in self._unsettled:
+            self._held.pop(outcome.task.entry, None)
+        self._unsettled = []
+        self._may_have_work = True
+
+    def _deliver(self, task: Leased) -> Outcome:
+        if task.entry not in self._held:
+            return Outcome(task, None, "its lease was lost before it started")
+        return self._delivery.deliver(task)
+
+    def _deliver_suspect(self, task: Leased) -> Outcome:
+        # Should this whole machine go down with it, the next rescue must know that it had started.
+        self._broker.renew([task], {task.entry}, self._lease_seconds)
+        return self._isolated.deliver(task)
+
+    def _give_up_stuck(self, entry: str) -> None:
+        """A handler outlived its deadline by 30 s: its attempt has failed, and this process ends."""
+        task = self._held.get(entry)
+        if task is not None:
+            _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
+            self._settler.settle([Outcome(task, 500, "did not end 30 s after its deadline")])
+            self._forget(task)
+        self._is_stuck = True
+        self._interrupt()
+
+    # --- leases --------------------------------------------------------------------------
+
+    def _held_tasks(self) -> tuple[list[Leased], set[str]]:
+        started = {task.entry for task, _ in list(self._runners.running.values())}
+        return list(self._held.values()), started
+
+    def _forget(self, task: Leased) -> None:
+        self._held.pop(task.entry, None)
+
+    def _release(self, tasks: Sequence[Leased]) -> None:
+        if tasks:
+            self._broker.release(tasks)
+            for task in tasks:
+                self._forget(task)
+
+    def _rotated(self) -> list[str]:
+        self._queue_names.append(self._queue_names.pop(0))
+        return self._queue_names
+
+    # --- the end -------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Give back what has not started; let what runs come to its end, for a while."""
+        deadline = SYSTEM.monotonic() + DRAIN_SECONDS
+        pause = 0.05
+        while True:
+            try:
+                self._release(self._runners.take_waiting(with_suspects=True))
+                self._settle()
+                self._beat()
+                if not self._held or SYSTEM.monotonic() > deadline:
+                    self._release(list(self._held.values()))
+                    return
+            except StoreUnavailableError as error:
+                _log.warning("worker.redis", error=str(error))
+                if SYSTEM.monotonic() > deadline:
+                    return
+            select.select([self._pipe_read], [], [], pause)
+            self._drain_pipe()
+
+    def _stop_threads(self) -> None:
+        self._renewer.stop()
+        self._runners.stop()
+        self._deadlines.stop()
+        self._isolated.close()
+
+    def teardown(self) -> None:
+        """Unregister; a Redis that is away forgets us by itself."""
+        try:
+            with translated_errors():
+                super().teardown()
+        except StoreUnavailableError as error:
+            _log.warning("worker.redis", error=str(error))
+
+    # --- heartbeat, signals --------------------------------------------------------------
+
+    def _beat(self) -> None:
+        now = SYSTEM.monotonic()
+        if now < self._heartbeat_at:
+            return
+        self._heartbeat_at = now + HEARTBEAT_SECONDS
+        self._store.sync_clock()
+        with translated_errors():
+            suspended = is_suspended(self.connection, self)
+            state = "suspended" if suspended else "busy" if self._runners.running else "idle"
+            self.connection.hset(self.key, mapping={**self.serialize(), "state": state, **self._counts()})
+
+    def _counts(self) -> dict[str, int]:
+        return {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """As RQ's, but a killed worker leaves RQ's list after half a minute."""
+        super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)
+
+    def _interrupt(self) -> None:
+        if not self._has_interrupted:
+            self._has_interrupted = True
+            os.write(self._pipe_write, b"!")
+
+    def _drain_pipe(self) -> None:
+        self._has_interrupted = False
+        try:
+            while os.read(self._pipe_read, 4096):
+                pass
+        except BlockingIOError:
+            return

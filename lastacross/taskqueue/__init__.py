@@ -1,0 +1,79 @@
+"""Push queues under App Engine's names: ``from lastacross import taskqueue``.
+
+What ``google.appengine.api.taskqueue`` offered, and ``Batch`` and ``current_task``.
+"""
+
+from lastacross.errors import (
+    BadTaskStateError,
+    BadTransactionStateError,
+    DuplicateTaskNameError,
+    InternalError,
+    InvalidDispatchDeadlineError,
+    InvalidEtaError,
+    InvalidLeaseTimeError,
+    InvalidMaxTasksError,
+    InvalidQueueError,
+    InvalidQueueModeError,
+    InvalidQueueNameError,
+    InvalidTagError,
+    InvalidTaskError,
+    InvalidTaskNameError,
+    InvalidTaskRetryOptionsError,
+    InvalidUrlError,
+    PermissionDeniedError,
+    QueuePausedError,
+    TaskAlreadyExistsError,
+    TaskLeaseExpiredError,
+    TaskTooLargeError,
+    TombstonedTaskError,
+    TooManyTasksError,
+    TransactionalRequestTooLargeError,
+    TransientError,
+    UnknownBatchError,
+    UnknownQueueError,
+)
+from lastacross.errors import TaskQueueError as Error
+from lastacross.taskqueue.batch import Batch, Progress
+from lastacross.taskqueue.current import CurrentTask, current_task
+from lastacross.taskqueue.queue import MAX_TASKS_PER_ADD, Queue, add
+from lastacross.taskqueue.task import Task, TaskRetryOptions
+
+__all__ = [
+    "MAX_TASKS_PER_ADD",
+    "BadTaskStateError",
+    "BadTransactionStateError",
+    "Batch",
+    "CurrentTask",
+    "DuplicateTaskNameError",
+    "Error",
+    "InternalError",
+    "InvalidDispatchDeadlineError",
+    "InvalidEtaError",
+    "InvalidLeaseTimeError",
+    "InvalidMaxTasksError",
+    "InvalidQueueError",
+    "InvalidQueueModeError",
+    "InvalidQueueNameError",
+    "InvalidTagError",
+    "InvalidTaskError",
+    "InvalidTaskNameError",
+    "InvalidTaskRetryOptionsError",
+    "InvalidUrlError",
+    "PermissionDeniedError",
+    "Progress",
+    "Queue",
+    "QueuePausedError",
+    "Task",
+    "TaskAlreadyExistsError",
+    "TaskLeaseExpiredError",
+    "TaskRetryOptions",
+    "TaskTooLargeError",
+    "TombstonedTaskError",
+    "TooManyTasksError",
+    "TransactionalRequestTooLargeError",
+    "TransientError",
+    "UnknownBatchError",
+    "UnknownQueueError",
+    "add",
+    "current_task",
+]

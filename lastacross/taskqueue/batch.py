@@ -1,0 +1,261 @@
+"""``Batch``: tasks added together, and one task for when all of them have ended.
+
+The batch fires ``on_complete`` exactly once, however often its members run: completion is a bit per member, set in
+the step that ends the task.
+"""
+
+import itertools
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from lastacross import config, store
+from lastacross.errors import (
+    BadTaskStateError,
+    InvalidTaskError,
+    InvalidTaskNameError,
+    StoreUnavailableError,
+    TaskAlreadyExistsError,
+    TombstonedTaskError,
+    TransientError,
+    UnknownBatchError,
+)
+from lastacross.taskqueue import batches, record
+from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, NewTask
+from lastacross.taskqueue.current import CurrentTask, current_task
+from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
+from lastacross.taskqueue.task import Task
+
+# One step of Redis stays short, and an iterable of any length takes bounded memory.
+CHUNK = 200
+
+_BATCH_ID = re.compile(r"[a-zA-Z0-9_-]{1,400}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is: one read of Redis, whatever its size.
+
+    ``total`` grows until ``sealed``. Instants are seconds since the epoch; ``eta_seconds`` is None until there is
+    something to judge by.
+    """
+
+    total: int
+    done: int
+    failed: int
+    cancelled: int
+    sealed: bool
+    started_at: float
+    finished_at: float | None
+    is_cancelled: bool
+    per_second: float
+    eta_seconds: float | None
+
+
+class Batch:
+    """Tasks added together. Use it in a ``with``: the end of the block seals it.
+
+    Args:
+        queue_name: the queue of its members.
+        on_complete: added when it is sealed and every member is done, dead, deleted, purged or cancelled.
+        on_success: added then only if every member is done.
+        name: its id, chosen by the caller; filling a batch of the same name again adds what is missing.
+        parent: the current task, itself a member of a batch: that member ends when this batch has ended too.
+
+    Without a name it takes the id of the task in which it is made, so that a second delivery of that task fills the
+    same batch; outside of a task, 128 random bits. Filling must be deterministic: a member is known by its position.
+    """
+
+    def __init__(
+        self,
+        queue_name: str = DEFAULT_QUEUE,
+        on_complete: Task | None = None,
+        on_success: Task | None = None,
+        *,
+        name: str | None = None,
+        parent: CurrentTask | None = None,
+    ) -> None:
+        self._queue = Queue(queue_name)
+        self._on_complete = on_complete
+        self._on_success = on_success
+        self._parent = parent
+        self._size = 0
+        self.id = name if name is not None else _new_id()
+        if not _BATCH_ID.fullmatch(self.id):
+            raise InvalidTaskNameError(f"batch name {self.id!r} must be 1 to 400 letters, digits, hyphens, underscores")
+        if parent is not None and parent.member is None:
+            raise InvalidTaskError(f"task {parent.name!r} is not a member of a batch, so it cannot be a parent")
+        for task in (on_complete, on_success):
+            _check_completion(task)
+
+    @classmethod
+    def get(cls, batch_id: str) -> "Batch":
+        """The batch of this id.
+
+        Raises:
+            UnknownBatchError: there is none, or it ended more than 30 days ago.
+        """
+        found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
+        if found is None:
+            raise UnknownBatchError(f"no batch {batch_id!r}")
+        return cls(found["queue"], name=batch_id)
+
+    def __enter__(self) -> "Batch":
+        queue = self._queue._known()
+        if queue.mode == "pull":
+            raise InvalidTaskError(f"queue {queue.name!r} is a pull queue: nothing would run its members")
+        parent = self._parent.member if self._parent else None
+        with _transient():
+            code = self._steps().create(
+                self.id,
+                queue.name,
+                parent=parent,
+                on_complete=self._completion(self._on_complete, "complete"),
+                on_success=self._completion(self._on_success, "success"),
+            )
+        if code == batches.NOT_KNOWN:
+            raise UnknownBatchError(f"the parent's batch of {self.id!r} is not known any more")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            with _transient():
+                self._steps().seal(self.id)
+        elif current_task() is None:
+            # Nobody will fill it again.
+            self.cancel()
+
+    def add(self, tasks: Task | Iterable[Task]) -> None:
+        """Add members; they may run at once. Takes an iterable of any length in bounded memory.
+
+        Raises:
+            UnknownBatchError: the batch is not open yet (use ``with``) or was forgotten.
+            BadTaskStateError: the batch is sealed, or a task object was added before.
+            TaskAlreadyExistsError, TombstonedTaskError: a member's name is taken outside of this batch.
+            TransientError: Redis is away; filling may be repeated.
+        """
+        members = iter([tasks] if isinstance(tasks, Task) else tasks)
+        while chunk := list(itertools.islice(members, CHUNK)):
+            self._add_chunk(chunk)
+
+    def cancel(self) -> None:
+        """Drop the members that have not been delivered; those that run finish.
+
+        Raises:
+            UnknownBatchError: the batch is not known.
+        """
+        with _transient():
+            if not self._steps().cancel(self.id):
+                raise UnknownBatchError(f"no batch {self.id!r}")
+
+    def progress(self) -> Progress:
+        """How far it is.
+
+        Raises:
+            UnknownBatchError: the batch is not known.
+            TransientError: Redis is away.
+        """
+        with _transient():
+            found = self._steps().read(self.id)
+            now = store.current().now()
+        if found is None:
+            raise UnknownBatchError(f"no batch {self.id!r}")
+        return _progress(found, now)
+
+    # --- inside ------------------------------------------------------------------------
+
+    @staticmethod
+    def _steps() -> batches.BatchSteps:
+        return batches.BatchSteps(store.current())
+
+    def _completion(self, task: Task | None, word: str) -> NewTask | None:
+        if task is None:
+            return None
+        identifier = record.task_id(self._queue.name, f"{self.id}-{word}")
+        now = store.current().now()
+        return NewTask(identifier, None, record.dump(task, self._queue.name, now))
+
+    def _add_chunk(self, tasks: Sequence[Task]) -> None:
+        now = store.current().now()
+        members = [self._member(task, self._size + place, now) for place, task in enumerate(tasks)]
+        with _transient():
+            codes = self._steps().add(self.id, self._size, members)
+        if codes == batches.NOT_KNOWN:
+            raise UnknownBatchError(f"batch {self.id!r} is not open: add to it inside of `with`")
+        if isinstance(codes, int):
+            raise BadTaskStateError(f"batch {self.id!r} is sealed; nothing can be added to it")
+        for task, member in zip(tasks, members, strict=True):
+            task._mark_enqueued(self._queue.name, record.split_task_id(member.id)[1])
+        self._size += len(tasks)
+        for task, code in zip(tasks, codes, strict=True):
+            if code == EXISTS:
+                raise TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in {self._queue.name!r}")
+            if code == TOMBSTONED:
+                raise TombstonedTaskError(f"a task named {task.name!r} has been in {self._queue.name!r} before")
+
+    def _member(self, task: Task, index: int, now: float) -> NewTask:
+        if not isinstance(task, Task):
+            raise TypeError(f"a batch takes tasks, not {type(task).__name__}")
+        if task.was_enqueued:
+            raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+        if task.method == "PULL":
+            raise InvalidTaskError("a pull task cannot be a member of a batch")
+        tombstone = config.current().settings.tombstone_seconds if task.name else None
+        fields = record.dump(task, self._queue.name, now, tombstone=tombstone, member=f"{self.id}:{index}")
+        identifier = record.task_id(self._queue.name, task.name or f"{self.id}-{index}")
+        return NewTask(identifier, record.due_at(task, now), fields, is_named=bool(task.name))
+
+
+class _transient:
+    """Turns "Redis is away" into taskqueue's TransientError."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StoreUnavailableError) and not isinstance(error, TransientError):
+            raise TransientError(str(error)) from error
+
+
+def _new_id() -> str:
+    task = current_task()
+    return task.next_batch_id() if task else secrets.token_urlsafe(16)
+
+
+def _check_completion(task: Task | None) -> None:
+    if task is None:
+        return
+    if not isinstance(task, Task) or task.method == "PULL":
+        raise InvalidTaskError("on_complete and on_success take a push Task")
+    if task.name:
+        raise InvalidTaskError("on_complete and on_success take a task without a name: the batch names it")
+
+
+def _progress(found: dict[str, str], now: float) -> Progress:
+    total, done, failed, cancelled = (int(found[name]) for name in ("total", "done", "failed", "cancelled"))
+    started_at = float(found["created_at"])
+    finished_at = float(found["finished_at"]) if "finished_at" in found else None
+    elapsed = max(1e-6, (finished_at or now) - started_at)
+    per_second = (done + failed) / elapsed
+    remaining = total - done - failed - cancelled
+    eta_seconds = remaining / per_second if finished_at is None and done + failed >= 3 else None
+    return Progress(
+        total=total,
+        done=done,
+        failed=failed,
+        cancelled=cancelled,
+        sealed=found["sealed"] == "1",
+        started_at=started_at,
+        finished_at=finished_at,
+        is_cancelled="cancelled_at" in found,
+        per_second=per_second,
+        eta_seconds=eta_seconds,
+    )
+
+

@@ -1,0 +1,55 @@
+"""The task that the running code was delivered as."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class CurrentTask:
+    """What a handler may know of its own delivery.
+
+    ``attempt`` is 1 on the first try; ``retry_count`` is App Engine's count, 0 there. ``member`` is
+    ``<batch id>:<index>`` when the task belongs to a batch.
+    """
+
+    id: str
+    name: str
+    queue_name: str
+    attempt: int
+    retry_count: int
+    execution_count: int
+    member: str | None = None
+    _batches: int = field(default=0, repr=False)
+
+    @property
+    def batch_id(self) -> str | None:
+        """The batch that it is a member of."""
+        return self.member.rpartition(":")[0] if self.member else None
+
+    def next_batch_id(self) -> str:
+        """The id of the next batch without a name that this delivery makes.
+
+        The same ids come in the same order at a second delivery, so that filling can be repeated.
+        """
+        self._batches += 1
+        return self.id if self._batches == 1 else f"{self.id}-b{self._batches}"
+
+
+_current: ContextVar[CurrentTask | None] = ContextVar("lastacross_current_task", default=None)
+
+
+def current_task() -> CurrentTask | None:
+    """The task that is being delivered to the calling code, None outside of one."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def delivering(task: CurrentTask) -> Iterator[None]:
+    """Make this the current task within the block."""
+    token = _current.set(task)
+    try:
+        yield
+    finally:
+        _current.reset(token)

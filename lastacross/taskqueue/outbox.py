@@ -1,0 +1,115 @@
+"""Transactional adds: the task is a row written with the data, and sent right after the commit.
+
+If the process dies between commit and sending, the scheduler's relay sends it. The row fixes the task's id, and
+a task that has run leaves a marker for an hour, so that sending twice adds once.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select
+
+from lastacross import clock, datastore, store
+from lastacross.datastore.tables import OutboxEntry
+from lastacross.errors import (
+    Error,
+    StoreUnavailableError,
+    TooManyTasksError,
+    TransactionalRequestTooLargeError,
+)
+from lastacross.taskqueue.broker import Broker, NewTask
+
+MARKER_SECONDS = 3600
+MAX_TASKS_PER_TRANSACTION = 5
+MAX_BYTES_PER_TRANSACTION = 1 << 20
+
+# The process that wrote the rows sends them itself, at once: the relay takes those it left behind.
+RELAY_AFTER_SECONDS = 3.0
+RELAY_CHUNK = 100
+
+_NOTE = "taskqueue.outbox"
+_log = logging.getLogger(__name__)
+
+
+def now() -> float:
+    """Seconds since the epoch by this machine's clock: a transaction must not need Redis."""
+    return clock.SYSTEM.now()
+
+
+def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
+    """Write tasks into the running transaction, to be sent when it has committed.
+
+    Raises:
+        TooManyTasksError: more than 5 in this transaction.
+        TransactionalRequestTooLargeError: more than 1 MiB in this transaction.
+    """
+    written: list[NewTask] = transaction.notes.setdefault(_NOTE, [])
+    if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
+        raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
+    rows = [_row(task) for task in tasks]
+    size = sum(len(dump(task)) for task in written) + sum(len(row["record"]) for row in rows)  # type: ignore[arg-type]
+    if size > MAX_BYTES_PER_TRANSACTION:
+        raise TransactionalRequestTooLargeError(f"the tasks of this transaction take {size} bytes; at most 1 MiB")
+    transaction.session.execute(insert(OutboxEntry), rows)
+    if not written:
+        transaction.after_commit(lambda: _send_quietly(written))
+    written.extend(tasks)
+
+
+def relay(at: float) -> int:
+    """Send what processes that are gone had written and not sent; returns how many.
+
+    Args:
+        at: seconds since the epoch by this machine's clock.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+        DatastoreUnavailableError: the datastore does not.
+    """
+    with datastore.session(read_only=True) as session:
+        query = (
+            select(OutboxEntry.record)
+            .where(OutboxEntry.created_at <= at - RELAY_AFTER_SECONDS)
+            .order_by(OutboxEntry.id)
+            .limit(RELAY_CHUNK)
+        )
+        tasks = [load(row) for row in session.scalars(query)]
+    if tasks:
+        _send(tasks)
+    return len(tasks)
+
+
+def _send_quietly(tasks: Sequence[NewTask]) -> None:
+    """The commit has landed: whatever happens now, the relay will send the rest."""
+    try:
+        _send(tasks)
+    except (StoreUnavailableError, Error) as error:
+        _log.warning("outbox.send failed, the scheduler will relay: %s", error)
+
+
+def _send(tasks: Sequence[NewTask]) -> None:
+    Broker(store.current()).add(tasks)
+    with datastore.session() as session:
+        session.execute(delete(OutboxEntry).where(OutboxEntry.task_id.in_([task.id for task in tasks])))
+
+
+def _row(task: NewTask) -> dict[str, object]:
+    queue = task.id.partition("_")[0]
+    return {"queue": queue, "task_id": task.id, "record": dump(task), "created_at": now()}
+
+
+def dump(task: NewTask) -> bytes:
+    """A task as the outbox holds it."""
+    fields = [value.decode("latin-1") if isinstance(value, bytes) else value for value in task.fields]
+    is_bytes = [isinstance(value, bytes) for value in task.fields]
+    return json.dumps([task.id, task.eta, fields, is_bytes]).encode()
+
+
+def load(raw: bytes) -> NewTask:
+    """A task from the outbox."""
+    identifier, eta, fields, is_bytes = json.loads(raw)
+    values = [
+        value.encode("latin-1") if binary else value for value, binary in zip(fields, is_bytes, strict=True)
+    ]
+    return NewTask(identifier, eta, values)

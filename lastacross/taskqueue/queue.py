@@ -1,0 +1,251 @@
+"""``Queue``: what an application asks of a queue, with App Engine's checks and errors."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+from lastacross import config, datastore, store
+from lastacross.errors import (
+    BadTaskStateError,
+    BadTransactionStateError,
+    DuplicateTaskNameError,
+    InvalidQueueModeError,
+    InvalidQueueNameError,
+    InvalidTaskError,
+    StoreUnavailableError,
+    TaskAlreadyExistsError,
+    TombstonedTaskError,
+    TooManyTasksError,
+    TransientError,
+    UnknownQueueError,
+)
+from lastacross.taskqueue import outbox, record
+from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, Broker, NewTask
+from lastacross.taskqueue.names import new_name
+from lastacross.taskqueue.task import Task
+
+DEFAULT_QUEUE = "default"
+MAX_TASKS_PER_ADD = 100
+
+_QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
+
+
+def add(
+    payload: str | bytes | None = None,
+    *,
+    queue_name: str = DEFAULT_QUEUE,
+    transactional: bool = False,
+    **task_options: Any,
+) -> Task:
+    """Add one task: shorthand for ``Queue(queue_name).add(Task(payload, **task_options))``.
+
+    Raises:
+        InvalidTaskError: the task cannot be used as it is; its subclasses say what is wrong.
+        TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was until lately.
+        UnknownQueueError: queue.yaml has no such queue.
+        TransientError: Redis is away; the call may be repeated.
+    """
+    return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
+
+
+class Queue:
+    """One queue of queue.yaml.
+
+    Args:
+        name: letters, digits and hyphens, at most 100.
+
+    Raises:
+        InvalidQueueNameError: the name has another character or is too long.
+    """
+
+    def __init__(self, name: str = DEFAULT_QUEUE) -> None:
+        if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
+            raise InvalidQueueNameError(
+                f"queue name {name!r} must be 1 to 100 letters, digits and hyphens, without an underscore"
+            )
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The queue's name."""
+        return self._name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Queue) and other._name == self._name
+
+    def __hash__(self) -> int:
+        return hash(self._name)
+
+    def __repr__(self) -> str:
+        return f"Queue({self._name!r})"
+
+    @overload
+    def add(self, task: Task, transactional: bool = False) -> Task: ...
+    @overload
+    def add(self, task: Iterable[Task], transactional: bool = False) -> list[Task]: ...
+    def add(self, task: Task | Iterable[Task], transactional: bool = False) -> Task | list[Task]:
+        """Add a task, or up to 100 tasks in one step of Redis.
+
+        Nothing is added when any task is bad in itself. A name in use on one task does not undo the others:
+        one error is raised for the request, and the tasks that were added have ``was_enqueued`` set.
+
+        Args:
+            task: one, or several.
+            transactional: add if, and only if, the running ``datastore.transaction()`` commits.
+
+        Returns:
+            What was given, with names.
+
+        Raises:
+            TooManyTasksError: more than 100.
+            DuplicateTaskNameError: one name twice in the request.
+            BadTaskStateError: a task object was added before.
+            BadTransactionStateError: transactional outside of a transaction.
+            TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was until lately.
+            UnknownQueueError, InvalidQueueModeError: of the queue.
+            TransientError: Redis is away; the call may be repeated.
+        """
+        tasks = [task] if isinstance(task, Task) else list(task)
+        self._check_request(tasks)
+        if transactional:
+            self._check_transaction(tasks)
+            self._add_to_outbox(tasks)
+        elif tasks:
+            self._add_now(tasks)
+        return task if isinstance(task, Task) else tasks
+
+    def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
+        """Delete tasks, wherever they wait; sets ``was_deleted`` on those that were there.
+
+        Raises:
+            BadTaskStateError: a task has no name, or was deleted before.
+            DuplicateTaskNameError: one name twice in the request.
+            UnknownQueueError: queue.yaml has no such queue.
+        """
+        tasks = [task] if isinstance(task, Task) else list(task)
+        for each in tasks:
+            if not isinstance(each, Task):
+                raise TypeError(f"delete_tasks takes tasks, not {type(each).__name__}")
+            if not each.name:
+                raise BadTaskStateError("a task without a name cannot be deleted: it was never added")
+            if each.was_deleted:
+                raise BadTaskStateError(f"task {each.name!r} was deleted already")
+        self._check_duplicates(tasks)
+        deleted = self._delete([each.name for each in tasks if each.name])
+        for each, is_deleted in zip(tasks, deleted, strict=True):
+            if is_deleted:
+                each._mark_deleted()
+        return task if isinstance(task, Task) else tasks
+
+    def delete_tasks_by_name(self, name: str | Iterable[str]) -> Task | list[Task]:
+        """Delete tasks by their names; ``was_deleted`` of the answer says which were there."""
+        names = [name] if isinstance(name, str) else list(name)
+        tasks = [Task(name=each) for each in names]
+        self.delete_tasks(tasks)
+        return tasks[0] if isinstance(name, str) else tasks
+
+    def purge(self) -> None:
+        """Delete all tasks of the queue; their names stay refused as if they had run.
+
+        Raises:
+            UnknownQueueError: queue.yaml has no such queue.
+            TransientError: Redis is away.
+        """
+        self._known()
+        try:
+            Broker(store.current()).purge(self._name)
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+
+    # --- checks ------------------------------------------------------------------------
+
+    def _known(self) -> config.QueueConfig:
+        queue = config.current().queues.get(self._name)
+        if queue is None:
+            names = ", ".join(sorted(config.current().queues))
+            raise UnknownQueueError(f"queue.yaml has no queue {self._name!r}; it has {names}")
+        return queue
+
+    def _check_request(self, tasks: Sequence[Task]) -> None:
+        if len(tasks) > MAX_TASKS_PER_ADD:
+            raise TooManyTasksError(f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch")
+        for task in tasks:
+            if not isinstance(task, Task):
+                raise TypeError(f"add takes tasks, not {type(task).__name__}")
+            if task.was_enqueued:
+                raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+        self._check_duplicates(tasks)
+        methods = {task.method == "PULL" for task in tasks}
+        if len(methods) > 1:
+            raise InvalidTaskError("push and pull tasks cannot be added in one request")
+        mode = self._known().mode
+        if methods and methods != {mode == "pull"}:
+            raise InvalidQueueModeError(f"queue {self._name!r} is a {mode} queue in queue.yaml")
+
+    @staticmethod
+    def _check_duplicates(tasks: Sequence[Task]) -> None:
+        names = [task.name for task in tasks if task.name]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise DuplicateTaskNameError(f"names given to two tasks of one request: {', '.join(sorted(twice))}")
+
+    @staticmethod
+    def _check_transaction(tasks: Sequence[Task]) -> None:
+        if datastore.current_transaction() is None:
+            raise BadTransactionStateError("transactional=True needs a running datastore.transaction()")
+        named = [task.name for task in tasks if task.name]
+        if named:
+            raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
+
+    # --- adding ------------------------------------------------------------------------
+
+    def _add_now(self, tasks: Sequence[Task]) -> None:
+        broker = Broker(store.current())
+        try:
+            now = broker.now()
+            entries = [self._entry(task, now) for task in tasks]
+            codes = broker.add(entries)
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+        refusals = []
+        for task, entry, code in zip(tasks, entries, codes, strict=True):
+            if code == TOMBSTONED or (code == EXISTS and entry.is_named):
+                refusals.append((task, code))
+            else:
+                # A name of our own that exists is this very request, repeated after a lost answer.
+                self._mark(task, entry)
+        if refusals:
+            raise self._refusal(*refusals[0])
+
+    def _add_to_outbox(self, tasks: Sequence[Task]) -> None:
+        transaction = datastore.current_transaction()
+        assert transaction is not None
+        now = outbox.now()
+        entries = [self._entry(task, now, tombstone=outbox.MARKER_SECONDS) for task in tasks]
+        outbox.write(transaction, entries)
+        for task, entry in zip(tasks, entries, strict=True):
+            self._mark(task, entry)
+
+    def _entry(self, task: Task, now: float, tombstone: int | None = None) -> NewTask:
+        if task.name:
+            tombstone = config.current().settings.tombstone_seconds
+        identifier = record.task_id(self._name, task.name or new_name())
+        fields = record.dump(task, self._name, now, tombstone=tombstone)
+        return NewTask(identifier, record.due_at(task, now), fields, is_named=bool(task.name))
+
+    def _mark(self, task: Task, entry: NewTask) -> None:
+        task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])
+
+    def _refusal(self, task: Task, code: int) -> InvalidTaskError:
+        if code == EXISTS:
+            return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {self._name!r}")
+        return TombstonedTaskError(
+            f"a task named {task.name!r} has been in queue {self._name!r}; its name is not free again yet"
+        )
+
+    def _delete(self, names: Sequence[str]) -> list[bool]:
+        self._known()
+        try:
+            return Broker(store.current()).delete([record.task_id(self._name, name) for name in names])
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error

@@ -1,0 +1,188 @@
+"""A task as Redis holds it: RQ's hash of a job, with our fields beside RQ's.
+
+Pure: text and bytes in, text and bytes out. RQ reads ``data``, ``created_at``, ``origin``, ``status`` and
+``description``; the rest is ours. Most values stay under 64 bytes: one longer value doubles what the
+hash takes in Redis.
+"""
+
+import json
+import pickle
+from dataclasses import dataclass
+
+from lastacross.clock import utc
+from lastacross.config import RetryParameters
+from lastacross.taskqueue.task import Task
+
+# What RQ's own worker would call. We write it and never load it: it only says that this queue is
+# not for a stock worker, so that the task fails there and our sweep puts it back.
+DATA = pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2)
+
+Value = str | bytes
+
+_RETRY_KEYS = (
+    "task_retry_limit",
+    "task_age_limit_seconds",
+    "min_backoff_seconds",
+    "max_backoff_seconds",
+    "max_doublings",
+)
+
+
+def instant_text(instant: float) -> str:
+    """Seconds since the epoch as scripts and records hold them: six digits after the point."""
+    return f"{instant:.6f}"
+
+
+def task_id(queue: str, name: str) -> str:
+    """The id of a task: a queue's name has no underscore, so it splits one way only."""
+    return f"{queue}_{name}"
+
+
+def split_task_id(identifier: str) -> tuple[str, str]:
+    """The queue and the name in a task id."""
+    queue, _, name = identifier.partition("_")
+    return queue, name
+
+
+def dump(task: Task, queue: str, now: float, *, tombstone: int | None = None, member: str | None = None) -> list[Value]:
+    """The fields and values of a new task, flat, as HSET takes them; ``status`` is the script's.
+
+    Args:
+        task: what is to be done.
+        queue: the queue it goes to.
+        now: seconds since the epoch.
+        tombstone: for how many seconds its name is refused after its end; None: not at all.
+        member: ``<batch id>:<index>`` of the batch that it belongs to.
+    """
+    fields: list[Value] = [
+        "origin",
+        queue,
+        "description",
+        f"{task.method} {task.url_on(queue)}",
+        "data",
+        DATA,
+        "created_at",
+        utc(now).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "eta",
+        instant_text(due_at(task, now) or now),
+    ]
+    if task.body:
+        fields += ("body", task.body)
+    headers = task.header_items()
+    if headers:
+        fields += ("headers", json.dumps(headers, separators=(",", ":")))
+    if task.retry_options is not None:
+        parameters = task.retry_options.parameters
+        fields += ("retry", json.dumps([getattr(parameters, key) for key in _RETRY_KEYS]))
+    optional = {
+        "deadline": task.dispatch_deadline_seconds,
+        "target": task.target,
+        "tombstone": tombstone,
+        "batch": member,
+    }
+    for field, value in optional.items():
+        if value is not None:
+            fields += (field, str(value))
+    return fields
+
+
+def due_at(task: Task, now: float) -> float | None:
+    """The instant from which it may run, seconds since the epoch; None when that is now or was before."""
+    due = task.due_at(now)
+    return due if due is not None and due > now else None
+
+
+@dataclass(slots=True)
+class Leased:
+    """A task that this process holds a lease on."""
+
+    id: str
+    lease_id: str
+    fields: dict[bytes, bytes]
+
+    @property
+    def entry(self) -> str:
+        """Its member in the registry of leased tasks."""
+        return f"{self.id}:{self.lease_id}"
+
+    @property
+    def queue(self) -> str:
+        """The name of its queue."""
+        return self.id.partition("_")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name in its queue."""
+        return self.id.partition("_")[2]
+
+    @property
+    def method_and_url(self) -> tuple[str, str]:
+        """``("POST", "/path?query")``."""
+        method, _, url = self.fields[b"description"].decode().partition(" ")
+        return method, url
+
+    @property
+    def body(self) -> bytes:
+        """The payload, empty if there is none."""
+        return self.fields.get(b"body", b"")
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Its own headers, in the order in which they were given."""
+        raw = self.fields.get(b"headers")
+        return [(key, value) for key, value in json.loads(raw)] if raw else []
+
+    @property
+    def eta(self) -> float:
+        """The earliest instant of this attempt, seconds since the epoch."""
+        return float(self.fields[b"eta"])
+
+    @property
+    def failures(self) -> int:
+        """Attempts that ended with an answer outside 200-299, an exception or a deadline."""
+        return int(self.fields.get(b"failures", 0))
+
+    @property
+    def lost(self) -> int:
+        """Attempts whose worker ended while they ran."""
+        return int(self.fields.get(b"lost", 0))
+
+    @property
+    def first_try_at(self) -> float | None:
+        """The instant of the first attempt; None on the first attempt itself."""
+        raw = self.fields.get(b"first_try_at")
+        return float(raw) if raw else None
+
+    @property
+    def previous_response(self) -> str | None:
+        """The status of the attempt before, if it had one."""
+        raw = self.fields.get(b"previous_response")
+        return raw.decode() if raw else None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a worker ended while it may have run: it runs alone now."""
+        return b"suspect" in self.fields
+
+    @property
+    def member(self) -> str | None:
+        """``<batch id>:<index>`` if it belongs to a batch."""
+        raw = self.fields.get(b"batch")
+        return raw.decode() if raw else None
+
+    @property
+    def deadline_seconds(self) -> float | None:
+        """Its own dispatch deadline."""
+        raw = self.fields.get(b"deadline")
+        return float(raw) if raw else None
+
+    @property
+    def retry(self) -> RetryParameters | None:
+        """Its own retry options, which replace its queue's as a whole."""
+        raw = self.fields.get(b"retry")
+        return RetryParameters(**dict(zip(_RETRY_KEYS, json.loads(raw), strict=True))) if raw else None
+
+
+def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
+    """A task as the lease script returned it."""
+    return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
