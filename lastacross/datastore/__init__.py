@@ -14,10 +14,10 @@
 
 import sqlalchemy
 
-from lastacross.datastore.engine import dispose, engine
+from lastacross.datastore.engines import dispose, engine
 from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
-from lastacross.datastore.transaction import Transaction, current_transaction, session, transaction
+from lastacross.datastore.transactions import Transaction, current_transaction, session, transaction
 from lastacross.errors import (
     DatastoreError,
     DatastoreSchemaError,

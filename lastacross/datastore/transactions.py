@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from lastacross.datastore import failures, migrate
-from lastacross.datastore.engine import Engines, engines
+from lastacross.datastore.engines import Engines, engines
 from lastacross.errors import DatastoreUsageError
 
 log = structlog.get_logger(__name__)
@@ -85,7 +86,7 @@ class Transaction:
         self._root = session.begin()
         self._callbacks: list[Callable[[], object]] = []
         # How many callbacks there were when each savepoint was set.
-        self._savepoints: dict[SessionTransaction, int] = {}
+        self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, int] = weakref.WeakKeyDictionary()
         self._is_spoilt = False
         self._is_finished = False
 
@@ -140,10 +141,6 @@ class Transaction:
         if savepoint in self._savepoints:
             del self._callbacks[self._savepoints[savepoint] :]
 
-    def savepoint_ended(self, savepoint: SessionTransaction) -> None:
-        """Forget a savepoint that was released or rolled back."""
-        self._savepoints.pop(savepoint, None)
-
 
 @event.listens_for(_UnitSession, "after_transaction_create")
 def _note_savepoint(session: Session, transaction: SessionTransaction) -> None:
@@ -155,12 +152,6 @@ def _note_savepoint(session: Session, transaction: SessionTransaction) -> None:
 def _undo_savepoint(session: Session, transaction: SessionTransaction) -> None:
     if transaction.nested:
         session.info[_UNIT].savepoint_rolled_back(transaction)
-
-
-@event.listens_for(_UnitSession, "after_transaction_end")
-def _forget_savepoint(session: Session, transaction: SessionTransaction) -> None:
-    if transaction.nested:
-        session.info[_UNIT].savepoint_ended(transaction)
 
 
 _transaction: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar(

@@ -8,12 +8,16 @@ fails with "database is locked" at once, whatever the timeout; a writer waits up
 PostgreSQL: psycopg 3; each connection is probed before it is handed out, so that a restarted
 server costs the units under way and no later one.
 
-An engine never crosses a fork: the child leaves its parent's connections alone, and makes its own.
+An engine never crosses a fork: the child makes its own. SQLite's locks do not cross one either, and a
+child that opened the file while it still has a connection of its parent's would believe in locks that
+it does not hold, and could lose data (https://www.sqlite.org/howtocorrupt.html, 2.6). So idle connections
+are closed before a fork, and a child forked in the middle of its parent's unit is refused the file.
 """
 
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ from sqlalchemy import Connection, Engine, NullPool, event
 
 from lastacross import config
 from lastacross.datastore.url import DatabaseUrl, parse
+from lastacross.errors import DatastoreUsageError
 
 BUSY_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 5
@@ -54,6 +59,16 @@ class Engines:
     read: Engine
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """SQLite's connection, which can be counted without being kept alive."""
+
+    __slots__ = ("__weakref__",)
+
+
+# Those open now, in this process or, right after a fork, in its parent.
+_open_files: weakref.WeakSet[_SqliteConnection] = weakref.WeakSet()
+
+
 def build(
     database: DatabaseUrl, *, for_migrations: bool = False, busy_seconds: float | None = None
 ) -> Engine:
@@ -75,16 +90,19 @@ def build(
             database.url, connect_args=arguments, pool_pre_ping=not for_migrations, **pool
         )
     timeout = BUSY_TIMEOUT_SECONDS if busy_seconds is None else busy_seconds
-    engine = sqlalchemy.create_engine(database.url, connect_args={"timeout": timeout}, **pool)
+    arguments = {"timeout": timeout, "factory": _SqliteConnection}
+    engine = sqlalchemy.create_engine(database.url, connect_args=arguments, **pool)
     event.listen(engine, "connect", _sqlite_setter(database.synchronous, foreign_keys=not for_migrations))
     event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "close", _forget_file)
     return engine
 
 
-def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[sqlite3.Connection, object], None]:
+def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_SqliteConnection, object], None]:
     """What is done to each new connection."""
 
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+    def prepare(connection: _SqliteConnection, _record: object) -> None:
+        _open_files.add(connection)
         # The driver would begin transactions late, and plain ones: _begin_sqlite does it instead.
         connection.isolation_level = None
         _enter_wal(connection)
@@ -93,6 +111,10 @@ def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[sqlite3
         connection.execute(f"PRAGMA journal_size_limit={WAL_LIMIT_BYTES}")
 
     return prepare
+
+
+def _forget_file(connection: _SqliteConnection, _record: object) -> None:
+    _open_files.discard(connection)
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
@@ -135,6 +157,7 @@ _lock = threading.Lock()
 _current: Engines | None = None
 # Held for ever: to collect a parent's connection would close it, and with it the parent's locks.
 _left_by_parents: list[Engines] = []
+_was_forked_within_unit = False
 
 
 def engines() -> Engines:
@@ -142,6 +165,7 @@ def engines() -> Engines:
 
     Raises:
         ConfigError: DATABASE_URL cannot be used.
+        DatastoreUsageError: this process was forked while its parent had a unit of work open on SQLite.
     """
     global _current
     text = config.current().settings.database_url
@@ -151,6 +175,11 @@ def engines() -> Engines:
     with _lock:
         if _current is None or _current.text != text:
             database = parse(text)
+            if database.is_sqlite and _was_forked_within_unit:
+                raise DatastoreUsageError(
+                    "this process was forked while its parent had a session open, and SQLite's locks do not "
+                    "cross a fork: fork outside of session() and transaction(), or start a new program"
+                )
             write = build(database)
             if _current is not None:
                 _current.write.dispose()
@@ -184,13 +213,20 @@ def make_folder(database: DatabaseUrl) -> None:
         Path(database.url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
+def _close_idle() -> None:
+    """Before a fork: what is not open cannot be inherited."""
+    if _current is not None and _current.database.is_sqlite:
+        _current.write.dispose()
+
+
 def _leave_to_parent() -> None:
     """In a fork's child: the lock may be held by a thread that is not here, the pool is the parent's."""
-    global _current, _lock
+    global _current, _lock, _was_forked_within_unit
     _lock = threading.Lock()
+    _was_forked_within_unit = len(_open_files) > 0
     if _current is not None:
         _left_by_parents.append(_current)
     _current = None
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(before=_close_idle, after_in_child=_leave_to_parent)

@@ -1,0 +1,70 @@
+"""What a test of the datastore lets other processes do: ``python -m tests.support.datastore_process JOB …``.
+
+The database is DATABASE_URL's, the application LASTACROSS_APP's.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+import sqlalchemy
+
+from lastacross import datastore
+from lastacross.datastore import DatastoreUnavailableError
+
+
+def count(times: int) -> dict[str, float]:
+    """Read a number and write the next one, each time in a transaction of its own."""
+    slowest = 0.0
+    started = time.monotonic()
+    for _ in range(times):
+        began = time.monotonic()
+        with datastore.transaction() as t:
+            value = t.session.scalar(sqlalchemy.text("SELECT value FROM counter"))
+            t.session.execute(sqlalchemy.text("UPDATE counter SET value = :next"), {"next": value + 1})
+        slowest = max(slowest, time.monotonic() - began)
+    return {"seconds": time.monotonic() - started, "slowest": slowest}
+
+
+def insert(times: int) -> dict[str, float]:
+    """Write rows that collide with nobody's, again and again through failures; say how many landed."""
+    landed = failures = 0
+    while landed < times:
+        with contextlib.suppress(DatastoreUnavailableError):
+            with datastore.session() as session:
+                session.execute(sqlalchemy.text("UPDATE counter SET value = value + 1"))
+            landed += 1
+            continue
+        failures += 1
+    return {"landed": landed, "failures": failures}
+
+
+def upgrade(_times: int) -> dict[str, float]:
+    """Upgrade the database."""
+    datastore.upgrade()
+    return {"is_current": datastore.is_current()}
+
+
+JOBS = {"count": count, "insert": insert, "upgrade": upgrade}
+
+
+def start(job: str, times: int, environ: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start one of the jobs in a process of its own."""
+    command = [sys.executable, "-m", __name__, job, str(times)]
+    return subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
+
+
+def result(process: subprocess.Popen[str], timeout: float = 100) -> dict[str, float]:
+    """Wait for a job; what it returned."""
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == 0
+    returned: dict[str, float] = json.loads(output)
+    return returned
+
+
+if __name__ == "__main__":
+    print(json.dumps(JOBS[sys.argv[1]](int(sys.argv[2]))))

@@ -1,0 +1,54 @@
+"""DATABASE_URL: what is taken, and what is said of the rest."""
+
+import pytest
+
+from lastacross.datastore.url import parse
+from lastacross.errors import ConfigError
+
+
+def test_a_sqlite_file_is_safe_against_the_death_of_processes_by_default() -> None:
+    database = parse("sqlite:////srv/app/data.db")
+    assert database.is_sqlite
+    assert database.url.database == "/srv/app/data.db"
+    assert database.synchronous == "normal"
+
+
+def test_a_sqlite_file_can_be_made_safe_against_loss_of_power() -> None:
+    database = parse("sqlite:////srv/app/data.db?synchronous=FULL")
+    assert database.synchronous == "full"
+    assert not database.url.query
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_every_usual_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
+    database = parse(f"{scheme}://ada:secret@db.example:5433/app?sslmode=require")
+    assert not database.is_sqlite
+    assert database.url.drivername == "postgresql+psycopg"
+    assert database.url.query == {"sslmode": "require"}
+
+
+def test_a_password_is_never_shown() -> None:
+    assert "secret" not in str(parse("postgresql://ada:secret@db.example/app"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a database's URL"),
+        ("ada:secret@db", "is not a database's URL"),
+        ("mysql://ada:secret@db/app", "'mysql'"),
+        ("postgresql+psycopg2://ada:secret@db/app", "'postgresql+psycopg2'"),
+        ("sqlite://", "must name a file"),
+        ("sqlite:///:memory:", "must name a file"),
+        ("sqlite:///file:app.db?uri=true", "must name a file"),
+        ("sqlite://data/app.db", "four an absolute"),
+        ("sqlite:////srv/app.db?sync=full", "'sync'"),
+        ("sqlite:////srv/app.db?synchronous=off", "'off'"),
+        ("sqlite:////srv/app.db?synchronous=full&synchronous=normal", "none of normal, full, extra"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_with_what_to_write(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"DATABASE_URL") as caught:
+        parse(text)
+    assert message in str(caught.value)
+    assert "secret" not in str(caught.value)
