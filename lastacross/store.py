@@ -141,6 +141,8 @@ LEASE_SCORE_SHIFT_SECONDS = 86_400
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
+# As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
+MAX_CONNECTIONS = 5000
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
@@ -181,13 +183,16 @@ class Store:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.url = url
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+        # A Unix socket has no half-open connections, and redis-py refuses the option there.
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         self.redis: redis.Redis = redis.Redis.from_url(
             url,
             socket_timeout=ANSWER_TIMEOUT_SECONDS,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_keepalive=True,
+            max_connections=MAX_CONNECTIONS,
             health_check_interval=30,
             retry=retry,
+            **keepalive,
         )
         self._server_clock = ServerClock() if clock is None else None
         self._clock_is_set = False

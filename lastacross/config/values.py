@@ -155,6 +155,7 @@ class Settings:
     worker_processes: int = 2
     threads: int = 8
     dead_letter_seconds: int = 2_592_000
+    cache_seconds: int = 86_400
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""A cache that all processes share: App Engine's ``memcache``.
+
+The functions act on one default ``Client``. ``gets`` and ``cas`` are methods of a ``Client`` only,
+because it remembers what it has got: make one for each request.
+"""
+
+from lastacross.memcache.client import Client
+from lastacross.memcache.encoding import MAX_KEY_SIZE, MAX_VALUE_SIZE
+from lastacross.memcache.results import (
+    DELETE_ITEM_MISSING,
+    DELETE_NETWORK_FAILURE,
+    DELETE_SUCCESSFUL,
+    ERROR,
+    EXISTS,
+    NOT_STORED,
+    STORED,
+    ItemWithTimestamps,
+    Result,
+)
+
+__all__ = [
+    "DELETE_ITEM_MISSING",
+    "DELETE_NETWORK_FAILURE",
+    "DELETE_SUCCESSFUL",
+    "ERROR",
+    "EXISTS",
+    "MAX_KEY_SIZE",
+    "MAX_VALUE_SIZE",
+    "NOT_STORED",
+    "STORED",
+    "Client",
+    "ItemWithTimestamps",
+    "Result",
+    "add",
+    "add_multi",
+    "add_multi_async",
+    "debuglog",
+    "decr",
+    "decr_async",
+    "delete",
+    "delete_multi",
+    "delete_multi_async",
+    "disconnect_all",
+    "flush_all",
+    "flush_all_async",
+    "forget_dead_hosts",
+    "get",
+    "get_multi",
+    "get_multi_async",
+    "get_stats",
+    "get_stats_async",
+    "incr",
+    "incr_async",
+    "offset_multi",
+    "offset_multi_async",
+    "peek",
+    "peek_multi",
+    "replace",
+    "replace_multi",
+    "replace_multi_async",
+    "set",
+    "set_multi",
+    "set_multi_async",
+    "set_servers",
+]
+
+_client = Client()
+
+set_servers = _client.set_servers
+disconnect_all = _client.disconnect_all
+forget_dead_hosts = _client.forget_dead_hosts
+debuglog = _client.debuglog
+get = _client.get
+get_multi = _client.get_multi
+get_multi_async = _client.get_multi_async
+peek = _client.peek
+peek_multi = _client.peek_multi
+set = _client.set
+add = _client.add
+replace = _client.replace
+set_multi = _client.set_multi
+set_multi_async = _client.set_multi_async
+add_multi = _client.add_multi
+add_multi_async = _client.add_multi_async
+replace_multi = _client.replace_multi
+replace_multi_async = _client.replace_multi_async
+delete = _client.delete
+delete_multi = _client.delete_multi
+delete_multi_async = _client.delete_multi_async
+incr = _client.incr
+incr_async = _client.incr_async
+decr = _client.decr
+decr_async = _client.decr_async
+offset_multi = _client.offset_multi
+offset_multi_async = _client.offset_multi_async
+flush_all = _client.flush_all
+flush_all_async = _client.flush_all_async
+get_stats = _client.get_stats
+get_stats_async = _client.get_stats_async

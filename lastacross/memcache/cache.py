@@ -1,0 +1,241 @@
+"""The cache's steps in Redis, each one Lua file.
+
+All values of the cache carry the *generation* in use in their key. Emptying the cache is one
+write of a new generation, whatever it holds; what the old one held is then swept away in slices,
+so that the memory comes back at once and Redis is never blocked.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from lastacross import store
+
+# Values of one Lua call: more would keep Redis from its other callers for too long.
+CHUNK = 500
+
+_COUNTED = ("hits", "misses", "byte_hits")
+_KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
+# An entry's head is shorter than this (see lua/shared/cache.lua).
+_HEAD_BYTES = 80
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value as it is stored.
+
+    ``expires_at`` and ``stored_at`` are seconds since the epoch; kind "L" is a lock.
+    """
+
+    kind: str
+    payload: bytes
+    version: str
+    expires_at: float
+    stored_at: float
+
+
+def read(keys: Sequence[bytes]) -> list[Entry | None]:
+    """The entries of these keys, in their order; None where there is none.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    answers = _in_chunks("cache_get", [_now()], [[key] for key in keys])
+    return [_entry(answer) if answer else None for answer in answers]
+
+
+def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, bytes, str]]) -> list[bool]:
+    """Store values; whether each one was.
+
+    Args:
+        policy: ``set``, ``add``, ``replace`` or ``cas``.
+        expires_at: seconds since the epoch.
+        items: key, kind, payload, and the version that ``cas`` expects (else "").
+
+    Raises:
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    head = [_now(), _microseconds(expires_at), policy, _new_version()]
+    return [answer == 1 for answer in _in_chunks("cache_store", head, items)]
+
+
+def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
+    """Forget values: for each key 2 when there was one, else 1.
+
+    Args:
+        keys: stored keys.
+        locked_until: seconds since the epoch until when ``add`` refuses the keys; None = free at once.
+
+    Raises:
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    lock = 0 if locked_until is None else _microseconds(locked_until)
+    return _in_chunks("cache_delete", [_now(), lock, _new_version()], [[key] for key in keys])
+
+
+def offset(
+    deltas: Sequence[tuple[bytes, int]], expires_at: float, initial_value: int | None
+) -> list[int | None]:
+    """Add to numbers (or take from them, when the delta is negative): the new ones, None where none is.
+
+    Raises:
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    initial = "" if initial_value is None else initial_value
+    items = [(key, "-" if delta < 0 else "+", abs(delta)) for key, delta in deltas]
+    head = [_now(), _microseconds(expires_at), _new_version(), initial]
+    return [None if answer is None else int(answer) for answer in _in_chunks("cache_offset", head, items)]
+
+
+def flush() -> None:
+    """Forget every value at once, then give their memory back.
+
+    The sweep reads all of Redis's key names, in slices: about a second for a million keys.
+
+    Raises:
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    redis = store.current().redis
+    generation = os.urandom(6).hex()
+    with store.translated_errors():
+        redis.set(store.CACHE_GENERATION, generation)
+        kept = f"{store.CACHE_PREFIX}{generation}:".encode()
+        for page in _pages(store.CACHE_PREFIX):
+            old = [name for name in page if not name.startswith(kept)]
+            if old:
+                redis.unlink(*old)
+
+
+def survey() -> dict[str, int]:
+    """What is in the cache now: items, bytes, oldest_item_age (seconds).
+
+    Reads all of Redis's key names, in slices.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    redis = store.current().redis
+    now = store.current().now()
+    items, size, oldest = 0, 0, now
+    with store.translated_errors():
+        generation = cast(bytes | None, redis.get(store.CACHE_GENERATION)) or b"0"
+        for page in _pages(f"{store.CACHE_PREFIX}{generation.decode()}:"):
+            for bytes_held, stored_at in _sizes(page, now):
+                items += 1
+                size += bytes_held
+                oldest = min(oldest, stored_at)
+    return {"items": items, "bytes": size, "oldest_item_age": int(now - oldest)}
+
+
+def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
+    """Bytes and stored_at of those of these entries that are values and have not expired."""
+    pipeline = store.current().redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.getrange(name, 0, _HEAD_BYTES)
+        pipeline.strlen(name)
+    answers = pipeline.execute()
+    for text, length in zip(answers[::2], answers[1::2], strict=True):
+        head = text.partition(b"\n")[0]
+        if not head:
+            continue
+        kind, expires_at, stored_at, _ = head.split(b" ")
+        if kind != b"L" and int(expires_at) / 1e6 > now:
+            yield length - len(head) - 1, int(stored_at) / 1e6
+
+
+class Counts:
+    """Hits and misses of this process, written to Redis once a second at most.
+
+    Counting in Redis at each ``get`` would make every read a write.
+    """
+
+    WRITE_EVERY_SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending = dict.fromkeys(_COUNTED, 0)
+        self._written_at = float("-inf")
+
+    def add(self, entries: Sequence[Entry | None]) -> None:
+        """Count the answers to a ``get``.
+
+        Raises:
+            StoreUnavailableError: Redis is away or takes no writes.
+        """
+        found = [entry for entry in entries if entry is not None and entry.kind != "L"]
+        now = store.current().clock.monotonic()
+        with self._lock:
+            self._pending["hits"] += len(found)
+            self._pending["misses"] += len(entries) - len(found)
+            self._pending["byte_hits"] += sum(len(entry.payload) for entry in found)
+            is_due = not 0 <= now - self._written_at < self.WRITE_EVERY_SECONDS
+        if is_due:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is pending.
+
+        Raises:
+            StoreUnavailableError: Redis is away or takes no writes.
+        """
+        now = store.current().clock.monotonic()
+        with self._lock:
+            counted, self._pending = self._pending, dict.fromkeys(_COUNTED, 0)
+            self._written_at = now
+        pipeline = store.current().redis.pipeline(transaction=False)
+        for name, number in counted.items():
+            pipeline.hincrby(store.CACHE_STATISTICS, name, number)
+        with store.translated_errors():
+            pipeline.execute()
+
+    def totals(self) -> dict[str, int]:
+        """Hits, misses and byte_hits of all processes.
+
+        Raises:
+            StoreUnavailableError: Redis is away.
+        """
+        with store.translated_errors():
+            numbers = cast(
+                list[bytes | None], store.current().redis.hmget(store.CACHE_STATISTICS, list(_COUNTED))
+            )
+        return {name: int(number or 0) for name, number in zip(_COUNTED, numbers, strict=True)}
+
+
+def _in_chunks(script: str, head: list[Any], items: Sequence[Sequence[Any]]) -> list[Any]:
+    answers: list[Any] = []
+    for start in range(0, len(items), CHUNK):
+        args = [*head, *(part for item in items[start : start + CHUNK] for part in item)]
+        answers += store.current().run(script, _KEYS, args)
+    return answers
+
+
+def _pages(prefix: str) -> Iterator[list[bytes]]:
+    """Names of the keys that begin with the prefix, a slice at a time."""
+    redis = store.current().redis
+    cursor = 0
+    while True:
+        cursor, page = cast(tuple[int, list[bytes]], redis.scan(cursor, match=f"{prefix}*", count=1000))
+        if page:
+            yield page
+        if cursor == 0:
+            return
+
+
+def _entry(answer: list[bytes]) -> Entry:
+    kind, payload, version, expires_at, stored_at = answer
+    return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
+
+
+def _now() -> int:
+    return _microseconds(store.current().now())
+
+
+def _microseconds(instant: float) -> int:
+    return round(instant * 1e6)
+
+
+def _new_version() -> str:
+    """What makes a write distinguishable from every other: 64 random bits."""
+    return os.urandom(8).hex()

@@ -1,0 +1,200 @@
+"""How memcache writes keys, values and expiry times.
+
+Pure, but for the pickles' signature: the caller passes the key of it and the time.
+"""
+
+import hashlib
+import io
+import math
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lastacross.errors import BadSignatureError
+from lastacross.signing import Signatures
+
+Key = str | bytes | tuple[Any, str | bytes]
+
+MAX_KEY_SIZE = 250
+MAX_VALUE_SIZE = 10**6
+UNSIGNED_LIMIT = 2**64
+
+# Beyond a month a time is an instant, as in memcached.
+MONTH_SECONDS = 30 * 86_400
+
+_NAMESPACE = re.compile(r"[0-9A-Za-z._-]{0,100}")
+_PURPOSE = "memcache"
+
+
+class UnreadableValueError(Exception):
+    """Raised when a stored value is not ours or cannot be unpickled: it counts as absent."""
+
+
+def plain_key(key: Key) -> str | bytes:
+    """The key itself, of a ``(hash, key)`` pair too.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+    """
+    if isinstance(key, tuple) and len(key) == 2:
+        key = key[1]
+    if not isinstance(key, str | bytes):
+        raise TypeError(f"a memcache key is str or bytes, not {key!r}")
+    return key
+
+
+def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = None) -> bytes:
+    """The key as it is stored: namespace, prefix and key, or their SHA-1 when over 250 bytes.
+
+    Raises:
+        TypeError: key or prefix is neither text nor bytes.
+        ValueError: the namespace has a character that none may have.
+    """
+    if not isinstance(key_prefix, str | bytes):
+        raise TypeError(f"a memcache key_prefix is str or bytes, not {key_prefix!r}")
+    if not _NAMESPACE.fullmatch(namespace or ""):
+        raise ValueError(f"namespace {namespace!r}: up to 100 letters, digits and . _ -")
+    # A namespace has no colon, so that no two pairs of namespace and key meet.
+    whole = (namespace or "").encode() + b":" + _bytes(key_prefix) + _bytes(plain_key(key))
+    if len(whole) > MAX_KEY_SIZE:
+        return hashlib.sha1(whole, usedforsecurity=False).hexdigest().encode()
+    return whole
+
+
+def expires_at(time: float, now: float, default_seconds: float) -> float:
+    """The instant, in seconds since the epoch, at which a value stored with ``time`` is gone.
+
+    Args:
+        time: seconds from now up to a month, beyond that seconds since the epoch; 0 = default.
+        now: seconds since the epoch.
+        default_seconds: life of a value stored without a time.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative.
+    """
+    seconds = whole_seconds(time, "time")
+    if seconds == 0:
+        return now + default_seconds
+    return now + seconds if seconds <= MONTH_SECONDS else float(seconds)
+
+
+def whole_seconds(time: float, name: str) -> int:
+    """The number rounded up.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is negative, or not finite.
+    """
+    if not isinstance(time, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {time!r}")
+    if not 0 <= time < math.inf:
+        raise ValueError(f"{name} must not be negative or infinite: {time!r}")
+    return math.ceil(time)
+
+
+def unsigned(number: object, name: str) -> int:
+    """The number, if it is one of 64 bits without a sign.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it is negative or 2^64 and more.
+    """
+    if not isinstance(number, int):
+        raise TypeError(f"{name} must be an int, not {number!r}")
+    if not 0 <= number < UNSIGNED_LIMIT:
+        raise ValueError(f"{name} must be 0 … 2^64 - 1: {number!r}")
+    return number
+
+
+class Codec:
+    """Values to bytes and back; bytes, str, bool and int keep their type, the rest is pickled.
+
+    Args:
+        signatures: where the signatures' maker comes from; asked for when a pickle needs it.
+        protocol: pickle protocol.
+        pickler: a ``pickle.Pickler`` or like it.
+        unpickler: a ``pickle.Unpickler`` or like it.
+        persistent: the hooks ``persistent_id`` and ``persistent_load``, or None.
+    """
+
+    def __init__(
+        self,
+        signatures: Callable[[], Signatures],
+        protocol: int = pickle.HIGHEST_PROTOCOL,
+        pickler: Callable[..., Any] = pickle.Pickler,
+        unpickler: Callable[..., Any] = pickle.Unpickler,
+        *,
+        persistent: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = (None, None),
+    ) -> None:
+        self._signatures = signatures
+        self._protocol = protocol
+        self._pickler = pickler
+        self._unpickler = unpickler
+        self._persistent_id, self._persistent_load = persistent
+
+    def encode(self, value: Any) -> tuple[str, bytes]:
+        """A letter for the type, and the bytes.
+
+        Raises:
+            ValueError: more than 1,000,000 bytes.
+            pickle.PicklingError, TypeError, AttributeError: it cannot be pickled.
+        """
+        kind, stored = self._encode(value)
+        if len(stored) > MAX_VALUE_SIZE:
+            raise ValueError(
+                f"a memcache value has at most {MAX_VALUE_SIZE} bytes, this one has {len(stored)}"
+            )
+        return kind, stored
+
+    def _encode(self, value: Any) -> tuple[str, bytes]:
+        # Exact types: a subclass (an enum, say) comes back as itself only from a pickle.
+        if type(value) is bytes:
+            return "b", value
+        if type(value) is str:
+            return "u", value.encode("utf-8", "surrogatepass")
+        if type(value) is bool:
+            return "t", b"1" if value else b"0"
+        if type(value) is int and value.bit_length() <= 64:
+            return "i", b"%d" % value
+        return "p", self._signatures().sign(_PURPOSE, self._pickle(value))
+
+    def _pickle(self, value: Any) -> bytes:
+        out = io.BytesIO()
+        pickler = self._pickler(out, protocol=self._protocol)
+        if self._persistent_id is not None:
+            pickler.persistent_id = self._persistent_id
+        pickler.dump(value)
+        return out.getvalue()
+
+    def decode(self, kind: str, stored: bytes) -> Any:
+        """The value again.
+
+        Raises:
+            UnreadableValueError: a pickle without our signature, or of something that is gone.
+        """
+        if kind == "b":
+            return stored
+        if kind == "u":
+            return stored.decode("utf-8", "surrogatepass")
+        if kind in ("i", "t"):
+            return bool(int(stored)) if kind == "t" else int(stored)
+        try:
+            return self._unpickle(self._signatures().verify(_PURPOSE, stored))
+        except BadSignatureError as error:
+            raise UnreadableValueError(str(error)) from error
+        except Exception as error:
+            # Whatever unpickling runs into (a class that a new version has no more, say), a
+            # cache answers as if it had nothing.
+            raise UnreadableValueError(f"cannot be unpickled: {error!r}") from error
+
+    def _unpickle(self, pickled: bytes) -> Any:
+        unpickler = self._unpickler(io.BytesIO(pickled))
+        if self._persistent_load is not None:
+            unpickler.persistent_load = self._persistent_load
+        return unpickler.load()
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
