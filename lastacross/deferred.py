@@ -1,0 +1,390 @@
+"""Deferred calls: ``deferred.defer(function, argument, …)`` runs it later, in a task.
+
+The call is pickled and signed with SECRET_KEY, and nothing that does not carry that signature is
+ever unpickled: who can write to Redis cannot run code. APPENGINE.md section 5.
+
+A function must be one that a worker can import: at the top level of a module. Arguments are
+copied; a method takes its object along. Like any task a call may happen twice.
+
+A call that is too large for a task is kept in the datastore, and the task carries its key.
+"""
+
+import inspect
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from datetime import datetime
+from http import HTTPStatus
+from types import BuiltinMethodType, MethodType, ModuleType
+from typing import Any, NoReturn
+
+import sqlalchemy
+import structlog
+
+from lastacross import clock, config, datastore, taskqueue
+from lastacross.errors import (
+    BadSignatureError,
+    BadTransactionStateError,
+    DatastoreError,
+    DatastoreUsageError,
+    PermanentTaskFailure,
+    SingularTaskFailure,
+    TaskTooLargeError,
+)
+from lastacross.errors import DeferredError as Error
+from lastacross.signing import Signatures
+
+__all__ = [
+    "DEFAULT_QUEUE",
+    "DEFAULT_URL",
+    "Error",
+    "PermanentTaskFailure",
+    "SingularTaskFailure",
+    "defer",
+    "handle",
+    "invoke_member",
+    "outcome",
+    "run",
+    "run_from_datastore",
+    "serialize",
+    "set_log_level",
+    "task",
+]
+
+DEFAULT_URL = "/_ah/queue/deferred"
+DEFAULT_QUEUE = "default"
+
+_PURPOSE = "deferred"
+# Calling one of these runs nothing of its body, so that the task would succeed without an effect.
+_RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
+log = structlog.get_logger(__name__)
+
+_log_level = logging.DEBUG
+_signatures: tuple[config.Config, Signatures] | None = None
+
+
+def set_log_level(level: int) -> None:
+    """Set the level at which each received task is logged (``logging.DEBUG`` at the beginning)."""
+    global _log_level
+    _log_level = level
+
+
+# --- asking for a call --------------------------------------------------------------------
+
+
+def defer(
+    obj: Callable[..., object],
+    /,
+    *args: Any,
+    _countdown: float | None = None,
+    _eta: datetime | None = None,
+    _headers: Mapping[str, str] | None = None,
+    _name: str | None = None,
+    _target: str | None = None,
+    _transactional: bool = False,
+    _url: str = DEFAULT_URL,
+    _retry_options: taskqueue.TaskRetryOptions | None = None,
+    _queue: str = DEFAULT_QUEUE,
+    **kwargs: Any,
+) -> taskqueue.Task:
+    """Call ``obj(*args, **kwargs)`` later, in a task; the names with an underscore are the task's.
+
+    Raises:
+        ValueError: a worker could not call it (a lambda, a nested function, …), or it or an
+            argument cannot be pickled; the message names the remedy.
+        InvalidTaskError, UnknownQueueError, TransientError, …: as ``taskqueue.add``.
+    """
+    options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
+    call, row_id = _build(serialize(obj, *args, **kwargs), options, is_transactional=_transactional)
+    try:
+        return taskqueue.Queue(_queue).add(call, transactional=_transactional)
+    except BaseException:
+        _discard(row_id, is_transactional=_transactional)
+        raise
+
+
+def task(
+    obj: Callable[..., object],
+    /,
+    *args: Any,
+    _countdown: float | None = None,
+    _eta: datetime | None = None,
+    _headers: Mapping[str, str] | None = None,
+    _name: str | None = None,
+    _target: str | None = None,
+    _url: str = DEFAULT_URL,
+    _retry_options: taskqueue.TaskRetryOptions | None = None,
+    **kwargs: Any,
+) -> taskqueue.Task:
+    """The task that ``defer`` would add, not added: for ``Batch.add`` and ``Queue.add``.
+
+    Raises:
+        ValueError, InvalidTaskError: as ``defer``.
+        TypeError: ``_queue`` or ``_transactional``, which belong to the adding.
+    """
+    for name in ("_queue", "_transactional"):
+        if name in kwargs:
+            raise TypeError(f"{name} belongs to defer(); give it to Queue(name).add() or Batch(name)")
+    options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
+    return _build(serialize(obj, *args, **kwargs), options, is_transactional=False)[0]
+
+
+def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
+    """The call as a task carries it: pickled, signed.
+
+    Raises:
+        ValueError: a worker could not call it, or it or an argument cannot be pickled.
+    """
+    _check_callable(obj)
+    function, first = _importable(obj)
+    try:
+        pickled = pickle.dumps((function, first + args, kwargs), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        _refuse(obj, error)
+    return _own_signatures().sign(_PURPOSE, pickled)
+
+
+def invoke_member(obj: object, member: str, /, *args: Any, **kwargs: Any) -> object:
+    """Call a method by its name: how a bound method is carried."""
+    return getattr(obj, member)(*args, **kwargs)
+
+
+def _options(
+    countdown: float | None,
+    eta: datetime | None,
+    headers: Mapping[str, str] | None,
+    name: str | None,
+    target: str | None,
+    *,
+    url: str,
+    retry_options: taskqueue.TaskRetryOptions | None,
+) -> dict[str, Any]:
+    return {
+        "countdown": countdown,
+        "eta": eta,
+        "headers": headers,
+        "name": name,
+        "target": target,
+        "url": url,
+        "retry_options": retry_options,
+    }
+
+
+def _build(
+    body: bytes, options: dict[str, Any], *, is_transactional: bool
+) -> tuple[taskqueue.Task, int | None]:
+    """The task, and the id of the row that holds its call when it is too large for a task."""
+    try:
+        return taskqueue.Task(body, **options), None
+    except TaskTooLargeError:
+        row_id = _store(body, is_transactional=is_transactional)
+    try:
+        return taskqueue.Task(serialize(run_from_datastore, row_id), **options), row_id
+    except BaseException:
+        _discard(row_id, is_transactional=is_transactional)
+        raise
+
+
+def _own_signatures() -> Signatures:
+    """Made once a configuration: deriving the key takes longer than signing."""
+    global _signatures
+    current = config.current()
+    if _signatures is None or _signatures[0] is not current:
+        _signatures = (current, Signatures(current.settings.secret_key))
+    return _signatures[1]
+
+
+# --- what can be called from a worker -----------------------------------------------------
+
+
+def _check_callable(obj: Callable[..., object]) -> None:
+    if not callable(obj):
+        raise ValueError(f"{obj!r} cannot be deferred: it cannot be called")
+    code = getattr(obj, "__code__", None)
+    if code is not None and code.co_flags & _RUNS_NOTHING:
+        raise ValueError(
+            f"{_name_of(obj)} cannot be deferred: it is a generator or a coroutine, and calling it runs "
+            "nothing; defer a function that runs it to its end"
+        )
+    if getattr(obj, "__module__", None) == "__main__":
+        raise ValueError(
+            f"{_name_of(obj)} cannot be deferred: it is defined in the program that was started (__main__), "
+            "which a worker does not import; move it to a module of the application"
+        )
+
+
+def _importable(obj: Callable[..., object]) -> tuple[Callable[..., object], tuple[Any, ...]]:
+    """What to pickle for it, and the arguments to put before the caller's."""
+    if not isinstance(obj, MethodType | BuiltinMethodType):
+        return obj, ()
+    owner = obj.__self__
+    # A built-in function's owner is its module, which cannot and need not be pickled.
+    if owner is None or isinstance(owner, ModuleType):
+        return obj, ()
+    if getattr(owner, obj.__name__, None) is None:
+        raise ValueError(
+            f"{_name_of(obj)} cannot be deferred: its object has no attribute {obj.__name__!r}; "
+            "defer a method that is reached by its own name, not a private or renamed one"
+        )
+    return invoke_member, (owner, obj.__name__)
+
+
+def _refuse(obj: Callable[..., object], error: Exception) -> NoReturn:
+    name = _name_of(obj)
+    if name.endswith("<lambda>"):
+        remedy = "it is a lambda; define a function with def at the top level of a module"
+    elif "<locals>" in name:
+        remedy = "it is defined inside a function; move it to the top level of its module"
+    else:
+        remedy = (
+            f"it or one of its arguments cannot be pickled ({error}); defer a function at the top level of "
+            "a module, and give it plain values, for example a key instead of an open file or session"
+        )
+    raise ValueError(f"{name} cannot be deferred: {remedy}") from error
+
+
+def _name_of(obj: object) -> str:
+    named = obj if hasattr(obj, "__qualname__") else type(obj)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+# --- calls that are too large for a task --------------------------------------------------
+
+
+def _store(body: bytes, *, is_transactional: bool) -> int:
+    row = datastore.DeferredPayload(body=body, created_at=clock.SYSTEM.now())
+    if is_transactional:
+        transaction = datastore.current_transaction()
+        if transaction is None:
+            raise BadTransactionStateError("_transactional=True needs a running datastore.transaction()")
+        transaction.session.add(row)
+        transaction.session.flush()
+        return row.id
+    try:
+        # Committed at once: the task may run before the caller's own transaction ends.
+        with datastore.session() as session:
+            session.add(row)
+    except DatastoreUsageError as error:
+        raise DatastoreUsageError(
+            f"a call of {len(body)} bytes is too large for a task and is kept in the datastore, which on "
+            "SQLite cannot be written beside the open transaction: defer it with _transactional=True, "
+            "or after the transaction"
+        ) from error
+    return row.id
+
+
+def _discard(row_id: int | None, *, is_transactional: bool = False) -> None:
+    """Delete the row of a call that is over or was never added; a failure only leaves a row behind."""
+    if row_id is None:
+        return
+    statement = sqlalchemy.delete(datastore.DeferredPayload).where(datastore.DeferredPayload.id == row_id)
+    transaction = datastore.current_transaction() if is_transactional else None
+    try:
+        if transaction is not None:
+            transaction.session.execute(statement)
+            return
+        with datastore.session() as session:
+            session.execute(statement)
+    except DatastoreError:
+        log.warning("deferred.payload_left_behind", payload=row_id, exc_info=True)
+
+
+def run_from_datastore(row_id: int, /) -> object:
+    """Run the call that a row holds; the row is deleted when the call is over for good.
+
+    Raises:
+        PermanentTaskFailure: the row is gone.
+    """
+    with datastore.session(read_only=True) as session:
+        row = session.get(datastore.DeferredPayload, row_id)
+    if row is None:
+        raise PermanentTaskFailure(
+            f"the arguments of this call (row {row_id} of lastacross_deferred_payload) are gone: "
+            "it has run already, or its transaction was rolled back"
+        )
+    try:
+        result = run(row.body)
+    except PermanentTaskFailure:
+        _discard(row_id)
+        raise
+    _discard(row_id)
+    return result
+
+
+# --- running a call -----------------------------------------------------------------------
+
+
+def run(body: bytes) -> object:
+    """Make the call that ``serialize`` wrote; what it returns.
+
+    Raises:
+        PermanentTaskFailure: the signature is not ours, or the call cannot be unpickled.
+        Exception: whatever the function raises.
+    """
+    function, args, kwargs = _load(body)
+    return function(*args, **kwargs)
+
+
+def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:
+    try:
+        pickled = _own_signatures().verify(_PURPOSE, body)
+    except BadSignatureError as error:
+        raise PermanentTaskFailure(
+            f"{error}: it was not written by this application, or SECRET_KEY has changed since"
+        ) from error
+    try:
+        function, args, kwargs = pickle.loads(pickled)
+    except Exception as error:
+        raise PermanentTaskFailure(
+            f"the call cannot be unpickled ({type(error).__name__}: {error}); a worker must be able to "
+            "import its module, and the function must still be there under its name"
+        ) from error
+    return function, args, kwargs
+
+
+def outcome(body: bytes) -> int:
+    """Run a call and answer as the handler would: an HTTP status. Logs what went wrong.
+
+    200 also for PermanentTaskFailure, which no retry can mend; 408 for SingularTaskFailure, 500 for
+    any other exception: both are retried. BaseExceptions, a deadline for one, go through.
+    """
+    current = taskqueue.current_task()
+    seen: dict[str, Any] = (
+        {"queue": current.queue_name, "task": current.name, "attempt": current.attempt} if current else {}
+    )
+    log.log(_log_level, "deferred.run", **seen)
+    try:
+        run(body)
+    except SingularTaskFailure as failure:
+        log.debug("deferred.singular_failure", reason=str(failure), **seen)
+        return 408
+    except PermanentTaskFailure:
+        log.exception("deferred.permanent_failure", **seen)
+        return 200
+    except Exception:
+        log.exception("deferred.failure", **seen)
+        return 500
+    return 200
+
+
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """WSGI for ``/_ah/queue/deferred``: 405 unless a POST, 403 unless a task, else its outcome.
+
+    That it is a task is known by ``environ["lastacross.task"]``, which no HTTP request can set.
+    """
+    allow: list[tuple[str, str]] = []
+    if environ["REQUEST_METHOD"] != "POST":
+        status, text = 405, "Only tasks post here.\n"
+        allow = [("Allow", "POST")]
+    elif environ.get("lastacross.task") is None:
+        status, text = 403, "This URL is for deferred tasks; it does not take requests from outside.\n"
+    else:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        status, text = outcome(body), ""
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers + allow)
+    return [text.encode()]
