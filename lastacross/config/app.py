@@ -2,7 +2,7 @@
 
 import re
 from types import MappingProxyType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from lastacross.config import handlers
 from lastacross.config.document import Document, Entry, Path_
@@ -31,20 +31,49 @@ def check_service(text: str) -> str:
 class ErrorHandlerEntry(Entry):
     """One item of ``error_handlers``."""
 
+    WHAT = "an error handler"
+
     file: Annotated[str, parsed(handlers.check_file)]
     error_code: Annotated[str, one_of(*ERROR_CODES)] | None = None
     mime_type: str | None = None
 
 
 class ScalingEntry(Entry):
-    """What is acted on of ``automatic_scaling``, ``basic_scaling`` and ``manual_scaling``."""
+    """What is acted on of every kind of scaling."""
 
     instances: Count | None = None
     max_concurrent_requests: Count | None = None
 
 
+class AutomaticScalingEntry(ScalingEntry):
+    """``automatic_scaling``."""
+
+    WHAT = "automatic_scaling"
+
+
+class BasicScalingEntry(ScalingEntry):
+    """``basic_scaling``."""
+
+    WHAT = "basic_scaling"
+
+
+class ManualScalingEntry(ScalingEntry):
+    """``manual_scaling``."""
+
+    WHAT = "manual_scaling"
+
+
+SCALING_ENTRIES: dict[ScalingMode, type[ScalingEntry]] = {
+    "automatic": AutomaticScalingEntry,
+    "basic": BasicScalingEntry,
+    "manual": ManualScalingEntry,
+}
+
+
 class FileEntry(Entry):
     """The top level: the keys that are acted on."""
+
+    WHAT = "app.yaml"
 
     service: Annotated[str, parsed(check_service)] | None = None
     module: Annotated[str, parsed(check_service)] | None = None
@@ -61,7 +90,7 @@ class FileEntry(Entry):
 def read(document: Document) -> AppConfig:
     """The file's meaning; mistakes and notices are left in the document."""
     content = _without_known_keys(document)
-    top = document.validate(FileEntry, content, (), "app.yaml") or FileEntry()
+    top = document.validate(FileEntry, content, ()) or FileEntry()
     if top.service is not None and top.module is not None:
         document.mistake(("module",), "module is the old name of service; keep one of them", is_of_key=True)
     return AppConfig(
@@ -112,7 +141,7 @@ def _variables(variables: dict[str, str | None], document: Document) -> MappingP
 def _error_handlers(document: Document) -> list[ErrorHandler]:
     found = []
     for path, value in document.entries("error_handlers", "error handlers"):
-        entry = document.validate(ErrorHandlerEntry, value, path, "an error handler")
+        entry = document.validate(ErrorHandlerEntry, value, path)
         if entry is not None:
             code, mime_type = entry.error_code or "default", entry.mime_type or "text/html"
             found.append(ErrorHandler(entry.file, code, mime_type))
@@ -121,7 +150,7 @@ def _error_handlers(document: Document) -> list[ErrorHandler]:
 
 def _scaling(document: Document) -> Scaling:
     scaling, seen = Scaling(), False
-    for mode in get_args(ScalingMode):
+    for mode, schema in SCALING_ENTRIES.items():
         key = f"{mode}_scaling"
         value = document.content.get(key)
         if key not in document.content:
@@ -130,7 +159,7 @@ def _scaling(document: Document) -> Scaling:
             document.mistake((key,), f"{key} is a second kind of scaling; keep one", is_of_key=True)
         seen = True
         content = document.set_aside(value or {}, SCALING_KEYS, (key,), key)
-        entry = document.validate(ScalingEntry, content, (key,), key) or ScalingEntry()
+        entry = document.validate(schema, content, (key,)) or ScalingEntry()
         scaling = Scaling(mode, entry.instances, entry.max_concurrent_requests)
     return scaling
 

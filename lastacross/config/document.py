@@ -4,8 +4,8 @@ pydantic checks an entry; what it finds is told in the words of ``mistakes``, at
 column where it stands.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,7 +17,12 @@ Path_ = yaml_file.Path_
 
 
 class Entry(BaseModel):
-    """A mapping of a file: an unknown key is a mistake, and nothing is converted silently."""
+    """A mapping of a file: an unknown key is a mistake, and nothing is converted silently.
+
+    ``WHAT`` is what messages call it: "a queue".
+    """
+
+    WHAT: ClassVar[str] = ""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -40,7 +45,7 @@ class Document:
     def __init__(self, text: str, name: str, is_empty_because: str) -> None:
         self.name = name
         self.mistakes: list[ConfigError] = []
-        self.notices: list[str] = []
+        self._notices: list[tuple[yaml_file.Place, str]] = []
         self._tree = yaml_file.parse(text, name)
         root = self._tree.root
         if root is None:
@@ -54,6 +59,11 @@ class Document:
             problem = f"the key {shown(path[-1])} is there twice; keep one"
             self.mistakes.append(ConfigError(problem, file=name, line=place[0], column=place[1]))
 
+    @property
+    def notices(self) -> list[str]:
+        """The notices, one line each, from the top of the file to its end."""
+        return [f"{self.name}:{line}:{column}: {text}" for (line, column), text in sorted(self._notices)]
+
     def mistake(self, path: Path_, problem: str, hint: str | None = None, *, is_of_key: bool = False) -> None:
         """Remember a mistake at a path's value, or at its key."""
         line, column = self._place(path, is_of_key)
@@ -61,23 +71,21 @@ class Document:
 
     def notice(self, path: Path_, text: str, *, is_of_key: bool = False) -> None:
         """Remember something the author should know, that stops nothing."""
-        line, column = self._place(path, is_of_key)
-        self.notices.append(f"{self.name}:{line}:{column}: {text}")
+        self._notices.append((self._place(path, is_of_key), text))
 
-    def validate(self, model: type[EntryType], value: Any, path: Path_, what: str) -> EntryType | None:
+    def validate(self, model: type[EntryType], value: Any, path: Path_) -> EntryType | None:
         """The value as an entry, or None with the mistakes remembered.
 
         Args:
             model: the entry's schema.
             value: the mapping, as the file has it.
             path: where it stands.
-            what: what the entry is, for messages: "a queue".
         """
         try:
             return model.model_validate(value)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._tell(detail, path, what, model)
+                self._tell(detail, path, model)
             return None
 
     def entries(self, key: str, what: str) -> Iterable[tuple[Path_, Any]]:
@@ -98,7 +106,7 @@ class Document:
         """
         if not isinstance(value, dict):
             return value
-        for key in value.keys() & known.keys():
+        for key in [key for key in value if key in known]:
             remark = known[key] or "is read but not acted on"
             self.notice((*path, key), f"{key!r} of {what} {remark}", is_of_key=True)
         return {key: item for key, item in value.items() if key not in known}
@@ -112,20 +120,37 @@ class Document:
             path = path[:-1]
         return self._tree.places[path]
 
-    def _tell(self, detail: Any, base: Path_, what: str, model: type[Entry]) -> None:
+    def _tell(self, detail: Any, base: Path_, model: type[Entry]) -> None:
         """Turn one of pydantic's findings into a mistake."""
         path = (*base, *detail["loc"])
         kind, value = detail["type"], detail["input"]
-        key = next((str(part) for part in reversed(path) if isinstance(part, str)), what)
+        entry = _entry_at(model, detail["loc"][:-1])
+        key = next((str(part) for part in reversed(path) if isinstance(part, str)), entry.WHAT)
         if kind == "extra_forbidden":
-            hint = likely(str(path[-1]), model.model_fields)
-            self.mistake(path, f"{what} has no key {shown(path[-1])}", hint, is_of_key=True)
+            hint = likely(str(path[-1]), entry.model_fields)
+            self.mistake(path, f"{entry.WHAT} has no key {shown(path[-1])}", hint, is_of_key=True)
         elif kind == "missing":
-            self.mistake(path[:-1], f"{key} is missing: {what} needs one")
+            self.mistake(path[:-1], f"{key} is missing: {entry.WHAT} needs one")
         elif isinstance(problem := detail.get("ctx", {}).get("error"), UnusableError):
             self.mistake(path, f"{key} {shown(value)} {problem.problem}", problem.hint)
         else:
             self.mistake(path, f"{key} {shown(value)} is not {_EXPECTED.get(kind, 'usable here')}")
+
+
+def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:
+    """The schema of the mapping that is reached by these keys."""
+    for key in keys:
+        if isinstance(key, str) and key in model.model_fields:
+            model = next(_entries_in(model.model_fields[key].annotation), model)
+    return model
+
+
+def _entries_in(annotation: Any) -> Iterator[type[Entry]]:
+    """The schemas that a field's type speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, Entry):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _entries_in(inner)
 
 
 _EXPECTED = {

@@ -103,6 +103,8 @@ def check_mime_type(text: str) -> str:
 class HandlerEntry(Entry):
     """What is acted on of a handler."""
 
+    WHAT = "a handler"
+
     url: Annotated[str, parsed(check_url)]
     script: Annotated[str, parsed(check_script)] | None = None
     static_dir: Annotated[str, parsed(check_file)] | None = None
@@ -122,7 +124,7 @@ class HandlerEntry(Entry):
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
     """The handler, or None; mistakes and notices are left in the document."""
     content = document.set_aside(value, HANDLER_KEYS, path, "a handler")
-    entry = document.validate(HandlerEntry, content, path, "a handler")
+    entry = document.validate(HandlerEntry, content, path)
     if entry is None:
         return None
     pattern = _pattern(entry, document, path)

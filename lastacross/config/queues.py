@@ -68,6 +68,8 @@ def check_target(text: str) -> str:
 class RetryEntry(Entry):
     """``retry_parameters`` of a queue."""
 
+    WHAT = "retry_parameters"
+
     task_retry_limit: Count | None = None
     task_age_limit: Annotated[int, parsed(units.parse_age_limit)] | None = None
     min_backoff_seconds: Seconds | None = None
@@ -78,12 +80,16 @@ class RetryEntry(Entry):
 class AclEntry(Entry):
     """One line of an ``acl``."""
 
+    WHAT = "an acl line"
+
     user_email: str | None = None
     writer_email: str | None = None
 
 
 class QueueEntry(Entry):
     """One item of ``queue``."""
+
+    WHAT = "a queue"
 
     name: Annotated[str, parsed(check_queue_name)]
     mode: Annotated[Literal["push", "pull"], one_of("push", "pull")] | None = None
@@ -98,6 +104,8 @@ class QueueEntry(Entry):
 class FileEntry(Entry):
     """The top level."""
 
+    WHAT = "queue.yaml"
+
     application: str | None = None
     total_storage_limit: Annotated[int, parsed(units.parse_storage_limit)] | None = None
     resume_paused_queues: Switch | None = None
@@ -111,10 +119,10 @@ def default_queues() -> QueueFile:
 
 def read(document: Document) -> QueueFile:
     """The file's queues; mistakes and notices are left in the document."""
-    top = document.validate(FileEntry, document.content, (), "queue.yaml")
+    top = document.validate(FileEntry, document.content, ())
     queues: dict[str, QueueConfig] = {}
     for path, value in document.entries("queue", "queues"):
-        entry = document.validate(QueueEntry, value, path, "a queue")
+        entry = document.validate(QueueEntry, value, path)
         if entry is None:
             continue
         if entry.name in queues:

@@ -62,7 +62,7 @@ def parse_storage_limit(text: str) -> int:
     """Bytes of a ``total_storage_limit``: B, K, M, G, T are powers of 1024."""
     match = _STORAGE.fullmatch(text.strip())
     if match is None:
-        upper = text.strip().upper().removesuffix("B") or "0"
+        upper = text.strip().upper().removesuffix("B")
         raise UnusableError(
             "is not a number with an optional unit (B, K, M, G or T)",
             upper if _STORAGE.fullmatch(upper) and upper != text.strip() else None,

@@ -1,0 +1,239 @@
+"""Wrong files: each mistake names file, line, column, the offending text and the likely meant one."""
+
+from pathlib import Path
+
+import pytest
+
+from lastacross import config
+from lastacross.errors import ConfigError
+
+ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
+
+Q = "queue:\n- name: q\n  rate: 5/s\n"
+H = "handlers:\n- url: /.*\n  script: main.app\n"
+
+WRONG_QUEUE_FILES = [
+    ("queue:\n- name: q\n  rate: 5/x\n", "3:9", "rate '5/x' is neither", "5/s"),
+    ("queue:\n- name: q\n  rate: 5\n", "3:9", "rate '5' is neither", "5/s"),
+    ("queue:\n- name: q\n  rate: [5]\n", "3:9", "rate (a list) is not a single value", None),
+    ("queue:\n- name: q\n  raet: 5/s\n", "3:3", "a queue has no key 'raet'", "rate"),
+    ("queue:\n- name: q\n  bucket-size: 5\n", "3:3", "a queue has no key 'bucket-size'", "bucket_size"),
+    ("queues:\n- name: q\n", "1:1", "queue.yaml has no key 'queues'", "queue"),
+    (Q + "  bucket_size: many\n", "4:16", "bucket_size 'many' is not a whole number", None),
+    (Q + "  bucket_size: 1.5\n", "4:16", "bucket_size '1.5' is not a whole number", "1"),
+    (Q + "  max_concurrent_requests: 1,000\n", "4:28", "max_concurrent_requests '1,000'", "1000"),
+    (Q + "  mode: psuh\n", "4:9", "mode 'psuh' is not push or pull", "push"),
+    ("queue:\n- rate: 5/s\n", "2:3", "name is missing: a queue needs one", None),
+    ("queue:\n- name:\n  rate: 5/s\n", "2:3", "name (nothing) is not a single value", None),
+    ("queue:\n- name: my_queue\n  rate: 1/s\n", "2:9", "name 'my_queue' is not 1 to 100", "my-queue"),
+    (f"queue:\n- name: {'q' * 101}\n  rate: 1/s\n", "2:9", "is not 1 to 100", "q" * 100),
+    (Q + "- 5\n", "4:3", "queue '5' is not a mapping", None),
+    ("queue:\n  name: q\n  rate: 5/s\n", "2:3", "queue (a mapping) is not a list of queues (put '- '", None),
+    ("queue: q\n", "1:8", "queue 'q' is not a list of queues", None),
+    ("- name: q\n", "1:1", "(a list) where lines of 'key: value' are expected", None),
+    ("queue\n", "1:1", "'queue' where lines of 'key: value' are expected", None),
+    (Q + "  rate: 6/s\n", "4:3", "the key 'rate' is there twice", None),
+    (Q + "  target: 1.1.module\n", "4:11", "Value '1.1.module' for target does not match", "1.module"),
+    (Q + "  target: My_Service\n", "4:11", "target 'My_Service' is not 'service' or", "my-service"),
+    (Q + "  target: -x\n", "4:11", "target '-x' is not", "x"),
+    (Q + "  retry_parameters: 5\n", "4:21", "retry_parameters '5' is not a mapping", None),
+    (
+        Q + "  retry_parameters:\n    task_retry_limt: 5\n",
+        "5:5",
+        "no key 'task_retry_limt'",
+        "task_retry_limit",
+    ),
+    (Q + "  retry_parameters:\n    task_retry_limit: -1\n", "5:23", "'-1' is less than zero", "1"),
+    (Q + "  retry_parameters:\n    task_age_limit: 0s\n", "5:21", "'0s' is not greater than zero", None),
+    (Q + "  retry_parameters:\n    task_age_limit: 2\n", "5:21", "task_age_limit '2'", "2s"),
+    (Q + "  retry_parameters:\n    min_backoff_seconds: 10s\n", "5:26", "min_backoff_seconds '10s'", "10"),
+    (Q + "  retry_parameters:\n    max_doublings: .inf\n", "5:20", "max_doublings '.inf'", None),
+    (
+        Q + "  retry_parameters: {min_backoff_seconds: 20, max_backoff_seconds: 10}\n",
+        "4:43",
+        "min_backoff_seconds 20 is greater than max_backoff_seconds 10",
+        None,
+    ),
+    (Q + "  acl:\n    user_email: x\n", "5:5", "acl (a mapping) is not a list", None),
+    (Q + "  acl:\n  - email: x\n", "5:5", "an acl line has no key 'email'", "user_email"),
+    ("total_storage_limit: 5MB\nqueue:\n", "1:22", "total_storage_limit '5MB'", "5M"),
+    ("resume_paused_queues: maybe\nqueue:\n", "1:23", "'maybe' is neither true nor false", None),
+    (Q + "---\n" + Q, "4:1", "a second document starts here", None),
+    (Q + "---\n", "4:1", "a second document starts here", None),
+    ("", "1:1", "Empty queue configuration", None),
+    ("# nothing but a comment\n", "1:1", "Empty queue configuration", None),
+    ("---\n", "1:1", "Empty queue configuration", None),
+    ("queue:\n- name: q\n\trate: 5/s\n", "3:1", "indent with spaces, not tabs, at 'rate: 5/s'", None),
+    ("queue:\n- name: q\n   rate: 5/s\n", "3:8", "not YAML: mapping values are not allowed here", None),
+    ("queue: [a\n", "2:1", "not YAML: while parsing a flow sequence", None),
+    ('queue: "a\n', "2:1", "not YAML: while scanning a quoted scalar", None),
+    ("queue: a\x00b\n", "1:9", "the character '\\x00' is not allowed", None),
+    ("a: &x 1\nqueue:\n", "1:4", "the anchor '&x'", None),
+    ("queue: *x\n", "1:8", "the alias '*x'", None),
+    ("queue: !!python/object:os.system {}\n", "1:8", "the tag '", None),
+    ("? [a]\n: b\n", "1:3", "a key must be a word", None),
+    ("{: b}\n", "1:3", "a key is missing before ':'", None),
+]
+
+WRONG_APP_FILES = [
+    ("handelrs:\n- url: /\n", "1:1", "app.yaml has no key 'handelrs'", "handlers"),
+    (H + "treadsafe: true\n", "4:1", "app.yaml has no key 'treadsafe'", "threadsafe"),
+    ("handlers:\n  url: /.*\n  script: main.app\n", "2:3", "put '- ' before the first key", None),
+    ("handlers: main.app\n", "1:11", "handlers 'main.app' is not a list of handlers", None),
+    (H + "  scrpt: x\n", "4:3", "a handler has no key 'scrpt'", "script"),
+    ("handlers:\n- script: main.app\n", "2:3", "url is missing: a handler needs one", None),
+    ("handlers:\n- url: /(a\n  script: main.app\n", "2:8", "url '/(a' is not a regular expression", None),
+    ("handlers:\n- url: a/b\n  script: main.app\n", "2:8", "url 'a/b' does not begin with '/'", "/a/b"),
+    ("handlers:\n- url: /a\n", "2:3", "the handler of '/a' needs script, static_dir or static_files", None),
+    ("handlers:\n- url: /a\n  script: main.py\n", "3:11", "script 'main.py' is a file", "main.app"),
+    ("handlers:\n- url: /a\n  script: main:app\n", "3:11", "script 'main:app' is not a dotted", "main.app"),
+    ("handlers:\n- url: /a\n  script: main\n", "3:11", "script 'main' is not a dotted name", "main.app"),
+    (H + "  login: amdin\n", "4:10", "login 'amdin' is not optional, required or admin", "admin"),
+    (H + "  secure: allways\n", "4:11", "secure 'allways'", "always"),
+    (H + "  auth_fail_action: deny\n", "4:21", "auth_fail_action 'deny' is not redirect or", None),
+    (H + "  expiration: 5m\n", "4:3", "expiration is for static handlers", None),
+    (H + "  static_dir: x\n", "4:3", "static_dir beside script", None),
+    (H + "  upload: x\n", "4:3", "upload belongs to static_files", None),
+    ("handlers:\n- url: /s/(.*)\n  static_files: s/\\1\n", "2:3", "upload is missing", None),
+    (
+        "handlers:\n- url: /s/(.*)\n  static_files: s/\\2\n  upload: s/.*\n",
+        "3:17",
+        "static_files 's/\\\\2' uses group 2, but url has 1",
+        None,
+    ),
+    ("handlers:\n- url: /s\n  static_files: s\n  upload: '['\n", "4:11", "upload '[' is not a regular", None),
+    ("handlers:\n- url: /s\n  static_dir: ../etc\n", "3:15", "leads out of the application's folder", None),
+    ("handlers:\n- url: /s\n  static_dir: /etc\n", "3:15", "is not inside the application's", "etc"),
+    ("handlers:\n- url: /s/(.*)\n  static_dir: s\n", "2:8", "is a prefix and takes no groups", None),
+    ("handlers:\n- url: /s\n  static_dir: s\n  expiration: 4 days\n", "4:15", "expiration '4 days'", "4d"),
+    ("handlers:\n- url: /s\n  static_dir: s\n  mime_type: css\n", "4:14", "mime_type 'css' is not", None),
+    (
+        "handlers:\n- url: /s\n  static_dir: s\n  http_headers:\n    Content-Length: 5\n",
+        "5:5",
+        "the header Content-Length is the server's own",
+        None,
+    ),
+    (
+        'handlers:\n- url: /s\n  static_dir: s\n  http_headers:\n    X-A: "a\\r\\nX-B: c"\n',
+        "5:10",
+        "the header's value 'a\\r\\nX-B: c' is not printable",
+        None,
+    ),
+    ("service: My Service\n" + H, "1:10", "service 'My Service' is not 1 to 63", "my-service"),
+    ("service: a\nmodule: b\n" + H, "2:1", "module is the old name of service", None),
+    ("default_expiration: soon\n" + H, "1:21", "default_expiration 'soon' is not a length", None),
+    ("env_variables:\n  A-B: c\n" + H, "2:3", "'A-B' is not the name of a variable", None),
+    ("env_variables:\n- A: c\n" + H, "2:1", "env_variables (a list) is not a mapping", None),
+    ("env_variables:\n  A: [c]\n" + H, "2:6", "A (a list) is not a single value", None),
+    ("inbound_services:\n- wramup\n" + H, "2:3", "'wramup' is not an inbound service", "warmup"),
+    ("manual_scaling:\n  instnces: 5\n" + H, "2:3", "manual_scaling has no key 'instnces'", "instances"),
+    (
+        "manual_scaling:\n  instances: 5\nbasic_scaling:\n  max_instances: 2\n" + H,
+        "1:1",
+        "manual_scaling is a second kind of scaling",
+        None,
+    ),
+    ("error_handlers:\n- error_code: timeout\n" + H, "2:3", "file is missing: an error handler", None),
+    ("error_handlers:\n- file: a\n  error_code: timout\n" + H, "3:15", "error_code 'timout'", "timeout"),
+    ("", "1:1", "Empty app configuration", None),
+]
+
+
+def only_mistake(root: Path, name: str, text: str) -> ConfigError:
+    """The one mistake of a file with this text."""
+    (root / name).write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        config.load(root, ENVIRON)
+    assert len(refused.value.mistakes) == 1, [str(mistake) for mistake in refused.value.mistakes]
+    return refused.value
+
+
+def assert_says(error: ConfigError, place: str, words: str, hint: str | None) -> None:
+    """The message stands at the place, on one line, with the words and the hint."""
+    message = str(error)
+    assert message.startswith(f"{place}: ")
+    assert words in message
+    assert "\n" not in message
+    assert message.endswith(f", did you mean {hint!r}?") if hint else "did you mean" not in message
+
+
+@pytest.mark.parametrize(("text", "place", "words", "hint"), WRONG_QUEUE_FILES)
+def test_a_wrong_queue_file_is_told_to_the_column(
+    app_root: Path, text: str, place: str, words: str, hint: str | None
+) -> None:
+    """queue.yaml."""
+    assert_says(only_mistake(app_root, "queue.yaml", text), f"queue.yaml:{place}", words, hint)
+
+
+@pytest.mark.parametrize(("text", "place", "words", "hint"), WRONG_APP_FILES)
+def test_a_wrong_app_file_is_told_to_the_column(
+    app_root: Path, text: str, place: str, words: str, hint: str | None
+) -> None:
+    """app.yaml."""
+    assert_says(only_mistake(app_root, "app.yaml", text), f"app.yaml:{place}", words, hint)
+
+
+def test_all_mistakes_of_all_files_come_at_once_in_their_order(app_root: Path) -> None:
+    """One run of ``config check`` is enough to mend everything."""
+    (app_root / "app.yaml").write_text("handlers:\n- url: /a\n  scrpt: x\n")
+    (app_root / "queue.yaml").write_text("queue:\n- name: a_b\n  rate: 5/x\n- nam: c\nqueeu: x\n")
+
+    with pytest.raises(ConfigError) as refused:
+        config.load(app_root, ENVIRON | {"PORT": "http"})
+
+    places = [(one.file, one.line, one.column) for one in refused.value.mistakes]
+    assert places == [
+        ("app.yaml", 3, 3),
+        ("queue.yaml", 2, 9),
+        ("queue.yaml", 3, 9),
+        ("queue.yaml", 4, 3),
+        ("queue.yaml", 4, 3),
+        ("queue.yaml", 5, 1),
+        (None, None, None),
+    ]
+    assert str(refused.value) == str(refused.value.mistakes[0])
+
+
+def test_a_long_text_is_cut_in_the_message(app_root: Path) -> None:
+    """One line for a person."""
+    error = only_mistake(app_root, "queue.yaml", f"queue:\n- name: q\n  rate: {'x' * 5000}\n")
+
+    assert len(str(error)) < 200
+
+
+def test_a_file_that_is_not_utf_8_is_told_to_the_byte(app_root: Path) -> None:
+    """Latin-1 from an old editor."""
+    (app_root / "queue.yaml").write_bytes(b"queue:\n- name: caf\xe9\n")
+
+    with pytest.raises(ConfigError, match=r"^queue\.yaml:2:12: byte 0xe9 is not UTF-8"):
+        config.load(app_root, ENVIRON)
+
+
+def test_a_byte_order_mark_does_no_harm(app_root: Path) -> None:
+    """Some editors write one."""
+    (app_root / "queue.yaml").write_bytes(b"\xef\xbb\xbfqueue:\r\n- name: q\r\n  rate: 1/s\r\n")
+
+    assert config.load(app_root, ENVIRON).queues["q"].rate == 1
+
+
+def test_a_folder_in_place_of_a_file_is_told(app_root: Path) -> None:
+    """Not a traceback of open()."""
+    (app_root / "queue.yaml").unlink()
+    (app_root / "queue.yaml").mkdir()
+
+    with pytest.raises(ConfigError, match=r"^queue\.yaml: is a folder"):
+        config.load(app_root, ENVIRON)
+
+
+def test_a_missing_app_file_names_the_remedy(tmp_path: Path) -> None:
+    """Most often the command was started in the wrong folder."""
+    with pytest.raises(
+        ConfigError, match=r"^app\.yaml: is missing in .* name the application's folder with --app"
+    ):
+        config.load(tmp_path, ENVIRON)
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    """``--app`` with a slip."""
+    with pytest.raises(ConfigError, match=r"the application's folder .*nowhere is not there"):
+        config.load(tmp_path / "nowhere", ENVIRON)
