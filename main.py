@@ -23,7 +23,6 @@ class HomeHandler(webapp.RequestHandler):
         """What this is, a card for each program, live numbers."""
         numbers = models.quilt_numbers()
         self.response.headers["Cache-Control"] = "no-cache"
-        self.response.headers["Vary"] = "Accept"
         if self.wants_json():
             self.render_json(numbers)
         else:

@@ -34,7 +34,7 @@ class FormError(Exception):
     """Raised when fields cannot be used: ``mistakes`` says for each what it takes."""
 
     def __init__(self, mistakes: dict[str, str]) -> None:
-        super().__init__(" ".join(mistakes.values()))
+        super().__init__(" ".join(f"{name} {mistake}" for name, mistake in mistakes.items()))
         self.mistakes = mistakes
 
 
@@ -66,7 +66,7 @@ def parse_size(form: Mapping[str, str]) -> Size:
         if number is not None and lowest <= number <= highest:
             numbers[name] = number
         else:
-            mistakes[name] = f"{name} takes a whole number from {lowest} to {highest}{_given(text)}."
+            mistakes[name] = f"takes a whole number from {lowest} to {highest}{_given(text)}."
     if mistakes:
         raise FormError(mistakes)
     return Size(**numbers)
@@ -279,9 +279,9 @@ class FormHandler(webapp.RequestHandler):
         with datastore.transaction() as transaction:
             quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
             deferred.defer(workers.fill_quilt, quilt_id, _transactional=True)
-        location = self.request.relative_url(f"/quilt/{quilt_id}")
+        location = f"/quilt/{quilt_id}"
         if not self.wants_json():
-            self.redirect(location, code=303)
+            self.see_other(location)
             return
         self.response.headers["Location"] = location
         self.response.headers["Retry-After"] = "1"
@@ -289,15 +289,14 @@ class FormHandler(webapp.RequestHandler):
 
     def _refuse(self, error: FormError) -> None:
         if self.wants_json():
-            body = {"code": 400, "message": str(error), "fields": error.mistakes}
-            self.render_json({"error": body}, 400)
-            return
-        self.response.set_status(400)
-        self._show_form(self.request.POST, error.mistakes)
+            body = {"code": 400, "field": next(iter(error.mistakes)), "message": str(error)}
+            self.render_json({"error": {**body, "fields": error.mistakes}}, 400)
+        else:
+            self._show_form(self.request.POST, error.mistakes, status=400)
 
-    def _show_form(self, given: Mapping[str, str], mistakes: dict[str, str]) -> None:
+    def _show_form(self, given: Mapping[str, str], mistakes: dict[str, str], status: int = 200) -> None:
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
-        self.render("quilt_form.html", values=values, mistakes=mistakes)
+        self.render("quilt_form.html", status=status, values=values, mistakes=mistakes)
 
 
 def _known(quilt_id: str) -> models.Quilt:
@@ -337,9 +336,7 @@ class PageHandler(webapp.RequestHandler):
         """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
         after = whole_number(self.request.GET.get("after", "0"))
         if after is None or after < 0:
-            message = "after takes a whole number, of squares that are known already."
-            self.render_json({"error": {"code": 400, "message": message, "fields": {"after": message}}}, 400)
-            return
+            raise webapp.BadInputError("after", "takes a whole number: how many squares are known already")
         view = look(_known(quilt_id))
         self.render_json(view.operation(models.squares_after(quilt_id, after)))
         self._say_it_changes()
@@ -348,7 +345,6 @@ class PageHandler(webapp.RequestHandler):
 
     def _say_it_changes(self) -> None:
         self.response.headers["Cache-Control"] = "private, no-cache"
-        self.response.headers["Vary"] = "Accept"
 
 
 def _last_id(quilt_id: str) -> str | None:
@@ -370,7 +366,7 @@ class CancelHandler(webapp.RequestHandler):
         if self.wants_json():
             self.render_json(look(_known(quilt_id)).operation([]))
         else:
-            self.redirect(self.request.relative_url(f"/quilt/{quilt_id}"), code=303)
+            self.see_other(f"/quilt/{quilt_id}")
 
 
 def _cancel(quilt: models.Quilt) -> None:

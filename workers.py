@@ -71,7 +71,7 @@ def _square_tasks(quilt: models.Quilt) -> Iterator[taskqueue.Task]:
         yield deferred.task(send_color, row, column, quilt.id, delay_ms=quilt.delay_ms)
 
 
-class QuiltCompleteHandler(webapp.RequestHandler):
+class QuiltCompleteHandler(webapp.TaskHandler):
     """Runs once the last square's task has ended, well or not: keeps the result, says so."""
 
     def post(self) -> None:

@@ -10,7 +10,7 @@ async function refresh() {
     if (!response.ok) return;
     const numbers = await response.json();
     for (const place of box.querySelectorAll("[data-number]")) {
-      place.textContent = numbers[place.dataset.number] ?? "–";
+      place.textContent = numbers[place.dataset.number].toLocaleString("en");
     }
   } catch {
     // The server is away: the numbers stay as they were.

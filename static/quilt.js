@@ -74,7 +74,8 @@ function showTimes() {
   recent.push([now, cloth.count]);
   while (recent.length > 2 && now - recent[0][0] > RATE_WINDOW_MS) recent.shift();
   const seconds = (now - recent[0][0]) / 1000;
-  const rate = seconds > 0 ? (cloth.count - recent[0][1]) / seconds : 0;
+  if (seconds < 1) return; // the server's numbers stand until there is a second of our own
+  const rate = (cloth.count - recent[0][1]) / seconds;
   write("rate", rate >= 10 ? String(Math.round(rate)) : rate.toFixed(1));
   const left = total - cloth.count - failed;
   const isKnown = cloth.count >= 3 && cloth.count >= total / 20 && left > 0;

@@ -1,0 +1,281 @@
+"""The quilt's pages, asked without a browser and without a worker: input, answers, what is enqueued."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
+
+import models
+import workers
+from lastacross import config, datastore, store, webapp
+from lastacross.taskqueue.current import CurrentTask, delivering
+from tests.conftest import SECRET_KEY
+from tests.support.processes import ROOT
+from tests.support.redis_server import RedisServer
+
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def client(redis_server: RedisServer, tmp_path: Path) -> Iterator[Client]:
+    """The application in the root behind the web server's layers; store and datastore are empty."""
+    environ = {
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+    }
+    loaded = config.load(ROOT, environ)
+    config.use(loaded)
+    opened = store.Store(redis_server.url)
+    opened.redis.flushall()
+    store.use(opened)
+    datastore.upgrade()
+    yield Client(webapp.outside(loaded, webapp.application(loaded), {}))
+    datastore.dispose()
+    store.use(None)
+    opened.close()
+    config.use(None)
+
+
+def enqueued() -> int:
+    """Tasks that wait, on all queues."""
+    redis = store.current().redis
+    return sum(int(redis.llen(store.ready_key(name))) for name in config.current().queues)  # type: ignore[arg-type]
+
+
+def start(client: Client, **fields: object) -> dict[str, Any]:
+    """The operation of a new quilt."""
+    operation: dict[str, Any] = client.post("/quilt", fields, headers=JSON, status=202).json
+    return operation
+
+
+def quilt_id(operation: dict[str, Any]) -> str:
+    """The id in an operation's name."""
+    return str(operation["name"]).removeprefix("quilt/")
+
+
+def test_a_form_starts_a_quilt_and_sends_the_browser_to_its_page(client: Client) -> None:
+    """303, so that a reload does not start another; one task, whatever the size."""
+    answer = client.post("/quilt", {"rows": "100", "columns": "100"}, status=303)
+    assert re.fullmatch(r"http://[^/]+/quilt/[A-Za-z0-9_-]{22}", answer.headers["Location"])
+    assert enqueued() == 1
+    assert "Quilt 100" in answer.follow().text
+
+
+def test_a_program_gets_202_with_the_place_to_look_and_the_operation(client: Client) -> None:
+    """Accept: application/json; the Location is where the operation goes on."""
+    answer = client.post("/quilt", {"rows": "2", "columns": "3"}, headers=JSON, status=202)
+    assert answer.json["done"] is False
+    assert answer.json["metadata"]["state"] == "ready"
+    assert answer.json["metadata"]["total_steps"] == 6
+    assert "error" not in answer.json
+    assert client.get(answer.headers["Location"], headers=JSON).json["name"] == answer.json["name"]
+
+
+def test_a_form_that_says_nothing_gets_eight_by_eight(client: Client) -> None:
+    """The defaults."""
+    assert start(client)["metadata"]["total_steps"] == 64
+
+
+MISTAKES = [
+    ({"rows": "0", "columns": "8"}, "rows"),
+    ({"rows": "101", "columns": "8"}, "rows"),
+    ({"rows": "-1", "columns": "8"}, "rows"),
+    ({"rows": "abc", "columns": "8"}, "rows"),
+    ({"rows": "1e9", "columns": "8"}, "rows"),
+    ({"rows": "8.0", "columns": "8"}, "rows"),
+    ({"rows": "1_0", "columns": "8"}, "rows"),
+    ({"rows": "\u0663", "columns": "8"}, "rows"),
+    ({"rows": "", "columns": "8"}, "rows"),
+    ({"rows": "9" * 5000, "columns": "8"}, "rows"),
+    ({"rows": "8"}, "columns"),
+    ({"columns": "8"}, "rows"),
+    ({"rows": "8", "columns": "<script>alert(1)</script>"}, "columns"),
+    ({"rows": "8", "columns": "8", "delay_ms": "2001"}, "delay_ms"),
+    ({"rows": "8", "columns": "8", "delay_ms": ""}, "delay_ms"),
+]
+
+
+@pytest.mark.parametrize(("fields", "name"), MISTAKES)
+def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
+    client: Client, fields: dict[str, str], name: str
+) -> None:
+    """As JSON for a program, as the form for a person, with what was typed still in it."""
+    error = client.post("/quilt", fields, headers=JSON, status=400).json["error"]
+    lowest, highest, _ = {"rows": (1, 100, 8), "columns": (1, 100, 8), "delay_ms": (0, 2000, 0)}[name]
+    assert f"{name} takes a whole number from {lowest} to {highest}" in error["fields"][name]
+    page = client.post("/quilt", fields, status=400)
+    assert f'id="{name}-mistake"' in page.text
+    assert "<script>alert" not in page.text
+    assert enqueued() == 0
+    assert models.quilt_numbers()["quilts_under_way"] == 0
+
+
+@pytest.mark.parametrize("path", ["/quilt/nobody-has-it", "/quilt/nobody-has-it.json", "/quilt/x'--"])
+def test_an_id_that_nobody_has_is_not_found(client: Client, path: str) -> None:
+    """404, as a page and as JSON."""
+    client.get(path, status=404)
+    client.get(path, headers=JSON, status=404)
+    client.post("/quilt/nobody-has-it/cancel", status=404)
+
+
+def test_the_task_that_completes_a_quilt_is_not_for_visitors(client: Client) -> None:
+    """Nor for one who claims to be a queue."""
+    operation = start(client, rows=1, columns=1)
+    for headers in ({}, {"X-AppEngine-QueueName": "quilt"}, {"x-appengine-queuename": "quilt"}):
+        answer = client.post(
+            "/quilt/complete", {"quilt": quilt_id(operation)}, headers=headers, expect_errors=True
+        )
+        assert 400 <= answer.status_int < 500 or answer.status_int == 302
+    assert models.find_quilt(quilt_id(operation)).finished_at is None  # type: ignore[union-attr]
+
+
+def test_a_square_painted_twice_keeps_its_first_colour_and_is_counted_once(client: Client) -> None:
+    """A second delivery sends the same colour."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    for _ in range(3):
+        workers.send_color(1, 0, name)
+    operation = client.get(f"/quilt/{name}.json").json
+    assert operation["metadata"]["step"] == 1
+    [[row, column, color]] = operation["response"]["squares"]
+    assert (row, column) == (1, 0)
+    assert re.fullmatch("#[0-9A-F]{6}", color)
+    assert models.paint(name, 1, 0, "#000000") == models.Painted(color, 1)
+
+
+def test_a_client_may_ask_for_the_squares_it_has_not_seen(client: Client) -> None:
+    """?after=n, in the order in which they were coloured."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    for row, column in ((1, 1), (0, 1), (0, 0)):
+        workers.send_color(row, column, name)
+    squares = client.get(f"/quilt/{name}.json?after=1").json["response"]["squares"]
+    assert [square[:2] for square in squares] == [[0, 1], [0, 0]]
+    assert client.get(f"/quilt/{name}.json?after=3").json["response"]["squares"] == []
+    for bad in ("-1", "x", ""):
+        assert (
+            "after takes"
+            in client.get(f"/quilt/{name}.json?after={bad}", status=400).json["error"]["message"]
+        )
+
+
+def test_nothing_new_is_answered_with_304(client: Client) -> None:
+    """By its ETag, until a square comes."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    etag = client.get(f"/quilt/{name}.json").headers["ETag"]
+    client.get(f"/quilt/{name}.json", headers={"If-None-Match": etag}, status=304)
+    workers.send_color(0, 0, name)
+    client.get(f"/quilt/{name}.json", headers={"If-None-Match": etag}, status=200)
+
+
+def finish(name: str, rows: int, columns: int) -> None:
+    """Paint what is missing, and keep the end."""
+    for row in range(rows):
+        for column in range(columns):
+            workers.send_color(row, column, name)
+    assert models.finish_quilt(name, failed=0)
+
+
+def test_a_finished_quilt_is_shown_from_the_datastore_alone(client: Client) -> None:
+    """Page and JSON, after Redis was emptied; no script waits for a stream, no page reloads itself."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    finish(name, 2, 2)
+    store.current().redis.flushall()
+    operation = client.get(f"/quilt/{name}", headers=JSON).json
+    assert operation["done"] is True
+    assert operation["metadata"]["state"] == "done"
+    assert operation["metadata"]["finished_at"].endswith("Z")
+    assert len(operation["response"]["squares"]) == 4
+    page = client.get(f"/quilt/{name}").text
+    assert page.count('class="patch"') == 4
+    assert page.count("Last across the finish line") == 1
+    assert "refresh" not in page
+    assert "jsapi" not in page
+
+
+def test_the_end_of_a_quilt_is_kept_once(client: Client) -> None:
+    """A second delivery of the completing task changes nothing."""
+    name = quilt_id(start(client, rows=1, columns=1))
+    finish(name, 1, 1)
+    first = models.find_quilt(name)
+    assert not models.finish_quilt(name, failed=1)
+    again = models.find_quilt(name)
+    assert first is not None
+    assert again is not None
+    assert (again.finished_at, again.failed_count) == (first.finished_at, 0)
+
+
+def test_failed_squares_are_said_in_words(client: Client) -> None:
+    """State, message and error of the operation; the page's headline."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    workers.send_color(0, 0, name)
+    workers.send_color(0, 1, name)
+    models.finish_quilt(name, failed=2)
+    operation = client.get(f"/quilt/{name}.json").json
+    assert operation["metadata"]["state"] == "failed"
+    assert operation["metadata"]["failed"] == 2
+    assert operation["error"] == {"code": 2, "message": "Finished, but 2 of 4 squares failed."}
+    assert "Finished, but 2 of 4 squares failed." in client.get(f"/quilt/{name}").text
+
+
+def test_a_quilt_cancelled_before_it_began_is_not_filled(client: Client) -> None:
+    """Its task finds it over and adds nothing."""
+    name = quilt_id(start(client, rows=3, columns=3))
+    operation = client.post(f"/quilt/{name}/cancel", headers=JSON).json
+    assert operation["metadata"]["state"] == "cancelled"
+    assert operation["metadata"]["cancelled"] == 9
+    before = enqueued()
+    workers.fill_quilt(name)
+    assert enqueued() == before
+
+
+def test_filling_twice_adds_every_square_once(client: Client) -> None:
+    """As after a worker's death half way: the order is the same, the batch skips what it has."""
+    name = quilt_id(start(client, rows=7, columns=9))
+    before = enqueued()
+    for _ in range(2):
+        task = CurrentTask("default_fill", "fill", "default", attempt=1, retry_count=0, execution_count=0)
+        with delivering(task):
+            workers.fill_quilt(name)
+    assert enqueued() - before == 63
+
+
+def test_a_quilt_whose_tasks_were_lost_says_so(client: Client) -> None:
+    """Redis was emptied while it ran: nothing is going to finish it, and nobody should wait."""
+    name = quilt_id(start(client, rows=3, columns=3))
+    workers.fill_quilt(name)
+    workers.send_color(0, 0, name)
+    store.current().redis.flushall()
+    operation = client.get(f"/quilt/{name}.json").json
+    assert operation["done"] is True
+    assert operation["error"]["code"] == 15
+    assert "Redis was emptied" in operation["metadata"]["message"]
+
+
+def test_the_front_page_shows_live_numbers(client: Client) -> None:
+    """As a page and as JSON."""
+    finish(quilt_id(start(client, rows=1, columns=2)), 1, 2)
+    start(client, rows=3, columns=1)
+    assert client.get("/", headers=JSON).json == {
+        "quilts_finished": 1,
+        "quilts_under_way": 1,
+        "squares_coloured": 2,
+        "squares_to_come": 3,
+    }
+    assert "The quilt" in client.get("/").text
+
+
+def test_the_shuffle_is_the_same_for_the_same_quilt_and_has_every_square() -> None:
+    """Another quilt has another order."""
+    order = workers.random_order(10, 7, "one")
+    assert order == workers.random_order(10, 7, "one") != workers.random_order(10, 7, "two")
+    assert sorted(order) == [(row, column) for row in range(10) for column in range(7)]
+
+
+def test_a_colour_is_a_hash_and_hexadecimal_digits() -> None:
+    """As the talk's program makes them."""
+    assert re.fullmatch("#[0-9A-F]{6}", workers.rand_hex_color())
+    assert re.fullmatch("#[0-9A-F]{3}", workers.rand_hex_color(length=3))

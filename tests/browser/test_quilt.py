@@ -1,0 +1,241 @@
+"""The quilt in a real browser: the path that a visitor takes, whatever the browser allows."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+
+from tests.browser import watching
+from tests.browser.conftest import SCREENSHOTS
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+FINISH_LINE = "Last across the finish line"
+# The product promises 1 s; the machine that runs the tests may be busy with others' work.
+FIRST_SQUARE_SECONDS = 3.0
+
+
+def finish_lines(page: Page) -> int:
+    """How often the live region has said that the last square is done."""
+    return sum(FINISH_LINE in text for text in watching.recorded(page)["said"])
+
+
+def test_a_quilt_of_64_squares_appears_square_by_square_and_says_once_that_it_is_complete(
+    page: Page, site: Site
+) -> None:
+    """From the front page to the end, over the stream."""
+    watching.record_from_the_start(page)
+    page.goto("/")
+    page.get_by_role("link", name="Start a quilt").click()
+    watching.fill_in(page, 8, 8)
+    clicked_at = page.evaluate("Date.now()")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/quilt/*")
+    watching.wait_for_the_end(page)
+
+    operation = site.json(page.url.removeprefix(site.url))
+    colors = watching.painted(page)
+    assert None not in colors
+    assert len(colors) == 64
+    assert colors == watching.expected(operation)
+    first_square_seconds = (watching.recorded(page)["firstSquareAt"] - clicked_at) / 1000
+    watching.report("8x8", first_square_seconds=first_square_seconds, elapsed=page.inner_text("#elapsed"))
+    assert first_square_seconds < FIRST_SQUARE_SECONDS
+    page.wait_for_timeout(1500)
+    assert finish_lines(page) == 1
+    assert page.inner_text("main").count(FINISH_LINE) == 1
+    assert page.title().startswith("Done")
+    page.screenshot(path=SCREENSHOTS / "quilt-8x8.png", full_page=True)
+
+
+def test_squares_come_over_the_stream_while_the_work_goes_on(page: Page) -> None:
+    """Slow squares: the page is live, the numbers move, the title carries the percentage."""
+    watching.start(page, 8, 8, delay_ms=400)
+    expect(page.locator("#quilt[data-mode=stream]")).to_be_visible()
+    expect(page.locator("canvas")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=40_000)
+    watching.wait_for_the_end(page)
+
+
+def test_the_numbers_and_the_title_say_how_far_it_is(page: Page) -> None:
+    """While it runs, in words and in the progress bar."""
+    watching.start(page, 6, 6, delay_ms=1000)
+    page.wait_for_function("Number(document.getElementById('bar').value) >= 8")
+    percent = int(page.inner_text("#percent").split()[0])
+    assert page.title().startswith(f"{percent} %") or int(page.title().split()[0]) > percent
+    assert "of 36 squares done" in (page.locator("canvas").get_attribute("aria-label") or "")
+    page.screenshot(path=SCREENSHOTS / "quilt-running.png", full_page=True)
+    watching.wait_for_the_end(page)
+
+
+BLOCKS: dict[str, tuple[str, Callable[[Route], None]]] = {
+    "the stream answers 503": (
+        "**/_ah/channel/stream*",
+        lambda route: route.fulfill(status=503, headers={"Retry-After": "30"}, body="too many streams"),
+    ),
+    "the stream is cut off": ("**/_ah/channel/stream*", lambda route: route.abort()),
+    "the channel's script is blocked": ("**/_ah/channel/jsapi*", lambda route: route.abort()),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_quilt_completes_by_asking_where_the_stream_is_refused(
+    new_context: Callable[..., BrowserContext], site: Site, block: str
+) -> None:
+    """The same quilt, and the same single announcement, over polling."""
+    page = new_context().new_page()
+    page.route(*BLOCKS[block])
+    watching.record_from_the_start(page)
+    path = watching.start(page, 8, 8, delay_ms=200)
+    expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=10_000)
+    watching.wait_for_the_end(page, 40)
+    colors = watching.painted(page)
+    assert None not in colors
+    assert colors == watching.expected(site.json(path))
+    assert finish_lines(page) == 1
+
+
+def test_a_quilt_completes_with_scripts_off(new_context: Callable[..., BrowserContext], site: Site) -> None:
+    """The form, a page that reloads itself, the server's drawing."""
+    page = new_context(java_script_enabled=False).new_page()
+    path = watching.start(page, 8, 8, delay_ms=200)
+    expect(page.get_by_role("img")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=40_000)
+    expect(page.get_by_role("status")).to_contain_text(FINISH_LINE, timeout=10_000)
+    fills = {
+        (int(patch.get_attribute("y") or -1), int(patch.get_attribute("x") or -1)): patch.get_attribute(
+            "fill"
+        )
+        for patch in page.locator("rect.patch").all()
+    }
+    squares = site.json(path)["response"]["squares"]
+    assert fills == {(row, column): color for row, column, color in squares}
+    assert page.locator("meta[http-equiv=refresh]").count() == 0, "a finished page must stand still"
+    page.screenshot(path=SCREENSHOTS / "quilt-no-script.png", full_page=True)
+
+
+def test_a_second_browser_opened_half_way_ends_up_identical(
+    page: Page, new_context: Callable[..., BrowserContext], site: Site
+) -> None:
+    """A fresh profile at the bookmark shows what is there within a second, and then the same."""
+    path = watching.start(page, 8, 8, delay_ms=600)
+    page.wait_for_function("Number(document.getElementById('bar').value) >= 24")
+    second = new_context().new_page()
+    opened_at = time.monotonic()
+    second.goto(path)
+    assert sum(color is not None for color in watching.painted(second)) >= 24
+    watching.report("bookmark", seconds=time.monotonic() - opened_at)
+    for each in (page, second):
+        watching.wait_for_the_end(each)
+    assert watching.painted(page) == watching.painted(second) == watching.expected(site.json(path))
+
+
+def test_a_page_reloaded_in_the_middle_misses_nothing(page: Page, site: Site) -> None:
+    """What came while it was away is there, and the rest follows."""
+    path = watching.start(page, 8, 8, delay_ms=300)
+    for _ in range(3):
+        page.wait_for_timeout(400)
+        page.reload()
+    watching.wait_for_the_end(page)
+    assert watching.painted(page) == watching.expected(site.json(path))
+
+
+def test_ten_thousand_squares_complete_on_a_page_that_stays_responsive(page: Page, site: Site) -> None:
+    """100 by 100: frames go on, nothing blocks for long, announcements stay few."""
+    watching.record_from_the_start(page)
+    started_at = time.monotonic()
+    path = watching.start(page, 100, 100)
+    page.wait_for_function("Number(document.getElementById('bar').value) >= 2500", timeout=100_000)
+    page.screenshot(path=SCREENSHOTS / "quilt-100x100-running.png")
+    watching.wait_for_the_end(page, 120)
+    seconds = time.monotonic() - started_at
+    record = watching.recorded(page)
+    gaps = sorted(record["gaps"])
+    longest_task_ms = max(record["longTasks"], default=0)
+    watching.report(
+        "100x100",
+        seconds=round(seconds, 1),
+        frames=len(gaps),
+        frame_p95_ms=gaps[int(len(gaps) * 0.95)],
+        frame_max_ms=gaps[-1],
+        long_tasks=len(record["longTasks"]),
+        longest_task_ms=longest_task_ms,
+    )
+    assert longest_task_ms < 500
+    assert gaps[int(len(gaps) * 0.95)] < 250
+    assert len(record["said"]) <= 12
+    assert finish_lines(page) == 1
+    assert watching.painted(page) == watching.expected(site.json(path))
+    page.screenshot(path=SCREENSHOTS / "quilt-100x100.png", full_page=True)
+
+
+def test_announcements_come_at_quarters_and_at_the_end_only(page: Page) -> None:
+    """A screen reader hears a handful of sentences, however many squares there are."""
+    watching.record_from_the_start(page)
+    watching.start(page, 20, 20, delay_ms=50)
+    watching.wait_for_the_end(page)
+    said = watching.recorded(page)["said"]
+    assert len(said) == len(set(said)), said
+    assert len(said) <= 6, said
+    assert said[-1].startswith(FINISH_LINE)
+
+
+def test_seven_tabs_of_one_browser_all_follow_the_quilt(
+    new_context: Callable[..., BrowserContext], site: Site
+) -> None:
+    """A browser opens six connections to one place; streams must leave some for asking."""
+    context = new_context()
+    pages = [context.new_page() for _ in range(7)]
+    path = watching.start(pages[0], 8, 8, delay_ms=1000)
+    for page in pages[1:]:
+        page.goto(path)
+    for page in pages:
+        watching.wait_for_the_end(page, 60)
+    expected = watching.expected(site.json(path))
+    assert all(watching.painted(page) == expected for page in pages)
+
+
+def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
+    """The button ends it; the squares that are there stay."""
+    path = watching.start(page, 30, 30, delay_ms=1000)
+    page.wait_for_function("Number(document.getElementById('bar').value) >= 2")
+    page.get_by_role("button", name="Cancel").click()
+    watching.wait_for_the_end(page)
+    operation = site.json(path)
+    assert operation["metadata"]["state"] == "cancelled"
+    assert operation["done"] is True
+    expect(page.get_by_role("status")).to_contain_text("Cancelled with")
+    assert 2 <= operation["metadata"]["step"] < 900
+    page.screenshot(path=SCREENSHOTS / "quilt-cancelled.png", full_page=True)
+
+
+def test_the_form_keeps_what_was_typed_and_names_the_mistake_at_its_field(
+    new_context: Callable[..., BrowserContext],
+) -> None:
+    """The server's answer, as the browser's own check is off."""
+    page = new_context().new_page()
+    page.goto("/quilt")
+    page.get_by_label("Rows").fill("0")
+    page.get_by_label("Columns").fill("12")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("rows takes a whole number from 1 to 100")
+    rows = page.get_by_label("Rows")
+    assert rows.input_value() == "0"
+    assert rows.get_attribute("aria-invalid") == "true"
+    assert page.get_by_label("Columns").input_value() == "12"
+    page.screenshot(path=SCREENSHOTS / "form-mistake.png", full_page=True)
+
+
+def test_a_finished_quilt_opens_after_redis_was_emptied(page: Page, site: Site) -> None:
+    """The datastore alone is enough."""
+    path = watching.start(page, 8, 8)
+    watching.wait_for_the_end(page)
+    before = watching.painted(page)
+    site.empty_redis()
+    page.goto("/")
+    page.goto(path)
+    assert watching.painted(page) == before
+    expect(page.get_by_role("status")).to_contain_text(FINISH_LINE)
+    # And the site has not been harmed: the next one runs.
+    watching.start(page, 4, 4)
+    watching.wait_for_the_end(page)

@@ -1,0 +1,93 @@
+"""An application that runs whole, as ``lastacross dev`` runs it, on a Redis of its own."""
+
+import contextlib
+import json
+import signal
+import socket
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.support.processes import ROOT, Started, python, started
+from tests.support.redis_server import RedisServer, running_server
+
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site that answers.
+
+    Attributes:
+        url: without a slash at its end.
+        redis_server: its Redis.
+        processes: what runs it.
+    """
+
+    url: str
+    redis_server: RedisServer
+    processes: Started
+
+    def json(self, path: str) -> Any:
+        """What this path answers to a program."""
+        request = urllib.request.Request(self.url + path, headers={"Accept": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
+
+    def post(self, path: str, **fields: object) -> Any:
+        """What a POST of this form answers to a program."""
+        body = urllib.parse.urlencode(fields).encode()
+        request = urllib.request.Request(self.url + path, body, {"Accept": "application/json"})
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return json.load(response)
+
+    def empty_redis(self) -> None:
+        """Drop everything that Redis has, as after a loss of its disk."""
+        with redis.Redis.from_url(self.redis_server.url) as client:
+            client.flushall()
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_site(app: Path = ROOT) -> Iterator[Site]:
+    """Start the application in this folder; end it as Ctrl-C does."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory(prefix="la-site-") as name, running_server() as redis_server:
+        folder = Path(name)
+        environ = {
+            "PORT": str(port),
+            "REDIS_URL": redis_server.url,
+            "DATABASE_URL": f"sqlite:///{folder}/site.db",
+            "LASTACROSS_DATA_DIR": str(folder / "var"),
+        }
+        with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:
+            wait_for_answer(url, processes)
+            yield Site(url, redis_server, processes)
+            processes.send(signal.SIGINT)
+            processes.wait()
+
+
+def wait_for_answer(url: str, processes: Started) -> None:
+    """Wait until the site is ready to serve."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/_ah/ready", timeout=5) as response:
+            response.read()
+            return
+        assert processes.process.poll() is None, processes.text()
+        assert time.monotonic() < deadline, processes.text()
+        time.sleep(0.1)
