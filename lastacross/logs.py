@@ -1,79 +1,150 @@
-"""Log lines: text for a person at a terminal, one JSON object a line for machines.
+"""Logs: one event a line, text for people on a terminal, JSON otherwise.
 
-Modules log with ``structlog.get_logger("lastacross.<room>")``, the event named by its verb
-(``task.ack``); what libraries log through ``logging`` comes out in the same shape.
+An event is named by its verb (``task.add``, ``web.request``); everything else is a field. What
+came from outside is escaped, so that no value can begin a line or paint a terminal, and the
+secrets of the configuration are masked wherever they turn up.
 """
 
+import json
 import logging
-import os
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable
 from typing import Any, TextIO
+from urllib.parse import unquote, urlsplit
 
 import structlog
+from structlog.typing import EventDict, Processor
 
-# A line break or an escape sequence in what somebody sent us would forge lines or colours.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-_CONTROL_IN_TRACEBACK = re.compile(_CONTROL.pattern.replace(r"\x0a", r"\x0b"))
+from lastacross import clock
+from lastacross.config import Settings
+
+MASK = "***"
+# C0, DEL, C1 and the two line separators of Unicode: all that ends a line or starts an escape.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# A traceback is several lines on a terminal; this before each tells them from a forged log line.
+_INDENT = "    | "
 
 
-def configure(
-    *, stream: TextIO | None = None, level: int = logging.INFO, is_text: bool | None = None
-) -> None:
-    """Make log lines appear; called once by each process.
+def get(name: str) -> Any:
+    """The logger of a module: ``log.info("task.add", queue=…, task=…)``."""
+    if not structlog.is_configured():
+        _route_to_stdlib()
+    return structlog.stdlib.get_logger(name)
+
+
+def configure(settings: Settings, stream: TextIO | None = None) -> None:
+    """Send this process's logs, the standard library's too, to ``stream`` (standard error).
 
     Args:
-        stream: where they go; by default standard error.
-        level: what is below it is dropped.
-        is_text: text or JSON; by default text on a terminal, JSON elsewhere.
+        settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
+        stream: where to; text when it is a terminal, else JSON.
     """
-    stream = sys.stderr if stream is None else stream
-    is_text = stream.isatty() if is_text is None else is_text
-    first: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="%H:%M:%S" if is_text else "iso", utc=not is_text, key="at"),
-        structlog.processors.StackInfoRenderer(),
-    ]
-    handler = logging.StreamHandler(stream)
+    out = stream if stream is not None else sys.stderr
+    _route_to_stdlib()
+    render: Processor = _as_text if out.isatty() else _as_json
+    handler = logging.StreamHandler(out)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*first, structlog.stdlib.ExtraAdder()],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_renderers(stream, is_text=is_text),
-            ],
+        _MaskingFormatter(
+            secrets_of(settings),
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_SHARED],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _escape, render],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(settings.log_level.upper())
+    logging.captureWarnings(True)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What must not be seen in a log: the secret key, and the passwords of the two addresses."""
+    found = {settings.secret_key}
+    for url in (settings.redis_url, settings.database_url):
+        password = urlsplit(url).password
+        if password:
+            found |= {password, unquote(password)}
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def escape(text: str) -> str:
+    """The text with every control character written out: ``\\n``, ``\\x1b``, ``\\u2028``."""
+    return _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
+
+
+def _route_to_stdlib() -> None:
     structlog.configure(
-        processors=[*first, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
 
 
-def _renderers(stream: TextIO, *, is_text: bool) -> list[Any]:
-    """The last processors: an event's values to one line of output."""
-    if not is_text:
-        # No locals in tracebacks: they hold payloads and secrets.
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    has_colors = stream.isatty() and not os.environ.get("NO_COLOR")
-    console = structlog.dev.ConsoleRenderer(colors=has_colors, timestamp_key="at", pad_event_to=20)
-    return [structlog.processors.format_exc_info, _escape, console]
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return repr(found[0])[1:-1]
-
-
-def _escape(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Show control characters of every text as ``\\x1b``, so that a line stays a line."""
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = (_CONTROL_IN_TRACEBACK if key == "exception" else _CONTROL).sub(_escaped, value)
+def _stamp(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    event["ts"] = clock.iso(clock.SYSTEM.now())
     return event
+
+
+_SHARED: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.processors.format_exc_info,
+    _stamp,
+]
+
+
+def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Escape every text but the traceback, whose lines the renderers tell apart themselves."""
+    return {
+        escape(str(key)): value if key == "exception" else _escaped(value) for key, value in event.items()
+    }
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, dict):
+        return {escape(str(key)): _escaped(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_escaped(item) for item in value]
+    return escape(str(value))
+
+
+def _as_json(_logger: Any, _method: str, event: EventDict) -> str:
+    first = {key: event.pop(key) for key in ("ts", "level", "event", "logger") if key in event}
+    return json.dumps({**first, **event})
+
+
+def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
+    stamp, level, name = event.pop("ts", ""), event.pop("level", ""), event.pop("event", "")
+    trace = event.pop("exception", "")
+    event.pop("logger", None)
+    fields = " ".join(f"{key}={_field(value)}" for key, value in event.items())
+    line = f"{stamp} {level:<8} {name} {fields}".rstrip()
+    return "\n".join([line, *(_INDENT + escape(text) for text in trace.splitlines())])
+
+
+def _field(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
+
+
+class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    """Masks secrets in the finished line, as they are and as JSON writes them."""
+
+    def __init__(self, secrets: Iterable[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._secrets = [form for secret in secrets for form in {secret, json.dumps(secret)[1:-1]}]
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, MASK)
+        return line

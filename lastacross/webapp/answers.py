@@ -1,0 +1,127 @@
+"""Error answers in plain words: a page, JSON for who asks for it, a line of text for a task."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+import jinja2
+
+from lastacross import logs
+from lastacross.config import Config
+from lastacross.errors import ConfigError
+from lastacross.webapp import templating
+from lastacross.webapp.environ import (
+    Body,
+    Environ,
+    Headers,
+    Refusal,
+    Start,
+    is_internal,
+    request_id_of,
+    wants_json,
+)
+
+_log = logs.get(__name__)
+
+TEMPLATE = "_ah/error.html"
+MESSAGES: Mapping[int, str] = {
+    400: "The request could not be understood.",
+    401: "This page is for people who have signed in.",
+    403: "You may not open this page.",
+    404: "There is nothing at this address.",
+    405: "This address does not take this kind of request.",
+    413: "The request is too large.",
+    500: "Something went wrong here, and it has been written down. Please try again in a moment.",
+    503: "A service that this page needs is not available just now. Please try again in a moment.",
+}
+# app.yaml's error codes for the statuses that the engine itself answers with.
+ERROR_CODES: Mapping[int, str] = {500: "default", 503: "over_quota", 504: "timeout"}
+
+
+def plain(
+    start_response: Start, status: int, body: bytes, content_type: str, headers: Headers | None = None
+) -> Body:
+    """Start an uncacheable response of one piece."""
+    phrase = HTTPStatus(status).phrase
+    start_response(
+        f"{status} {phrase}",
+        [
+            ("Content-Type", content_type),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            *(headers or []),
+        ],
+    )
+    return [body]
+
+
+def send_json(start_response: Start, status: int, value: object, headers: Headers | None = None) -> Body:
+    """Start a response that is one JSON value."""
+    return plain(start_response, status, json.dumps(value).encode(), "application/json", headers)
+
+
+@dataclass(frozen=True)
+class ErrorFile:
+    """A page that app.yaml's ``error_handlers`` gives for one error code."""
+
+    body: bytes
+    content_type: str
+
+
+class ErrorPages:
+    """Turns a Refusal into the answer that this client can read.
+
+    Args:
+        config: whose templates and ``error_handlers`` are used.
+
+    Raises:
+        ConfigError: a file of ``error_handlers`` cannot be read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._templates = templating.environment(config.root, config.settings.is_dev)
+        self._files = {
+            entry.error_code: ErrorFile(_read(config.root, entry.file), entry.mime_type)
+            for entry in config.app.error_handlers
+        }
+
+    def refuse(self, environ: Environ, start_response: Start, refusal: Refusal) -> Body:
+        """Answer with an error page."""
+        body, content_type = self._page(environ, refusal)
+        answer = plain(start_response, refusal.status, body, content_type, refusal.headers)
+        return [] if environ.get("REQUEST_METHOD") == "HEAD" else answer
+
+    def _page(self, environ: Environ, refusal: Refusal) -> tuple[bytes, str]:
+        status = refusal.status
+        phrase = HTTPStatus(status).phrase
+        message = refusal.message or MESSAGES.get(status, f"{phrase}.")
+        request_id = request_id_of(environ)
+        if wants_json(environ):
+            error = {"code": status, "message": message, "request_id": request_id}
+            return json.dumps({"error": error}).encode(), "application/json"
+        if is_internal(environ):
+            return f"{status} {phrase}: {message}\n".encode(), "text/plain; charset=utf-8"
+        file = self._files.get(ERROR_CODES.get(status, ""), self._files.get("default"))
+        if file is not None and status >= 500:
+            return file.body, file.content_type
+        values = {"status": status, "title": phrase, "message": message, "request_id": request_id}
+        try:
+            page = self._templates.get_template(TEMPLATE).render(values)
+        except (jinja2.TemplateError, OSError) as error:
+            # The application may override the page; a mistake there must not hide the first error.
+            _log.error("page.broken", template=TEMPLATE, error=str(error))
+            return f"{status} {phrase}\n\n{message}\n".encode(), "text/plain; charset=utf-8"
+        return page.encode(), "text/html; charset=utf-8"
+
+
+def _read(root: Path, name: str) -> bytes:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise ConfigError(f"error_handlers: file `{name}` is outside of the application", file="app.yaml")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        message = f"error_handlers: file `{name}` cannot be read: {error.strerror}"
+        raise ConfigError(message, file="app.yaml") from error

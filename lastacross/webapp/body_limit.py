@@ -1,0 +1,107 @@
+"""Request bodies: no larger than allowed, complete, and never more than 1 MiB of one in memory."""
+
+import io
+import tempfile
+from typing import IO, Any
+
+from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
+
+MEMORY_BYTES = 1_048_576
+CHUNK_BYTES = 65_536
+
+
+class BadBodyError(Exception):
+    """Raised when a body ends early or the server finds its framing wrong."""
+
+
+class BodyTooLargeError(Exception):
+    """Raised when a body is longer than allowed."""
+
+
+def layer(limit_bytes: int, refuse: Refuse) -> Layer:
+    """Read the body before the application runs: it gets a whole, seekable one, or is not called.
+
+    A declared length over the limit is refused unread; one of unknown length (chunked) as soon as
+    it passes the limit. What is more than 1 MiB waits in a temporary file.
+    """
+
+    def limited_by(application: Wsgi) -> Wsgi:
+        def limited(environ: Environ, start_response: Start) -> Body:
+            try:
+                body = receive(environ, limit_bytes)
+            except BodyTooLargeError:
+                message = f"The request is larger than the {limit_bytes:,} bytes that this server takes."
+                return refuse(environ, start_response, Refusal(413, message))
+            except BadBodyError as error:
+                return refuse(environ, start_response, Refusal(400, str(error)))
+            try:
+                return ClosingBody(application(environ, start_response), body.close)
+            except BaseException:
+                body.close()
+                raise
+
+        return limited
+
+    return limited_by
+
+
+def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
+    """Read the body and put it back in the environ, with its true length.
+
+    Raises:
+        BodyTooLargeError: it is longer than ``limit_bytes``.
+        BadBodyError: it is shorter than it says, or its length or framing is wrong.
+    """
+    declared = _declared_length(environ)
+    if declared is not None and declared > limit_bytes:
+        raise BodyTooLargeError
+    is_chunked = declared is None and "HTTP_TRANSFER_ENCODING" in environ
+    body = _read(environ, limit_bytes if is_chunked else declared or 0, is_chunked)
+    environ["CONTENT_LENGTH"] = str(body.seek(0, io.SEEK_END))
+    body.seek(0)
+    environ["wsgi.input"] = body
+    # The body is plain now; WebOb must neither doubt that it can be rewound nor look for chunks.
+    environ["webob.is_body_seekable"] = True
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    return body
+
+
+def _declared_length(environ: Environ) -> int | None:
+    text = environ.get("CONTENT_LENGTH")
+    if not text:
+        return None
+    # int() alone would take "+4", " 4", "4_0" and the digits of other scripts.
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise BadBodyError("The Content-Length header is not a number of bytes.")
+    return int(text)
+
+
+def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
+    """Read ``wanted`` bytes, or for a chunked body all there are up to ``wanted``."""
+    body: Any = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 - ClosingBody closes it
+    try:
+        received = _copy(environ["wsgi.input"], body, wanted + is_chunked)
+        if is_chunked and received > wanted:
+            raise BodyTooLargeError
+        if not is_chunked and received < wanted:
+            raise BadBodyError("The request's body ended before the length that it declared.")
+    except BaseException:
+        body.close()
+        raise
+    found: IO[bytes] = body
+    return found
+
+
+def _copy(source: Any, target: Any, most: int) -> int:
+    received = 0
+    while received < most:
+        try:
+            chunk = source.read(min(CHUNK_BYTES, most - received))
+        except Exception as error:
+            # Each server has its own error for a malformed chunk or a client that went away.
+            raise BadBodyError("The request's body could not be read to its end.") from error
+        if not chunk:
+            break
+        target.write(chunk)
+        received += len(chunk)
+    return received

@@ -1,0 +1,117 @@
+"""The boundary to the outside: what a request may not bring in, and which are refused at once."""
+
+import re
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from lastacross.webapp import hosts
+from lastacross.webapp.environ import (
+    IS_OUTSIDE,
+    Body,
+    Environ,
+    Layer,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+)
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+# Asked by machines that know an address, not our name; their answers do not depend on Host.
+PROBES = frozenset({"/_ah/health", "/_ah/ready"})
+
+_OWN = "lastacross."
+_RESERVED = ("HTTPXAPPENGINE", "HTTPXGOOGLE")
+_NOT_ALPHANUMERIC = re.compile(r"[^A-Z0-9]")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_DOT_SEGMENT = re.compile(r"(?:^|/)\.\.?(?:/|$)")
+
+
+def strip_trusted(application: Wsgi) -> Wsgi:
+    """Drop what only the engine may say: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
+
+    A header's name is compared by its letters and digits alone: ``X_AppEngine_TaskName`` has the
+    same WSGI key as ``X-AppEngine-TaskName``, and servers differ in what they make of others.
+    """
+
+    def stripped(environ: Environ, start_response: Start) -> Body:
+        for key in [key for key in environ if is_reserved(key)]:
+            del environ[key]
+        environ[IS_OUTSIDE] = True
+        return application(environ, start_response)
+
+    return stripped
+
+
+def is_reserved(key: str) -> bool:
+    """Whether this environ key is the engine's to set."""
+    return key.lower().startswith(_OWN) or _NOT_ALPHANUMERIC.sub("", key.upper()).startswith(_RESERVED)
+
+
+def check_address(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
+    """Refuse a Host that is not ours, and an address that two readers could read differently.
+
+    A redirect, a link in a mail or a check of Origin is built on Host, so a foreign one is an
+    attack (or a missing LASTACROSS_ALLOWED_HOSTS); it is also what DNS rebinding needs.
+    """
+
+    def layer(application: Wsgi) -> Wsgi:
+        def checked(environ: Environ, start_response: Start) -> Body:
+            problem = _problem_of_path(environ)
+            if problem is None and environ.get("PATH_INFO") not in PROBES:
+                problem = hosts.problem(environ.get("HTTP_HOST"), allowed_hosts)
+            if problem is not None:
+                return refuse(environ, start_response, Refusal(400, problem))
+            return application(environ, start_response)
+
+        return checked
+
+    return layer
+
+
+def check_cross_site(refuse: Refuse) -> Layer:
+    """Refuse a browser's POST (or other unsafe method) that another site made it send.
+
+    Browsers say where a request comes from in Sec-Fetch-Site, over plain HTTP in Origin alone;
+    no page can forge either. A client that sends neither is not a browser of this decade.
+    """
+
+    def layer(application: Wsgi) -> Wsgi:
+        def checked(environ: Environ, start_response: Start) -> Body:
+            if environ.get("REQUEST_METHOD") in SAFE_METHODS or not is_cross_site(environ):
+                return application(environ, start_response)
+            message = "This request was made by a page of another site, so it was not carried out."
+            return refuse(environ, start_response, Refusal(403, message))
+
+        return checked
+
+    return layer
+
+
+def is_cross_site(environ: Environ) -> bool:
+    """Whether a browser says that a page of another origin made this request."""
+    site = environ.get("HTTP_SEC_FETCH_SITE")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = environ.get("HTTP_ORIGIN")
+    if origin is None:
+        return False
+    # Only the host is compared: behind a proxy that ends TLS our own scheme may look like http.
+    try:
+        return urlsplit(origin).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower()
+    except ValueError:
+        return True
+
+
+def _problem_of_path(environ: Environ) -> str | None:
+    path = environ.get("PATH_INFO", "").encode("latin-1", "replace")
+    query = unquote_to_bytes(environ.get("QUERY_STRING", "").encode("latin-1", "replace"))
+    if _CONTROL.search(path):
+        return "The address has a control character in it."
+    try:
+        text = path.decode()
+        query.decode()
+    except UnicodeDecodeError:
+        return "The address is not UTF-8."
+    if _DOT_SEGMENT.search(text):
+        return "The address has a segment `.` or `..` in it."
+    return None

@@ -1,0 +1,156 @@
+"""app.yaml's ``handlers``: the first whose URL matches serves the request, if its login admits it.
+
+Below ``/_ah/`` nothing is open that is not listed: a handler that names the very path, then the
+engine's own, then handlers whose URL begins with ``/_ah/``; a catch-all counts there for tasks
+and cron alone.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from lastacross.config import Config, Handler
+from lastacross.webapp import login
+from lastacross.webapp.environ import (
+    IS_OUTSIDE,
+    Body,
+    Environ,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+    is_https,
+    path_of,
+)
+from lastacross.webapp.script import AUTO
+from lastacross.webapp.static_files import StaticHandler
+
+RESERVED = "/_ah/"
+# Requests that only the engine makes: refused from outside even where app.yaml lists them as open.
+TASKS_ONLY = (
+    "/_ah/queue",
+    "/_ah/start",
+    "/_ah/stop",
+    "/_ah/warmup",
+    "/_ah/channel/connected",
+    "/_ah/channel/disconnected",
+)
+ADMINISTRATOR_ONLY = ("/_ah/admin",)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What serves a request, and the handler whose rules it is under (None: the engine's own)."""
+
+    serve: Wsgi
+    handler: Handler | None = None
+
+
+class _Entry:
+    """One handler, with what serves it."""
+
+    def __init__(self, handler: Handler, config: Config, scripts: Callable[[str], Wsgi]) -> None:
+        self.handler = handler
+        is_static = handler.static_dir is not None or handler.static_files is not None
+        self._static = StaticHandler(handler, config) if is_static else None
+        self._script = None if is_static else scripts(handler.script or AUTO)
+        self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)
+
+    def find(self, path: str) -> _Target | None:
+        """What serves this path; None when another handler should."""
+        match = self.handler.pattern.match(path)
+        if match is None:
+            return None
+        if self._static is None:
+            return _Target(self._script, self.handler) if self._script is not None else None
+        found = self._static.find(match)
+        if found is None and not self.handler.require_matching_file:
+            return _Target(_nothing, self.handler)
+        return None if found is None else _Target(found, self.handler)
+
+
+class Dispatcher:
+    """The WSGI application that is made of app.yaml's handlers and the engine's own URLs.
+
+    Args:
+        config: the handlers, and who is administrator.
+        scripts: the WSGI application of a ``script:``; called once for each handler, here.
+        builtins: path → the engine's own; a path that ends in ``/`` takes all below it.
+        refuse: answers with an error page.
+    """
+
+    def __init__(
+        self, config: Config, scripts: Callable[[str], Wsgi], builtins: Mapping[str, Wsgi], refuse: Refuse
+    ) -> None:
+        self._settings = config.settings
+        self._entries = [_Entry(handler, config, scripts) for handler in config.app.handlers]
+        self._builtins = builtins
+        self._refuse = refuse
+
+    def __call__(self, environ: Environ, start_response: Start) -> Body:
+        """Serve one request."""
+        path = path_of(environ)
+        who = login.visitor(environ, self._settings)
+        refusal = _refusal_for_reserved(path, who)
+        if refusal is not None:
+            return self._refuse(environ, start_response, refusal)
+        target = self._find(path, who)
+        if target is None or target.serve is _nothing:
+            return self._refuse(environ, start_response, Refusal(404))
+        if target.handler is not None:
+            refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who)
+            if refusal is not None:
+                return self._refuse(environ, start_response, refusal)
+        return target.serve(environ, start_response)
+
+    def _find(self, path: str, who: login.Visitor) -> _Target | None:
+        if not f"{path}/".startswith(RESERVED):
+            return _first(self._entries, path)
+        named = [entry for entry in self._entries if entry.handler.url.strip("^$") == path]
+        builtin = self._builtin(path)
+        return (
+            _first(named, path)
+            or (_Target(builtin) if builtin is not None else None)
+            or _first([entry for entry in self._entries if entry.is_reserved], path)
+            or (_first(self._entries, path) if who in (login.Visitor.TASK, login.Visitor.CRON) else None)
+        )
+
+    def _builtin(self, path: str) -> Wsgi | None:
+        if path in self._builtins:
+            return self._builtins[path]
+        above = [name for name in self._builtins if name.endswith("/") and path.startswith(name)]
+        return self._builtins[max(above, key=len)] if above else None
+
+    def _redirect(self, handler: Handler, environ: Environ) -> Refusal | None:
+        """To HTTPS, where ``secure: always`` says so; under ``dev`` there is none."""
+        wanted = handler.secure == "always" and environ.get(IS_OUTSIDE) and not self._settings.is_dev
+        if not wanted or is_https(environ):
+            return None
+        host = str(environ.get("HTTP_HOST", ""))
+        # The port is plain HTTP's; the host was checked, and an IPv6 address keeps its brackets.
+        name = host if host.endswith("]") else host.rsplit(":", 1)[0]
+        path = quote(environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~-._", encoding="latin-1")
+        query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
+        return Refusal(301, "This page is served over HTTPS.", [("Location", f"https://{name}{path}{query}")])
+
+
+def _nothing(environ: Environ, start_response: Start) -> Body:
+    """Stands for a static handler that matches the URL and has no such file."""
+    raise NotImplementedError
+
+
+def _first(entries: list[_Entry], path: str) -> _Target | None:
+    return next((found for entry in entries if (found := entry.find(path)) is not None), None)
+
+
+def _is_at(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
+
+
+def _refusal_for_reserved(path: str, who: login.Visitor) -> Refusal | None:
+    """Whether this visitor may not come here whatever app.yaml says."""
+    if _is_at(path, TASKS_ONLY) and who not in (login.Visitor.TASK, login.Visitor.CRON):
+        return Refusal(403, "This address is for the tasks of this application.")
+    if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
+        return Refusal(403, "This page is for the administrator.")
+    return None

@@ -1,0 +1,116 @@
+"""What a client gets to see, and the log to keep, when a handler raises or says no."""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from lastacross import logs
+from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
+from lastacross.webapp.environ import (
+    FAILURE,
+    REFUSAL,
+    Body,
+    Environ,
+    Headers,
+    Layer,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+    close,
+    path_of,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+
+_log = logs.get(__name__)
+
+RETRY_AFTER_SECONDS = 5
+UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
+    (StoreUnavailableError, "The task store (Redis) does not answer just now."),
+    (DatastoreUnavailableError, "The datastore does not answer just now."),
+)
+
+
+def layer(refuse: Refuse) -> Layer:
+    """Turn an exception into a 500 (503 when Redis or the datastore is away), logged once."""
+
+    def guarded_by(application: Wsgi) -> Wsgi:
+        def guarded(environ: Environ, start_response: Start) -> Body:
+            return _Guard(refuse, environ, start_response).run(application)
+
+        return guarded
+
+    return guarded_by
+
+
+class _Guard:
+    """One request: holds back an answer that stands for a failure, and answers in its place."""
+
+    def __init__(self, refuse: Refuse, environ: Environ, start_response: Start) -> None:
+        self._refuse = refuse
+        self._environ = environ
+        self._start_response = start_response
+        self._is_started = False
+
+    def run(self, application: Wsgi) -> Body:
+        try:
+            body = application(self._environ, self._start)
+        except Exception as error:
+            return self._fail(error)
+        failure, refusal = self._environ.get(FAILURE), self._environ.get(REFUSAL)
+        if not self._is_started and (failure is not None or refusal is not None):
+            close(body)
+            return self._answer(refusal) if failure is None else self._fail(failure)
+        # A list is there already; anything else may still raise while it is sent.
+        return body if isinstance(body, list) else _GuardedBody(body, self._fail)
+
+    def _start(
+        self, status: str, headers: Headers, exc_info: "OptExcInfo | None" = None, /
+    ) -> Callable[[bytes], object]:
+        if FAILURE in self._environ or REFUSAL in self._environ:
+            return lambda _data: None
+        self._is_started = True
+        return self._start_response(status, headers, exc_info)
+
+    def _fail(self, error: Exception) -> Body:
+        self._environ[FAILURE] = error
+        return self._answer(_refusal_for(error, self._environ))
+
+    def _answer(self, refusal: Refusal | None) -> Body:
+        def restart(
+            status: str, headers: Headers, _exc_info: "OptExcInfo | None" = None, /
+        ) -> Callable[[bytes], object]:
+            # With exc_info a server replaces what it has not sent, else raises and hangs up.
+            return self._start_response(status, headers, sys.exc_info() if self._is_started else None)
+
+        return self._refuse(self._environ, restart, refusal or Refusal(500))
+
+
+class _GuardedBody:
+    """A body that is still being made; an exception in it becomes the answer if none was sent."""
+
+    def __init__(self, body: Body, fail: Callable[[Exception], Body]) -> None:
+        self._body = body
+        self._fail = fail
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._body
+        except Exception as error:
+            yield from self._fail(error)
+
+    def close(self) -> None:
+        close(self._body)
+
+
+def _refusal_for(error: Exception, environ: Environ) -> Refusal:
+    """The answer for an exception; writes its line to the log."""
+    for kind, message in UNAVAILABLE:
+        if isinstance(error, kind):
+            _log.warning("request.unavailable", path=path_of(environ), error=str(error))
+            headers = [("Retry-After", str(RETRY_AFTER_SECONDS))]
+            return Refusal(503, f"{message} Please try again in a few seconds.", headers)
+    _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
+    return Refusal(500)

@@ -1,0 +1,116 @@
+"""What the application's handlers are made from: webapp2's, with the rules of this house.
+
+Where a handler takes input, a wrong value is answered with 400 and the name of the field; where
+it redirects, to a path of our own; where it draws a page, through a template that escapes.
+"""
+
+import re
+from typing import Any, NoReturn
+
+import webapp2
+
+from lastacross import config
+from lastacross.webapp import login, templating
+from lastacross.webapp.environ import wants_json
+
+_LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
+
+
+def local_path(url: str | None) -> str | None:
+    """The URL if it is a path of our own, None if it might lead a browser to another host.
+
+    For ``continue``, ``next`` and the like, which anybody can write into a link.
+    """
+    return url if url is not None and _LOCAL.fullmatch(url) else None
+
+
+class BadInputError(Exception):
+    """Raised by a handler for input that it cannot use; answered by ``bad_request``."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        self.message = message
+        super().__init__(f"{field}: {message}")
+
+
+class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
+    """webapp2's handler; ``get``, ``post`` … are the application's."""
+
+    def dispatch(self) -> Any:
+        """Call the method's handler; HEAD is GET without the body unless ``head`` is there."""
+        if self.request.method == "HEAD" and not hasattr(self, "head") and hasattr(self, "get"):
+            self.head = self.get
+        return super().dispatch()
+
+    def handle_exception(self, exception: Exception, debug: bool) -> Any:
+        """Answer BadInputError; leave the rest to webapp2 and our layers."""
+        if isinstance(exception, BadInputError):
+            return self.bad_request(exception.field, exception.message)
+        return super().handle_exception(exception, debug)
+
+    def render(self, template: str, *, status: int = 200, **values: Any) -> None:
+        """Answer with a page: a template of ``templates/`` filled with these values."""
+        current = config.current()
+        page = templating.environment(current.root, current.settings.is_dev).get_template(template)
+        self.response.status = status
+        self.response.content_type = "text/html"
+        self.response.charset = "utf-8"
+        self.response.text = page.render(values)
+
+    def render_json(self, value: Any, status: int = 200) -> None:
+        """Answer with a JSON value."""
+        self.response.status = status
+        self.response.content_type = "application/json"
+        self.response.charset = "utf-8"
+        self.response.json = value
+
+    def wants_json(self) -> bool:
+        """Whether the client prefers JSON to a page. Says so to caches, too."""
+        self.response.vary = "Accept"
+        return wants_json(self.request.environ)
+
+    def bad_request(self, field: str, message: str) -> None:
+        """Answer 400, naming the field and what it takes, as JSON or as a page.
+
+        Override to draw the form again with the message at its field (status 400).
+        """
+        if self.wants_json():
+            self.render_json({"error": {"code": 400, "field": field, "message": message}}, 400)
+        else:
+            self.abort(400, detail=f"{field}: {message}")
+
+    def see_other(self, url: str) -> None:
+        """Answer 303: the browser goes on with a GET of this path of our own.
+
+        Raises:
+            ValueError: it is not a path of ours; see ``local_path``.
+        """
+        if local_path(url) is None:
+            raise ValueError(f"{url!r} is not a path of this application")
+        self.response.status = 303
+        self.response.location = url
+
+    def is_administrator(self) -> bool:
+        """Whether the administrator is asking: what `login: admin` admits, tasks and cron aside."""
+        who = login.visitor(self.request.environ, config.current().settings)
+        return who is login.Visitor.ADMINISTRATOR
+
+
+class TaskHandler(RequestHandler):
+    """A handler that only tasks reach, whatever app.yaml says.
+
+    A task is delivered at least once, so what ``post`` does must be idempotent: done twice it has
+    the effect of once (check ``taskqueue.current_task().id``).
+    """
+
+    def dispatch(self) -> Any:
+        """Refuse everybody but a task, then call the method's handler."""
+        if login.visitor(self.request.environ, config.current().settings) is not login.Visitor.TASK:
+            refuse_visitor(self)
+        return super().dispatch()
+
+
+def refuse_visitor(handler: webapp2.RequestHandler) -> NoReturn:
+    """Answer 403 to who is not a task."""
+    handler.abort(403, detail="This address is for the tasks of this application.")
+    raise AssertionError("abort raises")

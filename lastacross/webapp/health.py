@@ -1,0 +1,92 @@
+"""Is this process alive, and can it serve? ``/_ah/health`` and ``/_ah/ready``."""
+
+import threading
+from collections.abc import Callable, Mapping
+
+from lastacross import logs, store
+from lastacross.clock import SYSTEM
+from lastacross.webapp.answers import send_json
+from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+
+_log = logs.get(__name__)
+
+LIMIT_SECONDS = 2.0
+
+Check = Callable[[], None]
+
+
+def live(environ: Environ, start_response: Start) -> Body:
+    """``/_ah/health``: this process answers. Asks nobody else."""
+    return send_json(start_response, 200, {"status": "ok"})
+
+
+def check_store() -> None:
+    """Raise StoreUnavailableError unless Redis answers a PING."""
+    with store.translated_errors():
+        store.current().redis.ping()
+
+
+def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS) -> Wsgi:
+    """``/_ah/ready``: 200 when every check passes in time, else 503 with the reasons in JSON.
+
+    Args:
+        checks: name → a call that raises when that part is not ready; its text is the reason.
+        limit_seconds: what all of them together may take. They run side by side.
+    """
+    probes = {name: _Probe(check) for name, check in checks.items()}
+
+    def ready(environ: Environ, start_response: Start) -> Body:
+        ends_at = SYSTEM.monotonic() + limit_seconds
+        runs = {name: probe.start() for name, probe in probes.items()}
+        answers = {name: run.result(ends_at - SYSTEM.monotonic()) for name, run in runs.items()}
+        reasons = {name: reason for name, reason in answers.items() if reason is not None}
+        if not reasons:
+            return send_json(start_response, 200, {"status": "ready"})
+        _log.warning("health.not_ready", reasons=reasons)
+        return send_json(
+            start_response, 503, {"status": "not ready", "reasons": reasons}, [("Retry-After", "2")]
+        )
+
+    return ready
+
+
+class _Run:
+    """One run of a check, on a thread of its own."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._is_done = threading.Event()
+        self._reason: str | None = None
+        threading.Thread(target=self._run, name="readiness", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._check()
+        except Exception as error:
+            self._reason = str(error) or type(error).__name__
+        finally:
+            self._is_done.set()
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_done.is_set()
+
+    def result(self, seconds: float) -> str | None:
+        """The reason why it is not ready, None if it is."""
+        return self._reason if self._is_done.wait(max(0.0, seconds)) else "does not answer in time"
+
+
+class _Probe:
+    """A check that is never run twice at once: a hanging one must not collect threads."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._lock = threading.Lock()
+        self._last: _Run | None = None
+
+    def start(self) -> _Run:
+        """A new run, or the one that still hangs."""
+        with self._lock:
+            if self._last is None or self._last.is_done:
+                self._last = _Run(self._check)
+            return self._last

@@ -1,0 +1,28 @@
+"""Which Host headers are ours. Pure."""
+
+import re
+
+ANY = "*"
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+
+
+def problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
+    """What is wrong with this Host header, in a sentence for its sender; None if nothing is.
+
+    Args:
+        host: the header, with or without a port.
+        allowed: lower-case names; ``*`` is any, ``.example.com`` is that name and all below it.
+    """
+    found = _HOST.fullmatch(host or "")
+    if found is None:
+        return "The Host header is missing or is not the name of a host."
+    name = found["name"].lower().removesuffix(".")
+    if any(_matches(name, entry) for entry in allowed):
+        return None
+    return f"This server does not answer for the host {name}."
+
+
+def _matches(name: str, entry: str) -> bool:
+    if entry.startswith("."):
+        return name == entry[1:] or name.endswith(entry)
+    return entry in (ANY, name)

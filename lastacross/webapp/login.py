@@ -1,0 +1,75 @@
+"""Who is asking, and whether a handler's ``login`` admits them (DESIGN: trust)."""
+
+import enum
+import ipaddress
+from collections.abc import Mapping
+
+from lastacross.config import Handler, Settings
+from lastacross.webapp.environ import CRON, IS_OUTSIDE, TASK, Environ, Refusal
+
+
+class Visitor(enum.Enum):
+    """Who makes a request."""
+
+    ANYBODY = "anybody"
+    USER = "user"
+    ADMINISTRATOR = "administrator"
+    TASK = "task"
+    CRON = "cron"
+
+
+# As on App Engine: what is made for people who signed in does not admit the engine's own requests.
+ADMITTED: Mapping[str, frozenset[Visitor]] = {
+    "optional": frozenset(Visitor),
+    "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR}),
+    "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON}),
+}
+
+_PROXY_HEADERS = "HTTP_X_FORWARDED_"
+
+
+def visitor(environ: Environ, settings: Settings) -> Visitor:
+    """Who makes this request."""
+    if environ.get(IS_OUTSIDE):
+        return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
+    if environ.get(TASK):
+        return Visitor.TASK
+    return Visitor.CRON if environ.get(CRON) else Visitor.ANYBODY
+
+
+def is_administrator(environ: Environ, settings: Settings) -> bool:
+    """Whether this is the developer at the machine: there is no other administrator yet.
+
+    Only under ``dev``, bound to loopback, from loopback, and not through a proxy: one on this
+    machine would make everybody look like it.
+    """
+    return (
+        settings.is_dev
+        and is_loopback(settings.host)
+        and is_loopback(str(environ.get("REMOTE_ADDR") or ""))
+        and not any(key == "HTTP_FORWARDED" or key.startswith(_PROXY_HEADERS) for key in environ)
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address or a host's name is this machine's loopback."""
+    if address == "localhost":
+        return True
+    try:
+        found = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def refusal(handler: Handler, who: Visitor) -> Refusal | None:
+    """Why this handler does not admit this visitor, None if it does."""
+    if who in ADMITTED[handler.login]:
+        return None
+    for_whom = "the administrator" if handler.login == "admin" else "people who have signed in"
+    message = f"This page is for {for_whom}."
+    # `redirect` leads to a page to sign in at; while there is none, it is a plain no.
+    if handler.auth_fail_action == "unauthorized" and who is Visitor.ANYBODY:
+        return Refusal(401, message, [("WWW-Authenticate", "LastAcross")])
+    return Refusal(403, message)

@@ -1,0 +1,86 @@
+"""The headers that tell browsers what a page may not do: on every answer, errors too."""
+
+from urllib.parse import urlsplit
+
+from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept, is_https
+
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "object-src 'none'",
+    )
+)
+# Where an answer has none of its own. Referrer-Policy is not no-referrer: that turns the Origin
+# of a page's own POST into `null`, and over plain HTTP Origin is all that check_cross_site has.
+# same-origin tells other sites as little.
+DEFAULTS = (
+    ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "same-origin"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+)
+STRICT_TRANSPORT_SECURITY = ("Strict-Transport-Security", "max-age=31536000")
+# What tells an attacker the versions to look up.
+DROPPED = frozenset({"server", "x-powered-by", "x-aspnet-version", "x-generator"})
+
+
+def layer(application: Wsgi) -> Wsgi:
+    """Add the security headers to each answer, and mend its cookies and redirects."""
+
+    def secured(environ: Environ, start_response: Start) -> Body:
+        return application(
+            environ, intercept(start_response, lambda _status, headers: secure(headers, environ))
+        )
+
+    return secured
+
+
+def secure(headers: Headers, environ: Environ) -> Headers:
+    """The headers of an answer with ours added; its own policies stay."""
+    https = is_https(environ)
+    kept = [
+        (name, _mend(name.lower(), value, environ, https))
+        for name, value in headers
+        if name.lower() not in DROPPED
+    ]
+    given = {name.lower() for name, _ in kept}
+    wanted = [*DEFAULTS, STRICT_TRANSPORT_SECURITY] if https else DEFAULTS
+    return kept + [(name, value) for name, value in wanted if name.lower() not in given]
+
+
+def cookie(value: str, https: bool) -> str:
+    """A Set-Cookie with HttpOnly, SameSite (Lax unless it says which) and, over HTTPS, Secure."""
+    given = {part.split("=", 1)[0].strip().lower() for part in value.split(";")[1:]}
+    wanted = [("httponly", "HttpOnly"), ("samesite", "SameSite=Lax")]
+    if https:
+        wanted.append(("secure", "Secure"))
+    return "; ".join([value.rstrip("; "), *(text for key, text in wanted if key not in given)])
+
+
+def _mend(name: str, value: str, environ: Environ, https: bool) -> str:
+    if name == "set-cookie":
+        return cookie(value, https)
+    if name == "location":
+        return _relative(value, environ)
+    return value
+
+
+def _relative(location: str, environ: Environ) -> str:
+    """A redirect to ourselves without scheme and host.
+
+    WebOb makes every Location absolute with the scheme that this server sees; behind a proxy that
+    ends TLS it would send the browser back to http.
+    """
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return location
+    is_own = parts.scheme == environ.get("wsgi.url_scheme") and parts.netloc == environ.get("HTTP_HOST")
+    if not is_own:
+        return location
+    path = parts.path or "/"
+    # A path of two slashes alone would be another host.
+    return location if path.startswith("//") else parts._replace(scheme="", netloc="", path=path).geturl()

@@ -1,0 +1,88 @@
+"""The layers between a request and the application, outermost first."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lastacross.config import Config
+from lastacross.webapp import (
+    access_log,
+    body_limit,
+    boundary,
+    failures,
+    health,
+    request_id,
+    security_headers,
+)
+from lastacross.webapp.answers import ErrorPages
+from lastacross.webapp.dispatch import Dispatcher
+from lastacross.webapp.environ import Body, Environ, Layer, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp.static_files import Folder
+
+Scripts = Callable[[str], Wsgi]
+STATIC = "/_ah/static/"
+
+
+def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
+    """The application as the web server serves it to the world.
+
+    Args:
+        config: hosts, limits and handlers.
+        application: the WSGI application of a ``script:``, such as ``load_script``.
+        builtins: path → the engine's own; a path that ends in ``/`` takes all below it. Used
+            unless app.yaml lists that very path.
+
+    Raises:
+        ConfigError: app.yaml names a script, folder or file that is not there.
+    """
+    refuse = ErrorPages(config).refuse
+    layers: list[Layer] = [
+        boundary.strip_trusted,
+        request_id.layer,
+        access_log.layer(),
+        security_headers.layer,
+        failures.layer(refuse),
+        boundary.check_address(config.settings.allowed_hosts, refuse),
+        boundary.check_cross_site(refuse),
+        body_limit.layer(config.settings.max_body_bytes, refuse),
+    ]
+    return _compose(layers, _dispatcher(config, application, builtins, refuse))
+
+
+def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
+    """The application as tasks and cron enter it, trusted by what their environ holds.
+
+    Never to be given a request that came over HTTP: nothing is stripped here.
+
+    Args:
+        config: the handlers.
+        application: as for ``outside``.
+        builtins: as for ``outside``.
+
+    Raises:
+        ConfigError: as for ``outside``.
+    """
+    refuse = ErrorPages(config).refuse
+    return _compose([failures.layer(refuse)], _dispatcher(config, application, builtins, refuse))
+
+
+def _dispatcher(config: Config, scripts: Scripts, builtins: Mapping[str, Wsgi], refuse: Refuse) -> Wsgi:
+    own = {"/_ah/health": health.live, STATIC: _own_files(refuse)}
+    return Dispatcher(config, scripts, own | dict(builtins), refuse)
+
+
+def _own_files(refuse: Refuse) -> Wsgi:
+    """The engine's stylesheet and scripts, from the package."""
+    folder = Folder(Path(__file__).parent / "static")
+
+    def serve(environ: Environ, start_response: Start) -> Body:
+        found = folder.find(environ["PATH_INFO"].removeprefix(STATIC))
+        if found is None:
+            return refuse(environ, start_response, Refusal(404))
+        return found(environ, start_response)
+
+    return serve
+
+
+def _compose(layers: list[Layer], application: Wsgi) -> Wsgi:
+    return functools.reduce(lambda inner, layer: layer(inner), reversed(layers), application)

@@ -1,0 +1,74 @@
+"""An application in a temporary folder, and requests to its two sides."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from webob import Request, Response
+
+from lastacross import config, webapp
+from lastacross.webapp.environ import Wsgi
+
+HOST = "app.example"
+SECRET_KEY = "a secret key of the tests, long enough"
+APP_YAML = "handlers:\n- url: /.*\n  script: main.app\n"
+
+
+class Site:
+    """The two sides of one application.
+
+    Args:
+        configuration: of the application's folder.
+        builtins: the engine's own URLs.
+    """
+
+    def __init__(self, configuration: config.Config, builtins: Mapping[str, Wsgi]) -> None:
+        self.config = configuration
+        self.outside = webapp.outside(configuration, webapp.load_script, builtins)
+        self.inside = webapp.inside(configuration, webapp.load_script, builtins)
+
+    def request(self, path: str, environ: Mapping[str, Any] | None = None, **values: Any) -> Response:
+        """What the world gets."""
+        given = {"HTTP_HOST": HOST, "REMOTE_ADDR": "203.0.113.9", **(environ or {})}
+        return Request.blank(path, environ=given, **values).get_response(self.outside)
+
+    def get(self, path: str, **environ: Any) -> Response:
+        """A GET from outside."""
+        return self.request(path, environ)
+
+    def post(self, path: str, body: bytes = b"", **environ: Any) -> Response:
+        """A POST from outside."""
+        return self.request(path, environ, method="POST", body=body)
+
+    def deliver(self, path: str, method: str = "POST", **environ: Any) -> Response:
+        """A request from inside: a task's unless ``environ`` says otherwise."""
+        given = {"lastacross.task": object(), **environ}
+        return Request.blank(path, environ=given, method=method).get_response(self.inside)
+
+
+@contextlib.contextmanager
+def site(
+    root: Path,
+    main: str,
+    app_yaml: str = APP_YAML,
+    *,
+    builtins: Mapping[str, Wsgi] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Site]:
+    """The application whose ``main.py`` is this text; forgotten at the end."""
+    (root / "main.py").write_text(main)
+    (root / "app.yaml").write_text(app_yaml)
+    environ = {"SECRET_KEY": SECRET_KEY, "LASTACROSS_ALLOWED_HOSTS": HOST, **(variables or {})}
+    path, modules = list(sys.path), set(sys.modules)
+    configuration = config.load(root, environ)
+    config.use(configuration)
+    try:
+        yield Site(configuration, builtins or {})
+    finally:
+        config.use(None)
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(root)):
+                del sys.modules[name]
