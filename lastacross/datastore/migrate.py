@@ -70,7 +70,7 @@ class History:
 
     def script(self) -> ScriptDirectory:
         """Alembic's view of the folder."""
-        return ScriptDirectory(_TEMPLATES, version_locations=[self.versions])
+        return ScriptDirectory(_TEMPLATES, version_locations=[self.versions], messaging_opts={"quiet": True})
 
 
 ENGINE = History("engine", "lastacross_alembic_version", _TEMPLATES / "versions", EngineModel.metadata)
@@ -171,7 +171,7 @@ def _write_revision(message: str, history: History, database: DatabaseUrl) -> Pa
         revisions.run_autogenerate(revision_now, context)
         return []
 
-    with _translated_errors(database), _alembic, _reading(database) as connection:
+    with _translated_errors(database), _alembic, _locked(database) as connection:
         _run(connection, history, script, compare)
         written = [file for file in revisions.generate_scripts() if file is not None]
     return Path(written[0].path) if written else None

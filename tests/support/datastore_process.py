@@ -49,7 +49,16 @@ def upgrade(_times: int) -> dict[str, float]:
     return {"is_current": datastore.is_current()}
 
 
-JOBS = {"count": count, "insert": insert, "upgrade": upgrade}
+def revise(_times: int) -> dict[str, float]:
+    """Write a revision from the models, run it, and try to write another one."""
+    datastore.upgrade()
+    first = datastore.revision("horses")
+    datastore.upgrade()
+    second = datastore.revision("nothing new")
+    return {"written": len([file for file in (first, second) if file]), "is_current": datastore.is_current()}
+
+
+JOBS = {"count": count, "insert": insert, "upgrade": upgrade, "revise": revise}
 
 
 def start(job: str, times: int, environ: Mapping[str, str]) -> subprocess.Popen[str]:
