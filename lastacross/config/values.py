@@ -151,7 +151,7 @@ class Settings:
     web_processes: int = 1
     web_threads: int = 640
     max_streams: int = 512
-    max_body_bytes: int = 33_554_432
+    max_body_bytes: int = 10_485_760
     worker_processes: int = 2
     threads: int = 8
     dead_letter_seconds: int = 2_592_000
