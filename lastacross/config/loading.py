@@ -38,7 +38,7 @@ class _Reading:
         self.notices += self.environment.notices
 
     def _app(self) -> AppConfig:
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             self.mistakes.append(ConfigError(f"the application's folder {self.root} is not there"))
             return AppConfig()
         empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
@@ -48,6 +48,7 @@ class _Reading:
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
         elif found is not None:
             self._note_missing_folders(found)
+            self._note_settings(found)
         return found or AppConfig()
 
     def _queues(self) -> queues.QueueFile:
@@ -75,8 +76,14 @@ class _Reading:
 
     def _note_missing_folders(self, found: AppConfig) -> None:
         for handler in found.handlers:
-            if handler.static_dir is not None and not (self.root / handler.static_dir).is_dir():
+            if handler.static_dir is not None and not os.path.isdir(self.root / handler.static_dir):
                 self.notices.append(f"app.yaml: the static_dir {handler.static_dir!r} is not there")
+
+    def _note_settings(self, found: AppConfig) -> None:
+        for variable in settings.VARIABLES:
+            if variable.name in found.env_variables:
+                remark = "in env_variables is for the application; the engine reads the environment only"
+                self.notices.append(f"app.yaml: {variable.name} {remark}")
 
 
 def load(root: Path, environ: Mapping[str, str]) -> Config:

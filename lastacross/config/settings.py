@@ -1,13 +1,14 @@
 """The environment: every variable, its default, and where its value came from."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lastacross.config import secret, variables
+from lastacross.config import masks, secret, variables
 from lastacross.config.mistakes import UnusableError, likely, sentence, shown
 from lastacross.config.values import Config, Settings
 from lastacross.errors import ConfigError
@@ -35,7 +36,7 @@ def _between(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 def _show_services(value: Mapping[str, str]) -> str:
-    return ",".join(f"{name}={variables.masked_url(url)}" for name, url in value.items())
+    return ",".join(f"{name}={masks.masked_url(url)}" for name, url in value.items())
 
 
 DEV = "LASTACROSS_DEV"
@@ -46,8 +47,8 @@ APP = "LASTACROSS_APP"
 VARIABLES = (
     Variable("PORT", "port", _between(0, 65_535)),
     Variable("HOST", "host", variables.host),
-    Variable("REDIS_URL", "redis_url", variables.redis_url, show=variables.masked_url),
-    Variable("DATABASE_URL", "database_url", str, show=variables.masked_url),
+    Variable("REDIS_URL", "redis_url", variables.redis_url, show=masks.masked_url),
+    Variable("DATABASE_URL", "database_url", str, show=masks.masked_url),
     Variable("SECRET_KEY", "secret_key", variables.secret_key, is_secret=True),
     Variable(DATA_DIR, "data_dir", Path),
     Variable(DEV, "is_dev", variables.switch, show=lambda value: "1" if value else "0"),
@@ -109,20 +110,16 @@ class Environment:
 
     @staticmethod
     def _mistake(variable: Variable, text: str, error: UnusableError) -> ConfigError:
-        """The mistake, without the secrets that a value of this variable holds."""
-        if variable.is_secret:
-            value = variables.MASK
-        elif "://" in text:
-            value = shown(variables.masked_url(text)) if "," not in text else "(a list)"
-        else:
-            value = shown(text)
-        return ConfigError(sentence(f"{variable.name} {value} {error.problem}", error.hint))
+        """The mistake, without the secrets that a value of this variable may hold."""
+        value = masks.MASK if variable.is_secret else shown(masks.masked_text(text))
+        hint = None if error.hint is None else masks.masked_text(error.hint)
+        problem = f"{variable.name} {value} {masks.masked_text(error.problem)}"
+        return ConfigError(sentence(problem, hint))
 
     def _folder(self, text: str) -> Path:
-        if "\0" in text:
-            raise UnusableError("is not the name of a folder")
-        folder = (self.root / Path(text).expanduser()).absolute()
-        if folder.exists() and not folder.is_dir():
+        # os.path answers where pathlib raises: a name too long, an unknown ~user.
+        folder = (self.root / os.path.expanduser(text)).absolute()
+        if "\0" in text or (os.path.lexists(folder) and not os.path.isdir(folder)):
             raise UnusableError("is not a folder")
         return folder
 
@@ -199,6 +196,6 @@ def describe(config: Config) -> list[tuple[str, str, str]]:
     rows = []
     for variable in VARIABLES:
         value = getattr(config.settings, variable.field)
-        text = variables.MASK if variable.is_secret else variable.show(value)
+        text = masks.MASK if variable.is_secret else variable.show(value)
         rows.append((variable.name, text, config.settings.sources.get(variable.name, DEFAULT)))
     return rows

@@ -131,7 +131,9 @@ class AppConfig:
 class Settings:
     """The environment. ``sources`` says of each variable where its value came from.
 
-    ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any.
+    ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
+    ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
+    loopback, else any, because the proxy in front knows its names better.
     ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
     """
 

@@ -3,19 +3,17 @@
 import re
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lastacross.config.mistakes import UnusableError, likely
 from lastacross.config.units import parse_integer, parse_seconds
 
 SHORTEST_SECRET_KEY = 16
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-MASK = "********"
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
 _SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}(\.[a-z0-9-]{1,63})?", re.ASCII)
-_SECRET_PARAMETERS = {"password", "passwd", "sslpassword", "secret", "token"}
 
 
 def whole_number(text: str, lowest: int, highest: int) -> int:
@@ -149,33 +147,12 @@ def switch(text: str) -> bool:
     raise UnusableError("is neither 0 nor 1", "1" if word in on else "0" if word in off else None)
 
 
-def masked_url(url: str) -> str:
-    """The URL with its password, and any parameter that is one, hidden."""
-    try:
-        parts = urlsplit(url)
-        has_password = parts.password is not None
-    except ValueError:
-        return MASK
-    netloc = parts.netloc
-    if has_password:
-        credentials, _, place = netloc.rpartition("@")
-        netloc = f"{credentials.partition(':')[0]}:{MASK}@{place}"
-    query = parts.query
-    if any(name.lower() in _SECRET_PARAMETERS for name, _ in parse_qsl(query, keep_blank_values=True)):
-        pairs = [
-            (name, MASK if name.lower() in _SECRET_PARAMETERS else value)
-            for name, value in parse_qsl(query, keep_blank_values=True)
-        ]
-        query = urlencode(pairs, safe="*/:", quote_via=quote)
-    if netloc == parts.netloc and query == parts.query:
-        return url
-    return urlunsplit(parts._replace(netloc=netloc, query=query))
-
-
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise UnusableError(f"is not a URL: {error}") from error
+        # The parser's words may quote a piece of a password that it took for a port.
+        reason = "write a password's special characters as %XX" if "@" in url else str(error)
+        raise UnusableError(f"is not a URL: {reason}") from error
     return parts

@@ -5,6 +5,7 @@ written (``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags
 refused at the event that brings them, before anything is built.
 """
 
+import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ def find(root: Path, name: str) -> Path | None:
     Raises:
         ConfigError: both are there.
     """
-    found = [path for path in (root / f"{name}.yaml", root / f"{name}.yml") if path.exists()]
+    found = [path for path in (root / f"{name}.yaml", root / f"{name}.yml") if os.path.lexists(path)]
     if len(found) == 2:
         raise ConfigError(f"{name}.yml is there too: keep one of the two", file=f"{name}.yaml")
     return found[0] if found else None

@@ -16,47 +16,47 @@ def load(root: Path, text: str) -> config.Config:
     return config.load(root, ENVIRON)
 
 
+ACTED_ON = r"""
+service: counter
+env_variables:
+  DEBUG: no
+  VERSION: 1.10
+  EMPTY:
+default_expiration: 4d 5h
+inbound_services:
+- warmup
+error_handlers:
+- file: error.html
+- file: slow.html
+  error_code: timeout
+  mime_type: text/plain
+basic_scaling:
+  instances: 3
+handlers:
+- url: /static/
+  static_dir: static
+  expiration: 10m
+  http_headers:
+    X-Robots-Tag: noindex
+  mime_type: text/css
+  require_matching_file: yes
+- url: /img/(.*)\.(png|gif)
+  static_files: images/\1.\2
+  upload: images/.*\.(png|gif)
+- url: /admin/.*
+  script: main.app
+  login: admin
+  auth_fail_action: unauthorized
+  secure: always
+- url: /.*
+  script: auto
+"""
+
+
 def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
     """The keys of APPENGINE's table at once."""
     (app_root / "static").mkdir()
-    loaded = load(
-        app_root,
-        r"""
-        service: counter
-        env_variables:
-          DEBUG: no
-          VERSION: 1.10
-          EMPTY:
-        default_expiration: 4d 5h
-        inbound_services:
-        - warmup
-        error_handlers:
-        - file: error.html
-        - file: slow.html
-          error_code: timeout
-          mime_type: text/plain
-        basic_scaling:
-          instances: 3
-        handlers:
-        - url: /static/
-          static_dir: static
-          expiration: 10m
-          http_headers:
-            X-Robots-Tag: noindex
-          mime_type: text/css
-          require_matching_file: yes
-        - url: /img/(.*)\.(png|gif)
-          static_files: images/\1.\2
-          upload: images/.*\.(png|gif)
-        - url: /admin/.*
-          script: main.app
-          login: admin
-          auth_fail_action: unauthorized
-          secure: always
-        - url: /.*
-          script: auto
-        """,
-    )
+    loaded = load(app_root, ACTED_ON)
 
     app = loaded.app
     assert (app.service, app.default_expiration_seconds, app.has_warmup) == ("counter", 363_600, True)
@@ -117,32 +117,32 @@ def test_without_handlers_everything_goes_to_the_application(app_root: Path) -> 
     assert (handler.url, handler.script) == ("/.*", "main.app")
 
 
+FROM_APP_ENGINE = """
+application: my-app
+version: 1
+runtime: python27
+api_version: 1
+threadsafe: true
+libraries:
+- name: webapp2
+  version: latest
+builtins:
+- deferred: on
+automatic_scaling:
+  min_idle_instances: 5
+  max_concurrent_requests: 10
+inbound_services:
+- mail
+handlers:
+- url: /.*
+  script: main.app
+  application_readable: true
+"""
+
+
 def test_a_key_that_is_known_but_not_acted_on_gives_one_notice(app_root: Path) -> None:
     """An application from App Engine loads as it is, and its author learns what has no effect."""
-    loaded = load(
-        app_root,
-        """
-        application: my-app
-        version: 1
-        runtime: python27
-        api_version: 1
-        threadsafe: true
-        libraries:
-        - name: webapp2
-          version: latest
-        builtins:
-        - deferred: on
-        automatic_scaling:
-          min_idle_instances: 5
-          max_concurrent_requests: 10
-        inbound_services:
-        - mail
-        handlers:
-        - url: /.*
-          script: main.app
-          application_readable: true
-        """,
-    )
+    loaded = load(app_root, FROM_APP_ENGINE)
 
     named = "application version runtime api_version threadsafe libraries builtins"
     named += " min_idle_instances mail application_readable"

@@ -1,0 +1,102 @@
+"""Files made to hurt: refused at once, before anything is built from them."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lastacross import config
+from lastacross.errors import ConfigError
+
+ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
+
+# The aim is half a second; a loaded machine with two cores gets more.
+BOUND_SECONDS = 2.0
+
+LEVELS = "".join(
+    f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+BOMBS = {
+    "aliases": ("a: &a [x,x,x,x,x,x,x,x,x]\n" + LEVELS, r":1:4: the anchor '&a'"),
+    "self reference": ("&a [*a]\n", r":1:1: the anchor '&a'"),
+    "merge keys": ("a: {<<: *x}\n", r":1:9: the alias '\*x'"),
+    "brackets": ("[" * 40_000, r":1:21: nested more than 20 deep"),
+    "braces": ("{a: " * 40_000, r"nested more than 20 deep"),
+    "dashes": ("- " * 40_000, r"nested more than 20 deep"),
+    "questions": ("? " * 40_000, r"nested more than 20 deep|a key must be a word"),
+    "indentation": ("".join(" " * n + f"k{n}:\n" for n in range(600)), r"nested more than 20 deep"),
+    "ten megabytes": ("#" * 10_000_000, r"is larger than 256 kB"),
+    "just too large": ("#" * (256 * 1024 + 1), r"is larger than 256 kB"),
+    "a long flat list": ("queue: [" + "a," * 120_000 + "]", r"more than 20000 values"),
+    "many documents": ("---\n" * 60_000, r":2:1: a second document"),
+    "exclamation marks": ("queue: " + "!" * 200_000, r"not YAML|the tag"),
+    "ampersands": ("queue: " + "&" * 200_000, r"not YAML|the anchor"),
+    "colons": (":" * 200_000, r"not YAML|expected"),
+    "quotes": ('"' + "\n" * 200_000, r"not YAML"),
+    "percent signs": ("%A B\n" * 50_000, r"not YAML"),
+    "a regular expression's digits": ("queue:\n- name: q\n  rate: " + "1" * 200_000 + "/x\n", r"3:9: rate"),
+    "an exponent": ("queue:\n- name: q\n  retry_parameters: {task_age_limit: 1e99999999d}\n", r"too large"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_at_once(app_root: Path, name: str) -> None:
+    """Each with the place where it begins."""
+    text, message = BOMBS[name]
+    (app_root / "queue.yaml").write_text(text)
+    started = time.perf_counter()
+
+    with pytest.raises(ConfigError, match=message):
+        config.load(app_root, ENVIRON)
+
+    assert time.perf_counter() - started < BOUND_SECONDS
+
+
+@pytest.mark.parametrize("depth", [17, 18])
+def test_twenty_levels_are_allowed(app_root: Path, depth: int) -> None:
+    """The limit itself passes the parser; the schema then says what it thinks."""
+    (app_root / "queue.yaml").write_text("a: " + "[" * depth + "]" * depth)
+
+    with pytest.raises(ConfigError, match=r"queue\.yaml has no key 'a'"):
+        config.load(app_root, ENVIRON)
+
+
+def test_a_file_of_just_256_kb_is_read(app_root: Path) -> None:
+    """The limit itself is allowed."""
+    text = "queue:\n- name: q\n  rate: 1/s\n#"
+    (app_root / "queue.yaml").write_text(text + "x" * (256 * 1024 - len(text)))
+
+    assert config.load(app_root, ENVIRON).queues["q"].rate == 1
+
+
+def test_a_thousand_queues_are_no_bomb(app_root: Path) -> None:
+    """Ten times what App Engine allowed."""
+    text = "queue:\n" + "".join(f"- {{name: q{n}, rate: {n}/m, bucket_size: 9}}\n" for n in range(1000))
+    (app_root / "queue.yaml").write_text(text)
+
+    assert len(config.load(app_root, ENVIRON).queues) == 1001
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: os.mkfifo(path), "is not a plain file"),
+        (lambda path: os.symlink("/dev/zero", path), "is not a plain file"),
+        (lambda path: os.symlink(path, path), "cannot be read"),
+        (lambda path: os.symlink("/nowhere/at/all", path), "cannot be read"),
+    ],
+    ids=["pipe", "endless device", "link to itself", "link to nothing"],
+)
+def test_what_is_no_file_is_never_waited_for(
+    app_root: Path, make: Callable[[Path], None], message: str
+) -> None:
+    """Opening a pipe would wait for a writer for ever."""
+    (app_root / "app.yaml").unlink()
+    make(app_root / "app.yaml")
+
+    with pytest.raises(ConfigError, match=message):
+        config.load(app_root, ENVIRON)

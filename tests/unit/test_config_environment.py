@@ -1,0 +1,315 @@
+"""The environment: defaults, what each variable takes, and what may be shown of it."""
+
+import stat
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lastacross import config
+from lastacross.config import masks, secret
+from lastacross.errors import ConfigError
+
+KEY = "a secret key of the tests, long enough"
+ENVIRON = {"SECRET_KEY": KEY}
+
+
+def settings(root: Path, **environ: str) -> config.Settings:
+    """The settings with these variables beside the secret key."""
+    return config.load(root, ENVIRON | environ).settings
+
+
+def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
+    """With nothing set but the key."""
+    found = settings(app_root)
+
+    assert (found.port, found.host, found.is_dev) == (8080, "0.0.0.0", False)
+    assert found.redis_url == "redis://127.0.0.1:6379/0"
+    assert found.data_dir == app_root / "var"
+    assert found.database_url == f"sqlite:///{app_root}/var/lastacross.db"
+    assert (found.tombstone_seconds, found.lease_seconds, found.threads) == (777_600, 8.0, 8)
+    assert (found.allowed_hosts, found.log_level, dict(found.services)) == (("*",), "INFO", {})
+    assert (found.web_processes, found.worker_processes, found.web_threads, found.max_streams) == (
+        1,
+        2,
+        640,
+        512,
+    )
+    assert (found.max_body_bytes, found.dead_letter_seconds) == (10 * 2**20, 30 * 86_400)
+
+
+def test_dev_listens_to_this_machine_only(app_root: Path) -> None:
+    """There the visitor is the administrator."""
+    found = settings(app_root, LASTACROSS_DEV="1")
+
+    assert (found.host, found.is_dev) == ("127.0.0.1", True)
+    assert found.allowed_hosts == ("localhost", "127.0.0.1", "[::1]")
+
+
+EVERY_VARIABLE = {
+    "PORT": "9000",
+    "HOST": "::1",
+    "REDIS_URL": "rediss://:secret@redis.example:6380/3",
+    "DATABASE_URL": "postgres://me:pw@db/name?sslmode=require",
+    "LASTACROSS_DATA_DIR": "data",
+    "LASTACROSS_DEV": "0",
+    "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, v1.other=https://other.example/base",
+    "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
+    "LASTACROSS_TOMBSTONE_SECONDS": "60",
+    "LASTACROSS_LEASE_SECONDS": "2.5",
+    "LASTACROSS_DEAD_LETTER_SECONDS": "3600",
+    "LASTACROSS_CACHE_SECONDS": "120",
+    "LASTACROSS_PROCESSES": "4",
+    "LASTACROSS_THREADS": "16",
+    "WEB_CONCURRENCY": "3",
+    "LASTACROSS_WEB_THREADS": "64",
+    "LASTACROSS_STREAMS": "32",
+    "LASTACROSS_MAX_BODY_BYTES": "1048576",
+    "LASTACROSS_LOG_LEVEL": "debug",
+}
+
+
+def test_every_variable_is_read(app_root: Path) -> None:
+    """All at once; each is known to come from the environment."""
+    found = settings(app_root, **EVERY_VARIABLE)
+
+    assert (found.port, found.host, found.redis_url) == (9000, "::1", EVERY_VARIABLE["REDIS_URL"])
+    assert found.database_url == "postgresql+psycopg://me:pw@db/name?sslmode=require"
+    assert found.data_dir == app_root / "data"
+    assert dict(found.services) == {
+        "counter": "http://10.0.0.5:8080",
+        "v1.other": "https://other.example/base",
+    }
+    assert found.allowed_hosts == ("example.com", ".example.org")
+    assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
+    assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
+    assert (found.web_threads, found.max_streams, found.max_body_bytes) == (64, 32, 1_048_576)
+    assert found.log_level == "DEBUG"
+    assert set(found.sources.values()) == {"environment"}
+
+
+def test_an_empty_variable_counts_as_unset(app_root: Path) -> None:
+    """``PORT= make run`` means the default."""
+    found = settings(app_root, PORT="", REDIS_URL="  ")
+
+    assert (found.port, found.sources["PORT"]) == (8080, "default")
+
+
+def test_fewer_web_threads_leave_fewer_streams(app_root: Path) -> None:
+    """The default cap of streams stays below the threads there are."""
+    assert settings(app_root, LASTACROSS_WEB_THREADS="10").max_streams == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("postgres://h/d", "postgresql+psycopg://h/d"),
+        ("postgresql://u:p@h:5/d", "postgresql+psycopg://u:p@h:5/d"),
+        ("postgresql+psycopg:///d?host=/run", "postgresql+psycopg:///d?host=/run"),
+        ("sqlite:////abs/x.db", "sqlite:////abs/x.db"),
+        ("sqlite:///x.db?timeout=5", "sqlite:///{root}/x.db?timeout=5"),
+    ],
+)
+def test_a_database_url_is_normalised(app_root: Path, text: str, url: str) -> None:
+    """Providers write postgres://; a relative SQLite file is in the application's folder."""
+    assert settings(app_root, DATABASE_URL=text).database_url == url.format(root=app_root)
+
+
+WRONG = [
+    ("PORT", "http", "PORT 'http' is not a whole number", None),
+    ("PORT", "65536", "PORT '65536' is not between 0 and 65535", None),
+    ("HOST", "http://x", "HOST 'http://x' is not an address", None),
+    ("REDIS_URL", "localhost:6379", "does not begin with redis://", "redis://localhost:6379"),
+    ("REDIS_URL", "http://x", "does not begin with redis://", None),
+    ("REDIS_URL", "redis://h:port/0", "is not a URL", None),
+    ("REDIS_URL", "redis://:6379", "names no host", None),
+    ("REDIS_URL", "redis://h/zero", "a database that is not a number", None),
+    ("REDIS_URL", "unix://", "does not begin with", None),
+    ("DATABASE_URL", "mysql://h/d", "is neither SQLite (sqlite://) nor PostgreSQL", None),
+    ("DATABASE_URL", "app.db", "DATABASE_URL 'app.db' is not a URL", None),
+    ("DATABASE_URL", "sqlite://app.db", "three are needed", "sqlite:///app.db"),
+    ("DATABASE_URL", "sqlite://", "keeps its data in one process", None),
+    ("DATABASE_URL", "sqlite:///:memory:", "keeps its data in one process", None),
+    ("DATABASE_URL", "postgresql+psycopg2://h/d", "uses another driver", "postgresql://…"),
+    ("SECRET_KEY", "short", "SECRET_KEY ******** has 5 characters; it needs at least 16", None),
+    ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' is neither 0 nor 1", "1"),
+    ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
+    ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
+    ("LASTACROSS_SERVICES", "counter", "has 'counter', which is not name=url", None),
+    ("LASTACROSS_SERVICES", "c=10.0.0.5:8080", "which is not a base URL", "c=http://10.0.0.5:8080"),
+    ("LASTACROSS_SERVICES", "a_b=http://x", "has 'a_b', which is not the name of a service", None),
+    ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "has 'a' twice", None),
+    ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
+    ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without port", "x.example"),
+    ("LASTACROSS_ALLOWED_HOSTS", "x.example:80", "is not a host name without port", "x.example"),
+    ("LASTACROSS_TOMBSTONE_SECONDS", "9d", "'9d' is not a whole number", None),
+    ("LASTACROSS_LEASE_SECONDS", "0", "is not between 0.5 and 3600", None),
+    ("LASTACROSS_LEASE_SECONDS", "8s", "'8s' is not a number of seconds", "8"),
+    ("LASTACROSS_THREADS", "0", "is not between 1 and 1024", None),
+    ("LASTACROSS_STREAMS", "640", "would take all of the 640 threads", None),
+    ("WEB_CONCURRENCY", "auto", "WEB_CONCURRENCY 'auto' is not a whole number", None),
+    ("LASTACROSS_LOG_LEVEL", "warn", "LASTACROSS_LOG_LEVEL 'warn' is not one of", "WARNING"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words", "hint"), WRONG)
+def test_a_wrong_variable_is_named_with_its_value(
+    app_root: Path, name: str, value: str, words: str, hint: str | None
+) -> None:
+    """And with the likely one where there is one."""
+    with pytest.raises(ConfigError) as refused:
+        settings(app_root, **{name: value})
+
+    message = str(refused.value)
+    assert message.startswith(name)
+    assert words in message
+    assert message.endswith(f", did you mean {hint!r}?") if hint else "did you mean" not in message
+
+
+def test_a_misspelt_variable_gives_a_notice(app_root: Path) -> None:
+    """Variables of others are left alone."""
+    environ = ENVIRON | {"LASTACROSS_DATADIR": "x", "LASTACROSS_OWN_THING": "y", "PROT": "1"}
+
+    [notice] = config.load(app_root, environ).notices
+
+    assert notice == "the variable LASTACROSS_DATADIR is not read, did you mean 'LASTACROSS_DATA_DIR'?"
+
+
+def test_a_setting_in_env_variables_gives_a_notice(app_root: Path) -> None:
+    """The engine's settings would otherwise be without effect there, silently."""
+    (app_root / "app.yaml").write_text("env_variables:\n  REDIS_URL: redis://x\n")
+
+    [notice] = config.load(app_root, ENVIRON).notices
+
+    assert notice.startswith("app.yaml: REDIS_URL in env_variables is for the application")
+
+
+def test_outside_of_dev_a_secret_key_is_required(app_root: Path) -> None:
+    """The message has the command that makes one."""
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY is not set; make one with python -c"):
+        config.load(app_root, {})
+
+
+def test_dev_makes_a_key_once_and_keeps_it_to_itself(app_root: Path) -> None:
+    """Mode 0600, the same at the next start."""
+    first = config.load(app_root, {"LASTACROSS_DEV": "1"}).settings
+    again = config.load(app_root, {"LASTACROSS_DEV": "1"}).settings
+
+    path = app_root / "var" / "secret_key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert first.secret_key == again.secret_key == path.read_text().strip()
+    assert len(first.secret_key) == 64
+    assert first.sources["SECRET_KEY"] == f"file {path}"
+    assert [one.name for one in path.parent.iterdir()] == ["secret_key"]
+
+
+def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
+    """None of them reads half of a key, or its own."""
+    with ProcessPoolExecutor(4) as pool:
+        keys = set(pool.map(secret.read_or_make, [tmp_path / "var"] * 16))
+
+    assert len(keys) == 1
+
+
+def test_the_loser_of_the_race_takes_the_winner_s_key(tmp_path: Path) -> None:
+    """The key that was there first is never replaced."""
+    winner = secret.read_or_make(tmp_path)
+
+    secret._make(tmp_path)
+
+    assert secret.read_or_make(tmp_path) == winner
+    assert [one.name for one in tmp_path.iterdir()] == ["secret_key"]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        (b"short", 0o600, "is too short; remove it"),
+        (b"", 0o600, "is too short; remove it"),
+        (b"\xff" * 40, 0o600, "cannot be read"),
+        (b"x" * 40, 0o644, "others may read .* run: chmod 600"),
+    ],
+)
+def test_a_kept_key_that_cannot_be_trusted_is_refused(
+    app_root: Path, content: bytes, mode: int, words: str
+) -> None:
+    """Never replaced silently: sessions and payloads are signed with it."""
+    path = app_root / "var" / "secret_key"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    path.chmod(mode)
+
+    with pytest.raises(ConfigError, match=words):
+        config.load(app_root, {"LASTACROSS_DEV": "1"})
+
+
+def test_a_data_folder_that_cannot_be_made_is_told(app_root: Path) -> None:
+    """For instance below a file."""
+    environ = {"LASTACROSS_DEV": "1", "LASTACROSS_DATA_DIR": "app.yaml/var"}
+
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY: .*app\.yaml/var"):
+        config.load(app_root, environ)
+
+
+def test_what_is_shown_has_no_secret_in_it(app_root: Path) -> None:
+    """``config show`` is pasted into tickets."""
+    environ = ENVIRON | {
+        "REDIS_URL": "redis://user:hunter2@h/0?password=hunter2",
+        "DATABASE_URL": "postgresql://me:hunter2@db/x?sslpassword=hunter2&sslmode=require",
+        "LASTACROSS_SERVICES": "a=http://u:hunter2@h",
+    }
+
+    loaded = config.load(app_root, environ)
+    rows = {name: (shown, source) for name, shown, source in config.describe(loaded)}
+
+    assert rows["SECRET_KEY"] == ("********", "environment")
+    assert rows["REDIS_URL"] == ("redis://user:********@h/0?password=********", "environment")
+    assert rows["DATABASE_URL"][0].startswith("postgresql+psycopg://me:********@db/x?sslpassword=********")
+    assert rows["LASTACROSS_SERVICES"][0] == "a=http://u:********@h"
+    assert rows["PORT"] == ("8080", "default")
+    assert "hunter2" not in str(rows)
+    assert KEY not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REDIS_URL", "redis://u:hunter2@h/zero"),
+        ("REDIS_URL", "redis://u:hunter2/3@h/0"),
+        ("REDIS_URL", "redis://h/zero?password=hunter2"),
+        ("REDIS_URL", "redis://u:" + "x" * 60 + "hunter2@h/zero"),
+        ("DATABASE_URL", "postgresql://u:hunter2/3@h/x"),
+        ("REDIS_URL", "http://u:hunter2@h"),
+        ("REDIS_URL", "u:hunter2@h"),
+        ("DATABASE_URL", "mysql://u:hunter2@h/x"),
+        ("DATABASE_URL", "postgresql+psycopg2://u:hunter2@h/x"),
+        ("DATABASE_URL", "sqlite://u:hunter2@h/x"),
+        ("LASTACROSS_SERVICES", "a=ftp://u:hunter2@h"),
+        ("LASTACROSS_SERVICES", "http://u:hunter2@h"),
+        ("LASTACROSS_SERVICES", "a=u:hunter2@h"),
+        ("SECRET_KEY", "hunter2"),
+    ],
+)
+def test_a_mistake_does_not_give_a_secret_away(app_root: Path, name: str, value: str) -> None:
+    """Messages go to logs."""
+    findings = config.check(app_root, ENVIRON | {name: value})
+
+    assert len(findings.mistakes) == 1
+    assert "hunter2" not in str(findings.mistakes[0])
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("redis://:pw@h/0", "redis://:********@h/0"),
+        ("redis://u@h/0", "redis://u@h/0"),
+        ("postgresql://u:1/2@h/d", "postgresql:********@h/d"),
+        ("unix:///run/redis.sock?password=a&db=1", "unix:///run/redis.sock?password=********&db=1"),
+        ("sqlite:////var/app.db", "sqlite:////var/app.db"),
+        ("redis://[", "********"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    """The rest of it stays readable."""
+    assert masks.masked_url(url) == shown

@@ -1,0 +1,130 @@
+"""Whatever stands in the files and the environment: it loads or it is a ConfigError, nothing else."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lastacross import config
+from lastacross.config import app, queues
+from lastacross.config.document import Document
+from lastacross.config.settings import VARIABLES
+from lastacross.errors import ConfigError
+
+WORDS = [
+    *["queue", "name", "rate", "5/s", "bucket_size", "mode", "pull", "retry_parameters", "task_age_limit"],
+    *[
+        "handlers",
+        "url",
+        "/.*",
+        "script",
+        "main.app",
+        "static_dir",
+        "static_files",
+        "upload",
+        "\\1",
+        "(",
+        "[",
+    ],
+    *["env_variables", "service", "acl", "target", "a.b.c", "expiration", "4d 5h", "http_headers"],
+    *[":", ": ", "- ", "\n", "\n  ", "\n- ", "{", "}", "]", ",", "'", '"', "&a", "*a", "!t", "|", ">", "#"],
+    *[
+        "---",
+        "...",
+        "%YAML 1.1\n",
+        "%TAG ! x\n",
+        "? ",
+        "~",
+        "null",
+        "<<",
+        "\t",
+        "\\x",
+        "\\U99999999",
+        "\ufeff",
+    ],
+]
+
+TEXTS = st.one_of(
+    st.text(max_size=200),
+    st.lists(st.sampled_from(WORDS), max_size=30).map("".join),
+    st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=3)), max_size=20).map("".join),
+)
+
+SCALARS = st.one_of(st.sampled_from(WORDS), st.text(max_size=20), st.integers().map(str), st.none())
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from([*queues.QueueEntry.model_fields, *app.FileEntry.model_fields]), inner
+        ),
+    ),
+    max_leaves=15,
+)
+
+
+def read_both(text: str) -> None:
+    """Read a text as either file; every mistake must be one line with a place."""
+    for name, read in (("queue.yaml", queues.read), ("app.yaml", app.read)):
+        with contextlib.suppress(ConfigError):
+            document = Document(text, name, "empty")
+            read(document)
+            for mistake in document.mistakes:
+                assert mistake.line
+                assert mistake.column
+                assert str(mistake).isprintable()
+                assert len(str(mistake)) < 700
+
+
+@given(TEXTS)
+@settings(max_examples=400, deadline=None)
+def test_any_text_loads_or_is_a_mistake(text: str) -> None:
+    """Syntax: the parser's surprises never leave as themselves."""
+    read_both(text)
+
+
+def flow(value: object) -> str:
+    """A value in YAML's flow style."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    if value is None:
+        return "~"
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*queues.FileEntry.model_fields, *app.FileEntry.model_fields, "runtime"]), VALUES
+    )
+)
+@settings(max_examples=400, deadline=None)
+def test_any_value_at_any_key_loads_or_is_a_mistake(content: dict[str, object]) -> None:
+    """Meaning: the right keys with the wrong things in them."""
+    read_both(flow(content))
+
+
+@given(st.dictionaries(st.sampled_from([one.name for one in VARIABLES]), st.text(max_size=60)))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_environment_loads_or_is_a_mistake(app_root: Path, environ: dict[str, str]) -> None:
+    """Variables too, and what is shown of them never fails."""
+    with contextlib.suppress(ConfigError):
+        config.describe(config.load(app_root, {"SECRET_KEY": "x" * 16} | environ))
+    config.check(app_root, environ)
+
+
+@pytest.mark.parametrize("variable", [one.name for one in VARIABLES])
+@given(
+    text=st.one_of(
+        st.text(max_size=40), st.from_regex(r"[a-z]{0,12}://[^/]{0,20}(/.{0,10})?", fullmatch=True)
+    )
+)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_of_a_variable_is_named_in_its_mistake(app_root: Path, variable: str, text: str) -> None:
+    """The message begins with the variable's name, on one line."""
+    for mistake in config.check(app_root, {"SECRET_KEY": "x" * 16, variable: text}).mistakes:
+        assert str(mistake).startswith((variable, "LASTACROSS_STREAMS", "SECRET_KEY"))
+        assert str(mistake).isprintable()
