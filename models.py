@@ -97,7 +97,7 @@ def _insert_new(session: Session, values: dict[str, object]) -> bool:
 def _painted(quilt_id: str, row: int, column: int) -> Painted | None:
     with datastore.session(read_only=True) as session:
         square = session.get(Square, (quilt_id, row, column))
-        return square and Painted(square.color, square.position)
+        return None if square is None else Painted(square.color, square.position)
 
 
 def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import webapp2
+from webob import exc
 
 import models
 import workers
@@ -303,11 +303,11 @@ def _known(quilt_id: str) -> models.Quilt:
     """The quilt of this id.
 
     Raises:
-        webapp2.HTTPException: 404, there is none.
+        HTTPNotFound: there is none.
     """
     quilt = models.find_quilt(quilt_id)
     if quilt is None:
-        webapp2.abort(404, "There is no quilt of this name.")
+        raise exc.HTTPNotFound("There is no quilt of this name.")
     return quilt
 
 
@@ -319,18 +319,15 @@ class PageHandler(webapp.RequestHandler):
         if self.wants_json():
             self.get_json(quilt_id)
             return
-        # Before the squares are read: what comes in between is then sent, and not missed.
-        last_id = _last_id(quilt_id)
         view = look(_known(quilt_id))
+        token = None
+        if not view.is_done:
+            # Its stream begins here, before the squares are read: what comes in between is sent as well.
+            token = _token(quilt_id)
+            view = look(_known(quilt_id))
         self._say_it_changes()
-        self.render(
-            "quilt.html",
-            view=view,
-            quilt=view.quilt,
-            squares=models.squares_after(quilt_id, 0),
-            token=None if view.is_done or last_id is None else channel.create_channel(quilt_id),
-            last_id=last_id,
-        )
+        squares = models.squares_after(quilt_id, 0)
+        self.render("quilt.html", view=view, quilt=view.quilt, squares=squares, token=token)
 
     def get_json(self, quilt_id: str) -> None:
         """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
@@ -347,10 +344,10 @@ class PageHandler(webapp.RequestHandler):
         self.response.headers["Cache-Control"] = "private, no-cache"
 
 
-def _last_id(quilt_id: str) -> str | None:
-    """Where a stream begins that misses nothing from now on; None while Redis is away."""
+def _token(quilt_id: str) -> str | None:
+    """The right to listen to this quilt; None while Redis is away, so that the page has to ask."""
     try:
-        return channel.last_id(quilt_id)
+        return channel.create_channel(quilt_id)
     except errors.StoreUnavailableError:
         return None
 

@@ -79,7 +79,7 @@ class QuiltCompleteHandler(webapp.TaskHandler):
         quilt_id = self.request.POST["quilt"]
         quilt = models.find_quilt(quilt_id)
         if quilt is None or quilt.batch_id is None:
-            self.abort(404)
+            return  # nothing to finish, now or at another try
         progress = taskqueue.Batch.get(quilt.batch_id).progress()
         if models.finish_quilt(quilt_id, failed=progress.failed):
             channel.send_message(quilt_id, json.dumps({"complete": True}))

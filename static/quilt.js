@@ -122,8 +122,8 @@ const cloth = new Cloth(box.querySelector(".board"), rows, columns, showNumbers)
 let clock = null;
 
 if (["ready", "running"].includes(state)) {
-  const { url, token, lastId, after } = box.dataset;
-  const feed = new Feed({ url, token, lastId, after: Number(after) }, {
+  const { url, token, after } = box.dataset;
+  const feed = new Feed({ url, token, after: Number(after) }, {
     onSquare: (row, column, color) => cloth.sew(row, column, color),
     onState,
     onMode,
