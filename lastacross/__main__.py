@@ -1,0 +1,14 @@
+"""``python -m lastacross``, and the console script ``lastacross``."""
+
+import sys
+
+from lastacross import cli
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    sys.exit(cli.run())
+
+
+if __name__ == "__main__":
+    main()

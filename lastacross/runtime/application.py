@@ -1,0 +1,71 @@
+"""The application of a folder, with the engine's own URLs, as the two WSGI callables that serve it."""
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lastacross import config, datastore, deferred, webapp
+from lastacross.config import Config
+from lastacross.webapp import answers, health
+from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+
+DEFERRED = "/_ah/queue/deferred"
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application, loaded.
+
+    Args:
+        outside: what the web server serves to the world.
+        inside: what tasks and cron enter.
+        calls_deferred: whether a deferred function may be called without a request: the application
+            does not serve that URL itself.
+    """
+
+    outside: Wsgi
+    inside: Wsgi
+    calls_deferred: bool
+
+
+def load(configuration: Config) -> Application:
+    """Load the application of this configuration, and make it this process's.
+
+    Raises:
+        ConfigError: app.yaml names a script, folder or file that is not there, or its import fails.
+    """
+    config.use(configuration)
+    _prepare_process(configuration)
+    scripts = functools.partial(webapp.load_script, root=configuration.root)
+    builtins = _builtins()
+    return Application(
+        outside=webapp.outside(configuration, scripts, builtins),
+        inside=webapp.inside(configuration, scripts, builtins),
+        calls_deferred=all(handler.url.strip("^$") != DEFERRED for handler in configuration.app.handlers),
+    )
+
+
+def _prepare_process(configuration: Config) -> None:
+    """What the application's modules may count on when they are imported."""
+    for name, value in configuration.app.env_variables.items():
+        # The operator's word counts more than the file's.
+        os.environ.setdefault(name, value)
+    root = str(configuration.root)
+    sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+
+
+def _builtins() -> Mapping[str, Wsgi]:
+    return {
+        "/_ah/ready": health.readiness({"redis": health.check_store, "datastore": datastore.ping}),
+        "/_ah/start": _ok,
+        "/_ah/stop": _ok,
+        "/_ah/warmup": _ok,
+        DEFERRED: deferred.handle,
+    }
+
+
+def _ok(environ: Environ, start_response: Start) -> Body:
+    """Say yes where the application has no handler of its own."""
+    return answers.plain(start_response, 200, b"ok\n", "text/plain; charset=utf-8")

@@ -1,0 +1,95 @@
+"""``lastacross dev``: everything on this machine under one supervisor, ready in seconds.
+
+A Redis of its own unless REDIS_URL is given, the datastore's tables brought up to date, the web
+server, two workers and a scheduler. All data is in the data folder and is there at the next start.
+"""
+
+import contextlib
+import http.client
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lastacross import config, datastore, logs
+from lastacross.config import Config, Settings
+from lastacross.runtime import data_folder, embedded, web, workers
+from lastacross.runtime.supervisor import ChildSpec, Supervisor
+
+GRACE_SECONDS = 10.0
+_ANSWER_SECONDS = 1.0
+
+
+def run(root: Path, environ: Mapping[str, str]) -> int:
+    """Run everything until Ctrl-C or SIGTERM.
+
+    Args:
+        root: the application's folder.
+        environ: the environment to start from.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: a file or a variable cannot be used.
+        StartupError: the port is taken, or the data folder is.
+        DatastoreError: the datastore's tables cannot be brought up to date.
+    """
+    environ = {**environ, "LASTACROSS_DEV": "1"}
+    configuration = config.load(root, environ)
+    settings = configuration.settings
+    logs.configure(settings)
+    web.require_free_port(settings)
+    with data_folder.opened(settings.data_dir) as folder:
+        environ["LASTACROSS_APP"] = str(configuration.root)
+        environ["LASTACROSS_DATA_DIR"] = str(settings.data_dir)
+        redis_specs = []
+        if settings.sources["REDIS_URL"] == "default":
+            server = embedded.prepare(folder)
+            environ["REDIS_URL"] = server.url
+            redis_specs = [server.spec(folder.lock_fd)]
+        configuration = config.load(root, environ)
+        config.use(configuration)
+        _upgrade(configuration)
+        supervisor = Supervisor(
+            [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],
+            grace_seconds=GRACE_SECONDS,
+            on_tick=_Announcement(settings).try_once,
+        )
+        return supervisor.run()
+
+
+def _upgrade(configuration: Config) -> None:
+    try:
+        datastore.upgrade(configuration.settings.database_url, configuration.root)
+    finally:
+        datastore.dispose()
+
+
+def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
+    """The web server, the workers and the scheduler."""
+    command = (sys.executable, "-m", "lastacross")
+    yield ChildSpec("web", (*command, "web"), environ, is_leashed=True)
+    yield from workers.specs(configuration, environ, folder)
+    yield ChildSpec("scheduler", (*command, "scheduler"), environ)
+
+
+class _Announcement:
+    """Says once where the site is, when it answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = web.browsable_url(settings)
+
+    def try_once(self) -> bool:
+        """Ask the web server; returns whether it has answered."""
+        if not _is_healthy(self._url):
+            return False
+        print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
+        return True
+
+
+def _is_healthy(url: str) -> bool:
+    connection = http.client.HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=_ANSWER_SECONDS)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/_ah/health")
+        return connection.getresponse().status == 200
+    return False

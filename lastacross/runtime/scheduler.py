@@ -1,0 +1,153 @@
+"""The scheduler: what must happen by the clock, whether or not anybody asks for it.
+
+Each second it relays the outbox and looks whether queue.yaml has to be uploaded again. Any number
+of schedulers may run: each step finds nothing where another was first.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from lastacross import config, datastore, logs, store
+from lastacross.clock import SYSTEM, Clock
+from lastacross.config import Config, QueueConfig
+from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
+from lastacross.taskqueue import outbox, settings
+
+log = logs.get("lastacross.scheduler")
+
+TICK_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 10.0
+
+
+@dataclass
+class Step:
+    """Something done at every tick, and left alone for a while when a service that it needs is away.
+
+    Args:
+        name: what the log calls it.
+        act: does it, given the time in seconds since the epoch.
+    """
+
+    name: str
+    act: Callable[[float], object]
+    pause_seconds: float = 0.0
+    next_at: float = field(default=float("-inf"))
+
+    def run_if_due(self, clock: Clock) -> None:
+        """Do it unless it pauses; an outage begins or lengthens the pause."""
+        started_at = clock.monotonic()
+        if started_at < self.next_at:
+            return
+        try:
+            self.act(clock.now())
+        except (StoreUnavailableError, DatastoreError) as error:
+            if not self.pause_seconds:
+                log.warning(f"{self.name}.pause", error=str(error))
+            self.pause_seconds = min(max(TICK_SECONDS, self.pause_seconds * 2), LONGEST_PAUSE_SECONDS)
+            self.next_at = clock.monotonic() + self.pause_seconds
+        except Exception:
+            # One step's mistake must not keep the others from being done; it is logged each time.
+            log.exception(f"{self.name}.failed")
+            self.next_at = clock.monotonic() + LONGEST_PAUSE_SECONDS
+        else:
+            if self.pause_seconds:
+                log.info(f"{self.name}.resume")
+            self.pause_seconds = 0.0
+
+
+class QueueUpload:
+    """Keeps the queues' settings in Redis as queue.yaml says, when it changes or Redis was emptied.
+
+    Args:
+        configuration: as read at the start.
+        environ: to read it again with.
+    """
+
+    def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
+        self._root = configuration.root
+        self._environ = environ
+        self._queues = configuration.queues
+        self._seen = self._stamp()
+        self._has_uploaded = False
+
+    def act(self, now: float) -> None:
+        """Upload if there is a reason to.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            self._queues = self._read_again()
+            self._has_uploaded = False
+        if self._has_uploaded:
+            # Another machine's upload stands until this one's file changes: the last one wins.
+            settings.upload_if_missing(store.current(), self._queues)
+            return
+        if settings.upload_if_changed(store.current(), self._queues):
+            log.info("queues.upload", queues=len(self._queues))
+        self._has_uploaded = True
+
+    def _read_again(self) -> Mapping[str, QueueConfig]:
+        try:
+            return config.load(self._root, self._environ).queues
+        except ConfigError as error:
+            log.error("queues.unusable", error=str(error), until_then="the queues stay as they were")
+            return self._queues
+
+    def _stamp(self) -> tuple[tuple[str, int, int], ...]:
+        stamps = []
+        for name in ("queue.yaml", "queue.yml"):
+            path = Path(self._root, name)
+            if path.exists():
+                status = path.stat()
+                stamps.append((name, status.st_mtime_ns, status.st_size))
+        return tuple(stamps)
+
+
+def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
+    """All that a scheduler does."""
+    return [
+        Step("queues", QueueUpload(configuration, environ).act),
+        Step("outbox", _relay),
+    ]
+
+
+def _relay(now: float) -> None:
+    sent = outbox.relay(now)
+    if sent:
+        log.info("outbox.relay", tasks=sent)
+
+
+def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
+    """Do what is due; never raises what a step raised."""
+    for step in steps:
+        step.run_if_due(clock)
+
+
+def run(configuration: Config) -> int:
+    """Tick each second until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code.
+    """
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    config.use(configuration)
+    log.info("scheduler.start")
+    all_steps = steps(configuration, dict(os.environ))
+    while not stopping.wait(TICK_SECONDS):
+        tick(all_steps)
+    datastore.dispose()
+    return 0

@@ -1,0 +1,178 @@
+"""The web server: gunicorn with threads, since every browser that watches holds one.
+
+gunicorn reads no command line, no environment and no configuration file here: all it is told
+comes from our Settings.
+"""
+
+import errno
+import ipaddress
+import logging
+import os
+import socket
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
+
+from lastacross import config, datastore, logs
+from lastacross.config import Config, Settings
+from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
+from lastacross.runtime import application
+from lastacross.store import Store
+
+log = logs.get("lastacross.web")
+
+# How long requests under way may take once the server is told to stop.
+GRACE_SECONDS = 25
+DEV_GRACE_SECONDS = 5
+# Connections beyond the threads: kept alive, or waiting for their first byte.
+SPARE_CONNECTIONS = 1000
+# A process whose main loop has not moved for this long is replaced; requests do not run in it.
+STALLED_SECONDS = 60
+KEEP_ALIVE_SECONDS = 5
+
+
+class _Logger(Logger):  # type: ignore[misc]
+    """gunicorn's lines, in the shape of ours; its greetings are left out."""
+
+    def setup(self, cfg: Any) -> None:
+        """Send everything on to the root logger."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn, told what to serve.
+
+    Args:
+        configuration: what it serves and how.
+    """
+
+    def __init__(self, configuration: Config) -> None:
+        self._configuration = configuration
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set every option that is not left at its default."""
+        for name, value in options(self._configuration.settings).items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        """The WSGI application; called in each serving process, after its fork."""
+        try:
+            return application.load(self._configuration).outside
+        except Error as error:
+            raise AppImportError(str(error)) from error
+
+
+def options(settings: Settings) -> dict[str, Any]:
+    """gunicorn's options."""
+    return {
+        "bind": address(settings.host, settings.port),
+        "workers": settings.web_processes,
+        "worker_class": "gthread",
+        "threads": settings.web_threads,
+        "worker_connections": settings.web_threads + SPARE_CONNECTIONS,
+        "keepalive": KEEP_ALIVE_SECONDS,
+        "timeout": STALLED_SECONDS,
+        "graceful_timeout": DEV_GRACE_SECONDS if settings.is_dev else GRACE_SECONDS,
+        "control_socket_disable": True,
+        "accesslog": None,
+        "logger_class": _Logger,
+        # No peer is believed what it says of the client: neither address nor scheme.
+        "forwarded_allow_ips": "",
+        "proxy_allow_ips": "",
+        "proc_name": "lastacross",
+    }
+
+
+def address(host: str, port: int) -> str:
+    """Host and port as gunicorn and a URL write them."""
+    return f"[{host}]:{port}" if _is_ipv6(host) else f"{host}:{port}"
+
+
+def browsable_url(settings: Settings) -> str:
+    """Where a browser on this machine finds the server."""
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return f"http://{address(anywhere.get(settings.host, settings.host), settings.port)}/"
+
+
+def require_free_port(settings: Settings) -> None:
+    """Pass if the server could listen.
+
+    Raises:
+        StartupError: the port is taken or may not be used, or the host is not this machine's.
+    """
+    family = socket.AF_INET6 if _is_ipv6(settings.host) else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except PermissionError as error:
+            raise StartupError(
+                f"PORT {settings.port} is not open to this user: set PORT to one above 1023"
+            ) from error
+        except socket.gaierror as error:
+            raise StartupError(f"HOST {settings.host} has no address: {error.strerror}") from error
+        except OSError as error:
+            raise StartupError(_cannot_listen(settings, error)) from error
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"PORT {settings.port} on {settings.host} is taken: end what listens there, "
+            f"or choose another, such as PORT={settings.port + 1}"
+        )
+    return f"cannot listen on HOST {settings.host}, PORT {settings.port}: {error.strerror}"
+
+
+def run(configuration: Config) -> int:
+    """Serve until SIGTERM.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        StartupError: it cannot listen.
+        DatastoreSchemaError: the datastore's tables are not those of this version.
+    """
+    require_free_port(configuration.settings)
+    _look_at_services(configuration)
+    config.use(configuration)
+    pid = os.getpid()
+    try:
+        _Server(configuration).run()
+    except SystemExit as end:
+        if os.getpid() != pid:
+            raise  # a serving process, which comes out here too: gunicorn reads its code
+        # gunicorn's codes (3: a process could not start, 4: nor could the application) are all 1 here.
+        return 1 if end.code else 0
+    return 0
+
+
+def _look_at_services(configuration: Config) -> None:
+    """Say what is away; it may come, and until then the answer is 503."""
+    store = Store(configuration.settings.redis_url)
+    try:
+        store.sync_clock()
+    except StoreUnavailableError as error:
+        log.warning("web.redis_away", error=str(error), until_then="answering 503")
+    finally:
+        store.close()
+    try:
+        datastore.require_current(configuration.settings.database_url, configuration.root)
+    except DatastoreUnavailableError as error:
+        log.warning("web.datastore_away", error=str(error), until_then="answering 503")
+    finally:
+        datastore.dispose()
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
