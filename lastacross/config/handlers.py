@@ -183,10 +183,16 @@ def _check_static_files(entry: HandlerEntry, template: str, document: Document, 
         document.mistake(
             path, "upload is missing: static_files needs the expression of the files it may serve"
         )
-    groups = re.compile(entry.url).groups
+    expression = re.compile(entry.url)
     highest = max((int(number[:9]) for number in _REFERENCE.findall(template)), default=0)
-    if highest > groups:
-        problem = f"static_files {shown(template)} uses group {highest}, but url has {groups}"
+    if highest > expression.groups:
+        problem = f"static_files {shown(template)} uses group {highest}, but url has {expression.groups}"
+        document.mistake((*path, "static_files"), problem)
+        return
+    try:
+        expression.sub(template, "")
+    except (re.error, IndexError) as error:
+        problem = f"static_files {shown(template)} cannot be filled in: {error}"
         document.mistake((*path, "static_files"), problem)
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from lastacross.config import app, queues, settings, yaml_file
 from lastacross.config.document import Document
-from lastacross.config.mistakes import together
+from lastacross.config.mistakes import shown, together
 from lastacross.config.values import AppConfig, Config
 from lastacross.errors import ConfigError
 
@@ -42,12 +42,11 @@ class _Reading:
             self.mistakes.append(ConfigError(f"the application's folder {self.root} is not there"))
             return AppConfig()
         empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
-        found = self._read("app", empty, app.read)
+        found = self._read("app", empty, self._read_app)
         if found is None and not self.mistakes:
             problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
         elif found is not None:
-            self._note_missing_folders(found)
             self._note_settings(found)
         return found or AppConfig()
 
@@ -74,10 +73,14 @@ class _Reading:
         self.notices += document.notices
         return value
 
-    def _note_missing_folders(self, found: AppConfig) -> None:
-        for handler in found.handlers:
-            if handler.static_dir is not None and not os.path.isdir(self.root / handler.static_dir):
-                self.notices.append(f"app.yaml: the static_dir {handler.static_dir!r} is not there")
+    def _read_app(self, document: Document) -> AppConfig:
+        """app.yaml, with the folders that it names: each must be there, or no process starts."""
+        found = app.read(document)
+        for path, value in [] if document.mistakes else document.entries("handlers", "handlers"):
+            folder = value.get("static_dir")
+            if folder is not None and not os.path.isdir(self.root / folder):
+                document.mistake((*path, "static_dir"), f"static_dir {shown(folder)} is not there")
+        return found
 
     def _note_settings(self, found: AppConfig) -> None:
         for variable in settings.VARIABLES:

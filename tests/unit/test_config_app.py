@@ -101,6 +101,7 @@ def test_a_pattern_is_anchored_at_both_ends(app_root: Path, url: str, path: str,
 @pytest.mark.parametrize("url", ["/static", "/static/"])
 def test_a_static_folder_takes_what_follows_its_prefix(app_root: Path, url: str) -> None:
     """The group ``path`` is the file in the folder."""
+    (app_root / "s").mkdir()
     [handler] = load(app_root, f"handlers:\n- url: {url}\n  static_dir: s\n").app.handlers
 
     match = handler.pattern.match("/static/js/a.js")
@@ -178,10 +179,3 @@ def test_more_than_a_hundred_handlers_are_taken_with_a_notice(app_root: Path) ->
 
     assert len(loaded.app.handlers) == 101
     assert "101 handlers are more than App Engine's 100" in loaded.notices[0]
-
-
-def test_a_static_folder_that_is_not_there_gives_a_notice(app_root: Path) -> None:
-    """Every request to it would be a 404."""
-    loaded = load(app_root, "handlers:\n- url: /s\n  static_dir: nowhere\n")
-
-    assert loaded.notices == ("app.yaml: the static_dir 'nowhere' is not there",)

@@ -102,6 +102,13 @@ WRONG_APP_FILES = [
         None,
     ),
     ("handlers:\n- url: /s\n  static_files: s\n  upload: '['\n", "4:11", "upload '[' is not a regular", None),
+    ("handlers:\n- url: /s\n  static_dir: gone\n", "3:15", "static_dir 'gone' is not there", None),
+    (
+        "handlers:\n- url: /s/(.*)\n  static_files: s\\q\n  upload: s/.*\n",
+        "3:17",
+        "static_files 's\\\\q' cannot be filled in: bad escape",
+        None,
+    ),
     ("handlers:\n- url: /s\n  static_dir: ../etc\n", "3:15", "leads out of the application's folder", None),
     ("handlers:\n- url: /s\n  static_dir: /etc\n", "3:15", "is not inside the application's", "etc"),
     ("handlers:\n- url: /s/(.*)\n  static_dir: s\n", "2:8", "is a prefix and takes no groups", None),
