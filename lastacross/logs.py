@@ -20,6 +20,8 @@ from lastacross import clock
 from lastacross.config import Settings
 
 MASK = "***"
+# Libraries that tell of each ordinary step at level INFO.
+_CHATTY = ("alembic", "rq")
 # C0, DEL, C1 and the two line separators of Unicode: all that ends a line or starts an escape.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A traceback is several lines on a terminal; this before each tells them from a forged log line.
@@ -54,6 +56,8 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(True)
 
 

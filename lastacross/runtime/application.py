@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lastacross import config, datastore, deferred, webapp
+from lastacross.channel import web
 from lastacross.config import Config
 from lastacross.webapp import answers, health
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
@@ -63,6 +64,8 @@ def _builtins() -> Mapping[str, Wsgi]:
         "/_ah/stop": _ok,
         "/_ah/warmup": _ok,
         DEFERRED: deferred.handle,
+        "/_ah/channel/jsapi": web.jsapi,
+        "/_ah/channel/stream": web.stream,
     }
 
 

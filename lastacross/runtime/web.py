@@ -9,13 +9,16 @@ import ipaddress
 import logging
 import os
 import socket
+from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
 
 from lastacross import config, datastore, logs
+from lastacross.channel.web import end_streams
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
 from lastacross.runtime import application
@@ -42,6 +45,18 @@ class _Logger(Logger):  # type: ignore[misc]
         self._access_log_enabled = False
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's thread worker, which lets go of the browsers that watch when it has to stop.
+
+    Each of them holds a request that would not end by itself before the grace is over.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; called as a signal handler."""
+        end_streams()
+        super().handle_exit(sig, frame)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -73,7 +88,7 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": address(settings.host, settings.port),
         "workers": settings.web_processes,
-        "worker_class": "gthread",
+        "worker_class": _Worker,
         "threads": settings.web_threads,
         "worker_connections": settings.web_threads + SPARE_CONNECTIONS,
         "keepalive": KEEP_ALIVE_SECONDS,

