@@ -51,6 +51,7 @@ CACHE_PREFIX = "lastacross:cache:"
 CACHE_GENERATION = "lastacross:cache-generation"
 CACHE_STATISTICS = "lastacross:cache-statistics"
 CHANNEL_PREFIX = "lastacross:channel:"
+CHANNEL_WAKEUP_PREFIX = "lastacross:channel-wakeup:"
 
 
 def record_key(task_id: str) -> str:
@@ -111,6 +112,11 @@ def batch_key(batch_id: str) -> str:
 def channel_key(client_id: str) -> str:
     """The capped stream of messages to one browser."""
     return CHANNEL_PREFIX + client_id
+
+
+def channel_wakeup_key(reader: str) -> str:
+    """The stream whose messages make one process's reader look again at what it has to read."""
+    return CHANNEL_WAKEUP_PREFIX + reader
 
 
 # What every script of taskqueue gets as KEYS, in the order in which lua/shared/keys.lua names them.

@@ -1,7 +1,7 @@
 """Deadlines of handlers: DeadlineExceededError, raised inside the handler's own thread.
 
-It cannot interrupt a blocking call; a handler that has not ended 30 s later is reported as stuck, and costs its
-process (App Engine ended the instance).
+It cannot interrupt a blocking call; a handler that has not ended 30 s later is reported as stuck, and
+costs its process (App Engine ended the instance).
 """
 
 import contextlib

@@ -79,11 +79,18 @@ class Delivery:
         seconds = task.deadline_seconds or self._deadline_seconds
         try:
             with delivering(current), self._deadlines.watch(seconds, task.entry):
-                if self._calls_deferred and url == DEFERRED_URL and method == "POST" and b"headers" not in task.fields:
+                if (
+                    self._calls_deferred
+                    and url == DEFERRED_URL
+                    and method == "POST"
+                    and b"headers" not in task.fields
+                ):
                     return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
                 status, answer = self._request(task, current, method, url)
         except DeadlineExceededError:
-            _log.error("task.deadline", queue=task.queue, task=task.name, attempt=current.attempt, seconds=seconds)
+            _log.error(
+                "task.deadline", queue=task.queue, task=task.name, attempt=current.attempt, seconds=seconds
+            )
             return Outcome(task, 500, f"DeadlineExceededError: not done after {seconds:g} s")
         except Exception as error:
             _log.exception("task.error", queue=task.queue, task=task.name, attempt=current.attempt)
@@ -94,7 +101,9 @@ class Delivery:
         environ = self._environ(task, current, method, url)
         started: list[str] = []
 
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
+        def start_response(
+            status: str, headers: list[tuple[str, str]], exc_info: Any = None
+        ) -> Callable[[bytes], object]:
             started[:] = [status]
             return kept.write
 

@@ -91,4 +91,3 @@ def _encoded(task: Leased) -> bytes:
 def _decoded(line: bytes) -> Leased:
     identifier, lease_id, fields = json.loads(line)
     return Leased(identifier, lease_id, {name.encode(): base64.b64decode(value) for name, value in fields})
-

@@ -1,7 +1,8 @@
 """Tasks that a stock ``rq worker``, started on our queues by mistake, took with it when it was killed.
 
-It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record and nothing that
-points to it. Looking for such records means reading all of them: it is done only while a foreign worker is registered.
+It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record
+and nothing that points to it. Looking for such records means reading all of them: it is done only while
+a foreign worker is registered.
 """
 
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,9 @@ class Orphans:
                 return []
             if not self._has_warned:
                 self._has_warned = True
-                _log.warning("worker.foreign", workers=foreign, remedy="run `lastacross worker`, not `rq worker`")
+                _log.warning(
+                    "worker.foreign", workers=foreign, remedy="run `lastacross worker`, not `rq worker`"
+                )
             lost = self._in_no_list()
         twice = lost & self._suspected
         self._suspected = lost - twice

@@ -1,7 +1,7 @@
 """The threads of a worker process that run tasks, and what waits for them.
 
-The main thread leases and settles; a runner takes the next leased task, delivers it and leaves the outcome. A suspect
-goes to a thread of its own, which hands it to the isolated process.
+The main thread leases and settles; a runner takes the next leased task, delivers it and leaves the
+outcome. A suspect goes to a thread of its own, which hands it to the isolated process.
 """
 
 import queue
@@ -93,7 +93,12 @@ class Runners:
     @property
     def is_idle(self) -> bool:
         """Nothing runs, waits, or has an outcome that was not taken."""
-        return not self.running and not self.waiting and not self._suspects.qsize() and not self._outcomes.qsize()
+        return (
+            not self.running
+            and not self.waiting
+            and not self._suspects.qsize()
+            and not self._outcomes.qsize()
+        )
 
     def take_outcomes(self, most: int) -> list[Outcome]:
         """What has ended since."""

@@ -1,8 +1,8 @@
 """What a worker process is running, in a file that outlives it.
 
-A worker leases more tasks than it runs at once; when it is killed, only those that had started can have been the
-cause. Redis is not told at every start (that would cost a call a task): each thread notes its task in a shared
-memory page instead, and the supervisor reads the page when the process has ended.
+A worker leases more tasks than it runs at once; when it is killed, only those that had started can have
+been the cause. Redis is not told at every start (that would cost a call a task): each thread notes its
+task in a shared memory page instead, and the supervisor reads the page when the process has ended.
 """
 
 import mmap

@@ -1,6 +1,7 @@
 """What every worker does beside running tasks: promote, rescue, sweep; and keep its own leases.
 
-Any number of workers may do it at once: each step is one atomic script, and finds nothing where another was first.
+Any number of workers may do it at once: each step is one atomic script, and finds nothing where another
+was first.
 """
 
 import threading

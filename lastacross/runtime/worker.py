@@ -1,8 +1,8 @@
 """The worker process: RQ's worker with another heart.
 
-It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the loop that
-fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main thread leases and settles in
-batches; ``Runners`` run; a renewer keeps the leases.
+It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the
+loop that fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main
+thread leases and settles in batches; ``Runners`` run; a renewer keeps the leases.
 """
 
 import os
@@ -81,7 +81,9 @@ class Worker(rq.Worker):
         self._queue_names = list(queues)
         name = f"{OWN_NAME_PREFIX}{socket.gethostname()}-{os.getpid()}-{self._token[:8]}"
         with translated_errors():
-            super().__init__(self._queue_names, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS)
+            super().__init__(
+                self._queue_names, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS
+            )
         self._broker = Broker(store)
         self._configs = queues
         self._lease_seconds = lease_seconds
@@ -90,7 +92,11 @@ class Worker(rq.Worker):
         self._isolated = IsolatedProcess(root)
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = Runners(
-            threads, self._deliver, deliver_suspect=self._deliver_suspect, table=table, on_outcome=self._interrupt
+            threads,
+            self._deliver,
+            deliver_suspect=self._deliver_suspect,
+            table=table,
+            on_outcome=self._interrupt,
         )
         self._settler = Settler(self._broker, queues)
         self._upkeep = Upkeep(self._broker, self._queue_names)

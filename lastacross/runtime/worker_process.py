@@ -1,7 +1,7 @@
 """A worker process from start to end, and the isolated process beside it."""
 
 import os
-import time
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,14 +34,14 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
     Raises:
         ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
     """
-    served = _served(config, queues)
+    serves = served(config, queues)
     app = application.load(config)
     opened = store.current()
     _wait_for_redis(opened, config)
     path = os.environ.get(STARTED_TABLE)
     worker = Worker(
         opened,
-        served,
+        serves,
         app.inside,
         threads=threads,
         lease_seconds=config.settings.lease_seconds,
@@ -64,7 +64,12 @@ def run_isolated(config: Config) -> int:
     return 0
 
 
-def _served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
+def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
+    """The push queues of these names, or all when there are none.
+
+    Raises:
+        ConfigError: queue.yaml has no push queue of one of these names.
+    """
     push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
     unknown = [name for name in names if name not in push]
     if unknown:
@@ -82,5 +87,5 @@ def _wait_for_redis(opened: store.Store, config: Config) -> None:
             return
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-            time.sleep(pause)
+            threading.Event().wait(pause)
             pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)

@@ -1,7 +1,7 @@
 """``Batch``: tasks added together, and one task for when all of them have ended.
 
-The batch fires ``on_complete`` exactly once, however often its members run: completion is a bit per member, set in
-the step that ends the task.
+The batch fires ``on_complete`` exactly once, however often its members run: completion is a bit per
+member, set in the step that ends the task.
 """
 
 import itertools
@@ -38,8 +38,8 @@ _BATCH_ID = re.compile(r"[a-zA-Z0-9_-]{1,400}")
 class Progress:
     """How far a batch is: one read of Redis, whatever its size.
 
-    ``total`` grows until ``sealed``. Instants are seconds since the epoch; ``eta_seconds`` is None until there is
-    something to judge by.
+    ``total`` grows until ``sealed``. Instants are seconds since the epoch; ``eta_seconds`` is None
+    until there is something to judge by.
     """
 
     total: int
@@ -58,14 +58,15 @@ class Batch:
     """Tasks added together. Use it in a ``with``: the end of the block seals it.
 
     Args:
-        queue_name: the queue of its members.
-        on_complete: added when it is sealed and every member is done, dead, deleted, purged or cancelled.
-        on_success: added then only if every member is done.
+        queue_name: the queue of its members. on_complete: added when it is sealed and every member is
+        done, dead, deleted, purged or cancelled. on_success: added then only if every member is done.
         name: its id, chosen by the caller; filling a batch of the same name again adds what is missing.
-        parent: the current task, itself a member of a batch: that member ends when this batch has ended too.
+        parent: the current task, itself a member of a batch: that member ends when this batch has ended
+        too.
 
-    Without a name it takes the id of the task in which it is made, so that a second delivery of that task fills the
-    same batch; outside of a task, 128 random bits. Filling must be deterministic: a member is known by its position.
+    Without a name it takes the id of the task in which it is made, so that a second delivery of that
+    task fills the same batch; outside of a task, 128 random bits. Filling must be deterministic: a
+    member is known by its position.
     """
 
     def __init__(
@@ -84,9 +85,13 @@ class Batch:
         self._size = 0
         self.id = name if name is not None else _new_id()
         if not _BATCH_ID.fullmatch(self.id):
-            raise InvalidTaskNameError(f"batch name {self.id!r} must be 1 to 400 letters, digits, hyphens, underscores")
+            raise InvalidTaskNameError(
+                f"batch name {self.id!r} must be 1 to 400 letters, digits, hyphens, underscores"
+            )
         if parent is not None and parent.member is None:
-            raise InvalidTaskError(f"task {parent.name!r} is not a member of a batch, so it cannot be a parent")
+            raise InvalidTaskError(
+                f"task {parent.name!r} is not a member of a batch, so it cannot be a parent"
+            )
         for task in (on_complete, on_success):
             _check_completion(task)
 
@@ -193,9 +198,13 @@ class Batch:
         self._size += len(tasks)
         for task, code in zip(tasks, codes, strict=True):
             if code == EXISTS:
-                raise TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in {self._queue.name!r}")
+                raise TaskAlreadyExistsError(
+                    f"a task named {task.name!r} waits or runs in {self._queue.name!r}"
+                )
             if code == TOMBSTONED:
-                raise TombstonedTaskError(f"a task named {task.name!r} has been in {self._queue.name!r} before")
+                raise TombstonedTaskError(
+                    f"a task named {task.name!r} has been in {self._queue.name!r} before"
+                )
 
     def _member(self, task: Task, index: int, now: float) -> NewTask:
         if not isinstance(task, Task):
@@ -241,10 +250,11 @@ def _progress(found: dict[str, str], now: float) -> Progress:
     total, done, failed, cancelled = (int(found[name]) for name in ("total", "done", "failed", "cancelled"))
     started_at = float(found["created_at"])
     finished_at = float(found["finished_at"]) if "finished_at" in found else None
-    elapsed = max(1e-6, (finished_at or now) - started_at)
-    per_second = (done + failed) / elapsed
+    elapsed = (finished_at or now) - started_at
+    per_second = (done + failed) / elapsed if elapsed > 0 else 0.0
     remaining = total - done - failed - cancelled
-    eta_seconds = remaining / per_second if finished_at is None and done + failed >= 3 else None
+    has_speed = finished_at is None and done + failed >= 3 and per_second > 0
+    eta_seconds = remaining / per_second if has_speed else None
     return Progress(
         total=total,
         done=done,
@@ -257,5 +267,3 @@ def _progress(found: dict[str, str], now: float) -> Progress:
         per_second=per_second,
         eta_seconds=eta_seconds,
     )
-
-

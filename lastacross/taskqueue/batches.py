@@ -11,7 +11,17 @@ NOT_KNOWN = -1
 SEALED = -2
 CANCEL_CHUNK = 1000
 
-_PROGRESS_FIELDS = ("total", "done", "failed", "cancelled", "sealed", "created_at", "finished_at", "cancelled_at", "queue")
+_PROGRESS_FIELDS = (
+    "total",
+    "done",
+    "failed",
+    "cancelled",
+    "sealed",
+    "created_at",
+    "finished_at",
+    "cancelled_at",
+    "queue",
+)
 
 
 class BatchSteps:

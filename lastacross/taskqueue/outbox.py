@@ -1,7 +1,7 @@
 """Transactional adds: the task is a row written with the data, and sent right after the commit.
 
-If the process dies between commit and sending, the scheduler's relay sends it. The row fixes the task's id, and
-a task that has run leaves a marker for an hour, so that sending twice adds once.
+If the process dies between commit and sending, the scheduler's relay sends it. The row fixes the task's
+id, and a task that has run leaves a marker for an hour, so that sending twice adds once.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, insert, select
 
 from lastacross import clock, datastore, store
-from lastacross.datastore.tables import OutboxEntry
+from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import (
     Error,
     StoreUnavailableError,
@@ -50,8 +50,10 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     rows = [_row(task) for task in tasks]
     size = sum(len(dump(task)) for task in written) + sum(len(row["record"]) for row in rows)  # type: ignore[arg-type]
     if size > MAX_BYTES_PER_TRANSACTION:
-        raise TransactionalRequestTooLargeError(f"the tasks of this transaction take {size} bytes; at most 1 MiB")
-    transaction.session.execute(insert(OutboxEntry), rows)
+        raise TransactionalRequestTooLargeError(
+            f"the tasks of this transaction take {size} bytes; at most 1 MiB"
+        )
+    transaction.session.execute(insert(OutboxRow), rows)
     if not written:
         transaction.after_commit(lambda: _send_quietly(written))
     written.extend(tasks)
@@ -69,9 +71,9 @@ def relay(at: float) -> int:
     """
     with datastore.session(read_only=True) as session:
         query = (
-            select(OutboxEntry.record)
-            .where(OutboxEntry.created_at <= at - RELAY_AFTER_SECONDS)
-            .order_by(OutboxEntry.id)
+            select(OutboxRow.record)
+            .where(OutboxRow.created_at <= at - RELAY_AFTER_SECONDS)
+            .order_by(OutboxRow.id)
             .limit(RELAY_CHUNK)
         )
         tasks = [load(row) for row in session.scalars(query)]
@@ -91,7 +93,7 @@ def _send_quietly(tasks: Sequence[NewTask]) -> None:
 def _send(tasks: Sequence[NewTask]) -> None:
     Broker(store.current()).add(tasks)
     with datastore.session() as session:
-        session.execute(delete(OutboxEntry).where(OutboxEntry.task_id.in_([task.id for task in tasks])))
+        session.execute(delete(OutboxRow).where(OutboxRow.task_id.in_([task.id for task in tasks])))
 
 
 def _row(task: NewTask) -> dict[str, object]:

@@ -168,7 +168,9 @@ class Queue:
 
     def _check_request(self, tasks: Sequence[Task]) -> None:
         if len(tasks) > MAX_TASKS_PER_ADD:
-            raise TooManyTasksError(f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch")
+            raise TooManyTasksError(
+                f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch"
+            )
         for task in tasks:
             if not isinstance(task, Task):
                 raise TypeError(f"add takes tasks, not {type(task).__name__}")
@@ -187,7 +189,9 @@ class Queue:
         names = [task.name for task in tasks if task.name]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
-            raise DuplicateTaskNameError(f"names given to two tasks of one request: {', '.join(sorted(twice))}")
+            raise DuplicateTaskNameError(
+                f"names given to two tasks of one request: {', '.join(sorted(twice))}"
+            )
 
     @staticmethod
     def _check_transaction(tasks: Sequence[Task]) -> None:

@@ -44,7 +44,9 @@ def split_task_id(identifier: str) -> tuple[str, str]:
     return queue, name
 
 
-def dump(task: Task, queue: str, now: float, *, tombstone: int | None = None, member: str | None = None) -> list[Value]:
+def dump(
+    task: Task, queue: str, now: float, *, tombstone: int | None = None, member: str | None = None
+) -> list[Value]:
     """The fields and values of a new task, flat, as HSET takes them; ``status`` is the script's.
 
     Args:

@@ -7,4 +7,6 @@ def refuse() -> None:
     Raises:
         RuntimeError: always.
     """
-    raise RuntimeError("this queue is served by `lastacross worker`, not by `rq worker`; the task is put back")
+    raise RuntimeError(
+        "this queue is served by `lastacross worker`, not by `rq worker`; the task is put back"
+    )
