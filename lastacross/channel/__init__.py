@@ -1,0 +1,34 @@
+"""Messages to browsers: App Engine's ``channel``, without losing any on the way.
+
+``create_channel`` gives a page the signed right to read the messages of a client id,
+``send_message`` sends one from anywhere. The page reads them with ``goog.appengine.Channel`` of
+``/_ah/channel/jsapi``, or with a plain EventSource on ``/_ah/channel/stream?token=…``. Unlike App
+Engine's, messages wait: for a page that is still loading, or one that has lost its connection.
+"""
+
+from lastacross.channel.frames import MAX_MESSAGE_LENGTH
+from lastacross.channel.messages import last_id, send_message
+from lastacross.channel.tokens import MAX_CLIENT_ID_BYTES, create_channel
+from lastacross.errors import (
+    ChannelError,
+    InvalidChannelClientIdError,
+    InvalidChannelTokenDurationError,
+    InvalidMessageError,
+)
+
+Error = ChannelError
+
+MAXIMUM_CLIENT_ID_LENGTH = MAX_CLIENT_ID_BYTES
+MAXIMUM_MESSAGE_LENGTH = MAX_MESSAGE_LENGTH
+
+__all__ = [
+    "MAXIMUM_CLIENT_ID_LENGTH",
+    "MAXIMUM_MESSAGE_LENGTH",
+    "Error",
+    "InvalidChannelClientIdError",
+    "InvalidChannelTokenDurationError",
+    "InvalidMessageError",
+    "create_channel",
+    "last_id",
+    "send_message",
+]

@@ -1,0 +1,147 @@
+"""One open stream: the body of a response that goes on."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from lastacross.channel import frames, streams
+from lastacross.channel.mailbox import Mailbox
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import StoreUnavailableError
+
+log = structlog.get_logger("lastacross.channel")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds the streams of a process.
+
+    ``look_seconds`` is how often a silent stream looks whether its browser is still there.
+    """
+
+    max_streams: int = 512
+    max_streams_per_token: int = 64
+    heartbeat_seconds: float = 15.0
+    life_seconds: float = 300.0
+    look_seconds: float = 2.0
+    retry_ms: int = 1_000
+    retry_after_seconds: int = 5
+
+
+class EventStream:
+    """An iterable of writes for the web server, which must call ``close`` (WSGI says so).
+
+    A class and no generator: a generator that was never started does not run its ``finally``.
+
+    Args:
+        mailbox: what to write comes from here.
+        preamble: the first write.
+        ends_at: monotonic instant at which the browser is made to reconnect.
+        limits: heartbeat and look.
+        release: gives the stream's place back; called once.
+        connection: the browser's socket, where the web server shows it.
+        clock: what the time is.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        preamble: bytes,
+        ends_at: float,
+        limits: Limits,
+        *,
+        release: Callable[[], None],
+        connection: socket.socket | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._mailbox = mailbox
+        self._preamble = preamble
+        self._ends_at = ends_at
+        self._limits = limits
+        self._release = release
+        self._connection = connection
+        self._clock = clock
+        self._written_at = clock.monotonic()
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        self._mailbox.touch()
+        if self._preamble:
+            # At once: the browser's `onopen` waits for the first byte.
+            first, self._preamble = self._preamble, b""
+            return first
+        while not self._is_over():
+            chunk = self._next_chunk()
+            if chunk:
+                self._written_at = self._clock.monotonic()
+                self._mailbox.touch()
+                return chunk
+        self.close()
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the stream and give its place back; again and again does no harm."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._mailbox.close()
+        self._release()
+
+    def abandon(self) -> None:
+        """End a stream whose thread hangs in a write: without its socket it comes back."""
+        self.close()
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+
+    def _is_over(self) -> bool:
+        return (
+            self._mailbox.is_closed
+            or self._clock.monotonic() >= self._ends_at
+            or has_hung_up(self._connection)
+        )
+
+    def _next_chunk(self) -> bytes:
+        """The next write, or nothing when it is time to look around."""
+        is_behind = self._mailbox.is_behind
+        chunk = self._replay() if is_behind else self._mailbox.take(self._limits.look_seconds)
+        if chunk:
+            return chunk
+        is_silent = self._clock.monotonic() - self._written_at >= self._limits.heartbeat_seconds
+        return frames.HEARTBEAT if is_silent else b""
+
+    def _replay(self) -> bytes:
+        try:
+            return self._mailbox.replay(
+                lambda position: streams.page_after(self._mailbox.client_id, position), streams.PAGE
+            )
+        except StoreUnavailableError as error:
+            # The browser reconnects, and goes on where it was.
+            log.warning("channel.replay_failed", reason=str(error))
+            self._mailbox.close()
+            return b""
+
+
+def has_hung_up(connection: socket.socket | None) -> bool:
+    """Whether the browser has closed its end; False where that cannot be seen.
+
+    A write would tell only the second time, two heartbeats after the fact.
+    """
+    # A TLS socket can be asked neither without blocking nor without decrypting.
+    if type(connection) is not socket.socket:
+        return False
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except (BlockingIOError, InterruptedError):
+        return False
+    except OSError:
+        return True

@@ -1,0 +1,70 @@
+"""How a message looks on its way to the browser: server-sent events. Pure.
+
+Rules: HTML standard, section 9.2. A message's id is the one Redis gave it in its stream.
+"""
+
+import json
+import re
+from typing import NamedTuple
+
+MAX_MESSAGE_LENGTH = 32_767
+
+# A comment line: keeps proxies from closing a silent connection.
+HEARTBEAT = b":\n\n"
+
+_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
+_LIMIT = 2**64
+
+
+class Position(NamedTuple):
+    """The id of a message in its stream; positions compare as messages followed each other."""
+
+    milliseconds: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.milliseconds}-{self.sequence}"
+
+
+BEGINNING = Position(0, 0)
+
+
+class Message(NamedTuple):
+    """A message as it is written to every browser that watches."""
+
+    position: Position
+    frame: bytes
+
+
+def position(text: str) -> Position:
+    """The position that an id means.
+
+    Raises:
+        ValueError: it is not of the form ``1700000000000-0``.
+    """
+    match = _ID.fullmatch(text)
+    if match is None:
+        raise ValueError("a message id looks like 1700000000000-0")
+    found = Position(int(match[1]), int(match[2] or 0))
+    if max(found) >= _LIMIT:
+        raise ValueError("a message id has two numbers below 2^64")
+    return found
+
+
+def preamble(retry_ms: int, start: Position) -> bytes:
+    """What a stream begins with: how soon to reconnect, and where it stands before any message."""
+    return f"retry: {retry_ms}\nid: {start}\n\n".encode()
+
+
+def message(at: Position, text: bytes) -> Message:
+    """One event.
+
+    A browser reads a carriage return as the end of a line, so a text that has one goes as JSON,
+    in an event of type ``escaped`` that the script of ``/_ah/channel/jsapi`` undoes.
+    """
+    head = f"id: {at}\n".encode()
+    if b"\r" in text:
+        body = b"event: escaped\ndata: " + json.dumps(text.decode()).encode() + b"\n\n"
+    else:
+        body = b"data: " + text.replace(b"\n", b"\ndata: ") + b"\n\n"
+    return Message(at, head + body)

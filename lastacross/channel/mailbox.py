@@ -1,0 +1,133 @@
+"""What one open stream is still to write.
+
+The reader delivers, the stream's thread takes. A browser that is slower than its messages costs a
+bounded amount of memory: when its mailbox is full it is emptied, and the stream reads on from Redis
+at the browser's own pace, until it has caught up.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from lastacross.channel.frames import Message, Position
+from lastacross.clock import SYSTEM, Clock
+
+CAPACITY_BYTES = 131_072
+
+
+class Mailbox:
+    """Messages of one client id on their way to one browser.
+
+    Args:
+        client_id: whose messages.
+        position: the last message that the browser has.
+        abandon: called when the stream's thread has not been seen for too long.
+        clock: what the time is.
+    """
+
+    def __init__(
+        self,
+        client_id: str,
+        position: Position,
+        abandon: Callable[[], None] = lambda: None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.client_id = client_id
+        self.abandon = abandon
+        self.is_closed = False
+        self._clock = clock
+        self._condition = threading.Condition()
+        self._waiting: list[Message] = []
+        self._size = 0
+        self._is_behind = False
+        self._is_collecting = True
+        self._taken = position
+        self._touched_at = clock.monotonic()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether messages must be read from Redis before those of the mailbox."""
+        return self._is_behind
+
+    @property
+    def taken(self) -> Position:
+        """The last message that was handed out."""
+        return self._taken
+
+    def idle_seconds(self) -> float:
+        """How long the stream's thread has not been here: it writes, or hangs in writing."""
+        return self._clock.monotonic() - self._touched_at
+
+    def touch(self) -> None:
+        """Note that the stream's thread lives."""
+        self._touched_at = self._clock.monotonic()
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Put in messages, oldest first; those that the browser has already are left out."""
+        with self._condition:
+            if self.is_closed or not self._is_collecting:
+                return
+            last = self._waiting[-1].position if self._waiting else self._taken
+            if messages[0].position <= last:
+                messages = [message for message in messages if message.position > last]
+            self._waiting.extend(messages)
+            self._size += sum(len(message.frame) for message in messages)
+            if self._size > CAPACITY_BYTES:
+                self._drop()
+            self._condition.notify()
+
+    def _drop(self) -> None:
+        self._waiting.clear()
+        self._size = 0
+        self._is_behind = True
+        self._is_collecting = False
+
+    def take(self, timeout_seconds: float) -> bytes:
+        """All that waits, in one piece; nothing when nothing came in time, or it must be replayed."""
+        self.touch()
+        with self._condition:
+            if not (self._waiting or self.is_closed or self._is_behind):
+                self._condition.wait(timeout_seconds)
+            if self._is_behind or not self._waiting:
+                return b""
+            frames = b"".join(message.frame for message in self._waiting)
+            self._taken = self._waiting[-1].position
+            self._waiting.clear()
+            self._size = 0
+            self.touch()
+            return frames
+
+    def fall_behind(self) -> None:
+        """Ask for a replay from Redis of what lies between the browser and the mailbox."""
+        with self._condition:
+            self._is_behind = True
+
+    def replay(self, read_page: Callable[[Position], Sequence[Message]], page_size: int) -> bytes:
+        """The next page out of Redis, in one piece; the last page ends the replay.
+
+        Messages that come meanwhile are collected: there is neither a gap nor a repetition.
+
+        Args:
+            read_page: the messages after a position, at most ``page_size`` of them.
+            page_size: fewer than these are the last ones.
+        """
+        self.touch()
+        with self._condition:
+            # From here on the mailbox collects, and what was sent before is in the page.
+            self._is_collecting = True
+        page = read_page(self._taken)
+        with self._condition:
+            if page:
+                self._taken = page[-1].position
+            self._waiting = [message for message in self._waiting if message.position > self._taken]
+            self._size = sum(len(message.frame) for message in self._waiting)
+            if len(page) < page_size and self._is_collecting:
+                self._is_behind = False
+        self.touch()
+        return b"".join(message.frame for message in page)
+
+    def close(self) -> None:
+        """End the stream: its thread wakes and finds ``is_closed``."""
+        with self._condition:
+            self.is_closed = True
+            self._waiting.clear()
+            self._condition.notify()

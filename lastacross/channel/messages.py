@@ -1,0 +1,45 @@
+"""Sending: what an application calls."""
+
+from lastacross.channel import streams, tokens
+from lastacross.channel.frames import MAX_MESSAGE_LENGTH
+from lastacross.errors import InvalidMessageError
+
+
+def send_message(client_id_or_token: str, message: str) -> None:
+    """Send a message to every page that reads this client id, now or in the next two hours.
+
+    Args:
+        client_id_or_token: whom to send to.
+        message: text of at most 32,767 characters; JSON where it carries more than a word.
+
+    Raises:
+        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        InvalidMessageError: the message is not text, or too long.
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    client_id = tokens.client_id_of(client_id_or_token)
+    if not isinstance(message, str):
+        raise InvalidMessageError(f"a message is str, not {type(message).__name__}")
+    if len(message) > MAX_MESSAGE_LENGTH:
+        raise InvalidMessageError(
+            f"a message has at most {MAX_MESSAGE_LENGTH} characters, this one has {len(message)}"
+        )
+    try:
+        message.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidMessageError(f"a message must be encodable as UTF-8: {error}") from error
+    streams.append(client_id, message)
+
+
+def last_id(client_id: str) -> str:
+    """The id of the newest message, "0-0" when there is none.
+
+    A page that shows what has happened so far reads this *before* it reads that state, and opens
+    its channel with ``{last: id}``: it then misses nothing, and may get what it shows already.
+
+    Raises:
+        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        StoreUnavailableError: Redis is away.
+    """
+    tokens.check_client_id(client_id)
+    return str(streams.newest(client_id))

@@ -1,0 +1,78 @@
+"""Messages in Redis: a capped stream for each client id, forgotten some time after its last one."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lastacross import store
+from lastacross.channel import frames
+from lastacross.channel.frames import BEGINNING, Message, Position
+
+# A quilt of 100 x 100 squares and what may go beside it; Redis drops whole nodes of a stream only,
+# so up to about a hundred more are kept.
+KEEP_MESSAGES = 12_000
+# The default life of a token: a page that reconnects later needs a new token anyway.
+KEEP_SECONDS = 7_200
+
+# Messages of one page of a replay: one page of the largest ones is 6 MB.
+PAGE = 200
+# Replays that read from Redis at once: bounds memory and connections when many streams open together.
+_replays = threading.BoundedSemaphore(8)
+
+_FIELD = b"m"
+
+
+def append(client_id: str, text: str) -> str:
+    """Add a message; its id.
+
+    Raises:
+        StoreUnavailableError: Redis is away or takes no writes.
+    """
+    args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, text]
+    return cast(bytes, store.current().run("send_message", [store.channel_key(client_id)], args)).decode()
+
+
+def newest(client_id: str) -> Position:
+    """Where the stream stands: the newest message's position, BEGINNING when there is none.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    with store.translated_errors():
+        found: Any = store.current().redis.xrevrange(store.channel_key(client_id), count=1)
+    return frames.position(found[0][0].decode()) if found else BEGINNING
+
+
+def page_after(client_id: str, position: Position) -> list[Message]:
+    """The next messages after a position, oldest first, at most ``PAGE``.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    with _replays, store.translated_errors():
+        key = store.channel_key(client_id)
+        found: Any = store.current().redis.xrange(key, min=f"({position}", count=PAGE)
+    return _messages(found)
+
+
+def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dict[str, list[Message]]:
+    """What came to any of these keys after its position; waits up to the timeout when nothing has.
+
+    Args:
+        cursors: key name to position.
+        timeout_ms: how long to wait.
+        count: messages of one key to read at most.
+
+    Raises:
+        StoreUnavailableError: Redis is away.
+    """
+    wanted: Any = {key: str(position) for key, position in cursors.items()}
+    with store.translated_errors():
+        found: Any = store.current().redis.xread(wanted, count=count, block=timeout_ms)
+    return {key.decode(): _messages(entries) for key, entries in found or []}
+
+
+def _messages(entries: Any) -> list[Message]:
+    return [
+        frames.message(frames.position(name.decode()), fields.get(_FIELD, b"")) for name, fields in entries
+    ]

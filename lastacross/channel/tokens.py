@@ -1,0 +1,114 @@
+"""Tokens: the signed right to read one client id's messages until an instant."""
+
+from dataclasses import dataclass
+
+from lastacross import config, store
+from lastacross.channel import frames, streams
+from lastacross.channel.frames import Position
+from lastacross.errors import (
+    BadSignatureError,
+    ExpiredSignatureError,
+    InvalidChannelClientIdError,
+    InvalidChannelTokenDurationError,
+)
+from lastacross.signing import Signatures
+
+MAX_CLIENT_ID_BYTES = 256
+DEFAULT_MINUTES = 120
+MAX_MINUTES = 24 * 60
+
+_PURPOSE = "channel"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token says.
+
+    ``expires_at`` is in seconds since the epoch; ``start`` is where the stream stood when the token
+    was made, so that a page misses nothing that is sent while it loads.
+    """
+
+    client_id: str
+    expires_at: float
+    start: Position
+
+
+def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
+    """A token for a page that may read this client id's messages.
+
+    The page gets every message sent after this call, even those sent before it connects.
+
+    Args:
+        client_id: the receiver's name, at most 256 bytes. Any number of pages may share it.
+        duration_minutes: life of the token, 1 … 1440; None = 120.
+
+    Raises:
+        InvalidChannelClientIdError: the client id is empty, not text, or too long.
+        InvalidChannelTokenDurationError: the duration is not a whole number of 1 … 1440.
+        StoreUnavailableError: Redis is away.
+    """
+    check_client_id(client_id)
+    minutes = DEFAULT_MINUTES if duration_minutes is None else duration_minutes
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
+        raise InvalidChannelTokenDurationError(
+            f"duration_minutes is a whole number of 1 … {MAX_MINUTES}, not {duration_minutes!r}"
+        )
+    expires_at = store.current().now() + 60 * minutes
+    start = streams.newest(client_id)
+    return _signatures().dump_token(_PURPOSE, [client_id, round(expires_at, 3), str(start)])
+
+
+def read_token(token: str) -> Grant:
+    """What a token grants.
+
+    Raises:
+        ExpiredSignatureError: its time is over.
+        BadSignatureError: it is not ours.
+        StoreUnavailableError: Redis, whose clock decides, is away.
+    """
+    grant = _load(token)
+    if grant.expires_at <= store.current().now():
+        raise ExpiredSignatureError("this channel has expired")
+    return grant
+
+
+def client_id_of(client_id_or_token: str) -> str:
+    """The client id, out of its token if that is what it is; an expired one names it still.
+
+    Raises:
+        InvalidChannelClientIdError: it is neither.
+    """
+    if isinstance(client_id_or_token, str) and client_id_or_token.count(".") >= 2:
+        try:
+            return _load(client_id_or_token).client_id
+        except BadSignatureError:
+            pass
+    check_client_id(client_id_or_token)
+    return client_id_or_token
+
+
+def check_client_id(client_id: str) -> None:
+    """Refuse what cannot be a client id.
+
+    Raises:
+        InvalidChannelClientIdError: it is empty, not text, or too long.
+    """
+    if not isinstance(client_id, str) or not client_id:
+        raise InvalidChannelClientIdError(f"a client id is a non-empty str, not {client_id!r}")
+    try:
+        length = len(client_id.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidChannelClientIdError("a client id must be encodable as UTF-8") from error
+    if length > MAX_CLIENT_ID_BYTES:
+        raise InvalidChannelClientIdError(
+            f"a client id has at most {MAX_CLIENT_ID_BYTES} bytes, this one has {length}"
+        )
+
+
+def _load(token: str) -> Grant:
+    client_id, expires_at, start = _signatures().load_token(_PURPOSE, token)
+    return Grant(client_id, expires_at, frames.position(start))
+
+
+def _signatures() -> Signatures:
+    return Signatures(config.current().settings.secret_key)

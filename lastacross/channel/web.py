@@ -1,0 +1,264 @@
+"""The browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
+
+A stream holds a thread of the web server, so their number is limited; above it the answer is
+503 with ``Retry-After``, and the page goes on by polling.
+"""
+
+import functools
+import hashlib
+import os
+import random
+import threading
+from collections.abc import Iterable
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from lastacross import config, store
+from lastacross.channel import frames, streams, tokens
+from lastacross.channel.event_stream import EventStream, Limits
+from lastacross.channel.frames import Position
+from lastacross.channel.mailbox import Mailbox
+from lastacross.channel.reader import Reader
+from lastacross.channel.slots import Slots
+from lastacross.channel.tokens import Grant
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import BadSignatureError, ExpiredSignatureError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+Headers = list[tuple[str, str]]
+
+STREAM_HEADERS: Headers = [
+    ("Content-Type", "text/event-stream; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    # nginx would keep the messages until it has a buffer full.
+    ("X-Accel-Buffering", "no"),
+]
+_MOST_PARAMETERS = 16
+
+
+class Refusal(Exception):
+    """Raised when a stream is not opened: the answer instead."""
+
+    def __init__(self, status: str, body: str, *headers: tuple[str, str]) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+        self.headers = headers
+
+    def answer(self, start_response: "StartResponse") -> Iterable[bytes]:
+        """Send it."""
+        body = self.body.encode()
+        plain = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+        start_response(self.status, [*plain, ("Cache-Control", "no-store"), *self.headers])
+        return [body]
+
+
+class Streams:
+    """All streams of one process.
+
+    Args:
+        limits: what bounds them.
+        clock: what the time is.
+    """
+
+    def __init__(self, limits: Limits | None = None, clock: Clock = SYSTEM) -> None:
+        self.limits = limits or Limits()
+        self.reader = Reader()
+        self.slots = Slots(self.limits.max_streams, self.limits.max_streams_per_token)
+        self._clock = clock
+        self._is_ending = False
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        """Answer ``GET /_ah/channel/stream?token=…[&last=<id>]``; HEAD tells what GET would say."""
+        try:
+            return self._answer(environ, start_response)
+        except Refusal as refusal:
+            return refusal.answer(start_response)
+
+    def end(self) -> None:
+        """End every stream and open none any more: the process stops.
+
+        The browsers reconnect to another one. May be called from a signal handler.
+        """
+        self._is_ending = True
+        # In a thread of its own: the one that a signal interrupts may hold the locks.
+        threading.Thread(target=self._close_all, name="lastacross-channel-end").start()
+
+    def _close_all(self) -> None:
+        for mailbox in self.reader.mailboxes():
+            mailbox.close()
+
+    def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            raise Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD"))
+        parameters = _parameters(environ)
+        token = parameters.get("token", "")
+        start = _start(environ, parameters)
+        grant = self._grant(token)
+        if method == "HEAD":
+            if self._is_ending or not self.slots.has_room(token):
+                raise self._busy("Too many streams are open.")
+            start_response("200 OK", list(STREAM_HEADERS))
+            return []
+        stream = self._open(token, grant, start or grant.start, environ)
+        start_response("200 OK", list(STREAM_HEADERS))
+        return stream
+
+    def _grant(self, token: str) -> Grant:
+        try:
+            return tokens.read_token(token)
+        except ExpiredSignatureError as error:
+            raise _unauthorized("Token+timed+out.") from error
+        except BadSignatureError as error:
+            raise _unauthorized("Invalid+token.") from error
+        except StoreUnavailableError as error:
+            raise self._busy("The messages cannot be read just now.") from error
+
+    def _open(self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment") -> EventStream:
+        if self._is_ending or not self.slots.take(token):
+            raise self._busy("Too many streams are open.")
+        try:
+            return self._start_stream(token, grant, start, environ)
+        except StoreUnavailableError as error:
+            self.slots.release(token)
+            raise self._busy("The messages cannot be read just now.") from error
+        except BaseException:
+            self.slots.release(token)
+            raise
+
+    def _start_stream(
+        self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment"
+    ) -> EventStream:
+        newest = streams.newest(grant.client_id)
+        # A browser that is ahead of the stream knew one that Redis has lost since.
+        start = min(start, newest)
+        mailbox = Mailbox(grant.client_id, start, clock=self._clock)
+        retry_ms = round(self.limits.retry_ms * random.uniform(0.5, 1.5))
+        stream = EventStream(
+            mailbox,
+            frames.preamble(retry_ms, start),
+            self._clock.monotonic() + self._life_seconds(grant),
+            self.limits,
+            release=functools.partial(self._release, mailbox, token),
+            connection=_connection(environ),
+            clock=self._clock,
+        )
+        mailbox.abandon = stream.abandon
+        if start < newest:
+            mailbox.fall_behind()
+        self.reader.watch(mailbox, newest)
+        return stream
+
+    def _release(self, mailbox: Mailbox, token: str) -> None:
+        self.reader.unwatch(mailbox)
+        self.slots.release(token)
+
+    def _life_seconds(self, grant: Grant) -> float:
+        """Until the browser is made to reconnect: not all at once, and not beyond the token's end."""
+        life = self.limits.life_seconds * random.uniform(0.9, 1.0)
+        return min(life, max(0.0, grant.expires_at - store.current().now()))
+
+    def _busy(self, reason: str) -> Refusal:
+        retry_after = ("Retry-After", str(self.limits.retry_after_seconds))
+        return Refusal("503 Service Unavailable", reason, retry_after)
+
+
+def _unauthorized(reason: str) -> Refusal:
+    # In a header too: the script asks by HEAD, which has no body.
+    return Refusal("401 Unauthorized", reason, ("WWW-Authenticate", f'Channel error="{reason}"'))
+
+
+def _parameters(environ: "WSGIEnvironment") -> dict[str, str]:
+    try:
+        pairs = parse_qsl(
+            environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS
+        )
+    except ValueError as error:
+        raise Refusal("400 Bad Request", "Too many parameters.") from error
+    return dict(pairs)
+
+
+def _start(environ: "WSGIEnvironment", parameters: dict[str, str]) -> Position | None:
+    """After which message to begin: what the browser says, else what the page says, else None."""
+    for name, text in (
+        ("Last-Event-ID", environ.get("HTTP_LAST_EVENT_ID", "")),
+        ("last", parameters.get("last", "")),
+    ):
+        if text:
+            try:
+                return frames.position(text)
+            except ValueError as error:
+                raise Refusal("400 Bad Request", f"{name}: {error}.") from error
+    return None
+
+
+def _connection(environ: "WSGIEnvironment") -> Any:
+    """The browser's own socket, from gunicorn; none where HTTP/2 shares it among streams."""
+    is_shared = environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2") or environ.get("HTTP_VERSION") == "2"
+    return None if is_shared else environ.get("gunicorn.socket")
+
+
+# --- this process's ------------------------------------------------------------------------
+
+_streams: Streams | None = None
+_lock = threading.Lock()
+
+
+def current() -> Streams:
+    """The streams of this process, made at the first call."""
+    global _streams
+    with _lock:
+        if _streams is None:
+            _streams = Streams(Limits(max_streams=config.current().settings.max_streams))
+        return _streams
+
+
+def _forget() -> None:
+    """Begin anew in a forked process: it has no reader, and a lock may have been held."""
+    global _streams, _lock
+    _streams = None
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def stream(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    """WSGI: ``/_ah/channel/stream?token=…[&last=<id>]``, the messages as server-sent events."""
+    return current()(environ, start_response)
+
+
+def end_streams() -> None:
+    """End the streams of this process, which is about to stop; safe in a signal handler."""
+    if _streams is not None:
+        _streams.end()
+
+
+def open_streams() -> int:
+    """How many streams this process has open."""
+    return 0 if _streams is None else _streams.slots.taken
+
+
+@functools.cache
+def _script() -> tuple[bytes, str]:
+    """The script and its ETag."""
+    text = resources.files("lastacross.channel").joinpath("jsapi.js").read_bytes()
+    return text, f'"{hashlib.sha256(text).hexdigest()[:20]}"'
+
+
+def jsapi(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    """WSGI: ``/_ah/channel/jsapi``, the script that defines ``goog.appengine.Channel``."""
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        return Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD")).answer(start_response)
+    text, etag = _script()
+    headers = [("ETag", etag), ("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")]
+    if etag in environ.get("HTTP_IF_NONE_MATCH", ""):
+        start_response("304 Not Modified", headers)
+        return []
+    kind = ("Content-Type", "text/javascript; charset=utf-8")
+    start_response("200 OK", [kind, ("Content-Length", str(len(text))), *headers])
+    return [text] if environ["REQUEST_METHOD"] == "GET" else []
