@@ -1,99 +1,169 @@
-"""How log lines look."""
+"""Logs: one line an event, nothing forged, nothing secret."""
 
 import io
 import json
 import logging
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
 from lastacross import logs
+from lastacross.config import Settings
+
+CANARY = 'canary "key" \\ é of sixteen'
+SETTINGS = Settings(
+    port=1,
+    host="127.0.0.1",
+    redis_url="redis://:redis-canary@127.0.0.1/0",
+    database_url="postgresql://user:sql%2Fcanary@127.0.0.1/db",
+    secret_key=CANARY,
+    data_dir=Path("var"),
+)
+ATTACKS = [
+    "a\nb",
+    "a\r\n2026-01-01 error task.fail",
+    "\x1b[2J\x1b[31mred",
+    "\x00",
+    "\x07",
+    "\x08\x08",
+    "\x7f",
+    "\x9b31m",
+    "\u2028new line",
+    "\u2029paragraph",
+    "\x85next line",
+    "\x0bvertical",
+    "\x0cfeed",
+    "\x1c",
+    "\x1d",
+    "\x1e",
+    '"} {"level": "error"',
+    " level=error",
+    "\\n",
+    "\ud800",
+]
 
 
-@pytest.fixture
-def stream() -> Iterator[io.StringIO]:
-    """Where a test's log lines go; logging is as it was afterwards."""
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Leave the logging of the test run as it was."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield io.StringIO()
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    structlog.contextvars.clear_contextvars()
 
 
-def test_a_machine_reads_one_json_object_a_line(stream: io.StringIO) -> None:
-    logs.configure(stream=stream)
-
-    structlog.get_logger("lastacross.test").info("task.ack", queue="quilt", attempt=1)
-
-    [line] = stream.getvalue().splitlines()
-    event = json.loads(line)
-    assert event.pop("at").endswith("Z")
-    assert event == {"event": "task.ack", "level": "info", "queue": "quilt", "attempt": 1}
+@pytest.fixture(params=[io.StringIO, Terminal])
+def stream(request: pytest.FixtureRequest) -> io.StringIO:
+    """A file and a terminal in turn."""
+    out: io.StringIO = request.param()
+    logs.configure(SETTINGS, out)
+    return out
 
 
-def test_lines_of_libraries_have_the_same_shape(stream: io.StringIO) -> None:
-    logs.configure(stream=stream)
-
-    logging.getLogger("library").warning("%s is slow", "this")
-
-    event = json.loads(stream.getvalue())
-    assert (event["event"], event["level"]) == ("this is slow", "warning")
-
-
-def test_a_person_reads_text(stream: io.StringIO) -> None:
-    logs.configure(stream=stream, is_text=True)
-
-    structlog.get_logger("lastacross.test").info("task.ack", queue="quilt")
-
-    assert "task.ack" in stream.getvalue()
-    assert "queue=quilt" in stream.getvalue()
-    assert "\x1b" not in stream.getvalue()
+def test_a_line_is_json_in_a_file() -> None:
+    """With time, level, logger, the event's name first and the fields with their types."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+    structlog.contextvars.bind_contextvars(request_id="r1")
+    logs.get("lastacross.test").info("task.add", queue="default", attempt=1, tags=["a"])
+    event = json.loads(out.getvalue())
+    assert list(event)[:4] == ["ts", "level", "event", "logger"]
+    assert event["event"] == "task.add"
+    assert (event["queue"], event["attempt"], event["tags"], event["request_id"]) == ("default", 1, ["a"], "r1")
+    assert event["ts"].endswith("Z")
 
 
-@pytest.mark.parametrize("is_text", [True, False])
-@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\x1b[31mred", "a\u2028b", "\x9b31m"])
-def test_what_somebody_sent_cannot_forge_a_line_or_a_colour(
-    stream: io.StringIO, text: str, is_text: bool
+def test_a_line_is_text_on_a_terminal() -> None:
+    """Without quotes where none are needed."""
+    out = Terminal()
+    logs.configure(SETTINGS, out)
+    logs.get("lastacross.test").warning("task.retry", queue="default", reason="a b", wait=0.5)
+    assert 'warning  task.retry queue=default reason="a b" wait=0.5' in out.getvalue()
+
+
+def test_the_standard_librarys_loggers_write_the_same_lines() -> None:
+    """With their arguments filled in and their extra fields."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+    logging.getLogger("some.library").warning("lost %s of %d", "one", 2, extra={"queue": "default"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.warn("old news", stacklevel=1)
+    first, second = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert (first["event"], first["queue"], first["logger"]) == ("lost one of 2", "default", "some.library")
+    assert "old news" in second["event"]
+
+
+def test_the_level_is_the_settings() -> None:
+    """LASTACROSS_LOG_LEVEL."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+    logs.get("lastacross.test").debug("task.add")
+    assert out.getvalue() == ""
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_value_from_outside_cannot_begin_a_line_or_paint_the_terminal(
+    stream: io.StringIO, attack: str
 ) -> None:
-    logs.configure(stream=stream, is_text=is_text)
+    """QUALITY S-19, in every place where a value can be."""
+    log: Any = logs.get("lastacross.test")
+    log.info(attack)
+    log.info("e", value=attack, **{"key" + attack: 1})
+    log.info("e", value=[attack], nested={attack: (attack,)}, other=Path(attack.replace("\0", "0")))
+    logging.getLogger("other").info("value %s", attack)
+    lines = stream.getvalue().split("\n")
+    assert len(lines) == 5
+    assert lines.pop() == ""
+    for line in lines:
+        assert line.isascii() or line.isprintable() or "\ud800" in line
+        assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
 
-    structlog.get_logger("lastacross.test").info("request", path=text)
-    logging.getLogger("library").info(text)
 
-    assert stream.getvalue().count("\n") == 2
-    assert not {"\x1b", "\r", "\x9b"} & set(stream.getvalue())
-
-
-def test_an_exception_is_shown_without_local_variables(stream: io.StringIO) -> None:
-    logs.configure(stream=stream)
-    secret = "canary"
-
+def test_an_exceptions_text_cannot_begin_a_line(stream: io.StringIO) -> None:
+    """A traceback has several lines on a terminal; each is marked as part of it."""
     try:
-        raise ValueError(len(secret))
+        raise ValueError("bad\n2026-01-01T00:00:00Z error forged\x1b[31m")
     except ValueError:
-        structlog.get_logger("lastacross.test").exception("task.failed")
+        logs.get("lastacross.test").exception("task.error")
+    first, *others = stream.getvalue().splitlines()
+    assert "task.error" in first
+    assert all(line.startswith("    | ") for line in others)
+    assert "\x1b" not in stream.getvalue()
+    assert "ValueError" in stream.getvalue()
 
-    assert "ValueError: 6" in json.loads(stream.getvalue())["exception"]
-    assert "canary'" not in stream.getvalue().replace('secret = "canary"', "")
 
-
-def test_an_exceptions_text_cannot_colour_the_terminal(stream: io.StringIO) -> None:
-    logs.configure(stream=stream, is_text=True)
-
+@pytest.mark.parametrize("secret", [CANARY, "redis-canary", "sql%2Fcanary", "sql/canary"])
+def test_a_secret_is_masked_wherever_it_turns_up(stream: io.StringIO, secret: str) -> None:
+    """In fields, in text and in tracebacks (QUALITY S-18)."""
+    log = logs.get("lastacross.test")
+    log.info("e", value=secret)
+    log.info("e", nested={"url": f"x://user:{secret}@host"})
+    logging.getLogger("other").info("connecting with %s", secret)
     try:
-        raise ValueError("\x1b[31mred")
+        raise ValueError(secret)
     except ValueError:
-        structlog.get_logger("lastacross.test").exception("task.failed")
+        log.exception("e")
+    assert "canary" not in stream.getvalue()
+    assert stream.getvalue().count("***") == 4
 
-    assert "ValueError: \\x1b[31mred" in stream.getvalue().splitlines()
 
-
-def test_what_is_below_the_level_is_dropped(stream: io.StringIO) -> None:
-    logs.configure(stream=stream)
-
-    structlog.get_logger("lastacross.test").debug("task.lease")
-    logging.getLogger("library").debug("details")
-
-    assert stream.getvalue() == ""
+def test_without_configuration_a_library_user_hears_warnings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """As with any other library's logger."""
+    logs.get("lastacross.test").info("task.add")
+    assert capsys.readouterr().out == ""
