@@ -47,10 +47,13 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     render: Processor = _as_text if out.isatty() else _as_json
     handler = logging.StreamHandler(out)
     handler.setFormatter(
-        _MaskingFormatter(
-            secrets_of(settings),
+        structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_SHARED],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _escape, render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _Cleaner(secrets_of(settings)),
+                render,
+            ],
         )
     )
     root = logging.getLogger()
@@ -104,21 +107,32 @@ _SHARED: list[Processor] = [
 ]
 
 
-def _escape(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """Escape every text but the traceback, whose lines the renderers tell apart themselves."""
-    return {
-        escape(str(key)): value if key == "exception" else _escaped(value) for key, value in event.items()
-    }
+class _Cleaner:
+    """The processor that masks secrets and escapes control characters, in every text of an event."""
 
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = list(secrets)
 
-def _escaped(value: Any) -> Any:
-    if isinstance(value, bool | int | float | None):
-        return value
-    if isinstance(value, dict):
-        return {escape(str(key)): _escaped(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_escaped(item) for item in value]
-    return escape(str(value))
+    def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
+        # The lines of a traceback are told apart by whoever renders them.
+        return {
+            escape(self._masked(str(key))): self._masked(value) if key == "exception" else self._clean(value)
+            for key, value in event.items()
+        }
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, bool | int | float | None):
+            return value
+        if isinstance(value, dict):
+            return {escape(self._masked(str(key))): self._clean(item) for key, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._clean(item) for item in value]
+        return escape(self._masked(str(value)))
+
+    def _masked(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        return text
 
 
 def _as_json(_logger: Any, _method: str, event: EventDict) -> str:
@@ -138,17 +152,3 @@ def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
 def _field(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
-
-
-class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Masks secrets in the finished line, as they are and as JSON writes them."""
-
-    def __init__(self, secrets: Iterable[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._secrets = [form for secret in secrets for form in {secret, json.dumps(secret)[1:-1]}]
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        for secret in self._secrets:
-            line = line.replace(secret, MASK)
-        return line

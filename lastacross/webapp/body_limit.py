@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
 
@@ -78,7 +78,7 @@ def _declared_length(environ: Environ) -> int | None:
 
 def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
     """Read ``wanted`` bytes, or for a chunked body all there are up to ``wanted``."""
-    body: Any = tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES)  # noqa: SIM115 - ClosingBody closes it
+    body = _container(None if is_chunked else wanted)
     try:
         received = _copy(environ["wsgi.input"], body, wanted + is_chunked)
         if is_chunked and received > wanted:
@@ -88,8 +88,14 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
     except BaseException:
         body.close()
         raise
-    found: IO[bytes] = body
-    return found
+    return body
+
+
+def _container(length: int | None) -> IO[bytes]:
+    """Where a body of this length (None: unknown) is kept."""
+    if length is not None and length <= MEMORY_BYTES:
+        return io.BytesIO()
+    return cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES))
 
 
 def _copy(source: Any, target: Any, most: int) -> int:

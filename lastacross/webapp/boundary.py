@@ -1,6 +1,8 @@
 """The boundary to the outside: what a request may not bring in, and which are refused at once."""
 
+import codecs
 import re
+from email.message import Message
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from lastacross.webapp import hosts
@@ -18,6 +20,7 @@ from lastacross.webapp.environ import (
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Asked by machines that know an address, not our name; their answers do not depend on Host.
 PROBES = frozenset({"/_ah/health", "/_ah/ready"})
+FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 _OWN = "lastacross."
 _RESERVED = ("HTTPXAPPENGINE", "HTTPXGOOGLE")
@@ -47,8 +50,8 @@ def is_reserved(key: str) -> bool:
     return key.lower().startswith(_OWN) or _NOT_ALPHANUMERIC.sub("", key.upper()).startswith(_RESERVED)
 
 
-def check_address(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
-    """Refuse a Host that is not ours, and an address that two readers could read differently.
+def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
+    """Refuse a Host that is not ours, an address that can be read in two ways, a form that cannot be read.
 
     A redirect, a link in a mail or a check of Origin is built on Host, so a foreign one is an
     attack (or a missing LASTACROSS_ALLOWED_HOSTS); it is also what DNS rebinding needs.
@@ -56,7 +59,7 @@ def check_address(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
 
     def layer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
-            problem = _problem_of_path(environ)
+            problem = _problem_of_path(environ) or _problem_of_form(environ)
             if problem is None and environ.get("PATH_INFO") not in PROBES:
                 problem = hosts.problem(environ.get("HTTP_HOST"), allowed_hosts)
             if problem is not None:
@@ -114,4 +117,20 @@ def _problem_of_path(environ: Environ) -> str | None:
         return "The address is not UTF-8."
     if _DOT_SEGMENT.search(text):
         return "The address has a segment `.` or `..` in it."
+    return None
+
+
+def _problem_of_form(environ: Environ) -> str | None:
+    """What would make WebOb raise before the handler has read a field."""
+    header = Message()
+    header["Content-Type"] = environ.get("CONTENT_TYPE", "")
+    kind = header.get_content_type()
+    if kind == "multipart/form-data" and not header.get_boundary():
+        return "The Content-Type of the form has no boundary."
+    charset = header.get_content_charset()
+    if kind in FORMS and charset is not None:
+        try:
+            codecs.lookup(charset)
+        except (LookupError, ValueError):
+            return "The charset of the form is unknown."
     return None

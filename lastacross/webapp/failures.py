@@ -18,6 +18,7 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     close,
+    is_internal,
     path_of,
 )
 
@@ -113,4 +114,5 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
             headers = [("Retry-After", str(RETRY_AFTER_SECONDS))]
             return Refusal(503, f"{message} Please try again in a few seconds.", headers)
     _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
-    return Refusal(500)
+    # The delivery keeps what a task was answered, for whoever looks at why it failed.
+    return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")

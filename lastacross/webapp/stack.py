@@ -42,7 +42,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         access_log.layer(),
         security_headers.layer,
         failures.layer(refuse),
-        boundary.check_address(config.settings.allowed_hosts, refuse),
+        boundary.check_request(config.settings.allowed_hosts, refuse),
         boundary.check_cross_site(refuse),
         body_limit.layer(config.settings.max_body_bytes, refuse),
     ]

@@ -32,20 +32,29 @@ class Site:
     def request(self, path: str, environ: Mapping[str, Any] | None = None, **values: Any) -> Response:
         """What the world gets."""
         given = {"HTTP_HOST": HOST, "REMOTE_ADDR": "203.0.113.9", **(environ or {})}
-        return Request.blank(path, environ=given, **values).get_response(self.outside)
+        return _answer(self.outside, Request.blank(path, environ=given, **values))
 
     def get(self, path: str, **environ: Any) -> Response:
         """A GET from outside."""
         return self.request(path, environ)
 
-    def post(self, path: str, body: bytes = b"", **environ: Any) -> Response:
+    def post(self, path: str, body: bytes = b"", /, **environ: Any) -> Response:
         """A POST from outside."""
         return self.request(path, environ, method="POST", body=body)
 
-    def deliver(self, path: str, method: str = "POST", **environ: Any) -> Response:
+    def deliver(self, path: str, method: str = "POST", /, **environ: Any) -> Response:
         """A request from inside: a task's unless ``environ`` says otherwise."""
         given = {"lastacross.task": object(), **environ}
-        return Request.blank(path, environ=given, method=method).get_response(self.inside)
+        return _answer(self.inside, Request.blank(path, environ=given, method=method))
+
+
+def _answer(application: Wsgi, request: Request) -> Response:
+    answer = request.get_response(application)
+    # Read to its end and closed, as a server would: some layers do their work then.
+    size = answer.content_length
+    answer.body = answer.body
+    answer.content_length = size
+    return answer
 
 
 @contextlib.contextmanager

@@ -84,7 +84,12 @@ def test_a_line_is_json_in_a_file() -> None:
     event = json.loads(out.getvalue())
     assert list(event)[:4] == ["ts", "level", "event", "logger"]
     assert event["event"] == "task.add"
-    assert (event["queue"], event["attempt"], event["tags"], event["request_id"]) == ("default", 1, ["a"], "r1")
+    assert (event["queue"], event["attempt"], event["tags"], event["request_id"]) == (
+        "default",
+        1,
+        ["a"],
+        "r1",
+    )
     assert event["ts"].endswith("Z")
 
 

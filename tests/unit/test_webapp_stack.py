@@ -1,52 +1,349 @@
 """The whole stack, by hand-made requests: what gets in, as what, and how it is answered."""
 
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from webob import Request
 
 from tests.support import web
 
 MAIN = """
 import webapp2
+from webob import exc
 from lastacross import errors, webapp
 
 class Echo(webapp.RequestHandler):
     def get(self):
-        names = sorted(k for k in self.request.environ if "APPENGINE" in k.upper() or "GOOGLE" in k.upper())
-        self.render_json({"path": self.request.path, "names": names})
+        keys = [k for k in self.request.environ if "APPENGINE" in k.upper() or "GOOGLE" in k.upper()]
+        self.render_json({"path": self.request.path, "keys": sorted(keys)})
     def post(self):
-        self.render_json({"got": len(self.request.body)})
+        self.render_json({"got": len(self.request.body), "a": self.request.get("a")})
 
 class Broken(webapp2.RequestHandler):
     def get(self):
-        raise RuntimeError("the canary in the message")
+        raise RuntimeError("a canary in the message")
 
 class Away(webapp2.RequestHandler):
     def get(self):
         raise errors.StoreUnavailableError("Redis is not available: connection refused")
 
+class NoDatastore(webapp.RequestHandler):
+    def get(self):
+        raise errors.DatastoreUnavailableError("the datastore is not available: locked")
+
 class Missing(webapp2.RequestHandler):
     def get(self):
         self.abort(404, detail="No quilt <b>of this id</b>.")
 
+class Own(webapp2.RequestHandler):
+    def get(self):
+        raise exc.HTTPConflict(body=b'{"mine": true}', content_type="application/json")
+
+class Late(webapp2.RequestHandler):
+    def get(self):
+        def body():
+            yield b"one"
+            raise RuntimeError("after the first piece")
+        return webapp2.Response(app_iter=body())
+
 app = webapp2.WSGIApplication([
-    ("/broken", Broken), ("/away", Away), ("/missing", Missing), ("/.*", Echo),
+    ("/broken", Broken), ("/away", Away), ("/nodatastore", NoDatastore), ("/missing", Missing),
+    ("/own", Own), ("/late", Late), ("/echo.*", Echo), ("/_ah/queue/.*", Echo), ("/worker/.*", Echo),
 ])
 """
+APP_YAML = """
+handlers:
+- url: /worker/.*
+  script: main.app
+  login: admin
+- url: /.*
+  script: main.app
+"""
+
+ATTRIBUTES = (
+    "QueueName",
+    "TaskName",
+    "TaskRetryCount",
+    "Cron",
+    "User-Id",
+    "User-Is-Admin",
+    "Inbound-AppId",
+    "Development-Payload",
+)
+SPELLINGS = (
+    "HTTP_X_APPENGINE_{}",
+    "HTTP_X_AppEngine_{}",
+    "http_x_appengine_{}",
+    "HTTP_X__APPENGINE_{}",
+    "HTTP_X.APPENGINE.{}",
+)
+PROTECTED = (
+    "/_ah/queue/default",
+    "/_ah/queue/deferred",
+    "/_ah/start",
+    "/worker/",
+    "/_ah/admin/queues",
+)
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[web.Site]:
     """A small application in a folder of its own."""
-    with web.site(tmp_path, MAIN) as site:
+    with web.site(tmp_path, MAIN, APP_YAML) as site:
         yield site
 
 
-def test_a_page_is_served_with_the_security_headers_and_a_request_id(app: web.Site) -> None:
+def test_a_page_comes_with_the_security_headers_and_a_request_id(app: web.Site) -> None:
     """The plain case."""
-    answer = app.get("/hello")
-    assert answer.status_int == 200
-    assert answer.json["path"] == "/hello"
-    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    answer = app.get("/echo")
+    assert (answer.status_int, answer.json["path"]) == (200, "/echo")
+    policy = answer.headers["Content-Security-Policy"]
+    for rule in ("default-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"):
+        assert rule in policy
+    assert "unsafe" not in policy
     assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/broken", "/away", "/missing", "/nowhere", "/echo?%ff", "/_ah/queue/default", "/own"]
+)
+def test_an_error_has_the_security_headers_too(app: web.Site, path: str) -> None:
+    """No answer is without them."""
+    answer = app.get(path)
+    assert answer.status_int >= 400
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_a_forged_engine_header_opens_no_protected_url(app: web.Site, spelling: str, attribute: str) -> None:
+    """40 forgeries at 5 URLs (QUALITY S-1)."""
+    key = spelling.format(attribute.replace("-", "_").upper())
+    for path in PROTECTED:
+        assert app.get(path, **{key: "true"}).status_int == 403
+        assert app.post(path, **{key: "true"}).status_int == 403
+
+
+@pytest.mark.parametrize("spelling", [*SPELLINGS, "HTTP_X_GOOGLE_{}", "HTTP_X_Google_{}"])
+def test_the_application_never_sees_a_forged_engine_header(app: web.Site, spelling: str) -> None:
+    """Whatever its spelling."""
+    assert app.get("/echo", **{spelling.format("QUEUENAME"): "default"}).json["keys"] == []
+
+
+def test_an_engine_key_that_a_server_in_front_left_behind_is_dropped(app: web.Site) -> None:
+    """`lastacross.task` from outside would be a task."""
+    assert app.get("/worker/", **{"lastacross.task": object()}).status_int == 403
+    assert app.get("/worker/", **{"LASTACROSS.CRON": object()}).status_int == 403
+
+
+def test_a_task_reaches_protected_urls_and_keeps_its_headers(app: web.Site) -> None:
+    """From inside nothing is stripped."""
+    for path in ("/worker/", "/_ah/queue/default"):
+        answer = app.deliver(path, "GET", HTTP_X_APPENGINE_QUEUENAME="default")
+        assert (answer.status_int, answer.json["keys"]) == (200, ["HTTP_X_APPENGINE_QUEUENAME"])
+    assert app.deliver("/worker/", "GET", **{"lastacross.task": None}).status_int == 403
+
+
+@pytest.mark.parametrize("accept", ["text/html", "*/*", ""])
+def test_an_exception_is_a_page_in_plain_words_with_the_request_id(app: web.Site, accept: str) -> None:
+    """And nothing of the exception."""
+    answer = app.get("/broken", HTTP_ACCEPT=accept)
+    assert (answer.status_int, answer.content_type) == (500, "text/html")
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert "canary" not in answer.text
+    assert "RuntimeError" not in answer.text
+
+
+def test_an_exception_is_json_for_who_asks_for_it(app: web.Site) -> None:
+    """Accept decides."""
+    answer = app.get("/broken", HTTP_ACCEPT="application/json")
+    assert (answer.status_int, answer.content_type) == (500, "application/json")
+    assert answer.json["error"]["code"] == 500
+    assert answer.json["error"]["request_id"] == answer.headers["X-Request-Id"]
+
+
+def test_an_exception_is_logged_once_with_its_traceback(
+    app: web.Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not by webapp2 as well."""
+    with caplog.at_level(logging.INFO):
+        app.get("/broken")
+    failures = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(failures) == 1
+    event = failures[0].msg
+    assert isinstance(event, dict)
+    assert event["event"] == "request.fail"
+    assert "RuntimeError: a canary in the message" in event["exception"]
+
+
+def test_a_task_is_told_the_exception_in_a_line_of_text(app: web.Site) -> None:
+    """The delivery keeps it with the attempt."""
+    answer = app.deliver("/broken", "GET")
+    assert (answer.status_int, answer.content_type) == (500, "text/plain")
+    assert "RuntimeError: a canary in the message" in answer.text
+
+
+@pytest.mark.parametrize(("path", "words"), [("/away", "task store"), ("/nodatastore", "datastore")])
+def test_a_service_that_is_away_is_503_with_a_time_to_try_again(app: web.Site, path: str, words: str) -> None:
+    """Also for a handler that knows nothing of ours (QUALITY R-3, U10)."""
+    answer = app.get(path)
+    assert answer.status_int == 503
+    assert int(answer.headers["Retry-After"]) > 0
+    assert words in answer.text
+    assert "connection refused" not in answer.text
+
+
+def test_a_refusal_of_the_application_is_shown_escaped(app: web.Site) -> None:
+    """Its words, not its markup."""
+    answer = app.get("/missing")
+    assert answer.status_int == 404
+    assert "No quilt &lt;b&gt;of this id&lt;/b&gt;." in answer.text
+    assert app.get("/missing", HTTP_ACCEPT="application/json").json["error"]["message"] == (
+        "No quilt <b>of this id</b>."
+    )
+
+
+def test_an_error_body_that_the_application_wrote_stays(app: web.Site) -> None:
+    """It knows better."""
+    answer = app.get("/own")
+    assert (answer.status_int, answer.json) == (409, {"mine": True})
+
+
+def test_a_method_that_a_handler_lacks_is_405_with_those_it_has(app: web.Site) -> None:
+    """RFC 9110, 15.5.6."""
+    answer = app.post("/broken")
+    assert (answer.status_int, answer.headers["Allow"]) == (405, "GET")
+
+
+def test_an_exception_after_the_first_piece_ends_the_connection(app: web.Site) -> None:
+    """Headers are out: the server must hang up, not add an error page to half a page."""
+    sent: list[str] = []
+
+    def start_response(status: str, headers: object, exc_info: object = None) -> object:
+        sent.append(status)
+        if exc_info and len(sent) > 1:
+            raise ConnectionAbortedError
+        return lambda data: None
+
+    environ = Request.blank("/late", environ={"HTTP_HOST": web.HOST}).environ
+    body = iter(app.outside(environ, start_response))  # type: ignore[arg-type]
+    assert next(body) == b"one"
+    with pytest.raises(ConnectionAbortedError):
+        next(body)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "app.example@evil", "app.example/x", "a b", "[::1"])
+def test_a_host_that_is_not_ours_is_400(app: web.Site, host: str) -> None:
+    """Redirects and links are built on it (QUALITY S-16)."""
+    answer = app.get("/echo", HTTP_HOST=host)
+    assert answer.status_int == 400
+    assert "ost" in answer.text
+
+
+@pytest.mark.parametrize("host", ["app.example", "APP.example:8080", "app.example."])
+def test_our_host_is_known_in_any_case_and_on_any_port(app: web.Site, host: str) -> None:
+    """A port says nothing."""
+    assert app.get("/echo", HTTP_HOST=host).status_int == 200
+
+
+def test_a_probe_may_ask_by_address(app: web.Site) -> None:
+    """A load balancer knows the machine's address only."""
+    answer = app.get("/_ah/health", HTTP_HOST="10.1.2.3:8080")
+    assert (answer.status_int, answer.json) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/echo/../worker/", "/./echo", "/echo%00", "/echo%0d%0aX: y", "/%ff", "/echo?q=%ff", "/echo/.."]
+)
+def test_an_address_that_could_be_read_in_two_ways_is_400(app: web.Site, path: str) -> None:
+    """Neither webapp2 nor a proxy gets to guess."""
+    assert app.get(path).status_int == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"HTTP_SEC_FETCH_SITE": "cross-site"}, 403),
+        ({"HTTP_SEC_FETCH_SITE": "same-site"}, 403),
+        ({"HTTP_SEC_FETCH_SITE": "nonsense"}, 403),
+        ({"HTTP_ORIGIN": "https://evil.example"}, 403),
+        ({"HTTP_ORIGIN": "null"}, 403),
+        ({"HTTP_ORIGIN": "http://app.example.evil.example"}, 403),
+        ({"HTTP_ORIGIN": "http://[broken"}, 403),
+        ({"HTTP_SEC_FETCH_SITE": "cross-site", "HTTP_ORIGIN": "http://app.example"}, 403),
+        ({"HTTP_SEC_FETCH_SITE": "same-origin"}, 200),
+        ({"HTTP_SEC_FETCH_SITE": "none"}, 200),
+        ({"HTTP_ORIGIN": "https://app.example"}, 200),
+        ({}, 200),
+    ],
+)
+def test_a_post_that_another_site_made_a_browser_send_is_refused(
+    app: web.Site, headers: dict[str, str], status: int
+) -> None:
+    """QUALITY S-7; a GET is never refused for it."""
+    assert app.post("/echo", **headers).status_int == status
+    assert app.get("/echo", **headers).status_int == 200
+
+
+def test_a_body_reaches_the_handler_whole(app: web.Site) -> None:
+    """As bytes and as a form."""
+    answer = app.post("/echo", b"a=b%20c", CONTENT_TYPE="application/x-www-form-urlencoded")
+    assert answer.json == {"got": 7, "a": "b c"}
+
+
+def test_a_body_over_the_limit_is_413(app: web.Site) -> None:
+    """10 MiB and one byte."""
+    assert app.post("/echo", bytes(10 * 2**20)).json["got"] == 10 * 2**20
+    answer = app.request(
+        "/echo",
+        {"HTTP_ACCEPT": "application/json"},
+        method="POST",
+        body=bytes(10 * 2**20 + 1),
+    )
+    assert answer.status_int == 413
+    assert "10,485,760" in answer.json["error"]["message"]
+
+
+def test_head_is_get_without_its_body(app: web.Site) -> None:
+    """webapp2 would answer 405."""
+    head = app.request("/echo", method="HEAD")
+    assert (head.status_int, head.body) == (200, b"")
+    assert head.content_length == app.get("/echo").content_length
+    error = app.request("/missing", method="HEAD")
+    assert (error.status_int, error.body) == (405, b"")
+
+
+def test_the_log_line_of_a_request_has_no_query(app: web.Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Tokens travel there (QUALITY S-18)."""
+    with caplog.at_level(logging.INFO):
+        answer = app.get("/echo?token=canary", HTTP_X_REQUEST_ID="0123456789abcdef")
+    [event] = [record.msg for record in caplog.records]
+    assert isinstance(event, dict)
+    assert event["event"] == "request.answer"
+    assert (event["method"], event["path"], event["status"]) == ("GET", "/echo", 200)
+    assert event["request_id"] == answer.headers["X-Request-Id"] == "0123456789abcdef"
+    assert "canary" not in json.dumps(event, default=str)
+
+
+@pytest.mark.parametrize(
+    "offered", ["", "short", "0123456789abcdef\n", "a" * 65, "<script>alert(1)</script>"]
+)
+def test_a_request_id_that_is_not_plainly_one_is_replaced(app: web.Site, offered: str) -> None:
+    """It would be copied into logs and pages."""
+    assert app.get("/echo", HTTP_X_REQUEST_ID=offered).headers["X-Request-Id"] != offered
+
+
+def test_the_request_id_is_gone_from_the_log_after_the_request(
+    app: web.Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread serves others next."""
+    with caplog.at_level(logging.INFO):
+        app.get("/echo")
+        app.deliver("/broken", "GET")
+    events = [record.msg for record in caplog.records]
+    assert [isinstance(event, dict) and "request_id" in event for event in events] == [True, False]

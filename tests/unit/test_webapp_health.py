@@ -1,0 +1,79 @@
+"""Alive, and ready."""
+
+import threading
+from typing import Any
+
+import pytest
+from webob import Request
+
+from lastacross.webapp import health
+
+
+def ask(application: Any) -> Any:
+    """One probe."""
+    return Request.blank("/_ah/ready").get_response(application)
+
+
+def passing() -> None:
+    """A check that finds nothing wrong."""
+
+
+def failing() -> None:
+    """A check that does."""
+    raise RuntimeError("Redis is not available: connection refused")
+
+
+def test_alive_asks_nobody() -> None:
+    """200 and JSON."""
+    answer = ask(health.live)
+    assert (answer.status_int, answer.json) == (200, {"status": "ok"})
+
+
+def test_ready_when_every_check_passes() -> None:
+    """None at all counts as well."""
+    assert ask(health.readiness({"redis": passing, "datastore": passing})).json == {"status": "ready"}
+    assert ask(health.readiness({})).status_int == 200
+
+
+def test_not_ready_is_503_with_each_reason() -> None:
+    """For machines and people."""
+    answer = ask(health.readiness({"redis": failing, "datastore": passing}))
+    assert answer.status_int == 503
+    assert answer.json["reasons"] == {"redis": "Redis is not available: connection refused"}
+    assert "Retry-After" in answer.headers
+
+
+def test_a_check_that_hangs_is_not_ready_and_is_not_started_again() -> None:
+    """Or each probe would leave a thread behind."""
+    release, started = threading.Event(), []
+
+    def hanging() -> None:
+        started.append(1)
+        release.wait(10)
+
+    ready = health.readiness({"redis": hanging}, limit_seconds=0.01)
+    try:
+        for _ in range(3):
+            answer = ask(ready)
+            assert (answer.status_int, answer.json["reasons"]) == (503, {"redis": "does not answer in time"})
+        assert len(started) == 1
+    finally:
+        release.set()
+
+
+def test_a_part_that_came_back_is_ready_again() -> None:
+    """Nothing is remembered."""
+    problems = [RuntimeError("away")]
+
+    def once() -> None:
+        if problems:
+            raise problems.pop()
+
+    ready = health.readiness({"redis": once})
+    assert [ask(ready).status_int, ask(ready).status_int] == [503, 200]
+
+
+@pytest.mark.usefixtures("test_store")
+def test_the_store_is_asked_with_a_ping() -> None:
+    """A real one answers."""
+    health.check_store()

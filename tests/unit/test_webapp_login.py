@@ -1,0 +1,181 @@
+"""Who is let in where: each kind of handler against each kind of visitor (QUALITY S-2)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import web
+
+MAIN = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"app"]
+
+def engine(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"engine"]
+"""
+APP_YAML = """
+handlers:
+- {url: /optional, script: main.app}
+- {url: /required, script: main.app, login: required}
+- {url: /required-401, script: main.app, login: required, auth_fail_action: unauthorized}
+- {url: /admin, script: main.app, login: admin}
+- {url: /admin-401, script: main.app, login: admin, auth_fail_action: unauthorized}
+- {url: /_ah/queue/open, script: main.app}
+- {url: /_ah/mail/.+, script: main.app, login: admin}
+- {url: /_ah/listed, script: main.app}
+- {url: /_ah/channel/jsapi, script: main.app}
+- {url: /.*, script: main.app}
+"""
+
+ANYBODY: dict[str, Any] = {}
+TASK = {"lastacross.task": "a task"}
+CRON = {"lastacross.cron": "an entry", "lastacross.task": None}
+# anybody, administrator, task, cron
+EXPECTED = {
+    "/optional": (200, 200, 200, 200),
+    "/required": (403, 200, 403, 403),
+    "/required-401": (401, 200, 403, 403),
+    "/admin": (403, 200, 200, 200),
+    "/admin-401": (401, 200, 200, 200),
+    "/anything": (200, 200, 200, 200),
+    "/_ah/queue/open": (403, 403, 200, 200),
+    "/_ah/queue/default": (403, 403, 200, 200),
+    "/_ah/queue/deferred": (403, 403, 200, 200),
+    "/_ah/queue": (403, 403, 200, 200),
+    "/_ah/start": (403, 403, 200, 200),
+    "/_ah/stop": (403, 403, 200, 200),
+    "/_ah/warmup": (403, 403, 200, 200),
+    "/_ah/channel/connected/": (403, 403, 200, 200),
+    "/_ah/mail/a@b": (403, 200, 200, 200),
+    "/_ah/listed": (200, 200, 200, 200),
+    "/_ah/channel/jsapi": (200, 200, 200, 200),
+    "/_ah/channel/stream": (200, 200, 200, 200),
+    "/_ah/admin/queues": (403, 200, 403, 403),
+    "/_ah/admin": (403, 404, 403, 403),
+    "/_ah/unlisted": (404, 404, 200, 200),
+    "/_ah/": (404, 404, 200, 200),
+    "/_ah": (404, 404, 200, 200),
+    "/_ahead": (200, 200, 200, 200),
+    "/_ah/health": (200, 200, 200, 200),
+}
+
+
+def engine(environ: Any, start_response: Any) -> list[bytes]:
+    """One of the engine's own URLs."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"engine"]
+
+
+BUILTINS = {
+    "/_ah/queue/deferred": engine,
+    "/_ah/channel/jsapi": engine,
+    "/_ah/channel/stream": engine,
+    "/_ah/admin/": engine,
+}
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[web.Site]:
+    """An application under `dev`."""
+    variables = {"LASTACROSS_DEV": "1", "HOST": "127.0.0.1"}
+    with web.site(tmp_path, MAIN, APP_YAML, builtins=BUILTINS, variables=variables) as site:
+        yield site
+
+
+@pytest.mark.parametrize("path", EXPECTED)
+def test_each_visitor_is_admitted_as_the_handler_declares(dev: web.Site, path: str) -> None:
+    """The whole matrix."""
+    statuses = (
+        dev.get(path).status_int,
+        dev.get(path, REMOTE_ADDR="127.0.0.1").status_int,
+        dev.deliver(path, **TASK).status_int,
+        dev.deliver(path, "GET", **CRON).status_int,
+    )
+    assert statuses == EXPECTED[path]
+
+
+def test_the_engine_serves_its_urls_unless_app_yaml_names_the_very_path(dev: web.Site) -> None:
+    """A pattern that covers it as well does not count."""
+    assert dev.deliver("/_ah/queue/deferred").body == b"engine"
+    assert dev.get("/_ah/channel/stream").body == b"engine"
+    assert dev.get("/_ah/channel/jsapi").body == b"app"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1"])
+def test_the_developer_at_the_machine_is_administrator(dev: web.Site, address: str) -> None:
+    """From any loopback address."""
+    assert dev.get("/admin", REMOTE_ADDR=address).status_int == 200
+
+
+@pytest.mark.parametrize(
+    "address", ["", "10.0.0.1", "0.1.0.2", "::ffff:10.0.0.1", "127.0.0.1.evil", "nonsense"]
+)
+def test_nobody_from_elsewhere_is_administrator(dev: web.Site, address: str) -> None:
+    """An empty address is a unix socket: somebody's proxy."""
+    assert dev.get("/admin", REMOTE_ADDR=address).status_int == 403
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST", "X_FORWARDED_ANYTHING"],
+)
+def test_nobody_who_comes_through_a_proxy_is_administrator(dev: web.Site, header: str) -> None:
+    """A proxy on this machine makes everybody loopback."""
+    assert dev.get("/admin", REMOTE_ADDR="127.0.0.1", **{f"HTTP_{header}": ""}).status_int == 403
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {"HOST": "127.0.0.1"},
+        {"LASTACROSS_DEV": "1", "HOST": "0.0.0.0"},
+        {"LASTACROSS_DEV": "1", "HOST": "10.0.0.1"},
+    ],
+)
+def test_there_is_no_administrator_outside_of_dev_on_loopback(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """`web` refuses admin pages."""
+    with web.site(tmp_path, MAIN, APP_YAML, builtins=BUILTINS, variables=variables) as site:
+        assert site.get("/admin", REMOTE_ADDR="127.0.0.1").status_int == 403
+        assert site.get("/_ah/admin/", REMOTE_ADDR="127.0.0.1").status_int == 403
+
+
+def test_an_unauthorized_answer_says_how_to_authenticate(dev: web.Site) -> None:
+    """RFC 9110, 15.5.2 wants WWW-Authenticate."""
+    assert "WWW-Authenticate" in dev.get("/required-401").headers
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "location"),
+    [
+        ("app.example", "/safe?a=b", "https://app.example/safe?a=b"),
+        ("app.example:8080", "/safe", "https://app.example/safe"),
+        ("app.example", "/safe%20%C3%A9%3F", "https://app.example/safe%20%C3%A9%3F"),
+    ],
+)
+def test_a_page_that_is_secure_always_sends_http_to_https(
+    tmp_path: Path, host: str, path: str, location: str
+) -> None:
+    """301, to the same address."""
+    app_yaml = "handlers:\n- {url: /safe.*, script: main.app, secure: always}\n"
+    with web.site(tmp_path, MAIN, app_yaml) as site:
+        answer = site.get(path, HTTP_HOST=host)
+        assert (answer.status_int, answer.headers["Location"]) == (301, location)
+        secure = site.get(path, HTTP_HOST=host, **{"wsgi.url_scheme": "https"})
+        assert secure.status_int == 200
+        assert "Strict-Transport-Security" in secure.headers
+        assert "Strict-Transport-Security" not in answer.headers
+        assert site.deliver(path).status_int == 200
+
+
+def test_under_dev_a_secure_page_stays_on_http(tmp_path: Path) -> None:
+    """There is no HTTPS to go to."""
+    app_yaml = "handlers:\n- {url: /safe, script: main.app, secure: always}\n"
+    with web.site(tmp_path, MAIN, app_yaml, variables={"LASTACROSS_DEV": "1"}) as site:
+        assert site.get("/safe").status_int == 200

@@ -1,0 +1,70 @@
+"""How app.yaml's `script:` finds the application's code."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lastacross import webapp
+from lastacross.errors import ConfigError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """An application's folder; what is imported from it is forgotten."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield tmp_path
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> None:
+    """Modules and packages, and `auto`."""
+    (root / "package").mkdir()
+    (root / "package" / "front.py").write_text("def serve(environ, start_response): ...")
+    (root / "main.py").write_text("def app(environ, start_response): ...")
+    found = webapp.load_script("package.front.serve", root)
+    assert found is webapp.load_script("package.front.serve", root)
+    assert webapp.load_script("auto", root) is webapp.load_script("main.app", root)
+    assert sys.path[0] == str(root)
+    assert sys.path.count(str(root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("dotted", "words"),
+    [
+        ("nowhere.app", "there is no module `nowhere`"),
+        ("front.nowhere.app", "there is no module `front.nowhere`"),
+        ("front.nothing", "has no `nothing`"),
+        ("front.number", "is a int, not a WSGI application"),
+        ("needy.app", "imports `a_package_that_is_not_there`, which is not installed"),
+        ("wrong.app", "SyntaxError"),
+        ("raising.app", "ZeroDivisionError: division by zero"),
+        ("front", "takes a module and a name"),
+        ("", "takes a module and a name"),
+        ("json.app", "rename json.py"),
+    ],
+)
+def test_a_script_that_cannot_be_used_is_a_clear_error(root: Path, dotted: str, words: str) -> None:
+    """It names the script, and what to do."""
+    (root / "front.py").write_text("number = 1")
+    (root / "needy.py").write_text("import a_package_that_is_not_there")
+    (root / "wrong.py").write_text("def app(:")
+    (root / "raising.py").write_text("1 / 0")
+    (root / "json.py").write_text("app = print")
+    with pytest.raises(ConfigError) as caught:
+        webapp.load_script(dotted, root)
+    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"app.yaml: script: {dotted}")
+
+
+def test_a_module_of_another_application_does_not_stand_in(root: Path) -> None:
+    """Two folders, one process, one name."""
+    for name in ("one", "two"):
+        (root / name).mkdir()
+        (root / name / "shared_name.py").write_text("def app(environ, start_response): ...")
+    webapp.load_script("shared_name.app", root / "one")
+    with pytest.raises(ConfigError, match=r"was imported from .*one"):
+        webapp.load_script("shared_name.app", root / "two")

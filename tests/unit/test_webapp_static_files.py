@@ -1,0 +1,240 @@
+"""Static files: the right one with the right headers, and nothing from outside of the folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from lastacross import config, webapp
+from lastacross.errors import ConfigError
+from tests.support import web
+
+MAIN = """
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"app"]
+"""
+APP_YAML = r"""
+default_expiration: 1h
+handlers:
+- url: /static
+  static_dir: static
+  expiration: 4d 5h
+  http_headers: {X-Made-By: hand, Access-Control-Allow-Origin: "*"}
+- url: /plain
+  static_dir: static
+  mime_type: text/plain; charset=utf-8
+- url: /maybe
+  static_dir: static
+  require_matching_file: true
+- url: /(.*)\.png
+  static_files: images/\1.png
+  upload: images/[a-z]+\.png
+- url: /all/(.*)
+  static_files: \1
+  upload: .*
+- url: /members
+  static_dir: static
+  login: admin
+- url: /.*
+  script: main.app
+"""
+CANARY = "the canary outside of the folder"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[web.Site]:
+    """A folder with files, one secret beside it, and links of every kind."""
+    root = tmp_path / "app"
+    for folder in ("static/deep", "static/.git", "images", "var"):
+        (root / folder).mkdir(parents=True)
+    (tmp_path / "secret.txt").write_text(CANARY)
+    (root / "secret.txt").write_text(CANARY)
+    (root / "secret.png").write_text(CANARY)
+    (root / "var" / "secret_key").write_text(CANARY)
+    (root / "static" / "site.css").write_text("body { color: red }")
+    (root / "static" / "deep" / "page.html").write_text("<p>deep")
+    (root / "static" / "grün.txt").write_text("green")
+    (root / "static" / ".env").write_text(CANARY)
+    (root / "static" / ".git" / "config").write_text(CANARY)
+    (root / "images" / "logo.png").write_bytes(b"\x89PNG")
+    (root / "static" / "inside.css").symlink_to("site.css")
+    (root / "static" / "out.txt").symlink_to(tmp_path / "secret.txt")
+    (root / "static" / "outfolder").symlink_to(tmp_path)
+    (root / "static" / "up").symlink_to("..")
+    (root / "static" / "loop").symlink_to("loop")
+    (root / "static" / "zipped.css").write_text("x" * 1000)
+    (root / "static" / "zipped.css.gz").symlink_to(tmp_path / "secret.txt")
+    os.mkfifo(root / "static" / "pipe")
+    with web.site(root, MAIN, APP_YAML) as site:
+        yield site
+
+
+def test_a_file_comes_with_its_type_and_what_app_yaml_says(app: web.Site) -> None:
+    """Type by name, expiration, own headers."""
+    answer = app.get("/static/site.css")
+    assert (answer.status_int, answer.text) == (200, "body { color: red }")
+    assert answer.headers["Content-Type"] == 'text/css; charset="utf-8"'
+    assert answer.headers["Cache-Control"] == "max-age=363600, public"
+    assert answer.headers["X-Made-By"] == "hand"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_mime_type_of_app_yaml_wins_and_the_default_expiration_counts(app: web.Site) -> None:
+    """And no header that nobody asked for."""
+    answer = app.get("/plain/site.css")
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "max-age=3600, public"
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_browser_that_has_the_file_gets_304(app: web.Site) -> None:
+    """By its ETag."""
+    tag = app.get("/static/site.css").headers["ETag"]
+    assert app.get("/static/site.css", HTTP_IF_NONE_MATCH=tag).status_int == 304
+
+
+def test_a_part_of_a_file_can_be_asked_for(app: web.Site) -> None:
+    """Range."""
+    answer = app.get("/static/site.css", HTTP_RANGE="bytes=0-3")
+    assert (answer.status_int, answer.text) == (206, "body")
+
+
+def test_a_file_is_only_read(app: web.Site) -> None:
+    """HEAD has no body; POST is refused."""
+    head = app.request("/static/site.css", method="HEAD")
+    assert (head.status_int, head.body, head.content_length) == (200, b"", 19)
+    assert app.post("/static/site.css").status_int == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/static/deep/page.html", "<p>deep"),
+        ("/static/gr%C3%BCn.txt", "green"),
+        ("/static/inside.css", "body { color: red }"),
+        ("/maybe/site.css", "body { color: red }"),
+        ("/all/static/site.css", "body { color: red }"),
+    ],
+)
+def test_files_are_found(app: web.Site, path: str, text: str) -> None:
+    """In folders, with any name, through a link that stays inside."""
+    assert app.get(path).text == text
+
+
+def test_static_files_take_what_the_expression_matched(app: web.Site) -> None:
+    """`\\1`, guarded by `upload`."""
+    assert app.get("/logo.png").body == b"\x89PNG"
+    assert app.get("/logo.png").content_type == "image/png"
+    assert app.get("/LOGO.png").status_int == 404
+    assert app.get("/../secret.png").status_int == 400
+    assert app.get("/%2e%2e/secret.png").status_int == 400
+
+
+def test_a_missing_file_is_404_or_the_next_handlers(app: web.Site) -> None:
+    """As `require_matching_file` says."""
+    assert app.get("/static/nothing.css").status_int == 404
+    assert app.get("/static/").status_int == 404
+    assert app.get("/static/deep").status_int == 404
+    assert app.get("/maybe/nothing.css").text == "app"
+
+
+def test_login_guards_files_too(app: web.Site) -> None:
+    """Whether or not they are there."""
+    assert app.get("/members/site.css").status_int == 403
+    assert app.get("/members/nothing").status_int in (403, 404)
+
+
+DOTS = (
+    "..",
+    "%2e%2e",
+    "%2E.",
+    ".%2e",
+    "%252e%252e",
+    "..%00",
+    "..;",
+    "...",
+    ".. ",
+    "%c0%ae%c0%ae",
+    "\uff0e\uff0e",
+)
+SLASHES = ("/", "%2f", "%5c", "//", "%252f", "/./")
+ATTEMPTS = [
+    *(f"/static/{dots}{slash}secret.txt" for dots in DOTS for slash in SLASHES),
+    *(f"/static{slash}{dots}{slash}{dots}{slash}secret.txt" for dots in DOTS for slash in SLASHES),
+    *(f"/all/{dots}{slash}secret.txt" for dots in DOTS for slash in SLASHES),
+    "/static/out.txt",
+    "/static/outfolder/secret.txt",
+    "/static/up/secret.txt",
+    "/static/up/static/up/secret.txt",
+    "/static/loop",
+    "/static/zipped.css",
+    "/static/zipped.css.gz",
+    "/static/pipe",
+    "/static/.env",
+    "/static/.git/config",
+    "/static/deep/../.env",
+    "/static//secret.txt",
+    "/static/%00",
+    "/static/site.css%00.txt",
+    "/static/site.css/",
+    "/static/site.css/secret.txt",
+    "/static/" + "a" * 5000,
+    "/static/" + "a/" * 3000 + "b",
+    "/all/var/secret_key",
+    "/all/static/out.txt",
+    "/all//secret.txt",
+    "/static/C:/secret.txt",
+    "/static/~/secret.txt",
+    "/static/file:///secret.txt",
+]
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS, ids=range(len(ATTEMPTS)))
+def test_nothing_from_outside_of_the_folder_is_served(app: web.Site, attempt: str) -> None:
+    """Over 200 spellings and links (QUALITY S-11)."""
+    answer = app.get(quote(attempt, safe="/%~:;"))
+    # What is not below a static prefix any more goes to the script.
+    assert answer.status_int in (400, 404) or answer.text == "app"
+    assert CANARY not in answer.text
+
+
+def test_an_absolute_path_is_not_served(app: web.Site, tmp_path: Path) -> None:
+    """Joining it to the folder would forget the folder."""
+    for prefix in ("/static/", "/all/"):
+        answer = app.get(f"{prefix}{tmp_path}/secret.txt")
+        assert answer.status_int == 404
+
+
+def test_under_dev_a_changed_file_is_seen_at_once(tmp_path: Path) -> None:
+    """And a browser asks again each time."""
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "a.txt").write_text("one")
+    app_yaml = "handlers:\n- {url: /static, static_dir: static}\n"
+    with web.site(tmp_path, MAIN, app_yaml, variables={"LASTACROSS_DEV": "1"}) as site:
+        assert site.get("/static/a.txt").text == "one"
+        (tmp_path / "static" / "a.txt").write_text("and two")
+        answer = site.get("/static/a.txt")
+        assert (answer.text, answer.headers["Cache-Control"]) == ("and two", "max-age=0, public")
+
+
+def test_the_engine_has_its_own_stylesheet(app: web.Site) -> None:
+    """The error page is drawn with it."""
+    assert app.get("/_ah/static/engine.css").content_type == "text/css"
+    assert app.get("/_ah/static/nothing.css").status_int == 404
+    assert app.get("/_ah/static/%2e%2e/stack.py").status_int == 400
+
+
+@pytest.mark.parametrize("folder", ["missing", "file", "outside"])
+def test_a_static_dir_that_cannot_be_served_is_a_configuration_error(tmp_path: Path, folder: str) -> None:
+    """At the start, not at the first visitor."""
+    root = tmp_path / "app"
+    root.mkdir()
+    (root / "file").write_text("")
+    (root / "outside").symlink_to(tmp_path)
+    (root / "app.yaml").write_text(f"handlers:\n- {{url: /s, static_dir: {folder}}}\n")
+    with pytest.raises(ConfigError, match=folder):
+        webapp.outside(config.load(root, {"SECRET_KEY": web.SECRET_KEY}), webapp.load_script, {})
