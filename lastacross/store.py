@@ -263,7 +263,7 @@ class Wakeup:
         self._connection: Any = None
         self._is_asked = False
 
-    def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> bool:
+    def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> bytes | None:
         """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is over.
 
         Args:
@@ -272,7 +272,7 @@ class Wakeup:
             listen: whether to ask for the next marker; one that was asked for before may still come.
 
         Returns:
-            Whether a marker came.
+            The marker, None if there was none.
 
         Raises:
             StoreUnavailableError: the connection is lost; call again to make a new one.
@@ -284,7 +284,7 @@ class Wakeup:
             self.close()
             raise
 
-    def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> bool:
+    def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> bytes | None:
         if listen and not self._is_asked:
             self._ask()
         sources = [interrupt_fd]
@@ -292,10 +292,10 @@ class Wakeup:
             sources.append(self._connection._sock.fileno())
         readable, _, _ = select.select(sources, [], [], max(0.0, seconds))
         if not self._is_asked or sources[-1] not in readable:
-            return False
-        self._connection.read_response()
+            return None
+        _, marker = self._connection.read_response()
         self._is_asked = False
-        return True
+        return bytes(marker)
 
     def _ask(self) -> None:
         if self._connection is None:
@@ -303,10 +303,10 @@ class Wakeup:
         self._connection.send_command("BLPOP", self._key, 0)
         self._is_asked = True
 
-    def pass_on(self) -> None:
+    def pass_on(self, marker: bytes) -> None:
         """Put a marker back for another worker; it does no harm if one waits there already."""
         with translated_errors():
-            self._store.redis.rpush(self._key, 1)
+            self._store.redis.rpush(self._key, marker)
 
     def close(self) -> None:
         """Drop the connection, and with it the outstanding BLPOP."""

@@ -29,7 +29,7 @@ local function store(id, eta, first, last)
     ready[queue] = ready[queue] or {}
     table.insert(ready[queue], id)
   end
-  woken[queue] = true
+  woken[queue] = waits and 'scheduled' or woken[queue] or 'ready'
 end
 
 -- A name is refused when a task outside this batch has it or had it.
@@ -79,8 +79,8 @@ end
 for queue, ids in pairs(ready) do
   call('RPUSH', READY .. queue, unpack(ids))
 end
-for queue in pairs(woken) do
+for queue, reason in pairs(woken) do
   call('SADD', QUEUES, READY .. queue)
-  wake(queue)
+  wake(queue, reason)
 end
 return results

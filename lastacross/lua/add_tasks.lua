@@ -41,15 +41,15 @@ while position <= #ARGV do
       end
       ids[#ids + 1] = id
     end
-    woken[queue] = true
+    woken[queue] = waits and 'scheduled' or woken[queue] or 'ready'
     results[#results + 1] = 0
   end
 end
 for _, queue in ipairs(order) do
   call('RPUSH', READY .. queue, unpack(ready[queue]))
 end
-for queue in pairs(woken) do
+for queue, reason in pairs(woken) do
   call('SADD', QUEUES, READY .. queue)
-  wake(queue)
+  wake(queue, reason)
 end
 return results

@@ -2,11 +2,12 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 lease seconds  3 the worker's lease token  4 number of its next lease
---          5 tasks wanted  6 threads free  7… queues, in the order to serve them
+--          5 tasks wanted  6 threads free  7 the worker's group  8… queues, in the order to serve them
 -- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}
 --          2 the instant at which a throttled queue has a token again, or ''
 --          3 1 if a queue has more that could be leased now
 --          4 the queues whose settings are missing (Redis was emptied): upload them and call again
+--          5 1 if a marker asked to look at the scheduled tasks as well
 --
 -- One script: tokens and places are counted at the moment of the grant, for all machines together.
 -- include: keys
@@ -14,13 +15,15 @@
 -- include: lose
 
 if call('EXISTS', SUSPENDED) == 1 then
-  return { {}, '', 0, {} }
+  return { {}, '', 0, {}, 0 }
 end
 
 local now, lease_seconds, token, number = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local wanted, free = tonumber(ARGV[5]), tonumber(ARGV[6])
 local score = instant(now + lease_seconds + LEASE_SHIFT)
 local leased, missing, next_due, more = {}, {}, nil, 0
+-- Whoever looks takes the marker: a busy worker does not wait for one.
+local marker = call('LPOP', WAKEUP .. ARGV[7])
 
 -- Tokens in the queue's bucket at this moment.
 local function tokens_of(queue, rate, bucket_size)
@@ -91,7 +94,7 @@ local function lease(queue, id, entries)
   return true
 end
 
-for position = 7, #ARGV do
+for position = 8, #ARGV do
   local queue = ARGV[position]
   if wanted > 0 and call('EXISTS', READY .. queue) == 1 then
     local grant, bucket, binds = allowance(queue)
@@ -123,4 +126,4 @@ for position = 7, #ARGV do
     wake(queue)
   end
 end
-return { leased, next_due and instant(next_due) or '', more, missing }
+return { leased, next_due and instant(next_due) or '', more, missing, marker == 'scheduled' and 1 or 0 }

@@ -21,5 +21,5 @@ if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])
 end
 call('ZADD', SCHEDULED .. queue, eta, id)
-wake(queue)
+wake(queue, 'scheduled')
 return 1

@@ -30,9 +30,9 @@ from lastacross.runtime.runners import Runners
 from lastacross.runtime.settle import Settler
 from lastacross.runtime.started import StartedTable
 from lastacross.runtime.upkeep import Renewer, Upkeep
-from lastacross.store import Store, translated_errors
+from lastacross.store import Store, Wakeup, translated_errors
 from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
 from lastacross.taskqueue.record import Leased
 
 PREFETCH = 50
@@ -46,6 +46,7 @@ HEARTBEAT_TTL_SECONDS = 30
 DRAIN_SECONDS = 25.0
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
 EXIT_RESTART = 75
+SCHEDULED_MARKER = b"scheduled"
 
 _log = logs.get("lastacross.worker")
 
@@ -157,7 +158,7 @@ class Worker(rq.Worker):
     # --- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        wakeup = self._store.wakeup(settings.DEFAULT_GROUP)
+        wakeup = self._store.wakeup(DEFAULT_GROUP)
         pause = 0.1
         while not self._stop_requested and not self._is_stuck:
             try:
@@ -166,8 +167,9 @@ class Worker(rq.Worker):
                 self._beat()
                 self._lease()
                 self._release_slow()
-                if wakeup.wait(self._wait_seconds(), self._pipe_read, listen=self._has_room()):
-                    self._take_marker(wakeup)
+                marker = wakeup.wait(self._wait_seconds(), self._pipe_read, listen=self._has_room())
+                if marker is not None:
+                    self._take_marker(wakeup, marker)
                 self._drain_pipe()
                 pause = 0.1
             except StoreUnavailableError as error:
@@ -187,11 +189,13 @@ class Worker(rq.Worker):
             self._throttled_until = None
             self._may_have_work = True
 
-    def _take_marker(self, wakeup: Any) -> None:
+    def _take_marker(self, wakeup: Wakeup, marker: bytes) -> None:
         self._may_have_work = True
+        if marker == SCHEDULED_MARKER:
+            self._upkeep.promote()
         if not self._has_room():
             # It woke us for nothing: pass it on to a worker with a free thread.
-            wakeup.pass_on()
+            wakeup.pass_on(marker)
 
     def _lease(self) -> None:
         while self._may_have_work and self._has_room():
@@ -211,6 +215,8 @@ class Worker(rq.Worker):
                 self._held[task.entry] = task
             runners.put(grant.tasks)
             self._throttled_until = grant.next_due
+            if grant.must_promote:
+                self._upkeep.promote()
             self._may_have_work = grant.has_more or bool(grant.missing)
             if grant.missing:
                 settings.upload(self._store, self._configs)

@@ -18,6 +18,9 @@ TOMBSTONED = 11
 
 MOST_PER_QUEUE = 100
 
+# Every worker serves this group until queues have targets.
+DEFAULT_GROUP = "default"
+
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
@@ -34,13 +37,14 @@ class Grant:
     """What one call for leases gave.
 
     ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
-    ``missing`` the queues whose settings are not in Redis.
+    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since.
     """
 
     tasks: list[Leased]
     next_due: float | None
     has_more: bool
     missing: list[str]
+    must_promote: bool
 
 
 class Broker:
@@ -80,6 +84,7 @@ class Broker:
         wanted: int,
         free: int,
         lease_seconds: float,
+        group: str = DEFAULT_GROUP,
     ) -> Grant:
         """Lease up to ``wanted`` tasks; from a throttled queue no more than ``free``.
 
@@ -90,14 +95,16 @@ class Broker:
             wanted: the most tasks.
             free: threads that can start a task at once.
             lease_seconds: how long the leases last without being renewed.
+            group: whose marker this call takes.
         """
-        args: list[Arg] = [self._now_text(), lease_seconds, token, number, wanted, free, *queues]
-        tasks, next_due, has_more, missing = self._run("lease_tasks", args)
+        args: list[Arg] = [self._now_text(), lease_seconds, token, number, wanted, free, group, *queues]
+        tasks, next_due, has_more, missing, must_promote = self._run("lease_tasks", args)
         return Grant(
             [load(*task) for task in tasks],
             float(next_due) if next_due else None,
             bool(has_more),
             [queue.decode() for queue in missing],
+            bool(must_promote),
         )
 
     def ack(self, tasks: Sequence[Leased]) -> list[bool]:

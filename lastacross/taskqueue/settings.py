@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping
 from lastacross import config
 from lastacross.config import QueueConfig
 from lastacross.store import UPLOAD, Store, settings_key, translated_errors
-
-# Every worker serves this group until queues have targets.
-DEFAULT_GROUP = "default"
+from lastacross.taskqueue.broker import DEFAULT_GROUP
 
 
 def upload_if_changed(store: Store, queues: Mapping[str, QueueConfig]) -> bool:
@@ -66,4 +64,5 @@ def _fields(queue: QueueConfig) -> dict[str, str]:
         "bucket_size": str(queue.bucket_size),
         "max_concurrent": "" if most is None else str(most),
         "group": DEFAULT_GROUP,
+        "dead_letter_seconds": str(config.current().settings.dead_letter_seconds),
     }

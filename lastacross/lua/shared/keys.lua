@@ -18,10 +18,13 @@ local function queue_of(id)
 end
 
 -- Leave a marker for the workers that serve this queue, unless one waits there already.
-local function wake(queue)
+-- 'scheduled' asks the one that takes it to look at the scheduled tasks as well.
+local function wake(queue, reason)
   local list = WAKEUP .. (call('HGET', SETTINGS .. queue, 'group') or 'default')
   if call('EXISTS', list) == 0 then
-    call('RPUSH', list, 1)
+    call('RPUSH', list, reason or 'ready')
+  elseif reason == 'scheduled' then
+    call('LSET', list, 0, reason)
   end
 end
 

@@ -1,7 +1,7 @@
 -- lose: what becomes of a leased task whose worker is gone. Needs keys and fan_in.
 
 local POISON_AFTER = 5
-local DEAD_LIFE = 30 * 86400
+local DEAD_LIFE_SECONDS = 30 * 86400
 
 -- The name of a task that is gone for good stays refused for a while, if its caller chose it.
 local function leave_tombstone(id, seconds)
@@ -13,8 +13,9 @@ end
 local function bury(id, fields, now, error)
   local queue = queue_of(id)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
-  call('ZADD', DEAD .. queue, instant(now + DEAD_LIFE), id)
-  call('EXPIRE', RECORD .. id, DEAD_LIFE)
+  local life = tonumber(call('HGET', SETTINGS .. queue, 'dead_letter_seconds') or DEAD_LIFE_SECONDS)
+  call('ZADD', DEAD .. queue, instant(now + life), id)
+  call('EXPIRE', RECORD .. id, life)
   leave_tombstone(id, fields.tombstone)
   if fields.batch then
     settle_member(fields.batch, 'failed', now)
