@@ -95,12 +95,15 @@ class Dispatcher:
         if refusal is not None:
             return self._refuse(environ, start_response, refusal)
         target = self._find(path, who)
-        if target is None or target.serve is _nothing:
+        if target is None:
             return self._refuse(environ, start_response, Refusal(404))
         if target.handler is not None:
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who)
             if refusal is not None:
                 return self._refuse(environ, start_response, refusal)
+        # Only now: who may not come here does not learn which files there are.
+        if target.serve is _nothing:
+            return self._refuse(environ, start_response, Refusal(404))
         return target.serve(environ, start_response)
 
     def _find(self, path: str, who: login.Visitor) -> _Target | None:
