@@ -31,14 +31,19 @@ def is_alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def marked(mark: str) -> list[int]:
-    """Every living process that was started, however indirectly, with this mark."""
+def marked(mark: str, folder: Path) -> list[int]:
+    """Every living process that was started, however indirectly, with this mark.
+
+    A Redis server writes its title over its environment: it is known by the folder it works in.
+    """
     needle = f"{MARK}={mark}".encode()
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if needle in (folder / "environ").read_bytes().split(b"\0") and is_alive(int(folder.name)):
-                found.append(int(folder.name))
+            has_mark = needle in (process / "environ").read_bytes().split(b"\0")
+            is_inside = (process / "cwd").readlink().is_relative_to(folder.resolve())
+            if (has_mark or is_inside) and is_alive(int(process.name)):
+                found.append(int(process.name))
     return found
 
 
@@ -67,7 +72,7 @@ class Started:
 
     def others(self) -> list[int]:
         """The living processes that it started."""
-        return [pid for pid in marked(self.mark) if pid != self.pid]
+        return [pid for pid in marked(self.mark, self.output.parent) if pid != self.pid]
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -109,7 +114,7 @@ def started(command: list[str], folder: Path, environ: Mapping[str, str] | None 
     finally:
         process.kill()
         process.wait()
-        for pid in marked(mark):
+        for pid in marked(mark, folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -1,0 +1,213 @@
+"""``lastacross dev``: one command brings everything up, keeps it up, and leaves nothing behind."""
+
+import contextlib
+import os
+import signal
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support import example_app
+from tests.support.processes import Started, python, started, wait_until
+from tests.support.site import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+class Dev:
+    """A running ``lastacross dev``.
+
+    Args:
+        processes: it, and what it started.
+        port: where its web server is.
+        data_dir: its data folder.
+    """
+
+    def __init__(self, processes: Started, port: int, data_dir: Path) -> None:
+        self.processes = processes
+        self.url = f"http://127.0.0.1:{port}"
+        self.data_dir = data_dir
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        """Status and text of a page; 0 when nobody answers."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def post(self, path: str, **fields: str) -> int:
+        """The status that a form gets."""
+        body = urllib.parse.urlencode(fields).encode()
+        with urllib.request.urlopen(self.url + path, body, timeout=10) as response:
+            return int(response.status)
+
+    def redis(self) -> redis.Redis:
+        """A client of its Redis."""
+        folder = self.data_dir / "redis"
+        port, password = (folder / name for name in ("port", "password"))
+        return redis.Redis(port=int(port.read_text()), password=password.read_text().strip())
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> float:
+        """End it; the seconds that took. Nothing may be left."""
+        began = time.monotonic()
+        self.processes.send(number)
+        assert self.processes.wait() == 0, self.processes.text()
+        assert self.processes.others() == []
+        return time.monotonic() - began
+
+    def wait_for_pid_of(self, command: str, other_than: int = 0) -> int:
+        """The one of its own children whose command line has this in it, once it is there."""
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found[:] = [pid for pid in self.children(command) if pid != other_than]
+            return bool(found)
+
+        wait_until(is_there, what=command)
+        return found[0]
+
+    def children(self, command: str) -> Iterator[int]:
+        """Its own children whose command lines have this in them."""
+        for pid in self.processes.others():
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+                if command in line and int(parent) == self.processes.pid:
+                    yield pid
+
+
+@contextlib.contextmanager
+def running(
+    folder: Path, *arguments: str, data_dir: Path | None = None, port: int | None = None
+) -> Iterator[Dev]:
+    """``lastacross dev``, once it says where it is."""
+    port = port or free_port()
+    data_dir = data_dir or folder / "var"
+    environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(data_dir)}
+    with started(python("-m", "lastacross", *arguments, "dev"), folder, environ) as processes:
+        processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (Ctrl-C stops)")
+        yield Dev(processes, port, data_dir)
+
+
+def test_it_serves_the_application_and_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        status, page = dev.get("/")
+        assert status == 200
+        assert "Last Across" in page
+        assert dev.get("/_ah/ready")[0] == 200
+
+        dev.stop(signal.SIGINT)
+
+    assert "Traceback" not in dev.processes.text()
+
+
+def test_a_second_start_finds_the_data_of_the_first(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        dev.redis().set("yesterday", "here")
+        port = dev.redis().connection_pool.connection_kwargs["port"]
+        dev.stop(signal.SIGTERM)
+
+    with running(tmp_path) as dev:
+        assert dev.redis().get("yesterday") == b"here"
+        assert dev.redis().connection_pool.connection_kwargs["port"] == port
+        dev.stop()
+
+
+def test_an_application_elsewhere_runs_on_the_same_engine(tmp_path: Path) -> None:
+    app = example_app.write(tmp_path / "shop")
+
+    with running(tmp_path, "--app", str(app)) as dev:
+        assert dev.get("/") == (200, "hello - -")
+        assert dev.get("/work")[0] in (401, 403, 405)
+
+        assert dev.post("/", word="delivered") == 202
+
+        wait_until(lambda: dev.get("/") == (200, "hello delivered delivered"), what="both tasks")
+        dev.stop()
+
+
+def test_a_redis_that_is_killed_comes_back_with_its_data(tmp_path: Path) -> None:
+    app = example_app.write(tmp_path / "shop")
+
+    with running(tmp_path, "--app", str(app)) as dev:
+        dev.post("/", word="first")
+        wait_until(lambda: dev.get("/") == (200, "hello first first"))
+
+        os.kill(dev.wait_for_pid_of("-server 127.0.0.1"), signal.SIGKILL)
+
+        wait_until(lambda: dev.get("/") == (200, "hello first first"), what="the same data")
+        dev.post("/", word="second")
+        wait_until(lambda: dev.get("/") == (200, "hello second second"), what="tasks again")
+        dev.stop()
+
+
+@pytest.mark.parametrize("command", ["lastacross web", "lastacross worker-process", "lastacross scheduler"])
+def test_a_process_that_is_killed_is_started_again(tmp_path: Path, command: str) -> None:
+    app = example_app.write(tmp_path / "shop")
+
+    with running(tmp_path, "--app", str(app)) as dev:
+        killed = dev.wait_for_pid_of(command)
+        os.kill(killed, signal.SIGKILL)
+
+        wait_until(lambda: "process.exit" in dev.processes.text())
+        wait_until(lambda: dev.get("/") == (200, "hello - -"))
+        dev.post("/", word="after")
+        wait_until(lambda: dev.get("/") == (200, "hello after after"))
+        assert dev.wait_for_pid_of(command, other_than=killed)
+        dev.stop()
+
+
+def test_killed_outright_it_leaves_no_process_and_the_next_start_works(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        dev.redis().set("yesterday", "here")
+        dev.processes.send(signal.SIGKILL)
+        dev.processes.wait()
+        wait_until(lambda: dev.processes.others() == [], what="no process")
+
+        with running(tmp_path, data_dir=dev.data_dir) as again:
+            assert again.redis().get("yesterday") == b"here"
+            again.stop()
+
+
+def test_a_browser_that_watches_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        body = urllib.parse.urlencode({"rows": 8, "columns": 8, "delay_ms": 2000}).encode()
+        with urllib.request.urlopen(f"{dev.url}/quilt", body, timeout=10) as page:
+            text = page.read().decode()
+        token = text.partition('data-token="')[2].partition('"')[0]
+        stream = f"{dev.url}/_ah/channel/stream?token={token}"
+        with urllib.request.urlopen(stream, timeout=30) as watching:
+            assert watching.readline()
+
+            assert dev.stop() < 5
+
+
+def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        environ = {"PORT": str(free_port()), "LASTACROSS_DATA_DIR": str(dev.data_dir)}
+        with started(python("-m", "lastacross", "dev"), tmp_path, environ) as second:
+            assert second.wait() == 1
+            assert f"{dev.data_dir} is in use by another `lastacross dev`" in second.text()
+            assert "Traceback" not in second.text()
+        dev.stop()
+
+
+def test_what_is_secret_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    with running(tmp_path) as dev:
+        password = (dev.data_dir / "redis" / "password").read_text().strip()
+        for pid in dev.processes.others():
+            assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert password not in dev.processes.text()
+        for name in ("redis/password", "redis/redis.conf", "secret_key"):
+            assert (dev.data_dir / name).stat().st_mode & 0o077 == 0
+        assert (dev.data_dir / "redis").stat().st_mode & 0o077 == 0
+        dev.stop()
