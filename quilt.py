@@ -331,6 +331,7 @@ class PageHandler(webapp.RequestHandler):
 
     def get_json(self, quilt_id: str) -> None:
         """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
+        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
         after = whole_number(self.request.GET.get("after", "0"))
         if after is None or after < 0:
             raise webapp.BadInputError("after", "takes a whole number: how many squares are known already")

@@ -54,9 +54,15 @@ export class Cloth {
     this.isFrameAsked = true;
     requestAnimationFrame(() => {
       this.isFrameAsked = false;
-      this.draw();
-      this.onDrawn();
+      this.flush();
     });
+  }
+
+  // Draw what waits for a frame now: a page that nobody sees gets no frames, but has a title.
+  flush() {
+    if (this.waiting.length === 0) return;
+    this.draw();
+    this.onDrawn();
   }
 
   describe(text) {

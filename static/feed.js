@@ -5,17 +5,16 @@
 // message, a sleeping laptop or an emptied Redis has left.
 
 const POLL_DELAYS_MS = [1000, 2000, 5000]; // nothing new: ask less often
+const OPEN_MS = 1000; // a stream that is not open by then may never be
 const WATCH_MS = 2500; // a stream that was silent for so long is checked by asking once
-const STREAM_AGAIN_MS = 30000; // after a refusal
-const HIDDEN_MS = 60000; // a page that nobody sees gives its connection back
+const HIDDEN_MS = 60000; // when the channel gives the connection of a page back that nobody sees
 const STREAMS_A_BROWSER = 3; // of the six connections that a browser opens to one place
 
 export class Feed {
   // handlers: onSquare(row, column, color), onState(operation), onMode("stream" | "poll" | "over")
-  constructor({ url, token, lastId, after }, handlers) {
+  constructor({ url, token, after }, handlers) {
     this.url = url;
     this.token = token;
-    this.lastId = lastId;
     this.after = after;
     this.ahead = new Set();
     this.handlers = handlers;
@@ -26,6 +25,9 @@ export class Feed {
     this.heard = 0;
     this.timer = null;
     this.isAsking = false;
+    this.mustAskAgain = false;
+    this.socket = null;
+    this.leavePlace = () => {};
   }
 
   start() {
@@ -35,20 +37,24 @@ export class Feed {
 
   // --- the stream -----------------------------------------------------------------------
 
+  // The channel goes on trying after a loss or a refusal; while it has no stream, the page asks.
   async openStream() {
-    if (this.isOver || this.socket) return;
     const Channel = globalThis.goog?.appengine?.Channel;
-    if (!Channel || !this.token || document.hidden || !(await this.takePlace())) {
+    if (Channel && this.token && !this.socket && (await this.takePlace()) && !this.isOver) {
+      this.socket = new Channel(this.token).open({
+        onopen: () => this.onOpen(),
+        onmessage: (message) => this.onMessage(message),
+        onerror: () => this.poll(),
+        onclose: () => this.onClose(),
+      });
+      this.schedule(() => this.poll(), OPEN_MS);
+    } else if (!this.socket) {
       this.poll();
-      return;
     }
+  }
+
+  onOpen() {
     this.setMode("stream");
-    this.socket = new Channel(this.token, { lastEventId: this.lastId }).open({
-      onopen: () => this.ask(), // what came before the stream was open
-      onmessage: (message) => this.onMessage(message),
-      onerror: () => this.loseStream(),
-      onclose: () => this.loseStream(),
-    });
     this.schedule(() => this.watch(), WATCH_MS);
   }
 
@@ -68,28 +74,18 @@ export class Feed {
     while (this.ahead.delete(this.after + 1)) this.after += 1;
   }
 
+  // A stream that is silent, or has left a gap open, may have lost something.
   async watch() {
-    const wasSilent = this.heard === 0;
+    const mayHaveLost = this.heard === 0 || this.ahead.size > 0;
     this.heard = 0;
-    if (wasSilent || this.ahead.size > 0) await this.ask();
-    if (!this.isOver && this.mode === "stream") this.schedule(() => this.watch(), WATCH_MS);
+    if (mayHaveLost) await this.ask();
+    if (!this.isOver && this.mode !== "poll") this.schedule(() => this.watch(), WATCH_MS);
   }
 
-  loseStream() {
-    if (!this.socket) return;
-    this.closeStream();
-    if (this.isOver) return;
-    this.lastId = null; // asking fills what a new stream would have to replay
-    setTimeout(() => this.openStream(), STREAM_AGAIN_MS);
-    this.poll();
-  }
-
-  closeStream() {
-    const socket = this.socket;
+  onClose() {
     this.socket = null;
-    this.leavePlace?.();
-    this.leavePlace = null;
-    socket?.close();
+    this.leavePlace();
+    if (!this.isOver) this.poll();
   }
 
   // A seventh tab must still get answers: a browser opens six connections to one place, and each
@@ -101,7 +97,7 @@ export class Feed {
         navigator.locks.request(`lastacross-stream-${place}`, { ifAvailable: true }, (lock) => {
           answer(lock !== null);
           return lock && new Promise((leave) => (this.leavePlace = leave));
-        });
+        }).catch(() => answer(true)); // a browser that has no locks to give
       });
       if (isMine) return true;
     }
@@ -109,10 +105,10 @@ export class Feed {
   }
 
   onVisibility() {
-    clearTimeout(this.hiddenTimer);
     if (this.isOver) return;
+    clearTimeout(this.hiddenTimer);
     if (document.hidden) {
-      this.hiddenTimer = setTimeout(() => this.loseStream(), HIDDEN_MS);
+      this.hiddenTimer = setTimeout(() => this.leavePlace(), HIDDEN_MS);
     } else {
       this.step = 0;
       this.ask();
@@ -178,7 +174,7 @@ export class Feed {
   finish() {
     this.isOver = true;
     clearTimeout(this.timer);
-    this.closeStream();
+    this.socket?.close();
     this.setMode("over");
   }
 

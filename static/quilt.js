@@ -69,6 +69,7 @@ function showNumbers() {
 }
 
 function showTimes() {
+  if (document.hidden) cloth.flush();
   const now = performance.now();
   write("elapsed", duration(elapsedAtLoad + (now - loadedAt) / 1000));
   recent.push([now, cloth.count]);
@@ -90,6 +91,7 @@ function onState(operation) {
   failed = operation.metadata.failed;
   eta = operation.metadata.eta_seconds;
   state = operation.metadata.state;
+  cloth.flush();
   if (operation.done) showEnd(operation);
   showNumbers();
 }

@@ -124,6 +124,12 @@ def test_an_id_that_nobody_has_is_not_found(client: Client, path: str) -> None:
     client.post("/quilt/nobody-has-it/cancel", status=404)
 
 
+def test_a_path_that_ends_in_json_answers_json_to_everybody(client: Client) -> None:
+    """Errors, too."""
+    error = client.get("/quilt/nobody-has-it.json", status=404).json["error"]
+    assert error["message"] == "There is no quilt of this name."
+
+
 def test_the_task_that_completes_a_quilt_is_not_for_visitors(client: Client) -> None:
     """Nor for one who claims to be a queue."""
     operation = start(client, rows=1, columns=1)
@@ -157,7 +163,7 @@ def test_a_client_may_ask_for_the_squares_it_has_not_seen(client: Client) -> Non
     assert [square[:2] for square in squares] == [[0, 1], [0, 0]]
     assert client.get(f"/quilt/{name}.json?after=3").json["response"]["squares"] == []
     for bad in ("-1", "x", ""):
-        error = client.get(f"/quilt/{name}.json?after={bad}", headers=JSON, status=400).json["error"]
+        error = client.get(f"/quilt/{name}.json?after={bad}", status=400).json["error"]
         assert error["field"] == "after"
 
 

@@ -56,7 +56,7 @@ def test_a_quilt_has_no_serious_finding_running_and_done(view: tuple[Page, str],
     """Both faces of the page."""
     page, kind = view
     watching.start(page, 8, 8, delay_ms=300)
-    page.wait_for_function("Number(document.getElementById('bar').value) >= 8")
+    watching.wait_for_squares(page, 8)
     check(page, f"running-{kind}")
     watching.wait_for_the_end(page)
     check(page, f"done-{kind}")

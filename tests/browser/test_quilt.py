@@ -61,7 +61,7 @@ def test_squares_come_over_the_stream_while_the_work_goes_on(page: Page) -> None
 def test_the_numbers_and_the_title_say_how_far_it_is(page: Page) -> None:
     """While it runs, in words and in the progress bar."""
     watching.start(page, 6, 6, delay_ms=1000)
-    page.wait_for_function("Number(document.getElementById('bar').value) >= 8")
+    watching.wait_for_squares(page, 8)
     percent = int(page.inner_text("#percent").split()[0])
     assert page.title().startswith(f"{percent} %") or int(page.title().split()[0]) > percent
     assert "of 36 squares done" in (page.locator("canvas").get_attribute("aria-label") or "")
@@ -87,7 +87,7 @@ def test_a_quilt_completes_by_asking_where_the_stream_is_refused(
     page = new_context().new_page()
     page.route(*BLOCKS[block])
     watching.record_from_the_start(page)
-    path = watching.start(page, 8, 8, delay_ms=200)
+    path = watching.start(page, 8, 8, delay_ms=1000)
     expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=10_000)
     watching.wait_for_the_end(page, 40)
     colors = watching.painted(page)
@@ -119,7 +119,7 @@ def test_a_second_browser_opened_half_way_ends_up_identical(
 ) -> None:
     """A fresh profile at the bookmark shows what is there within a second, and then the same."""
     path = watching.start(page, 8, 8, delay_ms=600)
-    page.wait_for_function("Number(document.getElementById('bar').value) >= 24")
+    watching.wait_for_squares(page, 24)
     second = new_context().new_page()
     opened_at = time.monotonic()
     second.goto(path)
@@ -145,7 +145,7 @@ def test_ten_thousand_squares_complete_on_a_page_that_stays_responsive(page: Pag
     watching.record_from_the_start(page)
     started_at = time.monotonic()
     path = watching.start(page, 100, 100)
-    page.wait_for_function("Number(document.getElementById('bar').value) >= 2500", timeout=100_000)
+    watching.wait_for_squares(page, 2500, 100)
     page.screenshot(path=SCREENSHOTS / "quilt-100x100-running.png")
     watching.wait_for_the_end(page, 120)
     seconds = time.monotonic() - started_at
@@ -198,7 +198,7 @@ def test_seven_tabs_of_one_browser_all_follow_the_quilt(
 def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
     """The button ends it; the squares that are there stay."""
     path = watching.start(page, 30, 30, delay_ms=1000)
-    page.wait_for_function("Number(document.getElementById('bar').value) >= 2")
+    watching.wait_for_squares(page, 2)
     page.get_by_role("button", name="Cancel").click()
     watching.wait_for_the_end(page)
     operation = site.json(path)

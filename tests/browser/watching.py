@@ -1,9 +1,11 @@
 """What the browser tests do with a quilt's page, and read from it."""
 
 import json
+import re
+import time
 from typing import Any
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 # Kept from before the first script runs: what the live region says, when the first square shows,
 # and what keeps the page from answering.
@@ -48,7 +50,7 @@ READ_CANVAS = """() => {
   return colors;
 }"""
 
-IS_OVER = "document.querySelector('#quilt.is-done, #quilt.is-failed, #quilt.is-cancelled')"
+IS_OVER = "#quilt.is-done, #quilt.is-failed, #quilt.is-cancelled"
 
 
 def record_from_the_start(page: Page) -> None:
@@ -79,8 +81,17 @@ def start(page: Page, rows: int, columns: int, delay_ms: int = 0) -> str:
 
 def wait_for_the_end(page: Page, seconds: float = 30.0) -> None:
     """Wait until the page says that the quilt is over."""
-    page.wait_for_function(IS_OVER, timeout=seconds * 1000)
-    page.wait_for_function("document.title.includes('Done') || document.title.includes('ed')")
+    page.locator(IS_OVER).wait_for(timeout=seconds * 1000)
+    expect(page).to_have_title(re.compile("^(Done|Failed|Cancelled) "))
+
+
+def wait_for_squares(page: Page, count: int, seconds: float = 30.0) -> None:
+    """Wait until the page shows so many squares."""
+    # Playwright's own waiting for a condition needs eval, which the pages' policy forbids.
+    deadline = time.monotonic() + seconds
+    while page.evaluate("document.getElementById('bar').value") < count:
+        assert time.monotonic() < deadline, f"not {count} squares within {seconds} s"
+        page.wait_for_timeout(20)
 
 
 def painted(page: Page) -> list[str | None]:

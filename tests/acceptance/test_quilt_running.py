@@ -1,0 +1,105 @@
+"""The quilt on a site that runs whole: how soon it answers, and what it survives."""
+
+import json
+import os
+import signal
+import statistics
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.processes import wait_until
+from tests.support.site import Site, running_site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """The application in the root, running."""
+    with running_site() as running:
+        yield running
+
+
+def is_done(site: Site, name: str) -> bool:
+    """Whether the operation of this name is over."""
+    return bool(site.json(f"/{name}.json?after=1000000")["done"])
+
+
+def seconds_to_start(site: Site, rows: int, columns: int) -> tuple[float, str]:
+    """How long a POST takes to answer; and the new quilt's name."""
+    before = time.monotonic()
+    operation = site.post("/quilt", rows=rows, columns=columns)
+    return time.monotonic() - before, operation["name"]
+
+
+def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
+    """Under 100 ms at the 95th percentile for 64 squares, under a second for 10,000."""
+    seconds_to_start(site, 1, 1)
+    times = []
+    for _ in range(60):
+        seconds, name = seconds_to_start(site, 8, 8)
+        times.append(seconds)
+        wait_until(lambda name=name: is_done(site, name), 20)  # type: ignore[misc]
+    p95 = statistics.quantiles(times, n=20)[-1]
+    large_seconds, large = seconds_to_start(site, 100, 100)
+    print(f"measured POST /quilt: p95 {p95 * 1000:.1f} ms, 100 by 100 {large_seconds * 1000:.1f} ms")
+    assert p95 < 0.1
+    assert large_seconds < 1.0
+    site.post(f"/{large}/cancel")
+    wait_until(lambda: is_done(site, large), 30)
+
+
+def listen(site: Site, path: str, messages: list[dict[str, Any]]) -> threading.Thread:
+    """Collect what a page's stream says, from its token on."""
+    with urllib.request.urlopen(site.url + path, timeout=20) as response:
+        token = response.read().decode().partition('data-token="')[2].partition('"')[0]
+    stream = urllib.request.urlopen(f"{site.url}/_ah/channel/stream?token={token}", timeout=60)
+
+    def read() -> None:
+        with stream:
+            messages.extend(
+                json.loads(line.removeprefix(b"data:")) for line in stream if line.startswith(b"data:")
+            )
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+def workers_of(site: Site) -> list[int]:
+    """The processes that deliver tasks."""
+    found = []
+    for pid in site.processes.others():
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if b"worker-process" in file.read().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def test_a_worker_killed_in_the_middle_costs_no_square_and_no_second_complete(site: Site) -> None:
+    """kill -9: the quilt completes, every square is there once, one message says complete."""
+    operation = site.post("/quilt", rows=12, columns=12, delay_ms=300)
+    name = operation["name"]
+    messages: list[dict[str, Any]] = []
+    listen(site, f"/{name}", messages)
+    wait_until(lambda: site.json(f"/{name}.json")["metadata"]["step"] >= 20)
+    os.kill(workers_of(site)[0], signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: is_done(site, name), 40)
+    print(f"measured worker kill: complete {time.monotonic() - killed_at:.1f} s later")
+    operation = site.json(f"/{name}.json")
+    assert operation["metadata"]["state"] == "done"
+    assert len({(row, column) for row, column, _ in operation["response"]["squares"]}) == 144
+    wait_until(lambda: any("complete" in message for message in messages), 5)
+    time.sleep(1)
+    assert sum("complete" in message for message in messages) == 1
+    sent = {(message["row"], message["column"]): message["color"] for message in messages if "row" in message}
+    assert (
+        sent.items()
+        <= {(row, column): color for row, column, color in operation["response"]["squares"]}.items()
+    )
