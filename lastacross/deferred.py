@@ -1,7 +1,7 @@
 """Deferred calls: ``deferred.defer(function, argument, …)`` runs it later, in a task.
 
 The call is pickled and signed with SECRET_KEY, and nothing that does not carry that signature is
-ever unpickled: who can write to Redis cannot run code. APPENGINE.md section 5.
+ever unpickled: who can write to Redis cannot run code. Rules: docs/appengine.md, "Deferred".
 
 A function must be one that a worker can import: at the top level of a module. Arguments are
 copied; a method takes its object along. Like any task a call may happen twice.

@@ -1,6 +1,6 @@
 """The body of a task's request: text, bytes or form fields to bytes and a content type.
 
-Pure. APPENGINE.md section 3.1, "Defaults and conversions".
+Pure. Rules: docs/appengine.md, "Tasks".
 """
 
 from collections.abc import Iterable, Mapping

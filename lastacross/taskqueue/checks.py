@@ -1,6 +1,6 @@
 """What a task's name, URL, method, target, ETA, size and deadline may be.
 
-Pure. The limits and the errors are those of APPENGINE.md sections 3 and 3.1.
+Pure. Rules: docs/appengine.md, "Tasks".
 """
 
 import functools
@@ -30,7 +30,7 @@ MAX_DISPATCH_DEADLINE_USEC = 24 * 3600 * 1_000_000
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PULL"})
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
-# [instance.][version.]service, APPENGINE.md section 4.4.
+# [instance.][version.]service.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]{1,100}\.){0,2}[A-Za-z0-9_-]{1,100}")
 # The last two end a line for str.splitlines and JavaScript.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

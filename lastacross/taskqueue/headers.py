@@ -1,6 +1,6 @@
 """Headers of a task: a mapping that ignores letter case, and which names belong to the engine.
 
-Pure. APPENGINE.md sections 3.1 and 4.1.
+Pure. Rules: docs/appengine.md, "Tasks" and "Delivery".
 """
 
 import re

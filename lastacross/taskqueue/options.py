@@ -1,6 +1,6 @@
 """A task's own retry options, which replace its queue's ``retry_parameters`` whole.
 
-Pure. APPENGINE.md sections 1.4 and 3.1.
+Pure. Rules: docs/appengine.md, "queue.yaml".
 """
 
 import math

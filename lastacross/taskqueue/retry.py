@@ -1,6 +1,6 @@
 """Retry policy: whether, and how long from now, a failed task runs again.
 
-Pure: the caller passes the retry's number and the task's age. APPENGINE.md sections 4.2, 4.3.
+Pure: the caller passes the retry's number and the task's age. Rules: docs/appengine.md, "Delivery".
 """
 
 import math

@@ -1,6 +1,6 @@
 """A task: a request to one of the application's own handlers, to be made later.
 
-Pure: it checks and holds; ``Queue.add`` stores. Checks and limits: APPENGINE.md section 3.1.
+Pure: it checks and holds; ``Queue.add`` stores. Rules: docs/appengine.md, "Tasks".
 """
 
 from collections.abc import Mapping

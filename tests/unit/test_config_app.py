@@ -54,7 +54,7 @@ handlers:
 
 
 def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
-    """The keys of APPENGINE's table at once."""
+    """The keys that App Engine documented, at once."""
     (app_root / "static").mkdir()
     loaded = load(app_root, ACTED_ON)
 

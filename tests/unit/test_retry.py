@@ -1,4 +1,4 @@
-"""The retry decision and the back-off, as the tables of APPENGINE.md 4.2 and 4.3 have them."""
+"""The retry decision and the back-off, as App Engine documented and coded them."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Task and TaskRetryOptions: every row of APPENGINE.md 3.1 and of its limits."""
+"""Task and TaskRetryOptions: every check and limit that App Engine had."""
 
 import time
 from collections.abc import Iterator
