@@ -20,7 +20,9 @@ for position = 2, #ARGV, 2 do
   if held == 1 then
     queues[queue] = true
     local tombstone, member = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch'))
-    call('DEL', RECORD .. id)
+    if call('DEL', RECORD .. id) == 0 then
+      settle_lost_record(id, now)
+    end
     leave_tombstone(id, tombstone)
     local batch = member and mark_member(member, 'done')
     if batch then
@@ -32,10 +34,6 @@ for batch in pairs(batches) do
   complete_upwards(batch, now)
 end
 for queue in pairs(queues) do
-  -- A place is free: somebody may wait for it.
-  local most = call('HGET', SETTINGS .. queue, 'max_concurrent')
-  if most and most ~= '' and call('EXISTS', READY .. queue) == 1 then
-    wake(queue)
-  end
+  wake_for_place(queue)
 end
 return results

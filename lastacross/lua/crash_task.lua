@@ -8,7 +8,8 @@
 -- include: lose
 
 local id, lease_id = ARGV[2], ARGV[3]
-if not call('ZSCORE', LEASED .. queue_of(id), id .. ':' .. lease_id) then
+local queue = queue_of(id)
+if not call('ZSCORE', LEASED .. queue, id .. ':' .. lease_id) then
   return 'gone'
 end
-return lose(id, lease_id, true, tonumber(ARGV[1]))
+return lose(id, queue, lease_id, true, tonumber(ARGV[1]))

@@ -8,9 +8,11 @@
 -- include: lose
 
 local now, id, lease = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-if call('ZREM', LEASED .. queue_of(id), id .. ':' .. lease) == 0 then
+local queue = queue_of(id)
+if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
+wake_for_place(queue)
 local fields = pairs_of(call('HGETALL', RECORD .. id))
 if not fields.status then
   settle_lost_record(id, now)
@@ -21,5 +23,5 @@ call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then
   call('HSET', RECORD .. id, 'previous_response', ARGV[4])
 end
-bury(id, fields, now, ARGV[5])
+bury(id, queue, fields, now, ARGV[5])
 return 1

@@ -25,16 +25,27 @@ local leased, missing, next_due, more = {}, {}, nil, 0
 -- Whoever looks takes the marker: a busy worker does not wait for one.
 local marker = call('LPOP', WAKEUP .. ARGV[7])
 
--- Tokens in the queue's bucket at this moment.
-local function tokens_of(queue, rate, bucket_size)
+-- Machines agree on the time to a few milliseconds; a bucket counted later than this was counted
+-- before the server's clock was set back.
+local LARGEST_SKEW_SECONDS = 10
+
+-- The queue's bucket at this moment. Its instant never goes back, or machines whose clocks differ a
+-- little would be given the difference in tokens each time they take turns.
+local function bucket_of(queue, rate, bucket_size)
   local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
   if not tokens then
-    return bucket_size
+    return { tokens = bucket_size, rate = rate, counted_at = now }
   end
-  return math.min(bucket_size, tonumber(tokens) + math.max(0, now - tonumber(counted_at)) * rate)
+  tokens, counted_at = tonumber(tokens), tonumber(counted_at)
+  if counted_at > now + LARGEST_SKEW_SECONDS then
+    counted_at = now
+    call('HSET', BUCKET .. queue, 'counted_at', instant(now))
+  end
+  local passed = math.max(0, now - counted_at)
+  return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
--- How many tasks the queue may hand out now, and its bucket: {tokens, rate}.
+-- How many tasks the queue may hand out to this worker now, its bucket, and whether a limit binds.
 local function allowance(queue)
   local rate, bucket_size, most = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent'))
   if not rate then
@@ -45,18 +56,19 @@ local function allowance(queue)
   if rate == 0 or call('SISMEMBER', PAUSED, queue) == 1 then
     return 0
   end
-  local tokens = tokens_of(queue, rate, tonumber(bucket_size))
-  local grant = math.min(wanted, math.floor(tokens + 1e-6))
+  local bucket = bucket_of(queue, rate, tonumber(bucket_size))
+  local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
   local binds = grant < wanted
   if most and most ~= '' then
-    grant = math.min(grant, tonumber(most) - call('ZCARD', LEASED .. queue))
+    bucket.places = tonumber(most) - call('ZCARD', LEASED .. queue)
+    grant = math.min(grant, bucket.places)
     binds = true
   end
   if binds then
     -- Where a limit binds, a task that is leased must start at once.
     grant = math.min(grant, free)
   end
-  return math.max(0, grant), { tokens = tokens, rate = rate }, binds
+  return math.max(0, grant), bucket, binds
 end
 
 -- Lease one ready id. Returns whether it was a task that can run.
@@ -70,14 +82,15 @@ local function lease(queue, id, entries)
     -- A second entry of a task that is elsewhere already.
     return false
   elseif not fields.eta then
-    bury(id, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return false
   end
   number = number + 1
   local lease_id = token .. '.' .. number
   if fields.dead_at then
     -- A dead letter run again has its retries before it again.
-    call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'lost', 'crashes', 'suspect', 'first_try_at')
+    call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'lost', 'crashes', 'suspect', 'first_try_at',
+      'previous_response')
     call('PERSIST', RECORD .. id)
     call('ZREM', DEAD .. queue, id)
     fields.first_try_at = nil
@@ -87,6 +100,8 @@ local function lease(queue, id, entries)
     call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id)
   else
     call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id, 'first_try_at', instant(now))
+    record[#record + 1] = 'first_try_at'
+    record[#record + 1] = instant(now)
   end
   entries[#entries + 1] = score
   entries[#entries + 1] = id .. ':' .. lease_id
@@ -109,7 +124,7 @@ for position = 8, #ARGV do
     if taken > 0 then
       call('ZADD', LEASED .. queue, unpack(entries))
       bucket.tokens = bucket.tokens - taken
-      call('HSET', BUCKET .. queue, 'tokens', instant(bucket.tokens), 'counted_at', instant(now))
+      call('HSET', BUCKET .. queue, 'tokens', instant(bucket.tokens), 'counted_at', instant(bucket.counted_at))
       wanted, free = wanted - taken, free - taken
     end
     if bucket and call('EXISTS', READY .. queue) == 1 then
@@ -118,6 +133,9 @@ for position = 8, #ARGV do
         next_due = math.min(next_due or due, due)
       elseif not binds or grant > taken then
         more = 1
+        wake(queue)
+      elseif taken > 0 and (not bucket.places or bucket.places > taken) then
+        -- This worker's threads are full; another's may be free.
         wake(queue)
       end
     end

@@ -9,12 +9,18 @@ local released = 0
 for position = #ARGV - 1, 1, -2 do
   local id, lease = ARGV[position], ARGV[position + 1]
   local queue = queue_of(id)
-  if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 and call('EXISTS', RECORD .. id) == 1 then
-    call('HSET', RECORD .. id, 'status', 'queued')
-    call('HDEL', RECORD .. id, 'lease', 'started')
+  if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
+    -- Without a record too: the lease that meets it tells its batch.
     call('LPUSH', READY .. queue, id)
     wake(queue)
-    released = released + 1
+    if call('EXISTS', RECORD .. id) == 1 then
+      call('HSET', RECORD .. id, 'status', 'queued')
+      call('HDEL', RECORD .. id, 'lease', 'started')
+      if call('HEXISTS', RECORD .. id, 'failures') + call('HEXISTS', RECORD .. id, 'lost') == 0 then
+        call('HDEL', RECORD .. id, 'first_try_at')
+      end
+      released = released + 1
+    end
   end
 end
 return released

@@ -10,7 +10,8 @@
 local now = tonumber(ARGV[1])
 local results = {}
 for position = 3, #ARGV do
-  local leased = LEASED .. ARGV[position]
+  local queue = ARGV[position]
+  local leased = LEASED .. queue
   local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, ARGV[2])
   for _, entry in ipairs(entries) do
     local id, lease = string.match(entry, '^([^:]*):?(.*)$')
@@ -18,7 +19,7 @@ for position = 3, #ARGV do
       call('ZREM', leased, entry)
     end
     results[#results + 1] = id
-    results[#results + 1] = lose(id, lease, nil, now)
+    results[#results + 1] = lose(id, queue, lease, nil, now)
   end
 end
 return results

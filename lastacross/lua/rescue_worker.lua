@@ -14,11 +14,12 @@ for position = 4 + queues, #ARGV do
   started[ARGV[position]] = true
 end
 for position = 4, 3 + queues do
-  for _, entry in ipairs(call('ZRANGE', LEASED .. ARGV[position], 0, -1)) do
+  local queue = ARGV[position]
+  for _, entry in ipairs(call('ZRANGE', LEASED .. queue, 0, -1)) do
     local id, lease = string.match(entry, '^([^:]*):(.*)$')
     if lease and string.sub(lease, 1, #token + 1) == token .. '.' then
       results[#results + 1] = id
-      results[#results + 1] = lose(id, lease, started[entry] or false, now)
+      results[#results + 1] = lose(id, queue, lease, started[entry] or false, now)
     end
   end
 end

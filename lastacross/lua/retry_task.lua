@@ -2,8 +2,10 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
+--          5 now
 -- Returns  1, or 0 when the lease was lost before
 -- include: keys
+-- include: fan_in
 
 local id, lease, eta = ARGV[1], ARGV[2], ARGV[3]
 local queue, key = queue_of(id), RECORD .. id
@@ -11,6 +13,7 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
 if call('EXISTS', key) == 0 then
+  settle_lost_record(id, tonumber(ARGV[5]))
   return 1
 end
 call('HINCRBY', key, 'failures', 1)

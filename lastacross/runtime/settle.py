@@ -66,5 +66,5 @@ class Settler:
         task = outcome.task
         queue = self._queues.get(task.queue)
         parameters = task.retry or (queue.retry if queue else None) or DEFAULT_RETRY
-        age_seconds = now - (task.first_try_at or now)
+        age_seconds = now - task.first_try_at
         return next_delay_seconds(parameters, task.failures + 1, age_seconds)

@@ -117,6 +117,7 @@ class Broker:
     def retry(self, task: Leased, eta: float, status: int | None) -> bool:
         """Let a failed task wait until ``eta``; False where the lease was lost before."""
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
+        args.append(self._now_text())
         return bool(self._run("retry_task", args))
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:

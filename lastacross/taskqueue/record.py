@@ -150,10 +150,9 @@ class Leased:
         return int(self.fields.get(b"lost", 0))
 
     @property
-    def first_try_at(self) -> float | None:
-        """The instant of the first attempt; None on the first attempt itself."""
-        raw = self.fields.get(b"first_try_at")
-        return float(raw) if raw else None
+    def first_try_at(self) -> float:
+        """The instant at which the first attempt was leased; of this one, if it is the first."""
+        return float(self.fields[b"first_try_at"])
 
     @property
     def previous_response(self) -> str | None:

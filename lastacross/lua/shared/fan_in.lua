@@ -11,10 +11,10 @@ local function split_member(member)
 end
 
 -- A task that waited for its batch becomes ready.
-local function fire(id)
+local function fire(id, now)
   local queue = queue_of(id)
   if call('HGET', RECORD .. id, 'status') == 'deferred' then
-    call('HSET', RECORD .. id, 'status', 'queued')
+    call('HSET', RECORD .. id, 'status', 'queued', 'fired_at', instant(now))
     call('ZREM', DEFERRED .. queue, id)
     call('RPUSH', READY .. queue, id)
     wake(queue)
@@ -45,8 +45,9 @@ end
 -- outcome if this was the last thing that waited for.
 local function complete_batch(batch, now)
   local key = BATCH .. batch
-  local total, done, failed, cancelled, sealed, finished_at, on_complete, on_success, parent = unpack(call(
-    'HMGET', key, 'total', 'done', 'failed', 'cancelled', 'sealed', 'finished_at', 'on_complete', 'on_success', 'parent'))
+  local total, done, failed, cancelled, sealed, finished_at, on_complete, on_success, parent, cancelled_at = unpack(
+    call('HMGET', key, 'total', 'done', 'failed', 'cancelled', 'sealed', 'finished_at', 'on_complete', 'on_success',
+      'parent', 'cancelled_at'))
   if sealed ~= '1' or finished_at then
     return
   end
@@ -56,10 +57,15 @@ local function complete_batch(batch, now)
   call('HSET', key, 'finished_at', instant(now))
   call('ZREM', OPEN_BATCHES, batch)
   if on_complete then
-    fire(on_complete)
+    fire(on_complete, now)
   end
   if on_success then
-    if done == total then fire(on_success) else forget(on_success) end
+    -- Cancelled while it was filled: what there is may be done, but it is not all.
+    if done == total and not cancelled_at then
+      fire(on_success, now)
+    else
+      forget(on_success)
+    end
   end
   for _, part in ipairs(BATCH_PARTS) do
     call('EXPIRE', key .. part, BATCH_LIFE)
@@ -116,7 +122,13 @@ end
 -- A task whose record is gone (some tool deleted it) counts as cancelled; its id tells the member.
 local function settle_lost_record(id, now)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
-  if batch then
+  -- A bit's offset has 32 bits: a longer number is part of somebody's name.
+  if not batch or #index > 9 then
+    return
+  end
+  local key = BATCH .. batch
+  if call('HGET', key, 'queue') == queue_of(id) and call('GETBIT', key .. ':added', index) == 1
+    and call('HEXISTS', key .. ':names', index) == 0 then
     settle_member(batch .. ':' .. index, 'cancelled', now)
   end
 end

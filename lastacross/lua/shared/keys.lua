@@ -28,6 +28,14 @@ local function wake(queue, reason)
   end
 end
 
+-- A place of the queue is free: somebody may wait for it.
+local function wake_for_place(queue)
+  local most = call('HGET', SETTINGS .. queue, 'max_concurrent')
+  if most and most ~= '' and call('EXISTS', READY .. queue) == 1 then
+    wake(queue)
+  end
+end
+
 -- The reply of HGETALL as a table.
 local function pairs_of(flat)
   local fields = {}

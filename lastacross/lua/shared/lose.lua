@@ -10,8 +10,8 @@ local function leave_tombstone(id, seconds)
   end
 end
 
-local function bury(id, fields, now, error)
-  local queue = queue_of(id)
+-- `queue`: where it was found; a plain RQ job's id does not tell.
+local function bury(id, queue, fields, now, error)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
   local life = tonumber(call('HGET', SETTINGS .. queue, 'dead_letter_seconds') or DEAD_LIFE_SECONDS)
   call('ZADD', DEAD .. queue, instant(now + life), id)
@@ -24,8 +24,7 @@ end
 
 -- Give back a task whose lease was lost. `started`: true, false, or nil when nobody knows.
 -- Returns 'ready', 'poison' or 'gone'.
-local function lose(id, lease, started, now)
-  local queue = queue_of(id)
+local function lose(id, queue, lease, started, now)
   call('ZREM', LEASED .. queue, id .. ':' .. lease)
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if not fields.status then
@@ -36,19 +35,22 @@ local function lose(id, lease, started, now)
       and call('ZSCORE', LEASED .. queue, id .. ':' .. fields.lease)) then
     return 'gone'
   end
-  if started == nil then
-    started = fields.started == lease or nil
+  if fields.started == lease and (started == nil or fields.suspect) then
+    -- A suspect runs outside of its worker process, which notes the others only.
+    started = true
   end
   if started then
     local crashes = tonumber(fields.crashes or 0) + 1
     call('HSET', RECORD .. id, 'crashes', crashes, 'lost', tonumber(fields.lost or 0) + 1, 'suspect', 1)
     if crashes >= POISON_AFTER then
-      bury(id, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
+      bury(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
       return 'poison'
     end
   elseif started == nil then
     -- It may have been what ended the worker: it runs alone, but nothing is held against it.
     call('HSET', RECORD .. id, 'suspect', 1)
+  elseif not fields.failures and not fields.lost then
+    call('HDEL', RECORD .. id, 'first_try_at')
   end
   call('HSET', RECORD .. id, 'status', 'queued')
   call('HDEL', RECORD .. id, 'lease', 'started')
