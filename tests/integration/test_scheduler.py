@@ -1,0 +1,148 @@
+"""What the scheduler does at each tick, with a real Redis and a stopped clock."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lastacross import config, datastore, store, taskqueue
+from lastacross.config import Config
+from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
+from lastacross.runtime import scheduler
+from lastacross.runtime.scheduler import QueueUpload, Step
+from lastacross.store import Store
+from lastacross.taskqueue import outbox
+from tests.support.clock import StoppedClock
+
+ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
+
+
+class Away:
+    """A step's act that fails until it is told otherwise.
+
+    Args:
+        error: what it raises; None for nothing.
+    """
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+        self.calls: list[float] = []
+
+    def __call__(self, now: float) -> None:
+        """Note the call."""
+        self.calls.append(now)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), DatastoreUnavailableError("away")])
+def test_a_step_whose_service_is_away_pauses_longer_and_longer_and_goes_on(
+    clock: StoppedClock, error: Exception
+) -> None:
+    away = Away(error)
+    step = Step("outbox", away)
+    began = clock.monotonic()
+
+    instants = []
+    for _ in range(60):
+        before = len(away.calls)
+        scheduler.tick([step], clock)
+        if len(away.calls) > before:
+            instants.append(clock.monotonic() - began)
+        clock.advance(1)
+    away.error = None
+    clock.advance(10)
+    scheduler.tick([step], clock)
+    clock.advance(1)
+    calls = len(away.calls)
+    scheduler.tick([step], clock)
+
+    assert instants == [0, 1, 3, 7, 15, 25, 35, 45, 55]
+    assert len(away.calls) == calls + 1
+
+
+def test_a_step_that_fails_does_not_keep_the_next_from_being_done(clock: StoppedClock) -> None:
+    good = Away(None)
+
+    scheduler.tick([Step("a", Away(RuntimeError("a bug"))), Step("b", good)], clock)
+
+    assert good.calls == [clock.now()]
+
+
+def test_queue_yaml_is_uploaded_at_the_first_tick(test_store: Store, configuration: Config) -> None:
+    QueueUpload(configuration, ENVIRON).act(0.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"500.0"
+
+
+def test_a_changed_queue_yaml_is_uploaded_without_a_restart(test_store: Store, configuration: Config) -> None:
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+
+    _write(configuration.root, "queue:\n- name: default\n  rate: 7/s\n")
+    upload.act(1.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"7.0"
+
+
+def test_a_queue_yaml_with_a_mistake_changes_nothing(test_store: Store, configuration: Config) -> None:
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+
+    _write(configuration.root, "queue:\n- name: default\n  rate: 7/x\n")
+    upload.act(1.0)
+    upload.act(2.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"500.0"
+
+
+def test_the_upload_of_another_machine_stands_until_this_file_changes(
+    test_store: Store, configuration: Config
+) -> None:
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+    test_store.redis.hset(store.settings_key("default"), "rate", "9")
+
+    upload.act(1.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"9"
+
+
+def test_an_emptied_redis_gets_the_settings_again(test_store: Store, configuration: Config) -> None:
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+    test_store.redis.flushall()
+
+    upload.act(1.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"500.0"
+
+
+def test_a_task_whose_process_died_before_sending_it_is_relayed(
+    test_store: Store, configuration: Config, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datastore.upgrade(configuration.settings.database_url, configuration.root)
+    monkeypatch.setattr(outbox, "now", clock.now)
+    monkeypatch.setattr(outbox, "_send_quietly", lambda tasks: None)  # the process dies here
+    with datastore.transaction():
+        taskqueue.add(url="/work", transactional=True)
+    assert test_store.redis.llen(store.ready_key("default")) == 0
+
+    clock.advance(60)
+    scheduler.tick(scheduler.steps(configuration, ENVIRON), clock)
+
+    assert test_store.redis.llen(store.ready_key("default")) == 1
+    datastore.dispose()
+
+
+def _write(root: Path, text: str) -> None:
+    path = root / "queue.yaml"
+    path.write_text(text)
+    # A change within the file system's resolution of time would go unseen.
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 10**9))
+
+
+def test_what_is_uploaded_has_the_digest_of_the_file(test_store: Store, configuration: Config) -> None:
+    QueueUpload(configuration, ENVIRON).act(0.0)
+
+    assert test_store.redis.hget(store.UPLOAD, "digest") == config.digest(configuration.queues).encode()
