@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lastacross import config, datastore, deferred, webapp
 from lastacross.channel import web
 from lastacross.config import Config
-from lastacross.webapp import answers, health
+from lastacross.webapp import answers, health, routes
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
 
 DEFERRED = "/_ah/queue/deferred"
@@ -40,11 +40,12 @@ def load(configuration: Config) -> Application:
     config.use(configuration)
     _prepare_process(configuration)
     scripts = functools.partial(webapp.load_script, root=configuration.root)
-    builtins = _builtins()
+    is_own = routes.serves(configuration, scripts, DEFERRED)
+    builtins = {path: wsgi for path, wsgi in _builtins().items() if path != DEFERRED or not is_own}
     return Application(
         outside=webapp.outside(configuration, scripts, builtins),
         inside=webapp.inside(configuration, scripts, builtins),
-        calls_deferred=all(handler.url.strip("^$") != DEFERRED for handler in configuration.app.handlers),
+        calls_deferred=not is_own,
     )
 
 
