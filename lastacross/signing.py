@@ -39,7 +39,7 @@ class Signatures:
 
     def dump_token(self, purpose: str, value: Any) -> str:
         """A URL-safe, timestamped token that carries a JSON value."""
-        return self._serializer(purpose).dumps(value)  # type: ignore[return-value]
+        return str(self._serializer(purpose).dumps(value))
 
     def load_token(self, purpose: str, token: str, max_age_seconds: float | None = None) -> Any:
         """The JSON value of a token.

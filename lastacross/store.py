@@ -220,7 +220,7 @@ class Store:
             return
         asked_at = self.clock.monotonic()
         with translated_errors():
-            seconds, microseconds = cast(tuple[int, int], self.redis.time())
+            seconds, microseconds = self.redis.time()
         self._server_clock.observe(seconds + microseconds / 1e6, asked_at, self.clock.monotonic())
         self._clock_is_set = True
 

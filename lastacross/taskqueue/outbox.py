@@ -48,7 +48,7 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
         raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
     rows = [_row(task) for task in tasks]
-    size = sum(len(dump(task)) for task in written) + sum(len(row["record"]) for row in rows)  # type: ignore[arg-type]
+    size = sum(len(dump(task)) for task in [*written, *tasks])
     if size > MAX_BYTES_PER_TRANSACTION:
         raise TransactionalRequestTooLargeError(
             f"the tasks of this transaction take {size} bytes; at most 1 MiB"

@@ -5,6 +5,7 @@ and the last upload wins on all machines.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lastacross import config
 from lastacross.config import QueueConfig
@@ -56,7 +57,7 @@ def push_queues(queues: Mapping[str, QueueConfig]) -> Iterable[str]:
     return [name for name, queue in queues.items() if queue.mode == "push"]
 
 
-def _fields(queue: QueueConfig) -> dict[str, str]:
+def _fields(queue: QueueConfig) -> dict[Any, Any]:
     most = queue.max_concurrent_requests
     return {
         "mode": queue.mode,

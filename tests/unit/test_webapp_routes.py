@@ -13,7 +13,7 @@ from lastacross.webapp.environ import Wsgi
 DEFERRED = "/_ah/queue/deferred"
 
 
-class Handler(webapp2.RequestHandler):
+class Handler(webapp2.RequestHandler):  # type: ignore[misc]  # webapp2 has no types
     """Answers a POST."""
 
     def post(self) -> None:
