@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import hmac
 from typing import Any
 
 from itsdangerous import BadSignature, SignatureExpired, Signer, URLSafeTimedSerializer
@@ -58,12 +59,9 @@ class Signatures:
     def _signer(self, purpose: str) -> Signer:
         signer = self._signers.get(purpose)
         if signer is None:
-            signer = Signer(
-                self._secret_key,
-                salt=f"lastacross.{purpose}",
-                key_derivation="hmac",
-                digest_method=hashlib.sha256,
-            )
+            # Derived once: left to the signer, it would be done again for each task.
+            key = hmac.digest(self._secret_key.encode(), f"lastacross.{purpose}".encode(), "sha256")
+            signer = Signer(key, key_derivation="none", digest_method=hashlib.sha256)
             self._signers[purpose] = signer
         return signer
 

@@ -1,0 +1,48 @@
+"""Signatures: what is altered, foreign or too old is refused."""
+
+import pytest
+
+from lastacross.errors import BadSignatureError, ExpiredSignatureError
+from lastacross.signing import Signatures
+
+OURS = Signatures("a secret key of the tests, long enough")
+FOREIGN = Signatures("another secret key, of another site")
+
+
+def test_what_was_signed_is_verified() -> None:
+    """Any bytes, the signature's own separator among them."""
+    payload = b"\x00.a.b\xff" * 100
+    assert OURS.verify("deferred", OURS.sign("deferred", payload)) == payload
+
+
+@pytest.mark.parametrize(
+    "signed",
+    [
+        b"",
+        b"payload",
+        b"payload.",
+        OURS.sign("memcache", b"payload"),
+        FOREIGN.sign("deferred", b"payload"),
+        OURS.sign("deferred", b"payload")[:-1],
+        b"x" + OURS.sign("deferred", b"payload"),
+    ],
+)
+def test_a_signature_that_is_missing_foreign_or_altered_is_refused(signed: bytes) -> None:
+    """A signature for one purpose is none for another."""
+    with pytest.raises(BadSignatureError):
+        OURS.verify("deferred", signed)
+
+
+def test_a_token_carries_a_value() -> None:
+    """JSON, for one purpose."""
+    token = OURS.dump_token("channel", {"client": "é"})
+    assert OURS.load_token("channel", token) == {"client": "é"}
+    with pytest.raises(BadSignatureError):
+        OURS.load_token("session", token)
+
+
+def test_a_token_that_is_too_old_says_so() -> None:
+    """An age below zero is older than any."""
+    token = OURS.dump_token("channel", 1)
+    with pytest.raises(ExpiredSignatureError):
+        OURS.load_token("channel", token, max_age_seconds=-1)
