@@ -34,7 +34,14 @@ FLOORS = [
         "lastacross.webapp",
     },
     {"lastacross.store"},
-    {"lastacross.logs", "lastacross.config", "lastacross.signing", "lastacross.clock", "lastacross.errors"},
+    {
+        "lastacross.logs",
+        "lastacross.config",
+        "lastacross.signing",
+        "lastacross.clock",
+        "lastacross.errors",
+        "lastacross.rpc",
+    },
     {"lastacross"},
 ]
 

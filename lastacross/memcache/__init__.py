@@ -15,8 +15,8 @@ from lastacross.memcache.results import (
     NOT_STORED,
     STORED,
     ItemWithTimestamps,
-    Result,
 )
+from lastacross.rpc import Result
 
 __all__ = [
     "DELETE_ITEM_MISSING",

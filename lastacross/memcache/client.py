@@ -11,8 +11,9 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
 from lastacross.memcache.reading import counts, log_away
-from lastacross.memcache.results import DELETE_NETWORK_FAILURE, Result
+from lastacross.memcache.results import DELETE_NETWORK_FAILURE
 from lastacross.memcache.storing import Storer, expires_at
+from lastacross.rpc import Result
 
 
 class Client(Storer):

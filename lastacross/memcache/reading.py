@@ -10,7 +10,8 @@ from lastacross import config
 from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
-from lastacross.memcache.results import ItemWithTimestamps, Result
+from lastacross.memcache.results import ItemWithTimestamps
+from lastacross.rpc import Result
 from lastacross.signing import Signatures
 
 log = structlog.get_logger("lastacross.memcache")

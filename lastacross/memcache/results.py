@@ -1,6 +1,6 @@
 """What the memcache client hands out beside values."""
 
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from lastacross.memcache.cache import Entry
 
@@ -13,25 +13,6 @@ STORED = 1
 NOT_STORED = 2
 ERROR = 3
 EXISTS = 4
-
-T = TypeVar("T")
-
-
-class Result(Generic[T]):
-    """What the ``…_async`` methods return; the call is over when they do."""
-
-    def __init__(self, value: T) -> None:
-        self._value = value
-
-    def wait(self) -> None:
-        """Wait for the end of the call."""
-
-    def check_success(self) -> None:
-        """Raise if the call failed: a cache's never does."""
-
-    def get_result(self) -> T:
-        """What the method of the same name without ``_async`` returns, or as that method says."""
-        return self._value
 
 
 class ItemWithTimestamps:

@@ -8,7 +8,8 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
 from lastacross.memcache.reading import Reader, log_away
-from lastacross.memcache.results import EXISTS, NOT_STORED, STORED, Result
+from lastacross.memcache.results import EXISTS, NOT_STORED, STORED
+from lastacross.rpc import Result
 
 
 def expires_at(time: float) -> float:

@@ -19,7 +19,9 @@ from lastacross.errors import (
     TransientError,
     UnknownQueueError,
 )
+from lastacross.rpc import Result
 from lastacross.taskqueue import outbox, record
+from lastacross.taskqueue import task as tasks_module
 from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, Broker, NewTask
 from lastacross.taskqueue.names import new_name
 from lastacross.taskqueue.task import Task
@@ -113,6 +115,18 @@ class Queue:
         elif tasks:
             self._add_now(tasks)
         return task if isinstance(task, Task) else tasks
+
+    def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
+        """``add`` behind ``get_result()``."""
+        return Result.of(lambda: self.add(task, transactional=transactional))
+
+    def delete_tasks_async(self, task: Task | Iterable[Task]) -> Result[Any]:
+        """``delete_tasks`` behind ``get_result()``."""
+        return Result.of(lambda: self.delete_tasks(task))
+
+    def delete_tasks_by_name_async(self, name: str | Iterable[str]) -> Result[Any]:
+        """``delete_tasks_by_name`` behind ``get_result()``."""
+        return Result.of(lambda: self.delete_tasks_by_name(name))
 
     def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
         """Delete tasks, wherever they wait; sets ``was_deleted`` on those that were there.
@@ -214,7 +228,7 @@ class Queue:
         refusals = []
         for task, entry, code in zip(tasks, entries, codes, strict=True):
             if code == TOMBSTONED or (code == EXISTS and entry.is_named):
-                refusals.append((task, code))
+                refusals.append((task.name, code))
             else:
                 # A name of our own that exists is this very request, repeated after a lost answer.
                 self._mark(task, entry)
@@ -240,11 +254,11 @@ class Queue:
     def _mark(self, task: Task, entry: NewTask) -> None:
         task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])
 
-    def _refusal(self, task: Task, code: int) -> InvalidTaskError:
+    def _refusal(self, name: str | None, code: int) -> InvalidTaskError:
         if code == EXISTS:
-            return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {self._name!r}")
+            return TaskAlreadyExistsError(f"a task named {name!r} waits or runs in queue {self._name!r}")
         return TombstonedTaskError(
-            f"a task named {task.name!r} has been in queue {self._name!r}; its name is not free again yet"
+            f"a task named {name!r} has been in queue {self._name!r}; its name is not free again yet"
         )
 
     def _delete(self, names: Sequence[str]) -> list[bool]:
@@ -253,3 +267,10 @@ class Queue:
             return Broker(store.current()).delete([record.task_id(self._name, name) for name in names])
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
+
+
+def _add_to_queue(task: Task, queue_name: str, transactional: bool) -> Task:
+    return Queue(queue_name).add(task, transactional=transactional)
+
+
+tasks_module.add_to_queue = _add_to_queue

@@ -9,6 +9,7 @@ from typing import Any, Never
 
 from lastacross import clock
 from lastacross.errors import InvalidTaskError
+from lastacross.rpc import Result
 from lastacross.taskqueue import body as bodies
 from lastacross.taskqueue import checks
 from lastacross.taskqueue.headers import Headers, checked_items, is_reserved
@@ -22,6 +23,11 @@ QUEUE_URL_PREFIX = "/_ah/queue/"
 _HEADER_OVERHEAD = 4
 # App Engine's client adds it to each task; one namespace is all that we have, and its name is empty.
 _NAMESPACE = "X-AppEngine-Current-Namespace"
+
+
+def add_to_queue(task: "Task", queue_name: str, transactional: bool) -> "Task":
+    """Put in place by the queues' module: this one decides and holds, and knows no queue."""
+    raise NotImplementedError("import lastacross.taskqueue to add tasks")
 
 
 class Task:
@@ -204,6 +210,14 @@ class Task:
         if self._method in ("POST", "PULL"):
             return bodies.fields(self.body)
         return bodies.fields(self._url.partition("?")[2].encode())
+
+    def add(self, queue_name: str = "default", transactional: bool = False) -> "Task":
+        """Add this task: ``Queue(queue_name).add(task, transactional)``, with its errors."""
+        return add_to_queue(self, queue_name, transactional)
+
+    def add_async(self, queue_name: str = "default", transactional: bool = False) -> Result["Task"]:
+        """``add`` behind ``get_result()``."""
+        return Result.of(lambda: self.add(queue_name, transactional))
 
     # --- what became of it ----------------------------------------------------------------
 
