@@ -47,7 +47,7 @@ class Size:
     delay_ms: int
 
 
-def parse_size(form: Mapping[str, str]) -> Size:
+def parse_size(form: Mapping[str, object]) -> Size:
     """What the form asks for.
 
     A form that says nothing of rows and columns gets the defaults; one without the other is a mistake.
@@ -72,14 +72,17 @@ def parse_size(form: Mapping[str, str]) -> Size:
     return Size(**numbers)
 
 
-def whole_number(text: str | None) -> int | None:
+def whole_number(text: object) -> int | None:
     """The number that plain digits make, or None; ``int`` would take ``1_0`` and other scripts too."""
-    return int(text) if text is not None and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII) else None
+    is_one = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII)
+    return int(str(text)) if is_one else None
 
 
-def _given(text: str | None) -> str:
+def _given(text: object) -> str:
     if text is None:
         return "; it is missing"
+    if not isinstance(text, str):
+        return ", not a file"
     if not text.strip():
         return "; it is empty"
     return f", not “{text[:40]}”"
@@ -294,8 +297,9 @@ class FormHandler(webapp.RequestHandler):
         else:
             self._show_form(self.request.POST, error.mistakes, status=400)
 
-    def _show_form(self, given: Mapping[str, str], mistakes: dict[str, str], status: int = 200) -> None:
+    def _show_form(self, given: Mapping[str, object], mistakes: dict[str, str], status: int = 200) -> None:
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
+        values = {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
         self.render("quilt_form.html", status=status, values=values, mistakes=mistakes)
 
 

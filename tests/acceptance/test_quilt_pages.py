@@ -116,6 +116,16 @@ def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
     assert models.quilt_numbers()["quilts_under_way"] == 0
 
 
+def test_a_file_where_a_number_belongs_is_refused(client: Client) -> None:
+    """A form of another kind is bad input like any other, and so are bytes that are no text."""
+    file = [("rows", "rows.txt", b"8")]
+    error = client.post("/quilt", {"columns": "8"}, upload_files=file, headers=JSON, status=400).json["error"]
+    assert error["field"] == "rows"
+    client.post("/quilt", b"rows=%ff&columns=8", headers=JSON, status=400)
+    client.get("/quilt?rows=%ff", expect_errors=True, status="4*")
+    assert enqueued() == 0
+
+
 @pytest.mark.parametrize("path", ["/quilt/nobody-has-it", "/quilt/nobody-has-it.json", "/quilt/x'--"])
 def test_an_id_that_nobody_has_is_not_found(client: Client, path: str) -> None:
     """404, as a page and as JSON."""

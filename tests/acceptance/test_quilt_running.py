@@ -91,7 +91,9 @@ def test_a_worker_killed_in_the_middle_costs_no_square_and_no_second_complete(si
     os.kill(workers_of(site)[0], signal.SIGKILL)
     killed_at = time.monotonic()
     wait_until(lambda: is_done(site, name), 40)
-    print(f"measured worker kill: complete {time.monotonic() - killed_at:.1f} s later")
+    seconds = time.monotonic() - killed_at
+    print(f"measured worker kill: complete {seconds:.1f} s later")
+    assert seconds < 15
     operation = site.json(f"/{name}.json")
     assert operation["metadata"]["state"] == "done"
     assert len({(row, column) for row, column, _ in operation["response"]["squares"]}) == 144
