@@ -32,13 +32,17 @@ local function store(id, eta, first, last)
   woken[queue] = waits and 'scheduled' or woken[queue] or 'ready'
 end
 
--- A name is refused when a task outside this batch has it or had it.
+-- A name is refused when a task outside this batch has it or had it; one that we made may be somebody's too.
 local function refusal(id, is_named)
-  if not is_named then
-    return nil
-  elseif call('EXISTS', TOMBSTONE .. id) == 1 then
+  if is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
     return 11
-  elseif call('EXISTS', RECORD .. id) == 1 then
+  end
+  local status = call('HGET', RECORD .. id, 'status')
+  if status == 'failed' then
+    -- A dead letter older than its tombstone: the name is free again.
+    call('DEL', RECORD .. id)
+    call('ZREM', DEAD .. queue_of(id), id)
+  elseif status then
     return 10
   end
 end

@@ -9,9 +9,11 @@
 
 local now, batch, index, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local key = BATCH .. batch
-local queue, total, cancelled_at = unpack(call('HMGET', key, 'queue', 'total', 'cancelled_at'))
+local queue, finished_at, cancelled_at = unpack(call('HMGET', key, 'queue', 'finished_at', 'cancelled_at'))
 if not queue then
   return -2
+elseif finished_at then
+  return -1
 end
 if not cancelled_at then
   call('HSET', key, 'cancelled_at', ARGV[1], 'sealed', 1, 'sealed_at', ARGV[1])

@@ -3,7 +3,8 @@
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
--- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known
+-- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known, -2 another task has
+--          the name of on_complete or on_success
 -- include: keys
 -- include: fan_in
 
@@ -11,6 +12,17 @@ local now, batch, queue, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key = BATCH .. batch
 if call('EXISTS', key) == 1 then
   return 0
+end
+local completions, position = {}, 5
+for _, name in ipairs({ 'on_complete', 'on_success' }) do
+  local id, size = ARGV[position], tonumber(ARGV[position + 1])
+  if id ~= '' then
+    if call('EXISTS', RECORD .. id) == 1 then
+      return -2
+    end
+    completions[#completions + 1] = { name, id, position + 2, position + 1 + size }
+  end
+  position = position + 2 + size
 end
 if parent ~= '' then
   local parents_batch, index = split_member(parent)
@@ -22,15 +34,10 @@ if parent ~= '' then
 end
 call('HSET', key, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'sealed', 0, 'created_at', now, 'queue', queue)
 call('ZADD', OPEN_BATCHES, now, batch)
-local position = 5
-for _, name in ipairs({ 'on_complete', 'on_success' }) do
-  local id, size = ARGV[position], tonumber(ARGV[position + 1])
-  local first, last = position + 2, position + 1 + size
-  position = last + 1
-  if id ~= '' then
-    call('HSET', RECORD .. id, 'status', 'deferred', unpack(ARGV, first, last))
-    call('ZADD', DEFERRED .. queue_of(id), now, id)
-    call('HSET', key, name, id)
-  end
+for _, completion in ipairs(completions) do
+  local name, id, first, last = unpack(completion)
+  call('HSET', RECORD .. id, 'status', 'deferred', unpack(ARGV, first, last))
+  call('ZADD', DEFERRED .. queue_of(id), now, id)
+  call('HSET', key, name, id)
 end
 return 1

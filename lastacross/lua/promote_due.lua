@@ -4,6 +4,7 @@
 -- ARGV     1 now  2 the most to move of one queue  3… queues
 -- Returns  1 how many were moved  2 the eta of the next scheduled task of these queues, or ''
 -- include: keys
+-- include: fan_in
 
 local now, most = tonumber(ARGV[1]), tonumber(ARGV[2])
 local moved, next_due = 0, nil
@@ -13,9 +14,12 @@ for position = 3, #ARGV do
   local ready = {}
   local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, most)
   for _, id in ipairs(due) do
-    if call('HGET', RECORD .. id, 'status') == 'scheduled' then
+    local status = call('HGET', RECORD .. id, 'status')
+    if status == 'scheduled' then
       call('HSET', RECORD .. id, 'status', 'queued')
       ready[#ready + 1] = id
+    elseif not status then
+      settle_lost_record(id, now)
     end
   end
   if #due > 0 then

@@ -1,18 +1,24 @@
 -- purge_queue: forget tasks of a queue: ready, scheduled and leased ones; dead letters stay.
 --
 -- KEYS     as in shared/keys
--- ARGV     1 now  2 queue  3 the most to forget in this call
+-- ARGV     1 now  2 queue  3 the most to forget in this call  4 when the purge began
 -- Returns  how many entries were taken away; call again until it is 0
+--
+-- The completion of a batch that the purge itself brings to its end is not of what was to be purged.
 -- include: keys
 -- include: fan_in
 -- include: lose
 
-local now, queue, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local now, queue, most, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
+-- Returns whether it is to stay.
 local function forget_task(id)
-  local tombstone, member, status = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status'))
+  local tombstone, member, status, fired_at = unpack(
+    call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at'))
   if status == 'failed' then
-    return
+    return false
+  elseif fired_at and tonumber(fired_at) >= began_at then
+    return true
   end
   call('DEL', RECORD .. id)
   leave_tombstone(id, tombstone)
@@ -21,19 +27,27 @@ local function forget_task(id)
   elseif not status then
     settle_lost_record(id, now)
   end
+  return false
 end
 
 local ready = call('LPOP', READY .. queue, most) or {}
+local count = 0
 for _, id in ipairs(ready) do
-  forget_task(id)
+  if forget_task(id) then
+    call('RPUSH', READY .. queue, id)
+  else
+    count = count + 1
+  end
 end
-local count = #ready
 for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
   if count < most then
     local entries = call('ZPOPMIN', key, most - count)
     for position = 1, #entries, 2 do
-      forget_task(string.match(entries[position], '^[^:]*'))
-      count = count + 1
+      if forget_task(string.match(entries[position], '^[^:]*')) then
+        call('ZADD', key, entries[position + 1], entries[position])
+      else
+        count = count + 1
+      end
     end
   end
 end

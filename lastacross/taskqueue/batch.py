@@ -4,6 +4,7 @@ The batch fires ``on_complete`` exactly once, however often its members run: com
 member, set in the step that ends the task.
 """
 
+import hashlib
 import itertools
 import re
 import secrets
@@ -31,7 +32,8 @@ from lastacross.taskqueue.task import Task
 # One step of Redis stays short, and an iterable of any length takes bounded memory.
 CHUNK = 200
 
-_BATCH_ID = re.compile(r"[a-zA-Z0-9_-]{1,400}")
+_LONGEST_ID = 400
+_BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_LONGEST_ID}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class Batch:
         self._on_success = on_success
         self._parent = parent
         self._size = 0
+        self._is_open = False
         self.id = name if name is not None else _new_id()
         if not _BATCH_ID.fullmatch(self.id):
             raise InvalidTaskNameError(
@@ -101,8 +104,10 @@ class Batch:
 
         Raises:
             UnknownBatchError: there is none, or it ended more than 30 days ago.
+            TransientError: Redis is away.
         """
-        found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
+        with _transient():
+            found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
         if found is None:
             raise UnknownBatchError(f"no batch {batch_id!r}")
         return cls(found["queue"], name=batch_id)
@@ -122,11 +127,19 @@ class Batch:
             )
         if code == batches.NOT_KNOWN:
             raise UnknownBatchError(f"the parent's batch of {self.id!r} is not known any more")
+        if code == batches.NAME_TAKEN:
+            raise TaskAlreadyExistsError(
+                f"a task in {queue.name!r} has the name {self.id}-complete or {self.id}-success, "
+                "which this batch would give to its own; name the batch differently"
+            )
+        self._is_open = True
+        self._size = 0
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_open = False
         if error is None:
             with _transient():
                 self._steps().seal(self.id)
@@ -138,11 +151,15 @@ class Batch:
         """Add members; they may run at once. Takes an iterable of any length in bounded memory.
 
         Raises:
-            UnknownBatchError: the batch is not open yet (use ``with``) or was forgotten.
-            BadTaskStateError: the batch is sealed, or a task object was added before.
+            BadTaskStateError: not inside of the batch's ``with``, the batch was sealed by somebody else, or a
+                task object was added before.
+            UnknownBatchError: the batch was forgotten.
             TaskAlreadyExistsError, TombstonedTaskError: a member's name is taken outside of this batch.
             TransientError: Redis is away; filling may be repeated.
         """
+        if not self._is_open:
+            # The position of a member is known from the start of the `with` only.
+            raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
         members = iter([tasks] if isinstance(tasks, Task) else tasks)
         while chunk := list(itertools.islice(members, CHUNK)):
             self._add_chunk(chunk)
@@ -185,26 +202,24 @@ class Batch:
         return NewTask(identifier, None, record.dump(task, self._queue.name, now))
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
-        now = store.current().now()
-        members = [self._member(task, self._size + place, now) for place, task in enumerate(tasks)]
         with _transient():
+            now = store.current().now()
+            members = [self._member(task, self._size + place, now) for place, task in enumerate(tasks)]
             codes = self._steps().add(self.id, self._size, members)
         if codes == batches.NOT_KNOWN:
-            raise UnknownBatchError(f"batch {self.id!r} is not open: add to it inside of `with`")
+            raise UnknownBatchError(f"batch {self.id!r} is not known any more")
         if isinstance(codes, int):
             raise BadTaskStateError(f"batch {self.id!r} is sealed; nothing can be added to it")
-        for task, member in zip(tasks, members, strict=True):
-            task._mark_enqueued(self._queue.name, record.split_task_id(member.id)[1])
         self._size += len(tasks)
-        for task, code in zip(tasks, codes, strict=True):
-            if code == EXISTS:
-                raise TaskAlreadyExistsError(
-                    f"a task named {task.name!r} waits or runs in {self._queue.name!r}"
-                )
-            if code == TOMBSTONED:
-                raise TombstonedTaskError(
-                    f"a task named {task.name!r} has been in {self._queue.name!r} before"
-                )
+        refusals = []
+        for task, member, code in zip(tasks, members, codes, strict=True):
+            name = record.split_task_id(member.id)[1]
+            if code in (EXISTS, TOMBSTONED):
+                refusals.append((name, code))
+            else:
+                task._mark_enqueued(self._queue.name, name)
+        if refusals:
+            raise _refusal(self._queue.name, *refusals[0])
 
     def _member(self, task: Task, index: int, now: float) -> NewTask:
         if not isinstance(task, Task):
@@ -234,7 +249,18 @@ class _transient:
 
 def _new_id() -> str:
     task = current_task()
-    return task.next_batch_id() if task else secrets.token_urlsafe(16)
+    if task is None:
+        return secrets.token_urlsafe(16)
+    identifier = task.next_batch_id()
+    if len(identifier) <= _LONGEST_ID:
+        return identifier
+    return hashlib.sha256(identifier.encode()).hexdigest()
+
+
+def _refusal(queue_name: str, name: str, code: int) -> InvalidTaskError:
+    if code == EXISTS:
+        return TaskAlreadyExistsError(f"a task named {name!r} waits or runs in queue {queue_name!r}")
+    return TombstonedTaskError(f"a task named {name!r} has been in queue {queue_name!r} before")
 
 
 def _check_completion(task: Task | None) -> None:
@@ -244,6 +270,8 @@ def _check_completion(task: Task | None) -> None:
         raise InvalidTaskError("on_complete and on_success take a push Task")
     if task.name:
         raise InvalidTaskError("on_complete and on_success take a task without a name: the batch names it")
+    if task.due_at(0.0) is not None:
+        raise InvalidTaskError("on_complete and on_success take no eta or countdown: they run at the end")
 
 
 def _progress(found: dict[str, str], now: float) -> Progress:

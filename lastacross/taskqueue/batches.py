@@ -9,6 +9,7 @@ from lastacross.taskqueue.record import instant_text
 
 NOT_KNOWN = -1
 SEALED = -2
+NAME_TAKEN = -2
 CANCEL_CHUNK = 1000
 
 _PROGRESS_FIELDS = (
@@ -45,7 +46,10 @@ class BatchSteps:
         on_complete: NewTask | None,
         on_success: NewTask | None,
     ) -> int:
-        """Open a batch: 1 opened, 0 it was there already, ``NOT_KNOWN`` for the parent's batch."""
+        """Open a batch: 1 opened, 0 it was there already.
+
+        ``NOT_KNOWN`` for the parent's batch, ``NAME_TAKEN`` for one of the tasks that would wait for it.
+        """
         args: list[Arg] = [self._now_text(), batch_id, queue, parent or ""]
         for task in (on_complete, on_success):
             if task is None:

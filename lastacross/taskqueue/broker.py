@@ -187,7 +187,8 @@ class Broker:
     def purge(self, queue: str) -> int:
         """Forget all tasks of a queue but its dead letters; returns how many there were."""
         count = 0
-        while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000])):
+        began_at = self._now_text()
+        while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000, began_at])):
             count += moved
         return count
 

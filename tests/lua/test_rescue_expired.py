@@ -1,0 +1,138 @@
+"""rescue_expired: tasks whose lease ran out go back to ready."""
+
+import pytest
+
+from lastacross import store
+from tests.support.scripts import Scripts
+
+
+def rescue(scripts: Scripts, *queues: str, most: int = 100) -> list[str]:
+    return list(scripts.run("rescue_expired", scripts.now, most, *(queues or ("default",))))
+
+
+def lose_once(scripts: Scripts, *, has_started: bool) -> list[str]:
+    """Lease the task "default_a", let its lease run out, rescue."""
+    [(task, lease)] = scripts.lease()
+    if has_started:
+        scripts.run("renew_leases", scripts.now, task, lease, 1)
+    scripts.clock.advance(9)
+    return rescue(scripts)
+
+
+def test_a_lease_is_kept_until_its_last_microsecond(scripts: Scripts) -> None:
+    scripts.leased("default_a")
+    scripts.clock.advance(7.999999)
+    assert rescue(scripts) == []
+
+    scripts.clock.advance(0.000001)
+
+    assert rescue(scripts) == ["default_a", "ready"]
+    assert scripts.state("default_a") == "ready"
+    assert scripts.marker() == "ready"
+
+
+def test_a_task_of_which_nobody_knows_whether_it_started_runs_alone_but_is_not_blamed(
+    scripts: Scripts,
+) -> None:
+    scripts.add("default_a")
+
+    for _ in range(8):
+        assert lose_once(scripts, has_started=False) == ["default_a", "ready"]
+
+    record = scripts.record("default_a")
+    assert record["suspect"] == "1"
+    assert not record.keys() & {"crashes", "lost", "lease", "started"}
+
+
+def test_a_started_task_counts_its_losses(scripts: Scripts) -> None:
+    scripts.add("default_a")
+
+    lose_once(scripts, has_started=True)
+
+    assert scripts.record("default_a").items() >= {"crashes": "1", "lost": "1", "suspect": "1"}.items()
+
+
+def test_five_losses_in_a_row_are_poison(scripts: Scripts) -> None:
+    scripts.add("default_a", tombstone=777)
+
+    outcomes = [lose_once(scripts, has_started=True)[1] for _ in range(5)]
+
+    assert outcomes == ["ready"] * 4 + ["poison"]
+    assert scripts.state("default_a") == "dead"
+    assert scripts.record("default_a")["error"].startswith("poison: ")
+    assert scripts.tombstone_seconds("default_a") == 777
+
+
+def test_four_losses_and_an_answer_are_forgiven(scripts: Scripts) -> None:
+    scripts.add("default_a")
+    for _ in range(4):
+        lose_once(scripts, has_started=True)
+    [(task, lease)] = scripts.lease()
+    scripts.run("retry_task", task, lease, scripts.now, 500, scripts.now)
+    scripts.run("promote_due", scripts.now, 100, "default")
+
+    assert [lose_once(scripts, has_started=True)[1] for _ in range(5)] == ["ready"] * 4 + ["poison"]
+
+
+def test_a_poison_member_fails_its_batch(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 1)
+    for _ in range(5):
+        lose_once(scripts, has_started=True)
+
+    assert scripts.counts("b") == {"total": 1, "failed": 1}
+    assert scripts.is_finished("b")
+
+
+def test_each_queue_moves_no_more_than_asked_for_oldest_first(scripts: Scripts) -> None:
+    scripts.add("default_a", "default_b", "other_c")
+    scripts.lease(wanted=1)
+    scripts.clock.advance(1)
+    scripts.lease("default", "other")
+    scripts.clock.advance(60)
+
+    assert rescue(scripts, "default", "other", most=1) == ["default_a", "ready", "other_c", "ready"]
+    assert rescue(scripts, "default", "other", most=1) == ["default_b", "ready"]
+
+
+def test_a_lost_lease_whose_record_is_gone_cancels_its_member(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 1)
+    scripts.lease()
+    scripts.redis.delete(store.record_key("default_b-0"))
+    scripts.clock.advance(9)
+
+    assert rescue(scripts) == ["default_b-0", "gone"]
+    assert scripts.counts("b") == {"total": 1, "cancelled": 1}
+    assert scripts.entries() == []
+
+
+def test_a_stale_lease_beside_a_live_one_is_only_removed(scripts: Scripts) -> None:
+    lease = scripts.leased("default_a")
+    scripts.redis.zadd(store.leased_key("default"), {"default_a:stale.1": 1, "default_none": 1})
+
+    assert rescue(scripts) == ["default_a", "gone", "default_none", "gone"]
+    assert scripts.entries() == [f"default_a:{lease}"]
+    assert scripts.state("default_a") == "leased"
+
+
+@pytest.mark.parametrize("job_id", ["0ffb1a2e-6b0c-4a0b-9a43-0ef2b6f1c001", "my_job"])
+def test_a_plain_job_in_the_hands_of_a_stock_worker_does_not_stop_the_rescue(
+    scripts: Scripts, job_id: str
+) -> None:
+    scripts.leased("default_a")
+    scripts.redis.hset(store.record_key(job_id), mapping={"status": "started", "data": "x"})
+    scripts.redis.zadd(store.leased_key("default"), {f"{job_id}:execution": scripts.clock.now() + 60})
+    scripts.clock.advance(9)
+
+    assert rescue(scripts) == [job_id, "ready", "default_a", "ready"]
+    assert [task for task, _ in scripts.lease()] == ["default_a"]
+    assert scripts.record(job_id)["status"] == "failed"
+
+
+def test_what_a_stock_worker_took_comes_back_at_once(scripts: Scripts) -> None:
+    scripts.add("default_a")
+    scripts.redis.lpop(store.ready_key("default"))
+    scripts.redis.hset(store.record_key("default_a"), "status", "started")
+    scripts.redis.zadd(store.leased_key("default"), {"default_a:execution": scripts.clock.now() + 60})
+
+    assert rescue(scripts) == ["default_a", "ready"]
+    assert scripts.state("default_a") == "ready"

@@ -1,0 +1,72 @@
+"""sweep_foreign: what a stock worker or another RQ tool took out of our queues is put back."""
+
+import pytest
+
+from lastacross import store
+from tests.support.scripts import Scripts
+
+INTERMEDIATE = store.ready_key("default") + ":intermediate"
+
+
+def sweep(scripts: Scripts, most: int = 100, rank: int = 0) -> list[str]:
+    return list(scripts.run("sweep_foreign", most, rank, "default"))
+
+
+def test_what_a_stock_worker_took_and_did_not_start_comes_back(scripts: Scripts) -> None:
+    scripts.add("default_a")
+    scripts.marker()
+    scripts.redis.lmove(store.ready_key("default"), INTERMEDIATE)
+
+    assert sweep(scripts) == ["default_a"]
+
+    assert scripts.state("default_a") == "ready"
+    assert scripts.redis.exists(INTERMEDIATE) == 0
+    assert scripts.marker() == "ready"
+
+
+def test_what_it_had_started_is_left_to_the_rescue(scripts: Scripts) -> None:
+    scripts.add("default_a")
+    scripts.redis.lmove(store.ready_key("default"), INTERMEDIATE)
+    scripts.redis.hset(store.record_key("default_a"), "status", "started")
+
+    assert sweep(scripts) == []
+    assert scripts.ready() == []
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped"])
+def test_what_a_stock_worker_failed_comes_back_for_good(scripts: Scripts, status: str) -> None:
+    scripts.add("default_a")
+    scripts.redis.lpop(store.ready_key("default"))
+    scripts.redis.hset(store.record_key("default_a"), mapping={"status": status, "exc_info": "RuntimeError"})
+    scripts.redis.expire(store.record_key("default_a"), 60)
+    scripts.redis.zadd(store.dead_key("default"), {"default_a": 1})
+
+    assert sweep(scripts) == ["default_a"]
+
+    assert scripts.state("default_a") == "ready"
+    assert "exc_info" not in scripts.record("default_a")
+    assert scripts.redis.ttl(store.record_key("default_a")) == -1
+
+
+def test_our_dead_letters_and_plain_jobs_stay_and_empty_entries_go(scripts: Scripts) -> None:
+    scripts.dead("default_a")
+    scripts.redis.hset(store.record_key("job"), mapping={"status": "failed", "data": "x"})
+    scripts.redis.zadd(store.dead_key("default"), {"job": 5, "default_none": 6})
+
+    assert sweep(scripts) == []
+
+    assert scripts.state("default_a") == "dead"
+    assert [id for id, _ in scripts.redis.zrange(store.dead_key("default"), 0, -1, withscores=True)] == [
+        b"job",
+        b"default_a",
+    ]
+
+
+def test_one_call_moves_no_more_than_asked_for_from_the_rank_on(scripts: Scripts) -> None:
+    for index in range(4):
+        task = f"default_{index}"
+        scripts.redis.hset(store.record_key(task), mapping={"status": "failed", "eta": 1, "data": "x"})
+        scripts.redis.zadd(store.dead_key("default"), {task: index + 1})
+
+    assert sweep(scripts, most=2, rank=1) == ["default_1", "default_2"]
+    assert sweep(scripts, most=9) == ["default_0", "default_3"]
