@@ -4,33 +4,33 @@ It cannot interrupt a blocking call; a handler that has not ended 30 s later is 
 costs its process (App Engine ended the instance).
 """
 
-import contextlib
 import ctypes
-import heapq
-import itertools
+import math
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import DeadlineExceededError
 
 GRACE_SECONDS = 30.0
 
+T = TypeVar("T")
+
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-_set_async_exc.argtypes = [ctypes.c_ulong, ctypes.py_object]
+# Not py_object: that makes None an object, to be raised, where the C function wants NULL.
+_set_async_exc.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
 
 
-@dataclass(order=True)
+@dataclass(slots=True, eq=False)
 class _Watch:
-    """One handler under way."""
+    """One handler under way; ``at`` is the monotonic instant of its next step."""
 
     at: float
-    number: int
-    thread_id: int = field(compare=False)
-    label: str = field(compare=False)
-    is_armed: bool = field(default=True, compare=False)
-    has_fired: bool = field(default=False, compare=False)
+    thread_id: int
+    label: str
+    has_fired: bool = False
 
 
 class Deadlines:
@@ -44,9 +44,12 @@ class Deadlines:
     def __init__(self, on_stuck: Callable[[str], None], clock: Clock = SYSTEM) -> None:
         self._on_stuck = on_stuck
         self._clock = clock
-        self._lock = threading.Condition()
-        self._watches: list[_Watch] = []
-        self._numbers = itertools.count()
+        # Handlers' threads take the plain lock: `with` on it leaves no gap between taking it and the
+        # block. In the gap inside of Condition's own __enter__, our error would leave it locked for ever.
+        self._mutex = threading.Lock()
+        self._changed = threading.Condition(self._mutex)
+        self._watches: dict[int, _Watch] = {}
+        self._wakes_at = math.inf
         self._thread = threading.Thread(target=self._run, name="deadlines", daemon=True)
         self._is_running = False
 
@@ -57,24 +60,26 @@ class Deadlines:
 
     def stop(self) -> None:
         """Watch no longer."""
-        with self._lock:
+        with self._changed:
             self._is_running = False
-            self._lock.notify()
+            self._changed.notify()
 
-    @contextlib.contextmanager
-    def watch(self, seconds: float, label: str) -> Iterator[None]:
-        """Raise DeadlineExceededError in the calling thread if the block takes longer.
+    @property
+    def watched(self) -> int:
+        """How many calls are under way."""
+        return len(self._watches)
 
-        It is armed and disarmed under a lock, so that the error cannot land after the block has ended.
+    def call(self, seconds: float, label: str, function: Callable[[], T]) -> T:
+        """Call the function; raise DeadlineExceededError in it if it takes longer.
+
+        The error is armed and disarmed under a lock, so that it cannot land after this call has ended.
+        No context manager: the error could land inside of its machinery, before its end is reached.
         """
-        watch = _Watch(self._clock.monotonic() + seconds, next(self._numbers), threading.get_ident(), label)
-        with self._lock:
-            heapq.heappush(self._watches, watch)
-            if self._watches[0] is watch:
-                self._lock.notify()
+        watch = _Watch(self._clock.monotonic() + seconds, threading.get_ident(), label)
         try:
             try:
-                yield
+                self._arm(watch)
+                return function()
             finally:
                 self._disarm(watch)
         except DeadlineExceededError:
@@ -82,40 +87,46 @@ class Deadlines:
             self._disarm(watch)
             raise
 
+    def _arm(self, watch: _Watch) -> None:
+        with self._mutex:
+            self._watches[id(watch)] = watch
+            if watch.at < self._wakes_at:
+                self._changed.notify()
+
     def _disarm(self, watch: _Watch) -> None:
         while True:
             try:
-                with self._lock:
-                    watch.is_armed = False
+                with self._mutex:
+                    self._watches.pop(id(watch), None)
                     if watch.has_fired:
                         # Fired, and perhaps not yet raised: take it back before it hits other code.
-                        _set_async_exc(ctypes.c_ulong(watch.thread_id), None)
+                        _set_async_exc(watch.thread_id, None)
                     return
             except DeadlineExceededError:
-                # It came as the block ended by itself: the work was done, a moment too late to matter.
+                # It came as the function ended by itself, a moment too late to matter.
                 continue
 
     def _run(self) -> None:
         while True:
             stuck = None
-            with self._lock:
+            with self._changed:
                 if not self._is_running:
                     return
-                now = self._clock.monotonic()
-                while self._watches and not self._watches[0].is_armed:
-                    heapq.heappop(self._watches)
-                if not self._watches or self._watches[0].at > now:
-                    self._lock.wait(self._watches[0].at - now if self._watches else None)
+                first = min(self._watches.values(), key=lambda watch: watch.at, default=None)
+                wait_seconds = first.at - self._clock.monotonic() if first else math.inf
+                if first is None or wait_seconds > 0:
+                    self._wakes_at = first.at if first else math.inf
+                    self._changed.wait(min(wait_seconds, threading.TIMEOUT_MAX))
                     continue
-                stuck = self._expire(heapq.heappop(self._watches))
+                stuck = self._expire(first)
             if stuck is not None:
                 self._on_stuck(stuck)
 
     def _expire(self, watch: _Watch) -> str | None:
         if watch.has_fired:
+            del self._watches[id(watch)]
             return watch.label
         watch.has_fired = True
-        _set_async_exc(ctypes.c_ulong(watch.thread_id), ctypes.py_object(DeadlineExceededError))
         watch.at += GRACE_SECONDS
-        heapq.heappush(self._watches, watch)
+        _set_async_exc(watch.thread_id, id(DeadlineExceededError))
         return None

@@ -74,27 +74,26 @@ class Delivery:
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt to its end; never raises what the handler raised."""
+        seconds = DEFAULT_DEADLINE_SECONDS
+        try:
+            seconds = task.deadline_seconds or self._deadline_seconds
+            return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task))
+        except DeadlineExceededError:
+            _log.error("task.deadline", **_seen(task), seconds=seconds)
+            return Outcome(task, 500, f"DeadlineExceededError: not done after {seconds:g} s")
+        except BaseException as error:
+            # SystemExit too: sys.exit() in a handler ends the attempt, not the thread that ran it.
+            _log.exception("task.error", **_seen(task))
+            return Outcome(task, 500, f"{type(error).__name__}: {error}")
+
+    def _attempt(self, task: Leased) -> Outcome:
         current = current_of(task)
         method, url = task.method_and_url
-        seconds = task.deadline_seconds or self._deadline_seconds
-        try:
-            with delivering(current), self._deadlines.watch(seconds, task.entry):
-                if (
-                    self._calls_deferred
-                    and url == DEFERRED_URL
-                    and method == "POST"
-                    and b"headers" not in task.fields
-                ):
-                    return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
-                status, answer = self._request(task, current, method, url)
-        except DeadlineExceededError:
-            _log.error(
-                "task.deadline", queue=task.queue, task=task.name, attempt=current.attempt, seconds=seconds
-            )
-            return Outcome(task, 500, f"DeadlineExceededError: not done after {seconds:g} s")
-        except Exception as error:
-            _log.exception("task.error", queue=task.queue, task=task.name, attempt=current.attempt)
-            return Outcome(task, 500, f"{type(error).__name__}: {error}")
+        with delivering(current):
+            is_default = url == DEFERRED_URL and method == "POST" and b"headers" not in task.fields
+            if self._calls_deferred and is_default:
+                return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
+            status, answer = self._request(task, current, method, url)
         return Outcome(task, status, f"answered {status}: {answer}" if answer else f"answered {status}")
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
@@ -117,6 +116,8 @@ class Delivery:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+        if not started:
+            raise RuntimeError("the application never called start_response")
         status = int(started[0].split(" ", 1)[0])
         is_success = 200 <= status <= 299
         return status, "" if is_success else kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
@@ -165,6 +166,10 @@ def current_of(task: Leased) -> CurrentTask:
         execution_count=task.failures,
         member=task.member,
     )
+
+
+def _seen(task: Leased) -> dict[str, Any]:
+    return {"queue": task.queue, "task": task.name, "attempt": task.failures + task.lost + 1}
 
 
 def _decoded(path: str) -> str:

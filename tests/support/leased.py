@@ -1,0 +1,31 @@
+"""Leased tasks as a worker has them in hand, made without Redis."""
+
+from typing import Any
+
+from lastacross.taskqueue import Task, record
+from lastacross.taskqueue.record import Leased
+
+NOW = 1_800_000_000.0
+
+
+def leased(queue: str = "default", *, name: str = "t1", lease: str = "w.1", **options: Any) -> Leased:
+    """A leased task.
+
+    Args:
+        queue: its queue.
+        name: its name.
+        lease: the id of its lease.
+        options: what ``Task`` takes; and what the record counts: failures, lost, previous_response, batch.
+    """
+    extra = {
+        key: str(options.pop(key)).encode()
+        for key in ("failures", "lost", "previous_response", "batch", "first_try_at", "suspect")
+        if key in options
+    }
+    options.setdefault("url", "/work")
+    flat = record.dump(Task(**options), queue, NOW)
+    raw = [value if isinstance(value, bytes) else str(value).encode() for value in flat]
+    fields = dict(zip(raw[::2], raw[1::2], strict=True))
+    stored = {b"first_try_at": record.instant_text(NOW).encode()}
+    stored |= {key.encode(): value for key, value in extra.items()}
+    return Leased(record.task_id(queue, name), lease, fields | stored)
