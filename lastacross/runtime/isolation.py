@@ -1,12 +1,15 @@
 """A process of its own for a task that may have ended its worker: it runs there alone.
 
-If it was innocent it simply succeeds; if it kills again, it kills this process and no neighbour. The process is kept
-for the next suspect and ends when its parent does.
+If it was innocent it simply succeeds; if it kills again, it kills this process and no neighbour. The
+process is kept for the next suspect and ends when its parent does.
 """
 
 import base64
+import contextlib
 import json
 import os
+import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +19,10 @@ from typing import IO
 
 from lastacross.runtime.delivery import Outcome
 from lastacross.taskqueue.record import Leased
+
+READY = b"ready\n"
+# Between the end of its answers and the end of the process.
+ENDING_SECONDS = 5.0
 
 
 class Crashed(Outcome):
@@ -37,50 +44,93 @@ class IsolatedProcess:
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt; ``Crashed`` when the process ended while the task ran."""
         with self._lock:
-            process = self._started()
-            assert process.stdin is not None
-            assert process.stdout is not None
             try:
-                process.stdin.write(_encoded(task))
-                process.stdin.flush()
-                line = process.stdout.readline()
-            except BrokenPipeError:
-                line = b""
-            if not line:
-                code = process.wait()
+                process = self._started()
+            except OSError as error:
+                return Outcome(task, None, f"no process to run it alone: {error}")
+            line = _ask(process, _encoded(task))
+            if not line.endswith(b"\n"):
                 self._process = None
-                return Crashed(task, None, f"its process ended with code {code}")
+                return Crashed(task, None, f"its process ended with code {_end(process, ENDING_SECONDS)}")
             status, reason = json.loads(line)
             return Outcome(task, status, reason)
 
     def close(self) -> None:
         """End the process; a task that runs in it is cut off."""
         process = self._process
-        if process is not None and process.poll() is None:
+        self._process = None
+        if process is not None:
+            # Not its pipes: the thread that waits for the answer may still read.
             process.kill()
             process.wait()
-        self._process = None
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            command = [sys.executable, "-m", "lastacross", "--app", str(self._root), "worker-isolated"]
-            # Its own session: a Ctrl-C on the terminal is for the supervisor alone.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-            )
-        return self._process
+    def _started(self) -> "subprocess.Popen[bytes]":
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        command = [sys.executable, "-m", "lastacross", "--app", str(self._root), "worker-isolated"]
+        # Its own session: a Ctrl-C on the terminal is for the supervisor alone.
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+        self._process = process
+        # A task is held to have crashed it only if it had reached it.
+        if _ask(process, b"") != READY:
+            self._process = None
+            raise OSError(f"it ended with code {_end(process, ENDING_SECONDS)} before it was ready")
+        return process
+
+
+def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
+    """The answer to one line; without a line end, or empty, when the process has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(line)
+        process.stdin.flush()
+    except OSError:
+        return b""
+    return process.stdout.readline()
+
+
+def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
+    """Wait for a process that is ending, and sweep up what it had started."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+    return process.returncode
 
 
 def serve(deliver: Callable[[Leased], Outcome]) -> None:
     """The child's side: deliver what comes on standard input until it ends."""
-    # What the handlers print must not mix with the answers.
+    # What the handlers read and print must not mix with what the worker says and hears.
+    source = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    source: IO[bytes] = sys.stdin.buffer
-    while line := source.readline():
-        outcome = deliver(_decoded(line))
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(source, tasks), name="from-worker", daemon=True).start()
+    answers.write(READY)
+    answers.flush()
+    while True:
+        outcome = deliver(_decoded(tasks.get()))
         answers.write(json.dumps([outcome.status, outcome.reason]).encode() + b"\n")
         answers.flush()
+
+
+def _read(source: IO[bytes], tasks: "queue.SimpleQueue[bytes]") -> None:
+    for line in source:
+        tasks.put(line)
+    # The worker has ended, perhaps killed: what runs here will be run again, and nobody would end it.
+    os._exit(0)
 
 
 def _encoded(task: Leased) -> bytes:
