@@ -100,6 +100,11 @@ class Runners:
             and not self._outcomes.qsize()
         )
 
+    def leave_outcome(self, outcome: Outcome) -> None:
+        """Leave an outcome for ``take_outcomes``; from any thread."""
+        self._outcomes.put(outcome)
+        self._on_outcome()
+
     def take_outcomes(self, most: int) -> list[Outcome]:
         """What has ended since."""
         outcomes: list[Outcome] = []
@@ -145,7 +150,7 @@ class Runners:
 
 
 def _drained(source: "queue.SimpleQueue[Leased | None]") -> list[Leased]:
-    tasks = []
+    tasks: list[Leased] = []
     while True:
         try:
             task = source.get_nowait()

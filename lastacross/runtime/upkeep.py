@@ -119,6 +119,9 @@ class Renewer:
                 self.renew()
             except StoreUnavailableError as error:
                 _log.warning("lease.renew", error=str(error))
+            except Exception:
+                # Without this thread every lease of the process would run out.
+                _log.exception("lease.renew")
 
     def renew(self) -> None:
         """Renew all leases once."""

@@ -104,6 +104,7 @@ class Worker(rq.Worker):
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []
+        self._unreleased: list[Leased] = []
         self._leases = 0
         self._may_have_work = True
         self._is_stuck = False
@@ -117,7 +118,7 @@ class Worker(rq.Worker):
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
     def _set_connection(self, connection: Any) -> Any:
-        """RQ would lengthen the connection's time-outs for its own blocking calls; ours is as it should be."""
+        """RQ would lengthen the connection's time-outs for its blocking calls; ours is as it should be."""
         return connection
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -231,8 +232,9 @@ class Worker(rq.Worker):
         return self._runners.is_full and SYSTEM.monotonic() - self._runners.last_start > SLOW_SECONDS
 
     def _release_slow(self) -> None:
-        if self._runners.waiting and self._is_slow():
-            self._release(self._runners.take_waiting())
+        is_slow = self._runners.waiting and self._is_slow()
+        if is_slow or self._unreleased:
+            self._release(self._runners.take_waiting() if is_slow else [])
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
@@ -263,8 +265,13 @@ class Worker(rq.Worker):
         return self._delivery.deliver(task)
 
     def _deliver_suspect(self, task: Leased) -> Outcome:
-        # Should this whole machine go down with it, the next rescue must know that it had started.
-        self._broker.renew([task], {task.entry}, self._lease_seconds)
+        if task.entry not in self._held:
+            return Outcome(task, None, "its lease was lost before it started")
+        try:
+            # Should this whole machine go down with it, the next rescue must know that it had started.
+            self._broker.renew([task], {task.entry}, self._lease_seconds)
+        except StoreUnavailableError as error:
+            _log.warning("worker.redis", error=str(error))
         return self._isolated.deliver(task)
 
     def _give_up_stuck(self, entry: str) -> None:
@@ -272,8 +279,8 @@ class Worker(rq.Worker):
         task = self._held.get(entry)
         if task is not None:
             _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
-            self._settler.settle([Outcome(task, 500, "did not end 30 s after its deadline")])
-            self._forget(task)
+            # The main thread settles it: Redis may be away just now.
+            self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
         self._is_stuck = True
         self._interrupt()
 
@@ -287,10 +294,13 @@ class Worker(rq.Worker):
         self._held.pop(task.entry, None)
 
     def _release(self, tasks: Sequence[Leased]) -> None:
-        if tasks:
-            self._broker.release(tasks)
-            for task in tasks:
+        # Nobody runs these any more: if Redis is away now, they must be released later.
+        self._unreleased += tasks
+        if self._unreleased:
+            self._broker.release(self._unreleased)
+            for task in self._unreleased:
                 self._forget(task)
+            self._unreleased = []
 
     def _rotated(self) -> list[str]:
         self._queue_names.append(self._queue_names.pop(0))
@@ -327,7 +337,8 @@ class Worker(rq.Worker):
         """Unregister; a Redis that is away forgets us by itself."""
         try:
             with translated_errors():
-                super().teardown()
+                self.register_death()
+                self.unsubscribe()
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
 
@@ -344,7 +355,7 @@ class Worker(rq.Worker):
             state = "suspended" if suspended else "busy" if self._runners.running else "idle"
             self.connection.hset(self.key, mapping={**self.serialize(), "state": state, **self._counts()})
 
-    def _counts(self) -> dict[str, int]:
+    def _counts(self) -> dict[Any, Any]:
         return {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
@@ -357,9 +368,9 @@ class Worker(rq.Worker):
             os.write(self._pipe_write, b"!")
 
     def _drain_pipe(self) -> None:
-        self._has_interrupted = False
         try:
             while os.read(self._pipe_read, 4096):
                 pass
         except BlockingIOError:
-            return
+            # Only now: an interrupt in between would be read here, and all later ones held back.
+            self._has_interrupted = False
