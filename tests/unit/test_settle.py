@@ -1,0 +1,129 @@
+"""What becomes of an attempt that has ended: done, tried again, or a dead letter."""
+
+from typing import Any, cast
+
+import pytest
+
+from lastacross.config import QueueConfig, RetryParameters
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.isolation import Crashed
+from lastacross.runtime.settle import LONGEST_REASON, Settler
+from lastacross.taskqueue import TaskRetryOptions
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+from tests.support.leased import NOW, leased
+
+
+class NotingBroker:
+    """Notes the steps it is asked for, and does none."""
+
+    def __init__(self, held: bool = True) -> None:
+        self.steps: list[tuple[Any, ...]] = []
+        self.held = held
+
+    def now(self) -> float:
+        """A hundred seconds after the first try."""
+        return NOW + 100
+
+    def ack(self, tasks: list[Leased]) -> list[bool]:
+        """Note it."""
+        self.steps += [("ack", task.name) for task in tasks]
+        return [self.held for _ in tasks]
+
+    def retry(self, task: Leased, eta: float, status: int | None) -> bool:
+        """Note it, with the delay."""
+        self.steps.append(("retry", round(eta - self.now(), 3), status))
+        return self.held
+
+    def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
+        """Note it."""
+        self.steps.append(("dead_letter", status, reason))
+        return self.held
+
+    def crash(self, task: Leased) -> str:
+        """Note it."""
+        self.steps.append(("crash", task.name))
+        return "ready"
+
+
+def queue(**options: Any) -> dict[str, QueueConfig]:
+    """queue.yaml with one queue whose retry parameters are these."""
+    retry = RetryParameters(**options) if options else None
+    config = QueueConfig(
+        name="default",
+        mode="push",
+        rate=5,
+        bucket_size=5,
+        max_concurrent_requests=None,
+        retry=retry,
+        target=None,
+    )
+    return {"default": config}
+
+
+def settled(outcome: Outcome, queues: dict[str, QueueConfig]) -> list[tuple[Any, ...]]:
+    """The steps that one outcome leads to."""
+    broker = NotingBroker()
+    Settler(cast(Broker, broker), queues).settle([outcome])
+    return broker.steps
+
+
+LIMITS = {"task_retry_limit": 2, "task_age_limit_seconds": 50.0}
+OWN = TaskRetryOptions(min_backoff_seconds=7, task_retry_limit=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "queue_options", "expected"),
+    [
+        ({}, {}, ("retry", 0.1, 503)),
+        ({"failures": 3}, {}, ("retry", 0.8, 503)),
+        ({"failures": 60}, {}, ("retry", 3600, 503)),
+        ({"failures": 1}, {"min_backoff_seconds": 10.0, "max_doublings": 0}, ("retry", 20, 503)),
+        ({"failures": 1}, {"task_retry_limit": 2}, ("retry", 0.2, 503)),
+        ({"failures": 2}, {"task_retry_limit": 2}, ("dead_letter", 503, "why")),
+        ({}, {"task_retry_limit": 0}, ("dead_letter", 503, "why")),
+        ({"lost": 4}, {"task_retry_limit": 1}, ("retry", 0.1, 503)),
+        ({}, {"task_age_limit_seconds": 50.0}, ("dead_letter", 503, "why")),
+        ({}, {"task_age_limit_seconds": 150.0}, ("retry", 0.1, 503)),
+        ({"failures": 1}, LIMITS, ("retry", 0.2, 503)),
+        ({"failures": 2}, LIMITS, ("dead_letter", 503, "why")),
+        ({"retry_options": OWN}, {"task_retry_limit": 0}, ("retry", 7, 503)),
+    ],
+)
+def test_a_failure_is_decided_by_the_tasks_options_or_else_its_queues(
+    options: dict[str, Any], queue_options: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    assert settled(Outcome(leased(**options), 503, "why"), queue(**queue_options)) == [expected]
+
+
+def test_the_age_counts_from_the_first_try_and_not_from_the_adding() -> None:
+    young = leased(first_try_at=f"{NOW + 90:.6f}")
+    assert settled(Outcome(young, 500, "why"), queue(task_age_limit_seconds=20.0)) == [("retry", 0.1, 500)]
+
+
+def test_a_task_of_a_queue_that_is_not_configured_any_more_has_the_defaults() -> None:
+    assert settled(Outcome(leased("old-queue"), 500, "why"), queue()) == [("retry", 0.1, 500)]
+
+
+def test_success_is_acknowledged_together_and_counted() -> None:
+    broker = NotingBroker()
+    settler = Settler(cast(Broker, broker), queue())
+    settler.settle([Outcome(leased(name="a"), 200), Outcome(leased(name="b"), 204)])
+    assert broker.steps == [("ack", "a"), ("ack", "b")]
+    assert (settler.done, settler.failed) == (2, 0)
+
+
+def test_an_answer_whose_lease_was_lost_is_not_counted_as_done() -> None:
+    settler = Settler(cast(Broker, NotingBroker(held=False)), queue())
+    settler.settle([Outcome(leased(), 200)])
+    assert settler.done == 0
+
+
+def test_a_crash_is_not_a_failure_of_the_handler() -> None:
+    steps = settled(Crashed(leased(), None, "its process ended"), queue(task_retry_limit=0))
+    assert steps == [("crash", "t1")]
+
+
+def test_a_reason_without_end_is_cut() -> None:
+    [(_, _, reason)] = settled(Outcome(leased(), 500, "x" * 100_000), queue(task_retry_limit=0))
+    assert len(reason) == LONGEST_REASON
