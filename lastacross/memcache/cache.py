@@ -111,7 +111,7 @@ def flush() -> None:
 def survey() -> dict[str, int]:
     """What is in the cache now: items, bytes, oldest_item_age (seconds).
 
-    Reads all of Redis's key names, in slices.
+    Reads all of Redis's key names, and the head of each value, in slices.
 
     Raises:
         StoreUnavailableError: Redis is away.

@@ -132,8 +132,8 @@ def test_a_page_without_a_place_hears_why_and_gets_one_when_it_is_free(tab: Page
 
         tab.evaluate("socket.close()")
 
-        second.wait_for_function("heard.includes('open')", timeout=30_000)
-        second.wait_for_function("heard.includes('message while there was no place')")
+        second.wait_for_function("() => heard.includes('open')", timeout=30_000)
+        second.wait_for_function("() => heard.includes('message while there was no place')")
 
 
 def test_a_page_survives_a_restart_of_the_server_without_a_gap(
@@ -151,9 +151,9 @@ def test_a_page_survives_a_restart_of_the_server_without_a_gap(
             assert heard(page, 2) == ["open", "message 0"]
         channel.send_message("quilt", "1")
         with running_channel_site(app_root, environ, listener=listener):
-            page.wait_for_function("heard.includes('message 1')", timeout=30_000)
+            page.wait_for_function("() => heard.includes('message 1')", timeout=30_000)
             channel.send_message("quilt", "2")
-            page.wait_for_function("heard.includes('message 2')")
+            page.wait_for_function("() => heard.includes('message 2')")
 
         messages = [line for line in page.evaluate("heard") if line.startswith("message")]
         assert messages == ["message 0", "message 1", "message 2"]

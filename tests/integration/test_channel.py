@@ -346,9 +346,7 @@ def test_a_stream_that_hangs_in_a_write_is_abandoned(streams: Streams) -> None:
     with server_end, browser_end:
         page = Answer(streams, environ)
         page.write()
-        writing = threading.Thread(
-            target=lambda: contextlib.suppress(OSError).__enter__() or hang(server_end)
-        )
+        writing = threading.Thread(target=hang, args=[server_end])
         writing.start()
 
         [mailbox] = streams.reader.mailboxes()

@@ -1,0 +1,126 @@
+"""Streams under a real gunicorn with threads: delivery, vanished browsers, the cap, other requests."""
+
+import contextlib
+import http.client
+import statistics
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from lastacross import channel, store
+from lastacross.config import Config
+from tests.conftest import SECRET_KEY
+from tests.support.channel_site import ChannelSite, running_channel_site
+from tests.support.processes import wait_until
+from tests.support.sse import Event, parse
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("real_store")]
+
+STREAMS = 40
+
+
+@pytest.fixture
+def real_store(configuration: Config) -> Iterator[store.Store]:
+    """An empty store with Redis's clock, which the site has too."""
+    opened = store.Store(configuration.settings.redis_url)
+    opened.redis.flushall()
+    store.use(opened)
+    yield opened
+    store.use(None)
+    opened.close()
+
+
+@pytest.fixture
+def site(app_root: Path, configuration: Config, tmp_path: Path) -> Iterator[ChannelSite]:
+    environ = {
+        "REDIS_URL": configuration.settings.redis_url,
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+        "LASTACROSS_STREAMS": str(STREAMS),
+    }
+    with running_channel_site(app_root, environ) as running:
+        yield running
+
+
+class Connection:
+    """A browser's connection to a stream."""
+
+    def __init__(self, site: ChannelSite, **parameters: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=20)
+        self._connection.request("GET", "/_ah/channel/stream?" + urlencode(parameters))
+        self.response = self._connection.getresponse()
+        self.received = bytearray()
+
+    def read(self, number: int) -> list[Event]:
+        """Read on until so many events have come in all."""
+        while self.received.count(b"\ndata: ") < number or not self.received.endswith(b"\n\n"):
+            chunk = self.response.read1(65_536)
+            if not chunk:
+                raise EOFError(f"{len(parse(bytes(self.received)))} of {number} events")
+            self.received += chunk
+        return parse(bytes(self.received))
+
+    def close(self) -> None:
+        """Vanish."""
+        self.response.close()
+        self._connection.close()
+
+
+def test_a_message_is_in_the_browser_within_milliseconds(site: ChannelSite) -> None:
+    connection = Connection(site, token=channel.create_channel("quilt"))
+    lags = []
+    for number in range(30):
+        sent_at = time.monotonic()
+        channel.send_message("quilt", str(number))
+        connection.read(number + 1)
+        lags.append(time.monotonic() - sent_at)
+    connection.close()
+
+    assert statistics.median(lags) < 0.05
+
+
+def test_a_vanished_browser_gives_its_place_back_without_any_message(site: ChannelSite) -> None:
+    connection = Connection(site, token=channel.create_channel("quilt"))
+    assert site.open_streams() == 1
+
+    connection.close()
+
+    wait_until(lambda: site.open_streams() == 0, seconds=8, what="the place is free")
+
+
+def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: ChannelSite) -> None:
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for number in range(STREAMS + 10):
+            connection = Connection(site, token=channel.create_channel(f"client {number}"))
+            stack.callback(connection.close)
+            answers.append(connection.response.status)
+        assert answers == [200] * STREAMS + [503] * 10
+        assert connection.response.headers["Retry-After"] == "5"
+
+        seconds = []
+        for _ in range(20):
+            asked_at = time.monotonic()
+            urllib.request.urlopen(f"{site.url}/", timeout=10).close()
+            seconds.append(time.monotonic() - asked_at)
+        assert statistics.quantiles(seconds, n=20)[-1] < 0.1
+
+
+def test_a_browser_that_does_not_read_costs_no_other_its_messages(site: ChannelSite) -> None:
+    token = channel.create_channel("quilt")
+    asleep = Connection(site, token=token)
+    awake = Connection(site, token=token)
+    large = "x" * 30_000
+    # More than the sockets between us and the server hold.
+    for _ in range(400):
+        channel.send_message("quilt", large)
+
+    assert len(awake.read(400)) == 400
+    assert len(asleep.read(400)) == 400
+    assert [event.id for event in asleep.read(400)] == [event.id for event in awake.read(400)]
+    asleep.close()
+    awake.close()
