@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from lastacross import config, datastore
+from lastacross.store import Store
+from tests.support.clock import StoppedClock
 from tests.support.postgres import PostgresServer, running_postgres
+from tests.support.scripts import Scripts
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,9 @@ def database(app_root: Path, database_url: str, tmp_path: Path) -> Iterator[str]
     yield database_url
     datastore.dispose()
     config.use(None)
+
+
+@pytest.fixture
+def scripts(test_store: Store, clock: StoppedClock) -> Scripts:
+    """The steps of a task's life on an empty store; queues "default" and "other" are not throttled."""
+    return Scripts(test_store, clock)
