@@ -173,7 +173,9 @@ class View:
 
     @property
     def rate_text(self) -> str:
-        """Squares a second, from start to end."""
+        """Squares a second, from start to end; a dash before the first."""
+        if self.quilt.painted == 0:
+            return "-"
         rate = self.quilt.painted / max(self.elapsed_seconds, 0.001)
         return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
 
