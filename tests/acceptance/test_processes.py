@@ -1,0 +1,138 @@
+"""``web``, ``worker`` and ``scheduler`` each by itself, as they run on many machines."""
+
+import contextlib
+import signal
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SECRET_KEY
+from tests.support import example_app
+from tests.support.processes import Started, python, started, wait_until
+from tests.support.redis_server import RedisServer, running_server
+from tests.support.site import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A Redis of this test's own, which it may stop."""
+    with running_server(append_only=True) as running:
+        yield running
+
+
+@pytest.fixture
+def environ(server: RedisServer, tmp_path: Path) -> Mapping[str, str]:
+    """What every process of a set-up is given."""
+    return {
+        "LASTACROSS_APP": str(example_app.write(tmp_path / "shop")),
+        "REDIS_URL": server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/shop.db",
+        "SECRET_KEY": SECRET_KEY,
+        "HOST": "127.0.0.1",
+        "PORT": str(free_port()),
+    }
+
+
+@pytest.fixture
+def start(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts commands with this environment; the tables are there."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(*arguments: str) -> Started:
+            return stack.enter_context(started(python("-m", "lastacross", *arguments), tmp_path, environ))
+
+        assert begin("db", "upgrade").wait() == 0
+        yield begin
+
+
+def answer(environ: Mapping[str, str], path: str = "/", word: str = "") -> tuple[int, str]:
+    """Status and text of a page, of a POST when there is a word; 0 when nobody answers."""
+    body = urllib.parse.urlencode({"word": word}).encode() if word else None
+    url = f"http://127.0.0.1:{environ['PORT']}{path}"
+    try:
+        with urllib.request.urlopen(url, body, timeout=20) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def test_one_kind_of_process_each_delivers_tasks_and_drains(start: Start, environ: Mapping[str, str]) -> None:
+    web, worker, scheduler = start("web"), start("worker", "--processes", "2"), start("scheduler")
+    wait_until(lambda: answer(environ) == (200, "hello - -"))
+
+    answer(environ, word="delivered")
+
+    wait_until(lambda: answer(environ) == (200, "hello delivered delivered"))
+    for process in (web, worker, scheduler):
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+        assert process.others() == []
+        assert "Traceback" not in process.text()
+
+
+def test_web_without_redis_answers_503_and_recovers_by_itself(
+    start: Start, environ: Mapping[str, str], server: RedisServer
+) -> None:
+    server.stop()
+    web = start("web")
+    web.wait_for_text("web.redis_away")
+    wait_until(lambda: answer(environ, "/_ah/health")[0] == 200)
+
+    status, reasons = answer(environ, "/_ah/ready")
+    assert status == 503
+    assert "redis" in reasons
+    assert answer(environ, word="lost")[0] == 503
+
+    server.start()
+
+    wait_until(lambda: answer(environ, "/_ah/ready")[0] == 200)
+    assert answer(environ, word="kept")[0] == 202
+
+
+def test_worker_and_scheduler_outlive_an_outage_of_redis(
+    start: Start, environ: Mapping[str, str], server: RedisServer
+) -> None:
+    start("web")
+    worker, scheduler = start("worker", "--processes", "1"), start("scheduler")
+    wait_until(lambda: answer(environ) == (200, "hello - -"))
+    worker.wait_for_text("worker.start")
+    server.kill()
+    scheduler.wait_for_text("queues.pause")
+
+    server.start()
+    wait_until(lambda: answer(environ, word="after")[0] == 202)
+
+    wait_until(lambda: answer(environ) == (200, "hello after after"))
+    scheduler.wait_for_text("queues.resume")
+    assert worker.process.poll() is None
+
+
+def test_an_application_that_cannot_be_imported_is_named_in_one_line(
+    start: Start, environ: Mapping[str, str]
+) -> None:
+    Path(environ["LASTACROSS_APP"], "main.py").write_text("import no_such_module\n")
+
+    web = start("web")
+
+    assert web.wait() == 1
+    assert "`main` imports `no_such_module`, which is not installed" in web.text()
+    assert "Traceback" not in web.text()
+
+
+def test_a_supervisor_of_workers_killed_outright_leaves_no_worker(start: Start) -> None:
+    worker = start("worker", "--processes", "2")
+    wait_until(lambda: worker.text().count("worker.start") == 2)
+
+    worker.send(signal.SIGKILL)
+
+    wait_until(lambda: worker.others() == [])

@@ -1,0 +1,49 @@
+"""What the pages tell a reader to do exists."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from lastacross import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 90
+
+
+def test_every_make_command_of_the_readme_is_a_target() -> None:
+    named = set(re.findall(r"(?:^    |`)make ([a-z-]+)", README, re.MULTILINE))
+
+    assert {"run", "test"} <= named <= TARGETS
+
+
+def test_every_command_line_of_the_readme_is_understood() -> None:
+    lines = re.findall(r"^    lastacross (.+?)(?: {3,}.*)?$", README, re.MULTILINE)
+
+    assert len(lines) >= 6
+    for line in lines:
+        # With --help everything before it is parsed, and nothing runs.
+        assert cli.run([*line.split(), "--help"]) == 0, line
+
+
+def test_the_procfile_names_commands() -> None:
+    for line in (ROOT / "Procfile").read_text().splitlines():
+        program, command = line.partition(": ")[2].split()
+        assert program == "lastacross"
+        assert isinstance(cli.cli, click.Group)
+        assert command in cli.cli.commands
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
