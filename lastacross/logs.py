@@ -21,7 +21,7 @@ from lastacross.config import Settings
 
 MASK = "***"
 # Libraries that tell of each ordinary step at level INFO.
-_CHATTY = ("alembic", "rq")
+_CHATTY = ("alembic", "rq.worker")
 # C0, DEL, C1 and the two line separators of Unicode: all that ends a line or starts an escape.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A traceback is several lines on a terminal; this before each tells them from a forged log line.

@@ -1,7 +1,6 @@
 """An application in a temporary folder, and requests to its two sides."""
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from webob import Request, Response
 
 from lastacross import config, webapp
 from lastacross.webapp.environ import Wsgi
+from tests.support.modules import own_modules
 
 HOST = "app.example"
 SECRET_KEY = "a secret key of the tests, long enough"
@@ -70,14 +70,10 @@ def site(
     (root / "main.py").write_text(main)
     (root / "app.yaml").write_text(app_yaml)
     environ = {"SECRET_KEY": SECRET_KEY, "LASTACROSS_ALLOWED_HOSTS": HOST, **(variables or {})}
-    path, modules = list(sys.path), set(sys.modules)
     configuration = config.load(root, environ)
     config.use(configuration)
     try:
-        yield Site(configuration, builtins or {})
+        with own_modules(root):
+            yield Site(configuration, builtins or {})
     finally:
         config.use(None)
-        sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(root)):
-                del sys.modules[name]

@@ -8,16 +8,14 @@ import pytest
 
 from lastacross import webapp
 from lastacross.errors import ConfigError
+from tests.support.modules import own_modules
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
     """An application's folder; what is imported from it is forgotten."""
-    path, modules = list(sys.path), set(sys.modules)
-    yield tmp_path
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    with own_modules(tmp_path):
+        yield tmp_path
 
 
 def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> None:
