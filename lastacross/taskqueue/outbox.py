@@ -4,11 +4,13 @@ If the process dies between commit and sending, the scheduler's relay sends it. 
 id, and a task that has run leaves a marker for an hour, so that sending twice adds once.
 """
 
+import itertools
 import json
 import logging
 from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
 
 from lastacross import clock, datastore, store
 from lastacross.datastore.tables import OutboxRow
@@ -44,19 +46,33 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
         TooManyTasksError: more than 5 in this transaction.
         TransactionalRequestTooLargeError: more than 1 MiB in this transaction.
     """
-    written: list[NewTask] = transaction.notes.setdefault(_NOTE, [])
+    written = _written(transaction)
     if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
         raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
     rows = [_row(task) for task in tasks]
-    size = sum(len(dump(task)) for task in [*written, *tasks])
+    size = sum(len(value) for task in [*written, *tasks] for value in task.fields)
     if size > MAX_BYTES_PER_TRANSACTION:
         raise TransactionalRequestTooLargeError(
             f"the tasks of this transaction take {size} bytes; at most 1 MiB"
         )
     transaction.session.execute(insert(OutboxRow), rows)
-    if not written:
-        transaction.after_commit(lambda: _send_quietly(written))
-    written.extend(tasks)
+    noted = transaction.notes.setdefault(_NOTE, [])
+    noted.append(tasks)
+    # At each call: what a savepoint takes back, it takes out of the callbacks too. The first one sends all.
+    transaction.after_commit(lambda: _send_committed(noted))
+
+
+def _written(transaction: datastore.Transaction) -> list[NewTask]:
+    """What was written in this transaction and not taken back by a savepoint."""
+    noted = transaction.notes.get(_NOTE)
+    return _still_there(noted, transaction.session) if noted else []
+
+
+def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTask]:
+    tasks = list(itertools.chain.from_iterable(noted))
+    query = select(OutboxRow.task_id).where(OutboxRow.task_id.in_([task.id for task in tasks]))
+    ids = set(session.scalars(query))
+    return [task for task in tasks if task.id in ids]
 
 
 def relay(at: float) -> int:
@@ -82,10 +98,17 @@ def relay(at: float) -> int:
     return len(tasks)
 
 
-def _send_quietly(tasks: Sequence[NewTask]) -> None:
+def _send_committed(noted: list[Sequence[NewTask]]) -> None:
     """The commit has landed: whatever happens now, the relay will send the rest."""
+    calls = list(noted)
+    noted.clear()
     try:
-        _send(tasks)
+        if len(calls) == 1:
+            _send(calls[0])
+        elif calls:
+            with datastore.session(read_only=True) as session:
+                tasks = _still_there(calls, session)
+            _send(tasks)
     except (StoreUnavailableError, Error) as error:
         _log.warning("outbox.send failed, the scheduler will relay: %s", error)
 
@@ -105,7 +128,7 @@ def dump(task: NewTask) -> bytes:
     """A task as the outbox holds it."""
     fields = [value.decode("latin-1") if isinstance(value, bytes) else value for value in task.fields]
     is_bytes = [isinstance(value, bytes) for value in task.fields]
-    return json.dumps([task.id, task.eta, fields, is_bytes]).encode()
+    return json.dumps([task.id, task.eta, fields, is_bytes], ensure_ascii=False).encode()
 
 
 def load(raw: bytes) -> NewTask:

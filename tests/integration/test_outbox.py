@@ -1,0 +1,256 @@
+"""Transactional adds: a task is enqueued if, and only if, its transaction commits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from lastacross import clock, config, datastore, store, taskqueue
+from lastacross.datastore import OutboxRow
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import Store
+from lastacross.taskqueue import Task, outbox
+from tests.support.scripts import Scripts
+
+
+@pytest.fixture
+def app_root(tmp_path: Path) -> Path:
+    """An application with a push queue and a pull queue."""
+    (tmp_path / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
+    (tmp_path / "queue.yaml").write_text(
+        "queue:\n- name: default\n  rate: 500/s\n- name: pulled\n  mode: pull\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def database(configuration: config.Config) -> Iterator[None]:
+    """The engine's tables in a SQLite file."""
+    datastore.upgrade()
+    yield
+    datastore.dispose()
+
+
+@pytest.fixture
+def redis_is_away(scripts: Scripts, configuration: config.Config) -> Iterator[Store]:
+    """The store of this process cannot be reached; yields the one that will be."""
+    there = store.current()
+    away = Store("unix:///nowhere/redis.sock")
+    store.use(away)
+    yield there
+    store.use(there)
+
+
+def add(count: int = 1) -> list[Task]:
+    return [taskqueue.add(url=f"/{index}", transactional=True) for index in range(count)]
+
+
+def rows() -> int:
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(func.count()).select_from(OutboxRow)) or 0
+
+
+def relay(*, seconds_later: float = 60) -> int:
+    return outbox.relay(clock.SYSTEM.now() + seconds_later)
+
+
+def test_a_task_is_sent_right_after_the_commit(scripts: Scripts) -> None:
+    with datastore.transaction():
+        [task] = add()
+        assert scripts.ready() == []
+
+    assert scripts.ready() == [f"default_{task.name}"]
+    assert (task.was_enqueued, rows()) == (True, 0)
+
+
+def test_an_exception_takes_the_task_back(scripts: Scripts) -> None:
+    with pytest.raises(KeyError), datastore.transaction():
+        raise KeyError(add())
+
+    assert (scripts.ready(), rows(), relay()) == ([], 0, 0)
+
+
+def test_a_savepoint_takes_its_own_tasks_back_and_no_others(scripts: Scripts) -> None:
+    with datastore.transaction() as t:
+        [before] = add()
+        with pytest.raises(KeyError), t.session.begin_nested():
+            raise KeyError(add())
+        [after] = add()
+
+    assert scripts.ready() == [f"default_{before.name}", f"default_{after.name}"]
+    assert rows() == 0
+
+
+def test_a_task_after_a_savepoint_that_failed_is_sent_at_once(scripts: Scripts) -> None:
+    with datastore.transaction() as t:
+        with pytest.raises(KeyError), t.session.begin_nested():
+            raise KeyError(add())
+        add()
+
+    assert (len(scripts.ready()), rows()) == (1, 0)
+
+
+def test_what_a_savepoint_took_back_does_not_count(scripts: Scripts) -> None:
+    with datastore.transaction() as t:
+        for _ in range(3):
+            with pytest.raises(KeyError), t.session.begin_nested():
+                raise KeyError(add(2))
+        add(5)
+
+    assert len(scripts.ready()) == 5
+
+
+def test_an_inner_transaction_sends_with_the_outer_one(scripts: Scripts) -> None:
+    with datastore.transaction():
+        with datastore.transaction():
+            add()
+        assert scripts.ready() == []
+
+    assert len(scripts.ready()) == 1
+
+
+def test_all_of_a_task_survives_the_outbox(scripts: Scripts) -> None:
+    task = Task(
+        b"\x00\xff\n", url="/a?b=c", method="PUT", headers={"X-Own": "ä".encode("latin-1").decode("latin-1")}
+    )
+    with datastore.transaction():
+        taskqueue.Queue().add(task, transactional=True)
+
+    record = scripts.record(f"default_{task.name}")
+    assert (record["body"], record["description"]) == ("\x00ÿ\n", "PUT /a?b=c")
+
+
+def test_a_countdown_is_kept(scripts: Scripts) -> None:
+    scripts.clock.advance(clock.SYSTEM.now() - scripts.clock.now())
+    with datastore.transaction():
+        task = taskqueue.add(url="/later", countdown=60, transactional=True)
+
+    assert scripts.state(f"default_{task.name}") == "scheduled"
+
+
+# --- limits -------------------------------------------------------------------------------------
+
+
+def test_a_sixth_task_in_one_transaction_is_too_many(scripts: Scripts) -> None:
+    with datastore.transaction():
+        add(5)
+        with pytest.raises(taskqueue.TooManyTasksError):
+            add()
+    with pytest.raises(taskqueue.TooManyTasksError), datastore.transaction():
+        taskqueue.Queue().add([Task(url="/x") for _ in range(6)], transactional=True)
+
+    assert len(scripts.ready()) == 5
+
+
+def test_the_tasks_of_a_transaction_are_one_mebibyte_together(scripts: Scripts) -> None:
+    with datastore.transaction():
+        # Whatever its bytes are: what they take in the outbox does not count.
+        taskqueue.Queue().add([Task(b"\x00\xff" * 50_000, url="/x") for _ in range(5)], transactional=True)
+    assert (len(scripts.ready()), rows()) == (5, 0)
+
+    pulled = taskqueue.Queue("pulled")
+    with pytest.raises(taskqueue.TransactionalRequestTooLargeError), datastore.transaction():
+        pulled.add([Task(b"x" * 600_000, method="PULL") for _ in range(2)], transactional=True)
+    assert (len(scripts.ready("pulled")), rows()) == (0, 0)
+
+
+def test_a_transactional_task_has_no_name(scripts: Scripts) -> None:
+    with datastore.transaction(), pytest.raises(taskqueue.InvalidTaskError, match="'mine'"):
+        taskqueue.add(url="/x", name="mine", transactional=True)
+
+
+def test_outside_of_a_transaction_nothing_is_transactional(scripts: Scripts) -> None:
+    with pytest.raises(taskqueue.BadTransactionStateError):
+        add()
+    assert scripts.ready() == []
+
+
+def test_an_unknown_queue_is_refused_before_anything_is_written(scripts: Scripts) -> None:
+    with datastore.transaction(), pytest.raises(taskqueue.UnknownQueueError):
+        taskqueue.add(url="/x", queue_name="nowhere", transactional=True)
+    assert rows() == 0
+
+
+# --- the relay ----------------------------------------------------------------------------------
+
+
+def test_what_was_not_sent_is_relayed_once_redis_is_back(scripts: Scripts, redis_is_away: Store) -> None:
+    with datastore.transaction():
+        tasks = add(3)
+    assert rows() == 3
+    with pytest.raises(StoreUnavailableError):
+        relay()
+    assert rows() == 3
+
+    store.use(redis_is_away)
+
+    assert relay() == 3
+    assert scripts.ready() == [f"default_{task.name}" for task in tasks]
+    assert (rows(), relay()) == (0, 0)
+
+
+def test_the_process_that_wrote_a_row_has_three_seconds_to_send_it(
+    scripts: Scripts, redis_is_away: Store
+) -> None:
+    with datastore.transaction():
+        add()
+    store.use(redis_is_away)
+
+    assert relay(seconds_later=2.5) == 0
+    assert relay(seconds_later=3.5) == 1
+
+
+@pytest.mark.parametrize("end", ["waits", "done", "dead", "deleted"])
+def test_a_second_sending_adds_nothing_whatever_became_of_the_task(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A process that dies after sending leaves the row behind."""
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "delete", lambda table: select(table))
+        with datastore.transaction():
+            [task] = add()
+    task_id = f"default_{task.name}"
+    assert rows() == 1
+    if end == "deleted":
+        taskqueue.Queue().delete_tasks(task)
+    elif end != "waits":
+        [lease] = scripts.lease()
+        if end == "done":
+            scripts.ack(lease)
+        else:
+            scripts.run("dead_letter_task", scripts.now, *lease, 500, "")
+    before = scripts.state(task_id)
+
+    assert relay() == 1
+
+    assert scripts.state(task_id) == before
+    assert rows() == 0
+    assert scripts.tombstone_seconds(task_id) == (None if end == "waits" else 3600)
+
+
+def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_away: Store) -> None:
+    with datastore.transaction():
+        add(3)
+    store.use(redis_is_away)
+    with datastore.session(read_only=True) as session:
+        raw = list(session.scalars(select(OutboxRow.record)))
+
+    relay()
+    outbox._send([outbox.load(each) for each in raw])
+
+    assert len(scripts.ready()) == 3
+
+
+def test_the_oldest_are_relayed_first_a_hundred_at_a_time(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "_send_committed", lambda noted: None)
+        for _ in range(21):
+            with datastore.transaction():
+                names += [f"default_{task.name}" for task in add(5)]
+
+    assert [relay(), relay(), relay()] == [100, 5, 0]
+    assert scripts.ready() == names
