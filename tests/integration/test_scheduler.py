@@ -118,14 +118,19 @@ def test_an_emptied_redis_gets_the_settings_again(test_store: Store, configurati
     assert test_store.redis.hget(store.settings_key("default"), "rate") == b"500.0"
 
 
-def test_a_task_whose_process_died_before_sending_it_is_relayed(
-    test_store: Store, configuration: Config, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+def test_a_task_that_was_committed_and_could_not_be_sent_is_relayed(
+    test_store: Store,
+    configuration: Config,
+    clock: StoppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     datastore.upgrade(configuration.settings.database_url, configuration.root)
     monkeypatch.setattr(outbox, "now", clock.now)
-    monkeypatch.setattr(outbox, "_send_quietly", lambda tasks: None)  # the process dies here
+    store.use(Store(f"unix://{tmp_path}/nobody"))
     with datastore.transaction():
         taskqueue.add(url="/work", transactional=True)
+    store.use(test_store)
     assert test_store.redis.llen(store.ready_key("default")) == 0
 
     clock.advance(60)
