@@ -41,6 +41,7 @@ SAFETY_CALL_SECONDS = 1.0
 # A leased task that has waited this long behind slow ones is given back, so that another worker may take it.
 SLOW_SECONDS = 0.05
 HEARTBEAT_SECONDS = 5.0
+SHOW_SECONDS = 1.0
 HEARTBEAT_TTL_SECONDS = 30
 # Less than the supervisor's grace: what still runs then is given back in order.
 DRAIN_SECONDS = 25.0
@@ -110,6 +111,10 @@ class Worker(rq.Worker):
         self._is_stuck = False
         self._throttled_until: float | None = None
         self._heartbeat_at = 0.0
+        self._is_suspended = False
+        # The state that `rq info` shows, and when it may change again.
+        self._shown = "idle"
+        self._show_at = 0.0
         self._pipe_read, self._pipe_write = os.pipe()
         os.set_blocking(self._pipe_read, False)
         os.set_blocking(self._pipe_write, False)
@@ -346,14 +351,21 @@ class Worker(rq.Worker):
 
     def _beat(self) -> None:
         now = SYSTEM.monotonic()
-        if now < self._heartbeat_at:
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + HEARTBEAT_SECONDS
+            self._store.sync_clock()
+            with translated_errors():
+                self._is_suspended = bool(is_suspended(self.connection, self))
+        elif now < self._show_at or self._shown == self._state_now():
             return
-        self._heartbeat_at = now + HEARTBEAT_SECONDS
-        self._store.sync_clock()
+        self._show_at = now + SHOW_SECONDS
+        self._shown = self._state_now()
         with translated_errors():
-            suspended = is_suspended(self.connection, self)
-            state = "suspended" if suspended else "busy" if self._runners.running else "idle"
-            self.connection.hset(self.key, mapping={**self.serialize(), "state": state, **self._counts()})
+            shown = {**self.serialize(), "state": self._shown, **self._counts()}
+            self.connection.hset(self.key, mapping=shown)
+
+    def _state_now(self) -> str:
+        return "suspended" if self._is_suspended else "busy" if self._runners.running else "idle"
 
     def _counts(self) -> dict[Any, Any]:
         return {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
