@@ -1,0 +1,242 @@
+"""A place to break things in: an application that notes what it runs, workers, a Redis of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lastacross import config, store
+from tests.conftest import SECRET_KEY
+from tests.support.processes import Started, is_alive, python, started, wait_until
+from tests.support.redis_server import RedisServer, running_server
+
+FILES = {
+    "app.yaml": "handlers:\n- url: /.*\n  script: main.app\n",
+    "queue.yaml": """\
+queue:
+- name: default
+  rate: 50000/s
+  bucket_size: 50000
+- name: other
+  rate: 50000/s
+  bucket_size: 50000
+- name: three
+  rate: 50000/s
+  bucket_size: 50000
+  max_concurrent_requests: 3
+- name: limited
+  rate: 500/s
+  retry_parameters:
+    task_retry_limit: 1
+    min_backoff_seconds: 0.1
+""",
+    "main.py": '''\
+"""Notes what it runs in a file that outlives any process."""
+
+import json
+import os
+import signal
+import time
+import urllib.parse
+
+from lastacross import taskqueue
+
+NOTES = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note(environ, what):
+    seen = {
+        "what": what,
+        "at": time.time(),
+        "pid": os.getpid(),
+        "path": environ["PATH_INFO"],
+        "queue": environ["HTTP_X_APPENGINE_QUEUENAME"],
+        "task": environ["HTTP_X_APPENGINE_TASKNAME"],
+        "retry_count": int(environ["HTTP_X_APPENGINE_TASKRETRYCOUNT"]),
+        "execution_count": int(environ["HTTP_X_APPENGINE_TASKEXECUTIONCOUNT"]),
+        "previous_response": environ.get("HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"),
+    }
+    os.write(NOTES, json.dumps(seen).encode() + b"\\n")
+    return seen
+
+
+def fill(fields, attempt):
+    """A batch, killed in the middle on the first attempts."""
+    kills = [int(number) for number in fields.get("kill_after", "").split(",") if number]
+
+    def members():
+        for index in range(int(fields["count"])):
+            if attempt <= len(kills) and index == kills[attempt - 1]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield taskqueue.Task(url="/work")
+
+    with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
+        batch.add(members())
+
+
+def app(environ, start_response):
+    body = environ["wsgi.input"].read().decode()
+    fields = dict(urllib.parse.parse_qsl(body))
+    seen = note(environ, "begin")
+    path = environ["PATH_INFO"]
+    if path == "/poison":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif path == "/fill":
+        fill(fields, seen["retry_count"] + 1)
+    while fields.get("turns") and seen["execution_count"] == 0:
+        time.sleep(0.01)
+    time.sleep(float(fields.get("seconds", "0")))
+    statuses = fields.get("statuses", "200").split(",")
+    status = statuses[min(seen["execution_count"], len(statuses) - 1)]
+    note(environ, "end")
+    start_response(f"{status} -", [("Content-Type", "text/plain")])
+    return [b""]
+''',
+}
+
+
+class Lab:
+    """One application, its Redis and its notes.
+
+    Args:
+        folder: the application's.
+        redis_server: a server that only this lab uses.
+    """
+
+    def __init__(self, folder: Path, redis_server: RedisServer) -> None:
+        self.root = folder
+        self.redis_server = redis_server
+        self.notes_file = folder / "notes.jsonl"
+        self.environ = {
+            "REDIS_URL": redis_server.url,
+            "DATABASE_URL": f"sqlite:///{folder}/lab.db",
+            "SECRET_KEY": SECRET_KEY,
+            "LASTACROSS_DATA_DIR": str(folder / "var"),
+            "NOTES": str(self.notes_file),
+        }
+        for name, text in FILES.items():
+            (folder / name).write_text(text)
+        self.config = config.load(folder, self.environ)
+        self.store = store.Store(redis_server.url)
+
+    @contextlib.contextmanager
+    def workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
+        """``lastacross worker``, once its processes work; ended as SIGTERM ends it."""
+        with self.started_workers(processes, threads) as running:
+            yield running
+            running.send(signal.SIGTERM)
+            running.wait()
+            assert running.others() == []
+
+    @contextlib.contextmanager
+    def started_workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
+        """As ``workers``, but killed at the end."""
+        command = ["worker", "--processes", str(processes), "--threads", str(threads)]
+        arguments = python("-m", "lastacross", "--app", str(self.root), *command)
+        before = self._registered()
+        with started(arguments, self.root, self.environ) as running:
+            wait_until(
+                lambda: len(self._registered() - before) >= processes or running.process.poll() is not None,
+                60,
+                "workers",
+            )
+            assert running.process.poll() is None, running.text()
+            yield running
+
+    def _registered(self) -> set[bytes]:
+        return set(self.store.redis.smembers("rq:workers"))  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def stock(self, *arguments: str) -> Iterator[Started]:
+        """A command of RQ's own command line, in a process."""
+        command, *others = arguments
+        line = python("-W", "ignore", "-m", "rq.cli", command, "-u", self.redis_server.url, *others)
+        with started(line, self.root, self.environ) as running:
+            yield running
+
+    def ask_stock(self, *arguments: str) -> str:
+        """What a command of RQ's own command line prints."""
+        with self.stock(*arguments) as running:
+            assert running.wait() == 0, running.text()
+            return running.text()
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What ran, in the order in which it was noted."""
+        if not self.notes_file.exists():
+            return []
+        return [json.loads(line) for line in self.notes_file.read_text().splitlines()]
+
+    def ran(self, path: str | None = None, what: str = "end") -> Counter[str]:
+        """How often each task ran to its end, or began."""
+        return Counter(
+            note["task"] for note in self.notes() if note["what"] == what and path in (None, note["path"])
+        )
+
+    def wait_for(self, count: int, path: str, seconds: float) -> float:
+        """Wait until so many different tasks have run; returns the seconds that took."""
+        began_at = time.monotonic()
+        wait_until(lambda: len(self.ran(path)) >= count, seconds, f"{count} tasks of {path} to run")
+        return time.monotonic() - began_at
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until no task is ready, leased or scheduled."""
+        wait_until(lambda: not self.open_tasks(), seconds, "nothing to be left")
+
+    def open_tasks(self) -> dict[str, int]:
+        """Ready, leased and scheduled tasks of all queues, where there are any."""
+        redis = self.store.redis
+        counts: dict[str, int] = {}
+        for queue in self.config.queues:
+            counts[f"ready {queue}"] = int(redis.llen(store.ready_key(queue)))
+            counts[f"leased {queue}"] = int(redis.zcard(store.leased_key(queue)))
+            counts[f"scheduled {queue}"] = int(redis.zcard(store.scheduled_key(queue)))
+        return {name: count for name, count in counts.items() if count}
+
+    def dead(self, queue: str = "default") -> list[str]:
+        """The names of the dead letters."""
+        ids: list[bytes] = self.store.redis.zrange(store.dead_key(queue), 0, -1)  # type: ignore[assignment]
+        return [identifier.decode().partition("_")[2] for identifier in ids]
+
+
+def worker_pids(running: Started) -> list[int]:
+    """The living worker processes of a supervisor."""
+    return [pid for pid in running.others() if b"worker-process" in _command(pid)]
+
+
+def kill(pid: int) -> bool:
+    """kill -9 one process of ours; False if it has ended."""
+    if not is_alive(pid):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+@contextlib.contextmanager
+def running_lab(*, append_only: bool = False) -> Iterator[Lab]:
+    """A lab, in use by this process: ``taskqueue.add`` adds to its Redis."""
+    with (
+        tempfile.TemporaryDirectory(prefix="la-lab-") as name,
+        running_server(append_only=append_only) as server,
+    ):
+        lab = Lab(Path(name), server)
+        config.use(lab.config)
+        store.use(lab.store)
+        try:
+            yield lab
+        finally:
+            store.use(None)
+            config.use(None)
+            lab.store.close()
