@@ -19,11 +19,11 @@ for position = 2, #ARGV, 2 do
   results[#results + 1] = held
   if held == 1 then
     queues[queue] = true
-    local tombstone, member = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch'))
+    local tombstone, member, request = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch', 'request'))
     if call('DEL', RECORD .. id) == 0 then
       settle_lost_record(id, now)
     end
-    leave_tombstone(id, tombstone)
+    leave_tombstone(id, tombstone, request)
     local batch = member and mark_member(member, 'done')
     if batch then
       batches[batch] = true

@@ -7,21 +7,34 @@
 --          (App Engine's codes).
 --
 -- One script: between the look at the name and the write another caller could have taken it.
+-- A client repeats a call whose answer was lost: the record's field `request` tells its own task, which
+-- it has added, from another's.
 -- include: keys
 
 local now = tonumber(ARGV[1])
 local results, ready, order, woken = {}, {}, {}, {}
 local position = 2
+
+local function is_request(value, first, last)
+  for place = first, last, 2 do
+    if ARGV[place] == 'request' then
+      return ARGV[place + 1] == value
+    end
+  end
+  return false
+end
+
 while position <= #ARGV do
   local id, eta, size = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
   local first, last = position + 3, position + 2 + size
   position = last + 1
   local key, queue = RECORD .. id, queue_of(id)
-  local status = call('HGET', key, 'status')
-  if call('EXISTS', TOMBSTONE .. id) == 1 then
-    results[#results + 1] = 11
+  local status, request = unpack(call('HMGET', key, 'status', 'request'))
+  local tombstone = call('GET', TOMBSTONE .. id)
+  if tombstone then
+    results[#results + 1] = is_request(tombstone, first, last) and 0 or 11
   elseif status and status ~= 'failed' then
-    results[#results + 1] = 10
+    results[#results + 1] = request and is_request(request, first, last) and 0 or 10
   else
     if status then
       -- A dead letter older than its tombstone: the name is free again.

@@ -190,6 +190,8 @@ class Queue:
                 raise TypeError(f"add takes tasks, not {type(task).__name__}")
             if task.was_enqueued:
                 raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+        if len({id(task) for task in tasks}) < len(tasks):
+            raise BadTaskStateError("one Task object is twice in the request; make a new Task")
         self._check_duplicates(tasks)
         methods = {task.method == "PULL" for task in tasks}
         if len(methods) > 1:
@@ -228,7 +230,7 @@ class Queue:
         refusals = []
         for task, entry, code in zip(tasks, entries, codes, strict=True):
             if code == TOMBSTONED or (code == EXISTS and entry.is_named):
-                refusals.append((task.name, code))
+                refusals.append((task, code))
             else:
                 # A name of our own that exists is this very request, repeated after a lost answer.
                 self._mark(task, entry)
@@ -249,24 +251,30 @@ class Queue:
             tombstone = config.current().settings.tombstone_seconds
         identifier = record.task_id(self._name, task.name or new_name())
         fields = record.dump(task, self._name, now, tombstone=tombstone)
+        if task.name:
+            fields += ("request", new_name())
         return NewTask(identifier, record.due_at(task, now), fields, is_named=bool(task.name))
 
     def _mark(self, task: Task, entry: NewTask) -> None:
         task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])
 
-    def _refusal(self, name: str | None, code: int) -> InvalidTaskError:
+    def _refusal(self, task: Task, code: int) -> InvalidTaskError:
         if code == EXISTS:
-            return TaskAlreadyExistsError(f"a task named {name!r} waits or runs in queue {self._name!r}")
+            return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {self._name!r}")
         return TombstonedTaskError(
-            f"a task named {name!r} has been in queue {self._name!r}; its name is not free again yet"
+            f"a task named {task.name!r} has been in queue {self._name!r}; its name is not free again yet"
         )
 
     def _delete(self, names: Sequence[str]) -> list[bool]:
         self._known()
+        ids = [record.task_id(self._name, name) for name in names]
+        deleted: list[bool] = []
         try:
-            return Broker(store.current()).delete([record.task_id(self._name, name) for name in names])
+            for first in range(0, len(ids), MAX_TASKS_PER_ADD):
+                deleted += Broker(store.current()).delete(ids[first : first + MAX_TASKS_PER_ADD])
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
+        return deleted
 
 
 def _add_to_queue(task: Task, queue_name: str, transactional: bool) -> Task:

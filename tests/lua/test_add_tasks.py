@@ -1,5 +1,7 @@
 """add_tasks: new tasks become ready or scheduled, unless their name is used."""
 
+from typing import Any
+
 import pytest
 
 from lastacross import store
@@ -103,3 +105,22 @@ def test_a_marker_for_ready_tasks_becomes_one_for_scheduled_tasks_and_stays_it(s
     scripts.add("default_c")
 
     assert scripts.marker() == "scheduled"
+
+
+@pytest.mark.parametrize("state", ["ready", "scheduled", "done", "dead"])
+def test_a_request_that_is_repeated_has_added_its_task_and_another_one_has_not(
+    scripts: Scripts, state: str
+) -> None:
+    fields: dict[str, Any] = {"tombstone": 777, "request": "r1"}
+    if state == "dead":
+        scripts.dead("default_a", **fields)
+    elif state == "done":
+        scripts.ack(("default_a", scripts.leased("default_a", **fields)))
+    else:
+        scripts.add("default_a", countdown=9 if state == "scheduled" else None, **fields)
+    before = scripts.record("default_a")
+
+    assert scripts.add("default_a", **fields) == [0]
+    assert scripts.add("default_a", tombstone=777, request="r2") in ([10], [11])
+
+    assert scripts.record("default_a") == before

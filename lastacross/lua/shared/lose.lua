@@ -4,9 +4,10 @@ local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
 
 -- The name of a task that is gone for good stays refused for a while, if its caller chose it.
-local function leave_tombstone(id, seconds)
+-- `request`: the one that added it, as add_tasks knows it; nil where that does not matter any more.
+local function leave_tombstone(id, seconds, request)
   if seconds then
-    call('SET', TOMBSTONE .. id, 1, 'EX', seconds)
+    call('SET', TOMBSTONE .. id, request or 1, 'EX', seconds)
   end
 end
 
@@ -16,7 +17,7 @@ local function bury(id, queue, fields, now, error)
   local life = tonumber(call('HGET', SETTINGS .. queue, 'dead_letter_seconds') or DEAD_LIFE_SECONDS)
   call('ZADD', DEAD .. queue, instant(now + life), id)
   call('EXPIRE', RECORD .. id, life)
-  leave_tombstone(id, fields.tombstone)
+  leave_tombstone(id, fields.tombstone, fields.request)
   if fields.batch then
     settle_member(fields.batch, 'failed', now)
   end
