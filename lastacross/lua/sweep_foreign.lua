@@ -1,14 +1,14 @@
 -- sweep_foreign: put back what a stock `rq worker` or another RQ tool took out of our queues.
 --
 -- KEYS     as in shared/keys
--- ARGV     1 the most to move of one queue  2 rank in the registry of failed jobs to begin with  3… queues
+-- ARGV     1 the most to move of one queue  2 how many failed jobs earlier calls have looked at  3… queues
 -- Returns  flat: the task ids that were put back
 --
 -- A stock worker moves what it takes to '<queue>:intermediate', then fails it, for our `data` is a
 -- call that only says so. A failed entry without our dead_at never was a dead letter.
 -- include: keys
 
-local most, rank = tonumber(ARGV[1]), tonumber(ARGV[2])
+local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local restored = {}
 
 local function restore(queue, id)
@@ -30,7 +30,13 @@ for position = 3, #ARGV do
       restore(queue, id)
     end
   end
+  -- RQ keeps failed jobs for a year: they lie at the end. Round by round the others are looked at as well.
+  local newest = call('ZREVRANGE', DEAD .. queue, 0, most - 1)
+  local rank = seen % math.max(1, call('ZCARD', DEAD .. queue))
   for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + most - 1)) do
+    newest[#newest + 1] = id
+  end
+  for _, id in ipairs(newest) do
     local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
     if not status then
       call('ZREM', DEAD .. queue, id)

@@ -12,7 +12,8 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.orphans import Orphans
 from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.batches import BatchSteps
+from lastacross.taskqueue.broker import MOST_PER_QUEUE, Broker
 from lastacross.taskqueue.record import Leased
 
 RESCUE_SECONDS = 1.0
@@ -36,6 +37,8 @@ class Upkeep:
         self._clock = clock
         self._rescue_at = 0.0
         self._sweep_at = 0.0
+        self._sweeps = 0
+        self._batch_cursor = (0, 0)
         self._orphans = Orphans(broker, self._queues)
         self.next_due: float | None = None
 
@@ -75,7 +78,9 @@ class Upkeep:
 
     def _sweep(self) -> None:
         settings.upload_if_missing(self._broker.store, config.current().queues)
-        restored = self._broker.sweep_foreign(self._queues)
+        restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)
+        self._sweeps += 1
+        self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
         for task_id in restored + self._orphans.restore():
             _log.warning("task.restore", task=task_id, reason="another RQ tool had taken it")
 

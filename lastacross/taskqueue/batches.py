@@ -11,6 +11,7 @@ NOT_KNOWN = -1
 SEALED = -2
 NAME_TAKEN = -2
 CANCEL_CHUNK = 1000
+SWEEP_CHUNK = 1000
 
 _PROGRESS_FIELDS = (
     "total",
@@ -79,6 +80,20 @@ class BatchSteps:
         while index >= 0:
             index = int(self._run("cancel_batch", [self._now_text(), batch_id, index, CANCEL_CHUNK]))
         return index == -1
+
+    def sweep(self, rank: int, index: int) -> tuple[int, int]:
+        """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time.
+
+        Args:
+            rank: of the open batch to begin with.
+            index: of its member to begin with.
+
+        Returns:
+            What to go on with.
+        """
+        args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
+        rank, index = self._run("sweep_batches", args)
+        return rank, index
 
     def read(self, batch_id: str) -> dict[str, str] | None:
         """The batch's counts and instants in one read; None when it is not known."""

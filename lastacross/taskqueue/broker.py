@@ -174,9 +174,14 @@ class Broker:
         """Put back tasks that were seen in no list; returns those that needed it."""
         return [entry.decode() for entry in self._run("restore_orphans", ids)] if ids else []
 
-    def sweep_foreign(self, queues: Sequence[str], rank: int = 0) -> list[str]:
-        """Put back what another RQ tool took out of our queues; returns the task ids."""
-        return [entry.decode() for entry in self._run("sweep_foreign", [MOST_PER_QUEUE, rank, *queues])]
+    def sweep_foreign(self, queues: Sequence[str], seen: int = 0) -> list[str]:
+        """Put back what another RQ tool took out of our queues; returns the task ids.
+
+        Args:
+            queues: to look after.
+            seen: how many failed jobs earlier calls have looked at: ``MOST_PER_QUEUE`` each.
+        """
+        return [entry.decode() for entry in self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *queues])]
 
     # --- on request ----------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from tests.support.scripts import Scripts
 INTERMEDIATE = store.ready_key("default") + ":intermediate"
 
 
-def sweep(scripts: Scripts, most: int = 100, rank: int = 0) -> list[str]:
-    return list(scripts.run("sweep_foreign", most, rank, "default"))
+def sweep(scripts: Scripts, most: int = 100, seen: int = 0) -> list[str]:
+    return list(scripts.run("sweep_foreign", most, seen, "default"))
 
 
 def test_what_a_stock_worker_took_and_did_not_start_comes_back(scripts: Scripts) -> None:
@@ -62,11 +62,14 @@ def test_our_dead_letters_and_plain_jobs_stay_and_empty_entries_go(scripts: Scri
     ]
 
 
-def test_one_call_moves_no_more_than_asked_for_from_the_rank_on(scripts: Scripts) -> None:
-    for index in range(4):
-        task = f"default_{index}"
+def test_failed_jobs_are_found_behind_any_number_of_dead_letters(scripts: Scripts) -> None:
+    for index in range(6):
+        scripts.dead(f"default_dead{index}")
+    for task, kept_until in (("default_first", 1), ("default_year", 4_000_000_000)):
         scripts.redis.hset(store.record_key(task), mapping={"status": "failed", "eta": 1, "data": "x"})
-        scripts.redis.zadd(store.dead_key("default"), {task: index + 1})
+        scripts.redis.zadd(store.dead_key("default"), {task: kept_until})
 
-    assert sweep(scripts, most=2, rank=1) == ["default_1", "default_2"]
-    assert sweep(scripts, most=9) == ["default_0", "default_3"]
+    # RQ keeps what it fails for a year, so it lies at the end and is found at once.
+    assert sweep(scripts, most=2, seen=2) == ["default_year"]
+    assert [sweep(scripts, most=2, seen=seen) for seen in (2, 4, 6)] == [[], [], []]
+    assert sweep(scripts, most=2, seen=7) == ["default_first"]

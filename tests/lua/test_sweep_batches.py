@@ -1,0 +1,87 @@
+"""sweep_batches: members whose record is gone are counted as cancelled."""
+
+import pytest
+
+from lastacross import store
+from tests.support.scripts import Scripts
+
+
+def sweep(scripts: Scripts, most: int = 1000) -> list[list[int]]:
+    """Call until all was seen; the cursors on the way."""
+    cursors = [[0, 0]]
+    while len(cursors) == 1 or cursors[-1] != [0, 0]:
+        cursors.append(list(scripts.run("sweep_batches", scripts.now, *cursors[-1], most)))
+        assert len(cursors) < 100
+    return cursors[1:]
+
+
+@pytest.mark.parametrize("how", ["deleted", "canceled"])
+def test_members_that_another_tool_took_away_complete_their_batch(scripts: Scripts, how: str) -> None:
+    scripts.open_batch("b", complete="default_end", success="default_win")
+    scripts.fill("b", 2)
+    scripts.fill_with("b", ["default_named"], first=2)
+    scripts.seal("b")
+    scripts.redis.delete(store.ready_key("default"))
+    for task in ("default_b-0", "default_b-1", "default_named"):
+        if how == "deleted":
+            scripts.redis.delete(store.record_key(task))
+        else:
+            scripts.redis.hset(store.record_key(task), "status", "canceled")
+
+    sweep(scripts)
+
+    assert scripts.counts("b") == {"total": 3, "cancelled": 3}
+    assert scripts.ready() == ["default_end"]
+
+
+def test_members_that_live_or_have_ended_are_left_alone(scripts: Scripts) -> None:
+    scripts.open_batch("b")
+    scripts.fill("b", 4)
+    scripts.fill("b", 1, first=4, countdown=9)
+    done, dead, _ = scripts.lease(wanted=3)
+    scripts.ack(done)
+    scripts.run("dead_letter_task", scripts.now, *dead, 500, "")
+
+    assert sweep(scripts) == [[0, 0]]
+
+    assert scripts.counts("b") == {"total": 5, "done": 1, "failed": 1}
+
+
+def test_a_member_that_waits_for_its_children_is_not_lost(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 1)
+    [lease] = scripts.lease()
+    scripts.open_batch("child", parent="b:0")
+    scripts.ack(lease)
+
+    sweep(scripts)
+    assert not scripts.is_finished("b")
+    scripts.seal("child")
+
+    assert scripts.counts("b") == {"total": 1, "done": 1}
+
+
+def test_one_call_looks_at_no_more_than_asked_for_and_goes_on_where_it_was(scripts: Scripts) -> None:
+    for batch, count in (("a", 16), ("b", 8), ("c", 0)):
+        scripts.clock.advance(1)
+        scripts.open_batch(batch)
+        if count:
+            scripts.fill(batch, count)
+
+    assert sweep(scripts, most=10) == [[0, 10], [1, 3], [0, 0]]
+
+
+def test_batches_that_are_completed_on_the_way_do_not_hide_the_next(scripts: Scripts) -> None:
+    for batch in ("a", "b", "c"):
+        scripts.clock.advance(1)
+        scripts.sealed_batch(batch, 1)
+        scripts.redis.delete(store.record_key(f"default_{batch}-0"))
+    scripts.redis.zadd(store.OPEN_BATCHES, {"forgotten": 1})
+
+    assert sweep(scripts) == [[0, 0]]
+
+    assert [scripts.counts(batch) for batch in "abc"] == [{"total": 1, "cancelled": 1}] * 3
+    assert scripts.redis.exists(store.OPEN_BATCHES) == 0
+
+
+def test_without_open_batches_there_is_nothing_to_do(scripts: Scripts) -> None:
+    assert sweep(scripts) == [[0, 0]]
