@@ -69,8 +69,7 @@ def test_a_task_that_fails_for_good_is_a_dead_letter_and_failed_in_its_batch(lab
     assert lab.ran("/complete").total() == 1
     assert lab.ran("/work", "begin")[f"{batch.id}-0"] == 2
     assert lab.dead("limited") == [f"{batch.id}-0"]
-    record = lab.store.redis.hgetall(f"rq:job:limited_{batch.id}-0")
-    assert record[b"error"] == b"answered 500"
+    assert lab.record(f"limited_{batch.id}-0")["error"] == "answered 500"
 
 
 @slow

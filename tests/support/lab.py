@@ -113,6 +113,8 @@ class Lab:
         self.root = folder
         self.redis_server = redis_server
         self.notes_file = folder / "notes.jsonl"
+        self._notes: list[dict[str, Any]] = []
+        self._read_to = 0
         self.environ = {
             "REDIS_URL": redis_server.url,
             "DATABASE_URL": f"sqlite:///{folder}/lab.db",
@@ -168,9 +170,15 @@ class Lab:
 
     def notes(self) -> list[dict[str, Any]]:
         """What ran, in the order in which it was noted."""
-        if not self.notes_file.exists():
-            return []
-        return [json.loads(line) for line in self.notes_file.read_text().splitlines()]
+        if self.notes_file.exists():
+            with self.notes_file.open("rb") as file:
+                file.seek(self._read_to)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break  # it is being written
+                    self._read_to += len(line)
+                    self._notes.append(json.loads(line))
+        return self._notes
 
     def ran(self, path: str | None = None, what: str = "end") -> Counter[str]:
         """How often each task ran to its end, or began."""
@@ -197,6 +205,11 @@ class Lab:
             counts[f"leased {queue}"] = int(redis.zcard(store.leased_key(queue)))
             counts[f"scheduled {queue}"] = int(redis.zcard(store.scheduled_key(queue)))
         return {name: count for name, count in counts.items() if count}
+
+    def record(self, task_id: str) -> dict[str, str]:
+        """What Redis holds of a task, without RQ's data; empty if it is gone."""
+        raw: dict[bytes, bytes] = self.store.redis.hgetall(store.record_key(task_id))  # type: ignore[assignment]
+        return {name.decode(): value.decode() for name, value in raw.items() if name != b"data"}
 
     def dead(self, queue: str = "default") -> list[str]:
         """The names of the dead letters."""
