@@ -22,8 +22,9 @@ local function sweep(batch)
     end
     if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
       local id = call('HGET', key .. ':names', index) or (queue .. '_' .. batch .. '-' .. index)
-      local status = call('HGET', RECORD .. id, 'status')
-      if not status or status == 'canceled' then
+      -- Without eta it is no record of ours, but what a stock worker noted on a task after its end.
+      local status, eta = unpack(call('HMGET', RECORD .. id, 'status', 'eta'))
+      if not eta or status == 'canceled' then
         settle_member(batch .. ':' .. index, 'cancelled', now)
       end
     end

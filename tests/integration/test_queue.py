@@ -314,7 +314,7 @@ def test_purging_takes_every_task_of_one_queue(scripts: Scripts) -> None:
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, opened: Store, count: int) -> None:
     """Break the connection after a script has run and before its answer is read, ``count`` times."""
-    connection: Any = type(opened.redis.connection_pool.make_connection())  # type: ignore[no-untyped-call]
+    connection: Any = type(opened.redis.connection_pool.make_connection())
     read, send = connection.read_response, connection.send_command
     left = [count]
     asked: set[int] = set()

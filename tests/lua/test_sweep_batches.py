@@ -15,7 +15,7 @@ def sweep(scripts: Scripts, most: int = 1000) -> list[list[int]]:
     return cursors[1:]
 
 
-@pytest.mark.parametrize("how", ["deleted", "canceled"])
+@pytest.mark.parametrize("how", ["deleted", "canceled", "deleted and noted upon"])
 def test_members_that_another_tool_took_away_complete_their_batch(scripts: Scripts, how: str) -> None:
     scripts.open_batch("b", complete="default_end", success="default_win")
     scripts.fill("b", 2)
@@ -23,10 +23,12 @@ def test_members_that_another_tool_took_away_complete_their_batch(scripts: Scrip
     scripts.seal("b")
     scripts.redis.delete(store.ready_key("default"))
     for task in ("default_b-0", "default_b-1", "default_named"):
-        if how == "deleted":
+        if how != "canceled":
             scripts.redis.delete(store.record_key(task))
-        else:
-            scripts.redis.hset(store.record_key(task), "status", "canceled")
+        if how != "deleted":
+            scripts.redis.hset(
+                store.record_key(task), "status", "canceled" if how == "canceled" else "failed"
+            )
 
     sweep(scripts)
 
