@@ -7,7 +7,6 @@ thread leases and settles in batches; ``Runners`` run; a renewer keeps the lease
 
 import os
 import secrets
-import select
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from lastacross.config import QueueConfig
 from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import WSGI, Delivery, Outcome
+from lastacross.runtime.interrupt import Interrupt
 from lastacross.runtime.isolation import IsolatedProcess
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
 from lastacross.runtime.runners import Runners
@@ -79,6 +79,7 @@ class Worker(rq.Worker):
         table_path: Path | None = None,
     ) -> None:
         self._token = secrets.token_hex(8)
+        self._interrupt = Interrupt()
         self._store = store
         self._queue_names = list(queues)
         name = f"{OWN_NAME_PREFIX}{socket.gethostname()}-{os.getpid()}-{self._token[:8]}"
@@ -98,7 +99,7 @@ class Worker(rq.Worker):
             self._deliver,
             deliver_suspect=self._deliver_suspect,
             table=table,
-            on_outcome=self._interrupt,
+            on_outcome=self._interrupt.set,
         )
         self._settler = Settler(self._broker, queues)
         self._upkeep = Upkeep(self._broker, self._queue_names)
@@ -115,10 +116,6 @@ class Worker(rq.Worker):
         # The state that `rq info` shows, and when it may change again.
         self._shown = "idle"
         self._show_at = 0.0
-        self._pipe_read, self._pipe_write = os.pipe()
-        os.set_blocking(self._pipe_read, False)
-        os.set_blocking(self._pipe_write, False)
-        self._has_interrupted = False
 
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
@@ -131,7 +128,7 @@ class Worker(rq.Worker):
         if not self._stop_requested:
             _log.info("worker.drain", running=len(self._runners.running))
         self._stop_requested = True
-        self._interrupt()
+        self._interrupt.set()
 
     def drain(self) -> None:
         """As SIGTERM does; for the thread that saw the supervisor die."""
@@ -173,17 +170,16 @@ class Worker(rq.Worker):
                 self._beat()
                 self._lease()
                 self._release_slow()
-                marker = wakeup.wait(self._wait_seconds(), self._pipe_read, listen=self._has_room())
+                marker = wakeup.wait(self._wait_seconds(), self._interrupt.fd, listen=self._has_room())
                 if marker is not None:
                     self._take_marker(wakeup, marker)
-                self._drain_pipe()
+                self._interrupt.clear()
                 pause = 0.1
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
                 wakeup.close()
                 self._may_have_work = True
-                select.select([self._pipe_read], [], [], pause)
-                self._drain_pipe()
+                self._interrupt.wait(pause)
                 pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
         wakeup.close()
 
@@ -287,7 +283,7 @@ class Worker(rq.Worker):
             # The main thread settles it: Redis may be away just now.
             self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
         self._is_stuck = True
-        self._interrupt()
+        self._interrupt.set()
 
     # --- leases --------------------------------------------------------------------------
 
@@ -321,16 +317,15 @@ class Worker(rq.Worker):
             try:
                 self._release(self._runners.take_waiting(with_suspects=True))
                 self._settle()
-                self._beat()
                 if not self._held or SYSTEM.monotonic() > deadline:
                     self._release(list(self._held.values()))
                     return
+                self._beat()
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error))
                 if SYSTEM.monotonic() > deadline:
                     return
-            select.select([self._pipe_read], [], [], pause)
-            self._drain_pipe()
+            self._interrupt.wait(pause)
 
     def _stop_threads(self) -> None:
         self._renewer.stop()
@@ -373,16 +368,3 @@ class Worker(rq.Worker):
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's, but a killed worker leaves RQ's list after half a minute."""
         super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)
-
-    def _interrupt(self) -> None:
-        if not self._has_interrupted:
-            self._has_interrupted = True
-            os.write(self._pipe_write, b"!")
-
-    def _drain_pipe(self) -> None:
-        try:
-            while os.read(self._pipe_read, 4096):
-                pass
-        except BlockingIOError:
-            # Only now: an interrupt in between would be read here, and all later ones held back.
-            self._has_interrupted = False
