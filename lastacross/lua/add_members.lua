@@ -34,16 +34,16 @@ end
 
 -- A name is refused when a task outside this batch has it or had it; one that we made may be somebody's too.
 local function refusal(id, is_named)
-  if is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
+  local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
+  if status and not (status == 'failed' and dead_at) then
+    -- Failed without dead_at: a stock worker had it, and it will be put back.
+    return 10
+  elseif is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
     return 11
-  end
-  local status = call('HGET', RECORD .. id, 'status')
-  if status == 'failed' then
+  elseif status then
     -- A dead letter older than its tombstone: the name is free again.
     call('DEL', RECORD .. id)
     call('ZREM', DEAD .. queue_of(id), id)
-  elseif status then
-    return 10
   end
 end
 

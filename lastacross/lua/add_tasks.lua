@@ -29,12 +29,13 @@ while position <= #ARGV do
   local first, last = position + 3, position + 2 + size
   position = last + 1
   local key, queue = RECORD .. id, queue_of(id)
-  local status, request = unpack(call('HMGET', key, 'status', 'request'))
+  local status, request, dead_at = unpack(call('HMGET', key, 'status', 'request', 'dead_at'))
   local tombstone = call('GET', TOMBSTONE .. id)
-  if tombstone then
-    results[#results + 1] = is_request(tombstone, first, last) and 0 or 11
-  elseif status and status ~= 'failed' then
+  if status and not (status == 'failed' and dead_at) then
+    -- Failed without dead_at: a stock worker had it, and it will be put back.
     results[#results + 1] = request and is_request(request, first, last) and 0 or 10
+  elseif tombstone then
+    results[#results + 1] = is_request(tombstone, first, last) and 0 or 11
   else
     if status then
       -- A dead letter older than its tombstone: the name is free again.

@@ -124,3 +124,26 @@ def test_a_request_that_is_repeated_has_added_its_task_and_another_one_has_not(
     assert scripts.add("default_a", tombstone=777, request="r2") in ([10], [11])
 
     assert scripts.record("default_a") == before
+
+
+def test_a_dead_letter_that_is_run_again_lives(scripts: Scripts) -> None:
+    scripts.dead("default_a", tombstone=777)
+    scripts.redis.zrem(store.dead_key("default"), "default_a")
+    scripts.redis.hset(store.record_key("default_a"), "status", "queued")
+    scripts.redis.rpush(store.ready_key("default"), "default_a")
+
+    assert scripts.add("default_a", tombstone=777) == [10]
+
+
+def test_the_name_of_a_task_that_a_stock_worker_failed_is_not_free(scripts: Scripts) -> None:
+    scripts.add("default_a", body="first")
+    scripts.redis.delete(store.ready_key("default"))
+    scripts.redis.hset(store.record_key("default_a"), "status", "failed")
+    scripts.redis.zadd(store.dead_key("default"), {"default_a": 4_000_000_000})
+    scripts.open_batch("b")
+
+    assert scripts.add("default_a", body="second") == [10]
+    assert scripts.fill_with("b", ["default_a"], body="second") == [10]
+
+    assert scripts.run("sweep_foreign", 100, 0, "default") == ["default_a"]
+    assert scripts.record("default_a")["body"] == "first"
