@@ -130,9 +130,9 @@ class Codec:
     ) -> None:
         self._signatures = signatures
         self._protocol = protocol
-        self._pickler = pickler
-        self._unpickler = unpickler
-        self._persistent_id, self._persistent_load = persistent
+        persistent_id, persistent_load = persistent
+        self._pickler = _hooked(pickler, "persistent_id", persistent_id)
+        self._unpickler = _hooked(unpickler, "persistent_load", persistent_load)
 
     def encode(self, value: Any) -> tuple[str, bytes]:
         """A letter for the type, and the bytes.
@@ -163,8 +163,6 @@ class Codec:
     def _pickle(self, value: Any) -> bytes:
         out = io.BytesIO()
         pickler = self._pickler(out, protocol=self._protocol)
-        if self._persistent_id is not None:
-            pickler.persistent_id = self._persistent_id
         pickler.dump(value)
         return out.getvalue()
 
@@ -190,10 +188,25 @@ class Codec:
             raise UnreadableValueError(f"cannot be unpickled: {error!r}") from error
 
     def _unpickle(self, pickled: bytes) -> Any:
-        unpickler = self._unpickler(io.BytesIO(pickled))
-        if self._persistent_load is not None:
-            unpickler.persistent_load = self._persistent_load
-        return unpickler.load()
+        return self._unpickler(io.BytesIO(pickled)).load()
+
+
+def _hooked(factory: Callable[..., Any], name: str, hook: Callable[[Any], Any] | None) -> Callable[..., Any]:
+    """A pickler or unpickler with one of its hooks.
+
+    By a subclass where it is a class: since Python 3.13 the hooks of instances cannot be set.
+    """
+    if hook is None:
+        return factory
+    if isinstance(factory, type):
+        return type(factory.__name__, (factory,), {name: lambda _self, value: hook(value)})
+
+    def make(*args: Any, **options: Any) -> Any:
+        made = factory(*args, **options)
+        setattr(made, name, hook)
+        return made
+
+    return make
 
 
 def _bytes(text: str | bytes) -> bytes:
