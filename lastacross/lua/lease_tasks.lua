@@ -75,7 +75,9 @@ end
 local function lease(queue, id, entries)
   local record = call('HGETALL', RECORD .. id)
   local fields = pairs_of(record)
-  if not fields.status then
+  if not fields.eta and not fields.data then
+    -- Gone, or but what a stock worker noted on a task after its end.
+    call('DEL', RECORD .. id)
     settle_lost_record(id, now)
     return false
   elseif fields.status ~= 'queued' then

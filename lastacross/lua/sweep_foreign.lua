@@ -38,7 +38,9 @@ for position = 3, #ARGV do
   end
   for _, id in ipairs(newest) do
     local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
-    if not status then
+    if not eta and call('HEXISTS', RECORD .. id, 'data') == 0 then
+      -- Gone, or but what a stock worker noted on a task after its end.
+      call('DEL', RECORD .. id)
       call('ZREM', DEAD .. queue, id)
     elseif eta and not dead_at then
       call('ZREM', DEAD .. queue, id)

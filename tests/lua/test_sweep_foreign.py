@@ -73,3 +73,17 @@ def test_failed_jobs_are_found_behind_any_number_of_dead_letters(scripts: Script
     assert sweep(scripts, most=2, seen=2) == ["default_year"]
     assert [sweep(scripts, most=2, seen=seen) for seen in (2, 4, 6)] == [[], [], []]
     assert sweep(scripts, most=2, seen=7) == ["default_first"]
+
+
+def test_what_a_stock_worker_noted_on_a_task_after_its_end_is_swept_up(scripts: Scripts) -> None:
+    husk: dict[str, str] = {"status": "failed", "worker_name": "stock", "started_at": "2027-01-15T08:00:00Z"}
+    scripts.redis.hset("rq:job:default_failed", mapping=husk)
+    scripts.redis.zadd("rq:failed:default", {"default_failed": 1_900_000_000})
+    scripts.redis.hset("rq:job:default_ready", mapping={**husk, "status": "queued"})
+    scripts.redis.rpush("rq:queue:default", "default_ready")
+
+    assert scripts.run("sweep_foreign", 100, 0, "default") == []
+    assert scripts.lease() == []
+
+    assert scripts.state("default_failed") == "gone"
+    assert scripts.state("default_ready") == "gone"
