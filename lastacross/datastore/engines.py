@@ -66,9 +66,13 @@ class Engines:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """SQLite's connection, which can be counted without being kept alive."""
+    """SQLite's connection, which can be counted without being kept alive.
 
-    __slots__ = ("__weakref__",)
+    ``is_left``: its pool was disposed of while it was in use, so nobody but us will close it.
+    """
+
+    __slots__ = ("__weakref__", "is_left")
+    is_left: bool
 
 
 # Those open now, in this process or, right after a fork, in its parent.
@@ -102,6 +106,7 @@ def build(
     queue = _WritersQueue(timeout)
     event.listen(engine, "begin", _sqlite_beginner(queue, timeout))
     event.listen(engine, "checkin", queue.leave)
+    event.listen(engine, "checkin", _close_left)
     event.listen(engine, "close", _forget_file)
     return engine
 
@@ -110,6 +115,7 @@ def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_Sqlite
     """What is done to each new connection."""
 
     def prepare(connection: _SqliteConnection, _record: object) -> None:
+        connection.is_left = False
         _open_files.add(connection)
         # The driver would begin transactions late, and plain ones: _begin_sqlite does it instead.
         connection.isolation_level = None
@@ -123,6 +129,21 @@ def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_Sqlite
 
 def _forget_file(connection: _SqliteConnection, _record: object) -> None:
     _open_files.discard(connection)
+
+
+def _close_left(connection: _SqliteConnection | None, _record: object) -> None:
+    """Close a connection whose pool is gone: left to the garbage collector, Python 3.13 complains."""
+    if connection is not None and connection.is_left:
+        _open_files.discard(connection)
+        connection.close()
+
+
+def _dispose(engine: Engine) -> None:
+    """Close the idle connections now, and the others when they are given back."""
+    engine.dispose()
+    if engine.dialect.name == "sqlite":
+        for connection in list(_open_files):
+            connection.is_left = True
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
@@ -248,7 +269,7 @@ def engines() -> Engines:
                 )
             write = build(database)
             if _current is not None:
-                _current.write.dispose()
+                _dispose(_current.write)
             _current = Engines(text, database, write, read_only(write))
         return _current
 
@@ -269,7 +290,7 @@ def dispose() -> None:
     global _current
     with _lock:
         if _current is not None:
-            _current.write.dispose()
+            _dispose(_current.write)
         _current = None
 
 
@@ -282,7 +303,7 @@ def make_folder(database: DatabaseUrl) -> None:
 def _close_idle() -> None:
     """Before a fork: what is not open cannot be inherited."""
     if _current is not None and _current.database.is_sqlite:
-        _current.write.dispose()
+        _dispose(_current.write)
 
 
 def _leave_to_parent() -> None:
