@@ -60,9 +60,11 @@ class IsolatedProcess:
         process = self._process
         self._process = None
         if process is not None:
-            # Not its pipes: the thread that waits for the answer may still read.
             process.kill()
             process.wait()
+            # The thread that waited for an answer has read its last.
+            with self._lock:
+                _end(process, ENDING_SECONDS)
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is not None and self._process.poll() is None:

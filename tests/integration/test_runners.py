@@ -1,0 +1,158 @@
+"""The threads of a worker process: what runs, what waits, what has ended."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lastacross.runtime import started
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.runners import Runners
+from lastacross.runtime.started import StartedTable
+from lastacross.taskqueue.record import Leased
+from tests.support.clock import StoppedClock
+from tests.support.leased import leased
+from tests.support.processes import wait_until
+
+SECONDS = 20.0
+
+
+class Handlers:
+    """Deliveries that last until they are told to end."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.alone: list[str] = []
+        self.may_end = threading.Event()
+
+    def deliver(self, task: Leased) -> Outcome:
+        """One attempt among others."""
+        self.begun.append(task.name)
+        self.may_end.wait(SECONDS)
+        return Outcome(task, 200)
+
+    def deliver_suspect(self, task: Leased) -> Outcome:
+        """One attempt in the isolated process."""
+        self.alone.append(task.name)
+        self.may_end.wait(SECONDS)
+        return Outcome(task, 200)
+
+
+@pytest.fixture
+def handlers() -> Iterator[Handlers]:
+    """Deliveries; all end with the test."""
+    made = Handlers()
+    yield made
+    made.may_end.set()
+
+
+def runners(handlers: Handlers, threads: int = 2, table: StartedTable | None = None) -> Runners:
+    """Started threads for these deliveries."""
+    made = Runners(
+        threads,
+        handlers.deliver,
+        deliver_suspect=handlers.deliver_suspect,
+        table=table,
+        on_outcome=lambda: None,
+        clock=StoppedClock(),
+    )
+    made.start()
+    return made
+
+
+def tasks(*names: str) -> list[Leased]:
+    """Leased tasks of these names."""
+    return [leased(name=name) for name in names]
+
+
+def outcomes(of: Runners, count: int) -> list[str]:
+    """The names of the next tasks that end."""
+    found: list[Outcome] = []
+
+    def look() -> bool:
+        found.extend(of.take_outcomes(count - len(found)))
+        return len(found) == count
+
+    wait_until(look)
+    return [outcome.task.name for outcome in found]
+
+
+def test_tasks_begin_in_their_order_as_many_as_there_are_threads(handlers: Handlers) -> None:
+    made = runners(handlers)
+    made.put(tasks("a", "b", "c", "d"))
+    wait_until(lambda: len(made.running) == 2)
+    assert sorted(handlers.begun) == ["a", "b"]
+    assert (made.waiting, made.free, made.is_full, made.is_idle) == (2, 0, True, False)
+
+    handlers.may_end.set()
+    assert sorted(outcomes(made, 4)) == ["a", "b", "c", "d"]
+    wait_until(lambda: made.is_idle)
+    assert (made.waiting, made.free, made.is_full) == (0, 2, False)
+    made.stop()
+
+
+def test_what_waits_can_be_taken_back_and_what_runs_cannot(handlers: Handlers) -> None:
+    made = runners(handlers, 1)
+    made.put(tasks("a", "b", "c"))
+    wait_until(lambda: handlers.begun == ["a"])
+    assert [task.name for task in made.take_waiting()] == ["b", "c"]
+    handlers.may_end.set()
+    assert outcomes(made, 1) == ["a"]
+    assert handlers.begun == ["a"]
+    made.stop()
+
+
+def test_a_suspect_runs_apart_and_takes_no_thread_from_the_others(handlers: Handlers) -> None:
+    made = runners(handlers, 1)
+    made.put([leased(name="suspect", suspect=1), leased(name="second", suspect=1), *tasks("a")])
+    wait_until(lambda: handlers.begun == ["a"] and handlers.alone == ["suspect"])
+    assert made.is_full
+    assert made.waiting == 0
+    assert made.take_waiting() == []
+    assert [task.name for task in made.take_waiting(with_suspects=True)] == ["second"]
+    handlers.may_end.set()
+    assert sorted(outcomes(made, 2)) == ["a", "suspect"]
+    made.stop()
+
+
+def test_a_suspect_that_runs_does_not_make_the_process_look_full(handlers: Handlers) -> None:
+    made = runners(handlers, 1)
+    made.put([leased(name="suspect", suspect=1)])
+    wait_until(lambda: handlers.alone == ["suspect"])
+    assert (made.is_full, made.free) == (False, 1)
+    made.stop()
+
+
+def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
+    handlers: Handlers, tmp_path: Path
+) -> None:
+    table = StartedTable(tmp_path / "table", "w", 2)
+    made = runners(handlers, 2, table)
+    made.put([*tasks("a", "b", "c"), leased(name="suspect", suspect=1)])
+    wait_until(lambda: len(made.running) == 3)
+    wait_until(lambda: len(started.read(tmp_path / "table")[1]) == 2)
+    assert sorted(started.read(tmp_path / "table")[1]) == ["default_a:w.1", "default_b:w.1"]
+    handlers.may_end.set()
+    outcomes(made, 4)
+    wait_until(lambda: not made.running)
+    assert started.read(tmp_path / "table")[1] == []
+    made.stop()
+
+
+def test_outcomes_are_taken_no_more_than_asked_for(handlers: Handlers) -> None:
+    handlers.may_end.set()
+    made = runners(handlers)
+    made.put(tasks("a", "b", "c"))
+    wait_until(lambda: handlers.begun and not made.running and not made.waiting)
+    assert len(made.take_outcomes(2)) == 2
+    assert len(made.take_outcomes(2)) == 1
+    assert made.take_outcomes(2) == []
+    made.stop()
+
+
+def test_an_outcome_of_another_thread_is_taken_with_the_rest(handlers: Handlers) -> None:
+    made = runners(handlers)
+    made.leave_outcome(Outcome(leased(name="stuck"), 500, "did not end"))
+    assert [outcome.task.name for outcome in made.take_outcomes(5)] == ["stuck"]
+    made.stop()
