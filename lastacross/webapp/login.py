@@ -1,4 +1,4 @@
-"""Who is asking, and whether a handler's ``login`` admits them (DESIGN: trust)."""
+"""Who is asking, and whether a handler's ``login`` admits them."""
 
 import enum
 import ipaddress

@@ -41,7 +41,7 @@ def no_calls() -> Iterator[None]:
 
 
 def send_color(row: int, column: int, session_id: str) -> None:
-    """As the worker of seed 000."""
+    """As the quilt's worker was printed."""
     calls.append((row, column, session_id))
 
 
@@ -132,7 +132,7 @@ class Touch:
 
 
 def test_the_worker_of_the_quilt_is_called_with_its_arguments() -> None:
-    """Row, column and session id, as seed 000 sends them."""
+    """Row, column and session id, as the printed quilt sends them."""
     task = deferred.task(send_color, 3, column=5, session_id="Xk3")
 
     deferred.run(task.body)

@@ -1,4 +1,4 @@
-"""The whole outside stack under the real server, attacked over raw sockets (QUALITY S-1, S-9, S-13, S-15)."""
+"""The whole outside stack under the real server, attacked over raw sockets."""
 
 import re
 import socket

@@ -126,7 +126,7 @@ def test_the_level_is_the_settings() -> None:
 def test_a_value_from_outside_cannot_begin_a_line_or_paint_the_terminal(
     stream: io.StringIO, attack: str
 ) -> None:
-    """QUALITY S-19, in every place where a value can be."""
+    """In every place where a value can be: text, field, name of a field."""
     log: Any = logs.get("lastacross.test")
     log.info(attack)
     log.info("e", value=attack, **{"key" + attack: 1})
@@ -155,7 +155,7 @@ def test_an_exceptions_text_cannot_begin_a_line(stream: io.StringIO) -> None:
 
 @pytest.mark.parametrize("secret", [CANARY, "redis-canary", "sql%2Fcanary", "sql/canary"])
 def test_a_secret_is_masked_wherever_it_turns_up(stream: io.StringIO, secret: str) -> None:
-    """In fields, in text and in tracebacks (QUALITY S-18)."""
+    """In fields, in text and in tracebacks."""
     log = logs.get("lastacross.test")
     log.info("e", value=secret)
     log.info("e", nested={"url": f"x://user:{secret}@host"})

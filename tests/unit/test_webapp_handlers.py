@@ -179,7 +179,7 @@ def test_a_path_of_our_own_may_be_gone_to(url: str) -> None:
 
 @pytest.mark.parametrize("url", FOREIGN)
 def test_nothing_else_may_be_gone_to(app: web.Site, url: str) -> None:
-    """Browsers read a backslash as a slash and drop tabs (QUALITY S-16)."""
+    """Browsers read a backslash as a slash and drop tabs."""
     assert webapp.local_path(url) is None
     answer = app.request("/go", POST={"continue": url})
     assert (answer.status_int, answer.headers["Location"]) == (303, "/")

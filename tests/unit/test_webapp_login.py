@@ -1,4 +1,4 @@
-"""Who is let in where: each kind of handler against each kind of visitor (QUALITY S-2)."""
+"""Who is let in where: each kind of handler against each kind of visitor."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The headers of every answer (QUALITY S-9)."""
+"""The headers of every answer."""
 
 import pytest
 

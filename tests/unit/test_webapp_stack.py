@@ -122,7 +122,7 @@ def test_an_error_has_the_security_headers_too(app: web.Site, path: str) -> None
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_a_forged_engine_header_opens_no_protected_url(app: web.Site, spelling: str, attribute: str) -> None:
-    """40 forgeries at 5 URLs (QUALITY S-1)."""
+    """40 forgeries at 5 URLs."""
     key = spelling.format(attribute.replace("-", "_").upper())
     for path in PROTECTED:
         assert app.get(path, **{key: "true"}).status_int == 403
@@ -190,7 +190,7 @@ def test_a_task_is_told_the_exception_in_a_line_of_text(app: web.Site) -> None:
 
 @pytest.mark.parametrize(("path", "words"), [("/away", "task store"), ("/nodatastore", "datastore")])
 def test_a_service_that_is_away_is_503_with_a_time_to_try_again(app: web.Site, path: str, words: str) -> None:
-    """Also for a handler that knows nothing of ours (QUALITY R-3, U10)."""
+    """Also for a handler that knows nothing of ours."""
     answer = app.get(path)
     assert answer.status_int == 503
     assert int(answer.headers["Retry-After"]) > 0
@@ -239,7 +239,7 @@ def test_an_exception_after_the_first_piece_ends_the_connection(app: web.Site) -
 
 @pytest.mark.parametrize("host", ["evil.example", "", "app.example@evil", "app.example/x", "a b", "[::1"])
 def test_a_host_that_is_not_ours_is_400(app: web.Site, host: str) -> None:
-    """Redirects and links are built on it (QUALITY S-16)."""
+    """Redirects and links are built on it."""
     answer = app.get("/echo", HTTP_HOST=host)
     assert answer.status_int == 400
     assert "ost" in answer.text
@@ -285,7 +285,7 @@ def test_an_address_that_could_be_read_in_two_ways_is_400(app: web.Site, path: s
 def test_a_post_that_another_site_made_a_browser_send_is_refused(
     app: web.Site, headers: dict[str, str], status: int
 ) -> None:
-    """QUALITY S-7; a GET is never refused for it."""
+    """By Sec-Fetch-Site or Origin; a GET is never refused for them."""
     assert app.post("/echo", **headers).status_int == status
     assert app.get("/echo", **headers).status_int == 200
 
@@ -319,7 +319,7 @@ def test_head_is_get_without_its_body(app: web.Site) -> None:
 
 
 def test_the_log_line_of_a_request_has_no_query(app: web.Site, caplog: pytest.LogCaptureFixture) -> None:
-    """Tokens travel there (QUALITY S-18)."""
+    """Tokens travel there."""
     with caplog.at_level(logging.INFO):
         answer = app.get("/echo?token=canary", HTTP_X_REQUEST_ID="0123456789abcdef")
     [event] = [record.msg for record in caplog.records]

@@ -197,7 +197,7 @@ ATTEMPTS = [
 
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=range(len(ATTEMPTS)))
 def test_nothing_from_outside_of_the_folder_is_served(app: web.Site, attempt: str) -> None:
-    """Over 200 spellings and links (QUALITY S-11)."""
+    """Over 200 spellings and links."""
     answer = app.get(quote(attempt, safe="/%~:;"))
     # What is not below a static prefix any more goes to the script.
     assert answer.status_int in (400, 404) or answer.text == "app"
