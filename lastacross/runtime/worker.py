@@ -22,13 +22,14 @@ from lastacross.clock import SYSTEM
 from lastacross.config import QueueConfig
 from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import WSGI, Delivery, Outcome
+from lastacross.runtime.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
 from lastacross.runtime.interrupt import Interrupt
 from lastacross.runtime.isolation import IsolatedProcess
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
 from lastacross.runtime.runners import Runners
 from lastacross.runtime.settle import Settler
 from lastacross.runtime.started import StartedTable
+from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import Store, Wakeup, translated_errors
 from lastacross.taskqueue import settings
@@ -46,7 +47,6 @@ HEARTBEAT_TTL_SECONDS = 30
 # Less than the supervisor's grace: what still runs then is given back in order.
 DRAIN_SECONDS = 25.0
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
-EXIT_RESTART = 75
 SCHEDULED_MARKER = b"scheduled"
 
 _log = logs.get("lastacross.worker")
@@ -62,6 +62,7 @@ class Worker(rq.Worker):
         threads: deliveries at once.
         lease_seconds: how long a lease lasts when it is not renewed.
         calls_deferred: whether deferred functions may be called without WSGI.
+        deadline_seconds: how long a task may run that says nothing of it itself.
         root: the application's folder, for the isolated process.
         table_path: where to note what has started; None without a supervisor.
     """
@@ -76,6 +77,7 @@ class Worker(rq.Worker):
         lease_seconds: float,
         calls_deferred: bool,
         root: Path,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         table_path: Path | None = None,
     ) -> None:
         self._token = secrets.token_hex(8)
@@ -91,7 +93,9 @@ class Worker(rq.Worker):
         self._configs = queues
         self._lease_seconds = lease_seconds
         self._deadlines = Deadlines(self._give_up_stuck)
-        self._delivery = Delivery(application, self._deadlines, calls_deferred=calls_deferred)
+        self._delivery = Delivery(
+            application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
+        )
         self._isolated = IsolatedProcess(root)
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = Runners(
@@ -155,7 +159,7 @@ class Worker(rq.Worker):
 
     @property
     def exit_code(self) -> int:
-        """What the process should end with: 75 asks the supervisor for a new one at once."""
+        """What the process should end with: ``EXIT_RESTART`` asks the supervisor for a new one at once."""
         return EXIT_RESTART if self._is_stuck else 0
 
     # --- the loop ------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         threads=threads,
         lease_seconds=config.settings.lease_seconds,
         calls_deferred=app.calls_deferred,
+        deadline_seconds=config.app.deadline_seconds,
         root=config.root,
         table_path=Path(path) if path else None,
     )
@@ -59,7 +60,12 @@ def run_isolated(config: Config) -> int:
     app = application.load(config)
     deadlines = Deadlines(lambda _: os._exit(1))
     deadlines.start()
-    delivery = Delivery(app.inside, deadlines, calls_deferred=app.calls_deferred)
+    delivery = Delivery(
+        app.inside,
+        deadlines,
+        calls_deferred=app.calls_deferred,
+        deadline_seconds=config.app.deadline_seconds,
+    )
     isolation.serve(delivery.deliver)
     return 0
 

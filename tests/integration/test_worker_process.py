@@ -1,0 +1,50 @@
+"""What a worker process is made of: the application, and the rules that its app.yaml gives it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lastacross import config, store
+from lastacross.runtime import application, worker_process
+from lastacross.runtime.application import Application
+from tests.conftest import SECRET_KEY
+
+
+class NotingWorker:
+    """Stands for the worker: keeps what it was made with, and has nothing to do."""
+
+    made_with: dict[str, Any]
+    exit_code = 0
+
+    def __init__(self, *_: object, **options: Any) -> None:
+        type(self).made_with = options
+
+    def drain(self) -> None:
+        """Nothing runs."""
+
+    def work(self) -> None:
+        """Return at once."""
+
+
+@pytest.mark.parametrize(
+    ("scaling", "seconds"),
+    [
+        ("", 600),
+        ("automatic_scaling:\n  max_instances: 3\n", 600),
+        ("basic_scaling:\n  max_instances: 3\n", 86_400),
+        ("manual_scaling:\n  instances: 1\n", 86_400),
+    ],
+)
+def test_a_task_may_run_as_long_as_the_services_scaling_says(
+    app_root: Path, test_store: store.Store, monkeypatch: pytest.MonkeyPatch, scaling: str, seconds: int
+) -> None:
+    (app_root / "app.yaml").write_text(f"{scaling}handlers:\n- url: /.*\n  script: main.app\n")
+    loaded = config.load(app_root, {"REDIS_URL": test_store.url, "SECRET_KEY": SECRET_KEY})
+    empty = Application(outside=lambda *_: [], inside=lambda *_: [], calls_deferred=True)
+    monkeypatch.setattr(application, "load", lambda _: empty)
+    monkeypatch.setattr(worker_process, "Worker", NotingWorker)
+
+    worker_process.run(loaded, threads=1)
+
+    assert NotingWorker.made_with["deadline_seconds"] == seconds
