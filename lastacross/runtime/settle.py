@@ -1,6 +1,8 @@
 """What becomes of attempts that have ended: done, tried again later, or a dead letter."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lastacross import logs
 from lastacross.config import QueueConfig, RetryParameters
@@ -11,6 +13,7 @@ from lastacross.taskqueue.retry import next_delay_seconds
 
 DEFAULT_RETRY = RetryParameters()
 LONGEST_REASON = 2000
+LEASE_LOST = "the lease was lost"
 
 _log = logs.get("lastacross.worker")
 
@@ -40,27 +43,35 @@ class Settler:
             if is_held:
                 self.done += 1
             else:
-                _log.warning("task.ack", queue=task.queue, task=task.name, refused="the lease was lost")
+                _log.warning("task.ack", queue=task.queue, task=task.name, refused=LEASE_LOST)
         for outcome in outcomes:
             if not outcome.is_success:
-                self.failed += 1
-                self._settle_failure(outcome)
+                self.failed += self._settle_failure(outcome)
 
-    def _settle_failure(self, outcome: Outcome) -> None:
+    def _settle_failure(self, outcome: Outcome) -> bool:
+        """Whether it counted: the lease was still held."""
         task = outcome.task
         attempt = task.failures + task.lost + 1
-        fields = {"queue": task.queue, "task": task.name, "attempt": attempt, "reason": outcome.reason}
+        fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": attempt}
+        fields["reason"] = outcome.reason
         if isinstance(outcome, Crashed):
-            _log.error("task.crash", **fields, outcome=self._broker.crash(task))
-            return
+            became = self._broker.crash(task)
+            _log.error("task.crash", **fields, outcome=became)
+            return became != "gone"
         now = self._broker.now()
         delay = self._delay_seconds(outcome, now)
         if delay is None:
-            self._broker.dead_letter(task, outcome.status, outcome.reason[:LONGEST_REASON])
-            _log.error("task.dead_letter", **fields, status=outcome.status)
+            is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:LONGEST_REASON])
+            event, level = "task.dead_letter", logging.ERROR
         else:
-            self._broker.retry(task, now + delay, outcome.status)
-            _log.info("task.retry", **fields, status=outcome.status, delay_seconds=round(delay, 3))
+            is_held = self._broker.retry(task, now + delay, outcome.status)
+            event, level = "task.retry", logging.INFO
+            fields["delay_seconds"] = round(delay, 3)
+        if is_held:
+            _log.log(level, event, **fields, status=outcome.status)
+        else:
+            _log.warning(event, **fields, refused=LEASE_LOST)
+        return is_held
 
     def _delay_seconds(self, outcome: Outcome, now: float) -> float | None:
         task = outcome.task

@@ -1,5 +1,6 @@
 """What becomes of an attempt that has ended: done, tried again, or a dead letter."""
 
+import logging
 from typing import Any, cast
 
 import pytest
@@ -43,7 +44,7 @@ class NotingBroker:
     def crash(self, task: Leased) -> str:
         """Note it."""
         self.steps.append(("crash", task.name))
-        return "ready"
+        return "ready" if self.held else "gone"
 
 
 def queue(**options: Any) -> dict[str, QueueConfig]:
@@ -113,10 +114,28 @@ def test_success_is_acknowledged_together_and_counted() -> None:
     assert (settler.done, settler.failed) == (2, 0)
 
 
-def test_an_answer_whose_lease_was_lost_is_not_counted_as_done() -> None:
-    settler = Settler(cast(Broker, NotingBroker(held=False)), queue())
-    settler.settle([Outcome(leased(), 200)])
-    assert settler.done == 0
+ANSWERS = {
+    "done": (Outcome(leased(), 200), "task.ack"),
+    "retry": (Outcome(leased(), 500), "task.retry"),
+    "dead letter": (Outcome(leased(failures=10), 500), "task.dead_letter"),
+    "crash": (Crashed(leased(), None), "task.crash"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_whose_lease_was_lost_is_said_to_be_refused_and_not_counted(
+    answer: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome, event = ANSWERS[answer]
+    settler = Settler(cast(Broker, NotingBroker(held=False)), queue(task_retry_limit=10))
+    with caplog.at_level(logging.INFO):
+        settler.settle([outcome])
+    assert (settler.done, settler.failed) == (0, 0)
+    [line] = [cast(dict[str, Any], record.msg) for record in caplog.records]
+    assert (line["event"], line.get("outcome", line.get("refused"))) == (
+        event,
+        "gone" if answer == "crash" else "the lease was lost",
+    )
 
 
 def test_a_crash_is_not_a_failure_of_the_handler() -> None:
