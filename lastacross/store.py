@@ -29,6 +29,7 @@ Arg = str | bytes | int | float
 RQ_QUEUES = "rq:queues"
 RQ_SUSPENDED = "rq:suspended"
 RQ_WORKERS = "rq:workers"
+RQ_WORKER_PREFIX = "rq:worker:"
 RECORD_PREFIX = "rq:job:"
 READY_PREFIX = "rq:queue:"
 LEASED_PREFIX = "rq:wip:"
@@ -46,7 +47,6 @@ TOMBSTONE_PREFIX = "lastacross:tombstone:"
 WAKEUP_PREFIX = "lastacross:wakeup:"
 BATCH_PREFIX = "lastacross:batch:"
 OPEN_BATCHES = "lastacross:batches"
-STATISTICS_PREFIX = "lastacross:statistics:"
 CACHE_PREFIX = "lastacross:cache:"
 CACHE_GENERATION = "lastacross:cache-generation"
 CACHE_STATISTICS = "lastacross:cache-statistics"
@@ -65,7 +65,7 @@ def ready_key(queue: str) -> str:
 
 
 def leased_key(queue: str) -> str:
-    """Leased tasks: members ``<task id>:<lease id>``, score = expiry + ``LEASE_SCORE_SHIFT``."""
+    """Leased tasks: members ``<task id>:<lease id>``, score = expiry + ``LEASE_SCORE_SHIFT_SECONDS``."""
     return LEASED_PREFIX + queue
 
 
@@ -140,6 +140,7 @@ TASK_KEYS = (
 
 # Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
 # would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
+# The scripts have it as LEASE_SHIFT.
 LEASE_SCORE_SHIFT_SECONDS = 86_400
 
 # --- the connection -----------------------------------------------------------------------

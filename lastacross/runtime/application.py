@@ -12,8 +12,6 @@ from lastacross.config import Config
 from lastacross.webapp import answers, health, routes
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
 
-DEFERRED = "/_ah/queue/deferred"
-
 
 @dataclass(frozen=True)
 class Application:
@@ -40,8 +38,10 @@ def load(configuration: Config) -> Application:
     config.use(configuration)
     _prepare_process(configuration)
     scripts = functools.partial(webapp.load_script, root=configuration.root)
-    is_own = routes.serves(configuration, scripts, DEFERRED)
-    builtins = {path: wsgi for path, wsgi in _builtins().items() if path != DEFERRED or not is_own}
+    is_own = routes.serves(configuration, scripts, deferred.DEFAULT_URL)
+    builtins = {
+        path: wsgi for path, wsgi in _builtins().items() if path != deferred.DEFAULT_URL or not is_own
+    }
     return Application(
         outside=webapp.outside(configuration, scripts, builtins),
         inside=webapp.inside(configuration, scripts, builtins),
@@ -64,7 +64,7 @@ def _builtins() -> Mapping[str, Wsgi]:
         "/_ah/start": _ok,
         "/_ah/stop": _ok,
         "/_ah/warmup": _ok,
-        DEFERRED: deferred.handle,
+        deferred.DEFAULT_URL: deferred.handle,
         "/_ah/channel/jsapi": web.jsapi,
         "/_ah/channel/stream": web.stream,
     }

@@ -19,7 +19,6 @@ from lastacross.taskqueue.record import Leased, instant_text
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-DEFERRED_URL = "/_ah/queue/deferred"
 USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 SOURCE_ADDRESS = "0.1.0.2"
 DEFAULT_DEADLINE_SECONDS = 600.0
@@ -90,7 +89,7 @@ class Delivery:
         current = current_of(task)
         method, url = task.method_and_url
         with delivering(current):
-            is_default = url == DEFERRED_URL and method == "POST" and b"headers" not in task.fields
+            is_default = url == deferred.DEFAULT_URL and method == "POST" and b"headers" not in task.fields
             if self._calls_deferred and is_default:
                 return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
             status, answer = self._request(task, current, method, url)

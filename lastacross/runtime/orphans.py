@@ -12,6 +12,7 @@ from lastacross.store import (
     LEASED_PREFIX,
     READY_PREFIX,
     RECORD_PREFIX,
+    RQ_WORKER_PREFIX,
     RQ_WORKERS,
     translated_errors,
 )
@@ -59,7 +60,8 @@ class Orphans:
         return self._broker.restore_orphans(sorted(twice))
 
     def _foreign_workers(self) -> list[str]:
-        names = [key.decode().removeprefix("rq:worker:") for key in self._redis.smembers(RQ_WORKERS)]  # type: ignore[union-attr]
+        keys = self._redis.smembers(RQ_WORKERS)
+        names = [key.decode().removeprefix(RQ_WORKER_PREFIX) for key in keys]  # type: ignore[union-attr]
         return sorted(name for name in names if not name.startswith(OWN_NAME_PREFIX))
 
     def _in_no_list(self) -> set[str]:

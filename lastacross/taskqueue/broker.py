@@ -11,8 +11,6 @@ from lastacross.store import TASK_KEYS, Arg, Store
 from lastacross.taskqueue.record import Leased, Value, instant_text, load
 
 ADDED = 0
-ALREADY_A_MEMBER = 1
-BATCH_CANCELLED = 2
 EXISTS = 10
 TOMBSTONED = 11
 

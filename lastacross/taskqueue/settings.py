@@ -4,7 +4,7 @@ As on App Engine, queue.yaml is deployed: starting with a file that differs from
 and the last upload wins on all machines.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lastacross import config
@@ -50,11 +50,6 @@ def upload(store: Store, queues: Mapping[str, QueueConfig]) -> None:
             pipeline.hset(settings_key(queue.name), mapping=_fields(queue))
         pipeline.hset(UPLOAD, mapping={"digest": config.digest(queues), "uploaded_at": store.now()})
         pipeline.execute()
-
-
-def push_queues(queues: Mapping[str, QueueConfig]) -> Iterable[str]:
-    """The names of the queues that workers serve."""
-    return [name for name, queue in queues.items() if queue.mode == "push"]
 
 
 def _fields(queue: QueueConfig) -> dict[Any, Any]:
