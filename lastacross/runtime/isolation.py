@@ -82,6 +82,41 @@ class IsolatedProcess:
         return process
 
 
+class IsolatedProcesses:
+    """As many isolated processes as suspects run at once; each is started when there is none idle.
+
+    Args:
+        root: the application's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock = threading.Lock()
+        self._all: list[IsolatedProcess] = []
+        self._idle: list[IsolatedProcess] = []
+
+    def deliver(self, task: Leased) -> Outcome:
+        """Run one attempt; ``Crashed`` when the process ended while the task ran."""
+        process = self._take()
+        try:
+            return process.deliver(task)
+        finally:
+            with self._lock:
+                self._idle.append(process)
+
+    def close(self) -> None:
+        """End the processes; tasks that run in them are cut off."""
+        for process in self._all:
+            process.close()
+
+    def _take(self) -> IsolatedProcess:
+        with self._lock:
+            if not self._idle:
+                self._idle.append(IsolatedProcess(self._root))
+                self._all.append(self._idle[-1])
+            return self._idle.pop()
+
+
 def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
     """The answer to one line; without a line end, or empty, when the process has ended."""
     assert process.stdin is not None

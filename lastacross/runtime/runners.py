@@ -1,7 +1,7 @@
 """The threads of a worker process that run tasks, and what waits for them.
 
 The main thread leases and settles; a runner takes the next leased task, delivers it and leaves the
-outcome. A suspect goes to a thread of its own, which hands it to the isolated process.
+outcome. Suspects go to threads of their own, which hand them to isolated processes.
 """
 
 import queue
@@ -12,6 +12,10 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.started import StartedTable
 from lastacross.taskqueue.record import Leased
+
+# Suspects that run at once, each in a process of its own.
+SUSPECT_LANES = 4
+SUSPECT_PATIENCE_SECONDS = 1.0
 
 
 class Runners:
@@ -52,7 +56,12 @@ class Runners:
             threading.Thread(target=self._run, args=(slot,), name=f"runner-{slot}", daemon=True)
             for slot in range(threads)
         ]
-        self._all.append(threading.Thread(target=self._run_suspects, name="isolation", daemon=True))
+        self._last_suspect_at = clock.monotonic()
+        self._has_suspects = threading.Event()
+        self._all += [
+            threading.Thread(target=self._run_suspects, args=(lane,), name=f"isolation-{lane}", daemon=True)
+            for lane in range(SUSPECT_LANES)
+        ]
 
     def start(self) -> None:
         """Start the threads."""
@@ -63,12 +72,16 @@ class Runners:
         """Let the threads end when they have finished what they run."""
         for _ in range(self.threads):
             self._waiting.put(None)
-        self._suspects.put(None)
+        for _ in range(SUSPECT_LANES):
+            self._suspects.put(None)
+        self._has_suspects.set()
 
     def put(self, tasks: Iterable[Leased]) -> None:
         """Leased tasks, to be run in this order."""
         for task in tasks:
             (self._suspects if task.is_suspect else self._waiting).put(task)
+        if self._suspects.qsize():
+            self._has_suspects.set()
 
     @property
     def waiting(self) -> int:
@@ -87,7 +100,7 @@ class Runners:
 
     @property
     def _busy(self) -> int:
-        # The suspects' thread does not count.
+        # The suspects' threads do not count.
         return sum(1 for slot in list(self.running) if slot < self.threads)
 
     @property
@@ -128,11 +141,31 @@ class Runners:
             outcome = self._deliver(task)
             self._end(slot, outcome)
 
-    def _run_suspects(self) -> None:
-        slot = self.threads
-        while (task := self._suspects.get()) is not None:
-            self.running[slot] = (task, self._clock.monotonic())
+    def _run_suspects(self, lane: int) -> None:
+        slot = self.threads + lane
+        while (task := self._next_suspect(lane)) is not None:
+            self._last_suspect_at = self._clock.monotonic()
+            self.running[slot] = (task, self._last_suspect_at)
             self._end(slot, self._deliver_suspect(task))
+
+    def _next_suspect(self, lane: int) -> Leased | None:
+        """The first lane takes what comes; the others help when nothing was taken for a while.
+
+        Each needs a process of its own, so that many suspects which are soon done share one.
+        """
+        if lane == 0:
+            return self._suspects.get()
+        pause = threading.Event()
+        while True:
+            self._has_suspects.wait()
+            if self._clock.monotonic() - self._last_suspect_at >= SUSPECT_PATIENCE_SECONDS * lane:
+                try:
+                    return self._suspects.get_nowait()
+                except queue.Empty:
+                    self._has_suspects.clear()
+                    if self._suspects.qsize():
+                        self._has_suspects.set()
+            pause.wait(0.1)
 
     def _begin(self, slot: int, task: Leased) -> None:
         now = self._clock.monotonic()

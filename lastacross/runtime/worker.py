@@ -24,7 +24,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
 from lastacross.runtime.interrupt import Interrupt
-from lastacross.runtime.isolation import IsolatedProcess
+from lastacross.runtime.isolation import IsolatedProcesses
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
 from lastacross.runtime.runners import Runners
 from lastacross.runtime.settle import Settler
@@ -96,7 +96,7 @@ class Worker(rq.Worker):
         self._delivery = Delivery(
             application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
         )
-        self._isolated = IsolatedProcess(root)
+        self._isolated = IsolatedProcesses(root)
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = Runners(
             threads,

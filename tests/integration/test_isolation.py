@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lastacross.runtime.isolation import Crashed, IsolatedProcess
+from lastacross.runtime.isolation import Crashed, IsolatedProcess, IsolatedProcesses
 from tests.conftest import SECRET_KEY
 from tests.support.leased import leased
 from tests.support.processes import ROOT, is_alive, wait_until
@@ -147,3 +147,18 @@ def test_it_ends_with_its_worker_even_in_the_middle_of_a_task(root: Path) -> Non
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_until(lambda: not is_alive(isolated), 10, "the isolated process to end")
+
+
+def test_suspects_that_run_at_once_have_a_process_each_and_later_ones_share_them(root: Path) -> None:
+    isolated = IsolatedProcesses(root)
+    answers = []
+    try:
+        slow = threading.Thread(target=lambda: isolated.deliver(leased(url="/slow")))
+        slow.start()
+        wait_until((root / "slow.pid").exists)
+        answers = [isolated.deliver(leased(url="/fail")).reason for _ in range(2)]
+    finally:
+        isolated.close()
+    slow.join(timeout=20)
+    assert len(set(answers)) == 1
+    assert (root / "slow.pid").read_text() not in answers[0]

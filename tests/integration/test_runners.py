@@ -8,7 +8,7 @@ import pytest
 
 from lastacross.runtime import started
 from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.runners import Runners
+from lastacross.runtime.runners import SUSPECT_PATIENCE_SECONDS, Runners
 from lastacross.runtime.started import StartedTable
 from lastacross.taskqueue.record import Leased
 from tests.support.clock import StoppedClock
@@ -47,7 +47,12 @@ def handlers() -> Iterator[Handlers]:
     made.may_end.set()
 
 
-def runners(handlers: Handlers, threads: int = 2, table: StartedTable | None = None) -> Runners:
+def runners(
+    handlers: Handlers,
+    threads: int = 2,
+    table: StartedTable | None = None,
+    clock: StoppedClock | None = None,
+) -> Runners:
     """Started threads for these deliveries."""
     made = Runners(
         threads,
@@ -55,7 +60,7 @@ def runners(handlers: Handlers, threads: int = 2, table: StartedTable | None = N
         deliver_suspect=handlers.deliver_suspect,
         table=table,
         on_outcome=lambda: None,
-        clock=StoppedClock(),
+        clock=clock or StoppedClock(),
     )
     made.start()
     return made
@@ -113,6 +118,18 @@ def test_a_suspect_runs_apart_and_takes_no_thread_from_the_others(handlers: Hand
     assert [task.name for task in made.take_waiting(with_suspects=True)] == ["second"]
     handlers.may_end.set()
     assert sorted(outcomes(made, 2)) == ["a", "suspect"]
+    made.stop()
+
+
+def test_a_suspect_that_takes_long_does_not_hold_up_the_next(handlers: Handlers) -> None:
+    clock = StoppedClock()
+    made = runners(handlers, 1, clock=clock)
+    made.put([leased(name=name, suspect=1) for name in ("slow", "second", "third")])
+    for taken in (1, 2, 3):
+        wait_until(lambda taken=taken: len(handlers.alone) >= taken)  # type: ignore[misc]
+        clock.advance(3 * SUSPECT_PATIENCE_SECONDS)
+    handlers.may_end.set()
+    assert sorted(outcomes(made, 3)) == ["second", "slow", "third"]
     made.stop()
 
 
