@@ -2,9 +2,21 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Double, ForeignKey, String, Table, UniqueConstraint, bindparam, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    ForeignKey,
+    String,
+    Table,
+    UniqueConstraint,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -130,10 +142,22 @@ def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
         return [(row, column, color) for row, column, color in session.execute(query)]
 
 
-def note_batch(quilt_id: str, batch_id: str) -> None:
-    """Write down which batch colours this quilt."""
-    with datastore.session() as session:
-        session.execute(update(Quilt).where(Quilt.id == quilt_id).values(batch_id=batch_id))
+def note_batch(quilt_id: str, batch_id: str) -> bool:
+    """Write down which batch colours this quilt.
+
+    Returns:
+        False if its end is known already: it was cancelled before.
+    """
+    return _change(quilt_id, Quilt.finished_at.is_(None), {"batch_id": batch_id})
+
+
+def cancel_unfilled(quilt_id: str) -> bool:
+    """End a quilt that no batch colours yet; its batch, if one is being opened, then finds it over.
+
+    Returns:
+        False if a batch does, or its end is known.
+    """
+    return _change(quilt_id, Quilt.finished_at.is_(None) & Quilt.batch_id.is_(None), _ending(0))
 
 
 def finish_quilt(quilt_id: str, *, failed: int) -> bool:
@@ -142,11 +166,23 @@ def finish_quilt(quilt_id: str, *, failed: int) -> bool:
     Returns:
         False if its end is known already, or there is no such quilt.
     """
-    missing = Quilt.rows * Quilt.columns - Quilt.painted - failed
-    ending = {"finished_at": SYSTEM.now(), "failed_count": failed, "cancelled_count": missing}
-    unfinished = update(Quilt).where(Quilt.id == quilt_id, Quilt.finished_at.is_(None))
+    return _change(quilt_id, Quilt.finished_at.is_(None), _ending(failed))
+
+
+def _ending(failed: int) -> dict[str, Any]:
+    missing = Quilt.rows * Quilt.columns - Quilt.painted
+    # A task may have coloured its square and failed all the same: what is there has not failed.
+    return {
+        "finished_at": SYSTEM.now(),
+        "failed_count": case((missing < failed, missing), else_=failed),
+        "cancelled_count": case((missing < failed, 0), else_=missing - failed),
+    }
+
+
+def _change(quilt_id: str, condition: ColumnElement[bool], values: dict[str, Any]) -> bool:
+    changed = update(Quilt).where(Quilt.id == quilt_id, condition).values(**values).returning(Quilt.id)
     with datastore.session() as session:
-        return session.scalar(unfinished.values(**ending).returning(Quilt.id)) is not None
+        return session.scalar(changed) is not None
 
 
 def quilt_numbers() -> dict[str, int]:

@@ -250,8 +250,11 @@ def look(quilt: models.Quilt) -> View:
     """How far a quilt is. A finished one is known from the datastore alone."""
     now = clock.SYSTEM.now()
     if quilt.finished_at is not None:
-        ending = "cancelled" if quilt.cancelled_count else "failed" if quilt.failed_count else "done"
-        return View(quilt, now, ending, quilt.failed_count)
+        # A square that failed may have been run again since.
+        failed_count = min(quilt.failed_count, quilt.total - quilt.painted)
+        if quilt.painted == quilt.total:
+            return View(quilt, now, "done", failed_count)
+        return View(quilt, now, "cancelled" if quilt.cancelled_count else "failed", failed_count)
     if quilt.batch_id is None:
         return View(quilt, now, "ready", 0)
     try:
@@ -374,7 +377,8 @@ class CancelHandler(webapp.RequestHandler):
 
 
 def _cancel(quilt: models.Quilt) -> None:
-    if quilt.batch_id is None:
-        models.finish_quilt(quilt.id, failed=0)  # what fills it sees that, and adds nothing
-    else:
-        taskqueue.Batch.get(quilt.batch_id).cancel()
+    if models.cancel_unfilled(quilt.id):
+        return  # what fills it sees that, and adds nothing
+    batch_id = _known(quilt.id).batch_id
+    if batch_id is not None:
+        taskqueue.Batch.get(batch_id).cancel()

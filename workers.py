@@ -62,8 +62,8 @@ def fill_quilt(quilt_id: str) -> None:
         return  # cancelled before it began
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
     with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete) as batch:
-        models.note_batch(quilt_id, batch.id)
-        batch.add(_square_tasks(quilt))
+        if models.note_batch(quilt_id, batch.id):  # else it was cancelled meanwhile
+            batch.add(_square_tasks(quilt))
 
 
 def _square_tasks(quilt: models.Quilt) -> Iterator[taskqueue.Task]:

@@ -10,7 +10,7 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 
 import models
 import workers
-from lastacross import config, datastore, store, webapp
+from lastacross import config, datastore, store, taskqueue, webapp
 from lastacross.taskqueue.current import CurrentTask, delivering
 from tests.conftest import SECRET_KEY
 from tests.support.processes import ROOT
@@ -245,6 +245,61 @@ def test_a_quilt_cancelled_before_it_began_is_not_filled(client: Client) -> None
     before = enqueued()
     workers.fill_quilt(name)
     assert enqueued() == before
+
+
+def test_a_quilt_cancelled_while_its_batch_opens_stays_empty(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two is first in the datastore decides, and the other finds that out."""
+    name = quilt_id(start(client, rows=3, columns=3))
+    before = enqueued()
+    note_batch = models.note_batch
+
+    def cancelled_first(quilt_name: str, batch_id: str) -> bool:
+        client.post(f"/quilt/{name}/cancel", headers=JSON)
+        return note_batch(quilt_name, batch_id)
+
+    monkeypatch.setattr(models, "note_batch", cancelled_first)
+    workers.fill_quilt(name)
+    # Only the batch's own completion, which finds nothing to do.
+    assert enqueued() == before + 1
+    assert client.get(f"/quilt/{name}.json").json["metadata"]["cancelled"] == 9
+
+
+def test_a_batch_that_opened_just_before_the_cancelling_is_cancelled(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel button looked at the quilt before its batch was noted."""
+    name = quilt_id(start(client, rows=3, columns=3))
+    before = enqueued()
+    cancel_unfilled = models.cancel_unfilled
+
+    def filled_first(quilt_name: str) -> bool:
+        workers.fill_quilt(quilt_name)
+        return cancel_unfilled(quilt_name)
+
+    monkeypatch.setattr(models, "cancel_unfilled", filled_first)
+    client.post(f"/quilt/{name}/cancel", headers=JSON)
+    batch_id = getattr(models.find_quilt(name), "batch_id", None)
+    assert taskqueue.Batch.get(str(batch_id)).progress().cancelled == 9
+    # The entries of dropped members go when a lease meets them; the completion is one more.
+    assert enqueued() == before + 9 + 1
+
+
+def test_a_square_that_is_there_has_not_failed_nor_been_cancelled(client: Client) -> None:
+    """A task that coloured its square and was a dead letter all the same; one that was run again."""
+    name = quilt_id(start(client, rows=1, columns=2))
+    workers.send_color(0, 0, name)
+    workers.send_color(0, 1, name)
+    models.finish_quilt(name, failed=1)
+    metadata = client.get(f"/quilt/{name}.json").json["metadata"]
+    assert (metadata["state"], metadata["failed"], metadata["cancelled"]) == ("done", 0, 0)
+    again = quilt_id(start(client, rows=1, columns=2))
+    workers.send_color(0, 0, again)
+    models.finish_quilt(again, failed=1)
+    assert client.get(f"/quilt/{again}.json").json["metadata"]["state"] == "failed"
+    workers.send_color(0, 1, again)
+    assert client.get(f"/quilt/{again}.json").json["metadata"]["state"] == "done"
 
 
 def test_filling_twice_adds_every_square_once(client: Client) -> None:
