@@ -1,4 +1,4 @@
--- retry_task: an attempt failed; the task waits until eta and runs again.
+-- retry_task: an attempt failed; the task waits until eta and runs again, unless its batch is cancelled.
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
@@ -6,6 +6,7 @@
 -- Returns  1, or 0 when the lease was lost before
 -- include: keys
 -- include: fan_in
+-- include: lose
 
 local id, lease, eta = ARGV[1], ARGV[2], ARGV[3]
 local queue, key = queue_of(id), RECORD .. id
@@ -14,6 +15,11 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
 end
 if call('EXISTS', key) == 0 then
   settle_lost_record(id, tonumber(ARGV[5]))
+  return 1
+end
+local member, tombstone, request = unpack(call('HMGET', key, 'batch', 'tombstone', 'request'))
+if drop_if_cancelled(id, member, tonumber(ARGV[5])) then
+  leave_tombstone(id, tombstone, request)
   return 1
 end
 call('HINCRBY', key, 'failures', 1)

@@ -85,6 +85,14 @@ def relay(at: float) -> int:
         StoreUnavailableError: Redis does not answer.
         DatastoreUnavailableError: the datastore does not.
     """
+    count = 0
+    # A long outage leaves a backlog: it goes out at once, in short steps.
+    while (sent := _relay_chunk(at)) == RELAY_CHUNK:
+        count += sent
+    return count + sent
+
+
+def _relay_chunk(at: float) -> int:
     with datastore.session(read_only=True) as session:
         query = (
             select(OutboxRow.record)

@@ -19,10 +19,9 @@ def upload_if_changed(store: Store, queues: Mapping[str, QueueConfig]) -> bool:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
-    digest = config.digest(queues)
     with translated_errors():
         last = store.redis.hget(UPLOAD, "digest")
-    if last == digest.encode():
+    if last == _digest(queues).encode():
         return False
     upload(store, queues)
     return True
@@ -48,8 +47,13 @@ def upload(store: Store, queues: Mapping[str, QueueConfig]) -> None:
         for queue in queues.values():
             pipeline.delete(settings_key(queue.name))
             pipeline.hset(settings_key(queue.name), mapping=_fields(queue))
-        pipeline.hset(UPLOAD, mapping={"digest": config.digest(queues), "uploaded_at": store.now()})
+        pipeline.hset(UPLOAD, mapping={"digest": _digest(queues), "uploaded_at": store.now()})
         pipeline.execute()
+
+
+def _digest(queues: Mapping[str, QueueConfig]) -> str:
+    """Of all that is uploaded: queue.yaml, and what the environment says for all queues."""
+    return f"{config.digest(queues)}-{config.current().settings.dead_letter_seconds}"
 
 
 def _fields(queue: QueueConfig) -> dict[Any, Any]:

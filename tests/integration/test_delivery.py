@@ -1,4 +1,4 @@
-"""One attempt: what the handler gets to see, and which answers are a success (docs/appengine.md, "Delivery")."""
+"""One attempt: what the handler sees, and which answers are a success (docs/appengine.md, "Delivery")."""
 
 import sys
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Transactional adds: a task is enqueued if, and only if, its transaction commits."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from lastacross.datastore import OutboxRow
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
 from lastacross.taskqueue import Task, outbox
+from lastacross.taskqueue.broker import NewTask
 from tests.support.scripts import Scripts
 
 
@@ -242,7 +243,7 @@ def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_away: 
     assert len(scripts.ready()) == 3
 
 
-def test_the_oldest_are_relayed_first_a_hundred_at_a_time(
+def test_a_backlog_is_relayed_at_once_the_oldest_first_in_steps_of_a_hundred(
     scripts: Scripts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = []
@@ -252,5 +253,15 @@ def test_the_oldest_are_relayed_first_a_hundred_at_a_time(
             with datastore.transaction():
                 names += [f"default_{task.name}" for task in add(5)]
 
-    assert [relay(), relay(), relay()] == [100, 5, 0]
+    steps = []
+    send = outbox._send
+
+    def count_and_send(tasks: Sequence[NewTask]) -> None:
+        steps.append(len(tasks))
+        send(tasks)
+
+    monkeypatch.setattr(outbox, "_send", count_and_send)
+
+    assert [relay(), relay()] == [105, 0]
+    assert steps == [100, 5]
     assert scripts.ready() == names

@@ -150,4 +150,5 @@ def _write(root: Path, text: str) -> None:
 def test_what_is_uploaded_has_the_digest_of_the_file(test_store: Store, configuration: Config) -> None:
     QueueUpload(configuration, ENVIRON).act(0.0)
 
-    assert test_store.redis.hget(store.UPLOAD, "digest") == config.digest(configuration.queues).encode()
+    uploaded = test_store.redis.hget(store.UPLOAD, "digest")
+    assert config.digest(configuration.queues) in str(uploaded)

@@ -136,3 +136,16 @@ def test_what_a_stock_worker_took_comes_back_at_once(scripts: Scripts) -> None:
 
     assert rescue(scripts) == ["default_a", "ready"]
     assert scripts.state("default_a") == "ready"
+
+
+def test_a_member_of_a_cancelled_batch_whose_worker_died_is_not_run_again(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 1)
+    scripts.lease()
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+    scripts.clock.advance(9)
+
+    assert rescue(scripts) == ["default_b-0", "gone"]
+
+    assert scripts.state("default_b-0") == "gone"
+    assert scripts.is_finished("b")
+    assert scripts.counts("b") == {"total": 1, "cancelled": 1}

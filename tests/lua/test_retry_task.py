@@ -54,3 +54,16 @@ def test_a_member_whose_record_was_deleted_while_it_ran_counts_as_cancelled(scri
 
     assert scripts.state(task) == "gone"
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
+
+
+def test_a_member_of_a_cancelled_batch_is_not_run_again(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 1, complete="default_b-complete")
+    [(task, lease)] = scripts.lease()
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+    assert not scripts.is_finished("b")
+
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now) == 1
+
+    assert scripts.state(task) == "gone"
+    assert scripts.counts("b") == {"total": 1, "cancelled": 1}
+    assert scripts.ready() == ["default_b-complete"]

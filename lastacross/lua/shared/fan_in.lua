@@ -132,3 +132,15 @@ local function settle_lost_record(id, now)
     settle_member(batch .. ':' .. index, 'cancelled', now)
   end
 end
+
+-- A member of a cancelled batch that ran and did not end well is dropped: nobody wants it run again.
+-- Returns whether that is what became of it.
+local function drop_if_cancelled(id, member, now)
+  local batch = member and split_member(member)
+  if not batch or not call('HGET', BATCH .. batch, 'cancelled_at') then
+    return false
+  end
+  call('DEL', RECORD .. id)
+  settle_member(member, 'cancelled', now)
+  return true
+end

@@ -53,6 +53,10 @@ local function lose(id, queue, lease, started, now)
   elseif not fields.failures and not fields.lost then
     call('HDEL', RECORD .. id, 'first_try_at')
   end
+  if drop_if_cancelled(id, fields.batch, now) then
+    leave_tombstone(id, fields.tombstone, fields.request)
+    return 'gone'
+  end
   call('HSET', RECORD .. id, 'status', 'queued')
   call('HDEL', RECORD .. id, 'lease', 'started')
   call('RPUSH', READY .. queue, id)
