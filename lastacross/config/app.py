@@ -39,7 +39,7 @@ class ErrorHandlerEntry(Entry):
 
 
 class ScalingEntry(Entry):
-    """What is acted on of every kind of scaling."""
+    """What is checked of every kind of scaling; acted on is only which kind it is."""
 
     instances: Count | None = None
     max_concurrent_requests: Count | None = None
@@ -160,6 +160,9 @@ def _scaling(document: Document) -> Scaling:
         seen = True
         content = document.set_aside(value or {}, SCALING_KEYS, (key,), key)
         entry = document.validate(schema, content, (key,)) or ScalingEntry()
+        for name in ScalingEntry.model_fields:
+            if getattr(entry, name) is not None:
+                document.notice((key, name), f"{name!r} of {key} is read but not acted on", is_of_key=True)
         scaling = Scaling(mode, entry.instances, entry.max_concurrent_requests)
     return scaling
 
@@ -169,7 +172,7 @@ def _inbound_services(names: list[str], document: Document) -> frozenset[str]:
         path: Path_ = ("inbound_services", index)
         if name in INBOUND_SERVICES:
             document.notice(path, f"inbound service {name!r} is read but not acted on")
-        elif name != "warmup":
-            hint = likely(name, ["warmup", *INBOUND_SERVICES])
+        else:
+            hint = likely(name, INBOUND_SERVICES)
             document.mistake(path, f"{shown(name)} is not an inbound service", hint)
     return frozenset(names)

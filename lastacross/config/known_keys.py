@@ -26,6 +26,7 @@ _HANDLER = "api_endpoint application_readable position redirect_http_response_co
 
 _INBOUND = """
 mail mail_bounce rest channel_presence xmpp_error xmpp_message xmpp_presence xmpp_subscribe
+warmup
 """
 
 APP_KEYS: dict[str, str] = {

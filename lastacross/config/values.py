@@ -121,11 +121,6 @@ class AppConfig:
         """How long a task may run: 10 minutes, or 24 hours with manual or basic scaling."""
         return REQUEST_DEADLINE_SECONDS if self.scaling.mode == "automatic" else LONG_DEADLINE_SECONDS
 
-    @property
-    def has_warmup(self) -> bool:
-        """Whether ``/_ah/warmup`` is wanted before the first request."""
-        return "warmup" in self.inbound_services
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -23,15 +23,12 @@ env_variables:
   VERSION: 1.10
   EMPTY:
 default_expiration: 4d 5h
-inbound_services:
-- warmup
 error_handlers:
 - file: error.html
 - file: slow.html
   error_code: timeout
   mime_type: text/plain
-basic_scaling:
-  instances: 3
+basic_scaling: {}
 handlers:
 - url: /static/
   static_dir: static
@@ -59,13 +56,13 @@ def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
     loaded = load(app_root, ACTED_ON)
 
     app = loaded.app
-    assert (app.service, app.default_expiration_seconds, app.has_warmup) == ("counter", 363_600, True)
+    assert (app.service, app.default_expiration_seconds) == ("counter", 363_600)
     assert dict(app.env_variables) == {"DEBUG": "no", "VERSION": "1.10", "EMPTY": ""}
     assert app.error_handlers == (
         config.ErrorHandler("error.html"),
         config.ErrorHandler("slow.html", "timeout", "text/plain"),
     )
-    assert app.scaling == config.Scaling("basic", 3)
+    assert app.scaling == config.Scaling("basic")
     folder, images, admin, rest = app.handlers
     assert (folder.static_dir, folder.expiration_seconds, folder.mime_type) == ("static", 600, "text/css")
     assert (dict(folder.http_headers), folder.require_matching_file) == ({"X-Robots-Tag": "noindex"}, True)
@@ -134,6 +131,7 @@ automatic_scaling:
   max_concurrent_requests: 10
 inbound_services:
 - mail
+- warmup
 handlers:
 - url: /.*
   script: main.app
@@ -146,7 +144,7 @@ def test_a_key_that_is_known_but_not_acted_on_gives_one_notice(app_root: Path) -
     loaded = load(app_root, FROM_APP_ENGINE)
 
     named = "application version runtime api_version threadsafe libraries builtins"
-    named += " min_idle_instances mail application_readable"
+    named += " min_idle_instances max_concurrent_requests mail warmup application_readable"
     assert [notice.split("'")[1] for notice in loaded.notices] == named.split()
     assert loaded.notices[0] == "app.yaml:2:1: 'application' of app.yaml is read but not acted on"
     assert loaded.app.scaling.max_concurrent_requests == 10
