@@ -60,6 +60,11 @@ _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_G
 
 log = structlog.get_logger(__name__)
 
+
+class _UnverifiedCallError(PermanentTaskFailure):
+    """Raised for a call whose signature is not ours: this process may hold the wrong key, so it is kept."""
+
+
 _log_level = logging.DEBUG
 _signatures: tuple[config.Config, Signatures] | None = None
 
@@ -305,8 +310,9 @@ def run_from_datastore(row_id: int, /) -> object:
         )
     try:
         result = run(row.body)
-    except PermanentTaskFailure:
-        _discard(row_id)
+    except PermanentTaskFailure as failure:
+        if not isinstance(failure, _UnverifiedCallError):
+            _discard(row_id)
         raise
     _discard(row_id)
     return result
@@ -330,7 +336,7 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
     try:
         pickled = _own_signatures().verify(_PURPOSE, body)
     except BadSignatureError as error:
-        raise PermanentTaskFailure(
+        raise _UnverifiedCallError(
             f"{error}: it was not written by this application, or SECRET_KEY has changed since"
         ) from error
     try:
@@ -346,8 +352,9 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
 def outcome(body: bytes) -> int:
     """Run a call and answer as the handler would: an HTTP status. Logs what went wrong.
 
-    200 also for PermanentTaskFailure, which no retry can mend; 408 for SingularTaskFailure, 500 for
-    any other exception: both are retried. BaseExceptions, a deadline for one, go through.
+    200 also for PermanentTaskFailure, which no retry can mend; 408 for SingularTaskFailure, 500 for any
+    other exception and for a call that is not signed with our key, which a process with the right one
+    can still run: all of them are retried. BaseExceptions, a deadline for one, go through.
     """
     current = taskqueue.current_task()
     seen: dict[str, Any] = (
@@ -359,6 +366,9 @@ def outcome(body: bytes) -> int:
     except SingularTaskFailure as failure:
         log.debug("deferred.singular_failure", reason=str(failure), **seen)
         return 408
+    except _UnverifiedCallError as failure:
+        log.error("deferred.unverified", reason=str(failure), **seen)
+        return 500
     except PermanentTaskFailure:
         log.exception("deferred.permanent_failure", **seen)
         return 200

@@ -380,9 +380,33 @@ def test_success_is_200() -> None:
 def test_what_is_no_call_is_logged_and_not_tried_again() -> None:
     """200, as a PermanentTaskFailure."""
     with capture_logs() as logged:
-        assert deferred.outcome(unsigned()) == 200
+        assert deferred.outcome(Signatures(SECRET_KEY).sign("deferred", b"no pickle")) == 200
 
     assert "deferred.permanent_failure" in [entry["event"] for entry in logged]
+
+
+def test_a_call_that_another_key_signed_is_tried_again(app_root: Any) -> None:
+    """A worker with the wrong SECRET_KEY would otherwise end every task that it meets as if it were done."""
+    body = deferred.serialize(record)
+    right = config.current()
+
+    config.use(config.load(app_root, {"SECRET_KEY": "another secret key, long enough too"}))
+    with capture_logs() as logged:
+        assert deferred.outcome(body) == 500
+    config.use(right)
+
+    assert "deferred.unverified" in [entry["event"] for entry in logged]
+    assert (deferred.outcome(body), len(calls)) == (200, 1)
+
+
+@pytest.mark.usefixtures("each_database")
+def test_a_large_call_outlives_a_worker_with_another_key() -> None:
+    """Where the task's own signature is right, the row's may still be another key's."""
+    task = deferred.task(record, LARGE)
+    with datastore.session() as session:
+        session.execute(sqlalchemy.update(datastore.DeferredPayload).values(body=unsigned()))
+
+    assert (deferred.outcome(task.body), rows()) == (500, 1)
 
 
 def test_a_base_exception_goes_through() -> None:
@@ -453,8 +477,8 @@ def test_the_handler_takes_tasks_only() -> None:
 
 
 def test_a_body_without_length_is_no_call() -> None:
-    """Logged, not tried again."""
-    assert post(b"", CONTENT_LENGTH="")[0] == "200 OK"
+    """It has no signature of ours."""
+    assert post(b"", CONTENT_LENGTH="")[0] == "500 Internal Server Error"
 
 
 # --- too large for a task -----------------------------------------------------------------
