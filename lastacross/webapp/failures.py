@@ -1,8 +1,11 @@
 """What a client gets to see, and the log to keep, when a handler raises or says no."""
 
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
+
+from webob.request import BaseRequest
 
 from lastacross import logs
 from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
@@ -32,6 +35,10 @@ UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
     (StoreUnavailableError, "The task store (Redis) does not answer just now."),
     (DatastoreUnavailableError, "The datastore does not answer just now."),
 )
+UNREADABLE = (
+    "The form could not be read: it takes UTF-8, and parts that are divided as its Content-Type says."
+)
+_READ_FORM = BaseRequest.POST.fget.__code__
 
 
 def layer(refuse: Refuse) -> Layer:
@@ -113,6 +120,18 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
             headers = [("Retry-After", str(RETRY_AFTER_SECONDS))]
             return Refusal(503, f"{message} Please try again in a few seconds.", headers)
+    if _is_raised_by_form(error):
+        _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
+        return Refusal(400, UNREADABLE)
     _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
     # The delivery keeps what a task was answered, for whoever looks at why it failed.
     return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")
+
+
+def _is_raised_by_form(error: Exception) -> bool:
+    """Whether reading the form raised it: WebOb has no error of its own for what a client sent.
+
+    What it raises is a ValueError, a LookupError, even a DeprecationWarning; where tells more.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code is _READ_FORM for frame, _ in frames)

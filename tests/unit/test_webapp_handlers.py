@@ -229,10 +229,34 @@ def test_a_form_that_cannot_be_read_is_not_our_failure(app: web.Site, body: byte
     [
         "multipart/form-data",
         "multipart/form-data; boundary=x",
+        "multipart/form-data; boundary=" + "x" * 300,
+        'multipart/form-data; boundary=" x "',
+        "multipart/form-data; boundary*=hex''abc",
         "application/x-www-form-urlencoded; charset=nonsense",
+        "application/x-www-form-urlencoded; charset=hex",
+        "application/x-www-form-urlencoded; charset=iso-8859-1",
+        "application/x-www-form-urlencoded; charset=utf-16",
         "/",
     ],
 )
 def test_a_content_type_that_lies_is_not_our_failure(app: web.Site, content_type: str) -> None:
     """Never a 500."""
     assert app.post("/form", b"--x\r\nrubbish", CONTENT_TYPE=content_type).status_int == 400
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"Content-Type: text/plain; charset=nonsense\r\n\r\n2",
+        b"Content-Type: text/plain; charset=hex\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=ff",
+        b"Content-Type: multipart/mixed\r\n\r\n--y\r\n\r\n1\r\n--y--",
+    ],
+    ids=["unknown charset", "no text", "no boundary"],
+)
+def test_a_part_of_a_form_that_lies_is_not_our_failure(app: web.Site, part: bytes) -> None:
+    """Never a 500, and no traceback in the log."""
+    body = b"--x\r\nContent-Disposition: form-data; name=rows\r\n" + part + b"\r\n--x--\r\n"
+
+    answer = app.post("/form", body, CONTENT_TYPE="multipart/form-data; boundary=x")
+
+    assert (answer.status_int, "The form could not be read" in answer.text) == (400, True)
