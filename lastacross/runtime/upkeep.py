@@ -59,8 +59,7 @@ class Upkeep:
         if is_rescue_due:
             self._rescue_at = now + RESCUE_SECONDS
             self._rotate()
-            for task_id, outcome in self._broker.rescue_expired(self._queues).items():
-                _log.warning("task.rescue", task=task_id, outcome=outcome)
+            self._rescue()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._sweep()
@@ -71,6 +70,12 @@ class Upkeep:
         moved = 1
         while moved:
             moved, self.next_due = self._broker.promote_due(self._queues)
+
+    def _rescue(self) -> None:
+        # Until there are no more: a machine may have held thousands when it went.
+        while outcomes := self._broker.rescue_expired(self._queues):
+            for task_id, outcome in outcomes.items():
+                _log.warning("task.rescue", task=task_id, outcome=outcome)
 
     def _rotate(self) -> None:
         # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.

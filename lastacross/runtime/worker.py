@@ -17,7 +17,7 @@ from typing import Any
 import rq
 from rq.suspension import is_suspended
 
-from lastacross import logs
+from lastacross import config, logs
 from lastacross.clock import SYSTEM
 from lastacross.config import QueueConfig
 from lastacross.errors import StoreUnavailableError
@@ -44,8 +44,10 @@ SLOW_SECONDS = 0.05
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HEARTBEAT_TTL_SECONDS = 30
-# Less than the supervisor's grace: what still runs then is given back in order.
+# Less than the supervisor's grace: what still runs then is given back in order. A task that is killed
+# instead counts as one that may have ended its process.
 DRAIN_SECONDS = 25.0
+DEV_DRAIN_SECONDS = 5.0
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
 SCHEDULED_MARKER = b"scheduled"
 
@@ -90,7 +92,6 @@ class Worker(rq.Worker):
                 self._queue_names, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS
             )
         self._broker = Broker(store)
-        self._configs = queues
         self._lease_seconds = lease_seconds
         self._deadlines = Deadlines(self._give_up_stuck)
         self._delivery = Delivery(
@@ -225,7 +226,8 @@ class Worker(rq.Worker):
                 self._upkeep.promote()
             self._may_have_work = grant.has_more or bool(grant.missing)
             if grant.missing:
-                settings.upload(self._store, self._configs)
+                # All of queue.yaml: the upload says that it is what the file says.
+                settings.upload(self._store, config.current().queues)
 
     def _has_room(self) -> bool:
         if self._is_slow():
@@ -315,7 +317,8 @@ class Worker(rq.Worker):
 
     def _finish(self) -> None:
         """Give back what has not started; let what runs come to its end, for a while."""
-        deadline = SYSTEM.monotonic() + DRAIN_SECONDS
+        is_dev = config.current().settings.is_dev
+        deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
         pause = 0.05
         while True:
             try:

@@ -107,6 +107,19 @@ def test_sigterm_lets_running_tasks_finish_and_gives_the_others_back(lab: Lab) -
 
 
 @slow
+def test_a_task_longer_than_the_patience_of_dev_is_given_back_and_not_suspect(lab: Lab) -> None:
+    """`dev` kills what has not ended 10 s after Ctrl-C: a task must not become poison by that."""
+    lab.environ["LASTACROSS_DEV"] = "1"
+    with lab.started_workers(1, threads=1) as running:
+        taskqueue.add(url="/work", name="long", params={"seconds": "60"})
+        wait_until(lambda: lab.ran(what="begin").total() == 1)
+        running.send(signal.SIGTERM)
+        assert running.wait(10) == 0
+    assert lab.open_tasks() == {"ready default": 1}
+    assert lab.record("default_long").keys().isdisjoint({"crashes", "suspect", "lost", "lease"})
+
+
+@slow
 def test_the_shutdown_command_of_rq_drains_one_worker_process(lab: Lab) -> None:
     with lab.workers(1, threads=2) as running:
         [name] = [worker.name for worker in rq.Worker.all(connection=lab.store.redis)]
