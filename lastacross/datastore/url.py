@@ -13,6 +13,7 @@ is safe against the death of any process; a loss of power may cost the last comm
 from dataclasses import dataclass
 
 import sqlalchemy
+from psycopg import pq
 from sqlalchemy.exc import ArgumentError
 
 from lastacross.errors import ConfigError
@@ -58,8 +59,16 @@ def parse(text: str) -> DatabaseUrl:
     if url.drivername in _SQLITE:
         return _sqlite(url)
     if url.drivername in _POSTGRESQL:
+        _check_parameters(url)
         return DatabaseUrl(url.set(drivername="postgresql+psycopg"))
     raise ConfigError(f"DATABASE_URL begins with {url.drivername!r}: it takes {_EXAMPLES}")
+
+
+def _check_parameters(url: sqlalchemy.URL) -> None:
+    known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    unknown = sorted(set(url.query) - known)
+    if unknown:
+        raise ConfigError(f"DATABASE_URL: PostgreSQL has no parameter {unknown[0]!r}")
 
 
 def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:

@@ -37,6 +37,7 @@ def test_a_password_is_never_shown() -> None:
         ("", "is not a database's URL"),
         ("ada:secret@db", "is not a database's URL"),
         ("mysql://ada:secret@db/app", "'mysql'"),
+        ("postgresql://ada:secret@db/app?sslmod=require", "no parameter 'sslmod'"),
         ("postgresql+psycopg2://ada:secret@db/app", "'postgresql+psycopg2'"),
         ("sqlite://", "must name a file"),
         ("sqlite:///:memory:", "must name a file"),
