@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -54,10 +55,20 @@ def _import(dotted: str, module_name: str, root: Path) -> ModuleType:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise _error(dotted, f"there is no module `{error.name}` in {root}") from error
         raise _error(dotted, f"`{module_name}` imports `{error.name}`, which is not installed") from error
-    except Exception as error:
-        raise _error(dotted, f"importing `{module_name}` failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # sys.exit() in a module must not pass for an order to end
+        what = f"{type(error).__name__}: {error}{_place(error, root)}"
+        raise _error(dotted, f"importing `{module_name}` failed: {what}") from error
     _check_origin(dotted, module_name.partition(".")[0], root)
     return module
+
+
+def _place(error: BaseException, root: Path) -> str:
+    """Where in the application it was raised, for a reader who gets no traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
+    if not own:
+        return ""
+    return f" ({Path(own[-1].filename).relative_to(root)}, line {own[-1].lineno})"
 
 
 def _check_origin(dotted: str, top: str, root: Path) -> None:

@@ -39,7 +39,9 @@ def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> N
         ("front.number", "is a int, not a WSGI application"),
         ("needy.app", "imports `a_package_that_is_not_there`, which is not installed"),
         ("wrong.app", "SyntaxError"),
-        ("raising.app", "ZeroDivisionError: division by zero"),
+        ("raising.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
+        ("calling.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
+        ("ending.app", "SystemExit: not today (ending.py, line 1)"),
         ("front", "takes a module and a name"),
         ("", "takes a module and a name"),
         ("json.app", "rename json.py"),
@@ -50,7 +52,9 @@ def test_a_script_that_cannot_be_used_is_a_clear_error(root: Path, dotted: str, 
     (root / "front.py").write_text("number = 1")
     (root / "needy.py").write_text("import a_package_that_is_not_there")
     (root / "wrong.py").write_text("def app(:")
-    (root / "raising.py").write_text("1 / 0")
+    (root / "raising.py").write_text("\n1 / 0")
+    (root / "calling.py").write_text("import raising")
+    (root / "ending.py").write_text("raise SystemExit('not today')")
     (root / "json.py").write_text("app = print")
     with pytest.raises(ConfigError) as caught:
         webapp.load_script(dotted, root)
