@@ -25,7 +25,17 @@ ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON}),
 }
 
-_PROXY_HEADERS = "HTTP_X_FORWARDED_"
+# What proxies add. Some add only one of these, some none: those must not be put before `dev`.
+_PROXY_HEADERS = (
+    "HTTP_FORWARDED",
+    "HTTP_X_FORWARDED_",
+    "HTTP_VIA",
+    "HTTP_X_REAL_IP",
+    "HTTP_X_CLIENT_IP",
+    "HTTP_CLIENT_IP",
+    "HTTP_TRUE_CLIENT_IP",
+    "HTTP_CF_",
+)
 
 
 def visitor(environ: Environ, settings: Settings) -> Visitor:
@@ -47,7 +57,7 @@ def is_administrator(environ: Environ, settings: Settings) -> bool:
         settings.is_dev
         and is_loopback(settings.host)
         and is_loopback(str(environ.get("REMOTE_ADDR") or ""))
-        and not any(key == "HTTP_FORWARDED" or key.startswith(_PROXY_HEADERS) for key in environ)
+        and not any(key.startswith(_PROXY_HEADERS) for key in environ)
     )
 
 

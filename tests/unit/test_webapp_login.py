@@ -121,7 +121,15 @@ def test_nobody_from_elsewhere_is_administrator(dev: web.Site, address: str) -> 
 
 @pytest.mark.parametrize(
     "header",
-    ["FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST", "X_FORWARDED_ANYTHING"],
+    [
+        "FORWARDED",
+        "X_FORWARDED_FOR",
+        "X_FORWARDED_PROTO",
+        "X_FORWARDED_ANYTHING",
+        "VIA",
+        "X_REAL_IP",
+        "CF_RAY",
+    ],
 )
 def test_nobody_who_comes_through_a_proxy_is_administrator(dev: web.Site, header: str) -> None:
     """A proxy on this machine makes everybody loopback."""
