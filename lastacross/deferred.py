@@ -19,9 +19,8 @@ from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NoReturn
 
 import sqlalchemy
-import structlog
 
-from lastacross import clock, config, datastore, taskqueue
+from lastacross import clock, config, datastore, logs, taskqueue
 from lastacross.errors import (
     BadSignatureError,
     BadTransactionStateError,
@@ -58,7 +57,7 @@ _PURPOSE = "deferred"
 # Calling one of these runs nothing of its body, so that the task would succeed without an effect.
 _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 
 class _UnverifiedCallError(PermanentTaskFailure):

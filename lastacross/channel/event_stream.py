@@ -6,14 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import structlog
-
+from lastacross import logs
 from lastacross.channel import frames, streams
 from lastacross.channel.mailbox import Mailbox
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 
-log = structlog.get_logger("lastacross.channel")
+log = logs.get("lastacross.channel")
 
 
 @dataclass(frozen=True)

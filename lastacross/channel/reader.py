@@ -9,16 +9,14 @@ import random
 import threading
 from collections.abc import Mapping
 
-import structlog
-
-from lastacross import store
+from lastacross import logs, store
 from lastacross.channel import streams
 from lastacross.channel.frames import BEGINNING, Message, Position
 from lastacross.channel.mailbox import Mailbox
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 
-log = structlog.get_logger("lastacross.channel")
+log = logs.get("lastacross.channel")
 
 # How long one waiting lasts: as late as that the reader sees that no stream is left.
 WAIT_MS = 2_000

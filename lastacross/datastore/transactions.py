@@ -13,16 +13,16 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-import structlog
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
+from lastacross import logs
 from lastacross.datastore import failures, migrate
 from lastacross.datastore.engines import Engines, engines
 from lastacross.errors import DatastoreUsageError
 
-log = structlog.get_logger(__name__)
+log = logs.get(__name__)
 
 _UNIT = "lastacross_unit"
 _HOLDS_CONNECTION = "lastacross_holds_connection"

@@ -4,9 +4,7 @@ import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import structlog
-
-from lastacross import config
+from lastacross import config, logs
 from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
@@ -14,7 +12,7 @@ from lastacross.memcache.results import ItemWithTimestamps
 from lastacross.rpc import Result
 from lastacross.signing import Signatures
 
-log = structlog.get_logger("lastacross.memcache")
+log = logs.get("lastacross.memcache")
 counts = cache.Counts()
 
 

@@ -6,13 +6,12 @@ id, and a task that has run leaves a marker for an hour, so that sending twice a
 
 import itertools
 import json
-import logging
 from collections.abc import Sequence
 
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from lastacross import clock, datastore, store
+from lastacross import clock, datastore, logs, store
 from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import (
     Error,
@@ -31,7 +30,7 @@ RELAY_AFTER_SECONDS = 3.0
 RELAY_CHUNK = 100
 
 _NOTE = "taskqueue.outbox"
-_log = logging.getLogger(__name__)
+_log = logs.get("lastacross.taskqueue")
 
 
 def now() -> float:
@@ -118,7 +117,7 @@ def _send_committed(noted: list[Sequence[NewTask]]) -> None:
                 tasks = _still_there(calls, session)
             _send(tasks)
     except (StoreUnavailableError, Error) as error:
-        _log.warning("outbox.send failed, the scheduler will relay: %s", error)
+        _log.warning("outbox.relay_later", error=str(error))
 
 
 def _send(tasks: Sequence[NewTask]) -> None:
