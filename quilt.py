@@ -102,6 +102,7 @@ class View:
         failed_count: squares whose tasks are dead letters.
         eta_seconds: how long it may still take; None where nobody can say.
         is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
+        is_blind: Redis is away, so that the datastore alone was asked.
     """
 
     quilt: models.Quilt
@@ -110,6 +111,7 @@ class View:
     failed_count: int
     eta_seconds: float | None = None
     is_lost: bool = False
+    is_blind: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -262,7 +264,7 @@ def look(quilt: models.Quilt) -> View:
     except errors.UnknownBatchError:
         return View(quilt, now, "failed", 0, is_lost=True)
     except errors.StoreUnavailableError:
-        return View(quilt, now, "running", 0)
+        return View(quilt, now, "running", 0, is_blind=True)
     state = "running" if quilt.painted else "ready"
     return View(quilt, now, state, progress.failed, progress.eta_seconds)
 
@@ -330,7 +332,7 @@ class PageHandler(webapp.RequestHandler):
             return
         view = look(_known(quilt_id))
         token = None
-        if not view.is_done:
+        if not view.is_done and not view.is_blind:
             # Its stream begins here, before the squares are read: what comes in between is sent as well.
             token = _token(quilt_id)
             view = look(_known(quilt_id))

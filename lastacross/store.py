@@ -185,16 +185,22 @@ class Store:
     Args:
         url: ``redis://…``, ``rediss://…`` or ``unix://…``.
         clock: what the time is; by default the Redis server's.
+        patience_seconds: for who has somebody waiting: an answer that takes longer is given up at once.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
+    def __init__(
+        self, url: str, clock: Clock | None = None, *, patience_seconds: float | None = None
+    ) -> None:
         self.url = url
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+        if patience_seconds is not None:
+            # A lost connection is made again; a server that is there and silent is not asked again.
+            retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES, (redis.ConnectionError,))
         # A Unix socket has no half-open connections, and redis-py refuses the option there.
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         self.redis: redis.Redis = redis.Redis.from_url(
             url,
-            socket_timeout=ANSWER_TIMEOUT_SECONDS,
+            socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
             socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
             max_connections=MAX_CONNECTIONS,
             health_check_interval=30,

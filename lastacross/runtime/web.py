@@ -17,7 +17,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
-from lastacross import config, datastore, logs
+from lastacross import config, datastore, logs, store
 from lastacross.channel.web import end_streams
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
@@ -34,6 +34,8 @@ SPARE_CONNECTIONS = 1000
 # A process whose main loop has not moved for this long is replaced; requests do not run in it.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
+# A visitor is told within 3 s that Redis is away. More than the 2 s that a stream's reader blocks.
+REDIS_PATIENCE_SECONDS = 2.5
 
 
 class _Logger(Logger):  # type: ignore[misc]
@@ -77,6 +79,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The WSGI application; called in each serving process, after its fork."""
+        url = self._configuration.settings.redis_url
+        store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
         try:
             return application.load(self._configuration).outside
         except Error as error:
@@ -171,13 +175,13 @@ def run(configuration: Config) -> int:
 
 def _look_at_services(configuration: Config) -> None:
     """Say what is away; it may come, and until then the answer is 503."""
-    store = Store(configuration.settings.redis_url)
+    asked = Store(configuration.settings.redis_url)
     try:
-        store.sync_clock()
+        asked.sync_clock()
     except StoreUnavailableError as error:
         log.warning("web.redis_away", error=str(error), until_then="answering 503")
     finally:
-        store.close()
+        asked.close()
     try:
         datastore.require_current(configuration.settings.database_url, configuration.root)
     except DatastoreUnavailableError as error:

@@ -105,3 +105,21 @@ def test_a_worker_killed_in_the_middle_costs_no_square_and_no_second_complete(si
         sent.items()
         <= {(row, column): color for row, column, color in operation["response"]["squares"]}.items()
     )
+
+
+def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -> None:
+    """Frozen, not gone: nothing refuses the connection, so patience alone decides."""
+    name = site.post("/quilt", rows=10, columns=10, delay_ms=2000)["name"]
+    wait_until(lambda: site.json(f"/{name}")["metadata"]["state"] == "running")
+    server = site.redis_server.process
+    assert server is not None
+    server.send_signal(signal.SIGSTOP)
+    try:
+        for path in ("/", f"/{name}", f"/{name}.json"):
+            asked_at = time.monotonic()
+            with urllib.request.urlopen(site.url + path, timeout=20) as response:
+                assert response.status == 200
+            assert time.monotonic() - asked_at < 3, path
+    finally:
+        server.send_signal(signal.SIGCONT)
+    wait_until(lambda: site.json(f"/{name}")["metadata"]["state"] == "done", 60)
