@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from webob import exc
+from webob.multidict import NoVars
 
 import models
 import workers
@@ -17,6 +18,8 @@ FIELDS = {
     "delay_ms": (0, 2000, 0),
 }
 """name → lowest, highest, default"""
+
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 LARGEST_SEWN = 30
 """Rows or columns up to which stitches can be seen."""
@@ -281,6 +284,10 @@ class FormHandler(webapp.RequestHandler):
 
     def post(self) -> None:
         """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
+        if self.request.body and isinstance(self.request.POST, NoVars):
+            # JSON, say: as a form it has no fields, and would start a quilt that nobody asked for.
+            self.bad_request("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
+            return
         try:
             size = parse_size(self.request.POST)
         except FormError as error:

@@ -126,6 +126,14 @@ def test_a_file_where_a_number_belongs_is_refused(client: Client) -> None:
     assert enqueued() == 0
 
 
+def test_a_body_that_is_no_form_is_refused(client: Client) -> None:
+    """Its numbers would not be read, and a quilt of another size be started."""
+    answer = client.post_json("/quilt", {"rows": 2, "columns": 2}, headers=JSON, status=400)
+
+    assert answer.json["error"]["field"] == "Content-Type"
+    assert enqueued() == 0
+
+
 @pytest.mark.parametrize("path", ["/quilt/nobody-has-it", "/quilt/nobody-has-it.json", "/quilt/x'--"])
 def test_an_id_that_nobody_has_is_not_found(client: Client, path: str) -> None:
     """404, as a page and as JSON."""
