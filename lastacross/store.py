@@ -148,12 +148,14 @@ LEASE_SCORE_SHIFT_SECONDS = 86_400
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
+# Monotonic clocks drift, and the server's own is set: it is asked again after this long.
+SYNC_SECONDS = 30.0
 # As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
 MAX_CONNECTIONS = 5000
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
-_REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN")
+_REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
 
 
 @contextlib.contextmanager
@@ -209,13 +211,24 @@ class Store:
         )
         self._server_clock = ServerClock() if clock is None else None
         self._clock_is_set = False
+        self._sync_at = 0.0
         self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
 
     def now(self) -> float:
         """Seconds since the epoch by the Redis server's clock."""
-        if self._server_clock is not None and not self._clock_is_set:
-            self.sync_clock()
+        if self._server_clock is not None and self.clock.monotonic() >= self._sync_at:
+            self._sync_if_possible()
         return self.clock.now()
+
+    def _sync_if_possible(self) -> None:
+        """A clock that was set goes on without the server for a while; one that never was cannot."""
+        self._sync_at = self.clock.monotonic() + SYNC_SECONDS
+        try:
+            self.sync_clock()
+        except StoreUnavailableError:
+            if not self._clock_is_set:
+                self._sync_at = 0.0
+                raise
 
     def sync_clock(self) -> None:
         """Ask the server for its time.
@@ -230,6 +243,7 @@ class Store:
             seconds, microseconds = self.redis.time()
         self._server_clock.observe(seconds + microseconds / 1e6, asked_at, self.clock.monotonic())
         self._clock_is_set = True
+        self._sync_at = self.clock.monotonic() + SYNC_SECONDS
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run one Lua file as one atomic step.

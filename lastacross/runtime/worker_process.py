@@ -36,7 +36,9 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
     """
     serves = served(config, queues)
     app = application.load(config)
-    opened = store.current()
+    # Its own, apart from what handlers use: a deadline that falls between a handler's question to Redis
+    # and the answer must not leave that answer to the next lease.
+    opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
     path = os.environ.get(STARTED_TABLE)
     worker = Worker(
