@@ -31,17 +31,19 @@ _log = logs.get("lastacross.delivery")
 class Outcome:
     """What became of one attempt.
 
-    ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed.
+    ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed,
+    ``is_final`` that it failed in a way that no retry can mend.
     """
 
     task: Leased
     status: int | None
     reason: str = ""
+    is_final: bool = False
 
     @property
     def is_success(self) -> bool:
         """200-299, and nothing else: a redirect is a failure."""
-        return self.status is not None and 200 <= self.status <= 299
+        return self.status is not None and 200 <= self.status <= 299 and not self.is_final
 
 
 class Delivery:
@@ -91,9 +93,11 @@ class Delivery:
         with delivering(current):
             is_default = url == deferred.DEFAULT_URL and method == "POST" and b"headers" not in task.fields
             if self._calls_deferred and is_default:
-                return Outcome(task, deferred.outcome(task.body), "the deferred function failed")
-            status, answer = self._request(task, current, method, url)
-        return Outcome(task, status, f"answered {status}: {answer}" if answer else f"answered {status}")
+                status, answer = deferred.outcome(task.body), ""
+            else:
+                status, answer = self._request(task, current, method, url)
+        reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")
+        return Outcome(task, status, reason, current.has_failed_for_good)
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
         environ = self._environ(task, current, method, url)

@@ -52,8 +52,7 @@ class IsolatedProcess:
             if not line.endswith(b"\n"):
                 self._process = None
                 return Crashed(task, None, f"its process ended with code {_end(process, ENDING_SECONDS)}")
-            status, reason = json.loads(line)
-            return Outcome(task, status, reason)
+            return Outcome(task, *json.loads(line))
 
     def close(self) -> None:
         """End the process; a task that runs in it is cut off."""
@@ -159,7 +158,7 @@ def serve(deliver: Callable[[Leased], Outcome]) -> None:
     answers.flush()
     while True:
         outcome = deliver(_decoded(tasks.get()))
-        answers.write(json.dumps([outcome.status, outcome.reason]).encode() + b"\n")
+        answers.write(json.dumps([outcome.status, outcome.reason, outcome.is_final]).encode() + b"\n")
         answers.flush()
 
 

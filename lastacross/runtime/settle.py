@@ -74,6 +74,8 @@ class Settler:
         return is_held
 
     def _delay_seconds(self, outcome: Outcome, now: float) -> float | None:
+        if outcome.is_final:
+            return None
         task = outcome.task
         queue = self._queues.get(task.queue)
         parameters = task.retry or (queue.retry if queue else None) or DEFAULT_RETRY

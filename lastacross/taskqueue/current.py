@@ -11,7 +11,9 @@ class CurrentTask:
     """What a handler may know of its own delivery.
 
     ``attempt`` is 1 on the first try; ``retry_count`` is App Engine's count, 0 there. ``member`` is
-    ``<batch id>:<index>`` when the task belongs to a batch.
+    ``<batch id>:<index>`` when the task belongs to a batch. A deferred call leaves why it
+    failed in ``failure``, and in ``has_failed_for_good`` that no retry can mend it, which its status
+    (200) does not tell.
     """
 
     id: str
@@ -21,6 +23,8 @@ class CurrentTask:
     retry_count: int
     execution_count: int
     member: str | None = None
+    failure: str = ""
+    has_failed_for_good: bool = False
     _batches: int = field(default=0, repr=False)
 
     @property

@@ -292,6 +292,11 @@ def fail() -> None:
     raise ValueError("never")
 
 
+def fail_for_good() -> None:
+    """A deferred function that must not be tried again."""
+    raise deferred.PermanentTaskFailure("no use")
+
+
 def deferred_task(function: Any, *args: Any, **options: Any) -> Leased:
     """A deferred call as it is delivered."""
     task = deferred.task(function, *args)
@@ -318,8 +323,18 @@ def test_a_deferred_function_that_fails_is_retried(
 ) -> None:
     task = deferred_task(fail)
     outcome = deliver(deadlines, Handler(), task, calls_deferred=True)
-    assert outcome.status == 500
+    assert (outcome.status, outcome.reason, outcome.is_final) == (500, "ValueError: never", False)
     assert not outcome.is_success
+
+
+@pytest.mark.parametrize("calls_deferred", [True, False])
+def test_a_deferred_function_that_fails_for_good_is_no_success_whatever_its_status(
+    deadlines: Deadlines, configuration: config.Config, calls_deferred: bool
+) -> None:
+    task = deferred_task(fail_for_good)
+    outcome = deliver(deadlines, deferred.handle, task, calls_deferred=calls_deferred)
+    assert (outcome.status, outcome.is_final, outcome.is_success) == (200, True, False)
+    assert outcome.reason == "PermanentTaskFailure: no use"
 
 
 @pytest.mark.parametrize("kind", ["the application routes it", "own headers"])

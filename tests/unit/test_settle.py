@@ -143,6 +143,11 @@ def test_a_crash_is_not_a_failure_of_the_handler() -> None:
     assert steps == [("crash", "t1")]
 
 
+def test_what_no_retry_can_mend_is_a_dead_letter_at_once() -> None:
+    steps = settled(Outcome(leased(), 200, "PermanentTaskFailure: no use", is_final=True), queue())
+    assert steps == [("dead_letter", 200, "PermanentTaskFailure: no use")]
+
+
 def test_a_reason_without_end_is_cut() -> None:
     [(_, _, reason)] = settled(Outcome(leased(), 500, "x" * 100_000), queue(task_retry_limit=0))
     assert len(reason) == LONGEST_REASON

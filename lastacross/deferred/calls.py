@@ -1,20 +1,9 @@
-"""Deferred calls: ``deferred.defer(function, argument, …)`` runs it later, in a task.
-
-The call is pickled and signed with SECRET_KEY, and nothing that does not carry that signature is
-ever unpickled: who can write to Redis cannot run code. Rules: docs/appengine.md, "Deferred".
-
-A function must be one that a worker can import: at the top level of a module. Arguments are
-copied; a method takes its object along. Like any task a call may happen twice.
-
-A call that is too large for a task is kept in the datastore, and the task carries its key.
-"""
+"""Asking for a call, and making it: what a deferred task carries."""
 
 import inspect
-import logging
 import pickle
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from http import HTTPStatus
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NoReturn
 
@@ -27,28 +16,9 @@ from lastacross.errors import (
     DatastoreError,
     DatastoreUsageError,
     PermanentTaskFailure,
-    SingularTaskFailure,
     TaskTooLargeError,
 )
-from lastacross.errors import DeferredError as Error
 from lastacross.signing import Signatures
-
-__all__ = [
-    "DEFAULT_QUEUE",
-    "DEFAULT_URL",
-    "Error",
-    "PermanentTaskFailure",
-    "SingularTaskFailure",
-    "defer",
-    "handle",
-    "invoke_member",
-    "outcome",
-    "run",
-    "run_from_datastore",
-    "serialize",
-    "set_log_level",
-    "task",
-]
 
 DEFAULT_URL = "/_ah/queue/deferred"
 DEFAULT_QUEUE = "default"
@@ -57,21 +27,14 @@ _PURPOSE = "deferred"
 # Calling one of these runs nothing of its body, so that the task would succeed without an effect.
 _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
-log = logs.get(__name__)
+log = logs.get("lastacross.deferred")
 
 
-class _UnverifiedCallError(PermanentTaskFailure):
+class UnverifiedCallError(PermanentTaskFailure):
     """Raised for a call whose signature is not ours: this process may hold the wrong key, so it is kept."""
 
 
-_log_level = logging.DEBUG
 _signatures: tuple[config.Config, Signatures] | None = None
-
-
-def set_log_level(level: int) -> None:
-    """Set the level at which each received task is logged (``logging.DEBUG`` at the beginning)."""
-    global _log_level
-    _log_level = level
 
 
 # --- asking for a call --------------------------------------------------------------------
@@ -310,7 +273,7 @@ def run_from_datastore(row_id: int, /) -> object:
     try:
         result = run(row.body)
     except PermanentTaskFailure as failure:
-        if not isinstance(failure, _UnverifiedCallError):
+        if not isinstance(failure, UnverifiedCallError):
             _discard(row_id)
         raise
     _discard(row_id)
@@ -335,7 +298,7 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
     try:
         pickled = _own_signatures().verify(_PURPOSE, body)
     except BadSignatureError as error:
-        raise _UnverifiedCallError(
+        raise UnverifiedCallError(
             f"{error}: it was not written by this application, or SECRET_KEY has changed since"
         ) from error
     try:
@@ -346,54 +309,3 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
             "import its module, and the function must still be there under its name"
         ) from error
     return function, args, kwargs
-
-
-def outcome(body: bytes) -> int:
-    """Run a call and answer as the handler would: an HTTP status. Logs what went wrong.
-
-    200 also for PermanentTaskFailure, which no retry can mend; 408 for SingularTaskFailure, 500 for any
-    other exception and for a call that is not signed with our key, which a process with the right one
-    can still run: all of them are retried. BaseExceptions, a deadline for one, go through.
-    """
-    current = taskqueue.current_task()
-    seen: dict[str, Any] = (
-        {"queue": current.queue_name, "task": current.name, "attempt": current.attempt} if current else {}
-    )
-    log.log(_log_level, "deferred.run", **seen)
-    try:
-        run(body)
-    except SingularTaskFailure as failure:
-        log.debug("deferred.singular_failure", reason=str(failure), **seen)
-        return 408
-    except _UnverifiedCallError as failure:
-        log.error("deferred.unverified", reason=str(failure), **seen)
-        return 500
-    except PermanentTaskFailure:
-        log.exception("deferred.permanent_failure", **seen)
-        return 200
-    except Exception:
-        log.exception("deferred.failure", **seen)
-        return 500
-    return 200
-
-
-StartResponse = Callable[[str, list[tuple[str, str]]], object]
-
-
-def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """WSGI for ``/_ah/queue/deferred``: 405 unless a POST, 403 unless a task, else its outcome.
-
-    That it is a task is known by ``environ["lastacross.task"]``, which no HTTP request can set.
-    """
-    allow: list[tuple[str, str]] = []
-    if environ["REQUEST_METHOD"] != "POST":
-        status, text = 405, "Only tasks post here.\n"
-        allow = [("Allow", "POST")]
-    elif environ.get("lastacross.task") is None:
-        status, text = 403, "This URL is for deferred tasks; it does not take requests from outside.\n"
-    else:
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        status, text = outcome(body), ""
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
-    start_response(f"{status} {HTTPStatus(status).phrase}", headers + allow)
-    return [text.encode()]

@@ -1,0 +1,84 @@
+"""A deferred task being delivered: its call is made, and answered with a status."""
+
+import logging
+from collections.abc import Callable, Iterable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from lastacross import logs, taskqueue
+from lastacross.deferred.calls import UnverifiedCallError, run
+from lastacross.errors import PermanentTaskFailure, SingularTaskFailure
+
+log = logs.get("lastacross.deferred")
+
+_log_level = logging.DEBUG
+
+
+def set_log_level(level: int) -> None:
+    """Set the level at which each received task is logged (``logging.DEBUG`` at the beginning)."""
+    global _log_level
+    _log_level = level
+
+
+def outcome(body: bytes) -> int:
+    """Run a call and answer as the handler would: an HTTP status. Logs what went wrong.
+
+    200 also for PermanentTaskFailure, which no retry can mend (the current task is told, so that its worker
+    keeps it as a dead letter); 408 for SingularTaskFailure, 500 for any
+    other exception and for a call that is not signed with our key, which a process with the right one
+    can still run: all of them are retried. BaseExceptions, a deadline for one, go through.
+    """
+    current = taskqueue.current_task()
+    seen: dict[str, Any] = (
+        {"queue": current.queue_name, "task": current.name, "attempt": current.attempt} if current else {}
+    )
+    log.log(_log_level, "deferred.run", **seen)
+    try:
+        run(body)
+        return 200
+    except Exception as failure:
+        if current:
+            current.failure = f"{type(failure).__name__}: {failure}"
+            current.has_failed_for_good = _is_final(failure)
+        return _log_failure(failure, seen)
+
+
+def _is_final(failure: Exception) -> bool:
+    return isinstance(failure, PermanentTaskFailure) and not isinstance(failure, UnverifiedCallError)
+
+
+def _log_failure(failure: Exception, seen: dict[str, Any]) -> int:
+    """Log it in its way; the status that it means."""
+    if isinstance(failure, SingularTaskFailure):
+        log.debug("deferred.singular_failure", reason=str(failure), **seen)
+        return 408
+    if _is_final(failure):
+        log.exception("deferred.permanent_failure", **seen)
+        return 200
+    if isinstance(failure, UnverifiedCallError):
+        log.error("deferred.unverified", reason=str(failure), **seen)
+    else:
+        log.exception("deferred.failure", **seen)
+    return 500
+
+
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """WSGI for ``/_ah/queue/deferred``: 405 unless a POST, 403 unless a task, else its outcome.
+
+    That it is a task is known by ``environ["lastacross.task"]``, which no HTTP request can set.
+    """
+    allow: list[tuple[str, str]] = []
+    if environ["REQUEST_METHOD"] != "POST":
+        status, text = 405, "Only tasks post here.\n"
+        allow = [("Allow", "POST")]
+    elif environ.get("lastacross.task") is None:
+        status, text = 403, "This URL is for deferred tasks; it does not take requests from outside.\n"
+    else:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        status, text = outcome(body), ""
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(text)))]
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers + allow)
+    return [text.encode()]
