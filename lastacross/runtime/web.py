@@ -9,6 +9,8 @@ import ipaddress
 import logging
 import os
 import socket
+import struct
+import sys
 from types import FrameType
 from typing import Any
 
@@ -36,6 +38,8 @@ STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
 # A visitor is told within 3 s that Redis is away. More than the 2 s that a stream's reader blocks.
 REDIS_PATIENCE_SECONDS = 2.5
+# A client that stops in the middle of its request gives its thread back after this long.
+SILENCE_SECONDS = 10
 
 
 class _Logger(Logger):  # type: ignore[misc]
@@ -48,12 +52,25 @@ class _Logger(Logger):  # type: ignore[misc]
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
 
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """A client that fell silent is no fault of ours: no traceback for it."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
+
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's thread worker, which lets go of the browsers that watch when it has to stop.
+    """gunicorn's thread worker, which lets go of who would hold a thread for long.
 
-    Each of them holds a request that would not end by itself before the grace is over.
+    The browsers that watch, when it has to stop: each of them holds a request that would not end by
+    itself before the grace is over. And at any time clients that begin a request and fall silent.
     """
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection; called in a thread."""
+        # Of the kernel: gunicorn sets the socket's own time-out back to none.
+        silence = struct.pack("ll", SILENCE_SECONDS, 0)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+        return super().handle(conn)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -87,12 +88,16 @@ class Dev:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *arguments: str, data_dir: Path | None = None, port: int | None = None
+    folder: Path,
+    *arguments: str,
+    data_dir: Path | None = None,
+    port: int | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Dev]:
     """``lastacross dev``, once it says where it is."""
     port = port or free_port()
     data_dir = data_dir or folder / "var"
-    environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(data_dir)}
+    environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(data_dir), **(settings or {})}
     with started(python("-m", "lastacross", *arguments, "dev"), folder, environ) as processes:
         processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (Ctrl-C stops)")
         yield Dev(processes, port, data_dir)
@@ -189,6 +194,31 @@ def test_a_browser_that_watches_does_not_keep_it_from_stopping(tmp_path: Path) -
             assert watching.readline()
 
             assert dev.stop() < 5
+
+
+def test_clients_that_fall_silent_in_their_request_give_their_threads_back(
+    tmp_path: Path,
+) -> None:
+    few = {"LASTACROSS_WEB_THREADS": "8", "LASTACROSS_STREAMS": "4"}
+    head = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: "
+    body = b"POST /quilt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nr"
+    with running(tmp_path, settings=few) as dev, contextlib.ExitStack() as silent:
+        port = int(dev.url.rpartition(":")[2])
+        for number in range(8):
+            client = silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            client.sendall(head if number % 2 else body)
+        wait_until(lambda: answers(dev), seconds=90, what="an answer")
+        dev.stop()
+        assert "Traceback" not in dev.processes.text()
+
+
+def answers(dev: Dev) -> bool:
+    """Whether the server answers within two seconds."""
+    try:
+        with urllib.request.urlopen(f"{dev.url}/_ah/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def test_a_data_folder_has_one_owner(tmp_path: Path) -> None:
