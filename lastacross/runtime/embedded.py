@@ -6,6 +6,7 @@ line. Every write is in the append-only file within a second of its answer.
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 from collections import deque
@@ -25,6 +26,9 @@ except ImportError:  # no wheel for this Python
 log = logs.get("lastacross.embedded")
 
 HOST = "127.0.0.1"
+# Below those that kernels give to outgoing connections: one of our own could be given the server's
+# port while it is being restarted, and keep it from coming back.
+PORTS = range(20_000, 32_000)
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 _LOG_KEPT_BYTES = 1_000_000
 
@@ -141,7 +145,8 @@ def _port(path: Path) -> int:
     last = path.read_text().strip() if path.exists() else ""
     port = _bindable(int(last)) if last.isdigit() else None
     if port is None:
-        port = _bindable(0)
+        tries = (_bindable(random.choice(PORTS)) for _ in range(1000))
+        port = next((found for found in tries if found is not None), None)
     if port is None:
         raise StartupError(f"no free port on {HOST} for the embedded Redis: set REDIS_URL to one that runs")
     path.write_text(f"{port}\n")
@@ -149,7 +154,7 @@ def _port(path: Path) -> int:
 
 
 def _bindable(port: int) -> int | None:
-    """The port, or any free one for 0; None if it is taken."""
+    """The port; None if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

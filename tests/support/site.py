@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import signal
 import socket
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 
 import redis
 
+from lastacross.runtime.embedded import PORTS
 from tests.support.processes import ROOT, Started, python, started
 from tests.support.redis_server import RedisServer, running_server
 
@@ -55,10 +57,15 @@ class Site:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on at this moment.
+
+    Not one that the kernel gives to outgoing connections: another process could be given it meanwhile.
+    """
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
