@@ -67,3 +67,18 @@ def test_a_member_of_a_cancelled_batch_is_not_run_again(scripts: Scripts) -> Non
     assert scripts.state(task) == "gone"
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
     assert scripts.ready() == ["default_b-complete"]
+
+
+def test_a_dead_letter_of_a_cancelled_batch_that_is_run_again_is_not_lost(scripts: Scripts) -> None:
+    scripts.sealed_batch("b", 2)
+    [(task, lease), _] = scripts.lease()
+    scripts.run("dead_letter_task", scripts.now, task, lease, 500, "answered 500")
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+    scripts.redis.hset(store.record_key(task), "status", "queued")
+    scripts.redis.rpush(store.ready_key("default"), task)
+    [(_, lease)] = scripts.lease()
+
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now) == 1
+
+    assert scripts.state(task) == "scheduled"
+    assert scripts.counts("b") == {"total": 2, "failed": 1}

@@ -134,10 +134,14 @@ local function settle_lost_record(id, now)
 end
 
 -- A member of a cancelled batch that ran and did not end well is dropped: nobody wants it run again.
--- Returns whether that is what became of it.
+-- But for a dead letter, counted before, that somebody wanted to run again. Returns whether it was dropped.
 local function drop_if_cancelled(id, member, now)
-  local batch = member and split_member(member)
-  if not batch or not call('HGET', BATCH .. batch, 'cancelled_at') then
+  if not member then
+    return false
+  end
+  local batch, index = split_member(member)
+  local key = BATCH .. batch
+  if not call('HGET', key, 'cancelled_at') or call('GETBIT', key .. ':finished', index) == 1 then
     return false
   end
   call('DEL', RECORD .. id)
