@@ -4,14 +4,16 @@ A mistake is a ConfigError that names file, line and column, the offending text,
 likely meant; all mistakes are found in one reading.
 """
 
-from lastacross.config.loading import Findings, check, current, load, use
+from lastacross.config.loading import Findings, check, current, load, read_queues, use
 from lastacross.config.queues import digest
 from lastacross.config.settings import describe
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
     Acl,
     AppConfig,
+    Backend,
     Config,
+    DispatchRule,
     ErrorHandler,
     Handler,
     QueueConfig,
@@ -23,7 +25,9 @@ from lastacross.config.values import (
 __all__ = [
     "Acl",
     "AppConfig",
+    "Backend",
     "Config",
+    "DispatchRule",
     "ErrorHandler",
     "Findings",
     "Handler",
@@ -37,5 +41,6 @@ __all__ = [
     "digest",
     "load",
     "parse_rate",
+    "read_queues",
     "use",
 ]

@@ -10,8 +10,10 @@ from typing import TypeVar
 from lastacross.config import app, queues, settings, yaml_file
 from lastacross.config.document import Document
 from lastacross.config.mistakes import shown, together
-from lastacross.config.values import AppConfig, Config
+from lastacross.config.values import AppConfig, Config, QueueConfig
 from lastacross.errors import ConfigError
+
+EMPTY_QUEUES = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
 
 ReadType = TypeVar("ReadType")
 
@@ -51,8 +53,7 @@ class _Reading:
         return found or AppConfig()
 
     def _queues(self) -> queues.QueueFile:
-        empty = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
-        return self._read("queue", empty, queues.read) or queues.default_queues()
+        return self._read("queue", EMPTY_QUEUES, queues.read) or queues.default_queues()
 
     def _read(
         self, name: str, is_empty_because: str, read: Callable[[Document], ReadType]
@@ -110,7 +111,27 @@ def load(root: Path, environ: Mapping[str, str]) -> Config:
         notices=tuple(reading.notices),
         total_storage_limit_bytes=reading.queue_file.total_storage_limit_bytes,
         resume_paused_queues=reading.queue_file.resume_paused_queues,
+        has_queue_file=yaml_file.find(reading.root, "queue") is not None,
     )
+
+
+def read_queues(root: Path) -> Mapping[str, QueueConfig]:
+    """What queue.yaml says now, without the other files; the queue ``default`` when it is not there.
+
+    Args:
+        root: the application's folder.
+
+    Raises:
+        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+    """
+    path = yaml_file.find(root, "queue")
+    if path is None:
+        return queues.default_queues().queues
+    document = Document(yaml_file.read(path), path.name, EMPTY_QUEUES)
+    found = queues.read(document)
+    if document.mistakes:
+        raise together(document.mistakes)
+    return found.queues
 
 
 def check(root: Path, environ: Mapping[str, str]) -> Findings:

@@ -52,6 +52,7 @@ VARIABLES = (
     Variable("SECRET_KEY", "secret_key", variables.secret_key, is_secret=True),
     Variable(DATA_DIR, "data_dir", Path),
     Variable(DEV, "is_dev", variables.switch, show=lambda value: "1" if value else "0"),
+    Variable("LASTACROSS_SERVICE", "service", variables.service),
     Variable("LASTACROSS_SERVICES", "services", variables.services, show=_show_services),
     Variable("LASTACROSS_ALLOWED_HOSTS", "allowed_hosts", variables.allowed_hosts, show=",".join),
     Variable("LASTACROSS_TOMBSTONE_SECONDS", "tombstone_seconds", _between(1, 31_536_000)),

@@ -14,6 +14,7 @@ def _nothing() -> Mapping[str, Any]:
     return NOTHING
 
 
+DEFAULT_SERVICE = "default"
 DEFAULT_RATE = 5.0
 DEFAULT_BUCKET_SIZE = 5
 REQUEST_DEADLINE_SECONDS = 600
@@ -23,6 +24,8 @@ Login = Literal["optional", "required", "admin"]
 Secure = Literal["optional", "always", "never"]
 AuthFailAction = Literal["redirect", "unauthorized"]
 ScalingMode = Literal["automatic", "basic", "manual"]
+InstanceClass = Literal["B1", "B2", "B4", "B4_1G", "B8"]
+BackendState = Literal["START", "STOP"]
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,50 @@ class AppConfig:
 
 
 @dataclass(frozen=True)
+class Backend:
+    """One service of backends.yaml: the same application, run by worker processes of its own.
+
+    ``instances`` is how many processes, ``max_concurrent_requests`` how many tasks each runs at once;
+    None = LASTACROSS_THREADS. ``start`` is the dotted name of what answers ``/_ah/start``, None = as
+    app.yaml says. ``instance_class`` and ``options`` are read and not acted on.
+    """
+
+    name: str
+    instances: int = 1
+    max_concurrent_requests: int | None = None
+    start: str | None = None
+    state: BackendState = "START"
+    options: frozenset[str] = frozenset()
+    instance_class: InstanceClass = "B2"
+
+
+@dataclass(frozen=True)
+class DispatchRule:
+    """One rule of dispatch.yaml: which service takes the requests for a URL.
+
+    ``host`` may begin with ``*`` and ``path`` may end with one: there any text, or none, matches.
+    """
+
+    host: str
+    path: str
+    service: str
+
+    def has(self, host: str, path: str) -> bool:
+        """Whether the rule is for this URL; hosts are compared without regard to case."""
+        if self.host.startswith("*"):
+            is_host = host.lower().endswith(self.host[1:])
+        else:
+            is_host = host.lower() == self.host
+        if self.path.endswith("*"):
+            return is_host and path.startswith(self.path[:-1])
+        return is_host and path == self.path
+
+
+@dataclass(frozen=True)
 class Settings:
     """The environment. ``sources`` says of each variable where its value came from.
 
+    ``service`` is the one that this process belongs to, ``services`` maps others to their base URLs.
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, because the proxy in front knows its names better.
@@ -153,6 +197,7 @@ class Settings:
     threads: int = 8
     dead_letter_seconds: int = 2_592_000
     cache_seconds: int = 86_400
+    service: str = DEFAULT_SERVICE
 
 
 @dataclass(frozen=True)
@@ -160,6 +205,7 @@ class Config:
     """Everything configured: read once, never changed.
 
     ``notices`` are one line each: what was read but is not acted on, or not as written.
+    ``has_queue_file`` False = there is no queue.yaml, and ``queues`` has only the queue ``default``.
     """
 
     root: Path
@@ -169,3 +215,29 @@ class Config:
     notices: tuple[str, ...] = ()
     total_storage_limit_bytes: int | None = None
     resume_paused_queues: bool | None = None
+    backends: Mapping[str, Backend] = field(default_factory=_nothing)
+    dispatch: tuple[DispatchRule, ...] = ()
+    has_queue_file: bool = False
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The services that this set-up knows beside its own: backends.yaml and LASTACROSS_SERVICES."""
+        return frozenset(self.backends) | frozenset(self.settings.services)
+
+    @property
+    def deadline_seconds(self) -> int:
+        """How long a task may run in this process; a backend's may run 24 hours, whatever app.yaml says."""
+        if self.settings.service in self.backends:
+            return LONG_DEADLINE_SECONDS
+        return self.app.deadline_seconds
+
+    def dispatched_service(self, path: str) -> str | None:
+        """The service to which dispatch.yaml sends a task's URL, or None when no rule is for it.
+
+        A task has no host of its own, so only rules for any host (``*/…``) can be for it. The first counts.
+
+        Args:
+            path: the task's URL; its query does not matter.
+        """
+        plain = path.partition("?")[0]
+        return next((rule.service for rule in self.dispatch if rule.has("", plain)), None)

@@ -13,6 +13,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
+_PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
 _SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}(\.[a-z0-9-]{1,63})?", re.ASCII)
 
 
@@ -102,6 +103,14 @@ def _sqlite_url(rest: str, root: Path) -> str:
     if file.startswith(("/", "file:")):
         return f"sqlite://{rest}"
     return f"sqlite:///{root / file}{question}{query}"
+
+
+def service(text: str) -> str:
+    """The name of a service, as backends.yaml has it."""
+    if not _PLAIN_SERVICE.fullmatch(text):
+        plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")
+        raise UnusableError("is not 1 to 100 lower-case letters, digits and hyphens", plain or None)
+    return text
 
 
 def services(text: str) -> MappingProxyType[str, str]:

@@ -29,6 +29,7 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
     assert found.database_url == f"sqlite:///{app_root}/var/lastacross.db"
     assert (found.tombstone_seconds, found.lease_seconds, found.threads) == (777_600, 8.0, 8)
     assert (found.allowed_hosts, found.log_level, dict(found.services)) == (("*",), "INFO", {})
+    assert found.service == "default"
     assert (found.web_processes, found.worker_processes, found.web_threads, found.max_streams) == (
         1,
         2,
@@ -53,6 +54,7 @@ EVERY_VARIABLE = {
     "DATABASE_URL": "postgres://me:pw@db/name?sslmode=require",
     "LASTACROSS_DATA_DIR": "data",
     "LASTACROSS_DEV": "0",
+    "LASTACROSS_SERVICE": "counter",
     "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, v1.other=https://other.example/base",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
     "LASTACROSS_TOMBSTONE_SECONDS": "60",
@@ -80,6 +82,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
         "counter": "http://10.0.0.5:8080",
         "v1.other": "https://other.example/base",
     }
+    assert found.service == "counter"
     assert found.allowed_hosts == ("example.com", ".example.org")
     assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
     assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
@@ -135,6 +138,9 @@ WRONG = [
     ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' is neither 0 nor 1", "1"),
     ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
     ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
+    ("LASTACROSS_SERVICE", "My Service", "is not 1 to 100 lower-case letters", "my-service"),
+    ("LASTACROSS_SERVICE", "v1.counter", "LASTACROSS_SERVICE 'v1.counter' is not 1 to 100", "v1-counter"),
+    ("LASTACROSS_SERVICE", "-", "LASTACROSS_SERVICE '-' is not 1 to 100", None),
     ("LASTACROSS_SERVICES", "counter", "has 'counter', which is not name=url", None),
     ("LASTACROSS_SERVICES", "c=10.0.0.5:8080", "which is not a base URL", "c=http://10.0.0.5:8080"),
     ("LASTACROSS_SERVICES", "a_b=http://x", "has 'a_b', which is not the name of a service", None),
