@@ -2,7 +2,8 @@
 
 Below ``/_ah/`` nothing is open that is not listed: a handler that names the very path, then the
 engine's own, then handlers whose URL begins with ``/_ah/``; a catch-all counts there for tasks
-and cron alone.
+and cron alone. A process that starts or ends asks whoever serves its URL on App Engine: the first
+handler that matches, a catch-all too.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ TASKS_ONLY = (
     "/_ah/channel/connected",
     "/_ah/channel/disconnected",
 )
+INTERNAL = frozenset({login.Visitor.TASK, login.Visitor.CRON, login.Visitor.SYSTEM})
 ADMINISTRATOR_ONLY = ("/_ah/admin",)
 
 
@@ -109,13 +111,15 @@ class Dispatcher:
     def _find(self, path: str, who: login.Visitor) -> _Target | None:
         if not f"{path}/".startswith(RESERVED):
             return _first(self._entries, path)
-        named = [entry for entry in self._entries if entry.handler.url.strip("^$") == path]
         builtin = self._builtin(path)
+        if who is login.Visitor.SYSTEM:
+            return _first(self._entries, path) or (_Target(builtin) if builtin is not None else None)
+        named = [entry for entry in self._entries if entry.handler.url.strip("^$") == path]
         return (
             _first(named, path)
             or (_Target(builtin) if builtin is not None else None)
             or _first([entry for entry in self._entries if entry.is_reserved], path)
-            or (_first(self._entries, path) if who in (login.Visitor.TASK, login.Visitor.CRON) else None)
+            or (_first(self._entries, path) if who in INTERNAL else None)
         )
 
     def _builtin(self, path: str) -> Wsgi | None:
@@ -152,7 +156,7 @@ def _is_at(path: str, places: tuple[str, ...]) -> bool:
 
 def _refusal_for_reserved(path: str, who: login.Visitor) -> Refusal | None:
     """Whether this visitor may not come here whatever app.yaml says."""
-    if _is_at(path, TASKS_ONLY) and who not in (login.Visitor.TASK, login.Visitor.CRON):
+    if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
         return Refusal(403, "This address is for the tasks of this application.")
     if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
         return Refusal(403, "This page is for the administrator.")

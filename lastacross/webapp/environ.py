@@ -24,6 +24,10 @@ Layer = Callable[[WSGIApplication], WSGIApplication]
 # Put there by the worker and the scheduler: the task or the cron entry that this request is.
 TASK = "lastacross.task"
 CRON = "lastacross.cron"
+# Put there by a process of a service that starts or ends: its request to /_ah/start or /_ah/stop.
+SYSTEM = "lastacross.system"
+# Whence App Engine's own requests came.
+SOURCE_ADDRESS = "0.1.0.2"
 # Put there by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
@@ -51,7 +55,8 @@ class Refuse(Protocol):
 
 def is_internal(environ: Environ) -> bool:
     """Whether a worker or the scheduler made this request."""
-    return not environ.get(IS_OUTSIDE) and bool(environ.get(TASK) or environ.get(CRON))
+    is_ours = environ.get(TASK) or environ.get(CRON) or environ.get(SYSTEM)
+    return not environ.get(IS_OUTSIDE) and bool(is_ours)
 
 
 def path_of(environ: Environ) -> str:

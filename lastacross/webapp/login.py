@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from lastacross.config import Handler, Settings
-from lastacross.webapp.environ import CRON, IS_OUTSIDE, TASK, Environ, Refusal
+from lastacross.webapp.environ import CRON, IS_OUTSIDE, SYSTEM, TASK, Environ, Refusal
 
 
 class Visitor(enum.Enum):
@@ -16,13 +16,15 @@ class Visitor(enum.Enum):
     ADMINISTRATOR = "administrator"
     TASK = "task"
     CRON = "cron"
+    SYSTEM = "system"
 
 
-# As on App Engine: what is made for people who signed in does not admit the engine's own requests.
+# As on App Engine: what is made for people who signed in does not admit tasks and cron. A process that
+# starts or ends does not come to a page: `login: required` over all URLs must not keep it from starting.
 ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "optional": frozenset(Visitor),
-    "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR}),
-    "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON}),
+    "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR, Visitor.SYSTEM}),
+    "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON, Visitor.SYSTEM}),
 }
 
 # What proxies add. Some add only one of these, some none: those must not be put before `dev`.
@@ -42,6 +44,8 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
     """Who makes this request."""
     if environ.get(IS_OUTSIDE):
         return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
+    if environ.get(SYSTEM):
+        return Visitor.SYSTEM
     if environ.get(TASK):
         return Visitor.TASK
     return Visitor.CRON if environ.get(CRON) else Visitor.ANYBODY

@@ -34,6 +34,7 @@ handlers:
 ANYBODY: dict[str, Any] = {}
 TASK = {"lastacross.task": "a task"}
 CRON = {"lastacross.cron": "an entry", "lastacross.task": None}
+SYSTEM = {"lastacross.system": "a service", "lastacross.task": None}
 # anybody, administrator, task, cron
 EXPECTED = {
     "/optional": (200, 200, 200, 200),
@@ -187,3 +188,28 @@ def test_under_dev_a_secure_page_stays_on_http(tmp_path: Path) -> None:
     app_yaml = "handlers:\n- {url: /safe, script: main.app, secure: always}\n"
     with web.site(tmp_path, MAIN, app_yaml, variables={"LASTACROSS_DEV": "1"}) as site:
         assert site.get("/safe").status_int == 200
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in EXPECTED if not path.startswith("/_ah/admin") and path != "/_ah/"]
+)
+def test_a_process_that_starts_or_ends_is_admitted_everywhere_but_to_the_console(
+    dev: web.Site, path: str
+) -> None:
+    """`login: required` over all URLs must not keep a service from starting."""
+    assert dev.deliver(path, "GET", **SYSTEM).status_int == 200
+
+
+@pytest.mark.parametrize("path", ["/_ah/start", "/_ah/stop"])
+def test_a_process_that_starts_or_ends_asks_the_first_handler_that_matches(tmp_path: Path, path: str) -> None:
+    """As on App Engine; without one, the engine answers."""
+    builtins = {"/_ah/start": engine, "/_ah/stop": engine}
+    with web.site(tmp_path, MAIN, builtins=builtins) as site:
+        assert site.deliver(path, "GET", **SYSTEM).body == b"app"
+    with web.site(tmp_path, MAIN, "handlers:\n- {url: /page, script: main.app}\n", builtins=builtins) as site:
+        assert site.deliver(path, "GET", **SYSTEM).body == b"engine"
+
+
+def test_nobody_outside_can_say_that_a_process_starts(dev: web.Site) -> None:
+    """Neither a server in front that sets keys of the environment."""
+    assert dev.get("/_ah/start", **{"lastacross.system": "counter"}).status_int == 403
