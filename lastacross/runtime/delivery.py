@@ -71,7 +71,7 @@ class Delivery:
         self._deadlines = deadlines
         self._calls_deferred = calls_deferred
         self._deadline_seconds = deadline_seconds
-        self._base = _base_environ(host)
+        self._base = base_environ(host)
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt to its end; never raises what the handler raised."""
@@ -180,7 +180,8 @@ def _decoded(path: str) -> str:
     return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
-def _base_environ(host: str) -> dict[str, Any]:
+def base_environ(host: str) -> dict[str, Any]:
+    """What every request has that the engine itself makes."""
     return {
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
