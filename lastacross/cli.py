@@ -63,13 +63,13 @@ def _takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--app", type=click.Path(path_type=Path), help=_APP_HELP)(with_root)
 
 
-def _configured(root: Path) -> Config:
+def _configured(root: Path, *, needs_secret_key: bool = True) -> Config:
     """Read the configuration for this process, and let its log lines appear.
 
     Raises:
         ConfigError: it cannot be used.
     """
-    configuration = config.load(root, os.environ)
+    configuration = config.load(root, os.environ, needs_secret_key=needs_secret_key)
     config.use(configuration)
     logs.configure(configuration.settings)
     return configuration
@@ -182,7 +182,7 @@ def _config() -> None:
 @_config.command("check", epilog="Exits with 2 when there is a mistake.")
 @_takes_app
 def _config_check(root: Path) -> int:
-    """Find every mistake in app.yaml, queue.yaml and the environment."""
+    """Find every mistake in the YAML files and the environment."""
     findings = config.check(root, os.environ)
     for mistake in findings.mistakes:
         click.echo(str(mistake), err=True)
@@ -190,7 +190,7 @@ def _config_check(root: Path) -> int:
         click.echo(f"notice: {notice}")
     if findings.mistakes:
         return 2
-    click.echo("app.yaml, queue.yaml and the environment can be used")
+    click.echo(f"{', '.join(findings.files)} and the environment can be used")
     return 0
 
 
@@ -199,7 +199,7 @@ def _config_check(root: Path) -> int:
 @_takes_app
 def _config_show(root: Path, as_json: bool) -> None:
     """Show every setting and where its value came from; secrets are hidden."""
-    rows = config.describe(config.load(root, os.environ))
+    rows = config.describe(config.load(root, os.environ, needs_secret_key=False))
     if as_json:
         shown = {name: {"value": value, "source": source} for name, value, source in rows}
         click.echo(json.dumps(shown, indent=2))
@@ -221,7 +221,7 @@ def _db() -> None:
 @_takes_app
 def _db_upgrade(root: Path) -> None:
     """Bring the engine's tables and the application's up to date."""
-    configuration = _configured(root)
+    configuration = _configured(root, needs_secret_key=False)
     datastore.upgrade(configuration.settings.database_url, configuration.root)
     [shown] = [value for name, value, _ in config.describe(configuration) if name == "DATABASE_URL"]
     click.echo(f"the datastore {shown} is up to date")

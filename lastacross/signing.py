@@ -9,7 +9,7 @@ from typing import Any
 
 from itsdangerous import BadSignature, SignatureExpired, Signer, URLSafeTimedSerializer
 
-from lastacross.errors import BadSignatureError, ExpiredSignatureError
+from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureError
 
 
 class Signatures:
@@ -17,9 +17,14 @@ class Signatures:
 
     Args:
         secret_key: the application's SECRET_KEY, at least 16 characters.
+
+    Raises:
+        ConfigError: there is none. Commands that only look run without one; they must not sign with nothing.
     """
 
     def __init__(self, secret_key: str) -> None:
+        if not secret_key:
+            raise ConfigError("SECRET_KEY is not set, and something is to be signed with it")
         self._secret_key = secret_key
         self._signers: dict[str, Signer] = {}
 

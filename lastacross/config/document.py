@@ -127,7 +127,7 @@ class Document:
         entry = _entry_at(model, detail["loc"][:-1])
         key = next((str(part) for part in reversed(path) if isinstance(part, str)), entry.WHAT)
         if kind == "extra_forbidden":
-            hint = likely(str(path[-1]), entry.model_fields)
+            hint = likely(str(path[-1]), [field.alias or name for name, field in entry.model_fields.items()])
             self.mistake(path, f"{entry.WHAT} has no key {shown(path[-1])}", hint, is_of_key=True)
         elif kind == "missing":
             self.mistake(path[:-1], f"{key} is missing: {entry.WHAT} needs one")

@@ -3,116 +3,170 @@
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lastacross.config import app, queues, settings, yaml_file
+from lastacross.config import app, backends, dispatch, queues, services, settings, yaml_file
 from lastacross.config.document import Document
 from lastacross.config.mistakes import shown, together
-from lastacross.config.values import AppConfig, Config, QueueConfig
+from lastacross.config.values import NOTHING, AppConfig, Config, QueueConfig
 from lastacross.errors import ConfigError
-
-EMPTY_QUEUES = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
 
 ReadType = TypeVar("ReadType")
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What ``check`` found: mistakes stop every process, notices stop nothing."""
+    """What ``check`` found: mistakes stop every process, notices stop nothing.
+
+    ``files`` are the names of the files that were read.
+    """
 
     mistakes: tuple[ConfigError, ...]
     notices: tuple[str, ...]
+    files: tuple[str, ...] = ()
+
+
+class _Files:
+    """The files of one application's folder while they are read.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.mistakes: list[ConfigError] = []
+        self.names: list[str] = []
+        self.documents: dict[str, Document] = {}
+
+    def read(self, name: str, is_empty_because: str, read: Callable[[Document], ReadType]) -> ReadType | None:
+        """What a file says, or None when it is not there or cannot be read at all.
+
+        Args:
+            name: of the file, without its ending.
+            is_empty_because: the message when nothing is in it.
+            read: makes its meaning of it, and leaves mistakes and notices in the document.
+        """
+        try:
+            path = yaml_file.find(self.root, name)
+            if path is None:
+                return None
+            self.names.append(path.name)
+            document = Document(yaml_file.read(path), path.name, is_empty_because)
+        except ConfigError as error:
+            self.mistakes.append(error)
+            return None
+        self.documents[name] = document
+        value = read(document)
+        self.mistakes += sorted(
+            document.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0)
+        )
+        return value
+
+    def queues(self) -> queues.QueueFile:
+        """What queue.yaml says; without one, the queue ``default``."""
+        return self.read("queue", queues.EMPTY, queues.read) or queues.default_queues()
 
 
 class _Reading:
     """One reading of all files and the environment."""
 
-    def __init__(self, root: Path, environ: Mapping[str, str], *, is_check: bool) -> None:
+    def __init__(
+        self, root: Path, environ: Mapping[str, str], *, may_make_key: bool, needs_key: bool
+    ) -> None:
         self.root = Path(root).absolute()
-        self.mistakes: list[ConfigError] = []
-        self.notices: list[str] = []
+        self._files = _Files(self.root)
+        self.mistakes = self._files.mistakes
         self.app = self._app()
-        self.queue_file = self._queues()
-        self.environment = settings.read(self.root, environ, is_check=is_check or bool(self.mistakes))
+        self.queue_file = self._files.queues()
+        self.backends = self._files.read("backends", backends.EMPTY, backends.read) or NOTHING
+        self.dispatch = self._files.read("dispatch", dispatch.EMPTY, dispatch.read) or ()
+        self.environment = settings.read(
+            self.root, environ, may_make_key=may_make_key and not self.mistakes, needs_key=needs_key
+        )
         self.mistakes += self.environment.mistakes
-        self.notices += self.environment.notices
+        if not self.mistakes:
+            elsewhere = self.environment.values.get("services", NOTHING)
+            names = services.known(self.app.service, self.backends, elsewhere)
+            services.note_unknown(self._files.documents, names)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that are there."""
+        return tuple(self._files.names)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Those of the files in the order of reading, then those of the environment."""
+        found = [notice for document in self._files.documents.values() for notice in document.notices]
+        return (*found, *self.environment.notices)
 
     def _app(self) -> AppConfig:
         if not os.path.isdir(self.root):
             self.mistakes.append(ConfigError(f"the application's folder {self.root} is not there"))
             return AppConfig()
         empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
-        found = self._read("app", empty, self._read_app)
+        found = self._files.read("app", empty, self._read_app)
         if found is None and not self.mistakes:
             problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
-        elif found is not None:
-            self._note_settings(found)
         return found or AppConfig()
 
-    def _queues(self) -> queues.QueueFile:
-        return self._read("queue", EMPTY_QUEUES, queues.read) or queues.default_queues()
-
-    def _read(
-        self, name: str, is_empty_because: str, read: Callable[[Document], ReadType]
-    ) -> ReadType | None:
-        """What a file says, or None when it is not there or cannot be read at all."""
-        try:
-            path = yaml_file.find(self.root, name)
-            if path is None:
-                return None
-            document = Document(yaml_file.read(path), path.name, is_empty_because)
-        except ConfigError as error:
-            self.mistakes.append(error)
-            return None
-        value = read(document)
-        self.mistakes += sorted(
-            document.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0)
-        )
-        self.notices += document.notices
-        return value
-
     def _read_app(self, document: Document) -> AppConfig:
-        """app.yaml, with the folders that it names: each must be there, or no process starts."""
+        """app.yaml, with the folders and files that it names: each must be there, or no process starts."""
         found = app.read(document)
-        for path, value in [] if document.mistakes else document.entries("handlers", "handlers"):
-            folder = value.get("static_dir")
-            if folder is not None and not os.path.isdir(self.root / folder):
-                document.mistake((*path, "static_dir"), f"static_dir {shown(folder)} is not there")
-        return found
-
-    def _note_settings(self, found: AppConfig) -> None:
+        if not document.mistakes:
+            for path, value in document.entries("handlers", "handlers"):
+                folder = value.get("static_dir")
+                if folder is not None and not os.path.isdir(self.root / folder):
+                    document.mistake((*path, "static_dir"), f"static_dir {shown(folder)} is not there")
+            for path, value in document.entries("error_handlers", "error handlers"):
+                problem = yaml_file.unreadable(self.root, value["file"])
+                if problem is not None:
+                    document.mistake((*path, "file"), f"file {shown(value['file'])} {problem}")
         for variable in settings.VARIABLES:
             if variable.name in found.env_variables:
-                remark = "in env_variables is for the application; the engine reads the environment only"
-                self.notices.append(f"app.yaml: {variable.name} {remark}")
+                remark = f"{variable.name} is for the application here; the engine reads the environment only"
+                document.notice(("env_variables", variable.name), remark, is_of_key=True)
+        return found
 
 
-def load(root: Path, environ: Mapping[str, str]) -> Config:
+def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = True) -> Config:
     """Read an application's configuration.
 
     Args:
-        root: the folder with app.yaml and queue.yaml.
+        root: the folder with app.yaml, and queue.yaml, backends.yaml, dispatch.yaml if there are any.
         environ: the environment, as ``os.environ``.
+        needs_secret_key: False = for looking on: a SECRET_KEY that is not set is ``""``, and none is made.
 
     Raises:
         ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
     """
-    reading = _Reading(root, environ, is_check=False)
+    reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
     if reading.mistakes:
         raise together(reading.mistakes)
+    own = settings.build(reading.environment)
     return Config(
         root=reading.root,
-        app=reading.app,
+        app=_app_of(reading, own.service),
         queues=reading.queue_file.queues,
-        settings=settings.build(reading.environment),
-        notices=tuple(reading.notices),
+        settings=own,
+        notices=reading.notices,
         total_storage_limit_bytes=reading.queue_file.total_storage_limit_bytes,
         resume_paused_queues=reading.queue_file.resume_paused_queues,
-        has_queue_file=yaml_file.find(reading.root, "queue") is not None,
+        backends=reading.backends,
+        dispatch=reading.dispatch,
+        has_queue_file=any(name.startswith("queue.") for name in reading.files),
     )
+
+
+def _app_of(reading: _Reading, service: str) -> AppConfig:
+    """app.yaml as this service runs it: a backend's ``start`` goes before the handlers."""
+    backend = reading.backends.get(service)
+    first = None if backend is None else backends.start_handler(backend)
+    return reading.app if first is None else replace(reading.app, handlers=(first, *reading.app.handlers))
 
 
 def read_queues(root: Path) -> Mapping[str, QueueConfig]:
@@ -124,20 +178,17 @@ def read_queues(root: Path) -> Mapping[str, QueueConfig]:
     Raises:
         ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
     """
-    path = yaml_file.find(root, "queue")
-    if path is None:
-        return queues.default_queues().queues
-    document = Document(yaml_file.read(path), path.name, EMPTY_QUEUES)
-    found = queues.read(document)
-    if document.mistakes:
-        raise together(document.mistakes)
+    files = _Files(root)
+    found = files.queues()
+    if files.mistakes:
+        raise together(files.mistakes)
     return found.queues
 
 
 def check(root: Path, environ: Mapping[str, str]) -> Findings:
     """All that ``load`` would say, without making a file."""
-    reading = _Reading(root, environ, is_check=True)
-    return Findings(tuple(reading.mistakes), tuple(reading.notices))
+    reading = _Reading(root, environ, may_make_key=False, needs_key=True)
+    return Findings(tuple(reading.mistakes), reading.notices, reading.files)
 
 
 _current: Config | None = None

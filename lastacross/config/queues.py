@@ -21,6 +21,8 @@ from lastacross.config.values import (
     RetryParameters,
 )
 
+EMPTY = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
+
 # App Engine's maxima. Ours are the machine's; a file that passes them would not move back.
 APP_ENGINE_RATE = 500
 APP_ENGINE_BUCKET_SIZE = 500
@@ -147,6 +149,9 @@ def _queue(entry: QueueEntry, document: Document, path: Path_) -> QueueConfig:
     mode = entry.mode or "push"
     if mode == "pull":
         _notice_push_only(entry, document, path)
+    elif entry.acl is not None:
+        remark = f"acl means nothing for the push queue {entry.name!r}: nobody leases from it"
+        document.notice((*path, "acl"), remark, is_of_key=True)
     return QueueConfig(
         name=entry.name,
         mode=mode,
@@ -164,6 +169,10 @@ def _notice_push_only(entry: QueueEntry, document: Document, path: Path_) -> Non
         if getattr(entry, key) is not None:
             remark = f"{key} means nothing for the pull queue {entry.name!r}: its users lease as they like"
             document.notice((*path, key), remark, is_of_key=True)
+    for key in RetryEntry.model_fields:
+        if key != "task_retry_limit" and getattr(entry.retry_parameters, key, None) is not None:
+            remark = f"{key} means nothing for the pull queue {entry.name!r}: only its leases are counted"
+            document.notice((*path, "retry_parameters", key), remark, is_of_key=True)
 
 
 def _rate(entry: QueueEntry, mode: str, document: Document, path: Path_) -> float:

@@ -15,6 +15,7 @@ from lastacross.errors import ConfigError
 
 ENVIRONMENT = "environment"
 DEFAULT = "default"
+NOT_SET = "not set"
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 NEW_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
@@ -155,13 +156,17 @@ class Environment:
                 if hint is not None:
                     self.notices.append(sentence(f"the variable {name} is not read", hint))
 
-    def add_secret_key(self, is_check: bool) -> None:
+    def add_secret_key(self, *, may_make: bool, is_needed: bool) -> None:
         """The key of the environment; under ``dev`` the one that is kept in the data folder.
 
         Args:
-            is_check: make no file.
+            may_make: make the file when it is not there.
+            is_needed: to have none, outside of ``dev``, is a mistake.
         """
         if self.sources["SECRET_KEY"] == ENVIRONMENT:
+            return
+        if not self.values["is_dev"] and not is_needed:
+            self.values["secret_key"], self.sources["SECRET_KEY"] = "", NOT_SET
             return
         if not self.values["is_dev"]:
             problem = f"SECRET_KEY is not set; make one with {NEW_KEY} and give it to every process"
@@ -169,21 +174,30 @@ class Environment:
             return
         data_dir = self.values["data_dir"]
         try:
-            key = (secret.read(data_dir) or "") if is_check else secret.read_or_make(data_dir)
+            key = secret.read_or_make(data_dir) if may_make else secret.read(data_dir)
         except ConfigError as error:
             self.mistakes.append(error)
             return
-        self.values["secret_key"] = key
-        self.sources["SECRET_KEY"] = f"file {data_dir / secret.FILE_NAME}"
+        self.values["secret_key"] = key or ""
+        self.sources["SECRET_KEY"] = f"file {data_dir / secret.FILE_NAME}" if key else NOT_SET
 
 
-def read(root: Path, environ: Mapping[str, str], *, is_check: bool = False) -> Environment:
-    """Read every variable; mistakes and notices are left in what is returned."""
+def read(
+    root: Path, environ: Mapping[str, str], *, may_make_key: bool = True, needs_key: bool = True
+) -> Environment:
+    """Read every variable; mistakes and notices are left in what is returned.
+
+    Args:
+        root: the application's folder.
+        environ: the process's environment.
+        may_make_key: under ``dev``, make the secret key that is not there yet.
+        needs_key: a missing SECRET_KEY is a mistake.
+    """
     environment = Environment(root, environ)
     environment.read_given()
     environment.add_defaults()
-    if is_check or not environment.mistakes:
-        environment.add_secret_key(is_check)
+    is_right = not environment.mistakes
+    environment.add_secret_key(may_make=may_make_key and is_right, is_needed=needs_key)
     return environment
 
 
@@ -193,10 +207,14 @@ def build(environment: Environment) -> Settings:
 
 
 def describe(config: Config) -> list[tuple[str, str, str]]:
-    """For each setting (variable, value as it may be shown, source); secrets are hidden."""
+    """For each setting (variable, value as it may be shown, source).
+
+    Secrets are hidden; one that is not set is empty.
+    """
     rows = []
     for variable in VARIABLES:
         value = getattr(config.settings, variable.field)
-        text = masks.MASK if variable.is_secret else variable.show(value)
+        # A secret that is not there is nothing to hide, and to show stars for it would deceive.
+        text = (value and masks.MASK) if variable.is_secret else variable.show(value)
         rows.append((variable.name, text, config.settings.sources.get(variable.name, DEFAULT)))
     return rows

@@ -84,6 +84,28 @@ def read(path: Path) -> str:
         raise ConfigError(problem, file=name, line=line, column=column) from error
 
 
+def unreadable(root: Path, name: str) -> str | None:
+    """Why a file that one of ours names cannot be read, or None when it can.
+
+    Continues the sentence "file <name> …".
+    """
+    path = root / name
+    try:
+        status = path.stat()
+        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+            return "is a link that leads out of the application's folder"
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a plain file"
+        with path.open("rb"):
+            return None
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        return "is not a name that a file can have"
+
+
 def parse(text: str, name: str) -> Tree:
     """The values of a text; ``name`` is the file's, for messages.
 

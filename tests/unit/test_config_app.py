@@ -53,6 +53,8 @@ handlers:
 def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
     """The keys that App Engine documented, at once."""
     (app_root / "static").mkdir()
+    (app_root / "error.html").touch()
+    (app_root / "slow.html").touch()
     loaded = load(app_root, ACTED_ON)
 
     app = loaded.app

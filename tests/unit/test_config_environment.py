@@ -187,7 +187,38 @@ def test_a_setting_in_env_variables_gives_a_notice(app_root: Path) -> None:
 
     [notice] = config.load(app_root, ENVIRON).notices
 
-    assert notice.startswith("app.yaml: REDIS_URL in env_variables is for the application")
+    assert notice.startswith("app.yaml:2:3: REDIS_URL is for the application here")
+
+
+def test_who_only_looks_needs_no_secret_key(app_root: Path) -> None:
+    """``config show`` and ``db upgrade``; a wrong one is a mistake all the same."""
+    loaded = config.load(app_root, {}, needs_secret_key=False)
+
+    assert loaded.settings.secret_key == ""
+    assert ("SECRET_KEY", "", "not set") in config.describe(loaded)
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY \*+ has 5 characters"):
+        config.load(app_root, {"SECRET_KEY": "short"}, needs_secret_key=False)
+
+
+def test_who_only_looks_makes_no_key(app_root: Path) -> None:
+    """Nor does it hide that there is one."""
+    environ = {"LASTACROSS_DEV": "1"}
+    before = config.load(app_root, environ, needs_secret_key=False)
+    assert not (app_root / "var").exists()
+
+    made = config.load(app_root, environ).settings.secret_key
+    after = config.load(app_root, environ, needs_secret_key=False)
+
+    assert (before.settings.secret_key, after.settings.secret_key) == ("", made)
+    assert config.describe(after)[4] == ("SECRET_KEY", "********", f"file {app_root}/var/secret_key")
+
+
+def test_a_missing_secret_key_is_told_together_with_the_other_mistakes(app_root: Path) -> None:
+    """One start is enough to mend everything."""
+    with pytest.raises(ConfigError) as refused:
+        config.load(app_root, {"PORT": "http"})
+
+    assert [str(mistake).split()[0] for mistake in refused.value.mistakes] == ["PORT", "SECRET_KEY"]
 
 
 def test_outside_of_dev_a_secret_key_is_required(app_root: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_check_makes_no_file(app_root: Path) -> None:
     """Under dev the key is made by the first start, not by looking."""
     findings = config.check(app_root, {"LASTACROSS_DEV": "1"})
 
-    assert findings == config.Findings((), ())
+    assert findings == config.Findings((), (), ("app.yaml", "queue.yaml"))
     assert not (app_root / "var").exists()
 
 

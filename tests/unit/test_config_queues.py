@@ -37,7 +37,7 @@ def test_every_key_of_a_push_queue_is_read(app_root: Path) -> None:
           rate: 20/m
           bucket_size: 40
           max_concurrent_requests: 10
-          target: v1.counter
+          target: v1.default
           retry_parameters:
             task_retry_limit: 7
             task_age_limit: 2d
@@ -52,7 +52,7 @@ def test_every_key_of_a_push_queue_is_read(app_root: Path) -> None:
         rate=20 / 60,
         bucket_size=40,
         max_concurrent_requests=10,
-        target="v1.counter",
+        target="v1.default",
         retry=config.RetryParameters(7, 172_800, 10.0, 200.0, 0),
     )
     assert loaded.total_storage_limit_bytes == 1_572_864

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lastacross.errors import BadSignatureError, ExpiredSignatureError
+from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureError
 from lastacross.signing import Signatures
 
 OURS = Signatures("a secret key of the tests, long enough")
@@ -46,3 +46,9 @@ def test_a_token_that_is_too_old_says_so() -> None:
     token = OURS.dump_token("channel", 1)
     with pytest.raises(ExpiredSignatureError):
         OURS.load_token("channel", token, max_age_seconds=-1)
+
+
+def test_nothing_is_signed_without_a_key() -> None:
+    """A command that only looks runs without SECRET_KEY; what it signed would be anybody's."""
+    with pytest.raises(ConfigError, match="SECRET_KEY is not set"):
+        Signatures("")

@@ -1,0 +1,133 @@
+"""backends.yaml: services that run the same application in worker processes of their own."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from lastacross.config import handlers, units, variables
+from lastacross.config.document import Document, Entry, Path_
+from lastacross.config.fields import one_of, parsed
+from lastacross.config.mistakes import UnusableError, likely, shown
+from lastacross.config.values import DEFAULT_SERVICE, Backend, BackendState, Handler, InstanceClass
+
+EMPTY = "Empty backends configuration: write 'backends:' with its backends, or remove the file"
+START_URL = "/_ah/start"
+
+MOST_INSTANCES = 20
+MOST_THREADS = 1024
+
+CLASSES = ("B1", "B2", "B4", "B4_1G", "B8")
+OPTIONS = ("dynamic", "failfast", "public")
+
+_MODULE_FILE = re.compile(r"[^\W\d]\w*(/[^\W\d]\w*)*\.py")
+
+
+def check_name(text: str) -> str:
+    """A backend's name: 1 to 100 lower-case letters, digits and hyphens, and not ``default``."""
+    variables.service(text)
+    if text == DEFAULT_SERVICE:
+        raise UnusableError("is the service that app.yaml describes; a backend needs another name")
+    return text
+
+
+def check_class(text: str) -> str:
+    """An instance class, in either case as App Engine took it."""
+    if text.upper() not in CLASSES:
+        listed = f"{', '.join(CLASSES[:-1])} or {CLASSES[-1]}"
+        raise UnusableError(f"is not {listed}", likely(text.upper(), CLASSES))
+    return text.upper()
+
+
+def check_start(text: str) -> str:
+    """The dotted name of what answers ``/_ah/start``; ``crawler.py`` is read as ``crawler.app``."""
+    if _MODULE_FILE.fullmatch(text):
+        return f"{text[:-3].replace('/', '.')}.app"
+    return handlers.check_script(text)
+
+
+def check_options(value: Any) -> frozenset[str]:
+    """Words, separated by commas or in a list."""
+    words = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise UnusableError("is neither words with commas between them nor a list of words")
+    plain = [word.strip() for word in words if word.strip()]
+    for word in plain:
+        if word not in OPTIONS:
+            listed = f"{', '.join(OPTIONS[:-1])} or {OPTIONS[-1]}"
+            raise UnusableError(f"has {shown(word)}, which is not {listed}", likely(word, OPTIONS))
+    return frozenset(plain)
+
+
+def _between(lowest: int, highest: int) -> BeforeValidator:
+    def parse(text: str) -> int:
+        number = units.parse_integer(text)
+        if not lowest <= number <= highest:
+            raise UnusableError(f"is not between {lowest} and {highest}")
+        return number
+
+    return parsed(parse)
+
+
+class BackendEntry(Entry):
+    """One item of ``backends``."""
+
+    WHAT = "a backend"
+
+    name: Annotated[str, parsed(check_name)]
+    instance_class: Annotated[InstanceClass, parsed(check_class)] | None = Field(None, alias="class")
+    instances: Annotated[int, _between(1, MOST_INSTANCES)] | None = None
+    max_concurrent_requests: Annotated[int, _between(1, MOST_THREADS)] | None = None
+    options: Annotated[frozenset[str], BeforeValidator(check_options)] | None = None
+    start: Annotated[str, parsed(check_start)] | None = None
+    state: Annotated[BackendState, one_of("START", "STOP")] | None = None
+
+
+class FileEntry(Entry):
+    """The top level."""
+
+    WHAT = "backends.yaml"
+
+    backends: Any = None
+
+
+def read(document: Document) -> Mapping[str, Backend]:
+    """The file's backends by name; mistakes and notices are left in the document."""
+    document.validate(FileEntry, document.content, ())
+    found: dict[str, Backend] = {}
+    for path, value in document.entries("backends", "backends"):
+        entry = document.validate(BackendEntry, value, path)
+        if entry is None:
+            continue
+        if entry.name in found:
+            document.mistake((*path, "name"), f"backend {entry.name!r} is there twice; keep one")
+        _notice(entry, value, document, path)
+        found[entry.name] = Backend(
+            name=entry.name,
+            instances=entry.instances or 1,
+            max_concurrent_requests=entry.max_concurrent_requests,
+            start=entry.start,
+            state=entry.state or "START",
+            options=entry.options or frozenset(),
+            instance_class=entry.instance_class or "B2",
+        )
+    return MappingProxyType(found)
+
+
+def start_handler(backend: Backend) -> Handler | None:
+    """What goes before app.yaml's handlers in a backend's processes, or None when they serve all."""
+    if backend.start is None:
+        return None
+    pattern = handlers.compile_expression(START_URL)
+    return Handler(url=START_URL, pattern=pattern, script=backend.start, login="admin")
+
+
+def _notice(entry: BackendEntry, value: Any, document: Document, path: Path_) -> None:
+    """What is read and has nothing to act on, or was written in an old way."""
+    for key, given in (("class", entry.instance_class), ("options", entry.options)):
+        if given:
+            document.notice((*path, key), f"{key!r} of a backend is read but not acted on", is_of_key=True)
+    if value.get("start") not in (None, entry.start):
+        document.notice((*path, "start"), f"start {shown(value['start'])} is read as {entry.start}")

@@ -1,0 +1,132 @@
+"""dispatch.yaml: which service takes the tasks for a URL."""
+
+import ipaddress
+import re
+from typing import Annotated, Any
+
+from lastacross.config import variables
+from lastacross.config.document import Document, Entry, Path_
+from lastacross.config.fields import parsed
+from lastacross.config.mistakes import UnusableError
+from lastacross.config.values import DispatchRule
+
+EMPTY = "Empty dispatch configuration: write 'dispatch:' with its rules, or remove the file"
+
+MOST_RULES = 20
+LONGEST_PART = 100
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
+# What stands right after the asterisk may be the end of a label: ``*-dot-shop.example.com``.
+_LABEL_END = re.compile(r"[a-z0-9-]*[a-z0-9]", re.ASCII)
+_PATH = re.compile(r"/[!$%&'()+,./:;=@_~0-9A-Za-z-]*\*?", re.ASCII)
+
+
+def check_url(text: str) -> str:
+    """A host and a path; ``*`` may begin the host and end the path."""
+    host, slash, path = text.partition("/")
+    if "://" in text:
+        raise UnusableError("has a scheme; host and path are wanted", text.partition("://")[2] or None)
+    if not slash:
+        raise UnusableError("has no path", f"{text}/*" if _is_host(text) else None)
+    if not host:
+        raise UnusableError("has no host; '*' is any", f"*{text}")
+    for part, name in ((host, "host"), (slash + path, "path")):
+        if len(part) > LONGEST_PART:
+            raise UnusableError(f"has a {name} of {len(part)} characters; {LONGEST_PART} are allowed")
+    _check_host(host, slash + path)
+    _check_path(host, slash + path)
+    return text
+
+
+def _check_host(host: str, path: str) -> None:
+    if _is_ipv4(host):
+        raise UnusableError("has an address for a host; a name is wanted", f"*{path}")
+    if "*" in host[1:]:
+        raise UnusableError("has a '*' inside the host; one may only begin it")
+    if not _is_host(host):
+        hint = host.lower() if _is_host(host.lower()) else None
+        raise UnusableError("has a host that is not a name", hint and f"{hint}{path}")
+
+
+def _check_path(host: str, path: str) -> None:
+    if "*" in path[:-1]:
+        raise UnusableError("has a '*' inside the path; one may only end it")
+    if not _PATH.fullmatch(path):
+        plain = re.split(r"[?#]", path, maxsplit=1)[0]
+        hint = f"{host}{plain}" if plain != path and _PATH.fullmatch(plain) else None
+        raise UnusableError("has a character that a path cannot have", hint)
+
+
+def _is_host(host: str) -> bool:
+    if host == "*":
+        return True
+    first, *rest = host.removeprefix("*").split(".")
+    begins_with_dot = host.startswith("*.") and bool(rest)
+    is_first = _LABEL_END if host.startswith("*") else _LABEL
+    is_good = begins_with_dot or is_first.fullmatch(first) is not None
+    return is_good and all(_LABEL.fullmatch(label) for label in rest)
+
+
+def _is_ipv4(host: str) -> bool:
+    parts = host.split(".")
+    if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,3}", part, re.ASCII) for part in parts):
+        return False
+    try:
+        # Leading zeros are no reason to take it for a name.
+        ipaddress.IPv4Address(".".join(str(int(part)) for part in parts))
+    except ValueError:
+        return False
+    return True
+
+
+class RuleEntry(Entry):
+    """One item of ``dispatch``."""
+
+    WHAT = "a dispatch rule"
+
+    url: Annotated[str, parsed(check_url)]
+    service: Annotated[str, parsed(variables.service)] | None = None
+    module: Annotated[str, parsed(variables.service)] | None = None
+
+
+class FileEntry(Entry):
+    """The top level."""
+
+    WHAT = "dispatch.yaml"
+
+    application: str | None = None
+    dispatch: Any = None
+
+
+def read(document: Document) -> tuple[DispatchRule, ...]:
+    """The file's rules in their order; mistakes and notices are left in the document."""
+    document.validate(FileEntry, document.content, ())
+    rules = []
+    for path, value in document.entries("dispatch", "dispatch rules"):
+        if path[-1] == MOST_RULES:
+            problem = f"rule {MOST_RULES + 1} of dispatch: App Engine took {MOST_RULES}; join or remove some"
+            document.mistake(path, problem)
+        entry = document.validate(RuleEntry, value, path)
+        if entry is not None:
+            rules += _rule(entry, document, path)
+    return tuple(rules)
+
+
+def _rule(entry: RuleEntry, document: Document, path: Path_) -> list[DispatchRule]:
+    """The rule, or none when it names no service."""
+    if entry.module is not None:
+        remark = "'module' is the old name of 'service'"
+        if entry.service is not None:
+            remark += f"; the service {entry.service} counts"
+        document.notice((*path, "module"), remark, is_of_key=True)
+    service = entry.service or entry.module
+    if service is None:
+        document.mistake(path, "service is missing: a dispatch rule needs one")
+        return []
+    host, slash, rest = entry.url.partition("/")
+    if host != "*":
+        remark = (
+            f"the rule for the host {host} is not acted on: tasks have no host of their own; '*' is for them"
+        )
+        document.notice((*path, "url"), remark)
+    return [DispatchRule(host, slash + rest, service)]

@@ -1,0 +1,62 @@
+"""Services across the files: a name that one file uses and no other knows."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from lastacross.config.document import Document, Path_
+from lastacross.config.mistakes import likely, sentence, shown
+from lastacross.config.values import DEFAULT_SERVICE
+
+
+def service_of(target: str) -> str:
+    """The service of ``service``, ``version.service`` or ``instance.version.service``."""
+    return target.rpartition(".")[2]
+
+
+def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
+    """The names that a target may have without a remark.
+
+    Args:
+        app_service: app.yaml's ``service``.
+        backends: the names in backends.yaml.
+        elsewhere: the names in LASTACROSS_SERVICES.
+    """
+    return frozenset({DEFAULT_SERVICE, app_service, *backends, *map(service_of, elsewhere)})
+
+
+def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:
+    """Leave a notice at each target of queue.yaml, and each service of dispatch.yaml, that is unknown.
+
+    Args:
+        documents: by the name of the file, without its ending; free of mistakes.
+        names: the services that are known.
+    """
+    for file, uses in (("queue", _targets), ("dispatch", _dispatched)):
+        document = documents.get(file)
+        if document is None:
+            continue
+        for path, what, target in uses(document):
+            service = service_of(target)
+            if service not in names:
+                document.notice(path, _remark(what, target, service, names))
+
+
+def _remark(what: str, target: str, service: str, names: frozenset[str]) -> str:
+    remark = (
+        f"{what} {shown(target)} names a service that backends.yaml, LASTACROSS_SERVICES and app.yaml do "
+        f"not know; its tasks run on the default service unless `lastacross worker --service {service}` runs"
+    )
+    return sentence(remark, likely(service, names, 0.75))
+
+
+def _targets(document: Document) -> Iterator[tuple[Path_, str, str]]:
+    """The targets of push queues, each with its path; a pull queue's means nothing."""
+    for path, value in document.entries("queue", "queues"):
+        if value.get("target") is not None and value.get("mode") != "pull":
+            yield (*path, "target"), "target", value["target"]
+
+
+def _dispatched(document: Document) -> Iterator[tuple[Path_, str, str]]:
+    """The service of each rule, with its path."""
+    for path, value in document.entries("dispatch", "dispatch rules"):
+        key = "module" if value.get("service") is None else "service"
+        yield (*path, key), key, value[key]
