@@ -52,6 +52,7 @@ SIDEWAYS = {
     ("lastacross.taskqueue", "lastacross.datastore"): "a transaction may add tasks (outbox)",
     ("lastacross.deferred", "lastacross.taskqueue"): "a deferred call is a task",
     ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
+    ("lastacross.webapp", "lastacross.taskqueue"): "a request that a worker signed is a task",
     ("lastacross.config", "lastacross.errors"): "a mistake in a file is an error",
     ("lastacross.signing", "lastacross.errors"): "so is a wrong signature",
     ("lastacross.logs", "lastacross.config"): "the level, and the secrets to mask",

@@ -12,15 +12,14 @@ from urllib.parse import unquote_to_bytes
 
 from lastacross import deferred, logs
 from lastacross.errors import DeadlineExceededError
+from lastacross.runtime import request_headers
 from lastacross.runtime.deadline import Deadlines
 from lastacross.taskqueue.current import CurrentTask, delivering
-from lastacross.taskqueue.headers import is_reserved
-from lastacross.taskqueue.record import Leased, instant_text
+from lastacross.taskqueue.record import Leased
+from lastacross.webapp.environ import SOURCE_ADDRESS
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
-SOURCE_ADDRESS = "0.1.0.2"
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
 
@@ -32,13 +31,15 @@ class Outcome:
     """What became of one attempt.
 
     ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed,
-    ``is_final`` that it failed in a way that no retry can mend.
+    ``is_final`` that it failed in a way that no retry can mend, ``was_reached`` False that the attempt never
+    came as far as the application.
     """
 
     task: Leased
     status: int | None
     reason: str = ""
     is_final: bool = False
+    was_reached: bool = True
 
     @property
     def is_success(self) -> bool:
@@ -136,24 +137,10 @@ class Delivery:
                 "QUERY_STRING": query,
                 "CONTENT_LENGTH": str(len(body)),
                 "wsgi.input": io.BytesIO(body),
-                "HTTP_X_APPENGINE_QUEUENAME": current.queue_name,
-                "HTTP_X_APPENGINE_TASKNAME": current.name,
-                "HTTP_X_APPENGINE_TASKRETRYCOUNT": str(current.retry_count),
-                "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
-                "HTTP_X_APPENGINE_TASKETA": instant_text(task.eta),
                 "lastacross.task": current,
             }
         )
-        if task.previous_response is not None:
-            environ["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
-        for name, value in task.headers:
-            if not is_reserved(name):
-                key = name.upper().replace("-", "_")
-                environ["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
-        if body:
-            environ.setdefault("CONTENT_TYPE", "application/octet-stream")
-        agent = environ.get("HTTP_USER_AGENT")
-        environ["HTTP_USER_AGENT"] = f"{agent} {USER_AGENT}" if agent else USER_AGENT
+        environ.update(request_headers.of(task, current))
         return environ
 
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lastacross.config import Config
+from lastacross.signing import Signatures
 from lastacross.webapp import (
     access_log,
     body_limit,
     boundary,
+    deliveries,
     failures,
     health,
     request_id,
@@ -36,17 +38,20 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         ConfigError: app.yaml names a script, folder or file that is not there.
     """
     refuse = ErrorPages(config).refuse
+    dispatcher = _dispatcher(config, application, builtins, refuse)
+    signatures = Signatures(config.settings.secret_key)
     layers: list[Layer] = [
-        boundary.strip_trusted,
+        deliveries.set_apart,
         request_id.layer,
         access_log.layer(),
         security_headers.layer,
         failures.layer(refuse),
         boundary.check_request(config.settings.allowed_hosts, refuse),
+        deliveries.admit(signatures, config.settings.max_body_bytes, dispatcher),
         boundary.check_cross_site(refuse),
         body_limit.layer(config.settings.max_body_bytes, refuse),
     ]
-    return _compose(layers, _dispatcher(config, application, builtins, refuse))
+    return _compose(layers, dispatcher)
 
 
 def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:

@@ -1,0 +1,32 @@
+"""The headers of a delivery, the same in the worker process and over HTTP.
+
+Pure. Names are the keys of a WSGI environ. Rules: docs/appengine.md, "Delivery".
+"""
+
+from lastacross.taskqueue.current import CurrentTask
+from lastacross.taskqueue.headers import is_reserved
+from lastacross.taskqueue.record import Leased, instant_text
+
+USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
+
+
+def of(task: Leased, current: CurrentTask) -> dict[str, str]:
+    """The engine's own headers and those of the task that it may set."""
+    headers = {
+        "HTTP_X_APPENGINE_QUEUENAME": current.queue_name,
+        "HTTP_X_APPENGINE_TASKNAME": current.name,
+        "HTTP_X_APPENGINE_TASKRETRYCOUNT": str(current.retry_count),
+        "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
+        "HTTP_X_APPENGINE_TASKETA": instant_text(task.eta),
+    }
+    if task.previous_response is not None:
+        headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
+    for name, value in task.headers:
+        if not is_reserved(name):
+            key = name.upper().replace("-", "_")
+            headers["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+    if task.body:
+        headers.setdefault("CONTENT_TYPE", "application/octet-stream")
+    agent = headers.get("HTTP_USER_AGENT")
+    headers["HTTP_USER_AGENT"] = f"{agent} {USER_AGENT}" if agent else USER_AGENT
+    return headers

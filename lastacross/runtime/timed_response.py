@@ -1,0 +1,51 @@
+"""Reading an HTTP answer against one deadline for the whole of it.
+
+A socket's own time-out begins anew with each byte: a server that sends one now and then would hold its
+reader for ever.
+"""
+
+import http.client
+import io
+import socket
+from collections.abc import Callable
+from typing import Any
+
+
+class TimedResponse(http.client.HTTPResponse):
+    """An answer whose every read from the socket must be done before the deadline.
+
+    Args:
+        sock: what it is read from.
+        *args: as for ``http.client.HTTPResponse``.
+        remaining: the seconds until the deadline.
+        **kwargs: as for ``http.client.HTTPResponse``.
+    """
+
+    def __init__(
+        self, sock: socket.socket, *args: Any, remaining: Callable[[], float], **kwargs: Any
+    ) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, remaining))
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket's own file reads, with the socket's time-out set before each read."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, remaining: Callable[[], float]) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._remaining = remaining
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        seconds = self._remaining()
+        if seconds <= 0:
+            raise TimeoutError("the deadline has passed")
+        self._sock.settimeout(seconds)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()

@@ -1,0 +1,212 @@
+"""Tasks that a worker on another machine delivers over HTTP: what came signed is a task.
+
+Two layers: the outermost strips as for everybody and keeps apart what came with a token; the inner
+one, where answers have their log line already, looks at it and lets the request in as a task, or refuses it.
+A delivery that comes twice within ``FRESH_SECONDS`` is run twice: as every task, at least once.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import quote
+
+from lastacross import logs
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import BadSignatureError
+from lastacross.signing import Signatures
+from lastacross.taskqueue.current import CurrentTask, delivering
+from lastacross.webapp import answers, body_limit, boundary, delivery_token
+from lastacross.webapp.delivery_token import Claims
+from lastacross.webapp.environ import (
+    IS_OUTSIDE,
+    SOURCE_ADDRESS,
+    TASK,
+    Body,
+    Environ,
+    Headers,
+    Layer,
+    Refusal,
+    Start,
+    Wsgi,
+    close,
+    intercept,
+    path_of,
+)
+
+# A token is good for so long before and after it was signed, by this machine's clock.
+FRESH_SECONDS = 300.0
+# In the answer to a delivery: what a deferred call told of its failure, percent-encoded.
+FAILURE_HEADER = "X-Lastacross-Failure"
+# In the answer to a delivery: `1` when no retry can mend it.
+FINAL_HEADER = "X-Lastacross-Final"
+MOST_FAILURE_CHARACTERS = 1000
+CHUNK_BYTES = 65_536
+
+_TOKEN_KEY = "HTTP_X_LASTACROSS_DELIVERY"
+_PRESENTED = "lastacross.presented_delivery"
+_CLAIMS = "lastacross.delivery_claims"
+
+_log = logs.get(__name__)
+
+
+class UnacceptableDeliveryError(Exception):
+    """Raised when a token is there and does not fit its request; the message is for the worker's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Presented:
+    """What came with a request that says it is a delivery; none of it is believed yet."""
+
+    token: str
+    headers: dict[str, str]
+
+
+def set_apart(application: Wsgi) -> Wsgi:
+    """Drop what only the engine may say; of a request with a token, keep it where ``admit`` finds it."""
+    without = boundary.strip_trusted(application)
+
+    def stripped(environ: Environ, start_response: Start) -> Body:
+        token = environ.pop(_TOKEN_KEY, None)
+        if token is None:
+            return without(environ, start_response)
+        found = [key for key in environ if key.startswith(delivery_token.APPENGINE_PREFIX)]
+        presented = _Presented(token, {key: environ[key] for key in found})
+
+        def with_token(environ: Environ, start_response: Start) -> Body:
+            environ[_PRESENTED] = presented
+            return application(environ, start_response)
+
+        return boundary.strip_trusted(with_token)(environ, start_response)
+
+    return stripped
+
+
+def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock = SYSTEM) -> Layer:
+    """Let a signed delivery in to ``trusted`` as a task; refuse with 403 what has a token that does not fit.
+
+    Args:
+        signatures: the application's.
+        limit_bytes: how long a body may be.
+        trusted: the application without the checks that are made for browsers.
+        clock: whose time a token's is compared with.
+    """
+    delivered = body_limit.layer(limit_bytes, _refuse)(_with_checked_body(trusted))
+
+    def layer(application: Wsgi) -> Wsgi:
+        def admitted(environ: Environ, start_response: Start) -> Body:
+            presented: _Presented | None = environ.pop(_PRESENTED, None)
+            if presented is None:
+                return application(environ, start_response)
+            try:
+                claims = _claims(signatures, presented, environ, clock.now())
+            except UnacceptableDeliveryError as error:
+                return _forbid(environ, start_response, error)
+            environ[_CLAIMS] = (claims, presented.headers)
+            return delivered(environ, start_response)
+
+        return admitted
+
+    return layer
+
+
+def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now: float) -> Claims:
+    """The claims of this request, all but the body compared with it."""
+    try:
+        claims = delivery_token.load(signatures, presented.token)
+    except BadSignatureError as error:
+        raise UnacceptableDeliveryError(
+            f"its token is not ours ({error}): the worker has another SECRET_KEY, or it was altered"
+        ) from error
+    age_seconds = now - claims.signed_at
+    if not math.isfinite(age_seconds) or abs(age_seconds) > FRESH_SECONDS:
+        when = f"{abs(age_seconds):.0f} s {'ago' if age_seconds > 0 else 'ahead'}"
+        raise UnacceptableDeliveryError(
+            f"it was signed {when} by this server's clock, and {FRESH_SECONDS:.0f} s are allowed: "
+            "set the clocks of both machines, or it was recorded and sent again"
+        )
+    path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
+    if claims.method != environ.get("REQUEST_METHOD"):
+        raise UnacceptableDeliveryError(f"it was signed for the method {claims.method}")
+    if claims.url != delivery_token.url_digest(path, query):
+        raise UnacceptableDeliveryError(
+            "it was signed for another path or query: a proxy must strip the path of the base URL, "
+            "and that only"
+        )
+    if claims.headers != delivery_token.headers_digest(presented.headers):
+        raise UnacceptableDeliveryError("its X-AppEngine-* headers are not those that were signed")
+    return claims
+
+
+def _with_checked_body(trusted: Wsgi) -> Wsgi:
+    """Runs with the whole body there: compares it with the claims, then trusts the request."""
+
+    def checked(environ: Environ, start_response: Start) -> Body:
+        claims, headers = environ.pop(_CLAIMS)
+        body = environ["wsgi.input"]
+        digest = hashlib.sha256()
+        while chunk := body.read(CHUNK_BYTES):
+            digest.update(chunk)
+        body.seek(0)
+        if digest.hexdigest() != claims.body:
+            error = UnacceptableDeliveryError("its body is not the one that was signed")
+            return _forbid(environ, start_response, error)
+        current = claims.current_task()
+        environ.update(headers)
+        environ[TASK] = current
+        environ["REMOTE_ADDR"] = SOURCE_ADDRESS
+        del environ[IS_OUTSIDE]
+        return _run(trusted, environ, start_response, current)
+
+    return checked
+
+
+def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: CurrentTask) -> Body:
+    def with_failure(_status: str, headers: Headers) -> Headers:
+        found = list(headers)
+        if current.failure:
+            found.append((FAILURE_HEADER, quote(current.failure[:MOST_FAILURE_CHARACTERS])))
+        if current.has_failed_for_good:
+            found.append((FINAL_HEADER, "1"))
+        return found
+
+    with delivering(current):
+        body = trusted(environ, intercept(start_response, with_failure))
+    # A list is there already; anything else may still run the handler's code while it is sent.
+    return body if isinstance(body, list) else _DeliveredBody(body, current)
+
+
+class _DeliveredBody:
+    """A body that is still being made: the task is the current one for each piece of it."""
+
+    def __init__(self, body: Body, current: CurrentTask) -> None:
+        self._body = body
+        self._current = current
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = iter(self._body)
+        while True:
+            # Not round the `yield`: the server's thread does not belong to the task.
+            with delivering(self._current):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
+
+    def close(self) -> None:
+        with delivering(self._current):
+            close(self._body)
+
+
+def _forbid(environ: Environ, start_response: Start, error: UnacceptableDeliveryError) -> Body:
+    _log.warning("delivery.refuse", path=path_of(environ), reason=str(error))
+    return _refuse(environ, start_response, Refusal(403, f"This delivery was refused: {error}."))
+
+
+def _refuse(environ: Environ, start_response: Start, refusal: Refusal) -> Body:
+    """In one line: the worker keeps it as the reason why the attempt failed."""
+    phrase = HTTPStatus(refusal.status).phrase
+    text = f"{refusal.status} {phrase}: {refusal.message}\n".encode()
+    answer = answers.plain(start_response, refusal.status, text, "text/plain; charset=utf-8", refusal.headers)
+    return [] if environ.get("REQUEST_METHOD") == "HEAD" else answer
