@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,12 @@ class Lab:
     Args:
         folder: the application's.
         redis_server: a server that only this lab uses.
+        files: by name, instead of or beside ``FILES``.
     """
 
-    def __init__(self, folder: Path, redis_server: RedisServer) -> None:
+    def __init__(
+        self, folder: Path, redis_server: RedisServer, files: Mapping[str, str] | None = None
+    ) -> None:
         self.root = folder
         self.redis_server = redis_server
         self.notes_file = folder / "notes.jsonl"
@@ -122,7 +125,7 @@ class Lab:
             "LASTACROSS_DATA_DIR": str(folder / "var"),
             "NOTES": str(self.notes_file),
         }
-        for name, text in FILES.items():
+        for name, text in {**FILES, **(files or {})}.items():
             (folder / name).write_text(text)
         self.config = config.load(folder, self.environ)
         self.store = store.Store(redis_server.url)
@@ -238,13 +241,13 @@ def _command(pid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def running_lab(*, append_only: bool = False) -> Iterator[Lab]:
+def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = None) -> Iterator[Lab]:
     """A lab, in use by this process: ``taskqueue.add`` adds to its Redis."""
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,
         running_server(append_only=append_only) as server,
     ):
-        lab = Lab(Path(name), server)
+        lab = Lab(Path(name), server, files)
         config.use(lab.config)
         store.use(lab.store)
         try:

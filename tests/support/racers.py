@@ -1,0 +1,60 @@
+"""Many processes that do one thing at once, round after round: each adds the same named task.
+
+Run as a module: ``python -m tests.support.racers <app root> <processes> <queue>:<rounds>…``. Prints, as JSON,
+what each process was told in each round: "added", or the name of the error.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from lastacross import config, taskqueue
+
+PATIENCE_SECONDS = 60.0
+
+
+def race(number: int, rounds: Sequence[str], start: Barrier, answers: Connection) -> None:
+    """One process: add the task of each round when all others do."""
+    told = []
+    # Connected before the first round, for connecting takes longer than adding.
+    taskqueue.Queue().delete_tasks_by_name("warm")
+    for index, queue in enumerate(rounds):
+        start.wait(PATIENCE_SECONDS)
+        try:
+            taskqueue.add(url=f"/work?by={number}", method="GET", name=f"round-{index}", queue_name=queue)
+        except taskqueue.InvalidTaskError as error:
+            told.append(type(error).__name__)
+        else:
+            told.append("added")
+    answers.send(told)
+
+
+def main(root: str, processes: str, *plan: str) -> None:
+    """Fork the processes, let them race, print what they were told."""
+    config.use(config.load(Path(root), os.environ))
+    rounds = [queue for part in plan for queue, _, count in [part.partition(":")] for _ in range(int(count))]
+    forked = multiprocessing.get_context("fork")
+    count = int(processes)
+    start = forked.Barrier(count)
+    pipes = [forked.Pipe(duplex=False) for _ in range(count)]
+    began_at = time.monotonic()
+    runners = [
+        forked.Process(target=race, args=(number, rounds, start, answers))
+        for number, (_, answers) in enumerate(pipes)
+    ]
+    for runner in runners:
+        runner.start()
+    told = [receiver.recv() for receiver, _ in pipes]
+    for runner in runners:
+        runner.join()
+    print(json.dumps({"seconds": time.monotonic() - began_at, "told": told}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
