@@ -33,14 +33,19 @@ class EngineModel(DeclarativeBase):
 
 
 class OutboxRow(EngineModel):
-    """A task written with the data of its transaction, until it is sent to its queue.
+    """A task written with the data of its transaction: to be sent, or sent a moment ago.
 
+    A sent row is kept until Redis was seen to have kept the task; one that cannot be sent is set aside.
     An id is never given twice, even after its row is gone: a relay that deletes what it has sent
     by id must not meet another task there. Hence AUTOINCREMENT on SQLite.
     """
 
     __tablename__ = "lastacross_outbox"
-    __table_args__ = {"sqlite_autoincrement": True}
+    __table_args__ = (
+        # One index for both questions: what is still to be sent, and what was sent long enough ago.
+        sqlalchemy.Index("ix_lastacross_outbox_sent_at", "sent_at", "id"),
+        {"sqlite_autoincrement": True},
+    )
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     queue: Mapped[str] = mapped_column(sqlalchemy.String(100))
@@ -48,8 +53,14 @@ class OutboxRow(EngineModel):
     task_id: Mapped[str] = mapped_column(sqlalchemy.String(601), unique=True)
     record: Mapped[bytes] = mapped_column(sqlalchemy.LargeBinary)
     """The task as ``taskqueue`` wrote it."""
-    created_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
+    created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     """Seconds since the epoch."""
+    sent_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Seconds since the epoch of the last sending; None: not sent."""
+    set_aside_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Seconds since the epoch when it could not be sent, whatever is tried; None: it can."""
+    error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
+    """Why it was set aside."""
 
 
 class DeferredPayload(EngineModel):
@@ -62,3 +73,7 @@ class DeferredPayload(EngineModel):
     body: Mapped[bytes] = mapped_column(sqlalchemy.LargeBinary)
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
     """Seconds since the epoch."""
+    task_id: Mapped[str | None] = mapped_column(sqlalchemy.String(601))
+    """The task that carries the id, noted before it is added; None: nobody has tried to add one."""
+    unused_since: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Seconds since the epoch when that task was first found to be gone; None: it was there."""

@@ -85,9 +85,13 @@ class Transaction:
         self._owner = _owner()
         self._root = session.begin()
         self._callbacks: list[Callable[[], object]] = []
-        # How many callbacks there were when each savepoint was set.
-        self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, int] = weakref.WeakKeyDictionary()
+        self._undoers: list[Callable[[], object]] = []
+        # How many of both there were when each savepoint was set.
+        self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, tuple[int, int]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._is_spoilt = False
+        self._is_committed = False
         self._is_finished = False
 
     def after_commit(self, callback: Callable[[], object]) -> None:
@@ -103,6 +107,19 @@ class Transaction:
         if self._is_finished:
             raise DatastoreUsageError("after_commit() came too late: this transaction is over")
         self._callbacks.append(callback)
+
+    def after_rollback(self, callback: Callable[[], object]) -> None:
+        """Call this if what was done so far is taken back, with the transaction or with its savepoint.
+
+        For what is in memory: it must not use the session. The last one registered runs first; an
+        exception in it is logged. A commit whose answer was lost counts as taken back, and may have landed.
+
+        Raises:
+            DatastoreUsageError: the transaction is over.
+        """
+        if self._is_finished:
+            raise DatastoreUsageError("after_rollback() came too late: this transaction is over")
+        self._undoers.append(callback)
 
     def is_here(self) -> bool:
         """Whether it was begun by this thread of this process, and is still under way."""
@@ -126,20 +143,30 @@ class Transaction:
         if self.session.get_transaction() is not self._root:
             raise DatastoreUsageError("the transaction of this transaction()'s session was ended inside it")
         self._root.commit()
+        self._is_committed = True
 
     def finish(self) -> list[Callable[[], object]]:
-        """Mark it as over; the callbacks that a commit owes."""
+        """Mark it as over; the callbacks that a commit owes, after those of a rollback were called."""
         self._is_finished = True
+        if not self._is_committed:
+            self._undo_from(0)
         return self._callbacks
 
     def savepoint_set(self, savepoint: SessionTransaction) -> None:
         """Remember where a savepoint begins."""
-        self._savepoints[savepoint] = len(self._callbacks)
+        self._savepoints[savepoint] = (len(self._callbacks), len(self._undoers))
 
     def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
-        """Drop what was registered since the savepoint."""
+        """Drop what was registered since the savepoint, and undo it."""
         if savepoint in self._savepoints:
-            del self._callbacks[self._savepoints[savepoint] :]
+            callbacks, undoers = self._savepoints[savepoint]
+            del self._callbacks[callbacks:]
+            self._undo_from(undoers)
+
+    def _undo_from(self, first: int) -> None:
+        undoers = self._undoers[first:]
+        del self._undoers[first:]
+        _call(list(reversed(undoers)), "datastore.after_rollback")
 
 
 @event.listens_for(_UnitSession, "after_transaction_create")
@@ -235,17 +262,15 @@ def transaction() -> Iterator[Transaction]:
             _transaction.reset(token)
             callbacks = unit.finish()
             opened.finish()
-    _call(callbacks)
+    _call(callbacks, "datastore.after_commit")
 
 
-def _call(callbacks: list[Callable[[], object]]) -> None:
+def _call(callbacks: list[Callable[[], object]], event: str) -> None:
     for callback in callbacks:
         try:
             callback()
         except Exception:
-            log.exception(
-                "datastore.after_commit", callback=getattr(callback, "__qualname__", repr(callback))
-            )
+            log.exception(event, callback=getattr(callback, "__qualname__", repr(callback)))
 
 
 @contextlib.contextmanager
