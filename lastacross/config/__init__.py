@@ -9,6 +9,7 @@ from lastacross.config.queues import digest
 from lastacross.config.settings import describe
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
+    DEFAULT_SERVICE,
     Acl,
     AppConfig,
     Backend,
@@ -23,6 +24,7 @@ from lastacross.config.values import (
 )
 
 __all__ = [
+    "DEFAULT_SERVICE",
     "Acl",
     "AppConfig",
     "Backend",

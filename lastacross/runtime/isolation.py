@@ -40,6 +40,8 @@ class IsolatedProcess:
         self._root = root
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_ready = False
+        self._is_told_to_stop = False
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt; ``Crashed`` when the process ended while the task ran."""
@@ -50,9 +52,17 @@ class IsolatedProcess:
                 return Outcome(task, None, f"no process to run it alone: {error}")
             line = _ask(process, _encoded(task))
             if not line.endswith(b"\n"):
-                self._process = None
+                self._process, self._is_ready = None, False
                 return Crashed(task, None, f"its process ended with code {_end(process, ENDING_SECONDS)}")
             return Outcome(task, *json.loads(line))
+
+    def ask_to_stop(self) -> None:
+        """Have it call the shutdown hook; the task that runs in it may still come to its end."""
+        self._is_told_to_stop = True
+        process = self._process
+        if process is not None and self._is_ready:
+            # Not before: until it listens, the signal would end it.
+            process.terminate()
 
     def close(self) -> None:
         """End the process; a task that runs in it is cut off."""
@@ -73,11 +83,14 @@ class IsolatedProcess:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        self._process = process
+        self._process, self._is_ready = process, False
         # A task is held to have crashed it only if it had reached it.
         if _ask(process, b"") != READY:
             self._process = None
             raise OSError(f"it ended with code {_end(process, ENDING_SECONDS)} before it was ready")
+        self._is_ready = True
+        if self._is_told_to_stop:
+            process.terminate()
         return process
 
 
@@ -93,6 +106,7 @@ class IsolatedProcesses:
         self._lock = threading.Lock()
         self._all: list[IsolatedProcess] = []
         self._idle: list[IsolatedProcess] = []
+        self._is_told_to_stop = False
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt; ``Crashed`` when the process ended while the task ran."""
@@ -102,6 +116,13 @@ class IsolatedProcesses:
         finally:
             with self._lock:
                 self._idle.append(process)
+
+    def ask_to_stop(self) -> None:
+        """Have them call their shutdown hooks; the tasks that run in them may still come to their ends."""
+        with self._lock:
+            self._is_told_to_stop = True
+            for process in self._all:
+                process.ask_to_stop()
 
     def close(self) -> None:
         """End the processes; tasks that run in them are cut off."""
@@ -113,6 +134,8 @@ class IsolatedProcesses:
             if not self._idle:
                 self._idle.append(IsolatedProcess(self._root))
                 self._all.append(self._idle[-1])
+                if self._is_told_to_stop:
+                    self._idle[-1].ask_to_stop()
             return self._idle.pop()
 
 
