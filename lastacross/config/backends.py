@@ -22,6 +22,9 @@ MOST_THREADS = 1024
 CLASSES = ("B1", "B2", "B4", "B4_1G", "B8")
 OPTIONS = ("dynamic", "failfast", "public")
 
+# What people write from memory of app.yaml, or of App Engine's command line, and where it belongs.
+_ELSEWHERE = {"instance_class": "class"} | {word: f"options: {word}" for word in OPTIONS}
+
 _MODULE_FILE = re.compile(r"[^\W\d]\w*(/[^\W\d]\w*)*\.py")
 
 
@@ -98,7 +101,7 @@ def read(document: Document) -> Mapping[str, Backend]:
     document.validate(FileEntry, document.content, ())
     found: dict[str, Backend] = {}
     for path, value in document.entries("backends", "backends"):
-        entry = document.validate(BackendEntry, value, path)
+        entry = document.validate(BackendEntry, _without_misplaced(value, document, path), path)
         if entry is None:
             continue
         if entry.name in found:
@@ -114,6 +117,15 @@ def read(document: Document) -> Mapping[str, Backend]:
             instance_class=entry.instance_class or "B2",
         )
     return MappingProxyType(found)
+
+
+def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
+    """The mapping without the keys that have another place; a mistake for each."""
+    if not isinstance(value, dict):
+        return value
+    for key in [key for key in value if key in _ELSEWHERE]:
+        document.mistake((*path, key), f"a backend has no key {key!r}", _ELSEWHERE[key], is_of_key=True)
+    return {key: item for key, item in value.items() if key not in _ELSEWHERE}
 
 
 def start_handler(backend: Backend) -> Handler | None:

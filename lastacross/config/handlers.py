@@ -70,7 +70,7 @@ def check_script(text: str) -> str:
     if text == "auto":
         return AUTO_SCRIPT
     if text.endswith(".py"):
-        dotted = text[:-3].replace("/", ".")
+        dotted = text[:-3].replace("/", ".").strip(".")
         raise UnusableError("is a file; the dotted name of its WSGI application is wanted", f"{dotted}.app")
     if not _DOTTED.fullmatch(text):
         plain = re.sub(r"[:/]+", ".", text[:200]).strip(".")

@@ -127,6 +127,40 @@ def test_config_show_hides_secrets_and_says_where_values_come_from(
     assert lines["PORT"].split() == ["PORT", "8080", "default"]
 
 
+def test_config_show_says_which_service_this_process_belongs_to(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LASTACROSS_SERVICE", "counter")
+
+    _, out, _ = command("config", "show", "--json")
+
+    assert json.loads(out)["LASTACROSS_SERVICE"] == {"value": "counter", "source": "environment"}
+
+
+@pytest.mark.parametrize("is_dev", ["0", "1"])
+@pytest.mark.parametrize("name", ["config show", "db upgrade"])
+def test_who_signs_nothing_needs_no_secret_key(
+    command: Command, app_root: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_dev: str
+) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+    monkeypatch.setenv("LASTACROSS_DEV", is_dev)
+
+    code, _, err = command(*name.split())
+
+    assert (code, err) == (0, "")
+    assert not (app_root / "var" / "secret_key").exists()
+
+
+def test_config_show_says_that_there_is_no_secret_key(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SECRET_KEY")
+
+    _, out, _ = command("config", "show", "--json")
+
+    assert json.loads(out)["SECRET_KEY"] == {"value": "", "source": "not set"}
+
+
 def test_config_show_for_programs_is_json(command: Command) -> None:
     _, out, _ = command("config", "show", "--json")
 

@@ -1,6 +1,7 @@
 """Whatever stands in the files and the environment: it loads or it is a ConfigError, nothing else."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lastacross import config
-from lastacross.config import app, queues
-from lastacross.config.document import Document
+from lastacross.config import app, backends, dispatch, handlers, queues
+from lastacross.config.document import Document, Entry
 from lastacross.config.settings import VARIABLES
 from lastacross.errors import ConfigError
 
@@ -28,6 +29,8 @@ WORDS = [
         "(",
         "[",
     ],
+    *["backends", "instances", "options", "dynamic", "start", "a/b.py", "state", "START", "class", "b8"],
+    *["dispatch", "*/a", "*.b/*", "module", "1.2.3.4/", "h:80/p"],
     *["env_variables", "service", "acl", "target", "a.b.c", "expiration", "4d 5h", "http_headers"],
     *[":", ": ", "- ", "\n", "\n  ", "\n- ", "{", "}", "]", ",", "'", '"', "&a", "*a", "!t", "|", ">", "#"],
     *[
@@ -52,22 +55,35 @@ TEXTS = st.one_of(
     st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=3)), max_size=20).map("".join),
 )
 
+FILES: dict[str, tuple[Callable[[Document], object], list[type[Entry]]]] = {
+    "queue.yaml": (queues.read, [queues.FileEntry, queues.QueueEntry]),
+    "app.yaml": (app.read, [app.FileEntry, handlers.HandlerEntry]),
+    "backends.yaml": (backends.read, [backends.FileEntry, backends.BackendEntry]),
+    "dispatch.yaml": (dispatch.read, [dispatch.FileEntry, dispatch.RuleEntry]),
+}
+KEYS = {
+    field.alias or name
+    for _, entries in FILES.values()
+    for entry in entries
+    for name, field in entry.model_fields.items()
+}
+
+TOP_KEYS = sorted({name for _, entries in FILES.values() for name in entries[0].model_fields})
+
 SCALARS = st.one_of(st.sampled_from(WORDS), st.text(max_size=20), st.integers().map(str), st.none())
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
-        st.dictionaries(
-            st.sampled_from([*queues.QueueEntry.model_fields, *app.FileEntry.model_fields]), inner
-        ),
+        st.dictionaries(st.sampled_from(sorted(KEYS)), inner),
     ),
     max_leaves=15,
 )
 
 
-def read_both(text: str) -> None:
-    """Read a text as either file; every mistake must be one line with a place."""
-    for name, read in (("queue.yaml", queues.read), ("app.yaml", app.read)):
+def read_as_each(text: str) -> None:
+    """Read a text as every file; every mistake must be one line with a place."""
+    for name, (read, _) in FILES.items():
         with contextlib.suppress(ConfigError):
             document = Document(text, name, "empty")
             read(document)
@@ -82,7 +98,7 @@ def read_both(text: str) -> None:
 @settings(max_examples=400, deadline=None)
 def test_any_text_loads_or_is_a_mistake(text: str) -> None:
     """Syntax: the parser's surprises never leave as themselves."""
-    read_both(text)
+    read_as_each(text)
 
 
 def flow(value: object) -> str:
@@ -96,15 +112,11 @@ def flow(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from([*queues.FileEntry.model_fields, *app.FileEntry.model_fields, "runtime"]), VALUES
-    )
-)
+@given(st.dictionaries(st.sampled_from([*TOP_KEYS, "runtime"]), VALUES))
 @settings(max_examples=400, deadline=None)
 def test_any_value_at_any_key_loads_or_is_a_mistake(content: dict[str, object]) -> None:
     """Meaning: the right keys with the wrong things in them."""
-    read_both(flow(content))
+    read_as_each(flow(content))
 
 
 @given(st.dictionaries(st.sampled_from([one.name for one in VARIABLES]), st.text(max_size=60)))
@@ -127,4 +139,29 @@ def test_any_value_of_a_variable_is_named_in_its_mistake(app_root: Path, variabl
     """The message begins with the variable's name, on one line."""
     for mistake in config.check(app_root, {"SECRET_KEY": "x" * 16, variable: text}).mistakes:
         assert str(mistake).startswith((variable, "LASTACROSS_STREAMS", "SECRET_KEY"))
+        assert str(mistake).isprintable()
+
+
+URLS = st.from_regex(r"[*a-z0-9.-]{0,12}/?[a-z/*?]{0,8}", fullmatch=True)
+
+
+@given(
+    queue=st.lists(st.fixed_dictionaries({"name": SCALARS, "rate": st.just("1/s"), "target": SCALARS})),
+    rules=st.lists(st.fixed_dictionaries({"url": URLS}, optional={"service": SCALARS, "module": SCALARS})),
+    entries=st.lists(st.fixed_dictionaries({"name": SCALARS}, optional={"start": SCALARS})),
+    error_file=SCALARS,
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_files_together_load_or_are_mistakes(
+    app_root: Path, queue: object, rules: object, entries: object, error_file: object
+) -> None:
+    """What one file says of another is compared without surprises, and what loads can be asked."""
+    texts = {"queue": queue, "dispatch": rules, "backends": entries, "app": [{"file": error_file}]}
+    for name, value in texts.items():
+        key = "error_handlers" if name == "app" else name
+        (app_root / f"{name}.yaml").write_text(flow({key: value}), errors="surrogatepass")
+    with contextlib.suppress(ConfigError):
+        loaded = config.load(app_root, {"SECRET_KEY": "x" * 16})
+        assert loaded.dispatched_service("/a") in {None, *(rule.service for rule in loaded.dispatch)}
+    for mistake in config.check(app_root, {}).mistakes:
         assert str(mistake).isprintable()

@@ -159,8 +159,17 @@ def test_a_bound_left_out_gives_way_to_the_one_written(
         ("rate: 1/s\nbucket_size: 501", "queue.yaml:4:16: bucket_size 501 is above App Engine's 500"),
         ("rate: 1/s\nmax_concurrent_requests: 5001", "5001 is above App Engine's 5000"),
         ("rate: 1/s\nbucket_size: -1", "bucket_size -1 would let nothing run; 5 is taken"),
+        ("rate: 1/s\nbucket_size: 0", "bucket_size 0 would let nothing run; 5 is taken"),
         ("rate: 1/s\nmax_concurrent_requests: 0", "would let nothing run; no limit is taken"),
         ("mode: pull\nrate: 1/s", "queue.yaml:4:3: rate means nothing for the pull queue 'q'"),
+        ("mode: pull\nbucket_size: 5", "queue.yaml:4:3: bucket_size means nothing for the pull"),
+        ("mode: pull\nmax_concurrent_requests: 5", "max_concurrent_requests means nothing for the pull"),
+        ("mode: pull\ntarget: default", "queue.yaml:4:3: target means nothing for the pull queue"),
+        (
+            "mode: pull\nretry_parameters: {task_age_limit: 1d}",
+            "4:22: task_age_limit means nothing for the pull",
+        ),
+        ("rate: 1/s\nacl: [{user_email: a@b}]", "queue.yaml:4:3: acl means nothing for the push queue"),
     ],
 )
 def test_what_app_engine_would_not_take_is_accepted_with_a_notice(
@@ -201,3 +210,102 @@ def test_what_was_read_cannot_be_changed(app_root: Path) -> None:
         loaded.queues["x"] = loaded.queues["default"]  # type: ignore[index]
     with pytest.raises(AttributeError):
         loaded.queues["default"].rate = 1.0  # type: ignore[misc]
+
+
+def test_an_instance_as_target_is_refused_in_app_engines_words(app_root: Path) -> None:
+    """A peer's test compares them."""
+    expression = r"^(?:^(?:(?:((?!-)[a-z\d\-]{1,100})\.)?)((?!-)[a-z\d\-]{1,63})$)$"
+
+    with pytest.raises(ConfigError) as refused:
+        queue(app_root, "rate: 1/s\ntarget: 1.1.module")
+
+    assert f"Value '1.1.module' for target does not match expression '{expression}'" in str(refused.value)
+
+
+@pytest.mark.parametrize("target", ["module", "v-1.module", "1.2", "0", "a" * 63, "a" * 100 + "." + "b" * 63])
+def test_a_target_is_a_service_or_a_version_of_one(app_root: Path, target: str) -> None:
+    """Up to 100 characters of version, 63 of service."""
+    assert queue(app_root, f"rate: 1/s\ntarget: {target}").target == target
+
+
+@pytest.mark.parametrize(
+    "target", ["a" * 64, "a" * 101 + ".b", "-a", "a.-b", "a_b", "A", "a.", ".a", "a b", "1.1.1.1"]
+)
+def test_any_other_target_is_refused(app_root: Path, target: str) -> None:
+    """By App Engine's expression."""
+    with pytest.raises(ConfigError, match=r"^queue\.yaml:4:11: target "):
+        queue(app_root, f"rate: 1/s\ntarget: '{target}'")
+
+
+@pytest.mark.parametrize("name", ["q", "Q-1", "-", "0", "q" * 100])
+def test_a_queues_name_is_letters_digits_and_hyphens(app_root: Path, name: str) -> None:
+    """Up to 100 of them, as the client library takes them."""
+    assert name in load(app_root, f"queue:\n- name: '{name}'\n  rate: 1/s\n").queues
+
+
+@pytest.mark.parametrize(
+    ("lines", "field", "value"),
+    [
+        ("task_retry_limit: 0", "task_retry_limit", 0),
+        ("task_age_limit: 1e-1h", "task_age_limit_seconds", 360),
+        ("task_age_limit: 1.9s", "task_age_limit_seconds", 1),
+        ("min_backoff_seconds: 0", "min_backoff_seconds", 0),
+        ("max_backoff_seconds: 1.5e3", "max_backoff_seconds", 1500),
+        ("max_doublings: 0", "max_doublings", 0),
+    ],
+)
+def test_each_retry_parameter_has_its_form(app_root: Path, lines: str, field: str, value: float) -> None:
+    """Zero is a value, not an absence."""
+    found = queue(app_root, f"rate: 1/s\nretry_parameters:\n  {lines}")
+
+    assert getattr(found.retry, field) == value
+
+
+def test_retry_parameters_left_out_are_app_engines_defaults(app_root: Path) -> None:
+    """Without limit, 0.1 s to an hour, 16 doublings."""
+    found = queue(app_root, "rate: 1/s\nretry_parameters: {}")
+
+    assert found.retry == config.RetryParameters(None, None, 0.1, 3600, 16)
+
+
+def test_without_retry_parameters_there_is_no_block(app_root: Path) -> None:
+    """So that a task's own options, or the defaults, hold whole."""
+    assert queue(app_root, "rate: 1/s").retry is None
+
+
+def test_queue_yaml_alone_is_read_again(app_root: Path) -> None:
+    """Whatever has become of the other files since the start."""
+    (app_root / "app.yaml").write_text("handlers: broken\n")
+    (app_root / "queue.yaml").write_text("queue:\n- name: q\n  rate: 2/s\n  target: nobody\n")
+
+    assert {name: found.rate for name, found in config.read_queues(app_root).items()} == {
+        "q": 2,
+        "default": 5,
+    }
+
+
+def test_a_wrong_queue_yaml_read_again_has_all_its_mistakes(app_root: Path) -> None:
+    """From the top of the file to its end."""
+    (app_root / "queue.yaml").write_text("queue:\n- name: a_b\n  rate: 5/x\n- nam: c\n  rate: 1/s\n")
+
+    with pytest.raises(ConfigError, match=r"^queue\.yaml:2:9: name 'a_b'") as refused:
+        config.read_queues(app_root)
+
+    assert [mistake.line for mistake in refused.value.mistakes] == [2, 3, 4, 4]
+
+
+def test_a_queue_yaml_that_went_away_leaves_the_default_queue(app_root: Path) -> None:
+    """As at a start without one."""
+    (app_root / "queue.yaml").unlink()
+
+    assert list(config.read_queues(app_root)) == ["default"]
+
+
+@pytest.mark.parametrize(("name", "is_there"), [("queue.yaml", True), ("queue.yml", True), ("other", False)])
+def test_the_configuration_knows_whether_there_is_a_queue_file(
+    app_root: Path, name: str, is_there: bool
+) -> None:
+    """Only a file's queues are uploaded in place of others."""
+    (app_root / "queue.yaml").rename(app_root / name)
+
+    assert config.load(app_root, ENVIRON).has_queue_file is is_there

@@ -141,8 +141,81 @@ WRONG_APP_FILES = [
         None,
     ),
     ("error_handlers:\n- error_code: timeout\n" + H, "2:3", "file is missing: an error handler", None),
+    ("error_handlers:\n- file: a.html\n" + H, "2:9", "file 'a.html' is not there", None),
+    ("error_handlers:\n- file: .\n" + H, "2:9", "file '.' is not a plain file", None),
+    ("error_handlers:\n- file: app.yaml/x\n" + H, "2:9", "cannot be read: Not a directory", None),
     ("error_handlers:\n- file: a\n  error_code: timout\n" + H, "3:15", "error_code 'timout'", "timeout"),
     ("", "1:1", "Empty app configuration", None),
+]
+
+B = "backends:\n- name: b\n"
+
+WRONG_BACKENDS_FILES = [
+    ("", "1:1", "Empty backends configuration", None),
+    ("---\n---\n", "2:1", "a second document starts here", None),
+    (B + "---\n" + B, "3:1", "a second document starts here", None),
+    ("- name: b\n", "1:1", "(a list) where lines of 'key: value' are expected", None),
+    ("backend:\n- name: b\n", "1:1", "backends.yaml has no key 'backend'", "backends"),
+    ("backends:\n  name: b\n", "2:3", "is not a list of backends (put '- '", None),
+    ("backends:\n- b\n", "2:3", "backends 'b' is not a mapping", None),
+    ("backends:\n- instances: 2\n", "2:3", "name is missing: a backend needs one", None),
+    ("backends:\n- name: My_Backend\n", "2:9", "name 'My_Backend' is not 1 to 100", "my-backend"),
+    ("backends:\n- name: -b\n", "2:9", "name '-b' is not 1 to 100 lower-case", "b"),
+    (f"backends:\n- name: {'b' * 101}\n", "2:9", "is not 1 to 100 lower-case letters", "b" * 100),
+    ("backends:\n- name: default\n", "2:9", "name 'default' is the service that app.yaml", None),
+    (B + "- name: b\n", "3:9", "backend 'b' is there twice; keep one", None),
+    (B + "  clas: B4\n", "3:3", "a backend has no key 'clas'", "class"),
+    (B + "  instance_class: B4\n", "3:3", "a backend has no key 'instance_class'", "class"),
+    (B + "  dynamic: true\n", "3:3", "a backend has no key 'dynamic'", "options: dynamic"),
+    (B + "  instance: 4\n", "3:3", "a backend has no key 'instance'", "instances"),
+    (B + "  class: B3\n", "3:10", "class 'B3' is not B1, B2, B4, B4_1G or B8", None),
+    (B + "  class: [B1]\n", "3:10", "class (a list) is not a single value", None),
+    (B + "  instances: 0\n", "3:14", "instances '0' is not between 1 and 20", None),
+    (B + "  instances: 21\n", "3:14", "instances '21' is not between 1 and 20", None),
+    (B + "  instances: 1.5\n", "3:14", "instances '1.5' is not a whole number", "1"),
+    (B + "  max_concurrent_requests: 0\n", "3:28", "'0' is not between 1 and 1024", None),
+    (B + "  options: dynamc\n", "3:12", "options 'dynamc' has 'dynamc', which is not", "dynamic"),
+    (B + "  options: [fast]\n", "3:12", "options (a list) has 'fast', which is not", "failfast"),
+    (B + "  options: {a: b}\n", "3:12", "is neither words with commas between them nor a list", None),
+    (B + "  options: [[a]]\n", "3:12", "is neither words with commas between them nor a list", None),
+    (B + "  start: main\n", "3:10", "start 'main' is not a dotted name", "main.app"),
+    (B + "  start: /etc/x.py\n", "3:10", "start '/etc/x.py' is a file", "etc.x.app"),
+    (B + "  state: start\n", "3:10", "state 'start' is not START or STOP", "START"),
+]
+
+D = "dispatch:\n"
+
+WRONG_DISPATCH_FILES = [
+    ("# nothing\n", "1:1", "Empty dispatch configuration", None),
+    (D + "---\n" + D, "2:1", "a second document starts here", None),
+    ("dispach:\n", "1:1", "dispatch.yaml has no key 'dispach'", "dispatch"),
+    (D + "  url: '*/a'\n", "2:3", "is not a list of dispatch rules (put '- '", None),
+    (D + "- '*/a'\n", "2:3", "dispatch '*/a' is not a mapping", None),
+    (D + "- url: '*/a'\n", "2:3", "service is missing: a dispatch rule needs one", None),
+    (D + "- service: default\n", "2:3", "url is missing: a dispatch rule needs one", None),
+    (D + "- {url: '*/a', servce: x}\n", "2:16", "a dispatch rule has no key 'servce'", "service"),
+    (D + "- {url: '*/a', service: A_b}\n", "2:25", "service 'A_b' is not 1 to 100 lower-case", "a-b"),
+    (D + "- {url: '*/a', service: v1.b}\n", "2:25", "service 'v1.b' is not 1 to 100 lower-case", "v1-b"),
+    (D + "- {url: /a, service: x}\n", "2:9", "url '/a' has no host; '*' is any", "*/a"),
+    (D + "- {url: a.example, service: x}\n", "2:9", "url 'a.example' has no path", "a.example/*"),
+    (D + "- {url: 'a b', service: x}\n", "2:9", "url 'a b' has no path", None),
+    (D + "- {url: 'http://a/b', service: x}\n", "2:9", "url 'http://a/b' has a scheme", "a/b"),
+    (D + "- {url: 'A.example/b', service: x}\n", "2:9", "a host that is not a name", "a.example/b"),
+    (D + "- {url: '-a/b', service: x}\n", "2:9", "url '-a/b' has a host that is not a name", None),
+    (D + "- {url: 'a..b/c', service: x}\n", "2:9", "url 'a..b/c' has a host that is not a name", None),
+    (D + "- {url: '*./c', service: x}\n", "2:9", "url '*./c' has a host that is not a name", None),
+    (D + "- {url: 'a.b:80/c', service: x}\n", "2:9", "has a host that is not a name", None),
+    (D + "- {url: 'a.*.b/c', service: x}\n", "2:9", "has a '*' inside the host", None),
+    (D + "- {url: '**/c', service: x}\n", "2:9", "has a '*' inside the host", None),
+    (D + "- {url: '*/a*b', service: x}\n", "2:9", "has a '*' inside the path", None),
+    (D + "- {url: '*/a**', service: x}\n", "2:9", "has a '*' inside the path", None),
+    (D + "- {url: '*/a?b=c', service: x}\n", "2:9", "a character that a path cannot have", "*/a"),
+    (D + "- {url: '*/a b', service: x}\n", "2:9", "a character that a path cannot have", None),
+    (D + "- {url: 10.0.0.5/a, service: x}\n", "2:9", "has an address for a host", "*/a"),
+    (D + "- {url: 010.0.0.005/a, service: x}\n", "2:9", "has an address for a host", "*/a"),
+    (D + f"- {{url: '*{'h' * 100}/a', service: x}}\n", "2:9", "has a host of 101 characters; 100", None),
+    (D + f"- {{url: '*/{'p' * 100}', service: x}}\n", "2:9", "has a path of 101 characters; 100", None),
+    (D + "- {url: '*/a', service: default}\n" * 21, "22:3", "rule 21 of dispatch: App Engine took 20", None),
 ]
 
 
@@ -180,10 +253,35 @@ def test_a_wrong_app_file_is_told_to_the_column(
     assert_says(only_mistake(app_root, "app.yaml", text), f"app.yaml:{place}", words, hint)
 
 
+@pytest.mark.parametrize(("text", "place", "words", "hint"), WRONG_BACKENDS_FILES)
+def test_a_wrong_backends_file_is_told_to_the_column(
+    app_root: Path, text: str, place: str, words: str, hint: str | None
+) -> None:
+    """backends.yaml."""
+    assert_says(only_mistake(app_root, "backends.yaml", text), f"backends.yaml:{place}", words, hint)
+
+
+@pytest.mark.parametrize(("text", "place", "words", "hint"), WRONG_DISPATCH_FILES)
+def test_a_wrong_dispatch_file_is_told_to_the_column(
+    app_root: Path, text: str, place: str, words: str, hint: str | None
+) -> None:
+    """dispatch.yaml."""
+    assert_says(only_mistake(app_root, "dispatch.yaml", text), f"dispatch.yaml:{place}", words, hint)
+
+
+def test_a_number_that_is_no_address_may_be_a_host(app_root: Path) -> None:
+    """Only what a browser would take for an address is refused."""
+    (app_root / "dispatch.yaml").write_text(D + "- {url: 300.0.0.1/a, service: default}\n")
+
+    assert config.load(app_root, ENVIRON).dispatch[0].host == "300.0.0.1"
+
+
 def test_all_mistakes_of_all_files_come_at_once_in_their_order(app_root: Path) -> None:
     """One run of ``config check`` is enough to mend everything."""
     (app_root / "app.yaml").write_text("handlers:\n- url: /a\n  scrpt: x\n")
     (app_root / "queue.yaml").write_text("queue:\n- name: a_b\n  rate: 5/x\n- nam: c\nqueeu: x\n")
+    (app_root / "backends.yaml").write_text("backends: x\n")
+    (app_root / "dispatch.yaml").write_text("")
 
     with pytest.raises(ConfigError) as refused:
         config.load(app_root, ENVIRON | {"PORT": "http"})
@@ -196,6 +294,8 @@ def test_all_mistakes_of_all_files_come_at_once_in_their_order(app_root: Path) -
         ("queue.yaml", 4, 3),
         ("queue.yaml", 4, 3),
         ("queue.yaml", 5, 1),
+        ("backends.yaml", 1, 11),
+        ("dispatch.yaml", 1, 1),
         (None, None, None),
     ]
     assert str(refused.value) == str(refused.value.mistakes[0])

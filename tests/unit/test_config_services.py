@@ -1,0 +1,90 @@
+"""Services across the files: a slip in a target's name is told, and stops nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from lastacross import config
+
+ENVIRON = {
+    "SECRET_KEY": "a secret key of the tests, long enough",
+    "LASTACROSS_SERVICES": "mail=http://10.0.0.5,v1.web=http://10.0.0.6",
+}
+
+
+@pytest.fixture
+def root(app_root: Path) -> Path:
+    """An application of the service ``shop`` with the backend ``counter``."""
+    (app_root / "app.yaml").write_text("service: shop\nhandlers:\n- url: /.*\n  script: main.app\n")
+    (app_root / "backends.yaml").write_text("backends:\n- name: counter\n")
+    return app_root
+
+
+def notices(root: Path, file: str, text: str) -> list[str]:
+    """The notices with this text in a file."""
+    (root / file).write_text(text)
+    return list(config.load(root, ENVIRON).notices)
+
+
+def of_target(root: Path, target: str) -> list[str]:
+    """The notices about a queue with this target."""
+    return notices(root, "queue.yaml", f"queue:\n- name: q\n  rate: 1/s\n  target: {target}\n")
+
+
+@pytest.mark.parametrize("target", ["default", "shop", "counter", "v2.counter", "mail", "web", "v9.web"])
+def test_a_target_that_some_file_knows_is_no_notice(root: Path, target: str) -> None:
+    """backends.yaml, LASTACROSS_SERVICES, app.yaml; of ``version.service`` the service counts."""
+    assert of_target(root, target) == []
+
+
+@pytest.mark.parametrize("target", ["nobody", "counter.nobody"])
+def test_a_target_that_no_file_knows_is_a_notice(root: Path, target: str) -> None:
+    """With what happens to its tasks, and what would serve them."""
+    [notice] = of_target(root, target)
+
+    assert notice == (
+        f"queue.yaml:4:11: target '{target}' names a service that backends.yaml, LASTACROSS_SERVICES and "
+        "app.yaml do not know; its tasks run on the default service unless "
+        "`lastacross worker --service nobody` runs"
+    )
+
+
+def test_a_misspelt_target_is_told_the_likely_one(root: Path) -> None:
+    """The slip that sends a queue's tasks to the wrong place."""
+    [notice] = of_target(root, "conuter")
+
+    assert notice.endswith(", did you mean 'counter'?")
+
+
+def test_a_pull_queues_target_is_one_notice_not_two(root: Path) -> None:
+    """It means nothing, known or not."""
+    [notice] = notices(root, "queue.yaml", "queue:\n- name: q\n  mode: pull\n  target: nobody\n")
+
+    assert "target means nothing for the pull queue" in notice
+
+
+@pytest.mark.parametrize("key", ["service", "module"])
+def test_a_rules_unknown_service_is_a_notice(root: Path, key: str) -> None:
+    """dispatch.yaml likewise."""
+    found = notices(root, "dispatch.yaml", f'dispatch:\n- url: "*/a"\n  {key}: nobody\n')
+
+    place = 3 + len(key) + 2
+    assert f"dispatch.yaml:3:{place}: {key} 'nobody' names a service that backends.yaml" in found[-1]
+    assert len(found) == (1 if key == "service" else 2)
+
+
+@pytest.mark.parametrize("service", ["default", "shop", "counter", "web"])
+def test_a_rules_known_service_is_no_notice(root: Path, service: str) -> None:
+    """Any that a task can be sent to."""
+    assert notices(root, "dispatch.yaml", f'dispatch:\n- {{url: "*/a", service: {service}}}\n') == []
+
+
+def test_the_names_are_not_compared_while_a_file_is_wrong(root: Path) -> None:
+    """A name in the part that could not be read would seem unknown."""
+    (root / "backends.yaml").write_text("backends:\n- name: counter\n  instances: many\n")
+    (root / "queue.yaml").write_text("queue:\n- name: q\n  rate: 1/s\n  target: counter\n")
+
+    findings = config.check(root, ENVIRON)
+
+    assert [mistake.file for mistake in findings.mistakes] == ["backends.yaml"]
+    assert findings.notices == ()
