@@ -197,8 +197,8 @@ class RemoteDelivery:
                 decode_content=False,
             )
         connection.timeout = max(remaining(), 0.001)
-        response = connection.getresponse()
-        kept, is_whole = _read(response)
+        with contextlib.closing(connection.getresponse()) as response:
+            kept, is_whole = _read(response)
         if not is_whole:
             connection.close()
         text = kept.decode("utf-8", "replace")
@@ -313,12 +313,14 @@ def _spelled(key: str) -> str:
 def _connecting_problem(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.NameResolutionError):
         return "its name has no address"
+    # Before time-outs, of which urllib3 takes it to be one.
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return _in_words(error.__cause__ or error)
     if isinstance(error, _TOO_LATE):
         return f"no connection within {CONNECT_SECONDS:g} s"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
-    cause = error.__cause__ if isinstance(error, urllib3.exceptions.NewConnectionError) else error
-    return _in_words(cause or error)
+    return _in_words(error)
 
 
 def _exchange_problem(error: Exception) -> str:

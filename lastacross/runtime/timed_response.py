@@ -25,7 +25,18 @@ class TimedResponse(http.client.HTTPResponse):
         self, sock: socket.socket, *args: Any, remaining: Callable[[], float], **kwargs: Any
     ) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock, remaining))
+        self._reader = _TimedReader(self.fp.detach(), sock, remaining)
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        """Read the head.
+
+        Raises:
+            RemoteDisconnected: the connection ended in the middle of it, which http.client takes for its end.
+        """
+        super().begin()
+        if self._reader.has_ended:
+            raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
 
 
 class _TimedReader(io.RawIOBase):
@@ -35,6 +46,7 @@ class _TimedReader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._remaining = remaining
+        self.has_ended = False
 
     def readable(self) -> bool:
         return True
@@ -44,7 +56,9 @@ class _TimedReader(io.RawIOBase):
         if seconds <= 0:
             raise TimeoutError("the deadline has passed")
         self._sock.settimeout(seconds)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self.has_ended = count == 0
+        return count
 
     def close(self) -> None:
         self._raw.close()

@@ -1,0 +1,94 @@
+"""A server that answers with bytes as they are given, however wrong; one connection after the other."""
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+Answer = Callable[[socket.socket], None]
+
+
+class RawServer:
+    """Takes requests in, notes them, and answers each by a function of the connection.
+
+    Args:
+        answer: called for each request that came in whole; it may send, wait and close.
+        wrap: makes of a new connection what is talked over, such as TLS.
+    """
+
+    def __init__(self, answer: Answer, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+        self._answer = answer
+        self._wrap = wrap
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+        self._connections: list[socket.socket] = []
+        self.port = self._listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.requests: list[bytes] = []
+        self.connected = 0
+        self._start(self._accept)
+
+    def stop(self) -> None:
+        """Hang up on everybody."""
+        for connection in [self._listening, *self._connections]:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _start(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            self.connected += 1
+            self._connections.append(connection)
+            self._start(lambda found=connection: self._serve(found))  # type: ignore[misc]
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            talked = self._wrap(connection) if self._wrap else connection
+            self._connections.append(talked)
+            while request := _request(talked):
+                self.requests.append(request)
+                self._answer(talked)
+
+
+def _request(connection: socket.socket) -> bytes:
+    """One request with its body; empty when the client hung up."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        chunk = connection.recv(65_536)
+        if not chunk:
+            return b""
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    found = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+    wanted = int(found[1]) if found else 0
+    while len(body) < wanted:
+        chunk = connection.recv(65_536)
+        if not chunk:
+            return b""
+        body += chunk
+    return head + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def raw_server(
+    answer: bytes | Answer, wrap: Callable[[socket.socket], socket.socket] | None = None
+) -> Iterator[RawServer]:
+    """A server whose every answer are these bytes, or what this function does."""
+    given: Answer = (lambda connection: connection.sendall(answer)) if isinstance(answer, bytes) else answer
+    server = RawServer(given, wrap)
+    try:
+        yield server
+    finally:
+        server.stop()
