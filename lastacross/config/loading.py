@@ -10,7 +10,15 @@ from typing import TypeVar
 from lastacross.config import app, backends, dispatch, queues, services, settings, yaml_file
 from lastacross.config.document import Document
 from lastacross.config.mistakes import shown, together
-from lastacross.config.values import NOTHING, AppConfig, Config, QueueConfig
+from lastacross.config.values import (
+    DEFAULT_SERVICE,
+    NOTHING,
+    AppConfig,
+    Backend,
+    Config,
+    QueueConfig,
+    Settings,
+)
 from lastacross.errors import ConfigError
 
 ReadType = TypeVar("ReadType")
@@ -81,7 +89,7 @@ class _Reading:
         self.mistakes = self._files.mistakes
         self.app = self._app()
         self.queue_file = self._files.queues()
-        self.backends = self._files.read("backends", backends.EMPTY, backends.read) or NOTHING
+        self.backends = self._files.read("backends", backends.EMPTY, self._read_backends) or NOTHING
         self.dispatch = self._files.read("dispatch", dispatch.EMPTY, dispatch.read) or ()
         self.environment = settings.read(
             self.root, environ, may_make_key=may_make_key and not self.mistakes, needs_key=needs_key
@@ -113,6 +121,12 @@ class _Reading:
             problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
         return found or AppConfig()
+
+    def _read_backends(self, document: Document) -> Mapping[str, Backend]:
+        found = backends.read(document)
+        if not document.mistakes:
+            services.refuse_own_name(document, self.app.service)
+        return found
 
     def _read_app(self, document: Document) -> AppConfig:
         """app.yaml, with the folders and files that it names: each must be there, or no process starts."""
@@ -147,7 +161,7 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
     reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
     if reading.mistakes:
         raise together(reading.mistakes)
-    own = settings.build(reading.environment)
+    own = _own(reading)
     return Config(
         root=reading.root,
         app=_app_of(reading, own.service),
@@ -160,6 +174,12 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
         dispatch=reading.dispatch,
         has_queue_file=any(name.startswith("queue.") for name in reading.files),
     )
+
+
+def _own(reading: _Reading) -> Settings:
+    """The settings; whose LASTACROSS_SERVICE is app.yaml's service, belongs to the default one."""
+    own = settings.build(reading.environment)
+    return replace(own, service=DEFAULT_SERVICE) if own.service == reading.app.service else own
 
 
 def _app_of(reading: _Reading, service: str) -> AppConfig:

@@ -7,6 +7,7 @@ from typing import Any
 from lastacross.errors import ConfigError
 
 SHOWN_CHARACTERS = 60
+LONGEST_HINT = 250
 
 
 class UnusableError(ValueError):
@@ -44,8 +45,8 @@ def likely(word: str, choices: Iterable[str], closeness: float = 0.6) -> str | N
 
 
 def sentence(problem: str, hint: str | None = None) -> str:
-    """A problem with its hint."""
-    return problem if hint is None else f"{problem}, did you mean {hint!r}?"
+    """A problem with its hint, unless that is too long to be read."""
+    return problem if hint is None or len(hint) > LONGEST_HINT else f"{problem}, did you mean {hint!r}?"
 
 
 def together(mistakes: Iterable[ConfigError]) -> ConfigError:

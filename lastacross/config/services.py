@@ -12,6 +12,19 @@ def service_of(target: str) -> str:
     return target.rpartition(".")[2]
 
 
+def refuse_own_name(document: Document, app_service: str) -> None:
+    """Leave a mistake at a backend that has the name of the service it belongs to: a target could mean both.
+
+    Args:
+        document: backends.yaml.
+        app_service: app.yaml's ``service``.
+    """
+    for path, value in document.entries("backends", "backends"):
+        if value["name"] == app_service:
+            problem = f"name {shown(app_service)} is app.yaml's service; a backend needs another name"
+            document.mistake((*path, "name"), problem)
+
+
 def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
     """The names that a target may have without a remark.
 
@@ -20,7 +33,7 @@ def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -
         backends: the names in backends.yaml.
         elsewhere: the names in LASTACROSS_SERVICES.
     """
-    return frozenset({DEFAULT_SERVICE, app_service, *backends, *map(service_of, elsewhere)})
+    return frozenset({DEFAULT_SERVICE, app_service, *backends, *elsewhere})
 
 
 def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lastacross.config import masks, secret, variables
 from lastacross.config.mistakes import UnusableError, likely, sentence, shown
-from lastacross.config.values import Config, Settings
+from lastacross.config.values import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import ConfigError
 
 ENVIRONMENT = "environment"
@@ -135,6 +135,7 @@ class Environment:
         self.values.setdefault("database_url", f"sqlite:///{data_dir}/lastacross.db")
         self.values.setdefault("allowed_hosts", LOOPBACK_HOSTS if is_dev else ("*",))
         self._check_streams()
+        self._note_default_service()
         self._suspect_misspellings()
 
     def _check_streams(self) -> None:
@@ -147,6 +148,11 @@ class Environment:
                     "LASTACROSS_WEB_THREADS; leave some for the other requests"
                 )
             )
+
+    def _note_default_service(self) -> None:
+        if DEFAULT_SERVICE in self.values.get("services", ()):
+            remark = "this set-up's own workers are the default service; its URL is not used"
+            self.notices.append(f"LASTACROSS_SERVICES: {remark}")
 
     def _suspect_misspellings(self) -> None:
         names = [variable.name for variable in VARIABLES if variable.name.startswith("LASTACROSS_")] + [APP]

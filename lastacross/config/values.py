@@ -169,7 +169,8 @@ class DispatchRule:
 class Settings:
     """The environment. ``sources`` says of each variable where its value came from.
 
-    ``service`` is the one that this process belongs to, ``services`` maps others to their base URLs.
+    ``service`` is the one that this process belongs to, ``default`` if it is app.yaml's own; ``services``
+    maps others to their base URLs.
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, because the proxy in front knows its names better.

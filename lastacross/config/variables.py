@@ -14,7 +14,6 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
 _PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
-_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}(\.[a-z0-9-]{1,63})?", re.ASCII)
 
 
 def whole_number(text: str, lowest: int, highest: int) -> int:
@@ -122,8 +121,10 @@ def services(text: str) -> MappingProxyType[str, str]:
             raise UnusableError(
                 f"has {item!r}, which is not name=url", f"name={item}" if "//" in item else None
             )
-        if not _SERVICE.fullmatch(name):
-            raise UnusableError(f"has {name!r}, which is not the name of a service")
+        if not _PLAIN_SERVICE.fullmatch(name):
+            last = name.rpartition(".")[2]
+            hint = f"{last}={url}" if last != name and _PLAIN_SERVICE.fullmatch(last) else None
+            raise UnusableError(f"has {name!r}, which is not the name of a service", hint)
         if name in found:
             raise UnusableError(f"has {name!r} twice")
         parts = _split(url)

@@ -100,3 +100,36 @@ def test_what_is_no_file_is_never_waited_for(
 
     with pytest.raises(ConfigError, match=message):
         config.load(app_root, ENVIRON)
+
+
+LONG = "a" * 120_000
+
+LONG_VALUES = {
+    "a host": (
+        "dispatch.yaml",
+        f"dispatch:\n- url: {LONG}-/x\n  service: x\n",
+        r"2:8: url .* host of 120001",
+    ),
+    "a host without a path": ("dispatch.yaml", f"dispatch:\n- url: {LONG}-\n  service: x\n", r"has no path"),
+    "a path": ("dispatch.yaml", f"dispatch:\n- url: '*/{LONG}*'\n  service: x\n", r"a path of 120002"),
+    "dots": ("dispatch.yaml", f"dispatch:\n- url: {'a.' * 60_000}\n  service: x\n", r"has no path"),
+    "a service": ("dispatch.yaml", f"dispatch:\n- url: '*/'\n  service: {LONG}-\n", r"3:12: service "),
+    "a name": ("backends.yaml", f"backends:\n- name: {LONG}-\n", r"2:9: name "),
+    "a file": ("backends.yaml", f"backends:\n- name: b\n  start: {'a/' * 60_000}.py\n", r"3:10: start "),
+    "options": ("backends.yaml", f"backends:\n- name: b\n  options: {'a,' * 60_000}\n", r"3:12: options "),
+    "instances": ("backends.yaml", f"backends:\n- name: b\n  instances: {'1' * 120_000}\n", r"too large"),
+}
+
+
+@pytest.mark.parametrize("name", LONG_VALUES)
+def test_a_value_without_end_is_refused_at_once(app_root: Path, name: str) -> None:
+    """No expression takes longer than the text is long, and the message stays short."""
+    file, text, message = LONG_VALUES[name]
+    (app_root / file).write_text(text)
+    started = time.perf_counter()
+
+    with pytest.raises(ConfigError, match=message) as refused:
+        config.load(app_root, ENVIRON)
+
+    assert time.perf_counter() - started < BOUND_SECONDS
+    assert len(str(refused.value)) < 700

@@ -55,7 +55,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_DATA_DIR": "data",
     "LASTACROSS_DEV": "0",
     "LASTACROSS_SERVICE": "counter",
-    "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, v1.other=https://other.example/base",
+    "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, other=https://other.example/base",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
     "LASTACROSS_TOMBSTONE_SECONDS": "60",
     "LASTACROSS_LEASE_SECONDS": "2.5",
@@ -80,7 +80,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
     assert found.data_dir == app_root / "data"
     assert dict(found.services) == {
         "counter": "http://10.0.0.5:8080",
-        "v1.other": "https://other.example/base",
+        "other": "https://other.example/base",
     }
     assert found.service == "counter"
     assert found.allowed_hosts == ("example.com", ".example.org")
@@ -144,6 +144,7 @@ WRONG = [
     ("LASTACROSS_SERVICES", "counter", "has 'counter', which is not name=url", None),
     ("LASTACROSS_SERVICES", "c=10.0.0.5:8080", "which is not a base URL", "c=http://10.0.0.5:8080"),
     ("LASTACROSS_SERVICES", "a_b=http://x", "has 'a_b', which is not the name of a service", None),
+    ("LASTACROSS_SERVICES", "v1.b=http://x", "has 'v1.b', which is not the name of", "b=http://x"),
     ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "has 'a' twice", None),
     ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
     ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without port", "x.example"),
@@ -179,6 +180,13 @@ def test_a_misspelt_variable_gives_a_notice(app_root: Path) -> None:
     [notice] = config.load(app_root, environ).notices
 
     assert notice == "the variable LASTACROSS_DATADIR is not read, did you mean 'LASTACROSS_DATA_DIR'?"
+
+
+def test_a_url_for_the_default_service_gives_a_notice(app_root: Path) -> None:
+    """Its tasks wait for the workers here; a URL would be without effect, silently."""
+    [notice] = config.load(app_root, ENVIRON | {"LASTACROSS_SERVICES": "default=http://x"}).notices
+
+    assert notice.startswith("LASTACROSS_SERVICES: this set-up's own workers are the default service")
 
 
 def test_a_setting_in_env_variables_gives_a_notice(app_root: Path) -> None:

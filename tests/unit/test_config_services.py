@@ -8,7 +8,7 @@ from lastacross import config
 
 ENVIRON = {
     "SECRET_KEY": "a secret key of the tests, long enough",
-    "LASTACROSS_SERVICES": "mail=http://10.0.0.5,v1.web=http://10.0.0.6",
+    "LASTACROSS_SERVICES": "mail=http://10.0.0.5,web=http://10.0.0.6",
 }
 
 
@@ -77,6 +77,25 @@ def test_a_rules_unknown_service_is_a_notice(root: Path, key: str) -> None:
 def test_a_rules_known_service_is_no_notice(root: Path, service: str) -> None:
     """Any that a task can be sent to."""
     assert notices(root, "dispatch.yaml", f'dispatch:\n- {{url: "*/a", service: {service}}}\n') == []
+
+
+def test_a_backend_with_the_name_of_app_yamls_service_is_refused(root: Path) -> None:
+    """A target could mean the one or the other."""
+    (root / "backends.yaml").write_text("backends:\n- name: counter\n- name: shop\n")
+
+    [mistake] = config.check(root, ENVIRON).mistakes
+
+    assert str(mistake).startswith("backends.yaml:3:9: name 'shop' is app.yaml's service")
+
+
+@pytest.mark.parametrize(
+    ("named", "service"), [("shop", "default"), ("default", "default"), ("counter", "counter"), ("x", "x")]
+)
+def test_who_belongs_to_app_yamls_service_belongs_to_the_default_one(
+    root: Path, named: str, service: str
+) -> None:
+    """Two names for one service."""
+    assert config.load(root, ENVIRON | {"LASTACROSS_SERVICE": named}).settings.service == service
 
 
 def test_the_names_are_not_compared_while_a_file_is_wrong(root: Path) -> None:
