@@ -2,6 +2,8 @@
 
 import webapp2
 
+import count
+import counting
 import models
 import quilt
 import workers
@@ -30,6 +32,7 @@ class HomeHandler(webapp.RequestHandler):
 
 
 ID = "<quilt_id:[A-Za-z0-9_-]+>"
+NAME = "<name:[A-Za-z0-9_-]+>"
 
 app = webapp2.WSGIApplication(
     [
@@ -47,5 +50,20 @@ app = webapp2.WSGIApplication(
         webapp2.Route(f"/quilt/{ID}", quilt.PageHandler),
         # Its cancel button.
         webapp2.Route(f"/quilt/{ID}/cancel", quilt.CancelHandler),
+        # The form and the recent runs; a POST starts one and answers with the address of its page.
+        webapp2.Route("/count", count.FormHandler),
+        # The same run for programs, and for the page when it asks what is new.
+        webapp2.Route(
+            f"/count/{NAME}.json", count.PageHandler, handler_method="get_json", methods=["GET", "HEAD"]
+        ),
+        # One run: its intervals, its queues, the backend's log.
+        webapp2.Route(f"/count/{NAME}", count.PageHandler),
+        # Its cancel button.
+        webapp2.Route(f"/count/{NAME}/cancel", count.CancelHandler),
+        # The backend's: it begins; its two queues' tasks; the master task is done.
+        webapp2.Route("/_ah/start", counting.StartHandler),
+        webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),
+        webapp2.Route(f"/_ah/queue/{counting.SUB_QUEUE}", counting.SubHandler),
+        webapp2.Route(counting.COMPLETE_URL, counting.CompleteHandler),
     ]
 )

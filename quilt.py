@@ -1,16 +1,17 @@
 """The quilt's pages: the form that starts one, and the page that watches it."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from webob import exc
-from webob.multidict import NoVars
 
+import forms
 import models
+import operations
 import workers
-from lastacross import channel, clock, datastore, deferred, errors, taskqueue, webapp
+from lastacross import clock, datastore, deferred, errors, taskqueue, webapp
+from operations import ENDS
 
 FIELDS = {
     "rows": (1, 100, 8),
@@ -19,26 +20,11 @@ FIELDS = {
 }
 """name → lowest, highest, default"""
 
-FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
-
 LARGEST_SEWN = 30
 """Rows or columns up to which stitches can be seen."""
 
-ENDS = ("done", "failed", "cancelled")
-
-# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as AIP-151 asks.
-RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
-
 
 # --- the form -----------------------------------------------------------------------------
-
-
-class FormError(Exception):
-    """Raised when fields cannot be used: ``mistakes`` says for each what it takes."""
-
-    def __init__(self, mistakes: dict[str, str]) -> None:
-        super().__init__(" ".join(f"{name} {mistake}" for name, mistake in mistakes.items()))
-        self.mistakes = mistakes
 
 
 @dataclass(frozen=True)
@@ -65,30 +51,13 @@ def parse_size(form: Mapping[str, object]) -> Size:
         if text is None and (name == "delay_ms" or ("rows" not in form and "columns" not in form)):
             numbers[name] = default
             continue
-        number = whole_number(text)
-        if number is not None and lowest <= number <= highest:
-            numbers[name] = number
-        else:
-            mistakes[name] = f"takes a whole number from {lowest} to {highest}{_given(text)}."
+        try:
+            numbers[name] = forms.number_between(text, lowest, highest)
+        except ValueError as error:
+            mistakes[name] = str(error)
     if mistakes:
-        raise FormError(mistakes)
+        raise forms.FormError(mistakes)
     return Size(**numbers)
-
-
-def whole_number(text: object) -> int | None:
-    """The number that plain digits make, or None; ``int`` would take ``1_0`` and other scripts too."""
-    is_one = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII)
-    return int(str(text)) if is_one else None
-
-
-def _given(text: object) -> str:
-    if text is None:
-        return "; it is missing"
-    if not isinstance(text, str):
-        return ", not a file"
-    if not text.strip():
-        return "; it is empty"
-    return f", not “{text[:40]}”"
 
 
 # --- how far it is ------------------------------------------------------------------------
@@ -174,7 +143,7 @@ class View:
     @property
     def elapsed_text(self) -> str:
         """``12.3 s`` or ``2 min 05 s``."""
-        return duration(self.elapsed_seconds)
+        return operations.duration(self.elapsed_seconds)
 
     @property
     def rate_text(self) -> str:
@@ -188,12 +157,12 @@ class View:
     def remaining_text(self) -> str:
         """A rough time, or '' as long as too little is known to name one."""
         known = self.quilt.painted >= 3 and self.quilt.painted >= self.quilt.total / 20
-        return roughly(self.eta_seconds) if known and self.eta_seconds and not self.is_done else ""
+        return operations.roughly(self.eta_seconds) if known and self.eta_seconds and not self.is_done else ""
 
     @property
     def created_text(self) -> str:
         """``2026-11-21 03:14:07 UTC``."""
-        return clock.utc(self.quilt.created_at).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return operations.instant(self.quilt.created_at)
 
     @property
     def etag(self) -> str:
@@ -203,52 +172,25 @@ class View:
     def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
         """The JSON of a long-running operation; ``squares`` is what the caller has not seen yet."""
         quilt = self.quilt
-        shown: dict[str, Any] = {
-            "name": f"quilt/{quilt.id}",
-            "done": self.is_done,
-            "metadata": {
-                "state": self.state,
-                "step": quilt.painted,
-                "total_steps": quilt.total,
-                "failed": self.failed_count,
-                "cancelled": quilt.cancelled_count,
-                "message": self.message,
-                "created_at": clock.iso(quilt.created_at),
-                "finished_at": clock.iso(quilt.finished_at),
-                "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
-            },
-        }
-        if quilt.painted:
-            shown["response"] = {"rows": quilt.rows, "columns": quilt.columns, "squares": squares}
-        if self.state in ("failed", "cancelled"):
-            code = (
-                RPC_CANCELLED if self.state == "cancelled" else RPC_DATA_LOSS if self.is_lost else RPC_UNKNOWN
-            )
-            shown["error"] = {"code": code, "message": self.message}
-        return shown
+        operation = operations.Operation(
+            name=f"quilt/{quilt.id}",
+            state=self.state,
+            step=quilt.painted,
+            total_steps=quilt.total,
+            failed=self.failed_count,
+            cancelled=quilt.cancelled_count,
+            message=self.message,
+            created_at=quilt.created_at,
+            finished_at=quilt.finished_at,
+            eta_seconds=self.eta_seconds,
+            is_lost=self.is_lost,
+        )
+        response = {"rows": quilt.rows, "columns": quilt.columns, "squares": squares}
+        return operation.json(response if quilt.painted else None)
 
 
 def _squares(count: int) -> str:
     return "square" if count == 1 else "squares"
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people write it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
-
-
-def roughly(seconds: float) -> str:
-    """A time still to go, no finer than it can be kept."""
-    if seconds < 10:
-        return "a few seconds"
-    if seconds < 55:
-        return f"about {-(-seconds // 10) * 10:.0f} s"
-    return f"about {max(1, round(seconds / 60))} min"
 
 
 def look(quilt: models.Quilt) -> View:
@@ -275,23 +217,19 @@ def look(quilt: models.Quilt) -> View:
 # --- the pages ----------------------------------------------------------------------------
 
 
-class FormHandler(webapp.RequestHandler):
+class FormHandler(forms.Handler):
     """The form that starts a quilt."""
 
     def get(self) -> None:
         """The form; its fields may be filled in by the query, so that a size can be linked to."""
-        self._show_form(self.request.GET, {})
+        self.show_form(self.request.GET, {})
 
     def post(self) -> None:
         """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
-        if self.request.body and isinstance(self.request.POST, NoVars):
-            # JSON, say: as a form it has no fields, and would start a quilt that nobody asked for.
-            self.bad_request("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
-            return
         try:
-            size = parse_size(self.request.POST)
-        except FormError as error:
-            self._refuse(error)
+            size = parse_size(self.form())
+        except forms.FormError as error:
+            self.refuse(error)
             return
         with datastore.transaction() as transaction:
             quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
@@ -304,14 +242,8 @@ class FormHandler(webapp.RequestHandler):
         self.response.headers["Retry-After"] = "1"
         self.render_json(look(_known(quilt_id)).operation([]), 202)
 
-    def _refuse(self, error: FormError) -> None:
-        if self.wants_json():
-            body = {"code": 400, "field": next(iter(error.mistakes)), "message": str(error)}
-            self.render_json({"error": {**body, "fields": error.mistakes}}, 400)
-        else:
-            self._show_form(self.request.POST, error.mistakes, status=400)
-
-    def _show_form(self, given: Mapping[str, object], mistakes: dict[str, str], status: int = 200) -> None:
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """The form; a size that was not given is the default."""
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
         values = {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
         self.render("quilt_form.html", status=status, values=values, mistakes=mistakes)
@@ -341,7 +273,7 @@ class PageHandler(webapp.RequestHandler):
         token = None
         if not view.is_done and not view.is_blind:
             # Its stream begins here, before the squares are read: what comes in between is sent as well.
-            token = _token(quilt_id)
+            token = operations.stream_token(quilt_id)
             view = look(_known(quilt_id))
         self._say_it_changes()
         squares = models.squares_after(quilt_id, 0)
@@ -350,7 +282,7 @@ class PageHandler(webapp.RequestHandler):
     def get_json(self, quilt_id: str) -> None:
         """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
         self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
-        after = whole_number(self.request.GET.get("after", "0"))
+        after = forms.whole_number(self.request.GET.get("after", "0"))
         if after is None or after < 0:
             raise webapp.BadInputError("after", "takes a whole number: how many squares are known already")
         view = look(_known(quilt_id))
@@ -361,14 +293,6 @@ class PageHandler(webapp.RequestHandler):
 
     def _say_it_changes(self) -> None:
         self.response.headers["Cache-Control"] = "private, no-cache"
-
-
-def _token(quilt_id: str) -> str | None:
-    """The right to listen to this quilt; None while Redis is away, so that the page has to ask."""
-    try:
-        return channel.create_channel(quilt_id)
-    except errors.StoreUnavailableError:
-        return None
 
 
 class CancelHandler(webapp.RequestHandler):

@@ -1,8 +1,8 @@
-// Where news of a quilt comes from: a stream while one can be had, else asking again and again.
+// Where news of an operation comes from: a stream while one can be had, else asking again and again.
 //
-// Every square has a number, 1 for the first that was coloured. `after` is the highest number below
-// which nothing is missing here, so asking for the squares after it fills any gap: one that a lost
-// message, a sleeping laptop or an emptied Redis has left.
+// Everything new has a number. `after` is the highest number below which nothing is missing here, so
+// asking for what came after it fills any gap: one that a lost message, a sleeping laptop or an emptied
+// Redis has left. Each program's page says in a class of its own what it makes of the news.
 
 const POLL_DELAYS_MS = [1000, 2000, 5000]; // nothing new: ask less often
 const OPEN_MS = 1000; // a stream that is not open by then may never be
@@ -11,13 +11,10 @@ const HIDDEN_MS = 60000; // when the channel gives the connection of a page back
 const STREAMS_A_BROWSER = 3; // of the six connections that a browser opens to one place
 
 export class Feed {
-  // handlers: onSquare(row, column, color), onState(operation), onMode("stream" | "poll" | "over")
-  constructor({ url, token, after }, handlers) {
+  constructor({ url, token, after }) {
     this.url = url;
     this.token = token;
-    this.after = after;
-    this.ahead = new Set();
-    this.handlers = handlers;
+    this.after = Number(after);
     this.isOver = false;
     this.mode = null;
     this.step = 0;
@@ -28,6 +25,22 @@ export class Feed {
     this.mustAskAgain = false;
     this.socket = null;
     this.leavePlace = () => {};
+  }
+
+  // --- what a page makes of it ----------------------------------------------------------
+
+  // A message of the stream.
+  hear(_news) {}
+
+  // An answer: an operation, with what came after `after`.
+  take(_operation) {}
+
+  // "stream", "poll" or "over".
+  onMode(_mode) {}
+
+  // Whether messages are known to be missing.
+  hasGap() {
+    return false;
   }
 
   start() {
@@ -60,23 +73,12 @@ export class Feed {
 
   onMessage(message) {
     this.heard += 1;
-    const news = JSON.parse(message.data);
-    if (news.complete) {
-      this.ask();
-    } else {
-      this.handlers.onSquare(news.row, news.column, news.color);
-      this.count(news.position);
-    }
-  }
-
-  count(position) {
-    if (position > this.after) this.ahead.add(position);
-    while (this.ahead.delete(this.after + 1)) this.after += 1;
+    this.hear(JSON.parse(message.data));
   }
 
   // A stream that is silent, or has left a gap open, may have lost something.
   async watch() {
-    const mayHaveLost = this.heard === 0 || this.ahead.size > 0;
+    const mayHaveLost = this.heard === 0 || this.hasGap();
     this.heard = 0;
     if (mayHaveLost) await this.ask();
     if (!this.isOver && this.mode !== "poll") this.schedule(() => this.watch(), WATCH_MS);
@@ -155,12 +157,7 @@ export class Feed {
     const operation = await response.json();
     this.etag = response.headers.get("ETag");
     this.step = 0;
-    for (const [row, column, color] of operation.response?.squares ?? []) {
-      this.handlers.onSquare(row, column, color);
-    }
-    this.after = Math.max(this.after, operation.metadata.step);
-    this.ahead = new Set([...this.ahead].filter((position) => position > this.after));
-    this.handlers.onState(operation);
+    this.take(operation);
     if (operation.done) this.finish();
     return POLL_DELAYS_MS[0];
   }
@@ -186,6 +183,6 @@ export class Feed {
   setMode(mode) {
     if (this.mode === mode) return;
     this.mode = mode;
-    this.handlers.onMode(mode);
+    this.onMode(mode);
   }
 }

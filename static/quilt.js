@@ -2,6 +2,7 @@
 
 import { Cloth } from "./cloth.js";
 import { Feed } from "./feed.js";
+import { duration, element, roughly, write } from "./text.js";
 
 const RATE_WINDOW_MS = 3000;
 const CLOCK_MS = 200;
@@ -17,28 +18,6 @@ let state = box.dataset.state;
 let failed = Number(box.dataset.failed);
 let eta = null;
 let recent = [];
-
-const element = (id) => document.getElementById(id);
-
-// Writing the same text again would make a screen reader's live region speak again, and costs layout.
-function write(id, text) {
-  const target = element(id);
-  if (target.textContent !== text) target.textContent = text;
-}
-
-function duration(seconds) {
-  if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds);
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
-  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
-}
-
-// A rough time only: one that jumps about is worse than none.
-function roughly(seconds) {
-  if (seconds < 10) return "a few seconds";
-  if (seconds < 55) return `about ${Math.ceil(seconds / 10) * 10} s`;
-  return `about ${Math.round(seconds / 60)} min`;
-}
 
 // --- numbers -----------------------------------------------------------------------------
 
@@ -115,22 +94,42 @@ const MODES = {
   poll: "The page asks every few seconds. Bookmark it: the work goes on without it, and anybody with the address may watch.",
 };
 
-function onMode(mode) {
-  box.dataset.mode = mode;
-  if (MODES[mode]) write("mode", MODES[mode]);
+// Squares are numbered, 1 for the first that was coloured; the stream may bring them out of order.
+class QuiltFeed extends Feed {
+  ahead = new Set();
+
+  hear(news) {
+    if (news.complete) {
+      this.ask();
+      return;
+    }
+    cloth.sew(news.row, news.column, news.color);
+    if (news.position > this.after) this.ahead.add(news.position);
+    while (this.ahead.delete(this.after + 1)) this.after += 1;
+  }
+
+  hasGap() {
+    return this.ahead.size > 0;
+  }
+
+  take(operation) {
+    for (const [row, column, color] of operation.response?.squares ?? []) cloth.sew(row, column, color);
+    this.after = Math.max(this.after, operation.metadata.step);
+    this.ahead = new Set([...this.ahead].filter((position) => position > this.after));
+    onState(operation);
+  }
+
+  onMode(mode) {
+    box.dataset.mode = mode;
+    if (MODES[mode]) write("mode", MODES[mode]);
+  }
 }
 
 const cloth = new Cloth(box.querySelector(".board"), rows, columns, showNumbers);
 let clock = null;
 
 if (["ready", "running"].includes(state)) {
-  const { url, token, after } = box.dataset;
-  const feed = new Feed({ url, token, after: Number(after) }, {
-    onSquare: (row, column, color) => cloth.sew(row, column, color),
-    onState,
-    onMode,
-  });
   clock = setInterval(showTimes, CLOCK_MS);
   showTimes();
-  feed.start();
+  new QuiltFeed(box.dataset).start();
 }

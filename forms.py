@@ -1,0 +1,79 @@
+"""What the programs' forms have in common: reading fields, and saying what is wrong with them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from webob.multidict import NoVars
+
+from lastacross import webapp
+
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+SHOWN_CHARACTERS = 40
+"""Of what was typed, in the sentence that says what is wrong with it."""
+
+
+class FormError(Exception):
+    """Raised when fields cannot be used: ``mistakes`` says for each what it takes."""
+
+    def __init__(self, mistakes: dict[str, str]) -> None:
+        super().__init__(" ".join(f"{name} {mistake}" for name, mistake in mistakes.items()))
+        self.mistakes = mistakes
+
+
+class Handler(webapp.RequestHandler):
+    """A page with a form: what every program does with one that it cannot use."""
+
+    def form(self) -> Mapping[str, Any]:
+        """The fields of this POST.
+
+        Raises:
+            BadInputError: the body is no form. It would have no fields, and start what nobody asked for.
+        """
+        if self.request.body and isinstance(self.request.POST, NoVars):
+            raise webapp.BadInputError("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
+        fields: Mapping[str, Any] = self.request.POST
+        return fields
+
+    def refuse(self, error: FormError, status: int = 400, **more: object) -> None:
+        """Answer with what is wrong: as JSON, with ``more`` in it, or as the form with it at its field."""
+        if self.wants_json():
+            first = next(iter(error.mistakes))
+            body = {"code": status, "field": first, "message": str(error), "fields": error.mistakes}
+            self.render_json({"error": {**body, **more}}, status)
+        else:
+            self.show_form(self.request.POST, error.mistakes, status)
+
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """Draw the form with what was given, each mistake at its field."""
+        raise NotImplementedError
+
+
+def whole_number(text: object) -> int | None:
+    """The number that plain digits make, or None; ``int`` would take ``1_0`` and other scripts too."""
+    is_one = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII)
+    return int(str(text)) if is_one else None
+
+
+def number_between(text: object, lowest: int, highest: int) -> int:
+    """The whole number in a field.
+
+    Raises:
+        ValueError: it is none of this range; the message says what the field takes.
+    """
+    number = whole_number(text)
+    if number is None or not lowest <= number <= highest:
+        raise ValueError(f"takes a whole number from {lowest} to {highest}{given(text)}.")
+    return number
+
+
+def given(text: object) -> str:
+    """What was typed instead, for the end of a sentence."""
+    if text is None:
+        return "; it is missing"
+    if not isinstance(text, str):
+        return ", not a file"
+    if not text.strip():
+        return "; it is empty"
+    return f", not “{text[:SHOWN_CHARACTERS]}”"

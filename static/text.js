@@ -1,0 +1,24 @@
+// Writing into a page: places by their id, and lengths of time as people write them. The server writes
+// them the same way: operations.py.
+
+export const element = (id) => document.getElementById(id);
+
+// Writing the same text again would make a screen reader's live region speak again, and costs layout.
+export function write(id, text) {
+  const target = element(id);
+  if (target.textContent !== text) target.textContent = text;
+}
+
+export function duration(seconds) {
+  if (seconds < 60) return `${seconds.toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
+}
+
+// A rough time only: one that jumps about is worse than none.
+export function roughly(seconds) {
+  if (seconds < 10) return "a few seconds";
+  if (seconds < 55) return `about ${Math.ceil(seconds / 10) * 10} s`;
+  return `about ${Math.round(seconds / 60)} min`;
+}

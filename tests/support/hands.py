@@ -1,0 +1,78 @@
+"""A worker's work done by hand: one task after another, in the test's own process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lastacross import webapp
+from lastacross.config import Config
+from lastacross.runtime.deadline import Deadlines
+from lastacross.runtime.delivery import Delivery, Outcome
+from lastacross.store import Store
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+
+GROUPS = ("default", "counter")
+
+
+class Hands:
+    """Leases, delivers and settles.
+
+    Args:
+        opened: where the tasks are.
+        delivery: to the application.
+    """
+
+    def __init__(self, opened: Store, delivery: Delivery) -> None:
+        self._broker = Broker(opened)
+        self._delivery = delivery
+        self._leases = 0
+
+    def lease(self, queue: str) -> Leased | None:
+        """The next task of a queue, None when nothing is ready."""
+        grant = self._broker.lease(
+            [queue],
+            token="hands",
+            number=self._leases,
+            wanted=1,
+            free=1,
+            lease_seconds=60,
+            groups=GROUPS,
+        )
+        self._leases += len(grant.tasks)
+        return grant.tasks[0] if grant.tasks else None
+
+    def deliver(self, task: Leased) -> Outcome:
+        """Run one attempt, and leave the task leased: as a worker that dies before it has said so."""
+        return self._delivery.deliver(task)
+
+    def settle(self, outcome: Outcome) -> None:
+        """End a task that is done; one that failed is ready again at once."""
+        if outcome.is_success:
+            assert self._broker.ack([outcome.task]) == [True]
+        else:
+            assert self._broker.retry(outcome.task, self._broker.now() - 1, outcome.status)
+            self._broker.promote_due([outcome.task.queue])
+
+    def run(self, queue: str, at_most: int = 1000) -> list[Outcome]:
+        """Run what is ready on a queue, one after another; a failed task once more, and so on."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < at_most and (task := self.lease(queue)) is not None:
+            outcomes.append(self.deliver(task))
+            self.settle(outcomes[-1])
+        return outcomes
+
+    def bury(self, task: Leased) -> None:
+        """Let a task fail for good."""
+        assert self._broker.dead_letter(task, 500, "answered 500")
+
+
+@contextmanager
+def working_hands(configuration: Config, opened: Store) -> Iterator[Hands]:
+    """Hands for the application of this configuration."""
+    deadlines = Deadlines(on_stuck=print)
+    deadlines.start()
+    try:
+        inside = webapp.inside(configuration, webapp.load_script, {})
+        yield Hands(opened, Delivery(inside, deadlines, calls_deferred=True))
+    finally:
+        deadlines.stop()
