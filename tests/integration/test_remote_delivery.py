@@ -30,6 +30,18 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy"
 
 
+OWN_AND_FORGED = {
+    "X-Mine": "1",
+    "X_Other": " padded ",
+    "Host": "elsewhere.example",
+    "X-AppEngine-QueueName": "forged",
+    "x-google-thing": "forged",
+    "Content-Length": "999",
+    "Transfer-Encoding": "chunked",
+    "X-AppEngine-FailFast": "true",
+    "User-Agent": "Mine/1.0",
+}
+
 _senders: list[RemoteDelivery] = []
 
 
@@ -110,17 +122,7 @@ def test_a_request_is_the_tasks_with_app_engines_headers(app: RawServer) -> None
         failures=2,
         lost=1,
         previous_response=503,
-        headers={
-            "X-Mine": "1",
-            "X_Other": " padded ",
-            "Host": "elsewhere.example",
-            "X-AppEngine-QueueName": "forged",
-            "x-google-thing": "forged",
-            "Content-Length": "999",
-            "Transfer-Encoding": "chunked",
-            "X-AppEngine-FailFast": "true",
-            "User-Agent": "Mine/1.0",
-        },
+        headers=OWN_AND_FORGED,
     )
     outcome = delivery(app.url).deliver(sent)
     assert (outcome.status, outcome.is_success, outcome.was_reached) == (200, True, True)
