@@ -171,10 +171,19 @@ def check_size(method: str, size: int, tag: str | None) -> None:
             f"the task has {size} bytes with its url and headers, at most {limit} are allowed; "
             "store the data and send its key"
         )
+    check_tag(tag)
+
+
+def check_tag(tag: str | None) -> None:
+    """Raise InvalidTagError when a tag is no text, is too long, or cannot be stored."""
     if tag is not None and not isinstance(tag, str):
-        raise InvalidTagError(f"a tag must be text, not {tag!r}")
+        raise InvalidTagError(f"a tag must be text, not {_short(tag)}")
     if tag and len(tag) > MAX_TAG_LENGTH:
         raise InvalidTagError(f"a tag may have {MAX_TAG_LENGTH} characters, this one has {len(tag)}")
+    try:
+        (tag or "").encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTagError(f"a tag must be encodable as UTF-8: {error}") from error
 
 
 def check_deadline(usec: int | None) -> None:

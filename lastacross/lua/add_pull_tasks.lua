@@ -1,0 +1,29 @@
+-- add_pull_tasks: store new tasks in their pull queues, unless their name is used.
+--
+-- KEYS     as in shared/keys
+-- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
+-- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
+--          (App Engine's codes).
+--
+-- One script: between the look at the name and the write another caller could have taken it.
+-- A client repeats a call whose answer was lost: see shared/names.
+-- To RQ these tasks are scheduled, in no list or registry of its own: no worker and no sweep takes them.
+-- include: keys
+-- include: names
+-- include: pull
+
+local results = {}
+local position = 1
+while position <= #ARGV do
+  local id, eta = ARGV[position], ARGV[position + 1]
+  local first, last = position + 3, position + 2 + tonumber(ARGV[position + 2])
+  position = last + 1
+  local answer = answer_for_used_name(id, first, last)
+  if not answer then
+    call('HSET', RECORD .. id, unpack(ARGV, first, last))
+    call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
+    place_pull_task(queue_of(id), name_of(id), call('HGET', RECORD .. id, 'tag'), eta)
+  end
+  results[#results + 1] = answer or 0
+end
+return results

@@ -1,0 +1,146 @@
+-- lease_pull_tasks: lease tasks of a pull queue whose eta has passed, in the order of eta and name.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 queue  3 lease seconds  4 the most tasks  5 '' for all tasks, 'tag' for those of one tag,
+--          'oldest' for those that have the tag of the oldest, or like it none  6 the tag  7 the request
+-- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}
+--          2 the names of those that were leased as often as they may be: dead letters now
+--
+-- One script: two clients that lease at once get different tasks.
+-- A client repeats a call whose answer was lost: it gets the tasks that it was given, not others.
+-- include: keys
+-- include: fan_in
+-- include: lose
+-- include: pull
+
+-- App Engine's limit for one call; what does not fit stays for the next.
+local MOST_BYTES = 32 * 1024 * 1024
+local MOST_TAKEN_OVER = 100
+
+local now, queue, most, request = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), ARGV[7]
+local eta = instant(now + tonumber(ARGV[3]))
+local queue_retry, is_disabled = unpack(call('HMGET', SETTINGS .. queue, 'retry', 'is_disabled'))
+if is_disabled == '1' then
+  return { {}, {} }
+end
+
+-- What was run again by hand (`rq requeue`), or was added while this was a push queue, is in RQ's list.
+local function take_over(id)
+  local fields = pairs_of(call('HGETALL', RECORD .. id))
+  if fields.status ~= 'queued' then
+    return
+  elseif not fields.eta then
+    bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    return
+  end
+  restore_pull_task(queue, id, fields.tag, fields.eta)
+end
+
+-- The tasks that this very request was given: its leases end at one instant, and bear its mark.
+local function granted_before()
+  local tasks = {}
+  for _, name in ipairs(call('ZRANGEBYSCORE', PULL_LEASED .. queue, eta, eta)) do
+    local lease, leases, tag, body = unpack(
+      call('HMGET', RECORD .. queue .. '_' .. name, 'lease', 'leases', 'tag', 'body'))
+    if lease == request then
+      tasks[#tasks + 1] = { name, eta, tonumber(leases), tag or '', body or '' }
+    end
+  end
+  return tasks
+end
+
+local function eligible(set)
+  return call('ZRANGEBYSCORE', set, '-inf', '(' .. ARGV[1], 'LIMIT', 0, most)
+end
+
+-- The names to lease, the set that they were found in, and whether those with a tag are left out.
+local function candidates()
+  local set = ARGV[5] == 'tag' and tag_set(queue, ARGV[6]) or PULL .. queue
+  local names = eligible(set)
+  if ARGV[5] ~= 'oldest' or #names == 0 then
+    return names, set, false
+  end
+  local tagged = tag_set(queue, call('HGET', RECORD .. queue .. '_' .. names[1], 'tag'))
+  if not tagged then
+    return names, set, true
+  end
+  return eligible(tagged), tagged, false
+end
+
+-- How often a task may be leased; nil: as often as one likes. Age does not count here, and a limit of both
+-- is passed when both are: with a task_age_limit beside it the other never ends a pull task.
+local function leases_allowed(retry)
+  if retry and retry ~= '' then
+    local task_retry_limit, task_age_limit = unpack(cjson.decode(retry), 1, 2)
+    if task_age_limit == cjson.null and task_retry_limit ~= cjson.null then
+      return task_retry_limit
+    end
+  end
+end
+
+for _, id in ipairs(call('LPOP', READY .. queue, MOST_TAKEN_OVER) or {}) do
+  take_over(id)
+end
+local tasks = granted_before()
+if #tasks > 0 then
+  return { tasks, {} }
+end
+
+local names, set, is_untagged_only = candidates()
+local limit_of_queue = leases_allowed(queue_retry)
+local buried, moves, moves_by_tag, bytes = {}, {}, {}, 0
+
+-- Returns whether the answer has room for more.
+local function lease(name)
+  local id = queue .. '_' .. name
+  local found, body, tag, leases, retry, tombstone, added_by = unpack(
+    call('HMGET', RECORD .. id, 'eta', 'body', 'tag', 'leases', 'retry', 'tombstone', 'request'))
+  leases = tonumber(leases or 0)
+  -- The task's own options replace the queue's whole.
+  local allowed = limit_of_queue
+  if retry then
+    allowed = leases_allowed(retry)
+  end
+  if not found then
+    -- Some tool deleted the record.
+    call('ZREM', set, name)
+    remove_pull_task(queue, name)
+  elseif is_untagged_only and tag then
+    return true
+  elseif allowed and leases >= allowed then
+    remove_pull_task(queue, name, tag)
+    bury(id, queue, { tombstone = tombstone, request = added_by }, now,
+      'leased ' .. leases .. ' times without being deleted: task_retry_limit is ' .. allowed)
+    buried[#buried + 1] = name
+  else
+    bytes = bytes + #(body or '')
+    if bytes > MOST_BYTES and #tasks > 0 then
+      return false
+    end
+    call('HSET', RECORD .. id, 'eta', eta, 'leases', leases + 1, 'lease', request)
+    tasks[#tasks + 1] = { name, eta, leases + 1, tag or '', body or '' }
+    moves[#moves + 1] = eta
+    moves[#moves + 1] = name
+    if tag then
+      local others = moves_by_tag[tag] or {}
+      moves_by_tag[tag] = others
+      others[#others + 1] = eta
+      others[#others + 1] = name
+    end
+  end
+  return true
+end
+
+for _, name in ipairs(names) do
+  if not lease(name) then
+    break
+  end
+end
+if #moves > 0 then
+  call('ZADD', PULL .. queue, unpack(moves))
+  call('ZADD', PULL_LEASED .. queue, unpack(moves))
+end
+for tag, others in pairs(moves_by_tag) do
+  call('ZADD', tag_set(queue, tag), unpack(others))
+end
+return { tasks, buried }

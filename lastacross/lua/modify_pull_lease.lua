@@ -1,0 +1,29 @@
+-- modify_pull_lease: let the lease of a pull task end at another instant, counted from now; 0 gives it back.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 queue  3 name  4 the eta that the caller knows  5 lease seconds  6 the request
+-- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
+--
+-- One script: between the check and the write the lease could run out and another client take the task.
+-- A client repeats a call whose answer was lost: what bears its mark it has done.
+-- include: keys
+-- include: pull
+
+local now, queue, name, request = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[6]
+local id = queue .. '_' .. name
+local new_eta = instant(now + tonumber(ARGV[5]))
+local eta, tag, lease = unpack(call('HMGET', RECORD .. id, 'eta', 'tag', 'lease'))
+if call('SISMEMBER', PAUSED, queue) == 1 then
+  return { 'paused', '' }
+elseif not call('ZSCORE', PULL .. queue, name) then
+  local has_been = eta or call('EXISTS', TOMBSTONE .. id) == 1
+  return { has_been and 'tombstoned' or 'unknown', '' }
+elseif lease == request then
+  return { 'ok', eta }
+elseif not eta or eta ~= ARGV[4] or tonumber(eta) < now then
+  return { 'expired', '' }
+end
+call('HSET', RECORD .. id, 'eta', new_eta, 'lease', request)
+place_pull_task(queue, name, tag, new_eta)
+call('ZADD', PULL_LEASED .. queue, 'XX', new_eta, name)
+return { 'ok', new_eta }

@@ -1,0 +1,53 @@
+-- pull: where the tasks of a pull queue are. Needs keys.
+--
+-- Each is in the set of its queue and, if it has a tag, in the set of that tag: score = eta, which a lease moves
+-- to its end. Members are names, so that what has one eta is in the order of names. Who was leased is in a third
+-- set, score = end of the lease: there the past means that nobody holds it.
+
+local function name_of(id)
+  return string.match(id, '^[^_]*_(.*)$')
+end
+
+-- The set of a tag's tasks; nil without a tag.
+local function tag_set(queue, tag)
+  return tag and tag ~= '' and PULL_TAG .. queue .. ':' .. tag or nil
+end
+
+local function place_pull_task(queue, name, tag, eta)
+  call('ZADD', PULL .. queue, eta, name)
+  local set = tag_set(queue, tag)
+  if set then
+    call('ZADD', set, eta, name)
+  end
+end
+
+-- Returns whether it was there.
+local function remove_pull_task(queue, name, tag)
+  call('ZREM', PULL_LEASED .. queue, name)
+  local set = tag_set(queue, tag)
+  if set then
+    call('ZREM', set, name)
+  end
+  return call('ZREM', PULL .. queue, name) == 1
+end
+
+-- Put a task back that was somewhere else: a dead letter has its leases before it again.
+local function restore_pull_task(queue, id, tag, eta)
+  call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
+  call('HDEL', RECORD .. id, 'dead_at', 'error', 'leases', 'lease')
+  call('PERSIST', RECORD .. id)
+  call('ZREM', DEAD .. queue, id)
+  place_pull_task(queue, name_of(id), tag, eta)
+end
+
+-- Take the oldest out of every set; returns their ids.
+local function pop_pull_tasks(queue, most)
+  local ids = {}
+  local entries = call('ZPOPMIN', PULL .. queue, most)
+  for position = 1, #entries, 2 do
+    local id = queue .. '_' .. entries[position]
+    remove_pull_task(queue, entries[position], call('HGET', RECORD .. id, 'tag'))
+    ids[#ids + 1] = id
+  end
+  return ids
+end
