@@ -42,6 +42,13 @@ DEAD_PREFIX = "rq:failed:"
 SETTINGS_PREFIX = "lastacross:queue:"
 UPLOAD = "lastacross:upload"
 PAUSED = "lastacross:paused"
+QUEUE_NAMES = "lastacross:queues"
+SERVICES = "lastacross:services"
+EXECUTED_PREFIX = "lastacross:executed:"
+RUN_NOW_PREFIX = "lastacross:run-now:"
+PULL_PREFIX = "lastacross:pull:"
+PULL_TAG_PREFIX = "lastacross:pull-tag:"
+PULL_LEASED_PREFIX = "lastacross:pull-leased:"
 BUCKET_PREFIX = "lastacross:bucket:"
 TOMBSTONE_PREFIX = "lastacross:tombstone:"
 WAKEUP_PREFIX = "lastacross:wakeup:"
@@ -62,6 +69,11 @@ def record_key(task_id: str) -> str:
 def ready_key(queue: str) -> str:
     """Ready tasks of a queue, oldest first: RQ's list."""
     return READY_PREFIX + queue
+
+
+def side_list(queue: str, group: str) -> str:
+    """Name of the list, after ``READY_PREFIX``, of tasks that wait for another group than their queue's."""
+    return f"{queue}.{group}"
 
 
 def leased_key(queue: str) -> str:
@@ -109,6 +121,21 @@ def batch_key(batch_id: str) -> str:
     return BATCH_PREFIX + batch_id
 
 
+def pull_key(queue: str) -> str:
+    """Tasks of a pull queue: members are names, score = eta in seconds since the epoch."""
+    return PULL_PREFIX + queue
+
+
+def pull_tag_key(queue: str, tag: str) -> str:
+    """Those that have this tag, in the same way."""
+    return f"{PULL_TAG_PREFIX}{queue}:{tag}"
+
+
+def pull_leased_key(queue: str) -> str:
+    """Those that have been leased: score = end of the lease; where that has passed nobody holds them."""
+    return PULL_LEASED_PREFIX + queue
+
+
 def channel_key(client_id: str) -> str:
     """The capped stream of messages to one browser."""
     return CHANNEL_PREFIX + client_id
@@ -136,6 +163,14 @@ TASK_KEYS = (
     OPEN_BATCHES,
     RQ_QUEUES,
     RQ_SUSPENDED,
+    SERVICES,
+    QUEUE_NAMES,
+    UPLOAD,
+    EXECUTED_PREFIX,
+    RUN_NOW_PREFIX,
+    PULL_PREFIX,
+    PULL_TAG_PREFIX,
+    PULL_LEASED_PREFIX,
 )
 
 # Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
@@ -263,9 +298,9 @@ class Store:
             except redis.exceptions.NoScriptError:
                 return self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
 
-    def wakeup(self, group: str) -> "Wakeup":
-        """A way to sleep until work comes, for the workers of one group."""
-        return Wakeup(self, wakeup_key(group))
+    def wakeup(self, groups: Sequence[str]) -> "Wakeup":
+        """A way to sleep until work comes, for a worker of these groups."""
+        return Wakeup(self, [wakeup_key(group) for group in groups])
 
     def close(self) -> None:
         """Close every connection."""
@@ -278,9 +313,10 @@ class Wakeup:
     BLPOP's own timeout is up to 100 ms late; ``select`` is not.
     """
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, keys: Sequence[str]) -> None:
         self._store = store
-        self._key = key
+        self._keys = list(keys)
+        self._came_from = self._keys[0]
         self._connection: Any = None
         self._is_asked = False
 
@@ -314,20 +350,21 @@ class Wakeup:
         readable, _, _ = select.select(sources, [], [], max(0.0, seconds))
         if not self._is_asked or sources[-1] not in readable:
             return None
-        _, marker = self._connection.read_response()
+        key, marker = self._connection.read_response()
         self._is_asked = False
+        self._came_from = key.decode()
         return bytes(marker)
 
     def _ask(self) -> None:
         if self._connection is None:
             self._connection = self._store.redis.connection_pool.get_connection()
-        self._connection.send_command("BLPOP", self._key, 0)
+        self._connection.send_command("BLPOP", *self._keys, 0)
         self._is_asked = True
 
     def pass_on(self, marker: bytes) -> None:
         """Put a marker back for another worker; it does no harm if one waits there already."""
         with translated_errors():
-            self._store.redis.rpush(self._key, marker)
+            self._store.redis.rpush(self._came_from, marker)
 
     def close(self) -> None:
         """Drop the connection, and with it the outstanding BLPOP."""

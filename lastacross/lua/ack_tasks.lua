@@ -18,7 +18,7 @@ for position = 2, #ARGV, 2 do
   local held = call('ZREM', LEASED .. queue, id .. ':' .. lease)
   results[#results + 1] = held
   if held == 1 then
-    queues[queue] = true
+    queues[queue] = (queues[queue] or 0) + 1
     local tombstone, member, request = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch', 'request'))
     if call('DEL', RECORD .. id) == 0 then
       settle_lost_record(id, now)
@@ -33,7 +33,8 @@ end
 for batch in pairs(batches) do
   complete_upwards(batch, now)
 end
-for queue in pairs(queues) do
+for queue, number in pairs(queues) do
+  count_executed(queue, number, now)
   wake_for_place(queue)
 end
 return results

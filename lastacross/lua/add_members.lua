@@ -2,7 +2,8 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
---          eta ('' = ready now), 1 if its caller named it, number of strings n, n strings
+--          eta ('' = ready now), target as in add_tasks, 1 if its caller named it, number of strings n,
+--          n strings
 -- Returns  for each member 0 added, 1 it was added before, 2 the batch is cancelled, 10 a task of this
 --          name exists, 11 its name is tombstoned; or -1 when the batch is not known, -2 when it is sealed
 --
@@ -16,20 +17,19 @@ local sealed, cancelled_at = unpack(call('HMGET', key, 'sealed', 'cancelled_at')
 if not sealed then
   return -1
 end
-local results, ready, woken = {}, {}, {}
+local results, scheduled = {}, {}
 local added = 0
 
-local function store(id, eta, first, last)
+local function store(id, eta, target, first, last)
   local queue = queue_of(id)
   local waits = eta ~= '' and tonumber(eta) > now
   call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
   if waits then
     call('ZADD', SCHEDULED .. queue, eta, id)
+    scheduled[queue] = target ~= '' and target or false
   else
-    ready[queue] = ready[queue] or {}
-    table.insert(ready[queue], id)
+    arrive(queue, id, target ~= '' and target or nil)
   end
-  woken[queue] = waits and 'scheduled' or woken[queue] or 'ready'
 end
 
 -- A name is refused when a task outside this batch has it or had it; one that we made may be somebody's too.
@@ -49,9 +49,8 @@ end
 
 local position = 4
 while position <= #ARGV do
-  local id, eta, is_named = ARGV[position], ARGV[position + 1], ARGV[position + 2] == '1'
-  local size = tonumber(ARGV[position + 3])
-  local first, last = position + 4, position + 3 + size
+  local id, eta, target, is_named = ARGV[position], ARGV[position + 1], ARGV[position + 2], ARGV[position + 3] == '1'
+  local first, last = position + 5, position + 4 + tonumber(ARGV[position + 4])
   position = last + 1
   local result
   if call('GETBIT', key .. ':added', index) == 1 then
@@ -65,7 +64,7 @@ while position <= #ARGV do
       added = added + 1
     end
     if result == 0 then
-      store(id, eta, first, last)
+      store(id, eta, target, first, last)
       if is_named then
         call('HSET', key .. ':names', index, id)
       end
@@ -80,11 +79,8 @@ end
 if added > 0 then
   call('HINCRBY', key, 'total', added)
 end
-for queue, ids in pairs(ready) do
-  call('RPUSH', READY .. queue, unpack(ids))
-end
-for queue, reason in pairs(woken) do
-  call('SADD', QUEUES, READY .. queue)
-  wake(queue, reason)
+make_arrivals_ready()
+for queue, target in pairs(scheduled) do
+  wake_for_scheduled(queue, target or nil)
 end
 return results

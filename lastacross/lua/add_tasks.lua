@@ -1,8 +1,8 @@
 -- add_tasks: store new tasks, each ready or scheduled, unless its name is used.
 --
 -- KEYS     as in shared/keys
--- ARGV     1 now  then for each task: task id, eta ('' = ready now), number of strings n, n strings:
---          the record's fields and values
+-- ARGV     1 now  then for each task: task id, eta ('' = ready now), target ('' = none, else the record's
+--          field of that name), number of strings n, n strings: the record's fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
 --          (App Engine's codes).
 --
@@ -12,7 +12,7 @@
 -- include: keys
 
 local now = tonumber(ARGV[1])
-local results, ready, order, woken = {}, {}, {}, {}
+local results, scheduled = {}, {}
 local position = 2
 
 local function is_request(value, first, last)
@@ -25,8 +25,8 @@ local function is_request(value, first, last)
 end
 
 while position <= #ARGV do
-  local id, eta, size = ARGV[position], ARGV[position + 1], tonumber(ARGV[position + 2])
-  local first, last = position + 3, position + 2 + size
+  local id, eta, target = ARGV[position], ARGV[position + 1], ARGV[position + 2]
+  local first, last = position + 4, position + 3 + tonumber(ARGV[position + 3])
   position = last + 1
   local key, queue = RECORD .. id, queue_of(id)
   local status, request, dead_at = unpack(call('HMGET', key, 'status', 'request', 'dead_at'))
@@ -46,24 +46,15 @@ while position <= #ARGV do
     call('HSET', key, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
     if waits then
       call('ZADD', SCHEDULED .. queue, eta, id)
+      scheduled[queue] = target ~= '' and target or false
     else
-      local ids = ready[queue]
-      if not ids then
-        ids = {}
-        ready[queue] = ids
-        order[#order + 1] = queue
-      end
-      ids[#ids + 1] = id
+      arrive(queue, id, target ~= '' and target or nil)
     end
-    woken[queue] = waits and 'scheduled' or woken[queue] or 'ready'
     results[#results + 1] = 0
   end
 end
-for _, queue in ipairs(order) do
-  call('RPUSH', READY .. queue, unpack(ready[queue]))
-end
-for queue, reason in pairs(woken) do
-  call('SADD', QUEUES, READY .. queue)
-  wake(queue, reason)
+make_arrivals_ready()
+for queue, target in pairs(scheduled) do
+  wake_for_scheduled(queue, target or nil)
 end
 return results

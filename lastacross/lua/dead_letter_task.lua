@@ -12,6 +12,7 @@ local queue = queue_of(id)
 if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
+count_executed(queue, 1, now)
 wake_for_place(queue)
 local fields = pairs_of(call('HGETALL', RECORD .. id))
 if not fields.status then

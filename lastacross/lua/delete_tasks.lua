@@ -6,6 +6,7 @@
 -- include: keys
 -- include: fan_in
 -- include: lose
+-- include: pull
 
 -- Longer than this a search through the list would hold up everybody else: the entry stays, and
 -- the lease that meets it finds no record.
@@ -21,11 +22,16 @@ for position = 2, #ARGV do
     call('DEL', RECORD .. id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)
-    if fields.lease then
-      call('ZREM', LEASED .. queue, id .. ':' .. fields.lease)
+    if remove_pull_task(queue, name_of(id), fields.tag) and fields.leases then
+      -- Deleting is how a pull task ends well.
+      count_executed(queue, 1, now)
     end
-    if fields.status == 'queued' and call('LLEN', READY .. queue) <= LONGEST_SEARCH then
-      call('LREM', READY .. queue, 0, id)
+    if fields.lease and call('ZREM', LEASED .. queue, id .. ':' .. fields.lease) == 1 then
+      wake_for_place(queue)
+    end
+    local place = place_of(queue, fields.target)
+    if fields.status == 'queued' and call('LLEN', place) <= LONGEST_SEARCH then
+      call('LREM', place, 0, id)
     end
     leave_tombstone(id, fields.tombstone)
     if fields.batch then

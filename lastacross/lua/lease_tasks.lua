@@ -1,9 +1,12 @@
--- lease_tasks: give a worker ready tasks of its queues, as many as their limits allow.
+-- lease_tasks: give a worker ready tasks of its group, as many as their queues' limits allow.
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 lease seconds  3 the worker's lease token  4 number of its next lease
---          5 tasks wanted  6 threads free  7 the worker's group  8… queues, in the order to serve them
--- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}
+--          5 tasks wanted  6 threads free  7 number of groups n that the worker serves  8… n groups
+--          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for the tasks of a
+--          queue that wait for another group than its own
+-- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}; the record of a task of
+--            another group than 'default' has the field 'group'
 --          2 the instant at which a throttled queue has a token again, or ''
 --          3 1 if a queue has more that could be leased now
 --          4 the queues whose settings are missing (Redis was emptied): upload them and call again
@@ -19,11 +22,18 @@ if call('EXISTS', SUSPENDED) == 1 then
 end
 
 local now, lease_seconds, token, number = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local wanted, free = tonumber(ARGV[5]), tonumber(ARGV[6])
+local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local score = instant(now + lease_seconds + LEASE_SHIFT)
-local leased, missing, next_due, more = {}, {}, nil, 0
--- Whoever looks takes the marker: a busy worker does not wait for one.
-local marker = call('LPOP', WAKEUP .. ARGV[7])
+local leased, missing, next_due, more, must_promote = {}, {}, nil, 0, 0
+local serves = {}
+for position = 8, 7 + groups do
+  local group = ARGV[position]
+  serves[group] = true
+  -- Whoever looks takes the marker: a busy worker does not wait for one.
+  if call('LPOP', WAKEUP .. group) == 'scheduled' then
+    must_promote = 1
+  end
+end
 
 -- Machines agree on the time to a few milliseconds; a bucket counted later than this was counted
 -- before the server's clock was set back.
@@ -45,22 +55,17 @@ local function bucket_of(queue, rate, bucket_size)
   return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
--- How many tasks the queue may hand out to this worker now, its bucket, and whether a limit binds.
-local function allowance(queue)
-  local rate, bucket_size, most = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent'))
-  if not rate then
-    missing[#missing + 1] = queue
+-- What the queue may hand out to this worker now: how many tasks, its bucket, and whether a limit binds.
+local function allowance(queue, settings)
+  local rate = tonumber(settings.rate)
+  if rate == 0 or settings.is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 then
     return 0
   end
-  rate = tonumber(rate)
-  if rate == 0 or call('SISMEMBER', PAUSED, queue) == 1 then
-    return 0
-  end
-  local bucket = bucket_of(queue, rate, tonumber(bucket_size))
+  local bucket = bucket_of(queue, rate, tonumber(settings.bucket_size))
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
   local binds = grant < wanted
-  if most and most ~= '' then
-    bucket.places = tonumber(most) - call('ZCARD', LEASED .. queue)
+  if settings.most and settings.most ~= '' then
+    bucket.places = tonumber(settings.most) - call('ZCARD', LEASED .. queue)
     grant = math.min(grant, bucket.places)
     binds = true
   end
@@ -71,8 +76,30 @@ local function allowance(queue)
   return math.max(0, grant), bucket, binds
 end
 
--- Lease one ready id. Returns whether it was a task that can run.
-local function lease(queue, id, entries)
+local function settings_of(queue)
+  local rate, bucket_size, most, group, is_disabled = unpack(
+    call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent', 'group', 'is_disabled'))
+  if not rate then
+    missing[#missing + 1] = queue
+    return nil
+  end
+  return { rate = rate, bucket_size = bucket_size, most = most, group = group or 'default', is_disabled = is_disabled }
+end
+
+-- Whether a task found in this list waits there rightly; else it is sent on to where it belongs.
+local function belongs(queue, list, id, target)
+  local own, group = place_of(queue, target)
+  if own == list then
+    return true
+  end
+  call('RPUSH', own, id)
+  call('SADD', QUEUES, own)
+  wake_group(group)
+  return false
+end
+
+-- Lease one ready id. Returns whether it was a task that can run. `list` nil: it runs wherever it was found.
+local function lease(queue, list, group, id, entries)
   local record = call('HGETALL', RECORD .. id)
   local fields = pairs_of(record)
   if not fields.eta and not fields.data then
@@ -86,13 +113,15 @@ local function lease(queue, id, entries)
   elseif not fields.eta then
     bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return false
+  elseif list and (fields.target or list ~= READY .. queue) and not belongs(queue, list, id, fields.target) then
+    return false
   end
   number = number + 1
   local lease_id = token .. '.' .. number
   if fields.dead_at then
     -- A dead letter run again has its retries before it again.
-    call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'lost', 'crashes', 'suspect', 'first_try_at',
-      'previous_response')
+    call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'unreached', 'lost', 'crashes', 'suspect',
+      'first_try_at', 'previous_response')
     call('PERSIST', RECORD .. id)
     call('ZREM', DEAD .. queue, id)
     fields.first_try_at = nil
@@ -105,45 +134,85 @@ local function lease(queue, id, entries)
     record[#record + 1] = 'first_try_at'
     record[#record + 1] = instant(now)
   end
+  if group ~= 'default' then
+    record[#record + 1] = 'group'
+    record[#record + 1] = group
+  end
   entries[#entries + 1] = score
   entries[#entries + 1] = id .. ':' .. lease_id
   leased[#leased + 1] = { id, lease_id, record }
   return true
 end
 
-for position = 8, #ARGV do
-  local queue = ARGV[position]
-  if wanted > 0 and call('EXISTS', READY .. queue) == 1 then
-    local grant, bucket, binds = allowance(queue)
-    local entries, taken = {}, 0
-    if grant > 0 then
-      for _, id in ipairs(call('LPOP', READY .. queue, grant) or {}) do
-        if lease(queue, id, entries) then
-          taken = taken + 1
+-- Tasks that somebody wants run now: no limit of their queue counts for them.
+local function lease_run_now(group)
+  for _, id in ipairs(wanted > 0 and free > 0 and call('LPOP', RUN_NOW .. group, math.min(wanted, free)) or {}) do
+    local entries, queue = {}, queue_of(id)
+    if lease(queue, nil, group, id, entries) then
+      call('ZADD', LEASED .. queue, unpack(entries))
+      wanted, free = wanted - 1, free - 1
+    end
+  end
+  if call('EXISTS', RUN_NOW .. group) == 1 then
+    wake_group(group)
+  end
+end
+
+-- Lease from one list. Returns how many, the queue's bucket and whether a limit binds.
+local function lease_from(list, queue, group, settings)
+  local grant, bucket, binds = allowance(queue, settings)
+  local entries, taken = {}, 0
+  for _, id in ipairs(grant > 0 and call('LPOP', list, grant) or {}) do
+    if lease(queue, list, group, id, entries) then
+      taken = taken + 1
+    end
+  end
+  if taken > 0 then
+    call('ZADD', LEASED .. queue, unpack(entries))
+    bucket.tokens = bucket.tokens - taken
+    -- All digits: of a third of a token not a millionth may get lost at each grant.
+    call('HSET', BUCKET .. queue, 'tokens', string.format('%.17g', bucket.tokens), 'counted_at',
+      instant(bucket.counted_at))
+    wanted, free = wanted - taken, free - taken
+  end
+  return taken, grant, bucket, binds
+end
+
+-- Some tasks of the list stay: see that somebody comes for them as soon as one may run.
+local function leave_rest(group, taken, grant, bucket, binds)
+  if bucket.tokens + 1e-6 < 1 then
+    -- A microsecond later, for instants are rounded to one: who came too early would ask all the time.
+    local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
+    next_due = math.min(next_due or due, due)
+  elseif not binds or grant > taken then
+    more = 1
+    wake_group(group)
+  elseif taken > 0 and (not bucket.places or bucket.places > taken) then
+    -- This worker's threads are full; another's may be free.
+    wake_group(group)
+  end
+end
+
+for position = 8, 7 + groups do
+  lease_run_now(ARGV[position])
+end
+for position = 8 + groups, #ARGV do
+  local queue, side = string.match(ARGV[position], '^([^.]*)%.?(.*)$')
+  local list = READY .. ARGV[position]
+  if call('EXISTS', list) == 1 then
+    local settings = settings_of(queue)
+    local group = side ~= '' and side or settings and settings.group
+    if settings and serves[group] then
+      if wanted <= 0 then
+        more = 1
+        wake_group(group)
+      else
+        local taken, grant, bucket, binds = lease_from(list, queue, group, settings)
+        if bucket and call('EXISTS', list) == 1 then
+          leave_rest(group, taken, grant, bucket, binds)
         end
       end
     end
-    if taken > 0 then
-      call('ZADD', LEASED .. queue, unpack(entries))
-      bucket.tokens = bucket.tokens - taken
-      call('HSET', BUCKET .. queue, 'tokens', instant(bucket.tokens), 'counted_at', instant(bucket.counted_at))
-      wanted, free = wanted - taken, free - taken
-    end
-    if bucket and call('EXISTS', READY .. queue) == 1 then
-      if bucket.tokens + 1e-6 < 1 then
-        local due = now + (1 - bucket.tokens) / bucket.rate
-        next_due = math.min(next_due or due, due)
-      elseif not binds or grant > taken then
-        more = 1
-        wake(queue)
-      elseif taken > 0 and (not bucket.places or bucket.places > taken) then
-        -- This worker's threads are full; another's may be free.
-        wake(queue)
-      end
-    end
-  elseif wanted <= 0 and call('EXISTS', READY .. queue) == 1 then
-    more = 1
-    wake(queue)
   end
 end
-return { leased, next_due and instant(next_due) or '', more, missing, marker == 'scheduled' and 1 or 0 }
+return { leased, next_due and instant(next_due) or '', more, missing, must_promote }

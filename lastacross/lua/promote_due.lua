@@ -11,13 +11,13 @@ local moved, next_due = 0, nil
 for position = 3, #ARGV do
   local queue = ARGV[position]
   local scheduled = SCHEDULED .. queue
-  local ready = {}
   local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, most)
   for _, id in ipairs(due) do
-    local status = call('HGET', RECORD .. id, 'status')
+    local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
     if status == 'scheduled' then
       call('HSET', RECORD .. id, 'status', 'queued')
-      ready[#ready + 1] = id
+      arrive(queue, id, target)
+      moved = moved + 1
     elseif not status then
       settle_lost_record(id, now)
     end
@@ -25,14 +25,10 @@ for position = 3, #ARGV do
   if #due > 0 then
     call('ZREM', scheduled, unpack(due))
   end
-  if #ready > 0 then
-    call('RPUSH', READY .. queue, unpack(ready))
-    wake(queue)
-    moved = moved + #ready
-  end
   local first = call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
   if first[2] then
     next_due = math.min(next_due or tonumber(first[2]), tonumber(first[2]))
   end
 end
+make_arrivals_ready()
 return { moved, next_due and instant(next_due) or '' }

@@ -8,6 +8,7 @@
 -- include: keys
 -- include: fan_in
 -- include: lose
+-- include: pull
 
 local now, queue, most, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -30,13 +31,23 @@ local function forget_task(id)
   return false
 end
 
-local ready = call('LPOP', READY .. queue, most) or {}
 local count = 0
-for _, id in ipairs(ready) do
-  if forget_task(id) then
-    call('RPUSH', READY .. queue, id)
-  else
-    count = count + 1
+for _, place in ipairs(places_of(queue)) do
+  for _, id in ipairs(count < most and call('LPOP', place, most - count) or {}) do
+    if forget_task(id) then
+      call('RPUSH', place, id)
+    else
+      count = count + 1
+    end
+  end
+end
+for _, group in ipairs(groups_of_all()) do
+  -- Short lists: what somebody wanted run by hand, and no worker has taken yet.
+  for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
+    if queue_of(id) == queue and not forget_task(id) then
+      call('LREM', RUN_NOW .. group, 0, id)
+      count = count + 1
+    end
   end
 end
 for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
@@ -50,5 +61,9 @@ for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
       end
     end
   end
+end
+for _, id in ipairs(count < most and pop_pull_tasks(queue, most - count) or {}) do
+  forget_task(id)
+  count = count + 1
 end
 return count

@@ -10,10 +10,10 @@ for position = #ARGV - 1, 1, -2 do
   local id, lease = ARGV[position], ARGV[position + 1]
   local queue = queue_of(id)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
+    local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
     -- Without a record too: the lease that meets it tells its batch.
-    call('LPUSH', READY .. queue, id)
-    wake(queue)
-    if call('EXISTS', RECORD .. id) == 1 then
+    make_ready(queue, id, target, 'LPUSH')
+    if status then
       call('HSET', RECORD .. id, 'status', 'queued')
       call('HDEL', RECORD .. id, 'lease', 'started')
       if call('HEXISTS', RECORD .. id, 'failures') + call('HEXISTS', RECORD .. id, 'lost') == 0 then

@@ -10,13 +10,12 @@
 local restored = {}
 for _, id in ipairs(ARGV) do
   local queue = queue_of(id)
-  local status, lease = unpack(call('HMGET', RECORD .. id, 'status', 'lease'))
+  local status, lease, target = unpack(call('HMGET', RECORD .. id, 'status', 'lease', 'target'))
   local is_leased = lease and call('ZSCORE', LEASED .. queue, id .. ':' .. lease)
   if status == 'queued' or (status == 'started' and not is_leased) then
     call('HSET', RECORD .. id, 'status', 'queued')
     call('HDEL', RECORD .. id, 'lease', 'started')
-    call('RPUSH', READY .. queue, id)
-    wake(queue)
+    make_ready(queue, id, target)
     restored[#restored + 1] = id
   end
 end

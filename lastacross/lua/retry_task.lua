@@ -2,27 +2,32 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
---          5 now
+--          5 now  6 1 if the attempt reached the application
 -- Returns  1, or 0 when the lease was lost before
 -- include: keys
 -- include: fan_in
 -- include: lose
 
-local id, lease, eta = ARGV[1], ARGV[2], ARGV[3]
+local id, lease, eta, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[5])
 local queue, key = queue_of(id), RECORD .. id
 if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
+count_executed(queue, 1, now)
+wake_for_place(queue)
 if call('EXISTS', key) == 0 then
-  settle_lost_record(id, tonumber(ARGV[5]))
+  settle_lost_record(id, now)
   return 1
 end
-local member, tombstone, request = unpack(call('HMGET', key, 'batch', 'tombstone', 'request'))
-if drop_if_cancelled(id, member, tonumber(ARGV[5])) then
+local member, tombstone, request, target = unpack(call('HMGET', key, 'batch', 'tombstone', 'request', 'target'))
+if drop_if_cancelled(id, member, now) then
   leave_tombstone(id, tombstone, request)
   return 1
 end
 call('HINCRBY', key, 'failures', 1)
+if ARGV[6] ~= '1' then
+  call('HINCRBY', key, 'unreached', 1)
+end
 call('HSET', key, 'status', 'scheduled', 'eta', eta)
 -- The worker lived through it: what was held against the task for crashes is settled.
 call('HDEL', key, 'lease', 'started', 'crashes', 'suspect')
@@ -30,5 +35,5 @@ if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])
 end
 call('ZADD', SCHEDULED .. queue, eta, id)
-wake(queue, 'scheduled')
+wake_for_scheduled(queue, target)
 return 1

@@ -16,8 +16,7 @@ local function restore(queue, id)
     call('HSET', RECORD .. id, 'status', 'queued')
     call('HDEL', RECORD .. id, 'lease', 'started', 'exc_info')
     call('PERSIST', RECORD .. id)
-    call('RPUSH', READY .. queue, id)
-    wake(queue)
+    make_ready(queue, id, call('HGET', RECORD .. id, 'target') or nil)
     restored[#restored + 1] = id
   end
 end

@@ -153,7 +153,7 @@ def current_of(task: Leased) -> CurrentTask:
         queue_name=task.queue,
         attempt=retry_count + 1,
         retry_count=retry_count,
-        execution_count=task.failures,
+        execution_count=task.failures - task.unreached,
         member=task.member,
     )
 

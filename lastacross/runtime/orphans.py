@@ -14,9 +14,12 @@ from lastacross.store import (
     RECORD_PREFIX,
     RQ_WORKER_PREFIX,
     RQ_WORKERS,
+    RUN_NOW_PREFIX,
+    side_list,
     translated_errors,
 )
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue import known
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
 
 OWN_NAME_PREFIX = "lastacross-"
 CHUNK = 1000
@@ -35,7 +38,8 @@ class Orphans:
     def __init__(self, broker: Broker, queues: Sequence[str]) -> None:
         self._broker = broker
         self._redis = broker.store.redis
-        self._queues = list(queues)
+        # The caller's own list, which grows and shrinks with queue.yaml.
+        self._queues = queues
         self._suspected: set[str] = set()
         self._has_warned = False
 
@@ -67,10 +71,19 @@ class Orphans:
     def _in_no_list(self) -> set[str]:
         records = set(self._live_records())
         for queue in self._queues:
-            records.difference_update(self._ready(queue))
+            for place in self._places(queue):
+                records.difference_update(self._listed(place))
             entries = self._redis.zrange(LEASED_PREFIX + queue, 0, -1)
             records.difference_update(entry.decode().partition(":")[0] for entry in entries)  # type: ignore[union-attr]
+        for group in self._groups():
+            records.difference_update(self._listed(RUN_NOW_PREFIX + group))
         return records
+
+    def _groups(self) -> list[str]:
+        return [DEFAULT_GROUP, *known.of(self._broker.store).services()]
+
+    def _places(self, queue: str) -> list[str]:
+        return [READY_PREFIX + queue, *(READY_PREFIX + side_list(queue, group) for group in self._groups())]
 
     def _live_records(self) -> Iterator[str]:
         """Ids of our records that should be in a ready list or leased."""
@@ -91,8 +104,8 @@ class Orphans:
                 if eta is not None and status in (b"queued", b"started"):
                     yield key.decode().removeprefix(RECORD_PREFIX)
 
-    def _ready(self, queue: str) -> Iterator[str]:
+    def _listed(self, key: str) -> Iterator[str]:
         first = 0
-        while ids := self._redis.lrange(READY_PREFIX + queue, first, first + CHUNK - 1):
+        while ids := self._redis.lrange(key, first, first + CHUNK - 1):
             yield from (identifier.decode() for identifier in ids)  # type: ignore[union-attr]
             first += CHUNK

@@ -1,7 +1,7 @@
 """The scheduler: what must happen by the clock, whether or not anybody asks for it.
 
-Each second it relays the outbox and looks whether queue.yaml has to be uploaded again. Any number
-of schedulers may run: each step finds nothing where another was first.
+Each second it relays the outbox and looks whether queue.yaml has to be uploaded again; now and then it
+tidies the datastore. Any number of schedulers may run: each step finds nothing where another was first.
 """
 
 import os
@@ -14,9 +14,10 @@ from types import FrameType
 
 from lastacross import config, datastore, logs, store
 from lastacross.clock import SYSTEM, Clock
-from lastacross.config import Config, QueueConfig
+from lastacross.config import Config
+from lastacross.deferred import payloads
 from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
-from lastacross.taskqueue import outbox, settings
+from lastacross.taskqueue import relay, settings
 
 log = logs.get("lastacross.scheduler")
 
@@ -26,15 +27,17 @@ LONGEST_PAUSE_SECONDS = 10.0
 
 @dataclass
 class Step:
-    """Something done at every tick, and left alone for a while when a service that it needs is away.
+    """Something done at every tick or more rarely; left alone for a while when a service it needs is away.
 
     Args:
         name: what the log calls it.
         act: does it, given the time in seconds since the epoch.
+        every_seconds: the least time from one beginning to the next.
     """
 
     name: str
     act: Callable[[float], object]
+    every_seconds: float = 0.0
     pause_seconds: float = 0.0
     next_at: float = field(default=float("-inf"))
 
@@ -58,6 +61,7 @@ class Step:
             if self.pause_seconds:
                 log.info(f"{self.name}.resume")
             self.pause_seconds = 0.0
+            self.next_at = started_at + self.every_seconds
 
 
 class QueueUpload:
@@ -71,7 +75,7 @@ class QueueUpload:
     def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
         self._root = configuration.root
         self._environ = environ
-        self._queues = configuration.queues
+        self._configuration = configuration
         self._seen = self._stamp()
         self._has_uploaded = False
 
@@ -84,22 +88,22 @@ class QueueUpload:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp
-            self._queues = self._read_again()
+            self._configuration = self._read_again()
             self._has_uploaded = False
         if self._has_uploaded:
             # Another machine's upload stands until this one's file changes: the last one wins.
-            settings.upload_if_missing(store.current(), self._queues)
+            settings.upload_if_missing(store.current(), self._read_again)
             return
-        if settings.upload_if_changed(store.current(), self._queues):
-            log.info("queues.upload", queues=len(self._queues))
+        if settings.upload_if_changed(store.current(), self._configuration):
+            log.info("queues.upload", queues=len(self._configuration.queues))
         self._has_uploaded = True
 
-    def _read_again(self) -> Mapping[str, QueueConfig]:
+    def _read_again(self) -> Config:
         try:
-            return config.load(self._root, self._environ).queues
+            return config.load(self._root, self._environ)
         except ConfigError as error:
             log.error("queues.unusable", error=str(error), until_then="the queues stay as they were")
-            return self._queues
+            return self._configuration
 
     def _stamp(self) -> tuple[tuple[str, int, int], ...]:
         stamps = []
@@ -115,14 +119,22 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
     """All that a scheduler does."""
     return [
         Step("queues", QueueUpload(configuration, environ).act),
-        Step("outbox", _relay),
+        Step("outbox", _logged("outbox.relay", relay.relay)),
+        Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
+        Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),
+        Step("deferred", payloads.Pruner().act, every_seconds=120),
     ]
 
 
-def _relay(now: float) -> None:
-    sent = outbox.relay(now)
-    if sent:
-        log.info("outbox.relay", tasks=sent)
+def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
+    """The act, whose number of tasks is logged when it is not 0."""
+
+    def act_and_log(now: float) -> None:
+        tasks = act(now)
+        if tasks:
+            log.info(event, tasks=tasks)
+
+    return act_and_log
 
 
 def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:

@@ -1,14 +1,15 @@
 """What becomes of attempts that have ended: done, tried again later, or a dead letter."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lastacross import logs
-from lastacross.config import QueueConfig, RetryParameters
+from lastacross.config import RetryParameters
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.isolation import Crashed
 from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.known import KnownQueues
 from lastacross.taskqueue.retry import next_delay_seconds
 
 DEFAULT_RETRY = RetryParameters()
@@ -26,7 +27,7 @@ class Settler:
         queues: whose retry parameters stand for tasks without their own.
     """
 
-    def __init__(self, broker: Broker, queues: Mapping[str, QueueConfig]) -> None:
+    def __init__(self, broker: Broker, queues: KnownQueues) -> None:
         self._broker = broker
         self._queues = queues
         self.done = 0
@@ -64,7 +65,7 @@ class Settler:
             is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:LONGEST_REASON])
             event, level = "task.dead_letter", logging.ERROR
         else:
-            is_held = self._broker.retry(task, now + delay, outcome.status)
+            is_held = self._broker.retry(task, now + delay, outcome.status, was_reached=outcome.was_reached)
             event, level = "task.retry", logging.INFO
             fields["delay_seconds"] = round(delay, 3)
         if is_held:
@@ -77,7 +78,7 @@ class Settler:
         if outcome.is_final:
             return None
         task = outcome.task
-        queue = self._queues.get(task.queue)
+        queue = self._queues.all().get(task.queue)
         parameters = task.retry or (queue.retry if queue else None) or DEFAULT_RETRY
         age_seconds = now - task.first_try_at
         return next_delay_seconds(parameters, task.failures + 1, age_seconds)

@@ -74,7 +74,7 @@ def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, s
     Args:
         path: its table; removed when Redis has been told.
         store: a store of the supervisor's.
-        queues: the queues that it served.
+        queues: the push queues that there are.
 
     Returns:
         task id → 'ready', 'poison' or 'gone'.

@@ -27,7 +27,7 @@ class Upkeep:
 
     Args:
         broker: the steps.
-        queues: the queues that this worker serves.
+        queues: to look after, whoever serves them: the workers of another service may all be gone.
         clock: monotonic time between the steps.
     """
 
@@ -41,6 +41,12 @@ class Upkeep:
         self._batch_cursor = (0, 0)
         self._orphans = Orphans(broker, self._queues)
         self.next_due: float | None = None
+
+    def look_after(self, queues: Sequence[str]) -> None:
+        """Look after these queues from now on."""
+        if set(queues) != set(self._queues):
+            # In place: the orphans' list is this one.
+            self._queues[:] = queues
 
     def run_due(self) -> bool:
         """Do what is due; sets ``next_due`` to the eta of the next scheduled task.
@@ -82,7 +88,7 @@ class Upkeep:
         self._queues.append(self._queues.pop(0))
 
     def _sweep(self) -> None:
-        settings.upload_if_missing(self._broker.store, config.current().queues)
+        settings.upload_if_missing(self._broker.store, lambda: settings.read_again(config.current()))
         restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)
         self._sweeps += 1
         self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)

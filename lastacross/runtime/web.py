@@ -23,7 +23,7 @@ from lastacross import config, datastore, logs, store
 from lastacross.channel.web import end_streams
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application
+from lastacross.runtime import application, start_upload
 from lastacross.store import Store
 
 log = logs.get("lastacross.web")
@@ -179,6 +179,7 @@ def run(configuration: Config) -> int:
     require_free_port(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
+    start_upload.in_background(configuration)
     pid = os.getpid()
     try:
         _Server(configuration).run()

@@ -9,7 +9,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,21 +20,23 @@ from rq.suspension import is_suspended
 
 from lastacross import config, logs
 from lastacross.clock import SYSTEM
-from lastacross.config import QueueConfig
 from lastacross.errors import StoreUnavailableError
+from lastacross.runtime.attempts import Attempts
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
 from lastacross.runtime.interrupt import Interrupt
 from lastacross.runtime.isolation import IsolatedProcesses
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
+from lastacross.runtime.remote import RemoteDelivery
 from lastacross.runtime.runners import Runners
+from lastacross.runtime.serving import Serving
 from lastacross.runtime.settle import Settler
 from lastacross.runtime.started import StartedTable
 from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import Store, Wakeup, translated_errors
-from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
+from lastacross.taskqueue import known, settings
+from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.record import Leased
 
 PREFETCH = 50
@@ -59,7 +62,7 @@ class Worker(rq.Worker):
 
     Args:
         store: this process's Redis.
-        queues: the push queues it serves, with what queue.yaml says of them.
+        serving: the groups and queues that it serves.
         application: where tasks enter the application.
         threads: deliveries at once.
         lease_seconds: how long a lease lasts when it is not renewed.
@@ -67,12 +70,14 @@ class Worker(rq.Worker):
         deadline_seconds: how long a task may run that says nothing of it itself.
         root: the application's folder, for the isolated process.
         table_path: where to note what has started; None without a supervisor.
+        remote: delivers to services on other machines; None when there are none.
+        on_stop: called in a thread when the drain begins, while what runs is still leased.
     """
 
     def __init__(
         self,
         store: Store,
-        queues: Mapping[str, QueueConfig],
+        serving: Serving,
         application: WSGI,
         *,
         threads: int,
@@ -81,33 +86,44 @@ class Worker(rq.Worker):
         root: Path,
         deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         table_path: Path | None = None,
+        remote: RemoteDelivery | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
         self._token = secrets.token_hex(8)
         self._interrupt = Interrupt()
         self._store = store
-        self._queue_names = list(queues)
+        self._serving = serving
+        self._on_stop = on_stop
         name = f"{OWN_NAME_PREFIX}{socket.gethostname()}-{os.getpid()}-{self._token[:8]}"
         with translated_errors():
             super().__init__(
-                self._queue_names, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS
+                serving.served_queues, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS
             )
         self._broker = Broker(store)
         self._lease_seconds = lease_seconds
         self._deadlines = Deadlines(self._give_up_stuck)
-        self._delivery = Delivery(
+        delivery = Delivery(
             application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
         )
         self._isolated = IsolatedProcesses(root)
+        attempts = Attempts(
+            delivery,
+            self._isolated,
+            remote,
+            broker=self._broker,
+            lease_seconds=lease_seconds,
+            is_held=lambda task: task.entry in self._held,
+        )
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = Runners(
             threads,
-            self._deliver,
-            deliver_suspect=self._deliver_suspect,
+            attempts.make,
+            deliver_suspect=attempts.make_alone,
             table=table,
             on_outcome=self._interrupt.set,
         )
-        self._settler = Settler(self._broker, queues)
-        self._upkeep = Upkeep(self._broker, self._queue_names)
+        self._settler = Settler(self._broker, known.of(store))
+        self._upkeep = Upkeep(self._broker, serving.push_queues)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []
@@ -148,7 +164,13 @@ class Worker(rq.Worker):
         self._deadlines.start()
         self._runners.start()
         self._renewer.start()
-        _log.info("worker.start", name=self.name, queues=self._queue_names, threads=self._runners.threads)
+        _log.info(
+            "worker.start",
+            name=self.name,
+            groups=self._serving.groups,
+            queues=self._serving.served_queues,
+            threads=self._runners.threads,
+        )
         try:
             self._loop()
             self._finish()
@@ -166,7 +188,7 @@ class Worker(rq.Worker):
     # --- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        wakeup = self._store.wakeup(DEFAULT_GROUP)
+        wakeup = self._store.wakeup(self._serving.groups)
         pause = 0.1
         while not self._stop_requested and not self._is_stuck:
             try:
@@ -192,9 +214,18 @@ class Worker(rq.Worker):
         if self._upkeep.run_due():
             # Once a second, whatever the markers say.
             self._may_have_work = True
+            self._take_changes()
         if self._throttled_until is not None and self._store.now() >= self._throttled_until:
             self._throttled_until = None
             self._may_have_work = True
+
+    def _take_changes(self) -> None:
+        """Go by queue.yaml as it was uploaded since."""
+        if self._serving.refresh():
+            self._upkeep.look_after(self._serving.push_queues)
+            names = self._serving.served_queues
+            self.queues = [self.queue_class(name, connection=self.connection) for name in names]
+            _log.info("worker.queues", queues=names)
 
     def _take_marker(self, wakeup: Wakeup, marker: bytes) -> None:
         self._may_have_work = True
@@ -210,12 +241,13 @@ class Worker(rq.Worker):
             runners = self._runners
             wanted = runners.free if self._is_slow() else PREFETCH - runners.waiting
             grant = self._broker.lease(
-                self._rotated(),
+                self._serving.rotated(),
                 token=self._token,
                 number=self._leases,
                 wanted=wanted,
                 free=runners.free,
                 lease_seconds=self._lease_seconds,
+                groups=self._serving.groups,
             )
             self._leases += PREFETCH
             for task in grant.tasks:
@@ -227,7 +259,7 @@ class Worker(rq.Worker):
             self._may_have_work = grant.has_more or bool(grant.missing)
             if grant.missing:
                 # All of queue.yaml: the upload says that it is what the file says.
-                settings.upload(self._store, config.current().queues)
+                settings.upload(self._store, settings.read_again(config.current()))
 
     def _has_room(self) -> bool:
         if self._is_slow():
@@ -266,21 +298,6 @@ class Worker(rq.Worker):
         self._unsettled = []
         self._may_have_work = True
 
-    def _deliver(self, task: Leased) -> Outcome:
-        if task.entry not in self._held:
-            return Outcome(task, None, "its lease was lost before it started")
-        return self._delivery.deliver(task)
-
-    def _deliver_suspect(self, task: Leased) -> Outcome:
-        if task.entry not in self._held:
-            return Outcome(task, None, "its lease was lost before it started")
-        try:
-            # Should this whole machine go down with it, the next rescue must know that it had started.
-            self._broker.renew([task], {task.entry}, self._lease_seconds)
-        except StoreUnavailableError as error:
-            _log.warning("worker.redis", error=str(error))
-        return self._isolated.deliver(task)
-
     def _give_up_stuck(self, entry: str) -> None:
         """A handler outlived its deadline by 30 s: its attempt has failed, and this process ends."""
         task = self._held.get(entry)
@@ -309,22 +326,19 @@ class Worker(rq.Worker):
                 self._forget(task)
             self._unreleased = []
 
-    def _rotated(self) -> list[str]:
-        self._queue_names.append(self._queue_names.pop(0))
-        return self._queue_names
-
     # --- the end -------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """Give back what has not started; let what runs come to its end, for a while."""
         is_dev = config.current().settings.is_dev
         deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
+        stopping = self._call_on_stop()
         pause = 0.05
         while True:
             try:
                 self._release(self._runners.take_waiting(with_suspects=True))
                 self._settle()
-                if not self._held or SYSTEM.monotonic() > deadline:
+                if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
                     self._release(list(self._held.values()))
                     return
                 self._beat()
@@ -333,6 +347,12 @@ class Worker(rq.Worker):
                 if SYSTEM.monotonic() > deadline:
                     return
             self._interrupt.wait(pause)
+
+    def _call_on_stop(self) -> threading.Thread:
+        self._isolated.ask_to_stop()
+        thread = threading.Thread(target=self._on_stop or (lambda: None), name="on-stop", daemon=True)
+        thread.start()
+        return thread
 
     def _stop_threads(self) -> None:
         self._renewer.stop()

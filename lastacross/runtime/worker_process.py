@@ -8,11 +8,20 @@ from pathlib import Path
 from lastacross import logs, store
 from lastacross.config import Config, QueueConfig
 from lastacross.errors import ConfigError, StoreUnavailableError
-from lastacross.runtime import application, isolation, supervisor
+from lastacross.runtime import application, isolation, service, supervisor
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import Delivery
-from lastacross.runtime.worker import LONGEST_OUTAGE_PAUSE_SECONDS, Worker
-from lastacross.taskqueue import settings
+from lastacross.runtime.remote import RemoteDelivery
+from lastacross.runtime.serving import Serving, groups_of
+from lastacross.runtime.worker import (
+    DEV_DRAIN_SECONDS,
+    DRAIN_SECONDS,
+    LONGEST_OUTAGE_PAUSE_SECONDS,
+    Worker,
+)
+from lastacross.signing import Signatures
+from lastacross.taskqueue import known, settings
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
 
 STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
 """Environment variable: the file in which a worker process notes what it runs, for its supervisor."""
@@ -34,42 +43,76 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
     Raises:
         ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
     """
-    serves = served(config, queues)
+    only = list(served(config, queues)) if queues else []
     app = application.load(config)
     # Its own, apart from what handlers use: a deadline that falls between a handler's question to Redis
     # and the answer must not leave that answer to the next lease.
     opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
+    life = _life(app, config)
+    supervisor.watch_parent(life.ask_to_stop)
+    if not life.start():
+        return 0
     path = os.environ.get(STARTED_TABLE)
+    variables = config.settings
     worker = Worker(
         opened,
-        serves,
+        Serving(known.of(opened), groups_of(variables.service, variables.services), only),
         app.inside,
         threads=threads,
         lease_seconds=config.settings.lease_seconds,
         calls_deferred=app.calls_deferred,
-        deadline_seconds=config.app.deadline_seconds,
+        deadline_seconds=config.deadline_seconds,
         root=config.root,
         table_path=Path(path) if path else None,
+        remote=_remote(config, threads),
+        on_stop=life.stop,
     )
-    supervisor.watch_parent(worker.drain)
+    life.attach(worker.drain)
     worker.work()
+    life.close()
     return worker.exit_code
 
 
 def run_isolated(config: Config) -> int:
-    """Deliver the tasks that come on standard input, one at a time, until it ends."""
+    """Deliver the tasks that come on standard input, one at a time, until it ends.
+
+    It is a process of its service like any other: its tasks may count on what ``/_ah/start`` has done.
+    """
     app = application.load(config)
+    life = _life(app, config)
+    if not life.start():
+        return 0
+    life.stop_when_asked()
     deadlines = Deadlines(lambda _: os._exit(1))
     deadlines.start()
     delivery = Delivery(
         app.inside,
         deadlines,
         calls_deferred=app.calls_deferred,
-        deadline_seconds=config.app.deadline_seconds,
+        deadline_seconds=config.deadline_seconds,
     )
     isolation.serve(delivery.deliver)
     return 0
+
+
+def _remote(config: Config, threads: int) -> RemoteDelivery | None:
+    """How this worker delivers to services on other machines; those of a service deliver its tasks only."""
+    variables = config.settings
+    names = groups_of(variables.service, variables.services)[1:]
+    if not names:
+        return None
+    return RemoteDelivery(
+        Signatures(variables.secret_key),
+        {name: variables.services[name] for name in names},
+        deadline_seconds=config.app.deadline_seconds,
+        threads=threads,
+    )
+
+
+def _life(app: application.Application, config: Config) -> service.Life:
+    drain_seconds = DEV_DRAIN_SECONDS if config.settings.is_dev else DRAIN_SECONDS
+    return service.Life(app.inside, config, drain_seconds=drain_seconds)
 
 
 def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
@@ -90,8 +133,9 @@ def _wait_for_redis(opened: store.Store, config: Config) -> None:
     while True:
         try:
             opened.sync_clock()
-            settings.upload_if_changed(opened, config.queues)
-            settings.upload_if_missing(opened, config.queues)
+            settings.upload_if_missing(opened, lambda: settings.read_again(config))
+            for name in {config.settings.service, *config.settings.services} - {DEFAULT_GROUP}:
+                Broker(opened).register_service(name)
             return
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error), pause_seconds=pause)

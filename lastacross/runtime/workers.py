@@ -1,4 +1,4 @@
-"""``lastacross worker``: worker processes under a supervisor that knows what each of them had begun."""
+"""``lastacross worker``: the processes of a service, under a supervisor that knows what each had begun."""
 
 import sys
 import tempfile
@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lastacross import logs
-from lastacross.config import Config
+from lastacross.config import DEFAULT_SERVICE, Config
 from lastacross.runtime import started, worker_process
+from lastacross.runtime.start_upload import StartUpload
 from lastacross.runtime.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
+from lastacross.taskqueue import known
+
+SERVICE = "LASTACROSS_SERVICE"
+"""Environment variable: the service that a process belongs to."""
 
 log = logs.get("lastacross.supervisor")
 
@@ -20,7 +25,7 @@ class _DeathReport:
     Args:
         table: the file in which it noted what it ran.
         store: the supervisor's.
-        queues: the queues it served.
+        queues: of queue.yaml; those uploaded since are looked after, too.
     """
 
     def __init__(self, table: Path, store: Store, queues: Sequence[str]) -> None:
@@ -34,7 +39,8 @@ class _DeathReport:
         Raises:
             StoreUnavailableError: it does not answer.
         """
-        for task_id, outcome in started.report_death(self._table, self._store, self._queues).items():
+        queues = {*self._queues, *known.of(self._store).all()}
+        for task_id, outcome in started.report_death(self._table, self._store, sorted(queues)).items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
 
 
@@ -43,36 +49,43 @@ def specs(
     environ: Mapping[str, str],
     folder: Path,
     *,
+    service: str | None = None,
     processes: int | None = None,
     threads: int | None = None,
     queues: Sequence[str] = (),
 ) -> list[ChildSpec]:
-    """The worker processes, for a supervisor.
+    """The worker processes of one service, for a supervisor.
 
     Args:
         configuration: the application's.
         environ: the environment of the processes.
         folder: where each notes what it runs; private to this supervisor.
-        processes: how many; None as LASTACROSS_PROCESSES says.
-        threads: deliveries at once in each; None as LASTACROSS_THREADS says.
+        service: which one; None as LASTACROSS_SERVICE says.
+        processes: how many; None as backends.yaml says of a backend, else LASTACROSS_PROCESSES.
+        threads: deliveries at once in each; None as backends.yaml says of a backend, else LASTACROSS_THREADS.
         queues: which queues to serve; empty: all push queues of queue.yaml.
 
     Raises:
         ConfigError: a queue that queue.yaml does not have.
     """
     settings = configuration.settings
+    name = service or settings.service
+    backend = configuration.backends.get(name)
     served = list(worker_process.served(configuration, queues))
     store = Store(settings.redis_url)
+    threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
+    processes = processes or (backend.instances if backend else settings.worker_processes)
     command = [sys.executable, "-m", "lastacross", "worker-process"]
-    command += ["--threads", str(threads or settings.threads), "--queues", ",".join(queues)]
+    command += ["--threads", str(threads), "--queues", ",".join(queues)]
     found = []
-    for number in range(1, (processes or settings.worker_processes) + 1):
-        table = folder / f"worker-{number}"
+    for number in range(1, processes + 1):
+        # No service is called `@…`: a backend named `worker` must not share the others' tables.
+        table = folder / (f"worker-{number}" if name == DEFAULT_SERVICE else f"@{name}-{number}")
         found.append(
             ChildSpec(
-                name=f"worker-{number}",
+                name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
                 command=command,
-                environ={**environ, worker_process.STARTED_TABLE: str(table)},
+                environ={**environ, SERVICE: name, worker_process.STARTED_TABLE: str(table)},
                 on_death=_DeathReport(table, store, served),
             )
         )
@@ -83,6 +96,7 @@ def run(
     configuration: Config,
     environ: Mapping[str, str],
     *,
+    service: str | None = None,
     processes: int | None = None,
     threads: int | None = None,
     queues: Sequence[str] = (),
@@ -97,6 +111,12 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="lastacross-") as folder:
         children = specs(
-            configuration, environ, Path(folder), processes=processes, threads=threads, queues=queues
+            configuration,
+            environ,
+            Path(folder),
+            service=service,
+            processes=processes,
+            threads=threads,
+            queues=queues,
         )
-        return Supervisor(children).run()
+        return Supervisor(children, on_tick=StartUpload(configuration).try_once).run()

@@ -36,6 +36,7 @@ from lastacross.errors import TaskQueueError as Error
 from lastacross.taskqueue.batch import Batch, Progress
 from lastacross.taskqueue.current import CurrentTask, current_task
 from lastacross.taskqueue.queue import MAX_TASKS_PER_ADD, Queue, add
+from lastacross.taskqueue.statistics import QueueStatistics
 from lastacross.taskqueue.task import Task, TaskRetryOptions
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Progress",
     "Queue",
     "QueuePausedError",
+    "QueueStatistics",
     "Task",
     "TaskAlreadyExistsError",
     "TaskLeaseExpiredError",

@@ -23,10 +23,11 @@ from lastacross.errors import (
     TransientError,
     UnknownBatchError,
 )
-from lastacross.taskqueue import batches, record
+from lastacross.taskqueue import batches, payloads, record
 from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, NewTask
 from lastacross.taskqueue.current import CurrentTask, current_task
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
+from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task
 
 # One step of Redis stays short, and an iterable of any length takes bounded memory.
@@ -197,14 +198,22 @@ class Batch:
     def _completion(self, task: Task | None, word: str) -> NewTask | None:
         if task is None:
             return None
-        identifier = record.task_id(self._queue.name, f"{self.id}-{word}")
-        now = store.current().now()
-        return NewTask(identifier, None, record.dump(task, self._queue.name, now))
+        queue = self._queue.name
+        target = self._targets().of(task, queue)
+        fields = record.dump(task, queue, store.current().now(), target=target)
+        entry = NewTask(record.task_id(queue, f"{self.id}-{word}"), None, fields, target=target)
+        payloads.claim([task], [entry])
+        return entry
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
         with _transient():
             now = store.current().now()
-            members = [self._member(task, self._size + place, now) for place, task in enumerate(tasks)]
+            targets = self._targets()
+            members = [
+                self._member(task, self._size + place, now, targets.of(task, self._queue.name))
+                for place, task in enumerate(tasks)
+            ]
+            payloads.claim(tasks, members)
             codes = self._steps().add(self.id, self._size, members)
         if codes == batches.NOT_KNOWN:
             raise UnknownBatchError(f"batch {self.id!r} is not known any more")
@@ -221,7 +230,10 @@ class Batch:
         if refusals:
             raise _refusal(self._queue.name, *refusals[0])
 
-    def _member(self, task: Task, index: int, now: float) -> NewTask:
+    def _targets(self) -> Targets:
+        return self._queue._targets()
+
+    def _member(self, task: Task, index: int, now: float, target: str | None) -> NewTask:
         if not isinstance(task, Task):
             raise TypeError(f"a batch takes tasks, not {type(task).__name__}")
         if task.was_enqueued:
@@ -229,9 +241,16 @@ class Batch:
         if task.method == "PULL":
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
-        fields = record.dump(task, self._queue.name, now, tombstone=tombstone, member=f"{self.id}:{index}")
+        fields = record.dump(
+            task,
+            self._queue.name,
+            now,
+            tombstone=tombstone,
+            member=f"{self.id}:{index}",
+            target=target,
+        )
         identifier = record.task_id(self._queue.name, task.name or f"{self.id}-{index}")
-        return NewTask(identifier, record.due_at(task, now), fields, is_named=bool(task.name))
+        return NewTask(identifier, record.due_at(task, now), fields, bool(task.name), target)
 
 
 class _transient:

@@ -65,7 +65,7 @@ class BatchSteps:
         args: list[Arg] = [self._now_text(), batch_id, first_index]
         for member in members:
             eta = "" if member.eta is None else instant_text(member.eta)
-            args += (member.id, eta, 1 if member.is_named else 0, len(member.fields))
+            args += (member.id, eta, member.target or "", 1 if member.is_named else 0, len(member.fields))
             args += member.fields
         reply = self._run("add_members", args)
         return reply if isinstance(reply, int) else list(reply)

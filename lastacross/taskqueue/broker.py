@@ -3,7 +3,7 @@
 Times are seconds since the epoch by the Redis server's clock; ``now`` is always an argument of the script.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,23 @@ TOMBSTONED = 11
 
 MOST_PER_QUEUE = 100
 
-# Every worker serves this group until queues have targets.
+# The workers of the default service.
 DEFAULT_GROUP = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class NewTask:
-    """A task on its way to Redis: its id, its earliest instant (None = now) and its record, flat."""
+    """A task on its way to Redis: its id, its earliest instant (None = now) and its record, flat.
+
+    ``target`` is the record's field of that name; ``is_pull`` that it goes to a pull queue.
+    """
 
     id: str
     eta: float | None
     fields: list[Value]
     is_named: bool = False
+    target: str | None = None
+    is_pull: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,34 @@ class Grant:
     has_more: bool
     missing: list[str]
     must_promote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What queue.yaml and its like say, on its way to Redis.
+
+    ``queues`` has the settings of each; ``resumes`` whether paused queues go on.
+    """
+
+    digest: str
+    queues: Mapping[str, Mapping[str, str]]
+    services: Sequence[str] = ()
+    resumes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNumbers:
+    """A queue at one instant; ``oldest_eta`` in seconds since the epoch, ``rate`` in tasks a second.
+
+    ``rate`` is what is enforced now; None for a queue that was never uploaded.
+    """
+
+    tasks: int
+    leased: int
+    oldest_eta: float | None
+    executed_last_minute: int
+    rate: float | None
+    mode: str
 
 
 class Broker:
@@ -67,7 +100,7 @@ class Broker:
         """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
         args: list[Arg] = [self._now_text()]
         for task in tasks:
-            args += (task.id, _eta_text(task.eta), len(task.fields))
+            args += (task.id, _eta_text(task.eta), task.target or "", len(task.fields))
             args += task.fields
         return list(self._run("add_tasks", args))
 
@@ -75,27 +108,28 @@ class Broker:
 
     def lease(
         self,
-        queues: Sequence[str],
+        lists: Sequence[str],
         *,
         token: str,
         number: int,
         wanted: int,
         free: int,
         lease_seconds: float,
-        group: str = DEFAULT_GROUP,
+        groups: Sequence[str] = (DEFAULT_GROUP,),
     ) -> Grant:
         """Lease up to ``wanted`` tasks; from a throttled queue no more than ``free``.
 
         Args:
-            queues: in the order in which they are served.
+            lists: queues, or side lists (``store.side_list``), in the order in which they are served.
             token: this worker's, unique among all that run; the lease ids begin with it.
             number: of the last lease that this worker was given.
             wanted: the most tasks.
             free: threads that can start a task at once.
             lease_seconds: how long the leases last without being renewed.
-            group: whose marker this call takes.
+            groups: which the worker serves, and whose markers this call takes.
         """
-        args: list[Arg] = [self._now_text(), lease_seconds, token, number, wanted, free, group, *queues]
+        args: list[Arg] = [self._now_text(), lease_seconds, token, number, wanted, free]
+        args += [len(groups), *groups, *lists]
         tasks, next_due, has_more, missing, must_promote = self._run("lease_tasks", args)
         return Grant(
             [load(*task) for task in tasks],
@@ -112,10 +146,17 @@ class Broker:
         args: list[Arg] = [self._now_text(), *_ids_and_leases(tasks)]
         return [bool(held) for held in self._run("ack_tasks", args)]
 
-    def retry(self, task: Leased, eta: float, status: int | None) -> bool:
-        """Let a failed task wait until ``eta``; False where the lease was lost before."""
+    def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
+        """Let a failed task wait until ``eta``; False where the lease was lost before.
+
+        Args:
+            task: what was tried.
+            eta: of the next attempt, seconds since the epoch.
+            status: of the answer, None when there was none.
+            was_reached: whether the attempt came as far as the application.
+        """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
-        args.append(self._now_text())
+        args += [self._now_text(), 1 if was_reached else 0]
         return bool(self._run("retry_task", args))
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
@@ -181,7 +222,45 @@ class Broker:
         """
         return [entry.decode() for entry in self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *queues])]
 
+    # --- queues and services --------------------------------------------------------------
+
+    def upload(self, upload: Upload) -> None:
+        """Make a queue.yaml what all machines go by."""
+        args: list[Arg] = [self._now_text(), upload.digest, 1 if upload.resumes else 0]
+        args += [len(upload.services), *upload.services]
+        for name, fields in upload.queues.items():
+            args += (name, 2 * len(fields))
+            for pair in fields.items():
+                args += pair
+        self._run("upload_queues", args)
+
+    def register_service(self, service: str) -> None:
+        """Workers of this service have come: what is targeted at it waits for them."""
+        self._run("register_service", [service])
+
+    def pause(self, queue: str, is_paused: bool) -> bool:
+        """Hand out no more tasks of a queue, or go on; returns whether that changed anything."""
+        return bool(self._run("pause_queue", [queue, 1 if is_paused else 0]))
+
+    def read_statistics(self, queue: str) -> QueueNumbers:
+        """How a queue is doing at this moment."""
+        tasks, leased, oldest, executed, rate, mode = self._run(
+            "read_statistics", [self._now_text(), queue]
+        )
+        return QueueNumbers(
+            tasks=tasks,
+            leased=leased,
+            oldest_eta=float(oldest) if oldest else None,
+            executed_last_minute=executed,
+            rate=float(rate) if rate else None,
+            mode=mode.decode(),
+        )
+
     # --- on request ----------------------------------------------------------------------
+
+    def run_now(self, task_id: str) -> str:
+        """Let a task run now, whatever its eta and its queue's limits: 'ready', 'running', 'waiting', 'gone'."""
+        return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Forget tasks; False where there is none of that id."""

@@ -20,10 +20,14 @@ from lastacross.errors import (
     UnknownQueueError,
 )
 from lastacross.rpc import Result
-from lastacross.taskqueue import outbox, record
+from lastacross.taskqueue import known, outbox, payloads, record
 from lastacross.taskqueue import task as tasks_module
 from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, Broker, NewTask
+from lastacross.taskqueue.control import Control
+from lastacross.taskqueue.known import KnownQueue
 from lastacross.taskqueue.names import new_name
+from lastacross.taskqueue.pull import PullOperations, PullSteps, new_pull_task
+from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task
 
 DEFAULT_QUEUE = "default"
@@ -50,7 +54,7 @@ def add(
     return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
 
 
-class Queue:
+class Queue(Control, PullOperations):
     """One queue of queue.yaml.
 
     Args:
@@ -173,12 +177,15 @@ class Queue:
 
     # --- checks ------------------------------------------------------------------------
 
-    def _known(self) -> config.QueueConfig:
-        queue = config.current().queues.get(self._name)
+    def _known(self) -> KnownQueue:
+        queue = known.current().find(self._name)
         if queue is None:
-            names = ", ".join(sorted(config.current().queues))
+            names = ", ".join(sorted(known.current().all()))
             raise UnknownQueueError(f"queue.yaml has no queue {self._name!r}; it has {names}")
         return queue
+
+    def _targets(self) -> Targets:
+        return Targets(self._known().target, config.current())
 
     def _check_request(self, tasks: Sequence[Task]) -> None:
         if len(tasks) > MAX_TASKS_PER_ADD:
@@ -224,7 +231,8 @@ class Queue:
         try:
             now = broker.now()
             entries = [self._entry(task, now) for task in tasks]
-            codes = broker.add(entries)
+            payloads.claim(tasks, entries)
+            codes = PullSteps(broker.store).add(entries) if entries[0].is_pull else broker.add(entries)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
         refusals = []
@@ -243,17 +251,23 @@ class Queue:
         now = outbox.now()
         entries = [self._entry(task, now, tombstone=outbox.MARKER_SECONDS) for task in tasks]
         outbox.write(transaction, entries)
+        payloads.claim(tasks, entries, transaction)
         for task, entry in zip(tasks, entries, strict=True):
             self._mark(task, entry)
+            transaction.after_rollback(task._mark_taken_back)
 
     def _entry(self, task: Task, now: float, tombstone: int | None = None) -> NewTask:
         if task.name:
             tombstone = config.current().settings.tombstone_seconds
         identifier = record.task_id(self._name, task.name or new_name())
-        fields = record.dump(task, self._name, now, tombstone=tombstone)
+        is_pull = task.method == "PULL"
+        target = None if is_pull else self._targets().of(task, self._name)
+        fields = record.dump(task, self._name, now, tombstone=tombstone, target=target)
         if task.name:
             fields += ("request", new_name())
-        return NewTask(identifier, record.due_at(task, now), fields, is_named=bool(task.name))
+        if is_pull:
+            return new_pull_task(identifier, task, fields, now)
+        return NewTask(identifier, record.due_at(task, now), fields, bool(task.name), target)
 
     def _mark(self, task: Task, entry: NewTask) -> None:
         task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])

@@ -8,6 +8,7 @@ hash takes in Redis.
 import json
 import pickle
 from dataclasses import dataclass
+from typing import Any
 
 from lastacross.clock import utc
 from lastacross.config import RetryParameters
@@ -44,8 +45,24 @@ def split_task_id(identifier: str) -> tuple[str, str]:
     return queue, name
 
 
+def dump_retry(parameters: RetryParameters) -> list[float | int | None]:
+    """Retry parameters as a JSON list."""
+    return [getattr(parameters, key) for key in _RETRY_KEYS]
+
+
+def load_retry(values: list[Any]) -> RetryParameters:
+    """Retry parameters from such a list."""
+    return RetryParameters(**dict(zip(_RETRY_KEYS, values, strict=True)))
+
+
 def dump(
-    task: Task, queue: str, now: float, *, tombstone: int | None = None, member: str | None = None
+    task: Task,
+    queue: str,
+    now: float,
+    *,
+    tombstone: int | None = None,
+    member: str | None = None,
+    target: str | None = None,
 ) -> list[Value]:
     """The fields and values of a new task, flat, as HSET takes them; ``status`` is the script's.
 
@@ -55,6 +72,7 @@ def dump(
         now: seconds since the epoch.
         tombstone: for how many seconds its name is refused after its end; None: not at all.
         member: ``<batch id>:<index>`` of the batch that it belongs to.
+        target: the service it is for, as ``targets.Targets`` says.
     """
     fields: list[Value] = [
         "origin",
@@ -74,11 +92,10 @@ def dump(
     if headers:
         fields += ("headers", json.dumps(headers, separators=(",", ":")))
     if task.retry_options is not None:
-        parameters = task.retry_options.parameters
-        fields += ("retry", json.dumps([getattr(parameters, key) for key in _RETRY_KEYS]))
+        fields += ("retry", json.dumps(dump_retry(task.retry_options.parameters)))
     optional = {
         "deadline": task.dispatch_deadline_seconds,
-        "target": task.target,
+        "target": target,
         "tombstone": tombstone,
         "batch": member,
     }
@@ -86,6 +103,18 @@ def dump(
         if value is not None:
             fields += (field, str(value))
     return fields
+
+
+def target_in(fields: list[Value]) -> str | None:
+    """The target in a record's flat fields."""
+    found = [fields[place + 1] for place in range(0, len(fields), 2) if fields[place] == "target"]
+    return str(found[0]) if found else None
+
+
+def is_pull(fields: list[Value]) -> bool:
+    """Whether a record's flat fields are those of a pull task."""
+    record = dict(zip(fields[::2], fields[1::2], strict=True))
+    return str(record.get("description", "")).startswith("PULL ")
 
 
 def due_at(task: Task, now: float) -> float | None:
@@ -181,7 +210,17 @@ class Leased:
     def retry(self) -> RetryParameters | None:
         """Its own retry options, which replace its queue's as a whole."""
         raw = self.fields.get(b"retry")
-        return RetryParameters(**dict(zip(_RETRY_KEYS, json.loads(raw), strict=True))) if raw else None
+        return load_retry(json.loads(raw)) if raw else None
+
+    @property
+    def group(self) -> str:
+        """The service whose workers it was leased by."""
+        return self.fields.get(b"group", b"default").decode()
+
+    @property
+    def unreached(self) -> int:
+        """Failures, of all, of attempts that never came as far as the application."""
+        return int(self.fields.get(b"unreached", 0))
 
 
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:

@@ -4,65 +4,95 @@ As on App Engine, queue.yaml is deployed: starting with a file that differs from
 and the last upload wins on all machines.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import dataclasses
+import json
+from collections.abc import Callable
 
 from lastacross import config
-from lastacross.config import QueueConfig
-from lastacross.store import UPLOAD, Store, settings_key, translated_errors
-from lastacross.taskqueue.broker import DEFAULT_GROUP
+from lastacross.config import Config, QueueConfig
+from lastacross.errors import ConfigError
+from lastacross.store import UPLOAD, Store, translated_errors
+from lastacross.taskqueue.broker import Broker, Upload
+from lastacross.taskqueue.record import dump_retry
+from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
 
 
-def upload_if_changed(store: Store, queues: Mapping[str, QueueConfig]) -> bool:
+def upload_if_changed(opened: Store, configuration: Config) -> bool:
     """Upload the queues unless the last upload said the same; returns whether it did.
+
+    A folder without queue.yaml (another service of the application, say) leaves alone what is there.
 
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
     with translated_errors():
-        last = store.redis.hget(UPLOAD, "digest")
-    if last == _digest(queues).encode():
+        last = opened.redis.hget(UPLOAD, "digest")
+    if last == _digest(configuration).encode() or (last is not None and not configuration.has_queue_file):
         return False
-    upload(store, queues)
+    upload(opened, configuration)
     return True
 
 
-def upload_if_missing(store: Store, queues: Mapping[str, QueueConfig]) -> bool:
-    """Upload the queues if Redis was emptied since; returns whether it did."""
+def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
+    """Upload the queues if Redis was emptied since; returns whether it did.
+
+    Args:
+        opened: the Redis.
+        read: gives the configuration as it is now; called only then.
+    """
     with translated_errors():
-        found = store.redis.exists(UPLOAD, *(settings_key(name) for name in queues))
-    if found == len(queues) + 1:
-        return False
-    upload(store, queues)
+        if opened.redis.exists(UPLOAD):
+            return False
+    upload(opened, read())
     return True
 
 
-def upload(store: Store, queues: Mapping[str, QueueConfig]) -> None:
+def upload(opened: Store, configuration: Config) -> None:
     """Upload the queues whatever was uploaded before.
 
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
-    with translated_errors(), store.redis.pipeline(transaction=True) as pipeline:
-        for queue in queues.values():
-            pipeline.delete(settings_key(queue.name))
-            pipeline.hset(settings_key(queue.name), mapping=_fields(queue))
-        pipeline.hset(UPLOAD, mapping={"digest": _digest(queues), "uploaded_at": store.now()})
-        pipeline.execute()
+    Broker(opened).upload(
+        Upload(
+            digest=_digest(configuration),
+            queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
+            services=sorted(configuration.services),
+            resumes=bool(configuration.resume_paused_queues),
+        )
+    )
 
 
-def _digest(queues: Mapping[str, QueueConfig]) -> str:
-    """Of all that is uploaded: queue.yaml, and what the environment says for all queues."""
-    return f"{config.digest(queues)}-{config.current().settings.dead_letter_seconds}"
+def read_again(configuration: Config) -> Config:
+    """The configuration with queue.yaml as it stands in its folder now; as it was if that cannot be used."""
+    try:
+        queues = config.read_queues(configuration.root)
+    except ConfigError:
+        return configuration
+    return dataclasses.replace(configuration, queues=queues)
 
 
-def _fields(queue: QueueConfig) -> dict[Any, Any]:
+def _digest(configuration: Config) -> str:
+    """Of all that is uploaded: queue.yaml, the services, and what the environment says for all queues."""
+    parts = [
+        config.digest(configuration.queues),
+        str(configuration.settings.dead_letter_seconds),
+        *sorted(configuration.backends),
+    ]
+    return "-".join(parts)
+
+
+def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
     most = queue.max_concurrent_requests
+    target = queue.target or ""
+    if target and service_of(target) == configuration.app.service:
+        target = DEFAULT_SERVICE
     return {
         "mode": queue.mode,
         "rate": repr(queue.rate),
         "bucket_size": str(queue.bucket_size),
         "max_concurrent": "" if most is None else str(most),
-        "group": DEFAULT_GROUP,
-        "dead_letter_seconds": str(config.current().settings.dead_letter_seconds),
+        "target": target,
+        "retry": json.dumps(dump_retry(queue.retry)) if queue.retry is not None else "",
+        "dead_letter_seconds": str(configuration.settings.dead_letter_seconds),
     }

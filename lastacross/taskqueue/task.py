@@ -56,6 +56,7 @@ class Task:
     _retry_count = 0
     _was_enqueued = False
     _was_deleted = False
+    _payload_row: int | None = None
 
     def __init__(
         self,
@@ -286,6 +287,26 @@ class Task:
         self._name = name
         self._relative_url = self.url_on(queue_name) if url is None else url
         self._was_enqueued = True
+
+    def _mark_leased(self, queue_name: str, eta_posix: float, leases: int) -> None:
+        self._queue_name = queue_name
+        self._retry_count = leases
+        self._was_enqueued = True
+        self._move_eta(eta_posix)
+
+    def _move_eta(self, eta_posix: float) -> None:
+        self._eta_posix = eta_posix
+
+    def _mark_taken_back(self) -> None:
+        """The transaction that it was added in has not committed: it may be added again."""
+        self._queue_name = self._name = None
+        self._relative_url = self._url
+        self._was_enqueued = False
+
+    @property
+    def payload_row(self) -> int | None:
+        """The row of the datastore that holds its deferred call, None for a call that it carries itself."""
+        return self._payload_row
 
     def _mark_deleted(self) -> None:
         self._was_deleted = True

@@ -47,7 +47,7 @@ def test_an_answer_of_a_purged_task_changes_nothing(scripts: Scripts) -> None:
     purge(scripts)
 
     assert scripts.ack(("default_a", lease)) == [0]
-    assert scripts.run("retry_task", "default_a", lease, scripts.now, 500, scripts.now) == 0
+    assert scripts.run("retry_task", "default_a", lease, scripts.now, 500, scripts.now, 1) == 0
 
 
 def test_purged_members_count_as_cancelled_and_the_completion_survives_the_purge(scripts: Scripts) -> None:

@@ -68,7 +68,7 @@ def test_four_losses_and_an_answer_are_forgiven(scripts: Scripts) -> None:
     for _ in range(4):
         lose_once(scripts, has_started=True)
     [(task, lease)] = scripts.lease()
-    scripts.run("retry_task", task, lease, scripts.now, 500, scripts.now)
+    scripts.run("retry_task", task, lease, scripts.now, 500, scripts.now, 1)
     scripts.run("promote_due", scripts.now, 100, "default")
 
     assert [lose_once(scripts, has_started=True)[1] for _ in range(5)] == ["ready"] * 4 + ["poison"]

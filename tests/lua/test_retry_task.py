@@ -7,7 +7,7 @@ from tests.support.scripts import Scripts
 def test_a_failed_task_waits_until_its_eta(scripts: Scripts) -> None:
     lease = scripts.leased("default_a")
 
-    assert scripts.run("retry_task", "default_a", lease, "1800000003.250000", 503) == 1
+    assert scripts.run("retry_task", "default_a", lease, "1800000003.250000", 503, scripts.now, 1) == 1
 
     assert scripts.state("default_a") == "scheduled"
     assert scripts.redis.zscore(store.scheduled_key("default"), "default_a") == 1_800_000_003.25
@@ -20,7 +20,7 @@ def test_a_failed_task_waits_until_its_eta(scripts: Scripts) -> None:
 def test_an_attempt_without_an_answer_leaves_the_previous_response_as_it_was(scripts: Scripts) -> None:
     lease = scripts.leased("default_a", previous_response="418", failures=2)
 
-    scripts.run("retry_task", "default_a", lease, "1800000003", "")
+    scripts.run("retry_task", "default_a", lease, "1800000003", "", scripts.now, 1)
 
     assert scripts.record("default_a").items() >= {"previous_response": "418", "failures": "3"}.items()
 
@@ -28,7 +28,7 @@ def test_an_attempt_without_an_answer_leaves_the_previous_response_as_it_was(scr
 def test_living_through_a_failure_settles_what_crashes_were_held_against_a_task(scripts: Scripts) -> None:
     lease = scripts.leased("default_a", crashes=4, lost=4, suspect=1)
 
-    scripts.run("retry_task", "default_a", lease, "1800000003", 500)
+    scripts.run("retry_task", "default_a", lease, "1800000003", 500, scripts.now, 1)
 
     record = scripts.record("default_a")
     assert not record.keys() & {"crashes", "suspect", "lease", "started"}
@@ -38,10 +38,10 @@ def test_living_through_a_failure_settles_what_crashes_were_held_against_a_task(
 def test_an_answer_whose_lease_was_lost_changes_nothing(scripts: Scripts) -> None:
     lease = scripts.leased("default_a")
 
-    assert scripts.run("retry_task", "default_a", "w.999", "1800000003", 500) == 0
+    assert scripts.run("retry_task", "default_a", "w.999", "1800000003", 500, scripts.now, 1) == 0
     assert scripts.state("default_a") == "leased"
-    assert scripts.run("retry_task", "default_a", lease, "1800000003", 500) == 1
-    assert scripts.run("retry_task", "default_a", lease, "1800000009", 500) == 0
+    assert scripts.run("retry_task", "default_a", lease, "1800000003", 500, scripts.now, 1) == 1
+    assert scripts.run("retry_task", "default_a", lease, "1800000009", 500, scripts.now, 1) == 0
     assert scripts.record("default_a")["failures"] == "1"
 
 
@@ -50,7 +50,7 @@ def test_a_member_whose_record_was_deleted_while_it_ran_counts_as_cancelled(scri
     [(task, lease)] = scripts.lease()
     scripts.redis.delete(store.record_key(task))
 
-    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now) == 1
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now, 1) == 1
 
     assert scripts.state(task) == "gone"
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
@@ -62,7 +62,7 @@ def test_a_member_of_a_cancelled_batch_is_not_run_again(scripts: Scripts) -> Non
     scripts.run("cancel_batch", scripts.now, "b", 0, 100)
     assert not scripts.is_finished("b")
 
-    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now) == 1
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now, 1) == 1
 
     assert scripts.state(task) == "gone"
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
@@ -78,7 +78,7 @@ def test_a_dead_letter_of_a_cancelled_batch_that_is_run_again_is_not_lost(script
     scripts.redis.rpush(store.ready_key("default"), task)
     [(_, lease)] = scripts.lease()
 
-    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now) == 1
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now, 1) == 1
 
     assert scripts.state(task) == "scheduled"
     assert scripts.counts("b") == {"total": 2, "failed": 1}

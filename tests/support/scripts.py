@@ -23,6 +23,7 @@ class Scripts:
         self.redis: Any = opened.redis
         self.clock = clock
         self._leases = 0
+        self.groups = ["default"]
         for queue in ("default", "other"):
             self.configure(queue)
 
@@ -50,18 +51,15 @@ class Scripts:
         args: list[Arg] = [self.now]
         for task_id in ids:
             strings = self._strings(task_id, fields)
-            args += [task_id, eta, len(strings), *strings]
+            args += [task_id, eta, fields.get("target", ""), len(strings), *strings]
         return list(self.run("add_tasks", *args))
 
     def ask_lease(self, *queues: str, wanted: int = 50, free: int = 50, token: str = "w") -> list[Any]:
         """lease_tasks: its whole answer."""
         self._leases += 100
         names = queues or ("default",)
-        return list(
-            self.run(
-                "lease_tasks", self.now, LEASE_SECONDS, token, self._leases, wanted, free, "default", *names
-            )
-        )
+        limits = (self.now, LEASE_SECONDS, token, self._leases, wanted, free)
+        return list(self.run("lease_tasks", *limits, len(self.groups), *self.groups, *names))
 
     def lease(self, *queues: str, wanted: int = 50, free: int = 50, token: str = "w") -> list[Lease]:
         """lease_tasks: the task ids with their lease ids."""
@@ -113,7 +111,7 @@ class Scripts:
         args: list[Arg] = [self.now, batch, first]
         for index, task_id in enumerate(ids, first):
             strings = self._strings(task_id, {**fields, "batch": f"{batch}:{index}"})
-            args += [task_id, eta, 1 if is_named else 0, len(strings), *strings]
+            args += [task_id, eta, fields.get("target", ""), 1 if is_named else 0, len(strings), *strings]
         return self.run("add_members", *args)
 
     def seal(self, batch: str) -> int:

@@ -13,11 +13,11 @@ end
 -- A task that waited for its batch becomes ready.
 local function fire(id, now)
   local queue = queue_of(id)
-  if call('HGET', RECORD .. id, 'status') == 'deferred' then
+  local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
+  if status == 'deferred' then
     call('HSET', RECORD .. id, 'status', 'queued', 'fired_at', instant(now))
     call('ZREM', DEFERRED .. queue, id)
-    call('RPUSH', READY .. queue, id)
-    wake(queue)
+    make_ready(queue, id, target)
   end
 end
 

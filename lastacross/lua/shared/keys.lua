@@ -1,6 +1,7 @@
 -- keys: the names of KEYS, in the order of store.TASK_KEYS; what ends in a colon is a prefix.
 local RECORD, READY, LEASED, SCHEDULED, DEFERRED, DEAD, SETTINGS, PAUSED, BUCKET, TOMBSTONE, WAKEUP, BATCH,
-  OPEN_BATCHES, QUEUES, SUSPENDED = unpack(KEYS)
+  OPEN_BATCHES, QUEUES, SUSPENDED, SERVICES, QUEUE_NAMES, UPLOAD, EXECUTED, RUN_NOW, PULL, PULL_TAG, PULL_LEASED =
+  unpack(KEYS)
 
 local call = redis.call
 
@@ -17,10 +18,47 @@ local function queue_of(id)
   return string.match(id, '^([^_]*)_')
 end
 
--- Leave a marker for the workers that serve this queue, unless one waits there already.
+-- The group that serves a target `[version.]service`: its own, or the default one when nobody knows it.
+local function group_of(target)
+  local service = string.match(target, '[^.!]*$')
+  return call('SISMEMBER', SERVICES, service) == 1 and service or 'default'
+end
+
+-- Where a task of this queue waits while it is ready: the list, and the group of workers it waits for.
+-- `target` is the record's field; '!service' if dispatch.yaml said so, which beats the queue's own target.
+local function place_of(queue, target)
+  local own, fixed = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target'))
+  own = own or 'default'
+  if not target or (fixed and fixed ~= '' and string.sub(target, 1, 1) ~= '!') then
+    return READY .. queue, own
+  end
+  local group = group_of(target)
+  if group == own then
+    return READY .. queue, own
+  end
+  return READY .. queue .. '.' .. group, group
+end
+
+-- Every group that tasks may wait for.
+local function groups_of_all()
+  local groups = call('SMEMBERS', SERVICES)
+  groups[#groups + 1] = 'default'
+  return groups
+end
+
+-- Every list in which ready tasks of this queue may wait.
+local function places_of(queue)
+  local places = { READY .. queue }
+  for _, group in ipairs(groups_of_all()) do
+    places[#places + 1] = READY .. queue .. '.' .. group
+  end
+  return places
+end
+
+-- Leave a marker for the workers of this group, unless one waits there already.
 -- 'scheduled' asks the one that takes it to look at the scheduled tasks as well.
-local function wake(queue, reason)
-  local list = WAKEUP .. (call('HGET', SETTINGS .. queue, 'group') or 'default')
+local function wake_group(group, reason)
+  local list = WAKEUP .. group
   if call('EXISTS', list) == 0 then
     call('RPUSH', list, reason or 'ready')
   elseif reason == 'scheduled' then
@@ -28,11 +66,69 @@ local function wake(queue, reason)
   end
 end
 
--- A place of the queue is free: somebody may wait for it.
+-- A place among the queue's running tasks is free: somebody may wait for it.
 local function wake_for_place(queue)
-  local most = call('HGET', SETTINGS .. queue, 'max_concurrent')
-  if most and most ~= '' and call('EXISTS', READY .. queue) == 1 then
-    wake(queue)
+  local most, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
+  if not most or most == '' then
+    return
+  end
+  if call('EXISTS', READY .. queue) == 1 then
+    wake_group(group or 'default')
+  end
+  for _, service in ipairs(call('SMEMBERS', SERVICES)) do
+    if call('EXISTS', READY .. queue .. '.' .. service) == 1 then
+      wake_group(service)
+    end
+  end
+end
+
+-- A task was scheduled: who serves it looks again at what is due.
+local function wake_for_scheduled(queue, target)
+  local _, group = place_of(queue, target)
+  call('SADD', QUEUES, READY .. queue)
+  wake_group(group, 'scheduled')
+end
+
+-- Put one task where it waits, at the end (or, with 'LPUSH', the front), and wake who serves it.
+local function make_ready(queue, id, target, command)
+  local list, group = place_of(queue, target)
+  if call(command or 'RPUSH', list, id) == 1 then
+    call('SADD', QUEUES, list)
+  end
+  wake_group(group)
+end
+
+-- Many tasks: collected by place with `arrive`, then pushed, a call for each place, by `make_arrivals_ready`.
+local arrivals, arrivals_in_order = {}, {}
+
+local function arrive(queue, id, target)
+  local place = target and queue .. '.' .. target or queue
+  local found = arrivals[place]
+  if not found then
+    found = { queue = queue, target = target, ids = {} }
+    arrivals[place] = found
+    arrivals_in_order[#arrivals_in_order + 1] = found
+  end
+  found.ids[#found.ids + 1] = id
+end
+
+local function make_arrivals_ready()
+  for _, found in ipairs(arrivals_in_order) do
+    local list, group = place_of(found.queue, found.target)
+    if call('RPUSH', list, unpack(found.ids)) == #found.ids then
+      call('SADD', QUEUES, list)
+    end
+    wake_group(group)
+  end
+end
+
+-- Attempts that have ended, counted by the second for the queue's statistics.
+local EXECUTED_SECONDS = 90
+
+local function count_executed(queue, number, now)
+  local key = EXECUTED .. queue .. ':' .. math.floor(now)
+  if call('INCRBY', key, number) == number then
+    call('EXPIRE', key, EXECUTED_SECONDS)
   end
 end
 

@@ -26,7 +26,9 @@ end
 -- Give back a task whose lease was lost. `started`: true, false, or nil when nobody knows.
 -- Returns 'ready', 'poison' or 'gone'.
 local function lose(id, queue, lease, started, now)
-  call('ZREM', LEASED .. queue, id .. ':' .. lease)
+  if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
+    wake_for_place(queue)
+  end
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if not fields.status then
     settle_lost_record(id, now)
@@ -59,7 +61,6 @@ local function lose(id, queue, lease, started, now)
   end
   call('HSET', RECORD .. id, 'status', 'queued')
   call('HDEL', RECORD .. id, 'lease', 'started')
-  call('RPUSH', READY .. queue, id)
-  wake(queue)
+  make_ready(queue, id, fields.target)
   return 'ready'
 end

@@ -1,0 +1,54 @@
+-- read_statistics: how a queue is doing at this moment.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 queue
+-- Returns  1 tasks: ready, scheduled and leased  2 leased ones  3 the eta of the oldest, or ''
+--          4 attempts that ended in the last minute  5 the rate that is enforced now, or '' for an unknown queue
+--          6 the queue's mode
+--
+-- The oldest ready task is looked for at the front of the list only: tasks become ready in the order of
+-- their etas but for those that were rescued.
+-- include: keys
+
+local FRONT = 10
+
+local now, queue = tonumber(ARGV[1]), ARGV[2]
+local oldest = nil
+
+local function look_at(ids)
+  for _, id in ipairs(ids) do
+    local eta = tonumber(call('HGET', RECORD .. string.match(id, '^[^:]*'), 'eta'))
+    if eta and (not oldest or eta < oldest) then
+      oldest = eta
+    end
+  end
+end
+
+local tasks = 0
+for _, place in ipairs(places_of(queue)) do
+  tasks = tasks + call('LLEN', place)
+  look_at(call('LRANGE', place, 0, FRONT - 1))
+end
+local leased = call('ZCARD', LEASED .. queue)
+look_at(call('ZRANGE', LEASED .. queue, 0, FRONT - 1))
+look_at(call('ZRANGE', SCHEDULED .. queue, 0, 0))
+tasks = tasks + leased + call('ZCARD', SCHEDULED .. queue)
+
+-- A pull queue's.
+local first = call('ZRANGE', PULL .. queue, 0, 0)[1]
+if first then
+  look_at({ queue .. '_' .. first })
+  tasks = tasks + call('ZCARD', PULL .. queue)
+  leased = leased + call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
+end
+
+local executed = 0
+for second = math.floor(now) - 59, math.floor(now) do
+  executed = executed + tonumber(call('GET', EXECUTED .. queue .. ':' .. second) or 0)
+end
+
+local rate, is_disabled, mode = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'is_disabled', 'mode'))
+if rate and (is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 or call('EXISTS', SUSPENDED) == 1) then
+  rate = '0'
+end
+return { tasks, leased, oldest and instant(oldest) or '', executed, rate or '', mode or '' }

@@ -1,0 +1,22 @@
+-- register_service: workers of this service have come: what is targeted at it waits for them from now on.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 the service
+-- Returns  1 if it was not known before
+--
+-- Tasks that had fallen to the default service meanwhile are sent on by the lease that meets them.
+-- include: keys
+
+local service = ARGV[1]
+local is_new = call('SADD', SERVICES, service)
+for _, queue in ipairs(call('SMEMBERS', QUEUE_NAMES)) do
+  local target, group = unpack(call('HMGET', SETTINGS .. queue, 'target', 'group'))
+  if target and target ~= '' and group_of(target) ~= group then
+    call('HSET', SETTINGS .. queue, 'group', group_of(target))
+  end
+end
+if is_new == 1 then
+  call('HINCRBY', UPLOAD, 'version', 1)
+end
+wake_group(service)
+return is_new

@@ -1,0 +1,48 @@
+-- run_task: let a task run now, whatever its eta, and its queue's rate, limit or pause.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 task id  2 now
+-- Returns  'ready', 'running' when it runs already, 'waiting' when it waits for its batch, 'gone' when
+--          there is none of that id
+--
+-- A pull task may be leased at once; one that somebody holds is 'running'.
+-- A second entry stays where it waited: the lease that meets it finds the task elsewhere.
+-- include: keys
+-- include: pull
+
+local id = ARGV[1]
+local queue, key = queue_of(id), RECORD .. id
+local status, eta, target, description, tag = unpack(
+  call('HMGET', key, 'status', 'eta', 'target', 'description', 'tag'))
+
+local function let_lease_now()
+  local name, now = name_of(id), ARGV[2]
+  local held_until = call('ZSCORE', PULL_LEASED .. queue, name)
+  if status == 'failed' then
+    restore_pull_task(queue, id, tag, now)
+  elseif held_until and tonumber(held_until) > tonumber(now) then
+    return 'running'
+  elseif tonumber(eta) > tonumber(now) then
+    call('HSET', key, 'eta', now)
+    place_pull_task(queue, name, tag, now)
+  end
+  return 'ready'
+end
+
+if not eta then
+  return 'gone'
+elseif status == 'started' then
+  return 'running'
+elseif status == 'deferred' then
+  return 'waiting'
+elseif string.sub(description or '', 1, 5) == 'PULL ' then
+  return let_lease_now()
+end
+call('ZREM', SCHEDULED .. queue, id)
+call('ZREM', DEAD .. queue, id)
+call('PERSIST', key)
+call('HSET', key, 'status', 'queued')
+local _, group = place_of(queue, target)
+call('RPUSH', RUN_NOW .. group, id)
+wake_group(group)
+return 'ready'

@@ -1,0 +1,50 @@
+-- upload_queues: make queue.yaml what all machines go by, as deploying did.
+--
+-- KEYS     as in shared/keys
+-- ARGV     1 now  2 the file's digest  3 1 if paused queues go on  4 number of services n  5… n services
+--          then for each queue: its name, number of strings m, m strings: the fields and values of its settings
+-- Returns  the names of the queues that are new, or were disabled
+--
+-- A queue that the file does not list any more keeps its tasks and hands out none.
+-- include: keys
+
+local services = tonumber(ARGV[4])
+for position = 5, 4 + services do
+  call('SADD', SERVICES, ARGV[position])
+end
+
+local listed, added = {}, {}
+local position = 5 + services
+while position <= #ARGV do
+  local queue, size = ARGV[position], tonumber(ARGV[position + 1])
+  local key = SETTINGS .. queue
+  if call('HGET', key, 'is_disabled') ~= '0' then
+    added[#added + 1] = queue
+  end
+  call('DEL', key)
+  call('HSET', key, 'is_disabled', '0', unpack(ARGV, position + 2, position + 1 + size))
+  local target = call('HGET', key, 'target')
+  call('HSET', key, 'group', target and target ~= '' and group_of(target) or 'default')
+  listed[queue] = true
+  position = position + 2 + size
+end
+
+for _, queue in ipairs(call('SMEMBERS', QUEUE_NAMES)) do
+  if not listed[queue] then
+    call('HSET', SETTINGS .. queue, 'is_disabled', '1')
+  end
+end
+for queue in pairs(listed) do
+  call('SADD', QUEUE_NAMES, queue)
+end
+if ARGV[3] == '1' then
+  call('DEL', PAUSED)
+end
+call('HSET', UPLOAD, 'digest', ARGV[2], 'uploaded_at', ARGV[1])
+call('HINCRBY', UPLOAD, 'version', 1)
+-- What waited for a token of the old rate may go now.
+for _, service in ipairs(call('SMEMBERS', SERVICES)) do
+  wake_group(service)
+end
+wake_group('default')
+return added

@@ -1,0 +1,157 @@
+"""The queues as the last upload says: what every process goes by, looked at again once a second.
+
+queue.yaml of this machine may be older or newer than that of another: what was uploaded last counts.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from weakref import WeakKeyDictionary
+
+from lastacross import config, store
+from lastacross.config import Config, QueueConfig, RetryParameters
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import QUEUE_NAMES, SERVICES, UPLOAD, Store, settings_key, translated_errors
+from lastacross.taskqueue.record import load_retry
+from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
+
+LOOK_SECONDS = 1.0
+# Who asks while Redis is away waits for that; not everybody, every second.
+OUTAGE_LOOK_SECONDS = 5.0
+
+_Stamp = tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownQueue:
+    """A queue of the last upload.
+
+    Args:
+        name: of the queue.
+        mode: ``push`` or ``pull``.
+        group: whose workers its tasks wait for, unless a task says otherwise.
+        target: ``[version.]service`` that queue.yaml gives, '' for none.
+        retry: what queue.yaml says of retries, None when it says nothing.
+        is_disabled: the last upload did not list it: it keeps its tasks.
+    """
+
+    name: str
+    mode: str = "push"
+    group: str = DEFAULT_SERVICE
+    target: str = ""
+    retry: RetryParameters | None = None
+    is_disabled: bool = False
+
+
+class KnownQueues:
+    """What is known of the queues of one Redis.
+
+    While nothing was uploaded, or Redis is away, the process's own queue.yaml stands in.
+
+    Args:
+        opened: the Redis.
+    """
+
+    def __init__(self, opened: Store) -> None:
+        self._store = opened
+        self._stamp: _Stamp | None = None
+        self._look_at = float("-inf")
+        self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
+        self._services: frozenset[str] = frozenset()
+
+    def find(self, name: str) -> KnownQueue | None:
+        """The queue of this name; one that was uploaded this very moment, too."""
+        self.look()
+        queue = self._now()[0].get(name)
+        if queue is None:
+            self.look(is_urgent=True)
+            queue = self._now()[0].get(name)
+        return queue
+
+    def all(self) -> Mapping[str, KnownQueue]:
+        """Every queue, by its name."""
+        self.look()
+        return self._now()[0]
+
+    def services(self) -> frozenset[str]:
+        """The services that tasks may wait for, beside the default one."""
+        self.look()
+        return self._now()[1]
+
+    def look(self, *, is_urgent: bool = False) -> None:
+        """See whether there was another upload, if it is time to or ``is_urgent``."""
+        now = self._store.clock.monotonic()
+        if now < self._look_at and not is_urgent:
+            return
+        # Other threads go on with what is known meanwhile.
+        self._look_at = now + LOOK_SECONDS
+        try:
+            self._read()
+        except StoreUnavailableError:
+            self._look_at = self._store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+
+    def _now(self) -> tuple[Mapping[str, KnownQueue], frozenset[str]]:
+        if self._stamp is not None:
+            return self._queues, self._services
+        configuration = config.current()
+        return _of_file(configuration), configuration.services
+
+    def _read(self) -> None:
+        redis = self._store.redis
+        with translated_errors():
+            stamp: _Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
+            if stamp == self._stamp:
+                return
+            if stamp[0] is None:
+                self._stamp = None
+                return
+            names = sorted(name.decode() for name in redis.smembers(QUEUE_NAMES))  # type: ignore[union-attr]
+            services = redis.smembers(SERVICES)
+            with redis.pipeline(transaction=True) as pipeline:
+                for name in names:
+                    pipeline.hgetall(settings_key(name))
+                found = pipeline.execute()
+        queues = {name: _load(name, fields) for name, fields in zip(names, found, strict=True) if fields}
+        self._queues = MappingProxyType(queues)
+        self._services = frozenset(service.decode() for service in services)  # type: ignore[union-attr]
+        self._stamp = stamp
+
+
+def _load(name: str, fields: Mapping[bytes, bytes]) -> KnownQueue:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    retry = text.get("retry")
+    return KnownQueue(
+        name,
+        text.get("mode", "push"),
+        text.get("group", DEFAULT_SERVICE),
+        text.get("target", ""),
+        load_retry(json.loads(retry)) if retry else None,
+        text.get("is_disabled") == "1",
+    )
+
+
+def _of_file(configuration: Config) -> Mapping[str, KnownQueue]:
+    return {name: _of_entry(queue, configuration) for name, queue in configuration.queues.items()}
+
+
+def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
+    service = service_of(queue.target or DEFAULT_SERVICE)
+    group = service if service in configuration.services else DEFAULT_SERVICE
+    return KnownQueue(queue.name, queue.mode, group, queue.target or "", queue.retry)
+
+
+_of_store: WeakKeyDictionary[Store, KnownQueues] = WeakKeyDictionary()
+
+
+def of(opened: Store) -> KnownQueues:
+    """What is known of the queues of this Redis."""
+    found = _of_store.get(opened)
+    if found is None:
+        found = _of_store.setdefault(opened, KnownQueues(opened))
+    return found
+
+
+def current() -> KnownQueues:
+    """What is known of the queues of this process's Redis."""
+    return of(store.current())
