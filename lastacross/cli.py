@@ -15,7 +15,7 @@ import click
 
 import lastacross
 from lastacross import config, datastore, logs
-from lastacross.config import Config
+from lastacross.config import DEFAULT_SERVICE, Config, mistakes, variables
 from lastacross.errors import ConfigError, Error
 from lastacross.runtime import dev, scheduler, supervisor, web, worker_process, workers
 
@@ -87,6 +87,7 @@ Examples:
   lastacross dev                          everything on this machine
   lastacross --app ../shop dev            the same for another application
   lastacross worker --processes 4         workers only
+  lastacross worker --service counter     the workers of a backend
   lastacross config check                 is app.yaml, queue.yaml, the environment right?""",
 )
 @click.option("--app", type=click.Path(path_type=Path), envvar="LASTACROSS_APP", help=_APP_HELP)
@@ -118,25 +119,69 @@ def _web(root: Path) -> int:
     return web.run(_configured(root))
 
 
-@cli.command("worker", epilog="Example: lastacross worker --processes 4 --threads 16 --queues mail,import")
-@click.option("--processes", type=click.IntRange(1, 1024), help="How many (LASTACROSS_PROCESSES; 2).")
+class _Service(click.ParamType[str]):
+    """The name of a service, as backends.yaml has it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return variables.service(value)
+        except mistakes.UnusableError as error:
+            self.fail(mistakes.sentence(f"{value!r} {error.problem}", error.hint), param, ctx)
+
+
+@cli.command(
+    "worker",
+    epilog="""\b
+Examples:
+  lastacross worker --processes 4 --threads 16 --queues mail,import
+  lastacross worker --service counter""",
+)
 @click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Tasks at once in each (LASTACROSS_THREADS; 8)."
+    "--service",
+    type=_Service(),
+    help="Serve this service: the tasks whose target it is (LASTACROSS_SERVICE; default).",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1024),
+    help="How many (a backend: its instances; else LASTACROSS_PROCESSES; 2).",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Tasks at once in each (a backend: its max_concurrent_requests; else LASTACROSS_THREADS; 8).",
 )
 @click.option(
     "--queues", default="", metavar="A,B", help="Which queues to serve; by default all push queues."
 )
 @_takes_app
-def _worker(root: Path, processes: int | None, threads: int | None, queues: str) -> int:
-    """Run worker processes; one that dies is started again."""
+def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
+    """Run worker processes; one that dies is started again.
+
+    Without --service they are those of the application itself. With it they first request /_ah/start, and
+    then serve that service alone: a backend of backends.yaml, or any name that tasks have as their target.
+    """
     configuration = _configured(root)
+    _remark_on_service(configuration, service or configuration.settings.service)
     return workers.run(
         configuration,
         _environ(configuration),
+        service=service,
         processes=processes,
         threads=threads,
         queues=_names(queues),
     )
+
+
+def _remark_on_service(configuration: Config, name: str) -> None:
+    """Say so when a name is likely a misspelt one; it may be meant, too."""
+    known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
+    hint = mistakes.likely(name, known, 0.75)
+    if name not in known and hint is not None:
+        listed = f"{name!r} is a service of neither backends.yaml nor LASTACROSS_SERVICES"
+        click.echo(f"notice: --service {mistakes.sentence(listed, hint)}", err=True)
 
 
 @cli.command("worker-process", hidden=True)

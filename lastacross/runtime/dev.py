@@ -1,7 +1,8 @@
 """``lastacross dev``: everything on this machine under one supervisor, ready in seconds.
 
 A Redis of its own unless REDIS_URL is given, the datastore's tables brought up to date, the web
-server, two workers and a scheduler. All data is in the data folder and is there at the next start.
+server, two workers, those of the backends and a scheduler. All data is in the data folder and is there
+at the next start.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lastacross import config, datastore, logs
-from lastacross.config import Config, Settings
+from lastacross.config import DEFAULT_SERVICE, Config, Settings
 from lastacross.runtime import data_folder, embedded, web, workers
 from lastacross.runtime.supervisor import ChildSpec, Supervisor
 
@@ -34,7 +35,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
         StartupError: the port is taken, or the data folder is.
         DatastoreError: the datastore's tables cannot be brought up to date.
     """
-    environ = {**environ, "LASTACROSS_DEV": "1"}
+    environ = {**environ, "LASTACROSS_DEV": "1", workers.SERVICE: DEFAULT_SERVICE}
     configuration = config.load(root, environ)
     settings = configuration.settings
     logs.configure(settings)
@@ -66,10 +67,13 @@ def _upgrade(configuration: Config) -> None:
 
 
 def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
-    """The web server, the workers and the scheduler."""
+    """The web server, the workers, those of each backend that is to be started, and the scheduler."""
     command = (sys.executable, "-m", "lastacross")
     yield ChildSpec("web", (*command, "web"), environ, is_leashed=True)
     yield from workers.specs(configuration, environ, folder)
+    for backend in configuration.backends.values():
+        if backend.state == "START":
+            yield from workers.specs(configuration, environ, folder, service=backend.name)
     yield ChildSpec("scheduler", (*command, "scheduler"), environ)
 
 
