@@ -7,15 +7,12 @@ from datetime import datetime
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NoReturn
 
-import sqlalchemy
-
-from lastacross import clock, config, datastore, logs, taskqueue
+from lastacross import config, taskqueue
+from lastacross.deferred import payloads
 from lastacross.errors import (
     BadSignatureError,
-    BadTransactionStateError,
-    DatastoreError,
-    DatastoreUsageError,
     PermanentTaskFailure,
+    StoreUnavailableError,
     TaskTooLargeError,
 )
 from lastacross.signing import Signatures
@@ -26,8 +23,6 @@ DEFAULT_QUEUE = "default"
 _PURPOSE = "deferred"
 # Calling one of these runs nothing of its body, so that the task would succeed without an effect.
 _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-
-log = logs.get("lastacross.deferred")
 
 
 class UnverifiedCallError(PermanentTaskFailure):
@@ -63,11 +58,14 @@ def defer(
         InvalidTaskError, UnknownQueueError, TransientError, …: as ``taskqueue.add``.
     """
     options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
-    call, row_id = _build(serialize(obj, *args, **kwargs), options, is_transactional=_transactional)
+    call = _build(serialize(obj, *args, **kwargs), options, is_transactional=_transactional)
     try:
         return taskqueue.Queue(_queue).add(call, transactional=_transactional)
-    except BaseException:
-        _discard(row_id, is_transactional=_transactional)
+    except StoreUnavailableError:
+        # The answer may be lost, and the task added: its row is pruned if it was not.
+        raise
+    except Exception:
+        payloads.discard(call.payload_row, is_transactional=_transactional)
         raise
 
 
@@ -94,7 +92,7 @@ def task(
         if name in kwargs:
             raise TypeError(f"{name} belongs to defer(); give it to Queue(name).add() or Batch(name)")
     options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
-    return _build(serialize(obj, *args, **kwargs), options, is_transactional=False)[0]
+    return _build(serialize(obj, *args, **kwargs), options, is_transactional=False)
 
 
 def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
@@ -138,19 +136,19 @@ def _options(
     }
 
 
-def _build(
-    body: bytes, options: dict[str, Any], *, is_transactional: bool
-) -> tuple[taskqueue.Task, int | None]:
-    """The task, and the id of the row that holds its call when it is too large for a task."""
+def _build(body: bytes, options: dict[str, Any], *, is_transactional: bool) -> taskqueue.Task:
+    """The task; a call that is too large for it is kept in a row of the datastore."""
     try:
-        return taskqueue.Task(body, **options), None
+        return taskqueue.Task(body, **options)
     except TaskTooLargeError:
-        row_id = _store(body, is_transactional=is_transactional)
+        row_id = payloads.keep(body, is_transactional=is_transactional)
     try:
-        return taskqueue.Task(serialize(run_from_datastore, row_id), **options), row_id
+        task = taskqueue.Task(serialize(run_from_datastore, row_id), **options)
     except BaseException:
-        _discard(row_id, is_transactional=is_transactional)
+        payloads.discard(row_id, is_transactional=is_transactional)
         raise
+    task._payload_row = row_id
+    return task
 
 
 def _own_signatures() -> Signatures:
@@ -216,70 +214,6 @@ def _name_of(obj: object) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-# --- calls that are too large for a task --------------------------------------------------
-
-
-def _store(body: bytes, *, is_transactional: bool) -> int:
-    row = datastore.DeferredPayload(body=body, created_at=clock.SYSTEM.now())
-    if is_transactional:
-        transaction = datastore.current_transaction()
-        if transaction is None:
-            raise BadTransactionStateError("_transactional=True needs a running datastore.transaction()")
-        transaction.session.add(row)
-        transaction.session.flush()
-        return row.id
-    try:
-        # Committed at once: the task may run before the caller's own transaction ends.
-        with datastore.session() as session:
-            session.add(row)
-    except DatastoreUsageError as error:
-        raise DatastoreUsageError(
-            f"a call of {len(body)} bytes is too large for a task and is kept in the datastore, which on "
-            "SQLite cannot be written beside the open transaction: defer it with _transactional=True, "
-            "or after the transaction"
-        ) from error
-    return row.id
-
-
-def _discard(row_id: int | None, *, is_transactional: bool = False) -> None:
-    """Delete the row of a call that is over or was never added; a failure only leaves a row behind."""
-    if row_id is None:
-        return
-    statement = sqlalchemy.delete(datastore.DeferredPayload).where(datastore.DeferredPayload.id == row_id)
-    transaction = datastore.current_transaction() if is_transactional else None
-    try:
-        if transaction is not None:
-            transaction.session.execute(statement)
-            return
-        with datastore.session() as session:
-            session.execute(statement)
-    except DatastoreError:
-        log.warning("deferred.payload_left_behind", payload=row_id, exc_info=True)
-
-
-def run_from_datastore(row_id: int, /) -> object:
-    """Run the call that a row holds; the row is deleted when the call is over for good.
-
-    Raises:
-        PermanentTaskFailure: the row is gone.
-    """
-    with datastore.session(read_only=True) as session:
-        row = session.get(datastore.DeferredPayload, row_id)
-    if row is None:
-        raise PermanentTaskFailure(
-            f"the arguments of this call (row {row_id} of lastacross_deferred_payload) are gone: "
-            "it has run already, or its transaction was rolled back"
-        )
-    try:
-        result = run(row.body)
-    except PermanentTaskFailure as failure:
-        if not isinstance(failure, UnverifiedCallError):
-            _discard(row_id)
-        raise
-    _discard(row_id)
-    return result
-
-
 # --- running a call -----------------------------------------------------------------------
 
 
@@ -309,3 +243,15 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
             "import its module, and the function must still be there under its name"
         ) from error
     return function, args, kwargs
+
+
+def run_from_datastore(row_id: int, /) -> object:
+    """Run the call that a row holds; the row is deleted when the call has succeeded.
+
+    Raises:
+        PermanentTaskFailure: the row is gone, or the function says that no retry can mend it; that call is
+            kept with its dead letter, to be run again by hand.
+    """
+    result = run(payloads.read(row_id))
+    payloads.discard(row_id)
+    return result

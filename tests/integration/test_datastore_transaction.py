@@ -1,5 +1,6 @@
 """Sessions and transactions, on SQLite and on PostgreSQL."""
 
+import contextlib
 import contextvars
 import os
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import exc, select, text
+from structlog.testing import capture_logs
 
 from lastacross import config, datastore
 from lastacross.datastore import (
@@ -385,6 +387,74 @@ def test_after_commit_is_refused_when_the_transaction_is_over() -> None:
 
 
 # --- the engine ---------------------------------------------------------------------------
+
+
+def test_after_rollback_runs_the_last_first_when_nothing_is_committed() -> None:
+    called: list[str] = []
+    with contextlib.suppress(ZeroDivisionError), datastore.transaction() as t:
+        t.after_rollback(lambda: called.append("first"))
+        t.after_rollback(lambda: called.append("second"))
+        raise ZeroDivisionError
+
+    assert called == ["second", "first"]
+
+
+def test_after_rollback_is_not_called_when_all_is_committed() -> None:
+    called: list[str] = []
+    with datastore.transaction() as t:
+        t.after_rollback(lambda: called.append("outer"))
+        with t.session.begin_nested():
+            t.after_rollback(lambda: called.append("inner"))
+
+    assert called == []
+
+
+def test_after_rollback_of_a_savepoint_runs_with_the_savepoint_and_once() -> None:
+    called: list[str] = []
+    with contextlib.suppress(KeyError), datastore.transaction() as t:
+        t.after_rollback(lambda: called.append("outer"))
+        with contextlib.suppress(ZeroDivisionError), t.session.begin_nested():
+            t.after_rollback(lambda: called.append("inner"))
+            raise ZeroDivisionError
+        assert called == ["inner"]
+        raise KeyError
+
+    assert called == ["inner", "outer"]
+
+
+def test_after_rollback_is_called_when_the_commit_itself_fails() -> None:
+    called: list[str] = []
+    with contextlib.suppress(DatastoreUsageError), datastore.transaction() as t:
+        t.after_rollback(lambda: called.append("called"))
+        t.spoil()
+
+    assert called == ["called"]
+
+
+def test_an_exception_in_after_rollback_hides_nothing() -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        raise KeyError
+
+    def divide() -> None:
+        with datastore.transaction() as t:
+            t.after_rollback(lambda: called.append("called"))
+            t.after_rollback(fail)
+            raise ZeroDivisionError
+
+    with capture_logs() as logged, pytest.raises(ZeroDivisionError):
+        divide()
+
+    assert called == ["called"]
+    assert [entry["event"] for entry in logged] == ["datastore.after_rollback"]
+
+
+def test_after_rollback_is_refused_when_the_transaction_is_over() -> None:
+    with datastore.transaction() as t:
+        pass
+    with pytest.raises(DatastoreUsageError, match="after_rollback"):
+        t.after_rollback(lambda: None)
 
 
 def test_the_database_answers_a_ping() -> None:

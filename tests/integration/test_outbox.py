@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select, update
 
 from lastacross import clock, config, datastore, store, taskqueue
 from lastacross.datastore import OutboxRow
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
 from lastacross.taskqueue import Task, outbox
+from lastacross.taskqueue import relay as relays
 from lastacross.taskqueue.broker import NewTask
 from tests.support.scripts import Scripts
 
@@ -48,12 +50,19 @@ def add(count: int = 1) -> list[Task]:
 
 
 def rows() -> int:
+    """How many tasks are still to be sent."""
     with datastore.session(read_only=True) as session:
-        return session.scalar(select(func.count()).select_from(OutboxRow)) or 0
+        query = select(func.count()).select_from(OutboxRow).where(OutboxRow.sent_at.is_(None))
+        return session.scalar(query) or 0
+
+
+def _changes_nothing(table: type[OutboxRow]) -> Any:
+    """An UPDATE that meets no row."""
+    return update(table).where(false())
 
 
 def relay(*, seconds_later: float = 60) -> int:
-    return outbox.relay(clock.SYSTEM.now() + seconds_later)
+    return relays.relay(clock.SYSTEM.now() + seconds_later)
 
 
 def test_a_task_is_sent_right_after_the_commit(scripts: Scripts) -> None:
@@ -128,6 +137,90 @@ def test_a_countdown_is_kept(scripts: Scripts) -> None:
         task = taskqueue.add(url="/later", countdown=60, transactional=True)
 
     assert scripts.state(f"default_{task.name}") == "scheduled"
+
+
+# --- taken back -----------------------------------------------------------------------------
+
+
+def test_a_task_that_was_rolled_back_may_be_added_again(scripts: Scripts) -> None:
+    """As by a function that is called again after its transaction failed."""
+    tasks = [Task(url="/a"), Task(b"body")]
+    names: set[str | None] = set()
+
+    def work(error: Exception | None) -> None:
+        with datastore.transaction():
+            taskqueue.Queue().add(tasks, transactional=True)
+            names.update(task.name for task in tasks)
+            assert all(task.was_enqueued for task in tasks)
+            if error:
+                raise error
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            work(ZeroDivisionError())
+        assert [(task.was_enqueued, task.name, task.queue_name) for task in tasks] == [
+            (False, None, None)
+        ] * 2
+    work(None)
+
+    assert scripts.ready() == [f"default_{task.name}" for task in tasks]
+    assert (rows(), len(names), tasks[1].relative_url) == (0, 6, "/_ah/queue/default")
+
+
+def test_a_task_that_a_savepoint_took_back_may_be_added_again(scripts: Scripts) -> None:
+    task = Task(url="/a")
+    with datastore.transaction() as t:
+        [other] = add()
+        with pytest.raises(KeyError), t.session.begin_nested():
+            raise KeyError(task.add(transactional=True))
+        assert (task.was_enqueued, other.was_enqueued) == (False, True)
+        task.add(transactional=True)
+
+    assert scripts.ready() == [f"default_{other.name}", f"default_{task.name}"]
+
+
+def test_a_task_that_was_committed_may_not_be_added_again(scripts: Scripts) -> None:
+    with datastore.transaction():
+        [task] = add()
+        with pytest.raises(taskqueue.BadTaskStateError):
+            task.add(transactional=True)
+    with pytest.raises(taskqueue.BadTaskStateError):
+        task.add()
+
+    assert len(scripts.ready()) == 1
+
+
+def test_a_commit_that_fails_takes_its_tasks_back(scripts: Scripts) -> None:
+    task = Task(url="/a")
+
+    def work() -> None:
+        with datastore.transaction():
+            task.add(transactional=True)
+            with pytest.raises(ZeroDivisionError), datastore.transaction():
+                raise ZeroDivisionError
+
+    with pytest.raises(datastore.DatastoreUsageError):
+        work()
+
+    assert (task.was_enqueued, scripts.ready(), rows()) == (False, [], 0)
+
+
+def test_tasks_are_sent_in_the_order_in_which_they_were_added(scripts: Scripts) -> None:
+    seen = []
+    with datastore.transaction() as t:
+        t.after_commit(lambda: seen.append(len(scripts.ready())))
+        tasks = add(3)
+        t.after_commit(lambda: seen.append(len(scripts.ready())))
+
+    assert scripts.ready() == [f"default_{task.name}" for task in tasks]
+    assert seen == [0, 3]
+
+
+def test_adding_no_task_is_no_transaction_s_business(scripts: Scripts) -> None:
+    with datastore.transaction():
+        assert taskqueue.Queue().add([], transactional=True) == []
+
+    assert scripts.ready() == []
 
 
 # --- limits -------------------------------------------------------------------------------------
@@ -208,7 +301,7 @@ def test_a_second_sending_adds_nothing_whatever_became_of_the_task(
 ) -> None:
     """A process that dies after sending leaves the row behind."""
     with monkeypatch.context() as patch:
-        patch.setattr(outbox, "delete", lambda table: select(table))
+        patch.setattr(outbox, "update", _changes_nothing)
         with datastore.transaction():
             [task] = add()
     task_id = f"default_{task.name}"
@@ -238,7 +331,7 @@ def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_away: 
         raw = list(session.scalars(select(OutboxRow.record)))
 
     relay()
-    outbox._send([outbox.load(each) for each in raw])
+    outbox.send([outbox.load(each) for each in raw], clock.SYSTEM.now())
 
     assert len(scripts.ready()) == 3
 
@@ -254,13 +347,13 @@ def test_a_backlog_is_relayed_at_once_the_oldest_first_in_steps_of_a_hundred(
                 names += [f"default_{task.name}" for task in add(5)]
 
     steps = []
-    send = outbox._send
+    send = outbox.send
 
-    def count_and_send(tasks: Sequence[NewTask]) -> None:
+    def count_and_send(tasks: Sequence[NewTask], at: float) -> None:
         steps.append(len(tasks))
-        send(tasks)
+        send(tasks, at)
 
-    monkeypatch.setattr(outbox, "_send", count_and_send)
+    monkeypatch.setattr(outbox, "send", count_and_send)
 
     assert [relay(), relay()] == [105, 0]
     assert steps == [100, 5]

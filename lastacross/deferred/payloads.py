@@ -1,0 +1,168 @@
+"""Deferred calls that are too large for a task: rows of the datastore, and when they are of no use any more.
+
+A row is deleted by the call that has run. What is left over, by a batch filled twice or a task that was
+deleted, purged or cancelled, is pruned by the scheduler.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, exists, select, update
+
+from lastacross import clock, datastore, logs, store
+from lastacross.datastore.tables import DeferredPayload, OutboxRow
+from lastacross.errors import (
+    BadTransactionStateError,
+    DatastoreError,
+    DatastoreUsageError,
+    PermanentTaskFailure,
+)
+
+# A younger row is not looked at: its task may be about to be added.
+YOUNGEST_SECONDS = 3600.0
+# So long a task must have been gone: a Redis that was emptied is put back from a backup meanwhile.
+UNUSED_SECONDS = 3 * 86_400.0
+# No task is known for a row: it may be scheduled for 30 days, and a dead letter for 30 more.
+UNCLAIMED_SECONDS = 62 * 86_400.0
+PRUNE_CHUNK = 1000
+
+log = logs.get("lastacross.deferred")
+
+
+# --- one row ------------------------------------------------------------------------------
+
+
+def keep(body: bytes, *, is_transactional: bool) -> int:
+    """Keep a call; the id of its row.
+
+    Raises:
+        BadTransactionStateError: transactional outside of a transaction.
+        DatastoreUsageError: on SQLite, the same code has a writer open around it.
+        DatastoreUnavailableError: the database is away.
+    """
+    row = DeferredPayload(body=body, created_at=clock.SYSTEM.now())
+    if is_transactional:
+        transaction = datastore.current_transaction()
+        if transaction is None:
+            raise BadTransactionStateError("_transactional=True needs a running datastore.transaction()")
+        transaction.session.add(row)
+        transaction.session.flush()
+        return row.id
+    try:
+        # Committed at once: the task may run before the caller's own transaction ends.
+        with datastore.session() as session:
+            session.add(row)
+    except DatastoreUsageError as error:
+        raise DatastoreUsageError(
+            f"a call of {len(body)} bytes is too large for a task and is kept in the datastore, which on "
+            "SQLite cannot be written beside the open transaction: defer it with _transactional=True, "
+            "or after the transaction"
+        ) from error
+    return row.id
+
+
+def read(row_id: int) -> bytes:
+    """The call that a row holds.
+
+    Raises:
+        PermanentTaskFailure: the row is gone.
+    """
+    with datastore.session(read_only=True) as session:
+        body = session.scalar(select(DeferredPayload.body).where(DeferredPayload.id == row_id))
+    if body is None:
+        raise PermanentTaskFailure(
+            f"the arguments of this call (row {row_id} of lastacross_deferred_payload) are gone: "
+            "it has run already, or its transaction was rolled back"
+        )
+    return body
+
+
+def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
+    """Delete the row of a call that has run or was never added; a failure only leaves a row behind."""
+    if row_id is None:
+        return
+    statement = delete(DeferredPayload).where(DeferredPayload.id == row_id)
+    transaction = datastore.current_transaction() if is_transactional else None
+    try:
+        if transaction is not None:
+            transaction.session.execute(statement)
+            return
+        with datastore.session() as session:
+            session.execute(statement)
+    except DatastoreError:
+        log.warning("deferred.payload_left_behind", payload=row_id, exc_info=True)
+
+
+# --- pruning ------------------------------------------------------------------------------
+
+
+class Pruner:
+    """Looks at all rows again and again, some at each call; any number of processes may."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def act(self, at: float) -> int:
+        """Look at the next 1,000 rows; delete those of no use. Returns how many.
+
+        A row is deleted when its task was gone at each look for three days; the outbox's tasks and dead
+        letters are there. One that was kept for a task which nobody came to add goes after 62 days.
+
+        Args:
+            at: seconds since the epoch.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+            DatastoreUnavailableError: the datastore does not.
+        """
+        rows = _rows_after(self._last, at)
+        deleted = _judge(rows, at) if rows else 0
+        self._last = rows[-1].id if len(rows) == PRUNE_CHUNK else 0
+        if deleted:
+            log.info("deferred.prune", payloads=deleted)
+        return deleted
+
+
+def _rows_after(last: int, at: float) -> Sequence[Any]:
+    waits = exists().where(OutboxRow.task_id == DeferredPayload.task_id, OutboxRow.sent_at.is_(None))
+    columns = (DeferredPayload.id, DeferredPayload.task_id, DeferredPayload.unused_since)
+    query = (
+        select(*columns, DeferredPayload.created_at, waits.label("waits"))
+        .where(DeferredPayload.id > last, DeferredPayload.created_at <= at - YOUNGEST_SECONDS)
+        .order_by(DeferredPayload.id)
+        .limit(PRUNE_CHUNK)
+    )
+    with datastore.session(read_only=True) as session:
+        return session.execute(query).all()
+
+
+def _judge(rows: Sequence[Any], at: float) -> int:
+    """Note what has become of the rows' tasks; returns how many rows that ended."""
+    used = _used(rows)
+    claimed = [row for row in rows if row.task_id is not None]
+    unused = [row for row in claimed if row.id not in used]
+    fresh = [row.id for row in unused if row.unused_since is None]
+    again = [row.id for row in claimed if row.id in used and row.unused_since is not None]
+    over = [row.id for row in unused if (row.unused_since or at) <= at - UNUSED_SECONDS]
+    over += [row.id for row in rows if row.task_id is None and row.created_at <= at - UNCLAIMED_SECONDS]
+    if not fresh and not again and not over:
+        return 0
+    with datastore.session() as session:
+        for ids, unused_since in ((fresh, at), (again, None)):
+            if ids:
+                change = update(DeferredPayload).where(DeferredPayload.id.in_(ids))
+                session.execute(change.values(unused_since=unused_since))
+        if over:
+            session.execute(delete(DeferredPayload).where(DeferredPayload.id.in_(over)))
+    return len(over)
+
+
+def _used(rows: Sequence[Any]) -> set[int]:
+    """Those whose task is in the outbox or in Redis, whatever its state."""
+    claimed = [row for row in rows if row.task_id is not None]
+    redis = store.current().redis
+    with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:
+        for row in claimed:
+            pipeline.exists(store.record_key(row.task_id))
+        found = pipeline.execute()
+    return {row.id for row, is_there in zip(claimed, found, strict=True) if is_there or row.waits}

@@ -1,0 +1,149 @@
+"""Processes that commit and processes that relay are killed at random: tasks are what was committed, once."""
+
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy
+
+from lastacross import config, datastore
+from lastacross.datastore import OutboxRow
+from lastacross.store import Store
+from tests.support import outbox_process
+from tests.support.lab import Lab, kill, running_lab
+from tests.support.outbox_process import landed
+from tests.support.postgres import running_postgres
+from tests.support.processes import Started, python, started, wait_until
+
+pytestmark = pytest.mark.slow
+
+KILLS = 25
+WRITERS = 3
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A lab with a datastore of its own, whose Redis keeps what it is told."""
+    with contextlib.ExitStack() as stack:
+        made = stack.enter_context(running_lab(append_only=True))
+        made.environ["LASTACROSS_APP"] = str(made.root)
+        if request.param == "postgresql":
+            server = stack.enter_context(running_postgres())
+            made.environ["DATABASE_URL"] = server.url(server.new_database())
+            made.config = config.load(made.root, made.environ)
+            config.use(made.config)
+        datastore.upgrade()
+        stack.callback(datastore.dispose)
+        outbox_process.create_table()
+        yield made
+
+
+class Victims:
+    """Writers and schedulers, of which one dies now and then and another takes its place.
+
+    Args:
+        lab: where they work.
+        stack: ends them.
+    """
+
+    def __init__(self, lab: Lab, stack: contextlib.ExitStack) -> None:
+        self._lab = lab
+        self._stack = stack
+        self._random = random.Random(20260101)
+        self._born = 0
+        self.writers = [self._writer() for _ in range(WRITERS)]
+        self.scheduler = self._scheduler()
+
+    def kill_one(self) -> None:
+        """Kill a writer, or now and then the scheduler."""
+        if self._random.random() < 0.25:
+            kill(self.scheduler.pid)
+            self.scheduler = self._scheduler()
+            return
+        place = self._random.randrange(WRITERS)
+        kill(self.writers[place].pid)
+        self.writers[place] = self._writer()
+
+    def kill_writers(self) -> None:
+        """Let none write any more."""
+        for writer in self.writers:
+            kill(writer.pid)
+            writer.wait()
+
+    def _writer(self) -> Started:
+        self._born += 1
+        return self._start(outbox_process.command("write", f"writer{self._born}"))
+
+    def _scheduler(self) -> Started:
+        return self._start(python("-m", "lastacross", "--app", str(self._lab.root), "scheduler"))
+
+    def _start(self, line: list[str]) -> Started:
+        return self._stack.enter_context(started(line, self._lab.root, self._lab.environ))
+
+
+def ran(lab: Lab) -> Counter[str]:
+    """How often the task of each name ran to its end."""
+    return Counter(note["path"].rpartition("/")[2] for note in lab.notes() if note["what"] == "end")
+
+
+def unsent() -> int:
+    return outbox_process.count(OutboxRow, OutboxRow.sent_at.is_(None))
+
+
+def test_what_ran_is_what_was_committed_and_it_ran_once_whoever_is_killed(lab: Lab) -> None:
+    with contextlib.ExitStack() as stack, lab.started_workers():
+        victims = Victims(lab, stack)
+        wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
+        for _ in range(KILLS):
+            time.sleep(random.uniform(0.1, 0.6))
+            victims.kill_one()
+        wait_until(lambda: len(landed()) > 200, 60, "the writers to have written")
+        victims.kill_writers()
+        wait_until(lambda: not unsent(), 60, "the relay to send what was left")
+        lab.wait_until_idle(120)
+
+        assert ran(lab) == Counter(landed())
+
+
+def test_what_was_committed_runs_though_redis_and_the_workers_die_too(lab: Lab) -> None:
+    """Then it may run twice, and nothing else may."""
+    with contextlib.ExitStack() as stack, lab.started_workers() as workers:
+        victims = Victims(lab, stack)
+        wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
+        for turn in range(KILLS):
+            time.sleep(random.uniform(0.1, 0.6))
+            victims.kill_one()
+            if turn % 8 == 3:
+                lab.redis_server.kill()
+                lab.redis_server.start()
+            if turn % 8 == 7:
+                kill(random.choice(workers.others()))
+        victims.kill_writers()
+        wait_until(lambda: not unsent(), 90, "the relay to send what was left")
+        lab.wait_until_idle(120)
+
+        assert set(ran(lab)) == set(landed())
+
+
+def test_a_scheduler_sends_again_what_redis_has_lost(lab: Lab) -> None:
+    """Redis comes back without its last moments, as after a power cut or from an older copy."""
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(started(outbox_process.command("write", "one"), lab.root, lab.environ))
+        wait_until(lambda: len(landed()) > 50, 60, "the writer to begin")
+        writer.send(signal.SIGKILL)
+        writer.wait()
+        with Store(lab.environ["REDIS_URL"]).redis as redis:
+            redis.flushall()
+        with datastore.session() as session:
+            session.execute(sqlalchemy.update(OutboxRow).values(sent_at=1.0))
+        stack.enter_context(lab.started_workers())
+        line = python("-m", "lastacross", "--app", str(lab.root), "scheduler")
+        stack.enter_context(started(line, lab.root, lab.environ))
+
+        wait_until(lambda: len(ran(lab)) >= len(landed()), 60, "the tasks to run")
+
+        assert ran(lab) == Counter(landed())

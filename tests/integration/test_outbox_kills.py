@@ -1,0 +1,99 @@
+"""A process killed anywhere around a commit: its tasks are there if, and only if, its rows are."""
+
+from pathlib import Path
+
+import pytest
+
+from lastacross import config, datastore
+from lastacross.datastore import DeferredPayload, OutboxRow
+from lastacross.taskqueue import outbox, relay
+from tests.support import outbox_process
+from tests.support.outbox_process import count, landed, run_to_its_death
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.scripts import Scripts
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def environ(
+    configuration: config.Config, database: str, redis_server: RedisServer, scripts: Scripts, app_root: Path
+) -> dict[str, str]:
+    """The environment of processes on an empty database and an empty Redis."""
+    outbox_process.create_table()
+    # The last connection to leave takes SQLite's log of the past along.
+    datastore.dispose()
+    return {
+        "LASTACROSS_APP": str(app_root),
+        "DATABASE_URL": database,
+        "REDIS_URL": redis_server.url,
+        "SECRET_KEY": config.current().settings.secret_key,
+    }
+
+
+def relayed() -> int:
+    """What the scheduler sends when it is its turn."""
+    return relay.relay(outbox.now() + 60)
+
+
+def unsent() -> int:
+    return count(OutboxRow, OutboxRow.sent_at.is_(None))
+
+
+@pytest.mark.parametrize("kind", ["small", "large"])
+def test_a_process_killed_before_its_commit_leaves_nothing(
+    scripts: Scripts, environ: dict[str, str], kind: str
+) -> None:
+    run_to_its_death(["commit", "before_commit", kind], environ)
+
+    assert (landed(), relayed(), scripts.ready()) == ([], 0, [])
+    assert count(DeferredPayload) == 0
+
+
+@pytest.mark.parametrize("kind", ["small", "large"])
+@pytest.mark.parametrize("point", ["after_commit", "in_sending", "after_sending"])
+def test_a_process_killed_after_its_commit_has_its_task_sent_once(
+    scripts: Scripts, environ: dict[str, str], point: str, kind: str
+) -> None:
+    run_to_its_death(["commit", point, kind], environ)
+    assert (landed(), unsent()) == (["one"], 1)
+
+    assert (relayed(), relayed()) == (1, 0)
+
+    assert len(scripts.ready()) == 1
+    assert count(DeferredPayload) == (kind == "large")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("share", [0, 0.5, 0.9, 1])
+def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_both_or_nothing(
+    scripts: Scripts, environ: dict[str, str], share: float
+) -> None:
+    run_to_its_death(["commit", f"in_commit:{share}", "large"], environ)
+
+    relayed()
+
+    assert len(scripts.ready()) == len(landed()) == count(DeferredPayload)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_process_killed_before_it_hears_of_its_commit_has_its_task_sent(
+    scripts: Scripts, environ: dict[str, str]
+) -> None:
+    run_to_its_death(["commit", "in_commit", "large"], environ)
+    wait_until(landed, what="the server to commit")
+
+    assert relayed() == 1
+
+    assert (len(scripts.ready()), count(DeferredPayload)) == (1, 1)
+
+
+def test_a_relay_killed_after_sending_sends_nothing_twice(scripts: Scripts, environ: dict[str, str]) -> None:
+    run_to_its_death(["commit", "after_commit", "small"], environ)
+
+    run_to_its_death(["relay"], environ)
+
+    assert (len(scripts.ready()), unsent()) == (1, 1)
+    scripts.ack(*scripts.lease())
+    assert (relayed(), unsent(), scripts.ready()) == (1, 0, [])

@@ -1,0 +1,193 @@
+"""Processes that die in the middle of a transactional add: ``python -m tests.support.outbox_process JOB …``.
+
+They commit rows of the table ``landed`` together with tasks of the same name. The database is DATABASE_URL's,
+Redis REDIS_URL's, the application LASTACROSS_APP's.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import sqlalchemy
+from sqlalchemy import text
+
+from lastacross import config, datastore, deferred, store, taskqueue
+from lastacross.store import Store
+from lastacross.taskqueue import outbox, relay
+
+LARGE = "x" * 200_000
+# Below SQLite's page cache: nothing of it is written before the commit.
+COMMIT_BYTES = 1_000_000
+
+
+def die() -> NoReturn:
+    """End as nobody can prevent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def land(transaction: datastore.Transaction, name: str, *, size: int = 0) -> None:
+    """Write one row."""
+    statement = text("INSERT INTO landed (name, padding) VALUES (:name, :padding)")
+    transaction.session.execute(statement, {"name": name, "padding": "x" * size})
+
+
+# --- dying at a named point ---------------------------------------------------------------
+
+
+def commit(point: str, kind: str) -> None:
+    """One transaction with a row and a task, and the death at this point of it."""
+    if point in BEFORE_SENDING:
+        BEFORE_SENDING[point]()
+    with datastore.transaction() as transaction:
+        land(transaction, "one", size=COMMIT_BYTES)
+        if kind == "large":
+            deferred.defer(json.dumps, LARGE, _transactional=True)
+        else:
+            taskqueue.add(url="/work/one", transactional=True)
+        if point == "before_commit":
+            die()
+        if point.startswith("in_commit"):
+            die_in_commit(transaction, float(point.partition(":")[2] or 0))
+    raise AssertionError(f"{point} was not met")
+
+
+def send_and_die() -> None:
+    """The relay's part, and the death between Redis and the datastore."""
+    die_after_adding()
+    relay.relay(outbox.now() + 60)
+
+
+def die_before_sending() -> None:
+    """The commit has landed, and nothing has been sent."""
+    outbox.send = lambda tasks, at: die()
+
+
+def die_after_asking() -> None:
+    """Redis has been asked, and has not answered yet."""
+
+    def ask(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
+        body = store._script(script)[0]
+        connection = opened.redis.connection_pool.get_connection()
+        connection.send_command("EVAL", body, len(keys), *keys, *args)
+        die()
+
+    Store.run = ask  # type: ignore[method-assign, assignment]
+
+
+def die_after_adding() -> None:
+    """Redis has the tasks, and the rows say that they are still to be sent."""
+    run = Store.run
+
+    def run_and_die(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
+        run(opened, script, keys, args)
+        die()
+
+    Store.run = run_and_die  # type: ignore[method-assign, assignment]
+
+
+def die_in_commit(transaction: datastore.Transaction, share: float) -> None:
+    """When this share of the commit is written; on PostgreSQL when it was asked for."""
+    connection: Any = transaction.session.connection().connection.driver_connection
+    if transaction.session.get_bind().dialect.name == "postgresql":
+        connection.pgconn.send_query(b"COMMIT")
+        connection.pgconn.flush()
+        die()
+    [(_, _, file)] = connection.execute("PRAGMA database_list").fetchall()
+    log = Path(f"{file}-wal")
+    before = log.stat().st_size
+
+    def watch() -> None:
+        while log.stat().st_size - before <= share * COMMIT_BYTES:
+            pass
+        die()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
+    "after_commit": die_before_sending,
+    "in_sending": die_after_asking,
+    "after_sending": die_after_adding,
+}
+
+
+# --- dying anywhere -----------------------------------------------------------------------
+
+
+def write_for_ever(seed: str) -> None:
+    """Transactions of every kind, until somebody ends this process."""
+    random_number = random.Random(seed)
+    for number in itertools.count():
+        with contextlib.suppress(ZeroDivisionError, datastore.DatastoreUnavailableError):
+            write_some(f"{seed}-{number}", random_number.random())
+
+
+def write_some(name: str, chance: float) -> None:
+    """One transaction: some roll back, some have a savepoint that does, some have many tasks."""
+    with datastore.transaction() as transaction:
+        for part in range(1 if chance < 0.7 else 3):
+            land(transaction, f"{name}-{part}")
+            taskqueue.add(url=f"/work/{name}-{part}", transactional=True)
+        if 0.3 < chance < 0.5:
+            with contextlib.suppress(ZeroDivisionError), transaction.session.begin_nested():
+                land(transaction, f"{name}-taken-back")
+                taskqueue.add(url=f"/work/{name}-taken-back", transactional=True)
+                raise ZeroDivisionError
+        if chance < 0.2:
+            raise ZeroDivisionError
+
+
+# --- for the tests ------------------------------------------------------------------------
+
+
+def create_table() -> None:
+    """The table that the processes write."""
+    with datastore.session() as session:
+        session.execute(text("CREATE TABLE landed (name VARCHAR(100) NOT NULL, padding TEXT)"))
+
+
+def landed() -> list[str]:
+    """The names that were committed."""
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(text("SELECT name FROM landed")))
+
+
+def count(table: type[datastore.EngineModel], *where: Any) -> int:
+    """How many rows a table of the engine's has."""
+    with datastore.session(read_only=True) as session:
+        query = sqlalchemy.select(sqlalchemy.func.count()).select_from(table).where(*where)
+        return session.scalar(query) or 0
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of a job."""
+    return [sys.executable, "-m", __name__, *arguments]
+
+
+def run_to_its_death(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Run a job that kills itself."""
+    process = subprocess.run(
+        command(*arguments), env={**os.environ, **environ}, timeout=60, capture_output=True, check=False
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+
+
+JOBS: Mapping[str, Callable[..., None]] = {
+    "commit": commit,
+    "relay": send_and_die,
+    "write": write_for_ever,
+}
+
+if __name__ == "__main__":
+    config.use(config.load(Path(os.environ["LASTACROSS_APP"]), os.environ))
+    JOBS[sys.argv[1]](*sys.argv[2:])
