@@ -17,25 +17,27 @@ local results = {}
 for position = 2, #ARGV do
   local id = ARGV[position]
   local queue = queue_of(id)
-  local fields = pairs_of(call('HGETALL', RECORD .. id))
-  if fields.status and fields.status ~= 'deferred' then
+  -- Not the whole record: a hundred payloads of 1 MiB would hold up everybody else.
+  local status, lease, leases, tag, target, tombstone, batch = unpack(
+    call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'target', 'tombstone', 'batch'))
+  if status and status ~= 'deferred' then
     call('DEL', RECORD .. id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)
-    if remove_pull_task(queue, name_of(id), fields.tag) and fields.leases then
+    if remove_pull_task(queue, name_of(id), tag) and leases then
       -- Deleting is how a pull task ends well.
       count_executed(queue, 1, now)
     end
-    if fields.lease and call('ZREM', LEASED .. queue, id .. ':' .. fields.lease) == 1 then
+    if lease and call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
       wake_for_place(queue)
     end
-    local place = place_of(queue, fields.target)
-    if fields.status == 'queued' and call('LLEN', place) <= LONGEST_SEARCH then
+    local place = place_of(queue, target)
+    if status == 'queued' and call('LLEN', place) <= LONGEST_SEARCH then
       call('LREM', place, 0, id)
     end
-    leave_tombstone(id, fields.tombstone)
-    if fields.batch then
-      settle_member(fields.batch, 'cancelled', now)
+    leave_tombstone(id, tombstone)
+    if batch then
+      settle_member(batch, 'cancelled', now)
     end
     results[#results + 1] = 1
   else

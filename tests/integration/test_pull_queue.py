@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rq
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry, clean_registries
 
 from lastacross import config, datastore, store, taskqueue
+from lastacross.clock import SYSTEM
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task, outbox, relay, settings
 from tests.integration.test_queue import lose_answers
@@ -107,6 +111,28 @@ def test_a_payload_of_a_mebibyte_comes_back_as_it_was(later: Callable[..., None]
     assert task.payload == payload
     with pytest.raises(taskqueue.TaskTooLargeError):
         add(payload=b"x" * (1024 * 1024 + 1))
+
+
+def test_a_hundred_of_the_largest_tasks_are_added_in_short_steps(
+    later: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    run = Store.run
+
+    def weighed(self: Store, script: str, keys: list[str], args: list[store.Arg]) -> object:
+        sizes.append(sum(len(arg) for arg in args if isinstance(arg, str | bytes)))
+        return run(self, script, keys, args)
+
+    tasks = [Task(b"x" * 1_048_000, method="PULL", countdown=number - 1000) for number in range(100)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "run", weighed)
+        pulled.add(tasks)
+
+    assert max(sizes) < 9 << 20
+    assert all(task.was_enqueued for task in tasks)
+    first = pulled.lease_tasks(10, 1000)
+    assert names(first) == names(tasks)[: len(first)]
+    assert len(first) == 32
 
 
 def test_countdown_and_eta_say_from_when_on_a_task_may_be_leased(later: Callable[..., None]) -> None:
@@ -705,6 +731,39 @@ def test_without_redis_the_calls_say_that_they_may_be_repeated(opened: Store) ->
 
 
 # --- RQ's tools and other eyes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def machines_clock(clock: StoppedClock) -> None:
+    """The clock stands where RQ's does, which reads the machine's."""
+    clock.advance(SYSTEM.now() - clock.now())
+
+
+@pytest.mark.usefixtures("machines_clock")
+def test_rqs_tools_read_pull_tasks_and_leave_them_where_they_are(
+    later: Callable[..., None], opened: Store
+) -> None:
+    task = leased(later)
+    connection = opened.redis
+
+    job = Job.fetch(f"pulled_{task.name}", connection=connection)
+    assert (job.get_status(), job.origin, job.description) == (JobStatus.SCHEDULED, "pulled", "PULL ")
+    clean_registries(rq.Queue("pulled", connection=connection))
+
+    later(11)
+    assert names(pulled.lease_tasks(1, 1)) == [task.name]
+
+
+@pytest.mark.usefixtures("machines_clock")
+def test_a_dead_letter_that_rq_requeues_is_leased_again(later: Callable[..., None], opened: Store) -> None:
+    limited = Queue("limited")
+    add(limited, name="n", tag="t", payload=b"\x00\xff")
+    assert lease_counts(limited, later, 3) == [1, 2, 0]
+
+    FailedJobRegistry("limited", connection=opened.redis).requeue("limited_n")
+
+    [task] = limited.lease_tasks_by_tag(1, 10)
+    assert (task.name, task.tag, task.payload, task.retry_count) == ("n", "t", b"\x00\xff", 1)
 
 
 def test_the_upkeep_of_workers_leaves_pull_tasks_alone(
