@@ -51,7 +51,7 @@ class Attempts:
         return self._delivery.deliver(task)
 
     def make_alone(self, task: Leased) -> Outcome:
-        """The same for a task that may have ended its worker process; another machine's is not ours to lose."""
+        """The same for a task that may have ended its worker process; one sent elsewhere cannot."""
         if not self._is_held(task) or (self._remote is not None and self._remote.serves(task.group)):
             return self.make(task)
         try:

@@ -1,7 +1,7 @@
 """What becomes of attempts that have ended: done, tried again later, or a dead letter."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lastacross import logs
@@ -9,7 +9,6 @@ from lastacross.config import RetryParameters
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.isolation import Crashed
 from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.known import KnownQueues
 from lastacross.taskqueue.retry import next_delay_seconds
 
 DEFAULT_RETRY = RetryParameters()
@@ -24,12 +23,12 @@ class Settler:
 
     Args:
         broker: the steps.
-        queues: whose retry parameters stand for tasks without their own.
+        retry_of: the retry parameters of a queue, for tasks without their own.
     """
 
-    def __init__(self, broker: Broker, queues: KnownQueues) -> None:
+    def __init__(self, broker: Broker, retry_of: Callable[[str], RetryParameters | None]) -> None:
         self._broker = broker
-        self._queues = queues
+        self._retry_of = retry_of
         self.done = 0
         self.failed = 0
 
@@ -78,7 +77,6 @@ class Settler:
         if outcome.is_final:
             return None
         task = outcome.task
-        queue = self._queues.all().get(task.queue)
-        parameters = task.retry or (queue.retry if queue else None) or DEFAULT_RETRY
+        parameters = task.retry or self._retry_of(task.queue) or DEFAULT_RETRY
         age_seconds = now - task.first_try_at
         return next_delay_seconds(parameters, task.failures + 1, age_seconds)

@@ -106,23 +106,10 @@ class Worker(rq.Worker):
             application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
         )
         self._isolated = IsolatedProcesses(root)
-        attempts = Attempts(
-            delivery,
-            self._isolated,
-            remote,
-            broker=self._broker,
-            lease_seconds=lease_seconds,
-            is_held=lambda task: task.entry in self._held,
-        )
+        self._remote = remote
         table = StartedTable(table_path, self._token, threads) if table_path else None
-        self._runners = Runners(
-            threads,
-            attempts.make,
-            deliver_suspect=attempts.make_alone,
-            table=table,
-            on_outcome=self._interrupt.set,
-        )
-        self._settler = Settler(self._broker, known.of(store))
+        self._runners = self._make_runners(threads, delivery, table)
+        self._settler = Settler(self._broker, known.of(store).retry_of)
         self._upkeep = Upkeep(self._broker, serving.push_queues)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
@@ -137,6 +124,18 @@ class Worker(rq.Worker):
         # The state that `rq info` shows, and when it may change again.
         self._shown = "idle"
         self._show_at = 0.0
+
+    def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
+        attempts = Attempts(
+            delivery,
+            self._isolated,
+            self._remote,
+            broker=self._broker,
+            lease_seconds=self._lease_seconds,
+            is_held=lambda task: task.entry in self._held,
+        )
+        alone, set_interrupt = attempts.make_alone, self._interrupt.set
+        return Runners(threads, attempts.make, deliver_suspect=alone, table=table, on_outcome=set_interrupt)
 
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
@@ -359,6 +358,8 @@ class Worker(rq.Worker):
         self._runners.stop()
         self._deadlines.stop()
         self._isolated.close()
+        if self._remote is not None:
+            self._remote.close()
 
     def teardown(self) -> None:
         """Unregister; a Redis that is away forgets us by itself."""

@@ -244,9 +244,7 @@ class Broker:
 
     def read_statistics(self, queue: str) -> QueueNumbers:
         """How a queue is doing at this moment."""
-        tasks, leased, oldest, executed, rate, mode = self._run(
-            "read_statistics", [self._now_text(), queue]
-        )
+        tasks, leased, oldest, executed, rate, mode = self._run("read_statistics", [self._now_text(), queue])
         return QueueNumbers(
             tasks=tasks,
             leased=leased,
@@ -259,7 +257,7 @@ class Broker:
     # --- on request ----------------------------------------------------------------------
 
     def run_now(self, task_id: str) -> str:
-        """Let a task run now, whatever its eta and its queue's limits: 'ready', 'running', 'waiting', 'gone'."""
+        """Let a task run now, whatever its eta or its queue's limits: 'ready', 'running', 'waiting', 'gone'."""
         return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
     def delete(self, ids: Sequence[str]) -> list[bool]:

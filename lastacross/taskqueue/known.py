@@ -74,6 +74,11 @@ class KnownQueues:
         self.look()
         return self._now()[0]
 
+    def retry_of(self, name: str) -> RetryParameters | None:
+        """What queue.yaml says of the retries of a queue, None when it says nothing."""
+        queue = self.all().get(name)
+        return queue.retry if queue else None
+
     def services(self) -> frozenset[str]:
         """The services that tasks may wait for, beside the default one."""
         self.look()

@@ -1,11 +1,12 @@
 """What becomes of an attempt that has ended: done, tried again, or a dead letter."""
 
 import logging
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from lastacross.config import QueueConfig, RetryParameters
+from lastacross.config import RetryParameters
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.isolation import Crashed
 from lastacross.runtime.settle import LONGEST_REASON, Settler
@@ -31,7 +32,7 @@ class NotingBroker:
         self.steps += [("ack", task.name) for task in tasks]
         return [self.held for _ in tasks]
 
-    def retry(self, task: Leased, eta: float, status: int | None) -> bool:
+    def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool) -> bool:
         """Note it, with the delay."""
         self.steps.append(("retry", round(eta - self.now(), 3), status))
         return self.held
@@ -47,25 +48,19 @@ class NotingBroker:
         return "ready" if self.held else "gone"
 
 
-def queue(**options: Any) -> dict[str, QueueConfig]:
+Retries = Callable[[str], RetryParameters | None]
+
+
+def queue(**options: Any) -> Retries:
     """queue.yaml with one queue whose retry parameters are these."""
     retry = RetryParameters(**options) if options else None
-    config = QueueConfig(
-        name="default",
-        mode="push",
-        rate=5,
-        bucket_size=5,
-        max_concurrent_requests=None,
-        retry=retry,
-        target=None,
-    )
-    return {"default": config}
+    return {"default": retry}.get
 
 
-def settled(outcome: Outcome, queues: dict[str, QueueConfig]) -> list[tuple[Any, ...]]:
+def settled(outcome: Outcome, retry_of: Retries) -> list[tuple[Any, ...]]:
     """The steps that one outcome leads to."""
     broker = NotingBroker()
-    Settler(cast(Broker, broker), queues).settle([outcome])
+    Settler(cast(Broker, broker), retry_of).settle([outcome])
     return broker.steps
 
 
