@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -23,7 +24,7 @@ from lastacross import config, datastore, logs, store
 from lastacross.channel.web import end_streams
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, start_upload
+from lastacross.runtime import application, hooks, service, start_upload
 from lastacross.store import Store
 
 log = logs.get("lastacross.web")
@@ -74,8 +75,27 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""
+        hooks.PROCESS.begin()
         end_streams()
+        # By the main loop: a signal handler that interrupts the start of a thread may not start one.
+        if self.alive:
+            self.method_queue.defer(_begin_hook)
         super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Serve until told to stop, and finish the requests under way."""
+        super().run()
+        # The loop may have ended without another turn.
+        _begin_hook()
+
+
+def _begin_hook() -> None:
+    """Call the application's shutdown hook once, beside the requests; the process ends after it.
+
+    gunicorn kills what its grace does not suffice for.
+    """
+    if hooks.PROCESS.has_begun:
+        threading.Thread(target=service.call_hook, name="shutdown-hook").start()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]

@@ -70,6 +70,8 @@ def specs(
     """
     settings = configuration.settings
     name = service or settings.service
+    if name == configuration.app.service:
+        name = DEFAULT_SERVICE  # which app.yaml may call by another name
     backend = configuration.backends.get(name)
     served = list(worker_process.served(configuration, queues))
     store = Store(settings.redis_url)

@@ -418,6 +418,14 @@ def test_the_environment_may_name_the_service(with_backends: Config, tmp_path: P
     assert found == (["counter-1", "counter-2", "counter-3"], "5", {"counter"})
 
 
+def test_the_name_that_app_yaml_gives_the_default_service_means_it(
+    with_backends: Config, tmp_path: Path
+) -> None:
+    named = replace(with_backends, app=replace(with_backends.app, service="shop"))
+
+    assert numbers(named, tmp_path, service="shop") == (["worker-1", "worker-2"], "8", {"default"})
+
+
 def test_a_backend_named_worker_shares_no_table_with_the_workers(
     with_backends: Config, tmp_path: Path
 ) -> None:
