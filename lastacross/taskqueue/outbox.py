@@ -1,14 +1,15 @@
 """Transactional adds: the task is a row written with the data, and sent right after the commit.
 
-If the process dies between commit and sending, the scheduler's relay sends it. The row fixes the task's
+If the process dies between commit and sending, the relay sends it (``relay``). The row fixes the task's
 id, and a task that has run leaves a marker for an hour, so that sending twice adds once.
 """
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
 from lastacross import clock, datastore, logs, store
@@ -19,15 +20,14 @@ from lastacross.errors import (
     TooManyTasksError,
     TransactionalRequestTooLargeError,
 )
+from lastacross.taskqueue import record
 from lastacross.taskqueue.broker import Broker, NewTask
+from lastacross.taskqueue.pull import PullSteps
+from lastacross.taskqueue.record import Value
 
 MARKER_SECONDS = 3600
 MAX_TASKS_PER_TRANSACTION = 5
 MAX_BYTES_PER_TRANSACTION = 1 << 20
-
-# The process that wrote the rows sends them itself, at once: the relay takes those it left behind.
-RELAY_AFTER_SECONDS = 3.0
-RELAY_CHUNK = 100
 
 _NOTE = "taskqueue.outbox"
 _log = logs.get("lastacross.taskqueue")
@@ -36,6 +36,9 @@ _log = logs.get("lastacross.taskqueue")
 def now() -> float:
     """Seconds since the epoch by this machine's clock: a transaction must not need Redis."""
     return clock.SYSTEM.now()
+
+
+# --- in the transaction, and right after it -----------------------------------------------
 
 
 def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
@@ -48,6 +51,8 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     written = _written(transaction)
     if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
         raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
+    if not tasks:
+        return
     rows = [_row(task) for task in tasks]
     size = sum(len(value) for task in [*written, *tasks] for value in task.fields)
     if size > MAX_BYTES_PER_TRANSACTION:
@@ -74,56 +79,45 @@ def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTa
     return [task for task in tasks if task.id in ids]
 
 
-def relay(at: float) -> int:
-    """Send what processes that are gone had written and not sent; returns how many.
-
-    Args:
-        at: seconds since the epoch by this machine's clock.
-
-    Raises:
-        StoreUnavailableError: Redis does not answer.
-        DatastoreUnavailableError: the datastore does not.
-    """
-    count = 0
-    # A long outage leaves a backlog: it goes out at once, in short steps.
-    while (sent := _relay_chunk(at)) == RELAY_CHUNK:
-        count += sent
-    return count + sent
-
-
-def _relay_chunk(at: float) -> int:
-    with datastore.session(read_only=True) as session:
-        query = (
-            select(OutboxRow.record)
-            .where(OutboxRow.created_at <= at - RELAY_AFTER_SECONDS)
-            .order_by(OutboxRow.id)
-            .limit(RELAY_CHUNK)
-        )
-        tasks = [load(row) for row in session.scalars(query)]
-    if tasks:
-        _send(tasks)
-    return len(tasks)
-
-
 def _send_committed(noted: list[Sequence[NewTask]]) -> None:
     """The commit has landed: whatever happens now, the relay will send the rest."""
     calls = list(noted)
     noted.clear()
     try:
         if len(calls) == 1:
-            _send(calls[0])
+            send(calls[0], now())
         elif calls:
             with datastore.session(read_only=True) as session:
                 tasks = _still_there(calls, session)
-            _send(tasks)
+            send(tasks, now())
     except (StoreUnavailableError, Error) as error:
         _log.warning("outbox.relay_later", error=str(error))
 
 
-def _send(tasks: Sequence[NewTask]) -> None:
-    Broker(store.current()).add(tasks)
+def send(tasks: Sequence[NewTask], at: float) -> None:
+    """Add tasks to their queues, and note in their rows that it was done.
+
+    Args:
+        tasks: from committed rows.
+        at: what the rows shall say, seconds since the epoch.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; nothing is noted.
+        DatastoreUnavailableError: the datastore does not; they will be sent again.
+    """
+    opened = store.current()
+    pull = [task for task in tasks if task.is_pull]
+    push = [task for task in tasks if not task.is_pull]
+    if push:
+        Broker(opened).add(push)
+    if pull:
+        PullSteps(opened).add(pull)
+    ids = [task.id for task in tasks]
     with datastore.session() as session:
-        session.execute(delete(OutboxRow).where(OutboxRow.task_id.in_([task.id for task in tasks])))
+        session.execute(update(OutboxRow).where(OutboxRow.task_id.in_(ids)).values(sent_at=at))
+
+
+# --- what a row holds ---------------------------------------------------------------------
 
 
 def _row(task: NewTask) -> dict[str, object]:
@@ -139,9 +133,34 @@ def dump(task: NewTask) -> bytes:
 
 
 def load(raw: bytes) -> NewTask:
-    """A task from the outbox."""
-    identifier, eta, fields, is_bytes = json.loads(raw)
-    values = [
-        value.encode("latin-1") if binary else value for value, binary in zip(fields, is_bytes, strict=True)
-    ]
-    return NewTask(identifier, eta, values)
+    """A task from the outbox.
+
+    Raises:
+        ValueError: the row is damaged, or a newer version of this program wrote it.
+    """
+    match _parsed(raw):
+        case [str() as identifier, int() | float() | None as eta, list() as fields, list() as is_bytes]:
+            if eta is not None and not math.isfinite(eta):
+                raise ValueError(f"its eta is {eta}")
+            values = _values(fields, is_bytes)
+        case _:
+            raise ValueError("it is not in the form that this version writes")
+    return NewTask(identifier, eta, values, target=record.target_in(values), is_pull=record.is_pull(values))
+
+
+def _parsed(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _values(fields: list[object], is_bytes: list[object]) -> list[Value]:
+    if len(fields) % 2 or len(fields) != len(is_bytes):
+        raise ValueError("its fields and values do not pair")
+    values: list[Value] = []
+    for value, binary in zip(fields, is_bytes, strict=True):
+        if not isinstance(value, str):
+            raise ValueError(f"a field or value is {type(value).__name__}, not text")
+        values.append(value.encode("latin-1") if binary else value)
+    return values

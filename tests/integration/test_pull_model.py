@@ -163,16 +163,28 @@ class _Steps(RuleBasedStateMachine):
         return {name.decode(): round(score * 1e6) for name, score in entries}
 
 
-def test_any_steps_in_any_order_keep_the_queue_as_the_model_says(test_store: Store) -> None:
+def explore(opened: Store, runs: int) -> None:
+    """So many runs of 40 steps."""
+
     class Steps(_Steps):
-        server = test_store
+        server = opened
 
     run_state_machine_as_test(
         Steps,
         settings=hypothesis_settings(
-            max_examples=100,
+            max_examples=runs,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_any_steps_in_any_order_keep_the_queue_as_the_model_says(test_store: Store) -> None:
+    explore(test_store, 25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_more_steps_keep_the_queue_as_the_model_says(test_store: Store) -> None:
+    explore(test_store, 500)
