@@ -139,6 +139,22 @@ def test_a_countdown_is_kept(scripts: Scripts) -> None:
     assert scripts.state(f"default_{task.name}") == "scheduled"
 
 
+def test_a_pull_task_is_sent_with_the_commit_and_deleted_for_good(scripts: Scripts) -> None:
+    pulled = taskqueue.Queue("pulled")
+    with datastore.transaction():
+        tasks = pulled.add([Task(b"x", method="PULL") for _ in range(2)], transactional=True)
+        assert pulled.lease_tasks(60, 10) == []
+    [first, second] = pulled.lease_tasks(60, 10)
+    assert {first.name, second.name} == {task.name for task in tasks}
+    pulled.delete_tasks(first)
+
+    assert relays.forget_sent(clock.SYSTEM.now() + 62) == 0
+
+    deleted = pulled.delete_tasks_by_name([str(task.name) for task in (first, second)])
+    assert isinstance(deleted, list)
+    assert [task.was_deleted for task in deleted] == [False, True]
+
+
 # --- taken back -----------------------------------------------------------------------------
 
 

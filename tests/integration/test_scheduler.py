@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from lastacross import config, datastore, store, taskqueue
 from lastacross.config import Config
@@ -59,6 +60,34 @@ def test_a_step_whose_service_is_away_pauses_longer_and_longer_and_goes_on(
 
     assert instants == [0, 1, 3, 7, 15, 25, 35, 45, 55]
     assert len(away.calls) == calls + 1
+
+
+def test_a_step_may_be_done_more_rarely_than_at_every_tick(clock: StoppedClock) -> None:
+    act = Away(None)
+    step = Step("tidy", act, every_seconds=10)
+    began = clock.now()
+
+    for _ in range(30):
+        scheduler.tick([step], clock)
+        clock.advance(1)
+
+    assert [at - began for at in act.calls] == [0, 10, 20]
+
+
+def test_the_scheduler_tidies_the_datastore_and_does_nothing_on_an_empty_one(
+    test_store: Store, configuration: Config, clock: StoppedClock
+) -> None:
+    datastore.upgrade(configuration.settings.database_url, configuration.root)
+    steps = scheduler.steps(configuration, ENVIRON)
+
+    with capture_logs() as logged:
+        for _ in range(2):
+            scheduler.tick(steps, clock)
+            clock.advance(3600)
+
+    assert {"outbox", "outbox_sent", "outbox_set_aside", "deferred"} <= {step.name for step in steps}
+    assert [entry for entry in logged if entry["log_level"] in ("warning", "error")] == []
+    datastore.dispose()
 
 
 def test_a_step_that_fails_does_not_keep_the_next_from_being_done(clock: StoppedClock) -> None:
