@@ -232,6 +232,7 @@ def _failed(run: CountRun) -> int:
         StoreUnavailableError: it is away.
     """
     taskqueue.Batch.get(run.id)
-    if run.handed_out_at is None:
-        return 0
-    return taskqueue.Batch.get(counting.inner_batch_id(run.id)).progress().failed
+    try:
+        return taskqueue.Batch.get(counting.inner_batch_id(run.id)).progress().failed
+    except errors.UnknownBatchError:
+        return 0  # the master task has not come to it

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import runs
 from lastacross import channel, clock, config, runtime, taskqueue, webapp
 from models import CountRun
+from operations import plural
 
 MASTER_QUEUE = "master"
 SUB_QUEUE = "subtasks"
@@ -121,12 +122,13 @@ class MasterHandler(webapp.TaskHandler):
             pass  # sealed, should the page have died before
         if not runs.begin(run, intervals):
             return  # the name has a newer run: nobody would look at this one
+        # Before the first sub task writes its own line, which it may do while others are being added.
+        text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
+        _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
         with taskqueue.Batch(
             queue_name=SUB_QUEUE, name=inner_batch_id(run_id), parent=taskqueue.current_task()
         ) as batch:
             batch.add(sub_tasks(run_id, intervals, delay_ms))
-        text = f"puts {len(intervals)} on queue {SUB_QUEUE}: {text_of(intervals)}"
-        _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
 
 
 def sub_tasks(run_id: str, intervals: Intervals, delay_ms: int) -> Iterable[taskqueue.Task]:

@@ -212,7 +212,7 @@ class CountRun(datastore.Model):
 
     ``changes`` counts what happened to the run, and numbers it. The row is locked meanwhile, so
     numbers become visible in order: a browser that has all up to n asks for what came after n.
-    ``handed_out_at``: when its master task had put the sub tasks on their queue.
+    ``handed_out_at``: when its master task began to put the sub tasks on their queue.
     """
 
     __tablename__ = "count_run"

@@ -6,6 +6,8 @@ import { duration, element, roughly, write } from "./text.js";
 const CLOCK_MS = 200;
 const ASK_MS = 250; // the stream says that there is something new; it is asked for together
 const LINES_SHOWN = 500; // as many as the server keeps
+const LAST_CHANGE = 999999999; // after which nothing comes
+const REST_MS = 1500; // after the end: the task that told of it is off its queue
 
 const box = element("run");
 const shownNumbers = Number(box.dataset.shownNumbers);
@@ -58,6 +60,16 @@ function showQueues(queues) {
       const text = String(texts[number.dataset.of] ?? "-");
       if (number.textContent !== text) number.textContent = text;
     }
+  }
+}
+
+async function showQueuesAtRest() {
+  try {
+    const headers = { Accept: "application/json" };
+    const response = await fetch(`${box.dataset.url}?after=${LAST_CHANGE}`, { headers, cache: "no-store" });
+    if (response.ok) showQueues((await response.json()).metadata.queues);
+  } catch {
+    // The server is away: what was shown last stays.
   }
 }
 
@@ -116,6 +128,7 @@ function showEnd({ metadata }) {
   }
   element("cancel")?.remove();
   element("again").classList.remove("quiet");
+  setTimeout(showQueuesAtRest, REST_MS);
   write("mode", "This run is kept: bookmark the page, or send its address to somebody.");
 }
 

@@ -157,7 +157,7 @@ def test_the_log_tells_who_did_what(client: Client, hands: Hands) -> None:
     complete(hands)
 
     assert log(client) == [
-        "puts 1 on queue subtasks: 1-3",
+        "puts 1 sub task on queue subtasks: 1-3",
         "counts 1-3",
         "1-3: 1, 2, 3",
         "run over: 1 of 1 intervals counted",

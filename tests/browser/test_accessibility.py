@@ -73,10 +73,12 @@ def test_the_page_has_one_live_region_from_the_beginning(page: Page) -> None:
 def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
     """From the address bar to a running quilt without a mouse, the focus visible all the way."""
     page.goto("/quilt")
-    for _ in range(4):
+    reached = []
+    while "rows" not in reached and len(reached) < 20:
         page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.id") == "rows"
-    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached
+    assert reached[-1] == "rows", reached
     page.keyboard.press("Control+A")
     page.keyboard.type("2")
     page.keyboard.press("Enter")

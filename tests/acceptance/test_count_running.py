@@ -1,0 +1,179 @@
+"""The counting program on a site that runs whole: two instances of the backend, stopped and killed."""
+
+import os
+import signal
+import statistics
+import threading
+import time
+import urllib.error
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import is_alive, wait_until
+from tests.support.site import Site, running_site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+SERVICE = b"LASTACROSS_SERVICE=counter"
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """The application in the root, running."""
+    with running_site() as running:
+        yield running
+
+
+def instances(site: Site) -> list[int]:
+    """The processes of the backend that deliver tasks."""
+    found = []
+    for pid in site.processes.others():
+        process = Path(f"/proc/{pid}")
+        is_worker = b"worker-process" in (process / "cmdline").read_bytes().split(b"\0")
+        if is_worker and SERVICE in (process / "environ").read_bytes().split(b"\0"):
+            found.append(pid)
+    return found
+
+
+def start(site: Site, name: str, intervals: list[tuple[int, int]], delay_ms: int = 0) -> None:
+    """Start a run."""
+    text = ",".join(f"{first}-{last}" for first, last in intervals)
+    site.post("/count", name=name, intervals=text, delay_ms=delay_ms)
+
+
+def operation(site: Site, name: str) -> Any:
+    """How far it is."""
+    return site.json(f"/count/{name}.json")
+
+
+def wait_for_the_end(site: Site, name: str, seconds: float = 60.0) -> Any:
+    """The operation of a run that is over."""
+    wait_until(lambda: operation(site, name)["done"], seconds, f"the end of {name}")
+    return operation(site, name)
+
+
+def holders(site: Site, name: str) -> set[int]:
+    """The process ids of the instances that count at this moment."""
+    intervals = operation(site, name).get("response", {"intervals": []})["intervals"]
+    return {int(each["instance"].split()[1]) for each in intervals if each["instance"]}
+
+
+def texts(found: Any) -> list[str]:
+    """The log of a run."""
+    return [line["text"] for line in found["response"]["log"]]
+
+
+def check_once_each(found: Any, intervals: list[tuple[int, int]]) -> None:
+    """Every interval has its numbers, each once, and was finished once."""
+    assert found["metadata"]["state"] == "done"
+    expected = [list(range(first, last + 1)) for first, last in intervals]
+    assert [each["numbers"] for each in found["response"]["intervals"]] == expected
+    for first, last in intervals:
+        assert sum(text.startswith(f"{first}-{last}: ") for text in texts(found)) == 1
+
+
+def test_the_backend_counts_and_nobody_else(site: Site) -> None:
+    intervals = [(1, 10), (11, 20), (5, 15)]
+    start(site, "plain", intervals, delay_ms=20)
+
+    found = wait_for_the_end(site, "plain")
+
+    check_once_each(found, intervals)
+    pids = {int(line["instance"].split()[1]) for line in found["response"]["log"]}
+    assert pids <= set(instances(site))
+    assert texts(found)[0] == "puts 3 sub tasks on queue subtasks: 1-10,11-20,5-15"
+    assert texts(found)[-1] == "run over: 3 of 3 intervals counted"
+
+
+def test_the_backend_killed_in_the_middle_costs_no_interval_and_counts_none_twice(site: Site) -> None:
+    """kill -9 of every instance, at different moments: the supervisor starts others, who go on."""
+    intervals = [(100 * n + 1, 100 * n + 60) for n in range(12)]
+    start(site, "killed", intervals, delay_ms=100)
+    wait_until(lambda: operation(site, "killed")["metadata"]["numbers"]["counted"] >= 60)
+    before = instances(site)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: holders(site, "killed") - set(before), 40, "others go on")
+    taken_over_after = time.monotonic() - killed_at
+
+    found = wait_for_the_end(site, "killed", 90)
+
+    print(f"measured kill -9 of {len(before)} instances: others count {taken_over_after:.1f} s later")
+    check_once_each(found, intervals)
+    assert any("did not finish it" in text and "goes on with" in text for text in texts(found))
+    assert set(instances(site)).isdisjoint(before)
+
+
+def test_an_instance_that_is_stopped_gives_back_what_it_holds_and_another_goes_on(site: Site) -> None:
+    """SIGTERM, as a deployment sends it: the shutdown hook logs, and no number is counted again."""
+    intervals = [(1000 * n + 1, 1000 * n + 50) for n in range(8)]
+    wait_until(lambda: len(instances(site)) == 2)
+    start(site, "stopped", intervals, delay_ms=200)
+    wait_until(lambda: operation(site, "stopped")["metadata"]["numbers"]["counted"] >= 30)
+    pid = holders(site, "stopped").pop()
+    os.kill(pid, signal.SIGTERM)
+    stopped_at = time.monotonic()
+    wait_until(lambda: not is_alive(pid), 20)
+    stopped_after = time.monotonic() - stopped_at
+
+    found = wait_for_the_end(site, "stopped", 90)
+
+    print(f"measured SIGTERM: the instance was gone after {stopped_after:.2f} s")
+    assert stopped_after < 5, "it did not wait for what it counted, which takes 10 s"
+    check_once_each(found, intervals)
+    lines = found["response"]["log"]
+    given_back = [line for line in lines if line["text"].startswith("shuts down and gives back")]
+    assert given_back
+    assert {line["instance"] for line in given_back} == {f"counter {pid}"}
+    for line in given_back:
+        span, counted = line["text"].split()[5].rstrip(","), int(line["text"].split()[6])
+        first = int(span.split("-")[0])
+        assert f"goes on with {span} from {first + counted}, retry 1" in texts(found) or counted == 0
+
+
+def test_fifty_who_start_one_name_at_once_start_one_run(site: Site) -> None:
+    """One 202; all others 409 that say it runs. Its intervals are those of the one who won."""
+    barrier = threading.Barrier(25)
+
+    def try_to_start(number: int) -> int:
+        barrier.wait()
+        try:
+            site.post("/count", name="race", intervals=f"{number}-{number + 5}", delay_ms=100)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        return 202
+
+    with ThreadPoolExecutor(25) as pool:
+        codes = list(pool.map(try_to_start, range(50)))
+
+    assert sorted(codes) == [202] + [409] * 49
+    winner = codes.index(202)
+    check_once_each(wait_for_the_end(site, "race"), [(winner, winner + 5)])
+
+
+def test_starting_answers_at_once_whatever_there_is_to_count(site: Site) -> None:
+    """Under 100 ms at the 95th percentile for three intervals, and for a hundred of a thousand numbers."""
+    small, large = [], []
+    for number in range(30):
+        before = time.monotonic()
+        start(site, f"small-{number}", [(1, 10), (11, 20), (21, 30)])
+        small.append(time.monotonic() - before)
+        wait_for_the_end(site, f"small-{number}", 20)
+    for number in range(3):
+        before = time.monotonic()
+        start(site, f"large-{number}", [(n, n + 999) for n in range(100)])
+        large.append(time.monotonic() - before)
+        started_at = time.monotonic()
+        wait_for_the_end(site, f"large-{number}", 60)
+        seconds = time.monotonic() - started_at
+    p95 = statistics.quantiles(small, n=20)[-1]
+    print(f"measured POST /count: p95 {p95 * 1000:.1f} ms, 100 intervals {max(large) * 1000:.1f} ms")
+    print(f"measured 100 intervals of 1,000 numbers at 50/s: {seconds:.1f} s")
+    assert p95 < 0.1
+    assert max(large) < 1.0

@@ -1,0 +1,231 @@
+"""The counting program in a real browser: what a visitor sees of queues, intervals and the backend."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
+
+# Kept from before the first script runs: what the live region says.
+RECORDER = """
+window.said = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const headline = document.getElementById("headline");
+  if (!headline) return;
+  window.said.push(headline.textContent);
+  new MutationObserver(() => window.said.push(headline.textContent))
+    .observe(headline, {childList: true, characterData: true, subtree: true});
+});
+"""
+
+_names = iter(range(1000))
+
+
+def new_name(prefix: str = "run") -> str:
+    """A name that no other test of this site uses."""
+    return f"{prefix}-{next(_names)}"
+
+
+def fill_in(page: Page, name: str, intervals: str, delay_ms: object = 0) -> None:
+    """Open the form and fill it in."""
+    page.goto("/count")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Intervals").fill(intervals)
+    page.get_by_label("Work before a number").fill(str(delay_ms))
+
+
+def start(page: Page, intervals: str, delay_ms: int = 0, name: str = "") -> str:
+    """Start a run through the form; answers its path."""
+    name = name or new_name()
+    fill_in(page, name, intervals, delay_ms)
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(f"**/count/{name}")
+    return f"/count/{name}"
+
+
+def wait_for_the_end(page: Page, seconds: float = 60.0) -> None:
+    """Wait until the page says that the run is over."""
+    page.locator(IS_OVER).wait_for(timeout=seconds * 1000)
+    expect(page).to_have_title(re.compile("^(Done|Failed|Cancelled) "))
+
+
+def shown(page: Page) -> list[str]:
+    """The result of each interval as the page has it; of a long one, all of it."""
+    return [
+        element.locator("p").text_content() or ""
+        if element.evaluate("element => element.tagName") == "DETAILS"
+        else element.text_content() or ""
+        for element in page.locator("#intervals .result").all()
+    ]
+
+
+def counted(site: Site, path: str) -> list[str]:
+    """The result of each interval as the datastore has it."""
+    intervals: list[dict[str, Any]] = site.json(path)["response"]["intervals"]
+    return [", ".join(str(number) for number in interval["numbers"]) for interval in intervals]
+
+
+def logged(page: Page) -> list[str]:
+    """The lines of the log, as the page has them."""
+    return page.locator("#log li span:last-child").all_text_contents()
+
+
+def check_against(site: Site, page: Page, path: str) -> None:
+    """The page shows what the datastore has: every result, every line, each once."""
+    assert shown(page) == counted(site, path)
+    assert logged(page) == [line["text"] for line in site.json(path)["response"]["log"]]
+
+
+def test_intervals_are_counted_while_one_looks_and_the_log_tells_of_it(page: Page, site: Site) -> None:
+    """From the front page to the end, over the stream; a reload shows the same."""
+    page.add_init_script(RECORDER)
+    page.goto("/")
+    page.get_by_role("link", name="Counting").last.click()
+    path = start(page, "1-10, 11-20, 21-30, 1-100", 60)
+    expect(page.locator("#run[data-mode=stream]")).to_be_visible()
+    expect(page.locator("#intervals .is-counting").first).to_contain_text("counter")
+    expect(page.locator("[data-queue=subtasks] [data-of=in_flight]")).not_to_have_text("0")
+    page.screenshot(path=SCREENSHOTS / "count-running.png", full_page=True)
+    wait_for_the_end(page)
+
+    assert shown(page)[:3] == [", ".join(str(n) for n in range(a, a + 10)) for a in (1, 11, 21)]
+    check_against(site, page, path)
+    said = page.evaluate("window.said")
+    assert said[-1] == "All 4 intervals are counted, so the master task is done."
+    assert len(said) == len(set(said)) <= 6, said
+    assert page.locator("#percent").text_content() == "100 %"
+    page.screenshot(path=SCREENSHOTS / "count-done.png", full_page=True)
+    page.reload()
+    check_against(site, page, path)
+    assert page.locator("#cancel").count() == 0
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        ("**/_ah/channel/stream*", lambda route: route.fulfill(status=503, body="too many")),
+        ("**/_ah/channel/jsapi*", lambda route: route.abort()),
+    ],
+    ids=["the stream answers 503", "the script is blocked"],
+)
+def test_a_run_is_followed_by_asking_where_the_stream_is_refused(
+    new_context: Callable[..., BrowserContext], site: Site, block: tuple[str, Callable[[Route], None]]
+) -> None:
+    page = new_context().new_page()
+    page.route(*block)
+    path = start(page, "1-30, 31-60", 100)
+    expect(page.locator("#run[data-mode=poll]")).to_be_visible(timeout=10_000)
+    wait_for_the_end(page)
+    check_against(site, page, path)
+
+
+def test_a_run_is_followed_with_scripts_off(new_context: Callable[..., BrowserContext], site: Site) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    path = start(page, "1-10, 5-60", 100)
+    expect(page.get_by_role("status")).to_have_text(
+        "All 2 intervals are counted, so the master task is done.", timeout=60_000
+    )
+    check_against(site, page, path)
+
+
+def test_a_name_that_is_taken_is_said_at_its_field_and_leads_to_its_run(
+    new_context: Callable[..., BrowserContext],
+) -> None:
+    page = new_context().new_page()
+    path = start(page, "1-10", 1000)
+    name = path.removeprefix("/count/")
+    fill_in(page, name, "5-6")
+    page.get_by_role("button", name="Start").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("The name is in use: the run of this name still runs.")
+    expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Intervals")).to_have_value("5-6")
+    page.screenshot(path=SCREENSHOTS / "count-taken.png", full_page=True)
+    page.get_by_role("link", name=f"Look at {name}").click()
+    page.get_by_role("button", name="Cancel").click()
+    wait_for_the_end(page)
+    expect(page.get_by_role("status")).to_contain_text("Cancelled with")
+    fill_in(page, name, "5-6")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("is tombstoned: a run of this name is over")
+
+
+def test_a_long_result_is_behind_a_click(page: Page, site: Site) -> None:
+    path = start(page, "1-1000")
+    wait_for_the_end(page)
+    check_against(site, page, path)
+    summary = page.locator("#intervals summary")
+    assert summary.text_content() == "1, 2, 3, 4, 5, 6, 7, 8, …, 999, 1000"
+    summary.click()
+    expect(page.locator("#intervals .result p")).to_be_visible()
+
+
+def test_a_page_that_redis_leaves_says_so_and_comes_back(
+    new_context: Callable[..., BrowserContext], site: Site
+) -> None:
+    page = new_context().new_page()
+    path = start(page, "1-2")
+    wait_for_the_end(page)
+    site.redis_server.stop()
+    try:
+        page.goto(path)
+        expect(page.locator("#queues-away")).to_be_visible()
+        expect(page.locator("#intervals .result").first).to_have_text("1, 2")
+    finally:
+        site.redis_server.start()
+    page.goto(path)
+    expect(page.locator("#queues-away")).to_be_hidden()
+    start(page, "1-2")
+    wait_for_the_end(page)
+
+
+@pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
+def view(request: pytest.FixtureRequest, new_context: Callable[..., BrowserContext]) -> tuple[Page, str]:
+    """A page in one scheme and of one width, and the two as a name."""
+    scheme, width = request.param
+    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    return context.new_page(), f"{scheme}-{width}"
+
+
+def test_the_pages_have_no_serious_finding(view: tuple[Page, str]) -> None:
+    page, kind = view
+    page.goto("/count")
+    check(page, f"count-form-{kind}")
+    fill_in(page, "a name", "20-1", "x")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("alert").wait_for()
+    check(page, f"count-mistakes-{kind}")
+    start(
+        page, "1-10, 11-20, 999999000-999999100, 5-5", 80, new_name("a-rather-long-name-for-a-small-screen")
+    )
+    page.locator("#intervals .is-counting").first.wait_for()
+    check(page, f"count-running-{kind}")
+    wait_for_the_end(page)
+    check(page, f"count-done-{kind}")
+
+
+def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
+    page.goto("/count")
+    page.get_by_label("Name").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type(new_name())
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "intervals"
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.keyboard.press("Control+A")
+    page.keyboard.type("1-3")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/count/*")
+    wait_for_the_end(page)
+    assert page.locator("[aria-live], [role=status], [role=alert], [role=log]").count() == 1
