@@ -210,8 +210,7 @@ class Batch:
             now = store.current().now()
             targets = self._targets()
             members = [
-                self._member(task, self._size + place, now, targets.of(task, self._queue.name))
-                for place, task in enumerate(tasks)
+                self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)
             ]
             payloads.claim(tasks, members)
             codes = self._steps().add(self.id, self._size, members)
@@ -233,7 +232,7 @@ class Batch:
     def _targets(self) -> Targets:
         return self._queue._targets()
 
-    def _member(self, task: Task, index: int, now: float, target: str | None) -> NewTask:
+    def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):
             raise TypeError(f"a batch takes tasks, not {type(task).__name__}")
         if task.was_enqueued:
@@ -241,6 +240,7 @@ class Batch:
         if task.method == "PULL":
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
+        target = targets.of(task, self._queue.name)
         fields = record.dump(
             task,
             self._queue.name,

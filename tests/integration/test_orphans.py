@@ -3,7 +3,7 @@
 import pytest
 import rq
 
-from lastacross import config, store, taskqueue
+from lastacross import store, taskqueue
 from lastacross.runtime.orphans import Orphans
 from lastacross.taskqueue import settings
 from lastacross.taskqueue.broker import Broker
@@ -14,7 +14,7 @@ QUEUES = ["default"]
 @pytest.fixture
 def orphans(test_store: store.Store) -> Orphans:
     """Looks after the queue "default"; nothing is in it."""
-    settings.upload_if_missing(test_store, config.current().queues)
+    settings.upload_if_missing(test_store)
     return Orphans(Broker(test_store), QUEUES)
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from lastacross import config, store, taskqueue
+from lastacross import store, taskqueue
 from lastacross.runtime import started
 from lastacross.runtime.started import StartedTable
 from lastacross.taskqueue import settings
@@ -65,7 +65,7 @@ def test_the_table_outlives_a_kill(tmp_path: Path) -> None:
 def test_a_death_gives_all_back_and_holds_it_against_what_had_begun(
     tmp_path: Path, test_store: store.Store, clock: StoppedClock
 ) -> None:
-    settings.upload_if_missing(test_store, config.current().queues)
+    settings.upload_if_missing(test_store)
     taskqueue.Queue("default").add([taskqueue.Task(url="/w", name=name) for name in ("a", "b", "c")])
     broker = Broker(test_store)
     grant = broker.lease(["default"], token="dead", number=0, wanted=2, free=8, lease_seconds=8)

@@ -27,6 +27,11 @@ class NotingWorker:
         """Return at once."""
 
 
+def _ok(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b""]
+
+
 @pytest.mark.parametrize(
     ("scaling", "seconds"),
     [
@@ -41,7 +46,7 @@ def test_a_task_may_run_as_long_as_the_services_scaling_says(
 ) -> None:
     (app_root / "app.yaml").write_text(f"{scaling}handlers:\n- url: /.*\n  script: main.app\n")
     loaded = config.load(app_root, {"REDIS_URL": test_store.url, "SECRET_KEY": SECRET_KEY})
-    empty = Application(outside=lambda *_: [], inside=lambda *_: [], calls_deferred=True)
+    empty = Application(outside=_ok, inside=_ok, calls_deferred=True)
     monkeypatch.setattr(application, "load", lambda _: empty)
     monkeypatch.setattr(worker_process, "Worker", NotingWorker)
 
