@@ -233,6 +233,8 @@ class Life:
                     pass
             finally:
                 close(body)
+            if not statuses:
+                return None, "the application never called start_response"
             return int(statuses[0].split(" ", 1)[0]), ""
         except BaseException as error:
             # SystemExit too: sys.exit() in the handler is a failure of this request and no more.
