@@ -29,8 +29,8 @@ local serves = {}
 for position = 8, 7 + groups do
   local group = ARGV[position]
   serves[group] = true
-  -- Whoever looks takes the marker: a busy worker does not wait for one.
-  if call('LPOP', WAKEUP .. group) == 'scheduled' then
+  -- Whoever looks takes the marker, if it has a thread for what is behind it.
+  if free > 0 and call('LPOP', WAKEUP .. group) == 'scheduled' then
     must_promote = 1
   end
 end

@@ -139,14 +139,16 @@ def test_three_at_once_are_three_at_once_on_eight_processes(
             lab.wait_for(count, "/work", 90)
         lab.wait_until_idle(30)
     spans = _spans(lab, killed)
-    shares = _shares(spans, count)
+    # A task that was cut off is tried alone, in a process that has to start first: the line's end is theirs.
+    last = max(note["at"] for note in lab.notes() if note["what"] == "begin" and not note["retry_count"])
+    shares = _shares(spans, last)
     cut_off = len(spans) - lab.ran().total()
     print(
         f"{len(spans)} runs, {cut_off} cut off, {len(killed)} kills; share of the time by number under way: "
         + ", ".join(f"{number}: {share:.3f}" for number, share in sorted(shares.items()))
     )
-    assert max(shares) == 3
-    assert shares[3] >= (0.95 if kill_every_seconds is None else 0.7)
+    assert _most(spans) == 3
+    assert shares[3] >= (0.95 if kill_every_seconds is None else 0.9)
     assert (cut_off > 0) == (kill_every_seconds is not None)
 
 
@@ -163,16 +165,19 @@ def _spans(lab: Lab, killed: dict[int, float]) -> list[tuple[float, float]]:
     return spans + [(at, killed[pid]) for (pid, _), at in begun.items()]
 
 
-def _shares(spans: list[tuple[float, float]], count: int) -> dict[int, float]:
-    """For each number of attempts under way at once: the part of the time that tasks waited."""
+def _most(spans: list[tuple[float, float]]) -> int:
+    """The most attempts that were under way at once."""
     changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
-    # The last to begin has waited until then.
-    last = max(begin for begin, _ in spans)
+    return max(itertools.accumulate(change for _, change in changes))
+
+
+def _shares(spans: list[tuple[float, float]], last: float) -> dict[int, float]:
+    """For each number of attempts under way at once: the part of the time until ``last``."""
+    changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
     seconds: dict[int, float] = {}
     under_way = 0
     for (at, change), (following, _) in itertools.pairwise(changes):
         under_way += change
         if at < last:
             seconds[under_way] = seconds.get(under_way, 0.0) + min(following, last) - at
-    assert len(spans) >= count
     return {number: spent / (last - changes[0][0]) for number, spent in seconds.items()}

@@ -1,11 +1,12 @@
 """The broker against a model in plain Python: any steps, in any order, on a real Redis.
 
 After each step every task is in exactly the one state that the model says: nothing is lost, nothing
-that is done runs again, and a batch fires at most once and only when its last member has ended.
+that is done runs again, a queue's limits hold to the task, and a batch fires at most once and only when
+its last member has ended.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,11 +24,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lastacross import store
+from lastacross import store, taskqueue
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.broker import Broker, Upload
 from lastacross.taskqueue.record import Leased
+from tests.support import queue_model
 from tests.support.clock import StoppedClock
+from tests.support.queue_model import LIVES, Expected, Seen
 from tests.support.scripts import Scripts
 
 QUEUES = ("default", "other")
@@ -35,22 +38,19 @@ BATCH = "b"
 END = "default_b-complete"
 POISON_AFTER = 5
 LEASE_SECONDS = 8.0
-WAITS = ("ready", "scheduled")
-LIVES = (*WAITS, "leased")
 
-
-@dataclass
-class Expected:
-    """What the model knows of one task."""
-
-    state: str
-    is_member: bool = False
-    outcome: str | None = None
-    eta: float = 0.0
-    lease: str = ""
-    expires_at: float = 0.0
-    has_started: bool = False
-    crashes: int = 0
+# rate a second, bucket size, the most at once
+LIMITS: list[tuple[float, int, int | None]] = [
+    (1e6, 10**6, None),
+    (5.0, 3, None),
+    (20 / 60, 1, None),
+    (1.5 / 60, 2, None),
+    (1 / 3600, 1, None),
+    (0.0, 5, None),
+    (1e6, 10**6, 1),
+    (1e6, 10**6, 2),
+    (0.5, 2, 2),
+]
 
 
 class _Steps(RuleBasedStateMachine):
@@ -66,15 +66,18 @@ class _Steps(RuleBasedStateMachine):
         self.server.clock = self.clock
         self.scripts = Scripts(self.server, self.clock)
         self.broker = Broker(self.server)
-        for queue in QUEUES:
-            self.scripts.configure(queue, rate=1e6, bucket_size=10**6)
+        self.queues = {queue: queue_model.Queue() for queue in QUEUES}
+        self.uploads = 0
+        self._upload(dict.fromkeys(QUEUES, LIMITS[0]))
         self.tasks: dict[str, Expected] = {}
         self.number = 0
         self.members = 0
         self.is_sealed = False
-        self.paused: set[str] = set()
         self.stale: set[str] = set()
         self.is_suspended = False
+        # What the last call for leases said of the next one.
+        self.is_told = True
+        self.told_due: float | None = None
         self.scripts.open_batch(BATCH, complete=END)
 
     # --- add ---------------------------------------------------------------------------------
@@ -115,26 +118,27 @@ class _Steps(RuleBasedStateMachine):
 
     # --- workers -------------------------------------------------------------------------------
 
-    @rule(target=leases, wanted=st.integers(1, 4), first=st.sampled_from(QUEUES))
-    def lease(self, wanted: int, first: str) -> Any:
+    @rule(
+        target=leases, wanted=st.integers(1, 4), busy=st.integers(0, 2), order=st.permutations(list(QUEUES))
+    )
+    def lease(self, wanted: int, busy: int, order: list[str]) -> Any:
         self.number += 100
-        queues = [first, *(queue for queue in QUEUES if queue != first)]
+        free = max(0, wanted - busy)
+        expected = self._grants(order, wanted, free)
         grant = self.broker.lease(
-            queues, token="w", number=self.number, wanted=wanted, free=wanted, lease_seconds=LEASE_SECONDS
+            order, token="w", number=self.number, wanted=wanted, free=free, lease_seconds=LEASE_SECONDS
         )
-        could = [
-            task
-            for task, known in self.tasks.items()
-            if known.state == "ready" and task.partition("_")[0] not in self.paused
-        ]
-        most = 0 if self.is_suspended else min(wanted, len(could))
-        assert len(grant.tasks) <= most if self.stale else len(grant.tasks) == most
+        assert [task.id for task in grant.tasks] == list(itertools.chain(*expected.values()))
+        for queue in QUEUES:
+            self.queues[queue].take(self.clock.now(), len(expected[queue]))
         for task in grant.tasks:
             known = self.tasks[task.id]
-            assert task.id in could
             assert known.outcome != "done"
             known.state, known.lease, known.has_started = "leased", task.lease_id, False
             known.expires_at = self.clock.now() + LEASE_SECONDS
+        # A worker without a free thread asks again as soon as it has one.
+        was_told = free == 0 and (self.is_told or self._is_due())
+        self.is_told, self.told_due = was_told or grant.has_more, grant.next_due
         return multiple(*grant.tasks)
 
     @rule(task=leases)
@@ -228,12 +232,19 @@ class _Steps(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(QUEUES))
     def pause_or_resume(self, queue: str) -> None:
-        if queue in self.paused:
-            self.paused.remove(queue)
-            self.server.redis.srem(store.PAUSED, queue)
+        known = self.queues[queue]
+        if known.is_paused:
+            taskqueue.Queue(queue).resume()
         else:
-            self.paused.add(queue)
-            self.server.redis.sadd(store.PAUSED, queue)
+            taskqueue.Queue(queue).pause()
+        known.is_paused = not known.is_paused
+
+    @rule(
+        listed=st.dictionaries(st.sampled_from(QUEUES), st.sampled_from(LIMITS), min_size=1),
+    )
+    def upload(self, listed: dict[str, tuple[float, int, int | None]]) -> None:
+        """Another queue.yaml: other limits, and what it does not list stands still."""
+        self._upload(listed)
 
     @rule()
     def suspend_or_resume(self) -> None:
@@ -242,6 +253,20 @@ class _Steps(RuleBasedStateMachine):
             self.server.redis.set(store.RQ_SUSPENDED, 1)
         else:
             self.server.redis.delete(store.RQ_SUSPENDED)
+            self.is_told = True  # RQ wakes nobody: the safety call of each second finds it
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data())
+    def run_now(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from(sorted(self.tasks)))
+        known = self.tasks[task]
+        answer = {"gone": "gone", "leased": "running"}.get(known.state, "ready")
+        assert self.broker.run_now(task) == answer
+        if answer == "ready":
+            self.stale.add(task)
+            if known.state == "dead":
+                known.crashes = 0
+            known.state = "ready"
 
     @precondition(lambda self: any(known.state == "dead" for known in self.tasks.values()))
     @rule(data=st.data())
@@ -254,6 +279,7 @@ class _Steps(RuleBasedStateMachine):
         self.server.redis.hset(store.record_key(task), "status", "queued")
         self.server.redis.rpush(store.ready_key(queue), task)
         self.tasks[task].state, self.tasks[task].crashes = "ready", 0
+        self.is_told = True
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data())
@@ -280,16 +306,30 @@ class _Steps(RuleBasedStateMachine):
     # --- what must hold ------------------------------------------------------------------------------
 
     @invariant()
-    def every_task_is_where_the_model_says(self) -> None:
+    def every_task_is_in_the_one_state_that_the_model_says(self) -> None:
+        self.seen = self._see()
         for task, known in self.tasks.items():
-            if task not in self.stale:
-                assert self.scripts.state(task) == known.state, task
+            assert self.seen.status[task] == known.status, task
+            places = self.seen.places(task)
+            if places == ([] if known.state == "gone" else [known.state]):
+                if task not in self.seen.run_now:
+                    self.stale.discard(task)
                 continue
-            status = {"ready": "queued", "leased": "started", "dead": "failed", "gone": None}
-            assert self.scripts.record(task).get("status") == status.get(known.state, known.state), task
-            places = self.scripts.places(task)
-            assert known.state in [*places, "gone"], task
-            assert {place for place in places if place != "ready"} <= {known.state}, task
+            # Only what a second entry was made for may have one, and only among those that are ready.
+            assert task in self.stale, (task, known.state, places)
+            assert {place for place in places if place != "ready"} <= {known.state}, (task, places)
+            assert known.state in (*places, "gone"), (task, places)
+
+    @invariant()
+    def nothing_else_is_there(self) -> None:
+        expected = {task for task, known in self.tasks.items() if known.state != "gone"}
+        assert self.seen.records == expected | {END}.difference(self.tasks)
+
+    @invariant()
+    def what_may_run_is_not_forgotten(self) -> None:
+        """Whenever a task could be leased, somebody knows: by a marker, or from the last call for leases."""
+        if any(self._grants(QUEUES, 1, 1).values()):
+            assert self.seen.is_marked or self.is_told or self._is_due()
 
     @invariant()
     def the_counts_of_the_batch_are_those_of_its_members(self) -> None:
@@ -300,15 +340,65 @@ class _Steps(RuleBasedStateMachine):
             "failed": outcomes.count("dead"),
             "cancelled": outcomes.count("deleted"),
         }
-        assert self.scripts.counts(BATCH) == {name: count for name, count in expected.items() if count}
+        assert {name: int(self.seen.batch.get(name, 0)) for name in expected} == expected
 
     @invariant()
     def the_completion_fires_once_when_all_have_ended(self) -> None:
-        assert self.scripts.is_finished(BATCH) == (END in self.tasks)
+        assert ("finished_at" in self.seen.batch) == (END in self.tasks)
         if END not in self.tasks:
-            assert self.scripts.state(END) == "deferred"
+            assert self.seen.places(END) == ["deferred"]
 
     # --- the model -------------------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        return self.told_due is not None and self.told_due <= self.clock.now()
+
+    def _see(self) -> Seen:
+        return queue_model.see(self.server.redis, QUEUES, self.tasks, BATCH)
+
+    def _upload(self, listed: dict[str, tuple[float, int, int | None]]) -> None:
+        self.uploads += 1
+        settings_of = {}
+        for queue, known in self.queues.items():
+            known.is_listed = queue in listed
+        for queue, (rate, bucket_size, most) in listed.items():
+            self.queues[queue].limit(rate, bucket_size, most)
+            settings_of[queue] = {
+                "mode": "push",
+                "rate": repr(rate),
+                "bucket_size": str(bucket_size),
+                "max_concurrent": "" if most is None else str(most),
+            }
+        self.broker.upload(Upload(str(self.uploads), settings_of))
+
+    def _grants(self, order: Sequence[str], wanted: int, free: int) -> dict[str, list[str]]:
+        """What a worker should get: by hand in front of all limits (under ""), then of each queue."""
+        grants: dict[str, list[str]] = {queue: [] for queue in ("", *order)}
+        if self.is_suspended:
+            return grants
+        for task in self.seen.run_now[: min(wanted, free)]:
+            self._grant(task, "", grants)
+        given = len(grants[""])
+        for queue in order:
+            running = [*itertools.chain(*grants.values()), *self._all("leased")]
+            count = self.queues[queue].allows(
+                self.clock.now(),
+                sum(task.partition("_")[0] == queue for task in running),
+                wanted - given,
+                free - given,
+            )
+            for task in self.seen.ready[queue][:count]:
+                self._grant(task, queue, grants)
+            given += len(grants[queue])
+        return grants
+
+    def _grant(self, task: str, queue: str, grants: dict[str, list[str]]) -> None:
+        is_taken = any(task in given for given in grants.values())
+        if not is_taken and task in self.tasks and self.tasks[task].state == "ready":
+            grants[queue].append(task)
+
+    def _all(self, state: str) -> list[str]:
+        return [task for task, known in self.tasks.items() if known.state == state]
 
     def _new(self, countdown: float | None, *, is_member: bool = False) -> Expected:
         if countdown:
@@ -362,11 +452,11 @@ def run(machine: type[_Steps], examples: int, steps: int) -> None:
     )
 
 
-def test_no_task_is_lost_or_run_when_it_is_over_whatever_happens(machine: type[_Steps]) -> None:
+def test_no_task_is_lost_and_no_limit_passed_whatever_happens(machine: type[_Steps]) -> None:
     run(machine, examples=60, steps=40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_no_task_is_lost_or_run_when_it_is_over_in_many_lives(machine: type[_Steps]) -> None:
-    run(machine, examples=300, steps=60)
+def test_no_task_is_lost_and_no_limit_passed_in_five_hundred_lives(machine: type[_Steps]) -> None:
+    run(machine, examples=500, steps=50)
