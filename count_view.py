@@ -215,13 +215,15 @@ def look(run: CountRun) -> View:
         state = "done" if missing == 0 else "cancelled" if run.is_cancelled else "failed"
         return View(run, sums, now, state, missing if state == "failed" else 0, queues)
     state = "ready" if run.handed_out_at is None else "running"
+    if queues is None:
+        # Not asked again: each question costs a visitor the patience for a Redis that does not answer.
+        return View(run, sums, now, state, 0, None, is_blind=True)
     try:
-        failed = _failed(run)
+        return View(run, sums, now, state, _failed(run), queues)
     except errors.UnknownBatchError:
         return View(run, sums, now, "failed", 0, queues, is_lost=True)
     except errors.StoreUnavailableError:
         return View(run, sums, now, state, 0, None, is_blind=True)
-    return View(run, sums, now, state, failed, queues)
 
 
 def _failed(run: CountRun) -> int:

@@ -48,8 +48,8 @@ def tell(run_id: str, change: int | None) -> None:
 
 
 def text_of(intervals: Intervals) -> str:
-    """``1-10,11-20``."""
-    return ",".join(f"{first}-{last}" for first, last in intervals)
+    """``1-10, 11-20``."""
+    return ", ".join(f"{first}-{last}" for first, last in intervals)
 
 
 # --- the master task ----------------------------------------------------------------------
@@ -110,7 +110,7 @@ class MasterHandler(webapp.TaskHandler):
     def post(self) -> None:
         """Parameters come as key-value pairs. May be repeated: the batches skip what they have."""
         fields = self.request.POST
-        intervals = [_pair(text) for text in fields["intervals"].split(",")]
+        intervals = [_pair(text) for text in fields["intervals"].split(", ")]
         run = CountRun(
             id=fields["run"],
             name=fields["name"],

@@ -528,6 +528,24 @@ def test_a_finished_run_is_shown_from_the_datastore_alone(client: Client, hands:
     assert "jsapi" not in page
 
 
+def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_away(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(client, intervals="1-2,3-4")
+    hands.run("master")
+    hands.run("subtasks", at_most=1)
+
+    def be_away(*_: object) -> None:
+        raise errors.TransientError("away")
+
+    monkeypatch.setattr(taskqueue.QueueStatistics, "fetch", be_away)
+    metadata = operation(client)["metadata"]
+    assert (metadata["state"], metadata["step"], metadata["queues"]) == ("running", 1, None)
+    page = client.get("/count/seed").text
+    assert "How they are is not known: Redis does not answer." in page
+    assert "jsapi" not in page
+
+
 def test_a_run_whose_tasks_were_lost_says_so_and_its_name_is_free(client: Client, hands: Hands) -> None:
     start(client, intervals="1-2,3-4")
     hands.run("master")

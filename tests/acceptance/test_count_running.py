@@ -6,19 +6,18 @@ import statistics
 import threading
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.backend import instances
 from tests.support.processes import is_alive, wait_until
 from tests.support.site import Site, running_site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-
-SERVICE = b"LASTACROSS_SERVICE=counter"
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +25,6 @@ def site() -> Iterator[Site]:
     """The application in the root, running."""
     with running_site() as running:
         yield running
-
-
-def instances(site: Site) -> list[int]:
-    """The processes of the backend that deliver tasks."""
-    found = []
-    for pid in site.processes.others():
-        process = Path(f"/proc/{pid}")
-        is_worker = b"worker-process" in (process / "cmdline").read_bytes().split(b"\0")
-        if is_worker and SERVICE in (process / "environ").read_bytes().split(b"\0"):
-            found.append(pid)
-    return found
 
 
 def start(site: Site, name: str, intervals: list[tuple[int, int]], delay_ms: int = 0) -> None:
@@ -85,7 +73,7 @@ def test_the_backend_counts_and_nobody_else(site: Site) -> None:
     check_once_each(found, intervals)
     pids = {int(line["instance"].split()[1]) for line in found["response"]["log"]}
     assert pids <= set(instances(site))
-    assert texts(found)[0] == "puts 3 sub tasks on queue subtasks: 1-10,11-20,5-15"
+    assert texts(found)[0] == "puts 3 sub tasks on queue subtasks: 1-10, 11-20, 5-15"
     assert texts(found)[-1] == "run over: 3 of 3 intervals counted"
 
 
@@ -155,6 +143,25 @@ def test_fifty_who_start_one_name_at_once_start_one_run(site: Site) -> None:
     assert sorted(codes) == [202] + [409] * 49
     winner = codes.index(202)
     check_once_each(wait_for_the_end(site, "race"), [(winner, winner + 5)])
+
+
+def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -> None:
+    """Frozen, not gone: the pages answer from the datastore, and the run goes on afterwards."""
+    intervals = [(1, 60)]
+    start(site, "frozen", intervals, delay_ms=100)
+    wait_until(lambda: operation(site, "frozen")["metadata"]["numbers"]["counted"] >= 3)
+    server = site.redis_server.process
+    assert server is not None
+    server.send_signal(signal.SIGSTOP)
+    try:
+        for path in ("/count", "/count/frozen", "/count/frozen.json", "/count/plain"):
+            asked_at = time.monotonic()
+            with urllib.request.urlopen(site.url + path, timeout=20) as response:
+                assert response.status == 200
+            assert time.monotonic() - asked_at < 3, path
+    finally:
+        server.send_signal(signal.SIGCONT)
+    check_once_each(wait_for_the_end(site, "frozen"), intervals)
 
 
 def test_starting_answers_at_once_whatever_there_is_to_count(site: Site) -> None:

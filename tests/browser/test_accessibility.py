@@ -73,7 +73,7 @@ def test_the_page_has_one_live_region_from_the_beginning(page: Page) -> None:
 def test_everything_is_reached_by_the_keyboard(page: Page) -> None:
     """From the address bar to a running quilt without a mouse, the focus visible all the way."""
     page.goto("/quilt")
-    reached = []
+    reached: list[str] = []
     while "rows" not in reached and len(reached) < 20:
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))

@@ -1,6 +1,8 @@
 """The counting program in a real browser: what a visitor sees of queues, intervals and the backend."""
 
+import os
 import re
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.support.backend import instances
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -157,6 +160,20 @@ def test_a_name_that_is_taken_is_said_at_its_field_and_leads_to_its_run(
     fill_in(page, name, "5-6")
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("alert")).to_contain_text("is tombstoned: a run of this name is over")
+
+
+def test_the_backend_killed_while_one_looks_goes_on_and_the_log_says_so(page: Page, site: Site) -> None:
+    """kill -9 of every instance: nothing is lost, nothing is there twice, and no reload is needed."""
+    path = start(page, "1-60, 101-160, 201-260", 100)
+    expect(page.locator("#intervals .is-counting")).to_have_count(3)
+    page.wait_for_timeout(2000)
+    for pid in instances(site):
+        os.kill(pid, signal.SIGKILL)
+    expect(page.locator("#log")).to_contain_text("did not finish it", timeout=40_000)
+    page.screenshot(path=SCREENSHOTS / "count-killed.png", full_page=True)
+    wait_for_the_end(page, 90)
+    check_against(site, page, path)
+    assert shown(page) == [", ".join(str(n) for n in range(a, a + 60)) for a in (1, 101, 201)]
 
 
 def test_a_long_result_is_behind_a_click(page: Page, site: Site) -> None:
