@@ -81,6 +81,9 @@ def fill(fields, attempt):
 
 
 def app(environ, start_response):
+    if environ["PATH_INFO"] in {"/_ah/start", "/_ah/stop"}:
+        start_response("404 -", [])
+        return []
     body = environ["wsgi.input"].read().decode()
     fields = dict(urllib.parse.parse_qsl(body))
     seen = note(environ, "begin")
