@@ -400,17 +400,31 @@ def test_dev_starts_the_backends_that_are_to_be_started(services: Services) -> N
     assert ran == {"counted": "counter", "plain": "default"}
 
 
+@contextlib.contextmanager
+def web_server(services: Services, port: int, **more: str) -> Iterator[Started]:
+    """``lastacross web``, once it answers."""
+    environ = {**services.environ, "HOST": "127.0.0.1", "PORT": str(port), **more}
+    engine = ("-m", "lastacross", "--app", str(services.root))
+    with started(python(*engine, "db", "upgrade"), services.root, environ) as upgrade:
+        assert upgrade.wait() == 0
+    with started(python(*engine, "web"), services.root, environ) as running:
+        wait_until(lambda: _answers(port), 60, "the web server")
+        yield running
+
+
+@slow
+def test_a_hook_that_hangs_does_not_keep_a_web_process_beyond_the_grace(services: Services) -> None:
+    with web_server(services, free_port(), HOOK="hangs", LASTACROSS_DEV="1") as running:
+        stop(running, 20)
+
+        assert "Traceback" not in running.text()
+    assert len(services.of("hook")) == 1
+
+
 @slow
 def test_the_hook_runs_in_web_processes_while_their_requests_do(services: Services) -> None:
     port = free_port()
-    environ = {**services.environ, "HOST": "127.0.0.1", "PORT": str(port)}
-    with started(
-        python("-m", "lastacross", "--app", str(services.root), "db", "upgrade"), services.root, environ
-    ) as upgrade:
-        assert upgrade.wait() == 0
-    line = python("-m", "lastacross", "--app", str(services.root), "web")
-    with started(line, services.root, environ) as running:
-        wait_until(lambda: _answers(port), 60, "the web server")
+    with web_server(services, port) as running:
         url = f"http://127.0.0.1:{port}/until-told"
         program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=60).status)"
         with started([sys.executable, "-c", program], services.root) as client:
