@@ -17,7 +17,7 @@ local sealed, cancelled_at = unpack(call('HMGET', key, 'sealed', 'cancelled_at')
 if not sealed then
   return -1
 end
-local results, scheduled = {}, {}
+local results = {}
 local added = 0
 
 local function store(id, eta, target, first, last)
@@ -25,8 +25,7 @@ local function store(id, eta, target, first, last)
   local waits = eta ~= '' and tonumber(eta) > now
   call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
   if waits then
-    call('ZADD', SCHEDULED .. queue, eta, id)
-    scheduled[queue] = target ~= '' and target or false
+    schedule(queue, id, eta, target ~= '' and target or nil)
   else
     arrive(queue, id, target ~= '' and target or nil)
   end
@@ -80,7 +79,5 @@ if added > 0 then
   call('HINCRBY', key, 'total', added)
 end
 make_arrivals_ready()
-for queue, target in pairs(scheduled) do
-  wake_for_scheduled(queue, target or nil)
-end
+wake_for_all_scheduled()
 return results

@@ -12,7 +12,7 @@
 -- include: keys
 
 local now = tonumber(ARGV[1])
-local results, scheduled = {}, {}
+local results = {}
 local position = 2
 
 local function is_request(value, first, last)
@@ -45,8 +45,7 @@ while position <= #ARGV do
     local waits = eta ~= '' and tonumber(eta) > now
     call('HSET', key, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
     if waits then
-      call('ZADD', SCHEDULED .. queue, eta, id)
-      scheduled[queue] = target ~= '' and target or false
+      schedule(queue, id, eta, target ~= '' and target or nil)
     else
       arrive(queue, id, target ~= '' and target or nil)
     end
@@ -54,7 +53,5 @@ while position <= #ARGV do
   end
 end
 make_arrivals_ready()
-for queue, target in pairs(scheduled) do
-  wake_for_scheduled(queue, target or nil)
-end
+wake_for_all_scheduled()
 return results

@@ -8,10 +8,6 @@
 -- include: lose
 -- include: pull
 
--- Longer than this a search through the list would hold up everybody else: the entry stays, and
--- the lease that meets it finds no record.
-local LONGEST_SEARCH = 10000
-
 local now = tonumber(ARGV[1])
 local results = {}
 for position = 2, #ARGV do
@@ -31,9 +27,10 @@ for position = 2, #ARGV do
     if lease and call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
       wake_for_place(queue)
     end
-    local place = place_of(queue, target)
-    if status == 'queued' and call('LLEN', place) <= LONGEST_SEARCH then
-      call('LREM', place, 0, id)
+    if status == 'queued' then
+      local place, group = place_of(queue, target)
+      take_off(place, id)
+      call('LREM', RUN_NOW .. group, 0, id)
     end
     leave_tombstone(id, tombstone)
     if batch then

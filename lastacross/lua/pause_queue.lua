@@ -10,8 +10,7 @@ if ARGV[2] == '1' then
   return call('SADD', PAUSED, queue)
 end
 local changed = call('SREM', PAUSED, queue)
-wake_group(call('HGET', SETTINGS .. queue, 'group') or 'default')
-for _, service in ipairs(call('SMEMBERS', SERVICES)) do
-  wake_group(service)
+for _, group in ipairs(groups_of_all()) do
+  wake_group(group)
 end
 return changed

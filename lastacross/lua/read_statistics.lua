@@ -42,9 +42,23 @@ if first then
   leased = leased + call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
 end
 
-local executed = 0
+-- What somebody wants run now, and no worker has taken yet.
+for _, group in ipairs(groups_of_all()) do
+  for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
+    if queue_of(id) == queue then
+      tasks = tasks + 1
+      look_at({ id })
+    end
+  end
+end
+
+local seconds = {}
 for second = math.floor(now) - 59, math.floor(now) do
-  executed = executed + tonumber(call('GET', EXECUTED .. queue .. ':' .. second) or 0)
+  seconds[#seconds + 1] = EXECUTED .. queue .. ':' .. second
+end
+local executed = 0
+for _, number in ipairs(call('MGET', unpack(seconds))) do
+  executed = executed + tonumber(number or 0)
 end
 
 local rate, is_disabled, mode = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'is_disabled', 'mode'))

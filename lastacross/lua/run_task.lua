@@ -6,7 +6,7 @@
 --          there is none of that id
 --
 -- A pull task may be leased at once; one that somebody holds is 'running'.
--- A second entry stays where it waited: the lease that meets it finds the task elsewhere.
+-- Far back in a long list its old entry stays: the lease that meets it finds the task elsewhere.
 -- include: keys
 -- include: pull
 
@@ -41,8 +41,12 @@ end
 call('ZREM', SCHEDULED .. queue, id)
 call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)
+local list, group = place_of(queue, target)
+if status == 'queued' then
+  take_off(list, id)
+  call('LREM', RUN_NOW .. group, 0, id)
+end
 call('HSET', key, 'status', 'queued')
-local _, group = place_of(queue, target)
 call('RPUSH', RUN_NOW .. group, id)
 wake_group(group)
 return 'ready'

@@ -23,10 +23,12 @@ end
 
 for position = 3, #ARGV do
   local queue = ARGV[position]
-  for _, id in ipairs(call('LPOP', READY .. queue .. ':intermediate', most) or {}) do
-    local status = call('HGET', RECORD .. id, 'status')
-    if status == 'queued' then
-      restore(queue, id)
+  for _, place in ipairs(places_of(queue)) do
+    for _, id in ipairs(call('LPOP', place .. ':intermediate', most) or {}) do
+      local status = call('HGET', RECORD .. id, 'status')
+      if status == 'queued' then
+        restore(queue, id)
+      end
     end
   end
   -- RQ keeps failed jobs for a year: they lie at the end. Round by round the others are looked at as well.

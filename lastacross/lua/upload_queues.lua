@@ -2,19 +2,36 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 the file's digest  3 1 if paused queues go on  4 number of services n  5… n services
---          then for each queue: its name, number of strings m, m strings: the fields and values of its settings
+--          then the backends among them, with spaces  then for each queue: its name, number of strings m, m strings: the fields and values of its settings
 -- Returns  the names of the queues that are new, or were disabled
 --
 -- A queue that the file does not list any more keeps its tasks and hands out none.
 -- include: keys
 
 local services = tonumber(ARGV[4])
+local backends = ARGV[5 + services]
+
+-- A backend that is not listed any more: its tasks fall to the default service, unless its workers say
+-- within a second that they are there all the same.
+local is_backend = {}
+for backend in string.gmatch(backends, '%S+') do
+  is_backend[backend] = true
+end
+for backend in string.gmatch(call('HGET', UPLOAD, 'backends') or '', '%S+') do
+  if not is_backend[backend] then
+    call('SREM', SERVICES, backend)
+    for _, id in ipairs(call('LRANGE', RUN_NOW .. backend, 0, -1)) do
+      call('RPUSH', RUN_NOW .. 'default', id)
+    end
+    call('DEL', RUN_NOW .. backend)
+  end
+end
 for position = 5, 4 + services do
   call('SADD', SERVICES, ARGV[position])
 end
 
 local listed, added = {}, {}
-local position = 5 + services
+local position = 6 + services
 while position <= #ARGV do
   local queue, size = ARGV[position], tonumber(ARGV[position + 1])
   local key = SETTINGS .. queue
@@ -23,8 +40,6 @@ while position <= #ARGV do
   end
   call('DEL', key)
   call('HSET', key, 'is_disabled', '0', unpack(ARGV, position + 2, position + 1 + size))
-  local target = call('HGET', key, 'target')
-  call('HSET', key, 'group', target and target ~= '' and group_of(target) or 'default')
   listed[queue] = true
   position = position + 2 + size
 end
@@ -37,14 +52,17 @@ end
 for queue in pairs(listed) do
   call('SADD', QUEUE_NAMES, queue)
 end
+for _, queue in ipairs(call('SMEMBERS', QUEUE_NAMES)) do
+  local target = call('HGET', SETTINGS .. queue, 'target')
+  call('HSET', SETTINGS .. queue, 'group', target and target ~= '' and group_of(target) or 'default')
+end
 if ARGV[3] == '1' then
   call('DEL', PAUSED)
 end
-call('HSET', UPLOAD, 'digest', ARGV[2], 'uploaded_at', ARGV[1])
+call('HSET', UPLOAD, 'digest', ARGV[2], 'uploaded_at', ARGV[1], 'backends', backends)
 call('HINCRBY', UPLOAD, 'version', 1)
 -- What waited for a token of the old rate may go now.
-for _, service in ipairs(call('SMEMBERS', SERVICES)) do
-  wake_group(service)
+for _, group in ipairs(groups_of_all()) do
+  wake_group(group)
 end
-wake_group('default')
 return added

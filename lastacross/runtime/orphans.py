@@ -12,10 +12,10 @@ from lastacross.store import (
     LEASED_PREFIX,
     READY_PREFIX,
     RECORD_PREFIX,
+    RQ_QUEUES,
     RQ_WORKER_PREFIX,
     RQ_WORKERS,
     RUN_NOW_PREFIX,
-    side_list,
     translated_errors,
 )
 from lastacross.taskqueue import known
@@ -83,7 +83,9 @@ class Orphans:
         return [DEFAULT_GROUP, *known.of(self._broker.store).services()]
 
     def _places(self, queue: str) -> list[str]:
-        return [READY_PREFIX + queue, *(READY_PREFIX + side_list(queue, group) for group in self._groups())]
+        own = READY_PREFIX + queue
+        lists = {key.decode() for key in self._redis.smembers(RQ_QUEUES)}  # type: ignore[union-attr]
+        return [own, *(key for key in lists if key.startswith(f"{own}."))]
 
     def _live_records(self) -> Iterator[str]:
         """Ids of our records that should be in a ready list or leased."""

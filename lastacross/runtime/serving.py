@@ -6,7 +6,7 @@ It changes while the worker runs: queues come and go with queue.yaml, and their 
 from collections.abc import Mapping, Sequence
 
 from lastacross.store import side_list
-from lastacross.taskqueue.broker import DEFAULT_GROUP
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
 from lastacross.taskqueue.known import KnownQueues
 
 
@@ -26,42 +26,57 @@ def groups_of(service: str, services: Mapping[str, str]) -> list[str]:
 class Serving:
     """What is served, as the last upload says.
 
+    ``queues`` are all that there are, whoever serves them: their tasks are looked after by every worker. A
+    pull queue is among them: it may have been a push queue when its tasks were leased. ``served_queues`` are
+    the lists of ready tasks, which RQ's tools take for queues.
+
     Args:
-        queues: all that there are.
+        known: all queues that there are.
         groups: of this worker.
         only: names of the queues to serve; empty: every push queue.
     """
 
-    def __init__(self, queues: KnownQueues, groups: Sequence[str], only: Sequence[str] = ()) -> None:
-        self._queues = queues
+    def __init__(self, known: KnownQueues, groups: Sequence[str], only: Sequence[str] = ()) -> None:
+        self._known = known
         self._only = frozenset(only)
         self.groups = list(groups)
-        self.push_queues: list[str] = []
+        self.queues: list[str] = []
+        self.served_queues: list[str] = []
         self.lists: list[str] = []
-        self.refresh()
+        self._look()
 
     def refresh(self) -> bool:
-        """See what there is now; returns whether it differs from what there was."""
-        found = {name: queue for name, queue in self._queues.all().items() if queue.mode == "push"}
-        lists = []
+        """See what there is now; returns whether it differs from what there was.
+
+        Raises:
+            StoreUnavailableError: Redis was away when one of the services had to be registered again.
+        """
+        self._register_forgotten()
+        return self._look()
+
+    def _look(self) -> bool:
+        found = self._known.all()
+        lists, left_over = [], []
         for name, queue in sorted(found.items()):
-            if not self._only or name in self._only:
-                lists += [
-                    name if group == queue.group else side_list(name, group)
-                    for group in self.groups
-                ]
-        if set(lists) == set(self.lists) and set(found) == set(self.push_queues):
+            if queue.mode == "push" and (not self._only or name in self._only):
+                lists += [name if group == queue.group else side_list(name, group) for group in self.groups]
+                # What waits there since the queue was another group's: the lease sends it on.
+                left_over += [side_list(name, group) for group in self.groups if group == queue.group]
+        if set(lists) == set(self.served_queues) and set(found) == set(self.queues):
             return False
-        self.lists, self.push_queues = lists, sorted(found)
+        self.served_queues, self.queues = sorted(lists), sorted(found)
+        self.lists = lists + left_over
         return True
+
+    def _register_forgotten(self) -> None:
+        """Redis was emptied, or backends.yaml does not list a service that has workers all the same."""
+        services = self._known.services()
+        for group in self.groups:
+            if group != DEFAULT_GROUP and group not in services:
+                Broker(self._known.store).register_service(group)
 
     def rotated(self) -> list[str]:
         """The lists, each time with another one first: nobody is always the last to be served."""
         if self.lists:
             self.lists.append(self.lists.pop(0))
         return self.lists
-
-    @property
-    def served_queues(self) -> list[str]:
-        """The queues whose own tasks it serves: what RQ's tools show."""
-        return sorted(name for name in self.lists if "." not in name)

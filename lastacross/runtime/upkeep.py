@@ -85,10 +85,12 @@ class Upkeep:
 
     def _rotate(self) -> None:
         # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.
-        self._queues.append(self._queues.pop(0))
+        self._queues[:] = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
         settings.upload_if_missing(self._broker.store, lambda: settings.read_again(config.current()))
+        while self._broker.send_on(self._queues, self._sweeps * MOST_PER_QUEUE) >= MOST_PER_QUEUE:
+            pass
         restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)
         self._sweeps += 1
         self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)

@@ -110,7 +110,7 @@ class Worker(rq.Worker):
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = self._make_runners(threads, delivery, table)
         self._settler = Settler(self._broker, known.of(store).retry_of)
-        self._upkeep = Upkeep(self._broker, serving.push_queues)
+        self._upkeep = Upkeep(self._broker, serving.queues)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []
@@ -196,7 +196,7 @@ class Worker(rq.Worker):
                 self._beat()
                 self._lease()
                 self._release_slow()
-                marker = wakeup.wait(self._wait_seconds(), self._interrupt.fd, listen=self._has_room())
+                marker = wakeup.wait(self._wait_seconds(), self._interrupt.fd, listen=self._runners.free > 0)
                 if marker is not None:
                     self._take_marker(wakeup, marker)
                 self._interrupt.clear()
@@ -221,7 +221,7 @@ class Worker(rq.Worker):
     def _take_changes(self) -> None:
         """Go by queue.yaml as it was uploaded since."""
         if self._serving.refresh():
-            self._upkeep.look_after(self._serving.push_queues)
+            self._upkeep.look_after(self._serving.queues)
             names = self._serving.served_queues
             self.queues = [self.queue_class(name, connection=self.connection) for name in names]
             _log.info("worker.queues", queues=names)
@@ -230,7 +230,7 @@ class Worker(rq.Worker):
         self._may_have_work = True
         if marker == SCHEDULED_MARKER:
             self._upkeep.promote()
-        if not self._has_room():
+        if self._runners.free == 0:
             # It woke us for nothing: pass it on to a worker with a free thread.
             wakeup.pass_on(marker)
 

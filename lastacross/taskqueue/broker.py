@@ -54,12 +54,14 @@ class Grant:
 class Upload:
     """What queue.yaml and its like say, on its way to Redis.
 
-    ``queues`` has the settings of each; ``resumes`` whether paused queues go on.
+    ``queues`` has the settings of each; ``backends`` those of the services that are of backends.yaml: one
+    that the next upload leaves out is not known any more; ``resumes`` whether paused queues go on.
     """
 
     digest: str
     queues: Mapping[str, Mapping[str, str]]
     services: Sequence[str] = ()
+    backends: Sequence[str] = ()
     resumes: bool = False
 
 
@@ -222,12 +224,21 @@ class Broker:
         """
         return [entry.decode() for entry in self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *queues])]
 
+    def send_on(self, queues: Sequence[str], seen: int = 0) -> int:
+        """Move ready tasks that wait in the wrong list; returns how many there were.
+
+        Args:
+            queues: to look after.
+            seen: how many of each list earlier calls have looked at: ``MOST_PER_QUEUE`` each.
+        """
+        return int(self._run("send_on", [MOST_PER_QUEUE, seen, *queues]))
+
     # --- queues and services --------------------------------------------------------------
 
     def upload(self, upload: Upload) -> None:
         """Make a queue.yaml what all machines go by."""
         args: list[Arg] = [self._now_text(), upload.digest, 1 if upload.resumes else 0]
-        args += [len(upload.services), *upload.services]
+        args += [len(upload.services), *upload.services, " ".join(upload.backends)]
         for name, fields in upload.queues.items():
             args += (name, 2 * len(fields))
             for pair in fields.items():
@@ -257,7 +268,7 @@ class Broker:
     # --- on request ----------------------------------------------------------------------
 
     def run_now(self, task_id: str) -> str:
-        """Let a task run now, whatever its eta or its queue's limits: 'ready', 'running', 'waiting', 'gone'."""
+        """Let a task run now, whatever its eta and its queue: 'ready', 'running', 'waiting', 'gone'."""
         return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
     def delete(self, ids: Sequence[str]) -> list[bool]:

@@ -18,7 +18,7 @@ def fetch_statistics(queue: Any) -> Any:
 
 
 class Control:
-    """These requests, for ``Queue``: they raise ``UnknownQueueError``, and ``TransientError`` without Redis."""
+    """These requests, for ``Queue``: ``UnknownQueueError`` without one, ``TransientError`` without Redis."""
 
     _name: str
     _known: Callable[[], KnownQueue]

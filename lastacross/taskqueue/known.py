@@ -54,7 +54,7 @@ class KnownQueues:
     """
 
     def __init__(self, opened: Store) -> None:
-        self._store = opened
+        self.store = opened
         self._stamp: _Stamp | None = None
         self._look_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
@@ -86,7 +86,7 @@ class KnownQueues:
 
     def look(self, *, is_urgent: bool = False) -> None:
         """See whether there was another upload, if it is time to or ``is_urgent``."""
-        now = self._store.clock.monotonic()
+        now = self.store.clock.monotonic()
         if now < self._look_at and not is_urgent:
             return
         # Other threads go on with what is known meanwhile.
@@ -94,7 +94,7 @@ class KnownQueues:
         try:
             self._read()
         except StoreUnavailableError:
-            self._look_at = self._store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+            self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
 
     def _now(self) -> tuple[Mapping[str, KnownQueue], frozenset[str]]:
         if self._stamp is not None:
@@ -103,7 +103,7 @@ class KnownQueues:
         return _of_file(configuration), configuration.services
 
     def _read(self) -> None:
-        redis = self._store.redis
+        redis = self.store.redis
         with translated_errors():
             stamp: _Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
             if stamp == self._stamp:

@@ -58,6 +58,7 @@ def upload(opened: Store, configuration: Config) -> None:
             digest=_digest(configuration),
             queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
             services=sorted(configuration.services),
+            backends=sorted(configuration.backends),
             resumes=bool(configuration.resume_paused_queues),
         )
     )

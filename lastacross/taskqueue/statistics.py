@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from lastacross import store
+from lastacross import config, store
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.rpc import Result
-from lastacross.taskqueue import control
+from lastacross.taskqueue import control, known
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.queue import Queue
 
@@ -67,15 +67,20 @@ def _read(queue: Queue) -> QueueStatistics:
         numbers = Broker(store.current()).read_statistics(queue.name)
     except StoreUnavailableError as error:
         raise TransientError(str(error)) from error
-    if numbers.rate is None:
-        return QueueStatistics(queue)
+    rate = numbers.rate
+    if rate is None:
+        # Nothing was uploaded yet, or Redis was emptied: this process's queue.yaml stands in.
+        configured = config.current().queues.get(queue.name)
+        if configured is None or known.current().find(queue.name) is None:
+            return QueueStatistics(queue)
+        rate = configured.rate
     return QueueStatistics(
         queue,
         tasks=numbers.tasks,
         oldest_eta_usec=None if numbers.oldest_eta is None else round(numbers.oldest_eta * 1e6),
         executed_last_minute=numbers.executed_last_minute,
         in_flight=numbers.leased,
-        enforced_rate=numbers.rate,
+        enforced_rate=rate,
     )
 
 

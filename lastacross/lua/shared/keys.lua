@@ -46,11 +46,14 @@ local function groups_of_all()
   return groups
 end
 
--- Every list in which ready tasks of this queue may wait.
+-- Every list in which ready tasks of this queue wait; of services, too, that nobody knows any more.
 local function places_of(queue)
-  local places = { READY .. queue }
-  for _, group in ipairs(groups_of_all()) do
-    places[#places + 1] = READY .. queue .. '.' .. group
+  local own = READY .. queue
+  local places = { own }
+  for _, list in ipairs(call('SMEMBERS', QUEUES)) do
+    if string.sub(list, 1, #own + 1) == own .. '.' then
+      places[#places + 1] = list
+    end
   end
   return places
 end
@@ -75,9 +78,9 @@ local function wake_for_place(queue)
   if call('EXISTS', READY .. queue) == 1 then
     wake_group(group or 'default')
   end
-  for _, service in ipairs(call('SMEMBERS', SERVICES)) do
-    if call('EXISTS', READY .. queue .. '.' .. service) == 1 then
-      wake_group(service)
+  for _, other in ipairs(groups_of_all()) do
+    if call('EXISTS', READY .. queue .. '.' .. other) == 1 then
+      wake_group(other)
     end
   end
 end
@@ -89,6 +92,20 @@ local function wake_for_scheduled(queue, target)
   wake_group(group, 'scheduled')
 end
 
+-- Many tasks: scheduled one by one, then everybody who serves one of them is woken.
+local scheduled = {}
+
+local function schedule(queue, id, eta, target)
+  call('ZADD', SCHEDULED .. queue, eta, id)
+  scheduled[target and queue .. '.' .. target or queue] = { queue, target }
+end
+
+local function wake_for_all_scheduled()
+  for _, found in pairs(scheduled) do
+    wake_for_scheduled(found[1], found[2])
+  end
+end
+
 -- Put one task where it waits, at the end (or, with 'LPUSH', the front), and wake who serves it.
 local function make_ready(queue, id, target, command)
   local list, group = place_of(queue, target)
@@ -96,6 +113,16 @@ local function make_ready(queue, id, target, command)
     call('SADD', QUEUES, list)
   end
   wake_group(group)
+end
+
+-- Longer than this a search through a list would hold up everybody else: the entry stays, and the lease
+-- that meets it finds no record, or the task elsewhere.
+local LONGEST_SEARCH = 10000
+
+local function take_off(list, id)
+  if call('LLEN', list) <= LONGEST_SEARCH then
+    call('LREM', list, 0, id)
+  end
 end
 
 -- Many tasks: collected by place with `arrive`, then pushed, a call for each place, by `make_arrivals_ready`.
