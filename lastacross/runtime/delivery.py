@@ -155,6 +155,7 @@ def current_of(task: Leased) -> CurrentTask:
         retry_count=retry_count,
         execution_count=task.failures - task.unreached,
         member=task.member,
+        request=task.request,
     )
 
 

@@ -171,6 +171,7 @@ class RemoteDelivery:
             retry_count=current.retry_count,
             execution_count=current.execution_count,
             member=current.member,
+            request=current.request,
             method=method,
             url=delivery_token.url_digest(unquote_to_bytes(path).decode("latin-1"), query),
             headers=delivery_token.headers_digest(headers),

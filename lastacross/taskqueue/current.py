@@ -13,7 +13,7 @@ class CurrentTask:
     ``attempt`` is 1 on the first try; ``retry_count`` is App Engine's count, 0 there. ``member`` is
     ``<batch id>:<index>`` when the task belongs to a batch. A deferred call leaves why it
     failed in ``failure``, and in ``has_failed_for_good`` that no retry can mend it, which its status
-    (200) does not tell.
+    (200) does not tell. ``request`` tells a task that was named by its caller from others that had its name.
     """
 
     id: str
@@ -25,6 +25,7 @@ class CurrentTask:
     member: str | None = None
     failure: str = ""
     has_failed_for_good: bool = False
+    request: str = ""
     _batches: int = field(default=0, repr=False)
 
     @property
@@ -38,7 +39,18 @@ class CurrentTask:
         The same ids come in the same order at a second delivery, so that filling can be repeated.
         """
         self._batches += 1
-        return self.id if self._batches == 1 else f"{self.id}-b{self._batches}"
+        base = self._unique_id()
+        return base if self._batches == 1 else f"{base}-b{self._batches}"
+
+    def _unique_id(self) -> str:
+        """The id, and what tells this task from another that has its name when that is free again.
+
+        A batch is remembered longer than a name is refused: a later task would find the earlier one's, complete.
+        """
+        if self.request:
+            return f"{self.id}-{self.request}"
+        member = (self.member or "").replace(":", "-")
+        return f"{self.id}-{member}" if member and member != self.name else self.id
 
 
 _current: ContextVar[CurrentTask | None] = ContextVar("lastacross_current_task", default=None)

@@ -218,6 +218,11 @@ class Leased:
         return self.fields.get(b"group", b"default").decode()
 
     @property
+    def request(self) -> str:
+        """What tells it from other tasks of its name; '' where it was not named by its caller."""
+        return self.fields.get(b"request", b"").decode()
+
+    @property
     def unreached(self) -> int:
         """Failures, of all, of attempts that never came as far as the application."""
         return int(self.fields.get(b"unreached", 0))

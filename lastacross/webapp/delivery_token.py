@@ -33,6 +33,7 @@ class Claims:
         retry_count: attempts before this one, as App Engine counts.
         execution_count: those of them that ran and failed.
         member: ``<batch id>:<index>`` if it belongs to a batch.
+        request: what tells the task from others that had its name.
         method: of the request.
         url: ``url_digest`` of the request.
         headers: ``headers_digest`` of the request.
@@ -45,6 +46,7 @@ class Claims:
     retry_count: int
     execution_count: int
     member: str | None
+    request: str
     method: str
     url: str
     headers: str
@@ -62,6 +64,7 @@ class Claims:
             retry_count=self.retry_count,
             execution_count=self.execution_count,
             member=self.member,
+            request=self.request,
         )
 
 

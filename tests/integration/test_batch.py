@@ -246,6 +246,24 @@ def test_a_batch_without_a_name_takes_the_id_of_its_task_and_numbers_the_next(sc
     assert Batch().id != Batch().id
 
 
+def test_a_task_whose_name_was_used_before_does_not_find_the_batch_of_the_earlier_one(scripts: Scripts) -> None:
+    """A name is free again after nine days; a batch is remembered for thirty."""
+    ids = []
+    for request in ("first", "second", "second"):
+        named = CurrentTask("default_a", "a", "default", 1, 0, execution_count=0, request=request)
+        with delivering(named), Batch() as opened:
+            opened.add(tasks(1))
+        ids.append(opened.id)
+        assert opened.progress().done == 0
+    for member in ("b:1", "c:1"):
+        named = CurrentTask("default_a", "a", "default", 1, 0, execution_count=0, member=member)
+        with delivering(named):
+            ids.append(Batch().id)
+
+    assert len(set(ids)) == 4
+    assert ids[1] == ids[2]
+
+
 def test_a_batch_in_a_task_with_a_very_long_name_has_a_short_id_and_always_the_same(scripts: Scripts) -> None:
     ids = set()
     for _ in range(2):
