@@ -1,0 +1,147 @@
+"""What an operator asks of a queue: pause, resume, run one task now."""
+
+from collections.abc import Callable
+
+import pytest
+
+from lastacross import store, taskqueue
+from lastacross.errors import BadTaskStateError, InvalidTaskError, TransientError, UnknownQueueError
+from lastacross.store import Store
+from lastacross.taskqueue import Batch, Queue, Task
+from tests.support.clock import StoppedClock
+from tests.support.redis_server import running_server
+from tests.support.scripts import Scripts
+from tests.support.uploads import upload
+
+CALLS: list[Callable[[Queue], object]] = [
+    Queue.pause,
+    Queue.resume,
+    Queue.is_paused,
+    lambda queue: queue.run_now("a"),
+]
+
+
+@pytest.fixture
+def scripts(scripts: Scripts) -> Scripts:
+    """The steps; "work" is a pull queue."""
+    upload(scripts.store, {"default": {}, "other": {}, "work": {"mode": "pull"}})
+    return scripts
+
+
+def names(scripts: Scripts, queue: str = "default") -> list[str]:
+    """The ids of what a worker is given."""
+    return [task for task, _ in scripts.lease(queue)]
+
+
+def test_a_paused_queue_accepts_tasks_and_delivers_none_until_it_is_resumed(scripts: Scripts) -> None:
+    Queue().pause()
+
+    assert taskqueue.add(url="/a", name="a").was_enqueued
+    assert (Queue().is_paused(), Queue("other").is_paused()) == (True, False)
+    assert names(scripts) == []
+
+    Queue().resume()
+
+    assert not Queue().is_paused()
+    assert names(scripts) == ["default_a"]
+
+
+def test_pausing_and_resuming_twice_is_no_mistake(scripts: Scripts) -> None:
+    Queue().pause()
+    Queue().pause()
+    Queue().resume()
+    Queue().resume()
+
+    assert not Queue().is_paused()
+
+
+def test_a_rate_of_0_is_not_a_pause(scripts: Scripts) -> None:
+    upload(scripts.store, {"default": {"rate": "0.0"}})
+
+    assert not Queue().is_paused()
+    Queue().resume()
+    taskqueue.add(url="/a")
+    assert names(scripts) == []
+
+
+def test_a_disabled_queue_can_be_paused_and_stays_so_when_it_is_listed_again(scripts: Scripts) -> None:
+    upload(scripts.store, ["default"])
+    Queue("other").pause()
+
+    upload(scripts.store, ["default", "other"])
+
+    assert Queue("other").is_paused()
+
+
+def test_a_task_runs_now_whatever_its_eta_and_its_queue(scripts: Scripts) -> None:
+    taskqueue.add(url="/a", name="a", countdown=3600)
+    Queue().pause()
+
+    Queue().run_now("a")
+
+    assert names(scripts) == ["default_a"]
+
+
+def test_a_dead_letter_runs_now_with_its_retries_anew(scripts: Scripts) -> None:
+    taskqueue.add(url="/a", name="a")
+    [(task_id, lease)] = scripts.lease()
+    scripts.run("dead_letter_task", scripts.now, task_id, lease, 500, "answered 500")
+
+    Queue().run_now("a")
+
+    [(_, _, flat)] = scripts.ask_lease()[0]
+    assert "failures" not in flat[::2]
+
+
+def test_a_pull_task_can_be_leased_now(scripts: Scripts, clock: StoppedClock) -> None:
+    queue = Queue("work")
+    queue.add([Task("x", method="PULL", name=name, countdown=3600) for name in ("a", "b")])
+
+    queue.run_now("a")
+    clock.advance(0.001)
+
+    [leased] = queue.lease_tasks(10, 5)
+    assert leased.name == "a"
+    with pytest.raises(BadTaskStateError, match="runs already"):
+        queue.run_now("a")
+
+
+@pytest.mark.parametrize("name", ["none", "", "a:b", "*", "x" * 600])
+def test_a_task_that_there_is_not_is_named(scripts: Scripts, name: str) -> None:
+    with pytest.raises(InvalidTaskError, match="queue 'default' has no task"):
+        Queue().run_now(name)
+
+
+def test_a_task_of_another_queue_is_not_this_ones(scripts: Scripts) -> None:
+    taskqueue.add(url="/a", name="a", queue_name="other")
+
+    with pytest.raises(InvalidTaskError):
+        Queue().run_now("a")
+
+
+def test_a_task_that_runs_or_waits_for_its_batch_cannot_run_now(scripts: Scripts) -> None:
+    taskqueue.add(url="/a", name="a")
+    scripts.lease()
+    Batch(name="b", on_complete=Task(url="/end")).__enter__()
+
+    with pytest.raises(BadTaskStateError, match="runs already"):
+        Queue().run_now("a")
+    with pytest.raises(BadTaskStateError, match="when its batch is complete"):
+        Queue().run_now("b-complete")
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_queue_that_there_is_not_is_unknown(scripts: Scripts, call: Callable[[Queue], object]) -> None:
+    with pytest.raises(UnknownQueueError, match="no queue 'nowhere'"):
+        call(Queue("nowhere"))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_without_redis_the_call_may_be_repeated(test_store: Store, call: Callable[[Queue], object]) -> None:
+    with running_server() as server:
+        opened = Store(server.url)
+        store.use(opened)
+        server.stop()
+        with pytest.raises(TransientError):
+            call(Queue())
+        opened.close()

@@ -1,0 +1,350 @@
+"""What a process knows of the queues: what was uploaded last, looked at again once a second."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lastacross import config, store, taskqueue
+from lastacross.config import Config
+from lastacross.errors import InvalidQueueModeError, StoreUnavailableError, TransientError, UnknownQueueError
+from lastacross.store import Store
+from lastacross.taskqueue import known, settings
+from lastacross.taskqueue.known import KnownQueue, KnownQueues
+from tests.conftest import SECRET_KEY
+from tests.support.clock import StoppedClock
+from tests.support.redis_server import RedisServer, running_server
+from tests.support.uploads import upload
+
+
+@pytest.fixture
+def queues(test_store: Store) -> KnownQueues:
+    """A view of an empty Redis."""
+    return KnownQueues(test_store)
+
+
+def commands(opened: Store) -> int:
+    """How many commands the server has run, this one not counted."""
+    found: Any = opened.redis.info("stats")
+    return int(found["total_commands_processed"])
+
+
+def machine(folder: Path, name: str, queue_yaml: str | None, **files: str) -> Config:
+    """The configuration of another machine: its own folder with its own files."""
+    root = folder / name
+    root.mkdir()
+    shutil.copy(folder / "app.yaml", root)
+    if queue_yaml is not None:
+        (root / "queue.yaml").write_text("queue:\n" + queue_yaml)
+    for file, text in files.items():
+        (root / f"{file}.yaml").write_text(text)
+    return config.load(root, {"SECRET_KEY": SECRET_KEY})
+
+
+MAIL = "- name: mail\n  rate: 5/s\n"
+
+
+# --- looking --------------------------------------------------------------------------------
+
+
+def test_what_was_uploaded_is_known(queues: KnownQueues, test_store: Store) -> None:
+    retry = "[3, null, 1.0, 10.0, 2]"
+    upload(
+        test_store,
+        {"mail": {"mode": "pull", "retry": retry}, "work": {"target": "v1.counter"}},
+        services=["counter"],
+    )
+
+    found = queues.all()
+
+    assert found["work"] == KnownQueue("work", "push", "counter", "v1.counter")
+    assert found["mail"] == KnownQueue("mail", "pull", retry=config.RetryParameters(3, None, 1.0, 10.0, 2))
+    assert queues.services() == {"counter"}
+    assert queues.find("none") is None
+
+
+def test_it_is_looked_at_once_a_second(queues: KnownQueues, test_store: Store, clock: StoppedClock) -> None:
+    upload(test_store, ["default"])
+    queues.all()
+    upload(test_store, ["default", "mail"])
+
+    clock.advance(0.9)
+    assert set(queues.all()) == {"default"}
+    clock.advance(0.2)
+    assert set(queues.all()) == {"default", "mail"}
+
+
+def test_within_the_second_redis_is_not_asked(
+    queues: KnownQueues, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, ["default"])
+    queues.all()
+    before = commands(test_store)
+
+    for _ in range(100):
+        assert queues.find("default")
+        queues.all()
+        queues.services()
+        clock.advance(0.009)
+
+    assert commands(test_store) - before == 1
+
+
+def test_a_look_at_an_unchanged_upload_is_one_command(
+    queues: KnownQueues, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, [f"q-{number}" for number in range(100)])
+    queues.all()
+    before = commands(test_store)
+
+    clock.advance(2)
+    queues.all()
+
+    assert commands(test_store) - before == 2
+
+
+def test_a_queue_that_is_missed_is_looked_for_at_once(queues: KnownQueues, test_store: Store) -> None:
+    upload(test_store, ["default"])
+    assert queues.find("mail") is None
+    upload(test_store, ["default", "mail"])
+
+    found = queues.find("mail")
+
+    assert found is not None
+
+
+def test_a_new_service_is_noticed_without_an_upload(
+    queues: KnownQueues, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, {"mail": {"target": "counter"}})
+    assert queues.all()["mail"].group == "default"
+
+    test_store.run("register_service", store.TASK_KEYS, ["counter"])
+    clock.advance(1)
+
+    assert queues.all()["mail"].group == "counter"
+    assert queues.services() == {"counter"}
+
+
+def test_a_vanished_queue_is_known_as_disabled(
+    queues: KnownQueues, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, ["default", "mail"])
+    upload(test_store, ["default"])
+
+    assert queues.all()["mail"].is_disabled
+    assert not queues.all()["default"].is_disabled
+
+
+# --- the file stands in -----------------------------------------------------------------------
+
+
+def test_before_the_first_upload_the_file_stands_in(queues: KnownQueues, configuration: Config) -> None:
+    assert set(queues.all()) == set(configuration.queues)
+
+
+def test_a_queue_of_the_file_has_the_group_of_a_service_that_is_listed(
+    queues: KnownQueues, configuration: Config
+) -> None:
+    (configuration.root / "queue.yaml").write_text("queue:\n" + MAIL + "  target: v1.counter\n")
+    loaded = config.load(configuration.root, {"SECRET_KEY": SECRET_KEY})
+    config.use(loaded)
+    assert queues.all()["mail"] == KnownQueue("mail", group="default", target="v1.counter")
+
+    (configuration.root / "backends.yaml").write_text("backends:\n- name: counter\n")
+    config.use(config.load(configuration.root, {"SECRET_KEY": SECRET_KEY}))
+
+    assert queues.all()["mail"].group == "counter"
+    assert queues.services() == {"counter"}
+
+
+def test_after_redis_was_emptied_the_file_stands_in(
+    queues: KnownQueues, test_store: Store, clock: StoppedClock
+) -> None:
+    upload(test_store, ["default", "mail"])
+    assert "mail" in queues.all()
+
+    test_store.redis.flushall()
+    clock.advance(1)
+
+    assert set(queues.all()) == {"default"}
+
+
+@pytest.fixture
+def dying_redis(configuration: Config, clock: StoppedClock) -> Iterator[tuple[RedisServer, Store]]:
+    """A server of its own, to be stopped, in use for this test."""
+    with running_server() as server:
+        opened = Store(server.url, clock)
+        store.use(opened)
+        yield server, opened
+        store.use(None)
+        opened.close()
+
+
+def test_while_redis_is_away_what_was_known_holds_and_it_is_asked_rarely(
+    dying_redis: tuple[RedisServer, Store], clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, opened = dying_redis
+    upload(opened, ["default", "mail"])
+    queues = KnownQueues(opened)
+    assert "mail" in queues.all()
+    server.stop()
+    asked = []
+    real = KnownQueues._read
+
+    def read(self: KnownQueues) -> None:
+        asked.append(self)
+        real(self)
+
+    monkeypatch.setattr(KnownQueues, "_read", read)
+
+    for _ in range(10):
+        clock.advance(1)
+        assert set(queues.all()) == {"default", "mail"}
+
+    assert len(asked) == 2
+
+
+def test_a_process_that_starts_without_redis_goes_by_its_file(
+    dying_redis: tuple[RedisServer, Store], configuration: Config
+) -> None:
+    server, opened = dying_redis
+    server.stop()
+
+    assert set(KnownQueues(opened).all()) == set(configuration.queues)
+    with pytest.raises(UnknownQueueError):
+        taskqueue.add(url="/a", queue_name="mail")
+    with pytest.raises(TransientError):
+        taskqueue.add(url="/a")
+
+
+# --- what an application sees -------------------------------------------------------------------
+
+
+def test_tasks_may_be_added_to_a_queue_as_soon_as_it_is_uploaded(test_store: Store) -> None:
+    with pytest.raises(UnknownQueueError, match=r"no queue 'mail'; it has default"):
+        taskqueue.add(url="/a", queue_name="mail")
+    upload(test_store, ["default", "mail"])
+
+    assert taskqueue.add(url="/a", queue_name="mail").was_enqueued
+
+
+def test_a_disabled_queue_accepts_tasks(test_store: Store) -> None:
+    upload(test_store, ["default", "mail"])
+    upload(test_store, ["default"])
+
+    assert taskqueue.add(url="/a", queue_name="mail").was_enqueued
+
+
+def test_a_mode_that_was_uploaded_elsewhere_counts_here(test_store: Store, clock: StoppedClock) -> None:
+    upload(test_store, {"default": {"mode": "pull"}})
+    clock.advance(1)
+
+    with pytest.raises(InvalidQueueModeError):
+        taskqueue.add(url="/a")
+    assert taskqueue.add("work", method="PULL").was_enqueued
+
+
+def test_one_view_is_kept_for_each_store(test_store: Store) -> None:
+    assert known.of(test_store) is known.of(test_store)
+    assert known.current() is known.of(test_store)
+
+
+# --- uploading -----------------------------------------------------------------------------------
+
+
+def test_a_file_that_says_the_same_is_not_uploaded_again(test_store: Store, app_root: Path) -> None:
+    here = machine(app_root, "here", MAIL)
+    there = machine(app_root, "there", "# another look, the same meaning\n- rate: 300/m\n  name: mail\n")
+
+    answers = [settings.upload_if_changed(test_store, each) for each in (here, here, there)]
+
+    assert answers == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("- name: mail\n  rate: 6/s\n", {}),
+        (MAIL + "  bucket_size: 6\n", {}),
+        (MAIL + "  max_concurrent_requests: 6\n", {}),
+        (MAIL + "  target: counter\n", {}),
+        (MAIL + "  retry_parameters:\n    task_retry_limit: 2\n", {}),
+        ("- name: mail\n  mode: pull\n", {}),
+        (MAIL + "- name: more\n  rate: 5/s\n", {}),
+        (MAIL, {"backends": "backends:\n- name: counter\n"}),
+    ],
+)
+def test_every_change_of_meaning_is_uploaded(
+    test_store: Store, app_root: Path, text: str, files: dict[str, str]
+) -> None:
+    settings.upload_if_changed(test_store, machine(app_root, "one", MAIL))
+
+    assert settings.upload_if_changed(test_store, machine(app_root, "two", text, **files))
+
+
+def test_of_two_machines_the_last_upload_counts_for_both(
+    queues: KnownQueues, test_store: Store, app_root: Path, clock: StoppedClock
+) -> None:
+    one = machine(app_root, "one", MAIL)
+    two = machine(app_root, "two", "- name: web\n  rate: 1/s\n")
+
+    for each, names in ((one, {"default", "mail"}), (two, {"default", "web"}), (one, {"default", "mail"})):
+        assert settings.upload_if_changed(test_store, each)
+        clock.advance(1)
+        assert {name for name, queue in queues.all().items() if not queue.is_disabled} == names
+
+
+def test_a_folder_without_queue_yaml_leaves_alone_what_is_there(test_store: Store, app_root: Path) -> None:
+    settings.upload_if_changed(test_store, machine(app_root, "one", MAIL))
+
+    assert not settings.upload_if_changed(test_store, machine(app_root, "two", None))
+
+    assert "mail" in known.current().all()
+
+
+def test_a_folder_without_queue_yaml_is_better_than_nothing(test_store: Store, app_root: Path) -> None:
+    assert settings.upload_if_changed(test_store, machine(app_root, "one", None))
+
+    assert set(known.current().all()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("words", "is_paused"),
+    [("", True), ("resume_paused_queues: False\n", True), ("resume_paused_queues: True\n", False)],
+)
+def test_an_upload_resumes_paused_queues_if_the_file_says_so(
+    test_store: Store, app_root: Path, words: str, is_paused: bool
+) -> None:
+    taskqueue.Queue().pause()
+    folder = app_root / "one"
+    folder.mkdir()
+    shutil.copy(app_root / "app.yaml", folder)
+    (folder / "queue.yaml").write_text(f"{words}queue:\n{MAIL}")
+
+    settings.upload_if_changed(test_store, config.load(folder, {"SECRET_KEY": SECRET_KEY}))
+
+    assert taskqueue.Queue().is_paused() is is_paused
+
+
+def test_a_target_that_is_app_yamls_own_service_is_the_default_one(
+    queues: KnownQueues, test_store: Store, configuration: Config
+) -> None:
+    mail = dataclasses.replace(configuration.queues["default"], name="mail", target="v1.shop")
+    app = dataclasses.replace(configuration.app, service="shop")
+    settings.upload(test_store, dataclasses.replace(configuration, app=app, queues={"mail": mail}))
+
+    assert queues.all()["mail"] == KnownQueue("mail", target="default")
+
+
+def test_an_upload_without_redis_is_reported(
+    dying_redis: tuple[RedisServer, Store], configuration: Config
+) -> None:
+    server, opened = dying_redis
+    server.stop()
+
+    with pytest.raises(StoreUnavailableError):
+        settings.upload_if_changed(opened, configuration)
