@@ -1,0 +1,182 @@
+"""How long a long task may still take, told from its progress reports: no finer and no sooner than is honest.
+
+Pure. Nothing is said before a twentieth is done, in three reports that lie apart in time; what was said is
+not exceeded later without the words "longer than expected".
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MOST_REPORTS = 20
+"""That ``keep`` keeps."""
+
+FEWEST_REPORTS = 3
+LEAST_SHARE = 0.05
+"""Of all steps that must be done before a time is named."""
+LEAST_SECONDS = 1.0
+"""That progress must have been watched; who is done in less needs no estimate."""
+
+LONGER = "longer than expected"
+LAST_STEP = "the last step is under way"
+
+# Reports that come closer together than this share of the time watched are one burst, and one report.
+_BURST_SHARE = 1 / 20
+# Later than promised by no more than this is as promised: the number stays, instead of going up and down.
+_LEEWAY_SHARE = 0.25
+_LEEWAY_SECONDS = 5.0
+# A silence this much longer than any before makes every number a guess.
+_LONGEST_EXTRA_SILENCE_SECONDS = 10.0
+
+
+class Report(NamedTuple):
+    """What one ``log_progress`` said: at this instant (seconds since the epoch), this step of so many."""
+
+    at: float
+    step: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What can be said of the time still to go.
+
+    Attributes:
+        seconds: still to go, never negative; None where no number would be honest.
+        text: the same for people, such as "about 2 minutes".
+        promised_at: the earliest end that anybody was told so far, to be given as ``before`` next time.
+        is_longer: the end is later than that; the text says so.
+    """
+
+    seconds: float | None
+    text: str
+    promised_at: float | None
+    is_longer: bool = False
+
+
+def keep(reports: Sequence[Report], report: Report, most: int = MOST_REPORTS) -> list[Report]:
+    """The reports with one more, thinned to at most ``most``: the first and the newest always stay.
+
+    What went before a step back, as in a new attempt, says nothing about what comes: it is dropped.
+    """
+    last = reports[-1] if reports else None
+    if last is not None and (report.step < last.step or report.at < last.at):
+        return [report]
+    kept = [*reports, report]
+    while len(kept) > max(2, most):
+        # The one whose neighbours lie closest together: what stays is spread over the whole time.
+        middle = range(1, len(kept) - 1)
+        del kept[min(middle, key=lambda place: kept[place + 1].at - kept[place - 1].at)]
+    return kept
+
+
+def remaining(reports: Sequence[Report], now: float, before: float | None = None) -> Estimate | None:
+    """How long it may still take; None as long as too little is known.
+
+    Args:
+        reports: of one attempt, oldest first, as ``keep`` kept them.
+        now: seconds since the epoch.
+        before: ``promised_at`` of the estimate before, None for the first one of an attempt.
+    """
+    series = _series(reports, now)
+    if not series or series[-1].total <= 0:
+        return None
+    first, newest = series[0], series[-1]
+    if newest.step >= newest.total:
+        # It says nothing about how long the last step takes.
+        return Estimate(None, LAST_STEP, before)
+    pace = _pace(_bursts(series, now))
+    if pace is None:
+        return None
+    left_seconds = (newest.total - newest.step) * pace
+    silence = max(0.0, now - newest.at)
+    extra = max(0.0, silence - _longest_silence(series))
+    if extra > max(_LONGEST_EXTRA_SILENCE_SECONDS, left_seconds):
+        return Estimate(None, LONGER, before, is_longer=True)
+    # A silence longer than usual comes on top, and counts as a slower pace for what is left.
+    share_left = (newest.total - newest.step) / (newest.step - first.step)
+    end = max(now, newest.at + left_seconds + extra * (1 + share_left))
+    return _promised(end, now, before)
+
+
+def _promised(end: float, now: float, before: float | None) -> Estimate:
+    """The estimate for this end, measured by what was told before."""
+    if before is None or end <= before:
+        return Estimate(end - now, in_words(end - now), end)
+    if end - before <= _LEEWAY_SECONDS + _LEEWAY_SHARE * max(0.0, before - now):
+        left = max(0.0, before - now)
+        return Estimate(left, in_words(left), before)
+    return Estimate(end - now, f"{in_words(end - now)}, {LONGER}", before, is_longer=True)
+
+
+def _series(reports: Sequence[Report], now: float) -> list[Report]:
+    """The reports since the last step back; none of the future."""
+    series: list[Report] = []
+    for report in reports:
+        if report.at > now:
+            break
+        if series and (report.step < series[-1].step or report.at < series[-1].at):
+            series = []
+        series.append(report)
+    return series
+
+
+def _bursts(series: Sequence[Report], now: float) -> list[Report]:
+    """The reports with a burst as one, its newest."""
+    apart = (now - series[0].at) * _BURST_SHARE
+    began_at = series[0].at
+    bursts = [series[0]]
+    for report in series[1:]:
+        if report.at - began_at >= apart:
+            bursts.append(report)
+            began_at = report.at
+        elif len(bursts) > 1:
+            bursts[-1] = report
+        else:
+            # The time of the first burst is when the watching began: nobody saw how long its steps took.
+            bursts[0] = Report(began_at, report.step, report.total)
+    return bursts
+
+
+def _pace(series: Sequence[Report]) -> float | None:
+    """Seconds a step: half by the whole time, half by its second half; None while too little is known."""
+    first, newest = series[0], series[-1]
+    seconds = newest.at - first.at
+    is_known = (
+        len(series) >= FEWEST_REPORTS
+        and seconds >= LEAST_SECONDS
+        and newest.step > first.step
+        and newest.step >= LEAST_SHARE * newest.total
+    )
+    if not is_known:
+        return None
+    overall = seconds / (newest.step - first.step)
+    half_way = first.at + seconds / 2
+    older = next(report for report in reversed(series) if report.at <= half_way)
+    if newest.step <= older.step:
+        return overall
+    return (overall + (newest.at - older.at) / (newest.step - older.step)) / 2
+
+
+def _longest_silence(series: Sequence[Report]) -> float:
+    return max(later.at - earlier.at for earlier, later in itertools.pairwise(series))
+
+
+def in_words(seconds: float) -> str:
+    """A time still to go, no finer than it can be kept."""
+    if seconds < 10:
+        return "less than 10 seconds"
+    if seconds < 55:
+        return f"about {10 * max(1, round(seconds / 10))} seconds"
+    minutes = max(1, round(seconds / 60))
+    if minutes > 10:
+        minutes = 5 * round(seconds / 300)
+    if minutes < 90:
+        return f"about {_plural(minutes, 'minute')}"
+    hours = round(seconds / 3600)
+    return f"about {_plural(hours, 'hour')}" if hours < 48 else f"about {_plural(round(hours / 24), 'day')}"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
