@@ -218,6 +218,37 @@ class InvalidMessageError(ChannelError):
     """Raised when a message is not text or is longer than 32,767 characters."""
 
 
+# --- long tasks ---------------------------------------------------------------------------
+
+
+class LongTaskError(Error):
+    """Raised by ``longtask``: the root of its branch."""
+
+
+class UserError(LongTaskError):
+    """Raised by ``execute_task`` with words that its user may read.
+
+    Args:
+        message: shown on the page.
+        is_final: no retry can mend it; False: it is tried again like after any other exception.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = True) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+class UnusableResultError(LongTaskError):
+    """Raised when what ``execute_task`` returned is too large, or nothing that JSON can hold."""
+
+
+class TaskStoppedError(BaseException):
+    """Raised by ``log_progress`` inside an attempt that nobody needs any more: cancelled, or another runs.
+
+    A BaseException, so that ``except Exception`` in ``execute_task`` does not swallow it.
+    """
+
+
 # --- runtime ------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ FLOORS = [
         "lastacross.console",
         "lastacross.testing",
     },
+    {"lastacross.longtasks"},
     {
         "lastacross.taskqueue",
         "lastacross.deferred",

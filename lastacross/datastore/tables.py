@@ -5,7 +5,7 @@ version, the application's with the application's.
 """
 
 import sqlalchemy
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column
 
 # Every constraint gets a name, because SQLite's batch migrations can only change what has one.
 NAMING_CONVENTION = {
@@ -77,3 +77,88 @@ class DeferredPayload(EngineModel):
     """The task that carries the id, noted before it is added; None: nobody has tried to add one."""
     unused_since: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     """Seconds since the epoch when that task was first found to be gone; None: it was there."""
+
+
+OPEN_STATUSES = ("ready", "started", "error")
+
+
+class LongTask(EngineModel):
+    """One long task: what was asked for, how far its attempts came, and the result.
+
+    Instants are seconds since the epoch. What may be large is read when it is asked for only.
+    """
+
+    __tablename__ = "lastacross_long_task"
+
+    id: Mapped[str] = mapped_column(sqlalchemy.String(43), primary_key=True)
+    """128 random bits: who knows it may see the task."""
+    path: Mapped[str] = mapped_column(sqlalchemy.Text)
+    """Of its handler, percent-encoded."""
+    method: Mapped[str] = mapped_column(sqlalchemy.String(8))
+    """Of the request that started it."""
+    title: Mapped[str] = mapped_column(sqlalchemy.Text)
+    status: Mapped[str] = mapped_column(sqlalchemy.String(10), default="ready")
+    """``ready``, ``started``, ``error`` (to be tried again), ``done``, ``failed`` or ``cancelled``."""
+    queue_name: Mapped[str] = mapped_column(sqlalchemy.String(100))
+    task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(500))
+    """Of the task that executes it; None for the moment between the row and the task."""
+    join_key: Mapped[str | None] = mapped_column(sqlalchemy.String(64), unique=True)
+    """Equal for equal requests that are to be joined; None: not to be, or over."""
+    attempts: Mapped[int] = mapped_column(default=0)
+    """That were begun."""
+    delivery: Mapped[int] = mapped_column(default=0)
+    """The number, by its queue's count, of the delivery that has the claim."""
+    claim: Mapped[str | None] = mapped_column(sqlalchemy.String(22))
+    """Of the attempt that may say how it ended; None: of none."""
+    created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    started_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Of the first attempt."""
+    attempted_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Of the newest attempt."""
+    finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    next_try_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    expires_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
+    """From when on its data may be forgotten, if it is over."""
+    expires_seconds: Mapped[float] = mapped_column(sqlalchemy.Double)
+    """How long it is kept after its end."""
+    expired_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """When its data was forgotten; the row stays, to say so."""
+    error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
+    """What its user may know of the last failure."""
+    result_kind: Mapped[str | None] = mapped_column(sqlalchemy.String(5))
+    """``text``, ``bytes`` or ``json``."""
+    result_size: Mapped[int] = mapped_column(default=0)
+    """In bytes."""
+    given: Mapped[str] = mapped_column(sqlalchemy.Text)
+    """The parameters as they came, as JSON."""
+    parameters: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
+    """What ``prepare_task`` made of them; None: nothing else."""
+    traceback: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
+    """Of the last failure, for the operator."""
+    result: Mapped[bytes | None] = deferred(mapped_column(sqlalchemy.LargeBinary))
+
+    def key(self) -> str:
+        """Its id, under the name that App Engine's models had for it."""
+        return self.id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an attempt may still begin or end."""
+        return self.status in OPEN_STATUSES
+
+    def has_expired(self, at: float) -> bool:
+        """Whether it is over, and for so long that it counts as forgotten."""
+        return self.expired_at is not None or (not self.is_open and self.expires_at <= at)
+
+
+class LongTaskFile(EngineModel):
+    """A file that came with a long task's parameters."""
+
+    __tablename__ = "lastacross_long_task_file"
+
+    task_id: Mapped[str] = mapped_column(
+        sqlalchemy.ForeignKey(LongTask.id, ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    """The number by which the parameters refer to it."""
+    body: Mapped[bytes] = mapped_column(sqlalchemy.LargeBinary)

@@ -15,14 +15,15 @@ MOST_REPORTS = 20
 FEWEST_REPORTS = 3
 LEAST_SHARE = 0.05
 """Of all steps that must be done before a time is named."""
-LEAST_SECONDS = 1.0
+LEAST_SECONDS = 2.0
 """That progress must have been watched; who is done in less needs no estimate."""
 
 LONGER = "longer than expected"
 LAST_STEP = "the last step is under way"
 
-# Reports that come closer together than this share of the time watched are one burst, and one report.
+# Reports that come closer together than this share of the time watched, or than this, are one burst.
 _BURST_SHARE = 1 / 20
+_BURST_SECONDS = 0.25
 # Later than promised by no more than this is as promised: the number stays, instead of going up and down.
 _LEEWAY_SHARE = 0.25
 _LEEWAY_SECONDS = 5.0
@@ -86,7 +87,7 @@ def remaining(reports: Sequence[Report], now: float, before: float | None = None
     if newest.step >= newest.total:
         # It says nothing about how long the last step takes.
         return Estimate(None, LAST_STEP, before)
-    pace = _pace(_bursts(series, now))
+    pace = _pace(_bursts(series))
     if pace is None:
         return None
     left_seconds = (newest.total - newest.step) * pace
@@ -122,9 +123,9 @@ def _series(reports: Sequence[Report], now: float) -> list[Report]:
     return series
 
 
-def _bursts(series: Sequence[Report], now: float) -> list[Report]:
+def _bursts(series: Sequence[Report]) -> list[Report]:
     """The reports with a burst as one, its newest."""
-    apart = (now - series[0].at) * _BURST_SHARE
+    apart = max(_BURST_SECONDS, (series[-1].at - series[0].at) * _BURST_SHARE)
     began_at = series[0].at
     bursts = [series[0]]
     for report in series[1:]:

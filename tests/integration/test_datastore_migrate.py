@@ -15,7 +15,13 @@ from lastacross.datastore.url import parse
 from lastacross.errors import ConfigError
 from tests.support import datastore_process
 
-OURS = {"lastacross_outbox", "lastacross_deferred_payload", "lastacross_alembic_version"}
+OURS = {
+    "lastacross_outbox",
+    "lastacross_deferred_payload",
+    "lastacross_alembic_version",
+    "lastacross_long_task",
+    "lastacross_long_task_file",
+}
 
 FIRST = """
 import sqlalchemy as sa

@@ -1,0 +1,206 @@
+"""The steps of a long task's life in the datastore, each one statement or transaction.
+
+A step that another was faster with changes nothing and says so. Whoever runs an attempt has put its *claim*
+into the row; only under that claim it may write how the attempt ended.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.orm import Session
+
+from lastacross import datastore
+from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
+
+
+def new_id() -> str:
+    """128 random bits that fit into a URL."""
+    return secrets.token_urlsafe(16)
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def find(task_id: str, path: str | None = None) -> LongTask | None:
+    """The task of this id (and of this path, if one is given), without what is large; None: there is none."""
+    query = select(LongTask).where(LongTask.id == task_id)
+    if path is not None:
+        query = query.where(LongTask.path == path)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query)
+
+
+def find_all(ids: Sequence[str]) -> list[LongTask]:
+    """Those of these tasks that are there and not forgotten, in the order of the ids."""
+    query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
+    with datastore.session(read_only=True) as session:
+        found = {task.id: task for task in session.scalars(query)}
+    return [found[task_id] for task_id in ids if task_id in found]
+
+
+def find_joined(session: Session, join_key: str) -> LongTask | None:
+    """The task that equal requests join."""
+    return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
+
+
+def parameters_of(task_id: str) -> tuple[str, str | None]:
+    """The parameters as they came, and as they were prepared."""
+    columns = (LongTask.given, LongTask.parameters)
+    with datastore.session(read_only=True) as session:
+        given, prepared = session.execute(select(*columns).where(LongTask.id == task_id)).one()
+    return given, prepared
+
+
+def files_of(task_id: str) -> list[LongTaskFile]:
+    """The files that came with a task, in their order."""
+    query = select(LongTaskFile).where(LongTaskFile.task_id == task_id).order_by(LongTaskFile.position)
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(query))
+
+
+def result_of(task_id: str) -> bytes | None:
+    """The stored result, None where there is none."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(LongTask.result).where(LongTask.id == task_id))
+
+
+def traceback_of(task_id: str) -> str | None:
+    """Where the last failed attempt was, for the operator."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(LongTask.traceback).where(LongTask.id == task_id))
+
+
+def waits_in_outbox(task_id: str) -> bool:
+    """Whether the task of this id in its queue is still, or may be once more, sent from the outbox."""
+    query = select(OutboxRow.id).where(OutboxRow.task_id == task_id)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query) is not None
+
+
+def is_claimed(task_id: str, claim: str) -> bool:
+    """Whether the attempt with this claim may still say how it ended."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(LongTask.claim).where(LongTask.id == task_id)) == claim
+
+
+# --- the steps ----------------------------------------------------------------------------
+
+
+def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) -> LongTask | None:
+    """Begin an attempt: it alone may say how the task ends, until another one begins.
+
+    Args:
+        task_id: of the row.
+        delivery: the number of this delivery by its queue's count.
+        at: seconds since the epoch.
+        is_newest: it is known to be the newest delivery, though its number is lower than one before:
+            a dead letter that is run again is counted anew.
+
+    Returns:
+        The row, with the claim in it; None if the task is over, or a later delivery has begun.
+    """
+    conditions = [LongTask.id == task_id, LongTask.status.not_in(("done", "cancelled"))]
+    conditions.append(LongTask.expired_at.is_(None))
+    if not is_newest:
+        conditions.append((LongTask.delivery <= delivery) | (LongTask.status == "failed"))
+    values = {
+        "status": "started",
+        "claim": secrets.token_urlsafe(16),
+        "delivery": delivery,
+        "attempts": LongTask.attempts + 1,
+        "started_at": sqlalchemy.func.coalesce(LongTask.started_at, at),
+        "attempted_at": at,
+        "finished_at": None,
+        "next_try_at": None,
+    }
+    with datastore.session() as session:
+        changed = session.execute(update(LongTask).where(*conditions).values(**values))
+        if _rows(changed) == 0:
+            return None
+        return session.scalar(select(LongTask).where(LongTask.id == task_id))
+
+
+def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
+    """Keep the result; False if the claim was lost."""
+    values = {"result_kind": kind, "result": result, "result_size": len(result)}
+    return end(task, at, "done", error=None, traceback=None, **values)
+
+
+def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
+    """End the task in the name of the attempt that has the claim; False if the claim was lost."""
+    values |= {"status": status, "claim": None, "join_key": None, "next_try_at": None, "finished_at": at}
+    values["expires_at"] = at + task.expires_seconds
+    return _change(task.id, LongTask.claim == task.claim, values)
+
+
+def fail_attempt(task: LongTask, next_try_at: float, **values: Any) -> bool:
+    """Note that the attempt has failed and is to be repeated; False if the claim was lost."""
+    values |= {"status": "error", "claim": None, "next_try_at": next_try_at}
+    return _change(task.id, LongTask.claim == task.claim, values)
+
+
+def cancel(task: LongTask, at: float) -> bool:
+    """End the task because its user no longer wants it; False if it was over."""
+    values: dict[str, Any] = {"status": "cancelled", "claim": None, "join_key": None, "next_try_at": None}
+    values |= {"finished_at": at, "expires_at": at + task.expires_seconds}
+    return _change(task.id, LongTask.status.in_(OPEN_STATUSES), values)
+
+
+def give_up(task: LongTask, at: float, error: str) -> bool:
+    """End a task that its queue has lost, or has as a dead letter; False if something happened meanwhile.
+
+    An attempt that has the claim keeps it: deleted from its queue while it ran, it may still bring a result.
+    """
+    values: dict[str, Any] = {"status": "failed", "join_key": None, "next_try_at": None, "error": error}
+    values |= {"finished_at": at, "expires_at": at + task.expires_seconds}
+    is_same = (LongTask.status == task.status) & (LongTask.attempts == task.attempts)
+    return _change(task.id, is_same, values)
+
+
+def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any]) -> bool:
+    with datastore.session() as session:
+        changed = session.execute(update(LongTask).where(LongTask.id == task_id, condition).values(**values))
+        return _rows(changed) == 1
+
+
+# --- forgetting ---------------------------------------------------------------------------
+
+
+def expirable(at: float, after: str, limit: int) -> list[LongTask]:
+    """Tasks whose time is over and whose data is there, some, in the order of their ids after this one."""
+    query = select(LongTask).where(
+        LongTask.expires_at <= at, LongTask.expired_at.is_(None), LongTask.id > after
+    )
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(query.order_by(LongTask.id).limit(limit)))
+
+
+def forget(ids: Sequence[str], at: float) -> int:
+    """Drop all data of these tasks if they are over; the rows stay, to say that there was something."""
+    values: dict[str, Any] = dict.fromkeys(("result", "result_kind", "parameters", "error", "traceback"))
+    values |= {"given": "[]", "expired_at": at, "result_size": 0, "join_key": None, "claim": None}
+    is_over = LongTask.id.in_(ids) & LongTask.status.not_in(OPEN_STATUSES) & (LongTask.expires_at <= at)
+    with datastore.session() as session:
+        session.execute(
+            delete(LongTaskFile).where(LongTaskFile.task_id.in_(select(LongTask.id).where(is_over)))
+        )
+        return _rows(session.execute(update(LongTask).where(is_over).values(**values)))
+
+
+def delay_expiry(task: LongTask, until: float) -> None:
+    """Look at a task that is not over again then."""
+    with datastore.session() as session:
+        session.execute(update(LongTask).where(LongTask.id == task.id).values(expires_at=until))
+
+
+def delete_forgotten(before: float) -> int:
+    """Drop the rows of tasks that were forgotten before this instant; returns how many."""
+    with datastore.session() as session:
+        return _rows(session.execute(delete(LongTask).where(LongTask.expired_at <= before)))
+
+
+def _rows(result: Any) -> int:
+    return int(result.rowcount)

@@ -1,0 +1,185 @@
+"""What a long task was asked to do: form fields, files, a JSON object; as a dict, and as the row holds it."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from webob.multidict import NoVars
+
+from lastacross.webapp import BadInputError
+
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+BODY_NAME = "file"
+"""The name of a file that is the whole body of a PUT."""
+
+SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """A file that was uploaded.
+
+    Attributes:
+        filename: as the browser named it; '' if it did not.
+        content_type: likewise; ``application/octet-stream`` if it said nothing.
+        body: its bytes.
+    """
+
+    filename: str
+    content_type: str
+    body: bytes = field(repr=False)
+
+    @property
+    def value(self) -> bytes:
+        """The bytes, under the name that ``cgi.FieldStorage`` had for them."""
+        return self.body
+
+    @property
+    def file(self) -> io.BytesIO:
+        """The bytes as a file that is open at its beginning."""
+        return io.BytesIO(self.body)
+
+
+class Parameters(dict[str, Any]):
+    """The parameters: each name with its first value, as App Engine's ``request.get`` gave it.
+
+    Args:
+        pairs: names and values in their order; a repeated name has several values.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        self._all: dict[str, list[Any]] = {}
+        for name, value in pairs:
+            self._all.setdefault(name, []).append(value)
+        super().__init__((name, values[0]) for name, values in self._all.items())
+
+    def get_all(self, name: str) -> list[Any]:
+        """All values of a name in their order; empty if there is none."""
+        if name not in self:
+            return []
+        values = self._all.get(name, [])
+        # A value that was replaced by its handler stands for all of them.
+        return list(values) if values and values[0] is self[name] else [self[name]]
+
+    def pairs(self) -> list[tuple[str, Any]]:
+        """Names and values, each of a repeated name, in the order of the names."""
+        return [(name, value) for name in self for value in self.get_all(name)]
+
+
+def read(request: Any) -> Parameters:
+    """The parameters of a request: its query and its body, without names that begin with ``_``.
+
+    Raises:
+        BadInputError: the body is neither a form nor a JSON object (nor, with PUT, a file).
+    """
+    pairs = [*request.GET.items(), *_of_body(request)]
+    return Parameters((name, value) for name, value in pairs if not name.startswith("_"))
+
+
+def _of_body(request: Any) -> list[tuple[str, Any]]:
+    kind = request.content_type
+    if request.method not in ("POST", "PUT") or not request.content_length:
+        return []
+    if kind == "application/json":
+        return list(_json_object(request.body).items())
+    if request.method == "PUT" and kind not in FORM_TYPES:
+        return [(BODY_NAME, UploadedFile("", kind or "application/octet-stream", request.body))]
+    if isinstance(request.POST, NoVars):
+        takes = f"takes a form, {' or '.join(FORM_TYPES)}, or application/json"
+        raise BadInputError("Content-Type", takes)
+    return [(name, _value(value)) for name, value in request.POST.items()]
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadInputError("body", f"is not the JSON that its Content-Type says: {error}") from error
+    if not isinstance(found, dict):
+        raise BadInputError("body", "takes a JSON object, whose members are the parameters")
+    return found
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    # A field with a file, as cgi has it: with a filename, though it may be empty.
+    body = value.file.read()
+    value.file.seek(0)
+    return UploadedFile(value.filename or "", value.type or "application/octet-stream", body)
+
+
+# --- in the datastore ---------------------------------------------------------------------
+
+
+def dump(parameters: Mapping[str, Any], files: list[UploadedFile]) -> str:
+    """The parameters as JSON, which refers to files by their place in ``files``: new ones are appended.
+
+    Raises:
+        TypeError, ValueError: ``prepare_task`` left something that JSON cannot hold.
+    """
+    # ASCII: neither a NUL nor half of a surrogate pair can be text in PostgreSQL.
+    return json.dumps([_held(name, value, files) for name, value in pairs_of(parameters)], allow_nan=False)
+
+
+def pairs_of(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and values, each of a repeated name."""
+    return parameters.pairs() if isinstance(parameters, Parameters) else list(parameters.items())
+
+
+def _held(name: str, value: Any, files: list[UploadedFile]) -> list[Any]:
+    if not isinstance(value, UploadedFile):
+        return [name, value]
+    place = next((place for place, file in enumerate(files) if file is value), len(files))
+    if place == len(files):
+        files.append(value)
+    return [name, value.filename, place, value.content_type, len(value.body)]
+
+
+def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
+    """The parameters that a row holds.
+
+    Args:
+        text: as ``dump`` made it.
+        bodies: the files' bytes by their place.
+    """
+    pairs = []
+    for name, value, *of_file in json.loads(text):
+        if of_file:
+            place, content_type, _ = of_file
+            pairs.append((name, UploadedFile(value, content_type, bodies[place])))
+        else:
+            pairs.append((name, value))
+    return Parameters(pairs)
+
+
+def digest(path: str, method: str, parameters: Mapping[str, Any]) -> str:
+    """What equal requests have in common: path, method and prepared parameters, whatever their order."""
+    plain = [[name, _digestible(value)] for name, value in pairs_of(parameters)]
+    plain.sort(key=lambda pair: pair[0])
+    text = json.dumps([path, method, plain], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digestible(value: Any) -> Any:
+    if isinstance(value, UploadedFile):
+        return {"file": [value.filename, value.content_type, hashlib.sha256(value.body).hexdigest()]}
+    return value
+
+
+# --- on a page ----------------------------------------------------------------------------
+
+
+def shown(text: str) -> tuple[tuple[str, str], ...]:
+    """Names and values of a row's parameters, as a page shows them; a file by its name and size."""
+    return tuple((name, _shown(value, of_file)) for name, value, *of_file in json.loads(text))
+
+
+def _shown(value: Any, of_file: list[Any]) -> str:
+    if of_file:
+        return f"{value or 'a file'} ({of_file[2]:,} bytes)"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
