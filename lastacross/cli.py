@@ -17,7 +17,7 @@ import lastacross
 from lastacross import config, datastore, logs
 from lastacross.config import DEFAULT_SERVICE, Config, mistakes, variables
 from lastacross.errors import ConfigError, Error
-from lastacross.runtime import dev, scheduler, supervisor, web, worker_process, workers
+from lastacross.runtime import demo_data, dev, scheduler, supervisor, web, worker_process, workers
 
 _APP_HELP = "The application's folder (LASTACROSS_APP); by default the current one."
 
@@ -270,3 +270,13 @@ def _db_upgrade(root: Path) -> None:
     datastore.upgrade(configuration.settings.database_url, configuration.root)
     [shown] = [value for name, value, _ in config.describe(configuration) if name == "DATABASE_URL"]
     click.echo(f"the datastore {shown} is up to date")
+
+
+@_db.command("demo", epilog="Example: lastacross db upgrade && lastacross db demo")
+@_takes_app
+def _db_demo(root: Path) -> None:
+    """Load the application's demo data; what is there already stays as it is.
+
+    It calls load() of the application's demo.py. May be repeated, interrupted, and run twice at once.
+    """
+    click.echo(demo_data.load(_configured(root, needs_secret_key=False)))

@@ -36,7 +36,7 @@ def load(configuration: Config) -> Application:
         ConfigError: app.yaml names a script, folder or file that is not there, or its import fails.
     """
     config.use(configuration)
-    _prepare_process(configuration)
+    prepare_process(configuration)
     scripts = functools.partial(webapp.load_script, root=configuration.root)
     is_own = routes.serves(configuration, scripts, deferred.DEFAULT_URL)
     builtins = {
@@ -49,8 +49,8 @@ def load(configuration: Config) -> Application:
     )
 
 
-def _prepare_process(configuration: Config) -> None:
-    """What the application's modules may count on when they are imported."""
+def prepare_process(configuration: Config) -> None:
+    """See to what the application's modules may count on when they are imported."""
     for name, value in configuration.app.env_variables.items():
         # The operator's word counts more than the file's.
         os.environ.setdefault(name, value)
