@@ -187,8 +187,8 @@ local function leave_rest(group, taken, grant, bucket, binds)
   elseif not binds or grant > taken then
     more = 1
     wake_group(group)
-  elseif taken > 0 and (not bucket.places or bucket.places > taken) then
-    -- This worker's threads are full; another's may be free.
+  elseif not bucket.places or bucket.places > taken then
+    -- This worker's threads are full, and it listens no more; another's may be free.
     wake_group(group)
   end
 end

@@ -19,7 +19,6 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -39,8 +38,19 @@ END = "default_b-complete"
 POISON_AFTER = 5
 LEASE_SECONDS = 8.0
 
+OUTCOMES = [
+    "done",
+    "dead",
+    "crashed",
+    "failed, again in 0",
+    "failed, again in 3",
+    "failed, again in 30",
+    "begun",
+]
+
 # rate a second, bucket size, the most at once
-LIMITS: list[tuple[float, int, int | None]] = [
+Limits = tuple[float, int, int | None]
+LIMITS: list[Limits] = [
     (1e6, 10**6, None),
     (5.0, 3, None),
     (20 / 60, 1, None),
@@ -59,8 +69,8 @@ class _Steps(RuleBasedStateMachine):
     server: Store
     leases = Bundle("leases")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(limits=st.tuples(st.sampled_from(LIMITS), st.sampled_from(LIMITS)))
+    def begin(self, limits: tuple[Limits, Limits]) -> None:
         self.server.redis.flushall()
         self.clock = StoppedClock()
         self.server.clock = self.clock
@@ -68,7 +78,7 @@ class _Steps(RuleBasedStateMachine):
         self.broker = Broker(self.server)
         self.queues = {queue: queue_model.Queue() for queue in QUEUES}
         self.uploads = 0
-        self._upload(dict.fromkeys(QUEUES, LIMITS[0]))
+        self._upload(dict(zip(QUEUES, limits, strict=True)))
         self.tasks: dict[str, Expected] = {}
         self.number = 0
         self.members = 0
@@ -79,23 +89,19 @@ class _Steps(RuleBasedStateMachine):
         self.is_told = True
         self.told_due: float | None = None
         self.scripts.open_batch(BATCH, complete=END)
+        for queue in QUEUES:
+            self._add(queue, range(3), None)
 
     # --- add ---------------------------------------------------------------------------------
 
     @rule(
         queue=st.sampled_from(QUEUES),
-        countdown=st.sampled_from([None, 0.0, 5.0, 20.0]),
-        number=st.integers(0, 9),
+        countdown=st.sampled_from([None, None, 0.0, 5.0, 20.0]),
+        first=st.integers(0, 12),
+        count=st.integers(1, 4),
     )
-    def add(self, queue: str, countdown: float | None, number: int) -> None:
-        task = f"{queue}_t{number}"
-        [code] = self.scripts.add(task, countdown=countdown, tombstone=777)
-        known = self.tasks.get(task)
-        if known is None:
-            assert code == 0
-            self.tasks[task] = self._new(countdown)
-        else:
-            assert code == (10 if known.state in LIVES else 11)
+    def add(self, queue: str, countdown: float | None, first: int, count: int) -> None:
+        self._add(queue, range(first, first + count), countdown)
 
     @rule(count=st.integers(1, 3), countdown=st.sampled_from([None, 5.0]), again=st.integers(0, 2))
     def fill(self, count: int, countdown: float | None, again: int) -> None:
@@ -110,36 +116,29 @@ class _Steps(RuleBasedStateMachine):
             self.tasks[f"default_{BATCH}-{index}"] = self._new(countdown, is_member=True)
         self.members = max(self.members, first + count)
 
-    @rule()
-    def seal(self) -> None:
-        assert self.scripts.seal(BATCH) == self.members
-        self.is_sealed = True
-        self._complete()
-
     # --- workers -------------------------------------------------------------------------------
 
     @rule(
         target=leases, wanted=st.integers(1, 4), busy=st.integers(0, 2), order=st.permutations(list(QUEUES))
     )
     def lease(self, wanted: int, busy: int, order: list[str]) -> Any:
-        self.number += 100
-        free = max(0, wanted - busy)
-        expected = self._grants(order, wanted, free)
-        grant = self.broker.lease(
-            order, token="w", number=self.number, wanted=wanted, free=free, lease_seconds=LEASE_SECONDS
-        )
-        assert [task.id for task in grant.tasks] == list(itertools.chain(*expected.values()))
-        for queue in QUEUES:
-            self.queues[queue].take(self.clock.now(), len(expected[queue]))
-        for task in grant.tasks:
-            known = self.tasks[task.id]
-            assert known.outcome != "done"
-            known.state, known.lease, known.has_started = "leased", task.lease_id, False
-            known.expires_at = self.clock.now() + LEASE_SECONDS
-        # A worker without a free thread asks again as soon as it has one.
-        was_told = free == 0 and (self.is_told or self._is_due())
-        self.is_told, self.told_due = was_told or grant.has_more, grant.next_due
-        return multiple(*grant.tasks)
+        return multiple(*self._lease(order, wanted, max(0, wanted - busy)))
+
+    @rule(
+        target=leases,
+        outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5),
+        order=st.permutations(list(QUEUES)),
+    )
+    def work(self, outcomes: list[str], order: list[str]) -> Any:
+        """Lease and settle; what is only "begun" stays leased."""
+        granted = self._lease(order, len(outcomes), len(outcomes))
+        begun = []
+        for task, outcome in zip(granted, outcomes, strict=False):
+            if outcome == "begun":
+                begun.append(task)
+            else:
+                self._settle(task, outcome)
+        return multiple(*begun)
 
     @rule(task=leases)
     def renew(self, task: Leased) -> None:
@@ -157,19 +156,9 @@ class _Steps(RuleBasedStateMachine):
                 self._end(task.id, "done")
         assert self.broker.ack(tasks) == expected
 
-    @rule(task=consumes(leases), delay=st.sampled_from([0.0, 3.0, 30.0]))
-    def retry(self, task: Leased, delay: float) -> None:
-        eta = self.clock.now() + delay
-        assert self.broker.retry(task, eta, 500) == self._holds(task)
-        if self._holds(task):
-            known = self.tasks[task.id]
-            known.state, known.eta, known.crashes = "scheduled", eta, 0
-
-    @rule(task=consumes(leases))
-    def dead_letter(self, task: Leased) -> None:
-        assert self.broker.dead_letter(task, 500, "answered 500") == self._holds(task)
-        if self._holds(task):
-            self._end(task.id, "dead")
+    @rule(task=consumes(leases), outcome=st.sampled_from(OUTCOMES[:-1]))
+    def settle(self, task: Leased, outcome: str) -> None:
+        self._settle(task, outcome)
 
     @rule(tasks=st.lists(leases, max_size=3, unique_by=lambda task: task.entry))
     def release(self, tasks: list[Leased]) -> None:
@@ -178,57 +167,20 @@ class _Steps(RuleBasedStateMachine):
         for task in held:
             self.tasks[task.id].state = "ready"
 
-    @rule(task=consumes(leases))
-    def crash(self, task: Leased) -> None:
-        expected = self._lose(task.id, has_started=True) if self._holds(task) else "gone"
-        assert self.broker.crash(task) == expected
-
-    @rule(seconds=st.sampled_from([0.5, 4.0, 8.0, 30.0]))
-    def pass_time(self, seconds: float) -> None:
+    @rule(
+        seconds=st.sampled_from([0.0, 0.2, 0.5, 2.0, 8.0, 40.0, 3600.0]),
+        steps=st.sampled_from([(), ("promote",), ("rescue",), ("promote", "rescue", "sweep")]),
+    )
+    def pass_time(self, seconds: float, steps: tuple[str, ...]) -> None:
         self.clock.advance(seconds)
-
-    @rule()
-    def promote_due(self) -> None:
-        due = [
-            t
-            for t, known in self.tasks.items()
-            if known.state == "scheduled" and known.eta <= self.clock.now()
-        ]
-        moved, next_due = self.broker.promote_due(QUEUES)
-        assert moved == len(due)
-        for task in due:
-            self.tasks[task].state = "ready"
-        later = [known.eta for known in self.tasks.values() if known.state == "scheduled"]
-        assert next_due == (min(later) if later else None)
-
-    @rule()
-    def rescue_expired(self) -> None:
-        now = self.clock.now()
-        over = [t for t, known in self.tasks.items() if known.state == "leased" and known.expires_at <= now]
-        assert self.broker.rescue_expired(QUEUES) == {
-            task: self._lose(task, has_started=self.tasks[task].has_started) for task in over
-        }
+        for step in steps:
+            getattr(self, f"_{step}")()
 
     # --- operators and RQ's tools -----------------------------------------------------------------
 
-    @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        task = data.draw(st.sampled_from(sorted(self.tasks)))
-        known = self.tasks[task]
-        assert self.broker.delete([task]) == [known.state in (*LIVES, "dead")]
-        if known.state in LIVES:
-            self._end(task, "deleted")
-        elif known.state == "dead":
-            known.state = "gone"
-
-    @rule()
-    def purge(self) -> None:
-        self.clock.advance(0.25)
-        self.broker.purge("default")
-        for task, known in list(self.tasks.items()):
-            if task.startswith("default_") and known.state in LIVES:
-                self._end(task, "deleted")
+    @rule(data=st.data(), what=st.sampled_from(["delete", "purge", "seal", "run_now"]))
+    def ask(self, data: st.DataObject, what: str) -> None:
+        getattr(self, f"_{what}")(data)
 
     @rule(queue=st.sampled_from(QUEUES))
     def pause_or_resume(self, queue: str) -> None:
@@ -239,69 +191,14 @@ class _Steps(RuleBasedStateMachine):
             taskqueue.Queue(queue).pause()
         known.is_paused = not known.is_paused
 
-    @rule(
-        listed=st.dictionaries(st.sampled_from(QUEUES), st.sampled_from(LIMITS), min_size=1),
-    )
-    def upload(self, listed: dict[str, tuple[float, int, int | None]]) -> None:
+    @rule(listed=st.dictionaries(st.sampled_from(QUEUES), st.sampled_from(LIMITS), min_size=1))
+    def upload(self, listed: dict[str, Limits]) -> None:
         """Another queue.yaml: other limits, and what it does not list stands still."""
         self._upload(listed)
 
-    @rule()
-    def suspend_or_resume(self) -> None:
-        self.is_suspended = not self.is_suspended
-        if self.is_suspended:
-            self.server.redis.set(store.RQ_SUSPENDED, 1)
-        else:
-            self.server.redis.delete(store.RQ_SUSPENDED)
-            self.is_told = True  # RQ wakes nobody: the safety call of each second finds it
-
-    @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def run_now(self, data: st.DataObject) -> None:
-        task = data.draw(st.sampled_from(sorted(self.tasks)))
-        known = self.tasks[task]
-        answer = {"gone": "gone", "leased": "running"}.get(known.state, "ready")
-        assert self.broker.run_now(task) == answer
-        if answer == "ready":
-            self.stale.add(task)
-            if known.state == "dead":
-                known.crashes = 0
-            known.state = "ready"
-
-    @precondition(lambda self: any(known.state == "dead" for known in self.tasks.values()))
-    @rule(data=st.data())
-    def run_again(self, data: st.DataObject) -> None:
-        task = data.draw(
-            st.sampled_from(sorted(t for t, known in self.tasks.items() if known.state == "dead"))
-        )
-        queue = task.partition("_")[0]
-        self.server.redis.zrem(store.dead_key(queue), task)
-        self.server.redis.hset(store.record_key(task), "status", "queued")
-        self.server.redis.rpush(store.ready_key(queue), task)
-        self.tasks[task].state, self.tasks[task].crashes = "ready", 0
-        self.is_told = True
-
-    @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def leave_a_stale_entry(self, data: st.DataObject) -> None:
-        """What a repeated command or a stock worker leaves: the lease that meets it drops it."""
-        task = data.draw(st.sampled_from(sorted(self.tasks)))
-        self.stale.add(task)
-        self.server.redis.rpush(store.ready_key(task.partition("_")[0]), task)
-
-    @precondition(lambda self: self.tasks)
-    @rule(data=st.data())
-    def restore_what_is_no_orphan(self, data: st.DataObject) -> None:
-        task = data.draw(st.sampled_from(sorted(self.tasks)))
-        is_ready = self.tasks[task].state == "ready"
-        assert self.broker.restore_orphans([task]) == ([task] if is_ready else [])
-        if is_ready:
-            self.stale.add(task)
-
-    @rule()
-    def sweep(self) -> None:
-        assert self.broker.sweep_foreign(QUEUES) == []
-        assert self.scripts.run("sweep_batches", self.scripts.now, 0, 0, 1000) == [0, 0]
+    @rule(data=st.data(), what=st.sampled_from(["suspend", "requeue", "repeat", "restore"]))
+    def ask_by_rq(self, data: st.DataObject, what: str) -> None:
+        getattr(self, f"_{what}")(data)
 
     # --- what must hold ------------------------------------------------------------------------------
 
@@ -348,7 +245,140 @@ class _Steps(RuleBasedStateMachine):
         if END not in self.tasks:
             assert self.seen.places(END) == ["deferred"]
 
-    # --- the model -------------------------------------------------------------------------------------
+    # --- the steps and what the model makes of them ------------------------------------------------------
+
+    def _add(self, queue: str, numbers: range, countdown: float | None) -> None:
+        ids = [f"{queue}_t{number}" for number in numbers]
+        codes = self.scripts.add(*ids, countdown=countdown, tombstone=777)
+        for task, code in zip(ids, codes, strict=True):
+            known = self.tasks.get(task)
+            if known is None:
+                assert code == 0
+                self.tasks[task] = self._new(countdown)
+            else:
+                assert code == (10 if known.state in LIVES else 11)
+
+    def _lease(self, order: list[str], wanted: int, free: int) -> list[Leased]:
+        self.number += 100
+        expected = self._grants(order, wanted, free)
+        grant = self.broker.lease(
+            order, token="w", number=self.number, wanted=wanted, free=free, lease_seconds=LEASE_SECONDS
+        )
+        assert [task.id for task in grant.tasks] == list(itertools.chain(*expected.values()))
+        for queue in QUEUES:
+            self.queues[queue].take(self.clock.now(), len(expected[queue]))
+        for task in grant.tasks:
+            known = self.tasks[task.id]
+            assert known.outcome != "done"
+            known.state, known.lease, known.has_started = "leased", task.lease_id, False
+            known.expires_at = self.clock.now() + LEASE_SECONDS
+        # A worker without a free thread asks again as soon as it has one.
+        was_told = free == 0 and (self.is_told or self._is_due())
+        self.is_told, self.told_due = was_told or grant.has_more, grant.next_due
+        return grant.tasks
+
+    def _settle(self, task: Leased, outcome: str) -> None:
+        is_held = self._holds(task)
+        if outcome == "crashed":
+            assert self.broker.crash(task) == (self._lose(task.id, has_started=True) if is_held else "gone")
+        elif outcome == "done":
+            assert self.broker.ack([task]) == [is_held]
+        elif outcome == "dead":
+            assert self.broker.dead_letter(task, 500, "answered 500") == is_held
+        else:
+            eta = self.clock.now() + float(outcome.removeprefix("failed, again in "))
+            assert self.broker.retry(task, eta, 500) == is_held
+            if is_held:
+                known = self.tasks[task.id]
+                known.state, known.eta, known.crashes = "scheduled", eta, 0
+        if is_held and outcome in ("done", "dead"):
+            self._end(task.id, outcome)
+
+    def _promote(self) -> None:
+        due = [task for task in self._all("scheduled") if self.tasks[task].eta <= self.clock.now()]
+        moved, next_due = self.broker.promote_due(QUEUES)
+        assert moved == len(due)
+        for task in due:
+            self.tasks[task].state = "ready"
+        later = [self.tasks[task].eta for task in self._all("scheduled")]
+        assert next_due == (min(later) if later else None)
+
+    def _rescue(self) -> None:
+        over = [task for task in self._all("leased") if self.tasks[task].expires_at <= self.clock.now()]
+        assert self.broker.rescue_expired(QUEUES) == {
+            task: self._lose(task, has_started=self.tasks[task].has_started) for task in over
+        }
+
+    def _sweep(self) -> None:
+        assert self.broker.sweep_foreign(QUEUES) == []
+        assert self.scripts.run("sweep_batches", self.scripts.now, 0, 0, 1000) == [0, 0]
+
+    def _delete(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from(sorted(self.tasks)))
+        known = self.tasks[task]
+        assert self.broker.delete([task]) == [known.state in (*LIVES, "dead")]
+        if known.state in LIVES:
+            self._end(task, "deleted")
+        elif known.state == "dead":
+            known.state = "gone"
+
+    def _purge(self, _: st.DataObject) -> None:
+        self.clock.advance(0.25)
+        self.broker.purge("default")
+        for task, known in list(self.tasks.items()):
+            if task.startswith("default_") and known.state in LIVES:
+                self._end(task, "deleted")
+
+    def _seal(self, _: st.DataObject) -> None:
+        assert self.scripts.seal(BATCH) == self.members
+        self.is_sealed = True
+        self._complete()
+
+    def _run_now(self, data: st.DataObject) -> None:
+        task = data.draw(st.sampled_from(sorted(self.tasks)))
+        known = self.tasks[task]
+        answer = {"gone": "gone", "leased": "running"}.get(known.state, "ready")
+        assert self.broker.run_now(task) == answer
+        if answer == "ready":
+            self.stale.add(task)
+            if known.state == "dead":
+                known.crashes = 0
+            known.state = "ready"
+
+    def _suspend(self, _: st.DataObject) -> None:
+        """Or resume."""
+        self.is_suspended = not self.is_suspended
+        if self.is_suspended:
+            self.server.redis.set(store.RQ_SUSPENDED, 1)
+        else:
+            self.server.redis.delete(store.RQ_SUSPENDED)
+            self.is_told = True  # RQ wakes nobody: the safety call of each second finds it
+
+    def _requeue(self, data: st.DataObject) -> None:
+        """A dead letter, as ``rq requeue`` does it."""
+        if not (dead := sorted(self._all("dead"))):
+            return
+        task = data.draw(st.sampled_from(dead))
+        queue = task.partition("_")[0]
+        self.server.redis.zrem(store.dead_key(queue), task)
+        self.server.redis.hset(store.record_key(task), "status", "queued")
+        self.server.redis.rpush(store.ready_key(queue), task)
+        self.tasks[task].state, self.tasks[task].crashes = "ready", 0
+        self.is_told = True
+
+    def _repeat(self, data: st.DataObject) -> None:
+        """What a repeated command or a stock worker leaves: the lease that meets the entry drops it."""
+        task = data.draw(st.sampled_from(sorted(self.tasks)))
+        self.stale.add(task)
+        self.server.redis.rpush(store.ready_key(task.partition("_")[0]), task)
+
+    def _restore(self, data: st.DataObject) -> None:
+        """What is no orphan gets a second entry, if it waits at all."""
+        task = data.draw(st.sampled_from(sorted(self.tasks)))
+        is_ready = self.tasks[task].state == "ready"
+        assert self.broker.restore_orphans([task]) == ([task] if is_ready else [])
+        if is_ready:
+            self.stale.add(task)
 
     def _is_due(self) -> bool:
         return self.told_due is not None and self.told_due <= self.clock.now()
@@ -356,7 +386,7 @@ class _Steps(RuleBasedStateMachine):
     def _see(self) -> Seen:
         return queue_model.see(self.server.redis, QUEUES, self.tasks, BATCH)
 
-    def _upload(self, listed: dict[str, tuple[float, int, int | None]]) -> None:
+    def _upload(self, listed: dict[str, Limits]) -> None:
         self.uploads += 1
         settings_of = {}
         for queue, known in self.queues.items():

@@ -246,13 +246,16 @@ def test_what_one_worker_has_no_thread_for_wakes_another(scripts: Scripts) -> No
     assert scripts.marker() == "ready"
 
 
-def test_a_full_worker_does_not_wake_itself_again_and_again(scripts: Scripts) -> None:
-    scripts.configure("default", most=30)
-    scripts.add(*names(40))
-    scripts.marker()
+def test_what_a_worker_filled_by_another_queue_leaves_wakes_others(scripts: Scripts) -> None:
+    """It has taken the marker, and does not listen while it is full: it does not wake itself by this."""
+    scripts.configure("other", most=1)
+    scripts.add("default_a", "default_b", "other_a")
 
-    assert scripts.ask_lease(free=0)[:3] == [[], "", 0]
-    assert scripts.marker() is None
+    tasks, due, more, _, _ = scripts.ask_lease("default", "other", wanted=3, free=2)
+
+    assert [task[0] for task in tasks] == ["default_a", "default_b"]
+    assert (due, more) == ("", 0)
+    assert scripts.marker() == "ready"
 
 
 def test_a_queue_with_all_its_places_taken_wakes_nobody(scripts: Scripts) -> None:
