@@ -45,7 +45,7 @@ class CurrentTask:
     def _unique_id(self) -> str:
         """The id, and what tells this task from another that has its name when that is free again.
 
-        A batch is remembered longer than a name is refused: a later task would find the earlier one's, complete.
+        A batch is remembered longer than a name is refused: a later task would find the earlier one's.
         """
         if self.request:
             return f"{self.id}-{self.request}"

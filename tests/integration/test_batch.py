@@ -246,7 +246,7 @@ def test_a_batch_without_a_name_takes_the_id_of_its_task_and_numbers_the_next(sc
     assert Batch().id != Batch().id
 
 
-def test_a_task_whose_name_was_used_before_does_not_find_the_batch_of_the_earlier_one(scripts: Scripts) -> None:
+def test_a_task_of_a_name_used_before_does_not_find_the_batch_of_the_earlier_one(scripts: Scripts) -> None:
     """A name is free again after nine days; a batch is remembered for thirty."""
     ids = []
     for request in ("first", "second", "second"):

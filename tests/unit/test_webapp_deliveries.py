@@ -99,6 +99,7 @@ def token(
         "retry_count": 3,
         "execution_count": 2,
         "member": None,
+        "request": "",
         "method": method,
         "url": delivery_token.url_digest(path, query),
         "headers": delivery_token.headers_digest(HEADERS),
