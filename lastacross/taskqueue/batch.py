@@ -23,7 +23,7 @@ from lastacross.errors import (
     TransientError,
     UnknownBatchError,
 )
-from lastacross.taskqueue import batches, payloads, record
+from lastacross.taskqueue import batches, known, payloads, record
 from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, NewTask
 from lastacross.taskqueue.current import CurrentTask, current_task
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
@@ -213,6 +213,8 @@ class Batch:
                 self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)
             ]
             payloads.claim(tasks, members)
+            if any(member.target for member in members):
+                known.current().require_upload()
             codes = self._steps().add(self.id, self._size, members)
         if codes == batches.NOT_KNOWN:
             raise UnknownBatchError(f"batch {self.id!r} is not known any more")

@@ -13,6 +13,7 @@ from lastacross import config, store
 from lastacross.config import Config, QueueConfig, RetryParameters
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import QUEUE_NAMES, SERVICES, UPLOAD, Store, settings_key, translated_errors
+from lastacross.taskqueue import settings
 from lastacross.taskqueue.record import load_retry
 from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
 
@@ -95,6 +96,15 @@ class KnownQueues:
             self._read()
         except StoreUnavailableError:
             self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+
+    def require_upload(self) -> None:
+        """Upload this process's own files if nobody has: else no service is known but the default one.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        if self._stamp is None and settings.upload_if_missing(self.store):
+            self.look(is_urgent=True)
 
     def _now(self) -> tuple[Mapping[str, KnownQueue], frozenset[str]]:
         if self._stamp is not None:

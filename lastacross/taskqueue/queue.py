@@ -232,6 +232,8 @@ class Queue(Control, PullOperations):
             now = broker.now()
             entries = [self._entry(task, now) for task in tasks]
             payloads.claim(tasks, entries)
+            if any(entry.target for entry in entries):
+                known.current().require_upload()
             codes = PullSteps(broker.store).add(entries) if entries[0].is_pull else broker.add(entries)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error

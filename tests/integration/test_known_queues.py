@@ -173,6 +173,19 @@ def test_after_redis_was_emptied_the_file_stands_in(
     assert set(queues.all()) == {"default"}
 
 
+def test_a_task_for_a_service_that_is_added_before_anybody_uploaded_waits_for_that_service(
+    test_store: Store, app_root: Path
+) -> None:
+    backend = machine(app_root, "backend", MAIL, backends="backends:\n- name: counter\n")
+    config.use(backend)
+
+    taskqueue.add(url="/a", queue_name="mail", target="counter")
+    with taskqueue.Batch("mail", name="b") as batch:
+        batch.add(taskqueue.Task(url="/b", target="counter"))
+
+    assert test_store.redis.llen("rq:queue:mail.counter") == 2
+
+
 @pytest.fixture
 def dying_redis(configuration: Config, clock: StoppedClock) -> Iterator[tuple[RedisServer, Store]]:
     """A server of its own, to be stopped, in use for this test."""
