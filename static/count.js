@@ -1,7 +1,7 @@
 // The page of one run of the counting program: intervals, queues and the backend's log as they change.
 
-import { Feed } from "./feed.js";
-import { duration, element, roughly, write } from "./text.js";
+import { Feed } from "/_ah/static/feed.js";
+import { duration, element, roughly, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
 const ASK_MS = 250; // the stream says that there is something new; it is asked for together

@@ -1,8 +1,8 @@
 // The page of one quilt: the cloth, the numbers beside it, and what is said aloud.
 
 import { Cloth } from "./cloth.js";
-import { Feed } from "./feed.js";
-import { duration, element, roughly, write } from "./text.js";
+import { Feed } from "/_ah/static/feed.js";
+import { duration, element, roughly, write } from "/_ah/static/text.js";
 
 const RATE_WINDOW_MS = 3000;
 const CLOCK_MS = 200;

@@ -2,7 +2,11 @@
 //
 // Everything new has a number. `after` is the highest number below which nothing is missing here, so
 // asking for what came after it fills any gap: one that a lost message, a sleeping laptop or an emptied
-// Redis has left. Each program's page says in a class of its own what it makes of the news.
+// Redis has left. Each program's page says in a class of its own what it makes of the news:
+//
+//   import { Feed } from "/_ah/static/feed.js";
+//   class RunFeed extends Feed { hear(news) { … } take(operation) { … } }
+//   new RunFeed({ url, token, after: 0 }).start();
 
 const POLL_DELAYS_MS = [1000, 2000, 5000]; // nothing new: ask less often
 const OPEN_MS = 1000; // a stream that is not open by then may never be
@@ -34,6 +38,11 @@ export class Feed {
 
   // An answer: an operation, with what came after `after`.
   take(_operation) {}
+
+  // Where to ask.
+  address() {
+    return `${this.url}?after=${this.after}`;
+  }
 
   // "stream", "poll" or "over".
   onMode(_mode) {}
@@ -151,7 +160,7 @@ export class Feed {
   async fetchNews() {
     const headers = { Accept: "application/json" };
     if (this.etag) headers["If-None-Match"] = this.etag;
-    const response = await fetch(`${this.url}?after=${this.after}`, { headers, cache: "no-store" });
+    const response = await fetch(this.address(), { headers, cache: "no-store" });
     if (response.status === 304) return this.slower();
     if (!response.ok) return Math.max(this.slower(), 1000 * Number(response.headers.get("Retry-After") || 0));
     const operation = await response.json();

@@ -1,5 +1,5 @@
 // Writing into a page: places by their id, and lengths of time as people write them. The server writes
-// them the same way: operations.py.
+// them the same way.
 
 export const element = (id) => document.getElementById(id);
 
