@@ -42,6 +42,7 @@ class View:
         title: what runs: the handler's ``title``.
         path: of its handler.
         parameters: name and value as they were given, in their order; a file by its name and size.
+        fields: the same for a form to start from, whole; None where one cannot hold them, as with files.
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
         status: the state in a sentence, such as "Waiting to be started."
         message: the last progress message; '' as long as there is none.
@@ -77,6 +78,7 @@ class View:
     title: str
     path: str
     parameters: tuple[tuple[str, str], ...]
+    fields: tuple[tuple[str, str], ...] | None = None
     state: State
     status: str
     message: str = ""

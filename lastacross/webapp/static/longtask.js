@@ -1,0 +1,127 @@
+// The page of a long task while it runs. The server has drawn it whole; this keeps it so.
+
+import { Feed } from "./feed.js";
+import { duration, element, write } from "./text.js";
+
+const CLOCK_MS = 200;
+const ENDS = ["done", "failed", "cancelled"];
+const SAID_MS = 1500; // what was said aloud must be over before the page is drawn anew
+const QUARTERS = ["", "A quarter is done.", "Half is done.", "Three quarters are done."];
+
+const box = element("longtask");
+
+let state = box.dataset.state;
+let clockFrom = performance.now() - 1000 * Number(box.dataset.elapsed); // when it began, by this page's clock
+let nextTryAt = box.dataset.nextTry === "" ? null : performance.now() + 1000 * Number(box.dataset.nextTry);
+let newestAt = 0; // of the messages that were shown
+let clock = null;
+
+// --- what is shown -----------------------------------------------------------------------
+
+function number(value) {
+  return value.toLocaleString("en");
+}
+
+function countText({ step, total_steps: total }) {
+  if (total) return `Step ${number(step)} of ${number(total)}`;
+  if (step) return `Step ${number(step)}`;
+  return ENDS.includes(state) ? "" : "No end in sight yet";
+}
+
+// Both a message of the stream and an operation's metadata have these.
+function showProgress(news) {
+  const { step, total_steps: total, percent } = news;
+  const bar = element("bar");
+  if (percent === null || !total) {
+    bar.removeAttribute("value");
+  } else {
+    bar.max = total;
+    bar.value = Math.min(step, total);
+  }
+  write("count", countText(news));
+  write("percent", percent === null ? "" : `${percent} %`);
+  write("message", news.message ?? "");
+  write("remaining", news.eta_text ?? "");
+  element("remaining-box").hidden = !news.eta_text;
+  write("attempts", String(news.attempts ?? news.attempt));
+  const mark = ENDS.includes(state) || percent === null ? state[0].toUpperCase() + state.slice(1) : `${percent} %`;
+  document.title = `${mark} – ${box.dataset.title}`;
+}
+
+function say(status, percent) {
+  const quarter = state === "running" && percent !== null ? Math.min(3, Math.floor(percent / 25)) : 0;
+  write("headline", QUARTERS[quarter] || status);
+}
+
+function showTrouble(metadata) {
+  element("trouble").hidden = !metadata.error_text;
+  write("error", metadata.error_text ?? "");
+  const seconds = metadata.next_try_seconds;
+  nextTryAt = seconds === null ? null : performance.now() + 1000 * seconds;
+  element("next").hidden = nextTryAt === null;
+  write("next-attempt", String(metadata.attempts + 1));
+  write("next-at", metadata.next_try_text);
+  showTimes();
+}
+
+function showTimes() {
+  write("elapsed", duration(Math.max(0, (performance.now() - clockFrom) / 1000)));
+  if (nextTryAt === null) return;
+  const seconds = Math.ceil((nextTryAt - performance.now()) / 1000);
+  write("next-in", seconds > 0 ? `, in ${seconds} s` : ", any moment now");
+}
+
+// The end is the server's to draw: the result may be anything. Who types into the form is not disturbed.
+function showEnd(metadata) {
+  clearInterval(clock);
+  write("elapsed", metadata.elapsed_text);
+  if (nextTryAt !== null) element("next").hidden = true;
+  element("cancel")?.remove();
+  if (element("other")?.contains(document.activeElement)) {
+    write("mode", "It has come to its end: reload the page to see more.");
+  } else {
+    setTimeout(() => location.reload(), SAID_MS);
+  }
+}
+
+// --- news --------------------------------------------------------------------------------
+
+const MODES = {
+  stream: "Live. Bookmark this page and come back whenever you like: the work goes on without it.",
+  poll: "The page asks every few seconds. Bookmark it and come back whenever you like: the work goes on without it.",
+};
+
+class LongTaskFeed extends Feed {
+  address() {
+    return this.url;
+  }
+
+  hear(news) {
+    if (news.state !== state || !("step" in news)) {
+      this.ask();
+    } else if (news.at >= newestAt) {
+      newestAt = news.at;
+      showProgress(news);
+      if (state === "running") say(element("headline").textContent, news.percent);
+    }
+  }
+
+  take({ metadata }) {
+    state = metadata.state;
+    box.className = `longtask is-one is-${state}`;
+    clockFrom = performance.now() - 1000 * metadata.elapsed_seconds;
+    showProgress(metadata);
+    say(metadata.status, metadata.percent);
+    showTrouble(metadata);
+    if (ENDS.includes(state)) showEnd(metadata);
+  }
+
+  onMode(mode) {
+    box.dataset.mode = mode;
+    if (MODES[mode]) write("mode", MODES[mode]);
+  }
+}
+
+clock = setInterval(showTimes, CLOCK_MS);
+showTimes();
+new LongTaskFeed({ ...box.dataset, after: 0 }).start();
