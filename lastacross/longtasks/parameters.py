@@ -16,6 +16,8 @@ BODY_NAME = "file"
 """The name of a file that is the whole body of a PUT."""
 
 SHOWN_CHARACTERS = 200
+FORM_CHARACTERS = 20_000
+"""Of all values together, that a page offers to edit."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,16 @@ def _digestible(value: Any) -> Any:
 def shown(text: str) -> tuple[tuple[str, str], ...]:
     """Names and values of a row's parameters, as a page shows them; a file by its name and size."""
     return tuple((name, _shown(value, of_file)) for name, value, *of_file in json.loads(text))
+
+
+def fields(text: str) -> tuple[tuple[str, str], ...] | None:
+    """The same, whole, for a form to begin with; None where a form cannot say the same."""
+    if len(text) > FORM_CHARACTERS:
+        return None
+    held = json.loads(text)
+    # A file cannot be filled in, and a number of a JSON object would come back as text.
+    is_plain = all(isinstance(value, str) and not place for _, value, *place in held)
+    return tuple((name, value) for name, value in held) if is_plain else None
 
 
 def _shown(value: Any, of_file: list[Any]) -> str:
