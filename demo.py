@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Table
+from sqlalchemy import Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -24,6 +24,9 @@ from operations import plural
 
 MONTHS = 13
 """So many whole months are loaded: with one of them the same month of the year before can be compared."""
+
+PREFIX = "DEMO-"
+"""Of every number, so that nobody takes these invoices for his own."""
 
 PRIVATE_CUSTOMER = "Private customer"
 WEEKDAY_INVOICES, SATURDAY_INVOICES, MORE_IN_DECEMBER = 24, 7, 1.5
@@ -155,7 +158,7 @@ def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
     lines: list[Row] = []
     for day in invoices.days_of(first):
         for _ in range(_invoices_on(day, dice)):
-            number = f"DEMO-{first:%Y-%m}-{len(heads) + 1:04}"
+            number = f"{PREFIX}{first:%Y-%m}-{len(heads) + 1:04}"
             head, customer = _head(number, day, dice)
             heads.append(head)
             lines.extend(_lines(head, customer, dice))
@@ -248,6 +251,13 @@ def load(today: datetime.date | None = None) -> str:
             added.append((first, *counts))
         first = invoices.previous_month(first)
     return _told(added)
+
+
+def is_all_there_is() -> bool:
+    """Whether the datastore has no invoices but the demo's, or none at all."""
+    query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query) is None
 
 
 def _load_month(first: datetime.date) -> tuple[int, int] | None:

@@ -1,0 +1,114 @@
+"""``lastacross db demo``: demo data that the application offers in its ``demo.py``."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from lastacross import cli, config, datastore
+from tests.support.modules import own_modules
+from tests.support.processes import ROOT
+
+Capture = pytest.CaptureFixture[str]
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Iterator[Command]:
+    """Runs a command without a secret key or Redis; gives exit code, standard output and error."""
+    for name in ("SECRET_KEY", "REDIS_URL", "LASTACROSS_APP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/demo.db")
+    monkeypatch.setenv("LASTACROSS_DATA_DIR", str(tmp_path / "var"))
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.run(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    datastore.dispose()
+    config.use(None)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+@pytest.fixture
+def demo(app_root: Path) -> Iterator[Callable[[str], Path]]:
+    """Writes an application with this ``demo.py``; answers its folder."""
+
+    def write(code: str) -> Path:
+        (app_root / "demo.py").write_text(code)
+        return app_root
+
+    with own_modules(app_root):
+        yield write
+
+
+def test_our_own_demo_is_loaded_once_however_often_it_is_asked_for(command: Command) -> None:
+    assert command("--app", str(ROOT), "db", "upgrade")[0] == 0
+
+    first = command("--app", str(ROOT), "db", "demo")
+    second = command("--app", str(ROOT), "db", "demo")
+
+    assert (first[0], first[2]) == (0, "")
+    assert first[1].startswith("added ")
+    assert second == (0, "nothing to add: the invoices of the last 13 months are there\n", "")
+
+
+def test_without_tables_the_remedy_is_told_in_one_line(command: Command) -> None:
+    code, out, err = command("--app", str(ROOT), "db", "demo")
+
+    assert (code, out) == (1, "")
+    assert "lastacross db upgrade" in err
+    assert err.count("\n") == 1
+
+
+def test_what_an_applications_load_returns_is_printed(command: Command, demo: Callable[[str], Path]) -> None:
+    root = demo("def load():\n    return 'three orders'\n")
+
+    assert command("--app", str(root), "db", "demo") == (0, "three orders\n", "")
+
+
+def test_an_application_without_demo_data_is_told_what_is_missing(command: Command, app_root: Path) -> None:
+    code, out, err = command("--app", str(app_root), "db", "demo")
+
+    assert (code, out) == (2, "")
+    assert f"{app_root}/demo.py" in err
+    assert "no demo data" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("load = 3\n", "has no function load()"),
+        ("", "has no function load()"),
+        ("import no_such_module\n", "cannot be imported: ModuleNotFoundError"),
+        ("raise SystemExit(0)\n", "cannot be imported: SystemExit"),
+        ("def load(:\n", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_demo_that_cannot_be_used_is_a_mistake_of_its_file(
+    command: Command, demo: Callable[[str], Path], code: str, told: str
+) -> None:
+    root = demo(code)
+
+    exit_code, out, err = command("--app", str(root), "db", "demo")
+
+    assert (exit_code, out) == (2, "")
+    assert err.startswith(f"lastacross: {root}/demo.py")
+    assert told in err
+    assert err.count("\n") == 1
+
+
+def test_it_explains_itself(command: Command) -> None:
+    code, out, _ = command("db", "demo", "--help")
+
+    assert code == 0
+    assert "demo.py" in out
+    assert "May be repeated" in out
