@@ -271,6 +271,10 @@ class Broker:
         """Let a task run now, whatever its eta and its queue: 'ready', 'running', 'waiting', 'gone'."""
         return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
+    def retry_dead(self, ids: Sequence[str]) -> list[bool]:
+        """Let dead letters be tried again; False where there is none of that id."""
+        return [bool(was_dead) for was_dead in self._run("retry_dead", [self._now_text(), *ids])]
+
     def delete(self, ids: Sequence[str]) -> list[bool]:
         """Forget tasks; False where there is none of that id."""
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]

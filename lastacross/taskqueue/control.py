@@ -1,6 +1,6 @@
 """What an operator asks of a queue: pause, resume, run one task now, and how it is doing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lastacross import store
@@ -10,6 +10,8 @@ from lastacross.store import PAUSED, translated_errors
 from lastacross.taskqueue import record
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.known import KnownQueue
+
+DEAD_PER_CALL = 100
 
 
 def fetch_statistics(queue: Any) -> Any:
@@ -67,6 +69,22 @@ class Control:
             raise BadTaskStateError(f"task {name!r} runs already")
         if outcome == "waiting":
             raise BadTaskStateError(f"task {name!r} runs when its batch is complete")
+
+    def retry_dead(self, names: Sequence[str]) -> list[bool]:
+        """Let dead letters be tried again, with their retries before them anew; the queue's limits count.
+
+        Returns:
+            For each name whether there was a dead letter of it.
+        """
+        self._known()
+        ids = [record.task_id(self._name, name) for name in names]
+        found: list[bool] = []
+        try:
+            for first in range(0, len(ids), DEAD_PER_CALL):
+                found += Broker(store.current()).retry_dead(ids[first : first + DEAD_PER_CALL])
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+        return found
 
     def fetch_statistics(self) -> Any:
         """How it is doing: a ``QueueStatistics``."""
