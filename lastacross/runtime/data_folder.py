@@ -70,6 +70,19 @@ def opened(path: Path) -> Iterator[DataFolder]:
         os.close(lock_fd)
 
 
+def is_in_use(path: Path) -> bool:
+    """Whether somebody has this folder now."""
+    try:
+        lock_fd = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        # Whoever wants it just now waits longer than this takes.
+        return not _has_locked(lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
 def _lock(lock_fd: int, path: Path) -> None:
     give_up_at = SYSTEM.monotonic() + LOCK_PATIENCE_SECONDS
     while not _has_locked(lock_fd):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lastacross import logs
 from lastacross.errors import StartupError
-from lastacross.runtime.data_folder import DataFolder, private
+from lastacross.runtime.data_folder import DataFolder, is_in_use, private
 from lastacross.runtime.supervisor import ChildSpec
 
 try:
@@ -109,6 +109,22 @@ def prepare(data_folder: DataFolder) -> EmbeddedRedis:
             )
         )
     return server
+
+
+def running_url(path: Path) -> str | None:
+    """REDIS_URL of the ``lastacross dev`` that has this data folder now; None if there is none.
+
+    Args:
+        path: the data folder.
+    """
+    if not is_in_use(path):
+        return None
+    try:
+        port = (path / "redis" / "port").read_text().strip()
+        password = (path / "redis" / "password").read_text().strip()
+    except OSError:  # a `dev` with another Redis, or just beginning
+        return None
+    return f"redis://:{password}@{HOST}:{port}/0"
 
 
 def find_server() -> str:

@@ -42,14 +42,19 @@ def test_help_lists_the_commands_and_gives_examples(command: Command) -> None:
     code, out, _ = command("--help")
 
     assert code == 0
-    for name in ("dev", "web", "worker", "scheduler", "config", "db"):
+    for name in ("dev", "web", "worker", "scheduler", "queues", "tasks", "config", "db"):
         assert f"\n  {name} " in out
     assert "lastacross worker --processes 4" in out
     assert "worker-process" not in out
 
 
 @pytest.mark.parametrize(
-    "name", ["dev", "web", "worker", "scheduler", "config check", "config show", "db upgrade"]
+    "name",
+    [
+        *("dev", "web", "worker", "scheduler", "config check", "config show", "db upgrade"),
+        *("queues list", "queues pause", "queues resume", "queues purge"),
+        *("tasks list", "tasks show", "tasks run", "tasks delete", "tasks retry"),
+    ],
 )
 def test_each_command_explains_itself(command: Command, name: str) -> None:
     code, out, _ = command(*name.split(), "--help")

@@ -1,0 +1,42 @@
+"""The command line: parses, calls, answers.
+
+Exit codes: 0 done; 2 the command line or the configuration is wrong; 1 anything else. What went
+wrong stands on standard error in one line that names it and the remedy, without a traceback.
+"""
+
+from collections.abc import Sequence
+
+import click
+
+from lastacross.cli import configuration, processes, queues, tasks
+from lastacross.cli.base import cli, complain
+from lastacross.errors import ConfigError, Error
+
+# Each adds its commands to the root.
+COMMANDS = (processes, configuration, queues, tasks)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None takes this process's.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        outcome = cli.main(arguments, prog_name="lastacross", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            complain(str(mistake))
+        return 2
+    except Error as error:
+        complain(str(error))
+        return 1
+    return outcome if isinstance(outcome, int) else 0

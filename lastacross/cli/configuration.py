@@ -1,0 +1,71 @@
+"""``config`` and ``db``: the files, the environment, and the datastore's tables."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from lastacross import config, datastore
+from lastacross.cli.base import cli, configured, takes_app
+from lastacross.runtime import demo_data
+
+
+@cli.group("config")
+def _config() -> None:
+    """Look at the configuration."""
+
+
+@_config.command("check", epilog="Exits with 2 when there is a mistake.")
+@takes_app
+def _config_check(root: Path) -> int:
+    """Find every mistake in the YAML files and the environment."""
+    findings = config.check(root, os.environ)
+    for mistake in findings.mistakes:
+        click.echo(str(mistake), err=True)
+    for notice in findings.notices:
+        click.echo(f"notice: {notice}")
+    if findings.mistakes:
+        return 2
+    click.echo(f"{', '.join(findings.files)} and the environment can be used")
+    return 0
+
+
+@_config.command("show", epilog="Example: lastacross config show --json | jq .PORT.value")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@takes_app
+def _config_show(root: Path, as_json: bool) -> None:
+    """Show every setting and where its value came from; secrets are hidden."""
+    rows = config.describe(config.load(root, os.environ, needs_secret_key=False))
+    if as_json:
+        shown = {name: {"value": value, "source": source} for name, value, source in rows}
+        click.echo(json.dumps(shown, indent=2))
+        return
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for name, value, source in rows:
+        click.echo(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}")
+
+
+@cli.group("db")
+def _db() -> None:
+    """Look after the datastore."""
+
+
+@_db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://user@host/name lastacross db upgrade")
+@takes_app
+def _db_upgrade(root: Path) -> None:
+    """Bring the engine's tables and the application's up to date."""
+    configuration = configured(root, needs_secret_key=False)
+    datastore.upgrade(configuration.settings.database_url, configuration.root)
+    [shown] = [value for name, value, _ in config.describe(configuration) if name == "DATABASE_URL"]
+    click.echo(f"the datastore {shown} is up to date")
+
+
+@_db.command("demo", epilog="Example: lastacross db upgrade && lastacross db demo")
+@takes_app
+def _db_demo(root: Path) -> None:
+    """Load the application's demo data; what is there already stays as it is.
+
+    It calls load() of the application's demo.py. May be repeated, interrupted, and run twice at once.
+    """
+    click.echo(demo_data.load(configured(root, needs_secret_key=False)))

@@ -1,0 +1,126 @@
+"""``dev``, ``web``, ``worker``, ``scheduler``: what runs an application."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lastacross.cli.base import cli, configured, environ_of, takes_app
+from lastacross.config import DEFAULT_SERVICE, Config, mistakes, variables
+from lastacross.runtime import dev, scheduler, supervisor, web, worker_process, workers
+
+
+@cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
+@takes_app
+def _dev(root: Path) -> int:
+    """Run everything on this machine, with a Redis of its own.
+
+    Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) and is there at the next
+    start. With REDIS_URL or DATABASE_URL, those are used instead. Ctrl-C stops it all.
+    """
+    return dev.run(root, os.environ)
+
+
+@cli.command("web", epilog="Example: PORT=80 WEB_CONCURRENCY=2 lastacross web")
+@takes_app
+def _web(root: Path) -> int:
+    """Run a web server (HOST, PORT, WEB_CONCURRENCY)."""
+    return web.run(configured(root))
+
+
+class _Service(click.ParamType[str]):
+    """The name of a service, as backends.yaml has it."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return variables.service(value)
+        except mistakes.UnusableError as error:
+            self.fail(mistakes.sentence(f"{value!r} {error.problem}", error.hint), param, ctx)
+
+
+@cli.command(
+    "worker",
+    epilog="""\b
+Examples:
+  lastacross worker --processes 4 --threads 16 --queues mail,import
+  lastacross worker --service counter""",
+)
+@click.option(
+    "--service",
+    type=_Service(),
+    help="Serve this service: the tasks whose target it is (LASTACROSS_SERVICE; default).",
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 1024),
+    help="How many (a backend: its instances; else LASTACROSS_PROCESSES; 2).",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    help="Tasks at once in each (a backend: its max_concurrent_requests; else LASTACROSS_THREADS; 8).",
+)
+@click.option(
+    "--queues", default="", metavar="A,B", help="Which queues to serve; by default all push queues."
+)
+@takes_app
+def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
+    """Run worker processes; one that dies is started again.
+
+    Without --service they are those of the application itself. With it they first request /_ah/start, and
+    then serve that service alone: a backend of backends.yaml, or any name that tasks have as their target.
+    """
+    configuration = configured(root)
+    _remark_on_service(configuration, service or configuration.settings.service)
+    return workers.run(
+        configuration,
+        environ_of(configuration),
+        service=service,
+        processes=processes,
+        threads=threads,
+        queues=_names(queues),
+    )
+
+
+def _remark_on_service(configuration: Config, name: str) -> None:
+    """Say so when a name is likely a misspelt one; it may be meant, too."""
+    known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
+    hint = mistakes.likely(name, known, 0.75)
+    if name not in known and hint is not None:
+        listed = f"{name!r} is a service of neither backends.yaml nor LASTACROSS_SERVICES"
+        click.echo(f"notice: --service {mistakes.sentence(listed, hint)}", err=True)
+
+
+@cli.command("worker-process", hidden=True)
+@click.option("--threads", type=click.IntRange(1, 1024))
+@click.option("--queues", default="")
+@takes_app
+def _worker_process(root: Path, threads: int | None, queues: str) -> int:
+    """Run one worker process; ``worker`` starts these."""
+    configuration = configured(root)
+    return worker_process.run(
+        configuration, threads=threads or configuration.settings.threads, queues=_names(queues)
+    )
+
+
+@cli.command("worker-isolated", hidden=True)
+@takes_app
+def _worker_isolated(root: Path) -> int:
+    """Run suspicious tasks alone; a worker process starts it."""
+    return worker_process.run_isolated(configured(root))
+
+
+@cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")
+@takes_app
+def _scheduler(root: Path) -> int:
+    """Run a scheduler: sends what transactions left to be sent, uploads a changed queue.yaml."""
+    configuration = configured(root)
+    supervisor.watch_parent()
+    return scheduler.run(configuration)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

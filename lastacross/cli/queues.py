@@ -1,0 +1,150 @@
+"""``queues``: how they are doing; pause, resume, purge."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from lastacross import store
+from lastacross.cli.base import asking_redis, cli, complain, takes_app
+from lastacross.cli.showing import instant, print_json, print_table
+from lastacross.errors import UnknownQueueError
+from lastacross.taskqueue import Queue, known
+from lastacross.taskqueue.known import KnownQueue
+from lastacross.taskqueue.listing import Listing
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
+
+
+def existing(name: str) -> Queue:
+    """The queue of this name.
+
+    Raises:
+        InvalidQueueNameError, UnknownQueueError: there can be none, or there is none.
+    """
+    queue = Queue(name)
+    if known.current().find(name) is None:
+        names = ", ".join(sorted(known.current().all()))
+        raise UnknownQueueError(f"there is no queue {name!r}; there are {names}")
+    return queue
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    mode: str
+    state: str
+    tasks: int
+    in_flight: int | None
+    executed_last_minute: int | None
+    enforced_rate: float | None
+    dead: int
+    oldest_eta: str | None
+    target: str | None
+
+
+def _row(queue: KnownQueue) -> _Row:
+    found = Queue(queue.name).fetch_statistics()
+    is_paused = Queue(queue.name).is_paused()
+    oldest = None if found.oldest_eta_usec is None else found.oldest_eta_usec / 1e6
+    return _Row(
+        queue.name,
+        queue.mode,
+        "disabled" if queue.is_disabled else "paused" if is_paused else "running",
+        found.tasks,
+        found.in_flight,
+        found.executed_last_minute,
+        found.enforced_rate,
+        Listing(store.current()).count_dead(queue.name),
+        instant(oldest),
+        queue.target or None,
+    )
+
+
+@cli.group("queues")
+def _queues() -> None:
+    """Look at queues; pause, resume and empty them."""
+
+
+@_queues.command("list", epilog="Example: lastacross queues list --json | jq '.[] | select(.dead > 0).name'")
+@_JSON
+@takes_app
+def _list(root: Path, as_json: bool) -> None:
+    """Show every queue with its tasks.
+
+    RATE is what is enforced now, in tasks a second; MINUTE the attempts that ended in the last minute;
+    DEAD the dead letters. A queue is disabled when queue.yaml does not list it any more.
+    """
+    with asking_redis(root):
+        rows = [_row(queue) for _, queue in sorted(known.current().all().items())]
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    head = ("QUEUE", "MODE", "STATE", "TASKS", "RUNNING", "MINUTE", "RATE", "DEAD", "OLDEST ETA", "TARGET")
+    print_table(head, [tuple(asdict(row).values()) for row in rows])
+
+
+@_queues.command("pause", epilog="Example: lastacross queues pause mail")
+@_NAMES
+@_JSON
+@takes_app
+def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Deliver no more tasks of these queues; adds are accepted, what runs finishes."""
+    _set_paused(root, names, is_paused=True, as_json=as_json)
+
+
+@_queues.command("resume", epilog="Example: lastacross queues resume mail")
+@_NAMES
+@_JSON
+@takes_app
+def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Deliver again."""
+    _set_paused(root, names, is_paused=False, as_json=as_json)
+
+
+def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json: bool) -> None:
+    with asking_redis(root):
+        # All are looked up before the first is changed: a misspelt one changes nothing.
+        for queue in [existing(name) for name in names]:
+            if is_paused:
+                queue.pause()
+            else:
+                queue.resume()
+    if as_json:
+        print_json([{"name": name, "is_paused": is_paused} for name in names])
+        return
+    for name in names:
+        click.echo(f"queue {name} is {'paused' if is_paused else 'resumed'}")
+
+
+@_queues.command("purge", epilog="Example: lastacross queues purge mail --yes")
+@click.argument("name", metavar="QUEUE")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+@_JSON
+@takes_app
+def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
+    """Delete all tasks of a queue, but not its dead letters.
+
+    Those that run finish unheard. Their names stay refused as if they had run.
+    """
+    with asking_redis(root):
+        queue = existing(name)
+        tasks = queue.fetch_statistics().tasks
+        if not is_sure and not _is_confirmed(f"Delete all tasks of queue {name} ({tasks} at this moment)?"):
+            complain(f"queue {name} was not purged; --yes does not ask")
+            return 1
+        queue.purge()
+    if as_json:
+        print_json({"name": name, "tasks": tasks})
+    else:
+        click.echo(f"queue {name} is purged: {tasks} tasks")
+    return 0
+
+
+def _is_confirmed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to answer
+        click.echo(err=True)
+        return False

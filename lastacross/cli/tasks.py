@@ -1,0 +1,176 @@
+"""``tasks``: look at them; run, delete and retry them."""
+
+import base64
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lastacross import store
+from lastacross.cli.base import asking_redis, cli, complain, takes_app
+from lastacross.cli.queues import existing
+from lastacross.cli.showing import instant, print_json, print_table, printable
+from lastacross.errors import InvalidTaskError
+from lastacross.taskqueue import Task
+from lastacross.taskqueue.listing import STATES, ListedTask, Listing, WholeTask
+
+LONGEST_PAYLOAD = 1000
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_QUEUE = click.argument("queue", metavar="QUEUE")
+_NAMES = click.argument("names", nargs=-1, required=True, metavar="TASK...")
+
+
+@cli.group("tasks")
+def _tasks() -> None:
+    """Look at tasks; run, delete and retry them."""
+
+
+def _for_programs(task: ListedTask) -> dict[str, Any]:
+    return {**asdict(task), "eta": instant(task.eta), "dead_at": instant(task.dead_at)}
+
+
+@_tasks.command("list", epilog="Example: lastacross tasks list mail --state dead --limit 20")
+@_QUEUE
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Of each state."
+)
+@_JSON
+@takes_app
+def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: bool) -> None:
+    """Show the tasks of a queue: the oldest of each state, of dead letters the newest."""
+    with asking_redis(root):
+        existing(queue)
+        tasks = Listing(store.current()).tasks(queue, states or STATES, limit)
+    if as_json:
+        print_json([_for_programs(task) for task in tasks])
+        return
+    head = ("TASK", "STATE", "ETA", "ATTEMPTS", "TARGET", "REQUEST", "ERROR")
+    rows = [
+        (
+            task.name,
+            task.state,
+            instant(task.eta),
+            task.attempts,
+            task.target,
+            f"{task.method} {task.url}" if task.url else task.method,
+            task.error,
+        )
+        for task in tasks
+    ]
+    print_table(head, rows)
+
+
+@_tasks.command("show", epilog="Example: lastacross tasks show mail welcome-17 --json | jq .body")
+@_QUEUE
+@click.argument("name", metavar="TASK")
+@_JSON
+@takes_app
+def _show(root: Path, queue: str, name: str, as_json: bool) -> None:
+    """Show one task whole: what is known of it, its headers, its payload."""
+    with asking_redis(root):
+        existing(queue)
+        found = Listing(store.current()).find(queue, name)
+    if found is None:
+        raise InvalidTaskError(f"queue {queue!r} has no task {name!r}")
+    if as_json:
+        _show_to_programs(found)
+    else:
+        _show_to_people(found)
+
+
+def _show_to_programs(found: WholeTask) -> None:
+    try:
+        text = found.body.decode()
+    except UnicodeDecodeError:
+        text = None
+    whole = {"body": text, "body_base64": base64.b64encode(found.body).decode(), "headers": found.headers}
+    print_json({**_for_programs(found.task), **whole, "record": found.fields})
+
+
+def _show_to_people(found: WholeTask) -> None:
+    task = _for_programs(found.task)
+    for key, value in task.items():
+        if value is not None:
+            click.echo(f"{key:<10} {printable(str(value))}")
+    for key, value in found.headers:
+        click.echo(f"{'header':<10} {printable(f'{key}: {value}')}")
+    if found.body:
+        text = found.body.decode("utf-8", "backslashreplace")
+        click.echo(f"{'payload':<10} {printable(text, LONGEST_PAYLOAD)} ({len(found.body)} bytes)")
+
+
+@_tasks.command("run", epilog="Example: lastacross tasks run mail welcome-17")
+@_QUEUE
+@click.argument("name", metavar="TASK")
+@_JSON
+@takes_app
+def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
+    """Let a task run now: its ETA, and its queue's rate, limits and pause, do not count.
+
+    A dead letter runs again, with its retries before it anew.
+    """
+    with asking_redis(root):
+        existing(queue).run_now(name)
+    _tell(queue, [name], "runs as soon as a worker is free", as_json)
+
+
+@_tasks.command("delete", epilog="Example: lastacross tasks delete mail welcome-17 welcome-18")
+@_QUEUE
+@_NAMES
+@_JSON
+@takes_app
+def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> int:
+    """Delete tasks, wherever they wait; one that runs finishes unheard."""
+    with asking_redis(root):
+        deleted = [Task(name=name) for name in names]
+        existing(queue).delete_tasks(deleted)
+    done = [name for name, task in zip(names, deleted, strict=True) if task.was_deleted]
+    _tell(queue, done, "is deleted", as_json)
+    return _missed(queue, set(names) - set(done), "task")
+
+
+@_tasks.command(
+    "retry",
+    epilog="""\b
+Examples:
+  lastacross tasks retry mail welcome-17
+  lastacross tasks retry mail --all""",
+)
+@_QUEUE
+@click.argument("names", nargs=-1, metavar="[TASK...]")
+@click.option("--all", "is_all", is_flag=True, help="Every dead letter of the queue.")
+@_JSON
+@takes_app
+def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json: bool) -> int:
+    """Let dead letters be tried again, with their retries before them anew; the queue's limits count."""
+    if is_all == bool(names):
+        raise click.UsageError("give the names of tasks, or --all")
+    with asking_redis(root):
+        listing, opened = Listing(store.current()), existing(queue)
+        if is_all:
+            dead = listing.tasks(queue, ["dead"], max(1, listing.count_dead(queue)))
+            names = tuple(task.name for task in dead)
+        found = opened.retry_dead(names)
+    done = [name for name, was_dead in zip(names, found, strict=True) if was_dead]
+    _tell(queue, done, "is tried again", as_json)
+    return 0 if is_all else _missed(queue, set(names) - set(done), "dead letter")
+
+
+def _tell(queue: str, names: list[str], what: str, as_json: bool) -> None:
+    if as_json:
+        print_json([{"queue": queue, "name": name} for name in names])
+        return
+    for name in names:
+        click.echo(f"task {printable(name)} of queue {queue} {what}")
+
+
+def _missed(queue: str, names: set[str], what: str) -> int:
+    """The exit code; says which there were not."""
+    if names:
+        complain(f"queue {queue!r} has no {what} {', '.join(map(repr, sorted(names)))}")
+    return 1 if names else 0
