@@ -54,8 +54,8 @@ function say(status, percent) {
 }
 
 function showTrouble(metadata) {
-  element("trouble").hidden = !metadata.error_text;
-  write("error", metadata.error_text ?? "");
+  element("trouble").hidden = !metadata.error;
+  write("error", metadata.error);
   const seconds = metadata.next_try_seconds;
   nextTryAt = seconds === null ? null : performance.now() + 1000 * seconds;
   element("next").hidden = nextTryAt === null;
@@ -74,7 +74,7 @@ function showTimes() {
 // The end is the server's to draw: the result may be anything. Who types into the form is not disturbed.
 function showEnd(metadata) {
   clearInterval(clock);
-  write("elapsed", metadata.elapsed_text);
+  write("elapsed", duration(metadata.elapsed_seconds));
   if (nextTryAt !== null) element("next").hidden = true;
   element("cancel")?.remove();
   if (element("other")?.contains(document.activeElement)) {
@@ -110,7 +110,9 @@ class LongTaskFeed extends Feed {
     state = metadata.state;
     box.className = `longtask is-one is-${state}`;
     clockFrom = performance.now() - 1000 * metadata.elapsed_seconds;
-    showProgress(metadata);
+    // For programs the message is never empty.
+    const hasMessage = metadata.message !== metadata.status;
+    showProgress({ ...metadata, message: hasMessage ? metadata.message : "" });
     say(metadata.status, metadata.percent);
     showTrouble(metadata);
     if (ENDS.includes(state)) showEnd(metadata);
