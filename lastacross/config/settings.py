@@ -65,6 +65,7 @@ VARIABLES = (
     ),
     Variable("LASTACROSS_DEAD_LETTER_SECONDS", "dead_letter_seconds", _between(60, 315_360_000)),
     Variable("LASTACROSS_CACHE_SECONDS", "cache_seconds", _between(1, 31_536_000)),
+    Variable("LASTACROSS_LONGTASK_SECONDS", "longtask_seconds", _between(1, 315_360_000)),
     Variable("LASTACROSS_PROCESSES", "worker_processes", _between(1, 1024)),
     Variable("LASTACROSS_THREADS", "threads", _between(1, 1024)),
     Variable("WEB_CONCURRENCY", "web_processes", _between(1, 1024)),

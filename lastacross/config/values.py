@@ -198,6 +198,7 @@ class Settings:
     threads: int = 8
     dead_letter_seconds: int = 2_592_000
     cache_seconds: int = 86_400
+    longtask_seconds: int = 2_592_000
     service: str = DEFAULT_SERVICE
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, delete, select, update
-from sqlalchemy.orm import Session
 
 from lastacross import datastore
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
@@ -41,9 +40,10 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
     return [found[task_id] for task_id in ids if task_id in found]
 
 
-def find_joined(session: Session, join_key: str) -> LongTask | None:
+def find_joined(join_key: str) -> LongTask | None:
     """The task that equal requests join."""
-    return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
 
 
 def parameters_of(task_id: str) -> tuple[str, str | None]:
@@ -54,11 +54,11 @@ def parameters_of(task_id: str) -> tuple[str, str | None]:
     return given, prepared
 
 
-def files_of(task_id: str) -> list[LongTaskFile]:
-    """The files that came with a task, in their order."""
-    query = select(LongTaskFile).where(LongTaskFile.task_id == task_id).order_by(LongTaskFile.position)
+def bodies_of(task_id: str) -> dict[int, bytes]:
+    """The bytes of the files that came with a task, by their place."""
+    query = select(LongTaskFile.position, LongTaskFile.body).where(LongTaskFile.task_id == task_id)
     with datastore.session(read_only=True) as session:
-        return list(session.scalars(query))
+        return {place: body for place, body in session.execute(query)}
 
 
 def result_of(task_id: str) -> bytes | None:
@@ -105,7 +105,7 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
     conditions = [LongTask.id == task_id, LongTask.status.not_in(("done", "cancelled"))]
     conditions.append(LongTask.expired_at.is_(None))
     if not is_newest:
-        conditions.append((LongTask.delivery <= delivery) | (LongTask.status == "failed"))
+        conditions.append(LongTask.delivery <= delivery)
     values = {
         "status": "started",
         "claim": secrets.token_urlsafe(16),

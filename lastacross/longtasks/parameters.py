@@ -195,3 +195,18 @@ def _shown(value: Any, of_file: list[Any]) -> str:
         return f"{value or 'a file'} ({of_file[2]:,} bytes)"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
+
+
+def as_text(value: Any) -> str:
+    """A JSON value for people."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def edited(stored: Parameters, given: Parameters) -> Parameters:
+    """What a form asks for that began with the stored ones: a file that was not chosen anew stays."""
+    pairs = []
+    for name, value in given.pairs():
+        is_empty = isinstance(value, UploadedFile) and not value.filename and not value.body
+        pairs.append((name, stored[name] if is_empty and name in stored else value))
+    kept = [(n, v) for n, v in stored.pairs() if isinstance(v, UploadedFile) and n not in given]
+    return Parameters([*pairs, *kept])

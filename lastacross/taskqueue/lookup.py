@@ -1,7 +1,7 @@
 """One task looked up by its name: where it is in its life, in one call of Redis."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 from lastacross import store
 from lastacross.store import record_key, translated_errors
@@ -45,20 +45,30 @@ def find(queue_name: str, name: str) -> TaskRecord | None:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
-    with translated_errors():
-        redis = store.current().redis
-        values = redis.hmget(record_key(task_id(queue_name, name)), _FIELDS)
-    status, eta, failures, lost, dead_at, error = cast("list[Any]", values)
+    return find_all([(queue_name, name)])[0]
+
+
+def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
+    """The same for several tasks, each given by queue and name, in one round trip.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    if not tasks:
+        return []
+    with translated_errors(), store.current().redis.pipeline(transaction=False) as pipeline:
+        for queue_name, name in tasks:
+            pipeline.hmget(record_key(task_id(queue_name, name)), _FIELDS)
+        return [_loaded(values) for values in pipeline.execute()]
+
+
+def _loaded(values: list[bytes | None]) -> TaskRecord | None:
+    status, eta, failures, lost, dead_at, error = values
     if status is None or eta is None:
         return None
     text = status.decode()
     if text == "failed" and dead_at is None:
         # Another RQ tool took it for failed: a sweep puts it back.
         text = "queued"
-    return TaskRecord(
-        text,
-        float(eta),
-        int(failures or 0),
-        int(lost or 0),
-        error.decode("utf-8", "replace") if error else "",
-    )
+    reason = error.decode("utf-8", "replace") if error else ""
+    return TaskRecord(text, float(eta), int(failures or 0), int(lost or 0), reason)

@@ -1,0 +1,384 @@
+"""``LongRunningTaskHandler``: one URL that starts a long task, executes it, shows it and its result.
+
+``_longtaskjob`` says which of these a request wants; each has a method of its own here.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lastacross import clock, config
+from lastacross.datastore.tables import LongTask
+from lastacross.longtasks import (
+    execution,
+    looking,
+    model,
+    operation,
+    parameters,
+    progress,
+    results,
+    starting,
+    visitor,
+)
+from lastacross.longtasks.parameters import Parameters
+from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
+from lastacross.taskqueue import TaskRetryOptions, current_task
+from lastacross.webapp import BadInputError, RequestHandler
+from lastacross.webapp.environ import TASK, is_internal
+
+JOBS = "query, status, result, cancel or restart"
+
+Job = Callable[[], None]
+
+
+class LongRunningTaskHandler(RequestHandler):
+    """A handler whose ``execute_task`` may take its time. Subclass it; docs/longtasks.md is its manual.
+
+    Attributes:
+        title: what its pages call it; '' is the class's name.
+        queue_name: the push queue that its tasks go to.
+        target: the service that executes them; None: as the queue says.
+        deadline_seconds: how long an attempt may take; None: as long as any task of the service.
+        task_retry_limit: how often an attempt that failed is repeated.
+        min_backoff_seconds: before the first repetition; then it doubles.
+        max_backoff_seconds: the longest wait.
+        join_equal: whether who asks for what runs already is sent to that one.
+        expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
+        needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
+        shows_result_page: whether the bookmark of a done task is a page about it, not the result itself;
+            None: unless ``display_result`` is overridden.
+        result_filename: what a result is called when it is saved; None: by the path.
+        result_content_type: of a result; None: by its file name, or its kind.
+        task: the task at hand, in all methods but ``prepare_task`` and ``render_form``.
+    """
+
+    title: str = ""
+    queue_name: str = "default"
+    target: str | None = None
+    deadline_seconds: float | None = None
+    task_retry_limit: int = 3
+    min_backoff_seconds: float = 5.0
+    max_backoff_seconds: float = 300.0
+    join_equal: bool = False
+    expires_seconds: float | None = None
+    needs_parameters: bool = False
+    shows_result_page: bool | None = None
+    result_filename: str | None = None
+    result_content_type: str | None = None
+
+    task: LongTask
+    _reporter: progress.Reporter | None = None
+
+    # --- what a subclass writes -----------------------------------------------------------
+
+    def execute_task(self, parameters: Parameters) -> Any:
+        """Do the work, in a task: return text, bytes, or what JSON can hold; at most 32 MB.
+
+        It must be idempotent: after a crash, or an exception, it runs again.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no execute_task(parameters)")
+
+    def prepare_task(self, parameters: Parameters) -> Mapping[str, Any] | None:
+        """Check and change the parameters, in the request, before anything is stored.
+
+        Returns:
+            Others to use instead; None: the given ones, as they may have been changed.
+
+        Raises:
+            BadInputError: they cannot be used; answered with 400.
+        """
+        return None
+
+    def display_result(self, parameters: Parameters, result: Any) -> None:
+        """Answer with the result; an override may take the task as a third argument."""
+        kind = self.task.result_kind or ""
+        sent = results.download(kind, self.request.path, self.result_filename, self.result_content_type)
+        body = results.encode(result)[1]
+        self.response.headers["Content-Type"] = sent.content_type
+        self.response.headers["Content-Disposition"] = sent.disposition
+        self.response.headers["X-Content-Type-Options"] = "nosniff"
+        self.response.body = body
+
+    def render_status(self, view: View) -> None:
+        """Answer with the page that is shown until there is a result, and when there is none."""
+        self.render("longtask/status.html", view=view)
+
+    def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
+        """Answer with the page of a done task."""
+        self.render("longtask/result.html", view=view)
+
+    def render_form(self) -> None:
+        """Answer with a form for the parameters, where ``needs_parameters`` asks for one."""
+        raise BadInputError("parameters", "are needed: this address starts nothing without any")
+
+    def log_progress(self, message: str, step: float = 0, total_steps: float = 0) -> None:
+        """Say how far ``execute_task`` is; never raises because Redis is away.
+
+        Args:
+            message: what it is at, for people; at most 2,000 characters are kept.
+            step: how many of ``total_steps`` are done.
+            total_steps: 0 when nobody knows.
+
+        Raises:
+            TaskStoppedError: nobody needs this attempt any more: it was cancelled, or another one runs.
+                A BaseException: let it pass.
+        """
+        if self._reporter is not None:
+            self._reporter.report(message, step, total_steps)
+
+    # --- requests -------------------------------------------------------------------------
+
+    def head(self, *args: Any, **kwargs: Any) -> None:
+        """As GET without the body; but who only asks what there is starts nothing."""
+        if self.request.GET.get(looking.JOB):
+            self.get(*args, **kwargs)
+        else:
+            self._say_it_changes()
+
+    def get(self, *args: Any, **kwargs: Any) -> None:
+        """Start a task, or show one."""
+        job = self.request.GET.get(looking.JOB, "")
+        if job in ("execute", "cancel", "restart"):
+            self._refuse_method(job)
+        jobs = {"": self._start, "query": self._query, "status": self._show_page, "result": self._show_result}
+        self._do(job, jobs)
+
+    def post(self, *args: Any, **kwargs: Any) -> None:
+        """Start a task with a form; execute, cancel or restart one."""
+        job = self.request.params.get(looking.JOB, "")
+        jobs = {"": self._start, "execute": self._execute, "cancel": self._cancel, "restart": self._restart}
+        self._do(job if isinstance(job, str) else "?", jobs)
+
+    def put(self, *args: Any, **kwargs: Any) -> None:
+        """Start a task with a form, or with a file that is the whole body."""
+        self._do(self.request.GET.get(looking.JOB, ""), {"": self._start})
+
+    def _do(self, job: str, jobs: Mapping[str, Job]) -> None:
+        if self.request.GET.get(looking.FORMAT) == "json":
+            self.request.accept = "application/json"
+        if job not in jobs:
+            raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
+        jobs[job]()
+
+    def _refuse_method(self, job: str) -> None:
+        if job == "execute":
+            self.abort(403, detail="Only the queue executes a task.")
+        self.abort(405, detail=f"To {job} a task takes a POST.", headers={"Allow": "POST"})
+
+    # --- starting -------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._is_looking_ahead():
+            self.response.status = 503
+            self._say_it_changes()
+            return
+        given = parameters.read(self.request)
+        if self.needs_parameters and not given and self.request.method == "GET":
+            self.render_form()
+        else:
+            self._begin(given)
+
+    def _is_looking_ahead(self) -> bool:
+        """Whether a browser only fetches ahead, or another site's page has this as an image."""
+        headers = self.request.headers
+        purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
+        is_drawn = (
+            headers.get("Sec-Fetch-Mode") == "no-cors" and headers.get("Sec-Fetch-Site") == "cross-site"
+        )
+        return "prefetch" in purpose.lower() or is_drawn
+
+    def _begin(self, given: Parameters) -> None:
+        files: list[parameters.UploadedFile] = []
+        given_text = parameters.dump(given, files)
+        changed = self.prepare_task(given)
+        prepared = given if changed is None else changed
+        prepared_text = parameters.dump(prepared, files)
+        method = self.request.method
+        expires = self.expires_seconds or config.current().settings.longtask_seconds
+        self.task = starting.begin(
+            starting.Request(
+                path=self.request.path,
+                method=method,
+                title=self.title or type(self).__name__,
+                given=given_text,
+                prepared=None if prepared_text == given_text else prepared_text,
+                files=files,
+                join_key=parameters.digest(self.request.path, method, prepared) if self.join_equal else None,
+                expires_seconds=float(expires),
+                queue_name=self.queue_name,
+                retry=self._retry_options(),
+                target=self.target,
+                deadline_seconds=self.deadline_seconds,
+            )
+        )
+        self._answer_with_bookmark()
+
+    def _retry_options(self) -> TaskRetryOptions:
+        return TaskRetryOptions(
+            task_retry_limit=self.task_retry_limit,
+            min_backoff_seconds=self.min_backoff_seconds,
+            max_backoff_seconds=max(self.min_backoff_seconds, self.max_backoff_seconds),
+        )
+
+    def _answer_with_bookmark(self) -> None:
+        location = looking.urls_of(self.task.path, self.task.id).status
+        is_internal_call = is_internal(self.request.environ)
+        if not is_internal_call:
+            visitor.remember(self.request, self.response, self.task.id)
+        self._say_it_changes()
+        if self.wants_json() or is_internal_call:
+            self._send_operation(202)
+            self.response.headers["Location"] = location
+            return
+        self.see_other(location)
+        if self.request.method == "GET":
+            self.response.status = 307
+
+    # --- executing ------------------------------------------------------------------------
+
+    def _execute(self) -> None:
+        current = current_task()
+        if current is None or not is_internal(self.request.environ) or not self.request.environ.get(TASK):
+            self.abort(403, detail="Only the queue executes a task.")
+            return
+        work = execution.Work(self.execute_task, self._retry_options(), self._take_up)
+        task_id = str(self.request.params.get(looking.ID, ""))
+        self.response.status = execution.run(task_id, current, work)
+
+    def _take_up(self, task: LongTask, reporter: progress.Reporter) -> None:
+        self.task = task
+        self._reporter = reporter
+
+    # --- showing --------------------------------------------------------------------------
+
+    def _query(self) -> None:
+        if not self._find():
+            return
+        if self.wants_json():
+            self._send_operation(200)
+        elif self.task.status == "done" and self._shows_result_at_once():
+            self._show_result()
+        else:
+            self._show_page()
+
+    def _shows_result_at_once(self) -> bool:
+        if self.shows_result_page is None:
+            return type(self).display_result is not LongRunningTaskHandler.display_result
+        return not self.shows_result_page
+
+    def _show_page(self) -> None:
+        if not self._is_found() and not self._find():
+            return
+        view = looking.look(self.task, with_token=True)
+        self._say_it_changes()
+        if view.state != "done":
+            self.render_status(view)
+            return
+        given, result = self._given_and_result()
+        if view.result_kind in ("text", "json"):
+            text = result if isinstance(result, str) else parameters.as_text(result)
+            is_cut = len(text) > PREVIEW_CHARACTERS
+            view = dataclasses.replace(view, result_text=text[:PREVIEW_CHARACTERS], is_result_cut=is_cut)
+        self.render_result(view, given, result)
+
+    def _show_result(self) -> None:
+        if not self._is_found() and not self._find():
+            return
+        if self.task.status != "done":
+            view = looking.look(self.task)
+            self.response.headers["Cache-Control"] = "no-store"
+            self._refuse(
+                409, f"There is no result of this task. Its state: {view.status} {view.error_text}".strip()
+            )
+            return
+        given, result = self._given_and_result()
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        arguments = (given, result, self.task) if self._takes_task() else (given, result)
+        self.display_result(*arguments)
+
+    def _takes_task(self) -> bool:
+        try:
+            inspect.signature(self.display_result).bind({}, None, None)
+        except TypeError:
+            return False
+        return True
+
+    def _given_and_result(self) -> tuple[Parameters, Any]:
+        given, prepared = model.parameters_of(self.task.id)
+        body = model.result_of(self.task.id) or b""
+        found = parameters.load(prepared or given, model.bodies_of(self.task.id))
+        return found, results.decode(self.task.result_kind or "bytes", body)
+
+    # --- cancel, restart ------------------------------------------------------------------
+
+    def _cancel(self) -> None:
+        if not self._find():
+            return
+        if starting.cancel(self.task):
+            progress.announce(self.task.id, "cancelled")
+            self.task = model.find(self.task.id) or self.task
+        if self.wants_json():
+            self._send_operation(200)
+        else:
+            self.see_other(looking.urls_of(self.task.path, self.task.id).status)
+
+    def _restart(self) -> None:
+        if not self._find():
+            return
+        edited = parameters.read(self.request)
+        stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
+        self._begin(parameters.edited(stored, edited) if edited else stored)
+
+    # --- answers --------------------------------------------------------------------------
+
+    def _is_found(self) -> bool:
+        return getattr(self, "task", None) is not None
+
+    def _find(self) -> bool:
+        """Read the task that the request is about; answers with 404 or 410 if there is none."""
+        task_id = self.request.params.get(looking.ID, "")
+        if not task_id:
+            raise BadInputError(looking.ID, "is missing: the key of a task")
+        found = model.find(str(task_id), self.request.path) if len(str(task_id)) <= 43 else None
+        if found is None:
+            self._refuse_missing(404, "There is no such task here. Its address may have been copied in part.")
+        elif found.has_expired(clock.SYSTEM.now()):
+            self._refuse_missing(410, "This task was done long ago, and its result is not kept any more.")
+        else:
+            self.task = found
+            return True
+        return False
+
+    def _refuse_missing(self, status: int, message: str) -> None:
+        self._say_it_changes()
+        if self.wants_json():
+            self._refuse(status, message)
+        else:
+            values = {"is_expired": status == 410, "message": message, "start_url": self.request.path}
+            self.render("longtask/missing.html", status=status, **values)
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self.wants_json():
+            self.render_json({"error": {"code": status, "message": message}}, status)
+        else:
+            self.abort(status, detail=message)
+
+    def _send_operation(self, status: int) -> None:
+        """The operation as JSON; a client that prefers so is let wait for its end."""
+        prefer = self.request.headers.get("Prefer")
+        seconds = operation.wanted_seconds(prefer)
+        self.task, has_waited = operation.wait_for_end(self.task, seconds)
+        view = looking.look(self.task)
+        self.render_json(operation.of(view), 200 if view.is_over else status)
+        self._say_it_changes()
+        if has_waited:
+            self.response.headers["Preference-Applied"] = f"wait={seconds:g}"
+        if not view.is_over:
+            self.response.headers["Retry-After"] = str(operation.retry_after_seconds(view))
+        if status == 200 and self.request.method == "GET":
+            self.response.etag = view.etag
+            self.response.conditional_response = True
+
+    def _say_it_changes(self) -> None:
+        self.response.headers["Cache-Control"] = "private, no-cache"

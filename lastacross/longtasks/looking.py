@@ -1,0 +1,235 @@
+"""How a long task is doing: what its row says, its task in the queue and its last report, put together.
+
+A task that is over is known from the datastore alone. One that is not may have lost its task in Redis,
+or have it as a dead letter: then it has failed, and waits for nothing.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from lastacross import clock, logs
+from lastacross.channel import tokens
+from lastacross.datastore.tables import LongTask
+from lastacross.errors import StoreUnavailableError
+from lastacross.longtasks import model, parameters, progress
+from lastacross.longtasks.progress import Progress
+from lastacross.longtasks.view import State, Urls, View
+from lastacross.taskqueue import lookup
+from lastacross.taskqueue.lookup import TaskRecord
+from lastacross.taskqueue.record import task_id as id_in_queue
+from lastacross.webapp.operations import duration, instant
+
+JOB = "_longtaskjob"
+ID = "_longtaskid"
+FORMAT = "_longtaskformat"
+
+LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
+POISON = "It ended the process that it ran in again and again, and is not tried any more."
+DEAD = "It could not be run, and is not tried any more."
+
+_log = logs.get("lastacross.longtask")
+
+
+def urls_of(path: str, task_id: str) -> Urls:
+    """Where a task's links and buttons lead."""
+
+    def url(job: str, **more: str) -> str:
+        return f"{path}?{urlencode({JOB: job, ID: task_id, **more})}"
+
+    return Urls(
+        status=url("query"),
+        page=url("status"),
+        json=url("query", **{FORMAT: "json"}),
+        result=url("result"),
+        cancel=url("cancel"),
+        restart=url("restart"),
+        start=path,
+    )
+
+
+def look(task: LongTask, *, with_token: bool = False) -> View:
+    """A task at this instant.
+
+    Args:
+        task: as it was read just now; if it was lost in its queue, its row is changed to say so.
+        with_token: also give the right to read its channel.
+    """
+    return _look_at([task], with_token=with_token)[0]
+
+
+def views_of(ids: Sequence[str]) -> list[View]:
+    """Those of these tasks that are there and not forgotten, in the order of the ids."""
+    now = clock.SYSTEM.now()
+    return _look_at([task for task in model.find_all(ids) if not task.has_expired(now)])
+
+
+def _look_at(tasks: Sequence[LongTask], *, with_token: bool = False) -> list[View]:
+    under_way = [task for task in tasks if task.is_open]
+    try:
+        found = lookup.find_all([(task.queue_name, task.task_name or "") for task in under_way])
+    except StoreUnavailableError:
+        return [_view(task, is_blind=task.is_open) for task in tasks]
+    records = {task.id: record for task, record in zip(under_way, found, strict=True)}
+    reports = progress.read([task.id for task in under_way]) if under_way else {}
+    views = []
+    for task in tasks:
+        record = records.get(task.id)
+        if task.is_open and (record is None or record.is_dead):
+            views.append(_look_again(task, record))
+        else:
+            token = _token(task) if with_token and task.is_open else None
+            views.append(_view(task, record, reports.get(task.id), token=token))
+    return views
+
+
+def _token(task: LongTask) -> str | None:
+    try:
+        return tokens.create_recent_channel(task.id)
+    except StoreUnavailableError:
+        return None
+
+
+def _look_again(task: LongTask, record: TaskRecord | None) -> View:
+    """The row says that it goes on, and Redis has no task that will run: one of both is old news."""
+    settle(task, record)
+    again = model.find(task.id) or task
+    return _view(again)
+
+
+def settle(task: LongTask, record: TaskRecord | None) -> None:
+    """Note in the row that its task is gone for good, if that is so.
+
+    Args:
+        task: as it was read before its record was.
+        record: of its task in the queue, a dead letter; None for none.
+    """
+    newer = model.find(task.id)
+    if newer is None or not newer.is_open or newer.attempts != task.attempts or newer.status != task.status:
+        return
+    if record is None:
+        if model.waits_in_outbox(id_in_queue(task.queue_name, task.task_name or "")):
+            return
+        error = LOST
+    elif record.error.startswith("poison"):
+        error = POISON
+    else:
+        error = newer.error or DEAD
+    if model.give_up(newer, clock.SYSTEM.now(), error):
+        _log.warning("longtask.give_up", longtask=task.id, path=task.path, reason=error)
+
+
+# --- the view -----------------------------------------------------------------------------
+
+
+def _view(
+    task: LongTask,
+    record: TaskRecord | None = None,
+    report: Progress | None = None,
+    *,
+    token: str | None = None,
+    is_blind: bool = False,
+) -> View:
+    now = clock.SYSTEM.now()
+    if report is not None and report.attempt not in (0, task.attempts):
+        # An attempt that was given up on, and goes on for a moment.
+        report = None
+    state = _state(task, record)
+    next_try_at = _next_try(task, record) if state == "retrying" else None
+    elapsed = max(0.0, (task.finished_at or now) - (task.started_at or task.created_at))
+    shown: dict[str, Any] = {
+        "state": state,
+        "status": _status(task, state, record, next_try_at),
+        "attempts": task.attempts,
+        "next_try_at": next_try_at,
+        "next_try_text": _instant(next_try_at),
+        "next_try_seconds": None if next_try_at is None else max(0, round(next_try_at - now)),
+        "error_text": task.error or "",
+        "is_blind": is_blind,
+        **_progress_of(state, report, now),
+    }
+    return View(
+        id=task.id,
+        title=task.title,
+        path=task.path,
+        parameters=parameters.shown(task.given),
+        fields=parameters.fields(task.given),
+        elapsed_seconds=elapsed,
+        elapsed_text=duration(elapsed),
+        created_at=task.created_at,
+        started_at=task.started_at,
+        finished_at=task.finished_at,
+        expires_at=task.expires_at,
+        created_text=_instant(task.created_at),
+        started_text=_instant(task.started_at),
+        finished_text=_instant(task.finished_at),
+        expires_text=_instant(task.expires_at),
+        result_kind=task.result_kind or "",
+        result_size=task.result_size,
+        urls=urls_of(task.path, task.id),
+        token=token,
+        etag=_etag(task, shown),
+        **shown,
+    )
+
+
+def _state(task: LongTask, record: TaskRecord | None) -> State:
+    if not task.is_open:
+        return task.status  # type: ignore[return-value]  # the statuses of a task that is over are states
+    if task.status == "error":
+        return "retrying"
+    if record is not None and record.waits:
+        # Its attempt has begun, and its task waits: the worker ended in between.
+        return "retrying" if task.attempts or record.failures or record.lost else "ready"
+    return "ready" if task.status == "ready" else "running"
+
+
+def _next_try(task: LongTask, record: TaskRecord | None) -> float | None:
+    return record.eta if record is not None and record.status == "scheduled" else task.next_try_at
+
+
+def _status(task: LongTask, state: State, record: TaskRecord | None, next_try_at: float | None) -> str:
+    if state == "running" and task.attempts > 1:
+        return f"A retry is under way: attempt {task.attempts}."
+    if state == "retrying":
+        if task.status == "started":
+            return (
+                "A retry is under way: the process that worked on it has ended, and another one takes over."
+            )
+        if next_try_at is not None:
+            return (
+                f"Attempt {task.attempts} failed. A retry is under way: it begins at {instant(next_try_at)}."
+            )
+        return "A retry is under way."
+    return {
+        "ready": "Waiting to be started.",
+        "running": "Running.",
+        "done": "Done.",
+        "failed": "Failed.",
+        "cancelled": "Cancelled.",
+    }[state]
+
+
+def _progress_of(state: State, report: Progress | None, now: float) -> Mapping[str, Any]:
+    if state == "done":
+        return {"percent": 100}
+    if report is None:
+        return {}
+    shown: dict[str, Any] = {"message": report.message, "step": report.step, "percent": report.percent}
+    shown["total_steps"] = report.total_steps
+    told = report.remaining(now) if state == "running" else None
+    if told is not None:
+        shown |= {"eta_seconds": told.seconds, "eta_text": told.text}
+    return shown
+
+
+def _instant(at: float | None) -> str:
+    return "" if at is None else instant(at)
+
+
+def _etag(task: LongTask, shown: Mapping[str, Any]) -> str:
+    """The time that passes is not news: neither in seconds to the end nor to the next attempt."""
+    passes = ("eta_seconds", "next_try_seconds")
+    news = [(name, value) for name, value in sorted(shown.items()) if name not in passes]
+    return hashlib.sha256(repr((task.id, task.finished_at, news)).encode()).hexdigest()[:20]

@@ -1,0 +1,228 @@
+"""How far a long task is: told by its attempt, kept in memcache, sent to whoever watches.
+
+The key is the one of App Engine's example, ``longtask_status_<id>``.
+"""
+
+import json
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lastacross import channel, logs, memcache
+from lastacross.clock import SYSTEM, Clock
+from lastacross.datastore.tables import LongTask
+from lastacross.errors import ChannelError, DatastoreError, StoreUnavailableError, TaskStoppedError
+from lastacross.longtasks import estimate, model
+from lastacross.longtasks.estimate import Estimate, Report
+
+KEY = "longtask_status_%s"
+MESSAGE_CHARACTERS = 2_000
+LEAST_SECONDS_BETWEEN = 0.1
+"""Between two reports that are kept and sent; of those in between, the last one."""
+CHECK_SECONDS = 0.5
+"""Between two looks at whether the attempt is still wanted."""
+OUTAGE_SECONDS = 5.0
+"""So long Redis is left alone after it has not answered: the work must not wait for it each time."""
+
+_log = logs.get("lastacross.longtask")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last report of a long task.
+
+    Attributes:
+        message: what it is at; '' for nothing.
+        step: of ``total_steps``.
+        total_steps: 0 for unknown.
+        at: seconds since the epoch.
+        attempt: of how many it was the report; 0 when the reporter did not say.
+        reports: the last ones, thinned.
+        promised_at: the earliest end that was told of, None for none.
+    """
+
+    message: str
+    step: float
+    total_steps: float
+    at: float
+    attempt: int = 0
+    reports: tuple[Report, ...] = ()
+    promised_at: float | None = None
+
+    @property
+    def percent(self) -> int | None:
+        """Whole per cent, at most 99: only who is done has 100. None: nobody knows."""
+        return percent(self.step, self.total_steps)
+
+    def remaining(self, now: float) -> Estimate | None:
+        """How long it may still take, None where nobody can say."""
+        return estimate.remaining(self.reports, now, self.promised_at)
+
+
+def percent(step: float, total_steps: float) -> int | None:
+    """Whole per cent, at most 99; None if the total is not known."""
+    if total_steps <= 0:
+        return None
+    return max(0, min(99, math.floor(100 * step / total_steps)))
+
+
+def read(ids: Sequence[str]) -> dict[str, Progress]:
+    """The last reports of those of these tasks that have one, in one call of Redis; none while it is away."""
+    found = memcache.get_multi([KEY % task_id for task_id in ids])
+    pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]
+    return {task_id: progress for task_id, progress in pairs if progress is not None}
+
+
+def _load(value: Any) -> Progress | None:
+    """A report, whoever wrote it; what cannot be one is none."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        return Progress(
+            str(value.get("message") or ""),
+            _number(value.get("step")),
+            _number(value.get("total_steps")),
+            _number(value.get("at")),
+            int(value.get("attempt", 0)),
+            tuple(Report(*report) for report in value.get("reports", ())),
+            value.get("promised_at"),
+        )
+    except (TypeError, ValueError):
+        return None
+
+
+def forget(task_id: str) -> None:
+    """A new attempt begins: what the one before said does not count any more."""
+    memcache.delete(KEY % task_id)
+
+
+def announce(task_id: str, state: str, **values: Any) -> None:
+    """Tell whoever watches that the state has changed; Redis may be away."""
+    send(task_id, {"state": state, **values})
+
+
+def send(task_id: str, message: dict[str, Any]) -> bool:
+    """Send this to whoever watches; False if Redis is away."""
+    try:
+        channel.send_message(task_id, json.dumps(message))
+    except (StoreUnavailableError, ChannelError) as error:
+        _log.warning("longtask.announce", longtask=task_id, error=str(error))
+        return False
+    return True
+
+
+class Reporter:
+    """Takes the reports of one attempt, from any of its threads.
+
+    Args:
+        task: with the claim of the attempt.
+        clock: what the time is.
+    """
+
+    def __init__(self, task: LongTask, clock: Clock = SYSTEM) -> None:
+        self._task = task
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reports: list[Report] = []
+        self._promised_at: float | None = None
+        self._pending: dict[str, Any] | None = None
+        self._timer: threading.Timer | None = None
+        self._quiet_until = float("-inf")
+        self._check_at = clock.monotonic() + CHECK_SECONDS
+        self._is_away = False
+        self._is_closed = False
+
+    def report(self, message: object, step: object = 0, total_steps: object = 0) -> None:
+        """Take one report. Never raises because Redis or the datastore is away.
+
+        Raises:
+            TaskStoppedError: nobody needs the attempt any more.
+        """
+        report = Report(self._clock.now(), _number(step), _number(total_steps))
+        with self._lock:
+            self._reports = estimate.keep(self._reports, report)
+            self._pending = {"message": str(message)[:MESSAGE_CHARACTERS], "report": report}
+            self._send_or_wait()
+        self.check()
+
+    def check(self) -> None:
+        """Look, now and then, whether the attempt is still wanted.
+
+        Raises:
+            TaskStoppedError: it is not.
+        """
+        now = self._clock.monotonic()
+        if now < self._check_at:
+            return
+        self._check_at = now + CHECK_SECONDS
+        try:
+            is_wanted = model.is_claimed(self._task.id, self._task.claim or "")
+        except DatastoreError as error:
+            _log.warning("longtask.check", longtask=self._task.id, error=str(error))
+            return
+        if not is_wanted:
+            raise TaskStoppedError(
+                "this attempt is not needed any more: it was cancelled, or another one runs"
+            )
+
+    def close(self) -> None:
+        """Send what waits, and take nothing more."""
+        with self._lock:
+            self._is_closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            if (
+                self._pending is not None
+                and self._clock.monotonic() >= self._quiet_until - OUTAGE_SECONDS / 2
+            ):
+                self._send()
+
+    def _send_or_wait(self) -> None:
+        seconds = self._quiet_until - self._clock.monotonic()
+        if seconds <= 0:
+            self._send()
+        elif self._timer is None and not self._is_closed:
+            # The last of many quick reports must be seen, too, however long the next takes.
+            self._timer = threading.Timer(seconds, self._send_late)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _send_late(self) -> None:
+        with self._lock:
+            self._timer = None
+            if self._pending is not None and not self._is_closed:
+                self._send()
+
+    def _send(self) -> None:
+        pending, self._pending = self._pending, None
+        assert pending is not None
+        report: Report = pending["report"]
+        told = estimate.remaining(self._reports, report.at, self._promised_at)
+        if told is not None:
+            self._promised_at = told.promised_at
+        shown = {"message": pending["message"], "step": report.step, "total_steps": report.total}
+        shown |= {"at": report.at, "attempt": self._task.attempts}
+        kept = {"reports": [list(each) for each in self._reports], "promised_at": self._promised_at}
+        is_there = memcache.set(KEY % self._task.id, {**shown, **kept})
+        if is_there:
+            eta: dict[str, Any] = {"eta_seconds": None, "eta_text": ""}
+            if told is not None:
+                eta = {"eta_seconds": told.seconds, "eta_text": told.text}
+            more = {"state": "running", "percent": percent(report.step, report.total)}
+            is_there = send(self._task.id, {**shown, **more, **eta})
+        self._is_away = not is_there
+        self._quiet_until = self._clock.monotonic() + (LEAST_SECONDS_BETWEEN if is_there else OUTAGE_SECONDS)
+
+
+def _number(value: Any) -> float:
+    """A step or a number of steps: a whole number if it is one, 0 for what is none or negative."""
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+    if not math.isfinite(number) or number < 0:
+        return 0
+    return int(number) if number == int(number) else number

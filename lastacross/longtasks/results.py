@@ -1,0 +1,102 @@
+"""What ``execute_task`` returned: how it is kept, and how it is sent when nobody says otherwise."""
+
+import json
+import mimetypes
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from lastacross.errors import UnusableResultError
+
+LARGEST_BYTES = 32 * 1024 * 1024
+
+# A browser that opens one of these on our origin runs nothing of it.
+_SHOWN_AS_THEY_ARE = frozenset(
+    {"text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp"}
+)
+_UNKNOWN = "application/octet-stream"
+
+
+def encode(result: Any) -> tuple[str, bytes]:
+    """The kind (``text``, ``bytes`` or ``json``) and the bytes to keep.
+
+    Raises:
+        UnusableResultError: it is larger than 32 MB so, or nothing that JSON can hold.
+    """
+    kind, body = _encoded(result)
+    if len(body) > LARGEST_BYTES:
+        raise UnusableResultError(
+            f"The result has {len(body):,} bytes; at most {LARGEST_BYTES:,} can be kept. "
+            "Ask for less of it, or keep it elsewhere and return where it is."
+        )
+    return kind, body
+
+
+def _encoded(result: Any) -> tuple[str, bytes]:
+    if isinstance(result, bytes | bytearray | memoryview):
+        return "bytes", bytes(result)
+    if isinstance(result, str):
+        try:
+            return "text", result.encode()
+        except UnicodeEncodeError as error:
+            raise UnusableResultError(f"The result is text that UTF-8 does not have: {error}") from error
+    try:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return "json", text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = type(result).__name__
+        raise UnusableResultError(
+            f"The result ({kind}) is neither text nor bytes, nor can JSON hold it: {error}"
+        ) from error
+
+
+def decode(kind: str, body: bytes) -> Any:
+    """The result as it was returned; a tuple comes back as a list."""
+    if kind == "bytes":
+        return body
+    return body.decode() if kind == "text" else json.loads(body)
+
+
+@dataclass(frozen=True)
+class Download:
+    """How a result is sent.
+
+    Attributes:
+        content_type: with its charset if it is text.
+        disposition: the value of Content-Disposition.
+    """
+
+    content_type: str
+    disposition: str
+
+
+def download(kind: str, path: str, filename: str | None, content_type: str | None) -> Download:
+    """How a result of this kind is sent: shown if it is harmless text, else to be saved.
+
+    Args:
+        kind: ``text``, ``bytes`` or ``json``.
+        path: of the handler: the file is named by its last part, unless ``filename`` is given.
+        filename: the name to save it under; None: none is asked for.
+        content_type: None: by the file's name, or by the kind.
+    """
+    known = content_type or (mimetypes.guess_type(filename)[0] if filename else None)
+    usual = {"text": ("text/plain", ".txt"), "json": ("application/json", ".json")}
+    fallback, ending = usual.get(kind, (_UNKNOWN, ".bin"))
+    media_type = (known or fallback).partition(";")[0].strip().lower()
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-.") or "result"
+    # HTML or SVG of our own origin could do in the visitor's name what the visitor can.
+    is_shown = filename is None and media_type in _SHOWN_AS_THEY_ARE
+    disposition = _disposition("inline" if is_shown else "attachment", filename or f"{stem}{ending}")
+    full = known or fallback
+    if (media_type.startswith("text/") or media_type == "application/json") and "charset" not in full:
+        full = f"{full}; charset=utf-8"
+    return Download(full, disposition)
+
+
+def _disposition(kind: str, filename: str) -> str:
+    """Content-Disposition with the name in ASCII and, where that is not all of it, in UTF-8 (RFC 6266)."""
+    name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename)
+    plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("?", "_")
+    header = f'{kind}; filename="{plain}"'
+    return header if plain == name else f"{header}; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,0 +1,138 @@
+"""How a long task begins: its row and its task, in one transaction; or as one that runs already."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import IntegrityError
+
+from lastacross import clock, datastore, taskqueue
+from lastacross.datastore.tables import LongTask, LongTaskFile
+from lastacross.errors import StoreUnavailableError, TransientError
+from lastacross.longtasks import looking, model
+from lastacross.longtasks.parameters import UploadedFile
+from lastacross.taskqueue import TaskRetryOptions, lookup
+
+JOINS = 3
+"""So often a race for who is first is run; each has a winner, whom the next look finds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        path: of the handler, percent-encoded.
+        method: of the request.
+        title: for the page.
+        given: the parameters as they came, as JSON.
+        prepared: what ``prepare_task`` made of them, None if nothing.
+        files: those that both refer to.
+        join_key: equal for those that are to be joined; None: it is not.
+        expires_seconds: how long the result is kept.
+        queue_name, target, deadline_seconds, retry: of its task.
+    """
+
+    path: str
+    method: str
+    title: str
+    given: str
+    prepared: str | None
+    files: Sequence[UploadedFile]
+    join_key: str | None
+    expires_seconds: float
+    queue_name: str
+    retry: TaskRetryOptions
+    target: str | None = None
+    deadline_seconds: float | None = None
+    at: float = field(default_factory=clock.SYSTEM.now)
+
+
+def begin(request: Request) -> LongTask:
+    """Store the task and add it to its queue, or find the equal one that it joins.
+
+    Raises:
+        DatastoreUnavailableError: the datastore does not answer.
+        UnknownQueueError: queue.yaml has no such queue.
+    """
+    for _ in range(JOINS):
+        joined = _joined(request.join_key)
+        if joined is not None:
+            return joined
+        try:
+            return _insert(request)
+        except IntegrityError:
+            if request.join_key is None:
+                raise
+    return _insert(request)
+
+
+def _insert(request: Request) -> LongTask:
+    task = LongTask(
+        id=model.new_id(),
+        path=request.path,
+        method=request.method,
+        title=request.title,
+        status="ready",
+        queue_name=request.queue_name,
+        join_key=request.join_key,
+        attempts=0,
+        delivery=0,
+        created_at=request.at,
+        expires_at=request.at + request.expires_seconds,
+        expires_seconds=request.expires_seconds,
+        given=request.given,
+        parameters=request.prepared,
+        result_size=0,
+    )
+    deadline = request.deadline_seconds
+    with datastore.transaction() as transaction:
+        added = taskqueue.add(
+            url=request.path,
+            params={looking.JOB: "execute", looking.ID: task.id},
+            queue_name=request.queue_name,
+            target=request.target,
+            retry_options=request.retry,
+            dispatch_deadline_usec=None if deadline is None else int(deadline * 1e6),
+            transactional=True,
+        )
+        task.task_name = added.name
+        transaction.session.add(task)
+        transaction.session.flush()
+        transaction.session.add_all(
+            LongTaskFile(task_id=task.id, position=position, body=file.body)
+            for position, file in enumerate(request.files)
+        )
+    return task
+
+
+def _joined(join_key: str | None) -> LongTask | None:
+    """The equal task that goes on; one whose task was lost is not waited for."""
+    if join_key is None:
+        return None
+    found = model.find_joined(join_key)
+    if found is None:
+        return None
+    try:
+        [record] = lookup.find_all([(found.queue_name, found.task_name or "")])
+    except StoreUnavailableError:
+        return found
+    if record is None or record.is_dead:
+        looking.settle(found, record)
+        found = model.find_joined(join_key)
+    return found
+
+
+def cancel(task: LongTask) -> bool:
+    """End a task that its user no longer wants; False if it was over.
+
+    What has not begun is deleted from its queue; what runs is told at its next report.
+    """
+    if not model.cancel(task, clock.SYSTEM.now()):
+        return False
+    if task.status == "started":
+        return True
+    # With Redis away it is delivered all the same, and finds that it is over.
+    with contextlib.suppress(TransientError):
+        taskqueue.Queue(task.queue_name).delete_tasks_by_name(task.task_name or "")
+    return True
