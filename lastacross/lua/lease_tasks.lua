@@ -80,7 +80,10 @@ local function settings_of(queue)
   local rate, bucket_size, most, group, is_disabled = unpack(
     call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent', 'group', 'is_disabled'))
   if not rate then
-    missing[#missing + 1] = queue
+    if is_disabled ~= '1' then
+      missing[#missing + 1] = queue
+    end
+    -- Else an upload did not list it either: asking for another one would not help.
     return nil
   end
   return { rate = rate, bucket_size = bucket_size, most = most, group = group or 'default', is_disabled = is_disabled }

@@ -45,12 +45,16 @@ class Serving:
         self.lists: list[str] = []
         self._look()
 
-    def refresh(self) -> bool:
+    def refresh(self, *, is_urgent: bool = False) -> bool:
         """See what there is now; returns whether it differs from what there was.
+
+        Args:
+            is_urgent: look at the last upload though it is less than a second since the last look.
 
         Raises:
             StoreUnavailableError: Redis was away when one of the services had to be registered again.
         """
+        self._known.look(is_urgent=is_urgent)
         self._register_forgotten()
         return self._look()
 

@@ -218,9 +218,9 @@ class Worker(rq.Worker):
             self._throttled_until = None
             self._may_have_work = True
 
-    def _take_changes(self) -> None:
+    def _take_changes(self, *, is_urgent: bool = False) -> None:
         """Go by queue.yaml as it was uploaded since."""
-        if self._serving.refresh():
+        if self._serving.refresh(is_urgent=is_urgent):
             self._upkeep.look_after(self._serving.queues)
             names = self._serving.served_queues
             self.queues = [self.queue_class(name, connection=self.connection) for name in names]
@@ -259,6 +259,7 @@ class Worker(rq.Worker):
             if grant.missing:
                 # All of queue.yaml: the upload says that it is what the file says.
                 settings.upload(self._store, settings.read_again(config.current()))
+                self._take_changes(is_urgent=True)
 
     def _has_room(self) -> bool:
         if self._is_slow():

@@ -14,10 +14,11 @@ import rq
 from rq import command, registry, suspension
 from rq import worker as rq_worker
 
-from lastacross import taskqueue
+from lastacross import store, taskqueue
 from lastacross.runtime.worker import Worker
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import is_alive, wait_until
+from tests.support.uploads import upload
 
 slow = pytest.mark.slow
 
@@ -198,6 +199,29 @@ def test_a_queue_of_three_at_once_never_has_a_fourth_under_way(lab: Lab) -> None
     print(f"60 tasks of 50 ms, three at once: {seconds:.2f} s (1.0 at best), at most {most} under way")
     assert most == 3
     assert seconds < 5
+
+
+@slow
+def test_a_queue_that_its_file_does_not_list_and_an_emptied_redis_forgot_holds_up_nobody(lab: Lab) -> None:
+    """Another machine has a newer queue.yaml, adds to its queue, and Redis knows no settings for it."""
+    redis: Any = lab.store.redis
+    with lab.workers(1):
+        upload(lab.store, ["default", "newer"])
+        wait_until(lambda: "newer" in {queue.name for queue in rq.Worker.all(connection=redis)[0].queues}, 10)
+        taskqueue.add(url="/work", name="waits", queue_name="newer", countdown=1000)
+        record = redis.hgetall(store.record_key("newer_waits"))
+        with redis.pipeline(transaction=True) as pipeline:
+            pipeline.flushall()
+            pipeline.hset(store.record_key("newer_waits"), mapping={**record, b"status": b"queued"})
+            pipeline.rpush(store.ready_key("newer"), "newer_waits")
+            pipeline.rpush(store.wakeup_key("default"), "ready")
+            pipeline.execute()
+        wait_until(lambda: redis.exists(store.UPLOAD), 10, "the worker's own file was uploaded")
+        taskqueue.add(url="/work", name="goes-on")
+        lab.wait_for(1, "/work", 10)
+        assert redis.hincrby(store.UPLOAD, "version", 0) <= 3
+    assert lab.ran("/work") == {"goes-on": 1}
+    assert redis.lrange(store.ready_key("newer"), 0, -1) == [b"newer_waits"]
 
 
 @slow

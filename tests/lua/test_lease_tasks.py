@@ -6,6 +6,7 @@ import pytest
 
 from lastacross import store
 from tests.support.scripts import Scripts
+from tests.support.uploads import upload
 
 
 def names(count: int, queue: str = "default") -> list[str]:
@@ -98,6 +99,18 @@ def test_a_queue_whose_settings_are_missing_is_named(scripts: Scripts) -> None:
     assert [task[0] for task in tasks] == ["other_a"]
     assert missing == ["default"]
     assert scripts.state("default_a") == "ready"
+
+
+def test_missing_settings_that_no_upload_brings_are_not_asked_for_again(scripts: Scripts) -> None:
+    upload(scripts.store, ["default", "other"])
+    scripts.redis.delete(store.settings_key("other"))
+    scripts.add("other_a")
+
+    upload(scripts.store, ["default"])
+
+    assert scripts.ask_lease("default", "other")[:4] == [[], "", 0, []]
+    upload(scripts.store, ["default", "other"])
+    assert [task for task, _ in scripts.lease("other")] == ["other_a"]
 
 
 # --- the token bucket -------------------------------------------------------------------------
