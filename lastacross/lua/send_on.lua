@@ -7,8 +7,10 @@
 --
 -- A lease sends on what it meets in a list that its worker serves. But the workers of a queue's own service
 -- may all be gone while `rq requeue` puts a task of another one into its list; and a list of tasks for a
--- service that there is no more has no workers at all.
+-- service that there is no more has no workers at all. And a queue that was a pull queue for a while has
+-- push tasks where only its leases look: those that somebody leased then, and has not deleted.
 -- include: keys
+-- include: pull
 
 local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sent = 0
@@ -25,8 +27,30 @@ local function look_at(queue, list, first, last, count)
   end
 end
 
+-- At the end of its lease, if somebody has it: who still works on it may delete it until then.
+local function deliver_again(queue, name)
+  local id = queue .. '_' .. name
+  local status, eta, tag, target, description = unpack(
+    call('HMGET', RECORD .. id, 'status', 'eta', 'tag', 'target', 'description'))
+  if not description or string.sub(description, 1, 5) == 'PULL ' then
+    return
+  end
+  remove_pull_task(queue, name, tag)
+  if status == 'scheduled' then
+    call('HDEL', RECORD .. id, 'lease', 'leases')
+    schedule(queue, id, eta, target or nil)
+  end
+  sent = sent + 1
+end
+
 for position = 3, #ARGV do
   local queue = ARGV[position]
+  local pulled = call('ZCARD', PULL .. queue)
+  if pulled > 0 and call('HGET', SETTINGS .. queue, 'mode') == 'push' then
+    for _, name in ipairs(call('ZRANGE', PULL .. queue, seen % pulled, seen % pulled + most - 1)) do
+      deliver_again(queue, name)
+    end
+  end
   for _, list in ipairs(places_of(queue)) do
     look_at(queue, list, 0, most - 1, 1)
     look_at(queue, list, -most, -1, -1)
@@ -37,4 +61,5 @@ for position = 3, #ARGV do
     end
   end
 end
+wake_for_all_scheduled()
 return sent

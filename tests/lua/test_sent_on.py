@@ -153,6 +153,73 @@ def test_a_missing_record_in_a_list_that_nobody_serves_does_not_stay_there(scrip
     assert lists(scripts) == {}
 
 
+PULLED = {"default": {"mode": "pull"}}
+
+
+def lease_as_pull_queue(scripts: Scripts, seconds: float = 10) -> list[str]:
+    """The names that a client of the pull queue "default" is given, a second later."""
+    scripts.clock.advance(1)
+    tasks, _ = scripts.run("lease_pull_tasks", scripts.now, "default", seconds, 1000, "", "", "r")
+    return [task[0] for task in tasks]
+
+
+def test_what_was_leased_while_the_queue_was_a_pull_queue_is_delivered_after_its_lease(
+    scripts: Scripts,
+) -> None:
+    scripts.add("default_a", description="POST /a")
+    scripts.add("default_b", description="POST /b", target="counter")
+    upload(scripts.store, PULLED, services=["counter"])
+    Broker(scripts.store).send_on(["default"])
+    assert sorted(lease_as_pull_queue(scripts)) == ["a", "b"]
+    upload(scripts.store, PLAIN, services=["counter"])
+
+    assert Broker(scripts.store).send_on(["default"]) == 2
+    scripts.run("promote_due", scripts.now, 100, "default")
+    assert lists(scripts) == {}
+    scripts.clock.advance(11)
+    scripts.run("promote_due", scripts.now, 100, "default")
+
+    assert lists(scripts) == {"default": ["default_a"], "default.counter": ["default_b"]}
+    assert scripts.redis.exists(store.pull_key("default"), store.pull_leased_key("default")) == 0
+    assert lease(scripts, "default", "default") == ["default_a"]
+
+
+def test_who_leased_it_from_the_pull_queue_may_still_delete_it(scripts: Scripts) -> None:
+    scripts.add("default_a", description="POST /a")
+    upload(scripts.store, PULLED)
+    assert lease_as_pull_queue(scripts) == ["a"]
+    upload(scripts.store, PLAIN)
+    Broker(scripts.store).send_on(["default"])
+
+    assert scripts.run("delete_tasks", scripts.now, "default_a") == [1]
+
+    scripts.clock.advance(11)
+    assert scripts.run("promote_due", scripts.now, 100, "default") == [0, ""]
+    assert lists(scripts) == {}
+
+
+def test_a_pull_task_stays_where_it_is_while_its_queue_is_a_push_queue(scripts: Scripts) -> None:
+    upload(scripts.store, PULLED)
+    strings = ["origin", "default", "description", "PULL "]
+    scripts.run("add_pull_tasks", "default_p", scripts.now, len(strings), *strings)
+    upload(scripts.store, PLAIN)
+
+    assert Broker(scripts.store).send_on(["default"]) == 0
+
+    assert scripts.redis.zrange(store.pull_key("default"), 0, -1) == [b"p"]
+
+
+def test_a_pull_queue_hands_out_what_waited_for_another_service(scripts: Scripts) -> None:
+    scripts.add("default_a", description="POST /a", target="counter")
+    assert lists(scripts) == {"default.counter": ["default_a"]}
+    upload(scripts.store, PULLED, services=["counter"])
+
+    assert Broker(scripts.store).send_on(["default"]) == 1
+
+    assert lease_as_pull_queue(scripts) == ["a"]
+    assert lists(scripts) == {}
+
+
 # --- on request ------------------------------------------------------------------------------
 
 

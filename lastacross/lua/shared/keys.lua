@@ -27,9 +27,10 @@ end
 -- Where a task of this queue waits while it is ready: the list, and the group of workers it waits for.
 -- `target` is the record's field; '!service' if dispatch.yaml said so, which beats the queue's own target.
 local function place_of(queue, target)
-  local own, fixed = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target'))
+  local own, fixed, mode = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target', 'mode'))
   own = own or 'default'
-  if not target or (fixed and fixed ~= '' and string.sub(target, 1, 1) ~= '!') then
+  -- Whoever leases from a pull queue looks into its own list only, for what was added before it was one.
+  if not target or mode == 'pull' or (fixed and fixed ~= '' and string.sub(target, 1, 1) ~= '!') then
     return READY .. queue, own
   end
   local group = group_of(target)
