@@ -32,7 +32,9 @@ function countText({ step, total_steps: total }) {
 function showProgress(news) {
   const { step, total_steps: total, percent } = news;
   const bar = element("bar");
-  if (percent === null || !total) {
+  if (state === "done") {
+    bar.value = bar.max;
+  } else if (percent === null || !total) {
     bar.removeAttribute("value");
   } else {
     bar.max = total;

@@ -1,0 +1,22 @@
+"""The list of the visitor's own long tasks, a page that an application puts where it wants."""
+
+from lastacross.longtasks import looking, operation, visitor
+from lastacross.webapp import RequestHandler
+
+
+class ListHandler(RequestHandler):
+    """What this browser has started, newest first, with state and progress.
+
+    For the application's route table: ``("/longtasks", longtask.ListHandler)``.
+    """
+
+    def get(self) -> None:
+        """The page; as JSON ``{"longtasks": [operation, …]}``, without the results."""
+        views = looking.views_of(visitor.recent_ids(self.request))
+        # It is of one visitor, and changes.
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        if self.wants_json():
+            self.render_json({"longtasks": [operation.of(view, has_result=False) for view in views]})
+        else:
+            self.render("longtask/list.html", views=views)
+        self.response.vary = "Accept, Cookie"

@@ -1,0 +1,110 @@
+"""A small application with long tasks that behave in every way, and no template of its own."""
+
+from pathlib import Path
+
+FILES = {
+    "app.yaml": "handlers:\n- url: /.*\n  script: main.app\n",
+    "queue.yaml": "queue:\n- name: default\n  rate: 500/s\n  bucket_size: 500\n",
+    "main.py": '''\
+"""Long tasks that go well, slowly, or wrong."""
+
+import time
+
+import webapp2
+
+import longtask
+
+
+def pause(parameters):
+    time.sleep(float(parameters.get("pause", "0.1")))
+
+
+class Work(longtask.LongRunningTaskHandler):
+    """Counts as far as it is asked to; the result says who asked."""
+
+    title = "Some work"
+
+    def execute_task(self, parameters):
+        steps = int(parameters.get("steps", "10"))
+        for step in range(steps):
+            self.log_progress(f"Handling {step + 1} for {parameters.get('who', 'nobody')}", step, steps)
+            pause(parameters)
+        return "\\n".join(f"line {step + 1}: {parameters.get('who', '')}" for step in range(steps))
+
+
+class Endless(longtask.LongRunningTaskHandler):
+    """Nobody knows how long it takes."""
+
+    title = "Work without a known end"
+
+    def execute_task(self, parameters):
+        for step in range(int(parameters.get("steps", "10"))):
+            self.log_progress(f"Looked at {step}", step)
+            pause(parameters)
+        return {"seen": step}
+
+
+class Broken(longtask.LongRunningTaskHandler):
+    """Never succeeds."""
+
+    title = "Work that fails"
+    task_retry_limit = 1
+    min_backoff_seconds = 4
+
+    def execute_task(self, parameters):
+        self.log_progress("Beginning", 1, 10)
+        raise ValueError("the operator's business")
+
+
+class Refused(longtask.LongRunningTaskHandler):
+    """Tells its user what is wrong."""
+
+    def execute_task(self, parameters):
+        raise longtask.UserError("There are no <b>invoices</b> in May.")
+
+
+class Printed(longtask.LongRunningTaskHandler):
+    """Shows its result in a way of its own."""
+
+    title = "A report with <b>markup</b>"
+
+    def execute_task(self, parameters):
+        self.log_progress("<script>alert(1)</script>", 1, 2)
+        pause(parameters)
+        return "a;b;c"
+
+    def display_result(self, parameters, result):
+        self.response.headers["Content-Type"] = "text/plain"
+        self.response.text = f"printed: {result}"
+
+
+class Picture(longtask.LongRunningTaskHandler):
+    """Makes bytes."""
+
+    result_filename = "picture.bin"
+
+    def execute_task(self, parameters):
+        return bytes(range(256))
+
+
+app = webapp2.WSGIApplication(
+    [
+        ("/work", Work),
+        ("/endless", Endless),
+        ("/broken", Broken),
+        ("/refused", Refused),
+        ("/printed", Printed),
+        ("/picture", Picture),
+        ("/longtasks", longtask.ListHandler),
+    ]
+)
+''',
+}
+
+
+def write(folder: Path) -> Path:
+    """Write the application into this folder, which is made."""
+    folder.mkdir(parents=True)
+    for name, text in FILES.items():
+        (folder / name).write_text(text)
+    return folder
