@@ -15,11 +15,20 @@
 local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sent = 0
 
+-- Thousands of tasks, and few places: '' stands for tasks without a target.
+local places = {}
+
+local function place_for(queue, target)
+  local key = queue .. '.' .. (target or '')
+  places[key] = places[key] or place_of(queue, target)
+  return places[key]
+end
+
 -- `count`: from which end LREM looks for it.
 local function look_at(queue, list, first, last, count)
   for _, id in ipairs(call('LRANGE', list, first, last)) do
     local target = call('HGET', RECORD .. id, 'target')
-    if (target or list ~= READY .. queue) and place_of(queue, target) ~= list
+    if (target or list ~= READY .. queue) and place_for(queue, target) ~= list
       and call('LREM', list, count, id) == 1 then
       make_ready(queue, id, target)
       sent = sent + 1
@@ -52,9 +61,11 @@ for position = 3, #ARGV do
     end
   end
   for _, list in ipairs(places_of(queue)) do
-    look_at(queue, list, 0, most - 1, 1)
-    look_at(queue, list, -most, -1, -1)
     local middle = call('LLEN', list) - 2 * most
+    look_at(queue, list, 0, most - 1, 1)
+    if middle > -most then
+      look_at(queue, list, -most, -1, -1)
+    end
     if middle > 0 then
       local first = most + seen % math.min(middle, LONGEST_SEARCH)
       look_at(queue, list, first, first + most - 1, 1)

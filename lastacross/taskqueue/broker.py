@@ -15,6 +15,8 @@ EXISTS = 10
 TOMBSTONED = 11
 
 MOST_PER_QUEUE = 100
+# Sweeps look at hundreds of tasks of each: a hundred queues in one script would hold up everybody for 0.1 s.
+QUEUES_PER_SWEEP = 10
 
 # The workers of the default service.
 DEFAULT_GROUP = "default"
@@ -222,7 +224,11 @@ class Broker:
             queues: to look after.
             seen: how many failed jobs earlier calls have looked at: ``MOST_PER_QUEUE`` each.
         """
-        return [entry.decode() for entry in self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *queues])]
+        restored: list[str] = []
+        for part in _parts(queues):
+            answer = self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *part])
+            restored += [entry.decode() for entry in answer]
+        return restored
 
     def send_on(self, queues: Sequence[str], seen: int = 0) -> int:
         """Move ready tasks that wait in the wrong list; returns how many there were.
@@ -231,7 +237,7 @@ class Broker:
             queues: to look after.
             seen: how many of each list earlier calls have looked at: ``MOST_PER_QUEUE`` each.
         """
-        return int(self._run("send_on", [MOST_PER_QUEUE, seen, *queues]))
+        return sum(int(self._run("send_on", [MOST_PER_QUEUE, seen, *part])) for part in _parts(queues))
 
     # --- queues and services --------------------------------------------------------------
 
@@ -290,6 +296,10 @@ class Broker:
 
 def _eta_text(eta: float | None) -> str:
     return "" if eta is None else instant_text(eta)
+
+
+def _parts(queues: Sequence[str]) -> list[Sequence[str]]:
+    return [queues[first : first + QUEUES_PER_SWEEP] for first in range(0, len(queues), QUEUES_PER_SWEEP)]
 
 
 def _ids_and_leases(tasks: Sequence[Leased]) -> list[Arg]:

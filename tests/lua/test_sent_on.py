@@ -1,8 +1,12 @@
 """Ready tasks that wait in the wrong place are sent on; deleting and purging find them wherever they are."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from lastacross import store
+from lastacross.store import Arg
 from lastacross.taskqueue.broker import Broker
 from tests.support.places import FIXED, NOWHERE, PLAIN, Queues, add_for, is_woken, lease, leased, lists
 from tests.support.scripts import Scripts
@@ -275,3 +279,25 @@ def test_a_dead_letter_stays_one_whatever_becomes_of_its_target(scripts: Scripts
     assert scripts.state("default_a") == "dead"
     scripts.run("run_task", "default_a", scripts.now)
     assert lease(scripts, "counter", "default") == ["default_a"]
+
+
+@pytest.mark.parametrize("script", ["send_on", "sweep_foreign"])
+def test_of_many_queues_a_few_are_looked_at_in_a_script(
+    scripts: Scripts, script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred of them, each with its lists, would hold up everybody for a tenth of a second."""
+    queues = [f"queue-{number:02}" for number in range(25)]
+    upload(scripts.store, queues, services=["counter"])
+    asked: list[list[Arg]] = []
+    run = scripts.store.run
+
+    def noted(name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        asked.append([arg for arg in args if arg in queues])
+        return run(name, keys, args)
+
+    monkeypatch.setattr(scripts.store, "run", noted)
+
+    assert not getattr(Broker(scripts.store), script)(queues)
+
+    assert [len(part) for part in asked] == [10, 10, 5]
+    assert [queue for part in asked for queue in part] == queues
