@@ -147,16 +147,30 @@ local function lease(queue, list, group, id, entries)
   return true
 end
 
--- Tasks that somebody wants run now: no limit of their queue counts for them.
+-- Somebody asked for each of these by hand: more than this waits for another call.
+local MOST_RUN_NOW = 1000
+
+-- Tasks that somebody wants run now: no limit of their queue counts for them. A worker that serves some queues
+-- only leaves those of the others.
 local function lease_run_now(group)
-  for _, id in ipairs(wanted > 0 and free > 0 and call('LPOP', RUN_NOW .. group, math.min(wanted, free)) or {}) do
+  local ids = call('LRANGE', RUN_NOW .. group, 0, MOST_RUN_NOW - 1)
+  local is_served, are_left = {}, false
+  for position = 8 + groups, #ids > 0 and #ARGV or 0 do
+    is_served[string.match(ARGV[position], '^[^.]*')] = true
+  end
+  for _, id in ipairs(ids) do
     local entries, queue = {}, queue_of(id)
-    if lease(queue, nil, group, id, entries) then
-      call('ZADD', LEASED .. queue, unpack(entries))
-      wanted, free = wanted - 1, free - 1
+    if is_served[queue] and wanted > 0 and free > 0 then
+      call('LREM', RUN_NOW .. group, 1, id)
+      if lease(queue, nil, group, id, entries) then
+        call('ZADD', LEASED .. queue, unpack(entries))
+        wanted, free = wanted - 1, free - 1
+      end
+    else
+      are_left = are_left or is_served[queue]
     end
   end
-  if call('EXISTS', RUN_NOW .. group) == 1 then
+  if are_left then
     wake_group(group)
   end
 end

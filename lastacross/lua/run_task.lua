@@ -47,6 +47,11 @@ if status == 'queued' then
   call('LREM', RUN_NOW .. group, 0, id)
 end
 call('HSET', key, 'status', 'queued')
-call('RPUSH', RUN_NOW .. group, id)
-wake_group(group)
+if call('HGET', SETTINGS .. queue, 'mode') == 'pull' then
+  -- Added while this was a push queue: its next lease takes it over.
+  call('RPUSH', list, id)
+else
+  call('RPUSH', RUN_NOW .. group, id)
+  wake_group(group)
+end
 return 'ready'

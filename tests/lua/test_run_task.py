@@ -180,3 +180,42 @@ def test_its_second_entry_in_a_long_list_does_no_harm(scripts: Scripts) -> None:
     assert names(scripts) == ["default_a"]
     assert names(scripts) == []
     assert scripts.ready() == []
+
+
+def test_a_worker_of_other_queues_leaves_it_to_who_serves_its_queue(scripts: Scripts) -> None:
+    scripts.add("default_a", countdown=60)
+    scripts.add("other_b", countdown=60)
+    run_now(scripts)
+    run_now(scripts, "other_b")
+
+    assert names(scripts, "other") == ["other_b"]
+    assert names(scripts, "default") == ["default_a"]
+
+
+def test_nobody_is_woken_again_and_again_for_what_waits_for_another(scripts: Scripts) -> None:
+    scripts.add("default_a", countdown=60)
+    run_now(scripts)
+
+    scripts.lease("other")
+
+    assert scripts.marker() is None
+
+
+def test_more_than_a_worker_can_take_is_left_for_the_next(scripts: Scripts) -> None:
+    for name in ("default_a", "default_b"):
+        scripts.add(name, countdown=60)
+        run_now(scripts, name)
+
+    assert names(scripts, free=1) == ["default_a"]
+    assert scripts.marker() == "ready"
+    assert names(scripts) == ["default_b"]
+
+
+def test_a_push_task_in_what_became_a_pull_queue_may_be_leased(scripts: Scripts) -> None:
+    scripts.add("default_a", countdown=60, description="POST /a")
+    upload(scripts.store, {"default": {"mode": "pull"}})
+
+    assert run_now(scripts) == "ready"
+
+    assert scripts.ready() == ["default_a"]
+    assert scripts.redis.keys(store.RUN_NOW_PREFIX + "*") == []
