@@ -2,7 +2,8 @@
 --
 -- KEYS     as in shared/keys
 -- ARGV     1 now  2 the file's digest  3 1 if paused queues go on  4 number of services n  5… n services
---          then the backends among them, with spaces  then for each queue: its name, number of strings m, m strings: the fields and values of its settings
+--          then the backends among them, with spaces between  then for each queue: its name, number of
+--          strings m, m strings: the fields and values of its settings
 -- Returns  the names of the queues that are new, or were disabled
 --
 -- A queue that the file does not list any more keeps its tasks and hands out none.

@@ -1,4 +1,7 @@
 -- names: whether a new task's name is free. Needs keys.
+--
+-- A client repeats a call whose answer was lost: the record's field `request` tells its own task, which it has
+-- added, from another's.
 
 -- Whether ARGV[first…last], a record's fields and values, are of the request that `known` names.
 local function is_request(known, first, last)
