@@ -4,6 +4,7 @@ import webapp2
 
 import count
 import counting
+import intrastat
 import models
 import quilt
 import workers
@@ -60,6 +61,9 @@ app = webapp2.WSGIApplication(
         webapp2.Route(f"/count/{NAME}", count.PageHandler),
         # Its cancel button.
         webapp2.Route(f"/count/{NAME}/cancel", count.CancelHandler),
+        # A month's dispatches as a long task: any parameters start it, its address shows it; and its form.
+        webapp2.Route("/intrastat", intrastat.IntrastatHandler),
+        webapp2.Route("/intrastat/form", intrastat.FormHandler),
         # The backend's: it begins; its two queues' tasks; the master task is done.
         webapp2.Route("/_ah/start", counting.StartHandler),
         webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),

@@ -1,0 +1,137 @@
+"""The INTRASTAT report: its form, the long task that makes it, the page and the file that show it."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import commodities
+import demo
+import dispatches
+import forms
+import invoices
+import longtask
+from lastacross import clock, config, webapp
+
+LONGEST_DELAY_MS = 2000
+SHOWN_ROWS = 50
+"""Of the file, on the page: the others are in the file."""
+
+
+class Wanted(NamedTuple):
+    """What the parameters ask for."""
+
+    first: datetime.date
+    delay_ms: int
+
+
+def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
+    """What the parameters ask for; those that are missing, or empty, have their usual value.
+
+    Raises:
+        FormError: one of them cannot be used.
+    """
+    mistakes = {}
+    first, delay_ms = invoices.previous_month(today), 0
+    text = given.get("month")
+    if text not in (None, ""):
+        asked = invoices.month_from(text) if isinstance(text, str) else None
+        if asked is None:
+            mistakes["month"] = f"takes a month such as {first:%Y-%m}{forms.given(text)}."
+        elif asked > first:
+            mistakes["month"] = f"takes a month that is over, {first:%Y-%m} or earlier{forms.given(text)}."
+        first = asked or first
+    if given.get("delay_ms") not in (None, ""):
+        try:
+            delay_ms = forms.number_between(given["delay_ms"], 0, LONGEST_DELAY_MS)
+        except ValueError as error:
+            mistakes["delay_ms"] = str(error)
+    if mistakes:
+        raise forms.FormError(mistakes)
+    return Wanted(first, delay_ms)
+
+
+def _today() -> datetime.date:
+    return clock.utc(clock.SYSTEM.now()).date()
+
+
+class FormHandler(forms.Handler):
+    """Where a visitor chooses a month."""
+
+    def get(self) -> None:
+        """The form, with what the address says filled in."""
+        self.response.headers["Cache-Control"] = "no-cache"
+        self.show_form(self.request.GET, {})
+
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """The form, and which months have invoices."""
+        usual = {"month": f"{invoices.previous_month(_today()):%Y-%m}", "delay_ms": "0"}
+        values = {name: given.get(name, text) for name, text in usual.items()}
+        self.render(
+            "intrastat_form.html",
+            status=status,
+            values={name: value if isinstance(value, str) else "" for name, value in values.items()},
+            mistakes=mistakes,
+            months=[f"{first:%Y-%m}" for first in invoices.months()],
+            is_dev=config.current().settings.is_dev,
+        )
+
+
+class IntrastatHandler(longtask.LongRunningTaskHandler):
+    """``/intrastat``: last month's dispatches, or another month's."""
+
+    title = "INTRASTAT report"
+    join_equal = True
+    shows_result_page = True
+    mistakes: Mapping[str, str] = {}
+
+    def prepare_task(self, parameters: dict[str, Any]) -> None:
+        """Fix the month, so that an attempt after midnight makes the same report.
+
+        Raises:
+            BadInputError: a parameter cannot be used; ``bad_request`` answers it.
+        """
+        try:
+            first, delay_ms = wanted(parameters, _today())
+        except forms.FormError as error:
+            self.mistakes = error.mistakes
+            raise webapp.BadInputError(*next(iter(error.mistakes.items()))) from error
+        parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
+
+    def bad_request(self, field: str, message: str) -> None:
+        """Answer 400: a program as always, a browser with the form, each mistake at its field."""
+        if field in self.mistakes and not self.wants_json():
+            form = FormHandler(self.request, self.response)
+            form.show_form(self.request.params, self.mistakes, 400)
+        else:
+            super().bad_request(field, message)
+
+    def execute_task(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Go through the days of the month and sum up; docs/intrastat.md tells of what it answers."""
+        first, delay_ms = wanted(parameters, datetime.date.max)
+        if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
+            # Only then: made-up invoices have no place in the report of a business.
+            self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")
+            demo.load()
+        return dispatches.report(first, self.log_progress, delay_seconds=delay_ms / 1000)
+
+    def render_result(
+        self, view: longtask.View, parameters: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """The report as a table, when it was made and with which parameters, and where the file is."""
+        rows = dispatches.parsed(result["csv"], SHOWN_ROWS)
+        self.render(
+            "intrastat.html",
+            view=view,
+            report=result,
+            rows=rows,
+            more=result["rows"] - len(rows),
+            names={row["commodity_code"]: commodities.name_of(row["commodity_code"]) for row in rows},
+            left_out=[(result["left_out"].get(reason), text) for reason, text in dispatches.LEFT_OUT.items()],
+        )
+
+    def display_result(self, parameters: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """The file that a statistics office takes."""
+        self.response.content_type = "text/csv"
+        self.response.charset = "utf-8"
+        self.response.content_disposition = f'attachment; filename="{result["file_name"]}"'
+        self.response.text = result["csv"]

@@ -1,0 +1,306 @@
+"""The INTRASTAT report, its pages asked without a browser and its task run by hand."""
+
+import csv
+import datetime
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
+
+import demo
+import dispatches
+import intrastat
+import invoices
+from lastacross import clock, config, datastore, store, webapp
+from lastacross.taskqueue import settings
+from models import Invoice, InvoiceLine
+from tests.conftest import SECRET_KEY
+from tests.support.hands import Hands, working_hands
+from tests.support.processes import ROOT
+from tests.support.redis_server import RedisServer
+
+JSON = {"Accept": "application/json"}
+
+
+@pytest.fixture
+def more() -> dict[str, str]:
+    """Variables that a test wants besides."""
+    return {}
+
+
+@pytest.fixture
+def environ(redis_server: RedisServer, tmp_path: Path, more: dict[str, str]) -> dict[str, str]:
+    """The environment."""
+    return {
+        **more,
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+    }
+
+
+@pytest.fixture
+def loaded(redis_server: RedisServer, environ: dict[str, str]) -> Iterator[config.Config]:
+    """The configuration of the application in the root; store and datastore are empty."""
+    loaded = config.load(ROOT, environ)
+    config.use(loaded)
+    opened = store.Store(redis_server.url)
+    opened.redis.flushall()
+    store.use(opened)
+    settings.upload_if_changed(opened, loaded)
+    datastore.upgrade()
+    yield loaded
+    datastore.dispose()
+    store.use(None)
+    opened.close()
+    config.use(None)
+
+
+@pytest.fixture
+def client(loaded: config.Config) -> Client:
+    """The application behind the web server's layers."""
+    return Client(webapp.outside(loaded, webapp.load_script, {}))
+
+
+@pytest.fixture
+def hands(loaded: config.Config) -> Iterator[Hands]:
+    """What runs its tasks."""
+    with working_hands(loaded, store.current()) as made:
+        yield made
+
+
+def today() -> datetime.date:
+    """By the clock that the application looks at."""
+    return clock.utc(clock.SYSTEM.now()).date()
+
+
+def last_month() -> datetime.date:
+    """The first day of the month that is reported unless another is asked for."""
+    return invoices.previous_month(today())
+
+
+def made(client: Client, hands: Hands, query: str = "") -> Any:
+    """The page of a report that is done."""
+    waiting = client.get(f"/intrastat?{query}", status=307).follow()
+    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+    return client.get(waiting.request.path_qs)
+
+
+def file_of(page: Any) -> Any:
+    """What its download button answers."""
+    return page.click(href=".*", description="Download intrastat-", verbose=False)
+
+
+def sell(day: datetime.date, **fields: Any) -> None:
+    """Write one invoice down, over ten scooters."""
+    usual: dict[str, Any] = {"customer": "Somebody", "customer_vat": "ATU12345678", "country": "AT"}
+    usual |= {"terms": "DAP", "nature_of_transaction": "11", "mode_of_transport": "3", "number": "1"}
+    with datastore.session() as session:
+        session.add(Invoice(date=day, **{**usual, **fields}))
+        session.flush()
+        goods = {"commodity_code": "95030010", "country_of_origin": "CN", "quantity": 10}
+        session.add(
+            InvoiceLine(invoice_number="1", place=1, net_mass_grams=43_000, value_cents=10_000, **goods)
+        )
+
+
+def test_without_parameters_last_months_report_is_made(client: Client, hands: Hands) -> None:
+    demo.load()
+
+    page = made(client, hands)
+
+    assert f"<h1>INTRASTAT {last_month():%Y-%m}</h1>" in page.text
+    assert re.search(r"What was sent to other member states of the EU: \d+ rows from \d+ invoices", page.text)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+
+
+def test_the_address_is_a_bookmark_that_waits_and_then_shows_the_report(client: Client, hands: Hands) -> None:
+    started = client.get("/intrastat?month=2025-11&delay_ms=1", status=307)
+    assert "_longtaskjob=query&_longtaskid=" in started.headers["Location"]
+    waiting = started.follow()
+    assert "INTRASTAT report" in waiting.text
+    assert "2025-11" in waiting.text
+
+    hands.run("default")
+
+    assert "<h1>INTRASTAT 2025-11</h1>" in client.get(waiting.request.path_qs).text
+
+
+def test_the_file_is_a_download_with_the_months_name(client: Client, hands: Hands) -> None:
+    demo.load()
+    first = last_month()
+
+    answer = file_of(made(client, hands))
+
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="intrastat-{first:%Y-%m}.csv"'
+    assert answer.text == dispatches.report(first, lambda *progress: None)["csv"]
+
+
+def test_the_table_has_the_first_rows_the_totals_and_what_a_screen_reader_needs(
+    client: Client, hands: Hands
+) -> None:
+    demo.load()
+
+    page = made(client, hands)
+
+    rows = list(csv.DictReader(io.StringIO(file_of(page).text, newline=""), delimiter=";"))
+    body = page.html.select("tbody tr")
+    assert len(body) == intrastat.SHOWN_ROWS < len(rows)
+    assert (
+        f"{len(rows) - intrastat.SHOWN_ROWS:,} more are in the file" in page.html.select_one("caption").text
+    )
+    assert {head.get("scope") for head in page.html.select("thead th")} == {"col"}
+    assert {row.find("th").get("scope") for row in body} == {"row"}
+    assert [row.find("th").text for row in body] == [row["commodity_code"] for row in rows[: len(body)]]
+    total = f"{sum(int(row['invoice_value_eur']) for row in rows):,}"
+    assert total in [cell.text for cell in page.html.select("tfoot td")]
+
+
+def test_what_is_left_out_is_told_with_its_reason(client: Client, hands: Hands) -> None:
+    demo.load()
+
+    page = made(client, hands)
+
+    assert re.search(r"[\d,]+ lines: sent to a country outside the EU", page.text)
+    assert re.search(r"[\d,]+ lines: sold within the country", page.text)
+
+
+def test_any_parameter_is_kept_and_shown_and_markup_in_it_is_text(client: Client, hands: Hands) -> None:
+    page = made(client, hands, "month=2025-11&colour=%3Cb%3Egreen%3C/b%3E&colour2=")
+
+    assert "<code>colour</code> &lt;b&gt;green&lt;/b&gt;" in page.text
+    assert "<b>green" not in page.text
+
+
+def test_markup_of_a_customer_is_text_and_a_formula_is_none(client: Client, hands: Hands) -> None:
+    sell(last_month(), customer="=cmd|' /C calc'!A0", customer_vat="=1+1<script>", terms="<b>")
+
+    page = made(client, hands)
+
+    assert "<script>" not in page.text
+    assert "&lt;b&gt;" in page.text
+    assert "cmd" not in file_of(page).text
+    [row] = csv.DictReader(io.StringIO(file_of(page).text, newline=""), delimiter=";")
+    assert row["partner_vat"] == "'=1+1<script>"
+
+
+def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, hands: Hands) -> None:
+    page = made(client, hands)
+
+    assert "There are no invoices of this month" in page.text
+    assert "lastacross db demo" in page.text
+    assert page.html.find("table") is None
+    assert file_of(page).text == ";".join(dispatches.HEADER) + "\r\n"
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "told"),
+    [
+        ("month=2026-13", "month", "takes a month such as"),
+        ("month=October", "month", "takes a month such as"),
+        ("month=0000-01", "month", "takes a month such as"),
+        ("month=9999-12", "month", "takes a month that is over"),
+        ("month=%D9%A2%D9%A0%D9%A2%D9%A6-10", "month", "takes a month such as"),
+        ("delay_ms=-1", "delay_ms", "takes a whole number from 0 to 2000"),
+        ("delay_ms=2001", "delay_ms", "takes a whole number from 0 to 2000"),
+        ("delay_ms=soon", "delay_ms", "takes a whole number from 0 to 2000"),
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
+    client: Client, hands: Hands, query: str, field: str, told: str
+) -> None:
+    page = client.get(f"/intrastat?{query}", status=400)
+    answer = client.get(f"/intrastat?{query}", headers=JSON, status=400)
+
+    assert "Nothing was started." in page.text
+    assert page.form[field].attrs["aria-invalid"] == "true"
+    assert answer.json["error"]["field"] == field
+    assert told in answer.json["error"]["message"]
+    assert hands.run("default") == []
+
+
+def test_both_mistakes_are_told_at_once_and_what_was_typed_stays(client: Client) -> None:
+    page = client.get("/intrastat?month=%3Cx%3E&delay_ms=9999", status=400)
+
+    assert page.form["month"].value == "<x>"
+    assert page.form["delay_ms"].value == "9999"
+    assert len(re.findall('class="mistake"', page.text)) == 2
+
+
+def test_the_month_that_is_not_over_is_refused_and_the_last_is_not(client: Client) -> None:
+    client.get(f"/intrastat?month={today():%Y-%m}", status=400)
+    client.get(f"/intrastat?month={last_month():%Y-%m}", status=307)
+
+
+def test_the_form_starts_a_report(client: Client, hands: Hands) -> None:
+    demo.load()
+    page = client.get("/intrastat/form")
+    assert page.form["month"].value == f"{last_month():%Y-%m}"
+    assert "There are invoices from" in page.text
+
+    started = page.form.submit()
+
+    assert started.status_int == 307
+    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+
+
+def test_the_form_says_how_to_get_invoices_when_there_are_none(client: Client) -> None:
+    assert "<code>lastacross db demo</code> loads some" in client.get("/intrastat/form").text
+
+
+def test_the_front_page_and_the_menu_lead_to_the_form(client: Client) -> None:
+    page = client.get("/")
+
+    assert page.click("The INTRASTAT report").status_int == 200
+    assert page.click("INTRASTAT$").status_int == 200
+
+
+def test_who_asks_again_while_it_runs_is_sent_to_the_same_report(client: Client, hands: Hands) -> None:
+    first = client.get("/intrastat?month=2025-11", status=307).headers["Location"]
+    second = client.get("/intrastat?month=2025-11", status=307).headers["Location"]
+
+    assert first == second
+    assert len(hands.run("default")) == 1
+
+
+def test_a_program_gets_the_numbers_and_the_file_in_the_operation(client: Client, hands: Hands) -> None:
+    demo.load()
+    started = client.get("/intrastat", headers=JSON, status=202)
+    hands.run("default")
+
+    found = client.get(started.headers["Location"], headers=JSON).json
+
+    assert found["done"] is True
+    assert found["response"]["result"]["month"] == f"{last_month():%Y-%m}"
+    assert found["response"]["result"]["csv"].startswith("reference_period;flow;")
+
+
+# --- under `lastacross dev`, which is to show something at once ----------------------------
+
+under_dev = pytest.mark.parametrize("more", [{"LASTACROSS_DEV": "1"}], ids=["dev"])
+
+
+@under_dev
+def test_the_first_report_loads_the_demos_invoices(client: Client, hands: Hands) -> None:
+    assert "the first report loads the demo" in client.get("/intrastat/form").text
+
+    page = made(client, hands)
+
+    assert re.search(r"\d+ rows from \d+ invoices", page.text)
+    assert len(invoices.months()) == demo.MONTHS
+
+
+@under_dev
+def test_nobodys_own_invoices_are_mixed_with_the_demos(client: Client, hands: Hands) -> None:
+    sell(invoices.previous_month(last_month()))
+
+    page = made(client, hands)
+
+    assert "There are no invoices of this month" in page.text
+    assert len(invoices.months()) == 1
