@@ -145,6 +145,10 @@ class InvalidTaskRetryOptionsError(TaskQueueError):
     """Raised when retry options are negative or contradict each other."""
 
 
+class InvalidDeadlineError(TaskQueueError):
+    """Raised when a call is given no time: a deadline of zero, below, or that is not finite."""
+
+
 class InvalidLeaseTimeError(TaskQueueError):
     """Raised when a pull lease is negative or longer than a week."""
 

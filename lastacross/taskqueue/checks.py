@@ -10,6 +10,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from lastacross.errors import (
+    InvalidDeadlineError,
     InvalidDispatchDeadlineError,
     InvalidEtaError,
     InvalidTagError,
@@ -184,6 +185,17 @@ def check_tag(tag: str | None) -> None:
         (tag or "").encode()
     except UnicodeEncodeError as error:
         raise InvalidTagError(f"a tag must be encodable as UTF-8: {error}") from error
+
+
+def check_call_deadline(deadline: float) -> None:
+    """Raise InvalidDeadlineError when a call is given no time, or TypeError when it is no number.
+
+    App Engine's limit for a whole call, in seconds; here the answers of Redis have their own.
+    """
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float):
+        raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
+    if not (math.isfinite(deadline) and deadline > 0):
+        raise InvalidDeadlineError(f"deadline must be a number of seconds above 0, not {deadline!r}")
 
 
 def check_deadline(usec: int | None) -> None:

@@ -7,7 +7,7 @@ from lastacross import store
 from lastacross.errors import BadTaskStateError, InvalidTaskError, StoreUnavailableError, TransientError
 from lastacross.rpc import Result
 from lastacross.store import PAUSED, translated_errors
-from lastacross.taskqueue import record
+from lastacross.taskqueue import checks, record
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.known import KnownQueue
 
@@ -86,8 +86,13 @@ class Control:
             raise TransientError(str(error)) from error
         return found
 
-    def fetch_statistics(self) -> Any:
-        """How it is doing: a ``QueueStatistics``."""
+    def fetch_statistics(self, deadline: float = 10) -> Any:
+        """How it is doing: a ``QueueStatistics``.
+
+        Args:
+            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+        """
+        checks.check_call_deadline(deadline)
         return fetch_statistics(self)
 
     def fetch_statistics_async(self) -> Result[Any]:

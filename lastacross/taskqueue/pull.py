@@ -4,7 +4,6 @@ Rules: docs/appengine.md, "Pull queues". A lease moves the task's eta to the lea
 else is given it, and after that anybody.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -162,7 +161,8 @@ class PullOperations:
             The tasks whose eta has passed, by eta and then by name; empty when there are none.
 
         Raises:
-            InvalidLeaseTimeError, InvalidMaxTasksError: out of range; TypeError when it is no number.
+            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: out of range; TypeError when no
+                number.
             UnknownQueueError, InvalidQueueModeError: no such queue, or a push queue.
             TransientError: Redis is away.
         """
@@ -226,7 +226,7 @@ class PullOperations:
     def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
         seconds = checked_lease_seconds(lease_seconds)
         most = checked_max_tasks(max_tasks)
-        _check_deadline(deadline)
+        checks.check_call_deadline(deadline)
         self._check_mode()
         return _transient(lambda: PullSteps(store.current()).lease(self._name, seconds, most, tag))
 
@@ -279,12 +279,6 @@ def checked_max_tasks(max_tasks: int) -> int:
     if not 1 <= max_tasks <= MAX_TASKS_PER_LEASE:
         raise InvalidMaxTasksError(f"max_tasks must be 1 to {MAX_TASKS_PER_LEASE}, not {max_tasks}")
     return max_tasks
-
-
-def _check_deadline(deadline: float) -> None:
-    is_number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
-    if not is_number or not (math.isfinite(deadline) and deadline > 0):
-        raise TypeError(f"deadline must be a number of seconds above 0, not {deadline!r}")
 
 
 def _transient(call: Callable[[], T]) -> T:

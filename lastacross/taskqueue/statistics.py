@@ -7,7 +7,7 @@ from typing import Any
 from lastacross import config, store
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.rpc import Result
-from lastacross.taskqueue import control, known
+from lastacross.taskqueue import checks, control, known
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.queue import Queue
 
@@ -33,17 +33,22 @@ class QueueStatistics:
     enforced_rate: float | None = None
 
     @classmethod
-    def fetch(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Any:
+    def fetch(
+        cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str], deadline: float = 10
+    ) -> Any:
         """The statistics of one queue, or a list of them for several.
 
         Args:
             queue_or_queues: a queue or its name; or queues, or names.
+            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
 
         Raises:
             TypeError: queues and names are mixed.
             InvalidQueueNameError: a name that no queue can have.
+            InvalidDeadlineError: a deadline of nothing.
             TransientError: Redis is away.
         """
+        checks.check_call_deadline(deadline)
         if isinstance(queue_or_queues, Queue | str):
             return _read(_queues([queue_or_queues])[0])
         return [_read(queue) for queue in _queues(list(queue_or_queues))]

@@ -355,12 +355,23 @@ def test_a_wrong_tag_is_refused(opened: Store, tag: Any) -> None:
         pulled.lease_tasks_by_tag(1, 1, tag)
 
 
-@pytest.mark.parametrize("deadline", [0, -1, math.nan, math.inf, True, "5", None])
-def test_a_wrong_deadline_is_refused(opened: Store, deadline: Any) -> None:
-    with pytest.raises(TypeError, match="deadline"):
-        pulled.lease_tasks(1, 1, deadline=deadline)
-    with pytest.raises(TypeError, match="deadline"):
-        pulled.lease_tasks_by_tag(1, 1, deadline=deadline)
+@pytest.mark.parametrize(
+    ("deadline", "error"),
+    [
+        *((out_of_range, taskqueue.InvalidDeadlineError) for out_of_range in (0, -1, math.nan, math.inf)),
+        *((no_number, TypeError) for no_number in (True, "5", None)),
+    ],
+)
+def test_a_wrong_deadline_is_refused(opened: Store, deadline: Any, error: type[Exception]) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: pulled.lease_tasks(1, 1, deadline=deadline),
+        lambda: pulled.lease_tasks_by_tag(1, 1, deadline=deadline),
+        lambda: pulled.fetch_statistics(deadline=deadline),
+        lambda: taskqueue.QueueStatistics.fetch(pulled, deadline=deadline),
+    ]
+    for call in calls:
+        with pytest.raises(error, match="deadline"):
+            call()
 
 
 @pytest.mark.parametrize(
