@@ -78,6 +78,7 @@ def _digest(configuration: Config) -> str:
     parts = [
         config.digest(configuration.queues),
         str(configuration.settings.dead_letter_seconds),
+        *(["resumes"] if configuration.resume_paused_queues else []),
         *sorted(configuration.backends),
     ]
     return "-".join(parts)

@@ -343,6 +343,18 @@ def test_an_upload_resumes_paused_queues_if_the_file_says_so(
     assert taskqueue.Queue().is_paused() is is_paused
 
 
+def test_asking_for_paused_queues_to_go_on_is_a_change_of_the_file(
+    test_store: Store, configuration: Config
+) -> None:
+    settings.upload(test_store, configuration)
+    taskqueue.Queue().pause()
+
+    changed = dataclasses.replace(configuration, resume_paused_queues=True)
+
+    assert [settings.upload_if_changed(test_store, changed) for _ in range(2)] == [True, False]
+    assert not taskqueue.Queue().is_paused()
+
+
 def test_a_target_that_is_app_yamls_own_service_is_the_default_one(
     queues: KnownQueues, test_store: Store, configuration: Config
 ) -> None:
