@@ -8,6 +8,7 @@ FILES = {
     "main.py": '''\
 """Long tasks that go well, slowly, or wrong."""
 
+import os
 import time
 
 import webapp2
@@ -30,6 +31,17 @@ class Work(longtask.LongRunningTaskHandler):
             self.log_progress(f"Handling {step + 1} for {parameters.get('who', 'nobody')}", step, steps)
             pause(parameters)
         return "\\n".join(f"line {step + 1}: {parameters.get('who', '')}" for step in range(steps))
+
+
+class Mortal(Work):
+    """Says which process works on it."""
+
+    title = "Work in a process that dies"
+
+    def execute_task(self, parameters):
+        self.log_progress(f"pid {os.getpid()}", 1, 4)
+        pause(parameters)
+        return "survived"
 
 
 class Endless(longtask.LongRunningTaskHandler):
@@ -90,6 +102,7 @@ class Picture(longtask.LongRunningTaskHandler):
 app = webapp2.WSGIApplication(
     [
         ("/work", Work),
+        ("/mortal", Mortal),
         ("/endless", Endless),
         ("/broken", Broken),
         ("/refused", Refused),

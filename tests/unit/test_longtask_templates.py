@@ -162,6 +162,16 @@ def test_what_is_said_aloud_changes_at_quarters(root: Path, percent: int | None,
     assert page.count('role="status"') == 1
 
 
+def test_a_retry_is_said_at_every_quarter(root: Path) -> None:
+    page = draw(
+        root,
+        "status",
+        view=dataclasses.replace(RUNNING, attempts=2, status="A retry is under way.", percent=50),
+    )
+
+    assert text_of(page, "headline") == "A retry is under way. Half is done."
+
+
 # --- when it fails --------------------------------------------------------------------------
 
 

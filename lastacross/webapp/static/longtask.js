@@ -11,6 +11,7 @@ const QUARTERS = ["", "A quarter is done.", "Half is done.", "Three quarters are
 const box = element("longtask");
 
 let state = box.dataset.state;
+let status = box.dataset.status; // the state in a sentence, as the server says it
 let clockFrom = performance.now() - 1000 * Number(box.dataset.elapsed); // when it began, by this page's clock
 let nextTryAt = box.dataset.nextTry === "" ? null : performance.now() + 1000 * Number(box.dataset.nextTry);
 let newestAt = 0; // of the messages that were shown
@@ -50,9 +51,10 @@ function showProgress(news) {
   document.title = `${mark} – ${box.dataset.title}`;
 }
 
-function say(status, percent) {
+function say({ percent, attempts, attempt }) {
   const quarter = state === "running" && percent !== null ? Math.min(3, Math.floor(percent / 25)) : 0;
-  write("headline", QUARTERS[quarter] || status);
+  const isAgain = (attempts ?? attempt) > 1;
+  write("headline", quarter === 0 ? status : isAgain ? `${status} ${QUARTERS[quarter]}` : QUARTERS[quarter]);
 }
 
 function showTrouble(metadata) {
@@ -104,18 +106,18 @@ class LongTaskFeed extends Feed {
     } else if (news.at >= newestAt) {
       newestAt = news.at;
       showProgress(news);
-      if (state === "running") say(element("headline").textContent, news.percent);
+      say(news);
     }
   }
 
   take({ metadata }) {
-    state = metadata.state;
+    ({ state, status } = metadata);
     box.className = `longtask is-one is-${state}`;
     clockFrom = performance.now() - 1000 * metadata.elapsed_seconds;
     // For programs the message is never empty.
     const hasMessage = metadata.message !== metadata.status;
     showProgress({ ...metadata, message: hasMessage ? metadata.message : "" });
-    say(metadata.status, metadata.percent);
+    say(metadata);
     showTrouble(metadata);
     if (ENDS.includes(state)) showEnd(metadata);
   }

@@ -1,0 +1,404 @@
+"""Long tasks in a real browser: started, watched, left, come back to, whatever happens meanwhile."""
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.browser.watching import report
+from tests.support import longtask_app
+from tests.support.processes import wait_until
+from tests.support.site import Site, running_site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+# The product promises 1 s; the machine that runs the tests may be busy with others' work.
+LIVE_SECONDS = 3.0
+END_MS = 60_000
+
+DASH = "\N{EN DASH}"
+
+# Kept from before the first script runs, over reloads too: what the live region says.
+RECORDER = """
+document.addEventListener("DOMContentLoaded", () => {
+  const headline = document.getElementById("headline");
+  if (!headline) return;
+  const keep = () => {
+    const said = JSON.parse(sessionStorage.getItem("said") || "[]");
+    sessionStorage.setItem("said", JSON.stringify([...said, headline.textContent]));
+  };
+  keep();
+  new MutationObserver(keep).observe(headline, {childList: true, characterData: true, subtree: true});
+});
+"""
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An application that has long tasks and no template, running; shared by the tests of this module."""
+    folder = longtask_app.write(tmp_path_factory.mktemp("longtasks") / "app")
+    with running_site(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(chromium: Browser, lab: Site) -> Iterator[Open]:
+    """Opens a page of a fresh profile; takes Playwright's own options."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(**options: object) -> Page:
+            context: BrowserContext = chromium.new_context(base_url=lab.url, **options)  # type: ignore[arg-type]
+            stack.callback(context.close)
+            context.set_default_timeout(30_000)
+            return context.new_page()
+
+        yield opened
+
+
+@pytest.fixture
+def visitor(open_page: Open) -> Iterator[Page]:
+    """A page that must not complain: no console error, no refused script or style."""
+    page = open_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    assert complaints == []
+
+
+def wait_for_percent(page: Page, percent: int, seconds: float = 30.0) -> None:
+    """Wait until the page says that so much is done."""
+    deadline = time.monotonic() + seconds
+    while int((page.text_content("#percent") or "0").split()[0]) < percent:
+        assert time.monotonic() < deadline, f"not {percent} % within {seconds} s"
+        page.wait_for_timeout(20)
+
+
+def lines(count: int, who: str) -> str:
+    """The result of the lab's work."""
+    return "\n".join(f"line {number + 1}: {who}" for number in range(count))
+
+
+def expect_result(page: Page, text: str) -> None:
+    """The page shows this result, now or soon."""
+    expect(page.locator("#result")).to_have_text(text, timeout=END_MS)
+
+
+# --- watching -------------------------------------------------------------------------------
+
+
+def test_a_task_is_followed_over_the_stream_to_its_result(visitor: Page) -> None:
+    visitor.add_init_script(RECORDER)
+    visitor.goto("/work?steps=30&pause=0.2&who=Ada")
+    expect(visitor.locator("#longtask[data-mode=stream]")).to_be_visible()
+    expect(visitor).to_have_title(re.compile(f"^[1-9][0-9]? % {DASH} Some work$"))
+    expect(visitor.locator("#what + dl")).to_contain_text("Ada")
+    wait_for_percent(visitor, 40)
+    expect(visitor.locator("#message")).to_have_text(re.compile(r"Handling \d+ for Ada"))
+    expect(visitor.locator("#count")).to_have_text(re.compile(r"Step \d+ of 30"))
+    expect(visitor.locator("#remaining")).to_have_text(re.compile("less than 10 seconds|about 10 seconds"))
+    visitor.screenshot(path=SCREENSHOTS / "longtask-running.png", full_page=True)
+
+    expect_result(visitor, lines(30, "Ada"))
+
+    expect(visitor).to_have_title(f"Done {DASH} Some work")
+    visitor.screenshot(path=SCREENSHOTS / "longtask-result.png", full_page=True)
+    said = visitor.evaluate("JSON.parse(sessionStorage.getItem('said'))")
+    different = [text for text, before in zip(said, [None, *said], strict=False) if text != before]
+    assert len(different) == len(set(different)) <= 6, said
+    assert different[-1] == "Done."
+
+
+@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
+def test_a_task_left_at_thirty_per_cent_is_found_again_by_its_bookmark(
+    open_page: Open, has_scripts: bool
+) -> None:
+    first = open_page(java_script_enabled=has_scripts)
+    first.goto("/work?steps=50&pause=0.15&who=Grace")
+    bookmark = first.url
+    wait_for_percent(first, 30)
+    first.close()
+
+    second = open_page(java_script_enabled=has_scripts)
+    opened_at = time.monotonic()
+    second.goto(bookmark)
+    shown = int(second.inner_text("#percent").split()[0])
+    assert 30 <= shown < 100
+    if has_scripts:
+        wait_for_percent(second, shown + 1)
+        seconds = time.monotonic() - opened_at
+        report("longtask bookmark", seconds=round(seconds, 2))
+        assert seconds < LIVE_SECONDS
+    else:
+        assert second.locator("noscript").count() > 0
+        wait_for_percent(second, shown + 1)
+    expect_result(second, lines(50, "Grace"))
+    assert second.url == bookmark
+    assert second.locator("meta[http-equiv=refresh]").count() == 0, "a finished page must stand still"
+
+
+BLOCKS: dict[str, tuple[str, Callable[[Route], None]]] = {
+    "the stream answers 503": (
+        "**/_ah/channel/stream*",
+        lambda route: route.fulfill(status=503, headers={"Retry-After": "30"}, body="too many streams"),
+    ),
+    "the channel's script is blocked": ("**/_ah/channel/jsapi*", lambda route: route.abort()),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_where_the_stream_is_refused_the_page_asks(open_page: Open, block: str) -> None:
+    page = open_page()
+    page.route(*BLOCKS[block])
+    page.goto("/work?steps=12&pause=0.4&who=Alan")
+    expect(page.locator("#longtask[data-mode=poll]")).to_be_visible(timeout=10_000)
+    wait_for_percent(page, 50)
+    expect_result(page, lines(12, "Alan"))
+
+
+def test_a_page_that_nothing_comes_to_asks_less_and_less_often(open_page: Open) -> None:
+    page = open_page()
+    page.route(*BLOCKS["the stream answers 503"])
+    asked: list[tuple[float, int]] = []
+    page.on(
+        "response",
+        lambda response: (
+            asked.append((time.monotonic(), response.status)) if "format=json" in response.url else None
+        ),
+    )
+    page.goto("/mortal?pause=14")
+    page.wait_for_timeout(12_000)
+
+    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(asked[1:])]
+    assert [status for _, status in asked][-2:] == [304, 304], asked
+    assert max(gaps) > 4, gaps
+    assert min(gaps) > 0.7, gaps
+
+
+def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page) -> None:
+    visitor.goto("/endless?steps=25&pause=0.15")
+    expect(visitor.locator("#count")).to_have_text(re.compile(r"^Step \d+$"))
+    assert visitor.get_attribute("#bar", "value") is None
+    assert visitor.title().startswith("Running ")
+    visitor.screenshot(path=SCREENSHOTS / "longtask-unknown.png", full_page=True)
+    expect(visitor.locator("#result")).to_contain_text('"seen": 24', timeout=END_MS)
+
+
+# --- ways to an end -------------------------------------------------------------------------
+
+
+def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_arrives(
+    visitor: Page,
+) -> None:
+    visitor.goto("/mortal?pause=4")
+    expect(visitor.locator("#message")).to_have_text(re.compile(r"pid \d+"))
+    pid = int((visitor.text_content("#message") or "").split()[1])
+
+    os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+
+    expect(visitor.get_by_role("status")).to_contain_text("retry is under way", timeout=30_000)
+    report("longtask killed", said_after_seconds=round(time.monotonic() - killed_at, 1))
+    visitor.screenshot(path=SCREENSHOTS / "longtask-killed.png", full_page=True)
+    expect(visitor.locator("#message")).to_have_text(re.compile(r"pid (?!" + str(pid) + r"$)\d+"))
+    expect(visitor.locator("#attempts")).to_have_text("2")
+    expect_result(visitor, "survived")
+
+
+def test_a_task_that_raises_says_when_it_is_tried_again_and_in_the_end_offers_to_start_again(
+    visitor: Page,
+) -> None:
+    visitor.goto("/broken?who=Edsger")
+    expect(visitor.locator("#next")).to_have_text(
+        re.compile(r"Retrying: attempt 2 begins at \S+ \d\d:\d\d:\d\d UTC, in [1-4] s\.")
+    )
+    expect(visitor.locator("#trouble")).to_contain_text("Something went wrong while it ran. Reference: ")
+    assert "operator's business" not in visitor.content()
+    visitor.screenshot(path=SCREENSHOTS / "longtask-retrying.png", full_page=True)
+
+    expect(visitor.get_by_role("status")).to_have_text("Failed.", timeout=END_MS)
+    expect(visitor).to_have_title(f"Failed {DASH} Work that fails")
+    expect(visitor.locator("#trouble")).to_contain_text("What went wrong")
+    assert visitor.locator("#next").is_hidden()
+    visitor.screenshot(path=SCREENSHOTS / "longtask-failed.png", full_page=True)
+
+    failed = visitor.url
+    visitor.get_by_role("button", name="Start again").click()
+    expect(visitor.locator("#next")).to_be_visible()
+    assert visitor.url != failed
+    expect(visitor.locator("#what + dl")).to_contain_text("Edsger")
+
+
+def test_what_a_task_tells_its_user_is_text(visitor: Page) -> None:
+    visitor.goto("/refused")
+    expect(visitor.locator("#error")).to_have_text("There are no <b>invoices</b> in May.")
+    expect(visitor.get_by_role("status")).to_have_text("Failed.")
+
+
+def test_cancel_stops_the_work_at_its_next_report_and_the_page_says_so(visitor: Page, lab: Site) -> None:
+    visitor.goto("/work?steps=1000&pause=0.05")
+    expect(visitor.locator("#message")).to_contain_text("Handling")
+    task_id = visitor.url.partition("_longtaskid=")[2]
+    clicked_at = time.monotonic()
+
+    visitor.get_by_role("button", name="Cancel").click()
+
+    stopped = re.compile(rf'"longtask.stop".*"{task_id}"')
+    wait_until(lambda: stopped.search(lab.processes.text()), LIVE_SECONDS, "the attempt stops")
+    report("longtask cancel", seconds=round(time.monotonic() - clicked_at, 2))
+    expect(visitor.get_by_role("status")).to_have_text("Cancelled.")
+    expect(visitor).to_have_title(f"Cancelled {DASH} Some work")
+    assert visitor.get_by_role("button", name="Cancel").count() == 0
+    expect(visitor.get_by_role("button", name="Start again")).to_be_visible()
+    visitor.screenshot(path=SCREENSHOTS / "longtask-cancelled.png", full_page=True)
+
+
+def test_a_second_watcher_sees_that_the_first_has_cancelled(open_page: Open) -> None:
+    first, second = open_page(), open_page()
+    first.goto("/work?steps=1000&pause=0.05")
+    second.goto(first.url)
+    first.get_by_role("button", name="Cancel").click()
+    expect(second.get_by_role("status")).to_have_text("Cancelled.")
+
+
+def test_another_is_started_with_edited_parameters(visitor: Page) -> None:
+    visitor.goto("/work?steps=2&pause=0.05&who=Barbara")
+    expect_result(visitor, lines(2, "Barbara"))
+    visitor.get_by_text("Start with other parameters").click()
+    visitor.get_by_label("who").fill("Kurt & <Gödel>")
+    visitor.get_by_label("steps").fill("3")
+    visitor.screenshot(path=SCREENSHOTS / "longtask-edit.png", full_page=True)
+    visitor.get_by_role("button", name="Start another").click()
+    expect_result(visitor, lines(3, "Kurt & <Gödel>"))
+
+
+def test_who_types_into_the_form_is_not_disturbed_by_the_end(visitor: Page) -> None:
+    visitor.goto("/work?steps=20&pause=0.1&who=Rosa")
+    visitor.get_by_text("Start with other parameters").click()
+    visitor.get_by_label("who").fill("Luise")
+    expect(visitor.get_by_role("status")).to_have_text("Done.", timeout=END_MS)
+    visitor.wait_for_timeout(2500)
+    assert visitor.get_by_label("who").input_value() == "Luise"
+    expect(visitor.locator("#mode")).to_contain_text("reload the page")
+
+
+def test_without_scripts_a_task_is_cancelled_and_started_again(open_page: Open) -> None:
+    page = open_page(java_script_enabled=False)
+    page.goto("/work?steps=1000&pause=0.05&who=Ida")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_have_text("Cancelled.")
+    cancelled = page.url
+    page.get_by_role("button", name="Start again").click()
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    assert page.url != cancelled
+    expect(page.locator("#what + dl")).to_contain_text("Ida")
+    page.get_by_role("button", name="Cancel").click()
+
+
+def test_markup_is_text_and_a_result_of_its_own_replaces_the_page(visitor: Page) -> None:
+    visitor.goto("/printed?pause=1&note=<img src=x>")
+    expect(visitor.locator("#message")).to_have_text("<script>alert(1)</script>")
+    expect(visitor.get_by_role("heading", level=1)).to_have_text("A report with <b>markup</b>")
+    expect(visitor.locator("#what + dl")).to_contain_text("<img src=x>")
+    expect(visitor.locator("body")).to_have_text("printed: a;b;c", timeout=END_MS)
+
+
+def test_bytes_are_downloaded_under_their_name(visitor: Page, tmp_path: Path) -> None:
+    visitor.goto("/picture")
+    link = visitor.get_by_role("link", name="Download the result")
+    with visitor.expect_download() as download:
+        link.click(timeout=END_MS)
+    assert download.value.suggested_filename == "picture.bin"
+    download.value.save_as(tmp_path / "picture.bin")
+    assert (tmp_path / "picture.bin").read_bytes() == bytes(range(256))
+
+
+# --- the list -------------------------------------------------------------------------------
+
+
+def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
+    visitor: Page, open_page: Open
+) -> None:
+    visitor.goto("/longtasks")
+    expect(visitor.locator("main")).to_contain_text("None yet.")
+    visitor.goto("/work?steps=2&pause=0.05&who=Hedy")
+    visitor.goto("/work?steps=40&pause=0.2&who=Emmy")
+    visitor.goto("/longtasks")
+
+    rows = visitor.locator(".longtask-rows > li")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text("who: Emmy")
+    expect(visitor).to_have_title(re.compile("^[12] running "))
+    earlier = rows.first.locator("[data-of=text]").text_content() or ""
+    expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=10_000)
+    visitor.screenshot(path=SCREENSHOTS / "longtask-list.png", full_page=True)
+    expect(rows.first.locator(".state")).to_have_text("done", timeout=END_MS)
+    expect(visitor.get_by_role("status")).to_contain_text("Some work: done.")
+    assert rows.first.locator("progress").count() == 0
+    rows.first.get_by_role("link").click()
+    expect_result(visitor, lines(40, "Emmy"))
+
+    stranger = open_page()
+    stranger.goto("/longtasks")
+    expect(stranger.locator("main")).to_contain_text("None yet.")
+
+
+# --- everybody ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
+def view(request: pytest.FixtureRequest, open_page: Open) -> tuple[Page, str]:
+    """A page in one scheme and of one width, and the two as a name."""
+    scheme, width = request.param
+    return open_page(color_scheme=scheme, viewport={"width": width, "height": 800}), f"{scheme}-{width}"
+
+
+def test_the_pages_have_no_serious_finding(view: tuple[Page, str]) -> None:
+    page, kind = view
+    page.goto("/work?steps=1000&pause=0.05&who=" + 60 * "a-long-name-" + "&note=")
+    wait_for_percent(page, 1)
+    page.get_by_text("Start with other parameters").click()
+    check(page, f"longtask-running-{kind}")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("status")).to_have_text("Cancelled.")
+    check(page, f"longtask-cancelled-{kind}")
+    page.goto("/broken")
+    expect(page.locator("#next")).to_be_visible()
+    check(page, f"longtask-retrying-{kind}")
+    page.goto("/endless?steps=60&pause=0.05")
+    expect(page.locator("#count")).to_have_text(re.compile("Step [1-9]"))
+    check(page, f"longtask-unknown-{kind}")
+    page.goto("/work?steps=100&pause=0&who=" + 30 * "wide ")
+    expect(page.locator("#result")).to_be_visible(timeout=END_MS)
+    check(page, f"longtask-result-{kind}")
+    page.goto("/longtasks")
+    check(page, f"longtask-list-{kind}")
+    page.goto("/work?_longtaskjob=query&_longtaskid=nobody-has-it")
+    check(page, f"longtask-missing-{kind}")
+
+
+def test_everything_is_reached_by_the_keyboard(visitor: Page) -> None:
+    visitor.goto("/work?steps=1000&pause=0.05")
+    reached: list[str] = []
+    while "Cancel" not in reached and len(reached) < 10:
+        visitor.keyboard.press("Tab")
+        reached.append(visitor.evaluate("document.activeElement.textContent.trim()"))
+        assert visitor.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", reached
+    visitor.keyboard.press("Tab")
+    visitor.keyboard.press("Enter")
+    expect(visitor.get_by_label("steps")).to_be_visible()
+    visitor.keyboard.press("Shift+Tab")
+    visitor.keyboard.press("Enter")
+    expect(visitor.get_by_role("status")).to_have_text("Cancelled.")
+    assert visitor.locator("[aria-live], [role=status], [role=alert], [role=log]").count() == 1
