@@ -118,7 +118,7 @@ def _check_grants(granted: list[Grant], bucket_size: int) -> None:
     mean = (len(waiting) - bucket_size) / (waiting[-1] - waiting[0])
     gaps = [later - earlier for earlier, later in itertools.pairwise(waiting[bucket_size:])]
     print(
-        f"bucket_size {bucket_size}: {len(granted)} grants, a bucket of {explained:.4f} explains them; "
+        f"bucket_size {bucket_size}: {len(granted)} grants in {instants[-1] - instants[0]:.1f} s, a bucket of {explained:.4f} explains them; "
         f"mean {mean:.3f}/s while tasks wait, longest gap {max(gaps):.3f} s"
     )
     assert explained <= bucket_size + SKEW_TOKENS
@@ -148,7 +148,7 @@ def test_three_at_once_are_three_at_once_on_eight_processes(
         + ", ".join(f"{number}: {share:.3f}" for number, share in sorted(shares.items()))
     )
     assert _most(spans) == 3
-    assert shares[3] >= (0.95 if kill_every_seconds is None else 0.9)
+    assert shares[3] >= (0.95 if kill_every_seconds is None else 0.8)
     assert (cut_off > 0) == (kill_every_seconds is not None)
 
 

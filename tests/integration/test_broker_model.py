@@ -7,18 +7,14 @@ its last member has ended.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    Bundle,
     RuleBasedStateMachine,
-    consumes,
     initialize,
     invariant,
-    multiple,
     rule,
     run_state_machine_as_test,
 )
@@ -51,7 +47,8 @@ OUTCOMES = [
 # rate a second, bucket size, the most at once
 Limits = tuple[float, int, int | None]
 LIMITS: list[Limits] = [
-    (1e6, 10**6, None),
+    *[(1e6, 10**6, None)] * 3,
+    *[(5.0, 5, None)] * 2,
     (5.0, 3, None),
     (20 / 60, 1, None),
     (1.5 / 60, 2, None),
@@ -67,7 +64,6 @@ class _Steps(RuleBasedStateMachine):
     """The rules are what workers, callers, operators and RQ's tools do."""
 
     server: Store
-    leases = Bundle("leases")
 
     @initialize(limits=st.tuples(st.sampled_from(LIMITS), st.sampled_from(LIMITS)))
     def begin(self, limits: tuple[Limits, Limits]) -> None:
@@ -80,6 +76,7 @@ class _Steps(RuleBasedStateMachine):
         self.uploads = 0
         self._upload(dict(zip(QUEUES, limits, strict=True)))
         self.tasks: dict[str, Expected] = {}
+        self.held: list[Leased] = []
         self.number = 0
         self.members = 0
         self.is_sealed = False
@@ -97,8 +94,8 @@ class _Steps(RuleBasedStateMachine):
     @rule(
         queue=st.sampled_from(QUEUES),
         countdown=st.sampled_from([None, None, 0.0, 5.0, 20.0]),
-        first=st.integers(0, 12),
-        count=st.integers(1, 4),
+        first=st.integers(0, 30),
+        count=st.integers(1, 6),
     )
     def add(self, queue: str, countdown: float | None, first: int, count: int) -> None:
         self._add(queue, range(first, first + count), countdown)
@@ -118,57 +115,42 @@ class _Steps(RuleBasedStateMachine):
 
     # --- workers -------------------------------------------------------------------------------
 
-    @rule(
-        target=leases, wanted=st.integers(1, 4), busy=st.integers(0, 2), order=st.permutations(list(QUEUES))
-    )
-    def lease(self, wanted: int, busy: int, order: list[str]) -> Any:
-        return multiple(*self._lease(order, wanted, max(0, wanted - busy)))
+    @rule(wanted=st.integers(1, 4), busy=st.integers(0, 2), order=st.permutations(QUEUES))
+    def lease(self, wanted: int, busy: int, order: list[str]) -> None:
+        self.held += self._lease(order, wanted, max(0, wanted - busy))
 
-    @rule(
-        target=leases,
-        outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5),
-        order=st.permutations(list(QUEUES)),
-    )
-    def work(self, outcomes: list[str], order: list[str]) -> Any:
+    @rule(outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=5), order=st.permutations(QUEUES))
+    def work(self, outcomes: list[str], order: list[str]) -> None:
         """Lease and settle; what is only "begun" stays leased."""
         granted = self._lease(order, len(outcomes), len(outcomes))
-        begun = []
         for task, outcome in zip(granted, outcomes, strict=False):
-            if outcome == "begun":
-                begun.append(task)
-            else:
-                self._settle(task, outcome)
-        return multiple(*begun)
+            self._settle(task, outcome)
 
-    @rule(task=leases)
-    def renew(self, task: Leased) -> None:
-        assert self.broker.renew([task], {task.entry}, LEASE_SECONDS) == [self._holds(task)]
-        if self._holds(task):
-            self.tasks[task.id].has_started = True
-            self.tasks[task.id].expires_at = self.clock.now() + LEASE_SECONDS
+    @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES))
+    def settle(self, data: st.DataObject, outcome: str) -> None:
+        """What was leased at any time before: the lease may have been lost since."""
+        for task in self._some_leases(data):
+            self._settle(task, outcome)
 
-    @rule(tasks=st.lists(leases, max_size=3))
-    def ack(self, tasks: list[Leased]) -> None:
-        expected = []
-        for task in tasks:
-            expected.append(self._holds(task))
-            if self._holds(task):
-                self._end(task.id, "done")
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        tasks = self._some_leases(data)
+        expected = [self._holds(task) for task in tasks]
         assert self.broker.ack(tasks) == expected
+        for task, is_held in zip(tasks, expected, strict=True):
+            if is_held:
+                self._end(task.id, "done")
 
-    @rule(task=consumes(leases), outcome=st.sampled_from(OUTCOMES[:-1]))
-    def settle(self, task: Leased, outcome: str) -> None:
-        self._settle(task, outcome)
-
-    @rule(tasks=st.lists(leases, max_size=3, unique_by=lambda task: task.entry))
-    def release(self, tasks: list[Leased]) -> None:
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        tasks = self._some_leases(data)
         held = [task for task in tasks if self._holds(task)]
         assert self.broker.release(tasks) == len(held)
         for task in held:
             self.tasks[task.id].state = "ready"
 
     @rule(
-        seconds=st.sampled_from([0.0, 0.2, 0.5, 2.0, 8.0, 40.0, 3600.0]),
+        seconds=st.sampled_from([0.0, 0.25, 0.5, 2.0, 8.0, 40.0, 3600.0]),
         steps=st.sampled_from([(), ("promote",), ("rescue",), ("promote", "rescue", "sweep")]),
     )
     def pass_time(self, seconds: float, steps: tuple[str, ...]) -> None:
@@ -182,19 +164,22 @@ class _Steps(RuleBasedStateMachine):
     def ask(self, data: st.DataObject, what: str) -> None:
         getattr(self, f"_{what}")(data)
 
-    @rule(queue=st.sampled_from(QUEUES))
-    def pause_or_resume(self, queue: str) -> None:
-        known = self.queues[queue]
-        if known.is_paused:
-            taskqueue.Queue(queue).resume()
-        else:
+    @rule(queue=st.sampled_from(QUEUES), is_paused=st.sampled_from([False, False, True]))
+    def pause_or_resume(self, queue: str, is_paused: bool) -> None:
+        self.queues[queue].is_paused = is_paused
+        if is_paused:
             taskqueue.Queue(queue).pause()
-        known.is_paused = not known.is_paused
+        else:
+            taskqueue.Queue(queue).resume()
 
-    @rule(listed=st.dictionaries(st.sampled_from(QUEUES), st.sampled_from(LIMITS), min_size=1))
-    def upload(self, listed: dict[str, Limits]) -> None:
+    @rule(
+        listed=st.sampled_from([QUEUES, QUEUES, QUEUES, QUEUES[:1], QUEUES[1:]]),
+        first=st.sampled_from(LIMITS),
+        second=st.sampled_from(LIMITS),
+    )
+    def upload(self, listed: tuple[str, ...], first: Limits, second: Limits) -> None:
         """Another queue.yaml: other limits, and what it does not list stands still."""
-        self._upload(listed)
+        self._upload(dict(zip(listed, (first, second), strict=False)))
 
     @rule(data=st.data(), what=st.sampled_from(["suspend", "requeue", "repeat", "restore"]))
     def ask_by_rq(self, data: st.DataObject, what: str) -> None:
@@ -258,7 +243,7 @@ class _Steps(RuleBasedStateMachine):
             else:
                 assert code == (10 if known.state in LIVES else 11)
 
-    def _lease(self, order: list[str], wanted: int, free: int) -> list[Leased]:
+    def _lease(self, order: Sequence[str], wanted: int, free: int) -> list[Leased]:
         self.number += 100
         expected = self._grants(order, wanted, free)
         grant = self.broker.lease(
@@ -277,9 +262,17 @@ class _Steps(RuleBasedStateMachine):
         self.is_told, self.told_due = was_told or grant.has_more, grant.next_due
         return grant.tasks
 
+    def _some_leases(self, data: st.DataObject) -> list[Leased]:
+        if not self.held:
+            return []
+        lease = st.sampled_from(self.held[-12:])
+        return data.draw(st.lists(lease, min_size=1, max_size=3, unique_by=lambda task: task.entry))
+
     def _settle(self, task: Leased, outcome: str) -> None:
         is_held = self._holds(task)
-        if outcome == "crashed":
+        if outcome == "begun":
+            self._renew(task)
+        elif outcome == "crashed":
             assert self.broker.crash(task) == (self._lose(task.id, has_started=True) if is_held else "gone")
         elif outcome == "done":
             assert self.broker.ack([task]) == [is_held]
@@ -293,6 +286,13 @@ class _Steps(RuleBasedStateMachine):
                 known.state, known.eta, known.crashes = "scheduled", eta, 0
         if is_held and outcome in ("done", "dead"):
             self._end(task.id, outcome)
+
+    def _renew(self, task: Leased) -> None:
+        assert self.broker.renew([task], {task.entry}, LEASE_SECONDS) == [self._holds(task)]
+        self.held.append(task)
+        if self._holds(task):
+            self.tasks[task.id].has_started = True
+            self.tasks[task.id].expires_at = self.clock.now() + LEASE_SECONDS
 
     def _promote(self) -> None:
         due = [task for task in self._all("scheduled") if self.tasks[task].eta <= self.clock.now()]
@@ -346,13 +346,13 @@ class _Steps(RuleBasedStateMachine):
             known.state = "ready"
 
     def _suspend(self, _: st.DataObject) -> None:
-        """Or resume."""
-        self.is_suspended = not self.is_suspended
-        if self.is_suspended:
-            self.server.redis.set(store.RQ_SUSPENDED, 1)
-        else:
-            self.server.redis.delete(store.RQ_SUSPENDED)
-            self.is_told = True  # RQ wakes nobody: the safety call of each second finds it
+        """For as long as a worker needs to ask."""
+        self.server.redis.set(store.RQ_SUSPENDED, 1)
+        self.is_suspended = True
+        assert self._lease(QUEUES, 4, 4) == []
+        self.is_suspended = False
+        self.server.redis.delete(store.RQ_SUSPENDED)
+        self.is_told = True  # RQ wakes nobody: the safety call of each second finds it
 
     def _requeue(self, data: st.DataObject) -> None:
         """A dead letter, as ``rq requeue`` does it."""
@@ -381,7 +381,8 @@ class _Steps(RuleBasedStateMachine):
             self.stale.add(task)
 
     def _is_due(self) -> bool:
-        return self.told_due is not None and self.told_due <= self.clock.now()
+        # It is told a microsecond late, lest it come too early.
+        return self.told_due is not None and self.told_due <= self.clock.now() + 1e-5
 
     def _see(self) -> Seen:
         return queue_model.see(self.server.redis, QUEUES, self.tasks, BATCH)
