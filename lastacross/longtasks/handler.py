@@ -337,10 +337,10 @@ class LongRunningTaskHandler(RequestHandler):
 
     def _find(self) -> bool:
         """Read the task that the request is about; answers with 404 or 410 if there is none."""
-        task_id = self.request.params.get(looking.ID, "")
+        task_id = str(self.request.params.get(looking.ID, ""))
         if not task_id:
             raise BadInputError(looking.ID, "is missing: the key of a task")
-        found = model.find(str(task_id), self.request.path) if len(str(task_id)) <= 43 else None
+        found = model.find(task_id, self.request.path) if model.is_id(task_id) else None
         if found is None:
             self._refuse_missing(404, "There is no such task here. Its address may have been copied in part.")
         elif found.has_expired(clock.SYSTEM.now()):

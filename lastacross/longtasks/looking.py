@@ -157,14 +157,7 @@ def _view(
         fields=parameters.fields(task.given),
         elapsed_seconds=elapsed,
         elapsed_text=duration(elapsed),
-        created_at=task.created_at,
-        started_at=task.started_at,
-        finished_at=task.finished_at,
-        expires_at=task.expires_at,
-        created_text=_instant(task.created_at),
-        started_text=_instant(task.started_at),
-        finished_text=_instant(task.finished_at),
-        expires_text=_instant(task.expires_at),
+        **_instants(task),
         result_kind=task.result_kind or "",
         result_size=task.result_size,
         urls=urls_of(task.path, task.id),
@@ -222,6 +215,15 @@ def _progress_of(state: State, report: Progress | None, now: float) -> Mapping[s
     if told is not None:
         shown |= {"eta_seconds": told.seconds, "eta_text": told.text}
     return shown
+
+
+def _instants(task: LongTask) -> dict[str, Any]:
+    """When it was what, as numbers and in words."""
+    instants: dict[str, Any] = {}
+    for name in ("created", "started", "finished", "expires"):
+        at = getattr(task, f"{name}_at")
+        instants |= {f"{name}_at": at, f"{name}_text": _instant(at)}
+    return instants
 
 
 def _instant(at: float | None) -> str:

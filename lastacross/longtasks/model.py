@@ -4,6 +4,7 @@ A step that another was faster with changes nothing and says so. Whoever runs an
 into the row; only under that claim it may write how the attempt ended.
 """
 
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +15,17 @@ from sqlalchemy import ColumnElement, delete, select, update
 from lastacross import datastore
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
 
+_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+
 
 def new_id() -> str:
     """128 random bits that fit into a URL."""
     return secrets.token_urlsafe(16)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text, which may come from anybody, can be an id."""
+    return _ID.fullmatch(text) is not None
 
 
 # --- reading ------------------------------------------------------------------------------

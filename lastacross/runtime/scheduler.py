@@ -17,6 +17,7 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
 from lastacross.deferred import payloads
 from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
+from lastacross.longtasks import expiry
 from lastacross.taskqueue import relay, settings
 
 log = logs.get("lastacross.scheduler")
@@ -123,6 +124,7 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
         Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
         Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),
         Step("deferred", payloads.Pruner().act, every_seconds=120),
+        Step("longtasks", expiry.Pruner().act, every_seconds=60),
     ]
 
 

@@ -1,0 +1,317 @@
+"""A long task from its start to its result, on SQLite and on PostgreSQL, delivered by hand."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lastacross import memcache, taskqueue
+from lastacross.longtasks import model
+from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def lab(app_root: Path, redis_server: RedisServer, database_url: str) -> Iterator[Lab]:
+    """An application with long tasks, on each kind of datastore."""
+    with running_lab(app_root, redis_server.url, database_url) as running:
+        yield running
+
+
+# --- start --------------------------------------------------------------------------------
+
+
+def test_a_get_starts_a_task_and_leads_to_its_bookmark(lab: Lab) -> None:
+    answer = lab.client.get("/told?month=5&month=6&_hidden=1", status=307)
+
+    task_id = id_in(answer.headers["Location"])
+    assert lab.row(task_id).status == "ready"
+    assert lab.state(task_id) == "ready"
+    lab.run()
+    [given] = lab.given
+    assert given == {"month": "5"}
+    assert given.get_all("month") == ["5", "6"]
+    assert lab.query(task_id)["response"]["result"] == "the result"
+    assert lab.result(task_id).text == "the result"
+
+
+def test_a_form_with_a_file_starts_one_and_leads_there_with_303(lab: Lab) -> None:
+    answer = lab.client.post("/told", {"a": "1"}, upload_files=[("data", "rows.csv", b"1;2\n")], status=303)
+
+    task_id = id_in(answer.headers["Location"])
+    lab.run()
+    [given] = lab.given
+    file = given["data"]
+    assert (given["a"], file.filename, file.body, file.file.read()) == ("1", "rows.csv", b"1;2\n", b"1;2\n")
+    assert lab.state(task_id) == "done"
+
+
+def test_the_body_of_a_put_is_a_file(lab: Lab) -> None:
+    answer = lab.client.put("/told?a=1", b"\x00raw", headers={"Content-Type": "image/x-own"}, status=303)
+
+    id_in(answer.headers["Location"])
+    lab.run()
+    [given] = lab.given
+    assert (given["a"], given["file"].body, given["file"].content_type) == ("1", b"\x00raw", "image/x-own")
+
+
+def test_a_program_gets_202_and_the_operation(lab: Lab) -> None:
+    answer = lab.client.post_json("/told", {"n": [1, 2]}, headers=JSON, status=202)
+
+    assert answer.headers["Retry-After"] == "1"
+    task_id = id_in(answer.headers["Location"])
+    assert answer.json["name"] == f"told/{task_id}"
+    assert (answer.json["done"], answer.json["metadata"]["state"]) == (False, "ready")
+    lab.run()
+    assert lab.given == [{"n": [1, 2]}]
+
+
+def test_the_row_and_its_task_are_there_together_or_not_at_all(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise RuntimeError("the second half")
+
+    monkeypatch.setattr(taskqueue, "add", fail)
+    lab.client.get("/told", status=500)
+
+    assert model.expirable(float("inf"), "", 10) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Purpose": "prefetch"},
+        {"Purpose": "prefetch"},
+        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_browser_that_only_looks_ahead_starts_nothing(lab: Lab, headers: dict[str, str]) -> None:
+    lab.client.get("/told?a=1", headers=headers, status=503)
+
+    assert lab.hands.lease("default") is None
+
+
+def test_a_head_starts_nothing(lab: Lab) -> None:
+    lab.client.head("/told?a=1", status=200)
+
+    assert lab.hands.lease("default") is None
+
+
+def test_what_cannot_be_used_is_refused_before_anything_is_stored(lab: Lab) -> None:
+    answer = lab.client.get("/prepared?month=May", headers=JSON, status=400)
+
+    assert answer.json["error"]["field"] == "month"
+    lab.client.get("/prepared", headers=JSON, status=400)
+    lab.client.post("/told", b"<a/>", headers={"Content-Type": "text/xml", **JSON}, status=400)
+    lab.client.post("/told", b"[1]", headers={"Content-Type": "application/json", **JSON}, status=400)
+    assert lab.hands.lease("default") is None
+
+
+def test_a_task_gets_the_parameters_as_they_were_prepared(lab: Lab) -> None:
+    task_id = lab.start("/prepared", month="5")
+    lab.run()
+
+    assert lab.given == [{"month": 5}]
+    assert lab.row(task_id).given == '[["month", "5"]]'
+
+
+# --- bad requests -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        (f"{JOB}=query&{ID}=AAAAAAAAAAAAAAAAAAAAAA", 404),
+        (f"{JOB}=result&{ID}=AAAAAAAAAAAAAAAAAAAAAA", 404),
+        (f"{JOB}=query&{ID}={'A' * 5000}", 404),
+        (f"{JOB}=query&{ID}=%00", 404),
+        (f"{JOB}=query", 400),
+        (f"{JOB}=steal&{ID}=x", 400),
+        (f"{JOB}=execute&{ID}=x", 403),
+        (f"{JOB}=cancel&{ID}=x", 405),
+        (f"{JOB}=restart&{ID}=x", 405),
+    ],
+)
+def test_what_is_asked_wrongly_gets_a_clear_answer(lab: Lab, query: str, status: int) -> None:
+    answer = lab.client.get(f"/told?{query}", headers=JSON, status=status)
+
+    assert answer.json["error"]["code"] == status
+
+
+def test_only_the_queue_executes(lab: Lab) -> None:
+    task_id = lab.start()
+
+    for headers in ({}, {"X-AppEngine-TaskName": "t", "X-AppEngine-QueueName": "default"}):
+        lab.client.post("/told", {JOB: "execute", ID: task_id}, headers=headers, status=403)
+    assert lab.given == []
+
+
+def test_a_task_of_another_path_is_not_found(lab: Lab) -> None:
+    task_id = lab.start("/told")
+
+    lab.query(task_id, "/once", status=404)
+    lab.client.post("/once", {JOB: "cancel", ID: task_id}, headers=JSON, status=404)
+
+
+def test_a_result_asked_for_too_early_is_a_conflict(lab: Lab) -> None:
+    task_id = lab.start()
+
+    answer = lab.client.get("/told", {JOB: "result", ID: task_id}, headers=JSON, status=409)
+    assert "no result" in answer.json["error"]["message"]
+
+
+# --- results ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "result", ["Grüße\r\n\0<b>", "", {"a": [1, None, "ü"]}, [1, 2.5], None, 7, True], ids=repr
+)
+def test_text_and_json_come_back_as_they_were_returned(lab: Lab, result: Any) -> None:
+    lab.execute(lambda handler, given: result)
+    task_id = lab.start()
+    lab.run()
+
+    assert lab.query(task_id)["response"]["result"] == result
+    answer = lab.result(task_id)
+    assert (answer.json if not isinstance(result, str) else answer.text) == result
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.content_type in ("text/plain", "application/json")
+
+
+def test_bytes_are_saved_under_the_name_of_their_path(lab: Lab) -> None:
+    lab.execute(lambda handler, given: bytes(range(256)))
+    task_id = lab.start()
+    lab.run()
+
+    answer = lab.result(task_id)
+    assert answer.body == bytes(range(256))
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="told.bin"'
+    assert "result" not in lab.query(task_id)["response"]
+
+
+def test_a_file_name_of_the_authors_own_is_written_for_all_browsers(lab: Lab) -> None:
+    task_id = lab.start("/named")
+    lab.run()
+
+    answer = lab.result(task_id, "/named")
+    assert answer.headers["Content-Disposition"] == (
+        "attachment; filename=\"Ums_tze 'Mai'.csv\"; filename*=UTF-8''Ums%C3%A4tze%20%22Mai%22.csv"
+    )
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+
+
+def test_display_result_may_ask_for_the_task_and_is_what_the_bookmark_shows(lab: Lab) -> None:
+    task_id = lab.start("/displayed", a="5")
+    lab.run()
+
+    answer = lab.client.get("/displayed", {JOB: "query", ID: task_id}, headers={"Accept": "text/html"})
+    assert answer.text == f"{task_id}: the result of 5"
+
+
+@pytest.mark.parametrize("result", [b"x" * (40 << 20), object()], ids=["40 MB", "an object"])
+def test_a_result_that_cannot_be_kept_is_a_failure_that_the_user_sees(lab: Lab, result: Any) -> None:
+    lab.execute(lambda handler, given: result)
+    task_id = lab.start()
+
+    assert lab.run().is_success
+    operation = lab.query(task_id)
+    assert operation["metadata"]["state"] == "failed"
+    assert operation["error"]["message"].startswith("The result")
+    assert lab.hands.lease("default") is None
+
+
+def test_32_mb_are_kept(lab: Lab) -> None:
+    lab.execute(lambda handler, given: b"x" * (32 << 20))
+    task_id = lab.start()
+    lab.run()
+
+    assert len(lab.result(task_id).body) == 32 << 20
+
+
+# --- joining ------------------------------------------------------------------------------
+
+
+def test_equal_requests_join_as_long_as_the_first_goes_on(lab: Lab) -> None:
+    first = lab.start("/joined", a="1", b="2")
+
+    assert lab.start("/joined", b="2", a="1") == first
+    assert lab.start("/joined", a="2", b="1") != first
+    lab.run()
+    assert lab.start("/joined", a="1", b="2") != first
+
+
+def test_many_at_once_start_one(lab: Lab) -> None:
+    ids: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        ids.append(lab.start("/joined", a="1"))
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(ids) == 8
+    assert len(set(ids)) == 1
+    assert lab.hands.lease("default") is not None
+    assert lab.hands.lease("default") is None
+
+
+def test_a_lost_task_is_not_joined(lab: Lab) -> None:
+    first = lab.start("/joined", a="1")
+    taskqueue.Queue("default").delete_tasks_by_name(lab.row(first).task_name or "")
+    lab.forget_sending()
+
+    second = lab.start("/joined", a="1")
+    assert second != first
+    assert lab.state(first, "/joined") == "failed"
+
+
+# --- progress -----------------------------------------------------------------------------
+
+
+def test_progress_is_in_memcache_and_in_the_operation(lab: Lab) -> None:
+    seen: dict[str, Any] = {}
+
+    def execute(handler: Any, given: Any) -> str:
+        handler.log_progress("Handling <b>", step=3, total_steps=12)
+        key = handler.task.key()
+        seen["kept"] = memcache.get(f"longtask_status_{key}")
+        seen["operation"] = lab.query(key)
+        return "x"
+
+    lab.execute(execute)
+    lab.start()
+    lab.run()
+
+    assert {name: seen["kept"][name] for name in ("message", "step", "total_steps")} == {
+        "message": "Handling <b>",
+        "step": 3,
+        "total_steps": 12,
+    }
+    metadata = seen["operation"]["metadata"]
+    assert (metadata["state"], metadata["step"], metadata["percent"]) == ("running", 3, 25)
+    assert metadata["message"] == "Handling <b>"
+
+
+@pytest.mark.parametrize(
+    "report",
+    [("m", -1, 3), ("m", None, None), ("m", "x", object()), (None, float("nan"), float("inf")), ("m", 9, 3)],
+)
+def test_odd_reports_do_no_harm(lab: Lab, report: tuple[Any, ...]) -> None:
+    def execute(handler: Any, given: Any) -> str:
+        handler.log_progress(*report)
+        percent = lab.query(handler.task.key())["metadata"]["percent"]
+        assert percent is None or 0 <= percent <= 99
+        return "x"
+
+    lab.execute(execute)
+    task_id = lab.start()
+
+    assert lab.run().is_success, lab.row(task_id).error

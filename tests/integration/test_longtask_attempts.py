@@ -1,0 +1,489 @@
+"""Attempts at a long task that fail, die, come too late, or are not wanted any more; by hand."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import longtask
+from lastacross import clock, memcache, store, taskqueue
+from lastacross.errors import DeadlineExceededError, PermanentTaskFailure
+from lastacross.longtasks import expiry, model, progress
+from lastacross.store import Store
+from lastacross.taskqueue.broker import Broker
+from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
+from tests.support.redis_server import RedisServer
+
+
+@pytest.fixture
+def lab(app_root: Path, redis_server: RedisServer, database_url: str) -> Iterator[Lab]:
+    """An application with long tasks, on each kind of datastore."""
+    with running_lab(app_root, redis_server.url, database_url) as running:
+        yield running
+
+
+def fail(error: BaseException) -> Any:
+    """An execute_task that raises this."""
+
+    def execute(handler: Any, given: Any) -> Any:
+        raise error
+
+    return execute
+
+
+# --- failures -----------------------------------------------------------------------------
+
+
+def test_a_failure_is_retried_and_the_page_knows_when(lab: Lab) -> None:
+    lab.execute(fail(ValueError("secret words")))
+    task_id = lab.start()
+    lab.run()
+
+    metadata = lab.query(task_id)["metadata"]
+    assert metadata["state"] == "retrying"
+    assert metadata["attempts"] == 1
+    assert metadata["next_try_at"] is not None
+    assert "secret words" not in str(metadata)
+    assert "Reference: " in metadata["error"]
+    reference = metadata["error"].rpartition(" ")[2].rstrip(".")
+    kept = model.traceback_of(task_id) or ""
+    assert reference in kept
+    assert "ValueError: secret words" in kept
+
+    lab.execute(lambda handler, given: "at last")
+    lab.promote()
+    lab.run()
+    operation = lab.query(task_id)
+    assert (operation["metadata"]["state"], operation["response"]["result"]) == ("done", "at last")
+    assert operation["metadata"]["error"] == ""
+
+
+def test_the_last_failure_is_final_and_may_be_started_again(lab: Lab) -> None:
+    lab.execute(fail(ValueError("no")))
+    task_id = lab.start(a="1")
+    for _ in range(3):
+        lab.run()
+        assert lab.state(task_id) == "retrying"
+        lab.promote()
+    lab.run()
+
+    operation = lab.query(task_id)
+    assert (operation["done"], operation["metadata"]["state"]) == (True, "failed")
+    assert operation["metadata"]["attempts"] == 4
+    assert operation["error"]["code"] == 2
+    lab.execute(lambda handler, given: "now")
+    answer = lab.client.post("/told", {JOB: "restart", ID: task_id}, status=303)
+    again = id_in(answer.headers["Location"])
+    assert again != task_id
+    lab.run()
+    assert lab.query(again)["response"]["result"] == "now"
+    assert lab.given[-1] == {"a": "1"}
+
+
+def test_a_dead_letter_that_is_run_again_brings_its_result(lab: Lab) -> None:
+    lab.execute(fail(ValueError("no")))
+    task_id = lab.start("/once")
+    lab.run()
+    assert lab.state(task_id, "/once") == "failed"
+
+    lab.execute(lambda handler, given: "by hand")
+    row = lab.row(task_id)
+    Broker(lab.store).run_now(f"{row.queue_name}_{row.task_name}")
+    lab.run()
+    assert lab.query(task_id, "/once")["response"]["result"] == "by hand"
+
+
+def test_a_poison_dead_letter_that_is_run_again_brings_its_result(lab: Lab) -> None:
+    task_id = lab.start()
+    for number in range(1, 6):
+        task = lab.lease()
+        assert (
+            model.claim(task_id, number - 1, clock.SYSTEM.now()) is not None
+        )  # and then it kills its process
+        became = lab.lose(task)
+    assert became == "poison"
+    assert lab.query(task_id)["error"]["message"].startswith("It ended the process")
+
+    row = lab.row(task_id)
+    Broker(lab.store).run_now(f"{row.queue_name}_{row.task_name}")
+    lab.run()
+    assert lab.query(task_id)["response"]["result"] == "the result"
+
+
+def test_the_users_own_error_is_shown_and_not_retried(lab: Lab) -> None:
+    lab.execute(fail(longtask.UserError("There are no <b>invoices</b> in May")))
+    task_id = lab.start()
+
+    assert lab.run().is_success
+    assert lab.query(task_id)["error"]["message"] == "There are no <b>invoices</b> in May"
+    assert lab.hands.lease("default") is None
+
+
+def test_the_users_own_error_may_ask_for_a_retry(lab: Lab) -> None:
+    lab.execute(fail(longtask.UserError("The bank does not answer", is_final=False)))
+    task_id = lab.start()
+    lab.run()
+
+    metadata = lab.query(task_id)["metadata"]
+    assert (metadata["state"], metadata["error"]) == ("retrying", "The bank does not answer")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (PermanentTaskFailure("x"), "failed"),
+        (DeadlineExceededError(), "retrying"),
+        (SystemExit(3), "retrying"),
+        (ValueError("nul \0 and half a pair \ud800"), "retrying"),
+        (RecursionError("deep"), "retrying"),
+    ],
+    ids=repr,
+)
+def test_every_way_to_fail_is_noted(lab: Lab, error: BaseException, state: str) -> None:
+    lab.execute(fail(error))
+    task_id = lab.start()
+    lab.run()
+
+    assert lab.state(task_id) == state
+    assert lab.row(task_id).error
+
+
+# --- workers that die ---------------------------------------------------------------------
+
+
+def test_a_worker_that_dies_is_seen_and_another_brings_the_result(lab: Lab) -> None:
+    task_id = lab.start()
+    first = lab.lease()
+    assert model.claim(task_id, 0, clock.SYSTEM.now()) is not None
+    assert lab.state(task_id) == "running"
+    lab.lose(first)
+
+    metadata = lab.query(task_id)["metadata"]
+    assert metadata["state"] == "retrying"
+    assert "retry is under way" in metadata["status"]
+    seen: list[str] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        seen.append(lab.query(task_id)["metadata"]["status"])
+        return "whole"
+
+    lab.execute(execute)
+    lab.run()
+    assert seen == ["A retry is under way: attempt 2."]
+    assert lab.query(task_id)["response"]["result"] == "whole"
+
+
+def test_an_attempt_that_lost_its_lease_cannot_overwrite_a_later_ones_result(lab: Lab) -> None:
+    task_id = lab.start()
+    first = lab.lease()
+
+    def stall(handler: Any, given: Any) -> str:
+        lab.execute(lambda handler, given: "of the second")
+        lab.lose(first)
+        assert lab.run().is_success
+        return "of the first"
+
+    lab.execute(stall)
+    outcome = lab.hands.deliver(first)
+
+    assert outcome.is_success  # there is nothing to be done again
+    assert lab.query(task_id)["response"]["result"] == "of the second"
+
+
+def test_an_attempt_that_lost_its_lease_cannot_fail_a_later_one(lab: Lab) -> None:
+    task_id = lab.start()
+    first = lab.lease()
+
+    def stall(handler: Any, given: Any) -> str:
+        lab.lose(first)
+        lab.lease()
+        assert model.claim(task_id, 1, clock.SYSTEM.now()) is not None
+        raise ValueError("too late")
+
+    lab.execute(stall)
+    assert lab.hands.deliver(first).status == 503
+    assert (lab.state(task_id), lab.row(task_id).error) == ("running", None)
+
+
+def test_an_attempt_that_lost_its_lease_hears_of_it_at_its_next_report(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "CHECK_SECONDS", 0.0)
+    task_id = lab.start()
+    first = lab.lease()
+    reached: list[str] = []
+
+    def stall(handler: Any, given: Any) -> str:
+        lab.lose(first)
+        lab.lease()
+        assert model.claim(task_id, 1, clock.SYSTEM.now()) is not None
+        handler.log_progress("still here")
+        reached.append("never")
+        return "x"
+
+    lab.execute(stall)
+    assert lab.hands.deliver(first).status == 503
+    assert reached == []
+    assert lab.state(task_id) == "running"
+
+
+def test_a_delivery_that_begins_after_a_later_one_is_refused(lab: Lab) -> None:
+    task_id = lab.start()
+    first = lab.lease()
+    lab.lose(first)
+    lab.lease()
+    assert model.claim(task_id, 1, clock.SYSTEM.now()) is not None
+
+    assert lab.hands.deliver(first).status == 503
+    assert lab.given == []
+    assert lab.row(task_id).attempts == 1
+
+
+def test_a_second_delivery_of_a_done_task_does_nothing(lab: Lab) -> None:
+    lab.start()
+    task = lab.lease()
+    lab.hands.deliver(task)
+
+    assert lab.hands.deliver(task).is_success
+    assert len(lab.given) == 1
+
+
+# --- tasks that are gone ------------------------------------------------------------------
+
+
+def test_a_task_that_was_deleted_from_its_queue_is_lost_and_says_so(lab: Lab) -> None:
+    task_id = lab.start()
+    taskqueue.Queue("default").delete_tasks_by_name(lab.row(task_id).task_name or "")
+    assert lab.state(task_id) == "ready"  # the outbox might send it again
+    lab.forget_sending()
+
+    operation = lab.query(task_id)
+    assert (operation["done"], operation["metadata"]["state"]) == (True, "failed")
+    assert "lost" in operation["error"]["message"]
+    assert operation["error"]["code"] == 15
+
+
+def test_a_task_is_lost_when_redis_was_emptied(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.forget_sending()
+    lab.store.redis.flushall()
+
+    assert lab.state(task_id) == "failed"
+
+
+def test_what_was_deleted_while_it_ran_may_still_bring_its_result(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.forget_sending()
+    seen: list[str] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        taskqueue.Queue("default").delete_tasks_by_name(handler.task.task_name)
+        seen.append(lab.state(task_id))
+        return "all the same"
+
+    lab.execute(execute)
+    lab.hands.deliver(lab.lease())
+
+    assert seen == ["failed"]
+    assert lab.query(task_id)["response"]["result"] == "all the same"
+
+
+def test_a_dead_letter_that_never_reached_its_handler_has_failed(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.hands.bury(lab.lease())
+
+    assert lab.query(task_id)["error"]["message"].startswith("It could not be run")
+
+
+def test_with_redis_away_the_page_shows_what_the_datastore_knows(lab: Lab) -> None:
+    task_id = lab.start()
+    store.use(Store("unix:///nowhere/redis.sock"))
+    try:
+        assert lab.state(task_id) == "ready"
+    finally:
+        store.use(lab.store)
+
+
+def test_reports_do_not_raise_when_redis_is_away(lab: Lab) -> None:
+    def execute(handler: Any, given: Any) -> str:
+        store.use(Store("unix:///nowhere/redis.sock"))
+        try:
+            for step in range(1000):
+                handler.log_progress("on", step, 1000)
+        finally:
+            store.use(lab.store)
+        return "there"
+
+    lab.execute(execute)
+    task_id = lab.start()
+    assert lab.run().is_success
+    assert lab.query(task_id)["response"]["result"] == "there"
+
+
+# --- cancel, restart ----------------------------------------------------------------------
+
+
+def test_a_task_cancelled_before_it_began_leaves_its_queue(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.client.post("/told", {JOB: "cancel", ID: task_id}, status=303)
+
+    operation = lab.query(task_id)
+    assert (operation["metadata"]["state"], operation["error"]["code"]) == ("cancelled", 1)
+    assert lab.hands.lease("default") is None
+    lab.result(task_id, status=409)
+
+
+def test_a_running_task_ends_at_its_next_report(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "CHECK_SECONDS", 0.0)
+    ends: list[str] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        lab.client.post("/told", {JOB: "cancel", ID: handler.task.key()}, headers=JSON, status=200)
+        try:
+            handler.log_progress("go on")
+        except Exception:
+            ends.append("swallowed")
+        except BaseException:
+            ends.append("stopped")
+            raise
+        return "x"
+
+    lab.execute(execute)
+    task_id = lab.start()
+
+    assert lab.run().is_success
+    assert (ends, lab.state(task_id)) == (["stopped"], "cancelled")
+
+
+def test_what_ran_on_after_its_cancel_changes_nothing(lab: Lab) -> None:
+    def execute(handler: Any, given: Any) -> str:
+        lab.client.post("/told", {JOB: "cancel", ID: handler.task.key()}, status=303)
+        return "unwanted"
+
+    lab.execute(execute)
+    task_id = lab.start()
+
+    assert lab.run().is_success
+    assert lab.state(task_id) == "cancelled"
+
+
+def test_a_task_that_is_over_stays_as_it_is(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.run()
+    lab.client.post("/told", {JOB: "cancel", ID: task_id}, status=303)
+
+    assert lab.state(task_id) == "done"
+
+
+def test_a_restart_may_edit_the_parameters_and_keeps_the_files(lab: Lab) -> None:
+    fields = {"a": "1", "b": "2"}
+    answer = lab.client.post("/told", fields, upload_files=[("data", "x.csv", b"1;2")], status=303)
+    task_id = id_in(answer.headers["Location"])
+    lab.run()
+    lab.client.post("/told", {JOB: "restart", ID: task_id, "a": "5"}, status=303)
+    lab.run()
+    lab.client.post("/told", {JOB: "restart", ID: task_id}, headers=JSON, status=202)
+    lab.run()
+
+    assert [given.get("a") for given in lab.given] == ["1", "5", "1"]
+    assert [given.get("b") for given in lab.given] == ["2", None, "2"]
+    assert [given["data"].body for given in lab.given] == [b"1;2"] * 3
+
+
+def test_a_restart_prepares_what_was_given_again(lab: Lab) -> None:
+    task_id = lab.start("/prepared", month="5")
+    lab.run()
+    lab.client.post("/prepared", {JOB: "restart", ID: task_id, "month": "May"}, headers=JSON, status=400)
+    lab.client.post("/prepared", {JOB: "restart", ID: task_id}, status=303)
+    lab.run()
+
+    assert lab.given == [{"month": 5}, {"month": 5}]
+
+
+# --- programs that wait -------------------------------------------------------------------
+
+
+def test_a_client_may_wait_for_the_end(lab: Lab) -> None:
+    task_id = lab.start()
+    params = {JOB: "query", ID: task_id}
+    answer = lab.client.get("/told", params, headers={**JSON, "Prefer": "wait=1"}, status=200)
+    assert answer.headers["Preference-Applied"] == "wait=1"
+    assert answer.headers["Retry-After"] == "1"
+    lab.run()
+
+    answer = lab.client.get("/told", params, headers={**JSON, "Prefer": "respond-async, wait=5"}, status=200)
+    assert answer.json["done"] is True
+    assert "Retry-After" not in answer.headers
+
+
+def test_nothing_new_is_304(lab: Lab) -> None:
+    task_id = lab.start()
+    params = {JOB: "query", ID: task_id}
+    first = lab.client.get("/told", params, headers=JSON)
+
+    headers = {**JSON, "If-None-Match": first.headers["ETag"]}
+    assert lab.client.get("/told", params, headers=headers, status=304).body == b""
+    lab.run()
+    assert lab.client.get("/told", params, headers=headers, status=200).json["done"] is True
+
+
+# --- expiry -------------------------------------------------------------------------------
+
+
+def test_a_result_is_forgotten_after_its_time_and_its_address_says_so(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.run()
+    expires_at = lab.row(task_id).expires_at
+    assert expires_at == pytest.approx(clock.SYSTEM.now() + 30 * 86_400, abs=60)
+
+    assert expiry.Pruner().act(expires_at - 1) == 0
+    assert expiry.Pruner().act(expires_at + 1) == 1
+    lab.query(task_id, status=410)
+    lab.client.post("/told", {JOB: "restart", ID: task_id}, headers=JSON, status=410)
+    row = lab.row(task_id)
+    assert (row.given, model.result_of(task_id), model.bodies_of(task_id)) == ("[]", None, {})
+
+    assert expiry.Pruner().act(expires_at + 367 * 86_400) == 0
+    lab.query(task_id, status=404)
+
+
+def test_a_task_that_is_not_over_is_not_forgotten(lab: Lab) -> None:
+    task_id = lab.start()
+    late = lab.row(task_id).expires_at + 1
+
+    assert expiry.Pruner().act(late) == 0
+    assert lab.row(task_id).expires_at > late
+    lab.run()
+    assert lab.state(task_id) == "done"
+
+
+def test_a_task_that_nobody_runs_any_more_is_forgotten_too(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.forget_sending()
+    lab.store.redis.flushall()
+
+    expiry.Pruner().act(lab.row(task_id).expires_at + 1)
+    assert lab.row(task_id).status == "failed"
+    assert expiry.Pruner().act(lab.row(task_id).expires_at + 1) == 1
+
+
+def test_the_log_tells_the_operator_of_a_failure(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    lab.execute(fail(ValueError("secret words")))
+    task_id = lab.start()
+    with caplog.at_level(logging.ERROR):
+        lab.run()
+
+    assert any("longtask.fail" in str(line.msg) and task_id in str(line.msg) for line in caplog.records)
+
+
+def test_the_progress_of_an_attempt_that_was_given_up_on_is_not_shown(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.lease()
+    assert model.claim(task_id, 0, clock.SYSTEM.now()) is not None
+    memcache.set(progress.KEY % task_id, {"message": "old", "step": 9, "total_steps": 10, "attempt": 7})
+
+    assert lab.query(task_id)["metadata"]["step"] == 0
+    memcache.set(progress.KEY % task_id, {"message": "as in the example", "step": 9, "total_steps": 10})
+    assert lab.query(task_id)["metadata"]["percent"] == 90

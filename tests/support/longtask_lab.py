@@ -1,0 +1,206 @@
+"""An application with long tasks in the test's own process: requests from outside, and a worker's hands."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
+
+from lastacross import config, datastore, store, webapp
+from lastacross.datastore.tables import LongTask
+from lastacross.longtasks import model
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.settle import Settler
+from lastacross.store import Store
+from lastacross.taskqueue import settings
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+from tests.conftest import SECRET_KEY
+from tests.support.hands import Hands, working_hands
+from tests.support.modules import own_modules
+
+JSON = {"Accept": "application/json"}
+JOB, ID = "_longtaskjob", "_longtaskid"
+
+MAIN = '''\
+"""Long tasks that do as they are told, and tell what they were given."""
+
+import webapp2
+
+import longtask
+from lastacross import webapp
+
+GIVEN = []
+ASIDE = {}
+
+
+class Told(longtask.LongRunningTaskHandler):
+    """Does what the test has put aside for it."""
+
+    title = "As told"
+    min_backoff_seconds = 1.0
+
+    def execute_task(self, parameters):
+        GIVEN.append(parameters)
+        return ASIDE.get("execute", lambda handler, given: "the result")(self, parameters)
+
+
+class Joined(Told):
+    join_equal = True
+
+
+class Prepared(Told):
+    needs_parameters = True
+
+    def prepare_task(self, parameters):
+        if not parameters.get("month", "").isdigit():
+            raise webapp.BadInputError("month", "takes a number")
+        parameters["month"] = int(parameters["month"])
+
+
+class Displayed(Told):
+    def display_result(self, parameters, result, task):
+        self.response.headers["Content-Type"] = "text/plain"
+        self.response.text = f"{task.key()}: {result} of {parameters.get('a')}"
+
+
+class Named(Told):
+    result_filename = 'Umsätze "Mai".csv'
+
+
+class Once(Told):
+    task_retry_limit = 0
+
+
+app = webapp2.WSGIApplication(
+    [
+        ("/told", Told),
+        ("/joined", Joined),
+        ("/prepared", Prepared),
+        ("/displayed", Displayed),
+        ("/named", Named),
+        ("/once", Once),
+    ]
+)
+'''
+
+
+class Lab:
+    """The application, seen from outside and from a worker.
+
+    Args:
+        client: asks as a browser does.
+        hands: lease and deliver.
+        opened: the Redis.
+        main: its module.
+    """
+
+    def __init__(self, client: Client, hands: Hands, opened: Store, main: Any) -> None:
+        self.client = client
+        self.hands = hands
+        self.store = opened
+        self.main = main
+
+    def execute(self, function: Any) -> None:
+        """What tasks do from now on: a function of the handler and the parameters."""
+        self.main.ASIDE["execute"] = function
+
+    @property
+    def given(self) -> list[Any]:
+        """The parameters of all attempts so far."""
+        return list(self.main.GIVEN)
+
+    def start(self, path: str = "/told", status: int = 307, **fields: Any) -> str:
+        """Start by GET; the id of the task."""
+        answer = self.client.get(path, fields, status=status)
+        return id_in(answer.headers["Location"])
+
+    def row(self, task_id: str) -> LongTask:
+        """The row of a task."""
+        found = model.find(task_id)
+        assert found is not None
+        return found
+
+    def query(self, task_id: str, path: str = "/told", status: int = 200, job: str = "query") -> Any:
+        """The operation of a task."""
+        return self.client.get(path, {JOB: job, ID: task_id}, headers=JSON, status=status).json
+
+    def state(self, task_id: str, path: str = "/told") -> str:
+        """The state in it."""
+        return str(self.query(task_id, path)["metadata"]["state"])
+
+    def result(self, task_id: str, path: str = "/told", status: int = 200) -> Any:
+        """The answer to who wants the result."""
+        return self.client.get(path, {JOB: "result", ID: task_id}, status=status)
+
+    def lease(self) -> Leased:
+        """The next task, leased."""
+        task = self.hands.lease("default")
+        assert task is not None
+        return task
+
+    def run(self) -> Outcome:
+        """Lease, deliver and settle one task as a worker does, its retries too."""
+        return self.settle(self.hands.deliver(self.lease()))
+
+    def settle(self, outcome: Outcome) -> Outcome:
+        """As a worker does."""
+        Settler(Broker(self.store), lambda queue: None).settle([outcome])
+        return outcome
+
+    def promote(self) -> None:
+        """Let waiting retries be due now."""
+        redis: Any = self.store.redis
+        for member in redis.zrange(store.scheduled_key("default"), 0, -1):
+            redis.zadd(store.scheduled_key("default"), {member: 0})
+        Broker(self.store).promote_due(["default"])
+
+    def forget_sending(self) -> None:
+        """As the scheduler does a minute after tasks were sent."""
+        with datastore.session() as session:
+            session.execute(delete(datastore.OutboxRow))
+
+    def lose(self, task: Leased, *, has_started: bool = True) -> str:
+        """The worker that holds this task dies: what becomes of it."""
+        broker = Broker(self.store)
+        outcome = broker.rescue_worker("hands", ["default"], [task.entry] if has_started else [])
+        return outcome[task.id]
+
+
+def id_in(location: str) -> str:
+    """The task's id in its URL."""
+    found = re.search(r"_longtaskid=([A-Za-z0-9_-]{22})$", location)
+    assert found is not None, location
+    return found[1]
+
+
+@contextlib.contextmanager
+def running_lab(root: Path, redis_url: str, database_url: str, main: str = MAIN) -> Iterator[Lab]:
+    """The application of this ``main.py`` in a folder that has its YAML files already."""
+    (root / "main.py").write_text(main)
+    environ = {
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(root / "var"),
+    }
+    loaded = config.load(root, environ)
+    config.use(loaded)
+    opened = store.Store(redis_url)
+    opened.redis.flushall()
+    store.use(opened)
+    settings.upload_if_changed(opened, loaded)
+    datastore.upgrade()
+    try:
+        with own_modules(root), working_hands(loaded, opened) as hands:
+            client = Client(webapp.outside(loaded, webapp.load_script, {}))
+            module = __import__("main")
+            yield Lab(client, hands, opened, module)
+    finally:
+        datastore.dispose()
+        store.use(None)
+        opened.close()
+        config.use(None)
