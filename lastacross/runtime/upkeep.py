@@ -18,6 +18,7 @@ from lastacross.taskqueue.record import Leased
 
 RESCUE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
+RENEWALS_PER_LEASE = 4
 
 _log = logs.get("lastacross.worker")
 
@@ -29,13 +30,19 @@ class Upkeep:
         broker: the steps.
         queues: to look after, whoever serves them: the workers of another service may all be gone.
         clock: monotonic time between the steps.
+        lease_seconds: how long a lease lasts when it is not renewed.
     """
 
-    def __init__(self, broker: Broker, queues: Sequence[str], clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, broker: Broker, queues: Sequence[str], clock: Clock = SYSTEM, *, lease_seconds: float = 8.0
+    ) -> None:
         self._broker = broker
         self._queues = list(queues)
         self._clock = clock
         self._rescue_at = 0.0
+        self._lease_seconds = lease_seconds
+        self._looked_at: float | None = None
+        self._trusts_at: float | None = None
         self._sweep_at = 0.0
         self._sweeps = 0
         self._batch_cursor = (0, 0)
@@ -65,7 +72,8 @@ class Upkeep:
         if is_rescue_due:
             self._rescue_at = now + RESCUE_SECONDS
             self._rotate()
-            self._rescue()
+            if self._may_rescue(now):
+                self._rescue()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._sweep()
@@ -76,6 +84,22 @@ class Upkeep:
         moved = 1
         while moved:
             moved, self.next_due = self._broker.promote_due(self._queues)
+
+    def _may_rescue(self, now: float) -> bool:
+        """Whether a lease that ran out tells of its worker.
+
+        While Redis did not answer nobody could renew: whoever lives does so within the half of a lease after
+        that. Told by the beginnings of the looks, for the call that had to wait is the first to be answered.
+        """
+        before, self._looked_at = self._looked_at, now
+        longest = self._lease_seconds / RENEWALS_PER_LEASE + RESCUE_SECONDS
+        if self._trusts_at is None and before is not None and now - before > longest:
+            self._trusts_at = now + self._lease_seconds / 2
+        if self._trusts_at is not None and now < self._trusts_at:
+            return False
+        # If it was this worker that was slow, and is so all the time, it rescues at every second look.
+        self._trusts_at = None
+        return True
 
     def _rescue(self) -> None:
         # Until there are no more: a machine may have held thousands when it went.
@@ -132,7 +156,7 @@ class Renewer:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._lease_seconds / 4):
+        while not self._stopping.wait(self._lease_seconds / RENEWALS_PER_LEASE):
             try:
                 self.renew()
             except StoreUnavailableError as error:

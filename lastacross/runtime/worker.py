@@ -110,7 +110,7 @@ class Worker(rq.Worker):
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = self._make_runners(threads, delivery, table)
         self._settler = Settler(self._broker, known.of(store).retry_of)
-        self._upkeep = Upkeep(self._broker, serving.queues)
+        self._upkeep = Upkeep(self._broker, serving.queues, lease_seconds=lease_seconds)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []

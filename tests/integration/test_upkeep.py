@@ -19,3 +19,56 @@ def test_all_that_a_machine_held_is_given_back_at_once(test_store: Store, clock:
 
     assert scripts.redis.llen("rq:queue:default") == 350
     assert scripts.redis.zcard("rq:wip:default") == 0
+
+
+def look_each_second(upkeep: Upkeep, clock: StoppedClock, seconds: int) -> None:
+    for _ in range(seconds):
+        upkeep.run_due()
+        clock.advance(1)
+
+
+def test_after_an_outage_of_redis_whoever_lives_may_renew_first(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    """No lease could be renewed meanwhile: the tasks run still, and must not be begun once more."""
+    scripts = Scripts(test_store, clock)
+    lease = scripts.leased("default_a")
+    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(upkeep, clock, 2)
+    clock.advance(60)
+
+    look_each_second(upkeep, clock, 2)
+    expires_at = clock.now() + LEASE_SECONDS
+    assert scripts.run("renew_leases", expires_at, "default_a", lease, 1) == [1]
+    look_each_second(upkeep, clock, 7)
+
+    assert scripts.ready() == []
+    assert scripts.record("default_a")["status"] == "started"
+
+
+def test_after_an_outage_of_redis_the_dead_are_rescued_half_a_lease_later(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(upkeep, clock, 2)
+    clock.advance(60)
+
+    look_each_second(upkeep, clock, 4)
+    assert scripts.ready() == []
+    look_each_second(upkeep, clock, 1)
+
+    assert scripts.ready() == ["default_a"]
+
+
+def test_a_worker_that_is_always_slow_rescues_all_the_same(test_store: Store, clock: StoppedClock) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+
+    for _ in range(3):
+        clock.advance(5)
+        upkeep.run_due()
+
+    assert scripts.ready() == ["default_a"]
