@@ -5,6 +5,7 @@ import webapp2
 import count
 import counting
 import intrastat
+import longtask
 import models
 import quilt
 import workers
@@ -64,6 +65,8 @@ app = webapp2.WSGIApplication(
         # A month's dispatches as a long task: any parameters start it, its address shows it; and its form.
         webapp2.Route("/intrastat", intrastat.IntrastatHandler),
         webapp2.Route("/intrastat/form", intrastat.FormHandler),
+        # What this browser has started, and how far it is.
+        webapp2.Route("/longtasks", longtask.ListHandler),
         # The backend's: it begins; its two queues' tasks; the master task is done.
         webapp2.Route("/_ah/start", counting.StartHandler),
         webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),

@@ -251,15 +251,16 @@ def test_an_empty_result_is_said_to_be_so(root: Path) -> None:
 
 
 def test_the_list_shows_each_with_its_state_and_reloads_while_one_runs(root: Path) -> None:
-    page = draw(root, "list", views=[RUNNING, FAILED])
+    page = draw(root, "list", views=[RUNNING, FAILED, RETRYING])
 
-    assert f"<title>1 running {DASH} Your long tasks</title>" in page
-    assert page.count('<li class="card"') == 2
-    assert page.count("<progress") == 1
+    assert f"<title>2 running {DASH} Your long tasks</title>" in page
+    assert page.count('<li class="card"') == 3
+    assert page.count("<progress") == 2
     assert f"25 % {DASH} Reading (about 40 seconds)" in page
     assert f"took 12.3 s {DASH} No invoices." in page
     assert '<noscript><meta http-equiv="refresh" content="3"></noscript>' in page
     assert ">month: 5</p>" in page
+    assert ">The last attempt failed; it is tried again.<" in page
 
 
 def test_a_list_in_which_nothing_runs_stands_still(root: Path) -> None:
