@@ -95,8 +95,7 @@ class QueueUpload:
             # Another machine's upload stands until this one's file changes: the last one wins.
             settings.upload_if_missing(store.current(), self._read_again)
             return
-        if settings.upload_if_changed(store.current(), self._configuration):
-            log.info("queues.upload", queues=len(self._configuration.queues))
+        settings.upload_if_changed(store.current(), self._configuration)
         self._has_uploaded = True
 
     def _read_again(self) -> Config:

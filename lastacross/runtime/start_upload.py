@@ -2,7 +2,6 @@
 
 import threading
 
-from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
 from lastacross.errors import StoreUnavailableError
@@ -12,8 +11,6 @@ from lastacross.taskqueue import settings
 PAUSE_SECONDS = 1.0
 # A supervisor has children to look after: it must not wait long for Redis.
 PATIENCE_SECONDS = 1.0
-
-_log = logs.get("lastacross.queues")
 
 
 class StartUpload:
@@ -40,8 +37,7 @@ class StartUpload:
         self._try_at = now + PAUSE_SECONDS
         store = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
         try:
-            if settings.upload_if_changed(store, self._configuration):
-                _log.info("queues.upload", queues=len(self._configuration.queues))
+            settings.upload_if_changed(store, self._configuration)
         except StoreUnavailableError:
             return False
         finally:

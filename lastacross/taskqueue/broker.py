@@ -241,15 +241,15 @@ class Broker:
 
     # --- queues and services --------------------------------------------------------------
 
-    def upload(self, upload: Upload) -> None:
-        """Make a queue.yaml what all machines go by."""
+    def upload(self, upload: Upload) -> list[str]:
+        """Make a queue.yaml what all machines go by; returns the queues that are new, or were disabled."""
         args: list[Arg] = [self._now_text(), upload.digest, 1 if upload.resumes else 0]
         args += [len(upload.services), *upload.services, " ".join(upload.backends)]
         for name, fields in upload.queues.items():
             args += (name, 2 * len(fields))
             for pair in fields.items():
                 args += pair
-        self._run("upload_queues", args)
+        return [queue.decode() for queue in self._run("upload_queues", args)]
 
     def register_service(self, service: str) -> None:
         """Workers of this service have come: what is targeted at it waits for them."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lastacross import store
+from lastacross import logs, store
 from lastacross.errors import BadTaskStateError, InvalidTaskError, StoreUnavailableError, TransientError
 from lastacross.rpc import Result
 from lastacross.store import PAUSED, translated_errors
@@ -12,6 +12,8 @@ from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.known import KnownQueue
 
 DEAD_PER_CALL = 100
+
+_log = logs.get("lastacross.taskqueue")
 
 
 def fetch_statistics(queue: Any) -> Any:
@@ -45,9 +47,11 @@ class Control:
     def _set_paused(self, is_paused: bool) -> None:
         self._known()
         try:
-            Broker(store.current()).pause(self._name, is_paused)
+            has_changed = Broker(store.current()).pause(self._name, is_paused)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
+        if has_changed:
+            _log.info("queue.pause" if is_paused else "queue.resume", queue=self._name)
 
     def run_now(self, name: str) -> None:
         """Let a task run now, whatever its ETA: rate, bucket, concurrency and a pause do not count for it.
@@ -69,6 +73,7 @@ class Control:
             raise BadTaskStateError(f"task {name!r} runs already")
         if outcome == "waiting":
             raise BadTaskStateError(f"task {name!r} runs when its batch is complete")
+        _log.info("task.run_now", queue=self._name, task=name)
 
     def retry_dead(self, names: Sequence[str]) -> list[bool]:
         """Let dead letters be tried again, with their retries before them anew; the queue's limits count.

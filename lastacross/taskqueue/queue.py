@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
-from lastacross import config, datastore, store
+from lastacross import config, datastore, logs, store
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
@@ -33,6 +33,7 @@ from lastacross.taskqueue.task import Task
 DEFAULT_QUEUE = "default"
 MAX_TASKS_PER_ADD = 100
 
+_log = logs.get("lastacross.taskqueue")
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
 
 
@@ -171,9 +172,10 @@ class Queue(Control, PullOperations):
         """
         self._known()
         try:
-            Broker(store.current()).purge(self._name)
+            tasks = Broker(store.current()).purge(self._name)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
+        _log.info("queue.purge", queue=self._name, tasks=tasks)
 
     # --- checks ------------------------------------------------------------------------
 

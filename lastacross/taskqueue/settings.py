@@ -8,13 +8,15 @@ import dataclasses
 import json
 from collections.abc import Callable
 
-from lastacross import config
+from lastacross import config, logs
 from lastacross.config import Config, QueueConfig
 from lastacross.errors import ConfigError
 from lastacross.store import UPLOAD, Store, translated_errors
 from lastacross.taskqueue.broker import Broker, Upload
 from lastacross.taskqueue.record import dump_retry
 from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
+
+_log = logs.get("lastacross.queues")
 
 
 def upload_if_changed(opened: Store, configuration: Config) -> bool:
@@ -53,7 +55,7 @@ def upload(opened: Store, configuration: Config) -> None:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
-    Broker(opened).upload(
+    added = Broker(opened).upload(
         Upload(
             digest=_digest(configuration),
             queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
@@ -62,6 +64,7 @@ def upload(opened: Store, configuration: Config) -> None:
             resumes=bool(configuration.resume_paused_queues),
         )
     )
+    _log.info("queues.upload", queues=len(configuration.queues), added=sorted(added))
 
 
 def read_again(configuration: Config) -> Config:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from lastacross import store, taskqueue
 from lastacross.errors import BadTaskStateError, InvalidTaskError, TransientError, UnknownQueueError
@@ -53,6 +54,21 @@ def test_pausing_and_resuming_twice_is_no_mistake(scripts: Scripts) -> None:
     Queue().resume()
 
     assert not Queue().is_paused()
+
+
+def test_the_log_tells_what_was_asked_and_changed_something(scripts: Scripts) -> None:
+    taskqueue.add(url="/a", name="a", countdown=60)
+
+    with capture_logs() as logged:
+        for ask in (Queue.pause, Queue.pause, Queue.resume, lambda queue: queue.run_now("a"), Queue.purge):
+            ask(Queue())
+
+    assert [{key: line[key] for key in line if key != "log_level"} for line in logged] == [
+        {"event": "queue.pause", "queue": "default"},
+        {"event": "queue.resume", "queue": "default"},
+        {"event": "task.run_now", "queue": "default", "task": "a"},
+        {"event": "queue.purge", "queue": "default", "tasks": 1},
+    ]
 
 
 def test_a_rate_of_0_is_not_a_pause(scripts: Scripts) -> None:

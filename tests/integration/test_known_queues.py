@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from lastacross import config, store, taskqueue
 from lastacross.config import Config
@@ -273,9 +274,13 @@ def test_a_file_that_says_the_same_is_not_uploaded_again(test_store: Store, app_
     here = machine(app_root, "here", MAIL)
     there = machine(app_root, "there", "# another look, the same meaning\n- rate: 300/m\n  name: mail\n")
 
-    answers = [settings.upload_if_changed(test_store, each) for each in (here, here, there)]
+    with capture_logs() as logged:
+        answers = [settings.upload_if_changed(test_store, each) for each in (here, here, there)]
 
     assert answers == [True, False, False]
+    assert logged == [
+        {"event": "queues.upload", "queues": 2, "added": ["default", "mail"], "log_level": "info"},
+    ]
 
 
 @pytest.mark.parametrize(
