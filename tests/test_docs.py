@@ -46,3 +46,19 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_headings_that_docstrings_name_are_there() -> None:
+    named = {
+        found
+        for path in [*ROOT.glob("*.py"), *(ROOT / "lastacross").rglob("*.py")]
+        for found in re.findall(r'docs/(\w+)\.md, "([^"]+)"', path.read_text())
+    }
+
+    assert ("appengine", "Targets") in named
+    missing = [
+        (page, heading)
+        for page, heading in sorted(named)
+        if f"\n## {heading}\n" not in (ROOT / "docs" / f"{page}.md").read_text()
+    ]
+    assert missing == []
