@@ -157,7 +157,8 @@ def test_an_idle_worker_starts_a_task_within_milliseconds_and_asks_redis_little(
     print(
         f"idle: {calls:.1f} calls/s; add to start: median {delays_ms[15]:.1f}, worst {delays_ms[-1]:.1f} ms"
     )
-    assert calls < 5
+    # Each second: promote, rescue, lease, and whether there was another upload; the rest every five seconds.
+    assert calls < 7
     assert delays_ms[15] < 20
 
 
@@ -269,7 +270,7 @@ def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
         taskqueue.Queue("other").add(taskqueue.Task(url="/work", countdown=60))
         wait_until(lambda: len(lab.ran("/work", "begin")) >= 4)
         wait_until(lambda: lab.open_tasks().get("leased default") == 4, 3, "the others to be released")
-        wait_until(lambda: lab.ask_stock("info", "--raw").count(" busy default, other") == 2, 5)
+        wait_until(lambda: lab.ask_stock("info", "--raw").count(" busy default, limited, other, three.") == 2, 5)
         text = lab.ask_stock("info", "--raw")
         assert "queue default 6, 4 executing, 0 finished, 0 failed" in text, text
         started = registry.StartedJobRegistry("default", connection=lab.store.redis)
@@ -277,7 +278,7 @@ def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
         assert started.get_job_count(cleanup=True) == 4
         assert scheduled.get_job_count() == 1
         lab.wait_for(10, "/work", 60)
-        wait_until(lambda: lab.ask_stock("info", "--raw").count(" idle default, other") == 2, 10)
+        wait_until(lambda: lab.ask_stock("info", "--raw").count(" idle default, limited, other, three.") == 2, 10)
     assert "worker lastacross-" not in lab.ask_stock("info", "--raw")
 
 

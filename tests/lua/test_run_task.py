@@ -63,6 +63,7 @@ def test_a_task_asked_for_twice_runs_once(scripts: Scripts) -> None:
 
     assert [run_now(scripts), run_now(scripts)] == ["ready", "ready"]
 
+    assert scripts.redis.lrange(store.RUN_NOW_PREFIX + "default", 0, -1) == [b"default_a"]
     assert names(scripts) == ["default_a"]
     assert run_now(scripts) == "running"
     assert names(scripts) == []
