@@ -1,0 +1,179 @@
+"""The example class that "Long running Tasks for Websites" prints, run as its author meant it.
+
+Changes to what is printed:
+
+- imports, which were not printed, are supplied: ``datetime``, ``date``, ``timedelta``, ``longtask``;
+- ``Rechnung.all().filter('datum =', tag).run()`` is SQLAlchemy's ``select``; ``tag`` is the loop's ``day``;
+- ``vormonatsletzter`` is the variable ``monthlast``, which the author had translated elsewhere;
+- ``day`` runs from ``monthfirst`` to ``monthlast``: as printed its loop never runs;
+- lines that the print lost are supplied: ``days.append(day)``; the body of the innermost loop; that
+  ``display_result`` belongs to the class, and writes the result;
+- the report's own functions, ``intrastat_rechnung``, ``intrastat_monat_aufsummieren`` and ``reformat``, and
+  the model ``Rechnung``, none of them printed, are the test's.
+
+``paramters`` is the author's.
+"""
+
+import datetime
+import http.cookiejar
+import json
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.site import Site, running_site
+
+INTRASTAT = """\
+import datetime
+from datetime import date, timedelta
+import longtask
+from lastacross import datastore
+from sqlalchemy import select
+from models import Rechnung, intrastat_monat_aufsummieren, intrastat_rechnung, reformat
+
+
+class IntrastatRohdaten(longtask.LongRunningTaskHandler):
+    def execute_task(self, parameters):
+        monthlast = date.today() - timedelta(days=datetime.date.today().day + 1)
+        monthfirst = monthlast - timedelta(days=monthlast.day - 1)
+        self.log_progress("Calculating INTRASTAT Data %s to %s"
+                          % (monthlast, monthfirst),
+                          step=0, total_steps=33)
+        count = 0
+        days = []
+        day = monthfirst
+        while day <= monthlast:
+            days.append(day)
+            day += datetime.timedelta(days=1)
+
+        for day in days:
+            count += 1
+            self.log_progress("Handling %s: so far %d Invoices" % (day, count),
+                              step=day.day, total_steps=len(days) + 2)
+            with datastore.session(read_only=True) as session:
+                for rechnung in session.scalars(select(Rechnung).where(Rechnung.datum == day)):
+                    intrastat_rechnung(rechnung)
+
+        self.log_progress("Summing up", step=32, total_steps=33)
+        vormonat = intrastat_monat_aufsummieren(monthfirst)
+        self.log_progress("Formating", step=33, total_steps=33)
+        csvdata = reformat(vormonat)
+        return csvdata
+
+    def display_result(self, paramters, result):
+        self.response.headers['Content-Type'] = 'text/plain'
+        self.response.out.write(result)
+"""
+
+MODELS = """\
+import datetime
+import time
+
+import sqlalchemy
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lastacross import datastore
+
+
+class Rechnung(datastore.Model):
+    __tablename__ = "rechnung"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    datum: Mapped[datetime.date] = mapped_column(sqlalchemy.Date)
+    betrag: Mapped[int]
+
+
+def intrastat_rechnung(rechnung):
+    time.sleep(0.05)
+
+
+def intrastat_monat_aufsummieren(monthfirst):
+    query = sqlalchemy.select(sqlalchemy.func.count(), sqlalchemy.func.sum(Rechnung.betrag))
+    with datastore.session(read_only=True) as session:
+        return [monthfirst, *session.execute(query.where(Rechnung.datum >= monthfirst)).one()]
+
+
+def reformat(vormonat):
+    return ";".join(str(value) for value in vormonat) + "\\r\\n"
+"""
+
+MIGRATION = """\
+import datetime
+
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision = "0001", None
+
+
+def upgrade():
+    table = op.create_table(
+        "rechnung",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("datum", sa.Date, nullable=False),
+        sa.Column("betrag", sa.Integer, nullable=False),
+    )
+    today = datetime.date.today()
+    first = (today.replace(day=1) - datetime.timedelta(days=1)).replace(day=1)
+    rows = [{"datum": first + datetime.timedelta(days=n % 25), "betrag": n} for n in range(1, 41)]
+    op.bulk_insert(table, rows)
+"""
+
+FILES = {
+    "intrastat.py": INTRASTAT,
+    "models.py": MODELS,
+    "main.py": """\
+import webapp2
+
+import intrastat
+
+app = webapp2.WSGIApplication([("/intrastat", intrastat.IntrastatRohdaten)])
+""",
+    "app.yaml": "handlers:\n- url: /.*\n  script: main.app\n",
+    "queue.yaml": "queue:\n- name: default\n  rate: 500/s\n",
+}
+
+
+def messages(site: Site, address: str) -> list[dict[str, Any]]:
+    """What the operation says again and again, until it is done."""
+    seen: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 60
+    while not seen or not seen[-1]["done"]:
+        assert time.monotonic() < deadline, seen[-1:]
+        seen.append(site.json(address))
+        time.sleep(0.05)
+    return seen
+
+
+@pytest.mark.slow
+def test_the_example_as_printed_reports_its_progress_and_shows_its_result(tmp_path: Path) -> None:
+    """A GET starts it; the bookmark waits, then is the result; another request starts another one."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    (tmp_path / "migrations" / "versions" / "0001_rechnung.py").write_text(MIGRATION)
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    with running_site(tmp_path) as site:
+        with browser.open(f"{site.url}/intrastat?anlass=monatlich", timeout=20) as page:
+            bookmark = page.url.removeprefix(site.url)
+            waiting = page.read().decode()
+        query = urllib.parse.parse_qs(urllib.parse.urlsplit(bookmark).query)
+        assert (query["_longtaskjob"], len(query["_longtaskid"][0])) == (["query"], 22)
+        assert "monatlich" in waiting
+        seen = messages(site, bookmark)
+        with browser.open(site.url + bookmark, timeout=20) as page:
+            assert page.headers["Content-Type"].startswith("text/plain")
+            result = page.read().decode()
+
+    first = (datetime.date.today().replace(day=1) - datetime.timedelta(days=1)).replace(day=1)
+    assert result == f"{first};40;820\r\n"
+    assert seen[-1]["response"]["result"] == result
+    told = {operation["metadata"]["message"] for operation in seen}
+    assert sum(message.startswith("Handling ") for message in told) >= 5, json.dumps(seen[-1])
+    steps = [operation["metadata"]["step"] for operation in seen if not operation["done"]]
+    assert steps == sorted(steps)
