@@ -72,7 +72,7 @@ class Upkeep:
         if is_rescue_due:
             self._rescue_at = now + RESCUE_SECONDS
             self._rotate()
-            if self._may_rescue(now):
+            if self._may_rescue():
                 self._rescue()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
@@ -85,12 +85,14 @@ class Upkeep:
         while moved:
             moved, self.next_due = self._broker.promote_due(self._queues)
 
-    def _may_rescue(self, now: float) -> bool:
+    def _may_rescue(self) -> bool:
         """Whether a lease that ran out tells of its worker.
 
         While Redis did not answer nobody could renew: whoever lives does so within the half of a lease after
-        that. Told by the beginnings of the looks, for the call that had to wait is the first to be answered.
+        that. Told by the time just before the rescues: any other call may have been the one that had to
+        wait, and one that waited itself goes by the time at which it was made.
         """
+        now = self._clock.monotonic()
         before, self._looked_at = self._looked_at, now
         longest = self._lease_seconds / RENEWALS_PER_LEASE + RESCUE_SECONDS
         if self._trusts_at is None and before is not None and now - before > longest:

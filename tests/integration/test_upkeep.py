@@ -1,5 +1,7 @@
 """What every worker does beside running tasks, on a real Redis with a stopped clock."""
 
+import pytest
+
 from lastacross.runtime.upkeep import Upkeep
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
@@ -44,6 +46,21 @@ def test_after_an_outage_of_redis_whoever_lives_may_renew_first(
 
     assert scripts.ready() == []
     assert scripts.record("default_a")["status"] == "started"
+
+
+def test_an_outage_in_the_middle_of_a_look_is_an_outage(
+    test_store: Store, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(upkeep, clock, 2)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upkeep, "promote", lambda: clock.advance(60))
+        upkeep.run_due()
+
+    assert scripts.ready() == []
 
 
 def test_after_an_outage_of_redis_the_dead_are_rescued_half_a_lease_later(
