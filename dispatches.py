@@ -59,13 +59,14 @@ we do. Flat rates, which offices allow where a business does not know better.
 """
 
 DOMESTIC, OUTSIDE, RETURNED = "domestic", "outside the EU", "returned goods"
-CURRENCY, CREDITED = "not in euros", "credited in full"
+CURRENCY, CREDITED, NO_MASS = "not in euros", "credited in full", "without a mass"
 LEFT_OUT = {
     DOMESTIC: "sold within the country",
     OUTSIDE: "sent to a country outside the EU: customs has them",
     RETURNED: "returned goods: they arrive here, so they belong into the arrivals",
     CURRENCY: "invoiced in another currency: no rate is kept here",
-    CREDITED: "credited more than was sent: correct the month in which it was",
+    CREDITED: "credited as much as was sent, or more: correct the month in which it was",
+    NO_MASS: "sold, but without a net mass: write it down and make the report again",
 }
 """Why lines are not in the report."""
 
@@ -177,11 +178,13 @@ class Month:
         total.cents += line.value_cents
 
     def summed_up(self) -> list[Row]:
-        """The rows in their order. One that comes to nothing, or less, is counted as left out."""
+        """The rows in their order. One without a value or a mass above nothing is counted as left out."""
         rows = []
         for key, total in sorted(self._sums.items()):
-            if total.cents <= 0 or total.grams <= 0:
+            if total.cents <= 0:
                 self.left_out[CREDITED] += total.lines
+            elif total.grams <= 0:
+                self.left_out[NO_MASS] += total.lines
             else:
                 rows.append(_row(key, total))
         return rows

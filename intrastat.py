@@ -13,6 +13,9 @@ import longtask
 from lastacross import clock, config, webapp
 
 LONGEST_DELAY_MS = 2000
+BEGINNING = datetime.date(1993, 1, 1)
+"""Of INTRASTAT, by Regulation (EEC) No 3330/91."""
+
 SHOWN_ROWS = 50
 """Of the file, on the page: the others are in the file."""
 
@@ -32,22 +35,35 @@ def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
     """
     mistakes = {}
     first, delay_ms = invoices.previous_month(today), 0
-    text = given.get("month")
-    if text not in (None, ""):
-        asked = invoices.month_from(text) if isinstance(text, str) else None
+    month, delay = (_text(given.get(name)) for name in ("month", "delay_ms"))
+    if month != "":
+        asked = invoices.month_from(month) if isinstance(month, str) else None
         if asked is None:
-            mistakes["month"] = f"takes a month such as {first:%Y-%m}{forms.given(text)}."
-        elif asked > first:
-            mistakes["month"] = f"takes a month that is over, {first:%Y-%m} or earlier{forms.given(text)}."
+            mistakes["month"] = f"takes a month such as {first:%Y-%m}{_given(month)}."
+        elif not BEGINNING <= asked <= first:
+            span = f"from {BEGINNING:%Y-%m} to {first:%Y-%m}"
+            mistakes["month"] = f"takes a month that is over, {span}{_given(month)}."
         first = asked or first
-    if given.get("delay_ms") not in (None, ""):
+    if delay != "":
         try:
-            delay_ms = forms.number_between(given["delay_ms"], 0, LONGEST_DELAY_MS)
+            delay_ms = forms.number_between(delay, 0, LONGEST_DELAY_MS)
         except ValueError as error:
             mistakes["delay_ms"] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
     return Wanted(first, delay_ms)
+
+
+def _text(value: object) -> object:
+    """A parameter as a form would have it: a program may send a number, or null for what it leaves open."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return "" if value is None else value.strip() if isinstance(value, str) else value
+
+
+def _given(value: object) -> str:
+    """What was given instead, for the end of a sentence."""
+    return forms.given(value) if isinstance(value, str) else ", as text"
 
 
 def _today() -> datetime.date:

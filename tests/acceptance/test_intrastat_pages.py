@@ -205,7 +205,9 @@ def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, ha
         ("month=2026-13", "month", "takes a month such as"),
         ("month=October", "month", "takes a month such as"),
         ("month=0000-01", "month", "takes a month such as"),
-        ("month=9999-12", "month", "takes a month that is over"),
+        ("month=9999-12", "month", "takes a month that is over, from 1993-01 to"),
+        ("month=0001-01", "month", "takes a month that is over, from 1993-01 to"),
+        ("month=1992-12", "month", "takes a month that is over, from 1993-01 to"),
         ("month=%D9%A2%D9%A0%D9%A2%D9%A6-10", "month", "takes a month such as"),
         ("delay_ms=-1", "delay_ms", "takes a whole number from 0 to 2000"),
         ("delay_ms=2001", "delay_ms", "takes a whole number from 0 to 2000"),
@@ -279,6 +281,35 @@ def test_a_program_gets_the_numbers_and_the_file_in_the_operation(client: Client
     assert found["done"] is True
     assert found["response"]["result"]["month"] == f"{last_month():%Y-%m}"
     assert found["response"]["result"]["csv"].startswith("reference_period;flow;")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [({"month": 202610}, "month"), ({"month": ["2026-10"]}, "month"), ({"delay_ms": 0.5}, "delay_ms")],
+)
+def test_json_that_cannot_be_used_is_refused_like_a_form(
+    client: Client, body: dict[str, Any], field: str
+) -> None:
+    answer = client.put_json("/intrastat", body, headers=JSON, status=400)
+
+    assert answer.json["error"]["field"] == field
+
+
+def test_json_may_have_a_number_and_leave_things_open(client: Client, hands: Hands) -> None:
+    client.put_json("/intrastat", {"month": None, "delay_ms": 3}, headers=JSON, status=202)
+
+    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+
+
+def test_a_file_may_come_along_and_is_named_on_the_page(client: Client, hands: Hands) -> None:
+    files = [("more", "<b>.txt", b"any parameters")]
+    waiting = client.post("/intrastat", {"month": " 2025-11 "}, upload_files=files, status=303).follow()
+    hands.run("default")
+
+    page = client.get(waiting.request.path_qs)
+
+    assert "<h1>INTRASTAT 2025-11</h1>" in page.text
+    assert "<code>more</code> &lt;b&gt;.txt (14 bytes)" in page.text
 
 
 # --- under `lastacross dev`, which is to show something at once ----------------------------

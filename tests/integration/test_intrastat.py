@@ -249,6 +249,21 @@ def test_a_credit_note_for_the_price_lowers_its_row_and_an_empty_row_is_left_out
     assert found["left_out"] == {"credited in full": 1}
 
 
+def test_goods_whose_mass_nobody_wrote_down_are_not_declared_with_a_wrong_one() -> None:
+    sell("1", {"net_mass_grams": 0})
+
+    found = report()
+
+    assert rows_of(found) == []
+    assert found["left_out"] == {"without a mass": 1}
+
+
+def test_every_reason_is_documented() -> None:
+    documented = (ROOT / "docs" / "intrastat.md").read_text()
+
+    assert [reason for reason in dispatches.LEFT_OUT if f"| {reason} |" not in documented] == []
+
+
 def test_a_customer_without_a_vat_number_gets_the_offices_code() -> None:
     sell(customer_vat="", nature_of_transaction="12")
 
