@@ -102,11 +102,13 @@ def test_five_a_second_is_five_a_second_whoever_is_killed(lab: Lab) -> None:
     assert lab.ran(what="begin").total() > lab.ran().total(), "no kill has cut off a task"
     for queue, bucket_size in (("five", 5), ("one", 1)):
         _check_grants(granted[queue], bucket_size)
-        begun = [n["at"] for n in lab.notes() if n["what"] == "begin" and n["queue"] == queue]
+        notes = [note for note in lab.notes() if note["queue"] == queue]
+        # A task that was cut off before starts in a process of its own, some time after its grant.
+        begun = [n["at"] for n in notes if n["what"] == "begin" and not n["retry_count"]]
         started = burst(begun, RATE)
         print(f"{queue}: {len(begun)} starts, a bucket of {started:.3f} explains them; {len(killed)} kills")
         assert started <= bucket_size + 1
-        assert len({n["task"] for n in lab.notes() if n["queue"] == queue}) == TASKS
+        assert len({note["task"] for note in notes}) == TASKS
 
 
 def _check_grants(granted: list[Grant], bucket_size: int) -> None:
@@ -118,7 +120,8 @@ def _check_grants(granted: list[Grant], bucket_size: int) -> None:
     mean = (len(waiting) - bucket_size) / (waiting[-1] - waiting[0])
     gaps = [later - earlier for earlier, later in itertools.pairwise(waiting[bucket_size:])]
     print(
-        f"bucket_size {bucket_size}: {len(granted)} grants in {instants[-1] - instants[0]:.1f} s, a bucket of {explained:.4f} explains them; "
+        f"bucket_size {bucket_size}: {len(granted)} grants in {instants[-1] - instants[0]:.1f} s, "
+        f"a bucket of {explained:.4f} explains them; "
         f"mean {mean:.3f}/s while tasks wait, longest gap {max(gaps):.3f} s"
     )
     assert explained <= bucket_size + SKEW_TOKENS
