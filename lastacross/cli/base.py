@@ -1,6 +1,7 @@
 """The root of the command line, and what every command needs: the application's folder, its configuration."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -64,6 +65,9 @@ def asking_redis(root: Path) -> Iterator[Config]:
         if url is not None:
             environ = {**os.environ, "REDIS_URL": url}
             configuration = configured(root, needs_secret_key=False, environ=environ)
+    if configuration.settings.sources["LASTACROSS_LOG_LEVEL"] == "default":
+        # The command says itself what it has done.
+        logs.configure(dataclasses.replace(configuration.settings, log_level="WARNING"))
     opened = store.Store(configuration.settings.redis_url)
     store.use(opened)
     try:

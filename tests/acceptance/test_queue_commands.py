@@ -372,3 +372,15 @@ def test_the_commands_leave_nothing_open(command: Command, filled: Store) -> Non
         return [each for each in found if each["id"] != str(filled.redis.client_id())]
 
     assert clients() == []
+
+
+def test_a_command_logs_what_it_does_only_if_it_is_told_to(
+    command: Command, opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("queues", "pause", "default")[2] == ""
+    monkeypatch.setenv("LASTACROSS_LOG_LEVEL", "INFO")
+
+    code, out, err = command("queues", "resume", "default")
+
+    assert (code, out) == (0, "queue default is resumed\n")
+    assert "lastacross.taskqueue" in err
