@@ -35,7 +35,7 @@ def lab() -> Iterator[Lab]:
 def test_of_fifty_processes_that_add_one_name_exactly_one_wins_each_round(lab: Lab) -> None:
     """While the tasks stand still in one half of the rounds, and run at once in the other."""
     half = ROUNDS // 2
-    plan = [str(lab.root), str(PROCESSES), f"standing:{half}", f"default:{half}"]
+    plan = [str(lab.root), str(PROCESSES), f"standing:{half}:0", f"default:{half}:0.04"]
     arguments = python("-m", "tests.support.racers", *plan)
     # A server that does not know a script yet is asked twice.
     taskqueue.add(url="/first", queue_name="standing")

@@ -1,12 +1,14 @@
 """Many processes that do one thing at once, round after round: each adds the same named task.
 
-Run as a module: ``python -m tests.support.racers <app root> <processes> <queue>:<rounds>…``. Prints, as JSON,
+Run as a module: ``python -m tests.support.racers <app root> <processes> <queue>:<rounds>:<spread>…``.
+All begin a round at once; then those of odd number wait for up to ``spread`` seconds. Prints, as JSON,
 what each process was told in each round: "added", or the name of the error.
 """
 
 import json
 import multiprocessing
 import os
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -19,13 +21,15 @@ from lastacross import config, taskqueue
 PATIENCE_SECONDS = 60.0
 
 
-def race(number: int, rounds: Sequence[str], start: Barrier, answers: Connection) -> None:
+def race(number: int, rounds: Sequence[tuple[str, float]], start: Barrier, answers: Connection) -> None:
     """One process: add the task of each round when all others do."""
     told = []
     # Connected before the first round, for connecting takes longer than adding.
     taskqueue.Queue().delete_tasks_by_name("warm")
-    for index, queue in enumerate(rounds):
+    for index, (queue, spread_seconds) in enumerate(rounds):
         start.wait(PATIENCE_SECONDS)
+        if number % 2 and spread_seconds:
+            time.sleep(random.uniform(0, spread_seconds))
         try:
             taskqueue.add(url=f"/work?by={number}", method="GET", name=f"round-{index}", queue_name=queue)
         except taskqueue.InvalidTaskError as error:
@@ -38,7 +42,10 @@ def race(number: int, rounds: Sequence[str], start: Barrier, answers: Connection
 def main(root: str, processes: str, *plan: str) -> None:
     """Fork the processes, let them race, print what they were told."""
     config.use(config.load(Path(root), os.environ))
-    rounds = [queue for part in plan for queue, _, count in [part.partition(":")] for _ in range(int(count))]
+    rounds = []
+    for part in plan:
+        queue, number_of_rounds, spread_seconds = part.split(":")
+        rounds += [(queue, float(spread_seconds))] * int(number_of_rounds)
     forked = multiprocessing.get_context("fork")
     count = int(processes)
     start = forked.Barrier(count)
