@@ -6,6 +6,7 @@ likely meant; all mistakes are found in one reading.
 
 from lastacross.config.loading import Findings, check, current, load, read_queues, use
 from lastacross.config.queues import digest
+from lastacross.config.services import service_of
 from lastacross.config.settings import describe
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
@@ -44,5 +45,6 @@ __all__ = [
     "load",
     "parse_rate",
     "read_queues",
+    "service_of",
     "use",
 ]

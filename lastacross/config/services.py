@@ -8,7 +8,7 @@ from lastacross.config.values import DEFAULT_SERVICE
 
 
 def service_of(target: str) -> str:
-    """The service of ``service``, ``version.service`` or ``instance.version.service``."""
+    """The service in ``[instance.][version.]service``: there is one version, and any instance serves."""
     return target.rpartition(".")[2]
 
 

@@ -10,12 +10,11 @@ from types import MappingProxyType
 from weakref import WeakKeyDictionary
 
 from lastacross import config, store
-from lastacross.config import Config, QueueConfig, RetryParameters
+from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, RetryParameters, service_of
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import QUEUE_NAMES, SERVICES, UPLOAD, Store, settings_key, translated_errors
 from lastacross.taskqueue import settings
 from lastacross.taskqueue.record import load_retry
-from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
 
 LOOK_SECONDS = 1.0
 # Who asks while Redis is away waits for that; not everybody, every second.

@@ -9,12 +9,11 @@ import json
 from collections.abc import Callable
 
 from lastacross import config, logs
-from lastacross.config import Config, QueueConfig
+from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, service_of
 from lastacross.errors import ConfigError
 from lastacross.store import UPLOAD, Store, translated_errors
 from lastacross.taskqueue.broker import Broker, Upload
 from lastacross.taskqueue.record import dump_retry
-from lastacross.taskqueue.targets import DEFAULT_SERVICE, service_of
 
 _log = logs.get("lastacross.queues")
 
@@ -91,7 +90,8 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
     most = queue.max_concurrent_requests
     target = queue.target or ""
     if target and service_of(target) == configuration.app.service:
-        target = DEFAULT_SERVICE
+        # The version stays: no rule of dispatch.yaml moves a task whose target names one.
+        target = target.removesuffix(configuration.app.service) + DEFAULT_SERVICE
     return {
         "mode": queue.mode,
         "rate": repr(queue.rate),

@@ -5,17 +5,11 @@ Pure. Rules: docs/appengine.md, "Targets".
 
 from dataclasses import dataclass
 
-from lastacross.config import Config
+from lastacross.config import DEFAULT_SERVICE, Config, service_of
 from lastacross.taskqueue.task import Task
 
-DEFAULT_SERVICE = "default"
 # Before a service that dispatch.yaml names: it counts more than the queue's own target.
 DISPATCHED = "!"
-
-
-def service_of(target: str) -> str:
-    """The service in ``[instance.][version.]service``: there is one version, and any instance serves."""
-    return target.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)

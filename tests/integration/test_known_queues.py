@@ -360,14 +360,15 @@ def test_asking_for_paused_queues_to_go_on_is_a_change_of_the_file(
     assert not taskqueue.Queue().is_paused()
 
 
+@pytest.mark.parametrize(("target", "known"), [("shop", "default"), ("v1.shop", "v1.default")])
 def test_a_target_that_is_app_yamls_own_service_is_the_default_one(
-    queues: KnownQueues, test_store: Store, configuration: Config
+    queues: KnownQueues, test_store: Store, configuration: Config, target: str, known: str
 ) -> None:
-    mail = dataclasses.replace(configuration.queues["default"], name="mail", target="v1.shop")
+    mail = dataclasses.replace(configuration.queues["default"], name="mail", target=target)
     app = dataclasses.replace(configuration.app, service="shop")
     settings.upload(test_store, dataclasses.replace(configuration, app=app, queues={"mail": mail}))
 
-    assert queues.all()["mail"] == KnownQueue("mail", target="default")
+    assert queues.all()["mail"] == KnownQueue("mail", target=known)
 
 
 def test_an_upload_without_redis_is_reported(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lastacross import config
-from lastacross.config import AppConfig, Config, DispatchRule
+from lastacross.config import AppConfig, Config, DispatchRule, service_of
 from lastacross.taskqueue import Task
-from lastacross.taskqueue.targets import Targets, service_of
+from lastacross.taskqueue.targets import Targets
 from tests.conftest import SECRET_KEY
 
 RULES = (
