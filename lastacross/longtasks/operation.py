@@ -45,6 +45,7 @@ def of(view: View, *, has_result: bool = True) -> dict[str, Any]:
         percent=view.percent,
         eta_text=view.eta_text,
         attempts=view.attempts,
+        is_blind=view.is_blind,
         next_try_at=clock.iso(view.next_try_at),
         next_try_text=view.next_try_text,
         next_try_seconds=view.next_try_seconds,

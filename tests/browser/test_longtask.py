@@ -330,6 +330,20 @@ def test_bytes_are_downloaded_under_their_name(visitor: Page, tmp_path: Path) ->
     assert (tmp_path / "picture.bin").read_bytes() == bytes(range(256))
 
 
+def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, lab: Site) -> None:
+    page = open_page()
+    page.goto("/work?steps=120&pause=0.1&who=Radia")
+    wait_for_percent(page, 5)
+    lab.redis_server.stop()
+    try:
+        expect(page.locator("#blind")).to_be_visible(timeout=20_000)
+        page.screenshot(path=SCREENSHOTS / "longtask-blind.png", full_page=True)
+    finally:
+        lab.redis_server.start()
+    expect(page.locator("#blind")).to_be_hidden(timeout=20_000)
+    expect_result(page, lines(120, "Radia"))
+
+
 # --- the list -------------------------------------------------------------------------------
 
 

@@ -119,6 +119,7 @@ class LongTaskFeed extends Feed {
     showProgress({ ...metadata, message: hasMessage ? metadata.message : "" });
     say(metadata);
     showTrouble(metadata);
+    element("blind").hidden = !metadata.is_blind;
     if (metadata.started_at) write("started", `${metadata.started_at.slice(0, 19).replace("T", " ")} UTC`);
     if (ENDS.includes(state)) showEnd(metadata);
   }
