@@ -77,7 +77,8 @@ class QueueUpload:
         self._root = configuration.root
         self._environ = environ
         self._configuration = configuration
-        self._seen = self._stamp()
+        # None: the file may have changed since it was read at the start.
+        self._seen: tuple[tuple[str, int, int], ...] | None = None
         self._has_uploaded = False
 
     def act(self, now: float) -> None:
@@ -89,8 +90,10 @@ class QueueUpload:
         stamp = self._stamp()
         if stamp != self._seen:
             self._seen = stamp
-            self._configuration = self._read_again()
-            self._has_uploaded = False
+            read = self._read_again()
+            # What cannot be used is no reason to undo another machine's upload.
+            self._has_uploaded = self._has_uploaded and read is self._configuration
+            self._configuration = read
         if self._has_uploaded:
             # Another machine's upload stands until this one's file changes: the last one wins.
             settings.upload_if_missing(store.current(), self._read_again)

@@ -1,5 +1,6 @@
 """What the scheduler does at each tick, with a real Redis and a stopped clock."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
 from lastacross.runtime import scheduler
 from lastacross.runtime.scheduler import QueueUpload, Step
 from lastacross.store import Store
-from lastacross.taskqueue import outbox
+from lastacross.taskqueue import outbox, settings
 from tests.support.clock import StoppedClock
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
@@ -123,6 +124,32 @@ def test_a_queue_yaml_with_a_mistake_changes_nothing(test_store: Store, configur
     upload.act(2.0)
 
     assert test_store.redis.hget(store.settings_key("default"), "rate") == b"500.0"
+
+
+def test_a_queue_yaml_with_a_mistake_does_not_undo_the_upload_of_another_machine(
+    test_store: Store, configuration: Config
+) -> None:
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+    elsewhere = dataclasses.replace(configuration.queues["default"], rate=9.0)
+    settings.upload(test_store, dataclasses.replace(configuration, queues={"default": elsewhere}))
+
+    _write(configuration.root, "queue:\n- name: default\n  rate: 7/x\n")
+    upload.act(1.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"9.0"
+
+
+def test_a_queue_yaml_that_changed_while_the_scheduler_started_is_uploaded(
+    test_store: Store, configuration: Config
+) -> None:
+    _write(configuration.root, "queue:\n- name: default\n  rate: 7/s\n")
+
+    upload = QueueUpload(configuration, ENVIRON)
+    upload.act(0.0)
+    upload.act(1.0)
+
+    assert test_store.redis.hget(store.settings_key("default"), "rate") == b"7.0"
 
 
 def test_the_upload_of_another_machine_stands_until_this_file_changes(
