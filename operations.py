@@ -1,71 +1,9 @@
 """What the programs' pages have in common: long-running operations, as JSON and in words."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from lastacross import channel, errors
+from lastacross.webapp.operations import ENDS, Operation, duration, instant
 
-from lastacross import channel, clock, errors
-
-ENDS = ("done", "failed", "cancelled")
-
-# https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto, as AIP-151 asks.
-RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class Operation:
-    """What is shown of something that takes long, at one instant. Instants are seconds since the epoch.
-
-    Attributes:
-        name: the path of its page, without the first slash.
-        state: ``ready``, ``running``, or one of ENDS.
-        step: how many of ``total_steps`` are done.
-        failed: how many failed for good.
-        message: the state in a sentence.
-        eta_seconds: how long it may still take; None where nobody can say.
-        is_lost: Redis was emptied while it ran.
-    """
-
-    name: str
-    state: str
-    step: int
-    total_steps: int
-    failed: int
-    cancelled: int
-    message: str
-    created_at: float
-    finished_at: float | None
-    eta_seconds: float | None = None
-    is_lost: bool = False
-
-    def json(self, response: Mapping[str, Any] | None, **metadata: object) -> dict[str, Any]:
-        """The JSON of every status page; ``response`` is what there is to show, None for nothing yet."""
-        shown: dict[str, Any] = {
-            "name": self.name,
-            "done": self.state in ENDS,
-            "metadata": {
-                "state": self.state,
-                "step": self.step,
-                "total_steps": self.total_steps,
-                "failed": self.failed,
-                "cancelled": self.cancelled,
-                "message": self.message,
-                "created_at": clock.iso(self.created_at),
-                "finished_at": clock.iso(self.finished_at),
-                "eta_seconds": None if self.eta_seconds is None else round(self.eta_seconds, 1),
-                **metadata,
-            },
-        }
-        if response is not None:
-            shown["response"] = dict(response)
-        if self.state in ("failed", "cancelled"):
-            shown["error"] = {"code": self._error_code(), "message": self.message}
-        return shown
-
-    def _error_code(self) -> int:
-        if self.state == "cancelled":
-            return RPC_CANCELLED
-        return RPC_DATA_LOSS if self.is_lost else RPC_UNKNOWN
+__all__ = ["ENDS", "Operation", "duration", "instant", "plural", "roughly", "stream_token"]
 
 
 def stream_token(client_id: str) -> str | None:
@@ -74,21 +12,6 @@ def stream_token(client_id: str) -> str | None:
         return channel.create_channel(client_id)
     except errors.StoreUnavailableError:
         return None
-
-
-def instant(seconds: float) -> str:
-    """``2026-11-21 03:14:07 UTC``."""
-    return clock.utc(seconds).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people write it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def roughly(seconds: float) -> str:
