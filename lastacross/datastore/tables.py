@@ -106,6 +106,8 @@ class LongTask(EngineModel):
     """Equal for equal requests that are to be joined; None: not to be, or over."""
     attempts: Mapped[int] = mapped_column(default=0)
     """That were begun."""
+    failures: Mapped[int] = mapped_column(default=0)
+    """Attempts whose ``execute_task`` raised; not those whose worker or datastore went away."""
     delivery: Mapped[int] = mapped_column(default=0)
     """The number, by its queue's count, of the delivery that has the claim."""
     claim: Mapped[str | None] = mapped_column(sqlalchemy.String(22))

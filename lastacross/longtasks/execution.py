@@ -3,6 +3,7 @@
 An attempt whose lease was lost has, by then, lost its claim to the next one: what it brings is refused.
 """
 
+import contextlib
 import secrets
 import traceback
 from collections.abc import Callable
@@ -22,10 +23,14 @@ from lastacross.errors import (
 )
 from lastacross.longtasks import model, parameters, progress, results
 from lastacross.taskqueue import CurrentTask, TaskRetryOptions, lookup
-from lastacross.taskqueue.retry import next_delay_seconds
+from lastacross.taskqueue.retry import backoff_seconds
 
 DONE = 200
+FAILED = 500
 TRY_AGAIN = 503
+
+LONGEST_SECONDS = 7 * 86_400.0
+"""From its first attempt on; then its queue gives a task up that cannot be counted by itself."""
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
@@ -39,11 +44,13 @@ class Work:
 
     Attributes:
         execute: does the work, given the parameters.
-        retry: how often, and after what time, a failed attempt is repeated.
+        task_retry_limit: how often an attempt that raised is repeated.
+        retry: its task's own options: after what time.
         prepare: told the row with its claim, before the work begins.
     """
 
     execute: Callable[[parameters.Parameters], Any]
+    task_retry_limit: int
     retry: TaskRetryOptions
     prepare: Callable[[LongTask, progress.Reporter], None]
 
@@ -51,11 +58,11 @@ class Work:
 def run(task_id: str, current: CurrentTask, work: Work) -> int:
     """Make one attempt.
 
-    Returns:
-        The status to answer the queue with: 200, or 503 to be delivered again.
+    What the work raises is noted here: in the row, in the log, and for the queue in ``current``. How often it
+    is repeated is counted in the row: an hour without a datastore must not use the retries up.
 
-    Raises:
-        Exception: what the work raised, after it was noted; the queue then retries or gives up.
+    Returns:
+        The status to answer the queue with: 200, or another to be delivered again.
     """
     task = _claimed(task_id, current)
     if task is None:
@@ -112,53 +119,47 @@ def _stopped(task: LongTask) -> int:
 
 
 def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseException) -> int:
-    """Note that the attempt has failed; raises it again unless nothing may be tried any more."""
+    """Note that the attempt has failed, and whether there will be another."""
     now = clock.SYSTEM.now()
     reference = secrets.token_hex(4)
-    _log.error(
-        "longtask.fail",
-        longtask=task.id,
-        path=task.path,
-        attempt=task.attempts,
-        reference=reference,
-        exc_info=error,
-    )
+    fields = {"longtask": task.id, "path": task.path, "attempt": task.attempts, "reference": reference}
+    _log.error("longtask.fail", **fields, exc_info=error)
     text = "".join(traceback.format_exception(error))
     told = {
         "error": _clean(_sentence(error, reference), ERROR_CHARACTERS),
         "traceback": _clean(f"reference {reference}\n{text}", TRACEBACK_CHARACTERS),
     }
-    delay = None if _is_final(error) else _delay_seconds(current, work)
-    if delay is None:
+    is_useless = _is_useless(error)
+    is_last = is_useless or task.failures >= work.task_retry_limit
+    if is_last:
         is_ours = model.end(task, now, "failed", **told)
-        state = "failed"
     else:
-        is_ours = model.fail_attempt(task, now + delay, **told)
-        state = "retrying"
+        is_ours = model.fail_attempt(task, now + _delay_seconds(task, current, work), **told)
     if not is_ours:
         return _stopped(task)
-    progress.announce(task.id, state)
-    if _is_final(error):
+    progress.announce(task.id, "failed" if is_last else "retrying")
+    if is_useless:
         return DONE
-    raise error
+    # A dead letter, which somebody may run again when what was wrong is mended.
+    current.has_failed_for_good = is_last
+    current.failure = f"{type(error).__name__}: {error}"
+    return FAILED
 
 
-def _is_final(error: BaseException) -> bool:
-    """Whether no retry can mend it."""
+def _is_useless(error: BaseException) -> bool:
+    """Whether it would be useless to try again."""
     if isinstance(error, UserError):
         return error.is_final
     return isinstance(error, UnusableResultError | PermanentTaskFailure)
 
 
-def _delay_seconds(current: CurrentTask, work: Work) -> float | None:
-    """Seconds until the queue will deliver it again, None if this was its last time."""
-    try:
+def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
+    """Seconds until the queue will deliver it again, as the queue counts."""
+    failures = task.failures
+    with contextlib.suppress(StoreUnavailableError):
         record = lookup.find(current.queue_name, current.name)
-    except StoreUnavailableError:
-        record = None
-    # Without Redis lost attempts count too: a page may say "failed" once too early, until the next attempt.
-    failures = current.retry_count if record is None else record.failures
-    return next_delay_seconds(work.retry.parameters, failures + 1, 0.0)
+        failures = failures if record is None else record.failures
+    return backoff_seconds(work.retry.parameters, failures + 1)
 
 
 def _sentence(error: BaseException, reference: str) -> str:

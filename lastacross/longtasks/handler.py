@@ -216,7 +216,7 @@ class LongRunningTaskHandler(RequestHandler):
 
     def _retry_options(self) -> TaskRetryOptions:
         return TaskRetryOptions(
-            task_retry_limit=self.task_retry_limit,
+            task_age_limit=execution.LONGEST_SECONDS,
             min_backoff_seconds=self.min_backoff_seconds,
             max_backoff_seconds=max(self.min_backoff_seconds, self.max_backoff_seconds),
         )
@@ -242,7 +242,7 @@ class LongRunningTaskHandler(RequestHandler):
         if current is None or not is_internal(self.request.environ) or not self.request.environ.get(TASK):
             self.abort(403, detail="Only the queue executes a task.")
             return
-        work = execution.Work(self.execute_task, self._retry_options(), self._take_up)
+        work = execution.Work(self.execute_task, self.task_retry_limit, self._retry_options(), self._take_up)
         task_id = str(self.request.params.get(looking.ID, ""))
         self.response.status = execution.run(task_id, current, work)
 

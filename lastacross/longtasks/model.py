@@ -119,6 +119,8 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         "claim": secrets.token_urlsafe(16),
         "delivery": delivery,
         "attempts": LongTask.attempts + 1,
+        # Who runs a dead letter again wants it tried anew.
+        "failures": sqlalchemy.case((LongTask.status == "failed", 0), else_=LongTask.failures),
         "started_at": sqlalchemy.func.coalesce(LongTask.started_at, at),
         "attempted_at": at,
         "finished_at": None,
@@ -147,6 +149,7 @@ def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
 def fail_attempt(task: LongTask, next_try_at: float, **values: Any) -> bool:
     """Note that the attempt has failed and is to be repeated; False if the claim was lost."""
     values |= {"status": "error", "claim": None, "next_try_at": next_try_at}
+    values["failures"] = LongTask.failures + 1
     return _change(task.id, LongTask.claim == task.claim, values)
 
 

@@ -77,6 +77,7 @@ def _insert(request: Request) -> LongTask:
         queue_name=request.queue_name,
         join_key=request.join_key,
         attempts=0,
+        failures=0,
         delivery=0,
         created_at=request.at,
         expires_at=request.at + request.expires_seconds,

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("task_name", sa.String(500), nullable=True),
         sa.Column("join_key", sa.String(64), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("delivery", sa.Integer(), nullable=False),
         sa.Column("claim", sa.String(22), nullable=True),
         sa.Column("created_at", sa.Double(), nullable=False),
