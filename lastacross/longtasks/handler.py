@@ -169,9 +169,9 @@ class LongRunningTaskHandler(RequestHandler):
     # --- starting -------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self.response.headers["Cache-Control"] = "no-store"
         if self._is_looking_ahead():
             self.response.status = 503
-            self._say_it_changes()
             return
         given = parameters.read(self.request)
         if self.needs_parameters and not given and self.request.method == "GET":
@@ -194,6 +194,9 @@ class LongRunningTaskHandler(RequestHandler):
         changed = self.prepare_task(given)
         prepared = given if changed is None else changed
         prepared_text = parameters.dump(prepared, files)
+        if len(given_text) > parameters.LARGEST_CHARACTERS:
+            most = f"{parameters.LARGEST_CHARACTERS:,}"
+            raise BadInputError("parameters", f"take {most} characters at most as JSON; send more as a file")
         method = self.request.method
         expires = self.expires_seconds or config.current().settings.longtask_seconds
         self.task = starting.begin(
@@ -226,7 +229,6 @@ class LongRunningTaskHandler(RequestHandler):
         is_internal_call = is_internal(self.request.environ)
         if not is_internal_call:
             visitor.remember(self.request, self.response, self.task.id)
-        self._say_it_changes()
         if self.wants_json() or is_internal_call:
             self._send_operation(202)
             self.response.headers["Location"] = location
@@ -294,6 +296,8 @@ class LongRunningTaskHandler(RequestHandler):
             return
         given, result = self._given_and_result()
         self.response.headers["Cache-Control"] = "private, no-cache"
+        # webapp2's own default would make any text a page of this origin, with all that is in it.
+        self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
         arguments = (given, result, self.task) if self._takes_task() else (given, result)
         self.display_result(*arguments)
 

@@ -15,6 +15,9 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 BODY_NAME = "file"
 """The name of a file that is the whole body of a PUT."""
 
+LARGEST_CHARACTERS = 256 * 1024
+"""Of all parameters as JSON, without the files: each look at the task reads them."""
+
 SHOWN_CHARACTERS = 200
 FORM_CHARACTERS = 20_000
 """Of all values together, that a page offers to edit."""

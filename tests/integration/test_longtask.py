@@ -1,14 +1,18 @@
 """A long task from its start to its result, on SQLite and on PostgreSQL, delivered by hand."""
 
+import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import webapp2
 
-from lastacross import memcache, taskqueue
-from lastacross.longtasks import model
+import longtask
+from lastacross import memcache, store, taskqueue
+from lastacross.longtasks import model, visitor
 from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
 
@@ -106,6 +110,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_stored(lab: Lab) -> N
     assert answer.json["error"]["field"] == "month"
     lab.client.get("/prepared", headers=JSON, status=400)
     lab.client.post("/told", b"<a/>", headers={"Content-Type": "text/xml", **JSON}, status=400)
+    lab.client.post("/told", {"a": "x" * 300_000}, headers=JSON, status=400)
     lab.client.post("/told", b"[1]", headers={"Content-Type": "application/json", **JSON}, status=400)
     assert lab.hands.lease("default") is None
 
@@ -273,6 +278,103 @@ def test_a_lost_task_is_not_joined(lab: Lab) -> None:
     assert lab.state(first, "/joined") == "failed"
 
 
+# --- pages --------------------------------------------------------------------------------
+
+MARKUP = "<script>alert('x')</script>&amp;\"'"
+
+
+def test_markup_is_text_on_every_page(lab: Lab) -> None:
+    pages: list[str] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        handler.log_progress(MARKUP, 1, 2)
+        pages.append(html(lab, handler.task.key()))
+        return MARKUP
+
+    lab.execute(execute)
+    answer = lab.client.get("/told", {"month": MARKUP, MARKUP: "1"}, status=307)
+    task_id = id_in(answer.headers["Location"])
+    pages.append(html(lab, task_id))
+    lab.run()
+    pages.append(html(lab, task_id))
+    pages.append(html(lab, task_id, job="status"))
+
+    assert ["alert(" in page for page in pages] == [True] * 4
+    assert all("<script>alert" not in page and "&#39;)" in page for page in pages)
+
+
+def test_markup_in_an_error_is_text(lab: Lab) -> None:
+    lab.execute(lambda handler, given: (_ for _ in ()).throw(longtask.UserError(MARKUP)))
+    task_id = lab.start()
+    lab.run()
+
+    page = html(lab, task_id)
+    assert "alert(" in page
+    assert "<script>alert" not in page
+
+
+def test_a_result_that_is_markup_is_never_a_page_of_ours(lab: Lab) -> None:
+    lab.execute(lambda handler, given: MARKUP)
+    for path in ("/told", "/displayed"):
+        task_id = lab.start(path)
+        lab.run()
+        assert lab.result(task_id, path).content_type == "text/plain"
+
+
+def test_who_comes_to_a_wrong_address_gets_a_page_that_leads_on(lab: Lab) -> None:
+    answer = lab.client.get(f"/told?{JOB}=query&{ID}=AAAAAAAAAAAAAAAAAAAAAA", status=404)
+
+    assert answer.content_type == "text/html"
+    assert 'href="/told"' in answer.text
+
+
+def test_a_page_without_scripts_comes_again_by_itself(lab: Lab) -> None:
+    task_id = lab.start()
+
+    assert '<meta http-equiv="refresh" content="3"' in html(lab, task_id)
+    lab.run()
+    assert 'http-equiv="refresh"' not in html(lab, task_id)
+
+
+def html(lab: Lab, task_id: str, job: str = "query") -> str:
+    """What a browser shows."""
+    answer = lab.client.get("/told", {JOB: job, ID: task_id}, headers={"Accept": "text/html"}, status=200)
+    assert answer.headers["Cache-Control"] == "private, no-cache"
+    return str(answer.text)
+
+
+# --- the visitor --------------------------------------------------------------------------
+
+
+def test_a_browser_remembers_what_it_has_started(lab: Lab) -> None:
+    ids = [lab.start(a=str(number)) for number in range(3)]
+
+    request = webapp2.Request.blank("/", headers={"Cookie": cookie(lab)})
+    assert visitor.recent_ids(request) == ids[::-1]
+    tampered = webapp2.Request.blank("/", headers={"Cookie": cookie(lab).replace("=", "=x")})
+    assert visitor.recent_ids(tampered) == []
+    assert visitor.recent_ids(webapp2.Request.blank("/")) == []
+
+
+def test_fifty_are_remembered_in_a_cookie_that_browsers_take(lab: Lab) -> None:
+    request = webapp2.Request.blank("/")
+    for _ in range(60):
+        response = webapp2.Response()
+        visitor.remember(request, response, model.new_id())
+        request = webapp2.Request.blank(
+            "/", headers={"Cookie": response.headers["Set-Cookie"].partition(";")[0]}
+        )
+
+    assert len(visitor.recent_ids(request)) == 50
+    assert len(response.headers["Set-Cookie"]) < 4096
+    assert {"HttpOnly", "SameSite=Lax"} <= set(response.headers["Set-Cookie"].split("; "))
+
+
+def cookie(lab: Lab) -> str:
+    """What the browser sends."""
+    return f"{visitor.COOKIE}={lab.client.cookies[visitor.COOKIE]}"
+
+
 # --- progress -----------------------------------------------------------------------------
 
 
@@ -315,3 +417,41 @@ def test_odd_reports_do_no_harm(lab: Lab, report: tuple[Any, ...]) -> None:
     task_id = lab.start()
 
     assert lab.run().is_success, lab.row(task_id).error
+
+
+def test_many_reports_send_few_messages_and_the_last_one(lab: Lab) -> None:
+    took: list[float] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        began_at = time.monotonic()
+        for step in range(1, 5001):
+            handler.log_progress("quick", step, 5000)
+        took.append(time.monotonic() - began_at)
+        kept = wait_for_step(handler.task.key(), 5000)
+        assert kept["message"] == "quick"
+        return "x"
+
+    lab.execute(execute)
+    task_id = lab.start()
+
+    assert lab.run().is_success, lab.row(task_id).error
+    messages = [json.loads(text) for text in sent(task_id)]
+    steps = [message["step"] for message in messages if "step" in message]
+    assert steps[-1] == 5000
+    assert len(steps) <= 10 * took[0] + 3
+    assert [message["state"] for message in messages if "step" not in message] == ["running", "done"]
+
+
+def wait_for_step(task_id: str, step: int) -> Any:
+    """The report in memcache, when it has come so far: the last of many comes a moment later."""
+    deadline = time.monotonic() + 5
+    while (kept := memcache.get(f"longtask_status_{task_id}"))["step"] != step:
+        assert time.monotonic() < deadline, kept
+        time.sleep(0.01)
+    return kept
+
+
+def sent(task_id: str) -> list[str]:
+    """The messages that went to who watches this task."""
+    entries: Any = store.current().redis.xrange(store.channel_key(task_id))
+    return [next(iter(fields.values())).decode() for _, fields in entries]

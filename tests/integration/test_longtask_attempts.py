@@ -9,7 +9,7 @@ import pytest
 
 import longtask
 from lastacross import clock, memcache, store, taskqueue
-from lastacross.errors import DeadlineExceededError, PermanentTaskFailure
+from lastacross.errors import DatastoreUnavailableError, DeadlineExceededError, PermanentTaskFailure
 from lastacross.longtasks import expiry, model, progress
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
@@ -148,6 +148,23 @@ def test_every_way_to_fail_is_noted(lab: Lab, error: BaseException, state: str) 
 
     assert lab.state(task_id) == state
     assert lab.row(task_id).error
+
+
+def test_an_outage_of_the_datastore_does_not_use_the_retries_up(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_arguments: object, **_options: object) -> None:
+        raise DatastoreUnavailableError("away")
+
+    task_id = lab.start("/once")
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "claim", away)
+        for _ in range(5):
+            assert lab.run().status == 503
+            lab.promote()
+    assert lab.state(task_id, "/once") == "retrying"
+    lab.run()
+    assert lab.state(task_id, "/once") == "done"
 
 
 # --- workers that die ---------------------------------------------------------------------
