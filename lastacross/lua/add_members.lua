@@ -9,7 +9,6 @@
 --
 -- One script: the bit and the task are written together, so that filling may be repeated.
 -- include: keys
--- include: fan_in
 
 local now, batch, index = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local key = BATCH .. batch
