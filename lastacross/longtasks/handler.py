@@ -275,6 +275,8 @@ class LongRunningTaskHandler(RequestHandler):
         view = looking.look(self.task, with_token=True)
         self._say_it_changes()
         if view.state != "done":
+            if view.error_text and self.is_administrator():
+                view = dataclasses.replace(view, traceback=model.traceback_of(view.id) or "")
             self.render_status(view)
             return
         given, result = self._given_and_result()

@@ -58,6 +58,7 @@ class View:
         next_try_text: '' or that instant.
         next_try_seconds: whole seconds until then, never negative; None likewise.
         error_text: what the user may know of the last failure; '' as long as there was none.
+        traceback: where the last failed attempt was; filled for the administrator only, else ''.
         created_at: when it was asked for.
         started_at: when the first attempt began; None before.
         finished_at: when it came to its end; None before.
@@ -94,6 +95,7 @@ class View:
     next_try_text: str = ""
     next_try_seconds: int | None = None
     error_text: str = ""
+    traceback: str = ""
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None

@@ -1,6 +1,7 @@
 """Attempts at a long task that fail, die, come too late, or are not wanted any more; by hand."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 import longtask
 from lastacross import clock, memcache, store, taskqueue
 from lastacross.errors import DatastoreUnavailableError, DeadlineExceededError, PermanentTaskFailure
-from lastacross.longtasks import expiry, model, progress
+from lastacross.longtasks import expiry, model, operation, progress
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
+from lastacross.webapp import login
 from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
 
@@ -167,6 +169,18 @@ def test_an_outage_of_the_datastore_does_not_use_the_retries_up(
     assert lab.state(task_id, "/once") == "done"
 
 
+def test_where_it_failed_is_for_the_operator_only(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.execute(fail(ValueError("secret words")))
+    task_id = lab.start()
+    lab.run()
+
+    params = {JOB: "query", ID: task_id}
+    assert "secret words" not in lab.client.get("/told", params).text
+    monkeypatch.setattr(login, "is_administrator", lambda environ, settings: True)
+    assert "ValueError: secret words" in lab.client.get("/told", params).text
+    assert "secret words" not in str(lab.query(task_id))
+
+
 # --- workers that die ---------------------------------------------------------------------
 
 
@@ -256,6 +270,30 @@ def test_a_delivery_that_begins_after_a_later_one_is_refused(lab: Lab) -> None:
     assert lab.hands.deliver(first).status == 503
     assert lab.given == []
     assert lab.row(task_id).attempts == 1
+
+
+def test_of_many_attempts_at_once_one_brings_the_result(lab: Lab) -> None:
+    task_id = lab.start()
+    kept: list[str] = []
+    barrier = threading.Barrier(6)
+
+    def attempt(number: int) -> None:
+        barrier.wait()
+        for turn in range(5):
+            task = model.claim(task_id, 10 * turn + number, clock.SYSTEM.now())
+            if task is not None and model.finish(
+                task, clock.SYSTEM.now(), "text", f"{turn}-{number}".encode()
+            ):
+                kept.append(f"{turn}-{number}")
+
+    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(kept) == 1
+    assert model.result_of(task_id) == kept[0].encode()
 
 
 def test_a_second_delivery_of_a_done_task_does_nothing(lab: Lab) -> None:
@@ -433,6 +471,15 @@ def test_a_client_may_wait_for_the_end(lab: Lab) -> None:
     answer = lab.client.get("/told", params, headers={**JSON, "Prefer": "respond-async, wait=5"}, status=200)
     assert answer.json["done"] is True
     assert "Retry-After" not in answer.headers
+
+
+def test_who_finds_no_room_to_wait_is_answered_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation, "MOST_WAITING", 0)
+    task_id = lab.start()
+
+    params = {JOB: "query", ID: task_id}
+    answer = lab.client.get("/told", params, headers={**JSON, "Prefer": "wait=5"}, status=200)
+    assert "Preference-Applied" not in answer.headers
 
 
 def test_nothing_new_is_304(lab: Lab) -> None:
