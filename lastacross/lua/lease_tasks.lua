@@ -55,6 +55,9 @@ local function bucket_of(queue, rate, bucket_size)
   return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
+-- After this long a worker gives back what waits behind slow tasks; the tokens that it took for them are gone.
+local GIVEN_BACK_AFTER_SECONDS = 0.05
+
 -- What the queue may hand out to this worker now: how many tasks, its bucket, and whether a limit binds.
 local function allowance(queue, settings)
   local rate = tonumber(settings.rate)
@@ -63,7 +66,8 @@ local function allowance(queue, settings)
   end
   local bucket = bucket_of(queue, rate, tonumber(settings.bucket_size))
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
-  local binds = grant < wanted
+  -- A rate that makes up for tokens of tasks given back binds nobody; any other lets start what is leased.
+  local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
   if settings.most and settings.most ~= '' then
     bucket.places = tonumber(settings.most) - call('ZCARD', LEASED .. queue)
     grant = math.min(grant, bucket.places)

@@ -189,6 +189,17 @@ def test_seven_long_tasks_do_not_hold_up_the_short_ones(lab: Lab) -> None:
 
 
 @slow
+def test_a_full_bucket_is_spent_on_tasks_that_run() -> None:
+    with running_lab(
+        files={"queue.yaml": "queue:\n- name: default\n  rate: 1/s\n  bucket_size: 100\n"}
+    ) as lab:
+        taskqueue.Queue().add([work(seconds="0.2") for _ in range(80)])
+        with lab.workers(2):
+            lab.wait_for(1, "/work", 20)
+            lab.wait_for(80, "/work", 15)
+
+
+@slow
 def test_a_queue_of_three_at_once_never_has_a_fourth_under_way(lab: Lab) -> None:
     with lab.workers(2, threads=4):
         taskqueue.Queue("three").add([work(seconds="0.05") for _ in range(60)])

@@ -280,9 +280,18 @@ def test_a_queue_with_all_its_places_taken_wakes_nobody(scripts: Scripts) -> Non
 
 
 def test_an_unthrottled_queue_prefetches_beyond_the_free_threads(scripts: Scripts) -> None:
+    scripts.configure("default", rate=1000)
     scripts.add(*names(40))
 
     assert len(scripts.lease(wanted=30, free=1)) == 30
+
+
+def test_tokens_that_the_rate_does_not_make_up_for_are_spent_on_tasks_that_start(scripts: Scripts) -> None:
+    """A worker gives back what has waited for 0.05 s; its tokens are not given back."""
+    scripts.configure("default", rate=100, bucket_size=500)
+    scripts.add(*names(40))
+
+    assert len(scripts.lease(wanted=30, free=8)) == 8
 
 
 # --- entries that are no ready task -------------------------------------------------------------

@@ -76,7 +76,8 @@ class Queue:
         if self.stands_still:
             return 0
         granted = min(wanted, int(self.tokens_at(now) + EPSILON))
-        is_bound = granted < wanted or self.most is not None
+        # What would be given back in 0.05 s has cost its tokens.
+        is_bound = granted < wanted or self.rate * 0.05 < wanted - free or self.most is not None
         if self.most is not None:
             granted = min(granted, self.most - leased)
         return max(0, min(granted, free) if is_bound else granted)
