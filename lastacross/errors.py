@@ -169,6 +169,31 @@ class UnknownBatchError(TaskQueueError):
     """Raised when no batch of this id is known, or it has been forgotten since."""
 
 
+# --- cron ---------------------------------------------------------------------------------
+
+
+class ScheduleError(Error, ValueError):
+    """Raised when a schedule's text or time zone cannot be used, or it never comes due again.
+
+    ``str()`` is one line for a person: ``schedule 'every 5 minuts' has 'minuts' at column 9, where …``
+
+    Args:
+        subject: what is wrong: ``schedule 'every 5 minuts'``.
+        problem: continues the sentence that the subject begins.
+        column: where in the text, from 1; None when it is not one place.
+        hint: what was likely meant, as it should be written.
+    """
+
+    def __init__(
+        self, subject: str, problem: str, *, column: int | None = None, hint: str | None = None
+    ) -> None:
+        self.problem = problem
+        self.column = column
+        self.hint = hint
+        meant = "" if hint is None else f", did you mean {hint!r}?"
+        super().__init__(f"{subject} {problem}{meant}")
+
+
 # --- deferred -----------------------------------------------------------------------------
 
 
@@ -222,6 +247,70 @@ class InvalidMessageError(ChannelError):
     """Raised when a message is not text or is longer than 32,767 characters."""
 
 
+# --- urlfetch -----------------------------------------------------------------------------
+
+
+class UrlFetchError(Error):
+    """Raised by ``urlfetch``: its ``Error``."""
+
+
+class InvalidFetchUrlError(UrlFetchError):
+    """Raised when a URL cannot be fetched as it is written; ``urlfetch.InvalidURLError``."""
+
+
+class PayloadTooLargeError(InvalidFetchUrlError):
+    """Raised when the body of a request is over 10 MB."""
+
+
+class InvalidMethodError(UrlFetchError):
+    """Raised when a fetch names a method that there is none of."""
+
+
+class DownloadError(UrlFetchError):
+    """Raised when a server could not be reached, or talked nonsense."""
+
+
+class FetchDeadlineExceededError(DownloadError):
+    """Raised when the whole answer was not there in time; ``urlfetch.DeadlineExceededError``."""
+
+
+class DNSLookupFailedError(DownloadError):
+    """Raised when the host's name has no address."""
+
+
+class PrivateAddressError(DownloadError):
+    """Raised when a URL, or a redirect, leads into a private network that is not open to ``urlfetch``."""
+
+
+class ConnectionClosedError(DownloadError):
+    """Raised when the server hung up before its answer was whole."""
+
+
+class MalformedReplyError(DownloadError):
+    """Raised when what came back is no HTTP."""
+
+
+class TooManyRedirectsError(DownloadError):
+    """Raised at the sixth redirect."""
+
+
+class ResponseTooLargeError(UrlFetchError):
+    """Raised when an answer is over 32 MB and was not allowed to be truncated.
+
+    Args:
+        message: in words.
+        response: the answer, as far as it was read.
+    """
+
+    def __init__(self, message: str, response: object = None) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class SSLCertificateError(UrlFetchError):
+    """Raised when the server's certificate is not trusted, or is another host's."""
+
+
 # --- long tasks ---------------------------------------------------------------------------
 
 
@@ -265,3 +354,14 @@ class DeadlineExceededError(BaseException):
 
 class StartupError(Error):
     """Raised when a process cannot start; the message names the remedy."""
+
+
+# --- testing ------------------------------------------------------------------------------
+
+
+class TaskFailedError(Error):
+    """Raised by ``lastacross.testing`` when a task was answered outside 200-299, without an exception."""
+
+
+class RunTasksError(Error):
+    """Raised by ``lastacross.testing`` when tasks cannot be run: no application, no Redis, no end."""

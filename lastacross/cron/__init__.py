@@ -1,0 +1,24 @@
+"""App Engine's schedule text, and when it comes due next. Pure: the caller says what time it is.
+
+    >>> from datetime import UTC, datetime
+    >>> schedule = parse_schedule("every mon,wed 10:00", "Europe/Berlin")
+    >>> str(schedule.next_run(datetime(2024, 1, 31, 10, 15, tzinfo=UTC)))
+    '2024-02-05 09:00:00+00:00'
+
+docs/appengine.md, "Schedules", has the grammar and what a change of the clocks does.
+"""
+
+from lastacross.cron.grammar import parse_schedule
+from lastacross.cron.local_time import check_zone_name
+from lastacross.cron.schedules import DailyRange, Interval, Schedule, SpecificTimes
+from lastacross.errors import ScheduleError
+
+__all__ = [
+    "DailyRange",
+    "Interval",
+    "Schedule",
+    "ScheduleError",
+    "SpecificTimes",
+    "check_zone_name",
+    "parse_schedule",
+]

@@ -1,0 +1,118 @@
+"""The words of a schedule: what they are, and a text cut into them. Pure."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+UNITS: Mapping[str, int] = {"hours": 3600, "mins": 60, "minutes": 60}
+
+_ORDINALS = ["1st first", "2nd second", "3rd third", "4th fourth", "5th fifth"]
+_WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+# fmt: off
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
+# fmt: on
+
+ORDINALS = {word: number for number, words in enumerate(_ORDINALS, 1) for word in words.split()}
+WEEKDAYS = {word: number for number, day in enumerate(_WEEKDAYS) for word in (day[:3], day)}
+MONTHS = {word: number for number, month in enumerate(_MONTHS, 1) for word in (month[:3], month)}
+
+_PLAIN = {"every", "from", "to", "synchronized", "of", "day", "month", "quarter"}
+WORDS = frozenset({*_PLAIN, *UNITS, *ORDINALS, *WEEKDAYS, *MONTHS})
+
+_TOKEN = re.compile(
+    r"(?P<time>[0-9]+:[0-9]*)|(?P<word>[0-9]+(?:st|nd|rd|th)|[^\W\d_]+)|(?P<number>[0-9]+)|(?P<other>\S)"
+)
+_TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
+# Only these separate words, or nothing: `every5minutes` is a schedule too.
+_SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word, a number, a time or a sign of the text; ``column`` counts from 1."""
+
+    kind: str
+    text: str
+    column: int
+
+
+def cut(text: str) -> list[Token]:
+    """The tokens of a text; what is none is of the kind ``other``."""
+    found: list[Token] = []
+    position = 0
+    while position < len(text):
+        if text[position] in _SPACE:
+            position += 1
+            continue
+        match = _TOKEN.match(text, position)
+        if match is None:
+            found.append(Token("other", text[position], position + 1))
+            position += 1
+            continue
+        found += _as_words(match, position)
+        position = match.end()
+    return found
+
+
+def _as_words(match: re.Match[str], position: int) -> list[Token]:
+    """The token of a match; words without a space between them are several."""
+    kind, text = str(match.lastgroup), match.group()
+    if kind != "word":
+        return [Token(kind, text, position + 1)]
+    tokens = []
+    for part in _split(text):
+        tokens.append(Token("word", part, position + 1))
+        position += len(part)
+    return tokens
+
+
+def _split(text: str) -> list[str]:
+    """The words that a text without spaces is made of, or the text itself when it is not made of any."""
+    if text in WORDS or len(text) > 100:
+        return [text]
+    # ways[i]: the fewest words that text[:i] is made of.
+    ways: list[list[str] | None] = [[], *([None] * len(text))]
+    for start in range(len(text)):
+        way = ways[start]
+        if way is None:
+            continue
+        for word in WORDS:
+            end = start + len(word)
+            known = ways[end] if end <= len(text) else None
+            if text.startswith(word, start) and (known is None or len(way) + 1 < len(known)):
+                ways[end] = [*way, word]
+    whole = ways[len(text)]
+    return whole or [text]
+
+
+def clock_time(token: Token) -> tuple[int, int] | None:
+    """Hour and minute of a time token, None when there is no such time."""
+    match = _TIME.fullmatch(token.text) if token.kind == "time" else None
+    return None if match is None else (int(match.group(1)), int(match.group(2)))
+
+
+def likely(text: str, words: Iterable[str]) -> str | None:
+    """The word that was likely meant, or None."""
+    plain = text.lower()
+    choices = sorted(set(words))
+    if plain in choices:
+        return plain
+    found = difflib.get_close_matches(plain[:30], choices, n=1, cutoff=0.7)
+    if found:
+        return found[0]
+    return next((word for word in choices if len(plain) > 2 and word.startswith(plain)), None)
