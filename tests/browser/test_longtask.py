@@ -302,8 +302,10 @@ def test_who_types_into_the_form_is_not_disturbed_by_the_end(visitor: Page) -> N
 def test_without_scripts_a_task_is_cancelled_and_started_again(open_page: Open) -> None:
     page = open_page(java_script_enabled=False)
     page.goto("/work?steps=1000&pause=0.05&who=Ida")
+    assert page.get_by_text("Start with other parameters").is_hidden(), "a reload would take it back"
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_have_text("Cancelled.")
+    expect(page.get_by_text("Start with other parameters")).to_be_visible()
     cancelled = page.url
     page.get_by_role("button", name="Start again").click()
     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
@@ -363,6 +365,10 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     earlier = rows.first.locator("[data-of=text]").text_content() or ""
     expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=10_000)
     visitor.screenshot(path=SCREENSHOTS / "longtask-list.png", full_page=True)
+    another = visitor.context.new_page()
+    another.goto("/work?steps=1&pause=0.05&who=Mary")
+    expect(rows.first).to_contain_text("who: Mary", timeout=10_000)
+    rows = visitor.locator(".longtask-rows > li:nth-child(n+2)")
     expect(rows.first.locator(".state")).to_have_text("done", timeout=END_MS)
     expect(visitor.get_by_role("status")).to_contain_text("Some work: done.")
     assert rows.first.locator("progress").count() == 0

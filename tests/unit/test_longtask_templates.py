@@ -174,6 +174,11 @@ def test_a_retry_is_said_at_every_quarter(root: Path) -> None:
     assert text_of(page, "headline") == "A retry is under way. Half is done."
 
 
+def test_a_page_that_reloads_itself_has_no_form_to_type_into_unless_a_script_shows_it(root: Path) -> None:
+    assert 'id="other" hidden>' in draw(root, "status", view=RUNNING)
+    assert 'id="other">' in draw(root, "status", view=FAILED)
+
+
 # --- when it fails --------------------------------------------------------------------------
 
 

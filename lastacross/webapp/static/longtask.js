@@ -130,6 +130,7 @@ class LongTaskFeed extends Feed {
   }
 }
 
+element("other")?.removeAttribute("hidden");
 clock = setInterval(showTimes, CLOCK_MS);
 showTimes();
 new LongTaskFeed({ ...box.dataset, after: 0 }).start();

@@ -33,11 +33,19 @@ function update(row, fresh) {
 }
 
 function show(page) {
-  const freshRows = new Map(rows(page).map((row) => [row.dataset.id, row]));
+  const known = new Map(rows(list).map((row) => [row.dataset.id, row]));
   const news = [];
-  for (const row of rows(list)) {
-    const fresh = freshRows.get(row.dataset.id);
-    if (fresh) news.push(update(row, fresh));
+  let previous = null;
+  for (const fresh of rows(page)) {
+    let row = known.get(fresh.dataset.id);
+    if (row) {
+      news.push(update(row, fresh));
+    } else {
+      row = document.importNode(fresh, true); // started in another tab meanwhile
+      if (previous) previous.after(row);
+      else list.querySelector(".longtask-rows").prepend(row);
+    }
+    previous = row;
   }
   document.title = page.title;
   const said = news.filter(Boolean).join(" ");
