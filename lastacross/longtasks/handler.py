@@ -21,111 +21,23 @@ from lastacross.longtasks import (
     starting,
     visitor,
 )
+from lastacross.longtasks.hooks import Hooks
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
-from lastacross.webapp import BadInputError, RequestHandler
+from lastacross.webapp import BadInputError
 from lastacross.webapp.environ import TASK, is_internal
+
+LARGEST_SHOWN_BYTES = 1024 * 1024
+"""Of a larger result a page reads the beginning only."""
 
 JOBS = "query, status, result, cancel or restart"
 
 Job = Callable[[], None]
 
 
-class LongRunningTaskHandler(RequestHandler):
-    """A handler whose ``execute_task`` may take its time. Subclass it; docs/longtasks.md is its manual.
-
-    Attributes:
-        title: what its pages call it; '' is the class's name.
-        queue_name: the push queue that its tasks go to.
-        target: the service that executes them; None: as the queue says.
-        deadline_seconds: how long an attempt may take; None: as long as any task of the service.
-        task_retry_limit: how often an attempt that failed is repeated.
-        min_backoff_seconds: before the first repetition; then it doubles.
-        max_backoff_seconds: the longest wait.
-        join_equal: whether who asks for what runs already is sent to that one.
-        expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
-        needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
-        shows_result_page: whether the bookmark of a done task is a page about it, not the result itself;
-            None: unless ``display_result`` is overridden.
-        result_filename: what a result is called when it is saved; None: by the path.
-        result_content_type: of a result; None: by its file name, or its kind.
-        task: the task at hand, in all methods but ``prepare_task`` and ``render_form``.
-    """
-
-    title: str = ""
-    queue_name: str = "default"
-    target: str | None = None
-    deadline_seconds: float | None = None
-    task_retry_limit: int = 3
-    min_backoff_seconds: float = 5.0
-    max_backoff_seconds: float = 300.0
-    join_equal: bool = False
-    expires_seconds: float | None = None
-    needs_parameters: bool = False
-    shows_result_page: bool | None = None
-    result_filename: str | None = None
-    result_content_type: str | None = None
-
-    task: LongTask
-    _reporter: progress.Reporter | None = None
-
-    # --- what a subclass writes -----------------------------------------------------------
-
-    def execute_task(self, parameters: Parameters) -> Any:
-        """Do the work, in a task: return text, bytes, or what JSON can hold; at most 32 MB.
-
-        It must be idempotent: after a crash, or an exception, it runs again.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no execute_task(parameters)")
-
-    def prepare_task(self, parameters: Parameters) -> Mapping[str, Any] | None:
-        """Check and change the parameters, in the request, before anything is stored.
-
-        Returns:
-            Others to use instead; None: the given ones, as they may have been changed.
-
-        Raises:
-            BadInputError: they cannot be used; answered with 400.
-        """
-        return None
-
-    def display_result(self, parameters: Parameters, result: Any) -> None:
-        """Answer with the result; an override may take the task as a third argument."""
-        kind = self.task.result_kind or ""
-        sent = results.download(kind, self.request.path, self.result_filename, self.result_content_type)
-        body = results.encode(result)[1]
-        self.response.headers["Content-Type"] = sent.content_type
-        self.response.headers["Content-Disposition"] = sent.disposition
-        self.response.headers["X-Content-Type-Options"] = "nosniff"
-        self.response.body = body
-
-    def render_status(self, view: View) -> None:
-        """Answer with the page that is shown until there is a result, and when there is none."""
-        self.render("longtask/status.html", view=view)
-
-    def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
-        """Answer with the page of a done task."""
-        self.render("longtask/result.html", view=view)
-
-    def render_form(self) -> None:
-        """Answer with a form for the parameters, where ``needs_parameters`` asks for one."""
-        raise BadInputError("parameters", "are needed: this address starts nothing without any")
-
-    def log_progress(self, message: str, step: float = 0, total_steps: float = 0) -> None:
-        """Say how far ``execute_task`` is; never raises because Redis is away.
-
-        Args:
-            message: what it is at, for people; at most 2,000 characters are kept.
-            step: how many of ``total_steps`` are done.
-            total_steps: 0 when nobody knows.
-
-        Raises:
-            TaskStoppedError: nobody needs this attempt any more: it was cancelled, or another one runs.
-                A BaseException: let it pass.
-        """
-        if self._reporter is not None:
-            self._reporter.report(message, step, total_steps)
+class LongRunningTaskHandler(Hooks):
+    """A handler whose ``execute_task`` may take its time. Subclass it; docs/longtasks.md is its manual."""
 
     # --- requests -------------------------------------------------------------------------
 
@@ -266,7 +178,7 @@ class LongRunningTaskHandler(RequestHandler):
 
     def _shows_result_at_once(self) -> bool:
         if self.shows_result_page is None:
-            return type(self).display_result is not LongRunningTaskHandler.display_result
+            return self._overrides("display_result")
         return not self.shows_result_page
 
     def _show_page(self) -> None:
@@ -279,12 +191,15 @@ class LongRunningTaskHandler(RequestHandler):
                 view = dataclasses.replace(view, traceback=model.traceback_of(view.id) or "")
             self.render_status(view)
             return
+        if view.result_size > LARGEST_SHOWN_BYTES and not self._overrides("render_result"):
+            # Nobody needs 32 MB to see the beginning of it.
+            self.render_result(_with_beginning(view), Parameters(), None)
+            return
         given, result = self._given_and_result()
-        if view.result_kind in ("text", "json"):
-            text = result if isinstance(result, str) else parameters.as_text(result)
-            is_cut = len(text) > PREVIEW_CHARACTERS
-            view = dataclasses.replace(view, result_text=text[:PREVIEW_CHARACTERS], is_result_cut=is_cut)
-        self.render_result(view, given, result)
+        self.render_result(_with_text(view, result), given, result)
+
+    def _overrides(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(Hooks, method)
 
     def _show_result(self) -> None:
         if not self._is_found() and not self._find():
@@ -388,3 +303,21 @@ class LongRunningTaskHandler(RequestHandler):
 
     def _say_it_changes(self) -> None:
         self.response.headers["Cache-Control"] = "private, no-cache"
+
+
+def _with_text(view: View, result: Any) -> View:
+    """The view of a done task with its result, if that is anything to read."""
+    if view.result_kind not in ("text", "json"):
+        return view
+    text = result if view.result_kind == "text" else parameters.as_text(result)
+    is_cut = len(text) > PREVIEW_CHARACTERS
+    return dataclasses.replace(view, result_text=text[:PREVIEW_CHARACTERS], is_result_cut=is_cut)
+
+
+def _with_beginning(view: View) -> View:
+    """The same for a result that is too large to be read whole."""
+    if view.result_kind not in ("text", "json"):
+        return view
+    beginning = model.beginning_of(view.id, 4 * PREVIEW_CHARACTERS)
+    text = beginning.decode("utf-8", "ignore")
+    return dataclasses.replace(view, result_text=text[:PREVIEW_CHARACTERS], is_result_cut=True)

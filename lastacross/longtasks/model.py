@@ -75,6 +75,13 @@ def result_of(task_id: str) -> bytes | None:
         return session.scalar(select(LongTask.result).where(LongTask.id == task_id))
 
 
+def beginning_of(task_id: str, length: int) -> bytes:
+    """The first bytes of the stored result."""
+    beginning = sqlalchemy.func.substr(LongTask.result, 1, length)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(beginning).where(LongTask.id == task_id)) or b""
+
+
 def traceback_of(task_id: str) -> str | None:
     """Where the last failed attempt was, for the operator."""
     with datastore.session(read_only=True) as session:

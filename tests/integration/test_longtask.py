@@ -11,8 +11,9 @@ import pytest
 import webapp2
 
 import longtask
-from lastacross import memcache, store, taskqueue
+from lastacross import config, memcache, store, taskqueue, webapp
 from lastacross.longtasks import model, visitor
+from lastacross.webapp.environ import CRON
 from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
 
@@ -121,6 +122,25 @@ def test_a_task_gets_the_parameters_as_they_were_prepared(lab: Lab) -> None:
 
     assert lab.given == [{"month": 5}]
     assert lab.row(task_id).given == '[["month", "5"]]'
+
+
+def test_a_path_with_parts_and_of_any_letters_serves_it_all(lab: Lab) -> None:
+    path = "/of/Gr%C3%BC%C3%9Fe%20%26%20mehr"
+    lab.execute(lambda handler, given: handler.request.route_kwargs["year"])
+    task_id = lab.start(path, a="1")
+    lab.run()
+
+    assert lab.query(task_id, path)["response"]["result"] == "Grüße & mehr"
+    lab.query(task_id, "/of/another", status=404)
+
+
+def test_cron_may_start_one(lab: Lab) -> None:
+    inside = webapp.inside(config.current(), webapp.load_script, {})
+    answer = webapp2.Request.blank("/told", environ={CRON: object()}).get_response(inside)
+
+    assert answer.status_int == 202
+    lab.run()
+    assert lab.given == [{}]
 
 
 # --- bad requests -------------------------------------------------------------------------
@@ -234,6 +254,19 @@ def test_32_mb_are_kept(lab: Lab) -> None:
     lab.run()
 
     assert len(lab.result(task_id).body) == 32 << 20
+
+
+@pytest.mark.parametrize(
+    "result", ["ü" * 600_000, ["ü" * 600_000], b"x" * 1_200_000], ids=["text", "json", "bytes"]
+)
+def test_the_page_of_a_large_result_shows_its_beginning(lab: Lab, result: Any) -> None:
+    lab.execute(lambda handler, given: result)
+    task_id = lab.start()
+    lab.run()
+
+    page = html(lab, task_id)
+    assert page.count("ü") in ((0,) if isinstance(result, bytes) else (20_000, 19_998))
+    assert "result" not in lab.query(task_id)["response"]
 
 
 # --- joining ------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ class Once(Told):
 app = webapp2.WSGIApplication(
     [
         ("/told", Told),
+        webapp2.Route("/of/<year>", Told),
         ("/joined", Joined),
         ("/prepared", Prepared),
         ("/displayed", Displayed),
