@@ -56,6 +56,7 @@ VARIABLES = (
     Variable("LASTACROSS_SERVICE", "service", variables.service),
     Variable("LASTACROSS_SERVICES", "services", variables.services, show=_show_services),
     Variable("LASTACROSS_ALLOWED_HOSTS", "allowed_hosts", variables.allowed_hosts, show=",".join),
+    Variable("LASTACROSS_FETCH_PRIVATE_HOSTS", "fetch_private_hosts", variables.fetch_hosts, show=",".join),
     Variable("LASTACROSS_TOMBSTONE_SECONDS", "tombstone_seconds", _between(1, 31_536_000)),
     Variable(
         "LASTACROSS_LEASE_SECONDS",

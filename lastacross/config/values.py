@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from lastacross import __version__
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -174,6 +176,8 @@ class Settings:
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, because the proxy in front knows its names better.
+    ``fetch_private_hosts`` are those, ``host`` or ``host:port``, that ``urlfetch`` may fetch from though they
+    are in a private network.
     ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
     """
 
@@ -200,6 +204,12 @@ class Settings:
     cache_seconds: int = 86_400
     longtask_seconds: int = 2_592_000
     service: str = DEFAULT_SERVICE
+    fetch_private_hosts: tuple[str, ...] = ()
+
+    @property
+    def server_software(self) -> str:
+        """What SERVER_SOFTWARE is, in a process's environment and in every request."""
+        return f"{'Development' if self.is_dev else 'Google App Engine'}/{__version__}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
+_FETCH_HOST = re.compile(r"([a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII)
 _PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
 
 
@@ -145,6 +146,19 @@ def allowed_hosts(text: str) -> tuple[str, ...]:
             bare = re.sub(r"^[a-z]+://|[:/].*$", "", name, count=0)
             hint = bare if _ALLOWED_HOST.fullmatch(bare) and bare != name else None
             raise UnusableError(f"has {name!r}, which is not a host name without port", hint)
+    return names
+
+
+def fetch_hosts(text: str) -> tuple[str, ...]:
+    """Hosts with or without a port, comma separated: ``localhost:8081``, ``10.0.0.5``, ``[::1]``."""
+    names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for name in names:
+        found = _FETCH_HOST.fullmatch(name)
+        if found is None or not 0 < int(found["port"] or 80) <= 65_535:
+            bare = re.sub(r"^[a-z]+://|/.*$", "", name)
+            bare = f"[{bare}]" if re.fullmatch(r"[0-9a-f]*(:[0-9a-f.]*){2,}", bare) else bare
+            hint = bare if _FETCH_HOST.fullmatch(bare) and bare != name else None
+            raise UnusableError(f"has {name!r}, which is neither a host nor host:port", hint)
     return names
 
 

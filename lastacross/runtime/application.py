@@ -11,6 +11,7 @@ from lastacross.channel import web
 from lastacross.config import Config
 from lastacross.webapp import answers, health, routes
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+from lastacross.webapp.served import SERVER_SOFTWARE
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def prepare_process(configuration: Config) -> None:
     for name, value in configuration.app.env_variables.items():
         # The operator's word counts more than the file's.
         os.environ.setdefault(name, value)
+    # Not the operator's to say: a process that one of another kind has started would inherit it.
+    os.environ[SERVER_SOFTWARE] = configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
 

@@ -27,10 +27,10 @@ from lastacross.runtime.delivery import (
     Outcome,
     current_of,
 )
-from lastacross.runtime.timed_response import TimedResponse
 from lastacross.signing import Signatures
 from lastacross.taskqueue.current import CurrentTask
 from lastacross.taskqueue.record import Leased
+from lastacross.timed_response import TimedResponse
 from lastacross.webapp import delivery_token
 from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER
 

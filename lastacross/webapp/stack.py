@@ -15,6 +15,7 @@ from lastacross.webapp import (
     health,
     request_id,
     security_headers,
+    served,
 )
 from lastacross.webapp.answers import ErrorPages
 from lastacross.webapp.dispatch import Dispatcher
@@ -73,7 +74,8 @@ def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -
 
 def _dispatcher(config: Config, scripts: Scripts, builtins: Mapping[str, Wsgi], refuse: Refuse) -> Wsgi:
     own = {"/_ah/health": health.live, STATIC: _own_files(refuse)}
-    return Dispatcher(config, scripts, own | dict(builtins), refuse)
+    dispatcher = Dispatcher(config, scripts, own | dict(builtins), refuse)
+    return served.layer(config.settings)(dispatcher)
 
 
 def _own_files(refuse: Refuse) -> Wsgi:

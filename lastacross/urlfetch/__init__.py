@@ -1,0 +1,60 @@
+"""HTTP requests to other servers, under App Engine's names: ``from lastacross import urlfetch``.
+
+Rules: docs/appengine.md, "urlfetch".
+"""
+
+from lastacross.errors import (
+    ConnectionClosedError,
+    DNSLookupFailedError,
+    DownloadError,
+    InvalidMethodError,
+    MalformedReplyError,
+    PayloadTooLargeError,
+    PrivateAddressError,
+    ResponseTooLargeError,
+    SSLCertificateError,
+    TooManyRedirectsError,
+)
+from lastacross.errors import FetchDeadlineExceededError as DeadlineExceededError
+from lastacross.errors import InvalidFetchUrlError as InvalidURLError
+from lastacross.errors import UrlFetchError as Error
+from lastacross.urlfetch.calls import (
+    RPC,
+    create_rpc,
+    fetch,
+    get_default_fetch_deadline,
+    make_fetch_call,
+    set_default_fetch_deadline,
+)
+from lastacross.urlfetch.requests import DELETE, GET, HEAD, PATCH, POST, PUT
+from lastacross.urlfetch.response import Headers, Response
+
+__all__ = [
+    "DELETE",
+    "GET",
+    "HEAD",
+    "PATCH",
+    "POST",
+    "PUT",
+    "RPC",
+    "ConnectionClosedError",
+    "DNSLookupFailedError",
+    "DeadlineExceededError",
+    "DownloadError",
+    "Error",
+    "Headers",
+    "InvalidMethodError",
+    "InvalidURLError",
+    "MalformedReplyError",
+    "PayloadTooLargeError",
+    "PrivateAddressError",
+    "Response",
+    "ResponseTooLargeError",
+    "SSLCertificateError",
+    "TooManyRedirectsError",
+    "create_rpc",
+    "fetch",
+    "get_default_fetch_deadline",
+    "make_fetch_call",
+    "set_default_fetch_deadline",
+]

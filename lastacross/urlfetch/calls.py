@@ -1,0 +1,283 @@
+"""What an application calls: ``fetch``, and the calls that go on while it does something else."""
+
+import contextvars
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from lastacross.clock import SYSTEM
+from lastacross.current_request import current_request
+from lastacross.errors import FetchDeadlineExceededError, InvalidFetchUrlError, UrlFetchError
+from lastacross.taskqueue.current import current_task
+from lastacross.urlfetch.deadline import Deadline
+from lastacross.urlfetch.fetching import Fetcher
+from lastacross.urlfetch.requests import GET, Payload, Request, body_of, headers_of, method_name
+from lastacross.urlfetch.response import Response
+from lastacross.urlfetch.threads import Threads
+
+DEFAULT_DEADLINE_SECONDS = 5.0
+MOST_SECONDS_IN_REQUESTS = 60.0
+MOST_SECONDS_IN_TASKS = 600.0
+CALLS_AT_ONCE = 128
+# A thread that is between two looks at its deadline is given so long to say so itself.
+_GRACE_SECONDS = 1.0
+
+_fetcher = Fetcher()
+_threads = Threads("urlfetch", CALLS_AT_ONCE)
+_defaults = threading.local()
+
+
+def set_default_fetch_deadline(seconds: float | None) -> None:
+    """Give fetches of this thread another deadline than 5 s, where they have none of their own.
+
+    Args:
+        seconds: None = 5 again.
+
+    Raises:
+        TypeError, ValueError: it is no length of time.
+    """
+    _defaults.seconds = None if seconds is None else _checked(seconds)
+
+
+def get_default_fetch_deadline() -> float | None:
+    """What ``set_default_fetch_deadline`` was given in this thread; None when nothing was."""
+    found: float | None = getattr(_defaults, "seconds", None)
+    return found
+
+
+class RPC:
+    """A fetch that goes on while its caller does something else. Made by ``create_rpc``.
+
+    Attributes:
+        deadline: seconds for the whole of it; None = the default.
+        callback: called once without arguments, by the thread that first waits for the end.
+    """
+
+    def __init__(self, deadline: float | None = None, callback: Callable[[], object] | None = None) -> None:
+        self.deadline = None if deadline is None else _checked(deadline)
+        self.callback = callback
+        self._future: Future[Response] | None = None
+        self._limit: Deadline | None = None
+        self._has_called_back = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer, or an error, is there."""
+        return self._future is not None and self._future.done()
+
+    def wait(self) -> None:
+        """Wait for the end, and call the callback.
+
+        Raises:
+            Error: ``make_fetch_call`` was not called.
+        """
+        future, limit = self._started()
+        wait([future], max(0.0, limit.remaining()) + _GRACE_SECONDS)
+        if not self._has_called_back:
+            self._has_called_back = True
+            if self.callback is not None:
+                self.callback()
+
+    def check_success(self) -> None:
+        """Wait for the end, and raise what went wrong."""
+        self.get_result()
+
+    def get_result(self) -> Response:
+        """Wait for the end: the answer.
+
+        Raises:
+            Error: as ``fetch``.
+        """
+        self.wait()
+        future, limit = self._started()
+        if not future.done():
+            # No thread was free, or one is held by a system call that knows no deadline.
+            raise FetchDeadlineExceededError(f"no answer within {limit.seconds:g} s")
+        return future.result()
+
+    @staticmethod
+    def wait_any(rpcs: "Iterable[RPC]") -> "RPC | None":
+        """The first of several to come to its end, after its callback; None when there are none."""
+        given = list(rpcs)
+        if not given:
+            return None
+        started = [rpc._started() for rpc in given]
+        seconds = min(limit.remaining() for _, limit in started)
+        wait([future for future, _ in started], max(0.0, seconds) + _GRACE_SECONDS, FIRST_COMPLETED)
+        # If none has ended, the deadline of one has.
+        first = min(given, key=lambda rpc: (not rpc.is_finished, rpc._started()[1].remaining()))
+        first.wait()
+        return first
+
+    @staticmethod
+    def wait_all(rpcs: "Iterable[RPC]") -> None:
+        """Wait for the ends of all, and call their callbacks in the order in which they end."""
+        left = list(rpcs)
+        while left:
+            ended = RPC.wait_any(left)
+            left = [rpc for rpc in left if rpc is not ended]
+
+    def start(self, fetch: Callable[[Deadline], Response]) -> None:
+        """Begin; called by ``make_fetch_call``.
+
+        Raises:
+            Error: it has begun before.
+        """
+        if self._future is not None:
+            raise UrlFetchError("this rpc has fetched already: create_rpc() makes another")
+        future: Future[Response] = Future()
+        limit = Deadline(SYSTEM, _seconds(self.deadline))
+        self._future, self._limit = future, limit
+        context = contextvars.copy_context()
+        _threads.run(lambda: context.run(_fill, future, lambda: fetch(limit)))
+
+    def _started(self) -> tuple["Future[Response]", Deadline]:
+        if self._future is None or self._limit is None:
+            raise UrlFetchError("this rpc fetches nothing: call make_fetch_call(rpc, url) first")
+        return self._future, self._limit
+
+
+def create_rpc(deadline: float | None = None, callback: Callable[[], object] | None = None) -> RPC:
+    """A fetch to be started with ``make_fetch_call``.
+
+    Args:
+        deadline: seconds for the whole of it; None = 5, or what ``set_default_fetch_deadline`` says.
+        callback: called once without arguments, by the thread that first waits for the end.
+    """
+    return RPC(deadline, callback)
+
+
+def make_fetch_call(
+    rpc: RPC,
+    url: str,
+    payload: Payload = None,
+    method: int | str = GET,
+    headers: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> RPC:
+    """Start a fetch; ``rpc.get_result()`` gives the answer, or raises.
+
+    Args:
+        rpc: made by ``create_rpc``.
+        url: as ``fetch``.
+        payload: as ``fetch``.
+        method: as ``fetch``.
+        headers: as ``fetch``.
+        **options: ``allow_truncated``, ``follow_redirects``, ``validate_certificate``, as ``fetch``.
+
+    Returns:
+        The rpc.
+
+    Raises:
+        InvalidMethodError, TypeError, ValueError: of the request; nothing is sent.
+        InvalidURLError: the very URL that is being served; any other that is wrong is known at the end.
+    """
+    request = _request(payload, method, headers, **options)
+    _refuse_own_url(url, request.method)
+    rpc.start(lambda limit: _fetcher.fetch(url, request, limit))
+    return rpc
+
+
+def fetch(
+    url: str,
+    payload: Payload = None,
+    method: int | str = GET,
+    headers: Mapping[str, Any] | None = None,
+    allow_truncated: bool = False,
+    *,
+    follow_redirects: bool = True,
+    deadline: float | None = None,
+    validate_certificate: bool | None = None,
+) -> Response:
+    """Fetch a URL; an answer such as 404 is a result like any other.
+
+    Args:
+        url: ``http://…`` or ``https://…``.
+        payload: the body of a POST, PUT or PATCH; text is sent as UTF-8.
+        method: a constant (``POST``) or a name in any case.
+        headers: of the request; a few are the engine's own and are left out.
+        allow_truncated: the first 32 MB of a longer answer will do.
+        follow_redirects: up to five.
+        deadline: seconds for the whole of it: 5 unless set otherwise, at most 60 in a request, 600 in a task.
+        validate_certificate: False = any certificate will do.
+
+    Raises:
+        InvalidURLError, PayloadTooLargeError, InvalidMethodError: of the request; nothing is sent.
+        DownloadError: there was no answer; its subclasses say why.
+        ResponseTooLargeError: the answer has more than 32 MB; it carries what was read.
+        SSLCertificateError: the certificate is refused.
+        TypeError, ValueError: a payload, headers or a deadline that cannot be used.
+    """
+    request = _request(
+        payload,
+        method,
+        headers,
+        allow_truncated=allow_truncated,
+        follow_redirects=follow_redirects,
+        validate_certificate=validate_certificate,
+    )
+    _refuse_own_url(url, request.method)
+    return _fetcher.fetch(url, request, Deadline(SYSTEM, _seconds(deadline)))
+
+
+def _request(
+    payload: Payload,
+    method: int | str,
+    headers: Mapping[str, Any] | None,
+    *,
+    allow_truncated: bool = False,
+    follow_redirects: bool = True,
+    validate_certificate: bool | None = None,
+) -> Request:
+    name = method_name(method)
+    body = body_of(name, payload)
+    found = {} if headers is None else headers
+    kept = headers_of(found, body)
+    return Request(
+        name,
+        kept,
+        body,
+        decodes=not any(given.lower() == "accept-encoding" for given in found),
+        follows=follow_redirects,
+        may_be_truncated=allow_truncated,
+        validates=validate_certificate is not False,
+    )
+
+
+def _refuse_own_url(url: str, method: str) -> None:
+    """A handler that gets its own page would wait for itself, again and again."""
+    request = current_request()
+    if request is None or method != "GET" or not isinstance(url, str):
+        return
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return  # it is said what is wrong with it when it is fetched
+    if parts.netloc.lower() == request.host and unquote(parts.path or "/") == request.path:
+        raise InvalidFetchUrlError(f"{url} is the very URL that is being served: it would never end")
+
+
+def _seconds(deadline: float | None) -> float:
+    """A fetch's deadline in seconds; longer than it may be means as long as it may be, as on App Engine."""
+    given = _checked(deadline) if deadline is not None else get_default_fetch_deadline()
+    is_waited_for = current_request() is not None and current_task() is None
+    most = MOST_SECONDS_IN_REQUESTS if is_waited_for else MOST_SECONDS_IN_TASKS
+    return min(DEFAULT_DEADLINE_SECONDS if given is None else given, most)
+
+
+def _checked(seconds: object) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"a deadline is a number of seconds, not {seconds!r}")
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ValueError(f"a deadline is more than 0 s, not {seconds!r}")
+    return float(seconds)
+
+
+def _fill(future: "Future[Response]", fetch: Callable[[], Response]) -> None:
+    try:
+        future.set_result(fetch())
+    except BaseException as error:
+        future.set_exception(error)

@@ -1,0 +1,175 @@
+"""One request and its answer, over one connection: every way in which that fails gets its name."""
+
+import contextlib
+import functools
+import http.client
+import ssl
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import urllib3.exceptions
+from urllib3.connection import HTTPConnection
+from urllib3.response import HTTPResponse
+
+from lastacross.errors import ConnectionClosedError, DownloadError, MalformedReplyError
+from lastacross.timed_response import TimedResponse
+from lastacross.urlfetch.deadline import Deadline
+from lastacross.urlfetch.places import Place
+from lastacross.urlfetch.requests import Request
+
+MOST_RESPONSE_BYTES = 32 * 2**20
+CHUNK_BYTES = 65_536
+_GZIP = ("gzip", "x-gzip")
+# What a body loses with its compression.
+_OF_COMPRESSED = ("content-encoding", "content-length")
+_TOO_LATE = (TimeoutError, urllib3.exceptions.TimeoutError)
+_HUNG_UP = (
+    http.client.RemoteDisconnected,
+    http.client.IncompleteRead,
+    urllib3.exceptions.IncompleteRead,
+    ConnectionError,
+    ssl.SSLEOFError,
+    EOFError,
+)
+_BROKEN = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, ValueError, zlib.error)
+
+
+class NothingCameError(ConnectionClosedError):
+    """Raised when the server hung up before its answer began: it may not have seen the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    content: bytes
+    is_truncated: bool = False
+
+    @property
+    def location(self) -> str | None:
+        """Where it redirects to, None if it does not."""
+        if self.status not in (301, 302, 303, 307, 308):
+            return None
+        return next((value for name, value in self.headers if name.lower() == "location"), None)
+
+
+def exchange(connection: HTTPConnection, request: Request, place: Place, deadline: Deadline) -> Answer:
+    """Send a request and read its answer to its end, or to the limit; the connection is closed unless whole.
+
+    Raises:
+        FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as they say.
+    """
+    try:
+        answer, is_whole = _exchanged(connection, request, place, deadline)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, _TOO_LATE) or (isinstance(error, _BROKEN) and deadline.remaining() <= 0):
+            raise deadline.error(place.url) from error
+        if isinstance(error, _BROKEN):
+            raise _in_words(error, place) from error
+        raise
+    if not is_whole:
+        connection.close()
+    return answer
+
+
+def _exchanged(
+    connection: HTTPConnection, request: Request, place: Place, deadline: Deadline
+) -> tuple[Answer, bool]:
+    connection.timeout = deadline.require(place.url)
+    if connection.sock is not None:
+        connection.sock.settimeout(connection.timeout)
+    connection.response_class = functools.partial(TimedResponse, remaining=deadline.remaining)  # type: ignore[assignment]
+    # A server may answer and hang up before it has read all: its answer is there all the same.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.request(
+            request.method,
+            place.target,
+            body=request.body,
+            headers={"Host": place.authority, **dict(request.headers)},
+            preload_content=False,
+            decode_content=False,
+        )
+    connection.timeout = deadline.require(place.url)
+    try:
+        response = connection.getresponse()
+    except (http.client.RemoteDisconnected, ConnectionResetError) as error:
+        raise NothingCameError(f"{place.authority} hung up without an answer") from error
+    with contextlib.closing(response):
+        headers = list(response.headers.items())
+        is_gzip = request.decodes and response.headers.get("content-encoding", "").strip().lower() in _GZIP
+        content, is_whole = _read(response, is_gzip)
+        if is_gzip:
+            headers = [item for item in headers if item[0].lower() not in _OF_COMPRESSED]
+        is_truncated = len(content) > MOST_RESPONSE_BYTES
+        return Answer(response.status, headers, content[:MOST_RESPONSE_BYTES], is_truncated), is_whole
+
+
+def _read(response: HTTPResponse, is_gzip: bool) -> tuple[bytes, bool]:
+    """The body, decompressed if it has to be, to a little over the limit; and whether that is all."""
+    body = bytearray()
+    gunzip = Gunzip() if is_gzip else None
+    while chunk := response.read1(CHUNK_BYTES):
+        for piece in (chunk,) if gunzip is None else gunzip.pieces(chunk):
+            body += piece
+            if len(body) > MOST_RESPONSE_BYTES:
+                return bytes(body), False
+    if gunzip is not None:
+        gunzip.finish()
+    return bytes(body), True
+
+
+class Gunzip:
+    """Decompresses, piece by piece: a small body may be a large one compressed."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self._has_begun = False
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """What this much of the body holds, in pieces of a bounded size."""
+        is_full = False
+        while chunk or is_full:
+            if self._member.eof:
+                # Another member may follow; zeros at the end are padding.
+                chunk = chunk.lstrip(b"\0")
+                if not chunk:
+                    return
+                self._member = zlib.decompressobj(wbits=31)
+            self._has_begun = True
+            piece = self._member.decompress(chunk, CHUNK_BYTES)
+            # What it has read and not given out yet has no tail.
+            is_full = len(piece) == CHUNK_BYTES and not self._member.eof
+            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            yield piece
+
+    def finish(self) -> None:
+        """Pass if it came to its end.
+
+        Raises:
+            zlib.error: it did not.
+        """
+        if self._has_begun and not self._member.eof:
+            raise zlib.error("it ends in the middle")
+
+
+def _in_words(error: Exception, place: Place) -> DownloadError:
+    # urllib3 wraps what broke a body; the last argument is the error itself.
+    cause: object = error
+    if isinstance(error, urllib3.exceptions.ProtocolError) and error.args:
+        cause = error.args[-1]
+    if isinstance(error, _HUNG_UP) or isinstance(cause, _HUNG_UP):
+        return ConnectionClosedError(f"{place.authority} hung up before its answer was whole")
+    if isinstance(error, zlib.error):
+        return MalformedReplyError(f"{place.authority} answered with damaged gzip: {error}")
+    if isinstance(error, OSError):
+        return DownloadError(f"{place.authority} broke off: {error.strerror or error}")
+    return MalformedReplyError(f"{place.authority} answered what is no HTTP: {_shown(error)}")
+
+
+def _shown(error: Exception) -> str:
+    """Some of it: the error may quote a whole line of what came."""
+    return f"{type(error).__name__}: {error}"[:200]

@@ -1,0 +1,112 @@
+"""A fetch from start to end: redirects, each to a place that is checked anew."""
+
+from dataclasses import dataclass
+
+from urllib3.connection import HTTPConnection
+
+from lastacross import config
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import ResponseTooLargeError, TooManyRedirectsError
+from lastacross.urlfetch.connections import Connections, Key
+from lastacross.urlfetch.deadline import Deadline
+from lastacross.urlfetch.exchange import MOST_RESPONSE_BYTES, Answer, NothingCameError, exchange
+from lastacross.urlfetch.names import LookUp, Names, system_look_up
+from lastacross.urlfetch.places import Place, place_of, redirected
+from lastacross.urlfetch.private_networks import is_open, is_own_site
+from lastacross.urlfetch.requests import Request, check_size
+from lastacross.urlfetch.response import Response, response_of
+
+MOST_REDIRECTS = 5
+# A page of our own that `dev` shows to its developer alone is not for who has us fetch it.
+_NOT_THE_DEVELOPER = ("Forwarded", "for=_urlfetch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One request on the way: where it goes, and whether that may be a private network."""
+
+    place: Place
+    request: Request
+    is_open: bool
+
+    @property
+    def key(self) -> Key:
+        """What a connection must have in common with this hop."""
+        return (*self.place.origin, self.request.validates, self.is_open)
+
+
+class Fetcher:
+    """Fetches, over connections that it keeps.
+
+    Args:
+        look_up: the addresses of a host.
+        clock: its monotonic time measures deadlines.
+    """
+
+    def __init__(self, look_up: LookUp = system_look_up, clock: Clock = SYSTEM) -> None:
+        self._connections = Connections(Names(look_up), clock)
+
+    def close(self) -> None:
+        """Close the connections that are idle."""
+        self._connections.close()
+
+    def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
+        """Send the request, follow redirects if it says so, and read the answer.
+
+        Raises:
+            UrlFetchError: one of its branch.
+        """
+        place = place_of(url)
+        check_size(request.body)
+        before: Place | None = None
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = self._answer(_hop(place, request, before), deadline)
+            location = answer.location
+            if location is None or not request.follows:
+                return _response(answer, request, place, is_redirected=before is not None)
+            before, place = place, redirected(place, location)
+            request = request.after_redirect(answer.status, before, place)
+        raise TooManyRedirectsError(f"{url} redirects more than {MOST_REDIRECTS} times; last to {place.url}")
+
+    def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:
+        # What is sent twice by mistake, because an idle connection turned out to be dead, must do no harm.
+        used = self._connections.idle(hop.key) if hop.request.is_safe_to_repeat else None
+        if used is not None:
+            try:
+                return self._exchanged(used, hop, deadline)
+            except NothingCameError:
+                pass
+        connection = self._connections.connect(
+            hop.place, deadline, validates=hop.request.validates, is_open=hop.is_open
+        )
+        return self._exchanged(connection, hop, deadline)
+
+    def _exchanged(self, connection: HTTPConnection, hop: _Hop, deadline: Deadline) -> Answer:
+        answer = exchange(connection, hop.request, hop.place, deadline)
+        self._connections.keep(hop.key, connection)
+        return answer
+
+
+def _hop(place: Place, request: Request, before: Place | None) -> _Hop:
+    settings = config.current().settings
+    is_redirect = before is not None and before.origin != place.origin
+    if is_own_site(place, settings):
+        request = request.with_header(*_NOT_THE_DEVELOPER)
+    return _Hop(place, request, is_open(place, settings, is_redirect=is_redirect))
+
+
+def _response(answer: Answer, request: Request, place: Place, *, is_redirected: bool) -> Response:
+    response = response_of(
+        answer.status,
+        answer.headers,
+        answer.content,
+        final_url=place.url if is_redirected else None,
+        is_truncated=answer.is_truncated,
+    )
+    if answer.is_truncated and not request.may_be_truncated:
+        raise ResponseTooLargeError(
+            f"{place.url} answered with more than {MOST_RESPONSE_BYTES} bytes; allow_truncated=True takes "
+            "the first of them",
+            response,
+        )
+    return response

@@ -1,0 +1,107 @@
+"""Which addresses are not of the Internet, and which hosts a fetch may reach all the same.
+
+A page that makes a server fetch what a visitor names must not reach the machines behind that server. The
+lists are our own, and not Python's ``is_private``, whose meaning has changed between its versions.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+from lastacross.config import Settings
+from lastacross.urlfetch.places import Place
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# IANA's special-purpose registries, and what is not of the Internet beside them.
+_IPV4 = [
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8",  # this network: Linux takes it for loopback
+        "10.0.0.0/8",
+        "100.64.0.0/10",  # behind a carrier's NAT
+        "127.0.0.0/8",
+        "168.63.129.16/32",  # Azure's own service on each of its machines
+        "169.254.0.0/16",  # link-local: the metadata of cloud machines
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",  # the documentation's, as the next two
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "192.88.99.0/24",  # 6to4 relays, retired
+        "192.168.0.0/16",
+        "198.18.0.0/15",  # benchmarks
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+    )
+]
+_IPV6 = [
+    ipaddress.IPv6Network(text)
+    for text in (
+        "::/96",  # unspecified, loopback, and IPv4-compatible addresses
+        "64:ff9b:1::/48",  # NAT64 of a local network
+        "100::/64",  # discarded
+        "2001::/23",  # Teredo, benchmarks, overlays
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",  # unique local
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local, retired
+        "ff00::/8",  # multicast
+    )
+]
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
+def is_private(address: str) -> bool:
+    """Whether this numeric address is of no host of the Internet.
+
+    Args:
+        address: as ``getaddrinfo`` writes it, maybe with a zone (``fe80::1%eth0``).
+    """
+    return _is_private(ipaddress.ip_address(address.partition("%")[0]))
+
+
+def _is_private(address: Address) -> bool:
+    if isinstance(address, ipaddress.IPv4Address):
+        return any(address in network for network in _IPV4)
+    inner = _embedded(address)
+    if inner is not None:
+        return _is_private(inner)
+    return any(address in network for network in _IPV6)
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address to which packets for this one are translated or tunnelled."""
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.sixtofour
+
+
+def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
+    """Whether a place may be fetched from though its address is private.
+
+    Under ``dev`` the site's own address may, for who asks for it by its name: a redirect from elsewhere
+    would come to pages that are the developer's.
+
+    Args:
+        place: where the request goes.
+        settings: which hosts are listed; under ``dev``, where this site is.
+        is_redirect: another server has sent us there.
+    """
+    if _is_listed(place, settings.fetch_private_hosts):
+        return True
+    return not is_redirect and is_own_site(place, settings)
+
+
+def is_own_site(place: Place, settings: Settings) -> bool:
+    """Whether this is the site that ``dev`` runs on this machine."""
+    own = ("localhost", "127.0.0.1", "::1", settings.host)
+    return settings.is_dev and place.host in own and place.port == settings.port
+
+
+def _is_listed(place: Place, hosts: Sequence[str]) -> bool:
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    return host in hosts or f"{host}:{place.port}" in hosts

@@ -1,0 +1,154 @@
+"""What is asked for: App Engine's checks of a request, before anything is sent. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lastacross import __version__
+from lastacross.errors import InvalidMethodError, PayloadTooLargeError
+from lastacross.urlfetch.places import Place
+
+GET, POST, HEAD, PUT, DELETE, PATCH = 1, 2, 3, 4, 5, 6
+METHODS = {"GET": GET, "POST": POST, "HEAD": HEAD, "PUT": PUT, "DELETE": DELETE, "PATCH": PATCH}
+MOST_PAYLOAD_BYTES = 10 * 2**20
+USER_AGENT = f"lastacross/{__version__}"
+
+_WITH_PAYLOAD = ("POST", "PUT", "PATCH")
+_FORM = "application/x-www-form-urlencoded"
+# Not the application's to set: they are of the connection, or tell a server whom to trust.
+_OWN = frozenset(
+    {
+        "connection",
+        "content-length",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "vary",
+        "via",
+        "x-appengine-inbound-appid",
+        "x-forwarded-for",
+        "x-proxyuser-ip",
+    }
+)
+_OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
+# For the server that they were written for, and no other.
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+_BAD_VALUE = re.compile(r"[\x00\r\n]")
+
+Payload = str | bytes | bytearray | None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, to wherever redirects lead it.
+
+    ``body`` is None for a method that has none; ``decodes`` whether a compressed answer is decompressed: the
+    application did not ask for the encodings itself.
+    """
+
+    method: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes | None
+    decodes: bool
+    follows: bool = True
+    may_be_truncated: bool = False
+    validates: bool = True
+
+    @property
+    def is_safe_to_repeat(self) -> bool:
+        """Whether a second sending, after a connection that was lost, does no harm."""
+        return self.method not in ("POST", "PATCH")
+
+    def after_redirect(self, status: int, before: Place, after: Place) -> "Request":
+        """The request that this redirect asks for.
+
+        301, 302 and 303 ask for the result of what was sent: a GET, unless it was a HEAD. 307 and 308 ask to
+        send the same elsewhere.
+        """
+        found = self
+        if status in (301, 302, 303) and self.method not in ("GET", "HEAD"):
+            found = replace(found._without(_OF_BODY), method="GET", body=None)
+        return found if before.origin == after.origin else found._without(_SECRET)
+
+    def with_header(self, name: str, value: str) -> "Request":
+        """The same with one header more."""
+        return replace(self, headers=(*self.headers, (name, value)))
+
+    def _without(self, names: frozenset[str]) -> "Request":
+        return replace(self, headers=tuple(item for item in self.headers if item[0].lower() not in names))
+
+
+def method_name(method: object) -> str:
+    """A method's name, from a constant or from its name in any case.
+
+    Raises:
+        InvalidMethodError: there is no such method.
+    """
+    for name, number in METHODS.items():
+        is_number = isinstance(method, int) and not isinstance(method, bool) and method == number
+        if is_number or (isinstance(method, str) and method.upper() == name):
+            return name
+    raise InvalidMethodError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
+
+
+def body_of(method: str, payload: Payload) -> bytes | None:
+    """What is sent: text as UTF-8. A payload of a method that has none is left out, as on App Engine.
+
+    Raises:
+        TypeError: it is neither text nor bytes.
+    """
+    if payload is not None and not isinstance(payload, str | bytes | bytearray):
+        raise TypeError(
+            f"a payload is text or bytes, not {type(payload).__name__}: encode a form with "
+            "urllib.parse.urlencode, or an object with json.dumps"
+        )
+    if method not in _WITH_PAYLOAD:
+        return None
+    return payload.encode() if isinstance(payload, str) else bytes(payload or b"")
+
+
+def check_size(body: bytes | None) -> None:
+    """Pass if a payload may be sent.
+
+    Raises:
+        PayloadTooLargeError: it may not.
+    """
+    if body is not None and len(body) > MOST_PAYLOAD_BYTES:
+        raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MOST_PAYLOAD_BYTES}")
+
+
+def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ...]:
+    """The headers that are sent: the application's, without those that it may not set, and the usual ones.
+
+    Raises:
+        TypeError: they are no mapping of names to values.
+        ValueError: a name or a value has a character that no header can have.
+    """
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers are a mapping of names to values, not {type(headers).__name__}")
+    found = [_header(name, value) for name, value in headers.items()]
+    kept = [item for item in found if item[0].lower() not in _OWN]
+    given = {name.lower() for name, _ in kept}
+    usual = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
+    if body:
+        usual["Content-Type"] = _FORM
+    return (*kept, *((name, value) for name, value in usual.items() if name.lower() not in given))
+
+
+def _header(name: object, value: object) -> tuple[str, str]:
+    if not isinstance(name, str) or not isinstance(value, str | int | float):
+        raise TypeError(f"a header is text with a text or a number, not {name!r}: {type(value).__name__}")
+    text = str(value)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"no header can have the name {name!r}")
+    if _BAD_VALUE.search(text):
+        raise ValueError(f"the header {name} has a line break in its value")
+    if any(ord(character) > 255 for character in text):
+        raise ValueError(f"the header {name} has a character beyond ISO 8859-1 in its value: encode it")
+    return name, text

@@ -1,0 +1,62 @@
+"""Threads that come when there is work, and go when there is none; the process does not wait for them."""
+
+import queue
+import threading
+from collections.abc import Callable
+
+IDLE_SECONDS = 10.0
+
+
+class Threads:
+    """Runs functions, each in a thread, so many at once; the rest wait their turn.
+
+    Args:
+        name: of the threads.
+        most: at once.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._most = most
+        self._lock = threading.Lock()
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._count = 0
+        # Neither taken nor begun: threads are enough when there are as many idle ones.
+        self._waiting = 0
+        self._idle = 0
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Call the function in a thread, soon; it must not raise."""
+        with self._lock:
+            self._waiting += 1
+            is_wanted = self._waiting > self._idle and self._count < self._most
+            self._count += is_wanted
+        self._work.put(function)
+        if is_wanted:
+            threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            function = self._next()
+            if function is None:
+                return
+            function()
+
+    def _next(self) -> Callable[[], None] | None:
+        """The next function; None, and this thread is counted no more, when there was none for a while."""
+        while True:
+            try:
+                function = self._work.get(timeout=IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if self._waiting:
+                        continue  # it is being put this very moment
+                    self._idle -= 1
+                    self._count -= 1
+                    return None
+            with self._lock:
+                self._waiting -= 1
+                self._idle -= 1
+            return function
