@@ -22,6 +22,7 @@ from lastacross.errors import (
     UserError,
 )
 from lastacross.longtasks import model, parameters, progress, results
+from lastacross.longtasks.view import printable
 from lastacross.taskqueue import CurrentTask, TaskRetryOptions, lookup
 from lastacross.taskqueue.retry import backoff_seconds
 
@@ -142,7 +143,7 @@ def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseExcepti
         return DONE
     # A dead letter, which somebody may run again when what was wrong is mended.
     current.has_failed_for_good = is_last
-    current.failure = f"{type(error).__name__}: {error}"
+    current.failure = _clean(f"{type(error).__name__}: {error}", ERROR_CHARACTERS)
     return FAILED
 
 
@@ -175,5 +176,5 @@ def _sentence(error: BaseException, reference: str) -> str:
 
 def _clean(text: str, most: int) -> str:
     """Text that a database takes; of one that is too long, the end: there a traceback says what happened."""
-    text = text.encode("utf-8", "replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = printable(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= most else f"…{text[1 - most :]}"

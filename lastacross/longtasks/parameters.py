@@ -9,6 +9,7 @@ from typing import Any
 
 from webob.multidict import NoVars
 
+from lastacross.longtasks.view import printable
 from lastacross.webapp import BadInputError
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -180,7 +181,7 @@ def _digestible(value: Any) -> Any:
 
 def shown(text: str) -> tuple[tuple[str, str], ...]:
     """Names and values of a row's parameters, as a page shows them; a file by its name and size."""
-    return tuple((name, _shown(value, of_file)) for name, value, *of_file in json.loads(text))
+    return tuple((printable(name), _shown(value, of_file)) for name, value, *of_file in json.loads(text))
 
 
 def fields(text: str) -> tuple[tuple[str, str], ...] | None:
@@ -190,13 +191,13 @@ def fields(text: str) -> tuple[tuple[str, str], ...] | None:
     held = json.loads(text)
     # A file cannot be filled in, and a number of a JSON object would come back as text.
     is_plain = all(isinstance(value, str) and not place for _, value, *place in held)
-    return tuple((name, value) for name, value in held) if is_plain else None
+    return tuple((printable(name), printable(value)) for name, value in held) if is_plain else None
 
 
 def _shown(value: Any, of_file: list[Any]) -> str:
     if of_file:
-        return f"{value or 'a file'} ({of_file[2]:,} bytes)"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return f"{printable(value) or 'a file'} ({of_file[2]:,} bytes)"
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"
 
 

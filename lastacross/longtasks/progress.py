@@ -16,6 +16,7 @@ from lastacross.datastore.tables import LongTask
 from lastacross.errors import ChannelError, DatastoreError, StoreUnavailableError, TaskStoppedError
 from lastacross.longtasks import estimate, model
 from lastacross.longtasks.estimate import Estimate, Report
+from lastacross.longtasks.view import printable
 
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
@@ -143,7 +144,7 @@ class Reporter:
         report = Report(self._clock.now(), _number(step), _number(total_steps))
         with self._lock:
             self._reports = estimate.keep(self._reports, report)
-            self._pending = {"message": str(message)[:MESSAGE_CHARACTERS], "report": report}
+            self._pending = {"message": printable(str(message))[:MESSAGE_CHARACTERS], "report": report}
             self._send_or_wait()
         self.check()
 

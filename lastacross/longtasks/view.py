@@ -127,3 +127,8 @@ class View:
 
 
 PREVIEW_CHARACTERS = 20_000
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 has: half of a surrogate pair becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

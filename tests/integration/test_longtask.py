@@ -336,6 +336,27 @@ def test_markup_is_text_on_every_page(lab: Lab) -> None:
     assert all("<script>alert" not in page and "&#39;)" in page for page in pages)
 
 
+def test_half_a_surrogate_pair_breaks_no_page(lab: Lab) -> None:
+    pages: list[str] = []
+
+    def execute(handler: Any, given: Any) -> str:
+        handler.log_progress("half \ud800", 1, 2)
+        pages.append(html(lab, handler.task.key()))
+        raise ValueError("half \ud800 and nul \0")
+
+    lab.execute(execute)
+    answer = lab.client.post_json("/told", {"a\ud800": "\ud800", "b": ["\ud800"]}, headers=JSON, status=202)
+    task_id = id_in(answer.headers["Location"])
+    pages.append(html(lab, task_id))
+    for _ in range(4):
+        lab.run()
+        lab.promote()
+    pages.append(html(lab, task_id))
+
+    assert ["half ?" in page for page in pages] == [False, True, True, True, True, False]
+    assert lab.state(task_id) == "failed"
+
+
 def test_markup_in_an_error_is_text(lab: Lab) -> None:
     lab.execute(lambda handler, given: (_ for _ in ()).throw(longtask.UserError(MARKUP)))
     task_id = lab.start()
