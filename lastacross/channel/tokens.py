@@ -58,8 +58,8 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
     return _signatures().dump_token(_PURPOSE, [client_id, round(expires_at, 3), str(start)])
 
 
-def create_recent_channel(client_id: str, seconds: float = 1.0) -> str:
-    """A token that asks Redis nothing: unlike ``create_channel``'s its page gets the last second's messages.
+def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
+    """A token that asks Redis nothing: unlike ``create_channel``'s its page gets the last seconds' messages.
 
     For pages that are drawn often, and to which it does not matter to be told twice.
 

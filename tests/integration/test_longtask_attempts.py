@@ -11,7 +11,7 @@ import pytest
 import longtask
 from lastacross import clock, memcache, store, taskqueue
 from lastacross.errors import DatastoreUnavailableError, DeadlineExceededError, PermanentTaskFailure
-from lastacross.longtasks import expiry, model, operation, progress
+from lastacross.longtasks import expiry, looking, model, operation, progress
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
 from lastacross.webapp import login
@@ -511,6 +511,21 @@ def test_a_result_is_forgotten_after_its_time_and_its_address_says_so(lab: Lab) 
 
     assert expiry.Pruner().act(expires_at + 367 * 86_400) == 0
     lab.query(task_id, status=404)
+
+
+def test_what_has_expired_is_gone_before_the_scheduler_comes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab.main.Told, "expires_seconds", 60.0)
+    task_id = lab.start()
+    lab.run()
+    later = clock.SYSTEM.now() + 61
+
+    lab.query(task_id)
+    monkeypatch.setattr(clock.SYSTEM, "now", lambda: later)
+    lab.query(task_id, status=410)
+    assert "410" in lab.client.get("/told", {JOB: "query", ID: task_id}, status=410).status
+    assert looking.views_of([task_id]) == []
 
 
 def test_a_task_that_is_not_over_is_not_forgotten(lab: Lab) -> None:
