@@ -1,20 +1,22 @@
-"""Configuration: app.yaml, queue.yaml and the environment, read once into frozen values.
+"""Configuration: app.yaml, queue.yaml, cron.yaml and the environment, read once into frozen values.
 
 A mistake is a ConfigError that names file, line and column, the offending text, and what was
 likely meant; all mistakes are found in one reading.
 """
 
-from lastacross.config.loading import Findings, check, current, load, read_queues, use
+from lastacross.config.loading import Findings, check, current, load, read_cron, read_queues, use
 from lastacross.config.queues import digest
 from lastacross.config.services import service_of
 from lastacross.config.settings import describe
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
+    CRON_QUEUE,
     DEFAULT_SERVICE,
     Acl,
     AppConfig,
     Backend,
     Config,
+    CronEntry,
     DispatchRule,
     ErrorHandler,
     Handler,
@@ -25,11 +27,13 @@ from lastacross.config.values import (
 )
 
 __all__ = [
+    "CRON_QUEUE",
     "DEFAULT_SERVICE",
     "Acl",
     "AppConfig",
     "Backend",
     "Config",
+    "CronEntry",
     "DispatchRule",
     "ErrorHandler",
     "Findings",
@@ -44,6 +48,7 @@ __all__ = [
     "digest",
     "load",
     "parse_rate",
+    "read_cron",
     "read_queues",
     "service_of",
     "use",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lastacross.config import app, backends, dispatch, queues, services, settings, yaml_file
+from lastacross.config import app, backends, cron, dispatch, queues, services, settings, yaml_file
 from lastacross.config.document import Document
 from lastacross.config.mistakes import shown, together
 from lastacross.config.values import (
@@ -16,6 +16,7 @@ from lastacross.config.values import (
     AppConfig,
     Backend,
     Config,
+    CronEntry,
     QueueConfig,
     Settings,
 )
@@ -77,6 +78,10 @@ class _Files:
         """What queue.yaml says; without one, the queue ``default``."""
         return self.read("queue", queues.EMPTY, queues.read) or queues.default_queues()
 
+    def cron(self) -> tuple[CronEntry, ...] | None:
+        """What cron.yaml says; None without one."""
+        return self.read("cron", cron.EMPTY, cron.read)
+
 
 class _Reading:
     """One reading of all files and the environment."""
@@ -91,6 +96,7 @@ class _Reading:
         self.queue_file = self._files.queues()
         self.backends = self._files.read("backends", backends.EMPTY, self._read_backends) or NOTHING
         self.dispatch = self._files.read("dispatch", dispatch.EMPTY, dispatch.read) or ()
+        self.cron = self._files.cron()
         self.environment = settings.read(
             self.root, environ, may_make_key=may_make_key and not self.mistakes, needs_key=needs_key
         )
@@ -151,7 +157,7 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
     """Read an application's configuration.
 
     Args:
-        root: the folder with app.yaml, and queue.yaml, backends.yaml, dispatch.yaml if there are any.
+        root: the folder with app.yaml; queue.yaml, cron.yaml, backends.yaml, dispatch.yaml if there are any.
         environ: the environment, as ``os.environ``.
         needs_secret_key: False = for looking on: a SECRET_KEY that is not set is ``""``, and none is made.
 
@@ -173,6 +179,8 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
         backends=reading.backends,
         dispatch=reading.dispatch,
         has_queue_file=any(name.startswith("queue.") for name in reading.files),
+        cron=reading.cron or (),
+        has_cron_file=reading.cron is not None,
     )
 
 
@@ -203,6 +211,22 @@ def read_queues(root: Path) -> Mapping[str, QueueConfig]:
     if files.mistakes:
         raise together(files.mistakes)
     return found.queues
+
+
+def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
+    """What cron.yaml says now, without the other files; None when it is not there.
+
+    Args:
+        root: the application's folder.
+
+    Raises:
+        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+    """
+    files = _Files(root)
+    found = files.cron()
+    if files.mistakes:
+        raise together(files.mistakes)
+    return found
 
 
 def check(root: Path, environ: Mapping[str, str]) -> Findings:

@@ -14,6 +14,7 @@ from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Count, Integer, Seconds, Switch, one_of, parsed
 from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.values import (
+    CRON_QUEUE,
     DEFAULT_BUCKET_SIZE,
     DEFAULT_RATE,
     Acl,
@@ -47,6 +48,8 @@ def check_queue_name(text: str) -> str:
     if not _NAME.fullmatch(text):
         plain = re.sub(r"[^A-Za-z0-9-]+", "-", text[:200]).strip("-")[:100]
         raise UnusableError("is not 1 to 100 letters, digits and hyphens", plain or None)
+    if text == CRON_QUEUE:
+        raise UnusableError("is the engine's own queue, for cron.yaml; a queue needs another name")
     return text
 
 

@@ -37,13 +37,13 @@ def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -
 
 
 def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:
-    """Leave a notice at each target of queue.yaml, and each service of dispatch.yaml, that is unknown.
+    """Leave a notice at each unknown target of queue.yaml and cron.yaml, and service of dispatch.yaml.
 
     Args:
         documents: by the name of the file, without its ending; free of mistakes.
         names: the services that are known.
     """
-    for file, uses in (("queue", _targets), ("dispatch", _dispatched)):
+    for file, uses in (("queue", _targets), ("cron", _cron_targets), ("dispatch", _dispatched)):
         document = documents.get(file)
         if document is None:
             continue
@@ -66,6 +66,14 @@ def _targets(document: Document) -> Iterator[tuple[Path_, str, str]]:
     for path, value in document.entries("queue", "queues"):
         if value.get("target") is not None and value.get("mode") != "pull":
             yield (*path, "target"), "target", value["target"]
+
+
+def _cron_targets(document: Document) -> Iterator[tuple[Path_, str, str]]:
+    """The targets of cron jobs that name a service; a word alone may be a version."""
+    for path, value in document.entries("cron", "cron jobs"):
+        service, colon, _ = (value.get("target") or "").partition(":")
+        if colon:
+            yield (*path, "target"), "target", service
 
 
 def _dispatched(document: Document) -> Iterator[tuple[Path_, str, str]]:

@@ -28,6 +28,12 @@ AuthFailAction = Literal["redirect", "unauthorized"]
 ScalingMode = Literal["automatic", "basic", "manual"]
 InstanceClass = Literal["B1", "B2", "B4", "B4_1G", "B8"]
 BackendState = Literal["START", "STOP"]
+Misfire = Literal["run", "skip"]
+
+# The engine's own queue: a due run of cron.yaml is a task there.
+CRON_QUEUE = "lastacross-cron"
+CRON_RATE = 500.0
+CRON_BUCKET_SIZE = 500
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,26 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class CronEntry:
+    """One job of cron.yaml.
+
+    ``name`` tells it from the others and does not change with its schedule. ``retry`` None = a failed run is
+    not repeated. ``attempt_deadline_seconds`` None = as other requests. ``misfire`` is what becomes of runs
+    that came due while no scheduler ran: one is made up for, or none.
+    """
+
+    name: str
+    url: str
+    schedule: str
+    timezone: str = "UTC"
+    description: str = ""
+    target: str | None = None
+    retry: RetryParameters | None = None
+    attempt_deadline_seconds: float | None = None
+    misfire: Misfire = "run"
+
+
+@dataclass(frozen=True)
 class DispatchRule:
     """One rule of dispatch.yaml: which service takes the requests for a URL.
 
@@ -218,6 +244,7 @@ class Config:
 
     ``notices`` are one line each: what was read but is not acted on, or not as written.
     ``has_queue_file`` False = there is no queue.yaml, and ``queues`` has only the queue ``default``.
+    ``has_cron_file`` False = there is no cron.yaml; what was read on another machine stands.
     """
 
     root: Path
@@ -230,6 +257,16 @@ class Config:
     backends: Mapping[str, Backend] = field(default_factory=_nothing)
     dispatch: tuple[DispatchRule, ...] = ()
     has_queue_file: bool = False
+    cron: tuple[CronEntry, ...] = ()
+    has_cron_file: bool = False
+
+    @property
+    def all_queues(self) -> Mapping[str, QueueConfig]:
+        """The queues of queue.yaml, and the engine's own where there is something for it."""
+        if not self.has_cron_file:
+            return self.queues
+        own = QueueConfig(CRON_QUEUE, rate=CRON_RATE, bucket_size=CRON_BUCKET_SIZE)
+        return MappingProxyType({**self.queues, CRON_QUEUE: own})
 
     @property
     def services(self) -> frozenset[str]:

@@ -9,11 +9,13 @@ import json
 from collections.abc import Callable
 
 from lastacross import config, logs
-from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, service_of
+from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, QueueConfig, service_of
 from lastacross.errors import ConfigError
 from lastacross.store import UPLOAD, Store, translated_errors
 from lastacross.taskqueue.broker import Broker, Upload
 from lastacross.taskqueue.record import dump_retry
+
+CRON_DEAD_LETTER_SECONDS = 86_400
 
 _log = logs.get("lastacross.queues")
 
@@ -57,7 +59,7 @@ def upload(opened: Store, configuration: Config) -> None:
     added = Broker(opened).upload(
         Upload(
             digest=_digest(configuration),
-            queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
+            queues={queue.name: _fields(queue, configuration) for queue in configuration.all_queues.values()},
             services=sorted(configuration.services),
             backends=sorted(configuration.backends),
             resumes=bool(configuration.resume_paused_queues),
@@ -67,18 +69,19 @@ def upload(opened: Store, configuration: Config) -> None:
 
 
 def read_again(configuration: Config) -> Config:
-    """The configuration with queue.yaml as it stands in its folder now; as it was if that cannot be used."""
+    """The configuration with queue.yaml and cron.yaml as they stand now; as it was if they cannot be used."""
     try:
         queues = config.read_queues(configuration.root)
+        cron = config.read_cron(configuration.root)
     except ConfigError:
         return configuration
-    return dataclasses.replace(configuration, queues=queues)
+    return dataclasses.replace(configuration, queues=queues, cron=cron or (), has_cron_file=cron is not None)
 
 
 def _digest(configuration: Config) -> str:
     """Of all that is uploaded: queue.yaml, the services, and what the environment says for all queues."""
     parts = [
-        config.digest(configuration.queues),
+        config.digest(configuration.all_queues),
         str(configuration.settings.dead_letter_seconds),
         *(["resumes"] if configuration.resume_paused_queues else []),
         *sorted(configuration.backends),
@@ -99,5 +102,11 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
         "max_concurrent": "" if most is None else str(most),
         "target": target,
         "retry": json.dumps(dump_retry(queue.retry)) if queue.retry is not None else "",
-        "dead_letter_seconds": str(configuration.settings.dead_letter_seconds),
+        "dead_letter_seconds": str(_dead_letter_seconds(queue, configuration)),
     }
+
+
+def _dead_letter_seconds(queue: QueueConfig, configuration: Config) -> int:
+    """How long; a run of cron is looked up in its history, and the next one may be a minute away."""
+    kept = configuration.settings.dead_letter_seconds
+    return min(kept, CRON_DEAD_LETTER_SECONDS) if queue.name == CRON_QUEUE else kept

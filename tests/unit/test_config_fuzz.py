@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lastacross import config
-from lastacross.config import app, backends, dispatch, handlers, queues
+from lastacross.config import app, backends, cron, dispatch, handlers, queues
 from lastacross.config.document import Document, Entry
 from lastacross.config.settings import VARIABLES
 from lastacross.errors import ConfigError
@@ -30,6 +30,7 @@ WORDS = [
         "[",
     ],
     *["backends", "instances", "options", "dynamic", "start", "a/b.py", "state", "START", "class", "b8"],
+    *["cron", "schedule", "every 5 mins", "every day 09:00", "timezone", "UTC", "misfire", "90s", "a:b"],
     *["dispatch", "*/a", "*.b/*", "module", "1.2.3.4/", "h:80/p"],
     *["env_variables", "service", "acl", "target", "a.b.c", "expiration", "4d 5h", "http_headers"],
     *[":", ": ", "- ", "\n", "\n  ", "\n- ", "{", "}", "]", ",", "'", '"', "&a", "*a", "!t", "|", ">", "#"],
@@ -59,6 +60,7 @@ FILES: dict[str, tuple[Callable[[Document], object], list[type[Entry]]]] = {
     "queue.yaml": (queues.read, [queues.FileEntry, queues.QueueEntry]),
     "app.yaml": (app.read, [app.FileEntry, handlers.HandlerEntry]),
     "backends.yaml": (backends.read, [backends.FileEntry, backends.BackendEntry]),
+    "cron.yaml": (cron.read, [cron.FileEntry, cron.JobEntry]),
     "dispatch.yaml": (dispatch.read, [dispatch.FileEntry, dispatch.RuleEntry]),
 }
 KEYS = {

@@ -1,0 +1,226 @@
+"""cron.yaml: the requests that are made by the clock."""
+
+import hashlib
+import math
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+from lastacross import cron
+from lastacross.config import units
+from lastacross.config.document import Document, Entry, Path_
+from lastacross.config.fields import Count, Seconds, one_of, parsed
+from lastacross.config.mistakes import UnusableError, shown
+from lastacross.config.values import LONG_DEADLINE_SECONDS, CronEntry, Misfire, RetryParameters
+from lastacross.errors import ScheduleError
+
+EMPTY = (
+    "Empty cron configuration: write 'cron:' with its jobs (or with none, to delete all), or remove the file"
+)
+
+# App Engine's maxima; ours are the machine's.
+APP_ENGINE_JOBS = 250
+APP_ENGINE_RETRIES = 5
+
+DEFAULT_RETRY_LIMIT = 5
+DEFAULT_MIN_BACKOFF_SECONDS = 5.0
+DEFAULT_MAX_BACKOFF_SECONDS = 3600.0
+DEFAULT_MAX_DOUBLINGS = 5
+
+LONGEST_DESCRIPTION = 499
+LONGEST_URL = 2083
+LONGEST_SLUG = 60
+
+TARGET_EXPRESSION = r"^(?:^(?:(?:((?!-)[a-z\d\-]{1,63}):)?)((?!-)[a-z\d\-]{1,100})$)$"
+_TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
+_DEADLINE = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)s", re.ASCII)
+_ZERO_AGE = re.compile(r"0+\.?0*[smhd]", re.ASCII)
+
+
+def check_url(text: str) -> str:
+    """A path of the application, with a query if it has one."""
+    if not text.startswith("/"):
+        plain = re.sub(r"^https?://[^/]*", "", text)
+        raise UnusableError("does not begin with '/'", plain if plain.startswith("/") else f"/{plain}")
+    if not text.isprintable() or " " in text:
+        raise UnusableError("has a space or a control character", "".join(text.split()) or None)
+    if "#" in text:
+        raise UnusableError("has a '#', which no server ever sees", text.partition("#")[0])
+    if len(text) > LONGEST_URL:
+        raise UnusableError(f"is longer than {LONGEST_URL} characters")
+    return text
+
+
+def check_schedule(text: str) -> str:
+    """A text of the grammar of schedules."""
+    try:
+        return cron.parse_schedule(text).text
+    except ScheduleError as error:
+        raise UnusableError(error.problem, error.hint) from error
+
+
+def check_timezone(text: str) -> str:
+    """The name of a time zone."""
+    try:
+        return cron.check_zone_name(text).key
+    except ScheduleError as error:
+        raise UnusableError(error.problem, error.hint) from error
+
+
+def check_description(text: str) -> str:
+    """A text for people."""
+    if len(text) > LONGEST_DESCRIPTION:
+        raise UnusableError(f"is longer than {LONGEST_DESCRIPTION} characters")
+    return text
+
+
+def check_target(text: str) -> str:
+    """``version``, or ``service:version`` with a colon; what App Engine said of others, ours says too."""
+    if _TARGET.match(text) and not text.endswith("\n"):
+        return text
+    plain = re.sub(r"[^a-z0-9:-]+", "-", text[:164].lower()).strip("-")
+    if re.fullmatch(r"[^.]+\.[^.]+", text):
+        version, service = text.lower().split(".")
+        plain = f"{service}:{version}"
+    raise UnusableError(
+        "is not 'service' or 'service:version' in lower-case letters, digits and hyphens: Value "
+        f"{shown(text)} for target does not match expression '{TARGET_EXPRESSION}'",
+        plain if _TARGET.match(plain) else None,
+    )
+
+
+def parse_age_limit(text: str) -> int:
+    """Whole seconds of a ``job_age_limit`` such as ``2h``; ``0s`` is none."""
+    return 0 if _ZERO_AGE.fullmatch(text.strip()) else units.parse_age_limit(text)
+
+
+def parse_deadline(text: str) -> float:
+    """Seconds of an ``attempt_deadline`` such as ``90.5s``; App Engine took what is below zero, too."""
+    if not _DEADLINE.fullmatch(text):
+        rough = re.match(r"\s*([0-9]+(?:\.[0-9]+)?)", text)
+        raise UnusableError(
+            "is not a number of seconds followed by 's'", f"{rough.group(1)}s" if rough else None
+        )
+    seconds = float(text[:-1])
+    if not math.isfinite(seconds):
+        raise UnusableError("is too large")
+    return seconds
+
+
+class RetryEntry(Entry):
+    """``retry_parameters`` of a job."""
+
+    WHAT = "retry_parameters"
+
+    job_retry_limit: Count | None = None
+    job_age_limit: Annotated[int, parsed(parse_age_limit)] | None = None
+    min_backoff_seconds: Seconds | None = None
+    max_backoff_seconds: Seconds | None = None
+    max_doublings: Count | None = None
+
+
+class JobEntry(Entry):
+    """One item of ``cron``."""
+
+    WHAT = "a cron job"
+
+    url: Annotated[str, parsed(check_url)]
+    schedule: Annotated[str, parsed(check_schedule)]
+    timezone: Annotated[str, parsed(check_timezone)] | None = None
+    description: Annotated[str, parsed(check_description)] | None = None
+    target: Annotated[str, parsed(check_target)] | None = None
+    retry_parameters: RetryEntry | None = None
+    attempt_deadline: Annotated[float, parsed(parse_deadline)] | None = None
+    misfire: Annotated[Misfire, one_of("run", "skip")] | None = None
+
+
+class FileEntry(Entry):
+    """The top level."""
+
+    WHAT = "cron.yaml"
+
+    application: str | None = None
+    cron: Any = None
+
+
+def read(document: Document) -> tuple[CronEntry, ...]:
+    """The file's jobs, in its order; mistakes and notices are left in the document."""
+    document.validate(FileEntry, document.content, ())
+    found: list[CronEntry] = []
+    names: Counter[str] = Counter()
+    for path, value in document.entries("cron", "cron jobs"):
+        entry = document.validate(JobEntry, value, path)
+        if entry is None:
+            continue
+        name = job_name(entry.url, entry.target)
+        names[name] += 1
+        number = names[name]
+        found.append(_job(entry, name if number == 1 else f"{name}-{number}", document, path))
+    if len(found) > APP_ENGINE_JOBS:
+        document.notice(
+            ("cron",), f"{len(found)} jobs are above App Engine's {APP_ENGINE_JOBS}", is_of_key=True
+        )
+    return tuple(found)
+
+
+def job_name(url: str, target: str | None) -> str:
+    """What a job is called: readable, and the same whatever becomes of its schedule.
+
+    ``/tasks/load?x=1`` → ``tasks-load-x-1-`` and eight digits of a digest of URL and target.
+    """
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:LONGEST_SLUG].strip("-") or "root"
+    digest = hashlib.sha256(f"{target or ''} {url}".encode()).hexdigest()[:8]
+    return f"{slug}-{digest}"
+
+
+def _job(entry: JobEntry, name: str, document: Document, path: Path_) -> CronEntry:
+    return CronEntry(
+        name=name,
+        url=entry.url,
+        schedule=entry.schedule,
+        timezone=entry.timezone or "UTC",
+        description=entry.description or "",
+        target=entry.target,
+        retry=_retry(entry.retry_parameters, document, (*path, "retry_parameters")),
+        attempt_deadline_seconds=_deadline(entry.attempt_deadline, document, (*path, "attempt_deadline")),
+        misfire=entry.misfire or "run",
+    )
+
+
+def _deadline(seconds: float | None, document: Document, path: Path_) -> float | None:
+    if seconds is None:
+        return None
+    if seconds <= 0:
+        remark = f"attempt_deadline {seconds:g}s would let nothing run; that of other requests is taken"
+        document.notice(path, remark)
+        return None
+    if seconds > LONG_DEADLINE_SECONDS:
+        document.notice(path, f"attempt_deadline {seconds:g}s is above 24 hours; 24 hours are taken")
+    return min(seconds, float(LONG_DEADLINE_SECONDS))
+
+
+def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:
+    """The parameters, None = a failed run is not repeated; a bound left out gives way to the written one."""
+    if entry is None:
+        return None
+    shortest, longest = entry.min_backoff_seconds, entry.max_backoff_seconds
+    if shortest is not None and longest is not None and shortest > longest:
+        problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
+        document.mistake((*path, "min_backoff_seconds"), problem)
+    if shortest is None:
+        shortest = min(
+            DEFAULT_MIN_BACKOFF_SECONDS, DEFAULT_MAX_BACKOFF_SECONDS if longest is None else longest
+        )
+    if longest is None:
+        longest = max(DEFAULT_MAX_BACKOFF_SECONDS, shortest)
+    limit = DEFAULT_RETRY_LIMIT if entry.job_retry_limit is None else entry.job_retry_limit
+    if limit > APP_ENGINE_RETRIES:
+        remark = f"job_retry_limit {limit} is above App Engine's {APP_ENGINE_RETRIES}; it is taken as it is"
+        document.notice((*path, "job_retry_limit"), remark)
+    return RetryParameters(
+        task_retry_limit=limit,
+        task_age_limit_seconds=entry.job_age_limit,
+        min_backoff_seconds=shortest,
+        max_backoff_seconds=longest,
+        max_doublings=DEFAULT_MAX_DOUBLINGS if entry.max_doublings is None else entry.max_doublings,
+    )
