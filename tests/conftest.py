@@ -9,6 +9,9 @@ from lastacross import config, store
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
 
+# Found by itself where the package is installed.
+pytest_plugins = ["lastacross.pytest_plugin"]
+
 SECRET_KEY = "a secret key of the tests, long enough"
 
 

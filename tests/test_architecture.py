@@ -22,8 +22,9 @@ FLOORS = [
         "lastacross.runtime",
         "lastacross.console",
         "lastacross.testing",
+        "lastacross.pytest_plugin",
     },
-    {"lastacross.longtasks"},
+    {"lastacross.longtasks", "lastacross.cronruns"},
     {
         "lastacross.taskqueue",
         "lastacross.deferred",
@@ -57,6 +58,7 @@ SIDEWAYS = {
     ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
     ("lastacross.urlfetch", "lastacross.taskqueue"): "a task has longer to fetch than a visitor waits",
     ("lastacross.testing", "lastacross.runtime"): "it delivers as a worker does",
+    ("lastacross.pytest_plugin", "lastacross.testing"): "its fixtures, imported when they are used",
     ("lastacross.webapp", "lastacross.taskqueue"): "a request that a worker signed is a task",
     ("lastacross.config", "lastacross.errors"): "a mistake in a file is an error",
     ("lastacross.config", "lastacross.cron"): "a schedule of cron.yaml is read at once",

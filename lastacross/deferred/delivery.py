@@ -39,6 +39,7 @@ def outcome(body: bytes) -> int:
     except Exception as failure:
         if current:
             current.failure = f"{type(failure).__name__}: {failure}"
+            current.error = failure
             current.has_failed_for_good = _is_final(failure)
         return _log_failure(failure, seen)
 

@@ -16,7 +16,7 @@ from lastacross.runtime import request_headers
 from lastacross.runtime.deadline import Deadlines
 from lastacross.taskqueue.current import CurrentTask, delivering
 from lastacross.taskqueue.record import Leased
-from lastacross.webapp.environ import SOURCE_ADDRESS
+from lastacross.webapp.environ import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -32,7 +32,7 @@ class Outcome:
 
     ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed,
     ``is_final`` that it failed in a way that no retry can mend, ``was_reached`` False that the attempt never
-    came as far as the application.
+    came as far as the application. ``error`` is what the handler raised, if it was in this process.
     """
 
     task: Leased
@@ -40,6 +40,7 @@ class Outcome:
     reason: str = ""
     is_final: bool = False
     was_reached: bool = True
+    error: BaseException | None = None
 
     @property
     def is_success(self) -> bool:
@@ -80,13 +81,14 @@ class Delivery:
         try:
             seconds = task.deadline_seconds or self._deadline_seconds
             return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task))
-        except DeadlineExceededError:
+        except DeadlineExceededError as error:
             _log.error("task.deadline", **_seen(task), seconds=seconds)
-            return Outcome(task, 500, f"DeadlineExceededError: not done after {seconds:g} s")
+            reason = f"DeadlineExceededError: not done after {seconds:g} s"
+            return Outcome(task, 500, reason, error=error)
         except BaseException as error:
             # SystemExit too: sys.exit() in a handler ends the attempt, not the thread that ran it.
             _log.exception("task.error", **_seen(task))
-            return Outcome(task, 500, f"{type(error).__name__}: {error}")
+            return Outcome(task, 500, f"{type(error).__name__}: {error}", error=error)
 
     def _attempt(self, task: Leased) -> Outcome:
         current = current_of(task)
@@ -98,7 +100,7 @@ class Delivery:
             else:
                 status, answer = self._request(task, current, method, url)
         reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")
-        return Outcome(task, status, reason, current.has_failed_for_good)
+        return Outcome(task, status, reason, current.has_failed_for_good, error=current.error)
 
     def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
         environ = self._environ(task, current, method, url)
@@ -122,6 +124,7 @@ class Delivery:
                 close()
         if not started:
             raise RuntimeError("the application never called start_response")
+        current.error = environ.get(FAILURE, current.error)
         status = int(started[0].split(" ", 1)[0])
         is_success = 200 <= status <= 299
         return status, "" if is_success else kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
@@ -141,6 +144,8 @@ class Delivery:
             }
         )
         environ.update(request_headers.of(task, current))
+        if CRON_HEADER in environ:
+            environ.update({CRON: current, "REMOTE_ADDR": CRON_SOURCE_ADDRESS})
         return environ
 
 

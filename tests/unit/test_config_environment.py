@@ -57,6 +57,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_SERVICE": "counter",
     "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, other=https://other.example/base",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
+    "LASTACROSS_FETCH_PRIVATE_HOSTS": "Feed.local:8081, [::1]",
     "LASTACROSS_TOMBSTONE_SECONDS": "60",
     "LASTACROSS_LEASE_SECONDS": "2.5",
     "LASTACROSS_DEAD_LETTER_SECONDS": "3600",
@@ -85,6 +86,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
     }
     assert found.service == "counter"
     assert found.allowed_hosts == ("example.com", ".example.org")
+    assert found.fetch_private_hosts == ("feed.local:8081", "[::1]")
     assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
     assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
     assert (found.web_threads, found.max_streams, found.max_body_bytes) == (64, 32, 1_048_576)
@@ -150,6 +152,9 @@ WRONG = [
     ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
     ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without port", "x.example"),
     ("LASTACROSS_ALLOWED_HOSTS", "x.example:80", "is not a host name without port", "x.example"),
+    ("LASTACROSS_FETCH_PRIVATE_HOSTS", "http://h:81/", "is neither a host nor host:port", "h:81"),
+    ("LASTACROSS_FETCH_PRIVATE_HOSTS", "h:70000", "'h:70000', which is neither a host nor", None),
+    ("LASTACROSS_FETCH_PRIVATE_HOSTS", "::1", "is neither a host nor host:port", "[::1]"),
     ("LASTACROSS_TOMBSTONE_SECONDS", "9d", "'9d' is not a whole number", None),
     ("LASTACROSS_LEASE_SECONDS", "0", "is not between 0.5 and 3600", None),
     ("LASTACROSS_LEASE_SECONDS", "8s", "'8s' is not a number of seconds", "8"),

@@ -1,0 +1,28 @@
+"""Tasks inside your own tests: run them, in order or as they are added, and look at what was enqueued.
+
+With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``, ``assert_enqueued`` or
+``lastacross_app``. Without it:
+
+    with testing.application("path/to/app") as app:
+        taskqueue.add(url="/work")
+        app.run_tasks()
+
+docs/testing.md shows it all.
+"""
+
+from lastacross.errors import RunTasksError, TaskFailedError
+from lastacross.testing.clock import StoppedClock
+from lastacross.testing.redis_server import redis_server
+from lastacross.testing.seen import DeliveredTask, EnqueuedTask
+from lastacross.testing.under_test import ApplicationUnderTest, application
+
+__all__ = [
+    "ApplicationUnderTest",
+    "DeliveredTask",
+    "EnqueuedTask",
+    "RunTasksError",
+    "StoppedClock",
+    "TaskFailedError",
+    "application",
+    "redis_server",
+]

@@ -1,0 +1,87 @@
+"""Adds that run at once, inside of a test's block."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lastacross import datastore
+from lastacross.store import Arg, Store
+from lastacross.testing.running import Attempt, TaskRunner, raise_failure
+
+# After these a task may be ready that was not before.
+_ADDING = frozenset({"add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"})
+
+
+class WatchedStore(Store):
+    """A store that says when tasks were added: ``on_add`` is called then, unless it is None."""
+
+    on_add: Callable[[], None] | None = None
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Run one Lua file as one atomic step."""
+        answer = super().run(script, keys, args)
+        if script in _ADDING and self.on_add is not None:
+            self.on_add()
+        return answer
+
+
+class Inline:
+    """Runs tasks as they are added.
+
+    In a thread of its own, as in another process: what adds them may be in the middle of a request, whose
+    framework keeps it in thread-local variables. What they add themselves runs after them.
+
+    Args:
+        runner: runs them.
+        retry: whether what fails is tried again.
+    """
+
+    def __init__(self, runner: TaskRunner, *, retry: bool) -> None:
+        self._runner = runner
+        self._retry = retry
+        self._running = threading.Lock()
+        self._errors: list[BaseException] = []
+        self._failures: list[Attempt] = []
+
+    def run(self) -> None:
+        """Run what there is; after the transaction, if one is under way."""
+        transaction = datastore.current_transaction()
+        if transaction is not None:
+            transaction.after_commit(self.run)
+            return
+        # Taken: it was a running task that has added this one.
+        if self._running.acquire(blocking=False):
+            try:
+                thread = threading.Thread(target=self._run, name="inline-tasks")
+                thread.start()
+                thread.join()
+            finally:
+                self._running.release()
+
+    def _run(self) -> None:
+        try:
+            while not self._runs_out():
+                pass
+        except BaseException as error:
+            self._errors.append(error)
+
+    def _runs_out(self) -> bool:
+        """Run until nothing is left, or one has failed; whether nothing is."""
+        attempts = self._runner.attempts(retry=self._retry)
+        if self._retry or not attempts or attempts[-1].seen.is_success:
+            return True
+        self._failures.append(attempts[-1])
+        return False
+
+    def end(self, error: BaseException | None) -> None:
+        """The end of the block: raise the first failure, or note all at the error that ends it."""
+        if error is None:
+            for problem in self._errors:
+                raise problem
+            for failure in self._failures:
+                raise_failure(failure)
+            return
+        for problem in self._errors:
+            error.add_note(f"and tasks could not be run: {problem!r}")
+        for failure in self._failures:
+            error.add_note(f"a task has failed before: {failure.seen}")

@@ -1,0 +1,66 @@
+"""A real Redis for tests: a server of its own on a socket in a temporary folder, gone at the end."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from lastacross.clock import SYSTEM
+from lastacross.errors import RunTasksError, StoreUnavailableError
+from lastacross.runtime import embedded
+from lastacross.store import Store
+
+START_SECONDS = 20.0
+_LOOK_SECONDS = 0.02
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[str]:
+    """Start a server, and end it at the end; gives what REDIS_URL would be.
+
+    Raises:
+        StartupError: there is no server program for this machine.
+        RunTasksError: it does not answer.
+    """
+    binary = embedded.find_server()
+    # Not pytest's folders: a socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="la-redis-") as name:
+        command = [binary, "--port", "0", "--unixsocket", f"{name}/redis.sock", "--dir", name]
+        command += ["--save", "", "--appendonly", "no", "--logfile", "redis.log"]
+        # A session of its own: Ctrl-C is for the tests.
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            url = f"unix://{name}/redis.sock"
+            _wait_for_answer(url, process, Path(name))
+            yield url
+        finally:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGTERM)
+            process.wait()
+
+
+def _wait_for_answer(url: str, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    deadline = SYSTEM.monotonic() + START_SECONDS
+    asked = Store(url)
+    try:
+        while True:
+            with contextlib.suppress(StoreUnavailableError):
+                asked.sync_clock()
+                return
+            if process.poll() is not None or SYSTEM.monotonic() > deadline:
+                raise RunTasksError(f"the Redis server of the tests does not answer: {_last_words(folder)}")
+            threading.Event().wait(_LOOK_SECONDS)
+    finally:
+        asked.close()
+
+
+def _last_words(folder: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (folder / "redis.log").read_text(errors="replace")[-500:]
+    return "it has no log"

@@ -1,0 +1,171 @@
+"""Running tasks in a test: what a worker does, one after another, with a clock that goes on to each eta."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lastacross import config
+from lastacross.errors import DeadlineExceededError, RunTasksError, TaskFailedError
+from lastacross.runtime.delivery import Delivery, Outcome
+from lastacross.runtime.serving import Serving
+from lastacross.runtime.settle import Settler
+from lastacross.store import READY_PREFIX, Store, record_key
+from lastacross.taskqueue import known, settings
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
+from lastacross.taskqueue.record import Leased
+from lastacross.testing.clock import StoppedClock
+from lastacross.testing.seen import DeliveredTask
+
+MOST_ATTEMPTS = 10_000
+LEASE_SECONDS = 86_400.0
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt as a test sees it, and what came of it."""
+
+    seen: DeliveredTask
+    outcome: Outcome
+
+
+class TaskRunner:
+    """Leases, delivers and settles.
+
+    Args:
+        opened: where the tasks are.
+        delivery: to the application.
+        clock: the store's.
+    """
+
+    def __init__(self, opened: Store, delivery: Delivery, clock: StoppedClock) -> None:
+        self._store = opened
+        self._delivery = delivery
+        self._clock = clock
+        self._broker = Broker(opened)
+        self._settler = Settler(self._broker, known.of(opened).retry_of)
+        self._leases = 0
+
+    def attempts(
+        self,
+        queues: Sequence[str] = (),
+        *,
+        retry: bool = False,
+        within_seconds: float | None = None,
+        at_most: int = MOST_ATTEMPTS,
+    ) -> "list[Attempt]":
+        """Run what is due, and what becomes due, until none is left or one has failed.
+
+        Args:
+            queues: only these; empty: all push queues.
+            retry: let failed tasks be tried again, as their retry options say; else the first that fails is
+                the last that is run, and becomes a dead letter.
+            within_seconds: run only what is due until then; the clock is moved there. None = whatever waits.
+            at_most: so many attempts, and no more.
+
+        Raises:
+            RunTasksError: tasks are left after ``at_most`` attempts.
+        """
+        until = _NEVER if within_seconds is None else self._clock.now() + within_seconds
+        made: list[Attempt] = []
+        while (task := self._next(queues, until)) is not None:
+            if len(made) >= at_most:
+                self._broker.release([task])
+                raise RunTasksError(
+                    f"{at_most} attempts were made and tasks are left, the next is {task.id}: do they add, "
+                    "or retry, one another for ever? within_seconds=… runs those of a while, at_most=… more"
+                )
+            outcome = self._delivery.deliver(task)
+            made.append(Attempt(_seen(task, outcome), outcome))
+            if outcome.is_success or retry:
+                self._settler.settle([outcome])
+            else:
+                self._broker.dead_letter(task, outcome.status, outcome.reason)
+                break
+        return made
+
+    def _next(self, queues: Sequence[str], until: float) -> Leased | None:
+        """The next task, leased; time goes on to when it may run, if that is in time."""
+        while True:
+            serving = self._serving(queues)
+            scheduled_at = self._promote(serving.queues)
+            task, throttled_until = self._lease(serving)
+            if task is not None:
+                return task
+            wakes_at = min(scheduled_at, throttled_until)
+            if wakes_at > until or wakes_at == _NEVER:
+                if until != _NEVER:
+                    self._clock.advance_to(until)
+                return None
+            self._clock.advance_to(wakes_at)
+
+    def _serving(self, queues: Sequence[str]) -> Serving:
+        """What there is at this moment; tasks for services that run elsewhere are run here, too."""
+        configuration = config.current()
+        settings.upload_if_missing(self._store, lambda: configuration)
+        there = known.of(self._store)
+        there.look(is_urgent=True)
+        services = {configuration.settings.service, *configuration.services, *there.services()}
+        return Serving(there, [DEFAULT_GROUP, *sorted(services - {DEFAULT_GROUP})], queues)
+
+    def _promote(self, queues: Sequence[str]) -> float:
+        """Make due tasks ready; the instant at which the next one is due."""
+        moved, next_due = 1, None
+        while moved:
+            moved, next_due = self._broker.promote_due(queues)
+        return _NEVER if next_due is None else next_due
+
+    def _lease(self, serving: Serving) -> tuple[Leased | None, float]:
+        """The oldest task that may run now; else the instant at which a throttled queue may go on."""
+        throttled_until = _NEVER
+        for each in self._by_age(serving.lists):
+            grant = self._broker.lease(
+                [each],
+                token="test",
+                number=self._leases,
+                wanted=1,
+                free=1,
+                lease_seconds=LEASE_SECONDS,
+                groups=serving.groups,
+            )
+            self._leases += 1
+            if grant.tasks:
+                return grant.tasks[0], _NEVER
+            if grant.next_due is not None:
+                throttled_until = min(throttled_until, grant.next_due)
+        return None, throttled_until
+
+    def _by_age(self, lists: Sequence[str]) -> list[str]:
+        """The lists, the one first whose first task has waited longest; empty ones at the end.
+
+        They are asked as well: a task that is to be run now, whatever its queue says, waits elsewhere.
+        """
+        redis: Any = self._store.redis
+        with redis.pipeline(transaction=False) as pipeline:
+            for each in lists:
+                pipeline.lindex(READY_PREFIX + each, 0)
+            first = pipeline.execute()
+            for identifier in first:
+                pipeline.hget(record_key((identifier or b"-").decode()), "eta")
+            etas = pipeline.execute()
+        ages = {each: float(eta) if eta else _NEVER for each, eta in zip(lists, etas, strict=True)}
+        return sorted(lists, key=lambda each: (ages[each], each))
+
+
+def raise_failure(attempt: Attempt) -> None:
+    """Raise in the test what made this attempt fail, if it did: what the handler raised, if it did."""
+    if attempt.seen.is_success:
+        return
+    error = attempt.outcome.error
+    if error is None or isinstance(error, SystemExit):
+        raise TaskFailedError(str(attempt.seen)) from error
+    if not isinstance(error, KeyboardInterrupt | DeadlineExceededError):
+        error.add_note(f"raised in the task {attempt.seen}")
+    raise error
+
+
+def _seen(task: Leased, outcome: Outcome) -> DeliveredTask:
+    method, url = task.method_and_url
+    reason = "" if outcome.is_success else outcome.reason or f"answered {outcome.status}"
+    attempt = task.failures + task.lost + 1
+    return DeliveredTask(task.queue, task.name, method, url, attempt, outcome.status, reason)

@@ -1,0 +1,155 @@
+"""Tasks as a test looks at them: those that were added, and what became of their deliveries."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
+
+from lastacross.store import Store
+from lastacross.taskqueue import known
+from lastacross.taskqueue.listing import STATES, Listing, WholeTask
+
+# As many as a test is likely to add; a count above it would be wrong.
+MOST_PER_QUEUE = 100_000
+_FORM = "application/x-www-form-urlencoded"
+
+
+@dataclass(frozen=True)
+class EnqueuedTask:
+    """A task that is in a queue.
+
+    Attributes:
+        queue: the name of its queue.
+        name: given by its caller, or made up.
+        method: ``POST``, ``GET``, ``PULL`` …
+        url: path and query, '' of a pull task.
+        eta: seconds since the epoch.
+        payload: the body, ``b""`` if there is none.
+        headers: its own.
+        state: ``ready``, ``scheduled``, ``leased``, ``dead``, or ``waiting`` for its batch.
+        target: the service that it is for, None for the default one.
+        error: why it is dead.
+    """
+
+    queue: str
+    name: str
+    method: str
+    url: str
+    eta: float
+    payload: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    state: str = "ready"
+    target: str | None = None
+    error: str | None = None
+
+    @property
+    def params(self) -> dict[str, str]:
+        """What ``params`` were given, from the body or the query; of several of a name the last."""
+        text = self.payload.decode("utf-8", "replace") if self._is_form else self.url.partition("?")[2]
+        return dict(parse_qsl(text, keep_blank_values=True))
+
+    @property
+    def path(self) -> str:
+        """The URL without its query."""
+        return self.url.partition("?")[0]
+
+    @property
+    def _is_form(self) -> bool:
+        given = {name.lower(): value for name, value in self.headers.items()}
+        return given.get("content-type", "").startswith(_FORM)
+
+    def __str__(self) -> str:
+        return f"{self.queue}: {self.name}, {self.method} {self.url} ({self.state})"
+
+
+@dataclass(frozen=True)
+class DeliveredTask:
+    """One attempt that was made.
+
+    Attributes:
+        queue: the name of the task's queue.
+        name: the task's.
+        method: such as ``POST``.
+        url: path and query.
+        attempt: 1 for the first.
+        status: of the answer, None when there was none.
+        reason: why it failed, '' if it did not.
+    """
+
+    queue: str
+    name: str
+    method: str
+    url: str
+    attempt: int
+    status: int | None
+    reason: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the task is done."""
+        return not self.reason
+
+    def __str__(self) -> str:
+        end = self.reason or f"answered {self.status}"
+        return f"{self.queue}: {self.name}, {self.method} {self.url}, attempt {self.attempt}, {end}"
+
+
+def enqueued(
+    opened: Store,
+    queue: str | None = None,
+    *,
+    url: str | None = None,
+    name: str | None = None,
+    states: Iterable[str] = ("ready", "scheduled"),
+) -> list[EnqueuedTask]:
+    """The tasks that are in a queue, or in any, by their etas.
+
+    Args:
+        opened: the Redis.
+        queue: None = all.
+        url: only these: a path (whatever the query), or path and query.
+        name: only the one of this name.
+        states: which to look for; dead ones are left out unless named.
+
+    Raises:
+        ValueError: there is no such state.
+    """
+    wanted = tuple(states)
+    wrong = [state for state in wanted if state not in STATES]
+    if wrong:
+        raise ValueError(f"a task has no state {wrong[0]!r}; there are {', '.join(STATES)}")
+    found = [task for each in _queues(opened, queue) for task in _tasks_of(opened, each, wanted)]
+    kept = [task for task in found if url in (None, task.url, task.path) and name in (None, task.name)]
+    return sorted(kept, key=lambda task: task.eta)
+
+
+def _queues(opened: Store, queue: str | None) -> Sequence[str]:
+    names = sorted(known.of(opened).all())
+    if queue is None:
+        return names
+    if queue not in names:
+        raise ValueError(f"there is no queue {queue!r}; there are {', '.join(names)}")
+    return [queue]
+
+
+def _tasks_of(opened: Store, queue: str, states: Sequence[str]) -> Iterable[EnqueuedTask]:
+    listing = Listing(opened)
+    for task in listing.tasks(queue, states, MOST_PER_QUEUE):
+        whole = listing.find(queue, task.name)
+        if whole is not None:
+            yield _enqueued(whole)
+
+
+def _enqueued(whole: WholeTask) -> EnqueuedTask:
+    task = whole.task
+    return EnqueuedTask(
+        queue=task.queue,
+        name=task.name,
+        method=task.method,
+        url=task.url,
+        eta=task.eta or 0.0,
+        payload=whole.body,
+        headers=dict(whole.headers),
+        state=task.state,
+        target=task.target,
+        error=task.error,
+    )
