@@ -194,6 +194,14 @@ class ScheduleError(Error, ValueError):
         super().__init__(f"{subject} {problem}{meant}")
 
 
+class UnknownCronJobError(Error):
+    """Raised when no job of this name was deployed."""
+
+
+class CronJobRunningError(Error):
+    """Raised when a job is to be run by hand while it runs."""
+
+
 # --- deferred -----------------------------------------------------------------------------
 
 

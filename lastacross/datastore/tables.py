@@ -153,6 +153,60 @@ class LongTask(EngineModel):
         return self.expired_at is not None or (not self.is_open and self.expires_at <= at)
 
 
+class CronJob(EngineModel):
+    """A job of cron.yaml as it was deployed: when it is due next, and whether it runs.
+
+    Instants are seconds since the epoch.
+    """
+
+    __tablename__ = "lastacross_cron_job"
+
+    name: Mapped[str] = mapped_column(sqlalchemy.String(100), primary_key=True)
+    position: Mapped[int] = mapped_column()
+    """In the file."""
+    entry: Mapped[str] = mapped_column(sqlalchemy.Text)
+    """What the file says of it, as JSON."""
+    schedule: Mapped[str] = mapped_column(sqlalchemy.Text)
+    timezone: Mapped[str] = mapped_column(sqlalchemy.String(100))
+    deployed_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    """When this schedule was first seen."""
+    next_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """None: not before its run has ended, or never. Whoever moves it on from an instant has that run."""
+    run_id: Mapped[int | None] = mapped_column(_RowId)
+    """Of the run that has not ended; None: it may start."""
+
+
+class CronRun(EngineModel):
+    """A run of a job, or one that was left out: the history."""
+
+    __tablename__ = "lastacross_cron_run"
+    __table_args__ = (
+        sqlalchemy.Index("ix_lastacross_cron_run_job", "job", "id"),
+        sqlalchemy.Index("ix_lastacross_cron_run_state", "state", "created_at"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(_RowId, primary_key=True)
+    job: Mapped[str] = mapped_column(sqlalchemy.String(100))
+    task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(200), unique=True)
+    """Made of job and instant: there is one task for each; None: it was left out."""
+    due_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    cause: Mapped[str] = mapped_column(sqlalchemy.String(8))
+    """``schedule``, ``misfire`` (made up for after a time without schedulers) or ``hand``."""
+    state: Mapped[str] = mapped_column(sqlalchemy.String(8))
+    """``open``, ``done``, ``failed``, ``lost`` (nobody told how it ended), ``skipped`` or ``missed``."""
+    created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
+    started_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    """Of its first attempt, once one has ended."""
+    finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
+    attempts: Mapped[int] = mapped_column(default=0)
+    """That have ended."""
+    status: Mapped[int | None] = mapped_column()
+    """Of the last answer."""
+    error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
+    """Why the last attempt failed."""
+
+
 class LongTaskFile(EngineModel):
     """A file that came with a long task's parameters."""
 

@@ -52,7 +52,7 @@ _SPELLED = {
         "TaskETA",
         "TaskPreviousResponse",
     )
-}
+} | {"HTTP_X_APPENGINE_CRON": "X-Appengine-Cron"}
 _PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 _UNREACHABLE = (OSError, urllib3.exceptions.HTTPError, UnicodeError)
 _TOO_LATE = (TimeoutError, urllib3.exceptions.TimeoutError)

@@ -3,10 +3,14 @@
 Pure. Names are the keys of a WSGI environ. Rules: docs/appengine.md, "Delivery".
 """
 
+from lastacross.config import CRON_QUEUE
 from lastacross.taskqueue.current import CurrentTask
 from lastacross.taskqueue.headers import is_reserved
 from lastacross.taskqueue.record import Leased, instant_text
+from lastacross.webapp.environ import CRON_HEADER
 
+# What App Engine called the queue of its cron.
+CRON_QUEUE_SHOWN = "__cron"
 USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 
 
@@ -19,6 +23,9 @@ def of(task: Leased, current: CurrentTask) -> dict[str, str]:
         "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
         "HTTP_X_APPENGINE_TASKETA": instant_text(task.eta),
     }
+    if task.queue == CRON_QUEUE:
+        headers[CRON_HEADER] = "true"
+        headers["HTTP_X_APPENGINE_QUEUENAME"] = CRON_QUEUE_SHOWN
     if task.previous_response is not None:
         headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
     for name, value in task.headers:

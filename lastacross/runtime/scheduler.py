@@ -1,7 +1,8 @@
 """The scheduler: what must happen by the clock, whether or not anybody asks for it.
 
-It relays the outbox each second, looks twice a second whether queue.yaml has to be uploaded again, and
-tidies the datastore now and then. Any number of schedulers may run: each step finds nothing where another was first.
+It starts what cron.yaml has due, relays the outbox each second, looks twice a second whether queue.yaml
+has to be uploaded again, and tidies the datastore now and then. Any number of schedulers may run: each step
+finds nothing where another was first.
 """
 
 import os
@@ -14,7 +15,8 @@ from types import FrameType
 
 from lastacross import config, datastore, logs, store
 from lastacross.clock import SYSTEM, Clock
-from lastacross.config import Config
+from lastacross.config import Config, CronEntry
+from lastacross.cronruns import ticking
 from lastacross.deferred import payloads
 from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
 from lastacross.longtasks import expiry
@@ -26,6 +28,8 @@ log = logs.get("lastacross.scheduler")
 TICK_SECONDS = 0.5
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
+
+Stamp = tuple[tuple[str, int, int], ...]
 
 
 @dataclass
@@ -110,24 +114,56 @@ class QueueUpload:
             log.error("queues.unusable", error=str(error), until_then="the queues stay as they were")
             return self._configuration
 
-    def _stamp(self) -> tuple[tuple[str, int, int], ...]:
-        stamps = []
-        for name in ("queue.yaml", "queue.yml"):
-            path = Path(self._root, name)
-            if path.exists():
-                status = path.stat()
-                stamps.append((name, status.st_mtime_ns, status.st_size))
-        return tuple(stamps)
+    def _stamp(self) -> Stamp:
+        # cron.yaml too: its runs need their queue.
+        return stamp(self._root, "queue") + stamp(self._root, "cron")
+
+
+class CronFile:
+    """Gives the jobs of cron.yaml at the start, and whenever the file has changed.
+
+    Args:
+        root: the application's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen: Stamp | None = None
+
+    def read(self) -> tuple[CronEntry, ...] | None:
+        """The jobs if they are to be deployed; None when the file is as before, wrong, or not there."""
+        found = stamp(self._root, "cron")
+        if found == self._seen:
+            return None
+        self._seen = found
+        try:
+            return config.read_cron(self._root)
+        except ConfigError as error:
+            log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
+            return None
+
+
+def stamp(root: Path, name: str) -> Stamp:
+    """What changes when the file ``name``.yaml (or .yml) changes."""
+    stamps = []
+    for file in (f"{name}.yaml", f"{name}.yml"):
+        path = Path(root, file)
+        if path.exists():
+            status = path.stat()
+            stamps.append((file, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)
 
 
 def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
     """All that a scheduler does."""
     return [
         Step("queues", QueueUpload(configuration, environ).act),
+        Step("cron", ticking.Ticker(CronFile(configuration.root).read).act),
         Step("outbox", _logged("outbox.relay", relay.relay), every_seconds=1),
         Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
         Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),
         Step("deferred", payloads.Pruner().act, every_seconds=120),
+        Step("cron_history", ticking.prune, every_seconds=600),
         Step("longtasks", expiry.Pruner().act, every_seconds=60),
     ]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lastacross import logs
 from lastacross.config import RetryParameters
+from lastacross.cronruns import recording
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.isolation import Crashed
 from lastacross.taskqueue.broker import Broker
@@ -39,9 +40,11 @@ class Settler:
             StoreUnavailableError: Redis does not answer; settle the same outcomes again.
         """
         done = [outcome.task for outcome in outcomes if outcome.is_success]
+        statuses = {outcome.task.entry: outcome.status for outcome in outcomes}
         for task, is_held in zip(done, self._broker.ack(done), strict=True):
             if is_held:
                 self.done += 1
+                recording.note(task, self._broker.now(), "done", status=statuses[task.entry])
             else:
                 _log.warning("task.ack", queue=task.queue, task=task.name, refused=LEASE_LOST)
         for outcome in outcomes:
@@ -69,6 +72,8 @@ class Settler:
             fields["delay_seconds"] = round(delay, 3)
         if is_held:
             _log.log(level, event, **fields, status=outcome.status)
+            state = "failed" if delay is None else "open"
+            recording.note(task, now, state, status=outcome.status, reason=outcome.reason)
         else:
             _log.warning(event, **fields, refused=LEASE_LOST)
         return is_held

@@ -20,6 +20,9 @@ from lastacross.taskqueue.current import CurrentTask, delivering
 from lastacross.webapp import answers, body_limit, boundary, delivery_token
 from lastacross.webapp.delivery_token import Claims
 from lastacross.webapp.environ import (
+    CRON,
+    CRON_HEADER,
+    CRON_SOURCE_ADDRESS,
     IS_OUTSIDE,
     SOURCE_ADDRESS,
     TASK,
@@ -156,6 +159,9 @@ def _with_checked_body(trusted: Wsgi) -> Wsgi:
         environ.update(headers)
         environ[TASK] = current
         environ["REMOTE_ADDR"] = SOURCE_ADDRESS
+        if CRON_HEADER in headers:
+            environ[CRON] = current
+            environ["REMOTE_ADDR"] = CRON_SOURCE_ADDRESS
         del environ[IS_OUTSIDE]
         return _run(trusted, environ, start_response, current)
 

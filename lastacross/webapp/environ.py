@@ -28,6 +28,9 @@ CRON = "lastacross.cron"
 SYSTEM = "lastacross.system"
 # Whence App Engine's own requests came.
 SOURCE_ADDRESS = "0.1.0.2"
+CRON_SOURCE_ADDRESS = "0.1.0.1"
+# The header of a run of cron.yaml, which only the engine may send.
+CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Put there by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"

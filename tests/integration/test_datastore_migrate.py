@@ -16,6 +16,8 @@ from lastacross.errors import ConfigError
 from tests.support import datastore_process
 
 OURS = {
+    "lastacross_cron_job",
+    "lastacross_cron_run",
     "lastacross_outbox",
     "lastacross_deferred_payload",
     "lastacross_alembic_version",

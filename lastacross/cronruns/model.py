@@ -1,0 +1,274 @@
+"""The steps of jobs and runs in the datastore, each one transaction.
+
+A step that another process was faster with changes nothing and says so.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from lastacross import datastore, logs
+from lastacross.clock import utc
+from lastacross.config import CRON_QUEUE, CronEntry, RetryParameters
+from lastacross.cron import Schedule, parse_schedule
+from lastacross.cronruns import tasks
+from lastacross.datastore.tables import CronJob, CronRun, OutboxRow
+from lastacross.errors import CronJobRunningError, ScheduleError, UnknownCronJobError
+from lastacross.taskqueue import outbox, record
+
+# A run that comes so late was missed: nobody looked.
+MISFIRE_SECONDS = 60.0
+
+_log = logs.get("lastacross.cron")
+
+
+# --- entries as text ----------------------------------------------------------------------
+
+
+def dump_entry(entry: CronEntry) -> str:
+    """A job as its row holds it."""
+    return json.dumps(dataclasses.asdict(entry), sort_keys=True)
+
+
+def load_entry(text: str) -> CronEntry:
+    """A job from its row; keys that a newer version wrote are left out."""
+    known = {field.name for field in dataclasses.fields(CronEntry)}
+    values = {key: value for key, value in json.loads(text).items() if key in known}
+    if values.get("retry") is not None:
+        values["retry"] = RetryParameters(**values["retry"])
+    return CronEntry(**values)
+
+
+def next_after(schedule: Schedule, after: float) -> float | None:
+    """The next due instant, seconds since the epoch; None when there is none any more."""
+    try:
+        return schedule.next_run(utc(after)).timestamp()
+    except ScheduleError as error:
+        _log.warning("cron.never", schedule=schedule.text, error=str(error))
+        return None
+
+
+# --- deploying ----------------------------------------------------------------------------
+
+
+def deploy(entries: Sequence[CronEntry], at: float) -> bool:
+    """Make these the jobs; those that stay as they were are left alone.
+
+    Returns:
+        Whether it is done; False when another process did the same at this moment: try again.
+    """
+    try:
+        with datastore.session() as session:
+            rows = {row.name: row for row in session.scalars(select(CronJob))}
+            for position, entry in enumerate(entries):
+                _deploy_one(session, rows.pop(entry.name, None), entry, position, at)
+            if rows:
+                session.execute(delete(CronJob).where(CronJob.name.in_(rows)))
+    except IntegrityError:
+        return False
+    if rows:
+        _log.info("cron.delete", jobs=sorted(rows))
+    return True
+
+
+def _deploy_one(session: Session, row: CronJob | None, entry: CronEntry, position: int, at: float) -> None:
+    text = dump_entry(entry)
+    if row is None:
+        row = CronJob(name=entry.name, schedule="", run_id=_open_run(session, entry.name))
+        session.add(row)
+    if (row.entry, row.position) != (text, position):
+        row.entry, row.position = text, position
+    if (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
+        schedule = parse_schedule(entry.schedule, entry.timezone)
+        row.schedule, row.timezone, row.deployed_at = entry.schedule, entry.timezone, at
+        # An interval begins at the end of what runs.
+        row.next_at = next_after(schedule, at) if schedule.is_fixed or row.run_id is None else None
+        _log.info("cron.deploy", job=entry.name, schedule=entry.schedule, timezone=entry.timezone)
+
+
+def _open_run(session: Session, job: str) -> int | None:
+    """A run that a job left behind when it was deleted, and that has not ended."""
+    query = select(CronRun.id).where(CronRun.job == job, CronRun.state == "open")
+    return session.scalar(query.order_by(CronRun.id.desc()).limit(1))
+
+
+# --- coming due ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DueJob:
+    """A job whose instant has come."""
+
+    entry: CronEntry
+    due_at: float
+
+
+def due(at: float) -> list[DueJob]:
+    """The jobs that are due, the longest waiting first."""
+    query = select(CronJob.entry, CronJob.next_at).where(CronJob.next_at <= at)
+    with datastore.session(read_only=True) as session:
+        found = session.execute(query.order_by(CronJob.next_at, CronJob.position)).all()
+    return [DueJob(load_entry(entry), next_at) for entry, next_at in found if next_at is not None]
+
+
+def take(job: DueJob, at: float) -> str | None:
+    """Move the job on from its due instant and, in the same transaction, write its run and its task.
+
+    Returns:
+        The state of the run: ``open``, ``skipped`` because the last one has not ended, ``missed`` because it
+        came too late; None when another process had moved it on.
+    """
+    entry = job.entry
+    is_late = at - job.due_at > MISFIRE_SECONDS
+    is_missed = is_late and entry.misfire == "skip"
+    schedule = parse_schedule(entry.schedule, entry.timezone)
+    following = next_after(schedule, at if is_late else job.due_at)
+    if not schedule.is_fixed and not is_missed:
+        # It counts from the end of this run.
+        following = None
+    is_the_same = (CronJob.name == entry.name) & (CronJob.next_at == job.due_at)
+    moved = update(CronJob).where(is_the_same, CronJob.entry == dump_entry(entry)).values(next_at=following)
+    with datastore.transaction() as transaction:
+        session = transaction.session
+        taken = session.execute(moved.returning(CronJob.name, CronJob.run_id)).one_or_none()
+        if taken is None:
+            return None
+        name = tasks.scheduled_name(entry.name, job.due_at)
+        cause = "misfire" if is_late else "schedule"
+        values = {"job": entry.name, "due_at": job.due_at, "cause": cause, "created_at": at}
+        state = "missed" if is_missed else "open" if taken.run_id is None else "skipped"
+        if session.scalar(select(CronRun.id).where(CronRun.task_name == name)) is not None:
+            # The clock went back: it has been here before.
+            state = "skipped"
+        if state != "open":
+            session.execute(insert(CronRun).values(**values, state=state, finished_at=at, attempts=0))
+            if following is None and taken.run_id is None:
+                _set_next(session, entry.name, next_after(schedule, at))
+            return state
+        _begin(transaction, entry, values | {"task_name": name})
+        return state
+
+
+def _set_next(session: Session, job: str, next_at: float | None) -> None:
+    session.execute(update(CronJob).where(CronJob.name == job).values(next_at=next_at))
+
+
+def _begin(transaction: datastore.Transaction, entry: CronEntry, values: dict[str, Any]) -> None:
+    """Write a run, its task, and into its job that it runs."""
+    session = transaction.session
+    new = insert(CronRun).values(**values, state="open", attempts=0).returning(CronRun.id)
+    run_id = session.scalar(new)
+    is_free = (CronJob.name == entry.name) & CronJob.run_id.is_(None)
+    begun = session.execute(update(CronJob).where(is_free).values(run_id=run_id).returning(CronJob.name))
+    if begun.one_or_none() is None:
+        raise CronJobRunningError(f"job {entry.name!r} runs; wait for its end: a job runs once at a time")
+    task = tasks.task_of(entry, values["task_name"], values["due_at"], values["created_at"])
+    outbox.write(transaction, [task])
+
+
+def run_by_hand(job: str, at: float) -> str:
+    """Let a job run now, whatever its schedule; returns the name of its task.
+
+    Raises:
+        UnknownCronJobError: no job of this name was deployed.
+        CronJobRunningError: it runs.
+    """
+    with datastore.transaction() as transaction:
+        text = transaction.session.scalar(select(CronJob.entry).where(CronJob.name == job))
+        if text is None:
+            raise UnknownCronJobError(f"there is no job {job!r}; `lastacross cron list` has the names")
+        name = tasks.hand_name(job)
+        values = {"job": job, "task_name": name, "due_at": at, "cause": "hand", "created_at": at}
+        _begin(transaction, load_entry(text), values)
+    return name
+
+
+# --- ending -------------------------------------------------------------------------------
+
+
+def note_attempt(task_name: str, *, started_at: float, attempts: int, status: int | None, error: str) -> None:
+    """Note that an attempt has failed and another one will be made."""
+    values = {"started_at": started_at, "attempts": attempts, "status": status, "error": error}
+    is_it = (CronRun.task_name == task_name) & (CronRun.state == "open")
+    with datastore.session() as session:
+        session.execute(update(CronRun).where(is_it).values(**values))
+
+
+def end(task_name: str, at: float, state: str, **values: Any) -> bool:
+    """End a run: its job may start again, an interval counts from here.
+
+    Args:
+        task_name: of its task.
+        at: seconds since the epoch.
+        state: ``done``, ``failed`` or ``lost``.
+        values: other columns of the run.
+
+    Returns:
+        Whether it was open. What was taken for lost and told of later gets its state, no more.
+    """
+    was_open = (CronRun.task_name == task_name) & (CronRun.state == "open")
+    was_lost = (CronRun.task_name == task_name) & (CronRun.state == "lost")
+    ended = values | {"state": state}
+    with datastore.session() as session:
+        finish = update(CronRun).where(was_open).values(finished_at=at, **ended)
+        run = session.execute(finish.returning(CronRun.id, CronRun.job)).one_or_none()
+        if run is None:
+            session.execute(update(CronRun).where(was_lost).values(**ended))
+            return False
+        free = update(CronJob).where(CronJob.name == run.job, CronJob.run_id == run.id).values(run_id=None)
+        job = session.execute(free.returning(CronJob.schedule, CronJob.timezone)).one_or_none()
+        if job is not None:
+            schedule = parse_schedule(job.schedule, job.timezone)
+            if not schedule.is_fixed:
+                _set_next(session, run.job, next_after(schedule, at))
+    return True
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that has not ended, as far as the datastore knows."""
+
+    job: str
+    task_name: str
+    in_outbox: bool
+
+
+def open_runs() -> list[OpenRun]:
+    """The runs that have not ended, and whether the outbox may still send each task."""
+    query = select(CronRun.job, CronRun.task_name).where(CronRun.state == "open")
+    with datastore.session(read_only=True) as session:
+        rows = session.execute(query.order_by(CronRun.id)).all()
+        ids = [record.task_id(CRON_QUEUE, row.task_name) for row in rows]
+        written = set(session.scalars(select(OutboxRow.task_id).where(OutboxRow.task_id.in_(ids))))
+    pairs = zip(rows, ids, strict=True)
+    return [OpenRun(row.job, row.task_name, task_id in written) for row, task_id in pairs]
+
+
+# --- reading and forgetting -----------------------------------------------------------------
+
+
+def jobs() -> list[CronJob]:
+    """The jobs that are deployed, in the order of the file."""
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(select(CronJob).order_by(CronJob.position, CronJob.name)))
+
+
+def last_runs(job: str, limit: int) -> list[CronRun]:
+    """The newest runs of a job, the newest first."""
+    query = select(CronRun).where(CronRun.job == job).order_by(CronRun.id.desc()).limit(limit)
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(query))
+
+
+def prune(states: Sequence[str], before: float) -> int:
+    """Forget runs in these states that were written before this instant; returns how many."""
+    old = delete(CronRun).where(CronRun.state.in_(states), CronRun.created_at < before)
+    with datastore.session() as session:
+        result: Any = session.execute(old)
+        return int(result.rowcount)

@@ -1,0 +1,61 @@
+"""A run of a job as a task of the engine's own queue."""
+
+import json
+from datetime import UTC
+
+from lastacross import config
+from lastacross.clock import utc
+from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, CronEntry, RetryParameters
+from lastacross.taskqueue import Task, record
+from lastacross.taskqueue.broker import NewTask
+from lastacross.taskqueue.names import new_name
+from lastacross.taskqueue.targets import Targets
+
+NO_RETRY = RetryParameters(task_retry_limit=0)
+
+
+def scheduled_name(job: str, due_at: float) -> str:
+    """The name of the task of a job at a due instant: whoever adds it, it is this one."""
+    return f"{job}-{utc(due_at).astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def hand_name(job: str) -> str:
+    """The name of the task of a run that somebody asked for."""
+    return f"{job}-hand-{new_name()}"
+
+
+def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
+    """The task on its way to its queue.
+
+    Args:
+        entry: the job.
+        name: of the task.
+        due_at: the instant that it is for, which it bears as its eta.
+        now: seconds since the epoch.
+
+    Raises:
+        InvalidTaskError: its URL or target cannot be a task's.
+    """
+    configuration = config.current()
+    task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
+    target = Targets("", configuration).of(task, CRON_QUEUE)
+    tombstone = configuration.settings.tombstone_seconds
+    fields = record.dump(task, CRON_QUEUE, now, tombstone=tombstone, target=target)
+    fields[fields.index("eta") + 1] = record.instant_text(due_at)
+    fields += ("retry", json.dumps(record.dump_retry(entry.retry or NO_RETRY)), "request", name)
+    if entry.attempt_deadline_seconds is not None:
+        fields += ("deadline", str(entry.attempt_deadline_seconds))
+    return NewTask(record.task_id(CRON_QUEUE, name), None, fields, is_named=True, target=target)
+
+
+def _target(entry: CronEntry, configuration: Config) -> str | None:
+    """The task's target; None where a rule of dispatch.yaml, or nothing, says where it goes.
+
+    A word alone is tried as a service, then as a version of the default one. There is one version.
+    """
+    if entry.target is None or configuration.dispatched_service(entry.url) is not None:
+        return None
+    service, colon, version = entry.target.partition(":")
+    if colon:
+        return f"{version}.{service}"
+    return service if service in configuration.services else DEFAULT_SERVICE

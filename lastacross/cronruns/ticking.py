@@ -1,0 +1,98 @@
+"""What a scheduler does for cron at each tick; any number of schedulers may."""
+
+from collections.abc import Callable, Sequence
+
+from lastacross import logs, store
+from lastacross.config import CRON_QUEUE, CronEntry
+from lastacross.cronruns import model
+from lastacross.cronruns.model import OpenRun
+from lastacross.store import tombstone_key, translated_errors
+from lastacross.taskqueue import lookup, record
+
+# A worker tells of a run's end just after its task is gone; only then it counts as lost.
+LOST_AFTER_SECONDS = 3.0
+LOOK_SECONDS = 1.0
+
+HISTORY_SECONDS = 30 * 86_400.0
+# A job of each minute that hangs for a day would leave 1,440.
+SKIPPED_SECONDS = 86_400.0
+
+NOT_TOLD = "nobody told how it ended: its worker died just then, or its task was deleted or lost"
+
+_log = logs.get("lastacross.cron")
+
+
+class Ticker:
+    """Deploys cron.yaml when it changes, starts what is due, and ends runs that nobody ended.
+
+    Args:
+        read: gives the jobs of cron.yaml if they are to be deployed now: at the first call, and when the
+            file has changed since; else None.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[CronEntry] | None]) -> None:
+        self._read = read
+        self._to_deploy: Sequence[CronEntry] | None = None
+        self._is_in_use = False
+        self._look_at = float("-inf")
+        self._gone_since: dict[str, float] = {}
+
+    def act(self, now: float) -> int:
+        """Do what is due; returns how many runs were started.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+            DatastoreUnavailableError: the datastore does not.
+        """
+        entries = self._read()
+        if entries is not None:
+            self._to_deploy = entries
+        if self._to_deploy is not None and model.deploy(self._to_deploy, now):
+            self._to_deploy, self._is_in_use = None, True
+        if not self._is_in_use:
+            return 0
+        started = sum(self._take(job, now) for job in model.due(now))
+        if not self._look_at - LOOK_SECONDS <= now < self._look_at:
+            self._look_at = now + LOOK_SECONDS
+            self._end_lost(now)
+        return started
+
+    def _take(self, job: model.DueJob, now: float) -> bool:
+        try:
+            state = model.take(job, now)
+        except ValueError as error:
+            _log.error("cron.failed", job=job.entry.name, error=str(error))
+            return False
+        if state is not None:
+            seen = {"job": job.entry.name, "due_at": job.due_at, "late_seconds": round(now - job.due_at, 3)}
+            _log.info("cron.start" if state == "open" else f"cron.{state}", **seen)
+        return state == "open"
+
+    def _end_lost(self, now: float) -> None:
+        """End runs whose tasks are dead letters, or gone without a word."""
+        runs = model.open_runs()
+        names = [run.task_name for run in runs]
+        found = lookup.find_all([(CRON_QUEUE, name) for name in names])
+        gone = []
+        for run, task in zip(runs, found, strict=True):
+            if task is not None and task.is_dead:
+                attempts = task.failures + task.lost
+                model.end(run.task_name, now, "failed", error=task.error, attempts=attempts)
+            elif task is None and (not run.in_outbox or _has_tombstone(run)):
+                gone.append(run.task_name)
+        self._gone_since = {name: self._gone_since.get(name, now) for name in gone}
+        for name, since in list(self._gone_since.items()):
+            if now - since >= LOST_AFTER_SECONDS and model.end(name, now, "lost", error=NOT_TOLD):
+                _log.warning("cron.lost", task=name)
+
+
+def _has_tombstone(run: OpenRun) -> bool:
+    """Whether the task has been in its queue and is over."""
+    with translated_errors():
+        return bool(store.current().redis.exists(tombstone_key(record.task_id(CRON_QUEUE, run.task_name))))
+
+
+def prune(now: float) -> int:
+    """Forget old runs; returns how many."""
+    count = model.prune(("done", "failed", "lost"), now - HISTORY_SECONDS)
+    return count + model.prune(("skipped", "missed"), now - SKIPPED_SECONDS)

@@ -1,0 +1,130 @@
+"""Cron with a clock that a test moves: schedulers that tick, and a worker that runs what is due."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lastacross.clock import utc
+from lastacross.config import CRON_QUEUE, CronEntry
+from lastacross.cronruns import model
+from lastacross.cronruns.ticking import Ticker
+from lastacross.datastore.tables import CronJob, CronRun
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.settle import Settler
+from lastacross.store import Store
+from lastacross.taskqueue import relay
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
+from tests.support.clock import StoppedClock
+
+
+def at(text: str) -> float:
+    """Seconds since the epoch of an instant in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+def job(schedule: str, name: str = "job", **values: Any) -> CronEntry:
+    """An entry of cron.yaml."""
+    return CronEntry(name=name, url=values.pop("url", f"/{name}"), schedule=schedule, **values)
+
+
+class File:
+    """A cron.yaml that may change."""
+
+    def __init__(self, *entries: CronEntry) -> None:
+        self.entries: Sequence[CronEntry] = entries
+        self.version = 1
+
+    def change(self, *entries: CronEntry) -> None:
+        """Another version of it."""
+        self.entries = entries
+        self.version += 1
+
+    def scheduler(self) -> Ticker:
+        """A scheduler that has this file."""
+        seen = [0]
+
+        def read() -> Sequence[CronEntry] | None:
+            if seen[0] == self.version:
+                return None
+            seen[0] = self.version
+            return self.entries
+
+        return Ticker(read)
+
+
+class CronLab:
+    """Time, schedulers, and one worker.
+
+    Args:
+        opened: the Redis.
+        clock: whose time it is.
+    """
+
+    def __init__(self, opened: Store, clock: StoppedClock) -> None:
+        self.store = opened
+        self.clock = clock
+        self.broker = Broker(opened)
+        self.ran: Counter[str] = Counter()
+        self._leases = 0
+
+    def go_to(self, instant: float) -> None:
+        """Move the clock."""
+        self.clock.advance(instant - self.clock.now())
+
+    def tick(self, scheduler: Ticker) -> None:
+        """What a scheduler does at a tick, the outbox too."""
+        now = self.clock.now()
+        scheduler.act(now)
+        relay.relay(now)
+        relay.forget_sent(now)
+
+    def tick_at(self, scheduler: Ticker, *instants: str) -> None:
+        """Tick at these instants of the clock."""
+        for instant in instants:
+            self.go_to(at(instant))
+            self.tick(scheduler)
+
+    def lease(self) -> list[Leased]:
+        """The runs that wait."""
+        self._leases += 1
+        number = self._leases * 1000
+        grant = self.broker.lease(
+            [CRON_QUEUE], token="worker", number=number, wanted=50, free=50, lease_seconds=86_400
+        )
+        self.ran.update(task.name for task in grant.tasks)
+        return grant.tasks
+
+    def settle(self, task: Leased, status: int = 200, reason: str = "") -> None:
+        """An attempt ends."""
+        Settler(self.broker, lambda queue: None).settle([Outcome(task, status, reason)])
+
+    def work(self) -> list[str]:
+        """Run all that waits, in no time; the names of the tasks."""
+        found = self.lease()
+        for task in found:
+            self.settle(task)
+        return [task.name for task in found]
+
+    def next_at(self, name: str = "job") -> str | None:
+        """When a job is due, as text."""
+        [row] = [row for row in model.jobs() if row.name == name]
+        return None if row.next_at is None else f"{utc(row.next_at):%Y-%m-%d %H:%M:%S}"
+
+    def names(self) -> list[str]:
+        """The jobs that are deployed."""
+        return [row.name for row in model.jobs()]
+
+    def row(self, name: str = "job") -> CronJob:
+        """The row of a job."""
+        [row] = [row for row in model.jobs() if row.name == name]
+        return row
+
+    def history(self, name: str = "job") -> list[tuple[str, str]]:
+        """The runs of a job with the instants for which they were, the oldest first."""
+        return [(f"{utc(run.due_at):%H:%M}", run.state) for run in reversed(self.runs(name))]
+
+    def runs(self, name: str = "job") -> list[CronRun]:
+        """The runs of a job, the newest first."""
+        return model.last_runs(name, 10_000)
