@@ -51,8 +51,6 @@ class LongRunningTaskHandler(Hooks):
     def get(self, *args: Any, **kwargs: Any) -> None:
         """Start a task, or show one."""
         job = self.request.GET.get(looking.JOB, "")
-        if job in ("execute", "cancel", "restart"):
-            self._refuse_method(job)
         jobs = {"": self._start, "query": self._query, "status": self._show_page, "result": self._show_result}
         self._do(job, jobs)
 
@@ -69,6 +67,8 @@ class LongRunningTaskHandler(Hooks):
     def _do(self, job: str, jobs: Mapping[str, Job]) -> None:
         if self.request.GET.get(looking.FORMAT) == "json":
             self.request.accept = "application/json"
+        if job in ("execute", "cancel", "restart") and job not in jobs:
+            self._refuse_method(job)
         if job not in jobs:
             raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
         jobs[job]()
@@ -191,12 +191,14 @@ class LongRunningTaskHandler(Hooks):
                 view = dataclasses.replace(view, traceback=model.traceback_of(view.id) or "")
             self.render_status(view)
             return
-        if view.result_size > LARGEST_SHOWN_BYTES and not self._overrides("render_result"):
-            # Nobody needs 32 MB to see the beginning of it.
+        if self._overrides("render_result"):
+            given, result = self._given_and_result()
+            self.render_result(_with_text(view, result), given, result)
+        elif view.result_size > LARGEST_SHOWN_BYTES:
+            # Nobody needs 32 MB to see the beginning of it; nor, in the next line, the files that were given.
             self.render_result(_with_beginning(view), Parameters(), None)
-            return
-        given, result = self._given_and_result()
-        self.render_result(_with_text(view, result), given, result)
+        else:
+            self.render_result(_with_text(view, self._result()), Parameters(), None)
 
     def _overrides(self, method: str) -> bool:
         return getattr(type(self), method) is not getattr(Hooks, method)
@@ -227,9 +229,12 @@ class LongRunningTaskHandler(Hooks):
 
     def _given_and_result(self) -> tuple[Parameters, Any]:
         given, prepared = model.parameters_of(self.task.id)
-        body = model.result_of(self.task.id) or b""
         found = parameters.load(prepared or given, model.bodies_of(self.task.id))
-        return found, results.decode(self.task.result_kind or "bytes", body)
+        return found, self._result()
+
+    def _result(self) -> Any:
+        body = model.result_of(self.task.id) or b""
+        return results.decode(self.task.result_kind or "bytes", body)
 
     # --- cancel, restart ------------------------------------------------------------------
 

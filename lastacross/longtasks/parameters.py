@@ -19,6 +19,9 @@ BODY_NAME = "file"
 LARGEST_CHARACTERS = 256 * 1024
 """Of all parameters as JSON, without the files: each look at the task reads them."""
 
+DEEPEST = 100
+"""So many lists and objects of a JSON body may stand in each other: each look at the task writes them."""
+
 SHOWN_CHARACTERS = 200
 FORM_CHARACTERS = 20_000
 """Of all values together, that a page offers to edit."""
@@ -106,7 +109,27 @@ def _json_object(body: bytes) -> dict[str, Any]:
         raise BadInputError("body", f"is not the JSON that its Content-Type says: {error}") from error
     if not isinstance(found, dict):
         raise BadInputError("body", "takes a JSON object, whose members are the parameters")
+    if _is_too_deep(found):
+        raise BadInputError("body", f"has more than {DEEPEST} lists and objects in each other")
+    try:
+        # Python reads NaN, and 1e999 as infinity; neither can be kept as JSON.
+        json.dumps(found, allow_nan=False)
+    except ValueError as error:
+        raise BadInputError("body", f"has a number that JSON does not have: {error}") from error
     return found
+
+
+def _is_too_deep(found: Mapping[str, Any]) -> bool:
+    level: list[Any] = [found]
+    for _ in range(DEEPEST + 1):
+        level = [inner for outer in level for inner in _members(outer)]
+    return bool(level)
+
+
+def _members(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _value(value: Any) -> Any:

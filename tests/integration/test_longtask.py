@@ -112,8 +112,19 @@ def test_what_cannot_be_used_is_refused_before_anything_is_stored(lab: Lab) -> N
     lab.client.get("/prepared", headers=JSON, status=400)
     lab.client.post("/told", b"<a/>", headers={"Content-Type": "text/xml", **JSON}, status=400)
     lab.client.post("/told", {"a": "x" * 300_000}, headers=JSON, status=400)
-    lab.client.post("/told", b"[1]", headers={"Content-Type": "application/json", **JSON}, status=400)
+    for body in ("[1]", '{"a": NaN}', '{"a": [1e999]}', f'{{"a": {"[" * 101}{"]" * 101}}}'):
+        kind = {"Content-Type": "application/json", **JSON}
+        answer = lab.client.post("/told", body.encode(), headers=kind, status=400)
+        assert answer.json["error"]["field"] == "body"
     assert lab.hands.lease("default") is None
+
+
+def test_json_of_usual_depth_is_taken(lab: Lab) -> None:
+    body = f'{{"a": {"[" * 99}{"]" * 99}}}'
+    lab.client.post("/told", body.encode(), headers={"Content-Type": "application/json", **JSON}, status=202)
+
+    lab.run()
+    assert len(str(lab.given[0]["a"])) == 2 * 99
 
 
 def test_a_task_gets_the_parameters_as_they_were_prepared(lab: Lab) -> None:
@@ -171,6 +182,7 @@ def test_only_the_queue_executes(lab: Lab) -> None:
 
     for headers in ({}, {"X-AppEngine-TaskName": "t", "X-AppEngine-QueueName": "default"}):
         lab.client.post("/told", {JOB: "execute", ID: task_id}, headers=headers, status=403)
+        lab.client.put(f"/told?{JOB}=execute&{ID}={task_id}", b"x", headers=headers, status=403)
     assert lab.given == []
 
 
@@ -267,6 +279,14 @@ def test_the_page_of_a_large_result_shows_its_beginning(lab: Lab, result: Any) -
     page = html(lab, task_id)
     assert page.count("ü") in ((0,) if isinstance(result, bytes) else (20_000, 19_998))
     assert "result" not in lab.query(task_id)["response"]
+
+
+def test_the_page_of_a_result_reads_no_files_to_show_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = lab.client.put("/told", b"raw", headers={"Content-Type": "image/x-own"}, status=303)
+    lab.run()
+
+    monkeypatch.delattr(model, "bodies_of")
+    assert "the result" in html(lab, id_in(answer.headers["Location"]))
 
 
 # --- joining ------------------------------------------------------------------------------
