@@ -89,6 +89,10 @@ class LongTask(EngineModel):
     """
 
     __tablename__ = "lastacross_long_task"
+    __table_args__ = (
+        # Rows stay for a year after their data: what is to be forgotten is found without looking at those.
+        sqlalchemy.Index("ix_lastacross_long_task_expiry", "expired_at", "expires_at"),
+    )
 
     id: Mapped[str] = mapped_column(sqlalchemy.String(43), primary_key=True)
     """128 random bits: who knows it may see the task."""
@@ -119,7 +123,7 @@ class LongTask(EngineModel):
     """Of the newest attempt."""
     finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     next_try_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    expires_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
+    expires_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     """From when on its data may be forgotten, if it is over."""
     expires_seconds: Mapped[float] = mapped_column(sqlalchemy.Double)
     """How long it is kept after its end."""

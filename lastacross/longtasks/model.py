@@ -209,9 +209,8 @@ def forget(ids: Sequence[str], at: float) -> int:
 
 
 def delay_expiry(task: LongTask, until: float) -> None:
-    """Look at a task that is not over again then."""
-    with datastore.session() as session:
-        session.execute(update(LongTask).where(LongTask.id == task.id).values(expires_at=until))
+    """Look at a task that is not over again then; one that came to its end meanwhile keeps its own time."""
+    _change(task.id, LongTask.status.in_(OPEN_STATUSES), {"expires_at": until})
 
 
 def delete_forgotten(before: float) -> int:

@@ -538,6 +538,16 @@ def test_a_task_that_is_not_over_is_not_forgotten(lab: Lab) -> None:
     assert lab.state(task_id) == "done"
 
 
+def test_what_ends_while_its_expiry_is_put_off_is_kept_its_whole_time(lab: Lab) -> None:
+    task_id = lab.start()
+    seen_open = lab.row(task_id)
+    lab.run()
+    kept_until = lab.row(task_id).expires_at
+
+    model.delay_expiry(seen_open, clock.SYSTEM.now())
+    assert lab.row(task_id).expires_at == kept_until
+
+
 def test_a_task_that_nobody_runs_any_more_is_forgotten_too(lab: Lab) -> None:
     task_id = lab.start()
     lab.forget_sending()

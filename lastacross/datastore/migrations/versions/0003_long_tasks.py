@@ -45,7 +45,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_lastacross_long_task"),
         sa.UniqueConstraint("join_key", name="uq_lastacross_long_task_join_key"),
     )
-    op.create_index("ix_lastacross_long_task_expires_at", "lastacross_long_task", ["expires_at"])
+    op.create_index("ix_lastacross_long_task_expiry", "lastacross_long_task", ["expired_at", "expires_at"])
     op.create_table(
         "lastacross_long_task_file",
         sa.Column("task_id", sa.String(43), nullable=False),
