@@ -19,8 +19,9 @@ from lastacross.config import CRON_QUEUE, CronEntry, RetryParameters
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import tasks
 from lastacross.datastore.tables import CronJob, CronRun, OutboxRow
-from lastacross.errors import CronJobRunningError, ScheduleError, UnknownCronJobError
+from lastacross.errors import CronJobRunningError, Error, ScheduleError, UnknownCronJobError
 from lastacross.taskqueue import outbox, record
+from lastacross.taskqueue.broker import NewTask
 
 # A run that comes so late was missed: nobody looked.
 MISFIRE_SECONDS = 60.0
@@ -84,7 +85,8 @@ def _deploy_one(session: Session, row: CronJob | None, entry: CronEntry, positio
         session.add(row)
     if (row.entry, row.position) != (text, position):
         row.entry, row.position = text, position
-    if (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
+    is_set_aside = row.next_at is None and row.run_id is None
+    if is_set_aside or (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
         schedule = parse_schedule(entry.schedule, entry.timezone)
         row.schedule, row.timezone, row.deployed_at = entry.schedule, entry.timezone, at
         # An interval begins at the end of what runs.
@@ -103,10 +105,11 @@ def _open_run(session: Session, job: str) -> int | None:
 
 @dataclass(frozen=True)
 class DueJob:
-    """A job whose instant has come."""
+    """A job whose instant has come; ``text`` is its entry as it stands in the row."""
 
     entry: CronEntry
     due_at: float
+    text: str
 
 
 def due(at: float) -> list[DueJob]:
@@ -114,61 +117,85 @@ def due(at: float) -> list[DueJob]:
     query = select(CronJob.entry, CronJob.next_at).where(CronJob.next_at <= at)
     with datastore.session(read_only=True) as session:
         found = session.execute(query.order_by(CronJob.next_at, CronJob.position)).all()
-    return [DueJob(load_entry(entry), next_at) for entry, next_at in found if next_at is not None]
+    return [DueJob(load_entry(text), next_at, text) for text, next_at in found if next_at is not None]
 
 
 def take(job: DueJob, at: float) -> str | None:
     """Move the job on from its due instant and, in the same transaction, write its run and its task.
 
     Returns:
-        The state of the run: ``open``, ``skipped`` because the last one has not ended, ``missed`` because it
-        came too late; None when another process had moved it on.
+        The state of the run: ``open``; ``skipped`` because the last one has not ended; ``missed`` because
+        it came too late; ``failed`` because it cannot be a task, and the job waits for the next deploy;
+        None when another process had moved it on.
     """
     entry = job.entry
     is_late = at - job.due_at > MISFIRE_SECONDS
     is_missed = is_late and entry.misfire == "skip"
-    schedule = parse_schedule(entry.schedule, entry.timezone)
-    following = next_after(schedule, at if is_late else job.due_at)
-    if not schedule.is_fixed and not is_missed:
-        # It counts from the end of this run.
-        following = None
-    is_the_same = (CronJob.name == entry.name) & (CronJob.next_at == job.due_at)
-    moved = update(CronJob).where(is_the_same, CronJob.entry == dump_entry(entry)).values(next_at=following)
+    name = tasks.scheduled_name(entry.name, job.due_at)
+    try:
+        schedule = parse_schedule(entry.schedule, entry.timezone)
+        task = tasks.task_of(entry, name, job.due_at, at)
+    except (Error, ValueError) as error:
+        return _set_aside(job, at, error)
+    # An interval counts from the end of the run; if there is none, from now.
+    following = (
+        next_after(schedule, at if is_late else job.due_at) if schedule.is_fixed or is_missed else None
+    )
+    values = _values(job, at, "misfire" if is_late else "schedule")
     with datastore.transaction() as transaction:
         session = transaction.session
-        taken = session.execute(moved.returning(CronJob.name, CronJob.run_id)).one_or_none()
+        taken = _move_on(session, job, following)
         if taken is None:
             return None
-        name = tasks.scheduled_name(entry.name, job.due_at)
-        cause = "misfire" if is_late else "schedule"
-        values = {"job": entry.name, "due_at": job.due_at, "cause": cause, "created_at": at}
-        state = "missed" if is_missed else "open" if taken.run_id is None else "skipped"
-        if session.scalar(select(CronRun.id).where(CronRun.task_name == name)) is not None:
-            # The clock went back: it has been here before.
-            state = "skipped"
-        if state != "open":
-            session.execute(insert(CronRun).values(**values, state=state, finished_at=at, attempts=0))
+        if is_missed or taken.run_id is not None or _was_here(session, name):
+            state = "missed" if is_missed else "skipped"
+            session.execute(insert(CronRun).values(**values, state=state, finished_at=at))
             if following is None and taken.run_id is None:
                 _set_next(session, entry.name, next_after(schedule, at))
             return state
-        _begin(transaction, entry, values | {"task_name": name})
-        return state
+        _begin(transaction, entry.name, values | {"task_name": name}, task)
+        return "open"
+
+
+def _values(job: DueJob, at: float, cause: str) -> dict[str, Any]:
+    return {"job": job.entry.name, "due_at": job.due_at, "cause": cause, "created_at": at, "attempts": 0}
+
+
+def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
+    """The row with its ``run_id``; None when another process was first."""
+    is_the_same = (CronJob.name == job.entry.name) & (CronJob.next_at == job.due_at)
+    moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
+    return session.execute(moved.returning(CronJob.run_id)).one_or_none()
+
+
+def _was_here(session: Session, task_name: str) -> bool:
+    """Whether this instant has had its run: the clock went back."""
+    return session.scalar(select(CronRun.id).where(CronRun.task_name == task_name)) is not None
+
+
+def _set_aside(job: DueJob, at: float, error: Exception) -> str | None:
+    with datastore.transaction() as transaction:
+        if _move_on(transaction.session, job, None) is None:
+            return None
+        values = _values(job, at, "schedule") | {"state": "failed", "finished_at": at, "error": str(error)}
+        transaction.session.execute(insert(CronRun).values(**values))
+    _log.error("cron.set_aside", job=job.entry.name, error=str(error), until="the next deploy of cron.yaml")
+    return "failed"
 
 
 def _set_next(session: Session, job: str, next_at: float | None) -> None:
     session.execute(update(CronJob).where(CronJob.name == job).values(next_at=next_at))
 
 
-def _begin(transaction: datastore.Transaction, entry: CronEntry, values: dict[str, Any]) -> None:
+def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any], task: NewTask) -> None:
     """Write a run, its task, and into its job that it runs."""
     session = transaction.session
-    new = insert(CronRun).values(**values, state="open", attempts=0).returning(CronRun.id)
+    new = insert(CronRun).values(**values, state="open").returning(CronRun.id)
     run_id = session.scalar(new)
-    is_free = (CronJob.name == entry.name) & CronJob.run_id.is_(None)
+    is_free = (CronJob.name == job) & CronJob.run_id.is_(None)
     begun = session.execute(update(CronJob).where(is_free).values(run_id=run_id).returning(CronJob.name))
     if begun.one_or_none() is None:
-        raise CronJobRunningError(f"job {entry.name!r} runs; wait for its end: a job runs once at a time")
-    task = tasks.task_of(entry, values["task_name"], values["due_at"], values["created_at"])
+        raise CronJobRunningError(f"job {job!r} runs; wait for its end: a job runs once at a time")
     outbox.write(transaction, [task])
 
 
@@ -184,8 +211,8 @@ def run_by_hand(job: str, at: float) -> str:
         if text is None:
             raise UnknownCronJobError(f"there is no job {job!r}; `lastacross cron list` has the names")
         name = tasks.hand_name(job)
-        values = {"job": job, "task_name": name, "due_at": at, "cause": "hand", "created_at": at}
-        _begin(transaction, load_entry(text), values)
+        values = _values(DueJob(load_entry(text), at, text), at, "hand") | {"task_name": name}
+        _begin(transaction, job, values, tasks.task_of(load_entry(text), name, at, at))
     return name
 
 

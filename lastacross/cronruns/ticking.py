@@ -58,12 +58,8 @@ class Ticker:
         return started
 
     def _take(self, job: model.DueJob, now: float) -> bool:
-        try:
-            state = model.take(job, now)
-        except ValueError as error:
-            _log.error("cron.failed", job=job.entry.name, error=str(error))
-            return False
-        if state is not None:
+        state = model.take(job, now)
+        if state not in (None, "failed"):
             seen = {"job": job.entry.name, "due_at": job.due_at, "late_seconds": round(now - job.due_at, 3)}
             _log.info("cron.start" if state == "open" else f"cron.{state}", **seen)
         return state == "open"

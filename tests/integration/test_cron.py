@@ -281,6 +281,34 @@ def test_a_schedule_that_never_comes_due_does_not_keep_others_from_running(lab: 
     assert (lab.next_at("never"), lab.work()) == (None, ["job-20270301T100100Z"])
 
 
+def test_a_job_that_cannot_be_a_task_says_so_and_others_run(lab: CronLab) -> None:
+    file = File(job("every 1 mins synchronized", "bad", url="no path"), job("every 1 mins synchronized"))
+    scheduler = file.scheduler()
+
+    lab.tick_at(scheduler, "2027-03-01 10:00:30", "2027-03-01 10:01:00", "2027-03-01 10:02:00")
+
+    assert lab.work() == ["job-20270301T100100Z"]
+    assert lab.history("bad") == [("10:01", "failed")]
+    assert "no path" in (lab.runs("bad")[0].error or "")
+    lab.tick_at(file.scheduler(), "2027-03-01 10:02:30")
+    assert lab.next_at("bad") == "2027-03-01 10:03:00"
+
+
+def test_an_instant_that_has_had_its_run_has_no_other_when_the_clock_goes_back(lab: CronLab) -> None:
+    file = File(job("every day 10:05"))
+    lab.tick_at(file.scheduler(), "2027-03-01 10:00:00", "2027-03-01 10:05:00")
+    lab.work()
+    file.change()
+    lab.tick_at(file.scheduler(), "2027-03-01 10:04:00")
+    file.change(job("every day 10:05"))
+
+    lab.tick_at(file.scheduler(), "2027-03-01 10:04:30", "2027-03-01 10:05:00")
+
+    assert lab.work() == []
+    assert lab.history() == [("10:05", "done"), ("10:05", "skipped")]
+    assert lab.next_at() == "2027-03-02 10:05:00"
+
+
 # --- by hand ----------------------------------------------------------------------------------
 
 
