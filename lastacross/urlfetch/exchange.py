@@ -161,7 +161,9 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
     cause: object = error
     if isinstance(error, urllib3.exceptions.ProtocolError) and error.args:
         cause = error.args[-1]
-    if isinstance(error, _HUNG_UP) or isinstance(cause, _HUNG_UP):
+    # http.client takes the length of a chunk that is no number for the end.
+    is_nonsense = isinstance(cause, http.client.IncompleteRead) and isinstance(cause.__context__, ValueError)
+    if not is_nonsense and (isinstance(error, _HUNG_UP) or isinstance(cause, _HUNG_UP)):
         return ConnectionClosedError(f"{place.authority} hung up before its answer was whole")
     if isinstance(error, zlib.error):
         return MalformedReplyError(f"{place.authority} answered with damaged gzip: {error}")

@@ -100,7 +100,8 @@ def _host(host: str, url: str) -> str:
         raise InvalidFetchUrlError(f"{url!r} names no host")
     if ":" in host:
         try:
-            return str(ipaddress.IPv6Address(host))
+            # A zone is of this machine's own networks.
+            return str(ipaddress.IPv6Address(host.replace("%", "no zone")))
         except ValueError as error:
             raise InvalidFetchUrlError(f"{url!r} has a host that is no IPv6 address") from error
     try:

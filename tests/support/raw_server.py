@@ -15,16 +15,23 @@ class RawServer:
     Args:
         answer: called for each request that came in whole; it may send, wait and close.
         wrap: makes of a new connection what is talked over, such as TLS.
+        host: the address to listen on.
     """
 
-    def __init__(self, answer: Answer, wrap: Callable[[socket.socket], socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        wrap: Callable[[socket.socket], socket.socket] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self._answer = answer
         self._wrap = wrap
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listening = socket.create_server((host, 0), family=family, backlog=256)
         self._threads: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self.port = self._listening.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self.requests: list[bytes] = []
         self.connected = 0
         self._start(self._accept)
@@ -83,11 +90,13 @@ def _request(connection: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def raw_server(
-    answer: bytes | Answer, wrap: Callable[[socket.socket], socket.socket] | None = None
+    answer: bytes | Answer,
+    wrap: Callable[[socket.socket], socket.socket] | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[RawServer]:
     """A server whose every answer are these bytes, or what this function does."""
     given: Answer = (lambda connection: connection.sendall(answer)) if isinstance(answer, bytes) else answer
-    server = RawServer(given, wrap)
+    server = RawServer(given, wrap, host)
     try:
         yield server
     finally:
