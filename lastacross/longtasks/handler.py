@@ -10,6 +10,7 @@ from typing import Any
 
 from lastacross import clock, config
 from lastacross.datastore.tables import LongTask
+from lastacross.errors import UserError
 from lastacross.longtasks import (
     execution,
     looking,
@@ -103,8 +104,7 @@ class LongRunningTaskHandler(Hooks):
     def _begin(self, given: Parameters) -> None:
         files: list[parameters.UploadedFile] = []
         given_text = parameters.dump(given, files)
-        changed = self.prepare_task(given)
-        prepared = given if changed is None else changed
+        prepared = self._prepared(given)
         prepared_text = parameters.dump(prepared, files)
         if len(given_text) > parameters.LARGEST_CHARACTERS:
             most = f"{parameters.LARGEST_CHARACTERS:,}"
@@ -128,6 +128,14 @@ class LongRunningTaskHandler(Hooks):
             )
         )
         self._answer_with_bookmark()
+
+    def _prepared(self, given: Parameters) -> Mapping[str, Any]:
+        try:
+            changed = self.prepare_task(given)
+        except UserError as error:
+            # What the user may read in an attempt's failure may be read here, too.
+            raise BadInputError("parameters", str(error)) from error
+        return given if changed is None else changed
 
     def _retry_options(self) -> TaskRetryOptions:
         return TaskRetryOptions(

@@ -62,7 +62,7 @@ class Hooks(RequestHandler):
             Others to use instead; None: the given ones, as they may have been changed.
 
         Raises:
-            BadInputError: they cannot be used; answered with 400.
+            BadInputError, UserError: they cannot be used; answered with 400.
         """
         return None
 

@@ -119,6 +119,17 @@ def test_what_cannot_be_used_is_refused_before_anything_is_stored(lab: Lab) -> N
     assert lab.hands.lease("default") is None
 
 
+def test_the_users_own_error_may_come_before_the_start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(handler: Any, parameters: Any) -> None:
+        raise longtask.UserError("There are no invoices in May.")
+
+    monkeypatch.setattr(lab.main.Told, "prepare_task", prepare)
+    answer = lab.client.get("/told?month=5", headers=JSON, status=400)
+
+    assert answer.json["error"]["message"] == "There are no invoices in May."
+    assert lab.hands.lease("default") is None
+
+
 def test_json_of_usual_depth_is_taken(lab: Lab) -> None:
     body = f'{{"a": {"[" * 99}{"]" * 99}}}'
     lab.client.post("/told", body.encode(), headers={"Content-Type": "application/json", **JSON}, status=202)
