@@ -1,0 +1,166 @@
+"""``cron``: the jobs of cron.yaml, their next runs and their history; run one now."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lastacross import store
+from lastacross.cli.base import asking_redis, cli, configured, takes_app
+from lastacross.cli.showing import instant, print_json, print_table
+from lastacross.clock import SYSTEM, utc
+from lastacross.config import CronEntry
+from lastacross.cron import Schedule, parse_schedule
+from lastacross.cronruns import model
+from lastacross.datastore.tables import CronJob, CronRun
+from lastacross.errors import ScheduleError, UnknownCronJobError
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_NAME = click.argument("name", metavar="JOB")
+
+
+@cli.group("cron")
+def _cron() -> None:
+    """Look at the jobs of cron.yaml and their runs; run one now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    name: str
+    schedule: str
+    timezone: str
+    url: str
+    state: str
+    next_run: str | None
+    last_run: str | None
+    last_state: str | None
+    target: str | None
+    description: str
+
+
+def _row(job: CronJob) -> _Row:
+    entry = model.load_entry(job.entry)
+    last = next(iter(model.last_runs(job.name, 1)), None)
+    return _Row(
+        job.name,
+        job.schedule,
+        job.timezone,
+        entry.url,
+        "waits" if job.run_id is None else "runs",
+        instant(job.next_at),
+        instant(last.due_at) if last else None,
+        last.state if last else None,
+        entry.target,
+        entry.description,
+    )
+
+
+@_cron.command(
+    "list", epilog="Example: lastacross cron list --json | jq '.[] | select(.last_state == \"failed\")'"
+)
+@_JSON
+@takes_app
+def _list(root: Path, as_json: bool) -> None:
+    """Show the jobs as a scheduler has deployed them, with their next and last runs.
+
+    A job that runs every so many minutes has no next run before the one that runs has ended.
+    """
+    configured(root, needs_secret_key=False)
+    rows = [_row(job) for job in model.jobs()]
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    if not rows:
+        click.echo(
+            "no jobs are deployed; a scheduler deploys cron.yaml when it starts, and when the file changes"
+        )
+        return
+    head = ("JOB", "SCHEDULE", "TIMEZONE", "URL", "STATE", "NEXT", "LAST", "ENDED", "TARGET", "DESCRIPTION")
+    print_table(head, [tuple(asdict(row).values()) for row in rows])
+
+
+@_cron.command("next", epilog="Example: lastacross cron next tasks-summary-1a2b3c4d --count 10")
+@click.argument("names", nargs=-1, metavar="[JOB...]")
+@click.option("--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each job.")
+@_JSON
+@takes_app
+def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None:
+    """Tell when the jobs of the file cron.yaml come due from now on, in UTC and in their own time zone.
+
+    The file need not be deployed. Of an interval, as if it began now and its runs took no time.
+    """
+    configuration = configured(root, needs_secret_key=False)
+    found = {entry.name: entry for entry in configuration.cron}
+    for name in names:
+        if name not in found:
+            raise UnknownCronJobError(f"cron.yaml has no job {name!r}; it has {', '.join(found) or 'none'}")
+    now = SYSTEM.now()
+    runs = {name: _runs(found[name], now, count) for name in names or found}
+    if as_json:
+        print_json([{"name": name, "next_runs": [run["utc"] for run in rows]} for name, rows in runs.items()])
+        return
+    rows = [
+        (name, found[name].schedule, run["utc"], run["local"]) for name, all_ in runs.items() for run in all_
+    ]
+    print_table(("JOB", "SCHEDULE", "UTC", "LOCAL"), rows)
+
+
+def _runs(entry: CronEntry, now: float, count: int) -> list[dict[str, str]]:
+    schedule: Schedule = parse_schedule(entry.schedule, entry.timezone)
+    found, after = [], utc(now)
+    for _ in range(count):
+        try:
+            after = schedule.next_run(after)
+        except ScheduleError:
+            break
+        local = after.astimezone(schedule.zone).isoformat(timespec="minutes")
+        found.append({"utc": str(instant(after.timestamp())), "local": f"{local} {entry.timezone}"})
+    return found
+
+
+@_cron.command("run", epilog="Example: lastacross cron run tasks-summary-1a2b3c4d")
+@_NAME
+@_JSON
+@takes_app
+def _run(root: Path, name: str, as_json: bool) -> None:
+    """Run a job now, whatever its schedule; refused while it runs."""
+    with asking_redis(root):
+        task = model.run_by_hand(name, store.current().now())
+    if as_json:
+        print_json({"name": name, "task": task})
+    else:
+        click.echo(f"job {name} runs as task {task}; `lastacross cron history {name}` tells how it ended")
+
+
+@_cron.command("history", epilog="Example: lastacross cron history tasks-summary-1a2b3c4d --limit 5")
+@_NAME
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Runs.")
+@_JSON
+@takes_app
+def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
+    """Show the runs of a job, the newest first; they are kept for 30 days, those left out for one."""
+    configured(root, needs_secret_key=False)
+    runs = [_shown(run) for run in model.last_runs(name, limit)]
+    if not runs and name not in {job.name for job in model.jobs()}:
+        raise UnknownCronJobError(f"there is no job {name!r}; `lastacross cron list` has the names")
+    if as_json:
+        print_json(runs)
+        return
+    head = ("DUE", "CAUSE", "STATE", "STARTED", "FINISHED", "ATTEMPTS", "STATUS", "ERROR")
+    keys = ("due_at", "cause", "state", "started_at", "finished_at", "attempts", "status", "error")
+    print_table(head, [tuple(run[key] for key in keys) for run in runs])
+
+
+def _shown(run: CronRun) -> dict[str, Any]:
+    return {
+        "due_at": instant(run.due_at),
+        "cause": run.cause,
+        "state": run.state,
+        "started_at": instant(run.started_at),
+        "finished_at": instant(run.finished_at),
+        "attempts": run.attempts,
+        "status": run.status,
+        "error": run.error,
+        "task": run.task_name,
+    }
