@@ -41,9 +41,18 @@ def lastacross_root(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture
-def lastacross_app(lastacross_redis: str, lastacross_root: Path) -> "Iterator[testing.ApplicationUnderTest]":
+def lastacross_environ() -> dict[str, str]:
+    """Variables for the application's configuration: override it to set some."""
+    return {}
+
+
+@pytest.fixture
+def lastacross_app(
+    lastacross_redis: str, lastacross_root: Path, lastacross_environ: dict[str, str]
+) -> "Iterator[testing.ApplicationUnderTest]":
     """The application, with nothing in its queues, its cache and its datastore."""
-    with _testing().application(lastacross_root, redis_url=lastacross_redis) as app:
+    made = _testing().application(lastacross_root, redis_url=lastacross_redis, environ=lastacross_environ)
+    with made as app:
         yield cast("testing.ApplicationUnderTest", app)
 
 

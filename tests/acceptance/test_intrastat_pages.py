@@ -4,8 +4,7 @@ import csv
 import datetime
 import io
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,63 +14,18 @@ import demo
 import dispatches
 import intrastat
 import invoices
-from lastacross import clock, config, datastore, store, webapp
-from lastacross.taskqueue import settings
+from lastacross import clock, datastore
+from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from models import Invoice, InvoiceLine
-from tests.conftest import SECRET_KEY
-from tests.support.hands import Hands, working_hands
-from tests.support.processes import ROOT
-from tests.support.redis_server import RedisServer
 
 JSON = {"Accept": "application/json"}
+RunTasks = Callable[..., list[DeliveredTask]]
 
 
 @pytest.fixture
-def more() -> dict[str, str]:
-    """Variables that a test wants besides."""
-    return {}
-
-
-@pytest.fixture
-def environ(redis_server: RedisServer, tmp_path: Path, more: dict[str, str]) -> dict[str, str]:
-    """The environment."""
-    return {
-        **more,
-        "REDIS_URL": redis_server.url,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
-        "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-    }
-
-
-@pytest.fixture
-def loaded(redis_server: RedisServer, environ: dict[str, str]) -> Iterator[config.Config]:
-    """The configuration of the application in the root; store and datastore are empty."""
-    loaded = config.load(ROOT, environ)
-    config.use(loaded)
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    settings.upload_if_changed(opened, loaded)
-    datastore.upgrade()
-    yield loaded
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
-
-
-@pytest.fixture
-def client(loaded: config.Config) -> Client:
-    """The application behind the web server's layers."""
-    return Client(webapp.outside(loaded, webapp.load_script, {}))
-
-
-@pytest.fixture
-def hands(loaded: config.Config) -> Iterator[Hands]:
-    """What runs its tasks."""
-    with working_hands(loaded, store.current()) as made:
-        yield made
+def client(lastacross_app: ApplicationUnderTest) -> Client:
+    """The application in the root behind the web server's layers; store and datastore are empty."""
+    return Client(lastacross_app.wsgi)
 
 
 def today() -> datetime.date:
@@ -84,10 +38,10 @@ def last_month() -> datetime.date:
     return invoices.previous_month(today())
 
 
-def made(client: Client, hands: Hands, query: str = "") -> Any:
+def made(client: Client, run_tasks: RunTasks, query: str = "") -> Any:
     """The page of a report that is done."""
     waiting = client.get(f"/intrastat?{query}", status=307).follow()
-    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
     return client.get(waiting.request.path_qs)
 
 
@@ -109,33 +63,35 @@ def sell(day: datetime.date, **fields: Any) -> None:
         )
 
 
-def test_without_parameters_last_months_report_is_made(client: Client, hands: Hands) -> None:
+def test_without_parameters_last_months_report_is_made(client: Client, run_tasks: RunTasks) -> None:
     demo.load()
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     assert f"<h1>INTRASTAT {last_month():%Y-%m}</h1>" in page.text
     assert re.search(r"What was sent to other member states of the EU: \d+ rows from \d+ invoices", page.text)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
-def test_the_address_is_a_bookmark_that_waits_and_then_shows_the_report(client: Client, hands: Hands) -> None:
+def test_the_address_is_a_bookmark_that_waits_and_then_shows_the_report(
+    client: Client, run_tasks: RunTasks
+) -> None:
     started = client.get("/intrastat?month=2025-11&delay_ms=1", status=307)
     assert "_longtaskjob=query&_longtaskid=" in started.headers["Location"]
     waiting = started.follow()
     assert "INTRASTAT report" in waiting.text
     assert "2025-11" in waiting.text
 
-    hands.run("default")
+    run_tasks("default")
 
     assert "<h1>INTRASTAT 2025-11</h1>" in client.get(waiting.request.path_qs).text
 
 
-def test_the_file_is_a_download_with_the_months_name(client: Client, hands: Hands) -> None:
+def test_the_file_is_a_download_with_the_months_name(client: Client, run_tasks: RunTasks) -> None:
     demo.load()
     first = last_month()
 
-    answer = file_of(made(client, hands))
+    answer = file_of(made(client, run_tasks))
 
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert answer.headers["Content-Disposition"] == f'attachment; filename="intrastat-{first:%Y-%m}.csv"'
@@ -143,11 +99,11 @@ def test_the_file_is_a_download_with_the_months_name(client: Client, hands: Hand
 
 
 def test_the_table_has_the_first_rows_the_totals_and_what_a_screen_reader_needs(
-    client: Client, hands: Hands
+    client: Client, run_tasks: RunTasks
 ) -> None:
     demo.load()
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     rows = list(csv.DictReader(io.StringIO(file_of(page).text, newline=""), delimiter=";"))
     body = page.html.select("tbody tr")
@@ -162,26 +118,28 @@ def test_the_table_has_the_first_rows_the_totals_and_what_a_screen_reader_needs(
     assert total in [cell.text for cell in page.html.select("tfoot td")]
 
 
-def test_what_is_left_out_is_told_with_its_reason(client: Client, hands: Hands) -> None:
+def test_what_is_left_out_is_told_with_its_reason(client: Client, run_tasks: RunTasks) -> None:
     demo.load()
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     assert re.search(r"[\d,]+ lines: sent to a country outside the EU", page.text)
     assert re.search(r"[\d,]+ lines: sold within the country", page.text)
 
 
-def test_any_parameter_is_kept_and_shown_and_markup_in_it_is_text(client: Client, hands: Hands) -> None:
-    page = made(client, hands, "month=2025-11&colour=%3Cb%3Egreen%3C/b%3E&colour2=")
+def test_any_parameter_is_kept_and_shown_and_markup_in_it_is_text(
+    client: Client, run_tasks: RunTasks
+) -> None:
+    page = made(client, run_tasks, "month=2025-11&colour=%3Cb%3Egreen%3C/b%3E&colour2=")
 
     assert "<code>colour</code> &lt;b&gt;green&lt;/b&gt;" in page.text
     assert "<b>green" not in page.text
 
 
-def test_markup_of_a_customer_is_text_and_a_formula_is_none(client: Client, hands: Hands) -> None:
+def test_markup_of_a_customer_is_text_and_a_formula_is_none(client: Client, run_tasks: RunTasks) -> None:
     sell(last_month(), customer="=cmd|' /C calc'!A0", customer_vat="=1+1<script>", terms="<b>")
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     assert "<script>" not in page.text
     assert "&lt;b&gt;" in page.text
@@ -190,8 +148,8 @@ def test_markup_of_a_customer_is_text_and_a_formula_is_none(client: Client, hand
     assert row["partner_vat"] == "'=1+1<script>"
 
 
-def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, hands: Hands) -> None:
-    page = made(client, hands)
+def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, run_tasks: RunTasks) -> None:
+    page = made(client, run_tasks)
 
     assert "There are no invoices of this month" in page.text
     assert "lastacross db demo" in page.text
@@ -215,7 +173,7 @@ def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, ha
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
-    client: Client, hands: Hands, query: str, field: str, told: str
+    client: Client, run_tasks: RunTasks, query: str, field: str, told: str
 ) -> None:
     page = client.get(f"/intrastat?{query}", status=400)
     answer = client.get(f"/intrastat?{query}", headers=JSON, status=400)
@@ -224,7 +182,7 @@ def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
     assert page.form[field].attrs["aria-invalid"] == "true"
     assert answer.json["error"]["field"] == field
     assert told in answer.json["error"]["message"]
-    assert hands.run("default") == []
+    assert run_tasks("default") == []
 
 
 def test_both_mistakes_are_told_at_once_and_what_was_typed_stays(client: Client) -> None:
@@ -240,7 +198,7 @@ def test_the_month_that_is_not_over_is_refused_and_the_last_is_not(client: Clien
     client.get(f"/intrastat?month={last_month():%Y-%m}", status=307)
 
 
-def test_the_form_starts_a_report(client: Client, hands: Hands) -> None:
+def test_the_form_starts_a_report(client: Client, run_tasks: RunTasks) -> None:
     demo.load()
     page = client.get("/intrastat/form")
     assert page.form["month"].value == f"{last_month():%Y-%m}"
@@ -249,7 +207,7 @@ def test_the_form_starts_a_report(client: Client, hands: Hands) -> None:
     started = page.form.submit()
 
     assert started.status_int == 307
-    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
 
 
 def test_the_form_says_how_to_get_invoices_when_there_are_none(client: Client) -> None:
@@ -263,18 +221,20 @@ def test_the_front_page_and_the_menu_lead_to_the_form(client: Client) -> None:
     assert page.click("INTRASTAT$").status_int == 200
 
 
-def test_who_asks_again_while_it_runs_is_sent_to_the_same_report(client: Client, hands: Hands) -> None:
+def test_who_asks_again_while_it_runs_is_sent_to_the_same_report(client: Client, run_tasks: RunTasks) -> None:
     first = client.get("/intrastat?month=2025-11", status=307).headers["Location"]
     second = client.get("/intrastat?month=2025-11", status=307).headers["Location"]
 
     assert first == second
-    assert len(hands.run("default")) == 1
+    assert len(run_tasks("default")) == 1
 
 
-def test_a_program_gets_the_numbers_and_the_file_in_the_operation(client: Client, hands: Hands) -> None:
+def test_a_program_gets_the_numbers_and_the_file_in_the_operation(
+    client: Client, run_tasks: RunTasks
+) -> None:
     demo.load()
     started = client.get("/intrastat", headers=JSON, status=202)
-    hands.run("default")
+    run_tasks("default")
 
     found = client.get(started.headers["Location"], headers=JSON).json
 
@@ -295,16 +255,16 @@ def test_json_that_cannot_be_used_is_refused_like_a_form(
     assert answer.json["error"]["field"] == field
 
 
-def test_json_may_have_a_number_and_leave_things_open(client: Client, hands: Hands) -> None:
+def test_json_may_have_a_number_and_leave_things_open(client: Client, run_tasks: RunTasks) -> None:
     client.put_json("/intrastat", {"month": None, "delay_ms": 3}, headers=JSON, status=202)
 
-    assert [outcome.is_success for outcome in hands.run("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
 
 
-def test_a_file_may_come_along_and_is_named_on_the_page(client: Client, hands: Hands) -> None:
+def test_a_file_may_come_along_and_is_named_on_the_page(client: Client, run_tasks: RunTasks) -> None:
     files = [("more", "<b>.txt", b"any parameters")]
     waiting = client.post("/intrastat", {"month": " 2025-11 "}, upload_files=files, status=303).follow()
-    hands.run("default")
+    run_tasks("default")
 
     page = client.get(waiting.request.path_qs)
 
@@ -314,24 +274,24 @@ def test_a_file_may_come_along_and_is_named_on_the_page(client: Client, hands: H
 
 # --- under `lastacross dev`, which is to show something at once ----------------------------
 
-under_dev = pytest.mark.parametrize("more", [{"LASTACROSS_DEV": "1"}], ids=["dev"])
+under_dev = pytest.mark.parametrize("lastacross_environ", [{"LASTACROSS_DEV": "1"}], ids=["dev"])
 
 
 @under_dev
-def test_the_first_report_loads_the_demos_invoices(client: Client, hands: Hands) -> None:
+def test_the_first_report_loads_the_demos_invoices(client: Client, run_tasks: RunTasks) -> None:
     assert "the first report loads the demo" in client.get("/intrastat/form").text
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     assert re.search(r"\d+ rows from \d+ invoices", page.text)
     assert len(invoices.months()) == demo.MONTHS
 
 
 @under_dev
-def test_nobodys_own_invoices_are_mixed_with_the_demos(client: Client, hands: Hands) -> None:
+def test_nobodys_own_invoices_are_mixed_with_the_demos(client: Client, run_tasks: RunTasks) -> None:
     sell(invoices.previous_month(last_month()))
 
-    page = made(client, hands)
+    page = made(client, run_tasks)
 
     assert "There are no invoices of this month" in page.text
     assert len(invoices.months()) == 1

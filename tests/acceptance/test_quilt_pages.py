@@ -1,8 +1,7 @@
 """The quilt's pages, asked without a browser and without a worker: input, answers, what is enqueued."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,41 +9,19 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 
 import models
 import workers
-from lastacross import config, datastore, store, taskqueue, webapp
+from lastacross import store, taskqueue
 from lastacross.taskqueue.current import CurrentTask, delivering
-from tests.conftest import SECRET_KEY
-from tests.support.processes import ROOT
-from tests.support.redis_server import RedisServer
+from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
 
 JSON = {"Accept": "application/json"}
+Enqueued = Callable[..., list[EnqueuedTask]]
+RunTasks = Callable[..., list[DeliveredTask]]
 
 
 @pytest.fixture
-def client(redis_server: RedisServer, tmp_path: Path) -> Iterator[Client]:
+def client(lastacross_app: ApplicationUnderTest) -> Client:
     """The application in the root behind the web server's layers; store and datastore are empty."""
-    environ = {
-        "REDIS_URL": redis_server.url,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
-        "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-    }
-    loaded = config.load(ROOT, environ)
-    config.use(loaded)
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    datastore.upgrade()
-    yield Client(webapp.outside(loaded, webapp.load_script, {}))
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
-
-
-def enqueued() -> int:
-    """Tasks that wait, on all queues."""
-    redis = store.current().redis
-    return sum(int(redis.llen(store.ready_key(name))) for name in config.current().queues)
+    return Client(lastacross_app.wsgi)
 
 
 def start(client: Client, **fields: object) -> dict[str, Any]:
@@ -58,11 +35,11 @@ def quilt_id(operation: dict[str, Any]) -> str:
     return str(operation["name"]).removeprefix("quilt/")
 
 
-def test_a_form_starts_a_quilt_and_sends_the_browser_to_its_page(client: Client) -> None:
+def test_a_form_starts_a_quilt_and_sends_the_browser_to_its_page(client: Client, enqueued: Enqueued) -> None:
     """303, so that a reload does not start another; one task, whatever the size."""
     answer = client.post("/quilt", {"rows": "100", "columns": "100"}, status=303)
     assert re.fullmatch(r"http://[^/]+/quilt/[A-Za-z0-9_-]{22}", answer.headers["Location"])
-    assert enqueued() == 1
+    assert len(enqueued()) == 1
     assert "Quilt 100" in answer.follow().text
 
 
@@ -79,6 +56,18 @@ def test_a_program_gets_202_with_the_place_to_look_and_the_operation(client: Cli
 def test_a_form_that_says_nothing_gets_eight_by_eight(client: Client) -> None:
     """The defaults."""
     assert start(client)["metadata"]["total_steps"] == 64
+
+
+def test_a_quilt_is_done_when_its_tasks_have_run(client: Client, run_tasks: RunTasks) -> None:
+    """Filling it, its squares, and the one that says that it is complete."""
+    name = quilt_id(start(client, rows=3, columns=4))
+
+    delivered = run_tasks()
+
+    assert len(delivered) == 1 + 12 + 1
+    operation = client.get(f"/quilt/{name}", headers=JSON).json
+    assert (operation["done"], operation["metadata"]["state"]) == (True, "done")
+    assert len(operation["response"]["squares"]) == 12
 
 
 MISTAKES = [
@@ -102,7 +91,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("fields", "name"), MISTAKES)
 def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
-    client: Client, fields: dict[str, str], name: str
+    client: Client, fields: dict[str, str], name: str, enqueued: Enqueued
 ) -> None:
     """As JSON for a program, as the form for a person, with what was typed still in it."""
     error = client.post("/quilt", fields, headers=JSON, status=400).json["error"]
@@ -112,26 +101,26 @@ def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
     page = client.post("/quilt", fields, status=400)
     assert f'id="{name}-mistake"' in page.text
     assert "<script>alert" not in page.text
-    assert enqueued() == 0
+    assert len(enqueued()) == 0
     assert models.quilt_numbers()["quilts_under_way"] == 0
 
 
-def test_a_file_where_a_number_belongs_is_refused(client: Client) -> None:
+def test_a_file_where_a_number_belongs_is_refused(client: Client, enqueued: Enqueued) -> None:
     """A form of another kind is bad input like any other, and so are bytes that are no text."""
     file = [("rows", "rows.txt", b"8")]
     error = client.post("/quilt", {"columns": "8"}, upload_files=file, headers=JSON, status=400).json["error"]
     assert error["field"] == "rows"
     client.post("/quilt", b"rows=%ff&columns=8", headers=JSON, status=400)
     client.get("/quilt?rows=%ff", expect_errors=True, status="4*")
-    assert enqueued() == 0
+    assert len(enqueued()) == 0
 
 
-def test_a_body_that_is_no_form_is_refused(client: Client) -> None:
+def test_a_body_that_is_no_form_is_refused(client: Client, enqueued: Enqueued) -> None:
     """Its numbers would not be read, and a quilt of another size be started."""
     answer = client.post_json("/quilt", {"rows": 2, "columns": 2}, headers=JSON, status=400)
 
     assert answer.json["error"]["field"] == "Content-Type"
-    assert enqueued() == 0
+    assert len(enqueued()) == 0
 
 
 @pytest.mark.parametrize("path", ["/quilt/nobody-has-it", "/quilt/nobody-has-it.json", "/quilt/x'--"])
@@ -244,23 +233,23 @@ def test_failed_squares_are_said_in_words(client: Client) -> None:
     assert "Finished, but 2 of 4 squares failed." in client.get(f"/quilt/{name}").text
 
 
-def test_a_quilt_cancelled_before_it_began_is_not_filled(client: Client) -> None:
+def test_a_quilt_cancelled_before_it_began_is_not_filled(client: Client, enqueued: Enqueued) -> None:
     """Its task finds it over and adds nothing."""
     name = quilt_id(start(client, rows=3, columns=3))
     operation = client.post(f"/quilt/{name}/cancel", headers=JSON).json
     assert operation["metadata"]["state"] == "cancelled"
     assert operation["metadata"]["cancelled"] == 9
-    before = enqueued()
+    before = len(enqueued())
     workers.fill_quilt(name)
-    assert enqueued() == before
+    assert len(enqueued()) == before
 
 
 def test_a_quilt_cancelled_while_its_batch_opens_stays_empty(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, enqueued: Enqueued
 ) -> None:
     """Whichever of the two is first in the datastore decides, and the other finds that out."""
     name = quilt_id(start(client, rows=3, columns=3))
-    before = enqueued()
+    before = len(enqueued())
     note_batch = models.note_batch
 
     def cancelled_first(quilt_name: str, batch_id: str) -> bool:
@@ -270,16 +259,16 @@ def test_a_quilt_cancelled_while_its_batch_opens_stays_empty(
     monkeypatch.setattr(models, "note_batch", cancelled_first)
     workers.fill_quilt(name)
     # Only the batch's own completion, which finds nothing to do.
-    assert enqueued() == before + 1
+    assert len(enqueued()) == before + 1
     assert client.get(f"/quilt/{name}.json").json["metadata"]["cancelled"] == 9
 
 
 def test_a_batch_that_opened_just_before_the_cancelling_is_cancelled(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, enqueued: Enqueued
 ) -> None:
     """The cancel button looked at the quilt before its batch was noted."""
     name = quilt_id(start(client, rows=3, columns=3))
-    before = enqueued()
+    before = len(enqueued())
     cancel_unfilled = models.cancel_unfilled
 
     def filled_first(quilt_name: str) -> bool:
@@ -290,8 +279,8 @@ def test_a_batch_that_opened_just_before_the_cancelling_is_cancelled(
     client.post(f"/quilt/{name}/cancel", headers=JSON)
     batch_id = getattr(models.find_quilt(name), "batch_id", None)
     assert taskqueue.Batch.get(str(batch_id)).progress().cancelled == 9
-    # The entries of dropped members go when a lease meets them; the completion is one more.
-    assert enqueued() == before + 9 + 1
+    # Dropped members wait no more; the completion is one more.
+    assert len(enqueued()) == before + 1
 
 
 def test_a_square_that_is_there_has_not_failed_nor_been_cancelled(client: Client) -> None:
@@ -310,15 +299,15 @@ def test_a_square_that_is_there_has_not_failed_nor_been_cancelled(client: Client
     assert client.get(f"/quilt/{again}.json").json["metadata"]["state"] == "done"
 
 
-def test_filling_twice_adds_every_square_once(client: Client) -> None:
+def test_filling_twice_adds_every_square_once(client: Client, enqueued: Enqueued) -> None:
     """As after a worker's death half way: the order is the same, the batch skips what it has."""
     name = quilt_id(start(client, rows=7, columns=9))
-    before = enqueued()
+    before = len(enqueued())
     for _ in range(2):
         task = CurrentTask("default_fill", "fill", "default", attempt=1, retry_count=0, execution_count=0)
         with delivering(task):
             workers.fill_quilt(name)
-    assert enqueued() - before == 63
+    assert len(enqueued()) - before == 63
 
 
 def test_a_quilt_whose_tasks_were_lost_says_so(client: Client) -> None:
