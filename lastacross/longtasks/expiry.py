@@ -6,6 +6,8 @@ from lastacross.longtasks import looking, model
 from lastacross.taskqueue import lookup
 
 CHUNK = 100
+MOST_CHUNKS = 20
+"""At one call: the scheduler has more to do, and comes again in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
 """So long an address answers that there was something; from then on, that there is nothing."""
 LOOK_AGAIN_SECONDS = 86_400.0
@@ -30,7 +32,10 @@ class Pruner:
             DatastoreUnavailableError: the datastore does not.
         """
         count, last = 0, ""
-        while tasks := model.expirable(at, last, CHUNK):
+        for _ in range(MOST_CHUNKS):
+            tasks = model.expirable(at, last, CHUNK)
+            if not tasks:
+                break
             last = tasks[-1].id
             _look_at_open([task for task in tasks if task.is_open], at)
             count += model.forget([task.id for task in tasks if not task.is_open], at)

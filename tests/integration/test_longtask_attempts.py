@@ -513,6 +513,17 @@ def test_a_result_is_forgotten_after_its_time_and_its_address_says_so(lab: Lab) 
     lab.query(task_id, status=404)
 
 
+def test_much_to_forget_is_forgotten_in_several_calls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "CHUNK", 1)
+    monkeypatch.setattr(expiry, "MOST_CHUNKS", 2)
+    for _ in range(3):
+        task_id = lab.start()
+        lab.run()
+    late = lab.row(task_id).expires_at + 1
+
+    assert [expiry.Pruner().act(late) for _ in range(3)] == [2, 1, 0]
+
+
 def test_what_has_expired_is_gone_before_the_scheduler_comes(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
