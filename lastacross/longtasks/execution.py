@@ -4,7 +4,9 @@ An attempt whose lease was lost has, by then, lost its claim to the next one: wh
 """
 
 import contextlib
+import os
 import secrets
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,7 +78,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     reporter = progress.Reporter(task)
     try:
         work.prepare(task, reporter)
-        kind, body = results.encode(work.execute(_parameters(task)))
+        kind, body = results.encode(_executed(work, _parameters(task)))
     except TaskStoppedError:
         reporter.close()
         return _stopped(task)
@@ -89,6 +91,22 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     progress.announce(task.id, "done")
     _log.info("longtask.done", longtask=task.id, path=task.path, attempt=task.attempts, bytes=len(body))
     return DONE
+
+
+def _executed(work: Work, given: parameters.Parameters) -> Any:
+    process = os.getpid()
+    try:
+        return work.execute(given)
+    finally:
+        if os.getpid() != process:
+            # A child that the work has forked came out of it: how the attempt ends is for the parent to say.
+            os._exit(_exit_code(sys.exc_info()[1]))
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return int(error is not None)
 
 
 def _claimed(task_id: str, current: CurrentTask) -> LongTask | None:

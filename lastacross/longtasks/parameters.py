@@ -85,7 +85,8 @@ def read(request: Any) -> Parameters:
         BadInputError: the body is neither a form nor a JSON object (nor, with PUT, a file).
     """
     pairs = [*request.GET.items(), *_of_body(request)]
-    return Parameters((name, value) for name, value in pairs if not name.startswith("_"))
+    # A part of a multipart form may have no name at all.
+    return Parameters((name, value) for name, value in pairs if name is not None and not name.startswith("_"))
 
 
 def _of_body(request: Any) -> list[tuple[str, Any]]:

@@ -66,7 +66,10 @@ def percent(step: float, total_steps: float) -> int | None:
     """Whole per cent, at most 99; None if the total is not known."""
     if total_steps <= 0:
         return None
-    return max(0, min(99, math.floor(100 * step / total_steps)))
+    if step >= total_steps:
+        # Their quotient may be too large for a float.
+        return 99
+    return max(0, math.floor(100 * step / total_steps))
 
 
 def read(ids: Sequence[str]) -> dict[str, Progress]:
@@ -143,6 +146,9 @@ class Reporter:
         """
         report = Report(self._clock.now(), _number(step), _number(total_steps))
         with self._lock:
+            if self._is_closed:
+                # A thread that was left behind: what is shown belongs to a later attempt, or to the end.
+                raise TaskStoppedError("this attempt is over")
             self._reports = estimate.keep(self._reports, report)
             self._pending = {"message": printable(str(message))[:MESSAGE_CHARACTERS], "report": report}
             self._send_or_wait()

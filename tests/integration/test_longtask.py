@@ -130,6 +130,16 @@ def test_the_users_own_error_may_come_before_the_start(lab: Lab, monkeypatch: py
     assert lab.hands.lease("default") is None
 
 
+def test_a_part_of_a_form_without_a_name_is_no_parameter(lab: Lab) -> None:
+    parts = (('name="a"', "1"), ('filename="x"', "2"), ("", "3"))
+    body = "".join(f"--x\r\nContent-Disposition: form-data; {what}\r\n\r\n{text}\r\n" for what, text in parts)
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+
+    lab.client.post("/told", f"{body}--x--\r\n".encode(), headers=kind, status=303)
+    lab.run()
+    assert lab.given == [{"a": "1"}]
+
+
 def test_json_of_usual_depth_is_taken(lab: Lab) -> None:
     body = f'{{"a": {"[" * 99}{"]" * 99}}}'
     lab.client.post("/told", body.encode(), headers={"Content-Type": "application/json", **JSON}, status=202)
@@ -489,7 +499,15 @@ def test_progress_is_in_memcache_and_in_the_operation(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     "report",
-    [("m", -1, 3), ("m", None, None), ("m", "x", object()), (None, float("nan"), float("inf")), ("m", 9, 3)],
+    [
+        ("m", -1, 3),
+        ("m", None, None),
+        ("m", "x", object()),
+        (None, float("nan"), float("inf")),
+        ("m", 9, 3),
+        ("m", 1e308, 0.1),
+        ("m", 1, 5e-324),
+    ],
 )
 def test_odd_reports_do_no_harm(lab: Lab, report: tuple[Any, ...]) -> None:
     def execute(handler: Any, given: Any) -> str:

@@ -1,6 +1,7 @@
 """Attempts at a long task that fail, die, come too late, or are not wanted any more; by hand."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,12 @@ import pytest
 
 import longtask
 from lastacross import clock, memcache, store, taskqueue
-from lastacross.errors import DatastoreUnavailableError, DeadlineExceededError, PermanentTaskFailure
+from lastacross.errors import (
+    DatastoreUnavailableError,
+    DeadlineExceededError,
+    PermanentTaskFailure,
+    TaskStoppedError,
+)
 from lastacross.longtasks import expiry, looking, model, operation, progress
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
@@ -587,3 +593,49 @@ def test_the_progress_of_an_attempt_that_was_given_up_on_is_not_shown(lab: Lab) 
     assert lab.query(task_id)["metadata"]["step"] == 0
     memcache.set(progress.KEY % task_id, {"message": "as in the example", "step": 9, "total_steps": 10})
     assert lab.query(task_id)["metadata"]["percent"] == 90
+
+
+def test_a_thread_left_behind_by_an_attempt_cannot_report_in_the_next_one(lab: Lab) -> None:
+    handlers: list[Any] = []
+
+    def first(handler: Any, given: Any) -> None:
+        handlers.append(handler)
+        raise ValueError("to be repeated")
+
+    def second(handler: Any, given: Any) -> str:
+        handler.log_progress("new", 5, 10)
+        with pytest.raises(TaskStoppedError):
+            handlers[0].log_progress("old", 9, 10)
+        assert lab.query(handler.task.key())["metadata"]["step"] == 5
+        return "x"
+
+    lab.execute(first)
+    task_id = lab.start()
+    lab.run()
+    lab.execute(second)
+    lab.promote()
+    lab.run()
+
+    assert lab.state(task_id) == "done"
+
+
+# Python 3.12 and later warn of a fork in a process that has threads: that is what this is about.
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("raises", [None, SystemExit(0), ValueError("in the child")])
+def test_a_child_that_comes_out_of_the_work_ends_and_says_nothing(
+    lab: Lab, raises: BaseException | None
+) -> None:
+    def execute(handler: Any, given: Any) -> str:
+        child = os.fork()
+        if child == 0:
+            if raises is not None:
+                raise raises
+            return "of the child"
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return f"of the parent: {status}"
+
+    lab.execute(execute)
+    task_id = lab.start()
+    lab.run()
+
+    assert lab.result(task_id).text == f"of the parent: {int(isinstance(raises, ValueError))}"
