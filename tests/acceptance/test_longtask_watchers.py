@@ -28,7 +28,7 @@ PAGES_SECONDS = 3.0
 POLL_SECONDS = 5.0
 """A page that watches for longer than a few seconds asks so often."""
 ROUNDS = 3
-MOST_SECONDS = 1.0
+MOST_SECONDS = 5.0
 """That the 95th of 100 answers may take on a machine that is busy with other things."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -165,7 +165,11 @@ def _spans(lab: Lab, killed: dict[int, float]) -> list[tuple[float, float]]:
             begun[key] = note["at"]
         else:
             spans.append((begun.pop(key), note["at"]))
-    return spans + [(at, killed[pid]) for (pid, _), at in begun.items()]
+    # An isolated process has another pid, and ends with the worker that is killed next.
+    ends = sorted(killed.values())
+    return spans + [
+        (at, killed.get(pid) or next(end for end in ends if end >= at)) for (pid, _), at in begun.items()
+    ]
 
 
 def _most(spans: list[tuple[float, float]]) -> int:
