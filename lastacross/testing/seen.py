@@ -123,12 +123,23 @@ def enqueued(
 
 
 def _queues(opened: Store, queue: str | None) -> Sequence[str]:
-    names = sorted(known.of(opened).all())
     if queue is None:
-        return names
-    if queue not in names:
-        raise ValueError(f"there is no queue {queue!r}; there are {', '.join(names)}")
+        return sorted(known.of(opened).all())
+    mode_of(opened, queue)
     return [queue]
+
+
+def mode_of(opened: Store, queue: str) -> str:
+    """``push`` or ``pull``.
+
+    Raises:
+        ValueError: there is no such queue.
+    """
+    found = known.of(opened).find(queue)
+    if found is None:
+        names = ", ".join(sorted(known.of(opened).all()))
+        raise ValueError(f"there is no queue {queue!r}; there are {names}")
+    return found.mode
 
 
 def _tasks_of(opened: Store, queue: str, states: Sequence[str]) -> Iterable[EnqueuedTask]:

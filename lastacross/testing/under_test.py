@@ -88,8 +88,11 @@ class ApplicationUnderTest:
         Raises:
             TaskFailedError: a handler answered outside 200-299 without an exception.
             RunTasksError: tasks are left after ``at_most`` attempts.
+            ValueError: there is no such queue, or it is a pull queue.
             Exception: what a handler raised.
         """
+        if queue is not None and seen.mode_of(self.store, queue) == "pull":
+            raise ValueError(f"nothing runs the tasks of the pull queue {queue!r}: lease them")
         attempts = self._runner.attempts(
             [] if queue is None else [queue], retry=retry, within_seconds=within_seconds, at_most=at_most
         )

@@ -102,7 +102,7 @@ def _exchanged(
         headers = list(response.headers.items())
         is_gzip = request.decodes and response.headers.get("content-encoding", "").strip().lower() in _GZIP
         content, is_whole = _read(response, is_gzip)
-        if is_gzip:
+        if is_gzip and content:
             headers = [item for item in headers if item[0].lower() not in _OF_COMPRESSED]
         is_truncated = len(content) > MOST_RESPONSE_BYTES
         return Answer(response.status, headers, content[:MOST_RESPONSE_BYTES], is_truncated), is_whole

@@ -12,12 +12,12 @@ from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.exchange import MOST_RESPONSE_BYTES, Answer, NothingCameError, exchange
 from lastacross.urlfetch.names import LookUp, Names, system_look_up
 from lastacross.urlfetch.places import Place, place_of, redirected
-from lastacross.urlfetch.private_networks import is_open, is_own_site
+from lastacross.urlfetch.private_networks import is_open
 from lastacross.urlfetch.requests import Request, check_size
 from lastacross.urlfetch.response import Response, response_of
 
 MOST_REDIRECTS = 5
-# A page of our own that `dev` shows to its developer alone is not for who has us fetch it.
+# What `dev` shows to its developer alone, known by his address, is not for who has us fetch it from there.
 _NOT_THE_DEVELOPER = ("Forwarded", "for=_urlfetch")
 
 
@@ -90,9 +90,10 @@ class Fetcher:
 def _hop(place: Place, request: Request, before: Place | None) -> _Hop:
     settings = config.current().settings
     is_redirect = before is not None and before.origin != place.origin
-    if is_own_site(place, settings):
+    may_be_private = is_open(place, settings, is_redirect=is_redirect)
+    if may_be_private and settings.is_dev:
         request = request.with_header(*_NOT_THE_DEVELOPER)
-    return _Hop(place, request, is_open(place, settings, is_redirect=is_redirect))
+    return _Hop(place, request, may_be_private)
 
 
 def _response(answer: Answer, request: Request, place: Place, *, is_redirected: bool) -> Response:

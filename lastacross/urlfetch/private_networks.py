@@ -93,10 +93,10 @@ def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
     """
     if _is_listed(place, settings.fetch_private_hosts):
         return True
-    return not is_redirect and is_own_site(place, settings)
+    return not is_redirect and _is_own_site(place, settings)
 
 
-def is_own_site(place: Place, settings: Settings) -> bool:
+def _is_own_site(place: Place, settings: Settings) -> bool:
     """Whether this is the site that ``dev`` runs on this machine."""
     own = ("localhost", "127.0.0.1", "::1", settings.host)
     return settings.is_dev and place.host in own and place.port == settings.port

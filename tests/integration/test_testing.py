@@ -242,6 +242,13 @@ def test_one_queue_may_run_alone(run_tasks: RunTasks, ran: list[str]) -> None:
     assert ran == ["2"]
 
 
+def test_a_queue_that_nothing_runs_is_an_error(run_tasks: RunTasks) -> None:
+    with pytest.raises(ValueError, match="there is no queue 'defualt'; there are default, few"):
+        run_tasks("defualt")
+    with pytest.raises(ValueError, match="nothing runs the tasks of the pull queue 'pulled'"):
+        run_tasks("pulled")
+
+
 def test_methods_and_logins_are_those_of_a_delivery(run_tasks: RunTasks, ran: list[str]) -> None:
     taskqueue.add(url="/work?word=it", method="GET")
     taskqueue.add(url="/secret", params={"word": "as a task"})

@@ -135,6 +135,13 @@ def test_a_head_has_no_body() -> None:
     assert (result.content, result.headers["Content-Length"]) == (b"", "1000")
 
 
+def test_a_head_of_what_would_be_compressed_says_so() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\n") as server:
+        result = urlfetch.fetch(server.url, method="HEAD")
+
+    assert (result.headers["Content-Encoding"], result.headers["Content-Length"]) == ("gzip", "9")
+
+
 def test_a_chunked_answer_and_one_without_a_length_come_whole() -> None:
     def hang_up(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")
