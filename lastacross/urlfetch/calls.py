@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from lastacross.clock import SYSTEM
 from lastacross.current_request import current_request
@@ -14,6 +14,7 @@ from lastacross.errors import FetchDeadlineExceededError, InvalidFetchUrlError, 
 from lastacross.taskqueue.current import current_task
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.fetching import Fetcher
+from lastacross.urlfetch.places import PORTS, place_of
 from lastacross.urlfetch.requests import GET, Payload, Request, body_of, headers_of, method_name
 from lastacross.urlfetch.response import Response
 from lastacross.urlfetch.threads import Threads
@@ -250,13 +251,14 @@ def _request(
 def _refuse_own_url(url: str, method: str) -> None:
     """A handler that gets its own page would wait for itself, again and again."""
     request = current_request()
-    if request is None or method != "GET" or not isinstance(url, str):
+    if request is None or method != "GET":
         return
     try:
-        parts = urlsplit(url)
-    except ValueError:
+        place = place_of(url)
+    except InvalidFetchUrlError:
         return  # it is said what is wrong with it when it is fetched
-    if parts.netloc.lower() == request.host and unquote(parts.path or "/") == request.path:
+    host = request.host.removesuffix(f":{PORTS[place.scheme]}")
+    if place.authority == host and unquote(place.target.partition("?")[0]) == request.path:
         raise InvalidFetchUrlError(f"{url} is the very URL that is being served: it would never end")
 
 

@@ -718,11 +718,12 @@ def test_a_server_without_tls_is_told_apart() -> None:
 # --- the URL that is being served -----------------------------------------------------------
 
 
+@pytest.mark.parametrize("host", ["app.example", "app.example:80"])
 @pytest.mark.parametrize(
-    "url", ["http://app.example/a b", "http://app.example/a%20b?x", "HTTP://APP.example/a%20b"]
+    "url", ["http://app.example/a%20b", "http://app.example:80/a%20b?x#y", "HTTP://APP.example/%61%20b"]
 )
-def test_a_handler_does_not_fetch_its_own_url(url: str) -> None:
-    with answering(CurrentRequest("GET", "app.example", "/a b")):
+def test_a_handler_does_not_fetch_its_own_url(url: str, host: str) -> None:
+    with answering(CurrentRequest("GET", host, "/a b")):
         with pytest.raises(urlfetch.InvalidURLError, match="the very URL that is being served"):
             urlfetch.fetch(url)
         with pytest.raises(urlfetch.InvalidURLError, match="the very URL that is being served"):
