@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from lastacross import clock, logs
 from lastacross.datastore.tables import LongTask
 from lastacross.errors import (
+    DatastoreError,
     DeadlineExceededError,
     DeferredError,
     PermanentTaskFailure,
@@ -35,6 +37,9 @@ TRY_AGAIN = 503
 LONGEST_SECONDS = 7 * 86_400.0
 """From its first attempt on; then its queue gives a task up that cannot be counted by itself."""
 
+STUCK_SECONDS = 20.0
+"""After its deadline; work that has not ended 10 s later costs its process, and can say nothing any more."""
+
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
 
@@ -50,12 +55,14 @@ class Work:
         task_retry_limit: how often an attempt that raised is repeated.
         retry: its task's own options: after what time.
         prepare: told the row with its claim, before the work begins.
+        deadline_seconds: of an attempt.
     """
 
     execute: Callable[[parameters.Parameters], Any]
     task_retry_limit: int
     retry: TaskRetryOptions
     prepare: Callable[[LongTask, progress.Reporter], None]
+    deadline_seconds: float
 
 
 def run(task_id: str, current: CurrentTask, work: Work) -> int:
@@ -73,9 +80,15 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
         is_needed = found is not None and (found.is_open or found.status == "failed")
         _log.warning("longtask.refuse", longtask=task_id, task=current.id, is_needed=is_needed)
         return TRY_AGAIN if is_needed and found is not None and found.expired_at is None else DONE
+    if task.failures > work.task_retry_limit:
+        # The last attempt that there was to be outlived its deadline: others only count what can say so.
+        return _failed(task, current, work, DeadlineExceededError("no attempt has ended in time"))
     progress.forget(task.id)
     progress.announce(task.id, "running", attempt=task.attempts)
     reporter = progress.Reporter(task)
+    watch = threading.Timer(work.deadline_seconds + STUCK_SECONDS, _note_stuck, (task, current, work))
+    watch.daemon = True
+    watch.start()
     try:
         work.prepare(task, reporter)
         kind, body = results.encode(_executed(work, _parameters(task)))
@@ -85,12 +98,28 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     except BaseException as error:
         reporter.close()
         return _failed(task, current, work, error)
+    finally:
+        watch.cancel()
     reporter.close()
     if not model.finish(task, clock.SYSTEM.now(), kind, body):
         return _stopped(task)
     progress.announce(task.id, "done")
     _log.info("longtask.done", longtask=task.id, path=task.path, attempt=task.attempts, bytes=len(body))
     return DONE
+
+
+def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
+    """Count an attempt that sits in a blocking call: soon its process ends, and it has used up a retry."""
+    reference = secrets.token_hex(4)
+    _log.error("longtask.stuck", longtask=task.id, path=task.path, attempt=task.attempts, reference=reference)
+    error = _sentence(DeadlineExceededError(), reference)
+    told = {"error": error, "traceback": f"reference {reference}\nIt did not end after its deadline."}
+    try:
+        next_try_at = clock.SYSTEM.now() + _delay_seconds(task, current, work)
+        if model.fail_attempt(task, next_try_at, **told):
+            progress.announce(task.id, "retrying")
+    except DatastoreError as trouble:
+        _log.warning("longtask.stuck", longtask=task.id, error=str(trouble))
 
 
 def _executed(work: Work, given: parameters.Parameters) -> Any:

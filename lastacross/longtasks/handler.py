@@ -164,7 +164,9 @@ class LongRunningTaskHandler(Hooks):
         if current is None or not is_internal(self.request.environ) or not self.request.environ.get(TASK):
             self.abort(403, detail="Only the queue executes a task.")
             return
-        work = execution.Work(self.execute_task, self.task_retry_limit, self._retry_options(), self._take_up)
+        deadline = self.deadline_seconds or config.current().deadline_seconds
+        retry = self._retry_options()
+        work = execution.Work(self.execute_task, self.task_retry_limit, retry, self._take_up, deadline)
         task_id = str(self.request.params.get(looking.ID, ""))
         self.response.status = execution.run(task_id, current, work)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from typing import Any
 import pytest
 
 import longtask
-from lastacross import clock, memcache, store, taskqueue
+from lastacross import clock, config, memcache, store, taskqueue
 from lastacross.errors import (
     DatastoreUnavailableError,
     DeadlineExceededError,
     PermanentTaskFailure,
     TaskStoppedError,
 )
-from lastacross.longtasks import expiry, looking, model, operation, progress
+from lastacross.longtasks import execution, expiry, looking, model, operation, progress
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
 from lastacross.webapp import login
@@ -173,6 +174,34 @@ def test_an_outage_of_the_datastore_does_not_use_the_retries_up(
     assert lab.state(task_id, "/once") == "retrying"
     lab.run()
     assert lab.state(task_id, "/once") == "done"
+
+
+def test_an_attempt_that_does_not_end_after_its_deadline_uses_up_a_retry(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "STUCK_SECONDS", 0.1 - config.current().deadline_seconds)
+    task_id = lab.start("/once")
+
+    def stay(handler: Any, given: Any) -> None:
+        deadline = clock.SYSTEM.monotonic() + 20
+        while lab.row(task_id).status == "started" and clock.SYSTEM.monotonic() < deadline:
+            time.sleep(0.02)
+        # As if its process had ended: nobody hears of what becomes of it.
+        raise SystemExit
+
+    lab.execute(stay)
+    assert not lab.run().is_success
+    assert lab.state(task_id, "/once") == "retrying"
+    assert "longer than it may" in lab.query(task_id, "/once")["metadata"]["error"]
+    lab.promote()
+
+    assert lab.run().is_final
+    assert (lab.state(task_id, "/once"), len(lab.given)) == ("failed", 1)
+    # Who runs the dead letter again has all retries anew.
+    lab.execute(lambda handler, given: "at last")
+    taskqueue.Queue("default").run_now(lab.row(task_id).task_name or "")
+    assert lab.run().is_success
+    assert lab.result(task_id, "/once").text == "at last"
 
 
 def test_where_it_failed_is_for_the_operator_only(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
