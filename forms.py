@@ -76,4 +76,6 @@ def given(text: object) -> str:
         return ", not a file"
     if not text.strip():
         return "; it is empty"
-    return f", not “{text[:SHOWN_CHARACTERS]}”"
+    # JSON may hold half of a surrogate pair, which no page can.
+    shown = text[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode()
+    return f", not “{shown}”"

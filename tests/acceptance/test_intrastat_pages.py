@@ -255,6 +255,13 @@ def test_json_that_cannot_be_used_is_refused_like_a_form(
     assert answer.json["error"]["field"] == field
 
 
+def test_half_a_surrogate_pair_is_refused_like_other_text(client: Client) -> None:
+    kind = {"Content-Type": "application/json", "Accept": "text/html"}
+
+    page = client.post("/intrastat", rb'{"month": "\ud800"}', headers=kind, status=400)
+    assert "takes a month" in page.text
+
+
 def test_json_may_have_a_number_and_leave_things_open(client: Client, run_tasks: RunTasks) -> None:
     client.put_json("/intrastat", {"month": None, "delay_ms": 3}, headers=JSON, status=202)
 
