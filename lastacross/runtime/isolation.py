@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from lastacross.runtime.delivery import Outcome
 from lastacross.taskqueue.record import Leased
@@ -167,29 +166,39 @@ def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
     return process.returncode
 
 
-def serve(deliver: Callable[[Leased], Outcome]) -> None:
-    """The child's side: deliver what comes on standard input until it ends."""
-    # What the handlers read and print must not mix with what the worker says and hears.
-    source = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    os.dup2(2, 1)
-    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(source, tasks), name="from-worker", daemon=True).start()
-    answers.write(READY)
-    answers.flush()
-    while True:
-        outcome = deliver(_decoded(tasks.get()))
-        answers.write(json.dumps([outcome.status, outcome.reason, outcome.is_final]).encode() + b"\n")
-        answers.flush()
+class FromWorker:
+    """The child's side: what comes on standard input, until it ends and this process with it.
 
+    To be made first of all: an application that cannot start must not outlive its worker, and what it
+    prints while it is imported is no answer.
+    """
 
-def _read(source: IO[bytes], tasks: "queue.SimpleQueue[bytes]") -> None:
-    for line in source:
-        tasks.put(line)
-    # The worker has ended, perhaps killed: what runs here will be run again, and nobody would end it.
-    os._exit(0)
+    def __init__(self) -> None:
+        # What the handlers read and print must not mix with what the worker says and hears.
+        self._source = os.fdopen(os.dup(0), "rb")
+        self._answers = os.fdopen(os.dup(1), "wb")
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        self._tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="from-worker", daemon=True).start()
+
+    def serve(self, deliver: Callable[[Leased], Outcome]) -> None:
+        """Say that it is ready, and deliver what comes; never returns."""
+        self._answer(READY)
+        while True:
+            outcome = deliver(_decoded(self._tasks.get()))
+            self._answer(json.dumps([outcome.status, outcome.reason, outcome.is_final]).encode() + b"\n")
+
+    def _answer(self, line: bytes) -> None:
+        self._answers.write(line)
+        self._answers.flush()
+
+    def _read(self) -> None:
+        for line in self._source:
+            self._tasks.put(line)
+        # The worker has ended, perhaps killed: what runs here will be run again, and nobody would end it.
+        os._exit(0)
 
 
 def _encoded(task: Leased) -> bytes:

@@ -307,12 +307,13 @@ def _kill_group(leader_pid: int) -> None:
         os.killpg(leader_pid, signal.SIGKILL)
 
 
-def _terminate_self() -> None:
+def terminate_self() -> None:
+    """Ask this process to stop, as its supervisor would."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def watch_parent(
-    on_death: Callable[[], None] = _terminate_self, *, grace_seconds: float = GRACE_SECONDS
+    on_death: Callable[[], None] = terminate_self, *, grace_seconds: float = GRACE_SECONDS
 ) -> threading.Thread | None:
     """End this process when its supervisor dies, in a thread that waits for that.
 

@@ -44,13 +44,16 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
     """
     only = list(served(config, queues)) if queues else []
+    # Until there is something to finish, the supervisor's death ends it outright: waiting for Redis, too.
+    on_death = [supervisor.terminate_self]
+    supervisor.watch_parent(lambda: on_death[-1]())
     app = application.load(config)
     # Its own, apart from what handlers use: a deadline that falls between a handler's question to Redis
     # and the answer must not leave that answer to the next lease.
     opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
     life = _life(app, config)
-    supervisor.watch_parent(life.ask_to_stop)
+    on_death.append(life.ask_to_stop)
     if not life.start():
         return 0
     path = os.environ.get(STARTED_TABLE)
@@ -79,6 +82,7 @@ def run_isolated(config: Config) -> int:
 
     It is a process of its service like any other: its tasks may count on what ``/_ah/start`` has done.
     """
+    worker = isolation.FromWorker()
     app = application.load(config)
     life = _life(app, config)
     if not life.start():
@@ -92,7 +96,7 @@ def run_isolated(config: Config) -> int:
         calls_deferred=app.calls_deferred,
         deadline_seconds=config.deadline_seconds,
     )
-    isolation.serve(delivery.deliver)
+    worker.serve(delivery.deliver)
     return 0
 
 

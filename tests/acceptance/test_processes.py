@@ -136,3 +136,16 @@ def test_a_supervisor_of_workers_killed_outright_leaves_no_worker(start: Start) 
     worker.send(signal.SIGKILL)
 
     wait_until(lambda: worker.others() == [])
+
+
+def test_nor_does_one_whose_workers_still_wait_for_redis(
+    environ: Mapping[str, str], start: Start, tmp_path: Path
+) -> None:
+    away = {**environ, "REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    command = python("-m", "lastacross", "worker", "--processes", "2")
+    with started(command, tmp_path, away) as worker:
+        wait_until(lambda: worker.text().count("worker.redis") >= 2)
+
+        worker.send(signal.SIGKILL)
+
+        wait_until(lambda: worker.others() == [])
