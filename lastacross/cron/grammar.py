@@ -18,6 +18,8 @@ from lastacross.cron.tokens import MONTHS, ORDINALS, UNITS, WEEKDAYS, WORDS, Tok
 from lastacross.errors import ScheduleError
 
 SHOWN_CHARACTERS = 60
+# All days, weekdays and months together take 300 characters.
+MOST_CHARACTERS = 2000
 DAY_SECONDS = 86_400
 
 ALL_MONTHS = frozenset(range(1, 13))
@@ -50,6 +52,9 @@ def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
         ScheduleError: the text or the time zone cannot be used.
     """
     zone = check_zone_name(timezone)
+    if len(text) > MOST_CHARACTERS:
+        problem = f"is longer than {MOST_CHARACTERS} characters"
+        raise ScheduleError(_subject(text), problem, column=MOST_CHARACTERS + 1)
     _refuse_crontab(text)
     return _Parser(text, timezone, zone).schedule()
 

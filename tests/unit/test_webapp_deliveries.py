@@ -368,3 +368,27 @@ def test_a_token_fits_into_a_header_whatever_the_names() -> None:
     assert len(longest) <= delivery_token.MOST_CHARACTERS
     assert json.dumps(longest).isascii()
     assert delivery_token.load(Signatures(SECRET_KEY), longest).task.endswith("n")
+
+
+def test_a_run_of_cron_comes_from_its_own_address_and_passes_login_admin(site: web.Site) -> None:
+    headers: dict[str, Any] = HEADERS | {
+        "HTTP_X_APPENGINE_CRON": "true",
+        "HTTP_X_APPENGINE_QUEUENAME": "__cron",
+    }
+    signed = token("GET", headers=delivery_token.headers_digest(headers))
+
+    answer = send(site, signed, REQUEST_METHOD="GET", **headers)
+
+    seen = json.loads(answer.body)
+    assert seen["address"] == "0.1.0.1"
+    assert seen["headers"]["HTTP_X_APPENGINE_CRON"] == "true"
+
+
+@pytest.mark.parametrize("name", ["HTTP_X_APPENGINE_CRON", "HTTP_x_appengine_Cron"])
+def test_nobody_outside_can_say_that_they_are_cron(site: web.Site, name: str) -> None:
+    refused = site.request("/worker/mail", {name: "true", "wsgi.url_scheme": "https"})
+    assert refused.status_int in (302, 401, 403)
+
+    seen = json.loads(site.request("/open", {name: "true"}).body)
+
+    assert "HTTP_X_APPENGINE_CRON" not in {key.upper() for key in seen["headers"]}
