@@ -1,0 +1,65 @@
+"""Under ``dev`` a task fetches from the site itself; nobody becomes its administrator by that."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import wait_until
+from tests.support.site import running_site
+
+FILES = {
+    "app.yaml": """\
+handlers:
+- url: /secret
+  script: main.app
+  login: admin
+- url: /.*
+  script: main.app
+""",
+    "main.py": '''\
+"""Fetches from the address that it is asked at."""
+
+import webapp2
+
+from lastacross import memcache, taskqueue, urlfetch, webapp
+
+
+class Start(webapp.RequestHandler):
+    def post(self):
+        for path in ("/feed", "/secret"):
+            taskqueue.add(url="/fetch", params={"url": self.request.host_url + path, "path": path})
+        self.render_json({})
+
+    def get(self):
+        self.render_json({path: memcache.get(path) for path in ("/feed", "/secret")})
+
+
+class Fetch(webapp2.RequestHandler):
+    def post(self):
+        result = urlfetch.fetch(self.request.get("url"), headers={"Cache-Control": "no-cache,max-age=0"})
+        memcache.set(self.request.get("path"), [result.status_code, result.content.decode()[:4]])
+
+
+class Feed(webapp2.RequestHandler):
+    def get(self):
+        self.response.text = "fine"
+
+
+app = webapp2.WSGIApplication([("/start", Start), ("/fetch", Fetch), ("/feed", Feed), ("/secret", Feed)])
+''',
+}
+
+
+@pytest.mark.slow
+def test_a_task_fetches_from_its_own_site_and_is_not_the_developer(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    with running_site(tmp_path) as site:
+        before = site.json("/start")
+        assert before == {"/feed": None, "/secret": None}
+        site.post("/start")
+        wait_until(lambda: all(site.json("/start").values()), 30, "both fetches")
+        found = site.json("/start")
+
+    assert found["/feed"] == [200, "fine"]
+    assert found["/secret"][0] == 403
