@@ -26,8 +26,10 @@ from lastacross.longtasks.hooks import Hooks
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
+from lastacross.taskqueue.checks import MAX_URL_LENGTH
 from lastacross.webapp import BadInputError
 from lastacross.webapp.environ import TASK, is_internal
+from lastacross.webapp.handlers import local_path
 
 LARGEST_SHOWN_BYTES = 1024 * 1024
 """Of a larger result a page reads the beginning only."""
@@ -102,6 +104,10 @@ class LongRunningTaskHandler(Hooks):
         return "prefetch" in purpose.lower() or is_drawn
 
     def _begin(self, given: Parameters) -> None:
+        path = self.request.path
+        if local_path(path) is None or len(path) > MAX_URL_LENGTH:
+            # A catch-all route: neither the task nor the bookmark could have this address.
+            raise BadInputError("path", f"takes {MAX_URL_LENGTH} characters at most, with one slash in front")
         files: list[parameters.UploadedFile] = []
         given_text = parameters.dump(given, files)
         prepared = self._prepared(given)
@@ -109,17 +115,16 @@ class LongRunningTaskHandler(Hooks):
         if len(given_text) > parameters.LARGEST_CHARACTERS:
             most = f"{parameters.LARGEST_CHARACTERS:,}"
             raise BadInputError("parameters", f"take {most} characters at most as JSON; send more as a file")
-        method = self.request.method
         expires = self.expires_seconds or config.current().settings.longtask_seconds
         self.task = starting.begin(
             starting.Request(
-                path=self.request.path,
-                method=method,
+                path=path,
+                method=self.request.method,
                 title=self.title or type(self).__name__,
                 given=given_text,
                 prepared=None if prepared_text == given_text else prepared_text,
                 files=files,
-                join_key=parameters.digest(self.request.path, method, prepared) if self.join_equal else None,
+                join_key=parameters.digest(path, prepared) if self.join_equal else None,
                 expires_seconds=float(expires),
                 queue_name=self.queue_name,
                 retry=self._retry_options(),

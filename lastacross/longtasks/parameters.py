@@ -186,11 +186,14 @@ def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
     return Parameters(pairs)
 
 
-def digest(path: str, method: str, parameters: Mapping[str, Any]) -> str:
-    """What equal requests have in common: path, method and prepared parameters, whatever their order."""
+def digest(path: str, parameters: Mapping[str, Any]) -> str:
+    """What equal requests have in common: path and prepared parameters, whatever their order.
+
+    The method is not of it: a link and a form that ask for the same thing are joined.
+    """
     plain = [[name, _digestible(value)] for name, value in pairs_of(parameters)]
     plain.sort(key=lambda pair: pair[0])
-    text = json.dumps([path, method, plain], sort_keys=True)
+    text = json.dumps([path, plain], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

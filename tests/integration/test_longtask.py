@@ -73,6 +73,14 @@ def test_a_program_gets_202_and_the_operation(lab: Lab) -> None:
     assert lab.given == [{"n": [1, 2]}]
 
 
+@pytest.mark.parametrize("path", ["//evil.example/anywhere", f"/anywhere/{'a' * 2100}"], ids=["host", "long"])
+def test_an_address_that_no_task_and_no_bookmark_can_have_starts_nothing(lab: Lab, path: str) -> None:
+    answer = lab.client.get(path, headers=JSON, status=400)
+
+    assert "path" in answer.text
+    assert lab.hands.lease("default") is None
+
+
 def test_the_row_and_its_task_are_there_together_or_not_at_all(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +348,12 @@ def test_many_at_once_start_one(lab: Lab) -> None:
     assert len(set(ids)) == 1
     assert lab.hands.lease("default") is not None
     assert lab.hands.lease("default") is None
+
+
+def test_a_link_and_a_form_that_ask_for_the_same_thing_are_joined(lab: Lab) -> None:
+    by_form = id_in(lab.client.post("/joined", {"a": "1"}, status=303).headers["Location"])
+
+    assert id_in(lab.client.get("/joined?a=1", status=307).headers["Location"]) == by_form
 
 
 def test_a_lost_task_is_not_joined(lab: Lab) -> None:

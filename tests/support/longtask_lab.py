@@ -79,6 +79,7 @@ app = webapp2.WSGIApplication(
     [
         ("/told", Told),
         webapp2.Route("/of/<year>", Told),
+        webapp2.Route("/<:.*>anywhere<:.*>", Told),
         ("/joined", Joined),
         ("/prepared", Prepared),
         ("/displayed", Displayed),
