@@ -13,7 +13,8 @@ class CurrentTask:
     ``attempt`` is 1 on the first try; ``retry_count`` is App Engine's count, 0 there. ``member`` is
     ``<batch id>:<index>`` when the task belongs to a batch. A deferred call leaves why it
     failed in ``failure``, and in ``has_failed_for_good`` that no retry can mend it, which its status
-    (200) does not tell. ``error`` is what its code raised, whoever made an answer of it. ``request`` tells a task that was named by its caller from others that had its name.
+    (200) does not tell. ``error`` is what its code raised, whoever made an answer of it. ``request``
+    tells a task that was named by its caller from others that had its name.
     """
 
     id: str
