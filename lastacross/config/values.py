@@ -25,6 +25,7 @@ LONG_DEADLINE_SECONDS = 86_400
 Login = Literal["optional", "required", "admin"]
 Secure = Literal["optional", "always", "never"]
 AuthFailAction = Literal["redirect", "unauthorized"]
+CrossSite = Literal["refuse", "allow"]
 ScalingMode = Literal["automatic", "basic", "manual"]
 InstanceClass = Literal["B1", "B2", "B4", "B4_1G", "B8"]
 BackendState = Literal["START", "STOP"]
@@ -32,8 +33,6 @@ Misfire = Literal["run", "skip"]
 
 # The engine's own queue: a due run of cron.yaml is a task there.
 CRON_QUEUE = "lastacross-cron"
-CRON_RATE = 500.0
-CRON_BUCKET_SIZE = 500
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ class Handler:
 
     ``pattern`` is anchored at both ends. That of a ``static_dir`` also takes what follows the
     prefix, which is its group ``path``. ``script`` is a dotted name; ``auto`` is read as
-    ``main.app``. ``expiration_seconds`` None = the file's ``default_expiration``.
+    ``main.app``. ``expiration_seconds`` None = the file's ``default_expiration``. ``allows_cross_site``:
+    it takes a POST that a browser was made to send by a page of another site, as anybody's.
     """
 
     url: str
@@ -95,6 +95,7 @@ class Handler:
     http_headers: Mapping[str, str] = field(default_factory=_nothing)
     mime_type: str | None = None
     require_matching_file: bool = False
+    allows_cross_site: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,14 +260,6 @@ class Config:
     has_queue_file: bool = False
     cron: tuple[CronEntry, ...] = ()
     has_cron_file: bool = False
-
-    @property
-    def all_queues(self) -> Mapping[str, QueueConfig]:
-        """The queues of queue.yaml, and the engine's own where there is something for it."""
-        if not self.has_cron_file:
-            return self.queues
-        own = QueueConfig(CRON_QUEUE, rate=CRON_RATE, bucket_size=CRON_BUCKET_SIZE)
-        return MappingProxyType({**self.queues, CRON_QUEUE: own})
 
     @property
     def services(self) -> frozenset[str]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from lastacross import logs, store
+from lastacross import config, logs, store
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
 from lastacross.cronruns.model import OpenRun
 from lastacross.store import tombstone_key, translated_errors
-from lastacross.taskqueue import lookup, record
+from lastacross.taskqueue import lookup, record, settings
 
 # A worker tells of a run's end just after its task is gone; only then it counts as lost.
 LOST_AFTER_SECONDS = 3.0
@@ -54,6 +54,7 @@ class Ticker:
         started = sum(self._take(job, now) for job in model.due(now))
         if not self._look_at - LOOK_SECONDS <= now < self._look_at:
             self._look_at = now + LOOK_SECONDS
+            settings.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
         return started
 

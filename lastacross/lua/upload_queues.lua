@@ -6,7 +6,8 @@
 --          strings m, m strings: the fields and values of its settings
 -- Returns  the names of the queues that are new, or were disabled
 --
--- A queue that the file does not list any more keeps its tasks and hands out none.
+-- A queue that the file does not list any more keeps its tasks and hands out none; one of the engine's own
+-- (keep_queue) is no file's.
 -- include: keys
 
 local services = tonumber(ARGV[4])
@@ -46,7 +47,7 @@ while position <= #ARGV do
 end
 
 for _, queue in ipairs(call('SMEMBERS', QUEUE_NAMES)) do
-  if not listed[queue] then
+  if not listed[queue] and call('HGET', SETTINGS .. queue, 'is_own') ~= '1' then
     call('HSET', SETTINGS .. queue, 'is_disabled', '1')
   end
 end

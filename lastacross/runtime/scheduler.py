@@ -115,8 +115,7 @@ class QueueUpload:
             return self._configuration
 
     def _stamp(self) -> Stamp:
-        # cron.yaml too: its runs need their queue.
-        return stamp(self._root, "queue") + stamp(self._root, "cron")
+        return stamp(self._root, "queue")
 
 
 class CronFile:

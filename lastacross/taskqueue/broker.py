@@ -251,6 +251,13 @@ class Broker:
                 args += pair
         return [queue.decode() for queue in self._run("upload_queues", args)]
 
+    def keep_queue(self, queue: str, fields: Mapping[str, str]) -> bool:
+        """Give a queue of the engine's own its settings; returns whether it is new."""
+        args: list[Arg] = [queue]
+        for pair in fields.items():
+            args += pair
+        return bool(self._run("keep_queue", args))
+
     def register_service(self, service: str) -> None:
         """Workers of this service have come: what is targeted at it waits for them."""
         self._run("register_service", [service])

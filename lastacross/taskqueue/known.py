@@ -146,7 +146,7 @@ def _load(name: str, fields: Mapping[bytes, bytes]) -> KnownQueue:
 
 
 def _of_file(configuration: Config) -> Mapping[str, KnownQueue]:
-    return {name: _of_entry(queue, configuration) for name, queue in configuration.all_queues.items()}
+    return {name: _of_entry(queue, configuration) for name, queue in configuration.queues.items()}
 
 
 def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:

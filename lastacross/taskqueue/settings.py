@@ -11,10 +11,13 @@ from collections.abc import Callable
 from lastacross import config, logs
 from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, QueueConfig, service_of
 from lastacross.errors import ConfigError
-from lastacross.store import UPLOAD, Store, translated_errors
+from lastacross.store import UPLOAD, Store, settings_key, translated_errors
 from lastacross.taskqueue.broker import Broker, Upload
 from lastacross.taskqueue.record import dump_retry
 
+CRON_RATE = 500.0
+CRON_BUCKET_SIZE = 500
+# A run is looked up in its history, and the next one may be a minute away.
 CRON_DEAD_LETTER_SECONDS = 86_400
 
 _log = logs.get("lastacross.queues")
@@ -59,7 +62,7 @@ def upload(opened: Store, configuration: Config) -> None:
     added = Broker(opened).upload(
         Upload(
             digest=_digest(configuration),
-            queues={queue.name: _fields(queue, configuration) for queue in configuration.all_queues.values()},
+            queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
             services=sorted(configuration.services),
             backends=sorted(configuration.backends),
             resumes=bool(configuration.resume_paused_queues),
@@ -68,20 +71,34 @@ def upload(opened: Store, configuration: Config) -> None:
     _log.info("queues.upload", queues=len(configuration.queues), added=sorted(added))
 
 
+def keep_cron_queue(opened: Store, configuration: Config) -> None:
+    """See to it that the queue of cron's runs is there, whatever queue.yaml of any machine says.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    with translated_errors():
+        if opened.redis.exists(settings_key(CRON_QUEUE)):
+            return
+    kept = min(configuration.settings.dead_letter_seconds, CRON_DEAD_LETTER_SECONDS)
+    queue = QueueConfig(CRON_QUEUE, rate=CRON_RATE, bucket_size=CRON_BUCKET_SIZE)
+    Broker(opened).keep_queue(CRON_QUEUE, _fields(queue, configuration) | {"dead_letter_seconds": str(kept)})
+    _log.info("queues.keep", queue=CRON_QUEUE)
+
+
 def read_again(configuration: Config) -> Config:
-    """The configuration with queue.yaml and cron.yaml as they stand now; as it was if they cannot be used."""
+    """The configuration with queue.yaml as it stands in its folder now; as it was if that cannot be used."""
     try:
         queues = config.read_queues(configuration.root)
-        cron = config.read_cron(configuration.root)
     except ConfigError:
         return configuration
-    return dataclasses.replace(configuration, queues=queues, cron=cron or (), has_cron_file=cron is not None)
+    return dataclasses.replace(configuration, queues=queues)
 
 
 def _digest(configuration: Config) -> str:
     """Of all that is uploaded: queue.yaml, the services, and what the environment says for all queues."""
     parts = [
-        config.digest(configuration.all_queues),
+        config.digest(configuration.queues),
         str(configuration.settings.dead_letter_seconds),
         *(["resumes"] if configuration.resume_paused_queues else []),
         *sorted(configuration.backends),
@@ -102,11 +119,5 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
         "max_concurrent": "" if most is None else str(most),
         "target": target,
         "retry": json.dumps(dump_retry(queue.retry)) if queue.retry is not None else "",
-        "dead_letter_seconds": str(_dead_letter_seconds(queue, configuration)),
+        "dead_letter_seconds": str(configuration.settings.dead_letter_seconds),
     }
-
-
-def _dead_letter_seconds(queue: QueueConfig, configuration: Config) -> int:
-    """How long; a run of cron is looked up in its history, and the next one may be a minute away."""
-    kept = configuration.settings.dead_letter_seconds
-    return min(kept, CRON_DEAD_LETTER_SECONDS) if queue.name == CRON_QUEUE else kept

@@ -11,8 +11,8 @@ from lastacross.cronruns import model, ticking
 from lastacross.errors import CronJobRunningError, UnknownCronJobError
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import Delivery
-from lastacross.store import Store
-from lastacross.taskqueue import Queue, outbox
+from lastacross.store import Store, settings_key
+from lastacross.taskqueue import Queue, known, outbox, settings
 from tests.support import uploads
 from tests.support.clock import StoppedClock
 from tests.support.cron_lab import CronLab, File, at, job
@@ -29,7 +29,7 @@ def lab(
     each_database: str, test_store: Store, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> CronLab:
     """A clock at ten, the queue of cron, and a worker."""
-    uploads.upload(test_store, ("default", CRON_QUEUE))
+    uploads.upload(test_store)
     monkeypatch.setattr(outbox, "now", clock.now)
     lab = CronLab(test_store, clock)
     lab.go_to(at("2027-03-01 10:00:00"))
@@ -196,7 +196,7 @@ def test_a_redis_that_lost_all_gets_the_run_again_if_it_was_sent_just_now(lab: C
     scheduler = file.scheduler()
     lab.tick_at(scheduler, "2027-03-01 10:00:30", "2027-03-01 10:01:00")
     lab.store.redis.flushall()
-    uploads.upload(lab.store, ("default", CRON_QUEUE))
+    uploads.upload(lab.store)
 
     lab.tick_at(scheduler, "2027-03-01 10:01:30", "2027-03-01 10:02:01")
 
@@ -211,7 +211,7 @@ def test_a_redis_that_lost_all_in_the_middle_of_a_long_run_does_not_stop_the_job
     lab.tick_at(scheduler, "2027-03-01 10:00:00", "2027-03-01 10:05:00", "2027-03-01 10:07:00")
     lab.lease()
     lab.store.redis.flushall()
-    uploads.upload(lab.store, ("default", CRON_QUEUE))
+    uploads.upload(lab.store)
 
     lab.tick_at(scheduler, "2027-03-01 10:08:00", "2027-03-01 10:08:03")
 
@@ -413,3 +413,34 @@ def test_where_there_is_no_cron_yaml_the_jobs_of_other_machines_are_left_alone(l
     lab.tick_at(ticking.Ticker(lambda: None), "2027-03-01 10:06:00")
 
     assert (lab.names(), lab.work()) == (["job"], [])
+
+
+# --- the queue of the runs ---------------------------------------------------------------------
+
+
+def test_the_engines_own_queue_is_there_whatever_is_uploaded(lab: CronLab) -> None:
+    """From another machine, say, or by a service without a cron.yaml."""
+    scheduler = File(job("every 1 mins synchronized")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:30")
+    queue = known.of(lab.store)
+    queue.look(is_urgent=True)
+    assert CRON_QUEUE in queue.all()
+
+    uploads.upload(lab.store, ("other",), digest="another file")
+    lab.tick_at(scheduler, "2027-03-01 10:01:00")
+
+    queue.look(is_urgent=True)
+    assert {name for name, each in queue.all().items() if not each.is_disabled} == {"other", CRON_QUEUE}
+    assert lab.work() == ["job-20270301T100100Z"]
+    fields = lab.store.redis.hgetall(settings_key(CRON_QUEUE))
+    assert (fields[b"rate"], fields[b"dead_letter_seconds"]) == (b"500.0", b"86400")
+
+
+def test_the_engines_own_queue_does_not_pass_for_an_upload(lab: CronLab) -> None:
+    scheduler = File(job("every 1 mins synchronized")).scheduler()
+    lab.store.redis.flushall()
+
+    lab.tick(scheduler)
+
+    assert settings.upload_if_missing(lab.store)
+    assert not settings.upload_if_missing(lab.store)

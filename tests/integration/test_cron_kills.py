@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from lastacross import config
 from lastacross.clock import utc
-from lastacross.config import CRON_QUEUE, CronEntry
+from lastacross.config import CronEntry
 from lastacross.cron import parse_schedule
 from lastacross.cronruns.ticking import Ticker
 from lastacross.datastore import Transaction
@@ -98,7 +98,7 @@ def lab(
     monkeypatch: pytest.MonkeyPatch,
 ) -> CronLab:
     """A worker, and the clock at noon."""
-    uploads.upload(test_store, ("default", CRON_QUEUE))
+    uploads.upload(test_store)
     monkeypatch.setattr(outbox, "now", clock.now)
     lab = CronLab(test_store, clock)
     lab.go_to(FIRST)

@@ -115,29 +115,6 @@ def test_a_changed_queue_yaml_is_uploaded_without_a_restart(test_store: Store, c
     assert test_store.redis.hget(store.settings_key("default"), "rate") == b"7.0"
 
 
-def test_a_cron_yaml_that_comes_brings_its_queue_without_a_restart(
-    test_store: Store, configuration: Config
-) -> None:
-    upload = QueueUpload(configuration, ENVIRON)
-    upload.act(0.0)
-    assert not test_store.redis.exists(store.settings_key(config.CRON_QUEUE))
-
-    Path(configuration.root, "cron.yaml").write_text("cron:\n- url: /x\n  schedule: every 5 mins\n")
-    upload.act(1.0)
-
-    fields = test_store.redis.hgetall(store.settings_key(config.CRON_QUEUE))
-    assert (fields[b"rate"], fields[b"dead_letter_seconds"]) == (b"500.0", b"86400")
-
-
-def test_the_queue_of_cron_comes_back_with_the_others_after_redis_was_emptied(
-    test_store: Store, configuration: Config
-) -> None:
-    Path(configuration.root, "cron.yaml").write_text("cron:\n")
-    settings.upload_if_missing(test_store, lambda: settings.read_again(configuration))
-
-    assert test_store.redis.exists(store.settings_key(config.CRON_QUEUE))
-
-
 def test_a_cron_yaml_is_read_at_the_start_and_when_it_changes_and_left_while_it_is_wrong(
     configuration: Config,
 ) -> None:

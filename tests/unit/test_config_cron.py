@@ -75,17 +75,10 @@ def test_a_file_may_list_no_job(app_root: Path, text: str) -> None:
     assert (loaded.cron, loaded.has_cron_file) == ((), True)
 
 
-def test_without_a_file_there_is_no_job_and_no_queue_for_any(app_root: Path) -> None:
+def test_without_a_file_there_is_no_job(app_root: Path) -> None:
     loaded = config.load(app_root, ENVIRON)
 
     assert (loaded.cron, loaded.has_cron_file) == ((), False)
-    assert config.CRON_QUEUE not in loaded.all_queues
-
-
-def test_the_engines_own_queue_is_there_beside_those_of_queue_yaml(app_root: Path) -> None:
-    loaded = load(app_root, J)
-
-    assert set(loaded.all_queues) == {*loaded.queues, config.CRON_QUEUE}
 
 
 def test_a_job_keeps_its_name_when_its_schedule_changes_and_shares_it_with_nobody(app_root: Path) -> None:
