@@ -137,8 +137,9 @@ def test_a_process_killed_three_times_while_it_fills_a_batch_fills_it_once(lab: 
         taskqueue.add(url="/fill", name="filler", params=params)
         seconds = lab.wait_for(1, "/complete", 90)
         lab.wait_until_idle(30)
-    [batch] = [key for key in lab.store.redis.keys("lastacross:batch:default_filler-*") if key.count(b":") == 2]
-    progress = taskqueue.Batch.get(batch.decode().rpartition(":")[2]).progress()
+    keys: Any = lab.store.redis.keys("lastacross:batch:default_filler-*")
+    [batch_id] = {key.decode().split(":")[2] for key in keys}
+    progress = taskqueue.Batch.get(batch_id).progress()
     print(f"10,000 members, three kills: complete after {seconds:.1f} s; {repeated(lab)} repeated")
     assert lab.ran("/fill", "begin").total() == 4
     assert (progress.total, progress.done, progress.failed, progress.sealed) == (10_000, 10_000, 0, True)
