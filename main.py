@@ -2,12 +2,16 @@
 
 import webapp2
 
+import accounts
 import count
 import counting
+import feed
 import intrastat
 import longtask
 import models
 import quilt
+import reloading
+import reloads
 import workers
 from lastacross import webapp
 
@@ -34,6 +38,8 @@ class HomeHandler(webapp.RequestHandler):
 
 
 ID = "<quilt_id:[A-Za-z0-9_-]+>"
+RUN = "<run_id:[A-Za-z0-9-]+>"
+KEY = "<key:[A-Za-z0-9._-]+>"
 NAME = "<name:[A-Za-z0-9_-]+>"
 
 app = webapp2.WSGIApplication(
@@ -67,6 +73,32 @@ app = webapp2.WSGIApplication(
         webapp2.Route("/intrastat/form", intrastat.FormHandler),
         # What this browser has started, and how far it is.
         webapp2.Route("/longtasks", longtask.ListHandler),
+        # The accounts, and the form that adds some; its button for samples; an account's two buttons.
+        webapp2.Route("/accounts", accounts.ListHandler),
+        webapp2.Route("/accounts/samples", accounts.SamplesHandler),
+        webapp2.Route(
+            f"/accounts/{KEY}/activate", accounts.ActiveHandler, handler_method="activate", methods=["POST"]
+        ),
+        webapp2.Route(
+            f"/accounts/{KEY}/deactivate",
+            accounts.ActiveHandler,
+            handler_method="deactivate",
+            methods=["POST"],
+        ),
+        # What a status is fetched from, unless ACCOUNT_FEED_URL names something else.
+        webapp2.Route(f"/feed/{KEY}", feed.FeedHandler),
+        # Cron's, or the administrator's: begins a reload. And its tasks'.
+        webapp2.Route("/taskloader/", reloads.LoaderHandler),
+        webapp2.Route(reloads.WORKER_URL, reloads.WorkerHandler),
+        webapp2.Route(reloading.FILL_URL, reloads.FillHandler),
+        webapp2.Route(reloads.COMPLETE_URL, reloads.CompleteHandler),
+        # The reloads so far; one of them, for programs and for people; its retry button.
+        webapp2.Route("/reloads", reloads.HistoryHandler),
+        webapp2.Route(
+            f"/reloads/{RUN}.json", reloads.PageHandler, handler_method="get_json", methods=["GET", "HEAD"]
+        ),
+        webapp2.Route(f"/reloads/{RUN}", reloads.PageHandler),
+        webapp2.Route(f"/reloads/{RUN}/retry", reloads.RetryHandler),
         # The backend's: it begins; its two queues' tasks; the master task is done.
         webapp2.Route("/_ah/start", counting.StartHandler),
         webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),

@@ -28,6 +28,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from lastacross import datastore
 from lastacross.clock import SYSTEM
 
+# Declared elsewhere; `lastacross db revision` looks for all tables here.
+from reload_models import Account as Account
+from reload_models import ReloadResult as ReloadResult
+from reload_models import ReloadRun as ReloadRun
+
 
 class Quilt(datastore.Model):
     """A quilt: its size, how far it is, and how it ended. Instants are seconds since the epoch.

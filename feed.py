@@ -1,0 +1,83 @@
+"""A small feed of statuses, so that the batch reload has something to fetch; and where the real one is.
+
+``ACCOUNT_FEED_URL`` is the feed's address: an account's key is put at its end. Without it, the feed is this
+one. It answers the same for a key each time; some accounts it has trouble with, and some are slow.
+"""
+
+import hashlib
+import os
+import threading
+from urllib.parse import quote
+
+from lastacross import config, webapp
+
+VARIABLE = "ACCOUNT_FEED_URL"
+SLOW_SECONDS = 1.5
+
+STATUSES = (
+    "At my desk",
+    "At lunch, back at two",
+    "Out running; last across the finish line buys the coffee",
+    "Reading the manual",
+    "In a meeting that could have been a task",
+    "On the train, somewhere between here and there",
+    "Away from the keyboard",
+    "Listening to the rain",
+)
+_TROUBLES = {
+    0: (503, "the feed is out of order for this account"),
+    1: (503, "the feed is out of order for this account"),
+    2: (404, "the feed does not know this account"),
+    3: (404, "the feed does not know this account"),
+    4: (500, "the feed stumbled over this account"),
+}
+_SLOW = 5
+
+
+def url_of(key: str) -> str:
+    """Where the status of this account is fetched from."""
+    base = os.environ.get(VARIABLE, "").strip() or own_url()
+    return base + quote(key, safe="")
+
+
+def own_url() -> str:
+    """The address of the feed below, seen from this machine: under ``dev`` the pages are here."""
+    settings = config.current().settings
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/feed/"
+
+
+def lot(key: str) -> int:
+    """A number below 100 that a key always has: it decides what the feed does with it."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100
+
+
+def is_failing(key: str) -> bool:
+    """Whether the feed has trouble with an account: 5 in 100."""
+    return lot(key) in _TROUBLES
+
+
+def is_slow(key: str) -> bool:
+    """Whether an account is slow: 1 in 100."""
+    return lot(key) == _SLOW
+
+
+def status_of(key: str) -> str:
+    """What an account's status is, if the feed tells it."""
+    return STATUSES[hashlib.sha256(key.encode()).digest()[4] % len(STATUSES)]
+
+
+class FeedHandler(webapp.RequestHandler):
+    """One account's status as plain text."""
+
+    def get(self, key: str) -> None:
+        """The status; or trouble, or the status after a while."""
+        if is_slow(key):
+            # An event nobody sets: the wait gives way to other threads.
+            threading.Event().wait(SLOW_SECONDS)
+        status, text = _TROUBLES.get(lot(key), (200, status_of(key)))
+        self.response.status = status
+        self.response.headers["Cache-Control"] = "no-store"
+        self.response.content_type = "text/plain"
+        self.response.charset = "utf-8"
+        self.response.text = text

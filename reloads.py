@@ -1,0 +1,265 @@
+"""The batch reload: the loader that cron calls, the worker that fetches a status, and the pages of the runs.
+
+Everything that a task is delivered to may run twice: docs/reload.md says why nothing is then done twice.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+
+from webob import exc
+
+import feed
+import operations
+import reload_view
+import reloading
+from lastacross import channel, clock, config, taskqueue, urlfetch, webapp
+from reload_models import ReloadRun
+from reload_view import look
+from reloading import Answer
+
+QUEUE = "reload"
+COMPLETE_URL = "/tasks/reload-complete"
+WORKER_URL = "/worker/"
+
+FETCH_SECONDS = 10.0
+TELL_SECONDS = 0.2
+"""How often this process says at most that a run has news: a page that hears of it asks for all of it."""
+
+_CRON_NAME = re.compile(r".+-(\d{8}T\d{6}Z)", re.ASCII)
+
+log = logging.getLogger("reloads")
+
+
+# --- loading ------------------------------------------------------------------------------
+
+
+def run_id_of(task: taskqueue.CurrentTask | None) -> str:
+    """The id of the run that a request starts: cron's is the instant for which it was due.
+
+    Another delivery of the same task has the same id.
+    """
+    if task is None:
+        return reloading.new_id()
+    due = _CRON_NAME.fullmatch(task.name) if task.queue_name == config.CRON_QUEUE else None
+    if due is not None:
+        return due[1]
+    return "task-" + hashlib.sha256(f"{task.id} {task.request}".encode()).hexdigest()[:16]
+
+
+def fill(run_id: str) -> None:
+    """Put a run's tasks on their queue, one an account. May be repeated, whatever it has come to."""
+    run = reloading.find(run_id)
+    if run is None or run.finished_at is not None:
+        return
+    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
+    batch = taskqueue.Batch(queue_name=QUEUE, name=reloading.batch_id(run_id), on_complete=complete)
+    with batch:
+        reloading.note_opened(run_id)
+        batch.add(taskqueue.Task(url=WORKER_URL, params={"key": key}) for key in reloading.members(run_id))
+    reloading.note_loaded(run_id)
+
+
+class LoaderHandler(webapp.RequestHandler):
+    """``/taskloader/``: cron's, and the administrator's."""
+
+    def get(self) -> None:
+        """Begin a run over all active accounts, and load it. By hand, a task does: the browser goes on."""
+        task = taskqueue.current_task()
+        if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            raise exc.HTTPForbidden("A page of another site asked for this run, so it was not started.")
+        try:
+            run = reloading.begin(run_id_of(task), "hand" if task is None else "cron")
+        except reloading.NothingToDoError:
+            self._say_nothing_is_active(is_task=task is not None)
+            return
+        if task is None:
+            self.see_other(f"/reloads/{run.id}")
+            return
+        log.info("reload.begin", extra={"run": run.id, "accounts": run.total})
+        fill(run.id)
+        log.info("reload.loaded", extra={"run": run.id, "accounts": run.total})
+        self.render_json({"run": run.id, "accounts": run.total})
+
+    def _say_nothing_is_active(self, *, is_task: bool) -> None:
+        if not is_task:
+            raise exc.HTTPConflict("No account is active: add one on the page of the accounts first.")
+        self.render_json({"run": None, "accounts": 0})
+
+
+class FillHandler(webapp.TaskHandler):
+    """Loads a run that was begun by hand or as a retry."""
+
+    def post(self) -> None:
+        """May be repeated."""
+        fill(self.request.POST["run"])
+
+
+# --- the tasks ----------------------------------------------------------------------------
+
+
+class WorkerHandler(webapp.TaskHandler):
+    """``/worker/``: fetches the status of one account, and writes it down."""
+
+    def post(self) -> None:
+        """A failing answer is kept, and makes the attempt fail: the queue has it run again."""
+        key = self.request.get("key")
+        if not key:
+            raise webapp.BadInputError("key", "takes the key of an account; it is missing")
+        task = taskqueue.current_task()
+        run_id = reloading.run_of_batch(task.batch_id) if task is not None else None
+        answer = fetch(key)
+        attempt = 1 if task is None else task.retry_count + 1
+        change = reloading.record(run_id, key, answer, attempt)
+        if run_id is not None and change is not None:
+            _teller.tell(run_id, change)
+        if not answer.is_ok:
+            self.response.status = 502
+            self.response.text = f"{key}: {answer.problem}"
+
+
+def fetch(key: str) -> Answer:
+    """The status of this account, as its feed has it now; whatever goes wrong is an answer, too."""
+    began_at, start = clock.SYSTEM.now(), clock.SYSTEM.monotonic()
+    headers = {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
+    status = None
+    try:
+        result = urlfetch.fetch(feed.url_of(key), None, urlfetch.GET, headers, deadline=FETCH_SECONDS)
+        status, text = result.status_code, result.content.decode(errors="replace")
+    except urlfetch.Error as error:
+        text = f"{type(error).__name__}: {error}"
+    duration_ms = round(1000 * (clock.SYSTEM.monotonic() - start))
+    return Answer(status == 200, status, text, began_at, duration_ms)
+
+
+class CompleteHandler(webapp.TaskHandler):
+    """Runs once when the last account's task of a run has ended, well or not."""
+
+    def post(self) -> None:
+        """Mark the run finished; only the call that does so says so."""
+        run_id = self.request.POST["run"]
+        try:
+            failed = taskqueue.Batch.get(reloading.batch_id(run_id)).progress().failed
+        except taskqueue.UnknownBatchError:
+            return  # forgotten with all of Redis: the page says that the run is lost
+        if reloading.finish(run_id, failed=failed):
+            log.info("reload.end", extra={"run": run_id, "failed": failed})
+            _send(run_id, {"complete": True})
+
+
+class _Teller:
+    """Says to whoever watches that a run has news, now and then: a page asks for all of it at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_at: dict[str, float] = {}
+
+    def tell(self, run_id: str, change: int) -> None:
+        """There is something new, up to the change of this number."""
+        now = clock.SYSTEM.monotonic()
+        with self._lock:
+            if now - self._told_at.get(run_id, float("-inf")) < TELL_SECONDS:
+                return
+            self._told_at = {run: at for run, at in self._told_at.items() if now - at < TELL_SECONDS}
+            self._told_at[run_id] = now
+        _send(run_id, {"change": change})
+
+
+_teller = _Teller()
+
+
+def _send(run_id: str, news: dict[str, object]) -> None:
+    channel.send_message(reloading.batch_id(run_id), json.dumps(news))
+
+
+# --- the pages ----------------------------------------------------------------------------
+
+
+class HistoryHandler(webapp.RequestHandler):
+    """The runs so far."""
+
+    def get(self) -> None:
+        """The newest first."""
+        views = [reload_view.remembered(run) for run in reloading.recent()]
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        if self.wants_json():
+            self.render_json({"reloads": [view.listed() for view in views]})
+        else:
+            self.render("reloads.html", views=views, instant=operations.instant)
+
+
+def _known(run_id: str) -> ReloadRun:
+    """The run of this id.
+
+    Raises:
+        HTTPNotFound: there is none.
+    """
+    run = reloading.find(run_id)
+    if run is None:
+        raise exc.HTTPNotFound("There is no reload of this name.")
+    return run
+
+
+class PageHandler(webapp.RequestHandler):
+    """One run, to be looked at while it goes on and afterwards."""
+
+    def get(self, run_id: str) -> None:
+        """The page, complete as the server draws it; a script then keeps it so."""
+        if self.wants_json():
+            self.get_json(run_id)
+            return
+        view = look(_known(run_id))
+        token = None
+        if not view.is_done and not view.is_blind:
+            # Its stream begins here, before the results are read: what comes in between is sent as well.
+            token = operations.stream_token(reloading.batch_id(run_id))
+            view = look(_known(run_id))
+        self._say_it_changes()
+        self.render(
+            "reload.html",
+            view=view,
+            run=view.run,
+            slowest=[reload_view.result_json(each) for each in reloading.slowest(run_id)],
+            failing=[reload_view.result_json(each) for each in reloading.failing(run_id)],
+            most_failing=reloading.FAILING_LISTED,
+            token=token,
+            instant=operations.instant,
+        )
+
+    def get_json(self, run_id: str) -> None:
+        """The operation; 304 says that nothing is new."""
+        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
+        view = look(_known(run_id))
+        self.render_json(view.operation(reloading.slowest(run_id), reloading.failing(run_id)))
+        self._say_it_changes()
+        self.response.etag = view.etag
+        self.response.conditional_response = True
+
+    def _say_it_changes(self) -> None:
+        self.response.headers["Cache-Control"] = "private, no-cache"
+
+
+class RetryHandler(webapp.RequestHandler):
+    """The button that has the failed accounts of a run fetched again."""
+
+    def post(self, run_id: str) -> None:
+        """Begin a run over them; a second click leads to the same one."""
+        view = look(_known(run_id))
+        if not view.is_done:
+            raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
+        if view.run.retried_as is None and view.run.done == view.run.total:
+            raise exc.HTTPConflict("No account of this reload failed.")
+        if view.is_lost:
+            reloading.finish(run_id, failed=view.run.total)
+        try:
+            new_id = reloading.retry(run_id)
+        except reloading.NothingToDoError:
+            raise exc.HTTPConflict("Every account that failed has been deactivated since.") from None
+        location = f"/reloads/{new_id}"
+        if self.wants_json():
+            self.response.headers["Location"] = location
+            self.render_json(look(_known(new_id)).operation([], []), 202)
+        else:
+            self.see_other(location)

@@ -1,0 +1,111 @@
+// The page of one run of the batch reload: its numbers, the failing and the slowest accounts as they change.
+
+import { Feed } from "/_ah/static/feed.js";
+import { duration, element, write } from "/_ah/static/text.js";
+
+const CLOCK_MS = 200;
+const ASK_MS = 250; // the stream says that there is something new; it is asked for together
+
+const box = element("run");
+const loadedAt = performance.now();
+const elapsedAtLoad = Number(box.dataset.elapsed);
+
+// --- the tables --------------------------------------------------------------------------
+
+function cell(kind, text, className) {
+  const made = document.createElement(kind);
+  made.textContent = text;
+  if (className) made.className = className;
+  if (kind === "th") made.scope = "row";
+  return made;
+}
+
+function row(result) {
+  const made = document.createElement("tr");
+  const answer = result.http_status === null ? result.answer : `${result.http_status}: ${result.answer}`;
+  made.append(
+    cell("th", result.account),
+    cell("td", `${result.duration_ms.toLocaleString("en")} ms`, "number"),
+    cell("td", String(result.attempts), "number"),
+    cell("td", answer, "goods"),
+  );
+  return made;
+}
+
+function showTable(id, results) {
+  element(id).replaceChildren(...results.map(row));
+  element(`${id}-box`).hidden = results.length === 0;
+  element(`${id}-none`).hidden = results.length > 0;
+}
+
+// --- the numbers -------------------------------------------------------------------------
+
+function showNumbers({ metadata }) {
+  const { numbers, texts } = metadata;
+  for (const name of ["done", "failed", "remaining"]) write(name, numbers[name].toLocaleString("en"));
+  write("rate", texts.rate);
+  write("count", texts.count);
+  write("percent", `${metadata.percent} %`);
+  write("headline", metadata.headline);
+  element("bar").value = numbers.done + numbers.failed;
+  element("eta-box").hidden = texts.remaining === "";
+  write("eta", texts.remaining);
+  element("retry").hidden = !metadata.can_retry;
+  document.title = `${metadata.mark} – ${box.dataset.name} – Last Across`;
+}
+
+function showTime() {
+  write("duration", duration(elapsedAtLoad + (performance.now() - loadedAt) / 1000));
+}
+
+function showEnd({ metadata }) {
+  clearInterval(clock);
+  write("duration", metadata.texts.duration);
+  write("mode", "This reload is kept for 30 days: bookmark the page, or send its address to somebody.");
+}
+
+// --- news --------------------------------------------------------------------------------
+
+const MODES = {
+  stream: "Live: numbers come as they are there. Bookmark the page: the work goes on without it.",
+  poll: "The page asks every few seconds. Bookmark it: the work goes on without it.",
+};
+
+// The stream says that something has changed; what it is, is asked for, several changes together.
+class ReloadFeed extends Feed {
+  address() {
+    return this.url;
+  }
+
+  hear(news) {
+    if ((news.change <= this.after && !news.complete) || this.isAskingSoon) return;
+    this.isAskingSoon = true;
+    setTimeout(() => {
+      this.isAskingSoon = false;
+      this.ask();
+    }, ASK_MS);
+  }
+
+  take(operation) {
+    const { metadata, response } = operation;
+    this.after = Math.max(this.after, metadata.change);
+    box.className = `run is-${metadata.state}`;
+    showTable("failing", response?.failing ?? []);
+    showTable("slowest", response?.slowest ?? []);
+    showNumbers(operation);
+    if (operation.done) showEnd(operation);
+  }
+
+  onMode(mode) {
+    box.dataset.mode = mode;
+    if (MODES[mode]) write("mode", MODES[mode]);
+  }
+}
+
+let clock = null;
+
+if (["ready", "running"].includes(box.dataset.state)) {
+  clock = setInterval(showTime, CLOCK_MS);
+  showTime();
+  new ReloadFeed(box.dataset).start();
+}

@@ -1,0 +1,790 @@
+"""The batch reload, its pages asked without a browser and its tasks run by hand, one by one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import func, insert, select, update
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
+
+import accounts
+import feed
+import reloading
+import reloads
+from lastacross import clock, config, datastore, store, taskqueue, urlfetch, webapp
+from lastacross.config import CRON_QUEUE
+from lastacross.cronruns import tasks
+from lastacross.runtime.delivery import Outcome
+from lastacross.taskqueue import record
+from lastacross.taskqueue.broker import Broker
+from reload_models import Account, ReloadResult, ReloadRun
+from reloading import Answer
+from tests.conftest import SECRET_KEY
+from tests.support import uploads
+from tests.support.hands import Hands, working_hands
+from tests.support.processes import ROOT
+from tests.support.redis_server import RedisServer
+
+JSON = {"Accept": "application/json"}
+CRON_TASK = "taskloader-20261121T030000Z"
+CRON_RUN = "20261121T030000Z"
+
+
+@pytest.fixture
+def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
+    """The configuration of the application in the root, under ``dev``; store and datastore are empty."""
+    environ = {
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+        "LASTACROSS_DEV": "1",
+    }
+    loaded = config.load(ROOT, environ)
+    config.use(loaded)
+    opened = store.Store(redis_server.url)
+    opened.redis.flushall()
+    store.use(opened)
+    # Without a rate that binds: the hands do not wait for tokens.
+    fast = {"rate": "5000.0", "bucket_size": "5000"}
+    uploads.upload(opened, {name: fast for name in ("default", reloads.QUEUE, CRON_QUEUE)})
+    datastore.upgrade()
+    yield loaded
+    datastore.dispose()
+    store.use(None)
+    opened.close()
+    config.use(None)
+
+
+@pytest.fixture
+def client(loaded: config.Config) -> Client:
+    """The application behind the web server's layers, asked by the administrator."""
+    environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"}
+    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=environ)
+
+
+@pytest.fixture
+def hands(loaded: config.Config) -> Iterator[Hands]:
+    """What runs its tasks."""
+    with working_hands(loaded, store.current()) as made:
+        yield made
+
+
+class Fetched:
+    """Stands for the network: what each account's feed answers, and how often it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, bytes] | Exception] = {}
+        self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
+
+    def fetch(self, url: str, payload: None, method: object, headers: dict[str, str], **_: object) -> Any:
+        """As ``urlfetch.fetch``."""
+        assert (payload, method) == (None, urlfetch.GET)
+        key = url.rpartition("/")[2]
+        self.asked.append(key)
+        self.headers = headers
+        answer = self.answers.get(key, (200, f"status of {key}".encode()))
+        if isinstance(answer, Exception):
+            raise answer
+
+        return SimpleNamespace(status_code=answer[0], content=answer[1])
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetched:
+    """The network of the tasks."""
+    made = Fetched()
+    monkeypatch.setattr(urlfetch, "fetch", made.fetch)
+    return made
+
+
+def add_accounts(client: Client, *keys: str) -> None:
+    """Add accounts through the form."""
+    client.post("/accounts", {"keys": " ".join(keys)}, status=303)
+
+
+def add_cron_task(loaded: config.Config, name: str = CRON_TASK) -> None:
+    """The task of a run of cron, as the scheduler adds it."""
+    [entry] = [entry for entry in loaded.cron if entry.url == "/taskloader/"]
+    now = clock.SYSTEM.now()
+    Broker(store.current()).add([tasks.task_of(entry, name, now, now)])
+
+
+def load_by_hand(client: Client, hands: Hands) -> str:
+    """Begin a run, have its loader run; its id."""
+    answer = client.get("/taskloader/", status=303)
+    hands.run("default")
+    return str(answer.headers["Location"].rpartition("/")[2])
+
+
+def operation(client: Client, run_id: str) -> Any:
+    """How far a run is."""
+    return client.get(f"/reloads/{run_id}.json").json
+
+
+def numbers(client: Client, run_id: str) -> tuple[int, int, int, int]:
+    """Done, failed, remaining and all."""
+    found = operation(client, run_id)["metadata"]["numbers"]
+    return found["done"], found["failed"], found["remaining"], found["total"]
+
+
+def work(hands: Hands) -> list[Outcome]:
+    """Run the accounts' tasks; one that fails for the third time is a dead letter."""
+    outcomes = []
+    while (task := hands.lease(reloads.QUEUE)) is not None:
+        outcome = hands.deliver(task)
+        outcomes.append(outcome)
+        if not outcome.is_success and task.failures >= 2:
+            hands.bury(task)
+        else:
+            hands.settle(outcome)
+    return outcomes
+
+
+def dead_letters() -> list[str]:
+    """The names of the tasks that failed for good."""
+    ids = cast(list[bytes], store.current().redis.zrange(f"rq:failed:{reloads.QUEUE}", 0, -1))
+    return [record.split_task_id(found.decode())[1] for found in ids]
+
+
+def run_through(client: Client, hands: Hands) -> str:
+    """A run by hand from its beginning to its end."""
+    run_id = load_by_hand(client, hands)
+    work(hands)
+    return run_id
+
+
+def asked_once_each(fetched: Fetched, *keys: str) -> bool:
+    """Whether the feed was asked for each of these once, and for nobody else."""
+    return sorted(fetched.asked) == sorted(keys)
+
+
+# --- accounts -----------------------------------------------------------------------------
+
+
+def test_accounts_are_added_listed_and_deactivated(client: Client) -> None:
+    answer = client.post("/accounts", {"keys": "bob, anna\ncarl"}, status=303)
+    assert answer.headers["Location"].endswith("/accounts")
+    client.post("/accounts/bob/deactivate", status=303)
+
+    listed = client.get("/accounts", headers=JSON).json
+
+    assert [(each["key"], each["is_active"]) for each in listed["accounts"]] == [
+        ("anna", True),
+        ("bob", False),
+        ("carl", True),
+    ]
+    assert listed["numbers"] == {"accounts": 3, "active": 2}
+    assert "There are 3 accounts, 2 of them active." in client.get("/accounts").text.replace("\n", " ")
+    assert client.post("/accounts/bob/activate", headers=JSON).json["is_active"] is True
+
+
+def test_a_key_that_is_there_adds_nothing_and_is_named_at_the_field(client: Client) -> None:
+    add_accounts(client, "anna")
+
+    page = client.post("/accounts", {"keys": "bob anna"}, status=409)
+    program = client.post("/accounts", {"keys": "bob anna"}, headers=JSON, status=409).json
+
+    assert 'id="keys-mistake"' in page.text
+    assert "bob anna</textarea>" in page.text
+    assert program["error"]["field"] == "keys"
+    assert "there already: anna" in program["error"]["message"]
+    assert accounts.numbers() == {"accounts": 1, "active": 1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "part"),
+    [
+        ("", "it is empty"),
+        ("a b/c", "not “b/c”"),
+        (".hidden", "a letter or digit first"),
+        ("x" * 101, "at most 100"),
+        ("a b a", "a is there twice"),
+        (" ".join(f"k{n}" for n in range(1001)), "at most 1,000 keys at once, not 1,001"),
+        ("<script>", "not “<script>”"),
+        ("zoë", "not “zoë”"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_refused_with_what_the_field_takes(
+    client: Client, keys: str, part: str
+) -> None:
+    program = client.post("/accounts", {"keys": keys}, headers=JSON, status=400).json
+    page = client.post("/accounts", {"keys": keys}, status=400)
+
+    assert part in program["error"]["message"]
+    assert 'aria-invalid="true"' in page.text
+    assert "<script>alert" not in page.text
+    assert accounts.numbers()["accounts"] == 0
+
+
+@pytest.mark.parametrize(
+    "query", ["state=some", "after=a%20b", "start=%2F", f"start={'x' * 101}", "after=%3Cb%3E"]
+)
+def test_an_address_of_the_list_that_says_nothing_useful_is_refused(client: Client, query: str) -> None:
+    field = query.partition("=")[0]
+
+    error = client.get(f"/accounts?{query}", headers=JSON, status=400).json["error"]
+
+    assert error["field"] == field
+    assert field in client.get(f"/accounts?{query}", status=400).text
+
+
+def test_a_body_that_is_no_form_adds_nothing(client: Client) -> None:
+    answer = client.post("/accounts", "{}", headers={**JSON, "Content-Type": "text/plain"}, status=400)
+
+    assert answer.json["error"]["field"] == "Content-Type"
+
+
+def test_an_account_that_is_not_there_cannot_be_activated(client: Client) -> None:
+    client.post("/accounts/nobody/activate", status=404)
+    client.get("/accounts/nobody/activate", status=405)
+
+
+def test_many_accounts_are_listed_a_page_at_a_time_each_once(client: Client) -> None:
+    keys = [f"k-{number:04}" for number in range(3 * accounts.LISTED + 7)]
+    add_accounts(client, *keys)
+    client.post("/accounts/k-0003/deactivate")
+
+    found, address = [], "/accounts?state=active&start=k-"
+    while address:
+        page = client.get(address, headers=JSON).json
+        assert len(page["accounts"]) <= accounts.LISTED
+        found += [each["key"] for each in page["accounts"]]
+        address = page["next"]
+
+    assert found == [key for key in keys if key != "k-0003"]
+    page = client.get("/accounts").click("Next page")
+    assert ">k-0050</th>" in page.text
+    assert ">k-0049</th>" not in page.text
+    assert "k-0000" in page.click("First page").text
+
+
+def test_after_a_change_the_browser_is_back_where_it_was_in_the_list(client: Client) -> None:
+    add_accounts(client, *(f"k-{number:04}" for number in range(accounts.LISTED + 5)))
+    page = client.get("/accounts?start=k-&after=k-0049")
+
+    answer = page.forms[1].submit(status=303)
+
+    assert answer.headers["Location"].endswith("/accounts?start=k-&after=k-0049")
+    assert "Activate" in answer.follow().text
+
+
+def test_the_samples_are_added_once(client: Client) -> None:
+    first = client.post("/accounts/samples", headers=JSON, status=201).json
+    second = client.post("/accounts/samples", headers=JSON, status=201).json
+
+    assert (first["added"], second["added"]) == (200, 0)
+    keys = accounts.sample_keys()
+    assert any(feed.is_failing(key) for key in keys)
+    assert any(feed.is_slow(key) for key in keys)
+
+
+# --- the feed -----------------------------------------------------------------------------
+
+
+def test_our_own_feed_has_trouble_with_five_in_a_hundred_and_is_slow_for_one() -> None:
+    keys = [f"account-{number}" for number in range(10_000)]
+
+    assert 400 < sum(feed.is_failing(key) for key in keys) < 600
+    assert 60 < sum(feed.is_slow(key) for key in keys) < 140
+
+
+def test_our_own_feed_always_answers_the_same_for_a_key(client: Client) -> None:
+    keys = [f"account-{number}" for number in range(100)]
+    fine = next(key for key in keys if not feed.is_failing(key) and not feed.is_slow(key))
+    failing = next(key for key in keys if feed.is_failing(key))
+
+    assert {client.get(f"/feed/{fine}").text for _ in range(3)} == {feed.status_of(fine)}
+    assert client.get(f"/feed/{failing}", expect_errors=True).status_int >= 400
+
+
+def test_the_feed_is_our_own_unless_the_environment_names_another(
+    loaded: config.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(feed.VARIABLE, raising=False)
+    assert feed.url_of("a.b") == f"http://127.0.0.1:{loaded.settings.port}/feed/a.b"
+
+    monkeypatch.setenv(feed.VARIABLE, "https://feed.example/status?account=")
+
+    assert feed.url_of("a/b&c") == "https://feed.example/status?account=a%2Fb%26c"
+
+
+# --- a run --------------------------------------------------------------------------------
+
+
+def test_by_hand_the_browser_is_sent_to_the_page_and_every_active_account_is_fetched_once(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob", "carl", "dora")
+    client.post("/accounts/carl/deactivate")
+
+    answer = client.get("/taskloader/", status=303)
+    assert "Waiting for the first answer." in answer.follow().text
+    hands.run("default")
+    run_id = answer.headers["Location"].rpartition("/")[2]
+    assert numbers(client, run_id) == (0, 0, 3, 3)
+    work(hands)
+
+    assert asked_once_each(fetched, "anna", "bob", "dora")
+    assert fetched.headers == {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
+    assert numbers(client, run_id) == (3, 0, 0, 3)
+    found = operation(client, run_id)
+    assert (found["done"], found["metadata"]["state"]) == (True, "done")
+    assert "All 3 accounts are up to date." in client.get(f"/reloads/{run_id}").text
+    statuses = {
+        each["key"]: each["status"] for each in client.get("/accounts", headers=JSON).json["accounts"]
+    }
+    assert statuses == {
+        "anna": "status of anna",
+        "bob": "status of bob",
+        "carl": None,
+        "dora": "status of dora",
+    }
+
+
+def test_cron_names_the_run_by_its_instant(
+    loaded: config.Config, client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    add_cron_task(loaded)
+
+    [outcome] = hands.run(CRON_QUEUE)
+    work(hands)
+
+    assert outcome.is_success
+    assert taskqueue.Batch.get(f"reload-{CRON_RUN}").progress().done == 2
+    [listed] = client.get("/reloads", headers=JSON).json["reloads"]
+    assert (listed["name"], listed["started_by"], listed["state"]) == (f"reloads/{CRON_RUN}", "cron", "done")
+    assert "by the clock" in client.get("/reloads").text
+
+
+def test_failing_answers_are_tried_again_and_kept(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna", "bob", "carl")
+    fetched.answers = {
+        "anna": (503, b"<b>out of order</b>"),
+        "carl": urlfetch.DeadlineExceededError("no answer within 10 s"),
+    }
+
+    run_id = run_through(client, hands)
+
+    assert sorted(fetched.asked) == ["anna"] * 3 + ["bob"] + ["carl"] * 3
+    assert numbers(client, run_id) == (1, 2, 0, 3)
+    found = operation(client, run_id)
+    assert found["metadata"]["state"] == "failed"
+    assert found["error"]["message"] == "Finished, but 2 of 3 accounts failed."
+    assert [
+        (each["account"], each["http_status"], each["answer"], each["attempts"])
+        for each in found["response"]["failing"]
+    ] == [
+        ("anna", 503, "<b>out of order</b>", 3),
+        ("carl", None, "FetchDeadlineExceededError: no answer within 10 s", 3),
+    ]
+    page = client.get(f"/reloads/{run_id}").text
+    assert "&lt;b&gt;out of order" in page
+    assert "Retry failed" in page
+    [anna] = client.get("/accounts?start=anna", headers=JSON).json["accounts"]
+    assert (anna["status"], anna["problem"]) == (None, "503: <b>out of order</b>")
+    assert "<b>out" not in client.get("/accounts").text
+
+
+def test_a_failing_account_keeps_its_last_status(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna")
+    run_through(client, hands)
+    fetched.answers = {"anna": (500, b"oh")}
+    run_through(client, hands)
+
+    [anna] = client.get("/accounts", headers=JSON).json["accounts"]
+
+    assert (anna["status"], anna["problem"]) == ("status of anna", "500: oh")
+
+
+def test_an_account_that_fails_first_and_then_answers_counts_as_done(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    run_id = load_by_hand(client, hands)
+    fetched.answers = {"anna": (503, b"later")}
+    task = hands.lease(reloads.QUEUE)
+    assert task is not None
+    hands.settle(hands.deliver(task))
+    assert numbers(client, run_id) == (0, 0, 1, 1)
+    assert operation(client, run_id)["response"]["failing"][0]["answer"] == "later"
+    fetched.answers = {}
+
+    work(hands)
+
+    assert numbers(client, run_id) == (1, 0, 0, 1)
+    assert operation(client, run_id)["response"]["failing"] == []
+
+
+def test_a_task_that_is_delivered_twice_counts_once(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    task = hands.lease(reloads.QUEUE)
+    assert task is not None
+    hands.deliver(task)
+    fetched.answers = {"anna": (500, b"oh"), "bob": (500, b"oh")}
+    second = hands.deliver(task)
+    assert not second.is_success
+
+    assert numbers(client, run_id) == (1, 0, 1, 2)
+    fetched.answers = {}
+    hands.settle(hands.deliver(task))
+    work(hands)
+    assert numbers(client, run_id) == (2, 0, 0, 2)
+
+
+def test_an_answer_of_any_bytes_and_length_is_kept_as_text(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    fetched.answers = {"anna": (200, b"\xff\x00ok"), "bob": (500, b"x" * 5000)}
+
+    run_id = run_through(client, hands)
+
+    [anna, bob] = client.get("/accounts", headers=JSON).json["accounts"]
+    assert anna["status"] == "��ok"
+    assert bob["problem"].startswith("500: xxx")
+    assert len(operation(client, run_id)["response"]["failing"][0]["answer"]) == 300
+
+
+def test_of_two_fetches_the_newer_one_stays_on_the_account(client: Client) -> None:
+    add_accounts(client, "anna")
+    reloading.record(None, "anna", Answer(True, 200, "new", 2000.0, 5), 1)
+    reloading.record(None, "anna", Answer(True, 200, "old", 1000.0, 5), 1)
+
+    [anna] = client.get("/accounts", headers=JSON).json["accounts"]
+
+    assert anna["status"] == "new"
+
+
+def test_a_task_for_nobody_ends_without_a_word(hands: Hands, fetched: Fetched, loaded: config.Config) -> None:
+    taskqueue.add(url="/worker/", params={"key": "nobody"}, queue_name=reloads.QUEUE)
+    taskqueue.add(url="/worker/", queue_name=reloads.QUEUE)
+
+    statuses = [outcome.status for outcome in hands.run(reloads.QUEUE, at_most=2)]
+
+    assert statuses == [200, 400]
+
+
+# --- loaded once --------------------------------------------------------------------------
+
+
+def test_a_loader_that_is_delivered_again_after_its_last_add_loads_nothing_twice(
+    loaded: config.Config, client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    """Its worker was killed before it could say that it is done; meanwhile others were added and left."""
+    add_accounts(client, *(f"k-{number}" for number in range(450)))
+    add_cron_task(loaded)
+    task = hands.lease(CRON_QUEUE)
+    assert task is not None
+    assert hands.deliver(task).is_success
+    work_before = [hands.lease(reloads.QUEUE) for _ in range(10)]
+    for each in work_before:
+        assert each is not None
+        hands.settle(hands.deliver(each))
+    client.post("/accounts/k-0/deactivate")
+    client.post("/accounts/k-449/deactivate")
+    add_accounts(client, "a-first", "z-last")
+
+    again = hands.deliver(task)
+    assert again.is_success
+    hands.settle(again)
+    work(hands)
+
+    assert asked_once_each(fetched, *(f"k-{number}" for number in range(450)))
+    assert numbers(client, CRON_RUN) == (450, 0, 0, 450)
+
+
+@pytest.mark.parametrize("added", [0, 1, 199, 200, 201, 449, 450])
+def test_a_loader_that_died_half_way_goes_on_where_it_was(
+    loaded: config.Config,
+    client: Client,
+    hands: Hands,
+    fetched: Fetched,
+    monkeypatch: pytest.MonkeyPatch,
+    added: int,
+) -> None:
+    """After each number of accounts; those that come and go meanwhile move nobody's place."""
+    keys = [f"k-{number:03}" for number in range(450)]
+    add_accounts(client, *keys)
+    add_cron_task(loaded)
+    task = hands.lease(CRON_QUEUE)
+    assert task is not None
+    whole = reloading.members
+
+    def dying(run_id: str) -> Iterator[str]:
+        for place, key in enumerate(whole(run_id)):
+            if place == added:
+                raise RuntimeError("killed")
+            yield key
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(reloading, "members", dying)
+    assert not hands.deliver(task).is_success
+    monkeypatch.setattr(reloading, "members", whole)
+    client.post("/accounts/k-000/deactivate")
+    client.post("/accounts/k-300/deactivate")
+    add_accounts(client, "a-first")
+
+    outcome = hands.deliver(task)
+    assert outcome.is_success
+    hands.settle(outcome)
+    work(hands)
+
+    assert asked_once_each(fetched, *keys)
+    assert numbers(client, CRON_RUN) == (450, 0, 0, 450)
+    assert operation(client, CRON_RUN)["metadata"]["state"] == "done"
+
+
+def test_a_loader_that_is_delivered_again_after_the_end_changes_nothing(
+    loaded: config.Config, client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, *(f"k-{number}" for number in range(30)))
+    add_cron_task(loaded)
+    task = hands.lease(CRON_QUEUE)
+    assert task is not None
+    hands.deliver(task)
+    work(hands)
+    before = operation(client, CRON_RUN)
+
+    hands.settle(hands.deliver(task))
+
+    assert hands.lease(reloads.QUEUE) is None
+    assert operation(client, CRON_RUN) == before
+
+
+def test_the_loader_reads_the_accounts_a_page_at_a_time(client: Client, hands: Hands) -> None:
+    with datastore.session() as session:
+        session.execute(
+            insert(Account),
+            [
+                {"key": f"k-{number:05}", "is_active": number % 2 == 0, "created_at": 0.0}
+                for number in range(2 * reloading.PAGE + 10)
+            ],
+        )
+    run = reloading.begin("some-run", "cron")
+
+    keys = list(reloading.members(run.id))
+
+    assert keys == [f"k-{number:05}" for number in range(0, 2 * reloading.PAGE + 10, 2)]
+
+
+def test_without_an_active_account_there_is_no_run(
+    loaded: config.Config, client: Client, hands: Hands
+) -> None:
+    add_accounts(client, "anna")
+    client.post("/accounts/anna/deactivate")
+    add_cron_task(loaded)
+
+    assert [outcome.status for outcome in hands.run(CRON_QUEUE)] == [200]
+    assert "No account is active" in client.get("/taskloader/", status=409).text
+    assert client.get("/reloads", headers=JSON).json == {"reloads": []}
+
+
+# --- the end, and what failed -------------------------------------------------------------
+
+
+def test_of_a_run_that_is_over_the_failed_and_the_slowest_results_stay(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    keys = [f"k-{number:02}" for number in range(40)]
+    add_accounts(client, *keys)
+    fetched.answers = {"k-07": (500, b"no"), "k-31": (500, b"no")}
+    run_id = load_by_hand(client, hands)
+    work(hands)
+
+    with datastore.session(read_only=True) as session:
+        kept = session.scalar(select(func.count()).select_from(ReloadResult))
+    found = operation(client, run_id)["response"]
+
+    assert [each["account"] for each in found["failing"]] == ["k-07", "k-31"]
+    assert len(found["slowest"]) == reloading.SLOWEST
+    durations = [each["duration_ms"] for each in found["slowest"]]
+    assert durations == sorted(durations, reverse=True)
+    assert kept is not None
+    assert kept <= reloading.SLOWEST + 2
+
+
+def test_retry_failed_begins_one_run_over_the_accounts_that_failed(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob", "carl", "dora")
+    fetched.answers = {key: (500, b"no") for key in ("anna", "carl", "dora")}
+    run_id = run_through(client, hands)
+    client.post("/accounts/dora/deactivate")
+    fetched.answers = {"carl": (500, b"still")}
+    fetched.asked.clear()
+
+    answer = client.post(f"/reloads/{run_id}/retry", status=303)
+    twice = client.post(f"/reloads/{run_id}/retry", status=303)
+    hands.run("default")
+    work(hands)
+
+    assert answer.headers["Location"] == twice.headers["Location"]
+    retry_id = answer.headers["Location"].rpartition("/")[2]
+    assert sorted(fetched.asked) == ["anna", "carl", "carl", "carl"]
+    assert numbers(client, retry_id) == (1, 1, 0, 2)
+    assert numbers(client, run_id) == (1, 3, 0, 4), "what the first run counted stays as it is"
+    assert operation(client, run_id)["response"]["retried_as"] == retry_id
+    assert retry_id in client.get(f"/reloads/{run_id}").text
+    assert run_id in client.get(f"/reloads/{retry_id}").text
+
+
+def test_a_run_that_is_under_way_or_has_no_failures_cannot_be_retried(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    run_id = load_by_hand(client, hands)
+    assert "still under way" in client.post(f"/reloads/{run_id}/retry", status=409).text
+    work(hands)
+
+    assert "No account of this reload failed" in client.post(f"/reloads/{run_id}/retry", status=409).text
+    client.post("/reloads/nothing/retry", status=404)
+
+
+def test_if_all_that_failed_are_inactive_there_is_nothing_to_retry(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    fetched.answers = {"anna": (500, b"no")}
+    run_id = run_through(client, hands)
+    client.post("/accounts/anna/deactivate")
+
+    answer = client.post(f"/reloads/{run_id}/retry", headers=JSON, status=409)
+
+    assert "deactivated" in answer.text
+    assert operation(client, run_id)["metadata"]["can_retry"] is True
+
+
+def test_a_dead_letter_that_is_run_again_corrects_the_counts(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    fetched.answers = {"bob": (500, b"no")}
+    run_id = run_through(client, hands)
+    assert numbers(client, run_id) == (1, 1, 0, 2)
+    fetched.answers = {}
+
+    [dead] = dead_letters()
+    assert taskqueue.Queue(reloads.QUEUE).retry_dead([dead]) == [True]
+    work(hands)
+
+    assert numbers(client, run_id) == (2, 0, 0, 2)
+    assert operation(client, run_id)["metadata"]["state"] == "done"
+
+
+def test_a_queue_that_is_purged_ends_its_run(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    taskqueue.Queue(reloads.QUEUE).purge()
+    work(hands)
+
+    found = operation(client, run_id)
+
+    assert (found["metadata"]["state"], found["metadata"]["cancelled"]) == ("cancelled", 2)
+    client.post(f"/reloads/{run_id}/retry", status=303)
+
+
+def test_a_run_whose_redis_was_emptied_says_so_and_can_be_retried(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    task = hands.lease(reloads.QUEUE)
+    assert task is not None
+    hands.deliver(task)
+    store.current().redis.flushall()
+    uploads.upload(store.current(), ("default", reloads.QUEUE))
+
+    found = operation(client, run_id)
+    assert (found["done"], found["metadata"]["state"]) == (True, "failed")
+    assert "Redis was emptied" in found["metadata"]["message"]
+    retried = client.post(f"/reloads/{run_id}/retry", headers=JSON, status=202)
+    hands.run("default")
+    work(hands)
+
+    assert retried.json["metadata"]["numbers"]["total"] == 1
+    assert numbers(client, retried.json["name"].rpartition("/")[2]) == (1, 0, 0, 1)
+    assert numbers(client, run_id) == (1, 1, 0, 2)
+
+
+def test_runs_of_more_than_thirty_days_ago_are_forgotten(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    old, new = run_through(client, hands), run_through(client, hands)
+    with datastore.session() as session:
+        long_ago = ReloadRun.created_at - 31 * 86_400
+        session.execute(update(ReloadRun).where(ReloadRun.id == old).values(created_at=long_ago))
+
+    newest = run_through(client, hands)
+
+    listed = [each["name"] for each in client.get("/reloads", headers=JSON).json["reloads"]]
+    assert listed == [f"reloads/{newest}", f"reloads/{new}"]
+    client.get(f"/reloads/{old}", status=404)
+
+
+# --- who may, and what is answered ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [
+        ("/taskloader/", "GET"),
+        ("/worker/", "POST"),
+        ("/reloads/x/retry", "POST"),
+        ("/tasks/reload-fill", "POST"),
+    ],
+)
+def test_a_stranger_starts_nothing(client: Client, path: str, method: str) -> None:
+    environ = {"REMOTE_ADDR": "203.0.113.9"}
+
+    answer = client.request(path, method=method, environ=environ, expect_errors=True)
+
+    assert answer.status_int == 403
+
+
+def test_a_page_of_another_site_cannot_have_the_administrators_browser_start_a_run(client: Client) -> None:
+    add_accounts(client, "anna")
+
+    client.get("/taskloader/", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
+
+    assert client.get("/reloads", headers=JSON).json == {"reloads": []}
+
+
+def test_the_administrator_cannot_play_a_task(client: Client) -> None:
+    client.post("/worker/", {"key": "anna"}, status=403)
+
+
+def test_what_is_not_there_is_404_for_people_and_programs(client: Client) -> None:
+    assert client.get("/reloads/nothing", status=404).content_type == "text/html"
+    assert client.get("/reloads/nothing.json", status=404).json["error"]["code"] == 404
+
+
+def test_an_answer_that_has_nothing_new_is_304(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna")
+    run_id = load_by_hand(client, hands)
+    first = client.get(f"/reloads/{run_id}.json")
+
+    again = client.get(f"/reloads/{run_id}.json", headers={"If-None-Match": first.headers["ETag"]})
+    work(hands)
+    later = client.get(f"/reloads/{run_id}.json", headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status_int, later.status_int) == (304, 200)
+
+
+def test_while_redis_is_away_the_pages_show_what_the_datastore_has(
+    client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_accounts(client, "anna")
+    run_id = load_by_hand(client, hands)
+    away = store.Store("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(store, "current", lambda: away)
+
+    assert client.get(f"/reloads/{run_id}").status_int == 200
+    assert numbers(client, run_id) == (0, 0, 1, 1)
+    assert client.get("/accounts").status_int == 200
