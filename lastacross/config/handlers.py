@@ -10,7 +10,7 @@ from lastacross.config.fields import Switch, one_of, parsed
 from lastacross.config.known_keys import HANDLER_KEYS
 from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.units import parse_expiration
-from lastacross.config.values import NOTHING, AuthFailAction, Handler, Login, Secure
+from lastacross.config.values import NOTHING, AuthFailAction, CrossSite, Handler, Login, Secure
 
 AUTO_SCRIPT = "main.app"
 
@@ -119,6 +119,7 @@ class HandlerEntry(Entry):
     http_headers: dict[str, str] | None = None
     mime_type: Annotated[str, parsed(check_mime_type)] | None = None
     require_matching_file: Switch | None = None
+    cross_site: Annotated[CrossSite, one_of("refuse", "allow")] | None = None
 
 
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
@@ -130,6 +131,7 @@ def read(value: Any, document: Document, path: Path_) -> Handler | None:
     pattern = _pattern(entry, document, path)
     _check_kind(entry, document, path)
     _check_headers(entry, document, path)
+    _check_cross_site(entry, document, path)
     if entry.static_files is not None:
         _check_static_files(entry, entry.static_files, document, path)
     return Handler(
@@ -146,6 +148,7 @@ def read(value: Any, document: Document, path: Path_) -> Handler | None:
         http_headers=MappingProxyType(entry.http_headers) if entry.http_headers else NOTHING,
         mime_type=entry.mime_type,
         require_matching_file=bool(entry.require_matching_file),
+        allows_cross_site=entry.cross_site == "allow",
     )
 
 
@@ -194,6 +197,21 @@ def _check_static_files(entry: HandlerEntry, template: str, document: Document, 
     except (re.error, IndexError) as error:
         problem = f"static_files {shown(template)} cannot be filled in: {error}"
         document.mistake((*path, "static_files"), problem)
+
+
+def _check_cross_site(entry: HandlerEntry, document: Document, path: Path_) -> None:
+    """Only a script that is open to everybody may take what pages of other sites send."""
+    if entry.cross_site != "allow":
+        return
+    problem = None
+    if entry.script is None:
+        problem = "cross_site is for scripts; a static handler takes no POST"
+    elif entry.login in ("required", "admin"):
+        problem = f"cross_site: allow beside login: {entry.login}: other sites could act as who is signed in"
+    elif entry.url.removeprefix("^").startswith("/_ah"):
+        problem = "cross_site: allow is not for addresses below /_ah/, which are the engine's"
+    if problem is not None:
+        document.mistake((*path, "cross_site"), problem, is_of_key=True)
 
 
 def _check_headers(entry: HandlerEntry, document: Document, path: Path_) -> None:

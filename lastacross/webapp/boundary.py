@@ -2,11 +2,14 @@
 
 import codecs
 import re
+from collections.abc import Sequence
 from email.message import Message
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from lastacross.config import Handler
 from lastacross.webapp import hosts
 from lastacross.webapp.environ import (
+    IS_CROSS_SITE,
     IS_OUTSIDE,
     Body,
     Environ,
@@ -15,6 +18,7 @@ from lastacross.webapp.environ import (
     Refuse,
     Start,
     Wsgi,
+    path_of,
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -71,16 +75,22 @@ def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
     return layer
 
 
-def check_cross_site(refuse: Refuse) -> Layer:
+def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
     """Refuse a browser's POST (or other unsafe method) that another site made it send.
 
     Browsers say where a request comes from in Sec-Fetch-Site, over plain HTTP in Origin alone;
     no page can forge either. A client that sends neither is not a browser of this decade.
+    Where the handler says ``cross_site: allow`` such a request comes in, as one of nobody in particular.
     """
 
     def layer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
             if environ.get("REQUEST_METHOD") in SAFE_METHODS or not is_cross_site(environ):
+                return application(environ, start_response)
+            path = path_of(environ)
+            handler = next((each for each in handlers if each.pattern.match(path)), None)
+            if handler is not None and handler.allows_cross_site and not f"{path}/".startswith("/_ah/"):
+                environ[IS_CROSS_SITE] = True
                 return application(environ, start_response)
             message = "This request was made by a page of another site, so it was not carried out."
             return refuse(environ, start_response, Refusal(403, message))

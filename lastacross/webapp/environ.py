@@ -34,6 +34,8 @@ CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Put there by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
+# Put there by the boundary: a page of another site made a browser send this, and its handler takes it.
+IS_CROSS_SITE = "lastacross.is_cross_site"
 # Put there when a handler raised: the exception, for the log line and for the delivery's record.
 FAILURE = "lastacross.failure"
 # Put there when a handler said no (`self.abort(404)`): the Refusal that our page should show.

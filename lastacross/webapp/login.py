@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Mapping
 
 from lastacross.config import Handler, Settings
-from lastacross.webapp.environ import CRON, IS_OUTSIDE, SYSTEM, TASK, Environ, Refusal
+from lastacross.webapp.environ import CRON, IS_CROSS_SITE, IS_OUTSIDE, SYSTEM, TASK, Environ, Refusal
 
 
 class Visitor(enum.Enum):
@@ -42,6 +42,9 @@ _PROXY_HEADERS = (
 
 def visitor(environ: Environ, settings: Settings) -> Visitor:
     """Who makes this request."""
+    if environ.get(IS_CROSS_SITE):
+        # Whoever's browser it was, the request is not his.
+        return Visitor.ANYBODY
     if environ.get(IS_OUTSIDE):
         return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
     if environ.get(SYSTEM):

@@ -49,7 +49,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
         failures.layer(refuse),
         boundary.check_request(config.settings.allowed_hosts, refuse),
         deliveries.admit(signatures, config.settings.max_body_bytes, dispatcher),
-        boundary.check_cross_site(refuse),
+        boundary.check_cross_site(config.app.handlers, refuse),
         body_limit.layer(config.settings.max_body_bytes, refuse),
     ]
     return _compose(layers, dispatcher)

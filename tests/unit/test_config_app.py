@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lastacross import config
+from lastacross.errors import ConfigError
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
 
@@ -179,3 +180,33 @@ def test_more_than_a_hundred_handlers_are_taken_with_a_notice(app_root: Path) ->
 
     assert len(loaded.app.handlers) == 101
     assert "101 handlers are more than App Engine's 100" in loaded.notices[0]
+
+
+def test_a_handler_says_that_it_takes_what_pages_of_other_sites_send(app_root: Path) -> None:
+    """Only where it says so."""
+    loaded = load(
+        app_root, "handlers:\n- {url: /in, script: main.app, cross_site: allow}\n- {url: /.*, script: auto}\n"
+    )
+
+    assert [handler.allows_cross_site for handler in loaded.app.handlers] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        ("{url: /a, script: main.app, cross_site: allow, login: admin}", "allow beside login: admin"),
+        ("{url: /a, script: main.app, cross_site: allow, login: required}", "allow beside login: required"),
+        ("{url: /a, static_dir: a, cross_site: allow}", "cross_site is for scripts"),
+        ("{url: /_ah/a, script: main.app, cross_site: allow}", "not for addresses below /_ah/"),
+        ("{url: /a, script: main.app, cross_site: allowed}", "did you mean 'allow'?"),
+    ],
+)
+def test_other_sites_are_not_let_in_where_it_would_be_as_somebody(
+    app_root: Path, handler: str, problem: str
+) -> None:
+    """A mistake with its place."""
+    with pytest.raises(ConfigError) as caught:
+        load(app_root, f"handlers:\n- {handler}\n")
+
+    assert problem in str(caught.value)
+    assert "app.yaml:2:" in str(caught.value)

@@ -347,3 +347,39 @@ def test_the_request_id_is_gone_from_the_log_after_the_request(
         app.deliver("/broken", "GET")
     events = [record.msg for record in caplog.records]
     assert [isinstance(event, dict) and "request_id" in event for event in events] == [True, False]
+
+
+OPEN_TO_OTHERS = """
+handlers:
+- url: /echo/in
+  script: main.app
+  cross_site: allow
+- url: /.*
+  script: main.app
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/echo/in", 200), ("/echo/in/x", 403), ("/echo/out", 403), ("/_ah/queue/x", 403)],
+)
+def test_what_other_sites_send_comes_in_where_app_yaml_says_so(
+    tmp_path: Path, path: str, status: int
+) -> None:
+    """By the handler that serves the path."""
+    with web.site(tmp_path, MAIN, OPEN_TO_OTHERS) as site:
+        answer = site.post(path, b"a=1", HTTP_ORIGIN="https://elsewhere.example")
+
+    assert answer.status_int == status
+
+
+def test_what_other_sites_send_is_not_the_administrators(tmp_path: Path) -> None:
+    """The browser that was made to send it may be his."""
+    main = MAIN.replace('{"got": len(self.request.body)', '{"is_administrator": self.is_administrator()')
+    with web.site(tmp_path, main, OPEN_TO_OTHERS, variables={"LASTACROSS_DEV": "1"}) as site:
+        here = {"REMOTE_ADDR": "127.0.0.1"}
+        own = site.post("/echo/in", **here)
+        foreign = site.post("/echo/in", HTTP_SEC_FETCH_SITE="cross-site", **here)
+
+    assert own.json["is_administrator"] is True
+    assert foreign.json["is_administrator"] is False
