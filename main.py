@@ -5,10 +5,14 @@ import webapp2
 import accounts
 import count
 import counting
+import error_pages
+import error_steps
+import errorlog
 import feed
 import intrastat
 import longtask
 import models
+import notifying
 import quilt
 import reloading
 import reloads
@@ -39,6 +43,7 @@ class HomeHandler(webapp.RequestHandler):
 
 ID = "<quilt_id:[A-Za-z0-9_-]+>"
 RUN = "<run_id:[A-Za-z0-9-]+>"
+ERROR = "<error_id:[A-Za-z0-9_-]+>"
 KEY = "<key:[A-Za-z0-9._-]+>"
 NAME = "<name:[A-Za-z0-9_-]+>"
 
@@ -99,6 +104,24 @@ app = webapp2.WSGIApplication(
         ),
         webapp2.Route(f"/reloads/{RUN}", reloads.PageHandler),
         webapp2.Route(f"/reloads/{RUN}/retry", reloads.RetryHandler),
+        # Errors are posted here, and listed in groups; a made-up one to try it with.
+        webapp2.Route("/errors", errorlog.IntakeHandler, methods=["POST"]),
+        webapp2.Route("/errors", error_pages.ListHandler),
+        webapp2.Route("/errors/sample", error_pages.SampleHandler, methods=["POST"]),
+        # One group, one error; for programs, too.
+        webapp2.Route(f"/errors/groups/{ERROR}", error_pages.GroupHandler),
+        webapp2.Route(
+            f"/errors/{ERROR}.json",
+            error_pages.ErrorHandler,
+            handler_method="get_json",
+            methods=["GET", "HEAD"],
+        ),
+        webapp2.Route(f"/errors/{ERROR}", error_pages.ErrorHandler),
+        # An error's one task; a notification's; cron's two.
+        webapp2.Route(error_steps.CREATED_URL, errorlog.CreatedHandler),
+        webapp2.Route(notifying.URL, errorlog.NotifyHandler),
+        webapp2.Route(errorlog.DIGEST_URL, errorlog.DigestHandler),
+        webapp2.Route(errorlog.CLEAN_URL, errorlog.CleanHandler),
         # The backend's: it begins; its two queues' tasks; the master task is done.
         webapp2.Route("/_ah/start", counting.StartHandler),
         webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),

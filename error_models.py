@@ -1,0 +1,104 @@
+"""The error collector's tables: errors as they came, their groups, counts by the hour, notifications."""
+
+from sqlalchemy import Double, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lastacross import datastore
+
+HOUR = 3600
+"""Seconds; counts are kept by the hour."""
+
+
+class ErrorGroup(datastore.Model):
+    """Errors that are taken for one and the same. Instants are seconds since the epoch.
+
+    ``count`` is of all that ever came, also of those that were cleaned up since; ``undigested`` is how
+    many of them no digest has told of. ``msg`` has its numbers masked: see grouping.py.
+    """
+
+    __tablename__ = "error_group"
+    __table_args__ = (UniqueConstraint("account", "fingerprint"),)
+
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    account: Mapped[str] = mapped_column(String(100))
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    type: Mapped[str] = mapped_column(String(200))
+    server: Mapped[str] = mapped_column(String(200))
+    msg: Mapped[str] = mapped_column(Text)
+    status: Mapped[int]
+    domain: Mapped[str] = mapped_column(String(255))
+    first_at: Mapped[float] = mapped_column(Double)
+    last_at: Mapped[float] = mapped_column(Double, index=True)
+    priority: Mapped[int]
+    count: Mapped[int] = mapped_column(default=0)
+    undigested: Mapped[int] = mapped_column(default=0, index=True)
+
+
+class ErrorReport(datastore.Model):
+    """An error as it was posted, and what its task found out: group, browser, system, device.
+
+    ``uid`` is the sender's, or the error's own id where it gave none. ``happened_at`` is the sender's
+    ``timestamp``, ``received_at`` our clock's. ``grouped_at`` is what makes the task's work happen once.
+    """
+
+    __tablename__ = "error_report"
+    __table_args__ = (
+        UniqueConstraint("account", "uid"),
+        Index("ix_error_report_group", "group_id", "received_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    account: Mapped[str] = mapped_column(String(100))
+    uid: Mapped[str] = mapped_column(String(100))
+    received_at: Mapped[float] = mapped_column(Double, index=True)
+    happened_at: Mapped[float | None] = mapped_column(Double, default=None)
+    url: Mapped[str] = mapped_column(Text)
+    status: Mapped[int]
+    type: Mapped[str] = mapped_column(String(200))
+    msg: Mapped[str] = mapped_column(Text)
+    server: Mapped[str] = mapped_column(String(200), default="")
+    traceback: Mapped[str] = mapped_column(Text, default="")
+    request: Mapped[str] = mapped_column(Text, default="")
+    user_agent: Mapped[str] = mapped_column(Text, default="")
+    username: Mapped[str] = mapped_column(String(200), default="")
+    priority: Mapped[int]
+    grouped_at: Mapped[float | None] = mapped_column(Double, default=None)
+    group_id: Mapped[str | None] = mapped_column(
+        String(22), ForeignKey("error_group.id", ondelete="CASCADE"), default=None
+    )
+    browser: Mapped[str] = mapped_column(String(100), default="")
+    system: Mapped[str] = mapped_column(String(100), default="")
+    device: Mapped[str] = mapped_column(String(100), default="")
+
+
+class ErrorHour(datastore.Model):
+    """How many errors of a group came in an hour; ``hour`` is its first second since the epoch."""
+
+    __tablename__ = "error_hour"
+
+    group_id: Mapped[str] = mapped_column(
+        String(22), ForeignKey("error_group.id", ondelete="CASCADE"), primary_key=True
+    )
+    hour: Mapped[int] = mapped_column(primary_key=True, index=True)
+    count: Mapped[int] = mapped_column(default=0)
+
+
+class ErrorNotification(datastore.Model):
+    """Something that people are told, once: ``key`` says what, and is the webhook's idempotency key.
+
+    ``body`` is the JSON that the webhook gets. ``logged_at`` and ``sent_at`` are None until it is in the
+    log, and until the webhook has taken it; ``answer`` is what the webhook's last refusal was.
+    """
+
+    __tablename__ = "error_notification"
+
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    key: Mapped[str] = mapped_column(String(100), unique=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    group_id: Mapped[str | None] = mapped_column(String(22), index=True, default=None)
+    created_at: Mapped[float] = mapped_column(Double, index=True)
+    text: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+    logged_at: Mapped[float | None] = mapped_column(Double, default=None)
+    sent_at: Mapped[float | None] = mapped_column(Double, default=None)
+    answer: Mapped[str] = mapped_column(Text, default="")

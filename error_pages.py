@@ -1,0 +1,237 @@
+"""The error collector's pages: groups, one group, one error. For the administrator: tracebacks tell a lot."""
+
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import error_chart
+import error_fields
+import error_queries
+import error_steps
+import forms
+import notifying
+from error_models import ErrorGroup, ErrorReport
+from error_queries import ON_A_PAGE, SORTS, Wanted
+from lastacross import clock, webapp
+from operations import instant
+
+MOST_PAGES = 10_000
+
+SAMPLE = {
+    "account": "sample",
+    "url": "https://shop.example/basket/4711?<b>markup</b>",
+    "status": 500,
+    "type": "KeyError",
+    "msg": "'article 4711' is not in basket 815",
+    "server": "web-1",
+    "traceback": 'Traceback (most recent call last):\n  File "basket.py", line 12, in total\n'
+    "    price = prices[article]\nKeyError: 'article 4711'  <script>alert(1)</script>\n",
+    "request": "GET /basket/4711 HTTP/1.1\nHost: shop.example",
+    "user_agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/120.0.0.0 Safari/537.36",
+    "username": "visitor",
+}
+"""A made-up error, with markup where an attacker would put it."""
+
+
+class Page(webapp.RequestHandler):
+    """A page that only the administrator sees, whatever app.yaml says."""
+
+    def dispatch(self) -> Any:
+        """Refuse everybody else: ``/errors`` is open for posts."""
+        if not self.is_administrator():
+            self.abort(403, detail="This page is for the administrator: errors tell of a site's inside.")
+        self.response.headers["Cache-Control"] = "no-store"
+        return super().dispatch()
+
+
+class ListHandler(Page):
+    """``/errors``: groups of errors, counts over time, who was told."""
+
+    def get(self) -> None:
+        """The groups of a page; as JSON: the same."""
+        now, given = clock.SYSTEM.now(), self.request.GET
+        try:
+            wanted = parse(given)
+        except forms.FormError as error:
+            wanted, mistakes, status = Wanted(), error.mistakes, 400
+        else:
+            mistakes, status = {}, 200
+        if mistakes and self.wants_json():
+            first = next(iter(mistakes))
+            message = " ".join(f"{name} {mistake}" for name, mistake in mistakes.items())
+            body = {"code": 400, "field": first, "message": message, "fields": mistakes}
+            self.render_json({"error": body}, 400)
+            return
+        found, total = error_queries.groups(wanted)
+        if self.wants_json():
+            listed = [group_json(each) for each in found]
+            self.render_json({"groups": listed, "total": total, "page": wanted.page, "on_a_page": ON_A_PAGE})
+            return
+        chart = chart_of(now, given.get("span", ""), wanted.conditions())
+        self.render(
+            "errors.html",
+            status=status,
+            wanted=wanted,
+            given=given,
+            mistakes=mistakes,
+            groups=found,
+            total=total,
+            pages=max(1, -(-total // ON_A_PAGE)),
+            sorts=list(SORTS),
+            chart=chart,
+            address=lambda **changes: address(wanted, chart.span, changes),
+            host=self.request.host_url,
+            numbers=error_queries.numbers(),
+            undigested=notifying.waiting_count(),
+            notifications=notifying.recent(),
+            instant=instant,
+        )
+
+
+class GroupHandler(Page):
+    """``/errors/groups/<id>``: what its errors have in common, and the newest of them."""
+
+    def get(self, error_id: str) -> None:
+        """The page; as JSON: the group and its errors."""
+        found = error_queries.group(error_id)
+        if found is None:
+            self.abort(404, detail="There is no such group of errors, or it was older than seven days.")
+            raise AssertionError("abort raises")
+        errors = error_queries.errors_of(error_id)
+        if self.wants_json():
+            self.render_json({**group_json(found), "errors": [error_json(each) for each in errors]})
+            return
+        conditions = [ErrorGroup.id == error_id]
+        chart = chart_of(clock.SYSTEM.now(), self.request.GET.get("span", ""), conditions)
+        self.render("error_group.html", group=found, errors=errors, chart=chart, instant=instant)
+
+
+class ErrorHandler(Page):
+    """``/errors/<id>``: one error, all of it."""
+
+    def get(self, error_id: str) -> None:
+        """The page, or what ``.json`` answers."""
+        if self.wants_json():
+            self.get_json(error_id)
+            return
+        error = self._find(error_id)
+        group = error_queries.group(error.group_id) if error.group_id else None
+        self.render("error.html", error=error, group=group, instant=instant)
+
+    def get_json(self, error_id: str) -> None:
+        """The error as an operation: it is done when its task is."""
+        error = self._find(error_id)
+        is_done = error.grouped_at is not None
+        metadata = {
+            "state": "done" if is_done else "ready",
+            "created_at": clock.iso(error.received_at),
+            "finished_at": clock.iso(error.grouped_at),
+        }
+        found = {"name": f"errors/{error.id}", "done": is_done, "metadata": metadata}
+        self.render_json({**found, "response": error_json(error)})
+
+    def _find(self, error_id: str) -> ErrorReport:
+        error = error_queries.report(error_id)
+        if error is None:
+            self.abort(404, detail="There is no such error, or it was older than seven days.")
+            raise AssertionError("abort raises")
+        return error
+
+
+class SampleHandler(Page):
+    """The button that sends a made-up error."""
+
+    def post(self) -> None:
+        """Take it in as if it had been posted, and go to its page."""
+        self.see_other(f"/errors/{error_steps.accept(error_fields.parse(SAMPLE))}")
+
+
+def parse(given: Mapping[str, str]) -> Wanted:
+    """Which groups the query asks for.
+
+    Raises:
+        FormError: a parameter cannot be used.
+    """
+    mistakes: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    for name, (lowest, highest) in {"status": error_fields.STATUSES, "page": (1, MOST_PAGES)}.items():
+        if not given.get(name, "").strip():
+            continue
+        try:
+            numbers[name] = forms.number_between(given[name], lowest, highest)
+        except ValueError as error:
+            mistakes[name] = str(error)
+    sort = given.get("sort") or "last"
+    if sort not in SORTS:
+        mistakes["sort"] = f"takes {', '.join(SORTS)}{forms.given(sort)}."
+    if mistakes:
+        raise forms.FormError(mistakes)
+    return Wanted(
+        # No other text is in a database, and NUL would be refused by PostgreSQL.
+        account=error_fields.text_of(given.get("account")).strip(),
+        domain=error_fields.text_of(given.get("domain")).strip().lower(),
+        status=numbers.get("status"),
+        sort=sort,
+        page=numbers.get("page", 1),
+    )
+
+
+def address(wanted: Wanted, span: str, changes: Mapping[str, object]) -> str:
+    """The list's address with something changed; what is as usual is left out."""
+    values = {
+        "account": wanted.account,
+        "domain": wanted.domain,
+        "status": wanted.status,
+        "sort": wanted.sort,
+        "span": span,
+        "page": 1,
+        **changes,
+    }
+    usual = {"account": "", "domain": "", "status": None, "sort": "last", "span": "day", "page": 1}
+    query = urllib.parse.urlencode({name: value for name, value in values.items() if value != usual[name]})
+    return f"/errors?{query}" if query else "/errors"
+
+
+def chart_of(now: float, span: str, conditions: list[Any]) -> error_chart.Chart:
+    """The counts of the groups that fulfil the conditions, over a day or a week."""
+    span = span if span in error_chart.SPANS else "day"
+    counts = error_queries.hours(error_chart.beginning(now, span), conditions)
+    return error_chart.chart(counts, now, span)
+
+
+def group_json(group: ErrorGroup) -> dict[str, Any]:
+    """A group for programs."""
+    return {
+        "id": group.id,
+        "account": group.account,
+        "fingerprint": group.fingerprint,
+        "type": group.type,
+        "server": group.server,
+        "msg": group.msg,
+        "status": group.status,
+        "domain": group.domain,
+        "priority": group.priority,
+        "count": group.count,
+        "first_at": clock.iso(group.first_at),
+        "last_at": clock.iso(group.last_at),
+    }
+
+
+def error_json(error: ErrorReport) -> dict[str, Any]:
+    """An error for programs."""
+    texts = {name: getattr(error, name) for name in error_fields.LONGEST}
+    return {
+        "id": error.id,
+        "account": error.account,
+        "uid": error.uid,
+        "group": error.group_id,
+        "status": error.status,
+        "priority": error.priority,
+        **texts,
+        "timestamp": clock.iso(error.happened_at),
+        "received_at": clock.iso(error.received_at),
+        "browser": error.browser,
+        "system": error.system,
+        "device": error.device,
+    }

@@ -1,0 +1,175 @@
+"""What happens to an error, step by step. Each step is one transaction, and done twice is done once."""
+
+from typing import Any
+
+from sqlalchemy import case, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+import browsers
+import grouping
+import models
+import notifying
+from error_fields import Fields
+from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
+from lastacross import datastore, taskqueue
+from lastacross.clock import SYSTEM
+
+QUEUE = "errors"
+CREATED_URL = "/tasks/error-created"
+
+KEPT_SECONDS = 7 * 86_400.0
+CLEANED_AT_ONCE = 500
+"""Rows in one transaction: a writer on SQLite keeps everybody else waiting."""
+STEPS_OF_A_CLEANING = 20
+
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+
+
+# --- taking in ----------------------------------------------------------------------------
+
+
+def accept(fields: Fields) -> str:
+    """Write an error down and add its one task, both or neither; answers its id.
+
+    An account's ``uid`` is taken in once: what comes again is the error that is there.
+    """
+    new_id = models.new_id()
+    row = {
+        "id": new_id,
+        "account": fields.account,
+        "uid": fields.uid or new_id,
+        "received_at": SYSTEM.now(),
+        "happened_at": fields.happened_at,
+        "status": fields.status,
+        "priority": fields.priority,
+        **fields.texts,
+    }
+    with datastore.transaction() as transaction:
+        session = transaction.session
+        insert = (
+            _insert(session, ErrorReport).values(**row).on_conflict_do_nothing().returning(ErrorReport.id)
+        )
+        if session.scalar(insert) is not None:
+            taskqueue.add(url=CREATED_URL, params={"error": new_id}, queue_name=QUEUE, transactional=True)
+            return new_id
+        is_it = (ErrorReport.account == fields.account) & (ErrorReport.uid == row["uid"])
+        return session.scalar(select(ErrorReport.id).where(is_it)) or new_id
+
+
+# --- its task -----------------------------------------------------------------------------
+
+
+def group(error_id: str) -> bool:
+    """Find out an error's group and client, count it, and note whom to tell: once, however often called.
+
+    The row decides: whoever sets ``grouped_at`` has done all of it, in the same transaction.
+
+    Returns:
+        False if it was done before, or the error is gone.
+    """
+    with datastore.session(read_only=True) as session:
+        error = session.get(ErrorReport, error_id)
+    if error is None or error.grouped_at is not None:
+        return False
+    # The expensive part, with nobody waiting for it: no lock is held yet.
+    client = browsers.parse(error.user_agent)
+    alike = grouping.likeness(error.type, error.server, error.msg, status=error.status, url=error.url)
+    with datastore.transaction() as transaction:
+        session = transaction.session
+        mine = update(ErrorReport).where(ErrorReport.id == error_id, ErrorReport.grouped_at.is_(None))
+        claimed = mine.values(
+            grouped_at=SYSTEM.now(), browser=client.browser, system=client.system, device=client.device
+        ).returning(ErrorReport.id)
+        if session.scalar(claimed) is None:
+            return False
+        group_id, count = _count_in_group(session, error, alike)
+        of_it = update(ErrorReport).where(ErrorReport.id == error_id).values(group_id=group_id)
+        session.execute(of_it, execution_options={"synchronize_session": False})
+        _count_in_hour(session, group_id, error.received_at)
+        notifying.note_count(session, error, alike, group_id=group_id, count=count)
+    return True
+
+
+def _count_in_group(session: Session, error: ErrorReport, alike: grouping.Likeness) -> tuple[str, int]:
+    """The id of the error's group, which is made where it is new, and how many it has now."""
+    received_at = error.received_at
+    insert = _insert(session, ErrorGroup).values(
+        id=models.new_id(),
+        account=error.account,
+        fingerprint=alike.fingerprint,
+        type=alike.type,
+        server=alike.server,
+        msg=alike.msg,
+        status=alike.status,
+        domain=alike.domain,
+        first_at=received_at,
+        last_at=received_at,
+        priority=error.priority,
+        count=1,
+        undigested=1,
+    )
+    # Tasks come in any order; 1 is the highest priority.
+    counted = insert.on_conflict_do_update(
+        index_elements=["account", "fingerprint"],
+        set_={
+            "count": ErrorGroup.count + 1,
+            "undigested": ErrorGroup.undigested + 1,
+            "first_at": _smaller(ErrorGroup.first_at, received_at),
+            "last_at": -_smaller(-ErrorGroup.last_at, -received_at),
+            "priority": _smaller(ErrorGroup.priority, error.priority),
+        },
+    )
+    group_id, count = session.execute(counted.returning(ErrorGroup.id, ErrorGroup.count)).one()
+    return group_id, count
+
+
+def _count_in_hour(session: Session, group_id: str, received_at: float) -> None:
+    hour = int(received_at // HOUR) * HOUR
+    insert = _insert(session, ErrorHour).values(group_id=group_id, hour=hour, count=1)
+    session.execute(
+        insert.on_conflict_do_update(index_elements=["group_id", "hour"], set_={"count": ErrorHour.count + 1})
+    )
+
+
+def _smaller(column: Any, value: float) -> Any:
+    return case((column < value, column), else_=value)
+
+
+def _insert(session: Session, table: type[datastore.Model]) -> Any:
+    return _INSERT[session.get_bind().dialect.name](table)
+
+
+# --- cleaning up --------------------------------------------------------------------------
+
+
+def clean(now: float) -> bool:
+    """Delete what is older than seven days, a few rows at a time.
+
+    Returns:
+        False if there is more: it has done its share, and wants to be called again.
+    """
+    before = now - KEPT_SECONDS
+    ages: list[tuple[type[datastore.Model], Any, Any]] = [
+        (ErrorReport, ErrorReport.id, ErrorReport.received_at < before),
+        (ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
+        # Last: a group is as old as its newest error, so it has none any more.
+        (ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
+    ]
+    steps = STEPS_OF_A_CLEANING
+    for table, column, is_old in ages:
+        while True:
+            if steps == 0:
+                return False
+            steps -= 1
+            with datastore.session() as session:
+                some = select(column).where(is_old).limit(CLEANED_AT_ONCE)
+                gone = session.execute(
+                    delete(table).where(column.in_(some), is_old).returning(column),
+                    execution_options={"synchronize_session": False},
+                ).all()
+            if len(gone) < CLEANED_AT_ONCE:
+                break
+    with datastore.session() as session:
+        session.execute(delete(ErrorHour).where(ErrorHour.hour < before - HOUR))
+    return True

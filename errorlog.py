@@ -1,0 +1,155 @@
+"""The error collector's addresses for programs: where errors are posted, and what its tasks and cron call."""
+
+import hmac
+import json
+import logging
+import os
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any
+
+import error_fields
+import error_steps
+import forms
+import notifying
+from lastacross import clock, config, taskqueue, webapp
+
+ACCOUNTS = "ERROR_ACCOUNTS"
+"""The environment variable: the accounts that errors are taken in for, separated by commas."""
+
+MOST_BYTES = 8 * 1_048_576
+MOST_FIELDS = 100
+"""Of a form. There are 14 to fill in; a body of nothing but separators would make millions."""
+
+DIGEST_URL = "/tasks/errors/digest"
+CLEAN_URL = "/tasks/errors/clean"
+
+log = logging.getLogger("errors")
+
+
+class IntakeHandler(webapp.RequestHandler):
+    """``POST /errors``: anybody's, from anywhere. Senders are programs, so the answer is JSON."""
+
+    def post(self) -> None:
+        """One quick write; the rest is the task's."""
+        self.response.headers["Cache-Control"] = "no-store"
+        if self.request.content_length and self.request.content_length > MOST_BYTES:
+            self._refuse(413, f"The report is larger than the {MOST_BYTES:,} bytes that are taken.")
+            return
+        try:
+            fields = error_fields.parse(self._given())
+        except forms.FormError as error:
+            self._refuse(400, str(error), field=next(iter(error.mistakes)), fields=error.mistakes)
+            return
+        except webapp.BadInputError as error:
+            self._refuse(400, str(error), field=error.field)
+            return
+        if not is_taken(fields.account):
+            self._refuse(403, refusal(), field="account")
+            return
+        error_id = error_steps.accept(fields)
+        self.response.headers["Location"] = f"/errors/{error_id}"
+        self.render_json({"name": f"errors/{error_id}", "done": False, "metadata": {"state": "ready"}}, 202)
+
+    def _given(self) -> Mapping[str, Any]:
+        """The fields of the body.
+
+        Raises:
+            BadInputError: it is neither JSON nor a form.
+        """
+        kind = self.request.content_type or forms.FORM_TYPES[0]
+        if kind == "multipart/form-data":
+            fields: Mapping[str, Any] = self.request.POST
+            return fields
+        body = self.request.body
+        # A page's navigator.sendBeacon() says text/plain.
+        if kind in ("application/json", "text/plain"):
+            return _json(body)
+        if kind != forms.FORM_TYPES[0]:
+            takes = f"takes application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
+            raise webapp.BadInputError("Content-Type", takes)
+        try:
+            pairs = urllib.parse.parse_qsl(
+                body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS
+            )
+        except ValueError as error:
+            raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields") from error
+        return dict(pairs)
+
+    def _refuse(self, status: int, message: str, **more: object) -> None:
+        self.render_json({"error": {"code": status, "message": message, **more}}, status)
+
+
+def _json(body: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        # A message of json's has a position in it, a RecursionError nothing that helps.
+        why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
+        raise webapp.BadInputError("body", f"takes a JSON object: {why}") from error
+    if not isinstance(found, dict):
+        raise webapp.BadInputError("body", "takes a JSON object with the error's fields")
+    return found
+
+
+def accounts() -> list[str]:
+    """The accounts of ERROR_ACCOUNTS; none where it is not set."""
+    return [name.strip() for name in os.environ.get(ACCOUNTS, "").split(",") if name.strip()]
+
+
+def is_taken(account: str) -> bool:
+    """Whether errors are taken in for this account. Its name is all that a sender has to know, so it is
+    compared as a secret is. Without ERROR_ACCOUNTS any is taken under ``dev``, and none elsewhere.
+    """
+    known = accounts()
+    if not known:
+        return config.current().settings.is_dev
+    # All of them are looked at: the time does not tell which was nearly right.
+    return sum([hmac.compare_digest(account.encode(), name.encode()) for name in known]) > 0
+
+
+def refusal() -> str:
+    """Why no error is taken in for an account, and for the operator the remedy."""
+    if accounts():
+        return "account is not one that errors are taken in for here."
+    return f"account: no errors are taken in here until {ACCOUNTS} lists accounts."
+
+
+class CreatedHandler(webapp.TaskHandler):
+    """``/tasks/error-created``: an error is there."""
+
+    def post(self) -> None:
+        """Group it, find out its client, note whom to tell; once, though tasks come twice."""
+        is_done = error_steps.group(self.request.POST["error"])
+        self.response.text = "Signal sent" if is_done else "Signal not sent"
+
+
+class NotifyHandler(webapp.TaskHandler):
+    """``/tasks/error-notify``: somebody is to be told."""
+
+    def post(self) -> None:
+        """Tell them; a webhook that does not take it is asked again by the queue."""
+        try:
+            notifying.tell(self.request.POST["notification"])
+        except notifying.WebhookError as error:
+            log.warning("%s", error)
+            self.abort(503, detail=str(error))
+
+
+class DigestHandler(webapp.RequestHandler):
+    """``/tasks/errors/digest``: cron's, every five minutes."""
+
+    def get(self) -> None:
+        """Tell of what came since the last digest."""
+        self.render_json({"digest": notifying.digest(clock.SYSTEM.now())})
+
+
+class CleanHandler(webapp.RequestHandler):
+    """``/tasks/errors/clean``: cron's, once a day, and its own, where one request is not enough."""
+
+    def get(self) -> None:
+        """Delete what is older than seven days."""
+        is_clean = error_steps.clean(clock.SYSTEM.now())
+        if not is_clean:
+            taskqueue.add(url=CLEAN_URL, method="GET", queue_name=error_steps.QUEUE)
+        self.render_json({"is_clean": is_clean})

@@ -1,0 +1,67 @@
+"""Which errors are taken for one and the same: a fingerprint. Pure.
+
+Two errors are in one group when type, server, status and domain are equal, and the messages are once
+what changes from time to time is masked: numbers, UUIDs, addresses, long hexadecimal ids. Words are
+never masked, quoted or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+LONGEST_DOMAIN = 255
+
+# In this order: what a later one would take apart comes first. Each is linear in the text's length.
+_MASKS = [
+    (re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE | re.ASCII), "<uuid>"),
+    (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE | re.ASCII), "<hex>"),
+    (re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"), "<mail>"),
+    (re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?(?![\d.])"), "<address>"),
+    (re.compile(r"(?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?![\w:])", re.IGNORECASE), "<address>"),
+    (
+        re.compile(r"\b(?=[a-f]*[0-9])(?=[0-9]*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE | re.ASCII),
+        "<hex>",
+    ),
+    (re.compile(r"(?<![\w-])-?\d+(?:[.,:]\d+)*|\d+(?:[.,:]\d+)*"), "<n>"),
+]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What the errors of a group have in common."""
+
+    type: str
+    server: str
+    msg: str
+    status: int
+    domain: str
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits, the same for the same likeness on every machine and in every version."""
+        parts = [self.type, self.server, self.msg, self.status, self.domain]
+        # JSON keeps the parts apart: "ab", "c" is not "a", "bc".
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+
+
+def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -> Likeness:
+    """What an error has in common with others of its group."""
+    return Likeness(error_type, server, masked(msg), status, domain_of(url))
+
+
+def masked(msg: str) -> str:
+    """The message without what changes from time to time; runs of white space become one blank."""
+    for pattern, mask in _MASKS:
+        msg = pattern.sub(mask, msg)
+    return " ".join(msg.split())
+
+
+def domain_of(url: str) -> str:
+    """The host of a URL in lower case, without port and user; "" for what has none."""
+    try:
+        host = urlsplit(url if "//" in url else f"//{url}").hostname
+    except ValueError:
+        return ""
+    return (host or "")[:LONGEST_DOMAIN].rstrip(".")

@@ -1,0 +1,337 @@
+"""The error collector without a browser: posts by hand, and its tasks run one by one."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
+
+import errorlog
+import notifying
+from error_models import ErrorNotification
+from lastacross import config, datastore, store, webapp
+from lastacross.taskqueue import settings
+from tests.conftest import SECRET_KEY
+from tests.support.hands import Hands, working_hands
+from tests.support.processes import ROOT
+from tests.support.raw_server import RawServer
+from tests.support.redis_server import RedisServer
+
+GIVEN = {
+    "account": "shop",
+    "url": "https://shop.example/basket",
+    "status": "500",
+    "type": "KeyError",
+    "msg": "no article 7",
+}
+JSON = {"Accept": "application/json"}
+HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}
+ELSEWHERE = {"REMOTE_ADDR": "203.0.113.9"}
+FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:121.0) Gecko/20100101 Firefox/121.0"
+
+
+@pytest.fixture
+def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
+    """The configuration of the application in the root as under dev; store and datastore are empty."""
+    environ = {
+        "REDIS_URL": redis_server.url,
+        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
+        "SECRET_KEY": SECRET_KEY,
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+        "LASTACROSS_DEV": "1",
+        "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1",
+    }
+    loaded = config.load(ROOT, environ)
+    config.use(loaded)
+    opened = store.Store(redis_server.url)
+    opened.redis.flushall()
+    store.use(opened)
+    settings.upload_if_changed(opened, loaded)
+    datastore.upgrade()
+    yield loaded
+    datastore.dispose()
+    store.use(None)
+    opened.close()
+    config.use(None)
+
+
+@pytest.fixture
+def client(loaded: config.Config) -> Client:
+    """The application behind the web server's layers, asked by the administrator."""
+    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=HERE)
+
+
+@pytest.fixture
+def hands(loaded: config.Config) -> Iterator[Hands]:
+    """What runs its tasks."""
+    with working_hands(loaded, store.current()) as made:
+        yield made
+
+
+def post(client: Client, **changes: Any) -> str:
+    """Post an error that differs so from the usual one; answers its path."""
+    answer = client.post("/errors", {**GIVEN, **changes}, status=202)
+    return str(answer.headers["Location"]).removeprefix("http://localhost:8080")
+
+
+def test_an_error_is_taken_in_at_once_and_its_task_does_the_rest(client: Client, hands: Hands) -> None:
+    path = post(client, user_agent=FIREFOX, priority=2, timestamp="2026-11-21T08:30:00Z", username="kim")
+
+    assert client.get(f"{path}.json").json["metadata"]["state"] == "ready"
+    assert "Its task has not run yet" in client.get(path).text
+    hands.run("errors")
+
+    found = client.get(path, headers=JSON).json
+    assert found["done"]
+    error = found["response"]
+    assert (error["browser"], error["system"]) == ("Firefox 121", "Windows 10")
+    assert (error["priority"], error["timestamp"]) == (2, "2026-11-21T08:30:00.000Z")
+    group = client.get(f"/errors/groups/{error['group']}", headers=JSON).json
+    assert (group["msg"], group["domain"], group["count"]) == ("no article <n>", "shop.example", 1)
+    assert [each["username"] for each in group["errors"]] == ["kim"]
+    assert client.get(f"/errors/groups/{error['group']}?span=week").status_int == 200
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain;charset=UTF-8", "multipart/form-data", ""])
+def test_an_error_may_be_json_or_a_form(client: Client, kind: str) -> None:
+    if kind == "multipart/form-data":
+        answer = client.post("/errors", GIVEN, upload_files=[], content_type=None)
+    elif kind:
+        answer = client.post("/errors", json.dumps({**GIVEN, "status": 500}), headers={"Content-Type": kind})
+    else:
+        answer = client.post("/errors", "&".join(f"{name}={value}" for name, value in GIVEN.items()))
+
+    assert answer.status_int == 202
+    assert client.get(answer.headers["Location"] + ".json").json["response"]["status"] == 500
+
+
+def test_the_same_uid_twice_is_one_error_with_one_task(client: Client, hands: Hands) -> None:
+    assert post(client, uid="a") == post(client, uid="a", msg="other")
+    assert len(hands.run("errors")) == 1
+    assert client.get("/errors", headers=JSON).json["groups"][0]["count"] == 1
+
+
+def test_a_task_that_is_delivered_twice_counts_and_tells_once(
+    client: Client, hands: Hands, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(12):
+        post(client, msg=f"no article {number}", uid=f"uid-{number}")
+    with caplog.at_level(logging.WARNING, "errors"):
+        for queue in ("errors", "notifications"):
+            while (task := hands.lease(queue)) is not None:
+                # A worker that dies before it has said that it is done; another repeats it.
+                assert hands.deliver(task).is_success
+                again = hands.deliver(task)
+                assert again.is_success
+                hands.settle(again)
+
+    assert client.get("/errors", headers=JSON).json["groups"][0]["count"] == 12
+    told = [record.getMessage() for record in caplog.records if record.name == "errors"]
+    assert [text.split(" [")[0] for text in told] == [
+        "New error: KeyError: no article <n> on shop.example",
+        "Error number 10: KeyError: no article <n> on shop.example",
+    ]
+
+
+def test_a_digest_tells_once_of_what_came_since_the_last(client: Client, hands: Hands) -> None:
+    post(client)
+    post(client, type="ValueError")
+    hands.run("errors")
+
+    assert client.get("/tasks/errors/digest").json["digest"].startswith("digest-")
+    assert client.get("/tasks/errors/digest").json["digest"] is None
+    hands.run("notifications")
+    post(client)
+    hands.run("errors")
+    assert client.get("/tasks/errors/digest").json["digest"]
+
+    assert "2 errors in 2 groups:" in client.get("/errors").text
+    assert client.get("/tasks/errors/clean").json == {"is_clean": True}
+
+
+def test_a_webhook_that_fails_is_asked_again_with_the_same_key(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"]
+    good = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    server = RawServer(lambda connection: connection.sendall(answers.pop() if answers else good))
+    monkeypatch.setenv(notifying.WEBHOOK_URL, f"{server.url}/hook")
+    try:
+        post(client, msg="<b>no</b> article 7")
+        hands.run("errors")
+        outcomes = hands.run("notifications")
+    finally:
+        server.stop()
+
+    assert [outcome.is_success for outcome in outcomes] == [False, True]
+    keys = [re.search(rb"(?i)idempotency-key: (\S+)", request) for request in server.requests]
+    assert len(keys) == 2
+    assert {key[1] for key in keys if key} == {_notification().key.encode()}
+    body = json.loads(server.requests[1].split(b"\r\n\r\n", 1)[1])
+    assert (body["kind"], body["count"], body["msg"]) == ("new", 1, "<b>no</b> article 7")
+    assert _notification().sent_at is not None
+    assert not notifying.tell(_notification().id)
+
+
+def test_a_webhook_in_a_private_network_is_not_asked_unless_listed(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(notifying.WEBHOOK_URL, "http://10.255.255.1/hook")
+    post(client)
+    hands.run("errors")
+
+    assert not hands.run("notifications", 1)[0].is_success
+    assert "private" in _notification().answer
+    assert "private" in client.get("/errors").text
+
+
+def _notification() -> ErrorNotification:
+    """The only one."""
+    with datastore.session(read_only=True) as session:
+        return session.scalars(select(ErrorNotification)).one()
+
+
+# --- bad input ----------------------------------------------------------------------------
+
+
+def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> None:
+    error = client.post("/errors", {"url": "https://a.example", "priority": "11"}, status=400).json["error"]
+
+    assert list(error["fields"]) == ["account", "status", "type", "msg", "priority"]
+    assert error["field"] == "account"
+    assert error["fields"]["priority"] == "takes a whole number from 1 to 10, not “11”."
+    assert "status takes the HTTP status" in error["message"]
+    assert client.get("/errors", headers=JSON).json["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "says"),
+    [
+        (b"{not json", "application/json", "takes a JSON object: Expecting property name"),
+        (b"[1]", "application/json", "takes a JSON object with the error's fields"),
+        (b"[" * 100_000, "application/json", "takes a JSON object: it cannot be read"),
+        (b'{"a": "\xe9"}', "application/json", "takes a JSON object: it cannot be read"),
+        (b"&a=" * 200, "application/x-www-form-urlencoded", "takes at most 100 fields"),
+        (b"<error/>", "application/xml", "takes application/json, application/x-www-form-urlencoded or"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why(client: Client, body: bytes, kind: str, says: str) -> None:
+    error = client.post("/errors", body, headers={"Content-Type": kind}, status=400).json["error"]
+
+    assert says in error["message"]
+
+
+def test_a_traceback_of_5_mb_is_cut_with_a_mark_and_a_larger_body_refused(client: Client) -> None:
+    for answer in (
+        client.post("/errors", {**GIVEN, "traceback": "x" * 5_000_000 + "THE END"}),
+        client.post_json("/errors", {**GIVEN, "traceback": "y" * 5_000_000 + "THE END"}),
+    ):
+        traceback = client.get(answer.headers["Location"] + ".json").json["response"]["traceback"]
+        assert len(traceback) == 65_536
+        assert traceback.endswith("THE END")
+        assert "5,000,007 characters came, 65,536 are kept" in traceback
+
+    refused = client.post("/errors", {**GIVEN, "traceback": "x" * 9_000_000}, status=413)
+    assert "larger than the 8,388,608 bytes" in refused.json["error"]["message"]
+
+
+def test_markup_is_text_on_every_page(client: Client, hands: Hands) -> None:
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    names = ("type", "msg", "server", "traceback", "request", "user_agent", "username", "uid", "account")
+    path = post(client, url=f"javascript:alert(3)//{evil}", **dict.fromkeys(names, evil))
+    hands.run("errors")
+    client.get("/tasks/errors/digest")
+    group = client.get(f"{path}.json").json["response"]["group"]
+
+    for page in ("/errors", path, f"/errors/groups/{group}", "/errors?account=%3Cscript%3E&status=%3Cb%3E"):
+        text = client.get(page, status="*").text
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "<b>" not in text
+        assert 'href="javascript' not in text
+
+
+# --- who may do what ----------------------------------------------------------------------
+
+
+def test_anybody_posts_and_only_the_administrator_looks(client: Client, hands: Hands) -> None:
+    path = client.post("/errors", GIVEN, extra_environ=ELSEWHERE, status=202).headers["Location"]
+
+    for page in ("/errors", path, f"{path}.json", "/errors/groups/x", "/tasks/errors/digest"):
+        client.get(page, extra_environ=ELSEWHERE, status=403)
+    client.post("/errors/sample", extra_environ=ELSEWHERE, status=403)
+    client.post("/tasks/error-created", {"error": "x"}, status=403)
+    client.get("/errors/nobody-has-it", status=404)
+    client.get("/errors/groups/nobody-has-it", status=404)
+
+
+def test_a_page_of_another_site_may_post_errors_and_nothing_else(client: Client) -> None:
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://shop.example"}):
+        client.post("/errors", GIVEN, headers=headers, status=202)
+        client.post("/errors/sample", headers=headers, status=403)
+        client.post("/quilt", {"rows": "1"}, headers=headers, status=403)
+
+
+def test_errors_are_taken_in_for_the_accounts_that_are_listed(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(errorlog.ACCOUNTS, "shop, k3Yé")
+
+    client.post("/errors", GIVEN, status=202)
+    client.post_json("/errors", {**GIVEN, "account": "k3Yé"}, status=202)
+    error = client.post("/errors", {**GIVEN, "account": "k3Y"}, status=403).json["error"]
+
+    assert error["message"] == "account is not one that errors are taken in for here."
+
+
+def test_without_a_list_no_account_is_taken_where_it_is_not_dev(
+    loaded: config.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"SECRET_KEY": SECRET_KEY, "DATABASE_URL": loaded.settings.database_url}
+    config.use(config.load(ROOT, environ))
+
+    assert not errorlog.is_taken("shop")
+    assert "until ERROR_ACCOUNTS lists accounts" in errorlog.refusal()
+    monkeypatch.setenv(errorlog.ACCOUNTS, "shop")
+    assert errorlog.is_taken("shop")
+
+
+# --- pages --------------------------------------------------------------------------------
+
+
+def test_groups_are_filtered_sorted_and_come_in_pages(client: Client, hands: Hands) -> None:
+    for number in range(30):
+        post(client, type=f"Error{chr(65 + number)}", status=404 if number % 3 else 500)
+    for _ in range(3):
+        post(client, type="ErrorE", status=404)
+    post(client, url="https://other.example/", account="other", priority=1)
+    hands.run("errors")
+
+    def types(query: str) -> list[str]:
+        return [each["type"] for each in client.get(f"/errors?{query}", headers=JSON).json["groups"]]
+
+    assert len(types("")) == 25
+    assert len(types("page=2")) == 6
+    assert types("sort=count")[0] == "ErrorE"
+    assert types("sort=priority")[0] == "KeyError"
+    assert types("domain=OTHER.example") == types("account=other") == ["KeyError"]
+    assert len(types("status=500&account=shop")) == 10
+    text = client.get("/errors?status=404&sort=count&span=week").text
+    assert "23 errors in the last 7 days" in text
+    assert client.get("/errors?page=9").text.count("This page is past the last one") == 1
+    wrong = client.get("/errors?status=x&sort=y", status=400).text
+    assert "takes a whole number from 100 to 599" in wrong
+    assert client.get("/errors?sort=y", headers=JSON, status=400).json["error"]["field"] == "sort"
+
+
+def test_the_button_sends_a_made_up_error(client: Client, hands: Hands) -> None:
+    page = client.post("/errors/sample", status=303).follow()
+    hands.run("errors")
+
+    assert "&lt;b&gt;markup&lt;/b&gt;" in page.text
+    assert "Chrome 120" in client.get(page.request.path).text

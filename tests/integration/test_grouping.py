@@ -1,0 +1,330 @@
+"""Which errors are one group, what a field may be, and that one transaction does all of it once."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import func, select
+
+import browsers
+import error_chart
+import error_fields
+import error_queries
+import error_steps
+import forms
+import grouping
+import notifying
+from error_models import ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
+from lastacross import config, datastore
+from lastacross.clock import SYSTEM
+from tests.support.processes import ROOT
+
+GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("msg", "masked"),
+    [
+        ("user 17 has 3.5 GB and -2 left", "user <n> has <n> GB and <n> left"),
+        ("at 0x7f3a2b001c10 of web-12", "at <hex> of web-<n>"),
+        ("order 123e4567-e89b-12d3-a456-426614174000 is gone", "order <uuid> is gone"),
+        ("session deadbeef01 expired", "session <hex> expired"),
+        ("10.0.0.5:6379 and ::1 and fe80::1:2:3 refuse", "<address> and ::<n> and <address> refuse"),
+        ("no mailbox for kim.lee+x@mail.shop.example", "no mailbox for <mail>"),
+        ("'name'", "'name'"),
+        ("'article 12'", "'article <n>'"),
+        ("took 12:30:45 in\n\n  two  lines", "took <n> in two lines"),
+        ("٣ articles", "<n> articles"),
+        ("", ""),
+    ],
+)
+def test_what_changes_from_time_to_time_is_masked_in_a_message(msg: str, masked: str) -> None:
+    assert grouping.masked(msg) == masked
+
+
+@pytest.mark.parametrize("piece", ["a", "1", "a1", "1.", ":", "a:", "@", "a@", "a.", "0x", "f-", "é", "-1"])
+def test_masking_takes_no_longer_than_the_longest_message_deserves(piece: str) -> None:
+    begun = time.perf_counter()
+
+    grouping.masked(piece * (error_fields.LONGEST["msg"] // len(piece)))
+
+    assert time.perf_counter() - begun < 1.0
+
+
+def test_an_error_is_like_another_in_type_server_message_status_and_domain() -> None:
+    def of(error_type: str = "KeyError", server: str = "web", msg: str = "no 7", **more: object) -> str:
+        named = {"status": 500, "url": "https://shop.example/a", **more}
+        return grouping.likeness(error_type, server, msg, **named).fingerprint  # type: ignore[arg-type]
+
+    assert of() == of(msg="no 8") == of(url="http://SHOP.example:8080/b?c")
+    others = [
+        of("ValueError"),
+        of(server="web2"),
+        of(msg="none"),
+        of(status=404),
+        of(url="https://b.example/"),
+    ]
+    assert len({of(), *others}) == 6
+    assert of("ab", "c") != of("a", "bc")
+
+
+@pytest.mark.parametrize(
+    ("url", "domain"),
+    [
+        ("https://user:pass@Shop.Example:8443/x", "shop.example"),
+        ("shop.example/x", "shop.example"),
+        ("//[::1]:80/", "::1"),
+        ("http://[broken/", ""),
+        ("/only/a/path", ""),
+    ],
+)
+def test_a_domain_is_the_host_of_an_address_without_port_and_user(url: str, domain: str) -> None:
+    assert grouping.domain_of(url) == domain
+
+
+def test_a_user_agent_says_browser_system_and_device() -> None:
+    phone = (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+        "Version/17.0 Mobile/15E148 Safari/604.1"
+    )
+
+    assert browsers.parse(phone) == browsers.Client("Mobile Safari 17", "iOS 17", "iPhone")
+    assert browsers.parse("") == browsers.parse("nobody knows") == browsers.Client()
+    begun = time.perf_counter()
+    browsers.parse("Mozilla/5.0 (" + "a; " * 100_000)
+    assert time.perf_counter() - begun < 1.0
+
+
+# --- fields -------------------------------------------------------------------------------
+
+
+def mistakes_of(**changes: object) -> dict[str, str]:
+    """What is wrong with an error that differs so from one that is right."""
+    with pytest.raises(forms.FormError) as caught:
+        error_fields.parse({**GIVEN, **changes})
+    return caught.value.mistakes
+
+
+def test_every_missing_field_is_named_with_what_it_takes() -> None:
+    with pytest.raises(forms.FormError) as caught:
+        error_fields.parse({"url": "  ", "server": "web-1"})
+
+    assert list(caught.value.mistakes) == ["account", "url", "status", "type", "msg"]
+    assert caught.value.mistakes["status"].endswith("a whole number from 100 to 599; it is missing.")
+    assert caught.value.mistakes["url"].endswith("it is empty.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "takes"),
+    [
+        ({"priority": 11}, "takes a whole number from 1 to 10, not “11”."),
+        ({"priority": 0}, "takes a whole number from 1 to 10, not “0”."),
+        ({"status": "fine"}, "takes a whole number from 100 to 599, not “fine”."),
+        ({"status": True}, "takes a whole number from 100 to 599, not “true”."),
+        ({"timestamp": "yesterday"}, "or seconds since 1970, not “yesterday”."),
+        ({"timestamp": "9" * 12}, "of a year from 1970 to 2099"),
+        ({"timestamp": "0001-01-01T00:00:00+23:59"}, "takes a time such as"),
+        ({"uid": "u" * 101}, "takes at most 100 characters, not 101."),
+        ({"msg": object()}, "takes text, not a file."),
+    ],
+)
+def test_a_field_that_cannot_be_used_says_what_it_takes(changes: dict[str, object], takes: str) -> None:
+    found = mistakes_of(**changes)
+
+    assert list(found) == list(changes)
+    assert takes in next(iter(found.values()))
+
+
+def test_a_time_is_iso_8601_or_seconds() -> None:
+    at = 1_795_249_800.0
+
+    assert error_fields.instant_of("2026-11-21T08:30:00Z") == at
+    assert error_fields.instant_of("2026-11-21 09:30:00+01:00") == at
+    assert error_fields.instant_of("2026-11-21T08:30:00") == at
+    assert error_fields.instant_of(" 1795249800.5 ") == at + 0.5
+
+
+def test_what_is_too_long_is_cut_with_a_mark_and_a_traceback_keeps_its_end() -> None:
+    found = error_fields.parse({**GIVEN, "traceback": "a" * 5_000_000 + "THE END", "server": "s" * 300})
+
+    traceback = found.texts["traceback"]
+    assert len(traceback) == 65_536
+    assert traceback.endswith("THE END")
+    assert "[… cut: 5,000,007 characters came, 65,536 are kept …]" in traceback
+    assert len(found.texts["server"]) == 200
+    assert error_fields.parse({**GIVEN, "msg": "m" * 4096}).texts["msg"] == "m" * 4096
+
+
+def test_what_a_database_would_refuse_is_replaced() -> None:
+    found = error_fields.parse({**GIVEN, "msg": "a\0b\ud800c\x1b[1m\r\nd", "request": {"path": "/é"}})
+
+    assert found.texts["msg"] == "a\ufffdb\ufffdc\ufffd[1m\nd"
+    assert found.texts["request"] == '{"path": "/é"}'
+
+
+# --- the chart ----------------------------------------------------------------------------
+
+
+def test_a_chart_has_a_bar_for_each_hour_of_a_day_and_the_last_is_this_hour() -> None:
+    now = 1_795_249_800.0
+    this_hour = int(now // 3600) * 3600
+    first = error_chart.beginning(now, "day")
+
+    drawn = error_chart.chart({this_hour: 30, first: 1, first - 3600: 99}, now, "day")
+
+    assert len(drawn.bars) == 24
+    assert [bar.count for bar in drawn.bars] == [1] + [0] * 22 + [30]
+    assert (drawn.top, drawn.total) == (50, 31)
+    assert drawn.bars[-1].height == error_chart.HEIGHT * 30 / 50
+    assert drawn.text == "31 errors in the last 24 hours; most of them, 30, 21 Nov 08:00 to 09:00 UTC."
+
+
+def test_a_week_is_summed_up_by_six_hours() -> None:
+    now = 1_795_249_800.0
+    first = error_chart.beginning(now, "week")
+
+    drawn = error_chart.chart({first + hour * 3600: 1 for hour in range(168)}, now, "week")
+
+    assert [bar.count for bar in drawn.bars] == [6] * 28
+    assert error_chart.chart({}, now, "week").text == "No errors in the last 7 days."
+
+
+@pytest.mark.parametrize(("count", "top"), [(0, 1), (1, 1), (2, 2), (3, 5), (10, 10), (11, 20), (999, 1000)])
+def test_an_axis_ends_at_a_round_number(count: int, top: int) -> None:
+    assert error_chart.nice(count) == top
+
+
+# --- in the datastore ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def tables(database_url: str, tmp_path: Path) -> Iterator[None]:
+    """The tables of the application in the root, in an empty database."""
+    environ = {
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": "a secret key of the tests, long enough",
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+        # Nobody answers there: tasks stay in the outbox.
+        "REDIS_URL": f"unix://{tmp_path}/no.sock",
+    }
+    config.use(config.load(ROOT, environ))
+    datastore.upgrade()
+    yield
+    datastore.dispose()
+    config.use(None)
+
+
+def accept(**changes: object) -> str:
+    """Take in an error that differs so from the usual one."""
+    return error_steps.accept(error_fields.parse({**GIVEN, **changes}))
+
+
+def count_of(table: type[datastore.Model]) -> int:
+    """How many rows there are."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_tables_are_those_of_the_models() -> None:
+    with datastore.engine().connect() as connection:
+        context = MigrationContext.configure(connection)
+        changes = compare_metadata(context, datastore.Model.metadata)
+
+    assert [each for each in changes if "error_" in str(each)] == []
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_uid_is_taken_in_once_for_each_account() -> None:
+    first = accept(uid="one")
+
+    with ThreadPoolExecutor(4) as pool:
+        again = list(pool.map(lambda _: accept(uid="one", msg="other"), range(8)))
+
+    assert set(again) == {first}
+    assert accept(uid="one", account="other") != first
+    assert count_of(ErrorReport) == 2
+
+
+@pytest.mark.usefixtures("tables")
+def test_an_error_whose_task_comes_many_times_at_once_counts_once() -> None:
+    errors = [accept(msg=f"no {number}") for number in range(12)]
+
+    with ThreadPoolExecutor(6) as pool:
+        grouped = list(pool.map(error_steps.group, errors * 3))
+
+    assert sum(grouped) == 12
+    [group] = error_queries.groups(error_queries.Wanted())[0]
+    assert (group.count, group.undigested, group.msg) == (12, 12, "no <n>")
+    assert sum(error_queries.hours(0, []).values()) == 12
+    with datastore.session(read_only=True) as session:
+        keys = list(session.scalars(select(ErrorNotification.key)))
+    assert sorted(keys) == [f"new-{group.id}-1", f"threshold-{group.id}-10"]
+    assert not error_steps.group("nobody has it")
+
+
+@pytest.mark.usefixtures("tables")
+def test_digests_at_once_tell_of_each_error_once() -> None:
+    for number in range(6):
+        error_steps.group(accept(type=f"Error{number % 3}"))
+
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(notifying.digest, [SYSTEM.now()] * 4))
+
+    assert len([key for key in keys if key]) == 1
+    with datastore.session(read_only=True) as session:
+        told = session.scalars(select(ErrorNotification).where(ErrorNotification.kind == "digest")).one()
+    assert json.loads(told.body)["errors"] == 6
+    assert told.text.splitlines()[0] == "6 errors in 3 groups:"
+    assert notifying.waiting_count() == 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_what_is_older_than_seven_days_goes_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        error_steps.group(accept(type=f"Error{number}"))
+    now = SYSTEM.now()
+    monkeypatch.setattr(error_steps, "CLEANED_AT_ONCE", 2)
+    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 3)
+
+    assert error_steps.clean(now + 6.9 * DAY)
+    assert count_of(ErrorReport) == 7
+    cleanings = 1
+    while not error_steps.clean(now + 7.1 * DAY):
+        cleanings += 1
+
+    assert cleanings > 2
+    for table in (ErrorReport, ErrorGroup, ErrorHour, ErrorNotification):
+        assert count_of(table) == 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_group_that_has_new_errors_keeps_its_count_when_the_old_ones_go() -> None:
+    old = accept()
+    error_steps.group(old)
+    with datastore.session() as session:
+        found = session.get(ErrorReport, old)
+        assert found is not None
+        found.received_at -= 8 * DAY
+    error_steps.group(accept())
+
+    assert error_steps.clean(SYSTEM.now())
+
+    [group] = error_queries.groups(error_queries.Wanted())[0]
+    assert group.count == 2
+    assert len(error_queries.errors_of(group.id)) == 1
+
+
+@pytest.mark.parametrize("text", ["1,,2", "a", "0", "1.5", "-1"])
+def test_thresholds_that_cannot_be_used_are_said(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(notifying.THRESHOLDS, text)
+    with pytest.raises(ValueError, match="ERROR_THRESHOLDS takes whole numbers"):
+        notifying.thresholds()
+    monkeypatch.setenv(notifying.THRESHOLDS, " 5, 50 ")
+    assert notifying.thresholds() == (5, 50)
