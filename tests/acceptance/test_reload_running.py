@@ -1,0 +1,219 @@
+"""The batch reload on a site that runs whole: 10,000 accounts, and a loader that is killed at its end."""
+
+import re
+import shutil
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+import feed
+from tests.support.processes import ROOT, wait_until
+from tests.support.site import Site, running_site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+ACCOUNTS = 10_000
+
+# At the end of the copy's feed.py: the feed notes whom it was asked for.
+NOTES = """
+
+_get = FeedHandler.get
+
+
+def _noted(self, key):
+    with open({path!r}, "a") as file:
+        file.write(key + "\\n")
+    _get(self, key)
+
+
+FeedHandler.get = _noted
+"""
+
+# At the end of the copy's reloading.py: the first loader to come to its end is killed there.
+KILLED = """
+
+import signal
+
+_note_loaded = note_loaded
+
+
+def note_loaded(run_id):
+    try:
+        os.close(os.open({path!r}, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        _note_loaded(run_id)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+import os
+"""
+
+
+class Reloads:
+    """A site that runs a copy of the application, and what its feed was asked.
+
+    Args:
+        site: the running copy.
+        asked: the file of the keys.
+    """
+
+    def __init__(self, site: Site, asked: Path) -> None:
+        self.site = site
+        self._asked = asked
+
+    def add(self, keys: list[str]) -> None:
+        """Add accounts, as many at once as the form takes."""
+        for first in range(0, len(keys), 1000):
+            self.site.post("/accounts", keys=" ".join(keys[first : first + 1000]))
+
+    def start(self) -> str:
+        """Begin a run by hand; its id."""
+        self.site.json("/taskloader/")
+        name: str = self.site.json("/reloads")["reloads"][0]["name"]
+        return name.rpartition("/")[2]
+
+    def operation(self, run_id: str) -> Any:
+        """How far a run is."""
+        return self.site.json(f"/reloads/{run_id}.json")
+
+    def wait(self, run_id: str, seconds: float) -> Any:
+        """The operation of a run that is over."""
+        wait_until(lambda: self.operation(run_id)["done"], seconds, f"the end of {run_id}")
+        return self.operation(run_id)
+
+    def asked(self) -> Counter[str]:
+        """How often the feed was asked for each key."""
+        return Counter(self._asked.read_text().split())
+
+
+@contextmanager
+def running_copy(folder: Path, **at_end: str) -> Iterator[Reloads]:
+    """The application in another folder, without its clock, and at a rate that does not bind.
+
+    At the 100/s of its own queue.yaml a run over 10,000 accounts takes 110 s; the concurrency stays 20.
+
+    Args:
+        folder: for the copy.
+        at_end: text to be put at the end of these modules.
+    """
+    asked = folder / "asked.txt"
+    asked.touch()
+    copy = folder / "app"
+    copy.mkdir()
+    for name in ("static", "templates", "migrations"):
+        shutil.copytree(ROOT / name, copy / name)
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.yaml")]:
+        if path.name != "cron.yaml":
+            shutil.copy(path, copy)
+    texts = {"feed": NOTES.format(path=str(asked)), **at_end}
+    for module, text in texts.items():
+        with (copy / f"{module}.py").open("a") as file:
+            file.write(text)
+    queues = (copy / "queue.yaml").read_text()
+    own = "- name: reload\n  rate: 100/s\n  bucket_size: 20\n  max_concurrent_requests: 20\n"
+    assert own in queues, "queue.yaml has another queue for the reload than this test knows"
+    (copy / "queue.yaml").write_text(queues.replace(own, own.replace("100/s", "500/s")))
+    with running_site(copy) as site:
+        yield Reloads(site, asked)
+
+
+def test_ten_thousand_accounts_are_each_fetched_once_and_the_counts_are_right(tmp_path: Path) -> None:
+    """5 in 100 fail three times each, 1 in 100 is slow; "retry failed" then has those and no others."""
+    keys = [f"account-{number:05}" for number in range(ACCOUNTS)]
+    failing = {key for key in keys if feed.is_failing(key)}
+    assert 400 < len(failing) < 600
+    with running_copy(tmp_path) as reloads:
+        reloads.add(keys)
+        began_at = time.monotonic()
+        run_id = reloads.start()
+        clicked_after = time.monotonic() - began_at
+        seen = []
+        while not (found := reloads.operation(run_id))["done"]:
+            numbers = found["metadata"]["numbers"]
+            assert numbers["done"] + numbers["failed"] + numbers["remaining"] == numbers["total"] == ACCOUNTS
+            seen.append(numbers["done"])
+            assert time.monotonic() - began_at < 180
+            time.sleep(0.5)
+        seconds = time.monotonic() - began_at
+
+        metadata, response = found["metadata"], found["response"]
+        print(f"measured reload of {ACCOUNTS:,} accounts, 20 at once: {seconds:.1f} s,", end=" ")
+        print(f"{metadata['texts']['rate']}/s; it was begun in {clicked_after:.2f} s")
+        assert metadata["numbers"] == {
+            "done": ACCOUNTS - len(failing),
+            "failed": len(failing),
+            "remaining": 0,
+            "total": ACCOUNTS,
+        }
+        assert metadata["state"] == "failed"
+        assert seen == sorted(seen)
+        assert reloads.asked() == {key: 3 if key in failing else 1 for key in keys}
+        assert [each["account"] for each in response["failing"]] == sorted(failing)[:50]
+        assert {each["attempts"] for each in response["failing"]} == {3}
+        slowest = [each["account"] for each in response["slowest"]]
+        assert all(feed.is_slow(key) for key in slowest)
+        check_statuses(reloads, keys, failing)
+        check_page(reloads, run_id, found)
+
+        retried = reloads.site.post(f"/reloads/{run_id}/retry")["name"].rpartition("/")[2]
+        again = reloads.wait(retried, 60)
+
+        assert again["metadata"]["numbers"]["failed"] == len(failing)
+        assert reloads.asked() == {key: 6 if key in failing else 1 for key in keys}
+
+
+def check_statuses(reloads: Reloads, keys: list[str], failing: set[str]) -> None:
+    """Each account has what the feed tells of it."""
+    statuses: dict[str, str | None] = {}
+    address = "/accounts"
+    while address:
+        page = reloads.site.json(address)
+        statuses |= {each["key"]: each["status"] for each in page["accounts"]}
+        address = page["next"]
+    assert statuses == {key: None if key in failing else feed.status_of(key) for key in keys}
+
+
+def check_page(reloads: Reloads, run_id: str, found: Any) -> None:
+    """The page that the server draws says the same as the JSON."""
+    with urllib.request.urlopen(f"{reloads.site.url}/reloads/{run_id}", timeout=20) as answer:
+        text = answer.read().decode()
+    for name in ("done", "failed", "remaining"):
+        shown = re.search(rf'<dd id="{name}">([^<]*)</dd>', text)
+        assert shown is not None
+        assert shown[1] == f"{found['metadata']['numbers'][name]:,}"
+    assert found["metadata"]["message"] in text
+
+
+def test_a_loader_killed_after_its_last_add_loads_nothing_twice(tmp_path: Path) -> None:
+    """kill -9 of its worker; what else ran there is fetched again, and counts once."""
+    keys = [f"account-{number:05}" for number in range(1500)]
+    failing = {key for key in keys if feed.is_failing(key)}
+    killed = tmp_path / "killed"
+    with running_copy(tmp_path, reloading=KILLED.format(path=str(killed))) as reloads:
+        reloads.add(keys)
+        run_id = reloads.start()
+        wait_until(killed.exists, 60, "the loader comes to its end")
+
+        found = reloads.wait(run_id, 90)
+
+        assert found["metadata"]["numbers"] == {
+            "done": len(keys) - len(failing),
+            "failed": len(failing),
+            "remaining": 0,
+            "total": len(keys),
+        }
+        with redis.Redis.from_url(reloads.site.redis_server.url, decode_responses=True) as client:
+            batch = client.hgetall(f"lastacross:batch:reload-{run_id}")
+        assert (batch["total"], batch["sealed"]) == (str(len(keys)), "1")
+        # Ten times a process's threads, for what was under way when it was killed.
+        asked = reloads.asked()
+        assert set(asked) == set(keys)
+        assert sum(asked.values()) <= len(keys) + 2 * len(failing) + 80

@@ -1,0 +1,162 @@
+"""The batch reload in a real browser: accounts are added and changed, a run is watched and retried."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Route, expect
+
+import feed
+from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.support.processes import wait_until
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
+
+_numbers = iter(range(1000))
+
+
+@pytest.fixture
+def keys(site: Site) -> Iterator[list[str]]:
+    """Accounts that no other test has, ten of them failing and two slow; alone active meanwhile."""
+    prefix = f"browser-{next(_numbers)}"
+    names = [f"{prefix}-{number}" for number in range(3000)]
+    fine = [name for name in names if not feed.is_failing(name) and not feed.is_slow(name)][:88]
+    slow = [name for name in names if feed.is_slow(name)][:2]
+    made = fine + slow + [name for name in names if feed.is_failing(name)][:10]
+    site.post("/accounts", keys=" ".join(made))
+    yield made
+    for key in made:
+        site.post(f"/accounts/{key}/deactivate")
+
+
+def start(page: Page) -> str:
+    """Begin a run by its button; the path of its page."""
+    page.goto("/reloads")
+    page.get_by_role("link", name="Reload now").click()
+    page.wait_for_url(re.compile(r"/reloads/[^/]+$"))
+    return page.url.partition("/reloads/")[2]
+
+
+def shown(page: Page) -> dict[str, str]:
+    """The numbers of the panel."""
+    return {name: page.locator(f"#{name}").inner_text() for name in ("done", "failed", "remaining")}
+
+
+def test_a_run_is_watched_to_its_end_and_what_failed_is_retried(
+    page: Page, site: Site, keys: list[str]
+) -> None:
+    run_id = start(page)
+    expect(page.locator("#headline")).not_to_have_text("")
+
+    page.locator(IS_OVER).wait_for(timeout=60_000)
+
+    assert shown(page) == {"done": "90", "failed": "10", "remaining": "0"}
+    expect(page).to_have_title(re.compile("^Failed . Reload "))
+    expect(page.locator("#headline")).to_have_text("Finished, but 10 of 100 accounts failed.")
+    failing = page.locator("#failing th").all_inner_texts()
+    assert sorted(failing) == sorted(key for key in keys if feed.is_failing(key))
+    slowest = page.locator("#slowest th").all_inner_texts()
+    assert {key for key in keys if feed.is_slow(key)} <= set(slowest)
+    assert page.locator("#mode").inner_text().startswith("This reload is kept")
+
+    page.get_by_role("button", name="Retry failed").click()
+    page.wait_for_url(lambda url: "/reloads/" in url and run_id not in url)
+    page.locator(IS_OVER).wait_for(timeout=60_000)
+
+    assert shown(page) == {"done": "0", "failed": "10", "remaining": "0"}
+    page.get_by_role("link", name="another reload").click()
+    page.get_by_role("link", name="The retry of what failed").wait_for()
+    assert shown(page) == {"done": "90", "failed": "10", "remaining": "0"}
+
+
+def test_without_a_stream_the_page_asks(
+    new_context: Callable[..., BrowserContext], site: Site, keys: list[str]
+) -> None:
+    page = new_context().new_page()
+
+    def refuse(route: Route) -> None:
+        route.abort()
+
+    page.route("**/_ah/channel/**", refuse)
+    start(page)
+
+    page.locator(IS_OVER).wait_for(timeout=60_000)
+
+    assert shown(page) == {"done": "90", "failed": "10", "remaining": "0"}
+
+
+def test_without_scripts_the_pages_do_the_same(
+    new_context: Callable[..., BrowserContext], site: Site, keys: list[str]
+) -> None:
+    page = new_context(java_script_enabled=False).new_page()
+    run_id = start(page)
+    wait_until(lambda: site.json(f"/reloads/{run_id}.json")["done"], 60)
+
+    page.goto(f"/reloads/{run_id}")
+
+    assert shown(page) == {"done": "90", "failed": "10", "remaining": "0"}
+    page.get_by_role("button", name="Retry failed").click()
+    page.wait_for_url(lambda url: "/reloads/" in url and run_id not in url)
+    assert page.locator("meta[http-equiv=refresh]").count() == 1, "it reloads itself"
+
+
+def test_accounts_are_added_found_and_deactivated(page: Page) -> None:
+    page.goto("/accounts")
+    page.get_by_label("Keys", exact=True).fill("zebra-1\nzebra-2")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_label("Keys that begin with").fill("zebra")
+    page.get_by_role("button", name="Show").click()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(2)
+
+    page.get_by_role("button", name="Deactivate zebra-1").click()
+    page.get_by_role("button", name="Activate zebra-1").wait_for()
+
+    assert "start=zebra" in page.url, "the browser is back where it was in the list"
+    assert rows.nth(0).locator("td").nth(2).inner_text() == "no"
+    page.get_by_role("button", name="Deactivate zebra-2").click()
+    page.get_by_role("button", name="Activate zebra-2").wait_for()
+
+
+def test_a_mistake_is_told_at_its_field(new_context: Callable[..., BrowserContext]) -> None:
+    page = new_context().new_page()
+    page.goto("/accounts")
+    page.get_by_label("Keys", exact=True).fill("fine not/fine")
+    page.get_by_role("button", name="Add", exact=True).click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was added.")
+    expect(page.locator("#keys-mistake")).to_contain_text("not “not/fine”")
+    assert page.get_by_label("Keys", exact=True).input_value() == "fine not/fine"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_pages_have_no_serious_finding(
+    new_context: Callable[..., BrowserContext], site: Site, keys: list[str], scheme: str, width: int
+) -> None:
+    """Accounts, a mistake there, the history, a run under way and over."""
+    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
+    page, kind = context.new_page(), f"{scheme}-{width}"
+    run_id = start(page)
+    check(page, f"reload-running-{kind}")
+    wait_until(lambda: site.json(f"/reloads/{run_id}.json")["done"], 60)
+    page.locator(IS_OVER).wait_for(timeout=30_000)
+    check(page, f"reload-over-{kind}")
+    page.goto("/reloads")
+    check(page, f"reloads-{kind}")
+    page.goto("/accounts")
+    check(page, f"accounts-{kind}")
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_role("alert").wait_for()
+    check(page, f"accounts-mistake-{kind}")
+
+
+def test_a_run_has_one_live_region_from_the_beginning(page: Page, keys: list[str]) -> None:
+    run_id = start(page)
+
+    html = page.request.get(f"/reloads/{run_id}").text()
+
+    assert html.count('role="status"') == 1

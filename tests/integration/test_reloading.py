@@ -1,0 +1,176 @@
+"""The batch reload's steps in the datastore, by many at once, on SQLite and on PostgreSQL."""
+
+import functools
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import func, insert, select
+
+import accounts
+import reloading
+import reloads
+from lastacross import clock, config, datastore, store, taskqueue
+from reload_models import Account, ReloadResult, ReloadRun
+from reloading import Answer
+from tests.support import uploads
+from tests.support.processes import ROOT
+from tests.support.redis_server import RedisServer
+
+T = TypeVar("T")
+
+KEYS = [f"k-{number:03}" for number in range(100)]
+
+
+@pytest.fixture(autouse=True)
+def tables(database_url: str, redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
+    """The tables of the application in the root in an empty database, and an empty store."""
+    environ = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_server.url,
+        "SECRET_KEY": "a secret key of the tests, long enough",
+        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+    }
+    config.use(config.load(ROOT, environ))
+    opened = store.Store(redis_server.url)
+    opened.redis.flushall()
+    store.use(opened)
+    uploads.upload(opened, ("default", reloads.QUEUE))
+    datastore.upgrade()
+    yield
+    datastore.dispose()
+    store.use(None)
+    opened.close()
+    config.use(None)
+
+
+def at_once(actions: Sequence[Callable[[], T]]) -> list[T]:
+    """Call each in a thread of its own."""
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return [future.result() for future in [pool.submit(action) for action in actions]]
+
+
+def fine(text: str = "fine") -> Answer:
+    """An answer that is a status."""
+    return Answer(True, 200, text, clock.SYSTEM.now(), 10)
+
+
+def trouble(text: str = "trouble") -> Answer:
+    """An answer that is none."""
+    return Answer(False, 503, text, clock.SYSTEM.now(), 10)
+
+
+def found(run_id: str) -> ReloadRun:
+    """A run that is there."""
+    run = reloading.find(run_id)
+    assert run is not None
+    return run
+
+
+def test_the_tables_are_those_of_the_models() -> None:
+    with datastore.engine().connect() as connection:
+        context = MigrationContext.configure(connection)
+        changes = [str(each) for each in compare_metadata(context, datastore.Model.metadata)]
+
+    assert [change for change in changes if "account" in change or "reload" in change] == []
+
+
+def test_a_run_that_several_begin_at_once_is_there_once() -> None:
+    accounts.add(KEYS)
+
+    for number in range(5):
+        name = f"run-{number}"
+        begun = at_once([lambda name=name: reloading.begin(name, "cron").total] * 6)  # type: ignore[misc]
+
+        assert begun == [100] * 6
+        assert list(reloading.members(name)) == KEYS
+
+
+def test_an_account_that_many_tasks_answer_for_at_once_counts_once() -> None:
+    accounts.add(KEYS[:10])
+    reloading.begin("run", "cron")
+
+    answers = [fine(), trouble(), fine("later")]
+    actions = [
+        functools.partial(reloading.record, "run", key, answer, 1) for answer in answers for key in KEYS[:10]
+    ]
+    changes = at_once(actions)
+
+    run = found("run")
+    assert run.done == 10
+    news = [change for change in changes if change is not None]
+    assert sorted(news) == list(range(1, run.changes + 1)), "each change has a number of its own"
+
+
+def test_a_retry_that_several_ask_for_at_once_is_one() -> None:
+    accounts.add(KEYS)
+    reloading.begin("run", "cron")
+    for key in KEYS:
+        reloading.record("run", key, trouble() if key < "k-030" else fine(), 3)
+    assert reloading.finish("run", failed=30)
+
+    ids = at_once([lambda: reloading.retry("run")] * 6)
+
+    assert len(set(ids)) == 1
+    assert list(reloading.members(str(ids[0]))) == KEYS[:30]
+    assert taskqueue.QueueStatistics.fetch(["default"])[0].tasks == 1
+
+
+def test_the_end_is_kept_once_with_the_slowest_and_the_failing() -> None:
+    accounts.add(KEYS)
+    reloading.begin("run", "cron")
+    for number, key in enumerate(KEYS):
+        is_ok = number % 10 != 0
+        answer = Answer(is_ok, 200 if is_ok else 500, "text", clock.SYSTEM.now(), number)
+        reloading.record("run", key, answer, 1)
+
+    assert at_once([lambda: reloading.finish("run", failed=10)] * 4).count(True) == 1
+
+    assert found("run").failed_count == 10
+    assert [each.account_key for each in reloading.failing("run")] == KEYS[::10]
+    assert [each.account_key for each in reloading.slowest("run")] == KEYS[:-11:-1]
+    with datastore.session(read_only=True) as session:
+        assert session.scalar(select(func.count()).select_from(ReloadResult)) == 19
+
+
+def test_a_text_that_a_database_refuses_is_kept_without_it() -> None:
+    accounts.add(["anna"])
+    reloading.begin("run", "cron")
+
+    reloading.record("run", "anna", trouble("a\0b" + "ü" * 500), 1)
+
+    [result] = reloading.failing("run")
+    assert result.answer is not None
+    assert result.answer.startswith("a\ufffdbü")
+    assert len(result.answer) == 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_hundred_thousand_accounts_are_loaded_in_bounded_memory() -> None:
+    rows = ({"key": f"k-{n:06}", "is_active": True, "created_at": 0.0} for n in range(100_000))
+    with datastore.session() as session:
+        session.execute(insert(Account), list(rows))
+    before = clock.SYSTEM.monotonic()
+    run = reloading.begin("large", "cron")
+    begun = clock.SYSTEM.monotonic()
+    tracemalloc.start()
+    reloads.fill(run.id)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    filled = clock.SYSTEM.monotonic()
+
+    print(
+        f"measured 100,000 accounts: begun in {begun - before:.1f} s, loaded in {filled - begun:.1f} s",
+        end="",
+    )
+    print(f" (traced), at most {peak / 1e6:.1f} MB at once")
+    progress = taskqueue.Batch.get(reloading.batch_id("large")).progress()
+    assert (progress.total, progress.sealed) == (100_000, True)
+    assert found("large").total == 100_000
+    assert peak < 12e6
