@@ -54,7 +54,9 @@ def fill(run_id: str) -> None:
     run = reloading.find(run_id)
     if run is None or run.finished_at is not None:
         return
-    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
+    # Not given up as an account's task is: a run whose end nobody writes down would never end.
+    patient = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
+    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=patient)
     batch = taskqueue.Batch(queue_name=QUEUE, name=reloading.batch_id(run_id), on_complete=complete)
     with batch:
         reloading.note_opened(run_id)

@@ -1,5 +1,6 @@
 """The batch reload, its pages asked without a browser and its tasks run by hand, one by one."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -788,3 +789,46 @@ def test_while_redis_is_away_the_pages_show_what_the_datastore_has(
     assert client.get(f"/reloads/{run_id}").status_int == 200
     assert numbers(client, run_id) == (0, 0, 1, 1)
     assert client.get("/accounts").status_int == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("ftp://feed.example/", "does not begin with http:// or https://"),
+        ("http://127.0.0.1:9/", "PrivateAddressError"),
+        ("feed.example/", "does not begin with http:// or https://"),
+        ("http:///", "names no host"),
+    ],
+)
+def test_a_feed_that_cannot_be_fetched_is_told_with_each_account(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, url: str, part: str
+) -> None:
+    monkeypatch.setenv(feed.VARIABLE, url)
+    add_accounts(client, "anna")
+
+    run_id = run_through(client, hands)
+
+    assert numbers(client, run_id) == (0, 1, 0, 1)
+    assert part in operation(client, run_id)["response"]["failing"][0]["answer"]
+
+
+def test_the_end_of_a_run_is_written_down_however_long_the_datastore_is_away(
+    client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task has no limit of retries, though the queue gives an account's task three attempts."""
+    add_accounts(client, "anna")
+    run_id = load_by_hand(client, hands)
+    [outcome] = hands.run(reloads.QUEUE, at_most=1)
+    assert outcome.is_success
+    task = hands.lease(reloads.QUEUE)
+    assert task is not None
+
+    limit, age_limit, *_ = json.loads(task.fields[b"retry"])
+    assert (limit, age_limit) == (None, None)
+    with monkeypatch.context() as away:
+        away.setattr(reloading, "finish", lambda *_, **__: 1 / 0)
+        hands.settle(hands.deliver(task))
+    assert operation(client, run_id)["done"] is False
+    hands.run(reloads.QUEUE)
+
+    assert operation(client, run_id)["done"] is True
