@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_site(app: Path = ROOT) -> Iterator[Site]:
-    """Start the application in this folder; end it as Ctrl-C does."""
+def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """Start the application in this folder, with these environment variables too; end it as Ctrl-C does."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="la-site-") as name, running_server() as redis_server:
@@ -80,6 +80,7 @@ def running_site(app: Path = ROOT) -> Iterator[Site]:
             "REDIS_URL": redis_server.url,
             "DATABASE_URL": f"sqlite:///{folder}/site.db",
             "LASTACROSS_DATA_DIR": str(folder / "var"),
+            **(variables or {}),
         }
         with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:
             wait_for_answer(url, processes)

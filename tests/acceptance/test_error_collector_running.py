@@ -1,0 +1,212 @@
+"""The error collector on a site that runs whole: 1,000 errors at 100 a second, some of them twice."""
+
+import collections
+import http.client
+import json
+import math
+import os
+import queue
+import random
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from lastacross import config, store, taskqueue
+from tests.conftest import SECRET_KEY
+from tests.support.processes import ROOT, wait_until
+from tests.support.site import Site, running_site
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+ERRORS = 1000
+A_SECOND = 100
+POSTED_TWICE = 30
+CONNECTIONS = 16
+TYPES = ("KeyError", "ValueError", "TimeoutError", "ZeroDivisionError")
+STATUSES = (404, 500)
+
+
+class Webhook:
+    """A server that notes what it is sent, and refuses every tenth notification the first time."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, dict[str, Any]]] = []
+        self.refused: set[str] = set()
+        lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                key = self.headers["Idempotency-Key"]
+                with lock:
+                    is_refused = key not in outer.refused and body["kind"] == "threshold"
+                    if is_refused:
+                        outer.refused.add(key)
+                    else:
+                        outer.taken.append((key, body))
+                self.send_response(503 if is_refused else 204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[Webhook]:
+    """What notifications are sent to."""
+    made = Webhook()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def site(webhook: Webhook) -> Iterator[Site]:
+    """The application in the root, running, with that webhook."""
+    variables = {"ERROR_WEBHOOK_URL": webhook.url, "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
+    with running_site(variables=variables) as running:
+        yield running
+
+
+def error_of(number: int) -> dict[str, object]:
+    """The error of this number; there are eight kinds of them."""
+    return {
+        "account": "storm",
+        "uid": f"storm-{number}",
+        "url": f"https://shop.example/article/{number}",
+        "status": STATUSES[number // len(TYPES) % len(STATUSES)],
+        "type": TYPES[number % len(TYPES)],
+        "msg": f"article {number} is not in basket {number * 7:x}1a2b3c4d",
+        "server": "web-1",
+        "traceback": "Traceback (most recent call last):\n" + "  File\n" * 40,
+        "user_agent": f"Mozilla/5.0 (X11; Linux x86_64; rv:{number % 90 + 30}.0) Gecko/20100101 "
+        f"Firefox/{number % 90 + 30}.0",
+    }
+
+
+class Poster:
+    """Posts errors at their time, over connections that stay open."""
+
+    def __init__(self, url: str) -> None:
+        host = urllib.parse.urlsplit(url).netloc
+        self._free: queue.SimpleQueue[http.client.HTTPConnection] = queue.SimpleQueue()
+        for _ in range(CONNECTIONS):
+            self._free.put(http.client.HTTPConnection(host, timeout=30))
+        self.begun = time.perf_counter()
+        self.seconds: list[float] = []
+        self.paths: dict[int, set[str]] = collections.defaultdict(set)
+
+    def post(self, place: int, number: int) -> None:
+        """Post the error of this number at this place of the plan."""
+        time.sleep(max(0.0, self.begun + place / A_SECOND - time.perf_counter()))
+        connection = self._free.get()
+        body = json.dumps(error_of(number))
+        begun = time.perf_counter()
+        connection.request("POST", "/errors", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        self.seconds.append(time.perf_counter() - begun)
+        self._free.put(connection)
+        assert answer.status == 202
+        self.paths[number].add(answer.headers["Location"])
+
+    def close(self) -> None:
+        """Hang up."""
+        while not self._free.empty():
+            self._free.get().close()
+
+
+def test_a_thousand_errors_at_a_hundred_a_second_are_counted_and_told_of_once(
+    site: Site, webhook: Webhook
+) -> None:
+    chosen = random.Random(5).sample(range(ERRORS), POSTED_TWICE)
+    plan = sorted([*range(ERRORS), *chosen])
+    poster = Poster(site.url)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        list(pool.map(poster.post, range(len(plan)), plan))
+
+    poster.close()
+    report(poster, len(plan))
+    wait_until(lambda: _counted(site) >= ERRORS, 60, "the last error's task")
+    deliver_again(site, [next(iter(poster.paths[number])).rsplit("/", 1)[1] for number in chosen])
+
+    groups = site.json("/errors?account=storm")["groups"]
+    assert len(groups) == len(TYPES) * len(STATUSES)
+    assert {(each["type"], each["status"]): each["count"] for each in groups} == {
+        (kind, status): ERRORS / 8 for kind in TYPES for status in STATUSES
+    }
+    assert {each["msg"] for each in groups} == {"article <n> is not in basket <hex>"}
+    assert all(len(paths) == 1 for paths in poster.paths.values())
+
+    # First, tenth and hundredth of each group; then one digest of all.
+    wait_until(lambda: len(webhook.taken) >= 8 * 3, 60, "the webhook")
+    for _ in range(2):
+        site.json("/tasks/errors/digest")
+    wait_until(lambda: _digested(webhook) >= ERRORS, 30, "the digest")
+    expected = {
+        f"{'new' if at == 1 else 'threshold'}-{each['id']}-{at}" for each in groups for at in (1, 10, 100)
+    }
+    told = collections.Counter(key for key, _ in webhook.taken if not key.startswith("digest-"))
+    assert told == dict.fromkeys(expected, 1)
+    assert _digested(webhook) == ERRORS
+    assert len(webhook.refused) == 16
+    logged = site.processes.text()
+    assert all(logged.count(f"[{key}]") == 1 for key in expected)
+
+
+def report(poster: Poster, posts: int) -> None:
+    """Print how quickly the posts were answered, and hold the promise."""
+    took = time.perf_counter() - poster.begun
+    seconds = sorted(poster.seconds)
+    p95 = seconds[math.ceil(len(seconds) * 0.95) - 1]
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    print(
+        f"measured errors: {posts} posts in {took:.1f} s, p50 {seconds[len(seconds) // 2] * 1000:.1f} ms, "
+        f"p95 {p95 * 1000:.1f} ms, max {seconds[-1] * 1000:.1f} ms, load {load:.1f} a core"
+    )
+    # The promise is for a machine of one's own. Where others keep it busy, it is answered all the same.
+    assert p95 < (0.02 if load < 1 else 5.0)
+
+
+def _counted(site: Site) -> int:
+    """How many errors are in groups."""
+    return sum(each["count"] for each in site.json("/errors?account=storm")["groups"])
+
+
+def _digested(webhook: Webhook) -> int:
+    """How many errors the digests told of."""
+    return sum(body["errors"] for _, body in webhook.taken if body["kind"] == "digest")
+
+
+def deliver_again(site: Site, error_ids: list[str]) -> None:
+    """Put the tasks of these errors on their queue again, as those of a worker that died after its work."""
+    environ = {"REDIS_URL": site.redis_server.url, "SECRET_KEY": SECRET_KEY}
+    config.use(config.load(ROOT, environ))
+    opened = store.Store(site.redis_server.url)
+    store.use(opened)
+    try:
+        for error_id in error_ids:
+            taskqueue.add(url="/tasks/error-created", params={"error": error_id}, queue_name="errors")
+        waiting = taskqueue.Queue("errors")
+        wait_until(lambda: waiting.fetch_statistics().tasks == 0, 60, "the tasks that were added again")
+    finally:
+        store.use(None)
+        opened.close()
+        config.use(None)
