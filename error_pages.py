@@ -44,6 +44,10 @@ class Page(webapp.RequestHandler):
         self.response.headers["Cache-Control"] = "no-store"
         return super().dispatch()
 
+    def wants_json(self) -> bool:
+        """Whether the client prefers JSON, or its address says so."""
+        return super().wants_json() or self.request.path.endswith(".json")
+
 
 class ListHandler(Page):
     """``/errors``: groups of errors, counts over time, who was told."""

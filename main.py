@@ -107,8 +107,10 @@ app = webapp2.WSGIApplication(
         # Errors are posted here, and listed in groups; a made-up one to try it with.
         webapp2.Route("/errors", errorlog.IntakeHandler, methods=["POST"]),
         webapp2.Route("/errors", error_pages.ListHandler),
+        webapp2.Route("/errors.json", error_pages.ListHandler),
         webapp2.Route("/errors/sample", error_pages.SampleHandler, methods=["POST"]),
         # One group, one error; for programs, too.
+        webapp2.Route(f"/errors/groups/{ERROR}.json", error_pages.GroupHandler),
         webapp2.Route(f"/errors/groups/{ERROR}", error_pages.GroupHandler),
         webapp2.Route(
             f"/errors/{ERROR}.json",

@@ -94,6 +94,8 @@ def test_an_error_is_taken_in_at_once_and_its_task_does_the_rest(client: Client,
     group = client.get(f"/errors/groups/{error['group']}", headers=JSON).json
     assert (group["msg"], group["domain"], group["count"]) == ("no article <n>", "shop.example", 1)
     assert [each["username"] for each in group["errors"]] == ["kim"]
+    assert client.get(f"/errors/groups/{error['group']}.json").json == group
+    assert client.get("/errors.json").json["total"] == 1
     assert client.get(f"/errors/groups/{error['group']}?span=week").status_int == 200
 
 
@@ -262,7 +264,7 @@ def test_markup_is_text_on_every_page(client: Client, hands: Hands) -> None:
 def test_anybody_posts_and_only_the_administrator_looks(client: Client, hands: Hands) -> None:
     path = client.post("/errors", GIVEN, extra_environ=ELSEWHERE, status=202).headers["Location"]
 
-    for page in ("/errors", path, f"{path}.json", "/errors/groups/x", "/tasks/errors/digest"):
+    for page in ("/errors", "/errors.json", path, f"{path}.json", "/errors/groups/x", "/tasks/errors/digest"):
         client.get(page, extra_environ=ELSEWHERE, status=403)
     client.post("/errors/sample", extra_environ=ELSEWHERE, status=403)
     client.post("/tasks/error-created", {"error": "x"}, status=403)
