@@ -1,0 +1,1 @@
+"""Benchmarks: how fast we are, beside what a user would pick instead."""

@@ -1,0 +1,155 @@
+"""Worker processes, started by the product's own command and ended with the measure."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.ours.place import MeasureError, Place, wait_until
+from lastacross import store
+from lastacross.runtime import leash
+
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+_IDLE_SHARE = 0.05
+_ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A supervisor and its worker processes.
+
+    Attributes:
+        process: the supervisor, ``lastacross worker``.
+        output: the file that gets the log lines of all.
+    """
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the worker processes."""
+        return [pid for pid in _children(self.process.pid) if b"worker-process" in _command(pid)]
+
+    def wait_until_ready(self, place: Place, processes: int) -> None:
+        """Wait until every process is registered and has nothing to do but wait.
+
+        Raises:
+            MeasureError: not in time, or the command has ended.
+        """
+        wait_until(
+            lambda: self._check() and place.redis.scard(store.RQ_WORKERS) == processes,
+            START_SECONDS,
+            f"{processes} worker processes",
+        )
+        wait_until(self._is_idle, START_SECONDS, "the worker processes to have started")
+
+    def _check(self) -> bool:
+        if self.process.poll() is not None:
+            raise MeasureError(f"the workers have ended: {self.text()[-2000:]}")
+        return True
+
+    def _is_idle(self) -> bool:
+        """Whether they have taken next to no processor for a moment."""
+        pids, began_at = self.pids, time.monotonic()
+        before = cpu_seconds(pids)
+        time.sleep(0.2)
+        used = sum(cpu_seconds(pids)) - sum(before)
+        return used / (time.monotonic() - began_at) < _IDLE_SHARE
+
+    def text(self) -> str:
+        """The log lines so far."""
+        return self.output.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def workers(place: Place, processes: int) -> Iterator[Fleet]:
+    """Run ``lastacross worker`` with so many processes, otherwise as shipped.
+
+    Raises:
+        MeasureError: one of its processes complained, so that something else than tasks was measured.
+    """
+    output = place.root / "workers.log"
+    command = [sys.executable, "-m", "lastacross", "--app", str(place.root), "worker"]
+    command += ["--processes", str(processes)]
+    # They stop when the read end reaches its end: whatever becomes of this process, none is left behind.
+    life_read, life_write = os.pipe()
+    environ: Mapping[str, str] = {**place.environ, leash.SUPERVISOR_FD: str(life_read)}
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=_ROOT,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            pass_fds=[life_read],
+            start_new_session=True,
+        )
+    os.close(life_read)
+    fleet = Fleet(process, output)
+    try:
+        yield fleet
+    finally:
+        os.close(life_write)
+        _stop(fleet)
+    complaint = next((line for line in fleet.text().splitlines() if _is_complaint(line)), None)
+    if complaint is not None:
+        raise MeasureError(f"a worker complained: {complaint}")
+
+
+def _stop(fleet: Fleet) -> None:
+    fleet.process.terminate()
+    try:
+        fleet.process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        for pid in fleet.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        fleet.process.kill()
+        fleet.process.wait()
+
+
+def _is_complaint(line: str) -> bool:
+    # "supervisor.orphaned" is our own doing: the pipe's end comes before the signal.
+    is_bad = '"level": "error"' in line or '"level": "warning"' in line or line.startswith("Traceback")
+    return is_bad and "supervisor.orphaned" not in line
+
+
+# --- what the system knows of processes ---------------------------------------------------
+
+
+def cpu_seconds(pids: list[int]) -> list[float]:
+    """Processor time so far of each of these processes, all of its threads together.
+
+    Raises:
+        MeasureError: one has ended.
+    """
+    try:
+        # The clock of another process, by the kernel's numbering (linux/posix-timers.h): exact, where
+        # /proc counts in ticks of 10 ms.
+        return [time.clock_gettime(~pid << 3 | 2) for pid in pids]
+    except OSError as error:
+        raise MeasureError("a worker process has ended during the measure") from error
+
+
+def _children(pid: int) -> list[int]:
+    """Of a process, and of these in turn."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                found += [child, *_children(child)]
+    return found
+
+
+def _command(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
