@@ -37,8 +37,10 @@ class ReloadRun(datastore.Model):
 
     ``done`` counts accounts with a new status; ``changes`` whatever happened. Both are counted in the
     transaction that writes it down, so that a task which runs twice counts once. ``opened_at``: when its
-    batch was there; ``loaded_at``: when the last task was on its queue. ``retry_of``: the run whose failed
-    accounts it has; ``retried_as``: the run that has this one's.
+    batch was there; ``loaded_at``: when the last task was on its queue. ``lost_at``: when it was found that
+    nothing was going to end it. ``retry_of``: the run whose failed accounts it has; ``retried_as``: the run
+    that has this one's. ``place``: 1 from beginning to end, None for one that retries; as it is unique, one
+    run at a time has it.
     """
 
     __tablename__ = "reload_run"
@@ -55,6 +57,8 @@ class ReloadRun(datastore.Model):
     loaded_at: Mapped[float | None] = mapped_column(Double, default=None)
     finished_at: Mapped[float | None] = mapped_column(Double, default=None)
     failed_count: Mapped[int] = mapped_column(default=0)
+    lost_at: Mapped[float | None] = mapped_column(Double, default=None)
+    place: Mapped[int | None] = mapped_column(index=True, unique=True, default=None)
 
 
 class ReloadResult(datastore.Model):

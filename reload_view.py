@@ -1,5 +1,6 @@
 """How far a run of the batch reload is: in words, in numbers, as JSON."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,16 @@ from lastacross import clock, errors, taskqueue
 from operations import ENDS, plural
 from reload_models import ReloadResult, ReloadRun
 
+LOADED_WITHIN_SECONDS = 900.0
+"""100,000 accounts take less than one minute, and the next run by the clock comes after 30."""
+SENT_AGAIN_SECONDS = 120.0
+"""So long the task that loads a run may come again to an emptied Redis, and load all anew."""
+NOTED_WITHIN_SECONDS = 60.0
+"""So long the last task may take to write down the end of its run."""
+
 STARTED_BY = {"cron": "by the clock", "hand": "by hand", "retry": "to retry what had failed"}
+
+log = logging.getLogger("reloads")
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,6 @@ class View:
         now: seconds since the epoch.
         state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
         failed: accounts whose tasks are dead letters.
-        is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
         is_blind: Redis is away, so that the datastore alone was asked.
     """
 
@@ -30,13 +39,17 @@ class View:
     now: float
     state: str
     failed: int
-    is_lost: bool = False
     is_blind: bool = False
 
     @property
     def is_done(self) -> bool:
         """Whether nothing is going to change any more."""
         return self.state in ENDS
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing was going to end it: its tasks, or the one that loads them, are gone."""
+        return self.run.lost_at is not None
 
     @property
     def remaining(self) -> int:
@@ -72,6 +85,11 @@ class View:
         if self.state == "done":
             return (
                 f"All {total:,} accounts are up to date." if total > 1 else "The only account is up to date."
+            )
+        if self.is_lost and self.run.loaded_at is None:
+            minutes = round(LOADED_WITHIN_SECONDS / 60)
+            return (
+                f"Not all of its tasks were added within {minutes} minutes: given up with {self.count_text}."
             )
         if self.is_lost:
             return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
@@ -208,20 +226,40 @@ def remembered(run: ReloadRun) -> View:
     if run.finished_at is None:
         return View(run, now, "ready" if run.opened_at is None else "running", 0)
     missing = run.total - run.done
-    # One that failed may have been run again since.
+    # One that failed may have been run again since, and one of a lost run may have come all the same.
     failed = min(run.failed_count, missing)
     return View(run, now, "done" if missing == 0 else "failed" if failed else "cancelled", failed)
 
 
 def look(run: ReloadRun) -> View:
-    """How far a run is. A finished one is known from the datastore alone."""
+    """How far a run is. A finished one is known from the datastore alone.
+
+    The end of one that nobody is going to end is written down here: a lost run keeps no other waiting.
+    """
     view = remembered(run)
-    if view.is_done or run.opened_at is None:
+    if view.is_done:
         return view
     try:
         progress = taskqueue.Batch.get(reloading.batch_id(run.id)).progress()
     except errors.UnknownBatchError:
-        return View(run, view.now, "failed", 0, is_lost=True)
+        return _ended(run, run.total, is_lost=True) if _is_lost(run, view.now, is_known=False) else view
     except errors.StoreUnavailableError:
-        return View(run, view.now, "running", 0, is_blind=True)
+        return View(run, view.now, view.state, 0, is_blind=True)
+    if progress.finished_at is not None and view.now - progress.finished_at > NOTED_WITHIN_SECONDS:
+        return _ended(run, progress.failed)
+    if _is_lost(run, view.now, is_known=True):
+        return _ended(run, run.total, is_lost=True)
     return View(run, view.now, "running", min(progress.failed, run.total - run.done))
+
+
+def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:
+    """Whether the task that loads a run is gone, or its batch is and nothing is going to fill it again."""
+    if run.loaded_at is None:
+        return now - run.created_at > LOADED_WITHIN_SECONDS
+    return not is_known and now - run.loaded_at > SENT_AGAIN_SECONDS
+
+
+def _ended(run: ReloadRun, failed: int, *, is_lost: bool = False) -> View:
+    if reloading.finish(run.id, failed=failed, is_lost=is_lost):
+        log.warning("reload.lost" if is_lost else "reload.end", extra={"run": run.id})
+    return remembered(reloading.find(run.id) or run)

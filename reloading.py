@@ -56,14 +56,18 @@ def run_of_batch(name: str | None) -> str | None:
 
 
 def begin(run_id: str, started_by: str) -> ReloadRun:
-    """Write a run down with the accounts that are active now; a second time answers the one that is there.
+    """Write a run down with the accounts that are active now, and add the task that loads it; a second time
+    answers the one that is there.
 
     That fixes the run's accounts and their order, whoever is added or deactivated while they are loaded: a
     member of a batch is known by its position. One statement copies them, so no memory is needed here.
 
     Args:
         run_id: what makes the run one, however often it is begun.
-        started_by: ``cron`` or ``hand``; by hand, a task that loads it is added too.
+        started_by: ``cron`` or ``hand``.
+
+    Returns:
+        The run; or another one that somebody has begun at this moment: one at a time goes on.
 
     Raises:
         NothingToDoError: no account is active, and so there is no run.
@@ -74,15 +78,14 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
     try:
         with datastore.transaction() as transaction:
             session = transaction.session
-            run = ReloadRun(id=run_id, started_by=started_by, created_at=clock.SYSTEM.now())
+            run = ReloadRun(id=run_id, started_by=started_by, created_at=clock.SYSTEM.now(), place=1)
             _add(session, run, select(Account.id, Account.key).where(Account.is_active))
             forget(session, run.created_at - KEPT_SECONDS)
-            if started_by == "hand":
-                add_filling(run_id)
+            add_filling(run_id)
             return run
     except IntegrityError:
-        # Two deliveries at once, and the other was first.
-        known = find(run_id)
+        # Two at once, of the same run or of two, and the other was first.
+        known = find(run_id) or _in_place()
         if known is None:
             raise
         return known
@@ -130,8 +133,13 @@ def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:
 
 
 def add_filling(run_id: str) -> None:
-    """Add the task that loads a run, with the transaction under way."""
-    taskqueue.add(url=FILL_URL, params={"run": run_id}, transactional=True)
+    """Add the task that loads a run, with the transaction under way. It does not give up."""
+    taskqueue.add(url=FILL_URL, params={"run": run_id}, retry_options=patience(), transactional=True)
+
+
+def patience() -> taskqueue.TaskRetryOptions:
+    """Of a task without which a run would never end: no limit, and at most a minute between attempts."""
+    return taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
 
 
 def forget(session: Session, before: float) -> None:
@@ -262,20 +270,24 @@ def _write_result(session: Session, row: tuple[str, int], answer: Answer, attemp
     return session.scalar(changed.returning(ReloadResult.account_id)) is not None
 
 
-def finish(run_id: str, *, failed: int) -> bool:
+def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
     """Keep how a run ended, and of its results those that failed and the slowest.
 
     Args:
         run_id: the run.
         failed: how many of its tasks are dead letters. One may have written its status all the same.
+        is_lost: nothing was going to end it.
 
     Returns:
         False if its end is known already, or there is no such run.
     """
     ending = update(ReloadRun).where(ReloadRun.id == run_id, ReloadRun.finished_at.is_(None))
     missing = ReloadRun.total - ReloadRun.done
+    now = clock.SYSTEM.now()
     values = {
-        "finished_at": clock.SYSTEM.now(),
+        "finished_at": now,
+        "lost_at": now if is_lost else None,
+        "place": None,
         "failed_count": case((missing < failed, missing), else_=failed),
         "changes": ReloadRun.changes + 1,
     }
@@ -305,6 +317,19 @@ def recent() -> list[ReloadRun]:
     newest = select(ReloadRun).order_by(ReloadRun.created_at.desc(), ReloadRun.id).limit(RUNS_LISTED)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(newest))
+
+
+def unfinished() -> list[ReloadRun]:
+    """The runs whose end is not known, the newest first."""
+    newest = select(ReloadRun).where(ReloadRun.finished_at.is_(None)).order_by(ReloadRun.created_at.desc())
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(newest))
+
+
+def _in_place() -> ReloadRun | None:
+    """The run that others have to wait for."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(ReloadRun).where(ReloadRun.place.is_not(None)))
 
 
 def slowest(run_id: str) -> list[ReloadResult]:

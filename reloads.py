@@ -55,35 +55,61 @@ def fill(run_id: str) -> None:
     if run is None or run.finished_at is not None:
         return
     # Not given up as an account's task is: a run whose end nobody writes down would never end.
-    patient = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
-    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=patient)
+    options = reloading.patience()
+    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=options)
     batch = taskqueue.Batch(queue_name=QUEUE, name=reloading.batch_id(run_id), on_complete=complete)
     with batch:
         reloading.note_opened(run_id)
         batch.add(taskqueue.Task(url=WORKER_URL, params={"key": key}) for key in reloading.members(run_id))
     reloading.note_loaded(run_id)
+    log.info("reload.loaded", extra={"run": run_id, "accounts": run.total})
+
+
+def start(run_id: str, started_by: str) -> ReloadRun:
+    """The run of this id, begun unless it is there; or another one that still goes on, so that none is begun.
+
+    Runs would pile up where the feed is slower than the clock. One that is lost keeps nobody waiting:
+    looking at it ends it.
+
+    Raises:
+        NothingToDoError: no account is active.
+    """
+    if reloading.find(run_id) is None:
+        for other in reloading.unfinished():
+            if not look(other).is_done:
+                return other
+    return reloading.begin(run_id, started_by)
 
 
 class LoaderHandler(webapp.RequestHandler):
     """``/taskloader/``: cron's, and the administrator's."""
 
     def get(self) -> None:
-        """Begin a run over all active accounts, and load it. By hand, a task does: the browser goes on."""
+        """Begin a run over all active accounts, unless one is under way. A task loads it."""
         task = taskqueue.current_task()
         if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise exc.HTTPForbidden("A page of another site asked for this run, so it was not started.")
+        run_id = run_id_of(task)
         try:
-            run = reloading.begin(run_id_of(task), "hand" if task is None else "cron")
+            run = start(run_id, "hand" if task is None else "cron")
         except reloading.NothingToDoError:
             self._say_nothing_is_active(is_task=task is not None)
             return
-        if task is None:
-            self.see_other(f"/reloads/{run.id}")
+        if run.id != run_id:
+            self._say_one_goes_on(run, is_task=task is not None)
             return
         log.info("reload.begin", extra={"run": run.id, "accounts": run.total})
-        fill(run.id)
-        log.info("reload.loaded", extra={"run": run.id, "accounts": run.total})
-        self.render_json({"run": run.id, "accounts": run.total})
+        if task is None:
+            self.see_other(f"/reloads/{run.id}")
+        else:
+            self.render_json({"run": run.id, "accounts": run.total})
+
+    def _say_one_goes_on(self, run: ReloadRun, *, is_task: bool) -> None:
+        log.warning("reload.skip", extra={"goes_on": run.id})
+        if is_task:
+            self.render_json({"run": None, "accounts": 0, "skipped": f"reload {run.id} is still under way"})
+        else:
+            self.see_other(f"/reloads/{run.id}?instead=1")
 
     def _say_nothing_is_active(self, *, is_task: bool) -> None:
         if not is_task:
@@ -92,7 +118,7 @@ class LoaderHandler(webapp.RequestHandler):
 
 
 class FillHandler(webapp.TaskHandler):
-    """Loads a run that was begun by hand or as a retry."""
+    """Loads a run that was begun."""
 
     def post(self) -> None:
         """May be repeated."""
@@ -184,7 +210,7 @@ class HistoryHandler(webapp.RequestHandler):
 
     def get(self) -> None:
         """The newest first."""
-        views = [reload_view.remembered(run) for run in reloading.recent()]
+        views = [look(run) for run in reloading.recent()]
         self.response.headers["Cache-Control"] = "private, no-cache"
         if self.wants_json():
             self.render_json({"reloads": [view.listed() for view in views]})
@@ -226,6 +252,7 @@ class PageHandler(webapp.RequestHandler):
             slowest=[reload_view.result_json(each) for each in reloading.slowest(run_id)],
             failing=[reload_view.result_json(each) for each in reloading.failing(run_id)],
             most_failing=reloading.FAILING_LISTED,
+            is_instead="instead" in self.request.GET,
             token=token,
             instant=operations.instant,
         )
@@ -253,8 +280,6 @@ class RetryHandler(webapp.RequestHandler):
             raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
             raise exc.HTTPConflict("No account of this reload failed.")
-        if view.is_lost:
-            reloading.finish(run_id, failed=view.run.total)
         try:
             new_id = reloading.retry(run_id)
         except reloading.NothingToDoError:

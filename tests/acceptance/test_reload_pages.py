@@ -1,5 +1,6 @@
 """The batch reload, its pages asked without a browser and its tasks run by hand, one by one."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,14 @@ def add_cron_task(loaded: config.Config, name: str = CRON_TASK) -> None:
     Broker(store.current()).add([tasks.task_of(entry, name, now, now)])
 
 
+def load_by_cron(loaded: config.Config, hands: Hands) -> str:
+    """Have cron begin a run; its loader waits."""
+    add_cron_task(loaded)
+    [outcome] = hands.run(CRON_QUEUE)
+    assert outcome.is_success
+    return CRON_RUN
+
+
 def load_by_hand(client: Client, hands: Hands) -> str:
     """Begin a run, have its loader run; its id."""
     answer = client.get("/taskloader/", status=303)
@@ -156,6 +165,19 @@ def run_through(client: Client, hands: Hands) -> str:
     run_id = load_by_hand(client, hands)
     work(hands)
     return run_id
+
+
+def empty_redis() -> None:
+    """Redis loses all; its queues are uploaded again."""
+    store.current().redis.flushall()
+    uploads.upload(store.current(), ("default", reloads.QUEUE, CRON_QUEUE))
+
+
+def make_older(run_id: str, seconds: float) -> None:
+    """Have a run begun, and loaded if it is, so much earlier."""
+    earlier = {"created_at": ReloadRun.created_at - seconds, "loaded_at": ReloadRun.loaded_at - seconds}
+    with datastore.session() as session:
+        session.execute(update(ReloadRun).where(ReloadRun.id == run_id).values(**earlier))
 
 
 def asked_once_each(fetched: Fetched, *keys: str) -> bool:
@@ -350,12 +372,11 @@ def test_cron_names_the_run_by_its_instant(
     loaded: config.Config, client: Client, hands: Hands, fetched: Fetched
 ) -> None:
     add_accounts(client, "anna", "bob")
-    add_cron_task(loaded)
+    load_by_cron(loaded, hands)
+    hands.run("default")
 
-    [outcome] = hands.run(CRON_QUEUE)
     work(hands)
 
-    assert outcome.is_success
     assert taskqueue.Batch.get(f"reload-{CRON_RUN}").progress().done == 2
     [listed] = client.get("/reloads", headers=JSON).json["reloads"]
     assert (listed["name"], listed["started_by"], listed["state"]) == (f"reloads/{CRON_RUN}", "cron", "done")
@@ -479,8 +500,8 @@ def test_a_loader_that_is_delivered_again_after_its_last_add_loads_nothing_twice
 ) -> None:
     """Its worker was killed before it could say that it is done; meanwhile others were added and left."""
     add_accounts(client, *(f"k-{number}" for number in range(450)))
-    add_cron_task(loaded)
-    task = hands.lease(CRON_QUEUE)
+    load_by_cron(loaded, hands)
+    task = hands.lease("default")
     assert task is not None
     assert hands.deliver(task).is_success
     work_before = [hands.lease(reloads.QUEUE) for _ in range(10)]
@@ -512,8 +533,8 @@ def test_a_loader_that_died_half_way_goes_on_where_it_was(
     """After each number of accounts; those that come and go meanwhile move nobody's place."""
     keys = [f"k-{number:03}" for number in range(450)]
     add_accounts(client, *keys)
-    add_cron_task(loaded)
-    task = hands.lease(CRON_QUEUE)
+    load_by_cron(loaded, hands)
+    task = hands.lease("default")
     assert task is not None
     whole = reloading.members
 
@@ -546,16 +567,198 @@ def test_a_loader_that_is_delivered_again_after_the_end_changes_nothing(
 ) -> None:
     add_accounts(client, *(f"k-{number}" for number in range(30)))
     add_cron_task(loaded)
-    task = hands.lease(CRON_QUEUE)
-    assert task is not None
-    hands.deliver(task)
+    cron, loader = hands.lease(CRON_QUEUE), None
+    assert cron is not None
+    hands.deliver(cron)
+    loader = hands.lease("default")
+    assert loader is not None
+    hands.deliver(loader)
     work(hands)
     before = operation(client, CRON_RUN)
+    assert before["done"] is True
 
-    hands.settle(hands.deliver(task))
+    hands.settle(hands.deliver(cron))
+    hands.settle(hands.deliver(loader))
 
+    assert hands.lease("default") is None
     assert hands.lease(reloads.QUEUE) is None
     assert operation(client, CRON_RUN) == before
+
+
+def test_a_loader_that_fails_for_longer_than_crons_retries_still_loads_the_run(
+    loaded: config.Config,
+    client: Client,
+    hands: Hands,
+    fetched: Fetched,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run that is not sealed would never end: what loads it is a task of its own, without a limit."""
+    keys = [f"k-{number:03}" for number in range(250)]
+    add_accounts(client, *keys)
+    load_by_cron(loaded, hands)
+    whole, failures = reloading.members, iter(range(6))
+
+    def failing(run_id: str) -> Iterator[str]:
+        yield from itertools.islice(whole(run_id), 210)
+        if next(failures, None) is not None:
+            raise RuntimeError("the datastore is away")
+        yield from itertools.islice(whole(run_id), 210, None)
+
+    monkeypatch.setattr(reloading, "members", failing)
+    attempts = hands.run("default")
+    work(hands)
+
+    assert [outcome.is_success for outcome in attempts] == [False] * 6 + [True]
+    assert {tuple(json.loads(outcome.task.fields[b"retry"])[:2]) for outcome in attempts} == {(None, None)}
+    assert asked_once_each(fetched, *keys)
+    assert numbers(client, CRON_RUN) == (250, 0, 0, 250)
+    found = operation(client, CRON_RUN)
+    assert (found["done"], found["metadata"]["state"]) == (True, "done")
+
+
+# --- one at a time ------------------------------------------------------------------------
+
+
+def test_cron_begins_no_run_while_another_one_goes_on(
+    loaded: config.Config,
+    client: Client,
+    hands: Hands,
+    fetched: Fetched,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    add_accounts(client, "anna", "bob")
+    first = load_by_hand(client, hands)
+    add_cron_task(loaded)
+    task = hands.lease(CRON_QUEUE)
+    assert task is not None
+
+    skipped = hands.deliver(task)
+    hands.settle(skipped)
+
+    assert skipped.status == 200
+    assert [record.__dict__["goes_on"] for record in caplog.records if record.msg == "reload.skip"] == [first]
+    client.get(f"/reloads/{CRON_RUN}", status=404)
+    work(hands)
+    assert asked_once_each(fetched, "anna", "bob")
+    add_cron_task(loaded, "taskloader-20261121T033000Z")
+    hands.run(CRON_QUEUE)
+    assert client.get("/reloads/20261121T033000Z").status_int == 200
+
+
+def test_who_asks_for_a_run_while_one_goes_on_is_led_to_that_one_and_told_why(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    first = load_by_hand(client, hands)
+
+    answer = client.get("/taskloader/", status=303)
+
+    assert answer.headers["Location"].partition("?")[0].endswith(f"/reloads/{first}")
+    page = answer.follow()
+    assert "No new reload was begun" in page.text
+    assert "No new reload was begun" not in client.get(f"/reloads/{first}").text
+    assert len(client.get("/reloads", headers=JSON).json["reloads"]) == 1
+    work(hands)
+    assert client.get("/taskloader/", status=303).headers["Location"].partition("/reloads/")[2] != first
+
+
+def test_a_run_is_not_begun_beside_a_retry_of_what_failed(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    fetched.answers = {"anna": (500, b"no")}
+    run_id = run_through(client, hands)
+    retried = client.post(f"/reloads/{run_id}/retry", status=303).headers["Location"]
+
+    assert client.get("/taskloader/", status=303).headers["Location"] == f"{retried}?instead=1"
+
+
+@pytest.mark.parametrize("age", ["created_at", "loaded_at"])
+def test_a_lost_run_keeps_no_other_waiting(
+    loaded: config.Config, client: Client, hands: Hands, fetched: Fetched, age: str
+) -> None:
+    """Neither one whose loader is gone, nor one whose tasks are."""
+    add_accounts(client, "anna")
+    if age == "loaded_at":
+        run_id = load_by_hand(client, hands)
+    else:
+        run_id = client.get("/taskloader/", status=303).headers["Location"].rpartition("/")[2]
+    empty_redis()
+    make_older(run_id, 1000)
+
+    load_by_cron(loaded, hands)
+    hands.run("default")
+    work(hands)
+
+    assert numbers(client, CRON_RUN) == (1, 0, 0, 1)
+    assert numbers(client, run_id) == (0, 1, 0, 1)
+
+
+def test_a_lost_run_has_its_end_in_the_history(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    empty_redis()
+    make_older(run_id, 1000)
+
+    [listed] = client.get("/reloads", headers=JSON).json["reloads"]
+
+    assert (listed["state"], listed["failed"]) == ("failed", 2)
+    assert listed["finished_at"] is not None
+    assert [run.id for run in reloading.unfinished()] == []
+    assert "Redis was emptied" in client.get(f"/reloads/{run_id}").text
+
+
+def test_a_run_that_may_yet_be_loaded_again_is_not_given_up(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    """What Redis loses within a minute of the adding is sent again."""
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    empty_redis()
+
+    assert operation(client, run_id)["done"] is False
+    reloads.fill(run_id)
+    work(hands)
+
+    assert numbers(client, run_id) == (2, 0, 0, 2)
+
+
+def test_a_run_that_was_never_loaded_says_so(client: Client, hands: Hands, fetched: Fetched) -> None:
+    add_accounts(client, "anna")
+    run_id = client.get("/taskloader/", status=303).headers["Location"].rpartition("/")[2]
+    taskqueue.Queue("default").purge()
+    assert operation(client, run_id)["done"] is False
+
+    make_older(run_id, 1000)
+
+    found = operation(client, run_id)
+    assert (found["done"], found["metadata"]["state"]) == (True, "failed")
+    assert "Not all of its tasks were added within 15 minutes" in found["error"]["message"]
+
+
+def test_a_run_whose_last_task_was_deleted_ends_when_somebody_looks(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    """That task notes the end: without it only the batch knows."""
+    add_accounts(client, "anna", "bob")
+    fetched.answers = {"bob": (500, b"no")}
+    run_id = load_by_hand(client, hands)
+    for _ in range(4):
+        task = hands.lease(reloads.QUEUE)
+        assert task is not None
+        outcome = hands.deliver(task)
+        if outcome.is_success or task.failures < 2:
+            hands.settle(outcome)
+        else:
+            hands.bury(task)
+    taskqueue.Queue(reloads.QUEUE).purge()
+    assert operation(client, run_id)["done"] is False
+
+    batch = f"lastacross:batch:{reloading.batch_id(run_id)}"
+    store.current().redis.hset(batch, "finished_at", str(clock.SYSTEM.now() - 100))
+
+    assert operation(client, run_id)["done"] is True
+    assert numbers(client, run_id) == (1, 1, 0, 2)
 
 
 def test_the_loader_reads_the_accounts_a_page_at_a_time(client: Client, hands: Hands) -> None:
@@ -698,8 +901,8 @@ def test_a_run_whose_redis_was_emptied_says_so_and_can_be_retried(
     task = hands.lease(reloads.QUEUE)
     assert task is not None
     hands.deliver(task)
-    store.current().redis.flushall()
-    uploads.upload(store.current(), ("default", reloads.QUEUE))
+    empty_redis()
+    make_older(run_id, 200)
 
     found = operation(client, run_id)
     assert (found["done"], found["metadata"]["state"]) == (True, "failed")

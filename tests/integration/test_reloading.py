@@ -89,6 +89,20 @@ def test_a_run_that_several_begin_at_once_is_there_once() -> None:
 
         assert begun == [100] * 6
         assert list(reloading.members(name)) == KEYS
+        reloading.finish(name, failed=0)
+    assert taskqueue.QueueStatistics.fetch(["default"])[0].tasks == 5, "each has one task that loads it"
+
+
+def test_of_runs_that_are_begun_at_once_one_is_begun() -> None:
+    accounts.add(KEYS)
+
+    for number in range(5):
+        names = [f"run-{number}-{place}" for place in range(6)]
+        begun = at_once([functools.partial(reloading.begin, name, "hand") for name in names])
+
+        [one] = {run.id for run in begun}
+        assert [run.id for run in reloading.unfinished()] == [one]
+        reloading.finish(one, failed=0)
 
 
 def test_an_account_that_many_tasks_answer_for_at_once_counts_once() -> None:
@@ -118,7 +132,7 @@ def test_a_retry_that_several_ask_for_at_once_is_one() -> None:
 
     assert len(set(ids)) == 1
     assert list(reloading.members(str(ids[0]))) == KEYS[:30]
-    assert taskqueue.QueueStatistics.fetch(["default"])[0].tasks == 1
+    assert taskqueue.QueueStatistics.fetch(["default"])[0].tasks == 2, "one of each run"
 
 
 def test_the_end_is_kept_once_with_the_slowest_and_the_failing() -> None:
