@@ -1,4 +1,7 @@
-"""The accounts whose statuses the batch reload fetches: pages to list, add, activate and deactivate them."""
+"""The accounts whose statuses the batch reload fetches: pages to list, add, activate and deactivate them.
+
+Anybody may look; what changes them is the administrator's, as app.yaml says for each account's addresses.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -154,7 +157,9 @@ class ListHandler(forms.Handler):
         self.render_json({"accounts": listed, "next": more, "numbers": numbers()})
 
     def post(self) -> None:
-        """Add accounts, all or none."""
+        """Add accounts, all or none: the administrator's, as app.yaml opens the list to everybody."""
+        if not self.is_administrator():
+            self.abort(403, detail="Accounts are added by the administrator.")
         try:
             keys = parse_keys(self.form().get("keys"))
         except forms.FormError as error:
@@ -189,6 +194,7 @@ class ListHandler(forms.Handler):
             wanted=wanted,
             numbers=numbers(),
             samples=SAMPLES,
+            may_change=self.is_administrator(),
             values={"keys": keys if isinstance(keys, str) else ""},
             mistakes=mistakes,
             instant=operations.instant,

@@ -215,7 +215,8 @@ class HistoryHandler(webapp.RequestHandler):
         if self.wants_json():
             self.render_json({"reloads": [view.listed() for view in views]})
         else:
-            self.render("reloads.html", views=views, instant=operations.instant)
+            may_start = self.is_administrator()
+            self.render("reloads.html", views=views, instant=operations.instant, may_start=may_start)
 
 
 def _known(run_id: str) -> ReloadRun:
@@ -253,6 +254,7 @@ class PageHandler(webapp.RequestHandler):
             failing=[reload_view.result_json(each) for each in reloading.failing(run_id)],
             most_failing=reloading.FAILING_LISTED,
             is_instead="instead" in self.request.GET,
+            may_start=self.is_administrator(),
             token=token,
             instant=operations.instant,
         )

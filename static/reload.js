@@ -50,7 +50,8 @@ function showNumbers({ metadata }) {
   element("bar").value = numbers.done + numbers.failed;
   element("eta-box").hidden = texts.remaining === "";
   write("eta", texts.remaining);
-  element("retry").hidden = !metadata.can_retry;
+  const retry = element("retry"); // it is there for who may
+  if (retry) retry.hidden = !metadata.can_retry;
   document.title = `${metadata.mark} – ${box.dataset.name} – Last Across`;
 }
 

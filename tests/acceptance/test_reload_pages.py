@@ -32,6 +32,7 @@ from tests.support.redis_server import RedisServer
 JSON = {"Accept": "application/json"}
 CRON_TASK = "taskloader-20261121T030000Z"
 CRON_RUN = "20261121T030000Z"
+STRANGER = {"REMOTE_ADDR": "203.0.113.9"}
 
 
 @pytest.fixture
@@ -940,16 +941,43 @@ def test_runs_of_more_than_thirty_days_ago_are_forgotten(
     [
         ("/taskloader/", "GET"),
         ("/worker/", "POST"),
+        ("/accounts", "POST"),
+        ("/accounts/samples", "POST"),
+        ("/accounts/anna/activate", "POST"),
+        ("/accounts/anna/deactivate", "POST"),
         ("/reloads/x/retry", "POST"),
         ("/tasks/reload-fill", "POST"),
     ],
 )
-def test_a_stranger_starts_nothing(client: Client, path: str, method: str) -> None:
-    environ = {"REMOTE_ADDR": "203.0.113.9"}
+def test_a_stranger_starts_and_changes_nothing(client: Client, path: str, method: str) -> None:
+    add_accounts(client, "anna")
 
-    answer = client.request(path, method=method, environ=environ, expect_errors=True)
+    request = {"method": method, "environ": STRANGER, "expect_errors": True}
+    answer = client.request(path, **request, **({"POST": {"keys": "bob"}} if method == "POST" else {}))
 
     assert answer.status_int == 403
+    assert accounts.numbers() == {"accounts": 1, "active": 1}
+    assert reloading.recent() == []
+
+
+def test_a_stranger_sees_accounts_and_runs_but_no_buttons(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    fetched.answers = {"anna": (500, b"no")}
+    run_id = run_through(client, hands)
+
+    for path, seen, button in [
+        ("/accounts", "status of bob", "Deactivate"),
+        ("/accounts", "administrator", "Add samples"),
+        ("/accounts", "administrator", 'name="keys"'),
+        ("/reloads", "by hand", "Reload now"),
+        (f"/reloads/{run_id}", "anna", "Retry failed"),
+    ]:
+        shown = client.get(path, extra_environ=STRANGER).text
+        assert seen in shown
+        assert button not in shown
+        assert button in client.get(path).text
 
 
 def test_a_page_of_another_site_cannot_have_the_administrators_browser_start_a_run(client: Client) -> None:
