@@ -1,13 +1,16 @@
 """A small feed of statuses, so that the batch reload has something to fetch; and where the real one is.
 
 ``ACCOUNT_FEED_URL`` is the feed's address: an account's key is put at its end. Without it, the feed is this
-one. It answers the same for a key each time; some accounts it has trouble with, and some are slow.
+one; with it, this one is not there: strangers could have its slow accounts hold our threads. It answers the
+same for a key each time; some accounts it has trouble with, and some are slow.
 """
 
 import hashlib
 import os
 import threading
 from urllib.parse import quote
+
+from webob import exc
 
 from lastacross import config, webapp
 
@@ -36,8 +39,12 @@ _SLOW = 5
 
 def url_of(key: str) -> str:
     """Where the status of this account is fetched from."""
-    base = os.environ.get(VARIABLE, "").strip() or own_url()
-    return base + quote(key, safe="")
+    return (elsewhere() or own_url()) + quote(key, safe="")
+
+
+def elsewhere() -> str:
+    """The address of another feed, or ''."""
+    return os.environ.get(VARIABLE, "").strip()
 
 
 def own_url() -> str:
@@ -71,7 +78,9 @@ class FeedHandler(webapp.RequestHandler):
     """One account's status as plain text."""
 
     def get(self, key: str) -> None:
-        """The status; or trouble, or the status after a while."""
+        """The status; or trouble, or the status after a while. 404 where another feed is asked."""
+        if elsewhere():
+            raise exc.HTTPNotFound("Statuses come from another feed.")
         if is_slow(key):
             # An event nobody sets: the wait gives way to other threads.
             threading.Event().wait(SLOW_SECONDS)

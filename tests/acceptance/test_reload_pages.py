@@ -325,6 +325,20 @@ def test_our_own_feed_always_answers_the_same_for_a_key(client: Client) -> None:
     assert client.get(f"/feed/{failing}", expect_errors=True).status_int >= 400
 
 
+def test_where_another_feed_is_asked_our_own_holds_no_thread(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = next(key for key in (f"account-{number}" for number in range(1000)) if feed.is_slow(key))
+    monkeypatch.setenv(feed.VARIABLE, "https://feed.example/status?account=")
+    monkeypatch.setattr(feed, "SLOW_SECONDS", 30.0)
+    before = clock.SYSTEM.monotonic()
+
+    client.get(f"/feed/{slow}", status=404)
+    client.get("/feed/anna", status=404)
+
+    assert clock.SYSTEM.monotonic() - before < 10
+
+
 def test_the_feed_is_our_own_unless_the_environment_names_another(
     loaded: config.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
