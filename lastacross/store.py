@@ -1,8 +1,8 @@
 """Redis, as the engine sees it: the connection, every key name, one atomic step a Lua file.
 
 The only module that imports ``redis``. Keys that RQ has a place for are RQ's own, so that its
-tools read them; the rest begin with ``lastacross:``. A script gets whole keys as KEYS; where it
-must reach the record of a task that it finds, it gets the prefix and appends the task id.
+tools read them; the rest begin with ``lastacross:``. A script gets whole keys as KEYS, or finds the
+names and prefixes written in front of its text; to a prefix it appends a task's id or a queue's name.
 """
 
 import contextlib
@@ -146,32 +146,33 @@ def channel_wakeup_key(reader: str) -> str:
     return CHANNEL_WAKEUP_PREFIX + reader
 
 
-# What every script of taskqueue gets as KEYS, in the order in which lua/shared/keys.lua names them.
-TASK_KEYS = (
-    RECORD_PREFIX,
-    READY_PREFIX,
-    LEASED_PREFIX,
-    SCHEDULED_PREFIX,
-    DEFERRED_PREFIX,
-    DEAD_PREFIX,
-    SETTINGS_PREFIX,
-    PAUSED,
-    BUCKET_PREFIX,
-    TOMBSTONE_PREFIX,
-    WAKEUP_PREFIX,
-    BATCH_PREFIX,
-    OPEN_BATCHES,
-    RQ_QUEUES,
-    RQ_SUSPENDED,
-    SERVICES,
-    QUEUE_NAMES,
-    UPLOAD,
-    EXECUTED_PREFIX,
-    RUN_NOW_PREFIX,
-    PULL_PREFIX,
-    PULL_TAG_PREFIX,
-    PULL_LEASED_PREFIX,
-)
+# Key names and prefixes as the scripts of taskqueue know them, written into their text: as KEYS, two dozen
+# of them would cost each call as much as a short script does itself.
+_NAMES_IN_SCRIPTS = {
+    "RECORD": RECORD_PREFIX,
+    "READY": READY_PREFIX,
+    "LEASED": LEASED_PREFIX,
+    "SCHEDULED": SCHEDULED_PREFIX,
+    "DEFERRED": DEFERRED_PREFIX,
+    "DEAD": DEAD_PREFIX,
+    "SETTINGS": SETTINGS_PREFIX,
+    "PAUSED": PAUSED,
+    "BUCKET": BUCKET_PREFIX,
+    "TOMBSTONE": TOMBSTONE_PREFIX,
+    "WAKEUP": WAKEUP_PREFIX,
+    "BATCH": BATCH_PREFIX,
+    "OPEN_BATCHES": OPEN_BATCHES,
+    "QUEUES": RQ_QUEUES,
+    "SUSPENDED": RQ_SUSPENDED,
+    "SERVICES": SERVICES,
+    "QUEUE_NAMES": QUEUE_NAMES,
+    "UPLOAD": UPLOAD,
+    "EXECUTED": EXECUTED_PREFIX,
+    "RUN_NOW": RUN_NOW_PREFIX,
+    "PULL": PULL_PREFIX,
+    "PULL_TAG": PULL_TAG_PREFIX,
+    "PULL_LEASED": PULL_LEASED_PREFIX,
+}
 
 # Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
 # would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
@@ -208,10 +209,14 @@ def translated_errors() -> Iterator[None]:
 
 @functools.cache
 def _script(name: str) -> tuple[str, str]:
-    """A Lua file's text, after the shared ones that its head includes, and its SHA-1."""
+    """A Lua file's text, after the key names and the shared files that its head includes, and its SHA-1."""
     folder = resources.files("lastacross").joinpath("lua")
     own = folder.joinpath(f"{name}.lua").read_text()
-    shared = [folder.joinpath("shared", f"{part}.lua").read_text() for part in _INCLUDE.findall(own)]
+    parts = _INCLUDE.findall(own)
+    shared = [folder.joinpath("shared", f"{part}.lua").read_text() for part in parts]
+    if "keys" in parts:
+        values = ", ".join(f"'{value}'" for value in _NAMES_IN_SCRIPTS.values())
+        shared.insert(0, f"local {', '.join(_NAMES_IN_SCRIPTS)} = {values}")
     text = "\n".join([*shared, own])
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -285,7 +290,7 @@ class Store:
 
         Args:
             script: the file's name in ``lua/``, without its ending.
-            keys: whole key names, as the file's head lists them.
+            keys: whole key names, as the file's head lists them; none for those that include ``keys``.
             args: as the file's head lists them.
 
         Raises:

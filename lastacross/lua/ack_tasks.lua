@@ -1,40 +1,91 @@
 -- ack_tasks: these tasks are done: delete them, and set their bits in their batches.
 --
--- KEYS     as in shared/keys
--- ARGV     1 now  then for each task: task id, lease id
+-- ARGV     1 now  then for each task: task id, lease id, and of its record '<batch id>:<index>', tombstone
+--          seconds and request ('' where it has none)
 -- Returns  for each task 1, or 0 when its lease was lost before
 --
 -- One script: the fan-in bit is set in the step that ends the task, or a crash between the two
--- would leave a batch waiting for ever.
+-- would leave a batch waiting for ever. A call for all tasks of a queue or of a batch, not one for each:
+-- this is the script that runs most.
 -- include: keys
 -- include: fan_in
 -- include: lose
 
+local WIDTH = 5
 local now = tonumber(ARGV[1])
-local results, batches, queues = {}, {}, {}
-for position = 2, #ARGV, 2 do
-  local id, lease = ARGV[position], ARGV[position + 1]
-  local queue = queue_of(id)
-  local held = call('ZREM', LEASED .. queue, id .. ':' .. lease)
-  results[#results + 1] = held
-  if held == 1 then
-    queues[queue] = (queues[queue] or 0) + 1
-    local tombstone, member, request = unpack(call('HMGET', RECORD .. id, 'tombstone', 'batch', 'request'))
-    if call('DEL', RECORD .. id) == 0 then
-      settle_lost_record(id, now)
-    end
-    leave_tombstone(id, tombstone, request)
-    local batch = member and mark_member(member, 'done')
-    if batch then
-      batches[batch] = true
+local results, places_of_queue = {}, {}
+for position = 2, #ARGV, WIDTH do
+  local queue = queue_of(ARGV[position])
+  local places = places_of_queue[queue] or {}
+  places_of_queue[queue] = places
+  places[#places + 1] = position
+  results[#results + 1] = 0
+end
+
+-- The places in ARGV of those tasks whose lease is still held; it is not any more then.
+local function take_leases(queue, places)
+  local entries = {}
+  for number, position in ipairs(places) do
+    entries[number] = ARGV[position] .. ':' .. ARGV[position + 1]
+  end
+  local scores = call('ZMSCORE', LEASED .. queue, unpack(entries))
+  local held, held_entries, is_taken = {}, {}, {}
+  for number, position in ipairs(places) do
+    if scores[number] and not is_taken[entries[number]] then
+      is_taken[entries[number]] = true
+      held[#held + 1] = position
+      held_entries[#held_entries + 1] = entries[number]
+      results[(position - 2) / WIDTH + 1] = 1
     end
   end
+  if #held > 0 then
+    call('ZREM', LEASED .. queue, unpack(held_entries))
+  end
+  return held
 end
-for batch in pairs(batches) do
-  complete_upwards(batch, now)
+
+local function delete_records(places)
+  local records = {}
+  for number, position in ipairs(places) do
+    records[number] = RECORD .. ARGV[position]
+  end
+  local are_all_there = call('EXISTS', unpack(records)) == #records
+  for number, position in ipairs(are_all_there and {} or places) do
+    if call('EXISTS', records[number]) == 0 then
+      settle_lost_record(ARGV[position], now)
+    end
+  end
+  call('DEL', unpack(records))
 end
-for queue, number in pairs(queues) do
-  count_executed(queue, number, now)
-  wake_for_place(queue)
+
+local indexes_of_batch = {}
+local function note_end(position)
+  local member, tombstone, request = ARGV[position + 2], ARGV[position + 3], ARGV[position + 4]
+  if tombstone ~= '' then
+    leave_tombstone(ARGV[position], tombstone, request ~= '' and request or nil)
+  end
+  if member ~= '' then
+    local batch, index = split_member(member)
+    local indexes = indexes_of_batch[batch] or {}
+    indexes_of_batch[batch] = indexes
+    indexes[#indexes + 1] = index
+  end
+end
+
+for queue, places in pairs(places_of_queue) do
+  local held = take_leases(queue, places)
+  if #held > 0 then
+    delete_records(held)
+    for _, position in ipairs(held) do
+      note_end(position)
+    end
+    count_executed(queue, #held, now)
+    wake_for_place(queue)
+  end
+end
+for batch, indexes in pairs(indexes_of_batch) do
+  if mark_members_done(batch, indexes) then
+    complete_upwards(batch, now)
+  end
 end
 return results

@@ -1,6 +1,5 @@
 -- add_members: add tasks to an open batch; a member whose bit says that it was added is left alone.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
 --          eta ('' = ready now), target as in add_tasks, 1 if its caller named it, number of strings n,
 --          n strings

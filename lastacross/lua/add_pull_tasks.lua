@@ -1,6 +1,5 @@
 -- add_pull_tasks: store new tasks in their pull queues, unless their name is used.
 --
--- KEYS     as in shared/keys
 -- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
 --          (App Engine's codes).

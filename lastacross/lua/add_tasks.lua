@@ -1,6 +1,5 @@
 -- add_tasks: store new tasks, each ready or scheduled, unless its name is used.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  then for each task: task id, eta ('' = ready now), target ('' = none, else the record's
 --          field of that name), number of strings n, n strings: the record's fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned

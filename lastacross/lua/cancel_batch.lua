@@ -1,6 +1,5 @@
 -- cancel_batch: drop the members of a batch that have not been delivered; those that run finish.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id  3 index to begin with  4 the most members to look at in this call
 -- Returns  the index to go on with, -1 when all were seen, -2 when the batch is not known
 -- include: keys

@@ -1,6 +1,5 @@
 -- crash_task: the process that ran this one task alone has ended: the task is known to have started.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 task id  3 lease id
 -- Returns  'ready', 'poison', or 'gone' when the lease was lost before
 -- include: keys

@@ -1,6 +1,5 @@
 -- create_batch: open a batch, with the tasks that wait for it; or find the one that a first try opened.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
 -- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known, -2 another task has

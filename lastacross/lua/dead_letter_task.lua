@@ -1,6 +1,5 @@
 -- dead_letter_task: the last attempt failed: keep the task to be looked at, fail it in its batch.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 task id  3 lease id  4 status of this attempt's answer, or ''  5 why, in words
 -- Returns  1, or 0 when the lease was lost before
 -- include: keys

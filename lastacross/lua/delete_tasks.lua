@@ -1,6 +1,5 @@
 -- delete_tasks: forget tasks, wherever they wait; one that runs now finishes unheard.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  then the task ids
 -- Returns  for each task 1 deleted, 0 there is none
 -- include: keys

@@ -1,6 +1,5 @@
 -- keep_queue: give a queue of the engine's own its settings; no upload of queue.yaml disables it.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 the queue  then the fields and values of its settings
 -- Returns  1 if it was not there before
 -- include: keys

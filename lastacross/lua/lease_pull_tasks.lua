@@ -1,6 +1,5 @@
 -- lease_pull_tasks: lease tasks of a pull queue whose eta has passed, in the order of eta and name.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 queue  3 lease seconds  4 the most tasks  5 '' for all tasks, 'tag' for those of one tag,
 --          'oldest' for those that have the tag of the oldest, or like it none  6 the tag  7 the request
 -- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}

@@ -1,6 +1,5 @@
 -- lease_tasks: give a worker ready tasks of its group, as many as their queues' limits allow.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 lease seconds  3 the worker's lease token  4 number of its next lease
 --          5 tasks wanted  6 threads free  7 number of groups n that the worker serves  8… n groups
 --          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for the tasks of a
@@ -105,10 +104,23 @@ local function belongs(queue, list, id, target)
   return false
 end
 
+local SEEN = { eta = true, data = true, status = true, target = true, dead_at = true, first_try_at = true }
+
+-- What this script looks at in a record, of the reply of HGETALL.
+local function seen_in(flat)
+  local fields = {}
+  for place = 1, #flat, 2 do
+    if SEEN[flat[place]] then
+      fields[flat[place]] = flat[place + 1]
+    end
+  end
+  return fields
+end
+
 -- Lease one ready id. Returns whether it was a task that can run. `list` nil: it runs wherever it was found.
 local function lease(queue, list, group, id, entries)
   local record = call('HGETALL', RECORD .. id)
-  local fields = pairs_of(record)
+  local fields = seen_in(record)
   if not fields.eta and not fields.data then
     -- Gone, or but what a stock worker noted on a task after its end.
     call('DEL', RECORD .. id)
@@ -118,7 +130,7 @@ local function lease(queue, list, group, id, entries)
     -- A second entry of a task that is elsewhere already.
     return false
   elseif not fields.eta then
-    bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    bury(id, queue, pairs_of(record), now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return false
   elseif list and (fields.target or list ~= READY .. queue) and not belongs(queue, list, id, fields.target) then
     return false

@@ -1,6 +1,5 @@
 -- modify_pull_lease: let the lease of a pull task end at another instant, counted from now; 0 gives it back.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 queue  3 name  4 the eta that the caller knows  5 lease seconds  6 the request
 -- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
 --

@@ -1,6 +1,5 @@
 -- pause_queue: hand out no more tasks of a queue, or go on.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 queue  2 1 to pause, 0 to resume
 -- Returns  1 if that changed anything
 -- include: keys

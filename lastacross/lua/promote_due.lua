@@ -1,6 +1,5 @@
 -- promote_due: scheduled tasks whose eta has come become ready.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 the most to move of one queue  3… queues
 -- Returns  1 how many were moved  2 the eta of the next scheduled task of these queues, or ''
 -- include: keys

@@ -1,6 +1,5 @@
 -- purge_queue: forget tasks of a queue: ready, scheduled and leased ones; dead letters stay.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 queue  3 the most to forget in this call  4 when the purge began
 -- Returns  how many entries were taken away; call again until it is 0
 --

@@ -1,6 +1,5 @@
 -- read_statistics: how a queue is doing at this moment.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 queue
 -- Returns  1 tasks: ready, scheduled and leased  2 leased ones  3 the eta of the oldest, or ''
 --          4 attempts that ended in the last minute  5 the rate that is enforced now, or '' for an unknown queue

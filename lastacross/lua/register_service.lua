@@ -1,6 +1,5 @@
 -- register_service: workers of this service have come: what is targeted at it waits for them from now on.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 the service
 -- Returns  1 if it was not known before
 --

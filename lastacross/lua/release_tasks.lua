@@ -1,6 +1,5 @@
 -- release_tasks: give back leased tasks, at the front of their queue and with nothing held against them.
 --
--- KEYS     as in shared/keys
 -- ARGV     for each task, in the order in which they were leased: task id, lease id
 -- Returns  how many were given back
 -- include: keys

@@ -1,6 +1,5 @@
 -- rescue_worker: a worker process is known to have ended: give back all that it had leased, at once.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 its lease token  3 number of queues n  4… n queues  then the entries
 --          '<task id>:<lease id>' that it had started
 -- Returns  flat: task id, 'ready' | 'poison' | 'gone', for each lease that was ended

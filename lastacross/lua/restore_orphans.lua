@@ -1,6 +1,5 @@
 -- restore_orphans: put back tasks that are in no list and no registry: a stock worker took them and died.
 --
--- KEYS     as in shared/keys
 -- ARGV     the task ids, each seen twice outside of every list
 -- Returns  flat: the task ids that were put back
 --

@@ -1,6 +1,5 @@
 -- retry_dead: dead letters go back to where they wait for delivery, with their retries before them again.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  then the task ids
 -- Returns  for each task 1, or 0 when it is no dead letter
 --

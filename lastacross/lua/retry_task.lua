@@ -1,6 +1,5 @@
 -- retry_task: an attempt failed; the task waits until eta and runs again, unless its batch is cancelled.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
 --          5 now  6 1 if the attempt reached the application
 -- Returns  1, or 0 when the lease was lost before

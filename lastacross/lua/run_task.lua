@@ -1,6 +1,5 @@
 -- run_task: let a task run now, whatever its eta, and its queue's rate, limit or pause.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 task id  2 now
 -- Returns  'ready', 'running' when it runs already, 'waiting' when it waits for its batch, 'gone' when
 --          there is none of that id

@@ -1,6 +1,5 @@
 -- seal_batch: nothing more is added to the batch; it completes when its last member has ended.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 batch id
 -- Returns  how many members it has, or -1 when it is not known
 -- include: keys

@@ -1,6 +1,5 @@
 -- send_on: ready tasks that wait where nobody may look for them go to where they belong.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 the most to look at, at either end and in the middle of a list
 --          2 how many of the middle earlier calls have looked at  3… queues
 -- Returns  how many were sent on

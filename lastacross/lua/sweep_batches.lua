@@ -1,6 +1,5 @@
 -- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 the most members to look at in this call
 -- Returns  1 the rank and 2 the index to go on with: 0, 0 when all were seen

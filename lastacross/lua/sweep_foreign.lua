@@ -1,6 +1,5 @@
 -- sweep_foreign: put back what a stock `rq worker` or another RQ tool took out of our queues.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 the most to move of one queue  2 how many failed jobs earlier calls have looked at  3… queues
 -- Returns  flat: the task ids that were put back
 --

@@ -1,6 +1,5 @@
 -- upload_queues: make queue.yaml what all machines go by, as deploying did.
 --
--- KEYS     as in shared/keys
 -- ARGV     1 now  2 the file's digest  3 1 if paused queues go on  4 number of services n  5… n services
 --          then the backends among them, with spaces between  then for each queue: its name, number of
 --          strings m, m strings: the fields and values of its settings

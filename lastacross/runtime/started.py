@@ -14,7 +14,7 @@ from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
 
 _TOKEN_BYTES = 64
-_SLOT_BYTES = 768  # two bytes of length; ids take at most 100 + 1 + 500, leases 30
+_SLOT_BYTES = 768  # two bytes of length; ids take at most 100 + 1 + 500, leases 60
 _LENGTH = struct.Struct("<H")
 
 

@@ -53,6 +53,9 @@ DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
 SCHEDULED_MARKER = b"scheduled"
+# Long enough that no member of a registry of leased tasks has 64 bytes or less: Redis would keep those of
+# few workers in a list, and search it at each step.
+TOKEN_BYTES = 24
 
 _log = logs.get("lastacross.worker")
 
@@ -89,7 +92,7 @@ class Worker(rq.Worker):
         remote: RemoteDelivery | None = None,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
-        self._token = secrets.token_hex(8)
+        self._token = secrets.token_hex(TOKEN_BYTES)
         self._interrupt = Interrupt()
         self._store = store
         self._serving = serving

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from lastacross.store import TASK_KEYS, Arg, Store, batch_key, translated_errors
+from lastacross.store import Arg, Store, batch_key, translated_errors
 from lastacross.taskqueue.broker import NewTask
 from lastacross.taskqueue.record import instant_text
 
@@ -33,7 +33,7 @@ class BatchSteps:
         self.store = store
 
     def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, TASK_KEYS, args)
+        return self.store.run(script, (), args)
 
     def _now_text(self) -> str:
         return instant_text(self.store.now())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lastacross.store import TASK_KEYS, Arg, Store
+from lastacross.store import Arg, Store
 from lastacross.taskqueue.record import Leased, Value, instant_text, load
 
 ADDED = 0
@@ -93,7 +93,7 @@ class Broker:
         return self.store.now()
 
     def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, TASK_KEYS, args)
+        return self.store.run(script, (), args)
 
     def _now_text(self) -> str:
         return instant_text(self.store.now())
@@ -147,7 +147,16 @@ class Broker:
         """End tasks that are done; False where the lease was lost before."""
         if not tasks:
             return []
-        args: list[Arg] = [self._now_text(), *_ids_and_leases(tasks)]
+        args: list[Arg] = [self._now_text()]
+        for task in tasks:
+            field = task.fields.get
+            args += (
+                task.id,
+                task.lease_id,
+                field(b"batch", b""),
+                field(b"tombstone", b""),
+                field(b"request", b""),
+            )
         return [bool(held) for held in self._run("ack_tasks", args)]
 
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:

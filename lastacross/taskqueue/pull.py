@@ -21,7 +21,7 @@ from lastacross.errors import (
     TransientError,
 )
 from lastacross.rpc import Result
-from lastacross.store import TASK_KEYS, Arg, Store
+from lastacross.store import Arg, Store
 from lastacross.taskqueue import checks
 from lastacross.taskqueue.broker import NewTask
 from lastacross.taskqueue.known import KnownQueue
@@ -57,7 +57,7 @@ class PullSteps:
         self.store = opened
 
     def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, TASK_KEYS, args)
+        return self.store.run(script, (), args)
 
     def add(self, tasks: Sequence[NewTask]) -> list[int]:
         """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""

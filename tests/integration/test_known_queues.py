@@ -123,7 +123,7 @@ def test_a_new_service_is_noticed_without_an_upload(
     upload(test_store, {"mail": {"target": "counter"}})
     assert queues.all()["mail"].group == "default"
 
-    test_store.run("register_service", store.TASK_KEYS, ["counter"])
+    test_store.run("register_service", (), ["counter"])
     clock.advance(1)
 
     assert queues.all()["mail"].group == "counter"

@@ -34,7 +34,7 @@ class PullScripts:
 
     def run(self, script: str, *args: Arg) -> Any:
         """One script with taskqueue's keys; bytes of the answer as they are."""
-        return self.scripts.store.run(script, store.TASK_KEYS, args)
+        return self.scripts.store.run(script, (), args)
 
     def at(self, seconds: float) -> str:
         """An instant so many seconds from now."""

@@ -29,7 +29,7 @@ class Scripts:
 
     def run(self, script: str, *args: Arg) -> Any:
         """One script with taskqueue's keys; bytes of the answer as text."""
-        return _text(self.store.run(script, store.TASK_KEYS, args))
+        return _text(self.store.run(script, (), args))
 
     @property
     def now(self) -> str:
@@ -73,8 +73,12 @@ class Scripts:
         return leases[task_id]
 
     def ack(self, *leases: Lease) -> list[int]:
-        """ack_tasks."""
-        return list(self.run("ack_tasks", self.now, *_flat(leases)))
+        """ack_tasks, with what the worker knows of each record."""
+        args: list[Arg] = [self.now]
+        for task_id, lease in leases:
+            record = self.record(task_id)
+            args += [task_id, lease, *(record.get(field, "") for field in ("batch", "tombstone", "request"))]
+        return list(self.run("ack_tasks", *args))
 
     def dead(self, task_id: str, **fields: Any) -> None:
         """Add one task, lease it, and let it be a dead letter."""

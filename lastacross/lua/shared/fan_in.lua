@@ -107,6 +107,38 @@ local function mark_member(member, outcome)
   return batch
 end
 
+-- The same for many members of one batch that are done. Returns whether that changed its counts.
+local function mark_members_done(batch, indexes)
+  local key = BATCH .. batch
+  if call('EXISTS', key) == 0 then
+    return false
+  end
+  local changed = false
+  if call('EXISTS', key .. ':children') == 1 then
+    for _, index in ipairs(indexes) do
+      changed = mark_member(batch .. ':' .. index, 'done') ~= nil or changed
+    end
+    return changed
+  end
+  local steps = {}
+  for number, index in ipairs(indexes) do
+    local place = 4 * number
+    steps[place - 3], steps[place - 2], steps[place - 1], steps[place] = 'SET', 'u1', index, 1
+  end
+  local done = 0
+  for number, was_set in ipairs(call('BITFIELD', key .. ':finished', unpack(steps))) do
+    if was_set == 0 then
+      done = done + 1
+    else
+      mark_member(batch .. ':' .. indexes[number], 'done')
+    end
+  end
+  if done > 0 then
+    call('HINCRBY', key, 'done', done)
+  end
+  return done > 0
+end
+
 -- Complete a batch, and upwards every batch that waited for it.
 local function complete_upwards(batch, now)
   while batch do

@@ -1,7 +1,5 @@
--- keys: the names of KEYS, in the order of store.TASK_KEYS; what ends in a colon is a prefix.
-local RECORD, READY, LEASED, SCHEDULED, DEFERRED, DEAD, SETTINGS, PAUSED, BUCKET, TOMBSTONE, WAKEUP, BATCH,
-  OPEN_BATCHES, QUEUES, SUSPENDED, SERVICES, QUEUE_NAMES, UPLOAD, EXECUTED, RUN_NOW, PULL, PULL_TAG, PULL_LEASED =
-  unpack(KEYS)
+-- keys: what every script of taskqueue needs. The names of keys and prefixes (RECORD, READY, …: what ends in a
+-- colon is a prefix) are put in front of it, as `store` has them.
 
 local call = redis.call
 
