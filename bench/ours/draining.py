@@ -1,29 +1,15 @@
 """``drain`` and ``cpu``: tasks that wait are worked off."""
 
-import itertools
 import time
 
+from bench.ours.adding import add, check_batch
 from bench.ours.figures import Figures, Spent, microseconds, rate
 from bench.ours.fleet import Fleet, cpu_seconds, workers
 from bench.ours.options import Options
-from bench.ours.place import POLL_SECONDS, WORK, MeasureError, Place, wait_until
+from bench.ours.place import WORK, MeasureError, Place, wait_until
 from lastacross import taskqueue
 
 DRAIN_SECONDS = 900.0
-_COMPLETE = "bench:complete"
-
-
-def add(place: Place, options: Options) -> None:
-    """Add the tasks: a hundred a call, or all in a batch that ends in one task more."""
-    tasks = place.tasks(options.kind, options.tasks)
-    if options.is_batch:
-        complete = taskqueue.Task(url="/tell", params={"key": _COMPLETE})
-        with taskqueue.Batch(WORK, on_complete=complete) as batch:
-            batch.add(tasks)
-        return
-    queue = taskqueue.Queue(WORK)
-    while chunk := list(itertools.islice(tasks, taskqueue.MAX_TASKS_PER_ADD)):
-        queue.add(chunk)
 
 
 def drain(place: Place, options: Options) -> Figures:
@@ -41,7 +27,7 @@ def drain(place: Place, options: Options) -> Figures:
         place.wait_until_done(DRAIN_SECONDS)
         seconds = time.monotonic() - began_at
         spent = Spent.of(place.redis).since(before)
-        _check_batch(place, options)
+        check_batch(place, options)
     return {
         **rate(options.tasks, seconds),
         **spent.per_task(options.tasks),
@@ -62,7 +48,7 @@ def cpu(place: Place, options: Options) -> Figures:
     with workers(place, options.processes) as fleet:
         fleet.wait_until_ready(place, options.processes)
         ready = drain_ready(place, options, fleet)
-        _check_batch(place, options)
+        check_batch(place, options)
     return {
         **ready,
         "adding_us": adding,
@@ -89,13 +75,3 @@ def drain_ready(place: Place, options: Options, fleet: Fleet) -> Figures:
         "worker_us": microseconds(sum(each), options.tasks),
         "each_worker_us": [microseconds(one, options.tasks) for one in each],
     }
-
-
-def _check_batch(place: Place, options: Options) -> None:
-    """The batch has ended, once."""
-    if not options.is_batch:
-        return
-    place.told(_COMPLETE)
-    time.sleep(POLL_SECONDS)
-    if place.redis.exists(_COMPLETE):
-        raise MeasureError("the task that ends the batch ran twice")

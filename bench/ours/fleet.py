@@ -99,9 +99,9 @@ def workers(place: Place, processes: int) -> Iterator[Fleet]:
     finally:
         os.close(life_write)
         _stop(fleet)
-    complaint = next((line for line in fleet.text().splitlines() if _is_complaint(line)), None)
+    complaint = next((line for line in fleet.text().splitlines() if is_complaint(line)), None)
     if complaint is not None:
-        raise MeasureError(f"a worker complained: {complaint}")
+        raise MeasureError(f"a worker complained: {complaint[:1000]}")
 
 
 def _stop(fleet: Fleet) -> None:
@@ -116,7 +116,8 @@ def _stop(fleet: Fleet) -> None:
         fleet.process.wait()
 
 
-def _is_complaint(line: str) -> bool:
+def is_complaint(line: str) -> bool:
+    """Whether a line of a worker's log says that something went wrong."""
     # "supervisor.orphaned" is our own doing: the pipe's end comes before the signal.
     is_bad = '"level": "error"' in line or '"level": "warning"' in line or line.startswith("Traceback")
     return is_bad and "supervisor.orphaned" not in line

@@ -15,7 +15,7 @@ class Options:
         processes: worker processes.
         kind: ``deferred`` or ``handler``: a signed call, or a POST of two form fields to a webapp2 handler.
         is_batch: whether the tasks are members of a batch, so that the fan-in is counted too.
-        queues: how many queues the application has.
+        queues: how many queues the application has; None: as many as the measure is about.
         seconds: how long to look, where a measure looks for a time.
         tries: how often, where a measure takes the median of some.
     """
@@ -24,7 +24,7 @@ class Options:
     processes: int = 2
     kind: str = "deferred"
     is_batch: bool = False
-    queues: int = 2
+    queues: int | None = None
     seconds: float = 20.0
     tries: int = 20
 

@@ -17,29 +17,41 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
-from bench.ours import draining, own_server
+from bench.ours import adding, draining, fairness, fanin, idle, latency, memory, million, own_server, wsgi
 from bench.ours.figures import Figures, versions
 from bench.ours.options import Options, add_arguments, options_of, positive
 from bench.ours.place import MeasureError, Place, made_place
 from lastacross import config, errors
 
 MEASURES: dict[str, Callable[[Place, Options], Figures]] = {
-    "drain": draining.drain,
+    "bulk": adding.bulk,
     "cpu": draining.cpu,
+    "drain": draining.drain,
+    "enqueue": adding.enqueue,
+    "fairness": fairness.fairness,
+    "fanin": fanin.fanin,
+    "idle": idle.idle,
+    "latency": latency.latency,
+    "lpush": adding.lpush,
+    "memory": memory.memory,
+    "million": million.million,
+    "wsgi": wsgi.wsgi,
 }
+_QUEUES = 2
+_MANY_QUEUES = {"idle": 20}
 
 
-def _settings(place: Place, options: Options) -> Figures:
+def _settings(place: Place, processes: int) -> Figures:
     """What a reader may want to check."""
     settings = config.current().settings
     append_only: dict[str, str] = place.redis.config_get("append*")  # type: ignore[assignment]
     return {
-        "command": f"lastacross worker --processes {options.processes}",
+        "command": f"lastacross worker --processes {processes}",
         "threads": settings.threads,
         "log_level": settings.log_level,
         "lease_seconds": settings.lease_seconds,
         "queue": "rate 50000/s, bucket_size 50000",
-        "queues": options.queues,
+        "queues": len(config.current().queues),
         "semantics": "at least once",
         "redis": f"appendonly {append_only['appendonly']}, appendfsync {append_only['appendfsync']}",
     }
@@ -51,7 +63,7 @@ def measure(name: str, redis_url: str, options: Options) -> Figures:
     Raises:
         MeasureError, Error: nothing was measured.
     """
-    with made_place(redis_url, options.queues) as place:
+    with made_place(redis_url, options.queues or _MANY_QUEUES.get(name, _QUEUES)) as place:
         figures = MEASURES[name](place, options)
         return {
             "peer": "lastacross",
@@ -59,7 +71,7 @@ def measure(name: str, redis_url: str, options: Options) -> Figures:
             "kind": options.kind,
             "batch": options.is_batch,
             **figures,
-            "settings": _settings(place, options),
+            "settings": _settings(place, figures.get("processes", options.processes)),
             "versions": versions(place.redis),
         }
 

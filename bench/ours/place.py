@@ -18,7 +18,7 @@ import redis
 from lastacross import config, deferred, store, taskqueue
 
 WORK = "work"
-OTHER = "other"
+QUILT = "quilt"
 SECRET_KEY = "a key of the benchmarks, to sign deferred calls with"
 POLL_SECONDS = 0.005
 
