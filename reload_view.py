@@ -10,6 +10,7 @@ import reloading
 from lastacross import clock, errors, taskqueue
 from operations import ENDS, plural
 from reload_models import ReloadResult, ReloadRun
+from reloading import FailingPage
 
 LOADED_WITHIN_SECONDS = 900.0
 """100,000 accounts take less than one minute, and the next run by the clock comes after 30."""
@@ -164,7 +165,7 @@ class View:
             "finished_at": clock.iso(self.run.finished_at),
         }
 
-    def operation(self, slowest: Sequence[ReloadResult], failing: Sequence[ReloadResult]) -> dict[str, Any]:
+    def operation(self, slowest: Sequence[ReloadResult], failing: FailingPage) -> dict[str, Any]:
         """The JSON of a long-running operation."""
         run = self.run
         operation = operations.Operation(
@@ -182,7 +183,8 @@ class View:
         )
         response = {
             "slowest": [result_json(each) for each in slowest],
-            "failing": [result_json(each) for each in failing],
+            "failing": [result_json(each) for each in failing.results],
+            "failing_after": failing.after,
             "retry_of": run.retry_of,
             "retried_as": run.retried_as,
         }

@@ -22,6 +22,8 @@ PAGE = 1000
 
 SLOWEST = 10
 FAILING_LISTED = 50
+MOST_FAILING_LISTED = 1000
+"""As many as a program may ask for at once."""
 RUNS_LISTED = 50
 KEPT_SECONDS = 30 * 86_400.0
 """How long a run is kept: as long as its batch is known."""
@@ -344,8 +346,30 @@ def _slowest(run_id: str) -> Select[ReloadResult]:
     return of_run.order_by(duration.desc()).limit(SLOWEST)
 
 
-def failing(run_id: str) -> list[ReloadResult]:
-    """The first accounts whose last fetch brought no status, in the order of their ids."""
+@dataclass(frozen=True)
+class FailingPage:
+    """Accounts whose last fetch brought no status, in the order of their ids.
+
+    Attributes:
+        results: of this page.
+        after: the key that the next page comes after; None if there is none.
+    """
+
+    results: list[ReloadResult]
+    after: str | None = None
+
+
+def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> FailingPage:
+    """So many at most of a run, after the account of this id."""
     of_run = select(ReloadResult).where(ReloadResult.run_id == run_id, ReloadResult.outcome == FAILING)
+    page = of_run.where(ReloadResult.account_id > after_id).order_by(ReloadResult.account_id)
     with datastore.session(read_only=True) as session:
-        return list(session.scalars(of_run.order_by(ReloadResult.account_id).limit(FAILING_LISTED)))
+        found = list(session.scalars(page.limit(limit + 1)))
+    shown = found[:limit]
+    return FailingPage(shown, shown[-1].account_key if len(found) > limit else None)
+
+
+def id_of(key: str) -> int | None:
+    """Of the account of this key, None if there is none."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(Account.id).where(Account.key == key))

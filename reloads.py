@@ -8,10 +8,14 @@ import json
 import logging
 import re
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from webob import exc
 
 import feed
+import forms
 import operations
 import reload_view
 import reloading
@@ -231,6 +235,41 @@ def _known(run_id: str) -> ReloadRun:
     return run
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which failing accounts are listed: at most ``limit``, after the account of this key and id."""
+
+    after: str = ""
+    after_id: int = 0
+    limit: int = reloading.FAILING_LISTED
+
+    def query(self, after: str | None = None) -> str:
+        """The same for a link, or for one to the accounts after another key; without what is left out."""
+        limit = "" if self.limit == reloading.FAILING_LISTED else str(self.limit)
+        values = {"after": self.after if after is None else after, "limit": limit}
+        return urlencode({name: value for name, value in values.items() if value})
+
+
+def parse_wanted(query: Mapping[str, str]) -> Wanted:
+    """What the address asks for.
+
+    Raises:
+        BadInputError: it cannot be used.
+    """
+    after, limit, after_id = query.get("after", ""), reloading.FAILING_LISTED, 0
+    if "limit" in query:
+        try:
+            limit = forms.number_between(query["limit"], 1, reloading.MOST_FAILING_LISTED)
+        except ValueError as error:
+            raise webapp.BadInputError("limit", str(error)) from error
+    if after:
+        found = reloading.id_of(after)
+        if found is None:
+            raise webapp.BadInputError("after", f"takes the key of an account{forms.given(after)}")
+        after_id = found
+    return Wanted(after, after_id, limit)
+
+
 class PageHandler(webapp.RequestHandler):
     """One run, to be looked at while it goes on and afterwards."""
 
@@ -239,20 +278,23 @@ class PageHandler(webapp.RequestHandler):
         if self.wants_json():
             self.get_json(run_id)
             return
+        wanted = parse_wanted(self.request.GET)
         view = look(_known(run_id))
         token = None
         if not view.is_done and not view.is_blind:
             # Its stream begins here, before the results are read: what comes in between is sent as well.
             token = operations.stream_token(reloading.batch_id(run_id))
             view = look(_known(run_id))
+        failing = reloading.failing(run_id, wanted.after_id, wanted.limit)
         self._say_it_changes()
         self.render(
             "reload.html",
             view=view,
             run=view.run,
             slowest=[reload_view.result_json(each) for each in reloading.slowest(run_id)],
-            failing=[reload_view.result_json(each) for each in reloading.failing(run_id)],
-            most_failing=reloading.FAILING_LISTED,
+            failing=[reload_view.result_json(each) for each in failing.results],
+            failing_after=failing.after,
+            wanted=wanted,
             is_instead="instead" in self.request.GET,
             may_start=self.is_administrator(),
             token=token,
@@ -262,8 +304,10 @@ class PageHandler(webapp.RequestHandler):
     def get_json(self, run_id: str) -> None:
         """The operation; 304 says that nothing is new."""
         self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
+        wanted = parse_wanted(self.request.GET)
         view = look(_known(run_id))
-        self.render_json(view.operation(reloading.slowest(run_id), reloading.failing(run_id)))
+        failing = reloading.failing(run_id, wanted.after_id, wanted.limit)
+        self.render_json(view.operation(reloading.slowest(run_id), failing))
         self._say_it_changes()
         self.response.etag = view.etag
         self.response.conditional_response = True
@@ -289,6 +333,6 @@ class RetryHandler(webapp.RequestHandler):
         location = f"/reloads/{new_id}"
         if self.wants_json():
             self.response.headers["Location"] = location
-            self.render_json(look(_known(new_id)).operation([], []), 202)
+            self.render_json(look(_known(new_id)).operation([], reloading.FailingPage([])), 202)
         else:
             self.see_other(location)

@@ -38,6 +38,17 @@ function showTable(id, results) {
   element(`${id}-none`).hidden = results.length > 0;
 }
 
+// The next page may begin while one looks; where it begins may change as long as accounts still fail.
+function showPages(after) {
+  const next = element("failing-next");
+  next.hidden = !after;
+  if (!after) return;
+  element("failing-pages").hidden = false;
+  const address = new URL(next.href);
+  address.searchParams.set("after", after);
+  next.href = address;
+}
+
 // --- the numbers -------------------------------------------------------------------------
 
 function showNumbers({ metadata }) {
@@ -92,6 +103,7 @@ class ReloadFeed extends Feed {
     this.after = Math.max(this.after, metadata.change);
     box.className = `run is-${metadata.state}`;
     showTable("failing", response?.failing ?? []);
+    showPages(response?.failing_after);
     showTable("slowest", response?.slowest ?? []);
     showNumbers(operation);
     if (operation.done) showEnd(operation);

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -826,6 +827,58 @@ def test_of_a_run_that_is_over_the_failed_and_the_slowest_results_stay(
     assert durations == sorted(durations, reverse=True)
     assert kept is not None
     assert kept <= reloading.SLOWEST + 2
+
+
+def test_every_failing_account_can_be_seen_a_page_at_a_time(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    keys = [f"k-{number:03}" for number in range(2 * reloading.FAILING_LISTED + 30)]
+    add_accounts(client, *keys, "fine")
+    fetched.answers = {key: (500, b"no") for key in keys}
+    run_id = run_through(client, hands)
+
+    found, after = [], ""
+    while after is not None:
+        response = client.get(f"/reloads/{run_id}.json?limit=60&after={after}").json["response"]
+        assert len(response["failing"]) <= 60
+        found += [each["account"] for each in response["failing"]]
+        after = response["failing_after"]
+    assert found == keys
+
+    page, found = client.get(f"/reloads/{run_id}"), []
+    while True:
+        found += re.findall(r'<th scope="row">(k-\d+)</th>', page.text.partition('id="slowest-name"')[0])
+        if 'rel="next" hidden' in page.text:
+            break
+        page = page.click("Next page")
+    assert found == keys
+    assert "k-000</th>" in page.click("First page").text
+    data = page.html.find(id="run")["data-url"]
+    assert data == f"/reloads/{run_id}.json?after={keys[99]}", "the page goes on with the same accounts"
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=1001", "limit"),
+        ("limit=%3Cb%3E", "limit"),
+        ("limit=", "limit"),
+        ("after=nobody", "after"),
+        ("after=%3Cscript%3E", "after"),
+    ],
+)
+def test_a_page_of_failing_accounts_that_cannot_be_is_refused(
+    client: Client, hands: Hands, fetched: Fetched, query: str, field: str
+) -> None:
+    add_accounts(client, "anna")
+    run_id = run_through(client, hands)
+
+    assert client.get(f"/reloads/{run_id}.json?{query}", status=400).json["error"]["field"] == field
+    page = client.get(f"/reloads/{run_id}?{query}", status=400).text
+    assert f"{field}: takes" in page
+    assert "<b>" not in page
+    assert "<script>" not in page
 
 
 def test_retry_failed_begins_one_run_over_the_accounts_that_failed(

@@ -146,7 +146,7 @@ def test_the_end_is_kept_once_with_the_slowest_and_the_failing() -> None:
     assert at_once([lambda: reloading.finish("run", failed=10)] * 4).count(True) == 1
 
     assert found("run").failed_count == 10
-    assert [each.account_key for each in reloading.failing("run")] == KEYS[::10]
+    assert [each.account_key for each in reloading.failing("run").results] == KEYS[::10]
     assert [each.account_key for each in reloading.slowest("run")] == KEYS[:-11:-1]
     with datastore.session(read_only=True) as session:
         assert session.scalar(select(func.count()).select_from(ReloadResult)) == 19
@@ -158,7 +158,7 @@ def test_a_text_that_a_database_refuses_is_kept_without_it() -> None:
 
     reloading.record("run", "anna", trouble("a\0b" + "ü" * 500), 1)
 
-    [result] = reloading.failing("run")
+    [result] = reloading.failing("run").results
     assert result.answer is not None
     assert result.answer.startswith("a\ufffdbü")
     assert len(result.answer) == 300
