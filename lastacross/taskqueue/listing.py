@@ -20,7 +20,7 @@ from lastacross.store import (
     scheduled_key,
     translated_errors,
 )
-from lastacross.taskqueue.record import split_task_id, task_id
+from lastacross.taskqueue.record import body_of, split_task_id, task_id
 
 STATES = ("ready", "scheduled", "leased", "dead", "waiting")
 """A task's states in the words of docs/lifecycle.md; ``waiting`` is for its batch."""
@@ -110,10 +110,14 @@ class Listing:
             raise TransientError(str(error)) from error
         if listed is None or not raw:
             return None
-        body = raw.pop(b"body", b"")
+        body = body_of(raw)
         headers = json.loads(raw.pop(b"headers", b"[]"))
         raw.pop(b"data", None)
-        fields = {key.decode(): value.decode("utf-8", "replace") for key, value in sorted(raw.items())}
+        fields = {
+            key.decode(): value.decode("utf-8", "replace")
+            for key, value in sorted(raw.items())
+            if key.partition(b".")[0] != b"body"
+        }
         return WholeTask(listed, body, tuple((key, value) for key, value in headers), fields)
 
     def count_dead(self, queue: str) -> int:

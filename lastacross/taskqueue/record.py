@@ -2,11 +2,12 @@
 
 Pure: text and bytes in, text and bytes out. RQ reads ``data``, ``created_at``, ``origin``, ``status`` and
 ``description``; the rest is ours. Most values stay under 64 bytes: one longer value doubles what the
-hash takes in Redis.
+hash takes in Redis, so that bodies of a few hundred bytes are cut in pieces.
 """
 
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,11 @@ from lastacross.taskqueue.task import Task
 DATA = pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2)
 
 Value = str | bytes
+
+# Redis keeps a hash whose values are no longer than this in half the memory (its hash-max-listpack-value).
+PIECE_BYTES = 64
+# A longer body is kept whole: cutting it up would make every look at its record slower.
+MOST_PIECES = 8
 
 _RETRY_KEYS = (
     "task_retry_limit",
@@ -86,8 +92,7 @@ def dump(
         "eta",
         instant_text(due_at(task, now) or now),
     ]
-    if task.body:
-        fields += ("body", task.body)
+    fields += _body_fields(task)
     headers = task.header_items()
     if headers:
         fields += ("headers", json.dumps(headers, separators=(",", ":")))
@@ -103,6 +108,28 @@ def dump(
         if value is not None:
             fields += (field, str(value))
     return fields
+
+
+def _body_fields(task: Task) -> list[Value]:
+    body = task.body
+    if not body:
+        return []
+    # What leases from a pull queue reads one field.
+    if task.method == "PULL" or not PIECE_BYTES < len(body) <= PIECE_BYTES * MOST_PIECES:
+        return ["body", body]
+    fields: list[Value] = ["body", body[:PIECE_BYTES]]
+    for number, first in enumerate(range(PIECE_BYTES, len(body), PIECE_BYTES), 1):
+        fields += (f"body.{number}", body[first : first + PIECE_BYTES])
+    return fields
+
+
+def body_of(fields: Mapping[bytes, bytes]) -> bytes:
+    """The body in a record's fields, empty if there is none."""
+    body = fields.get(b"body", b"")
+    if b"body.1" not in fields:
+        return body
+    pieces = (fields.get(b"body.%d" % number, b"") for number in range(1, MOST_PIECES))
+    return body + b"".join(pieces)
 
 
 def target_in(fields: list[Value]) -> str | None:
@@ -155,7 +182,7 @@ class Leased:
     @property
     def body(self) -> bytes:
         """The payload, empty if there is none."""
-        return self.fields.get(b"body", b"")
+        return body_of(self.fields)
 
     @property
     def headers(self) -> list[tuple[str, str]]:

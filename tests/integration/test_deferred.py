@@ -22,6 +22,7 @@ from lastacross.errors import (
     UnknownQueueError,
 )
 from lastacross.signing import Signatures
+from lastacross.taskqueue.record import body_of
 from tests.conftest import SECRET_KEY
 
 pytestmark = pytest.mark.usefixtures("configuration")
@@ -606,7 +607,8 @@ def test_a_large_call_beside_an_open_transaction_of_sqlite_says_what_to_do() -> 
 def waiting(opened: store.Store) -> list[bytes]:
     """The bodies of the tasks that are ready in the default queue."""
     ids: Any = opened.redis.lrange(store.ready_key("default"), 0, -1)
-    return [opened.redis.hget(store.record_key(each.decode()), "body") for each in ids]  # type: ignore[misc]
+    records: Any = [opened.redis.hgetall(store.record_key(each.decode())) for each in ids]
+    return [body_of(record) for record in records]
 
 
 def test_defer_adds_the_task_to_its_queue(test_store: store.Store) -> None:

@@ -12,6 +12,7 @@ from lastacross.deferred.payloads import Pruner
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, outbox, relay
+from lastacross.taskqueue.record import body_of
 from tests.support.scripts import Scripts
 
 LARGE = "x" * 200_000
@@ -216,7 +217,7 @@ def test_a_large_call_whose_answer_was_lost_keeps_its_row(
             deferred.defer(work, LARGE)
 
     [task_id] = scripts.ready()
-    assert deferred.outcome(scripts.redis.hget(store.record_key(task_id), "body")) == 200
+    assert deferred.outcome(body_of(scripts.redis.hgetall(store.record_key(task_id)))) == 200
     assert rows() == []
 
 

@@ -237,6 +237,17 @@ def test_what_was_added_while_it_was_a_push_queue_is_leased_too(pull: PullScript
     assert pull.places("a") == ["pull", "leased"]
 
 
+def test_a_body_in_pieces_is_leased_whole(pull: PullScripts) -> None:
+    pieces = {"body": "a" * 64, "body.1": "b" * 64, "body.2": "c"}
+    pull.scripts.add(f"{QUEUE}_a", **pieces)
+    pull.scripts.clock.advance(1)
+
+    [task] = pull.ask()[0]
+
+    assert bytes(task.body).decode() == "".join(pieces.values())
+    assert not set(pull.scripts.record(f"{QUEUE}_a")) & {"body.1", "body.2"}
+
+
 def test_a_plain_rq_job_becomes_a_dead_letter_that_says_why(pull: PullScripts) -> None:
     pull.scripts.put_rq_job("0b8f", QUEUE)
 

@@ -31,8 +31,28 @@ local function remove_pull_task(queue, name, tag)
   return call('ZREM', PULL .. queue, name) == 1
 end
 
+-- A push task's record may have its body in pieces (record.py); a lease of a pull queue reads one field.
+local MOST_PIECES = 8
+
+local function join_body(id)
+  local key = RECORD .. id
+  local whole = {}
+  for number = 1, MOST_PIECES - 1 do
+    local piece = call('HGET', key, 'body.' .. number)
+    if not piece then
+      break
+    end
+    whole[#whole + 1] = piece
+    call('HDEL', key, 'body.' .. number)
+  end
+  if #whole > 0 then
+    call('HSET', key, 'body', call('HGET', key, 'body') .. table.concat(whole))
+  end
+end
+
 -- Put a task back that was somewhere else: a dead letter has its leases before it again.
 local function restore_pull_task(queue, id, tag, eta)
+  join_body(id)
   call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
   call('HDEL', RECORD .. id, 'dead_at', 'error', 'leases', 'lease')
   call('PERSIST', RECORD .. id)

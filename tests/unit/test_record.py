@@ -1,0 +1,38 @@
+"""A task's record: its body, whole or in pieces, and the fields around it."""
+
+import pytest
+
+from lastacross.taskqueue import record
+from lastacross.taskqueue.task import Task
+
+NOW = 1_700_000_000.0
+
+
+def fields_of(task: Task) -> dict[bytes, bytes]:
+    """What Redis would have of a new task."""
+    flat = record.dump(task, "default", NOW)
+    encoded = [value.encode() if isinstance(value, str) else value for value in flat]
+    return dict(zip(encoded[::2], encoded[1::2], strict=True))
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 127, 128, 129, 511, 512, 513, 90_000])
+def test_a_body_of_any_size_is_what_it_was(size: int) -> None:
+    body = bytes(index % 251 for index in range(size))
+
+    assert record.body_of(fields_of(Task(body, url="/work"))) == body
+
+
+@pytest.mark.parametrize("size", [65, 116, 512])
+def test_no_value_of_a_task_of_middle_size_doubles_its_memory(size: int) -> None:
+    values = fields_of(Task(b"x" * size, url="/work")).values()
+
+    assert max(len(value) for value in values) <= record.PIECE_BYTES
+
+
+@pytest.mark.parametrize("size", [513, 90_000])
+def test_a_large_body_is_kept_whole(size: int) -> None:
+    assert fields_of(Task(b"x" * size, url="/work"))[b"body"] == b"x" * size
+
+
+def test_the_body_of_a_pull_task_is_kept_whole() -> None:
+    assert fields_of(Task(b"x" * 200, method="PULL"))[b"body"] == b"x" * 200
