@@ -40,14 +40,18 @@ class _Row:
 
 
 def _row(job: CronJob) -> _Row:
-    entry = model.load_entry(job.entry)
+    state = "waits" if job.run_id is None else "runs"
+    try:
+        entry = model.load_entry(job.entry)
+    except model.UnreadableJobError as error:
+        entry, state = CronEntry(job.name, "", job.schedule, description=str(error)), "unreadable"
     last = next(iter(model.last_runs(job.name, 1)), None)
     return _Row(
         job.name,
         job.schedule,
         job.timezone,
         entry.url,
-        "waits" if job.run_id is None else "runs",
+        state,
         instant(job.next_at),
         instant(last.due_at) if last else None,
         last.state if last else None,

@@ -29,6 +29,10 @@ MISFIRE_SECONDS = 60.0
 _log = logs.get("lastacross.cron")
 
 
+class UnreadableJobError(Error):
+    """Raised for a job whose row cannot be read; others go on."""
+
+
 # --- entries as text ----------------------------------------------------------------------
 
 
@@ -38,12 +42,33 @@ def dump_entry(entry: CronEntry) -> str:
 
 
 def load_entry(text: str) -> CronEntry:
-    """A job from its row; keys that a newer version wrote are left out."""
-    known = {field.name for field in dataclasses.fields(CronEntry)}
-    values = {key: value for key, value in json.loads(text).items() if key in known}
-    if values.get("retry") is not None:
-        values["retry"] = RetryParameters(**values["retry"])
-    return CronEntry(**values)
+    """A job from its row; keys that a newer version wrote are left out.
+
+    Raises:
+        UnreadableJobError: what is left cannot be a job.
+    """
+    try:
+        values = _known(json.loads(text), CronEntry)
+        if values.get("retry") is not None:
+            values["retry"] = RetryParameters(**_known(values["retry"], RetryParameters))
+        return CronEntry(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnreadableJobError(
+            f"its row cannot be read, perhaps a newer version wrote it: {error}"
+        ) from error
+
+
+def _read_schedule(entry: CronEntry) -> Schedule:
+    """The schedule; its deploy has checked it, perhaps with a newer grammar or another tz database."""
+    try:
+        return parse_schedule(entry.schedule, entry.timezone)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UnreadableJobError(str(error)) from error
+
+
+def _known(values: dict[str, Any], kind: type[CronEntry] | type[RetryParameters]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 def next_after(schedule: Schedule, after: float) -> float | None:
@@ -107,17 +132,17 @@ def _open_run(session: Session, job: str) -> int | None:
 class DueJob:
     """A job whose instant has come; ``text`` is its entry as it stands in the row."""
 
-    entry: CronEntry
+    name: str
     due_at: float
     text: str
 
 
 def due(at: float) -> list[DueJob]:
     """The jobs that are due, the longest waiting first."""
-    query = select(CronJob.entry, CronJob.next_at).where(CronJob.next_at <= at)
+    query = select(CronJob.name, CronJob.next_at, CronJob.entry).where(CronJob.next_at <= at)
     with datastore.session(read_only=True) as session:
         found = session.execute(query.order_by(CronJob.next_at, CronJob.position)).all()
-    return [DueJob(load_entry(text), next_at, text) for text, next_at in found if next_at is not None]
+    return [DueJob(name, next_at, text) for name, next_at, text in found if next_at is not None]
 
 
 def take(job: DueJob, at: float) -> str | None:
@@ -127,16 +152,19 @@ def take(job: DueJob, at: float) -> str | None:
         The state of the run: ``open``; ``skipped`` because the last one has not ended; ``missed`` because
         it came too late; ``failed`` because it cannot be a task, and the job waits for the next deploy;
         None when another process had moved it on.
+
+    Raises:
+        UnreadableJobError: nothing was done; another version, or another machine, may be able to read it.
     """
-    entry = job.entry
-    is_late = at - job.due_at > MISFIRE_SECONDS
-    is_missed = is_late and entry.misfire == "skip"
-    name = tasks.scheduled_name(entry.name, job.due_at)
+    name = tasks.scheduled_name(job.name, job.due_at)
+    entry = load_entry(job.text)
+    schedule = _read_schedule(entry)
     try:
-        schedule = parse_schedule(entry.schedule, entry.timezone)
         task = tasks.task_of(entry, name, job.due_at, at)
     except (Error, ValueError) as error:
         return _set_aside(job, at, error)
+    is_late = at - job.due_at > MISFIRE_SECONDS
+    is_missed = is_late and entry.misfire == "skip"
     # An interval counts from the end of the run; if there is none, from now.
     following = (
         next_after(schedule, at if is_late else job.due_at) if schedule.is_fixed or is_missed else None
@@ -151,19 +179,19 @@ def take(job: DueJob, at: float) -> str | None:
             state = "missed" if is_missed else "skipped"
             session.execute(insert(CronRun).values(**values, state=state, finished_at=at))
             if following is None and taken.run_id is None:
-                _set_next(session, entry.name, next_after(schedule, at))
+                _set_next(session, job.name, next_after(schedule, at))
             return state
-        _begin(transaction, entry.name, values | {"task_name": name}, task)
+        _begin(transaction, job.name, values | {"task_name": name}, task)
         return "open"
 
 
 def _values(job: DueJob, at: float, cause: str) -> dict[str, Any]:
-    return {"job": job.entry.name, "due_at": job.due_at, "cause": cause, "created_at": at, "attempts": 0}
+    return {"job": job.name, "due_at": job.due_at, "cause": cause, "created_at": at, "attempts": 0}
 
 
 def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
     """The row with its ``run_id``; None when another process was first."""
-    is_the_same = (CronJob.name == job.entry.name) & (CronJob.next_at == job.due_at)
+    is_the_same = (CronJob.name == job.name) & (CronJob.next_at == job.due_at)
     moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
     return session.execute(moved.returning(CronJob.run_id)).one_or_none()
 
@@ -179,8 +207,12 @@ def _set_aside(job: DueJob, at: float, error: Exception) -> str | None:
             return None
         values = _values(job, at, "schedule") | {"state": "failed", "finished_at": at, "error": str(error)}
         transaction.session.execute(insert(CronRun).values(**values))
-    _log.error("cron.set_aside", job=job.entry.name, error=str(error), until="the next deploy of cron.yaml")
+    _say_set_aside(job.name, error)
     return "failed"
+
+
+def _say_set_aside(job: str, error: Exception) -> None:
+    _log.error("cron.set_aside", job=job, error=str(error), until="the next deploy of cron.yaml")
 
 
 def _set_next(session: Session, job: str, next_at: float | None) -> None:
@@ -205,13 +237,14 @@ def run_by_hand(job: str, at: float) -> str:
     Raises:
         UnknownCronJobError: no job of this name was deployed.
         CronJobRunningError: it runs.
+        UnreadableJobError: its row cannot be read.
     """
     with datastore.transaction() as transaction:
         text = transaction.session.scalar(select(CronJob.entry).where(CronJob.name == job))
         if text is None:
             raise UnknownCronJobError(f"there is no job {job!r}; `lastacross cron list` has the names")
         name = tasks.hand_name(job)
-        values = _values(DueJob(load_entry(text), at, text), at, "hand") | {"task_name": name}
+        values = _values(DueJob(job, at, text), at, "hand") | {"task_name": name}
         _begin(transaction, job, values, tasks.task_of(load_entry(text), name, at, at))
     return name
 
@@ -251,10 +284,20 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
         free = update(CronJob).where(CronJob.name == run.job, CronJob.run_id == run.id).values(run_id=None)
         job = session.execute(free.returning(CronJob.schedule, CronJob.timezone)).one_or_none()
         if job is not None:
-            schedule = parse_schedule(job.schedule, job.timezone)
-            if not schedule.is_fixed:
-                _set_next(session, run.job, next_after(schedule, at))
+            _go_on(session, run.job, job, at)
     return True
+
+
+def _go_on(session: Session, name: str, job: Any, at: float) -> None:
+    """An interval counts from the end of a run; a fixed start has its next one already."""
+    try:
+        schedule = parse_schedule(job.schedule, job.timezone)
+    except ScheduleError as error:
+        _set_next(session, name, None)
+        _say_set_aside(name, error)
+    else:
+        if not schedule.is_fixed:
+            _set_next(session, name, next_after(schedule, at))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Ticker:
         self._is_in_use = False
         self._look_at = float("-inf")
         self._gone_since: dict[str, float] = {}
+        self._unreadable: dict[str, str] = {}
 
     def act(self, now: float) -> int:
         """Do what is due; returns how many runs were started.
@@ -59,11 +60,22 @@ class Ticker:
         return started
 
     def _take(self, job: model.DueJob, now: float) -> bool:
-        state = model.take(job, now)
+        try:
+            state = model.take(job, now)
+        except model.UnreadableJobError as error:
+            self._set_aside(job, error)
+            return False
         if state not in (None, "failed"):
-            seen = {"job": job.entry.name, "due_at": job.due_at, "late_seconds": round(now - job.due_at, 3)}
+            seen = {"job": job.name, "due_at": job.due_at, "late_seconds": round(now - job.due_at, 3)}
             _log.info("cron.start" if state == "open" else f"cron.{state}", **seen)
         return state == "open"
+
+    def _set_aside(self, job: model.DueJob, error: Exception) -> None:
+        """Leave a job to schedulers that can read it; said once for each text of its row."""
+        if self._unreadable.get(job.name) != job.text:
+            self._unreadable[job.name] = job.text
+            until = "a scheduler of the version that wrote it, or the next deploy"
+            _log.error("cron.set_aside", job=job.name, error=str(error), until=until)
 
     def _end_lost(self, now: float) -> None:
         """End runs whose tasks are dead letters, or gone without a word."""

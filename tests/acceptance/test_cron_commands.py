@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from lastacross import cli, config, datastore
 from lastacross.clock import SYSTEM
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model
+from lastacross.datastore.tables import CronJob
 from lastacross.store import Store, record_key
 from tests.support.redis_server import RedisServer
 from tests.support.uploads import upload
@@ -118,6 +120,19 @@ def test_run_lets_a_job_run_once_at_a_time(
     _, out, _ = command("cron", "history", jobs[0], "--json")
     assert [(run["cause"], run["state"], run["task"]) for run in json.loads(out)] == [("hand", "open", task)]
     assert "open" in command("cron", "history", jobs[0])[1]
+
+
+def test_a_job_that_cannot_be_read_is_listed_as_such(command: Command, jobs: list[str]) -> None:
+    with datastore.session() as session:
+        session.execute(update(CronJob).where(CronJob.name == jobs[0]).values(entry="[]"))
+
+    code, out, _ = command("cron", "list", "--json")
+    refused, _, complaint = command("cron", "run", jobs[0])
+
+    assert (code, [row["state"] for row in json.loads(out)]) == (0, ["unreadable", "waits"])
+    assert refused == 1
+    assert len(complaint.splitlines()) == 1
+    assert "cannot be read" in complaint
 
 
 @pytest.mark.parametrize("arguments", [("run", "nobody"), ("history", "nobody"), ("next", "nobody")])

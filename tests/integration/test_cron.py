@@ -1,13 +1,17 @@
 """cron.yaml at work: one task for each due instant, whatever happens to schedulers and runs."""
 
+import json
 import threading
 from typing import Any
 
 import pytest
+from sqlalchemy import update
+from structlog.testing import capture_logs
 
-from lastacross import config
+from lastacross import config, datastore
 from lastacross.config import CRON_QUEUE, RetryParameters
 from lastacross.cronruns import model, ticking
+from lastacross.datastore.tables import CronJob
 from lastacross.errors import CronJobRunningError, UnknownCronJobError
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import Delivery
@@ -292,6 +296,78 @@ def test_a_job_that_cannot_be_a_task_says_so_and_others_run(lab: CronLab) -> Non
     assert "no path" in (lab.runs("bad")[0].error or "")
     lab.tick_at(file.scheduler(), "2027-03-01 10:02:30")
     assert lab.next_at("bad") == "2027-03-01 10:03:00"
+
+
+def test_what_a_newer_version_wrote_of_retries_does_not_stop_a_job(lab: CronLab) -> None:
+    retry = RetryParameters(1, None, 5.0, 3600.0, 5)
+    scheduler = File(job("every 1 mins synchronized", retry=retry)).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:30")
+    entry = json.loads(lab.row().entry)
+    entry["retry"]["jitter"] = 0.5
+    write_entry("job", json.dumps(entry | {"region": "europe"}))
+
+    lab.tick_at(scheduler, "2027-03-01 10:01:00")
+
+    assert lab.work() == ["job-20270301T100100Z"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"retry": 5}',
+        '{"name": "new", "schedule": "every 5 mins"}',
+        '{"name": "new", "url": "/new", "schedule": "every 5 fortnights"}',
+        '{"name": "new", "url": "/new", "schedule": ["every 5 mins"]}',
+        '{"name": "new", "url": "/new", "schedule": "every 5 mins", "timezone": "Mars/Olympus"}',
+    ],
+)
+def test_a_job_that_cannot_be_read_is_set_aside_with_one_line_and_others_run(lab: CronLab, text: str) -> None:
+    """It is left as it is: a scheduler of the version that wrote it runs it, and so does a new deploy."""
+    file = File(job("every 1 mins synchronized", "new"), job("every 1 mins synchronized"))
+    scheduler = file.scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:30")
+    write_entry("new", text)
+
+    with capture_logs() as logged:
+        lab.tick_at(scheduler, "2027-03-01 10:01:00", "2027-03-01 10:01:01", "2027-03-01 10:02:00")
+
+    said = [line for line in logged if line["event"] == "cron.set_aside"]
+    assert [line["job"] for line in said] == ["new"]
+    assert lab.work() == ["job-20270301T100100Z"]
+    assert lab.next_at("new") == "2027-03-01 10:01:00"
+    lab.tick_at(file.scheduler(), "2027-03-01 10:02:01", "2027-03-01 10:03:00")
+    assert "new-20270301T100100Z" in lab.work()
+
+
+def test_a_job_that_cannot_be_read_cannot_be_run_by_hand(lab: CronLab) -> None:
+    lab.tick_at(File(job("every 1 mins synchronized")).scheduler(), "2027-03-01 10:00:30")
+    write_entry("job", "[]")
+
+    with pytest.raises(model.UnreadableJobError, match="newer version"):
+        model.run_by_hand("job", lab.clock.now())
+
+
+def write_entry(name: str, text: str) -> None:
+    """As another version writes a job."""
+    with datastore.session() as session:
+        session.execute(update(CronJob).where(CronJob.name == name).values(entry=text))
+
+
+def test_an_interval_whose_schedule_cannot_be_read_at_the_end_of_a_run_stops_no_other(lab: CronLab) -> None:
+    scheduler = File(job("every 1 mins", "new"), job("every 1 mins")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:00", "2027-03-01 10:01:00")
+    lab.lease()
+    with datastore.session() as session:
+        session.execute(update(CronJob).where(CronJob.name == "new").values(schedule="every blue moon"))
+    Queue(CRON_QUEUE).delete_tasks_by_name(["new-20270301T100100Z", "job-20270301T100100Z"])
+
+    lab.tick_at(scheduler, "2027-03-01 10:01:10", "2027-03-01 10:01:14", "2027-03-01 10:02:14")
+
+    assert lab.work() == ["job-20270301T100200Z"]
+    assert lab.history("new") == [("10:01", "lost")]
 
 
 def test_an_instant_that_has_had_its_run_has_no_other_when_the_clock_goes_back(lab: CronLab) -> None:
