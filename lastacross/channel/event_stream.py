@@ -22,7 +22,7 @@ class Limits:
     ``look_seconds`` is how often a silent stream looks whether its browser is still there.
     """
 
-    max_streams: int = 512
+    max_streams: int = 1_024
     max_streams_per_token: int = 64
     heartbeat_seconds: float = 15.0
     life_seconds: float = 300.0
@@ -115,8 +115,20 @@ class EventStream:
         chunk = self._replay() if is_behind else self._mailbox.take(self._limits.look_seconds)
         if chunk:
             return chunk
-        is_silent = self._clock.monotonic() - self._written_at >= self._limits.heartbeat_seconds
+        if self._finish_write():
+            return b""
+        written_at = max(self._written_at, self._mailbox.written_at)
+        is_silent = self._clock.monotonic() - written_at >= self._limits.heartbeat_seconds
         return frames.HEARTBEAT if is_silent else b""
+
+    def _finish_write(self) -> bool:
+        """Send what the reader could not send of its write; whether there was something."""
+        try:
+            return self._mailbox.finish_write()
+        except OSError:
+            # The browser is gone, as in any other write.
+            self._mailbox.close()
+            return True
 
     def _replay(self) -> bytes:
         try:

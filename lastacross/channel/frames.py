@@ -62,7 +62,7 @@ def message(at: Position, text: bytes) -> Message:
     A browser reads a carriage return as the end of a line, so a text that has one goes as JSON,
     in an event of type ``escaped`` that the script of ``/_ah/channel/jsapi`` undoes.
     """
-    head = f"id: {at}\n".encode()
+    head = b"id: %d-%d\n" % at
     if b"\r" in text:
         body = b"event: escaped\ndata: " + json.dumps(text.decode()).encode() + b"\n\n"
     else:

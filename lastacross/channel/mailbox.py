@@ -1,13 +1,15 @@
 """What one open stream is still to write.
 
-The reader delivers, the stream's thread takes. A browser that is slower than its messages costs a
-bounded amount of memory: when its mailbox is full it is emptied, and the stream reads on from Redis
-at the browser's own pace, until it has caught up.
+The reader delivers, the stream's thread takes. While that thread only waits, the reader writes to the
+browser itself: to wake a thread for each message takes longer than all the rest (docs/internals.md).
+A browser that is slower than its messages costs a bounded amount of memory: when its mailbox is full it
+is emptied, and the stream reads on from Redis at the browser's own pace, until it has caught up.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 
+from lastacross.channel.direct import DirectWriter
 from lastacross.channel.frames import Message, Position
 from lastacross.clock import SYSTEM, Clock
 
@@ -22,6 +24,7 @@ class Mailbox:
         position: the last message that the browser has.
         abandon: called when the stream's thread has not been seen for too long.
         clock: what the time is.
+        writer: to the browser, for whoever delivers; None: the stream's thread alone may write.
     """
 
     def __init__(
@@ -30,8 +33,16 @@ class Mailbox:
         position: Position,
         abandon: Callable[[], None] = lambda: None,
         clock: Clock = SYSTEM,
+        *,
+        writer: DirectWriter | None = None,
     ) -> None:
         self.client_id = client_id
+        self._writer = writer
+        # Whether the stream's thread waits, and so writes nothing.
+        self._is_parked = False
+        # Of a write that the socket took a part of.
+        self._rest = b""
+        self._written_at = clock.monotonic()
         self.abandon = abandon
         self.is_closed = False
         self._clock = clock
@@ -53,6 +64,11 @@ class Mailbox:
         """The last message that was handed out."""
         return self._taken
 
+    @property
+    def written_at(self) -> float:
+        """Monotonic instant of the last write that was not the stream's own."""
+        return self._written_at
+
     def idle_seconds(self) -> float:
         """How long the stream's thread has not been here: it writes, or hangs in writing."""
         return self._clock.monotonic() - self._touched_at
@@ -69,11 +85,45 @@ class Mailbox:
             last = self._waiting[-1].position if self._waiting else self._taken
             if messages[0].position <= last:
                 messages = [message for message in messages if message.position > last]
+            if self._write_now(messages):
+                return
             self._waiting.extend(messages)
             self._size += sum(len(message.frame) for message in messages)
             if self._size > CAPACITY_BYTES:
                 self._drop()
             self._condition.notify()
+
+    def _write_now(self, messages: Sequence[Message]) -> bool:
+        """Write them, if the stream's thread waits and nothing waits for it; whether that was done."""
+        if self._writer is None or not messages or not self._is_parked:
+            return False
+        if self._waiting or self._rest or self._is_behind:
+            return False
+        rest = self._writer.write(b"".join([message.frame for message in messages]))
+        if rest is None:
+            return False
+        self._taken = messages[-1].position
+        self._written_at = self._clock.monotonic()
+        if rest:
+            self._rest = rest
+            self._condition.notify()
+        return True
+
+    def finish_write(self) -> bool:
+        """Send what is left of a write that the socket took a part of; for the stream's thread.
+
+        Returns:
+            Whether there was something.
+
+        Raises:
+            OSError: the browser is gone.
+        """
+        rest, self._rest = self._rest, b""
+        if not rest or self._writer is None:
+            return False
+        self._writer.finish(rest)
+        self.touch()
+        return True
 
     def _drop(self) -> None:
         self._waiting.clear()
@@ -85,9 +135,11 @@ class Mailbox:
         """All that waits, in one piece; nothing when nothing came in time, or it must be replayed."""
         self.touch()
         with self._condition:
-            if not (self._waiting or self.is_closed or self._is_behind):
+            if not (self._waiting or self.is_closed or self._is_behind or self._rest):
+                self._is_parked = True
                 self._condition.wait(timeout_seconds)
-            if self._is_behind or not self._waiting:
+                self._is_parked = False
+            if self._is_behind or self._rest or not self._waiting:
                 return b""
             frames = b"".join(message.frame for message in self._waiting)
             self._taken = self._waiting[-1].position

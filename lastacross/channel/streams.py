@@ -73,6 +73,10 @@ def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dic
 
 
 def _messages(entries: Any) -> list[Message]:
-    return [
-        frames.message(frames.position(name.decode()), fields.get(_FIELD, b"")) for name, fields in entries
-    ]
+    return [frames.message(_position(name), fields.get(_FIELD, b"")) for name, fields in entries]
+
+
+def _position(name: bytes) -> Position:
+    """What Redis names a message: always both numbers, always right."""
+    milliseconds, _, sequence = name.partition(b"-")
+    return Position(int(milliseconds), int(sequence))

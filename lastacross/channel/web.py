@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import random
+import socket
 import threading
 from collections.abc import Iterable
 from importlib import resources
@@ -16,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from lastacross import config, store
 from lastacross.channel import frames, streams, tokens
+from lastacross.channel.direct import DirectWriter
 from lastacross.channel.event_stream import EventStream, Limits
 from lastacross.channel.frames import Position
 from lastacross.channel.mailbox import Mailbox
@@ -136,7 +138,7 @@ class Streams:
         newest = streams.newest(grant.client_id)
         # A browser that is ahead of the stream knew one that Redis has lost since.
         start = min(start, newest)
-        mailbox = Mailbox(grant.client_id, start, clock=self._clock)
+        mailbox = Mailbox(grant.client_id, start, clock=self._clock, writer=_direct_writer(environ))
         retry_ms = round(self.limits.retry_ms * random.uniform(0.5, 1.5))
         stream = EventStream(
             mailbox,
@@ -202,10 +204,28 @@ def _connection(environ: "WSGIEnvironment") -> Any:
     return None if is_shared else environ.get("gunicorn.socket")
 
 
+def _direct_writer(environ: "WSGIEnvironment") -> DirectWriter | None:
+    """What writes past the stream's thread; None where it is not known how the body is framed."""
+    connection = _connection(environ)
+    # Over TLS, writes of two threads would mix; HTTP/1.0 has no chunks.
+    is_plain = type(connection) is socket.socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    return DirectWriter(connection) if _sends_chunks and is_plain else None
+
+
 # --- this process's ------------------------------------------------------------------------
 
 _streams: Streams | None = None
 _lock = threading.Lock()
+_sends_chunks = False
+
+
+def write_directly() -> None:
+    """Let the reader write to the browsers itself, past the web server.
+
+    Only for a server that sends bodies of unknown length in chunks, as gunicorn does over HTTP/1.1.
+    """
+    global _sends_chunks
+    _sends_chunks = True
 
 
 def current() -> Streams:

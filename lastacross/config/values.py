@@ -222,8 +222,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ("*",)
     log_level: str = "INFO"
     web_processes: int = 1
-    web_threads: int = 640
-    max_streams: int = 512
+    web_threads: int = 1_280
+    max_streams: int = 1_024
     max_body_bytes: int = 10_485_760
     worker_processes: int = 2
     threads: int = 8

@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
 from lastacross import config, datastore, logs, store
-from lastacross.channel.web import end_streams
+from lastacross.channel.web import end_streams, write_directly
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
 from lastacross.runtime import application, hooks, service, start_upload
@@ -118,6 +118,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """The WSGI application; called in each serving process, after its fork."""
         url = self._configuration.settings.redis_url
         store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
+        write_directly()
         try:
             return application.load(self._configuration).outside
         except Error as error:

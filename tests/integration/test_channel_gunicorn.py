@@ -14,7 +14,7 @@ import pytest
 from lastacross import channel, store
 from lastacross.config import Config
 from tests.conftest import SECRET_KEY
-from tests.support.channel_site import ChannelSite, running_channel_site
+from tests.support.channel_site import WRITES_DIRECTLY, ChannelSite, running_channel_site
 from tests.support.processes import wait_until
 from tests.support.sse import Event, parse
 
@@ -34,13 +34,16 @@ def real_store(configuration: Config) -> Iterator[store.Store]:
     opened.close()
 
 
-@pytest.fixture
-def site(app_root: Path, configuration: Config, tmp_path: Path) -> Iterator[ChannelSite]:
+@pytest.fixture(params=[False, True], ids=["by its thread", "directly"])
+def site(
+    request: pytest.FixtureRequest, app_root: Path, configuration: Config, tmp_path: Path
+) -> Iterator[ChannelSite]:
     environ = {
         "REDIS_URL": configuration.settings.redis_url,
         "SECRET_KEY": SECRET_KEY,
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
         "LASTACROSS_STREAMS": str(STREAMS),
+        WRITES_DIRECTLY: "1" if request.param else "",
     }
     with running_channel_site(app_root, environ) as running:
         yield running

@@ -14,6 +14,11 @@ from typing import Any
 from lastacross.channel import web
 from tests.support.processes import ROOT, wait_until
 
+# The environment's word for a site whose reader writes to the browsers itself, as `lastacross web` has it.
+WRITES_DIRECTLY = "TEST_WRITES_DIRECTLY"
+if os.environ.get(WRITES_DIRECTLY):
+    web.write_directly()
+
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 PAGE = b"<!doctype html><title>channel</title><script src='/_ah/channel/jsapi'></script>"

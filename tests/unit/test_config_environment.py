@@ -33,8 +33,8 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
     assert (found.web_processes, found.worker_processes, found.web_threads, found.max_streams) == (
         1,
         2,
-        640,
-        512,
+        1280,
+        1024,
     )
     assert (found.max_body_bytes, found.dead_letter_seconds) == (10 * 2**20, 30 * 86_400)
 
@@ -159,7 +159,7 @@ WRONG = [
     ("LASTACROSS_LEASE_SECONDS", "0", "is not between 0.5 and 3600", None),
     ("LASTACROSS_LEASE_SECONDS", "8s", "'8s' is not a number of seconds", "8"),
     ("LASTACROSS_THREADS", "0", "is not between 1 and 1024", None),
-    ("LASTACROSS_STREAMS", "640", "would take all of the 640 threads", None),
+    ("LASTACROSS_STREAMS", "1280", "would take all of the 1280 threads", None),
     ("WEB_CONCURRENCY", "auto", "WEB_CONCURRENCY 'auto' is not a whole number", None),
     ("LASTACROSS_LOG_LEVEL", "warn", "LASTACROSS_LOG_LEVEL 'warn' is not one of", "WARNING"),
 ]
