@@ -16,7 +16,11 @@ from lastacross.cronruns import model
 from lastacross.datastore.tables import CronJob, CronRun
 from lastacross.errors import ScheduleError, UnknownCronJobError
 
+OVERDUE_SECONDS = 10.0
+"""A scheduler that runs is never so late; one that waits for Redis or the datastore looks again after 10."""
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_NEXT = 5
 _NAME = click.argument("name", metavar="JOB")
 
 
@@ -37,6 +41,7 @@ class _Row:
     last_state: str | None
     target: str | None
     description: str
+    is_overdue: bool
 
 
 def _row(job: CronJob) -> _Row:
@@ -57,6 +62,7 @@ def _row(job: CronJob) -> _Row:
         last.state if last else None,
         entry.target,
         entry.description,
+        job.next_at is not None and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
     )
 
 
@@ -68,7 +74,8 @@ def _row(job: CronJob) -> _Row:
 def _list(root: Path, as_json: bool) -> None:
     """Show the jobs as a scheduler has deployed them, with their next and last runs.
 
-    A job that runs every so many minutes has no next run before the one that runs has ended.
+    A job that runs every so many minutes has no next run before the one that runs has ended. A next run
+    that is past is marked "overdue": no scheduler runs, or none can read the job.
     """
     configured(root, needs_secret_key=False)
     rows = [_row(job) for job in model.jobs()]
@@ -81,7 +88,14 @@ def _list(root: Path, as_json: bool) -> None:
         )
         return
     head = ("JOB", "SCHEDULE", "TIMEZONE", "URL", "STATE", "NEXT", "LAST", "ENDED", "TARGET", "DESCRIPTION")
-    print_table(head, [tuple(asdict(row).values()) for row in rows])
+    print_table(head, [_cells(row) for row in rows])
+
+
+def _cells(row: _Row) -> tuple[object, ...]:
+    *cells, is_overdue = asdict(row).values()
+    if is_overdue:
+        cells[_NEXT] = f"{row.next_run} overdue"
+    return tuple(cells)
 
 
 @_cron.command("next", epilog="Example: lastacross cron next tasks-summary-1a2b3c4d --count 10")

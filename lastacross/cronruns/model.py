@@ -98,8 +98,10 @@ def deploy(entries: Sequence[CronEntry], at: float) -> bool:
                 session.execute(delete(CronJob).where(CronJob.name.in_(rows)))
     except IntegrityError:
         return False
-    if rows:
+    if rows and entries:
         _log.info("cron.delete", jobs=sorted(rows))
+    elif rows:
+        _log.warning("cron.delete", jobs=sorted(rows), because="there is no cron.yaml, or no job in it")
     return True
 
 

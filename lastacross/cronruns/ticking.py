@@ -49,7 +49,9 @@ class Ticker:
         if entries is not None:
             self._to_deploy = entries
         if self._to_deploy is not None and model.deploy(self._to_deploy, now):
-            self._to_deploy, self._is_in_use = None, True
+            # Without jobs, what they have left is still looked after.
+            self._is_in_use = self._is_in_use or bool(self._to_deploy) or bool(model.open_runs())
+            self._to_deploy = None
         if not self._is_in_use:
             return 0
         started = sum(self._take(job, now) for job in model.due(now))

@@ -119,7 +119,7 @@ class QueueUpload:
 
 
 class CronFile:
-    """Gives the jobs of cron.yaml at the start, and whenever the file has changed.
+    """Gives the jobs of cron.yaml at the start, and whenever the file has changed. No file has no jobs.
 
     Args:
         root: the application's folder.
@@ -128,15 +128,21 @@ class CronFile:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._seen: Stamp | None = None
+        self._was_missing = False
 
     def read(self) -> tuple[CronEntry, ...] | None:
-        """The jobs if they are to be deployed; None when the file is as before, wrong, or not there."""
+        """The jobs if they are to be deployed; None when the file is as before, or wrong."""
         found = stamp(self._root, "cron")
         if found == self._seen:
             return None
+        # A file that is being replaced may be away for a moment; at the next look it is back.
+        is_replaced = not found and not self._was_missing
+        self._was_missing = not found
+        if is_replaced:
+            return None
         self._seen = found
         try:
-            return config.read_cron(self._root)
+            return config.read_cron(self._root) or ()
         except ConfigError as error:
             log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
             return None

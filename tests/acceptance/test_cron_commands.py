@@ -86,6 +86,19 @@ def test_list_shows_each_job_with_its_next_run(command: Command, jobs: list[str]
     assert (rows[0]["state"], rows[0]["last_run"]) == ("waits", None)
 
 
+def test_a_next_run_that_is_past_is_marked_for_no_scheduler_runs(command: Command, jobs: list[str]) -> None:
+    assert [row["is_overdue"] for row in json.loads(command("cron", "list", "--json")[1])] == [False, False]
+    with datastore.session() as session:
+        past = update(CronJob).where(CronJob.name == jobs[1])
+        session.execute(past.values(next_at=SYSTEM.now() - 60))
+
+    rows = json.loads(command("cron", "list", "--json")[1])
+    _, out, _ = command("cron", "list")
+
+    assert [row["is_overdue"] for row in rows] == [False, True]
+    assert [f"{row['next_run']} overdue" in out for row in rows] == [False, True]
+
+
 def test_the_table_gives_a_terminal_nothing_to_obey(command: Command, jobs: list[str]) -> None:
     code, out, _ = command("cron", "list")
 

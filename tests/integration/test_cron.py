@@ -483,12 +483,25 @@ def test_old_runs_are_forgotten(lab: CronLab) -> None:
     assert ticking.prune(at("2027-04-01 10:02:30")) == 1
 
 
-def test_where_there_is_no_cron_yaml_the_jobs_of_other_machines_are_left_alone(lab: CronLab) -> None:
-    lab.tick(File(job("every day 10:05")).scheduler())
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_without_a_cron_yaml_there_are_no_jobs_and_one_warning(lab: CronLab, is_restarted: bool) -> None:
+    """Whatever process notices first; a run that is under way ends, and its end is noted."""
+    file = File(job("every 1 mins synchronized"))
+    scheduler = file.scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:30", "2027-03-01 10:01:00")
+    lab.lease()
+    Queue(CRON_QUEUE).delete_tasks_by_name("job-20270301T100100Z")
 
-    lab.tick_at(ticking.Ticker(lambda: None), "2027-03-01 10:06:00")
+    file.change()
+    scheduler = file.scheduler() if is_restarted else scheduler
+    with capture_logs() as logged:
+        lab.tick_at(scheduler, "2027-03-01 10:01:10", "2027-03-01 10:01:12", "2027-03-01 10:02:00")
 
-    assert (lab.names(), lab.work()) == (["job"], [])
+    assert (lab.names(), lab.work()) == ([], [])
+    assert [(line["event"], line["log_level"]) for line in logged if line["event"] == "cron.delete"] == [
+        ("cron.delete", "warning")
+    ]
+    assert lab.history() == [("10:01", "lost")]
 
 
 # --- the queue of the runs ---------------------------------------------------------------------

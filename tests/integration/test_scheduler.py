@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore, store, taskqueue
-from lastacross.config import Config
+from lastacross.config import CRON_QUEUE, Config
+from lastacross.cronruns import ticking
 from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
 from lastacross.runtime import scheduler
 from lastacross.runtime.scheduler import CronFile, QueueUpload, Step
@@ -119,7 +120,6 @@ def test_a_cron_yaml_is_read_at_the_start_and_when_it_changes_and_left_while_it_
     configuration: Config,
 ) -> None:
     file, path = CronFile(configuration.root), Path(configuration.root, "cron.yaml")
-    assert file.read() is None
 
     path.write_text("cron:\n- url: /x\n  schedule: every 5 mins\n")
     read = file.read()
@@ -132,6 +132,55 @@ def test_a_cron_yaml_is_read_at_the_start_and_when_it_changes_and_left_while_it_
     assert [line["event"] for line in logged] == ["cron.unusable"]
     path.write_text("cron:\n")
     assert file.read() == ()
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_cron_yaml_that_is_gone_has_no_jobs_whether_or_not_the_scheduler_is_restarted(
+    configuration: Config, is_restarted: bool
+) -> None:
+    file, path = CronFile(configuration.root), Path(configuration.root, "cron.yaml")
+    path.write_text("cron:\n- url: /x\n  schedule: every 5 mins\n")
+    assert file.read()
+
+    path.unlink()
+    file = CronFile(configuration.root) if is_restarted else file
+
+    assert [file.read() for _ in range(3)] == [None, (), None]
+    path.write_text("cron:\n- url: /y\n  schedule: every 5 mins\n")
+    assert [entry.url for entry in file.read() or ()] == ["/y"]
+
+
+def test_a_cron_yaml_that_is_away_for_a_moment_while_it_is_replaced_keeps_its_jobs(
+    configuration: Config,
+) -> None:
+    file, path = CronFile(configuration.root), Path(configuration.root, "cron.yaml")
+    text = "cron:\n- url: /x\n  schedule: every 5 mins\n"
+    path.write_text(text)
+    assert file.read()
+
+    path.unlink()
+    assert file.read() is None
+    path.write_text(text + "- url: /y\n  schedule: every 5 mins\n")
+
+    assert [entry.url for entry in file.read() or ()] == ["/x", "/y"]
+    path.unlink()
+    assert file.read() is None, "each time anew"
+
+
+def test_a_scheduler_without_a_cron_yaml_has_nothing_to_warn_of(
+    test_store: Store, configuration: Config, clock: StoppedClock
+) -> None:
+    datastore.upgrade(configuration.settings.database_url, configuration.root)
+    ticker = ticking.Ticker(CronFile(configuration.root).read)
+
+    with capture_logs() as logged:
+        for _ in range(5):
+            ticker.act(clock.now())
+            clock.advance(1)
+
+    assert logged == []
+    assert not test_store.redis.exists(store.settings_key(CRON_QUEUE))
+    datastore.dispose()
 
 
 def test_a_queue_yaml_with_a_mistake_changes_nothing(test_store: Store, configuration: Config) -> None:
