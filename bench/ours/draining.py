@@ -4,12 +4,13 @@ import time
 
 from bench.ours.adding import add, check_batch
 from bench.ours.figures import Figures, Spent, microseconds, rate
-from bench.ours.fleet import Fleet, cpu_seconds, workers
+from bench.ours.fleet import START_SECONDS, Fleet, cpu_seconds, workers
 from bench.ours.options import Options
 from bench.ours.place import WORK, MeasureError, Place, wait_until
 from lastacross import taskqueue
 
 DRAIN_SECONDS = 900.0
+_LOOKS = 100
 
 
 def drain(place: Place, options: Options) -> Figures:
@@ -19,18 +20,22 @@ def drain(place: Place, options: Options) -> Figures:
     """
     empty = Spent.of(place.redis)
     add(place, options)
-    waiting, _ = place.left()
     full = Spent.of(place.redis)
-    with workers(place, options.processes):
-        wait_until(lambda: place.left()[0] < waiting, 60, "a worker to take a task")
-        began_at, before = time.monotonic(), Spent.of(place.redis)
-        place.wait_until_done(DRAIN_SECONDS)
+    look = _look(place)
+    with workers(place, options.processes) as fleet:
+        wait_until(lambda: place.left() < options.tasks, START_SECONDS, "the first task to be done")
+        began_at, before, left = time.monotonic(), Spent.of(place.redis), place.left()
+        worked = cpu_seconds(fleet.pids)
+        looks = place.wait_until_done(DRAIN_SECONDS)
         seconds = time.monotonic() - began_at
-        spent = Spent.of(place.redis).since(before)
+        spent = Spent.of(place.redis).since(before).without(looks, look)
+        worked_cpu = sum(cpu_seconds(fleet.pids)) - sum(worked)
         check_batch(place, options)
     return {
-        **rate(options.tasks, seconds),
-        **spent.per_task(options.tasks),
+        **rate(left, seconds),
+        **spent.per_task(left),
+        "tasks": options.tasks,
+        "worker_cpu_us": microseconds(worked_cpu, left),
         "bytes_per_task": round(full.since(empty).memory / options.tasks),
     }
 
@@ -51,8 +56,8 @@ def cpu(place: Place, options: Options) -> Figures:
         check_batch(place, options)
     return {
         **ready,
-        "adding_us": adding,
-        "redis_adding_us": microseconds(spent_adding.cpu_seconds, options.tasks),
+        "client_cpu_us": adding,
+        "redis_adding_cpu_us": microseconds(spent_adding.cpu_seconds, options.tasks),
         "redis_adding_commands": round(spent_adding.commands / options.tasks, 2),
     }
 
@@ -62,16 +67,26 @@ def drain_ready(place: Place, options: Options, fleet: Fleet) -> Figures:
     pids = fleet.pids
     if len(pids) != options.processes:
         raise MeasureError(f"{len(pids)} worker processes run instead of {options.processes}")
-    worked, spent = cpu_seconds(pids), Spent.of(place.redis)
+    look = _look(place)
+    worked, before = cpu_seconds(pids), Spent.of(place.redis)
     began_at = time.monotonic()
     taskqueue.Queue(WORK).resume()
-    place.wait_until_done(DRAIN_SECONDS)
+    looks = place.wait_until_done(DRAIN_SECONDS)
     seconds = time.monotonic() - began_at
-    spent = Spent.of(place.redis).since(spent)
+    spent = Spent.of(place.redis).since(before).without(looks, look)
     each = [after - before for after, before in zip(cpu_seconds(pids), worked, strict=True)]
     return {
         **rate(options.tasks, seconds),
         **spent.per_task(options.tasks),
-        "worker_us": microseconds(sum(each), options.tasks),
-        "each_worker_us": [microseconds(one, options.tasks) for one in each],
+        "worker_cpu_us": microseconds(sum(each), options.tasks),
+        "each_worker_cpu_us": [microseconds(one, options.tasks) for one in each],
     }
+
+
+def _look(place: Place) -> Spent:
+    """What one look at how many tasks are left costs Redis, while nothing else happens."""
+    before = Spent.of(place.redis)
+    for _ in range(_LOOKS):
+        place.left()
+    spent = Spent.of(place.redis).since(before)
+    return Spent(spent.cpu_seconds / _LOOKS, spent.commands / _LOOKS, 0)

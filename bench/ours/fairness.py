@@ -7,7 +7,7 @@ from bench.ours.fleet import workers
 from bench.ours.latency import delay
 from bench.ours.options import Options
 from bench.ours.place import QUILT, WORK, MeasureError, Place
-from lastacross import deferred, taskqueue
+from lastacross import taskqueue
 
 _KEY = "bench:fairness"
 _SHORT = 100
@@ -21,9 +21,8 @@ def fairness(place: Place, options: Options) -> Figures:
     """Two experiments on idle workers, each beside the same without what could hold them up."""
     with workers(place, options.processes) as fleet:
         fleet.wait_until_ready(place, options.processes)
-        _last_start(place, has_long=False)  # the first tasks of a process import and connect
-        without = [_last_start(place, has_long=False) for _ in range(_ROUNDS)]
-        beside = [_last_start(place, has_long=True) for _ in range(_ROUNDS)]
+        without = [_last_start(place, options.kind, has_long=False) for _ in range(_ROUNDS)]
+        beside = [_last_start(place, options.kind, has_long=True) for _ in range(_ROUNDS)]
         alone = [delay(place, options.kind, QUILT) for _ in range(options.tries)]
         crowded = _beside_many(place, options)
     return {
@@ -43,19 +42,19 @@ def fairness(place: Place, options: Options) -> Figures:
     }
 
 
-def _last_start(place: Place, *, has_long: bool) -> float:
+def _last_start(place: Place, kind: str, *, has_long: bool) -> float:
     """Seconds from the add of short tasks at once, a long one among them, to the last short one's start."""
     place.redis.delete(_KEY)
-    tasks = [deferred.task(place.main.tell, _KEY, str(number)) for number in range(_SHORT)]
+    tasks = [place.telling(kind, _KEY, str(number)) for number in range(_SHORT)]
     if has_long:
-        long = deferred.task(place.main.tell_and_last, _KEY, _LONG, _LONG_SECONDS)
+        long = place.telling(kind, _KEY, _LONG, seconds=_LONG_SECONDS)
         tasks.insert(_SHORT // 2, long)
     added_at = time.monotonic()
     with taskqueue.Batch(WORK) as batch:
         batch.add(tasks)
-    starts = dict(place.told(_KEY, _LONG_SECONDS * 3) for _ in tasks)
+    told = [place.told(_KEY, _LONG_SECONDS * 3) for _ in tasks]
     place.wait_until_done(_LONG_SECONDS * 3)
-    starts.pop(_LONG, None)
+    starts = {start.name: start.at for start in told if start.name != _LONG}
     if len(starts) != _SHORT:
         raise MeasureError(f"{len(starts)} of {_SHORT} short tasks ran")
     return max(starts.values()) - added_at
@@ -69,7 +68,7 @@ def _beside_many(place: Place, options: Options) -> list[float]:
         batch.add(place.tasks(options.kind, _WAITING))
     queue.resume()
     delays = [delay(place, options.kind, QUILT) for _ in range(options.tries)]
-    if place.left()[0] == 0:
+    if place.left() == 0:
         raise MeasureError(f"{_WAITING} tasks were done before {options.tries} others: fewer --tries")
     place.wait_until_done(600)
     return delays

@@ -1,7 +1,7 @@
 """Figures: what Redis has spent, and the percentiles of what was measured."""
 
-import math
 import platform
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,7 +27,7 @@ class Spent:
     """
 
     cpu_seconds: float
-    commands: int
+    commands: float
     memory: int
 
     @classmethod
@@ -48,6 +48,12 @@ class Spent:
             self.memory - before.memory,
         )
 
+    def without(self, times: int, each: "Spent") -> "Spent":
+        """Less what the measuring itself has spent, so many times."""
+        return Spent(
+            self.cpu_seconds - times * each.cpu_seconds, self.commands - times * each.commands, self.memory
+        )
+
     def per_task(self, tasks: int) -> Figures:
         """Microseconds of processor and commands a task."""
         return {
@@ -66,20 +72,11 @@ def rate(tasks: int, seconds: float) -> Figures:
     return {"tasks": tasks, "seconds": round(seconds, 4), "per_second": round(tasks / seconds, 1)}
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that so many per cent of them do not exceed.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if not values:
-        raise ValueError("there is no percentile of nothing")
-    return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
-
-
 def milliseconds(seconds: Sequence[float], *percents: int) -> Figures:
-    """Percentiles in milliseconds: ``p50_ms``, …"""
-    return {f"p{percent}_ms": round(percentile(seconds, percent) * 1000, 3) for percent in percents}
+    """Percentiles in milliseconds, interpolated as for the peers: ``p50_ms``, …"""
+    # Of one value there are no percentiles but itself.
+    cuts = statistics.quantiles([*seconds] * (2 if len(seconds) == 1 else 1), n=100, method="inclusive")
+    return {f"p{percent}_ms": round(cuts[percent - 1] * 1000, 3) for percent in percents}
 
 
 def versions(client: redis.Redis) -> dict[str, str]:

@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.ours.place import MeasureError, Place, wait_until
-from lastacross import store
+from bench.ours.options import KINDS
+from bench.ours.place import QUILT, MeasureError, Place, wait_until
+from lastacross import store, taskqueue
 from lastacross.runtime import leash
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 _IDLE_SHARE = 0.05
+_WARM_UP = "bench:warm-up"
 _ROOT = Path(__file__).parent.parent.parent
 
 
@@ -38,7 +40,7 @@ class Fleet:
         return [pid for pid in _children(self.process.pid) if b"worker-process" in _command(pid)]
 
     def wait_until_ready(self, place: Place, processes: int) -> None:
-        """Wait until every process is registered and has nothing to do but wait.
+        """Wait until every process has run tasks and has nothing to do but wait.
 
         Raises:
             MeasureError: not in time, or the command has ended.
@@ -48,7 +50,22 @@ class Fleet:
             START_SECONDS,
             f"{processes} worker processes",
         )
-        wait_until(self._is_idle, START_SECONDS, "the worker processes to have started")
+        self._warm_up(place)
+        wait_until(self._is_idle, START_SECONDS, "the worker processes to be idle")
+
+    def _warm_up(self, place: Place) -> None:
+        """Let each process run tasks of each kind: the first ones import and connect."""
+        pids, deadline = set(self.pids), time.monotonic() + START_SECONDS
+        for kind in KINDS:
+            seen: set[int] = set()
+            while seen != pids:
+                if time.monotonic() > deadline:
+                    raise MeasureError(f"the worker processes {pids - seen} take no tasks")
+                tasks = [place.telling(kind, _WARM_UP, seconds=0.02) for _ in range(16 * len(pids))]
+                with taskqueue.Batch(QUILT) as batch:
+                    batch.add(tasks)
+                seen |= {place.told(_WARM_UP).pid for _ in tasks}
+                place.wait_until_done(START_SECONDS, QUILT)
 
     def _check(self) -> bool:
         if self.process.poll() is not None:

@@ -29,8 +29,8 @@ def delay(place: Place, kind: str, queue: str) -> float:
     time.sleep(_IDLE_SECONDS)
     added_at = time.monotonic()
     if kind == "deferred":
-        deferred.defer(place.main.tell, _KEY, _queue=queue)
+        deferred.defer(place.main.tell, _KEY, "-", 0.0, _queue=queue)
     else:
-        taskqueue.add(url="/tell", params={"key": _KEY}, queue_name=queue)
-    _, started_at = place.told(_KEY)
-    return started_at - added_at
+        params = {"key": _KEY, "name": "-", "seconds": 0}
+        taskqueue.add(url="/tell", params=params, queue_name=queue)
+    return place.told(_KEY).at - added_at

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -29,6 +29,14 @@ _QUEUE = "\n- name: more-{number}\n  rate: 50000/s\n  bucket_size: 50000\n"
 
 class MeasureError(Exception):
     """Raised when nothing was measured: something is not as the measure needs it; the message says what."""
+
+
+class Start(NamedTuple):
+    """What a task told: the name that it was given, the monotonic instant of its start, its process."""
+
+    name: str
+    at: float
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -58,28 +66,34 @@ class Place:
         """So many of them, made one at a time."""
         return (self.task(kind, index) for index in range(count))
 
-    def left(self, queue: str = WORK) -> tuple[int, int]:
-        """Tasks that wait (also for a retry), and tasks in progress, at one instant."""
+    def telling(self, kind: str, key: str, name: str = "-", *, seconds: float = 0.0) -> taskqueue.Task:
+        """A task of this kind that tells when it begins, and then lasts so many seconds; see ``told``."""
+        if kind == "deferred":
+            return deferred.task(self.main.tell, key, name, seconds)
+        return taskqueue.Task(url="/tell", params={"key": key, "name": name, "seconds": seconds})
+
+    def left(self, queue: str = WORK) -> int:
+        """Tasks that wait, also for a retry, and tasks in progress, at one instant."""
         pipeline = self.redis.pipeline()
         pipeline.llen(store.ready_key(queue))
         pipeline.zcard(store.scheduled_key(queue))
         pipeline.zcard(store.leased_key(queue))
-        ready, scheduled, leased = pipeline.execute()
-        return ready + scheduled, leased
+        return sum(pipeline.execute())
 
-    def wait_until_done(self, seconds: float, queue: str = WORK) -> None:
-        """Wait until no task of the queue is left.
+    def wait_until_done(self, seconds: float, queue: str = WORK) -> int:
+        """Wait until no task of the queue is left; returns how often was looked.
 
         Raises:
             MeasureError: not in time, or a task became a dead letter.
         """
-        wait_until(lambda: sum(self.left(queue)) == 0, seconds, f"the tasks of {queue!r} to be done")
+        looks = wait_until(lambda: self.left(queue) == 0, seconds, f"the tasks of {queue!r} to be done")
         dead = self.redis.zcard(store.dead_key(queue))
         if dead:
             raise MeasureError(f"{dead} tasks of {queue!r} failed for good")
+        return looks
 
-    def told(self, key: str, seconds: float = 60.0) -> tuple[str, float]:
-        """The name and the instant that the next task pushed to this list.
+    def told(self, key: str, seconds: float = 60.0) -> Start:
+        """What the next task pushed to this list.
 
         Raises:
             MeasureError: none did in time.
@@ -88,21 +102,23 @@ class Place:
         found: Any = self.redis.blpop([key], max(0.1, seconds))
         if found is None:
             raise MeasureError(f"no task told of itself within {seconds:g} s")
-        name, _, instant = found[1].decode().partition(" ")
-        return name, float(instant)
+        name, instant, pid = found[1].decode().split(" ")
+        return Start(name, float(instant), int(pid))
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Look every 5 ms until it is true.
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> int:
+    """Look every 5 ms until it is true; returns how often was looked.
 
     Raises:
         MeasureError: it was not in time.
     """
-    deadline = time.monotonic() + seconds
+    deadline, looks = time.monotonic() + seconds, 1
     while not condition():
         if time.monotonic() > deadline:
             raise MeasureError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(POLL_SECONDS)
+        looks += 1
+    return looks
 
 
 @contextlib.contextmanager

@@ -44,10 +44,10 @@ def _ratios(tasks: Figures, bare: list[tuple[float, float]], count: int) -> Figu
     call_us = microseconds(sum(cpu for _, cpu in bare) / len(bare), count)
     return {
         "bare_per_second": round(count / seconds, 1),
-        "bare_us": call_us,
+        "bare_cpu_us": call_us,
         "ratio": round(seconds / tasks["seconds"], 3),
-        "ratio_cpu": round(call_us / tasks["worker_us"], 3),
-        "ratio_cpu_with_redis": round(call_us / (tasks["worker_us"] + tasks["redis_cpu_us"]), 3),
+        "ratio_cpu": round(call_us / tasks["worker_cpu_us"], 3),
+        "ratio_cpu_with_redis": round(call_us / (tasks["worker_cpu_us"] + tasks["redis_cpu_us"]), 3),
     }
 
 

@@ -13,20 +13,17 @@ def noop(row: int, column: int) -> None:
     """A deferred function that does nothing."""
 
 
-def tell(key: str, name: str = "") -> None:
-    """Push the instant at which this task began to a list.
+def tell(key: str, name: str, seconds: float) -> None:
+    """Push the instant at which this task began, and the process that runs it, to a list.
 
     Args:
         key: of the list.
-        name: put before the instant, to know the task by.
+        name: what the task is to be known by, without spaces.
+        seconds: how long the task takes.
     """
-    _redis.rpush(key, f"{name} {time.monotonic()!r}")
-
-
-def tell_and_last(key: str, name: str, seconds: float) -> None:
-    """The same in a task that takes so many seconds."""
-    tell(key, name)
-    time.sleep(seconds)
+    _redis.rpush(key, f"{name} {time.monotonic()!r} {os.getpid()}")
+    if seconds:
+        time.sleep(seconds)
 
 
 class WorkHandler(webapp2.RequestHandler):  # type: ignore[misc]
@@ -39,11 +36,11 @@ class WorkHandler(webapp2.RequestHandler):  # type: ignore[misc]
 
 
 class TellHandler(webapp2.RequestHandler):  # type: ignore[misc]
-    """Tells when it began: a task for the latency, and the one that ends a batch."""
+    """The same as a handler."""
 
     def post(self) -> None:
-        """A task; ``key`` and ``name`` as for ``tell``."""
-        tell(self.request.get("key"), self.request.get("name"))
+        """A task; the fields are the arguments of ``tell``."""
+        tell(self.request.get("key"), self.request.get("name"), float(self.request.get("seconds")))
 
 
 app = webapp2.WSGIApplication([("/work", WorkHandler), ("/tell", TellHandler)])
