@@ -14,7 +14,7 @@
 
 import sqlalchemy
 
-from lastacross.datastore.engines import dispose, engine
+from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
 from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
 from lastacross.datastore.transactions import Transaction, current_transaction, session, transaction
@@ -35,10 +35,12 @@ __all__ = [
     "Model",
     "OutboxRow",
     "Transaction",
+    "before_dispose",
     "current_transaction",
     "dispose",
     "engine",
     "is_current",
+    "is_in_use",
     "ping",
     "require_current",
     "revision",

@@ -242,6 +242,7 @@ def read_only(engine: Engine) -> Engine:
 
 _lock = threading.Lock()
 _current: Engines | None = None
+_before_dispose: list[Callable[[], object]] = []
 # Held for ever: to collect a parent's connection would close it, and with it the parent's locks.
 _left_by_parents: list[Engines] = []
 _was_forked_within_unit = False
@@ -285,9 +286,22 @@ def engine() -> Engine:
     return engines().write
 
 
+def is_in_use(engine: Engine) -> bool:
+    """Whether this is the engine of this process, and has not been disposed of."""
+    found = _current
+    return found is not None and found.write is engine
+
+
+def before_dispose(write: Callable[[], object]) -> None:
+    """Have a function called at the beginning of each ``dispose``: it writes what is still to be written."""
+    _before_dispose.append(write)
+
+
 def dispose() -> None:
     """Close this process's idle connections and forget its engine; the next use makes another."""
     global _current
+    for write in _before_dispose:
+        write()
     with _lock:
         if _current is not None:
             _dispose(_current.write)

@@ -1,7 +1,8 @@
 """Transactional adds: the task is a row written with the data, and sent right after the commit.
 
 If the process dies between commit and sending, the relay sends it (``relay``). The row fixes the task's
-id, and a task that has run leaves a marker for an hour, so that sending twice adds once.
+id, and a task that has run leaves a marker for an hour, so that sending twice adds once. That the row was
+sent is noted in it a moment later (``marking``).
 """
 
 import itertools
@@ -9,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from lastacross import clock, datastore, logs, store
@@ -20,7 +21,7 @@ from lastacross.errors import (
     TooManyTasksError,
     TransactionalRequestTooLargeError,
 )
-from lastacross.taskqueue import record
+from lastacross.taskqueue import marking, record
 from lastacross.taskqueue.broker import Broker, NewTask
 from lastacross.taskqueue.pull import PullSteps
 from lastacross.taskqueue.record import Value
@@ -84,26 +85,25 @@ def _send_committed(noted: list[Sequence[NewTask]]) -> None:
     calls = list(noted)
     noted.clear()
     try:
-        if len(calls) == 1:
-            send(calls[0], now())
-        elif calls:
+        tasks: Sequence[NewTask] = calls[0] if calls else []
+        if len(calls) > 1:
             with datastore.session(read_only=True) as session:
                 tasks = _still_there(calls, session)
-            send(tasks, now())
+        if tasks:
+            send(tasks)
+            marking.PROCESS.note([task.id for task in tasks], now())
     except (StoreUnavailableError, Error) as error:
         _log.warning("outbox.relay_later", error=str(error))
 
 
-def send(tasks: Sequence[NewTask], at: float) -> None:
-    """Add tasks to their queues, and note in their rows that it was done.
+def send(tasks: Sequence[NewTask]) -> None:
+    """Add tasks to their queues; those that were added before, and have run, are not added again.
 
     Args:
-        tasks: from committed rows.
-        at: what the rows shall say, seconds since the epoch.
+        tasks: from committed rows, which are to be marked as sent next.
 
     Raises:
-        StoreUnavailableError: Redis does not answer; nothing is noted.
-        DatastoreUnavailableError: the datastore does not; they will be sent again.
+        StoreUnavailableError: Redis does not answer.
     """
     opened = store.current()
     pull = [task for task in tasks if task.is_pull]
@@ -112,9 +112,6 @@ def send(tasks: Sequence[NewTask], at: float) -> None:
         Broker(opened).add(push)
     if pull:
         PullSteps(opened).add(pull)
-    ids = [task.id for task in tasks]
-    with datastore.session() as session:
-        session.execute(update(OutboxRow).where(OutboxRow.task_id.in_(ids)).values(sent_at=at))
 
 
 # --- what a row holds ---------------------------------------------------------------------

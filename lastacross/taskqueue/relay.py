@@ -13,10 +13,11 @@ from sqlalchemy import ColumnElement, LargeBinary, cast, delete, select, update
 from lastacross import datastore, logs, store
 from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import DatastoreError, StoreUnavailableError
-from lastacross.taskqueue import outbox
+from lastacross.taskqueue import marking, outbox
 from lastacross.taskqueue.broker import NewTask
 
-# The process that wrote the rows sends them itself, at once: the relay takes those it left behind.
+# The process that wrote the rows sends them itself, at once, and marks them 0.25 s later (marking): the relay
+# takes those it left behind. What it takes too early it sends in vain, and marks.
 RELAY_AFTER_SECONDS = 3.0
 RELAY_CHUNK = 100
 
@@ -138,7 +139,9 @@ def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
     if not tasks:
         return {}
     try:
-        outbox.send(list(tasks.values()), at)
+        outbox.send(list(tasks.values()))
+        with datastore.session() as session:
+            session.execute(marking.statement([task.id for task in tasks.values()], at))
     except (StoreUnavailableError, DatastoreError):
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ from lastacross.deferred import payloads
 from lastacross.deferred.payloads import Pruner
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.store import Store
-from lastacross.taskqueue import Batch, Queue, outbox, relay
+from lastacross.taskqueue import Batch, Queue, marking, outbox, relay
 from lastacross.taskqueue.record import body_of
 from tests.support.scripts import Scripts
 
@@ -39,6 +39,8 @@ def rows() -> list[int]:
 def prune(*days: float) -> list[int]:
     """Let the pruner look so many days from now, one after the other; the rows that are left."""
     pruner = Pruner()
+    # Days pass here in the moment after which a process marks by itself what it has sent.
+    marking.flush()
     for day in days:
         pruner.act(clock.SYSTEM.now() + day * DAY)
     return rows()

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import false, func, select, update
+from sqlalchemy import func, select
 
 from lastacross import clock, config, datastore, store, taskqueue
 from lastacross.datastore import OutboxRow
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.taskqueue import Task, outbox
+from lastacross.taskqueue import Task, marking, outbox
 from lastacross.taskqueue import relay as relays
 from lastacross.taskqueue.broker import NewTask
 from tests.support.scripts import Scripts
@@ -51,14 +50,10 @@ def add(count: int = 1) -> list[Task]:
 
 def rows() -> int:
     """How many tasks are still to be sent."""
+    marking.flush()
     with datastore.session(read_only=True) as session:
         query = select(func.count()).select_from(OutboxRow).where(OutboxRow.sent_at.is_(None))
         return session.scalar(query) or 0
-
-
-def _changes_nothing(table: type[OutboxRow]) -> Any:
-    """An UPDATE that meets no row."""
-    return update(table).where(false())
 
 
 def relay(*, seconds_later: float = 60) -> int:
@@ -147,6 +142,7 @@ def test_a_pull_task_is_sent_with_the_commit_and_deleted_for_good(scripts: Scrip
     [first, second] = pulled.lease_tasks(60, 10)
     assert {first.name, second.name} == {task.name for task in tasks}
     pulled.delete_tasks(first)
+    assert rows() == 0
 
     assert relays.forget_sent(clock.SYSTEM.now() + 62) == 0
 
@@ -317,7 +313,7 @@ def test_a_second_sending_adds_nothing_whatever_became_of_the_task(
 ) -> None:
     """A process that dies after sending leaves the row behind."""
     with monkeypatch.context() as patch:
-        patch.setattr(outbox, "update", _changes_nothing)
+        patch.setattr(marking.PROCESS, "note", lambda task_ids, at: None)
         with datastore.transaction():
             [task] = add()
     task_id = f"default_{task.name}"
@@ -347,7 +343,7 @@ def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_away: 
         raw = list(session.scalars(select(OutboxRow.record)))
 
     relay()
-    outbox.send([outbox.load(each) for each in raw], clock.SYSTEM.now())
+    outbox.send([outbox.load(each) for each in raw])
 
     assert len(scripts.ready()) == 3
 
@@ -365,9 +361,9 @@ def test_a_backlog_is_relayed_at_once_the_oldest_first_in_steps_of_a_hundred(
     steps = []
     send = outbox.send
 
-    def count_and_send(tasks: Sequence[NewTask], at: float) -> None:
+    def count_and_send(tasks: Sequence[NewTask]) -> None:
         steps.append(len(tasks))
-        send(tasks, at)
+        send(tasks)
 
     monkeypatch.setattr(outbox, "send", count_and_send)
 

@@ -52,7 +52,7 @@ def test_a_process_killed_before_its_commit_leaves_nothing(
 
 
 @pytest.mark.parametrize("kind", ["small", "large"])
-@pytest.mark.parametrize("point", ["after_commit", "in_sending", "after_sending"])
+@pytest.mark.parametrize("point", ["after_commit", "in_sending", "after_sending", "before_marking"])
 def test_a_process_killed_after_its_commit_has_its_task_sent_once(
     scripts: Scripts, environ: dict[str, str], point: str, kind: str
 ) -> None:

@@ -13,7 +13,7 @@ from lastacross import clock, config, datastore, store, taskqueue
 from lastacross.datastore import OutboxRow
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.taskqueue import broker, outbox
+from lastacross.taskqueue import broker, marking, outbox
 from lastacross.taskqueue import relay as relays
 from tests.support.redis_server import RedisServer, server_binary
 from tests.support.scripts import Scripts
@@ -36,9 +36,10 @@ def unsent(scripts: Scripts, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def add(count: int = 1) -> list[str]:
-    """Commit tasks; they are sent at once."""
+    """Commit tasks; they are sent at once, and marked."""
     with datastore.transaction():
         tasks = [taskqueue.add(url="/work", transactional=True) for _ in range(count)]
+    marking.flush()
     return [f"default_{task.name}" for task in tasks]
 
 

@@ -13,7 +13,7 @@ from lastacross.datastore.tables import CronJob, CronRun
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.settle import Settler
 from lastacross.store import Store
-from lastacross.taskqueue import relay
+from lastacross.taskqueue import marking, relay
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.record import Leased
 from tests.support.clock import StoppedClock
@@ -77,6 +77,8 @@ class CronLab:
         """What a scheduler does at a tick, the outbox too."""
         now = self.clock.now()
         scheduler.act(now)
+        # Days pass here in the moment after which a process marks by itself what it has sent.
+        marking.flush()
         relay.relay(now)
         relay.forget_sent(now)
 

@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from lastacross import config, datastore, deferred, store, taskqueue
 from lastacross.store import Store
-from lastacross.taskqueue import outbox, relay
+from lastacross.taskqueue import marking, outbox, relay
 
 LARGE = "x" * 200_000
 # Below SQLite's page cache: nothing of it is written before the commit.
@@ -61,6 +61,14 @@ def commit(point: str, kind: str) -> None:
     raise AssertionError(f"{point} was not met")
 
 
+def commit_and_end(count: str) -> None:
+    """So many transactions with a task each, and the end of the program."""
+    for number in range(int(count)):
+        with datastore.transaction() as transaction:
+            land(transaction, str(number))
+            taskqueue.add(url=f"/work/{number}", transactional=True)
+
+
 def send_and_die() -> None:
     """The relay's part, and the death between Redis and the datastore."""
     die_after_adding()
@@ -69,7 +77,7 @@ def send_and_die() -> None:
 
 def die_before_sending() -> None:
     """The commit has landed, and nothing has been sent."""
-    outbox.send = lambda tasks, at: die()
+    outbox.send = lambda tasks: die()
 
 
 def die_after_asking() -> None:
@@ -95,6 +103,11 @@ def die_after_adding() -> None:
     Store.run = run_and_die  # type: ignore[method-assign, assignment]
 
 
+def die_before_marking() -> None:
+    """The task may be running already, and its row says that it is still to be sent."""
+    marking.PROCESS.note = lambda task_ids, at: die()  # type: ignore[method-assign]
+
+
 def die_in_commit(transaction: datastore.Transaction, share: float) -> None:
     """When this share of the commit is written; on PostgreSQL when it was asked for."""
     connection: Any = transaction.session.connection().connection.driver_connection
@@ -118,6 +131,7 @@ BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
     "after_commit": die_before_sending,
     "in_sending": die_after_asking,
     "after_sending": die_after_adding,
+    "before_marking": die_before_marking,
 }
 
 
@@ -184,6 +198,7 @@ def run_to_its_death(arguments: Sequence[str], environ: Mapping[str, str]) -> No
 
 JOBS: Mapping[str, Callable[..., None]] = {
     "commit": commit,
+    "end": commit_and_end,
     "relay": send_and_die,
     "write": write_for_ever,
 }
