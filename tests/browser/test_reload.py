@@ -13,6 +13,7 @@ from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
+ENDS = ("done", "failed", "cancelled")
 IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
 
 _numbers = iter(range(1000))
@@ -20,7 +21,11 @@ _numbers = iter(range(1000))
 
 @pytest.fixture
 def keys(site: Site) -> Iterator[list[str]]:
-    """Accounts that no other test has, ten of them failing and two slow; alone active meanwhile."""
+    """Accounts that no other test has, ten of them failing and two slow; alone active meanwhile.
+
+    No run goes on from another test: it would keep theirs from being begun.
+    """
+    wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)
     prefix = f"browser-{next(_numbers)}"
     names = [f"{prefix}-{number}" for number in range(3000)]
     fine = [name for name in names if not feed.is_failing(name) and not feed.is_slow(name)][:88]
@@ -119,6 +124,34 @@ def test_accounts_are_added_found_and_deactivated(page: Page) -> None:
     assert rows.nth(0).locator("td").nth(2).inner_text() == "no"
     page.get_by_role("button", name="Deactivate zebra-2").click()
     page.get_by_role("button", name="Activate zebra-2").wait_for()
+
+
+def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site: Site) -> None:
+    """It comes while the run goes on; the page that it leads to goes on with its own accounts."""
+    wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)
+    names = [name for name in (f"paged-{number:04}" for number in range(3000)) if feed.is_failing(name)][:60]
+    site.post("/accounts", keys=" ".join(names))
+    run_id = start(page)
+    page.get_by_role("link", name="Next page").click(timeout=60_000)
+    page.locator(IS_OVER).wait_for(timeout=60_000)
+
+    assert page.locator("#failing th").all_inner_texts() == names[50:]
+    assert page.get_by_role("link", name="Next page").is_hidden()
+    page.get_by_role("link", name="First page").click()
+    assert page.locator("#failing th").all_inner_texts() == names[:50]
+    assert page.url.endswith(f"/reloads/{run_id}#failing-name")
+    for name in names:
+        site.post(f"/accounts/{name}/deactivate")
+
+
+def test_who_asks_for_a_second_run_is_told_why_there_is_none(page: Page, site: Site, keys: list[str]) -> None:
+    run_id = start(page)
+
+    again = start(page)
+
+    assert again == f"{run_id}?instead=1"
+    expect(page.locator("#instead")).to_contain_text("one runs at a time")
+    page.locator(IS_OVER).wait_for(timeout=60_000)
 
 
 def test_a_mistake_is_told_at_its_field(new_context: Callable[..., BrowserContext]) -> None:
