@@ -158,7 +158,7 @@ def _digest_body(lines: Sequence[Line]) -> dict[str, Any]:
 def label(error_type: str, msg: str, domain: str) -> str:
     """A group on one line."""
     shown = msg if len(msg) <= SHOWN_CHARACTERS else f"{msg[:SHOWN_CHARACTERS]}…"
-    return f"{error_type}: {' '.join(shown.split())} on {domain or 'an unknown domain'}"
+    return f"{' '.join(error_type.split())}: {' '.join(shown.split())} on {domain or 'an unknown domain'}"
 
 
 def _note(

@@ -328,3 +328,9 @@ def test_thresholds_that_cannot_be_used_are_said(text: str, monkeypatch: pytest.
         notifying.thresholds()
     monkeypatch.setenv(notifying.THRESHOLDS, " 5, 50 ")
     assert notifying.thresholds() == (5, 50)
+
+
+def test_a_group_is_told_of_on_one_line_whatever_is_in_it() -> None:
+    told = notifying.label("Key\nError:\t new", "no\r\n\tarticle  7", "shop.example")
+
+    assert told == "Key Error: new: no article 7 on shop.example"
