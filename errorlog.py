@@ -136,7 +136,17 @@ class NotifyHandler(webapp.TaskHandler):
             self.abort(503, detail=str(error))
 
 
-class DigestHandler(webapp.RequestHandler):
+class ChoreHandler(webapp.RequestHandler):
+    """Cron asks for it, and the administrator may: with GET, which a page of any site can have a browser send."""
+
+    def dispatch(self) -> Any:
+        """Refuse what a page of another site made the administrator's browser ask for."""
+        if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+            self.abort(403, detail="A page of another site asked for this, so it was not done.")
+        return super().dispatch()
+
+
+class DigestHandler(ChoreHandler):
     """``/tasks/errors/digest``: cron's, every five minutes."""
 
     def get(self) -> None:
@@ -144,7 +154,7 @@ class DigestHandler(webapp.RequestHandler):
         self.render_json({"digest": notifying.digest(clock.SYSTEM.now())})
 
 
-class CleanHandler(webapp.RequestHandler):
+class CleanHandler(ChoreHandler):
     """``/tasks/errors/clean``: cron's, once a day, and its own, where one request is not enough."""
 
     def get(self) -> None:

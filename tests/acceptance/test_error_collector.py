@@ -279,6 +279,20 @@ def test_a_page_of_another_site_may_post_errors_and_nothing_else(client: Client)
         client.post("/quilt", {"rows": "1"}, headers=headers, status=403)
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_cannot_have_the_administrators_browser_do_cron_s_work(
+    client: Client, hands: Hands, site: str
+) -> None:
+    post(client)
+    hands.run("errors")
+
+    for path in (errorlog.DIGEST_URL, errorlog.CLEAN_URL):
+        client.get(path, headers={"Sec-Fetch-Site": site}, status=403)
+
+    assert client.get(errorlog.DIGEST_URL, headers={"Sec-Fetch-Site": "none"}).json["digest"]
+    assert client.get(errorlog.CLEAN_URL, headers={"Sec-Fetch-Site": "same-origin"}).json["is_clean"]
+
+
 def test_errors_are_taken_in_for_the_accounts_that_are_listed(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
