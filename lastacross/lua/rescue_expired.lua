@@ -5,20 +5,6 @@
 -- include: keys
 -- include: fan_in
 -- include: lose
+-- include: rescue
 
-local now = tonumber(ARGV[1])
-local results = {}
-for position = 3, #ARGV do
-  local queue = ARGV[position]
-  local leased = LEASED .. queue
-  local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, ARGV[2])
-  for _, entry in ipairs(entries) do
-    local id, lease = string.match(entry, '^([^:]*):?(.*)$')
-    if lease == '' then
-      call('ZREM', leased, entry)
-    end
-    results[#results + 1] = id
-    results[#results + 1] = lose(id, queue, lease, nil, now)
-  end
-end
-return results
+return rescue_of_all({ unpack(ARGV, 3) }, tonumber(ARGV[1]), ARGV[2])

@@ -11,12 +11,12 @@ from lastacross import config, logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.orphans import Orphans
-from lastacross.taskqueue import settings
+from lastacross.taskqueue import known, settings
 from lastacross.taskqueue.batches import BatchSteps
 from lastacross.taskqueue.broker import MOST_PER_QUEUE, Broker
 from lastacross.taskqueue.record import Leased
 
-RESCUE_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 RENEWALS_PER_LEASE = 4
 
@@ -39,7 +39,7 @@ class Upkeep:
         self._broker = broker
         self._queues = list(queues)
         self._clock = clock
-        self._rescue_at = 0.0
+        self._look_at = 0.0
         self._lease_seconds = lease_seconds
         self._looked_at: float | None = None
         self._trusts_at: float | None = None
@@ -65,19 +65,31 @@ class Upkeep:
             StoreUnavailableError: Redis does not answer.
         """
         now = self._clock.monotonic()
-        is_rescue_due = now >= self._rescue_at
-        is_due = is_rescue_due or (self.next_due is not None and self._broker.now() >= self.next_due)
-        if is_due:
-            self.promote()
-        if is_rescue_due:
-            self._rescue_at = now + RESCUE_SECONDS
+        is_look_due = now >= self._look_at
+        is_due = is_look_due or (self.next_due is not None and self._broker.now() >= self.next_due)
+        if is_look_due:
+            self._look_at = now + LOOK_SECONDS
             self._rotate()
-            if self._may_rescue():
-                self._rescue()
+            self._look()
+        elif is_due:
+            self.promote()
         if now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._sweep()
         return is_due
+
+    def _look(self) -> None:
+        look = self._broker.look_after(self._queues, rescues=self._may_rescue())
+        self.next_due = look.next_due
+        known.of(self._broker.store).note(look.stamp)
+        rescued = look.rescued
+        while rescued:
+            for task_id, outcome in rescued.items():
+                _log.warning("task.rescue", task=task_id, outcome=outcome)
+            # Until there are no more: a machine may have held thousands when it went.
+            rescued = self._broker.rescue_expired(self._queues)
+        if look.moved:
+            self.promote()
 
     def promote(self) -> None:
         """Make due tasks ready, 100 of a queue at a time."""
@@ -94,7 +106,7 @@ class Upkeep:
         """
         now = self._clock.monotonic()
         before, self._looked_at = self._looked_at, now
-        longest = self._lease_seconds / RENEWALS_PER_LEASE + RESCUE_SECONDS
+        longest = self._lease_seconds / RENEWALS_PER_LEASE + LOOK_SECONDS
         if self._trusts_at is None and before is not None and now - before > longest:
             self._trusts_at = now + self._lease_seconds / 2
         if self._trusts_at is not None and now < self._trusts_at:
@@ -102,12 +114,6 @@ class Upkeep:
         # If it was this worker that was slow, and is so all the time, it rescues at every second look.
         self._trusts_at = None
         return True
-
-    def _rescue(self) -> None:
-        # Until there are no more: a machine may have held thousands when it went.
-        while outcomes := self._broker.rescue_expired(self._queues):
-            for task_id, outcome in outcomes.items():
-                _log.warning("task.rescue", task=task_id, outcome=outcome)
 
     def _rotate(self) -> None:
         # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.

@@ -53,6 +53,20 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the queues found, and did.
+
+    ``moved`` tasks became ready; ``next_due`` is the eta of the next scheduled one; ``rescued`` is task id →
+    'ready', 'poison' or 'gone'; ``stamp`` tells one upload of queue.yaml from another (``known``).
+    """
+
+    moved: int
+    next_due: float | None
+    rescued: dict[str, str]
+    stamp: tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """What queue.yaml and its like say, on its way to Redis.
 
@@ -202,6 +216,12 @@ class Broker:
         """Make due tasks ready: how many were moved, and the eta of the next one."""
         moved, next_due = self._run("promote_due", [self._now_text(), MOST_PER_QUEUE, *queues])
         return int(moved), float(next_due) if next_due else None
+
+    def look_after(self, queues: Sequence[str], *, rescues: bool) -> Look:
+        """Promote, and rescue if ``rescues``, at most 100 tasks of a queue each; and look at the last upload."""
+        args: list[Arg] = [self._now_text(), MOST_PER_QUEUE, 1 if rescues else 0, *queues]
+        moved, next_due, rescued, stamp = self._run("look_after", args)
+        return Look(int(moved), float(next_due) if next_due else None, _outcomes(rescued), tuple(stamp))
 
     def rescue_expired(self, queues: Sequence[str]) -> dict[str, str]:
         """Give back tasks whose lease ran out: task id → 'ready', 'poison' or 'gone'."""

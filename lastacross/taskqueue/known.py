@@ -20,7 +20,8 @@ LOOK_SECONDS = 1.0
 # Who asks while Redis is away waits for that; not everybody, every second.
 OUTAGE_LOOK_SECONDS = 5.0
 
-_Stamp = tuple[bytes | None, ...]
+# An upload's digest, time and version.
+Stamp = tuple[bytes | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class KnownQueues:
 
     def __init__(self, opened: Store) -> None:
         self.store = opened
-        self._stamp: _Stamp | None = None
+        self._stamp: Stamp | None = None
         self._look_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
@@ -96,6 +97,11 @@ class KnownQueues:
         except StoreUnavailableError:
             self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
 
+    def note(self, stamp: Stamp) -> None:
+        """Another call has seen which upload was the last: look only if it is not the one that is known."""
+        now = self.store.clock.monotonic()
+        self._look_at = now + LOOK_SECONDS if stamp == self._stamp else now
+
     def require_upload(self) -> None:
         """Upload this process's own files if nobody has: else no service is known but the default one.
 
@@ -114,7 +120,7 @@ class KnownQueues:
     def _read(self) -> None:
         redis = self.store.redis
         with translated_errors():
-            stamp: _Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
+            stamp: Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
             if stamp == self._stamp:
                 return
             if stamp[0] is None:

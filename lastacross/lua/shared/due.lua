@@ -1,0 +1,35 @@
+-- due: scheduled tasks whose eta has come. Needs keys and fan_in.
+
+-- Scheduled tasks whose eta has come are collected with `arrive`. Returns how many, and the eta of the next one
+-- or nil. Once, at the end, the caller makes the arrivals ready.
+local function promote_of(queue, now, most)
+  local scheduled, moved = SCHEDULED .. queue, 0
+  local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, most)
+  for _, id in ipairs(due) do
+    local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
+    if status == 'scheduled' then
+      call('HSET', RECORD .. id, 'status', 'queued')
+      arrive(queue, id, target)
+      moved = moved + 1
+    elseif not status then
+      settle_lost_record(id, now)
+    end
+  end
+  if #due > 0 then
+    call('ZREM', scheduled, unpack(due))
+  end
+  local first = call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+  return moved, first[2] and tonumber(first[2])
+end
+
+-- The same of many queues, made ready. Returns how many, and the eta of the next one or ''.
+local function promote_of_all(queues, now, most)
+  local moved, next_due = 0, nil
+  for _, queue in ipairs(queues) do
+    local number, next_of_queue = promote_of(queue, now, most)
+    moved = moved + number
+    next_due = next_of_queue and math.min(next_due or next_of_queue, next_of_queue) or next_due
+  end
+  make_arrivals_ready()
+  return moved, next_due and instant(next_due) or ''
+end

@@ -1,0 +1,19 @@
+-- rescue: tasks whose lease ran out go back to ready. Needs keys, fan_in and lose.
+
+-- Returns, flat: task id, 'ready' | 'poison' | 'gone', for each lease that was ended.
+local function rescue_of_all(queues, now, most)
+  local results = {}
+  for _, queue in ipairs(queues) do
+    local leased = LEASED .. queue
+    local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, most)
+    for _, entry in ipairs(entries) do
+      local id, lease = string.match(entry, '^([^:]*):?(.*)$')
+      if lease == '' then
+        call('ZREM', leased, entry)
+      end
+      results[#results + 1] = id
+      results[#results + 1] = lose(id, queue, lease, nil, now)
+    end
+  end
+  return results
+end
