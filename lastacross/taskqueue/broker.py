@@ -218,7 +218,7 @@ class Broker:
         return int(moved), float(next_due) if next_due else None
 
     def look_after(self, queues: Sequence[str], *, rescues: bool) -> Look:
-        """Promote, and rescue if ``rescues``, at most 100 tasks of a queue each; and look at the last upload."""
+        """Promote, rescue if ``rescues``, at most 100 tasks of a queue each; and look at the last upload."""
         args: list[Arg] = [self._now_text(), MOST_PER_QUEUE, 1 if rescues else 0, *queues]
         moved, next_due, rescued, stamp = self._run("look_after", args)
         return Look(int(moved), float(next_due) if next_due else None, _outcomes(rescued), tuple(stamp))
