@@ -8,7 +8,7 @@ from typing import Any
 from bench.ours.figures import Figures, Spent, microseconds, rate
 from bench.ours.memory import PeakMemory
 from bench.ours.options import Options
-from bench.ours.place import POLL_SECONDS, WORK, MeasureError, Place
+from bench.ours.place import POLL_SECONDS, WORK, MeasureError, Place, say
 from lastacross import deferred, taskqueue
 
 COMPLETE = "bench:complete"
@@ -22,6 +22,7 @@ _WARM_UP = 100
 
 def add(place: Place, options: Options) -> None:
     """Add the tasks: a hundred a call, or all in a batch that ends in one task more."""
+    say(f"{options.tasks} tasks are added")
     tasks = place.tasks(options.kind, options.tasks)
     if options.is_batch:
         with taskqueue.Batch(WORK, on_complete=place.telling(options.kind, COMPLETE)) as batch:

@@ -6,20 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.ours.life import environ_of, life
 from bench.ours.options import KINDS
-from bench.ours.place import QUILT, MeasureError, Place, wait_until
+from bench.ours.place import QUILT, ROOT, MeasureError, Place, say, wait_until
 from lastacross import store, taskqueue
-from lastacross.runtime import leash
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 _IDLE_SHARE = 0.05
 _WARM_UP = "bench:warm-up"
-_ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Fleet:
         )
         self._warm_up(place)
         wait_until(self._is_idle, START_SECONDS, "the worker processes to be idle")
+        say("the workers are ready")
 
     def _warm_up(self, place: Place) -> None:
         """Let each process run tasks of each kind: the first ones import and connect."""
@@ -95,27 +95,24 @@ def workers(place: Place, processes: int) -> Iterator[Fleet]:
     output = place.root / "workers.log"
     command = [sys.executable, "-m", "lastacross", "--app", str(place.root), "worker"]
     command += ["--processes", str(processes)]
-    # They stop when the read end reaches its end: whatever becomes of this process, none is left behind.
-    life_read, life_write = os.pipe()
-    environ: Mapping[str, str] = {**place.environ, leash.SUPERVISOR_FD: str(life_read)}
-    with output.open("wb") as file:
+    with life() as life_fd, output.open("wb") as file:
         process = subprocess.Popen(
             command,
-            cwd=_ROOT,
-            env=environ,
+            cwd=ROOT,
+            env={**place.environ, **environ_of(life_fd)},
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            pass_fds=[life_read],
+            pass_fds=[life_fd],
             start_new_session=True,
         )
-    os.close(life_read)
-    fleet = Fleet(process, output)
-    try:
-        yield fleet
-    finally:
-        os.close(life_write)
-        _stop(fleet)
+        fleet = Fleet(process, output)
+        say(f"{processes} worker processes start")
+        try:
+            yield fleet
+        finally:
+            say("the workers stop")
+            _stop(fleet)
     complaint = next((line for line in fleet.text().splitlines() if is_complaint(line)), None)
     if complaint is not None:
         raise MeasureError(f"a worker complained: {complaint[:1000]}")
@@ -135,9 +132,7 @@ def _stop(fleet: Fleet) -> None:
 
 def is_complaint(line: str) -> bool:
     """Whether a line of a worker's log says that something went wrong."""
-    # "supervisor.orphaned" is our own doing: the pipe's end comes before the signal.
-    is_bad = '"level": "error"' in line or '"level": "warning"' in line or line.startswith("Traceback")
-    return is_bad and "supervisor.orphaned" not in line
+    return '"level": "error"' in line or '"level": "warning"' in line or line.startswith("Traceback")
 
 
 # --- what the system knows of processes ---------------------------------------------------

@@ -11,7 +11,7 @@ from bench.ours.figures import Figures, Spent, microseconds
 from bench.ours.fleet import Fleet, workers
 from bench.ours.memory import PeakMemory
 from bench.ours.options import Options
-from bench.ours.place import WORK, Place
+from bench.ours.place import WORK, Place, say
 from lastacross import taskqueue
 
 _FEW = 10_000
@@ -45,6 +45,7 @@ def million(place: Place, options: Options) -> Figures:
 
 def _whole(place: Place, options: Options, fleet: Fleet) -> Figures:
     """Add a batch, read its progress, work it off."""
+    say(f"{options.tasks} tasks are added")
     taskqueue.Queue(WORK).pause()
     before, cpu_before, began_at = Spent.of(place.redis), time.process_time(), time.monotonic()
     complete = place.telling(options.kind, COMPLETE)

@@ -100,15 +100,18 @@ def main(arguments: list[str]) -> int:
 
 def _stop_in_order(seconds: int) -> None:
     """End with all that was started, also at SIGTERM and when it takes too long."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
+        # The second one would interrupt the ending.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        if number == signal.SIGALRM:
+            raise MeasureError(f"not done after {seconds} s; --timeout gives it longer")
         raise KeyboardInterrupt
 
-    def give_up(number: int, frame: FrameType | None) -> NoReturn:
-        raise MeasureError(f"not done after {seconds} s; --timeout gives it longer")
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGALRM, give_up)
+    for number in numbers:
+        signal.signal(number, stop)
     signal.alarm(seconds)
 
 

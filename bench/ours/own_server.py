@@ -1,16 +1,19 @@
 """A Redis server for who gives none: on a free port, with its append-only file as in production."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
 import redis
 
-from bench.ours.place import MeasureError
+from bench.ours.life import environ_of, life
+from bench.ours.place import ROOT, MeasureError
 
 _START_SECONDS = 20.0
 
@@ -31,18 +34,32 @@ def running() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="la-bench-redis-") as folder:
         command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "everysec"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        try:
-            url = f"redis://127.0.0.1:{port}/0"
-            _wait_for_answer(url, process)
-            yield url
-        finally:
-            process.terminate()
+        with life() as life_fd:
+            # In a session of its own: Ctrl-C is for this process, which ends the workers before the server.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lastacross.runtime.leash", *command],
+                cwd=ROOT,
+                env={**os.environ, **environ_of(life_fd)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[life_fd],
+                start_new_session=True,
+            )
             try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                url = f"redis://127.0.0.1:{port}/0"
+                _wait_for_answer(url, process)
+                yield url
+            finally:
+                _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for_answer(url: str, process: subprocess.Popen[bytes]) -> None:

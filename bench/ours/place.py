@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import redis
 
 from lastacross import config, deferred, store, taskqueue
+from lastacross.config import masks
 
 WORK = "work"
 QUILT = "quilt"
 SECRET_KEY = "a key of the benchmarks, to sign deferred calls with"
 POLL_SECONDS = 0.005
+ROOT = Path(__file__).parent.parent.parent
 
 _SITE = Path(__file__).parent / "site"
 _FIRST_QUEUES = 2
@@ -106,6 +108,11 @@ class Place:
         return Start(name, float(instant), int(pid))
 
 
+def say(text: str) -> None:
+    """Tell on standard error how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> int:
     """Look every 5 ms until it is true; returns how often was looked.
 
@@ -146,13 +153,18 @@ def made_place(redis_url: str, queues: int = _FIRST_QUEUES) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def _connected(redis_url: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_url) as client:
+    shown = masks.masked_url(redis_url)
+    try:
+        client = redis.Redis.from_url(redis_url)
+    except ValueError as error:
+        raise MeasureError(f"--redis {shown} is no URL of a Redis server: {error}") from error
+    with client:
         try:
             keys = client.dbsize()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise MeasureError(f"no Redis server answers at {redis_url}: {error}") from error
+        except redis.RedisError as error:
+            raise MeasureError(f"no Redis server answers at {shown}: {error}") from error
         if keys:
-            raise MeasureError(f"the Redis server at {redis_url} holds {keys} keys; give it a fresh one")
+            raise MeasureError(f"the Redis server at {shown} holds {keys} keys; give it a fresh one")
         yield client
 
 
