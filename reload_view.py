@@ -200,14 +200,17 @@ class View:
                 "remaining": self.remaining,
                 "total": run.total,
             },
-            texts={
-                "count": self.count_text,
-                "rate": self.rate_text,
-                "duration": self.duration_text,
-                "remaining": self.remaining_text,
-            },
+            texts=self._texts(),
             can_retry=self.can_retry,
         )
+
+    def _texts(self) -> dict[str, str]:
+        return {
+            "count": self.count_text,
+            "rate": self.rate_text,
+            "duration": self.duration_text,
+            "remaining": self.remaining_text,
+        }
 
 
 def result_json(result: ReloadResult) -> dict[str, Any]:
