@@ -1,0 +1,102 @@
+"""RQ: `rq worker` twice, with SimpleWorker (runs tasks in its own process) or its default, which forks for each."""
+
+import itertools
+import math
+import os
+import sys
+
+import measuring
+import redis
+from rq import Queue
+from rq.job import Job
+
+QUEUE = "bench"
+WORKER_CLASSES = {"simple": "rq.SimpleWorker", "forking": "rq.Worker"}
+
+
+def noop() -> None:
+    """Nothing."""
+
+
+class RqPeer(measuring.Peer):
+    """Jobs are deleted when they are done (`result_ttl=0`), as no one asks for their result."""
+
+    name = "rq"
+    packages = ("rq", "redis", "hiredis")
+    variants = tuple(WORKER_CLASSES)
+
+    def __init__(self, url: str, processes: int, variant: str) -> None:
+        super().__init__(url, processes, variant)
+        self.queue = Queue(QUEUE, connection=measuring.redis_client())
+
+    def worker_commands(self, measure: str, processes: int) -> list[list[str]]:
+        """One command a process."""
+        program = f"{os.path.dirname(sys.executable)}/rq"
+        options = ["--url", self.url, "--worker-class", WORKER_CLASSES[self.variant], "--quiet"]
+        return [[program, "worker", *options, QUEUE] for _ in range(processes)]
+
+    def add_each(self, count: int) -> None:
+        """As an application does."""
+        for _ in range(count):
+            self.queue.enqueue(noop, result_ttl=0)
+
+    def add_bulk(self, count: int) -> None:
+        """`enqueue_many`, in one call."""
+        self.queue.enqueue_many([Queue.prepare_data(noop, result_ttl=0) for _ in range(count)])
+
+    def add_timed(self) -> None:
+        """One that notes its start."""
+        self.queue.enqueue(measuring.record_start, result_ttl=0)
+
+    def fan_in(self, count: int) -> None:
+        """Dependent jobs in a tree: one after each group of members, the callback after those.
+
+        One job after all members would be asked for by each of them: 10,000 × 10,000 look-ups. A dependent job is
+        registered before its members are queued: RQ watches them, and starts over when one has changed.
+        """
+        connection = self.queue.connection
+        size = max(1, math.isqrt(count))
+        groups = [self._saved_jobs(min(size, count - start)) for start in range(0, count, size)]
+        subtotals = [self.queue.enqueue(noop, depends_on=members, result_ttl=0) for members in groups]
+        self.queue.enqueue(measuring.record_start, depends_on=subtotals, result_ttl=0)
+        with connection.pipeline(transaction=False) as pipe:
+            # Of each group in turn: neighbours of one group would make the two workers' transactions collide.
+            for turn in itertools.zip_longest(*groups):
+                for job in filter(None, turn):
+                    self.queue.enqueue_job(job, pipeline=pipe)
+            pipe.execute()
+
+    def _saved_jobs(self, count: int) -> list[Job]:
+        """Jobs that are in Redis, but in no queue yet."""
+        connection = self.queue.connection
+        with connection.pipeline(transaction=False) as pipe:
+            jobs = [Job.create(noop, connection=connection, origin=QUEUE, result_ttl=0) for _ in range(count)]
+            for job in jobs:
+                job.save(pipeline=pipe)
+            pipe.execute()
+        return jobs
+
+    def remaining(self, client: redis.Redis) -> int:
+        """Queued, on the way to a worker, and started."""
+        with client.pipeline(transaction=True) as pipe:
+            pipe.llen(self.queue.key)
+            pipe.llen(self.queue.intermediate_queue_key)
+            pipe.zcard(f"rq:wip:{QUEUE}")
+            return sum(pipe.execute())
+
+    def settings(self) -> dict[str, str]:
+        """The worker class decides the speed; the rest is there to spare it work."""
+        return {
+            "semantics": "at least once where Retry is asked for (a dead worker's job is found when its heartbeat ends)",
+            "workers": f"rq worker --worker-class {WORKER_CLASSES[self.variant]} --quiet, twice",
+            "results": "result_ttl=0: a finished job is deleted, no result is kept",
+            "bulk": "Queue.enqueue_many",
+            "fan-in": "dependent jobs in a tree of √n, registered before the members are queued (one job that depends "
+            "on all is quadratic: minutes for 2,000)",
+        }
+
+
+PEER = RqPeer
+
+if __name__ == "__main__":
+    measuring.run("rq_peer")
