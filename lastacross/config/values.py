@@ -221,7 +221,7 @@ class Settings:
     sources: Mapping[str, str] = field(default_factory=_nothing)
     allowed_hosts: tuple[str, ...] = ("*",)
     log_level: str = "INFO"
-    web_processes: int = 1
+    web_processes: int = 2
     web_threads: int = 1_280
     max_streams: int = 1_024
     max_body_bytes: int = 10_485_760

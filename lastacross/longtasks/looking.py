@@ -7,7 +7,7 @@ or have it as a dead letter: then it has failed, and waits for nothing.
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from lastacross import clock, logs
 from lastacross.channel import tokens
@@ -35,13 +35,16 @@ _log = logs.get("lastacross.longtask")
 def urls_of(path: str, task_id: str) -> Urls:
     """Where a task's links and buttons lead."""
 
-    def url(job: str, **more: str) -> str:
-        return f"{path}?{urlencode({JOB: job, ID: task_id, **more})}"
+    # Nothing to be quoted but the id, which may come from anybody.
+    key = f"{ID}={quote_plus(task_id)}"
+
+    def url(job: str, more: str = "") -> str:
+        return f"{path}?{JOB}={job}&{key}{more}"
 
     return Urls(
         status=url("query"),
         page=url("status"),
-        json=url("query", **{FORMAT: "json"}),
+        json=url("query", f"&{FORMAT}=json"),
         result=url("result"),
         cancel=url("cancel"),
         restart=url("restart"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 
 from lastacross import datastore
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
@@ -28,16 +28,17 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+# Built once: each status poll asks it.
+_FIND = select(LongTask).where(LongTask.id == bindparam("task"))
+
 # --- reading ------------------------------------------------------------------------------
 
 
 def find(task_id: str, path: str | None = None) -> LongTask | None:
     """The task of this id (and of this path, if one is given), without what is large; None: there is none."""
-    query = select(LongTask).where(LongTask.id == task_id)
-    if path is not None:
-        query = query.where(LongTask.path == path)
     with datastore.session(read_only=True) as session:
-        return session.scalar(query)
+        task = session.scalar(_FIND, {"task": task_id})
+    return task if task is None or path in (None, task.path) else None
 
 
 def find_all(ids: Sequence[str]) -> list[LongTask]:

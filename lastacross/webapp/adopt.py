@@ -1,7 +1,8 @@
-"""webapp2 applications, made to leave their errors to our layers.
+"""webapp2 applications, made to leave their errors to our layers, and to find a route sooner.
 
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. Its own table of
-error handlers is enough to change that, so the application's code needs no line of ours.
+error handlers is enough to change that, so the application's code needs no line of ours. Each route that
+it tries asks the request for its path, which WebOb quotes anew each time.
 """
 
 from typing import Any
@@ -13,11 +14,29 @@ from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
 # WebOb's exceptions carry a page of their own; only these headers of theirs say more than ours.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
+# The request's path and what it was made of.
+_PATH = "lastacross.path"
+
+
+class _Request(webapp2.Request):  # type: ignore[misc]
+    """webapp2's, which quotes its path once for all routes that are tried."""
+
+    @property
+    def path(self) -> str:
+        """As WebOb's. An application may rewrite what it is made of, so that is looked at."""
+        environ = self.environ
+        made_of = environ.get("SCRIPT_NAME"), environ.get("PATH_INFO")
+        known: tuple[object, str] | None = environ.get(_PATH)
+        if known is None or known[0] != made_of:
+            known = environ[_PATH] = (made_of, str(super().path))
+        return known[1]
 
 
 def adopt(application: Wsgi) -> Wsgi:
     """The application, its errors left to our layers where it is webapp2's and handles none itself."""
     if isinstance(application, webapp2.WSGIApplication):
+        if application.request_class is webapp2.Request:
+            application.request_class = _Request
         for status in sorted(exc.status_map):
             if status >= 400:
                 application.error_handlers.setdefault(status, note_error)

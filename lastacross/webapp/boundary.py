@@ -1,6 +1,7 @@
 """The boundary to the outside: what a request may not bring in, and which are refused at once."""
 
 import codecs
+import functools
 import re
 from collections.abc import Sequence
 from email.message import Message
@@ -49,6 +50,7 @@ def strip_trusted(application: Wsgi) -> Wsgi:
     return stripped
 
 
+@functools.lru_cache(maxsize=1024)
 def is_reserved(key: str) -> bool:
     """Whether this environ key is the engine's to set."""
     return key.lower().startswith(_OWN) or _NOT_ALPHANUMERIC.sub("", key.upper()).startswith(_RESERVED)
@@ -132,6 +134,8 @@ def _problem_of_path(environ: Environ) -> str | None:
 
 def _problem_of_form(environ: Environ) -> str | None:
     """What would make WebOb raise before the handler has read a field."""
+    if not environ.get("CONTENT_TYPE"):
+        return None
     header = Message()
     header["Content-Type"] = environ.get("CONTENT_TYPE", "")
     kind = header.get_content_type()

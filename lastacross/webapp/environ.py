@@ -4,6 +4,7 @@ Keys that begin with ``lastacross.`` are the engine's own: no HTTP request can m
 the outermost layer drops those that a server in front might have set.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -79,8 +80,11 @@ def request_id_of(environ: Environ) -> str | None:
 def wants_json(environ: Environ) -> bool:
     """Whether the client prefers ``application/json`` to HTML; a tie or ``*/*`` means HTML."""
     accept = environ.get("HTTP_ACCEPT")
-    if not accept:
-        return False
+    return bool(accept) and _prefers_json(str(accept))
+
+
+@functools.lru_cache(maxsize=256)
+def _prefers_json(accept: str) -> bool:
     offers = create_accept_header(accept).acceptable_offers(["text/html", "application/json"])
     return bool(offers) and offers[0][0] == "application/json"
 

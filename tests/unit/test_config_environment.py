@@ -31,7 +31,7 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
     assert (found.allowed_hosts, found.log_level, dict(found.services)) == (("*",), "INFO", {})
     assert found.service == "default"
     assert (found.web_processes, found.worker_processes, found.web_threads, found.max_streams) == (
-        1,
+        2,
         2,
         1280,
         1024,
