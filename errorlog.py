@@ -137,7 +137,7 @@ class NotifyHandler(webapp.TaskHandler):
 
 
 class ChoreHandler(webapp.RequestHandler):
-    """Cron asks for it, and the administrator may: with GET, which a page of any site can have a browser send."""
+    """Cron asks for it, and the administrator may: by GET, which any site's page can have a browser send."""
 
     def dispatch(self) -> Any:
         """Refuse what a page of another site made the administrator's browser ask for."""
