@@ -14,6 +14,7 @@
 
 import sqlalchemy
 
+from lastacross.datastore.contents import find_filled_table
 from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
 from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
@@ -39,6 +40,7 @@ __all__ = [
     "current_transaction",
     "dispose",
     "engine",
+    "find_filled_table",
     "is_current",
     "is_in_use",
     "ping",

@@ -8,6 +8,10 @@ from lastacross import datastore
 from lastacross.store import Arg, Store
 from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 
+# How long a thread waits for tasks that another one's add has set going. Not for ever: it may be a task's own
+# thread, whose end the task waits for.
+WAIT_SECONDS = 5.0
+
 # After these a task may be ready that was not before.
 _ADDING = frozenset({"add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"})
 
@@ -40,6 +44,8 @@ class Inline:
         self._runner = runner
         self._retry = retry
         self._running = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = False
         self._errors: list[BaseException] = []
         self._failures: list[Attempt] = []
 
@@ -49,14 +55,26 @@ class Inline:
         if transaction is not None:
             transaction.after_commit(self.run)
             return
-        # Taken: it was a running task that has added this one.
-        if self._running.acquire(blocking=False):
-            try:
-                thread = threading.Thread(target=self._run, name="inline-tasks")
-                thread.start()
-                thread.join()
-            finally:
-                self._running.release()
+        self._is_wanted = True
+        # A task that has added one must not wait for it: it runs when the task has ended.
+        is_outside = threading.current_thread() is not self._thread
+        self._drain(WAIT_SECONDS if is_outside else 0.0)
+        while self._is_wanted and self._drain(0.0):
+            # What was added when the last look at the queues was over, by who did not wait.
+            pass
+
+    def _drain(self, wait_seconds: float) -> bool:
+        """Run what there is, unless somebody else does for longer than this; whether it was done here."""
+        if not self._running.acquire(timeout=wait_seconds):
+            return False
+        try:
+            self._is_wanted = False
+            self._thread = threading.Thread(target=self._run, name="inline-tasks")
+            self._thread.start()
+            self._thread.join()
+        finally:
+            self._running.release()
+        return True
 
     def _run(self) -> None:
         try:

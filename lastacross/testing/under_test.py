@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lastacross import config, datastore, store
 from lastacross.config import Config
+from lastacross.errors import ConfigError
 from lastacross.runtime import application as loading
 from lastacross.runtime.application import Application
 from lastacross.runtime.deadline import Deadlines
@@ -191,11 +192,12 @@ def application(
     Args:
         root: its folder.
         redis_url: a server that may be emptied; None = one of its own, which takes a moment to start.
-        database_url: a database that may be written to; None = an empty SQLite file of its own.
+        database_url: an empty database, with or without its tables, that may be written to. It is not
+            emptied at the end. None = a SQLite file of its own.
         environ: variables as ``lastacross config show`` lists them.
 
     Raises:
-        ConfigError: something in its configuration cannot be used.
+        ConfigError: something in its configuration cannot be used, or the database is not empty.
         StartupError: there is no Redis server for this machine.
     """
     with contextlib.ExitStack() as stack:
@@ -264,6 +266,13 @@ def _in_use(configuration: Config, opened: WatchedStore) -> Iterator[None]:
 def _prepare_datastore(configuration: Config, file: Path | None) -> None:
     """Make the tables, or copy a file that has them."""
     if file is None:
+        # Looked at before the migrations: they may change what is there.
+        filled = datastore.find_filled_table()
+        if filled is not None:
+            raise ConfigError(
+                f"database_url: the table {filled} of this database has rows. A test begins with nothing: "
+                "give it a database of its own, or drop the tables between tests"
+            )
         datastore.upgrade()
         return
     root = configuration.root

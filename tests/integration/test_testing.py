@@ -1,20 +1,25 @@
 """``lastacross.testing``: tasks run in a test, in order or as they are added, and what was enqueued."""
 
+import contextlib
 import datetime
 import os
+import sqlite3
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
 from lastacross import config, datastore, deferred, memcache, store, taskqueue, testing
-from lastacross.errors import PermanentTaskFailure, StartupError
-from lastacross.testing import ApplicationUnderTest, DeliveredTask, RunTasksError, TaskFailedError
+from lastacross.errors import ConfigError, PermanentTaskFailure, StartupError
+from lastacross.testing import ApplicationUnderTest, DeliveredTask, RunTasksError, TaskFailedError, inline
 from tests.support import remote_calls
 from tests.support.modules import own_modules
 
@@ -51,12 +56,16 @@ queue:
     "main.py": '''\
 """Notes what runs; fails as it is told."""
 
+import threading
+
 import webapp2
 
 from lastacross import datastore, memcache, taskqueue
 
 RAN = []
 WRITTEN = []
+BEGUN = threading.Event()
+GO_ON = threading.Event()
 
 
 class Work(webapp2.RequestHandler):
@@ -101,6 +110,22 @@ class Page(webapp2.RequestHandler):
         self.response.text = f"{path} {len(RAN)}"
 
 
+class Waiting(webapp2.RequestHandler):
+    def post(self):
+        BEGUN.set()
+        GO_ON.wait(10)
+        RAN.append("waited")
+
+
+class Threaded(webapp2.RequestHandler):
+    def post(self):
+        options = {"url": "/work", "params": {"word": "by a thread"}}
+        thread = threading.Thread(target=taskqueue.add, kwargs=options)
+        thread.start()
+        thread.join()
+        RAN.append("its thread has added")
+
+
 class Environment(webapp2.RequestHandler):
     def get(self):
         self.response.text = self.request.environ["SERVER_SOFTWARE"]
@@ -114,6 +139,8 @@ app = webapp2.WSGIApplication(
         ("/failing", Failing),
         ("/ending", Ending),
         ("/page", Page),
+        ("/waiting", Waiting),
+        ("/threaded", Threaded),
         ("/environment", Environment),
     ]
 )
@@ -426,6 +453,53 @@ def test_a_batch_runs_while_it_is_filled(inline_tasks: InlineTasks, ran: list[st
     assert ran == ["member", "complete"]
 
 
+def test_a_thread_that_adds_while_another_ones_task_runs_finds_its_own_done_too(
+    inline_tasks: InlineTasks, ran: list[str]
+) -> None:
+    main, found = sys.modules["main"], []
+
+    def add_and_look() -> None:
+        add("second")
+        found.append(list(ran))
+
+    with inline_tasks():
+        first = threading.Thread(target=taskqueue.add, kwargs={"url": "/waiting"})
+        first.start()
+        assert main.BEGUN.wait(10)
+        second = threading.Thread(target=add_and_look)
+        second.start()
+        # Time enough to come back with nothing done, if it would.
+        second.join(0.3)
+        main.GO_ON.set()
+        first.join()
+        second.join()
+
+    assert (ran, found) == (["waited", "second"], [["waited", "second"]])
+
+
+def test_of_many_threads_that_add_at_once_each_finds_its_task_done(
+    inline_tasks: InlineTasks, ran: list[str]
+) -> None:
+    def is_done_after_adding(number: int) -> bool:
+        add(f"{number}")
+        return f"{number}" in ran
+
+    with inline_tasks(), ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(is_done_after_adding, range(40)))
+
+    assert sorted(ran, key=int) == [f"{number}" for number in range(40)]
+
+
+def test_a_task_that_waits_for_a_thread_that_adds_comes_to_its_end(
+    inline_tasks: InlineTasks, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inline, "WAIT_SECONDS", 0.1)
+
+    with inline_tasks():
+        taskqueue.add(url="/threaded")
+        assert ran == ["its thread has added", "by a thread"]
+
+
 def test_a_failure_is_raised_at_the_end_of_the_block(inline_tasks: InlineTasks, ran: list[str]) -> None:
     def add_in_block() -> None:
         with inline_tasks():
@@ -509,6 +583,37 @@ def test_each_test_begins_with_nothing(lastacross_app: ApplicationUnderTest, las
     with testing.application(lastacross_app.config.root, redis_url=lastacross_redis) as second:
         assert second.enqueued() == []
         assert memcache.get("left") is None
+
+
+def test_a_database_of_ones_own_is_taken_if_it_is_empty(
+    lastacross_root: Path, lastacross_redis: str, database_url: str
+) -> None:
+    """On SQLite and on PostgreSQL, with tables or without."""
+    url = database_url
+    for _ in range(2):
+        with testing.application(lastacross_root, redis_url=lastacross_redis, database_url=url) as app:
+            with datastore.transaction():
+                add("kept", transactional=True)
+            assert len(app.run_tasks()) == 1
+            with datastore.session() as session:
+                session.execute(delete(datastore.OutboxRow))
+
+
+def test_a_database_that_is_not_empty_is_refused_before_anything_is_done_to_it(
+    lastacross_root: Path, lastacross_redis: str, tmp_path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "real.db")) as real:
+        real.execute("CREATE TABLE customer (name TEXT)")
+        real.execute("INSERT INTO customer VALUES ('kim')")
+        real.commit()
+        url = f"sqlite:///{tmp_path}/real.db"
+        made = testing.application(lastacross_root, redis_url=lastacross_redis, database_url=url)
+
+        with pytest.raises(ConfigError, match="database_url: the table customer of this database has rows"):
+            made.__enter__()
+
+        assert real.execute("SELECT name FROM sqlite_master").fetchall() == [("customer",)]
+    assert store._current is None
 
 
 def test_the_process_is_as_it_was_at_the_end(lastacross_root: Path, lastacross_redis: str) -> None:
