@@ -3,14 +3,11 @@
 Set by the innermost layer of webapp around the application's code.
 """
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
+from contextvars import ContextVar, Token
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentRequest:
+class CurrentRequest(NamedTuple):
     """A request under way.
 
     Args:
@@ -32,11 +29,18 @@ def current_request() -> CurrentRequest | None:
     return _current.get()
 
 
-@contextlib.contextmanager
-def answering(request: CurrentRequest) -> Iterator[None]:
+class answering:
     """Make this the current request within the block."""
-    token = _current.set(request)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_request", "_token")
+
+    def __init__(self, request: CurrentRequest) -> None:
+        self._request = request
+        self._token: Token[CurrentRequest | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._request)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._token is not None:
+            _current.reset(self._token)

@@ -1,8 +1,6 @@
 """The task that the running code was delivered as."""
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
 
@@ -63,11 +61,18 @@ def current_task() -> CurrentTask | None:
     return _current.get()
 
 
-@contextlib.contextmanager
-def delivering(task: CurrentTask) -> Iterator[None]:
+class delivering:
     """Make this the current task within the block."""
-    token = _current.set(task)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_task", "_token")
+
+    def __init__(self, task: CurrentTask) -> None:
+        self._task = task
+        self._token: Token[CurrentTask | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._task)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._token is not None:
+            _current.reset(self._token)

@@ -191,6 +191,11 @@ class Leased:
         return [(key, value) for key, value in json.loads(raw)] if raw else []
 
     @property
+    def eta_text(self) -> str:
+        """The same as ``eta``, as the record has it: six digits after the point."""
+        return self.fields[b"eta"].decode()
+
+    @property
     def eta(self) -> float:
         """The earliest instant of this attempt, seconds since the epoch."""
         return float(self.fields[b"eta"])

@@ -156,6 +156,8 @@ def _is_at(path: str, places: tuple[str, ...]) -> bool:
 
 def _refusal_for_reserved(path: str, who: login.Visitor) -> Refusal | None:
     """Whether this visitor may not come here whatever app.yaml says."""
+    if not path.startswith(RESERVED):
+        return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
         return Refusal(403, "This address is for the tasks of this application.")
     if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
