@@ -6,7 +6,6 @@ thread leases and settles in batches; ``Runners`` run; a renewer keeps the lease
 """
 
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -36,7 +35,7 @@ from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import Store, Wakeup, translated_errors
 from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.broker import Broker, new_token
 from lastacross.taskqueue.record import Leased
 
 PREFETCH = 50
@@ -53,9 +52,6 @@ DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
 SCHEDULED_MARKER = b"scheduled"
-# Long enough that no member of a registry of leased tasks has 64 bytes or less: Redis would keep those of
-# few workers in a list, and search it at each step.
-TOKEN_BYTES = 24
 
 _log = logs.get("lastacross.worker")
 
@@ -92,7 +88,7 @@ class Worker(rq.Worker):
         remote: RemoteDelivery | None = None,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
-        self._token = secrets.token_hex(TOKEN_BYTES)
+        self._token = new_token()
         self._interrupt = Interrupt()
         self._store = store
         self._serving = serving

@@ -3,6 +3,7 @@
 Times are seconds since the epoch by the Redis server's clock; ``now`` is always an argument of the script.
 """
 
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,6 +95,15 @@ class QueueNumbers:
     executed_last_minute: int
     rate: float | None
     mode: str
+
+
+def new_token() -> str:
+    """A worker's lease token, unique among all that run.
+
+    Long enough that no entry of a registry of leased tasks has 64 bytes or less: those of a few workers
+    Redis would keep in a list, and search it at each step.
+    """
+    return secrets.token_hex(24)
 
 
 class Broker:
