@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format test-pythons clean
+.PHONY: help run test check format test-pythons bench bench-quick clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -38,5 +38,16 @@ format: ## rewrite the code in our format
 test-pythons: ## the fast tests on every supported Python of this machine
 	@.ci/test-pythons
 
+BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
+	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
+
+bench: ## ours beside the peers, 40 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
+	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)
+
+bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
+	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@exec $(BIN)/python -m bench.quick
+
 clean: ## remove the virtual environments; data in var/ stays
-	rm -rf .venv .venv-3.* build *.egg-info
+	rm -rf .venv .venv-3.* .bench build *.egg-info

@@ -1,4 +1,4 @@
-"""Celery: `celery worker` with `acks_late`, on Redis; prefork or threads, whichever is better at a measure."""
+"""Celery: `celery worker` with `acks_late`, on Redis; prefork or threads, whichever is better."""
 
 import os
 import sys

@@ -17,7 +17,7 @@ dramatiq.set_broker(broker)
 THREADS = 8  # the default
 #: Tasks that a process holds; the default of 2 a thread leaves it waiting for Redis.
 PREFETCH = 64
-#: The longest pause between two looks at an empty queue; the default of 1,000 ms is kinder to Redis, but slower.
+#: The longest pause between two looks at an empty queue; the default is 1,000 ms.
 WORKER_TIMEOUT_MS = 10
 
 

@@ -246,9 +246,7 @@ def _cost_of_a_look(peer: Peer, client: redis.Redis, looks: int = 200) -> tuple[
     )
 
 
-def _watch(
-    peer: Peer, client: redis.Redis, *, until: Callable[[int], bool]
-) -> tuple[float, int, int]:
+def _watch(peer: Peer, client: redis.Redis, *, until: Callable[[int], bool]) -> tuple[float, int, int]:
     """Look again and again: when it was so first, how many were left then, and how often was looked."""
     looks = 0
     first_seen_at = 0.0
@@ -371,7 +369,7 @@ def run(module_name: str) -> None:
 
     Args:
         module_name: a module beside this one, with its library's tasks and a `PEER`. It is imported by its
-            name, even where it is the program: tasks are known to workers as `rq_peer.noop`, not `__main__.noop`.
+            name, even where it is the program: workers know a task as `rq_peer.noop`, not `__main__.noop`.
     """
     parser = argparse.ArgumentParser(description=f"Measure one library: {module_name}.")
     parser.add_argument("measure", choices=MEASURES)

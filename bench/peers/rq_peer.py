@@ -1,4 +1,4 @@
-"""RQ: `rq worker` twice, with SimpleWorker (runs tasks in its own process) or its default, which forks for each."""
+"""RQ: `rq worker` twice, with SimpleWorker (no fork) or the default, which forks for each task."""
 
 import itertools
 import math
@@ -51,8 +51,8 @@ class RqPeer(measuring.Peer):
     def fan_in(self, count: int) -> None:
         """Dependent jobs in a tree: one after each group of members, the callback after those.
 
-        One job after all members would be asked for by each of them: 10,000 × 10,000 look-ups. A dependent job is
-        registered before its members are queued: RQ watches them, and starts over when one has changed.
+        One job after all members would be asked for by each of them: 10,000 times 10,000 look-ups.
+        Dependents are registered before members are queued: RQ watches those, and starts over if one changes.
         """
         connection = self.queue.connection
         size = max(1, math.isqrt(count))
@@ -87,12 +87,12 @@ class RqPeer(measuring.Peer):
     def settings(self) -> dict[str, str]:
         """The worker class decides the speed; the rest is there to spare it work."""
         return {
-            "semantics": "at least once where Retry is asked for (a dead worker's job is found when its heartbeat ends)",
+            "semantics": "at least once with Retry (a dead worker's job is found by its heartbeat)",
             "workers": f"rq worker --worker-class {WORKER_CLASSES[self.variant]} --quiet, twice",
             "results": "result_ttl=0: a finished job is deleted, no result is kept",
             "bulk": "Queue.enqueue_many",
-            "fan-in": "dependent jobs in a tree of √n, registered before the members are queued (one job that depends "
-            "on all is quadratic: minutes for 2,000)",
+            "fan-in": "dependent jobs in a tree (one a group of 100, one after those), registered before "
+            "the members are queued; one job that depends on all is quadratic: two minutes for 2,000",
         }
 
 

@@ -12,7 +12,7 @@ from taskiq_redis import RedisStreamBroker
 QUEUE = "bench"
 GROUP = "taskiq"
 #: Adds under way at once where the library has no bulk call.
-GATHERED = 100
+GATHERED = 20
 #: Of the worker: as many waiting as running, and no pydantic for arguments, as there are none.
 OPTIONS = ("--max-prefetch", "100", "--no-parse", "--log-level", "WARNING")
 

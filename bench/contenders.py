@@ -1,0 +1,154 @@
+"""Who is measured, at what, how often, and what that takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+MEASURES = ("drain", "enqueue", "bulk", "fanin", "latency")
+OURS = "deferred"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A column of the table.
+
+    Attributes:
+        name: of the column, and of PEERS=….
+        label: its heading.
+        program: of its driver, below bench/.
+        environment: below .bench/; empty for ours, which runs in this one.
+        seconds: what one run of a measure takes for 10,000 tasks, start and end included; those it has.
+        options: of the driver.
+        variants: settings of which the best is shown, measure for measure.
+        most_rounds: of measures that are slow.
+        task_share: of the tasks of a run, for what is too slow for all.
+    """
+
+    name: str
+    label: str
+    program: str
+    environment: str
+    seconds: Mapping[str, float]
+    options: Sequence[str] = ()
+    variants: Sequence[str] = ("",)
+    most_rounds: Mapping[str, int] = field(default_factory=dict)
+    task_share: float = 1.0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is Last Across."""
+        return not self.environment
+
+    def rounds(self, measure: str, rounds: int) -> int:
+        """How often this measure is run, of so many rounds."""
+        return min(rounds, self.most_rounds.get(measure, rounds))
+
+    def variants_of(self, measure: str) -> Sequence[str]:
+        """Adding does not depend on how workers are set."""
+        return self.variants[:1] if measure in ("enqueue", "bulk") else self.variants
+
+
+def _ours(kind: str, seconds: Mapping[str, float]) -> Contender:
+    return Contender(kind, f"**Last Across**, {kind}", "ours/ours.py", "", seconds, options=("--kind", kind))
+
+
+#: In the order of the table's columns.
+CONTENDERS = (
+    _ours("deferred", {"drain": 6, "enqueue": 4, "bulk": 3, "fanin": 6, "latency": 16}),
+    _ours("handler", {"drain": 7, "enqueue": 4, "bulk": 3, "fanin": 6, "latency": 16}),
+    Contender(
+        "rq",
+        "rq, SimpleWorker",
+        "peers/rq_peer.py",
+        "rq",
+        {"drain": 32, "enqueue": 8, "bulk": 3, "fanin": 50, "latency": 17},
+        options=("--variant", "simple"),
+        most_rounds={"fanin": 2},
+    ),
+    Contender(
+        "rq-forking",
+        "rq, forking",
+        "peers/rq_peer.py",
+        "rq",
+        {"drain": 25, "latency": 24},
+        options=("--variant", "forking"),
+        most_rounds={"drain": 2, "latency": 2},
+        task_share=0.1,
+    ),
+    Contender(
+        "celery",
+        "celery",
+        "peers/celery_peer.py",
+        "celery",
+        {"drain": 17, "enqueue": 9, "bulk": 4, "fanin": 36, "latency": 20},
+        variants=("prefork", "threads"),
+        most_rounds={"fanin": 2, "latency": 2},
+    ),
+    Contender(
+        "dramatiq",
+        "dramatiq",
+        "peers/dramatiq_peer.py",
+        "dramatiq",
+        {"drain": 8, "enqueue": 4, "fanin": 15, "latency": 16},
+    ),
+    Contender(
+        "huey",
+        "huey (at most once)",
+        "peers/huey_peer.py",
+        "huey",
+        {"drain": 7, "enqueue": 3, "fanin": 10, "latency": 15},
+    ),
+    Contender(
+        "taskiq",
+        "taskiq, streams",
+        "peers/taskiq_peer.py",
+        "taskiq",
+        {"drain": 12, "enqueue": 5, "bulk": 5, "latency": 16},
+    ),
+    Contender(
+        "bullmq",
+        "BullMQ on Node",
+        "peers/bullmq_peer.mjs",
+        "bullmq",
+        {"drain": 5, "enqueue": 4, "bulk": 2, "fanin": 7, "latency": 14},
+    ),
+)
+
+#: Measures of ours that no peer has, and what each takes; they are shown in a table of their own.
+OUR_OWN = Contender(
+    "own",
+    "**Last Across**",
+    "ours/ours.py",
+    "",
+    {"lpush": 3, "wsgi": 15, "idle": 40, "fairness": 60, "million": 150},
+    most_rounds={"wsgi": 3, "idle": 1, "fairness": 1, "million": 1},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one driver."""
+
+    contender: Contender
+    variant: str
+    measure: str
+    round: int
+
+
+def plan(contenders: Sequence[Contender], measures: Sequence[str], rounds: int) -> list[Run]:
+    """A B A B: in each round, each measure by all in turn, so that neighbours meet the same weather."""
+    return [
+        Run(contender, variant, measure, number)
+        for number in range(1, rounds + 1)
+        for measure in measures
+        for contender in contenders
+        if measure in contender.seconds and number <= contender.rounds(measure, rounds)
+        for variant in contender.variants_of(measure)
+    ]
+
+
+def expected_seconds(runs: Sequence[Run], tasks: int) -> float:
+    """What they take together; latency is of a fixed number of tasks, and so are starts."""
+    shares = {"latency": 1.0}
+    return sum(
+        run.contender.seconds[run.measure] * shares.get(run.measure, max(0.3, tasks / 10_000)) for run in runs
+    )
