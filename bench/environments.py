@@ -16,6 +16,10 @@ class NotInstalledError(Exception):
     """Raised when an environment cannot be made; tells what failed and what to do."""
 
 
+#: What could not be made is not tried again for each run.
+_failed: dict[str, NotInstalledError] = {}
+
+
 def python_of(name: str) -> Path:
     """The Python of a peer's environment, made if it is not there, or not of these pins.
 
@@ -82,9 +86,14 @@ class _Stamp:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> None:
+    name = " ".join(command)
+    if name in _failed:
+        raise _failed[name]
     try:
         subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     except subprocess.CalledProcessError as error:
-        raise NotInstalledError(f"{' '.join(command)} failed: {error.stderr.strip()[-1000:]}") from error
+        _failed[name] = NotInstalledError(f"{name} failed: {error.stderr.strip()[-1000:]}")
+        raise _failed[name] from error
     except subprocess.TimeoutExpired as error:
-        raise NotInstalledError(f"{' '.join(command)} took more than {INSTALL_SECONDS} s") from error
+        _failed[name] = NotInstalledError(f"{name} took more than {INSTALL_SECONDS} s")
+        raise _failed[name] from error

@@ -130,7 +130,15 @@ def main(given: Sequence[str]) -> int:
         environments.STATE.mkdir(exist_ok=True)
         prepare(contenders)
         records, weather = measure(runs, wanted.tasks)
-        write(collect(" ".join(["make bench", *given]), wanted.tasks, records, weather), wanted.into)
+        write(
+            collect(
+                " ".join(["python -m bench.run", *given]) if given else "make bench",
+                wanted.tasks,
+                records,
+                weather,
+            ),
+            wanted.into,
+        )
     except redis_server.ServerError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
