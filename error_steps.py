@@ -1,12 +1,13 @@
 """What happens to an error, step by step. Each step is one transaction, and done twice is done once."""
 
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import case, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 import browsers
+import error_statements as statements
 import grouping
 import models
 import notifying
@@ -22,8 +23,6 @@ KEPT_SECONDS = 7 * 86_400.0
 CLEANED_AT_ONCE = 500
 """Rows in one transaction: a writer on SQLite keeps everybody else waiting."""
 STEPS_OF_A_CLEANING = 20
-
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 # --- taking in ----------------------------------------------------------------------------
@@ -45,13 +44,12 @@ def accept(fields: Fields) -> str:
         "priority": fields.priority,
         **fields.texts,
     }
+    task = taskqueue.Task(url=CREATED_URL, params={"error": new_id})
+    queue = taskqueue.Queue(QUEUE)
     with datastore.transaction() as transaction:
         session = transaction.session
-        insert = (
-            _insert(session, ErrorReport).values(**row).on_conflict_do_nothing().returning(ErrorReport.id)
-        )
-        if session.scalar(insert) is not None:
-            taskqueue.add(url=CREATED_URL, params={"error": new_id}, queue_name=QUEUE, transactional=True)
+        if session.scalar(statements.TAKE_IN[_dialect(session)], row) is not None:
+            queue.add(task, transactional=True)
             return new_id
         is_it = (ErrorReport.account == fields.account) & (ErrorReport.uid == row["uid"])
         return session.scalar(select(ErrorReport.id).where(is_it)) or new_id
@@ -77,67 +75,41 @@ def group(error_id: str) -> bool:
     alike = grouping.likeness(error.type, error.server, error.msg, status=error.status, url=error.url)
     with datastore.transaction() as transaction:
         session = transaction.session
-        mine = update(ErrorReport).where(ErrorReport.id == error_id, ErrorReport.grouped_at.is_(None))
-        claimed = mine.values(
-            grouped_at=SYSTEM.now(), browser=client.browser, system=client.system, device=client.device
-        ).returning(ErrorReport.id)
-        if session.scalar(claimed) is None:
+        claim = {"error": error_id, "at": SYSTEM.now(), **asdict(client)}
+        if session.scalar(statements.CLAIM, claim) is None:
             return False
         group_id, count = _count_in_group(session, error, alike)
-        of_it = update(ErrorReport).where(ErrorReport.id == error_id).values(group_id=group_id)
-        session.execute(of_it, execution_options={"synchronize_session": False})
-        _count_in_hour(session, group_id, error.received_at)
+        session.execute(statements.PUT_INTO_GROUP, {"error": error_id, "group": group_id})
+        hour = int(error.received_at // HOUR) * HOUR
+        one = {"group_id": group_id, "hour": hour, "count": 1}
+        session.execute(statements.COUNT_IN_HOUR[_dialect(session)], one)
         notifying.note_count(session, error, alike, group_id=group_id, count=count)
     return True
 
 
 def _count_in_group(session: Session, error: ErrorReport, alike: grouping.Likeness) -> tuple[str, int]:
     """The id of the error's group, which is made where it is new, and how many it has now."""
-    received_at = error.received_at
-    insert = _insert(session, ErrorGroup).values(
-        id=models.new_id(),
-        account=error.account,
-        fingerprint=alike.fingerprint,
-        type=alike.type,
-        server=alike.server,
-        msg=alike.msg,
-        status=alike.status,
-        domain=alike.domain,
-        first_at=received_at,
-        last_at=received_at,
-        priority=error.priority,
-        count=1,
-        undigested=1,
-    )
-    # Tasks come in any order; 1 is the highest priority.
-    counted = insert.on_conflict_do_update(
-        index_elements=["account", "fingerprint"],
-        set_={
-            "count": ErrorGroup.count + 1,
-            "undigested": ErrorGroup.undigested + 1,
-            "first_at": _smaller(ErrorGroup.first_at, received_at),
-            "last_at": -_smaller(-ErrorGroup.last_at, -received_at),
-            "priority": _smaller(ErrorGroup.priority, error.priority),
-        },
-    )
-    group_id, count = session.execute(counted.returning(ErrorGroup.id, ErrorGroup.count)).one()
+    row = {
+        "id": models.new_id(),
+        "account": error.account,
+        "fingerprint": alike.fingerprint,
+        "type": alike.type,
+        "server": alike.server,
+        "msg": alike.msg,
+        "status": alike.status,
+        "domain": alike.domain,
+        "first_at": error.received_at,
+        "last_at": error.received_at,
+        "priority": error.priority,
+        "count": 1,
+        "undigested": 1,
+    }
+    group_id, count = session.execute(statements.COUNT_IN_GROUP[_dialect(session)], row).one()
     return group_id, count
 
 
-def _count_in_hour(session: Session, group_id: str, received_at: float) -> None:
-    hour = int(received_at // HOUR) * HOUR
-    insert = _insert(session, ErrorHour).values(group_id=group_id, hour=hour, count=1)
-    session.execute(
-        insert.on_conflict_do_update(index_elements=["group_id", "hour"], set_={"count": ErrorHour.count + 1})
-    )
-
-
-def _smaller(column: Any, value: float) -> Any:
-    return case((column < value, column), else_=value)
-
-
-def _insert(session: Session, table: type[datastore.Model]) -> Any:
-    return _INSERT[session.get_bind().dialect.name](table)
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name
 
 
 # --- cleaning up --------------------------------------------------------------------------
