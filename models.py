@@ -1,8 +1,10 @@
 """The datastore models of the programs, and the questions asked of them."""
 
+import dataclasses
 import datetime
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -95,13 +97,60 @@ _SQUARES = cast(Table, Square.__table__)
 _COUNT = (
     update(_QUILTS)
     .where(_QUILTS.c.id == bindparam("quilt"))
-    .values(painted=_QUILTS.c.painted + 1)
+    .values(painted=_QUILTS.c.painted + bindparam("new"))
     .returning(_QUILTS.c.painted)
 )
+_FIND = select(Quilt).where(Quilt.id == bindparam("quilt"))
+_AFTER = (
+    select(_SQUARES.c.row, _SQUARES.c.column, _SQUARES.c.color)
+    .where(_SQUARES.c.quilt_id == bindparam("quilt"), _SQUARES.c.position > bindparam("known"))
+    .order_by(_SQUARES.c.position)
+)
 _INSERT_NEW = {
-    dialect.dialect.name: dialect.insert(_SQUARES).on_conflict_do_nothing().returning(_SQUARES.c.position)
+    dialect.dialect.name: dialect.insert(_SQUARES)
+    .on_conflict_do_nothing()
+    .execution_options(preserve_rowcount=True)
     for dialect in (sqlite, postgresql)
 }
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """A square that is to be coloured."""
+
+    quilt_id: str
+    row: int
+    column: int
+    color: str
+
+
+def paint_all(strokes: Sequence[Stroke]) -> list[Painted | None]:
+    """``paint`` for many, in one commit if none of them was painted before; answers in their order."""
+    painted = _paint_new(strokes)
+    if painted is None:
+        return [paint(each.quilt_id, each.row, each.column, each.color) for each in strokes]
+    return painted
+
+
+def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
+    """None, and nothing is written, if one of them is there already."""
+    rows: list[dict[str, Any]] = []
+    found: dict[Stroke, Painted] = {}
+    with datastore.session() as session:
+        connection = session.connection()
+        # Always in one order, or two processes could wait for each other's quilts.
+        for quilt_id in sorted({stroke.quilt_id for stroke in strokes}):
+            own = [stroke for stroke in strokes if stroke.quilt_id == quilt_id]
+            count = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).scalar()
+            if count is None:
+                continue
+            for position, stroke in enumerate(own, start=count - len(own) + 1):
+                rows.append({**dataclasses.asdict(stroke), "position": position})
+                found[stroke] = Painted(stroke.color, position)
+        if rows and connection.execute(_INSERT_NEW[connection.dialect.name], rows).rowcount != len(rows):
+            session.rollback()
+            return None
+    return [found.get(stroke) for stroke in strokes]
 
 
 def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
@@ -112,11 +161,11 @@ def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
     """
     with datastore.session() as session:
         connection = session.connection()
-        position = connection.execute(_COUNT, {"quilt": quilt_id}).scalar()
+        position = connection.execute(_COUNT, {"quilt": quilt_id, "new": 1}).scalar()
         if position is None:
             return None
         square = {"quilt_id": quilt_id, "row": row, "column": column, "color": color, "position": position}
-        if connection.execute(_INSERT_NEW[connection.dialect.name], square).scalar() is not None:
+        if connection.execute(_INSERT_NEW[connection.dialect.name], square).rowcount == 1:
             return Painted(color, position)
         session.rollback()
     return _painted(quilt_id, row, column)
@@ -138,18 +187,14 @@ def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
 def find_quilt(quilt_id: str) -> Quilt | None:
     """The quilt as it is now, detached, or None."""
     with datastore.session(read_only=True) as session:
-        return session.get(Quilt, quilt_id)
+        return session.scalar(_FIND, {"quilt": quilt_id})
 
 
 def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
     """(row, column, colour) of the squares coloured after the one of this number, in their order."""
-    query = (
-        select(Square.row, Square.column, Square.color)
-        .where(Square.quilt_id == quilt_id, Square.position > position)
-        .order_by(Square.position)
-    )
+    wanted = {"quilt": quilt_id, "known": position}
     with datastore.session(read_only=True) as session:
-        return [(row, column, color) for row, column, color in session.execute(query)]
+        return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted)]
 
 
 def note_batch(quilt_id: str, batch_id: str) -> bool:

@@ -286,7 +286,8 @@ class PageHandler(webapp.RequestHandler):
         if after is None or after < 0:
             raise webapp.BadInputError("after", "takes a whole number: how many squares are known already")
         view = look(_known(quilt_id))
-        self.render_json(view.operation(models.squares_after(quilt_id, after)))
+        squares = models.squares_after(quilt_id, after) if after < view.quilt.painted else []
+        self.render_json(view.operation(squares))
         self._say_it_changes()
         self.response.etag = view.etag
         self.response.conditional_response = True

@@ -1,11 +1,13 @@
 """What each task does when it is delivered. Every function and handler here may run twice."""
 
+import dataclasses
 import json
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import models
+import together
 from lastacross import channel, deferred, taskqueue, webapp
 
 HEX_DIGITS = "0123456789ABCDEF"
@@ -31,13 +33,29 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
     Raises:
         deferred.PermanentTaskFailure: there is no such quilt (any more).
     """
-    # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
-    threading.Event().wait(delay_ms / 1000)
-    painted = models.paint(session_id, row, column, rand_hex_color(length=6))
-    if painted is None:
+    if delay_ms:
+        # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+        threading.Event().wait(delay_ms / 1000)
+    if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
-    color_dict = {"row": row, "column": column, "color": painted.color, "position": painted.position}
-    channel.send_message(session_id, json.dumps(color_dict))
+
+
+def _paint_and_tell_all(strokes: Sequence[models.Stroke]) -> list[bool]:
+    """Keep these squares and send them; whether there is a quilt for each."""
+    painted = models.paint_all(strokes)
+    messages: dict[str, list[str]] = {}
+    for stroke, square in zip(strokes, painted, strict=True):
+        if square is not None:
+            color_dict = {"row": stroke.row, "column": stroke.column, **dataclasses.asdict(square)}
+            messages.setdefault(stroke.quilt_id, []).append(json.dumps(color_dict))
+    for quilt_id, texts in messages.items():
+        channel.send_messages(quilt_id, texts)
+    return [square is not None for square in painted]
+
+
+# The threads of a worker process colour several squares at one moment, and SQLite has one writer: each
+# task goes on when its own square is committed, and a commit has the squares of all who waited.
+_paint_and_tell = together.Together(_paint_and_tell_all)
 
 
 def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:

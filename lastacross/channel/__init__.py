@@ -1,13 +1,14 @@
 """Messages to browsers: App Engine's ``channel``, without losing any on the way.
 
 ``create_channel`` gives a page the signed right to read the messages of a client id,
-``send_message`` sends one from anywhere. The page reads them with ``goog.appengine.Channel`` of
-``/_ah/channel/jsapi``, or with a plain EventSource on ``/_ah/channel/stream?token=…``. Unlike App
-Engine's, messages wait: for a page that is still loading, or one that has lost its connection.
+``send_message`` sends one from anywhere, ``send_messages`` several at once. The page reads them with
+``goog.appengine.Channel`` of ``/_ah/channel/jsapi``, or with a plain EventSource on
+``/_ah/channel/stream?token=…``. Unlike App Engine's, messages wait: for a page that is still loading, or
+one that has lost its connection.
 """
 
 from lastacross.channel.frames import MAX_MESSAGE_LENGTH
-from lastacross.channel.messages import last_id, send_message
+from lastacross.channel.messages import last_id, send_message, send_messages
 from lastacross.channel.tokens import MAX_CLIENT_ID_BYTES, create_channel
 from lastacross.errors import (
     ChannelError,
@@ -31,4 +32,5 @@ __all__ = [
     "create_channel",
     "last_id",
     "send_message",
+    "send_messages",
 ]

@@ -22,13 +22,13 @@ _replays = threading.BoundedSemaphore(8)
 _FIELD = b"m"
 
 
-def append(client_id: str, text: str) -> str:
-    """Add a message; its id.
+def append(client_id: str, *texts: str) -> str:
+    """Add messages, at least one, in their order, all or none; the last one's id.
 
     Raises:
         StoreUnavailableError: Redis is away or takes no writes.
     """
-    args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, text]
+    args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, *texts]
     return cast(bytes, store.current().run("send_message", [store.channel_key(client_id)], args)).decode()
 
 

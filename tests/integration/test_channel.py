@@ -626,3 +626,22 @@ def test_the_script_needs_no_permission_of_a_strict_content_security_policy() ->
     assert "eval" not in text
     assert "new Function" not in text
     assert "innerHTML" not in text
+
+
+def test_several_messages_are_sent_in_their_order_and_in_one_step(browse: Browse, test_store: Store) -> None:
+    page = browse(token=channel.create_channel("quilt"))
+    page.write()
+    channel.send_message("quilt", "first")
+    test_store.redis.config_resetstat()
+    channel.send_messages("quilt", (str(number) for number in range(5)))
+
+    assert test_store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    assert [event.data for event in page.read(6)] == ["first", "0", "1", "2", "3", "4"]
+
+
+def test_one_wrong_message_of_several_keeps_all_from_being_sent(browse: Browse) -> None:
+    with pytest.raises(channel.InvalidMessageError):
+        channel.send_messages("quilt", ["good", "x" * 32_768])
+    channel.send_messages("quilt", [])
+
+    assert channel.last_id("quilt") == "0-0"
