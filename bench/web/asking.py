@@ -3,10 +3,9 @@
 import time
 from typing import Any
 
-import clients
-import running
+from bench.web import clients, running
 
-FORM_HEADERS = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+FORM_HEADERS = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
 JSON_HEADERS = {"Accept": "application/json"}
 
 STARTS = 300
@@ -36,7 +35,7 @@ def _start_long_task(connection: clients.Connection, number: int) -> str:
     """Start one that no other equals; where its page is."""
     year, month = divmod(number % 360, 12)
     body = f"month={1995 + year}-{month + 1:02}&delay_ms={number // 360}".encode()
-    answer = connection.ask(clients.request("POST", "/intrastat", body, **FORM_HEADERS))
+    answer = connection.ask(clients.request("POST", "/intrastat", FORM_HEADERS, body))
     if answer.status != 303:
         raise RuntimeError(f"the form was answered {answer.status}: {answer.body[:300]!r}")
     return answer.header("Location")
@@ -51,14 +50,15 @@ def polls() -> dict[str, Any]:
         connection = clients.Connection(site.port)
         long_task = _start_long_task(connection, 0) + "&format=json"
         body = b"rows=8&columns=8"
-        quilt = connection.ask(clients.request("POST", "/quilt", body, **FORM_HEADERS)).header("Location")
+        quilt = connection.ask(clients.request("POST", "/quilt", FORM_HEADERS, body)).header("Location")
         found: dict[str, Any] = {"clients": POLL_CLIENTS}
         for name, path in (("long_task", long_task), ("quilt", f"{quilt}.json?after=0")):
             # A new one: the server closes connections that nobody has used for some seconds.
             connection = clients.Connection(site.port)
-            etag = connection.ask(clients.request("GET", path, **JSON_HEADERS)).header("ETag")
-            for status, headers in ((200, {}), (304, {"If_None_Match": etag})):
-                request = clients.request("GET", path, **JSON_HEADERS, **headers)
+            etag = connection.ask(clients.request("GET", path, JSON_HEADERS)).header("ETag")
+            nothing: dict[str, str] = {}
+            for status, headers in ((200, nothing), (304, {"If-None-Match": etag})):
+                request = clients.request("GET", path, {**JSON_HEADERS, **headers})
                 found |= _polled(site, f"{name}_{status}", request, status)
     found["per_second"] = found["long_task_304_per_second"]
     return found

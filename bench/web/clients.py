@@ -3,6 +3,7 @@
 import selectors
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -68,10 +69,10 @@ class Connection:
         return answer
 
 
-def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-    """A request's bytes; ``_`` in a header's name stands for ``-``."""
+def request(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    """A request's bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", "Accept-Encoding: identity"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     if method != "GET":
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", ""]).encode() + body

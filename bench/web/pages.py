@@ -8,8 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import running
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from bench.web import running
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -56,17 +57,18 @@ COMMIT_TIMES = """
 import os as _os
 import time as _time
 
-_paint = models.paint
+_paint_all = models.paint_all
 
 
-def _timed_paint(quilt_id, row, column, color):
-    painted = _paint(quilt_id, row, column, color)
+def _timed_paint_all(strokes):
+    painted = _paint_all(strokes)
+    at = _time.time()
     with open(_os.environ["BENCH_COMMITS"], "a") as file:
-        file.write(f"{row} {column} {_time.time()}\\n")
+        file.write("".join(f"{stroke.row} {stroke.column} {at}\\n" for stroke in strokes))
     return painted
 
 
-models.paint = _timed_paint
+models.paint_all = _timed_paint_all
 """
 
 SCREEN_SIDE = 20

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,7 +142,7 @@ def _wait_for_workers(site: Site, workers: int) -> None:
         _wait(lambda: client.scard("rq:workers") >= workers, site)
 
 
-def _wait(condition, site: Site) -> None:  # type: ignore[no-untyped-def]
+def _wait(condition: Callable[[], object], site: Site) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         with contextlib.suppress(OSError, redis.RedisError):

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 import redis
-import running
 
+from bench.web import running
 from lastacross import channel, config, store
 
 STREAMS = 1_000

@@ -8,16 +8,15 @@ import functools
 import importlib.metadata
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import asking
-import pages
-import running
-import streaming
+from bench.web import asking, pages, running, streaming
 
-MEASURES = {
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "form": asking.form,
     "polls": asking.polls,
     "streams": streaming.streams,

@@ -1,0 +1,1 @@
+"""The web side, measured with everything real: gunicorn, workers, Redis, a browser."""
