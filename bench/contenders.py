@@ -69,7 +69,7 @@ CONTENDERS = (
         "rq, forking",
         "peers/rq_peer.py",
         "rq",
-        {"drain": 25, "latency": 24},
+        {"drain": 30, "latency": 24},
         options=("--variant", "forking"),
         most_rounds={"drain": 2, "latency": 2},
         task_share=0.1,
@@ -102,7 +102,7 @@ CONTENDERS = (
         "taskiq, streams",
         "peers/taskiq_peer.py",
         "taskiq",
-        {"drain": 12, "enqueue": 5, "bulk": 5, "latency": 16},
+        {"drain": 12, "enqueue": 5, "latency": 16},
     ),
     Contender(
         "bullmq",

@@ -100,12 +100,13 @@ def collect(command: str, tasks: int, records: list[Any], weather: list[Any]) ->
 
 
 def stop_in_order() -> None:
-    """SIGTERM ends drivers and servers as Ctrl-C does."""
+    """Ctrl-C and SIGTERM end drivers and servers, also where a shell ignores SIGINT for us."""
 
     def stop(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
 
 
 def prepare(contenders: Sequence[Contender]) -> None:
