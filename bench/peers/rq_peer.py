@@ -1,7 +1,6 @@
 """RQ: `rq worker` twice, with SimpleWorker (no fork) or the default, which forks for each task."""
 
 import itertools
-import math
 import os
 import sys
 
@@ -11,6 +10,8 @@ from rq import Queue
 from rq.job import Job
 
 QUEUE = "bench"
+#: Jobs that one dependent job waits for, in a fan-in.
+WIDTH = 20
 WORKER_CLASSES = {"simple": "rq.SimpleWorker", "forking": "rq.Worker"}
 
 
@@ -49,22 +50,26 @@ class RqPeer(measuring.Peer):
         self.queue.enqueue(measuring.record_start, result_ttl=0)
 
     def fan_in(self, count: int) -> None:
-        """Dependent jobs in a tree: one after each group of members, the callback after those.
+        """Dependent jobs in a tree: one after each 20 members, one after each 20 of those, …, the callback.
 
         One job after all members would be asked for by each of them: 10,000 times 10,000 look-ups.
         Dependents are registered before members are queued: RQ watches those, and starts over if one changes.
         """
         connection = self.queue.connection
-        size = max(1, math.isqrt(count))
-        groups = [self._saved_jobs(min(size, count - start)) for start in range(0, count, size)]
-        subtotals = [self.queue.enqueue(noop, depends_on=members, result_ttl=0) for members in groups]
-        self.queue.enqueue(measuring.record_start, depends_on=subtotals, result_ttl=0)
+        groups = [self._saved_jobs(min(WIDTH, count - start)) for start in range(0, count, WIDTH)]
+        level = [self._after(members) for members in groups]
+        while len(level) > WIDTH:
+            level = [self._after(level[start : start + WIDTH]) for start in range(0, len(level), WIDTH)]
+        self.queue.enqueue(measuring.record_start, depends_on=level, result_ttl=0)
         with connection.pipeline(transaction=False) as pipe:
             # Of each group in turn: neighbours of one group would make the two workers' transactions collide.
             for turn in itertools.zip_longest(*groups):
                 for job in filter(None, turn):
                     self.queue.enqueue_job(job, pipeline=pipe)
             pipe.execute()
+
+    def _after(self, jobs: list[Job]) -> Job:
+        return self.queue.enqueue(noop, depends_on=jobs, result_ttl=0)
 
     def _saved_jobs(self, count: int) -> list[Job]:
         """Jobs that are in Redis, but in no queue yet."""
@@ -91,7 +96,7 @@ class RqPeer(measuring.Peer):
             "workers": f"rq worker --worker-class {WORKER_CLASSES[self.variant]} --quiet, twice",
             "results": "result_ttl=0: a finished job is deleted, no result is kept",
             "bulk": "Queue.enqueue_many",
-            "fan-in": "dependent jobs in a tree (one a group of 100, one after those), registered before "
+            "fan-in": f"dependent jobs in a tree (each waits for at most {WIDTH}), registered before "
             "the members are queued; one job that depends on all is quadratic: two minutes for 2,000",
         }
 
