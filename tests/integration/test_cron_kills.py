@@ -116,6 +116,7 @@ def due_instants(entry: CronEntry) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_three_schedulers_that_die_between_any_two_calls_make_one_task_for_each_due_instant(
     lab: CronLab, reaper: Reaper
 ) -> None:
