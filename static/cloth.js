@@ -1,8 +1,11 @@
 // The squares on a canvas laid over the server's drawing. Squares that come close together are drawn
-// in one animation frame, so that ten thousand of them leave the page responsive.
+// in one animation frame, and where very many come only some frames a second are drawn: each costs as much
+// as hundreds of squares, and without a graphics card the machine that makes them may be this one.
 
 const LARGEST_SQUARE = 96; // canvas pixels; more would not be seen
 const CANVAS_SIDE = 1200; // canvas pixels of the longer side, about
+const MANY = 40; // squares in a frame, from which on the next one may wait
+const REST_MS = 120;
 const SMALLEST_SEWN = 40; // canvas pixels below which stitches would be noise
 
 export class Cloth {
@@ -12,6 +15,7 @@ export class Cloth {
     this.count = 0;
     this.waiting = [];
     this.isFrameAsked = false;
+    this.restUntil = 0;
     this.onDrawn = onDrawn;
     const side = Math.floor(CANVAS_SIDE / Math.max(rows, columns));
     this.side = Math.max(8, Math.min(LARGEST_SQUARE, side));
@@ -52,15 +56,19 @@ export class Cloth {
   askForFrame() {
     if (this.isFrameAsked) return;
     this.isFrameAsked = true;
-    requestAnimationFrame(() => {
+    const draw = () => {
       this.isFrameAsked = false;
       this.flush();
-    });
+    };
+    const restMs = this.restUntil - performance.now();
+    if (restMs > 0) setTimeout(() => requestAnimationFrame(draw), restMs);
+    else requestAnimationFrame(draw);
   }
 
   // Draw what waits for a frame now: a page that nobody sees gets no frames, but has a title.
   flush() {
     if (this.waiting.length === 0) return;
+    this.restUntil = this.waiting.length >= MANY ? performance.now() + REST_MS : 0;
     this.draw();
     this.onDrawn();
   }

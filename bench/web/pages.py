@@ -1,6 +1,7 @@
 """Measures in a real browser: how soon a square is on the screen, and a quilt from click to complete."""
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -20,11 +21,26 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
 ]
 
-# Notes when each square has been drawn: after the frame that draws it, not when the message came.
-RECORDER = """
-window.drawn = [];
+# Notes when the form was sent, and when the page says that the quilt is over.
+ENDS = """
 window.endedAt = null;
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
+document.addEventListener("DOMContentLoaded", () => {
+  const box = document.getElementById("quilt");
+  if (!box) return;
+  const look = () => {
+    if (!/ is-(done|failed|cancelled)/.test(box.className)) return;
+    window.endedAt ??= now();
+  };
+  new MutationObserver(look).observe(box, {attributes: true});
+  look();
+});
+document.addEventListener("submit", () => sessionStorage.setItem("clickedAt", now()));
+"""
+
+# Notes when each square has been drawn: after the frame that draws it, not when the message came.
+DRAWINGS = """
+window.drawn = [];
 const fillRect = CanvasRenderingContext2D.prototype.fillRect;
 let fresh = [];
 const frame = new MessageChannel();
@@ -38,17 +54,6 @@ CanvasRenderingContext2D.prototype.fillRect = function (x, y, width, height) {
   fresh.push([x, y]);
   return fillRect.call(this, x, y, width, height);
 };
-document.addEventListener("DOMContentLoaded", () => {
-  const box = document.getElementById("quilt");
-  if (!box) return;
-  const look = () => {
-    if (!/ is-(done|failed|cancelled)/.test(box.className)) return;
-    window.endedAt ??= now();
-  };
-  new MutationObserver(look).observe(box, {attributes: true});
-  look();
-});
-document.addEventListener("submit", () => sessionStorage.setItem("clickedAt", now()));
 """
 
 # In the workers of the site that is measured: when each square was committed.
@@ -74,6 +79,7 @@ models.paint_all = _timed_paint_all
 SCREEN_SIDE = 20
 SCREEN_DELAY_MS = 300
 QUILT_SIDE = 100
+ROUNDS = 5
 PAGE_SECONDS = 120.0
 
 
@@ -96,7 +102,7 @@ def screen() -> dict[str, Any]:
         with running.running_site(workers=2, variables={"BENCH_COMMITS": str(commits)}, app=app) as site:
             with browser() as chromium:
                 page = chromium.new_page(base_url=site.url)
-                page.add_init_script(RECORDER)
+                page.add_init_script(ENDS + DRAWINGS)
                 _start(page, SCREEN_SIDE, SCREEN_DELAY_MS)
                 _wait_for_end(page)
                 drawn = page.evaluate("window.drawn")
@@ -123,21 +129,24 @@ def _timed_application(folder: Path) -> Path:
     return app
 
 
-def quilt(rounds: int = 5) -> dict[str, Any]:
+def quilt(rounds: int = ROUNDS) -> dict[str, Any]:
     """100 by 100 squares without delay: from the click to the page that says it is complete; the median."""
     seconds, used = [], []
     with running.running_site(workers=2) as site, browser() as chromium:
         page = chromium.new_page(base_url=site.url)
-        page.add_init_script(RECORDER)
+        page.add_init_script(ENDS)
         _start(page, 8, 0)
         _wait_for_end(page)
         for _ in range(rounds):
             time.sleep(1.0)
-            before = site.cpu_seconds()
+            before, own_before = site.cpu_seconds(), running.cpu_seconds(os.getpid())
             _start(page, QUILT_SIDE, 0)
             ended_at = _wait_for_end(page)
             seconds.append(ended_at - float(page.evaluate("sessionStorage.getItem('clickedAt')")))
+            browser_seconds = running.cpu_seconds(os.getpid()) - own_before
+            # What the site's processes use is in it, too: they are ours.
             used.append(site.used_since(before))
+            used[-1]["browser_cpu_seconds"] = round(browser_seconds - sum(used[-1].values()), 3)
             running.progress(f"{seconds[-1]:.2f} s {used[-1]}")
     cpu = {name: running.percentile([each[name] for each in used], 0.5) for name in used[0]}
     return {
