@@ -1,6 +1,7 @@
 """What a posted error consists of: its fields, which are missing or wrong, and what is too long. Pure."""
 
 import datetime
+import email.utils
 import json
 import math
 import re
@@ -40,6 +41,8 @@ STATUSES = (100, 599)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EARLIEST, _LATEST = 0.0, 4_102_444_800.0
 """Instants that are taken for one: 1970 to 2099."""
+_FIRST_MILLISECONDS = 1e12
+"""As seconds it is of no year that is taken; as milliseconds, of 2001."""
 
 
 @dataclass(frozen=True)
@@ -135,14 +138,16 @@ def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
 
 
 def instant_of(text: str) -> float:
-    """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), or such seconds.
+    """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), a date as in HTTP's
+    headers, or seconds since 1970; 13 digits are the milliseconds of JavaScript's ``Date.now()``.
 
     Raises:
-        ValueError: it is neither, or none of this century or the last third of the one before.
+        ValueError: it is none of them, or not of this century or the last third of the one before.
     """
     takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
     try:
-        seconds = float(text) if re.fullmatch(r"\s*[0-9]{1,12}(\.[0-9]*)?\s*", text, re.ASCII) else _iso(text)
+        is_number = re.fullmatch(r"\s*[0-9]{1,13}(\.[0-9]*)?\s*", text, re.ASCII)
+        seconds = _number(text) if is_number else _date(text)
     except (ValueError, OverflowError):
         raise ValueError(f"{takes}{forms.given(text)}.") from None
     if not math.isfinite(seconds) or not _EARLIEST <= seconds <= _LATEST:
@@ -150,6 +155,14 @@ def instant_of(text: str) -> float:
     return seconds
 
 
-def _iso(text: str) -> float:
-    found = datetime.datetime.fromisoformat(text.strip())
+def _number(text: str) -> float:
+    seconds = float(text)
+    return seconds / 1000 if seconds >= _FIRST_MILLISECONDS else seconds
+
+
+def _date(text: str) -> float:
+    try:
+        found = datetime.datetime.fromisoformat(text.strip())
+    except ValueError:
+        found = email.utils.parsedate_to_datetime(text)
     return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

@@ -16,6 +16,7 @@ import notifying
 from error_models import ErrorNotification
 from lastacross import config, datastore, store, webapp
 from lastacross.taskqueue import settings
+from lastacross.taskqueue.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
@@ -180,6 +181,45 @@ def test_a_webhook_that_fails_is_asked_again_with_the_same_key(
     assert not notifying.tell(_notification().id)
 
 
+def test_a_task_that_dies_after_the_webhooks_answer_tells_it_again_under_the_same_key_and_logs_once(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that leaves a datastore is told exactly once; who is told can know that it is the same."""
+    good = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    server = RawServer(lambda connection: connection.sendall(good))
+    monkeypatch.setenv(notifying.WEBHOOK_URL, f"{server.url}/hook")
+    ask, asked = notifying._post, []
+
+    def ask_and_die(webhook: str, notification: ErrorNotification) -> str:
+        asked.append(ask(webhook, notification))
+        if len(asked) == 1:
+            raise SystemExit("killed before it could note the answer")
+        return asked[-1]
+
+    monkeypatch.setattr(notifying, "_post", ask_and_die)
+    try:
+        post(client)
+        hands.run("errors")
+        with caplog.at_level(logging.WARNING, "errors"):
+            outcomes = hands.run("notifications")
+    finally:
+        server.stop()
+
+    assert [outcome.is_success for outcome in outcomes] == [False, True]
+    keys = [re.search(rb"(?i)idempotency-key: (\S+)", request) for request in server.requests]
+    assert [key[1] for key in keys if key] == [_notification().key.encode()] * 2
+    assert sum(f"[{_notification().key}]" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_webhook_that_is_away_has_40_minutes_to_come_back(loaded: config.Config) -> None:
+    parameters = loaded.queues["notifications"].retry
+
+    assert parameters is not None
+    assert parameters.task_retry_limit == 12
+    assert 35 * 60 < sum(backoff_seconds(parameters, number + 1) for number in range(12)) < 40 * 60
+    assert loaded.queues["errors"].max_concurrent_requests == 2
+
+
 def test_a_webhook_in_a_private_network_is_not_asked_unless_listed(
     client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +314,8 @@ def test_anybody_posts_and_only_the_administrator_looks(client: Client, hands: H
 
 def test_a_page_of_another_site_may_post_errors_and_nothing_else(client: Client) -> None:
     for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://shop.example"}):
-        client.post("/errors", GIVEN, headers=headers, status=202)
+        answer = client.post("/errors", GIVEN, headers=headers, status=202)
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
         client.post("/errors/sample", headers=headers, status=403)
         client.post("/quilt", {"rows": "1"}, headers=headers, status=403)
 

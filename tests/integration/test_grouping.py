@@ -150,12 +150,32 @@ def test_a_time_is_iso_8601_or_seconds() -> None:
     assert error_fields.instant_of(" 1795249800.5 ") == at + 0.5
 
 
+def test_a_time_may_be_a_date_of_http_or_javascript_s_milliseconds() -> None:
+    at = 1_795_249_800.0
+
+    assert error_fields.instant_of("Sat, 21 Nov 2026 08:30:00 GMT") == at
+    assert error_fields.instant_of("Sat, 21 Nov 2026 09:30:00 +0100") == at
+    assert error_fields.instant_of("1795249800500") == at + 0.5
+    for wrong in ("9999999999999", "17952498005001", "Sat, 31 Feb 2026 08:30:00 GMT", "Sat, 21 Nov"):
+        with pytest.raises(ValueError, match="takes a time such as"):
+            error_fields.instant_of(wrong)
+
+
+def test_what_may_be_left_out_has_a_usual_value_and_what_nobody_knows_is_ignored() -> None:
+    found = error_fields.parse({**GIVEN, "color": "red", "uid": " "})
+
+    assert (found.priority, found.uid, found.happened_at) == (5, None, None)
+    assert set(found.texts) == set(error_fields.LONGEST)
+    assert found.texts["username"] == ""
+
+
 def test_what_is_too_long_is_cut_with_a_mark_and_a_traceback_keeps_its_end() -> None:
     found = error_fields.parse({**GIVEN, "traceback": "a" * 5_000_000 + "THE END", "server": "s" * 300})
 
     traceback = found.texts["traceback"]
     assert len(traceback) == 65_536
     assert traceback.endswith("THE END")
+    assert traceback.index(" […") == pytest.approx(65_536 / 4, rel=0.01)
     assert "[… cut: 5,000,007 characters came, 65,536 are kept …]" in traceback
     assert len(found.texts["server"]) == 200
     assert error_fields.parse({**GIVEN, "msg": "m" * 4096}).texts["msg"] == "m" * 4096
