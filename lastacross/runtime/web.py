@@ -8,6 +8,7 @@ import errno
 import ipaddress
 import logging
 import os
+import resource
 import socket
 import struct
 import sys
@@ -34,6 +35,8 @@ GRACE_SECONDS = 25
 DEV_GRACE_SECONDS = 5
 # Connections beyond the threads: kept alive, or waiting for their first byte.
 SPARE_CONNECTIONS = 1000
+# Files that a process opens beside its connections: Redis, the datastore, the application's.
+OTHER_FILES = 512
 # A process whose main loop has not moved for this long is replaced; requests do not run in it.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
@@ -178,6 +181,22 @@ def require_free_port(settings: Settings) -> None:
             raise StartupError(_cannot_listen(settings, error)) from error
 
 
+def allow_connections(settings: Settings) -> None:
+    """Let this process, and those it starts, open as many files as it takes connections, if it may.
+
+    The usual limit, 1,024, is fewer than the streams of a process; it is the system's for programs that use
+    ``select``, which these do not for what visitors open.
+    """
+    wanted = settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.warning("web.few_files", allowed=allowed, wanted=wanted, remedy="LimitNOFILE, or ulimit -n")
+
+
 def _cannot_listen(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
@@ -198,6 +217,7 @@ def run(configuration: Config) -> int:
         DatastoreSchemaError: the datastore's tables are not those of this version.
     """
     require_free_port(configuration.settings)
+    allow_connections(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
     start_upload.in_background(configuration)
