@@ -1,5 +1,6 @@
 """The error collector's addresses for programs: where errors are posted, and what its tasks and cron call."""
 
+import email.message
 import hmac
 import json
 import logging
@@ -59,6 +60,8 @@ class IntakeHandler(webapp.RequestHandler):
         """
         kind = self.request.content_type or forms.FORM_TYPES[0]
         if kind == "multipart/form-data":
+            if _parts_at_most(self.request.headers["Content-Type"], self.request.body) > MOST_FIELDS:
+                raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields")
             fields: Mapping[str, Any] = self.request.POST
             return fields
         body = self.request.body
@@ -78,6 +81,14 @@ class IntakeHandler(webapp.RequestHandler):
 
     def _refuse(self, status: int, message: str, **more: object) -> None:
         self.render_json({"error": {"code": status, "message": message, **more}}, status)
+
+
+def _parts_at_most(content_type: str, body: bytes) -> int:
+    """How many fields a multipart body has at most, known before it is taken apart, which takes its time."""
+    header = email.message.Message()
+    header["Content-Type"] = content_type
+    # Its last boundary ends it.
+    return body.count(f"--{header.get_boundary('')}".encode("latin-1", "replace")) - 1
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

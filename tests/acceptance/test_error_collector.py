@@ -30,6 +30,7 @@ GIVEN = {
     "type": "KeyError",
     "msg": "no article 7",
 }
+PARTS = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 101 + b"--x--"
 JSON = {"Accept": "application/json"}
 HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}
 ELSEWHERE = {"REMOTE_ADDR": "203.0.113.9"}
@@ -259,6 +260,7 @@ def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> No
         (b"[" * 100_000, "application/json", "takes a JSON object: it cannot be read"),
         (b'{"a": "\xe9"}', "application/json", "takes a JSON object: it cannot be read"),
         (b"&a=" * 200, "application/x-www-form-urlencoded", "takes at most 100 fields"),
+        (PARTS, "multipart/form-data; boundary=x", "takes at most 100 fields"),
         (b"<error/>", "application/xml", "takes application/json, application/x-www-form-urlencoded or"),
     ],
 )
