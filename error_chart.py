@@ -97,4 +97,7 @@ def _in_words(bars: list[Bar], total: int, span: str) -> str:
     if not total:
         return f"No errors in {period}."
     most = max(bars, key=lambda bar: bar.count)
-    return f"{total:,} errors in {period}; most of them, {most.count:,}, {most.label}."
+    if total == 1:
+        return f"1 error in {period}: {most.label}."
+    share = "all of them" if most.count == total else f"most of them, {most.count:,},"
+    return f"{total:,} errors in {period}; {share} {most.label}."

@@ -88,6 +88,7 @@ def test_an_error_is_taken_in_at_once_and_its_task_does_the_rest(client: Client,
     assert "Its task has not run yet" in client.get(path).text
     hands.run("errors")
 
+    assert "only one in its group" in client.get(path).text
     found = client.get(path, headers=JSON).json
     assert found["done"]
     error = found["response"]

@@ -205,6 +205,24 @@ def test_a_chart_has_a_bar_for_each_hour_of_a_day_and_the_last_is_this_hour() ->
     assert drawn.text == "31 errors in the last 24 hours; most of them, 30, 21 Nov 08:00 to 09:00 UTC."
 
 
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ([], "No errors in the last 24 hours."),
+        ([1], "1 error in the last 24 hours: 21 Nov 08:00 to 09:00 UTC."),
+        ([2], "2 errors in the last 24 hours; all of them 21 Nov 08:00 to 09:00 UTC."),
+        ([2, 1], "3 errors in the last 24 hours; most of them, 2, 21 Nov 08:00 to 09:00 UTC."),
+    ],
+)
+def test_a_chart_says_in_words_what_it_shows(counts: list[int], text: str) -> None:
+    now = 1_795_249_800.0
+    hour = int(now // 3600) * 3600
+
+    found = error_chart.chart({hour - 3600 * place: n for place, n in enumerate(counts)}, now, "day")
+
+    assert found.text == text
+
+
 def test_a_week_is_summed_up_by_six_hours() -> None:
     now = 1_795_249_800.0
     first = error_chart.beginning(now, "week")
