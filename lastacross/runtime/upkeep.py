@@ -81,6 +81,9 @@ class Upkeep:
     def _look(self) -> None:
         look = self._broker.look_after(self._queues, rescues=self._may_rescue())
         self.next_due = look.next_due
+        if look.stamp[0] is None:
+            # Redis was emptied.
+            settings.upload_if_missing(self._broker.store, lambda: settings.read_again(config.current()))
         known.of(self._broker.store).note(look.stamp)
         rescued = look.rescued
         while rescued:
@@ -120,7 +123,6 @@ class Upkeep:
         self._queues[:] = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
-        settings.upload_if_missing(self._broker.store, lambda: settings.read_again(config.current()))
         while self._broker.send_on(self._queues, self._sweeps * MOST_PER_QUEUE) >= MOST_PER_QUEUE:
             pass
         restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)

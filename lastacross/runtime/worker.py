@@ -15,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import rq
-from rq.suspension import is_suspended
 
 from lastacross import config, logs
 from lastacross.clock import SYSTEM
@@ -33,7 +32,7 @@ from lastacross.runtime.settle import Settler
 from lastacross.runtime.started import StartedTable
 from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
-from lastacross.store import Store, Wakeup, translated_errors
+from lastacross.store import RQ_SUSPENDED, Store, Wakeup, translated_errors
 from lastacross.taskqueue import known, settings
 from lastacross.taskqueue.broker import Broker, new_token
 from lastacross.taskqueue.record import Leased
@@ -377,8 +376,9 @@ class Worker(rq.Worker):
         if now >= self._heartbeat_at:
             self._heartbeat_at = now + HEARTBEAT_SECONDS
             self._store.sync_clock()
-            with translated_errors():
-                self._is_suspended = bool(is_suspended(self.connection, self))
+            with translated_errors(), self.connection.pipeline(transaction=False) as pipeline:
+                self.heartbeat(pipeline=pipeline)
+                self._is_suspended = bool(pipeline.exists(RQ_SUSPENDED).execute()[-1])
         elif now < self._show_at or self._shown == self._state_now():
             return
         self._show_at = now + SHOW_SECONDS

@@ -7,6 +7,7 @@ hash takes in Redis, so that bodies of a few hundred bytes are cut in pieces.
 
 import json
 import pickle
+import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from lastacross.taskqueue.task import Task
 
 # What RQ's own worker would call. We write it and never load it: it only says that this queue is
 # not for a stock worker, so that the task fails there and our sweep puts it back.
-DATA = pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2)
+DATA = pickletools.optimize(pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2))
 
 Value = str | bytes
 

@@ -1,6 +1,7 @@
 """lease_pull_tasks: tasks whose eta has passed, oldest first; the lease moves their eta."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -238,7 +239,7 @@ def test_what_was_added_while_it_was_a_push_queue_is_leased_too(pull: PullScript
 
 
 def test_a_body_in_pieces_is_leased_whole(pull: PullScripts) -> None:
-    pieces = {"body": "a" * 64, "body.1": "b" * 64, "body.2": "c"}
+    pieces: dict[str, Any] = {"body": "a" * 64, "body.1": "b" * 64, "body.2": "c"}
     pull.scripts.add(f"{QUEUE}_a", **pieces)
     pull.scripts.clock.advance(1)
 
