@@ -378,7 +378,8 @@ class Worker(rq.Worker):
             self._store.sync_clock()
             with translated_errors(), self.connection.pipeline(transaction=False) as pipeline:
                 self.heartbeat(pipeline=pipeline)
-                self._is_suspended = bool(pipeline.exists(RQ_SUSPENDED).execute()[-1])
+                pipeline.exists(RQ_SUSPENDED)
+                self._is_suspended = bool(pipeline.execute()[-1])
         elif now < self._show_at or self._shown == self._state_now():
             return
         self._show_at = now + SHOW_SECONDS
