@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import models
 import together
@@ -86,7 +87,7 @@ def fill_quilt(quilt_id: str) -> None:
 
 def _square_tasks(quilt: models.Quilt) -> Iterator[taskqueue.Task]:
     # Left out where it is 0: a waiting task takes 64 bytes less of Redis.
-    options = {"delay_ms": quilt.delay_ms} if quilt.delay_ms else {}
+    options: dict[str, Any] = {"delay_ms": quilt.delay_ms} if quilt.delay_ms else {}
     for row, column in random_order(quilt.rows, quilt.columns, quilt.id):
         yield deferred.task(send_color, row, column, quilt.id, **options)
 
