@@ -2,13 +2,16 @@
 
 webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. Its own table of
 error handlers is enough to change that, so the application's code needs no line of ours. Each route that
-it tries asks the request for its path, which WebOb quotes anew each time.
+it tries asks the request for its path, which WebOb quotes anew each time. And a form that is in memory, as
+each task's is, is read without the machinery that WebOb has for files.
 """
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 import webapp2
 from webob import exc
+from webob.multidict import MultiDict
 
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
@@ -16,6 +19,9 @@ from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 # The request's path and what it was made of.
 _PATH = "lastacross.path"
+_FORM = "application/x-www-form-urlencoded"
+# Where WebOb keeps a form that it has read, and the file that it was read from.
+_READ_FORM = "webob._parsed_post_vars"
 
 
 class _Request(webapp2.Request):  # type: ignore[misc]
@@ -30,6 +36,21 @@ class _Request(webapp2.Request):  # type: ignore[misc]
         if known is None or known[0] != made_of:
             known = environ[_PATH] = (made_of, str(super().path))
         return known[1]
+
+    @property
+    def POST(self) -> Any:
+        """As WebOb's: the fields of the form."""
+        environ = self.environ
+        if (
+            environ.get("CONTENT_TYPE") == _FORM
+            and environ.get("webob.is_body_seekable")
+            and _READ_FORM not in environ
+        ):
+            file = environ["wsgi.input"]
+            file.seek(0)
+            text = file.read(self.content_length or 0).decode("utf-8", "replace")
+            environ[_READ_FORM] = (MultiDict(parse_qsl(text, keep_blank_values=True)), file)
+        return super().POST
 
 
 def adopt(application: Wsgi) -> Wsgi:

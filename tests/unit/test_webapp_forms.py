@@ -1,0 +1,87 @@
+"""Forms of tasks: read in another way than WebOb's, with the same result."""
+
+import io
+from typing import Any
+
+import pytest
+import webapp2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lastacross.webapp.adopt import adopt
+
+FORM = "application/x-www-form-urlencoded"
+
+adopted = webapp2.WSGIApplication([])
+adopt(adopted)
+
+
+def environ_of(body: bytes, **changes: Any) -> dict[str, Any]:
+    """A task's request with this body."""
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/work",
+        "QUERY_STRING": "",
+        "CONTENT_TYPE": FORM,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.url_scheme": "http",
+        "webob.is_body_seekable": True,
+        "HTTP_HOST": "localhost",
+    }
+    return {key: value for key, value in (environ | changes).items() if value is not None}
+
+
+def both(body: bytes, **changes: Any) -> list[list[tuple[str, str]]]:
+    """The form as webapp2's own request reads it, and as ours does."""
+    read = []
+    for cls in (webapp2.Request, adopted.request_class):
+        request = cls(environ_of(body, **changes))
+        read.append(list(request.POST.items()))
+        # WebOb may have copied it into a file.
+        request.environ["wsgi.input"].close()
+    return read
+
+
+@given(st.binary(max_size=60) | st.text(alphabet="ab=&;%+ äü%c3%a4\x00", max_size=60).map(str.encode))
+def test_any_body_is_read_as_webob_reads_it(body: bytes) -> None:
+    theirs, ours = both(body)
+
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"REQUEST_METHOD": "PUT"},
+        {"REQUEST_METHOD": "GET"},
+        {"CONTENT_TYPE": ""},
+        {"CONTENT_TYPE": None},
+        {"CONTENT_TYPE": f"{FORM}; charset=utf-8"},
+        {"CONTENT_TYPE": "text/plain"},
+        {"CONTENT_LENGTH": "3"},
+        {"CONTENT_LENGTH": "0"},
+        {"CONTENT_LENGTH": None},
+        {"webob.is_body_seekable": None},
+    ],
+)
+def test_other_requests_are_read_as_webob_reads_them(changes: dict[str, Any]) -> None:
+    theirs, ours = both(b"a=1&b=2&a=%C3%A4", **changes)
+
+    assert ours == theirs
+
+
+def test_the_body_can_be_read_after_the_form() -> None:
+    request = adopted.request_class(environ_of(b"a=1&a=2"))
+
+    assert request.get_all("a") == ["1", "2"]
+    assert request.body == b"a=1&a=2"
+
+
+def test_a_body_that_the_application_replaces_is_read_anew() -> None:
+    request = adopted.request_class(environ_of(b"a=1"))
+    assert request.get("a") == "1"
+
+    request.body = b"a=2"
+
+    assert request.get("a") == "2"
