@@ -60,6 +60,8 @@ class KnownQueues:
         self._look_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
+        # What stands in, and the configuration that it is of.
+        self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
 
     def find(self, name: str) -> KnownQueue | None:
         """The queue of this name; one that was uploaded this very moment, too."""
@@ -115,7 +117,9 @@ class KnownQueues:
         if self._stamp is not None:
             return self._queues, self._services
         configuration = config.current()
-        return _of_file(configuration), configuration.services
+        if self._file is None or self._file[0] is not configuration:
+            self._file = (configuration, _of_file(configuration))
+        return self._file[1], configuration.services
 
     def _read(self) -> None:
         redis = self.store.redis
