@@ -21,6 +21,7 @@ class Contender:
         variants: settings of which the best is shown, measure for measure.
         most_rounds: of measures that are slow.
         task_share: of the tasks of a run, for what is too slow for all.
+        has_own_site: its driver starts a whole site, Redis included, and knows how many tasks it takes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Contender:
     variants: Sequence[str] = ("",)
     most_rounds: Mapping[str, int] = field(default_factory=dict)
     task_share: float = 1.0
+    has_own_site: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -122,6 +124,20 @@ OUR_OWN = Contender(
     {"lpush": 3, "wsgi": 15, "idle": 40, "fairness": 60, "million": 150},
     most_rounds={"wsgi": 3, "idle": 1, "fairness": 1, "million": 1},
 )
+
+
+#: Our web side: gunicorn, a browser and all.
+OUR_WEB = Contender(
+    "web",
+    "**Last Across**, web",
+    "web/web.py",
+    "",
+    {"form": 30, "polls": 45, "streams": 45, "streams-shared": 45, "screen": 40, "quilt": 60},
+    # Each is of many requests; `quilt` is the median of five.
+    most_rounds=dict.fromkeys(("form", "polls", "streams", "streams-shared", "screen", "quilt"), 1),
+    has_own_site=True,
+)
+ALL = (*CONTENDERS, OUR_OWN, OUR_WEB)
 
 
 @dataclass(frozen=True, slots=True)

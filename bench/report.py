@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.contenders import CONTENDERS, OUR_OWN, OURS, Contender
+from bench.contenders import CONTENDERS, OUR_OWN, OUR_WEB, OURS, Contender
 
 Results = dict[str, Any]
 
@@ -114,7 +114,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def own_table(results: Results) -> list[str]:
     """What only ours is measured at, figure for figure."""
-    own = [each for each in results["medians"] if each["contender"] == OUR_OWN.name]
+    own = [each for each in results["medians"] if each["contender"] in (OUR_OWN.name, OUR_WEB.name)]
     if not own:
         return []
     lines = ["", "## Ours only", "", "| measure | figures (medians) |", "|---|---|"]

@@ -1,5 +1,6 @@
 """Runs drivers one after the other, and makes medians of what they tell."""
 
+import contextlib
 import json
 import os
 import signal
@@ -52,20 +53,22 @@ def take(run: Run, tasks: int, log: Path) -> Record:
     started_at = time.monotonic()
     try:
         command, folder = command_of(run.contender)
-        with redis_server.running(append_only=run.contender.is_ours) as url:
-            command += [run.measure, "--redis", url, *run.contender.options]
-            if run.measure != "million":
-                command += ["--tasks", str(record["tasks"])]
-            if run.variant:
-                command += ["--variant", run.variant]
-            seconds = max(
-                MINIMUM_SECONDS, PATIENCE * run.contender.seconds[run.measure] * max(1, tasks / 10_000)
-            )
+        command += [run.measure, *run.contender.options]
+        seconds = max(MINIMUM_SECONDS, PATIENCE * run.contender.seconds[run.measure] * max(1, tasks / 10_000))
+        with contextlib.ExitStack() as server:
+            if not run.contender.has_own_site:
+                url = server.enter_context(redis_server.running(append_only=run.contender.is_ours))
+                command += ["--redis", url, *_options(run, record["tasks"])]
             record["figures"] = last_object(run_driver(command, folder, log, seconds))
     except (DriverError, environments.NotInstalledError, redis_server.ServerError) as error:
         record["failed"] = str(error)
     record["wall_seconds"] = round(time.monotonic() - started_at, 2)
     return record
+
+
+def _options(run: Run, tasks: int) -> list[str]:
+    options = ["--tasks", str(tasks)] if run.measure != "million" else []
+    return [*options, "--variant", run.variant] if run.variant else options
 
 
 def run_driver(command: Sequence[str], folder: Path, log: Path, seconds: float) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import environments, machine, redis_server, report, rounds
-from bench.contenders import CONTENDERS, MEASURES, OUR_OWN, Contender, Run, expected_seconds, plan
+from bench.contenders import ALL, MEASURES, OUR_OWN, OUR_WEB, Contender, Run, expected_seconds, plan
 
 HERE = environments.HERE
 LOGS = environments.STATE / "logs"
@@ -22,9 +22,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench.run", description="Measure ours beside the peers.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=10_000)
-    names = [contender.name for contender in (*CONTENDERS, OUR_OWN)]
+    names = [contender.name for contender in ALL]
     parser.add_argument("--peers", default=",".join(names), help=f"some of {','.join(names)}")
-    measures = [*MEASURES, *OUR_OWN.seconds]
+    measures = [*MEASURES, *OUR_OWN.seconds, *OUR_WEB.seconds]
     parser.add_argument("--measures", default=",".join(measures), help=f"some of {','.join(measures)}")
     parser.add_argument(
         "--into", type=Path, help="folder of what is written; default: bench/ for a whole run"
@@ -121,7 +121,7 @@ def prepare(contenders: Sequence[Contender]) -> None:
 def main(given: Sequence[str]) -> int:
     """Run the command line; a driver that failed is no failure of the run."""
     wanted = arguments(given)
-    contenders = [each for each in (*CONTENDERS, OUR_OWN) if each.name in wanted.contenders]
+    contenders = [each for each in ALL if each.name in wanted.contenders]
     runs = plan(contenders, wanted.measure_names, wanted.rounds)
     minutes = expected_seconds(runs, wanted.tasks) / 60
     print(f"{len(runs)} runs, about {minutes:.0f} minutes on 2 quiet cores", file=sys.stderr)
