@@ -121,7 +121,8 @@ def own_table(results: Results) -> list[str]:
     for each in own:
         figures = each.get("figures", {})
         told = (
-            ", ".join(f"{key} {figure:,g}" for key, figure in figures.items()) or f"failed: {each['failed']}"
+            ", ".join(f"{key} {figure:,g}" for key, figure in figures.items())
+            or f"failed: {each.get('failed', 'it told no figure')}"
         )
         lines.append(_line([each["measure"], told]))
     return lines

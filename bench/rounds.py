@@ -157,7 +157,8 @@ def medians(records: Sequence[Record]) -> list[Record]:
 
 
 def _median(contender: str, variant: str, measure: str, runs: Sequence[Record]) -> Record:
-    good = [run["figures"] for run in runs if "figures" in run]
+    told = [run["figures"] for run in runs if "figures" in run]
+    good = [flat(figures) for figures in told]
     failures = [run["failed"] for run in runs if "failed" in run]
     summary: Record = {"contender": contender, "variant": variant, "measure": measure, "runs": len(good)}
     if failures:
@@ -165,14 +166,23 @@ def _median(contender: str, variant: str, measure: str, runs: Sequence[Record]) 
     if not good:
         return summary
     last = good[-1]
-    numbers = [key for key, value in last.items() if _is_number(value)]
     summary["figures"] = {
-        key: round(statistics.median(figures[key] for figures in good if _is_number(figures.get(key))), 4)
-        for key in numbers
+        key: round(statistics.median(figures[key] for figures in good if key in figures), 4) for key in last
     }
-    summary["settings"] = last.get("settings", {})
-    summary["versions"] = last.get("versions", {})
+    summary["settings"] = told[-1].get("settings", {})
+    summary["versions"] = told[-1].get("versions", {})
     return summary
+
+
+def flat(figures: Record) -> dict[str, float]:
+    """The numbers, those of a part as ``part.name``; how a driver was set is none of them."""
+    found: dict[str, float] = {}
+    for key, value in figures.items():
+        if isinstance(value, dict) and key not in ("settings", "versions"):
+            found |= {f"{key}.{name}": number for name, number in flat(value).items()}
+        elif _is_number(value):
+            found[key] = value
+    return found
 
 
 def _is_number(value: object) -> bool:

@@ -33,7 +33,7 @@ def memory(place: Place, options: Options) -> Figures:
 def _squares(count: int, quilt_id: str) -> Iterator[taskqueue.Task]:
     send_color = importlib.import_module("workers").send_color
     for index in range(count):
-        yield deferred.task(send_color, index // 100 % 100, index % 100, quilt_id, delay_ms=0)
+        yield deferred.task(send_color, index // 100 % 100, index % 100, quilt_id)
 
 
 class PeakMemory:

@@ -109,3 +109,9 @@ def _has_ended(pid: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_figures_of_a_part_are_told_with_its_name() -> None:
+    figures = {"seconds": 1.5, "alone": {"p50_ms": 2, "kind": "x"}, "batch": True, "settings": {"threads": 8}}
+
+    assert rounds.flat(figures) == {"seconds": 1.5, "alone.p50_ms": 2}
