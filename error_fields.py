@@ -41,8 +41,10 @@ STATUSES = (100, 599)
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EARLIEST, _LATEST = 0.0, 4_102_444_800.0
 """Instants that are taken for one: 1970 to 2099."""
-_FIRST_MILLISECONDS = 1e12
-"""As seconds it is of no year that is taken; as milliseconds, of 2001."""
+_FIRST_SECONDS, _FIRST_MILLISECONDS = 1e9, 1e12
+"""Of September 2001. A smaller number of seconds is rather a date, a year or a mistake; a larger one than
+the second is of no year that is taken."""
+_DIGITS_OF_A_DATE = 8
 
 
 @dataclass(frozen=True)
@@ -139,17 +141,21 @@ def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
 
 def instant_of(text: str) -> float:
     """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), a date as in HTTP's
-    headers, or seconds since 1970; 13 digits are the milliseconds of JavaScript's ``Date.now()``.
+    headers, or seconds since 1970; 13 digits are the milliseconds of JavaScript's ``Date.now()``, and 8 a date.
 
     Raises:
-        ValueError: it is none of them, or not of this century or the last third of the one before.
+        ValueError: it is none of them, or not of this century or the last third of the one before, or it is
+            seconds of before September 2001.
     """
     takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
+    text = text.strip()
     try:
-        is_number = re.fullmatch(r"\s*[0-9]{1,13}(\.[0-9]*)?\s*", text, re.ASCII)
+        is_number = re.fullmatch(r"[0-9]+(\.[0-9]*)?", text, re.ASCII) and len(text) != _DIGITS_OF_A_DATE
         seconds = _number(text) if is_number else _date(text)
     except (ValueError, OverflowError):
         raise ValueError(f"{takes}{forms.given(text)}.") from None
+    if is_number and seconds < _FIRST_SECONDS:
+        raise ValueError(f"{takes}, {_FIRST_SECONDS:,.0f} or more{forms.given(text)}.")
     if not math.isfinite(seconds) or not _EARLIEST <= seconds <= _LATEST:
         raise ValueError(f"{takes}, of a year from 1970 to 2099{forms.given(text)}.")
     return seconds
@@ -162,7 +168,7 @@ def _number(text: str) -> float:
 
 def _date(text: str) -> float:
     try:
-        found = datetime.datetime.fromisoformat(text.strip())
+        found = datetime.datetime.fromisoformat(text)
     except ValueError:
         found = email.utils.parsedate_to_datetime(text)
     return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

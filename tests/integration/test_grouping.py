@@ -161,6 +161,19 @@ def test_a_time_may_be_a_date_of_http_or_javascript_s_milliseconds() -> None:
             error_fields.instant_of(wrong)
 
 
+def test_a_time_of_eight_digits_is_a_date_and_a_small_number_is_no_time() -> None:
+    assert error_fields.instant_of("20261121") == error_fields.instant_of("2026-11-21")
+    assert error_fields.instant_of(" 19700102 ") == DAY
+    assert error_fields.instant_of("1000000000") == 1e9
+    assert error_fields.instant_of("1000000000000") == 1e9
+    for small in ("0", "2026", "202611", "20261121.5", "999999999", "999999999.9"):
+        with pytest.raises(ValueError, match=f"seconds since 1970, 1,000,000,000 or more, not “{small}”"):
+            error_fields.instant_of(small)
+    for wrong in ("20261321", "20260231", "1234567.", "20261121083000", "202611210083000", "9" * 5000):
+        with pytest.raises(ValueError, match="takes a time such as"):
+            error_fields.instant_of(wrong)
+
+
 def test_what_may_be_left_out_has_a_usual_value_and_what_nobody_knows_is_ignored() -> None:
     found = error_fields.parse({**GIVEN, "color": "red", "uid": " "})
 
