@@ -6,7 +6,7 @@ from datetime import UTC
 from lastacross import config
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, CronEntry, RetryParameters
-from lastacross.taskqueue import Task, record
+from lastacross.taskqueue import Task, outbox, record
 from lastacross.taskqueue.broker import NewTask
 from lastacross.taskqueue.names import new_name
 from lastacross.taskqueue.targets import Targets
@@ -39,7 +39,7 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
     configuration = config.current()
     task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
     target = Targets("", configuration).of(task, CRON_QUEUE)
-    tombstone = configuration.settings.tombstone_seconds
+    tombstone = max(configuration.settings.tombstone_seconds, outbox.MARKER_SECONDS)
     fields = record.dump(task, CRON_QUEUE, now, tombstone=tombstone, target=target)
     fields[fields.index("eta") + 1] = record.instant_text(due_at)
     fields += ("retry", json.dumps(record.dump_retry(entry.retry or NO_RETRY)), "request", name)

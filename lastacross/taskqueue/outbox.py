@@ -26,6 +26,7 @@ from lastacross.taskqueue.broker import Broker, NewTask
 from lastacross.taskqueue.pull import PullSteps
 from lastacross.taskqueue.record import Value
 
+# What left less would be taken for lost, and be sent again (`relay`).
 MARKER_SECONDS = 3600
 MAX_TASKS_PER_TRANSACTION = 5
 MAX_BYTES_PER_TRANSACTION = 1 << 20

@@ -262,7 +262,7 @@ class Queue(Control, PullOperations):
 
     def _entry(self, task: Task, now: float, tombstone: int | None = None) -> NewTask:
         if task.name:
-            tombstone = config.current().settings.tombstone_seconds
+            tombstone = max(config.current().settings.tombstone_seconds, tombstone or 0)
         identifier = record.task_id(self._name, task.name or new_name())
         is_pull = task.method == "PULL"
         target = None if is_pull else self._targets().of(task, self._name)

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ def lab(
     lab = CronLab(test_store, clock)
     lab.go_to(at("2027-03-01 10:00:00"))
     return lab
+
+
+@pytest.fixture
+def short_tombstones(each_database: str) -> None:
+    """Names are free again a second after their task's end."""
+    current = config.current()
+    config.use(replace(current, settings=replace(current.settings, tombstone_seconds=1)))
 
 
 # --- when runs start ------------------------------------------------------------------------
@@ -87,6 +95,23 @@ def test_a_fixed_start_is_skipped_while_the_last_run_has_not_ended(lab: CronLab)
 
     assert lab.work() == ["job-20270301T101000Z"]
     assert lab.history() == [("10:00", "done"), ("10:05", "skipped"), ("10:10", "done")]
+
+
+@pytest.mark.parametrize("pause", [61, 1200])
+@pytest.mark.usefixtures("short_tombstones")
+def test_a_run_that_has_ended_is_not_repeated_however_short_tombstones_are(lab: CronLab, pause: int) -> None:
+    """A minute after the sending, or later, a scheduler asks whether Redis has lost the task."""
+    scheduler = File(job("every day 10:05")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:00", "2027-03-01 10:05:00")
+    assert lab.work() == ["job-20270301T100500Z"]
+
+    for _ in range(2):
+        lab.forget_names(pause)
+        lab.go_to(lab.clock.now() + pause)
+        lab.tick(scheduler)
+        assert lab.work() == []
+
+    assert lab.history() == [("10:05", "done")]
 
 
 # --- after a time without schedulers --------------------------------------------------------

@@ -12,7 +12,7 @@ from lastacross.cronruns.ticking import Ticker
 from lastacross.datastore.tables import CronJob, CronRun
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.settle import Settler
-from lastacross.store import Store
+from lastacross.store import Store, tombstone_key
 from lastacross.taskqueue import marking, relay
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.record import Leased
@@ -72,6 +72,12 @@ class CronLab:
     def go_to(self, instant: float) -> None:
         """Move the clock."""
         self.clock.advance(instant - self.clock.now())
+
+    def forget_names(self, seconds: float) -> None:
+        """What Redis does when so much time has passed for it too: tombstones go."""
+        for key in self.store.redis.keys(tombstone_key("*")):
+            if self.store.redis.ttl(key) <= seconds:
+                self.store.redis.delete(key)
 
     def tick(self, scheduler: Ticker) -> None:
         """What a scheduler does at a tick, the outbox too."""
