@@ -15,7 +15,7 @@ from lastacross.errors import DeadlineExceededError
 from lastacross.runtime import request_headers
 from lastacross.runtime.deadline import Deadlines
 from lastacross.taskqueue.current import CurrentTask, delivering
-from lastacross.taskqueue.record import Leased
+from lastacross.taskqueue.record import Leased, split_task_id
 from lastacross.webapp.environ import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -151,14 +151,16 @@ class Delivery:
 
 def current_of(task: Leased) -> CurrentTask:
     """What the handler may know of this delivery."""
-    retry_count = task.failures + task.lost
+    failures = task.failures
+    retry_count = failures + task.lost
+    queue, name = split_task_id(task.id)
     return CurrentTask(
         id=task.id,
-        name=task.name,
-        queue_name=task.queue,
+        name=name,
+        queue_name=queue,
         attempt=retry_count + 1,
         retry_count=retry_count,
-        execution_count=task.failures - task.unreached,
+        execution_count=failures - task.unreached,
         member=task.member,
         request=task.request,
     )

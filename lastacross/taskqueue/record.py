@@ -10,7 +10,7 @@ import json
 import pickle
 import pickletools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lastacross.clock import utc
@@ -27,6 +27,7 @@ Value = str | bytes
 PIECE_BYTES = 64
 # A longer body is kept whole: cutting it up would make every look at its record slower.
 MOST_PIECES = 8
+_LATER_PIECES = tuple(b"body.%d" % number for number in range(1, MOST_PIECES))
 
 _RETRY_KEYS = (
     "task_retry_limit",
@@ -107,9 +108,9 @@ def dump(
         "tombstone": tombstone,
         "batch": member,
     }
-    for field, value in optional.items():
+    for name, value in optional.items():
         if value is not None:
-            fields += (field, str(value))
+            fields += (name, str(value))
     return fields
 
 
@@ -134,10 +135,12 @@ def _body_fields(task: Task) -> list[Value]:
 def body_of(fields: Mapping[bytes, bytes]) -> bytes:
     """The body in a record's fields, empty if there is none."""
     body = fields.get(b"body", b"")
-    if b"body.1" not in fields:
-        return body
-    pieces = (fields.get(b"body.%d" % number, b"") for number in range(1, MOST_PIECES))
-    return body + b"".join(pieces)
+    for name in _LATER_PIECES:
+        piece = fields.get(name)
+        if piece is None:
+            break
+        body += piece
+    return body
 
 
 def target_in(fields: list[Value]) -> str | None:
@@ -160,16 +163,15 @@ def due_at(task: Task, now: float) -> float | None:
 
 @dataclass(slots=True)
 class Leased:
-    """A task that this process holds a lease on."""
+    """A task that this process holds a lease on; ``entry`` is its member in the registry of leased tasks."""
 
     id: str
     lease_id: str
     fields: dict[bytes, bytes]
+    entry: str = field(init=False)
 
-    @property
-    def entry(self) -> str:
-        """Its member in the registry of leased tasks."""
-        return f"{self.id}:{self.lease_id}"
+    def __post_init__(self) -> None:
+        self.entry = f"{self.id}:{self.lease_id}"
 
     @property
     def queue(self) -> str:
