@@ -44,7 +44,8 @@ class Marks:
         self._noted: queue.SimpleQueue[_Noted] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._is_fork_waited_for = False
+        # Of each thread its own: two may fork at once, and one of them in vain.
+        self._forking = threading.local()
 
     def note(self, task_ids: Sequence[str], at: float) -> None:
         """Have the rows of these tasks marked soon.
@@ -97,11 +98,11 @@ class Marks:
 
     def before_fork(self) -> None:
         """Let the statement under way end: SQLite's locks do not cross a fork."""
-        self._is_fork_waited_for = self._writing.acquire(timeout=FORK_PATIENCE_SECONDS)
+        self._forking.has_lock = self._writing.acquire(timeout=FORK_PATIENCE_SECONDS)
 
     def after_fork(self) -> None:
-        """In the parent: go on."""
-        if self._is_fork_waited_for:
+        """In the parent, and in the thread that forked: go on."""
+        if self._forking.has_lock:
             self._writing.release()
 
 

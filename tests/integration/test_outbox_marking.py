@@ -173,6 +173,31 @@ def test_a_fork_s_child_marks_its_own_rows_and_leaves_its_parent_s(
     assert (unsent(), len(scripts.ready())) == (0, 5)
 
 
+def test_two_threads_that_fork_at_once_do_not_stop_the_marking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marking, "FORK_PATIENCE_SECONDS", 0.01)
+    marks = marking.Marks()
+    has_given_up, has_forked = threading.Event(), threading.Event()
+
+    def fork_in_vain() -> None:
+        marks.before_fork()
+        has_given_up.set()
+        assert has_forked.wait(10)
+        marks.after_fork()
+
+    other = threading.Thread(target=fork_in_vain)
+    marks.before_fork()
+    other.start()
+    assert has_given_up.wait(10)
+    marks.after_fork()
+    has_forked.set()
+    other.join(10)
+
+    flushing = threading.Thread(target=marks.flush, daemon=True)
+    flushing.start()
+    flushing.join(10)
+    assert not flushing.is_alive()
+
+
 @pytest.mark.slow
 def test_a_program_that_ends_has_marked_all_that_it_has_sent(
     scripts: Scripts, each_database: str, app_root: Path, redis_server: RedisServer
