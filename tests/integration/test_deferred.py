@@ -416,10 +416,10 @@ def test_a_base_exception_goes_through() -> None:
         deferred.outcome(deferred.serialize(stop_for_deadline))
 
 
-def test_received_tasks_are_logged_at_the_level_that_was_set() -> None:
+def test_received_tasks_are_logged_at_the_level_that_was_set(caplog: pytest.LogCaptureFixture) -> None:
     """DEBUG until set_log_level."""
     body = deferred.serialize(record)
-    with capture_logs() as logged:
+    with caplog.at_level(logging.DEBUG, "lastacross.deferred"), capture_logs() as logged:
         deferred.outcome(body)
         deferred.set_log_level(logging.WARNING)
         try:
