@@ -30,14 +30,18 @@ class Application:
     calls_deferred: bool
 
 
-def load(configuration: Config) -> Application:
+def load(configuration: Config, *, server_software: str | None = None) -> Application:
     """Load the application of this configuration, and make it this process's.
+
+    Args:
+        configuration: of its folder.
+        server_software: as ``prepare_process``.
 
     Raises:
         ConfigError: app.yaml names a script, folder or file that is not there, or its import fails.
     """
     config.use(configuration)
-    prepare_process(configuration)
+    prepare_process(configuration, server_software=server_software)
     scripts = functools.partial(webapp.load_script, root=configuration.root)
     is_own = routes.serves(configuration, scripts, deferred.DEFAULT_URL)
     builtins = {
@@ -50,13 +54,18 @@ def load(configuration: Config) -> Application:
     )
 
 
-def prepare_process(configuration: Config) -> None:
-    """See to what the application's modules may count on when they are imported."""
+def prepare_process(configuration: Config, *, server_software: str | None = None) -> None:
+    """See to what the application's modules may count on when they are imported.
+
+    Args:
+        configuration: of its folder.
+        server_software: what SERVER_SOFTWARE is; None = as the configuration has it.
+    """
     for name, value in configuration.app.env_variables.items():
         # The operator's word counts more than the file's.
         os.environ.setdefault(name, value)
     # Not the operator's to say: a process that one of another kind has started would inherit it.
-    os.environ[SERVER_SOFTWARE] = configuration.settings.server_software
+    os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
 

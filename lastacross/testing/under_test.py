@@ -22,7 +22,6 @@ from lastacross.testing.redis_server import redis_server
 from lastacross.testing.running import MOST_ATTEMPTS, TaskRunner, raise_failure
 from lastacross.testing.seen import DeliveredTask, EnqueuedTask
 from lastacross.webapp.environ import Wsgi
-from lastacross.webapp.served import SERVER_SOFTWARE
 
 SECRET_KEY = "of tests alone, and known to all"
 LOOPBACK = "localhost,127.0.0.1,[::1]"
@@ -218,11 +217,9 @@ def application(
         stack.callback(opened.close)
         stack.enter_context(_in_use(configuration, opened))
         _prepare_datastore(configuration, None if database_url else folder / "test.db")
-        loaded = loading.load(configuration)
         # As App Engine's own test bed and development server said it: neither is production.
-        os.environ[SERVER_SOFTWARE] = configuration.settings.server_software.replace(
-            "Google App Engine", "Development"
-        )
+        software = configuration.settings.server_software.replace("Google App Engine", "Development")
+        loaded = loading.load(configuration, server_software=software)
         deadlines = Deadlines(on_stuck=lambda label: None)
         deadlines.start()
         stack.callback(deadlines.stop)

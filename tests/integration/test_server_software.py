@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from webob import Request
 
-from lastacross import __version__, config
+from lastacross import __version__, config, testing
 from lastacross.runtime import application
 from tests.support.modules import own_modules
+from tests.support.redis_server import RedisServer
 
 MAIN = """\
 import os
@@ -43,3 +44,12 @@ def test_modules_and_requests_are_told_where_they_run(app_root: Path, dev: str, 
         request = Request.blank("/", environ={"SERVER_SOFTWARE": "gunicorn/27", "REMOTE_ADDR": "127.0.0.1"})
         assert request.get_response(side).text == f"{told} {told} {told}"
     assert os.environ["SERVER_SOFTWARE"] == told
+
+
+def test_in_tests_it_is_development_already_when_modules_are_imported(
+    app_root: Path, redis_server: RedisServer
+) -> None:
+    with testing.application(app_root, redis_url=redis_server.url) as app:
+        told = Request.blank("/").get_response(app.wsgi).text
+
+    assert told == " ".join([f"Development/{__version__}"] * 3)
