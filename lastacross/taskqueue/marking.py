@@ -33,7 +33,8 @@ _log = logs.get("lastacross.taskqueue")
 
 def statement(task_ids: Sequence[str], at: float) -> Update:
     """The statement that marks the rows of these tasks as sent at an instant, in seconds since the epoch."""
-    return update(OutboxRow).where(OutboxRow.task_id.in_(task_ids)).values(sent_at=at)
+    sent = update(OutboxRow).where(OutboxRow.task_id.in_(task_ids))
+    return sent.values(sent_at=at, set_aside_at=None, error=None)
 
 
 class Marks:

@@ -8,7 +8,7 @@ cannot be sent is set aside, so that it does not hold up the others. Any number 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, cast, delete, select, update
+from sqlalchemy import ColumnElement, LargeBinary, cast, delete, select, tuple_, update
 
 from lastacross import datastore, logs, store
 from lastacross.datastore.tables import OutboxRow
@@ -82,16 +82,14 @@ def forget_sent(at: float) -> int:
     Raises:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
     """
-    count = 0
-    query = (
-        select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at)
-        .where(OutboxRow.sent_at <= at - KEEP_SENT_SECONDS)
-        .order_by(OutboxRow.sent_at, OutboxRow.id)
-        .limit(FORGET_CHUNK)
-    )
+    count, last = 0, (0.0, 0)
+    place = tuple_(OutboxRow.sent_at, OutboxRow.id)
+    query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*place).limit(FORGET_CHUNK)
     while True:
+        # Each row is met once, whatever became of those before it.
+        which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (place > last)
         with datastore.session(read_only=True) as session:
-            rows = session.execute(query).all()
+            rows = session.execute(query.where(which)).all()
         lost = _lost(rows, at) if rows else set()
         kept = [row.id for row in rows if row.id not in lost]
         if kept:
@@ -100,6 +98,7 @@ def forget_sent(at: float) -> int:
         count += _send_again(sorted(lost), at)
         if len(rows) < FORGET_CHUNK:
             return count
+        last = (rows[-1].sent_at, rows[-1].id)
 
 
 def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
@@ -163,7 +162,7 @@ def _set_aside(errors: dict[int, str], at: float) -> None:
         text = error[:_ERROR_LENGTH].replace("\0", "�")
         statement = (
             update(OutboxRow)
-            .where(OutboxRow.id == row_id, OutboxRow.set_aside_at.is_(None))
+            .where(OutboxRow.id == row_id, ~_IS_SET_ASIDE)
             .values(set_aside_at=at, error=text, sent_at=None)
             .returning(OutboxRow.task_id)
         )

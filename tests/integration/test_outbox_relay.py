@@ -1,7 +1,7 @@
 """The outbox's rows after their commit: what cannot be sent, and what Redis has lost after it was sent."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,13 @@ def change(row: str, **values: Any) -> None:
         session.execute(update(OutboxRow).where(OutboxRow.task_id == row).values(**values))
 
 
-def record(task_id: str) -> bytes:
+def row(task_id: str) -> OutboxRow:
     with datastore.session(read_only=True) as session:
-        return session.scalars(select(OutboxRow.record).where(OutboxRow.task_id == task_id)).one()
+        return session.scalars(select(OutboxRow).where(OutboxRow.task_id == task_id)).one()
+
+
+def record(task_id: str) -> bytes:
+    return row(task_id).record
 
 
 # --- what cannot be sent ------------------------------------------------------------------
@@ -148,6 +152,58 @@ def test_what_was_set_aside_is_taken_up_by_a_program_that_can_read_it(
     assert scripts.ready() == [*unsent[1:], unsent[0]]
     relays.forget_sent(later(300))
     assert rows() == 0
+
+
+def test_what_was_set_aside_and_then_sent_can_be_set_aside_again(scripts: Scripts, unsent: list[str]) -> None:
+    """Once by a program that cannot read it; and when Redis has lost it, by that program again."""
+    good, unreadable = record(unsent[0]), b'{"version": 2}'
+    change(unsent[0], record=unreadable)
+    relays.relay(later())
+    change(unsent[0], record=good)
+    relays.retry_set_aside(later(120))
+    assert (row(unsent[0]).set_aside_at, row(unsent[0]).error) == (None, None)
+    change(unsent[0], record=unreadable)
+    scripts.redis.flushall()
+
+    again = later(240)
+    with capture_logs() as logged:
+        assert relays.forget_sent(again) == 4
+        assert relays.forget_sent(again) == 0
+
+    assert [entry["task"] for entry in logged if entry["event"] == "outbox.set_aside"] == [unsent[0]]
+    assert (row(unsent[0]).sent_at, row(unsent[0]).set_aside_at) == (None, again)
+
+
+def test_a_row_that_is_noted_as_sent_and_as_set_aside_is_set_aside(
+    scripts: Scripts, unsent: list[str]
+) -> None:
+    """As an earlier version left it."""
+    change(unsent[0], record=b"?", sent_at=later(-600), set_aside_at=later(-900))
+
+    assert relays.forget_sent(later(0)) == 0
+
+    assert row(unsent[0]).sent_at is None
+
+
+def test_lost_rows_that_stay_as_they_are_are_met_once_each(
+    scripts: Scripts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that cannot be sent, or noted, keeps a scheduler from its other work."""
+    add(5)
+    add(2)
+    scripts.redis.flushall()
+    met: list[int] = []
+
+    def send_again(ids: Sequence[int], at: float) -> int:
+        met.extend(ids)
+        assert len(met) < 20
+        return 0
+
+    monkeypatch.setattr(relays, "_send_again", send_again)
+    monkeypatch.setattr(relays, "FORGET_CHUNK", 2)
+    relays.forget_sent(later(62))
+
+    assert (len(met), len(set(met))) == (7, 7)
 
 
 def test_a_hundred_rows_that_cannot_be_read_do_not_hold_up_the_next(
