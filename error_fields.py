@@ -141,7 +141,7 @@ def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
 
 def instant_of(text: str) -> float:
     """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), a date as in HTTP's
-    headers, or seconds since 1970; 13 digits are the milliseconds of JavaScript's ``Date.now()``, and 8 a date.
+    headers, or seconds since 1970; 13 digits are JavaScript's milliseconds (``Date.now()``), and 8 a date.
 
     Raises:
         ValueError: it is none of them, or not of this century or the last third of the one before, or it is

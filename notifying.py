@@ -37,6 +37,8 @@ DIGEST_SECONDS = 300
 DIGEST_LINES = 20
 """Groups that a digest names, those with most new errors; the others are summed up."""
 DIGESTED_AT_ONCE = 1000
+"""Groups that one digest tells of, in one transaction: a writer on SQLite keeps everybody else waiting."""
+DIGESTS_OF_A_REQUEST = 20
 SHOWN_CHARACTERS = 200
 
 log = logging.getLogger("errors")
@@ -110,21 +112,40 @@ def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_i
     _note(session, f"{kind}-{group_id}-{count}", kind, text, body, group_id=group_id)
 
 
-def digest(now: float) -> str | None:
-    """Tell of all errors that no digest has told of.
+def digests(now: float) -> tuple[list[str], bool]:
+    """Tell of all errors that no digest has told of, in as many digests as it takes.
+
+    One for the first groups only would be told of the same groups each time, if there are always more.
+
+    Returns:
+        The keys of the digests, and False if there may be more: it has done its share, and wants to be
+        called again.
+    """
+    keys = []
+    for _ in range(DIGESTS_OF_A_REQUEST):
+        key, groups = digest(now)
+        if key:
+            keys.append(key)
+        if groups < DIGESTED_AT_ONCE:
+            return keys, True
+    return keys, False
+
+
+def digest(now: float) -> tuple[str, int]:
+    """Tell of errors that no digest has told of, those of as many groups as one tells of.
 
     They are counted out of their groups in the transaction that writes the digest: a cron request that
     comes twice finds nothing the second time.
 
     Returns:
-        The digest's key, None if there was nothing to tell.
+        The digest's key, "" if there was nothing to tell, and of how many groups it tells.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
         waiting = select(ErrorGroup).where(ErrorGroup.undigested > 0).order_by(ErrorGroup.id)
         groups = session.scalars(waiting.limit(DIGESTED_AT_ONCE).with_for_update()).all()
         if not groups:
-            return None
+            return "", 0
         lines = [
             Line(each.id, label(each.type, each.msg, each.domain), each.undigested, each.count)
             for each in groups
@@ -133,7 +154,7 @@ def digest(now: float) -> str | None:
         session.execute(told.values(undigested=0), execution_options={"synchronize_session": False})
         key = f"digest-{clock.iso(now)}-{models.new_id()}"
         _note(session, key, "digest", digest_text(lines), _digest_body(lines))
-        return key
+        return key, len(lines)
 
 
 def digest_text(lines: Sequence[Line]) -> str:

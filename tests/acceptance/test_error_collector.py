@@ -148,15 +148,33 @@ def test_a_digest_tells_once_of_what_came_since_the_last(client: Client, hands: 
     post(client, type="ValueError")
     hands.run("errors")
 
-    assert client.get("/tasks/errors/digest").json["digest"].startswith("digest-")
-    assert client.get("/tasks/errors/digest").json["digest"] is None
+    [key] = client.get("/tasks/errors/digest").json["digests"]
+    assert key.startswith("digest-")
+    assert client.get("/tasks/errors/digest").json == {"digests": [], "is_all": True}
     hands.run("notifications")
     post(client)
     hands.run("errors")
-    assert client.get("/tasks/errors/digest").json["digest"]
+    assert client.get("/tasks/errors/digest").json["digests"]
 
     assert "2 errors in 2 groups:" in client.get("/errors").text
     assert client.get("/tasks/errors/clean").json == {"is_clean": True}
+
+
+def test_a_digest_request_that_has_told_of_its_share_goes_on_as_a_task(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "DIGESTED_AT_ONCE", 1)
+    monkeypatch.setattr(notifying, "DIGESTS_OF_A_REQUEST", 2)
+    for number in range(5):
+        post(client, type=f"Error{number}")
+    hands.run("errors")
+
+    answer = client.get("/tasks/errors/digest").json
+    assert (len(answer["digests"]), answer["is_all"]) == (2, False)
+    hands.run("notifications")
+
+    assert client.get("/tasks/errors/digest").json == {"digests": [], "is_all": True}
+    assert client.get("/errors").text.count("1 error in 1 group:") == 5
 
 
 def test_a_webhook_that_fails_is_asked_again_with_the_same_key(
@@ -333,7 +351,7 @@ def test_a_page_of_another_site_cannot_have_the_administrators_browser_do_cron_s
     for path in (errorlog.DIGEST_URL, errorlog.CLEAN_URL):
         client.get(path, headers={"Sec-Fetch-Site": site}, status=403)
 
-    assert client.get(errorlog.DIGEST_URL, headers={"Sec-Fetch-Site": "none"}).json["digest"]
+    assert client.get(errorlog.DIGEST_URL, headers={"Sec-Fetch-Site": "none"}).json["digests"]
     assert client.get(errorlog.CLEAN_URL, headers={"Sec-Fetch-Site": "same-origin"}).json["is_clean"]
 
 
