@@ -34,20 +34,14 @@ _IPV4 = [
         "240.0.0.0/4",  # reserved, and broadcast
     )
 ]
-_IPV6 = [
+# All of IPv6 that hosts of the Internet may have; the rest is reserved or local, and may be routed anywhere.
+_IPV6 = ipaddress.IPv6Network("2000::/3")
+_NOT_IPV6 = [
     ipaddress.IPv6Network(text)
     for text in (
-        "::/96",  # unspecified, loopback, and IPv4-compatible addresses
-        "64:ff9b:1::/48",  # NAT64 of a local network
-        "100::/64",  # discarded
         "2001::/23",  # Teredo, benchmarks, overlays
-        "2001:db8::/32",
+        "2001:db8::/32",  # the documentation's, as the next
         "3fff::/20",
-        "5f00::/16",
-        "fc00::/7",  # unique local
-        "fe80::/10",  # link-local
-        "fec0::/10",  # site-local, retired
-        "ff00::/8",  # multicast
     )
 ]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -68,7 +62,7 @@ def _is_private(address: Address) -> bool:
     inner = _embedded(address)
     if inner is not None:
         return _is_private(inner)
-    return any(address in network for network in _IPV6)
+    return address not in _IPV6 or any(address in network for network in _NOT_IPV6)
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
