@@ -22,7 +22,7 @@ import models
 from error_models import ErrorGroup, ErrorNotification, ErrorReport
 from grouping import Likeness
 from lastacross import clock, datastore, taskqueue, urlfetch
-from operations import plural
+from operations import fetch_problem, plural
 
 QUEUE = "notifications"
 URL = "/tasks/error-notify"
@@ -258,7 +258,7 @@ def _post(webhook: str, notification: ErrorNotification) -> str:
             follow_redirects=False,
         )
     except urlfetch.Error as error:
-        return str(error)[:SHOWN_CHARACTERS]
+        return fetch_problem(error)[:SHOWN_CHARACTERS]
     return "" if 200 <= answer.status_code < 300 else f"it answered {answer.status_code}"
 
 

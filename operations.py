@@ -1,9 +1,14 @@
 """What the programs' pages have in common: long-running operations, as JSON and in words."""
 
-from lastacross import channel, errors
+import re
+
+from lastacross import channel, errors, urlfetch
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
 
-__all__ = ["ENDS", "Operation", "duration", "instant", "plural", "roughly", "stream_token"]
+__all__ = ["ENDS", "Operation", "duration", "fetch_problem", "instant", "plural", "roughly", "stream_token"]
+
+_URL = re.compile(r"(\w[\w+.-]*://[^/\s'\"]*)[^\s'\"]*")
+_NO_URL = re.compile(r"'(?!\w[\w+.-]*://)[^'\s]*'(?= does not begin)")
 
 
 def stream_token(client_id: str) -> str | None:
@@ -26,3 +31,11 @@ def roughly(seconds: float) -> str:
 def plural(count: int, word: str) -> str:
     """``1 square``, ``2 squares``."""
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def fetch_problem(error: urlfetch.Error) -> str:
+    """Why a fetch brought nothing, for everybody's eyes: of a URL no more than scheme, host and port.
+
+    The rest of an address from the configuration may be a secret of its own.
+    """
+    return _NO_URL.sub("the URL", _URL.sub(r"\1", str(error)))

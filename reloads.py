@@ -161,7 +161,7 @@ def fetch(key: str) -> Answer:
         result = urlfetch.fetch(feed.url_of(key), None, urlfetch.GET, headers, deadline=FETCH_SECONDS)
         status, text = result.status_code, result.content.decode(errors="replace")
     except urlfetch.Error as error:
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {operations.fetch_problem(error)}"
     duration_ms = round(1000 * (clock.SYSTEM.monotonic() - start))
     return Answer(status == 200, status, text, began_at, duration_ms)
 

@@ -14,7 +14,7 @@ from lastacross.errors import FetchDeadlineExceededError, InvalidFetchUrlError, 
 from lastacross.taskqueue.current import current_task
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.fetching import Fetcher
-from lastacross.urlfetch.places import PORTS, place_of
+from lastacross.urlfetch.places import PORTS, place_of, shown
 from lastacross.urlfetch.requests import GET, Payload, Request, body_of, headers_of, method_name
 from lastacross.urlfetch.response import Response
 from lastacross.urlfetch.threads import Threads
@@ -259,7 +259,7 @@ def _refuse_own_url(url: str, method: str) -> None:
         return  # it is said what is wrong with it when it is fetched
     host = request.host.removesuffix(f":{PORTS[place.scheme]}")
     if place.authority == host and unquote(place.target.partition("?")[0]) == request.path:
-        raise InvalidFetchUrlError(f"{url} is the very URL that is being served: it would never end")
+        raise InvalidFetchUrlError(f"{shown(url)} is the very URL that is being served: it would never end")
 
 
 def _seconds(deadline: float | None) -> float:

@@ -2,6 +2,7 @@
 
 from lastacross.clock import Clock
 from lastacross.errors import FetchDeadlineExceededError
+from lastacross.urlfetch.places import shown
 
 
 class Deadline:
@@ -34,4 +35,4 @@ class Deadline:
 
     def error(self, url: str) -> FetchDeadlineExceededError:
         """What to raise when it has passed."""
-        return FetchDeadlineExceededError(f"{url} gave no whole answer within {self.seconds:g} s")
+        return FetchDeadlineExceededError(f"{shown(url)} gave no whole answer within {self.seconds:g} s")

@@ -11,7 +11,7 @@ from lastacross.urlfetch.connections import Connections, Key
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.exchange import MOST_RESPONSE_BYTES, Answer, NothingCameError, exchange
 from lastacross.urlfetch.names import LookUp, Names, system_look_up
-from lastacross.urlfetch.places import Place, place_of, redirected
+from lastacross.urlfetch.places import Place, place_of, redirected, shown
 from lastacross.urlfetch.private_networks import is_open
 from lastacross.urlfetch.requests import Request, check_size
 from lastacross.urlfetch.response import Response, response_of
@@ -66,7 +66,9 @@ class Fetcher:
                 return _response(answer, request, place, is_redirected=before is not None)
             before, place = place, redirected(place, location)
             request = request.after_redirect(answer.status, before, place)
-        raise TooManyRedirectsError(f"{url} redirects more than {MOST_REDIRECTS} times; last to {place.url}")
+        raise TooManyRedirectsError(
+            f"{shown(url)} redirects more than {MOST_REDIRECTS} times; last to {shown(place.url)}"
+        )
 
     def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:
         # What is sent twice by mistake, because an idle connection turned out to be dead, must do no harm.
@@ -106,8 +108,8 @@ def _response(answer: Answer, request: Request, place: Place, *, is_redirected: 
     )
     if answer.is_truncated and not request.may_be_truncated:
         raise ResponseTooLargeError(
-            f"{place.url} answered with more than {MOST_RESPONSE_BYTES} bytes; allow_truncated=True takes "
-            "the first of them",
+            f"{shown(place.url)} answered with more than {MOST_RESPONSE_BYTES} bytes; "
+            "allow_truncated=True takes the first of them",
             response,
         )
     return response

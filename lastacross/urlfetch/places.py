@@ -12,6 +12,10 @@ PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_.])?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+_USER_INFO = re.compile(r"[^/?#]*//[^/?#]*@")
+_SCHEME = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//")
+_SHOWN_END = re.compile(r"[\x00-\x20\x7f?#'\"]")
+_PLAIN_AUTHORITY = re.compile(r"[^:\[\]]*(:[0-9]+)?|\[[^\]]*\](:[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,20 @@ class Place:
         return f"{self.scheme}://{self.authority}{self.target}"
 
 
+def shown(url: str) -> str:
+    """As much of a URL as an error tells, whatever is wrong with it: no user name, no query, no fragment.
+
+    Secrets are there, and errors are written to logs and pages. What cannot be told from one is left out.
+    """
+    found = _SCHEME.match(url)
+    scheme = found[0] if found else ""
+    authority, slash, path = _SHOWN_END.split(url[len(scheme) :], maxsplit=1)[0].partition("/")
+    host = authority.rpartition("@")[2]
+    if "@" in url and not _PLAIN_AUTHORITY.fullmatch(host):
+        return f"{scheme}…"
+    return f"{scheme}{host}{slash}{path}"
+
+
 def place_of(url: object) -> Place:
     """Where this URL leads.
 
@@ -60,21 +78,23 @@ def place_of(url: object) -> Place:
     found = _CONTROL.search(url)
     if found:
         raise InvalidFetchUrlError(
-            f"{url!r} has {found[0]!r} at position {found.start() + 1}: write it as {quote(found[0])}"
+            f"{shown(url)!r} has {found[0]!r} at position {found.start() + 1}: write it as {quote(found[0])}"
+        )
+    if _USER_INFO.match(url):
+        raise InvalidFetchUrlError(
+            "a URL has no user name or password before its host: send an Authorization header"
         )
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
     except ValueError as error:
-        raise InvalidFetchUrlError(f"{url!r} is not a URL: {error}") from error
+        # What stands where a port should be may be a password; and a cause is written to logs as well.
+        reason = str(error).partition(" as ")[0]
+        raise InvalidFetchUrlError(f"{shown(url)!r} is not a URL: {reason}") from None
     if parts.scheme not in PORTS:
-        raise InvalidFetchUrlError(f"{url!r} does not begin with http:// or https://")
-    if "@" in parts.netloc:
-        raise InvalidFetchUrlError(
-            "a URL has no user name or password before its host: send an Authorization header"
-        )
+        raise InvalidFetchUrlError(f"{shown(url)!r} does not begin with http:// or https://")
     if port == 0:
-        raise InvalidFetchUrlError(f"{url!r} has the port 0, on which nobody listens")
+        raise InvalidFetchUrlError(f"{shown(url)!r} has the port 0, on which nobody listens")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query or url.endswith("?") else "")
     return Place(parts.scheme, _host(host, url), port or PORTS[parts.scheme], _escaped(target))
 
@@ -97,19 +117,21 @@ def redirected(place: Place, location: str) -> Place:
 
 def _host(host: str, url: str) -> str:
     if not host:
-        raise InvalidFetchUrlError(f"{url!r} names no host")
+        raise InvalidFetchUrlError(f"{shown(url)!r} names no host")
     if ":" in host:
         try:
             # A zone is of this machine's own networks.
             return str(ipaddress.IPv6Address(host.replace("%", "no zone")))
         except ValueError as error:
-            raise InvalidFetchUrlError(f"{url!r} has a host that is no IPv6 address") from error
+            raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is no IPv6 address") from error
     try:
         name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError as error:
-        raise InvalidFetchUrlError(f"{url!r} has a host that is no name: {error}") from error
+        raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is no name: {error}") from error
     if not _HOST.fullmatch(name):
-        raise InvalidFetchUrlError(f"{url!r} has the host {name!r}, which is neither a name nor an address")
+        raise InvalidFetchUrlError(
+            f"{shown(url)!r} has the host {name!r}, which is neither a name nor an address"
+        )
     return name
 
 

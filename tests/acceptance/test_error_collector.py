@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,31 @@ def test_a_webhook_in_a_private_network_is_not_asked_unless_listed(
     assert not hands.run("notifications", 1)[0].is_success
     assert "private" in _notification().answer
     assert "private" in client.get("/errors").text
+
+
+def test_neither_page_nor_log_has_the_webhooks_secrets(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(notifying, "WEBHOOK_SECONDS", 0.2)
+    server = RawServer(_say_nothing)
+    try:
+        for url in (f"{server.url}/s3cret?token=s3cret", "http://hook.example/s3 cret?token=s3cret"):
+            monkeypatch.setenv(notifying.WEBHOOK_URL, url)
+            post(client)
+            hands.run("errors")
+            assert not hands.run("notifications", 1)[0].is_success
+            assert _notification().answer
+            assert "s3" not in _notification().answer
+    finally:
+        server.stop()
+
+    assert "s3cret" not in client.get("/errors").text
+    assert "did not take notification" in caplog.text
+    assert "s3cret" not in caplog.text
+
+
+def _say_nothing(connection: socket.socket) -> None:
+    connection.recv(1)
 
 
 def _notification() -> ErrorNotification:

@@ -1110,6 +1110,46 @@ def test_a_feed_that_cannot_be_fetched_is_told_with_each_account(
     assert part in operation(client, run_id)["response"]["failing"][0]["answer"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/s3cret/?token=s3cret&account=",
+        "ftp://feed.example/s3cret/?token=s3cret&account=",
+        "feed.example/s3cret/?token=s3cret&account=",
+        "http://me:s3cret@feed.example/",
+        "http://feed.example/s3cret /s3cret?account=",
+    ],
+)
+def test_what_anybody_may_read_of_a_feed_that_fails_has_no_secret_of_its_address(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv(feed.VARIABLE, url)
+    add_accounts(client, "anna")
+
+    run_id = run_through(client, hands)
+
+    assert numbers(client, run_id) == (0, 1, 0, 1)
+    for path in (f"/reloads/{run_id}", f"/reloads/{run_id}.json", "/accounts"):
+        assert "s3cret" not in client.get(path, extra_environ=STRANGER).text
+
+
+def test_of_a_feed_that_is_late_or_sends_on_for_ever_only_the_server_is_told(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna", "bob")
+    fetched.answers = {
+        "anna": urlfetch.DeadlineExceededError("http://f.example:81/s3cret gave no whole answer within 10 s"),
+        "bob": urlfetch.TooManyRedirectsError("http://f.example/s3 redirects; last to https://g.example/s3"),
+    }
+
+    run_id = run_through(client, hands)
+
+    assert [each["answer"] for each in operation(client, run_id)["response"]["failing"]] == [
+        "FetchDeadlineExceededError: http://f.example:81 gave no whole answer within 10 s",
+        "TooManyRedirectsError: http://f.example redirects; last to https://g.example",
+    ]
+
+
 def test_the_end_of_a_run_is_written_down_however_long_the_datastore_is_away(
     client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -300,6 +300,31 @@ def test_a_loop_ends_at_the_sixth_redirect() -> None:
         assert len(server.requests) == 6
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (redirect("/again?token=secret"), " redirects more than 5 times"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + bytes(33 * MIB), " answered with more than"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", " gave no whole answer"),
+    ],
+    ids=["loop", "large", "late"],
+)
+def test_errors_tell_no_query_of_the_urls_that_they_are_about(answer: bytes, told: str) -> None:
+    """Nor that of one which another server has made up: keys to files are queries."""
+
+    def send(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        if "whole" in told:
+            connection.recv(1)
+
+    with raw_server(send) as server:
+        with pytest.raises(urlfetch.Error) as raised:
+            urlfetch.fetch(f"{server.url}/a?token=secret", deadline=0.3 if "whole" in told else 60)
+
+        assert str(raised.value).startswith(f"{server.url}/a{told}")
+        assert "secret" not in str(raised.value)
+
+
 def test_five_redirects_are_followed() -> None:
     answers = [redirect(f"/{number}") for number in range(5)] + [OK]
 

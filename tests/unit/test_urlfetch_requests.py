@@ -4,7 +4,7 @@ import pytest
 
 from lastacross import urlfetch
 from lastacross.errors import InvalidFetchUrlError
-from lastacross.urlfetch.places import Place, place_of, redirected
+from lastacross.urlfetch.places import Place, place_of, redirected, shown
 from lastacross.urlfetch.requests import Request, body_of, check_size, headers_of, method_name
 from lastacross.urlfetch.response import Headers, response_of
 
@@ -66,6 +66,52 @@ def test_a_url_that_cannot_be_fetched_is_refused_in_words(url: object, problem: 
 
     assert problem in str(raised.value)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://example.com:81/a/b?token=secret#secret", "https://example.com:81/a/b"),
+        ("https://me:secret@example.com/a", "https://example.com/a"),
+        ("https://example.com/@me/a", "https://example.com/@me/a"),
+        ("https://[::1]:81/@me", "https://[::1]:81/@me"),
+        ("https://me:secret/secret@example.com/a", "https://…"),
+        ("https://me:secret#secret@example.com/a", "https://…"),
+        ("https:/me:secret@example.com/a", "…"),
+        ("https://example.com/a secret", "https://example.com/a"),
+        ("https://example.com/a'secret", "https://example.com/a"),
+        ("example.com/a?secret", "example.com/a"),
+        ("", ""),
+    ],
+)
+def test_an_error_tells_of_a_url_neither_its_user_nor_its_query(url: str, told: str) -> None:
+    assert shown(url) == told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/?token=secret",
+        "ftp://me:secret@example.com/",
+        "example.com/x?token=secret",
+        "http:///path?token=secret",
+        "http://example.com/a b?token=secret",
+        "http://example.com:0/?token=secret",
+        "http://me:secret/x@example.com/",
+        "http://me:secret@example.com:port/",
+        "http://[::1?token=secret",
+        "http://[me]/?token=secret",
+        "http://-a.example/?token=secret",
+        "http://a..ä.example/?token=secret",
+        "https:/me:secret@example.com/",
+    ],
+)
+def test_nor_does_one_that_says_what_is_wrong_with_a_url(url: str) -> None:
+    with pytest.raises(InvalidFetchUrlError) as raised:
+        place_of(url)
+
+    assert "secret" not in str(raised.value)
+    assert "secret" not in str(raised.value.__cause__), "it is written to logs as well"
 
 
 def test_the_longest_url_is_taken() -> None:
