@@ -41,10 +41,10 @@ class Together(Generic[Item, Answer]):
     def __call__(self, item: Item) -> Answer:
         """The answer for this item."""
         call: _Call[Item, Answer] = _Call(item)
-        with self._lock:
-            self._waiting.append(call)
-            call.leads, self._is_led = not self._is_led, True
         try:
+            with self._lock:
+                self._waiting.append(call)
+                call.leads, self._is_led = not self._is_led, True
             if not call.leads:
                 call.gate.acquire()
             if call.leads:
