@@ -6,6 +6,12 @@ from lastacross.config.document import Document, Path_
 from lastacross.config.mistakes import likely, sentence, shown
 from lastacross.config.values import DEFAULT_SERVICE
 
+# Where it is, the key, the target, and what becomes of its tasks when nobody knows its service.
+_Use = tuple[Path_, str, str, str]
+
+_UNTIL_SERVED = "its tasks run on the default service unless `lastacross worker --service {service}` runs"
+_AS_VERSION = "it is taken for a version of the default service, which runs its tasks"
+
 
 def service_of(target: str) -> str:
     """The service in ``[instance.][version.]service``: there is one version, and any instance serves."""
@@ -47,37 +53,33 @@ def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> No
         document = documents.get(file)
         if document is None:
             continue
-        for path, what, target in uses(document):
+        for path, what, target, becomes in uses(document):
             service = service_of(target)
             if service not in names:
-                document.notice(path, _remark(what, target, service, names))
+                remark = (
+                    f"{what} {shown(target)} names a service that backends.yaml, LASTACROSS_SERVICES and "
+                    f"app.yaml do not know; {becomes.format(service=service)}"
+                )
+                document.notice(path, sentence(remark, likely(service, names, 0.75)))
 
 
-def _remark(what: str, target: str, service: str, names: frozenset[str]) -> str:
-    remark = (
-        f"{what} {shown(target)} names a service that backends.yaml, LASTACROSS_SERVICES and app.yaml do "
-        f"not know; its tasks run on the default service unless `lastacross worker --service {service}` runs"
-    )
-    return sentence(remark, likely(service, names, 0.75))
-
-
-def _targets(document: Document) -> Iterator[tuple[Path_, str, str]]:
+def _targets(document: Document) -> Iterator[_Use]:
     """The targets of push queues, each with its path; a pull queue's means nothing."""
     for path, value in document.entries("queue", "queues"):
         if value.get("target") is not None and value.get("mode") != "pull":
-            yield (*path, "target"), "target", value["target"]
+            yield (*path, "target"), "target", value["target"], _UNTIL_SERVED
 
 
-def _cron_targets(document: Document) -> Iterator[tuple[Path_, str, str]]:
-    """The targets of cron jobs that name a service; a word alone may be a version."""
+def _cron_targets(document: Document) -> Iterator[_Use]:
+    """The targets of cron jobs, each with its path; a word alone may be meant for a version."""
     for path, value in document.entries("cron", "cron jobs"):
-        service, colon, _ = (value.get("target") or "").partition(":")
-        if colon:
-            yield (*path, "target"), "target", service
+        if value.get("target") is not None:
+            service, colon, _ = value["target"].partition(":")
+            yield (*path, "target"), "target", service, _UNTIL_SERVED if colon else _AS_VERSION
 
 
-def _dispatched(document: Document) -> Iterator[tuple[Path_, str, str]]:
+def _dispatched(document: Document) -> Iterator[_Use]:
     """The service of each rule, with its path."""
     for path, value in document.entries("dispatch", "dispatch rules"):
         key = "module" if value.get("service") is None else "service"
-        yield (*path, key), key, value[key]
+        yield (*path, key), key, value[key], _UNTIL_SERVED

@@ -63,6 +63,29 @@ def test_a_pull_queues_target_is_one_notice_not_two(root: Path) -> None:
     assert "target means nothing for the pull queue" in notice
 
 
+def of_job(root: Path, target: str) -> list[str]:
+    """The notices about a cron job with this target."""
+    return notices(root, "cron.yaml", f"cron:\n- url: /x\n  schedule: every 5 mins\n  target: {target}\n")
+
+
+@pytest.mark.parametrize("target", ["default", "shop", "counter", "mail", "counter:v2", "web:v9"])
+def test_a_jobs_target_that_some_file_knows_is_no_notice(root: Path, target: str) -> None:
+    """A service alone, or with a version of it."""
+    assert of_job(root, target) == []
+
+
+def test_a_jobs_target_that_no_file_knows_is_a_notice(root: Path) -> None:
+    """It may be meant for a version; whether or not, it runs on the default service."""
+    [notice] = of_job(root, "nobody")
+
+    assert notice == (
+        "cron.yaml:4:11: target 'nobody' names a service that backends.yaml, LASTACROSS_SERVICES and "
+        "app.yaml do not know; it is taken for a version of the default service, which runs its tasks"
+    )
+    assert of_job(root, "conuter")[0].endswith(", did you mean 'counter'?")
+    assert "unless `lastacross worker --service nobody` runs" in of_job(root, "nobody:v1")[0]
+
+
 @pytest.mark.parametrize("key", ["service", "module"])
 def test_a_rules_unknown_service_is_a_notice(root: Path, key: str) -> None:
     """dispatch.yaml likewise."""
