@@ -202,6 +202,10 @@ class CronJobRunningError(Error):
     """Raised when a job is to be run by hand while it runs."""
 
 
+class UnreadableJobError(Error):
+    """Raised for a job whose row cannot be read; others go on."""
+
+
 # --- deferred -----------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from lastacross.config import CronEntry
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import model
 from lastacross.datastore.tables import CronJob, CronRun
-from lastacross.errors import ScheduleError, UnknownCronJobError
+from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0
 """A scheduler that runs is never so late; one that waits for Redis or the datastore looks again after 10."""
@@ -48,7 +48,7 @@ def _row(job: CronJob) -> _Row:
     state = "waits" if job.run_id is None else "runs"
     try:
         entry = model.load_entry(job.entry)
-    except model.UnreadableJobError as error:
+    except UnreadableJobError as error:
         entry, state = CronEntry(job.name, "", job.schedule, description=str(error)), "unreadable"
     last = next(iter(model.last_runs(job.name, 1)), None)
     return _Row(

@@ -19,7 +19,13 @@ from lastacross.config import CRON_QUEUE, CronEntry, RetryParameters
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import tasks
 from lastacross.datastore.tables import CronJob, CronRun, OutboxRow
-from lastacross.errors import CronJobRunningError, Error, ScheduleError, UnknownCronJobError
+from lastacross.errors import (
+    CronJobRunningError,
+    Error,
+    ScheduleError,
+    UnknownCronJobError,
+    UnreadableJobError,
+)
 from lastacross.taskqueue import outbox, record
 from lastacross.taskqueue.broker import NewTask
 
@@ -27,10 +33,6 @@ from lastacross.taskqueue.broker import NewTask
 MISFIRE_SECONDS = 60.0
 
 _log = logs.get("lastacross.cron")
-
-
-class UnreadableJobError(Error):
-    """Raised for a job whose row cannot be read; others go on."""
 
 
 # --- entries as text ----------------------------------------------------------------------

@@ -6,6 +6,7 @@ from lastacross import config, logs, store
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
 from lastacross.cronruns.model import OpenRun
+from lastacross.errors import UnreadableJobError
 from lastacross.store import tombstone_key, translated_errors
 from lastacross.taskqueue import lookup, record, settings
 
@@ -64,7 +65,7 @@ class Ticker:
     def _take(self, job: model.DueJob, now: float) -> bool:
         try:
             state = model.take(job, now)
-        except model.UnreadableJobError as error:
+        except UnreadableJobError as error:
             self._set_aside(job, error)
             return False
         if state not in (None, "failed"):

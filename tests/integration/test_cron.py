@@ -13,7 +13,7 @@ from lastacross import config, datastore
 from lastacross.config import CRON_QUEUE, RetryParameters
 from lastacross.cronruns import model, ticking
 from lastacross.datastore.tables import CronJob
-from lastacross.errors import CronJobRunningError, UnknownCronJobError
+from lastacross.errors import CronJobRunningError, UnknownCronJobError, UnreadableJobError
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import Delivery
 from lastacross.store import Store, settings_key
@@ -371,7 +371,7 @@ def test_a_job_that_cannot_be_read_cannot_be_run_by_hand(lab: CronLab) -> None:
     lab.tick_at(File(job("every 1 mins synchronized")).scheduler(), "2027-03-01 10:00:30")
     write_entry("job", "[]")
 
-    with pytest.raises(model.UnreadableJobError, match="newer version"):
+    with pytest.raises(UnreadableJobError, match="newer version"):
         model.run_by_hand("job", lab.clock.now())
 
 
