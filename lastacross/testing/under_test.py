@@ -15,7 +15,7 @@ from lastacross.runtime.application import Application
 from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import Delivery
 from lastacross.taskqueue import settings
-from lastacross.testing import seen
+from lastacross.testing import arguments, seen
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.inline import Inline, WatchedStore
 from lastacross.testing.redis_server import redis_server
@@ -88,9 +88,12 @@ class ApplicationUnderTest:
         Raises:
             TaskFailedError: a handler answered outside 200-299 without an exception.
             RunTasksError: tasks are left after ``at_most`` attempts.
-            ValueError: there is no such queue, or it is a pull queue.
+            ValueError: there is no such queue, or it is a pull queue; a number is below zero.
+            TypeError: what should be a number is none.
             Exception: what a handler raised.
         """
+        arguments.check_seconds("within_seconds", within_seconds)
+        arguments.check_count("at_most", at_most)
         if queue is not None and seen.mode_of(self.store, queue) == "pull":
             raise ValueError(f"nothing runs the tasks of the pull queue {queue!r}: lease them")
         attempts = self._runner.attempts(
@@ -163,7 +166,10 @@ class ApplicationUnderTest:
 
         Raises:
             AssertionError: there are more, or fewer; it lists what is there.
+            ValueError: there is no such queue; ``count`` is below zero.
+            TypeError: ``count`` is no whole number.
         """
+        arguments.check_count("count", count, none_means="one at least")
         found = self.enqueued(queue, url=url, name=name)
         if len(found) == count or (count is None and found):
             return found

@@ -576,6 +576,43 @@ def test_a_queue_or_a_state_that_there_is_none_of_is_an_error(enqueued: Callable
 # --- the application under test -------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "kind", "takes"),
+    [
+        ({"within_seconds": -1}, ValueError, "within_seconds takes seconds from 0, or None, not -1"),
+        (
+            {"within_seconds": float("nan")},
+            ValueError,
+            "within_seconds takes seconds from 0, or None, not nan",
+        ),
+        ({"within_seconds": "x"}, TypeError, "within_seconds takes seconds from 0, or None, not 'x'"),
+        ({"within_seconds": True}, TypeError, "within_seconds takes seconds from 0, or None, not True"),
+        ({"at_most": -1}, ValueError, "at_most takes a whole number from 0, not -1"),
+        ({"at_most": None}, TypeError, "at_most takes a whole number from 0, not None"),
+    ],
+)
+def test_a_number_that_would_run_nothing_is_an_error(
+    run_tasks: RunTasks, ran: list[str], given: dict[str, Any], kind: type[Exception], takes: str
+) -> None:
+    taskqueue.add(url="/work", params={"word": "a"})
+
+    with pytest.raises(kind, match=f"^{takes}$"):
+        run_tasks(**given)
+    assert ran == []
+    run_tasks(within_seconds=float("inf"))
+    assert ran == ["a"]
+
+
+@pytest.mark.parametrize(("count", "kind"), [(-1, ValueError), (1.0, TypeError), ("other", TypeError)])
+def test_a_count_that_no_queue_can_have_is_an_error(
+    assert_enqueued: Callable[..., Any], count: object, kind: type[Exception]
+) -> None:
+    takes = f"count takes a whole number from 0, or None for one at least, not {count!r}"
+    with pytest.raises(kind, match=f"^{takes}$"):
+        assert_enqueued(count)
+    assert assert_enqueued(0) == []
+
+
 def test_each_test_begins_with_nothing(lastacross_app: ApplicationUnderTest, lastacross_redis: str) -> None:
     add("left over")
     memcache.set("left", "over")
