@@ -39,8 +39,8 @@ class ReloadRun(datastore.Model):
     transaction that writes it down, so that a task which runs twice counts once. ``opened_at``: when its
     batch was there; ``loaded_at``: when the last task was on its queue. ``lost_at``: when it was found that
     nothing was going to end it. ``retry_of``: the run whose failed accounts it has; ``retried_as``: the run
-    that has this one's. ``place``: 1 from beginning to end, None for one that retries; as it is unique, one
-    run at a time has it.
+    that has this one's. ``place``: 1 from beginning to end, None afterwards; as it is unique, one run at a
+    time has it.
     """
 
     __tablename__ = "reload_run"

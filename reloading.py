@@ -93,28 +93,39 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
         return known
 
 
-def retry(run_id: str) -> str:
+def retry(run_id: str) -> ReloadRun:
     """Begin a run over the failed accounts of one that is over, once: a second click leads to the first's.
 
     Accounts that were deactivated since are left out. What the run itself counts stays as it is.
 
     Returns:
-        The id of the new run.
+        The run that retries it; or another one that somebody has begun at this moment: one at a time goes on.
 
     Raises:
         NothingToDoError: none of them is active.
     """
+    try:
+        return _retried(run_id)
+    except IntegrityError:
+        known = _in_place()
+        if known is None:
+            raise
+        return known
+
+
+def _retried(run_id: str) -> ReloadRun:
     with datastore.transaction() as transaction:
         session = transaction.session
-        new = ReloadRun(id=new_id(), started_by="retry", retry_of=run_id, created_at=clock.SYSTEM.now())
+        now = clock.SYSTEM.now()
+        new = ReloadRun(id=new_id(), started_by="retry", retry_of=run_id, created_at=now, place=1)
         claim = update(ReloadRun).where(ReloadRun.id == run_id, ReloadRun.retried_as.is_(None))
         if session.scalar(claim.values(retried_as=new.id).returning(ReloadRun.id)) is None:
-            return str(session.scalar(select(ReloadRun.retried_as).where(ReloadRun.id == run_id)))
+            return session.scalars(select(ReloadRun).where(ReloadRun.retry_of == run_id)).one()
         failed = select(Account.id, Account.key).join(ReloadResult, ReloadResult.account_id == Account.id)
         is_failed = (ReloadResult.run_id == run_id) & (ReloadResult.outcome != OK)
         _add(session, new, failed.where(is_failed, Account.is_active))
         add_filling(new.id)
-        return new.id
+        return new
 
 
 def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:

@@ -78,11 +78,22 @@ def start(run_id: str, started_by: str) -> ReloadRun:
     Raises:
         NothingToDoError: no account is active.
     """
-    if reloading.find(run_id) is None:
-        for other in reloading.unfinished():
-            if not look(other).is_done:
-                return other
-    return reloading.begin(run_id, started_by)
+    other = _under_way() if reloading.find(run_id) is None else None
+    return other or reloading.begin(run_id, started_by)
+
+
+def retry(run: ReloadRun) -> ReloadRun:
+    """The run over the failed accounts of this one, begun unless it is there; or another one that goes on.
+
+    Raises:
+        NothingToDoError: none of them is active any more.
+    """
+    other = _under_way() if run.retried_as is None else None
+    return other or reloading.retry(run.id)
+
+
+def _under_way() -> ReloadRun | None:
+    return next((run for run in reloading.unfinished() if not look(run).is_done), None)
 
 
 class LoaderHandler(webapp.RequestHandler):
@@ -320,19 +331,25 @@ class RetryHandler(webapp.RequestHandler):
     """The button that has the failed accounts of a run fetched again."""
 
     def post(self, run_id: str) -> None:
-        """Begin a run over them; a second click leads to the same one."""
+        """Begin a run over them, unless one is under way; a second click leads to the same one."""
         view = look(_known(run_id))
         if not view.is_done:
             raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
             raise exc.HTTPConflict("No account of this reload failed.")
         try:
-            new_id = reloading.retry(run_id)
+            new = retry(view.run)
         except reloading.NothingToDoError:
             raise exc.HTTPConflict("Every account that failed has been deactivated since.") from None
-        location = f"/reloads/{new_id}"
-        if self.wants_json():
-            self.response.headers["Location"] = location
-            self.render_json(look(_known(new_id)).operation([], reloading.FailingPage([])), 202)
+        is_instead = new.retry_of != run_id
+        if is_instead:
+            log.warning("reload.skip", extra={"goes_on": new.id})
+        if not self.wants_json():
+            self.see_other(f"/reloads/{new.id}?instead=1" if is_instead else f"/reloads/{new.id}")
+        elif is_instead:
+            raise exc.HTTPConflict(
+                f"Reload {new.id} is still under way, and one runs at a time: try again later."
+            )
         else:
-            self.see_other(location)
+            self.response.headers["Location"] = f"/reloads/{new.id}"
+            self.render_json(look(new).operation([], reloading.FailingPage([])), 202)

@@ -689,6 +689,43 @@ def test_a_run_is_not_begun_beside_a_retry_of_what_failed(
     assert client.get("/taskloader/", status=303).headers["Location"] == f"{retried}?instead=1"
 
 
+def test_what_failed_is_not_retried_beside_a_run_that_goes_on(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    add_accounts(client, "anna")
+    fetched.answers = {"anna": (500, b"no")}
+    failed = run_through(client, hands)
+    under_way = load_by_hand(client, hands)
+
+    led = client.post(f"/reloads/{failed}/retry", status=303)
+    refused = client.post(f"/reloads/{failed}/retry", headers=JSON, status=409)
+
+    assert led.headers["Location"].endswith(f"/reloads/{under_way}?instead=1")
+    assert "No new reload was begun" in led.follow().text
+    assert f"Reload {under_way} is still under way" in refused.text
+    assert [run.id for run in reloading.unfinished()] == [under_way]
+    work(hands)
+    retried = client.post(f"/reloads/{failed}/retry", status=303).headers["Location"]
+    assert f"/reloads/{failed}" in client.get(retried).text
+    assert client.post(f"/reloads/{failed}/retry", status=303).headers["Location"] == retried
+
+
+def test_a_retry_that_meets_another_beginning_at_the_same_moment_leads_to_that(
+    client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saw none under way, and then the other one was first."""
+    add_accounts(client, "anna")
+    fetched.answers = {"anna": (500, b"no")}
+    one, two = run_through(client, hands), run_through(client, hands)
+    monkeypatch.setattr(reloading, "unfinished", list)
+    first = client.post(f"/reloads/{one}/retry", status=303).headers["Location"]
+
+    second = client.post(f"/reloads/{two}/retry", status=303).headers["Location"]
+
+    assert second == f"{first}?instead=1"
+    assert reloading.find(two).retried_as is None  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("age", ["created_at", "loaded_at"])
 def test_a_lost_run_keeps_no_other_waiting(
     loaded: config.Config, client: Client, hands: Hands, fetched: Fetched, age: str
