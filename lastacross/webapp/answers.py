@@ -19,6 +19,7 @@ from lastacross.webapp.environ import (
     Refusal,
     Start,
     is_internal,
+    path_of,
     request_id_of,
     wants_json,
 )
@@ -98,7 +99,8 @@ class ErrorPages:
         phrase = HTTPStatus(status).phrase
         message = refusal.message or MESSAGES.get(status, f"{phrase}.")
         request_id = request_id_of(environ)
-        if wants_json(environ):
+        # A program that asks for /x.json need not say so twice.
+        if wants_json(environ) or path_of(environ).endswith(".json"):
             error = {"code": status, "message": message, "request_id": request_id}
             return json.dumps({"error": error}).encode(), "application/json"
         if is_internal(environ):

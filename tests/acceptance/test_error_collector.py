@@ -315,6 +315,32 @@ def test_a_body_that_cannot_be_read_says_why(client: Client, body: bytes, kind: 
     assert says in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("GET", "/errors/nope.json", 404, "There is no such error"),
+        ("GET", "/errors/groups/nope.json", 404, "There is no such group"),
+        ("GET", "/errors.json?page=x", 400, "page takes a whole number"),
+        ("PUT", "/errors.json", 405, "does not take this kind of request"),
+    ],
+)
+def test_an_address_for_programs_refuses_in_json(
+    client: Client, method: str, path: str, status: int, says: str
+) -> None:
+    error = client.request(path, method=method, status=status).json["error"]
+
+    assert error["code"] == status
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize("path", ["/errors.json", "/errors/nope.json", "/errors/groups/nope.json"])
+def test_a_stranger_is_refused_in_json_where_the_address_is_for_programs(client: Client, path: str) -> None:
+    refused = client.get(path, extra_environ=ELSEWHERE, status=403)
+
+    assert "for the administrator" in refused.json["error"]["message"]
+    assert "text/html" in client.get(path[:-5], extra_environ=ELSEWHERE, status=403).headers["Content-Type"]
+
+
 def test_a_traceback_of_5_mb_is_cut_with_a_mark_and_a_larger_body_refused(client: Client) -> None:
     for answer in (
         client.post("/errors", {**GIVEN, "traceback": "x" * 5_000_000 + "THE END"}),

@@ -47,6 +47,15 @@ def test_a_page_of_app_yaml_replaces_ours_for_failures(tmp_path: Path) -> None:
         assert site.get("/broken", HTTP_ACCEPT="application/json").json["error"]["code"] == 500
 
 
+def test_an_address_that_ends_in_json_is_answered_in_json(tmp_path: Path) -> None:
+    """Whoever refuses: no route, a login, the boundary."""
+    handlers = HANDLERS.replace("- {", "- {url: /secret.*, script: main.app, login: admin}\n- {", 1)
+    with web.site(tmp_path, MAIN, handlers) as site:
+        for path, status in (("/nowhere.json", 404), ("/secret.json", 403), ("/a/../b.json", 400)):
+            assert site.get(path, REMOTE_ADDR="203.0.113.9").json["error"]["code"] == status
+            assert site.get(path[:-5], REMOTE_ADDR="203.0.113.9").content_type == "text/html"
+
+
 def test_an_error_file_that_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
     """Found at the start, not at the first failure."""
     with pytest.raises(ConfigError, match=r"oops\.html"), web.site(tmp_path, MAIN, HANDLERS + ERROR_HANDLERS):
