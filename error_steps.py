@@ -1,9 +1,9 @@
 """What happens to an error, step by step. Each step is one transaction, and done twice is done once."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import delete, select
+from sqlalchemy import CursorResult, delete, select, tuple_
 from sqlalchemy.orm import Session
 
 import browsers
@@ -125,23 +125,27 @@ def clean(now: float) -> bool:
     ages: list[tuple[type[datastore.Model], Any, Any]] = [
         (ErrorReport, ErrorReport.id, ErrorReport.received_at < before),
         (ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
-        # Last: a group is as old as its newest error, so it has none any more.
+        # Before their groups, with which they would go all at once.
+        (ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
+        # Last: a group is as old as its newest error, so it has none any more, and hours of an hour at most.
         (ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
     ]
     steps = STEPS_OF_A_CLEANING
-    for table, column, is_old in ages:
+    for table, key, is_old in ages:
         while True:
             if steps == 0:
                 return False
             steps -= 1
-            with datastore.session() as session:
-                some = select(column).where(is_old).limit(CLEANED_AT_ONCE)
-                gone = session.execute(
-                    delete(table).where(column.in_(some), is_old).returning(column),
-                    execution_options={"synchronize_session": False},
-                ).all()
-            if len(gone) < CLEANED_AT_ONCE:
+            if _delete_some(table, key, is_old) < CLEANED_AT_ONCE:
                 break
-    with datastore.session() as session:
-        session.execute(delete(ErrorHour).where(ErrorHour.hour < before - HOUR))
     return True
+
+
+def _delete_some(table: type[datastore.Model], key: Any, is_old: Any) -> int:
+    """How many rows went, at most CLEANED_AT_ONCE; ``key`` is the primary key, of one column or of two."""
+    some = select(*getattr(key, "clauses", [key])).where(is_old).limit(CLEANED_AT_ONCE)
+    with datastore.session() as session:
+        gone = session.execute(
+            delete(table).where(key.in_(some), is_old), execution_options={"synchronize_session": False}
+        )
+        return int(cast(CursorResult[Any], gone).rowcount)

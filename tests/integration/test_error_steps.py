@@ -3,18 +3,19 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 
 import error_fields
 import error_queries
 import error_steps
 import notifying
-from error_models import ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
+from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
 from lastacross import config, datastore
 from lastacross.clock import SYSTEM
 from tests.support.processes import ROOT
@@ -131,7 +132,7 @@ def test_what_is_older_than_seven_days_goes_a_few_rows_at_a_time(monkeypatch: py
         error_steps.group(accept(type=f"Error{number}"))
     now = SYSTEM.now()
     monkeypatch.setattr(error_steps, "CLEANED_AT_ONCE", 2)
-    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 3)
+    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 5)
 
     assert error_steps.clean(now + 6.9 * DAY)
     assert count_of(ErrorReport) == 7
@@ -142,6 +143,36 @@ def test_what_is_older_than_seven_days_goes_a_few_rows_at_a_time(monkeypatch: py
     assert cleanings > 2
     for table in (ErrorReport, ErrorGroup, ErrorHour, ErrorNotification):
         assert count_of(table) == 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_cleaning_deletes_its_share_of_hours_and_a_group_takes_none_of_them_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = SYSTEM.now()
+    for kind in ("a", "b"):
+        error_steps.group(accept(type=kind))
+    [dying, living] = error_queries.groups(error_queries.Wanted())[0]
+    this_hour = int(now // HOUR) * HOUR
+    with datastore.session() as session:
+        for place in range(1, 31):
+            hour = this_hour - int(8 * DAY) - place * HOUR
+            session.add_all([ErrorHour(group_id=each.id, hour=hour, count=1) for each in (dying, living)])
+        session.execute(update(ErrorReport).where(ErrorReport.group_id == dying.id).values(received_at=0))
+        session.execute(update(ErrorGroup).where(ErrorGroup.id == dying.id).values(last_at=0))
+        session.execute(delete(ErrorHour).where(ErrorHour.group_id == dying.id, ErrorHour.hour == this_hour))
+    monkeypatch.setattr(error_steps, "CLEANED_AT_ONCE", 3)
+    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 5)
+
+    left = [count_of(ErrorHour)]
+    for _ in range(20):
+        is_clean = error_steps.clean(now)
+        left.append(count_of(ErrorHour))
+        if is_clean:
+            break
+
+    assert all(before - after <= 3 * 5 for before, after in pairwise(left))
+    assert (count_of(ErrorHour), count_of(ErrorGroup)) == (1, 1)
 
 
 @pytest.mark.usefixtures("tables")
