@@ -19,7 +19,7 @@ import forms
 import operations
 import reload_view
 import reloading
-from lastacross import channel, clock, config, taskqueue, urlfetch, webapp
+from lastacross import channel, clock, config, errors, taskqueue, urlfetch, webapp
 from reload_models import ReloadRun
 from reload_view import look
 from reloading import Answer
@@ -214,7 +214,11 @@ _teller = _Teller()
 
 
 def _send(run_id: str, news: dict[str, object]) -> None:
-    channel.send_message(reloading.batch_id(run_id), json.dumps(news))
+    """Say something to whoever watches. If nobody can be told, what is written down is done all the same."""
+    try:
+        channel.send_message(reloading.batch_id(run_id), json.dumps(news))
+    except errors.StoreUnavailableError as error:
+        log.warning("reload.untold", extra={"run": run_id, "problem": str(error)})
 
 
 # --- the pages ----------------------------------------------------------------------------

@@ -16,9 +16,10 @@ import accounts
 import feed
 import reloading
 import reloads
-from lastacross import clock, config, datastore, store, taskqueue, urlfetch, webapp
+from lastacross import channel, clock, config, datastore, store, taskqueue, urlfetch, webapp
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import tasks
+from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.delivery import Outcome
 from lastacross.taskqueue import record
 from lastacross.taskqueue.broker import Broker
@@ -1124,6 +1125,30 @@ def test_while_redis_is_away_the_pages_show_what_the_datastore_has(
     assert client.get(f"/reloads/{run_id}").status_int == 200
     assert numbers(client, run_id) == (0, 0, 1, 1)
     assert client.get("/accounts").status_int == 200
+
+
+def test_news_that_cannot_be_told_fail_no_task(
+    client: Client,
+    hands: Hands,
+    fetched: Fetched,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What they tell of is written down by then: the account would be fetched again."""
+
+    def send(client_id: str, message: str) -> None:
+        raise StoreUnavailableError("Redis is away")
+
+    monkeypatch.setattr(channel, "send_message", send)
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+
+    outcomes = work(hands)
+
+    assert [outcome.status for outcome in outcomes] == [200] * 3, "two accounts and the end"
+    assert asked_once_each(fetched, "anna", "bob")
+    assert operation(client, run_id)["metadata"]["state"] == "done"
+    assert "reload.untold" in caplog.text
 
 
 @pytest.mark.parametrize(
