@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Engine, delete, event, func, select, update
 
 import error_fields
 import error_queries
@@ -190,3 +190,32 @@ def test_a_group_that_has_new_errors_keeps_its_count_when_the_old_ones_go() -> N
     [group] = error_queries.groups(error_queries.Wanted())[0]
     assert group.count == 2
     assert len(error_queries.errors_of(group.id)) == 1
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_page_counts_errors_by_their_indexes_and_reads_no_traceback() -> None:
+    error_steps.group(accept())
+    accept(type="ValueError")
+    said = []
+
+    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        said.append((statement, parameters))
+
+    engine = datastore.engine()
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert error_queries.numbers() == {"errors": 2, "groups": 1, "waiting": 1}
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+    if engine.dialect.name != "sqlite":
+        return  # PostgreSQL keeps long texts apart, and reads them only when they are asked for
+    counts = [each for each in said if each[0].startswith("SELECT")]
+    with engine.connect() as connection:
+        plans = [
+            row[3]
+            for statement, parameters in counts
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
+        ]
+    assert len(plans) == 3
+    assert all("USING COVERING INDEX" in plan for plan in plans), plans
