@@ -29,6 +29,8 @@ COMPLETE_URL = "/tasks/reload-complete"
 WORKER_URL = "/worker/"
 
 FETCH_SECONDS = 10.0
+FETCH_BYTES = 65_536
+"""Of an answer that are read: a few hundred characters of it are kept, and many come at once."""
 TELL_SECONDS = 0.2
 """How often this process says at most that a run has news: a page that hears of it asks for all of it."""
 
@@ -169,7 +171,15 @@ def fetch(key: str) -> Answer:
     headers = {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
     status = None
     try:
-        result = urlfetch.fetch(feed.url_of(key), None, urlfetch.GET, headers, deadline=FETCH_SECONDS)
+        result = urlfetch.fetch(
+            feed.url_of(key),
+            None,
+            urlfetch.GET,
+            headers,
+            allow_truncated=True,
+            deadline=FETCH_SECONDS,
+            response_limit_bytes=FETCH_BYTES,
+        )
         status, text = result.status_code, result.content.decode(errors="replace")
     except urlfetch.Error as error:
         text = f"{type(error).__name__}: {operations.fetch_problem(error)}"

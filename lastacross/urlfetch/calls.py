@@ -2,6 +2,7 @@
 
 import contextvars
 import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -15,7 +16,16 @@ from lastacross.taskqueue.current import current_task
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.fetching import Fetcher
 from lastacross.urlfetch.places import PORTS, place_of, shown
-from lastacross.urlfetch.requests import GET, Payload, Request, body_of, headers_of, method_name
+from lastacross.urlfetch.requests import (
+    GET,
+    MOST_RESPONSE_BYTES,
+    Payload,
+    Request,
+    body_of,
+    headers_of,
+    method_name,
+    response_limit,
+)
 from lastacross.urlfetch.response import Response
 from lastacross.urlfetch.threads import Threads
 
@@ -167,7 +177,8 @@ def make_fetch_call(
         payload: as ``fetch``.
         method: as ``fetch``.
         headers: as ``fetch``.
-        **options: ``allow_truncated``, ``follow_redirects``, ``validate_certificate``, as ``fetch``.
+        **options: ``allow_truncated``, ``follow_redirects``, ``validate_certificate`` and
+            ``response_limit_bytes``, as ``fetch``.
 
     Returns:
         The rpc.
@@ -192,6 +203,7 @@ def fetch(
     follow_redirects: bool = True,
     deadline: float | None = None,
     validate_certificate: bool | None = None,
+    response_limit_bytes: int = MOST_RESPONSE_BYTES,
 ) -> Response:
     """Fetch a URL; an answer such as 404 is a result like any other.
 
@@ -200,17 +212,18 @@ def fetch(
         payload: the body of a POST, PUT or PATCH; text is sent as UTF-8.
         method: a constant (``POST``) or a name in any case.
         headers: of the request; a few are the engine's own and are left out.
-        allow_truncated: the first 32 MB of a longer answer will do.
+        allow_truncated: the first 32 MB of a longer answer will do, or ``response_limit_bytes``.
         follow_redirects: up to five.
         deadline: seconds for the whole of it: 5 unless set otherwise, at most 60 in a request, 600 in a task.
         validate_certificate: False = any certificate will do.
+        response_limit_bytes: no more of an answer is read, 32 MB at most.
 
     Raises:
         InvalidURLError, PayloadTooLargeError, InvalidMethodError: of the request; nothing is sent.
         DownloadError: there was no answer; its subclasses say why.
-        ResponseTooLargeError: the answer has more than 32 MB; it carries what was read.
+        ResponseTooLargeError: the answer has more than may be read; it carries what was read.
         SSLCertificateError: the certificate is refused.
-        TypeError, ValueError: a payload, headers or a deadline that cannot be used.
+        TypeError, ValueError: a payload, headers, a limit or a deadline that cannot be used.
     """
     request = _request(
         payload,
@@ -219,6 +232,7 @@ def fetch(
         allow_truncated=allow_truncated,
         follow_redirects=follow_redirects,
         validate_certificate=validate_certificate,
+        response_limit_bytes=response_limit_bytes,
     )
     _refuse_own_url(url, request.method)
     return _fetcher.fetch(url, request, Deadline(SYSTEM, _seconds(deadline)))
@@ -232,6 +246,7 @@ def _request(
     allow_truncated: bool = False,
     follow_redirects: bool = True,
     validate_certificate: bool | None = None,
+    response_limit_bytes: int = MOST_RESPONSE_BYTES,
 ) -> Request:
     name = method_name(method)
     body = body_of(name, payload)
@@ -245,6 +260,7 @@ def _request(
         follows=follow_redirects,
         may_be_truncated=allow_truncated,
         validates=validate_certificate is not False,
+        most_bytes=response_limit(response_limit_bytes),
     )
 
 
@@ -283,3 +299,14 @@ def _fill(future: "Future[Response]", fetch: Callable[[], Response]) -> None:
         future.set_result(fetch())
     except BaseException as error:
         future.set_exception(error)
+
+
+def _begin_anew() -> None:
+    """In a fork's child: connections are its parent's, threads are not here, locks may be held for ever."""
+    global _fetcher, _threads
+    of_parent = _fetcher
+    _fetcher, _threads = Fetcher(), Threads("urlfetch", CALLS_AT_ONCE)
+    of_parent.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

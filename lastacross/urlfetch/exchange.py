@@ -18,7 +18,6 @@ from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.places import Place
 from lastacross.urlfetch.requests import Request
 
-MOST_RESPONSE_BYTES = 32 * 2**20
 CHUNK_BYTES = 65_536
 _GZIP = ("gzip", "x-gzip")
 # What a body loses with its compression.
@@ -101,21 +100,21 @@ def _exchanged(
     with contextlib.closing(response):
         headers = list(response.headers.items())
         is_gzip = request.decodes and response.headers.get("content-encoding", "").strip().lower() in _GZIP
-        content, is_whole = _read(response, is_gzip)
+        content, is_whole = _read(response, is_gzip, request.most_bytes)
         if is_gzip and content:
             headers = [item for item in headers if item[0].lower() not in _OF_COMPRESSED]
-        is_truncated = len(content) > MOST_RESPONSE_BYTES
-        return Answer(response.status, headers, content[:MOST_RESPONSE_BYTES], is_truncated), is_whole
+        is_truncated = len(content) > request.most_bytes
+        return Answer(response.status, headers, content[: request.most_bytes], is_truncated), is_whole
 
 
-def _read(response: HTTPResponse, is_gzip: bool) -> tuple[bytes, bool]:
+def _read(response: HTTPResponse, is_gzip: bool, most_bytes: int) -> tuple[bytes, bool]:
     """The body, decompressed if it has to be, to a little over the limit; and whether that is all."""
     body = bytearray()
     gunzip = Gunzip() if is_gzip else None
     while chunk := response.read1(CHUNK_BYTES):
         for piece in (chunk,) if gunzip is None else gunzip.pieces(chunk):
             body += piece
-            if len(body) > MOST_RESPONSE_BYTES:
+            if len(body) > most_bytes:
                 return bytes(body), False
     if gunzip is not None:
         gunzip.finish()

@@ -9,7 +9,7 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import ResponseTooLargeError, TooManyRedirectsError
 from lastacross.urlfetch.connections import Connections, Key
 from lastacross.urlfetch.deadline import Deadline
-from lastacross.urlfetch.exchange import MOST_RESPONSE_BYTES, Answer, NothingCameError, exchange
+from lastacross.urlfetch.exchange import Answer, NothingCameError, exchange
 from lastacross.urlfetch.names import LookUp, Names, system_look_up
 from lastacross.urlfetch.places import Place, place_of, redirected, shown
 from lastacross.urlfetch.private_networks import is_open
@@ -49,6 +49,10 @@ class Fetcher:
     def close(self) -> None:
         """Close the connections that are idle."""
         self._connections.close()
+
+    def leave_to_parent(self) -> None:
+        """In a fork's child: give up what is its parent's, who goes on with it. Not to be used any more."""
+        self._connections.leave_to_parent()
 
     def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
         """Send the request, follow redirects if it says so, and read the answer.
@@ -108,7 +112,7 @@ def _response(answer: Answer, request: Request, place: Place, *, is_redirected: 
     )
     if answer.is_truncated and not request.may_be_truncated:
         raise ResponseTooLargeError(
-            f"{shown(place.url)} answered with more than {MOST_RESPONSE_BYTES} bytes; "
+            f"{shown(place.url)} answered with more than {request.most_bytes} bytes; "
             "allow_truncated=True takes the first of them",
             response,
         )

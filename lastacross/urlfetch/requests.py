@@ -11,6 +11,7 @@ from lastacross.urlfetch.places import Place
 GET, POST, HEAD, PUT, DELETE, PATCH = 1, 2, 3, 4, 5, 6
 METHODS = {"GET": GET, "POST": POST, "HEAD": HEAD, "PUT": PUT, "DELETE": DELETE, "PATCH": PATCH}
 MOST_PAYLOAD_BYTES = 10 * 2**20
+MOST_RESPONSE_BYTES = 32 * 2**20
 USER_AGENT = f"lastacross/{__version__}"
 
 _WITH_PAYLOAD = ("POST", "PUT", "PATCH")
@@ -49,7 +50,7 @@ class Request:
     """One request, to wherever redirects lead it.
 
     ``body`` is None for a method that has none; ``decodes`` whether a compressed answer is decompressed: the
-    application did not ask for the encodings itself.
+    application did not ask for the encodings itself; ``most_bytes`` of an answer are read.
     """
 
     method: str
@@ -59,6 +60,7 @@ class Request:
     follows: bool = True
     may_be_truncated: bool = False
     validates: bool = True
+    most_bytes: int = MOST_RESPONSE_BYTES
 
     @property
     def is_safe_to_repeat(self) -> bool:
@@ -121,6 +123,19 @@ def check_size(body: bytes | None) -> None:
     """
     if body is not None and len(body) > MOST_PAYLOAD_BYTES:
         raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MOST_PAYLOAD_BYTES}")
+
+
+def response_limit(limit: object) -> int:
+    """How many bytes of an answer are read; more than may be means as many as may be.
+
+    Raises:
+        TypeError, ValueError: it is no number of bytes.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"a limit of an answer is a number of bytes, not {limit!r}")
+    if limit < 1:
+        raise ValueError(f"a limit of an answer is at least 1 byte, not {limit}")
+    return min(limit, MOST_RESPONSE_BYTES)
 
 
 def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ...]:

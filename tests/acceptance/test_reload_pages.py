@@ -3,7 +3,9 @@
 import itertools
 import json
 import re
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -29,6 +31,7 @@ from tests.conftest import SECRET_KEY
 from tests.support import uploads
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
+from tests.support.raw_server import raw_server
 from tests.support.redis_server import RedisServer
 
 JSON = {"Accept": "application/json"}
@@ -1125,6 +1128,25 @@ def test_while_redis_is_away_the_pages_show_what_the_datastore_has(
     assert client.get(f"/reloads/{run_id}").status_int == 200
     assert numbers(client, run_id) == (0, 0, 1, 1)
     assert client.get("/accounts").status_int == 200
+
+
+def test_of_a_feed_that_never_ends_the_beginning_is_kept(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100_000)
+        connection.recv(1)
+
+    settings = replace(config.current().settings, fetch_private_hosts=("127.0.0.1",))
+    config.use(replace(config.current(), settings=settings))
+    add_accounts(client, "anna")
+    with raw_server(send) as server:
+        monkeypatch.setenv(feed.VARIABLE, f"{server.url}/")
+        run_id = run_through(client, hands)
+
+    assert numbers(client, run_id) == (1, 0, 0, 1)
+    [anna] = client.get("/accounts", headers=JSON).json["accounts"]
+    assert anna["status"] == "x" * 299 + "…"
 
 
 def test_news_that_cannot_be_told_fail_no_task(

@@ -325,6 +325,24 @@ def test_errors_tell_no_query_of_the_urls_that_they_are_about(answer: bytes, tol
         assert "secret" not in str(raised.value)
 
 
+def test_of_an_answer_no_more_is_read_than_the_caller_wants() -> None:
+    with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000) as server:
+        result = urlfetch.fetch(server.url, allow_truncated=True, response_limit_bytes=10)
+        rpc = urlfetch.create_rpc()
+        urlfetch.make_fetch_call(rpc, server.url, response_limit_bytes=10)
+        with pytest.raises(urlfetch.ResponseTooLargeError, match="more than 10 bytes"):
+            rpc.get_result()
+
+    assert (result.content, result.content_was_truncated) == (b"x" * 10, True)
+
+
+def test_an_answer_that_has_just_the_wanted_size_is_whole() -> None:
+    with raw_server(OK) as server:
+        result = urlfetch.fetch(server.url, response_limit_bytes=2)
+
+    assert (result.content, result.content_was_truncated) == (b"ok", False)
+
+
 def test_five_redirects_are_followed() -> None:
     answers = [redirect(f"/{number}") for number in range(5)] + [OK]
 

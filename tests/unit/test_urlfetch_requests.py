@@ -5,7 +5,7 @@ import pytest
 from lastacross import urlfetch
 from lastacross.errors import InvalidFetchUrlError
 from lastacross.urlfetch.places import Place, place_of, redirected, shown
-from lastacross.urlfetch.requests import Request, body_of, check_size, headers_of, method_name
+from lastacross.urlfetch.requests import Request, body_of, check_size, headers_of, method_name, response_limit
 from lastacross.urlfetch.response import Headers, response_of
 
 GOOD = [
@@ -27,6 +27,19 @@ def test_a_url_is_taken_apart(url: str, parts: tuple[object, ...], authority: st
 
     assert (place.scheme, place.host, place.port, place.target) == parts
     assert authority in (None, place.authority)
+
+
+@pytest.mark.parametrize(("limit", "bytes_"), [(1, 1), (65_536, 65_536), (2**40, 32 * 2**20)])
+def test_an_answer_is_limited_as_it_is_said_to_32_mib_at_most(limit: int, bytes_: int) -> None:
+    assert response_limit(limit) == bytes_
+
+
+@pytest.mark.parametrize(
+    ("limit", "problem"), [(0, ValueError), (-1, ValueError), (True, TypeError), ("1", TypeError)]
+)
+def test_a_limit_that_is_no_number_of_bytes_is_refused(limit: object, problem: type[Exception]) -> None:
+    with pytest.raises(problem, match="a limit of an answer is"):
+        response_limit(limit)
 
 
 BAD = [
