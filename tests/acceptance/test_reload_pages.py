@@ -1,10 +1,13 @@
-"""The batch reload, its pages asked without a browser and its tasks run by hand, one by one."""
+"""The batch reload, its pages asked without a browser.
+
+Its tasks are run by ``run_tasks()``, and by hand where a test has to stand between two steps.
+"""
 
 import itertools
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.delivery import Outcome
 from lastacross.taskqueue import record
 from lastacross.taskqueue.broker import Broker
+from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
 from tests.conftest import SECRET_KEY
@@ -37,6 +41,8 @@ from tests.support.redis_server import RedisServer
 JSON = {"Accept": "application/json"}
 CRON_TASK = "taskloader-20261121T030000Z"
 CRON_RUN = "20261121T030000Z"
+ADMINISTRATOR = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"}
+RunTasks = Callable[..., list[DeliveredTask]]
 STRANGER = {"REMOTE_ADDR": "203.0.113.9"}
 
 
@@ -69,8 +75,19 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
 @pytest.fixture
 def client(loaded: config.Config) -> Client:
     """The application behind the web server's layers, asked by the administrator."""
-    environ = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"}
-    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=environ)
+    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=ADMINISTRATOR)
+
+
+@pytest.fixture
+def lastacross_environ() -> dict[str, str]:
+    """Under ``dev``, as ``loaded``."""
+    return {"LASTACROSS_DEV": "1"}
+
+
+@pytest.fixture
+def site(lastacross_app: ApplicationUnderTest) -> Client:
+    """As ``client``, of the application whose tasks ``run_tasks`` runs."""
+    return Client(lastacross_app.wsgi, extra_environ=ADMINISTRATOR)
 
 
 @pytest.fixture
@@ -171,6 +188,13 @@ def run_through(client: Client, hands: Hands) -> str:
     run_id = load_by_hand(client, hands)
     work(hands)
     return run_id
+
+
+def run_all(site: Client, run_tasks: RunTasks) -> str:
+    """A run from its beginning to its end, failed tasks tried again as the queue says."""
+    answer = site.get("/taskloader/", status=303)
+    run_tasks(retry=True)
+    return str(answer.headers["Location"].rpartition("/")[2])
 
 
 def empty_redis() -> None:
@@ -403,18 +427,20 @@ def test_cron_names_the_run_by_its_instant(
     assert "by the clock" in client.get("/reloads").text
 
 
-def test_failing_answers_are_tried_again_and_kept(client: Client, hands: Hands, fetched: Fetched) -> None:
-    add_accounts(client, "anna", "bob", "carl")
+def test_failing_answers_are_tried_again_and_kept(
+    site: Client, run_tasks: RunTasks, fetched: Fetched
+) -> None:
+    add_accounts(site, "anna", "bob", "carl")
     fetched.answers = {
         "anna": (503, b"<b>out of order</b>"),
         "carl": urlfetch.DeadlineExceededError("no answer within 10 s"),
     }
 
-    run_id = run_through(client, hands)
+    run_id = run_all(site, run_tasks)
 
     assert sorted(fetched.asked) == ["anna"] * 3 + ["bob"] + ["carl"] * 3
-    assert numbers(client, run_id) == (1, 2, 0, 3)
-    found = operation(client, run_id)
+    assert numbers(site, run_id) == (1, 2, 0, 3)
+    found = operation(site, run_id)
     assert found["metadata"]["state"] == "failed"
     assert found["error"]["message"] == "Finished, but 2 of 3 accounts failed."
     assert [
@@ -424,21 +450,21 @@ def test_failing_answers_are_tried_again_and_kept(client: Client, hands: Hands, 
         ("anna", 503, "<b>out of order</b>", 3),
         ("carl", None, "FetchDeadlineExceededError: no answer within 10 s", 3),
     ]
-    page = client.get(f"/reloads/{run_id}").text
+    page = site.get(f"/reloads/{run_id}").text
     assert "&lt;b&gt;out of order" in page
     assert "Retry failed" in page
-    [anna] = client.get("/accounts?start=anna", headers=JSON).json["accounts"]
+    [anna] = site.get("/accounts?start=anna", headers=JSON).json["accounts"]
     assert (anna["status"], anna["problem"]) == (None, "503: <b>out of order</b>")
-    assert "<b>out" not in client.get("/accounts").text
+    assert "<b>out" not in site.get("/accounts").text
 
 
-def test_a_failing_account_keeps_its_last_status(client: Client, hands: Hands, fetched: Fetched) -> None:
-    add_accounts(client, "anna")
-    run_through(client, hands)
+def test_a_failing_account_keeps_its_last_status(site: Client, run_tasks: RunTasks, fetched: Fetched) -> None:
+    add_accounts(site, "anna")
+    run_all(site, run_tasks)
     fetched.answers = {"anna": (500, b"oh")}
-    run_through(client, hands)
+    run_all(site, run_tasks)
 
-    [anna] = client.get("/accounts", headers=JSON).json["accounts"]
+    [anna] = site.get("/accounts", headers=JSON).json["accounts"]
 
     assert (anna["status"], anna["problem"]) == ("status of anna", "500: oh")
 
@@ -480,17 +506,17 @@ def test_a_task_that_is_delivered_twice_counts_once(client: Client, hands: Hands
 
 
 def test_an_answer_of_any_bytes_and_length_is_kept_as_text(
-    client: Client, hands: Hands, fetched: Fetched
+    site: Client, run_tasks: RunTasks, fetched: Fetched
 ) -> None:
-    add_accounts(client, "anna", "bob")
+    add_accounts(site, "anna", "bob")
     fetched.answers = {"anna": (200, b"\xff\x00ok"), "bob": (500, b"x" * 5000)}
 
-    run_id = run_through(client, hands)
+    run_id = run_all(site, run_tasks)
 
-    [anna, bob] = client.get("/accounts", headers=JSON).json["accounts"]
+    [anna, bob] = site.get("/accounts", headers=JSON).json["accounts"]
     assert anna["status"] == "��ok"
     assert bob["problem"].startswith("500: xxx")
-    assert len(operation(client, run_id)["response"]["failing"][0]["answer"]) == 300
+    assert len(operation(site, run_id)["response"]["failing"][0]["answer"]) == 300
 
 
 def test_of_two_fetches_the_newer_one_stays_on_the_account(client: Client) -> None:
