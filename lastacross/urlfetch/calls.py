@@ -310,14 +310,3 @@ def _begin_anew() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_anew)
-
-
-def _begin_anew() -> None:
-    """In a fork's child: connections are its parent's, threads are not here, locks may be held for ever."""
-    global _fetcher, _threads
-    of_parent = _fetcher
-    _fetcher, _threads = Fetcher(), Threads("urlfetch", CALLS_AT_ONCE)
-    of_parent.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_begin_anew)

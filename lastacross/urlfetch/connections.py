@@ -91,17 +91,6 @@ class Connections:
             connection.close()
         self._idle.clear()
 
-    def leave_to_parent(self) -> None:
-        """In a fork's child: close its descriptors of its parent's idle connections.
-
-        Nothing goes over the wire: the parent has descriptors too, and closing a TLS socket says no goodbye.
-        Kept open here, the server would not hear of it when the parent closes them.
-        """
-        # Without the lock, which a thread that is not here may hold.
-        for _, connection, _ in self._idle.values():
-            connection.close()
-        self._idle.clear()
-
     def connect(self, place: Place, deadline: Deadline, *, validates: bool, is_open: bool) -> HTTPConnection:
         """A new connection, to an address that was looked up, and checked, for it.
 

@@ -54,10 +54,6 @@ class Fetcher:
         """In a fork's child: give up what is its parent's, who goes on with it. Not to be used any more."""
         self._connections.leave_to_parent()
 
-    def leave_to_parent(self) -> None:
-        """In a fork's child: give up what is its parent's, who goes on with it. Not to be used any more."""
-        self._connections.leave_to_parent()
-
     def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
         """Send the request, follow redirects if it says so, and read the answer.
 
