@@ -13,6 +13,7 @@ import webapp2
 from webob import exc
 from webob.multidict import MultiDict
 
+from lastacross.webapp.boundary import FORMS
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
 # WebOb's exceptions carry a page of their own; only these headers of theirs say more than ours.
@@ -39,10 +40,13 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def POST(self) -> Any:
-        """As WebOb's: the fields of the form."""
+        """As WebOb's: the fields of the form. Its type may be written in capitals (RFC 9110, 8.3.1)."""
         environ = self.environ
+        if environ.get("CONTENT_TYPE") != _FORM:
+            self._write_type_small()
         if (
             environ.get("CONTENT_TYPE") == _FORM
+            and self.method not in ("GET", "HEAD")
             and environ.get("webob.is_body_seekable")
             and _READ_FORM not in environ
         ):
@@ -51,6 +55,13 @@ class _Request(webapp2.Request):  # type: ignore[misc]
             text = file.read(self.content_length or 0).decode("utf-8", "replace")
             environ[_READ_FORM] = (MultiDict(parse_qsl(text, keep_blank_values=True)), file)
         return super().POST
+
+    def _write_type_small(self) -> None:
+        """Let a form's type be as WebOb knows it; what follows, such as the boundary, stays as it is."""
+        written, semicolon, rest = self.environ.get("CONTENT_TYPE", "").partition(";")
+        kind = written.strip().lower()
+        if kind in FORMS and kind != written:
+            self.environ["CONTENT_TYPE"] = kind + semicolon + rest
 
 
 def adopt(application: Wsgi) -> Wsgi:

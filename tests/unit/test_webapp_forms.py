@@ -85,3 +85,10 @@ def test_a_body_that_the_application_replaces_is_read_anew() -> None:
     request.body = b"a=2"
 
     assert request.get("a") == "2"
+
+
+@pytest.mark.parametrize("kind", [FORM.upper(), f"{FORM.title()} ; charset=UTF-8"])
+def test_a_type_is_the_same_in_capitals(kind: str) -> None:
+    _, ours = both(b"a=1", CONTENT_TYPE=kind)
+
+    assert ours == [("a", "1")]
