@@ -1,5 +1,6 @@
 """The error collector's addresses for programs: where errors are posted, and what its tasks and cron call."""
 
+import codecs
 import email.message
 import hmac
 import json
@@ -22,6 +23,9 @@ MOST_BYTES = 8 * 1_048_576
 MOST_FIELDS = 100
 """Of a form. There are 14 to fill in; a body of nothing but separators would make millions."""
 
+CHARSETS = ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252")
+"""Of a form, by Python's names. JSON is UTF-8."""
+
 DIGEST_URL = "/tasks/errors/digest"
 CLEAN_URL = "/tasks/errors/clean"
 
@@ -33,6 +37,7 @@ class IntakeHandler(webapp.RequestHandler):
 
     def post(self) -> None:
         """One quick write; the rest is the task's."""
+        self.request.accept = "application/json"  # also where the engine refuses: a form that is broken
         self.response.headers["Cache-Control"] = "no-store"
         if self.request.content_length and self.request.content_length > MOST_BYTES:
             self._refuse(413, f"The report is larger than the {MOST_BYTES:,} bytes that are taken.")
@@ -58,9 +63,9 @@ class IntakeHandler(webapp.RequestHandler):
         Raises:
             BadInputError: it is neither JSON nor a form.
         """
-        kind = self.request.content_type or forms.FORM_TYPES[0]
+        kind = self.request.content_type.strip().lower() or forms.FORM_TYPES[0]
         if kind == "multipart/form-data":
-            if _parts_at_most(self.request.headers["Content-Type"], self.request.body) > MOST_FIELDS:
+            if _parts_at_most(_header(self.request), self.request.body) > MOST_FIELDS:
                 raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields")
             fields: Mapping[str, Any] = self.request.POST
             return fields
@@ -71,24 +76,41 @@ class IntakeHandler(webapp.RequestHandler):
         if kind != forms.FORM_TYPES[0]:
             takes = f"takes application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
             raise webapp.BadInputError("Content-Type", takes)
-        try:
-            pairs = urllib.parse.parse_qsl(
-                body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS
-            )
-        except ValueError as error:
-            raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields") from error
-        return dict(pairs)
+        return _form(body, _header(self.request).get_content_charset("utf-8"))
 
     def _refuse(self, status: int, message: str, **more: object) -> None:
         self.render_json({"error": {"code": status, "message": message, **more}}, status)
 
 
-def _parts_at_most(content_type: str, body: bytes) -> int:
-    """How many fields a multipart body has at most, known before it is taken apart, which takes its time."""
+def _header(request: Any) -> email.message.Message:
+    """The Content-Type with what it says beside the type."""
     header = email.message.Message()
-    header["Content-Type"] = content_type
+    header["Content-Type"] = request.headers.get("Content-Type", "")
+    return header
+
+
+def _parts_at_most(header: email.message.Message, body: bytes) -> int:
+    """How many fields a multipart body has at most, known before it is taken apart, which takes its time."""
     # Its last boundary ends it.
     return body.count(f"--{header.get_boundary('')}".encode("latin-1", "replace")) - 1
+
+
+def _form(body: bytes, charset: str) -> Mapping[str, str]:
+    """The fields of a form in this charset, of several of one name the last."""
+    # Of the charsets that Python knows some are no text, and some take minutes for such a body.
+    if codecs.lookup(charset).name not in CHARSETS:
+        takes = f"takes a form in {', '.join(CHARSETS)}, not {charset[:100]}"
+        raise webapp.BadInputError("Content-Type", takes)
+    try:
+        pairs = urllib.parse.parse_qsl(
+            body.decode(charset, "replace"),
+            keep_blank_values=True,
+            encoding=charset,
+            max_num_fields=MOST_FIELDS,
+        )
+    except ValueError as error:
+        raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields") from error
+    return dict(pairs)
 
 
 def _json(body: bytes) -> Mapping[str, Any]:

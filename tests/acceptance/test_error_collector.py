@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import socket
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,63 @@ def test_a_body_that_cannot_be_read_says_why(client: Client, body: bytes, kind: 
     error = client.post("/errors", body, headers={"Content-Type": kind}, status=400).json["error"]
 
     assert says in error["message"]
+
+
+BROKEN = (
+    b'--x\r\nContent-Disposition: form-data; name="account"\r\n'
+    b"Content-Transfer-Encoding: base64\r\n\r\nabcde\r\n--x--\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=\xe9",
+        "multipart/form-data; boundary=x",
+        "multipart/form-data; boundary*=hex''abc",
+        "multipart/form-data; boundary=x; charset=latin-1",
+        "application/x-www-form-urlencoded;charset=bogus",
+        "application/x-www-form-urlencoded; charset=hex",
+        "application/x-www-form-urlencoded; charset=utf-16",
+        "application/x-www-form-urlencoded; charset=punycode",
+    ],
+)
+def test_a_program_whose_form_is_broken_is_told_so_in_json(client: Client, kind: str) -> None:
+    refused = client.post("/errors", BROKEN, headers={"Content-Type": kind}, status=400)
+
+    assert refused.json["error"]["code"] == 400
+    assert refused.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["APPLICATION/JSON", "Multipart/Form-Data ;Boundary=Xy", "Application/X-WWW-Form-URLEncoded"]
+)
+def test_a_type_may_be_written_in_capitals(client: Client, kind: str) -> None:
+    if kind.startswith("M"):
+        parts = "".join(
+            f'--Xy\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in GIVEN.items()
+        )
+        body = f"{parts}--Xy--\r\n"
+    else:
+        body = json.dumps(GIVEN) if "JSON" in kind else urllib.parse.urlencode(GIVEN)
+
+    client.post("/errors", body, headers={"Content-Type": kind}, status=202)
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [("latin-1", b"%e4 \xe4"), ("ISO-8859-1", b"%E4 \xe4"), ("utf8", "%c3%a4 ä".encode())],
+)
+def test_a_form_may_say_its_charset(client: Client, charset: str, text: bytes) -> None:
+    body = urllib.parse.urlencode(GIVEN).encode() + b"&server=" + text
+    kind = f"application/x-www-form-urlencoded; charset={charset}"
+
+    answer = client.post("/errors", body, headers={"Content-Type": kind}, status=202)
+
+    assert client.get(answer.headers["Location"] + ".json").json["response"]["server"] == "ä ä"
 
 
 @pytest.mark.parametrize(

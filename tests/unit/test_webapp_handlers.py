@@ -244,6 +244,14 @@ def test_a_content_type_that_lies_is_not_our_failure(app: web.Site, content_type
     assert app.post("/form", b"--x\r\nrubbish", CONTENT_TYPE=content_type).status_int == 400
 
 
+def test_a_form_that_no_browser_sends_is_refused_in_json_unless_a_page_is_asked_for(app: web.Site) -> None:
+    """A program rarely says what it accepts."""
+    kind = "multipart/form-data"
+    for accept, answered in (("*/*", "application/json"), ("text/html,*/*;q=0.8", "text/html")):
+        answer = app.post("/form", b"x", CONTENT_TYPE=kind, HTTP_ACCEPT=accept)
+        assert (answer.status_int, answer.content_type) == (400, answered)
+
+
 @pytest.mark.parametrize(
     "part",
     [
