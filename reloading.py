@@ -307,6 +307,8 @@ def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
     with datastore.session() as session:
         if session.scalar(ending.values(**values).returning(ReloadRun.id)) is None:
             return False
+        # Answers lock a result and then the run, this the run and then results: but only those that are well,
+        # which no answer locks again, so that nobody waits for the other.
         is_fine = (ReloadResult.run_id == run_id) & (ReloadResult.outcome == OK)
         kept = _slowest(run_id).with_only_columns(ReloadResult.account_id).subquery()
         session.execute(

@@ -175,6 +175,42 @@ def test_the_end_is_kept_once_with_the_slowest_and_the_failing() -> None:
         assert session.scalar(select(func.count()).select_from(ReloadResult)) == 19
 
 
+def test_an_answer_that_is_being_written_and_the_end_do_not_wait_for_each_other() -> None:
+    """On PostgreSQL each would hold a row that the other wants; SQLite has one writer at a time anyway."""
+    accounts.add(KEYS)
+    for number in range(2):
+        name = f"run-{number}"
+        reloading.begin(name, "cron")
+        for key in KEYS[:50]:
+            reloading.record(name, key, trouble() if key < "k-025" else fine(), 1)
+
+        answers = [functools.partial(reloading.record, name, key, fine(), 2) for key in KEYS] * 2
+        actions: list[Callable[[], object]] = [*answers]
+        actions[100:100] = [functools.partial(reloading.finish, name, failed=0)] * 2
+        with ThreadPoolExecutor(12) as pool:
+            ends = list(pool.map(lambda action: action(), actions))[100:102]
+
+        assert sorted(map(bool, ends)) == [False, True]
+        assert found(name).done == 100
+
+
+@pytest.mark.parametrize("outcome", [fine, trouble])
+def test_a_run_ends_while_an_answer_is_half_written(outcome: Callable[[], Answer]) -> None:
+    accounts.add(KEYS[:3])
+    reloading.begin("run", "cron")
+    for key in KEYS[:2]:
+        reloading.record("run", key, fine() if key == KEYS[0] else trouble(), 1)
+    if datastore.engine().dialect.name == "sqlite":
+        assert reloading.finish("run", failed=0), "nothing is half written there while another writes"
+        return
+
+    with datastore.session() as session:
+        for account_id in session.scalars(select(Account.id)).all():
+            reloading._write_result(session, ("run", account_id), outcome(), 2)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(reloading.finish, "run", failed=0).result(timeout=10)
+
+
 def test_a_text_that_a_database_refuses_is_kept_without_it() -> None:
     accounts.add(["anna"])
     reloading.begin("run", "cron")
