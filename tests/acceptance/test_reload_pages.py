@@ -1175,6 +1175,18 @@ def test_of_a_feed_that_never_ends_the_beginning_is_kept(
     assert anna["status"] == "x" * 299 + "…"
 
 
+def test_a_failing_answer_that_is_too_large_keeps_its_status(
+    loaded: config.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.use(replace(loaded, settings=replace(loaded.settings, fetch_private_hosts=("127.0.0.1",))))
+    large = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000
+    with raw_server(large) as server:
+        monkeypatch.setenv(feed.VARIABLE, f"{server.url}/")
+        answer = reloads.fetch("anna")
+
+    assert (answer.is_ok, answer.http_status) == (False, 503)
+
+
 def test_news_that_cannot_be_told_fail_no_task(
     client: Client,
     hands: Hands,
