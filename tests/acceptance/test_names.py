@@ -69,8 +69,9 @@ def _expected(commands: list[Command], half: int) -> list[list[str]]:
     for command in commands:
         words = command.words
         if command.is_of_script:
-            if words[0].upper() == "DEL" and words[1].startswith("rq:job:"):
-                is_over.add(words[1].removeprefix("rq:job:"))
+            if words[0].upper() == "DEL":
+                # Tasks that end at one moment are deleted together.
+                is_over.update(key.removeprefix("rq:job:") for key in words[1:])
             continue
         by = [word.partition("/work?by=")[2] for word in words if word.startswith("GET /work?by=")]
         if not by:
