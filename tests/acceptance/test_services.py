@@ -24,6 +24,8 @@ from tests.support.processes import Started, is_alive, python, started, wait_unt
 from tests.support.site import free_port
 
 slow = pytest.mark.slow
+# As `lastacross web` starts them when nothing is said.
+WEB_PROCESSES = 2
 pytestmark = pytest.mark.timeout(180)
 
 MAIN = '''\
@@ -412,13 +414,19 @@ def web_server(services: Services, port: int, **more: str) -> Iterator[Started]:
         yield running
 
 
+def assert_each_web_process_did(notes: list[dict[str, Any]]) -> None:
+    """Once each."""
+    pids = [note["pid"] for note in notes]
+    assert len(pids) == len(set(pids)) == WEB_PROCESSES
+
+
 @slow
 def test_a_hook_that_hangs_does_not_keep_a_web_process_beyond_the_grace(services: Services) -> None:
     with web_server(services, free_port(), HOOK="hangs", LASTACROSS_DEV="1") as running:
         stop(running, 20)
 
         assert "Traceback" not in running.text()
-    assert len(services.of("hook")) == 1
+    assert_each_web_process_did(services.of("hook"))
 
 
 @slow
@@ -436,7 +444,7 @@ def test_the_hook_runs_in_web_processes_while_their_requests_do(services: Servic
             assert client.wait() == 0
             assert "200" in client.text()
     assert [note["is_shutting_down"] for note in services.of("told")] == [True]
-    assert len(services.of("hook-end")) == 1
+    assert_each_web_process_did(services.of("hook-end"))
 
 
 def _answers(port: int) -> bool:
