@@ -26,6 +26,7 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
 from lastacross.runtime import application, hooks, service, start_upload
+from lastacross.runtime.connection_shares import ConnectionShares
 from lastacross.store import Store
 
 log = logs.get("lastacross.web")
@@ -44,6 +45,10 @@ KEEP_ALIVE_SECONDS = 5
 REDIS_PATIENCE_SECONDS = 2.5
 # A client that stops in the middle of its request gives its thread back after this long.
 SILENCE_SECONDS = 10
+# So long a process leaves a new connection to another that has fewer; then it takes it itself.
+YIELD_SECONDS = 0.001
+
+_shares = ConnectionShares()
 
 
 class _Logger(Logger):  # type: ignore[misc]
@@ -66,8 +71,28 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's thread worker, which lets go of who would hold a thread for long.
 
     The browsers that watch, when it has to stop: each of them holds a request that would not end by
-    itself before the grace is over. And at any time clients that begin a request and fall silent.
+    itself before the grace is over. And at any time clients that begin a request and fall silent. New
+    connections it leaves to a process that has fewer.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Made in the parent, one at a time, before the process is there."""
+        super().__init__(*args, **options)
+        self.share = _shares.take()
+
+    def notify(self) -> None:
+        """Say that this process is alive; called in each turn of its main loop."""
+        if self.alive:
+            _shares.note(self.share, self.nr_conns)
+        super().notify()
+
+    def accept(self, listener: Any) -> None:
+        """Take a connection, unless another process has taken it meanwhile."""
+        if _shares.has_more_than_another(self.share):
+            threading.Event().wait(YIELD_SECONDS)
+        super().accept(listener)
+        if self.alive:
+            _shares.note(self.share, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection; called in a thread."""
@@ -79,6 +104,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""
         hooks.PROCESS.begin()
+        _shares.leave(self.share)
         end_streams()
         # By the main loop: a signal handler that interrupts the start of a thread may not start one.
         if self.alive:
@@ -90,6 +116,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().run()
         # The loop may have ended without another turn.
         _begin_hook()
+
+
+def _give_back_share(_arbiter: Any, worker: _Worker) -> None:
+    _shares.give_back(worker.share)
 
 
 def _begin_hook() -> None:
@@ -134,6 +164,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "bind": address(settings.host, settings.port),
         "workers": settings.web_processes,
         "worker_class": _Worker,
+        "child_exit": _give_back_share,
         "threads": settings.web_threads,
         "worker_connections": settings.web_threads + SPARE_CONNECTIONS,
         "keepalive": KEEP_ALIVE_SECONDS,

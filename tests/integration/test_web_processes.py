@@ -1,0 +1,109 @@
+"""Two processes of the web server: new connections go to both of them, also when one was killed."""
+
+import collections
+import contextlib
+import http.client
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Started, python, started, wait_until
+from tests.support.redis_server import RedisServer
+from tests.support.site import free_port, wait_for_answer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+MAIN = """
+import os, webapp2
+from lastacross import webapp
+
+class Who(webapp.RequestHandler):
+    def get(self):
+        self.render_json(os.getpid())
+
+app = webapp2.WSGIApplication([("/.*", Who)])
+"""
+CONNECTIONS = 40
+
+
+class Web:
+    """``lastacross web`` with two processes.
+
+    Args:
+        port: on loopback.
+        process: the parent of both.
+    """
+
+    def __init__(self, port: int, process: Started) -> None:
+        self.port = port
+        self.process = process
+
+    def who_has(self, count: int) -> Counter[int]:
+        """Open so many connections and keep them until the last is there; who answers on how many of them."""
+        found: Counter[int] = collections.Counter()
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+                stack.callback(connection.close)
+                connection.request("GET", "/")
+                found[int(connection.getresponse().read())] += 1
+        return found
+
+    def wait_for_both(self) -> list[int]:
+        """Their pids, once both answer."""
+        seen: set[int] = set()
+
+        def both_answer() -> bool:
+            seen.clear()
+            seen.update(self.who_has(CONNECTIONS // 4))
+            return len(seen) == 2
+
+        wait_until(both_answer, 40, "both processes answer")
+        return sorted(seen)
+
+
+@pytest.fixture
+def web(redis_server: RedisServer) -> Iterator[Web]:
+    """It answers."""
+    with tempfile.TemporaryDirectory(prefix="la-web-") as name:
+        folder, port = Path(name), free_port()
+        (folder / "main.py").write_text(MAIN)
+        (folder / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
+        environ = {
+            "PORT": str(port),
+            "HOST": "127.0.0.1",
+            "REDIS_URL": redis_server.url,
+            "DATABASE_URL": f"sqlite:///{folder}/site.db",
+            "SECRET_KEY": "a secret key of the tests, long enough",
+            "LASTACROSS_DATA_DIR": str(folder / "var"),
+            "WEB_CONCURRENCY": "2",
+        }
+        with started(python("-m", "lastacross", "--app", name, "db", "upgrade"), folder, environ) as upgrade:
+            assert upgrade.wait() == 0, upgrade.text()
+        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
+            wait_for_answer(f"http://127.0.0.1:{port}", process)
+            yield Web(port, process)
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0, process.text()
+
+
+def test_kept_connections_are_shared_evenly(web: Web) -> None:
+    web.wait_for_both()
+    for _ in range(5):
+        shares = web.who_has(CONNECTIONS)
+        assert len(shares) == 2
+        assert min(shares.values()) >= CONNECTIONS // 4, shares
+
+
+def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> None:
+    killed = web.wait_for_both()[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: killed not in web.wait_for_both(), what="its successor answers")
+
+    shares = web.who_has(CONNECTIONS)
+    assert min(shares.values()) >= CONNECTIONS // 4, shares

@@ -1,0 +1,51 @@
+"""Which web process lets another one go first."""
+
+from lastacross.runtime.connection_shares import SLOTS, ConnectionShares
+
+
+def test_who_has_more_connections_than_another_lets_it_go_first() -> None:
+    shares = ConnectionShares()
+    first, second = shares.take(), shares.take()
+    shares.note(first, 3)
+    shares.note(second, 2)
+
+    assert shares.has_more_than_another(first)
+    assert not shares.has_more_than_another(second)
+    shares.note(second, 3)
+    assert not shares.has_more_than_another(first)
+
+
+def test_nobody_waits_for_a_process_that_does_not_accept() -> None:
+    shares = ConnectionShares()
+    first, second = shares.take(), shares.take()
+    shares.note(first, 3)
+
+    assert not shares.has_more_than_another(first)  # the second one is still starting
+    shares.note(second, 0)
+    assert shares.has_more_than_another(first)
+    shares.leave(second)
+    assert not shares.has_more_than_another(first)
+
+
+def test_the_slot_of_a_process_that_has_ended_is_given_to_the_next_one() -> None:
+    shares = ConnectionShares()
+    slots = [shares.take() for _ in range(SLOTS)]
+    shares.note(slots[0], 1)
+    shares.note(slots[1], 2)
+    shares.give_back(slots[0])
+
+    assert not shares.has_more_than_another(slots[1])
+    assert shares.take() == slots[0]
+
+
+def test_a_process_beyond_the_slots_takes_what_comes() -> None:
+    shares = ConnectionShares()
+    first = shares.take()
+    shares.note(first, 0)
+    while shares.take() is not None:
+        pass
+
+    shares.note(None, 5)
+    assert not shares.has_more_than_another(None)
+    shares.leave(None)
+    shares.give_back(None)
