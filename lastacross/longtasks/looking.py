@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote_plus
 
-from lastacross import clock, logs
+from lastacross import clock, logs, store
 from lastacross.channel import tokens
 from lastacross.datastore.tables import LongTask
 from lastacross.errors import StoreUnavailableError
 from lastacross.longtasks import model, parameters, progress
 from lastacross.longtasks.progress import Progress
 from lastacross.longtasks.view import State, Urls, View
+from lastacross.memcache import cache
+from lastacross.store import record_key
 from lastacross.taskqueue import lookup
 from lastacross.taskqueue.lookup import TaskRecord
 from lastacross.taskqueue.record import task_id as id_in_queue
@@ -71,11 +73,9 @@ def views_of(ids: Sequence[str]) -> list[View]:
 def _look_at(tasks: Sequence[LongTask], *, with_token: bool = False) -> list[View]:
     under_way = [task for task in tasks if task.is_open]
     try:
-        found = lookup.find_all([(task.queue_name, task.task_name or "") for task in under_way])
+        records, reports = _ask(under_way) if under_way else ({}, {})
     except StoreUnavailableError:
         return [_view(task, is_blind=task.is_open) for task in tasks]
-    records = {task.id: record for task, record in zip(under_way, found, strict=True)}
-    reports = progress.read([task.id for task in under_way]) if under_way else {}
     views = []
     for task in tasks:
         record = records.get(task.id)
@@ -85,6 +85,21 @@ def _look_at(tasks: Sequence[LongTask], *, with_token: bool = False) -> list[Vie
             token = _token(task) if with_token and task.is_open else None
             views.append(_view(task, record, reports.get(task.id), token=token))
     return views
+
+
+def _ask(tasks: Sequence[LongTask]) -> tuple[dict[str, TaskRecord | None], dict[str, Progress]]:
+    """What Redis knows of them, in one call: their tasks in the queue, and their last reports."""
+    ids = [task.id for task in tasks]
+    records = [record_key(id_in_queue(task.queue_name, task.task_name or "")) for task in tasks]
+    arguments: list[store.Arg] = [
+        cache.instant(),
+        len(lookup.FIELDS),
+        *lookup.FIELDS,
+        *progress.stored_keys(ids),
+    ]
+    found, answers = store.current().run("look_at_longtasks", [*cache.KEYS, *records], arguments)
+    loaded = {task_id: lookup.loaded(values) for task_id, values in zip(ids, found, strict=True)}
+    return loaded, progress.read(ids, answers)
 
 
 def _token(task: LongTask) -> str | None:

@@ -17,6 +17,8 @@ from lastacross.errors import ChannelError, DatastoreError, StoreUnavailableErro
 from lastacross.longtasks import estimate, model
 from lastacross.longtasks.estimate import Estimate, Report
 from lastacross.longtasks.view import printable
+from lastacross.memcache.encoding import server_key
+from lastacross.memcache.reading import Reader
 
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
@@ -28,6 +30,7 @@ OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: the work must not wait for it each time."""
 
 _log = logs.get("lastacross.longtask")
+_cache = Reader()
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,19 @@ def percent(step: float, total_steps: float) -> int | None:
     return max(0, math.floor(100 * step / total_steps))
 
 
-def read(ids: Sequence[str]) -> dict[str, Progress]:
-    """The last reports of those of these tasks that have one, in one call of Redis; none while it is away."""
-    found = memcache.get_multi([KEY % task_id for task_id in ids])
+def stored_keys(ids: Sequence[str]) -> list[bytes]:
+    """Where memcache keeps the last reports of these tasks."""
+    return [server_key(KEY % task_id) for task_id in ids]
+
+
+def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
+    """The last reports of those of these tasks that have one.
+
+    Args:
+        ids: of the tasks.
+        answers: what a script has read for their ``stored_keys``, in the same order.
+    """
+    found = _cache.values_of([KEY % task_id for task_id in ids], answers)
     pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]
     return {task_id: progress for task_id, progress in pairs if progress is not None}
 

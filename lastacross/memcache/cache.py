@@ -17,7 +17,8 @@ from lastacross import store
 CHUNK = 500
 
 _COUNTED = ("hits", "misses", "byte_hits")
-_KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
+# What the scripts that include lua/shared/cache.lua get as their first KEYS.
+KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
 # An entry's head is shorter than this (see lua/shared/cache.lua).
 _HEAD_BYTES = 80
 
@@ -42,7 +43,11 @@ def read(keys: Sequence[bytes]) -> list[Entry | None]:
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    answers = _in_chunks("cache_get", [_now()], [[key] for key in keys])
+    return entries(_in_chunks("cache_get", [instant()], [[key] for key in keys]))
+
+
+def entries(answers: Sequence[Any]) -> list[Entry | None]:
+    """The entries that ``cache_get``, or a script that reads more beside them, has answered with."""
     return [_entry(answer) if answer else None for answer in answers]
 
 
@@ -57,7 +62,7 @@ def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, byte
     Raises:
         StoreUnavailableError: Redis is away or takes no writes.
     """
-    head = [_now(), _microseconds(expires_at), policy, _new_version()]
+    head = [instant(), _microseconds(expires_at), policy, _new_version()]
     return [answer == 1 for answer in _in_chunks("cache_store", head, items)]
 
 
@@ -72,7 +77,7 @@ def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
         StoreUnavailableError: Redis is away or takes no writes.
     """
     lock = 0 if locked_until is None else _microseconds(locked_until)
-    return _in_chunks("cache_delete", [_now(), lock, _new_version()], [[key] for key in keys])
+    return _in_chunks("cache_delete", [instant(), lock, _new_version()], [[key] for key in keys])
 
 
 def offset(
@@ -85,7 +90,7 @@ def offset(
     """
     initial = "" if initial_value is None else initial_value
     items = [(key, "-" if delta < 0 else "+", abs(delta)) for key, delta in deltas]
-    head = [_now(), _microseconds(expires_at), _new_version(), initial]
+    head = [instant(), _microseconds(expires_at), _new_version(), initial]
     return [None if answer is None else int(answer) for answer in _in_chunks("cache_offset", head, items)]
 
 
@@ -207,7 +212,7 @@ def _in_chunks(script: str, head: list[Any], items: Sequence[Sequence[Any]]) -> 
     answers: list[Any] = []
     for start in range(0, len(items), CHUNK):
         args = [*head, *(part for item in items[start : start + CHUNK] for part in item)]
-        answers += store.current().run(script, _KEYS, args)
+        answers += store.current().run(script, KEYS, args)
     return answers
 
 
@@ -228,7 +233,8 @@ def _entry(answer: list[bytes]) -> Entry:
     return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
 
 
-def _now() -> int:
+def instant() -> int:
+    """The time as the scripts take it: microseconds since the epoch."""
     return _microseconds(store.current().now())
 
 

@@ -1,7 +1,7 @@
 """The half of the memcache client that reads."""
 
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lastacross import config, logs
@@ -94,8 +94,29 @@ class Reader:
         for_cas: bool = False,
     ) -> dict[Any, Any]:
         """Those of the values that are there, by key without the prefix."""
+        return self._values(self._entries(keys, key_prefix, namespace), for_cas)
+
+    def values_of(self, keys: Sequence[Key], answers: Sequence[Any]) -> dict[Any, Any]:
+        """``get_multi`` of keys whose entries a script has read beside something else, in the same call.
+
+        Args:
+            keys: without namespace; ``encoding.server_key`` of each is what the script was given.
+            answers: of the script, in the order of the keys.
+        """
+        entries = cache.entries(answers)
+        try:
+            counts.add(entries)
+        except StoreUnavailableError as error:
+            log_away("count", error)
+        pairs = zip(keys, entries, strict=True)
+        found = [(encoding.plain_key(key), b"", entry) for key, entry in pairs if entry is not None]
+        return self._values(found, for_cas=False)
+
+    def _values(
+        self, entries: Iterable[tuple[str | bytes, bytes, cache.Entry]], for_cas: bool
+    ) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
-        for key, stored, entry in self._entries(keys, key_prefix, namespace):
+        for key, stored, entry in entries:
             if entry.kind == "L":
                 continue
             try:

@@ -7,7 +7,7 @@ from lastacross import store
 from lastacross.store import record_key, translated_errors
 from lastacross.taskqueue.record import task_id
 
-_FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
+FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,12 @@ def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
         return []
     with translated_errors(), store.current().redis.pipeline(transaction=False) as pipeline:
         for queue_name, name in tasks:
-            pipeline.hmget(record_key(task_id(queue_name, name)), _FIELDS)
-        return [_loaded(values) for values in pipeline.execute()]
+            pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
+        return [loaded(values) for values in pipeline.execute()]
 
 
-def _loaded(values: list[bytes | None]) -> TaskRecord | None:
+def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
+    """What ``FIELDS`` of a task's record say, however they were read; None when there is no record."""
     status, eta, failures, lost, dead_at, error = values
     if status is None or eta is None:
         return None
