@@ -43,9 +43,9 @@ class ConnectionShares:
         if slot is not None:
             self._counts[slot] = _NOT_ACCEPTING
 
-    def has_more_than_another(self, slot: int | None) -> bool:
-        """Whether another process that accepts connections has fewer of them."""
+    def surplus(self, slot: int | None) -> int:
+        """How many more the process of this slot has than the one that has fewest and accepts connections."""
         if slot is None:
-            return False
+            return 0
         own = self._counts[slot]
-        return any(_NOT_ACCEPTING < count < own for count in self._counts)
+        return own - min((count for count in self._counts if count > _NOT_ACCEPTING), default=own)

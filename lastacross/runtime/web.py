@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import os
 import resource
+import select
 import socket
 import struct
 import sys
@@ -45,8 +46,14 @@ KEEP_ALIVE_SECONDS = 5
 REDIS_PATIENCE_SECONDS = 2.5
 # A client that stops in the middle of its request gives its thread back after this long.
 SILENCE_SECONDS = 10
-# So long a process leaves a new connection to another that has fewer; then it takes it itself.
+# So long a process leaves a new connection to another that has fewer, for each that it has more, up to so
+# many; then it takes it itself.
 YIELD_SECONDS = 0.001
+MOST_YIELDS = 5
+
+# So long a thread waits for the next request of its connection, which then goes back to the main loop. The way
+# through the loop and to another thread costs as much as a short answer.
+LINGER_MILLISECONDS = 10
 
 _shares = ConnectionShares()
 
@@ -88,8 +95,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Take a connection, unless another process has taken it meanwhile."""
-        if _shares.has_more_than_another(self.share):
-            threading.Event().wait(YIELD_SECONDS)
+        surplus = _shares.surplus(self.share)
+        if surplus > 0:
+            threading.Event().wait(YIELD_SECONDS * min(surplus, MOST_YIELDS))
         super().accept(listener)
         if self.alive:
             _shares.note(self.share, self.nr_conns)
@@ -99,7 +107,21 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # Of the kernel: gunicorn sets the socket's own time-out back to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        return super().handle(conn)
+        kept = super().handle(conn)
+        while kept is True and self._asks_again_soon(conn):
+            kept = super().handle(conn)
+        return kept
+
+    def _asks_again_soon(self, conn: Any) -> bool:
+        """Wait a moment for the next request of a kept connection; whether it came.
+
+        Only as long as there is a thread for each connection: no other one waits for this thread.
+        """
+        if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
+            return False
+        waiting = select.poll()
+        waiting.register(conn.sock, select.POLLIN)
+        return bool(waiting.poll(LINGER_MILLISECONDS))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""

@@ -5,13 +5,16 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lastacross.runtime.web import LINGER_MILLISECONDS
 from tests.support.processes import Started, python, started, wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.site import free_port, wait_for_answer
@@ -29,6 +32,7 @@ class Who(webapp.RequestHandler):
 app = webapp2.WSGIApplication([("/.*", Who)])
 """
 HALF = 20
+SMALL = {"WEB_CONCURRENCY": "1", "LASTACROSS_STREAMS": "1", "LASTACROSS_WEB_THREADS": "4"}
 # Taken by the other one all the same, as it was not quick enough.
 FEW = 5
 
@@ -78,6 +82,13 @@ class Web:
 @pytest.fixture
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """It answers."""
+    with running_web(redis_server, {"WEB_CONCURRENCY": "2"}) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterator[Web]:
+    """The server with these settings; it ends as it should."""
     with tempfile.TemporaryDirectory(prefix="la-web-") as name:
         folder, port = Path(name), free_port()
         (folder / "main.py").write_text(MAIN)
@@ -89,7 +100,7 @@ def web(redis_server: RedisServer) -> Iterator[Web]:
             "DATABASE_URL": f"sqlite:///{folder}/site.db",
             "SECRET_KEY": "a secret key of the tests, long enough",
             "LASTACROSS_DATA_DIR": str(folder / "var"),
-            "WEB_CONCURRENCY": "2",
+            **variables,
         }
         with started(python("-m", "lastacross", "--app", name, "db", "upgrade"), folder, environ) as upgrade:
             assert upgrade.wait() == 0, upgrade.text()
@@ -113,6 +124,43 @@ def test_new_connections_go_to_who_has_fewer_until_both_have_the_same(web: Web) 
                     assert abs(third[held] - third[other]) <= 2 * FEW, third
     finally:
         os.kill(held, signal.SIGCONT)
+
+
+def test_a_connection_brings_request_after_request_at_once_and_after_pauses(web: Web) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", web.port, timeout=20)
+    with contextlib.closing(connection):
+        answered = set()
+        for pause in [0.0] * 20 + [2 * LINGER_MILLISECONDS / 1000] * 3 + [0.0] * 3:
+            time.sleep(pause)
+            connection.request("GET", "/")
+            answered.add(int(connection.getresponse().read()))
+
+    assert len(answered) == 1
+
+
+def test_requests_that_were_sent_together_are_answered_in_their_order(web: Web) -> None:
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 5)
+        received = b""
+        while received.count(b"HTTP/1.1 200 OK") < 5:
+            received += connection.recv(65_536)
+
+
+def test_with_fewer_threads_than_connections_each_is_answered(redis_server: RedisServer) -> None:
+    with running_web(redis_server, SMALL) as small:
+        counts = [0] * 300
+        with contextlib.ExitStack() as stack:
+            connections = []
+            for _ in counts:
+                connection = http.client.HTTPConnection("127.0.0.1", small.port, timeout=20)
+                stack.callback(connection.close)
+                connections.append(connection)
+            for _ in range(3):
+                for connection in connections:
+                    connection.request("GET", "/")
+                for number, connection in enumerate(connections):
+                    counts[number] += connection.getresponse().read() != b""
+        assert counts == [3] * len(counts)
 
 
 def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> None:

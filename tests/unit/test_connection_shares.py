@@ -9,10 +9,9 @@ def test_who_has_more_connections_than_another_lets_it_go_first() -> None:
     shares.note(first, 3)
     shares.note(second, 2)
 
-    assert shares.has_more_than_another(first)
-    assert not shares.has_more_than_another(second)
+    assert (shares.surplus(first), shares.surplus(second)) == (1, 0)
     shares.note(second, 3)
-    assert not shares.has_more_than_another(first)
+    assert shares.surplus(first) == 0
 
 
 def test_nobody_waits_for_a_process_that_does_not_accept() -> None:
@@ -20,11 +19,13 @@ def test_nobody_waits_for_a_process_that_does_not_accept() -> None:
     first, second = shares.take(), shares.take()
     shares.note(first, 3)
 
-    assert not shares.has_more_than_another(first)  # the second one is still starting
+    assert shares.surplus(first) == 0  # the second one is still starting
     shares.note(second, 0)
-    assert shares.has_more_than_another(first)
+    assert shares.surplus(first) == 3
     shares.leave(second)
-    assert not shares.has_more_than_another(first)
+    assert shares.surplus(first) == 0
+    shares.leave(first)
+    assert shares.surplus(first) == 0
 
 
 def test_the_slot_of_a_process_that_has_ended_is_given_to_the_next_one() -> None:
@@ -34,7 +35,7 @@ def test_the_slot_of_a_process_that_has_ended_is_given_to_the_next_one() -> None
     shares.note(slots[1], 2)
     shares.give_back(slots[0])
 
-    assert not shares.has_more_than_another(slots[1])
+    assert shares.surplus(slots[1]) == 0
     assert shares.take() == slots[0]
 
 
@@ -46,6 +47,6 @@ def test_a_process_beyond_the_slots_takes_what_comes() -> None:
         pass
 
     shares.note(None, 5)
-    assert not shares.has_more_than_another(None)
+    assert shares.surplus(None) == 0
     shares.leave(None)
     shares.give_back(None)
