@@ -6,12 +6,8 @@ names and prefixes written in front of its text; to a prefix it appends a task's
 """
 
 import contextlib
-import functools
-import hashlib
-import re
 import select
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import Any, cast
 
 import redis
@@ -20,7 +16,9 @@ from redis.retry import Retry
 
 from lastacross import config
 from lastacross.clock import Clock, ServerClock
+from lastacross.connections import Connections
 from lastacross.errors import StoreUnavailableError
+from lastacross.scripts import Scripts
 
 Arg = str | bytes | int | float
 
@@ -174,6 +172,8 @@ _NAMES_IN_SCRIPTS = {
     "PULL_LEASED": PULL_LEASED_PREFIX,
 }
 
+_scripts = Scripts(_NAMES_IN_SCRIPTS)
+
 # Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
 # would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
 # The scripts have it as LEASE_SHIFT.
@@ -189,7 +189,6 @@ SYNC_SECONDS = 30.0
 # As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
 MAX_CONNECTIONS = 5000
 
-_INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
 
@@ -205,20 +204,6 @@ def translated_errors() -> Iterator[None]:
         if str(error).startswith(_REFUSALS):
             raise StoreUnavailableError(f"Redis takes no writes: {error}") from error
         raise
-
-
-@functools.cache
-def _script(name: str) -> tuple[str, str]:
-    """A Lua file's text, after the key names and the shared files that its head includes, and its SHA-1."""
-    folder = resources.files("lastacross").joinpath("lua")
-    own = folder.joinpath(f"{name}.lua").read_text()
-    parts = _INCLUDE.findall(own)
-    shared = [folder.joinpath("shared", f"{part}.lua").read_text() for part in parts]
-    if "keys" in parts:
-        values = ", ".join(f"'{value}'" for value in _NAMES_IN_SCRIPTS.values())
-        shared.insert(0, f"local {', '.join(_NAMES_IN_SCRIPTS)} = {values}")
-    text = "\n".join([*shared, own])
-    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class Store:
@@ -249,6 +234,7 @@ class Store:
             retry=retry,
             **keepalive,
         )
+        self._connections = Connections(self.redis.connection_pool)
         self._server_clock = ServerClock() if clock is None else None
         self._clock_is_set = False
         self._sync_at = 0.0
@@ -296,12 +282,17 @@ class Store:
         Raises:
             StoreUnavailableError: Redis is away or takes no writes.
         """
-        text, sha = _script(script)
-        with translated_errors():
+        text, sha = _scripts.find(script)
+        call = self._connections.call
+        try:
             try:
-                return self.redis.execute_command("EVALSHA", sha, len(keys), *keys, *args)
+                return call(b"EVALSHA", sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
-                return self.redis.execute_command("EVAL", text, len(keys), *keys, *args)
+                return call(b"EVAL", text, len(keys), *keys, *args)
+        except redis.RedisError:
+            # Not around the call: entering takes as long as the checks of a task.
+            with translated_errors():
+                raise
 
     def wakeup(self, groups: Sequence[str]) -> "Wakeup":
         """A way to sleep until work comes, for a worker of these groups."""

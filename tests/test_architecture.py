@@ -41,6 +41,8 @@ FLOORS = [
         "lastacross.cron",
         "lastacross.signing",
         "lastacross.clock",
+        "lastacross.connections",
+        "lastacross.scripts",
         "lastacross.errors",
         "lastacross.rpc",
         "lastacross.timed_response",
@@ -66,6 +68,7 @@ SIDEWAYS = {
     ("lastacross.signing", "lastacross.errors"): "so is a wrong signature",
     ("lastacross.logs", "lastacross.config"): "the level, and the secrets to mask",
     ("lastacross.logs", "lastacross.clock"): "the time of a line",
+    ("lastacross.connections", "lastacross.clock"): "how long one was left alone",
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.

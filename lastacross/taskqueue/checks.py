@@ -104,10 +104,8 @@ def check_combination(method: str, query: str, params: object, tag: object) -> N
         raise InvalidTaskError("a tag may only be given to a pull task (method='PULL')")
 
 
-def check_pull(method: str, url: object, headers: object, target: object) -> None:
+def check_pull(url: object, headers: object, target: object) -> None:
     """Raise InvalidTaskError when a pull task is given what only a request has."""
-    if method != "PULL":
-        return
     for what, given in (("url", url), ("headers", headers), ("target", target)):
         if given:
             raise InvalidTaskError(f"a pull task takes no {what}: it is leased, not delivered")
@@ -172,7 +170,8 @@ def check_size(method: str, size: int, tag: str | None) -> None:
             f"the task has {size} bytes with its url and headers, at most {limit} are allowed; "
             "store the data and send its key"
         )
-    check_tag(tag)
+    if tag is not None:
+        check_tag(tag)
 
 
 def check_tag(tag: str | None) -> None:
@@ -198,10 +197,8 @@ def check_call_deadline(deadline: float) -> None:
         raise InvalidDeadlineError(f"deadline must be a number of seconds above 0, not {deadline!r}")
 
 
-def check_deadline(usec: int | None) -> None:
+def check_deadline(usec: int) -> None:
     """Raise InvalidDispatchDeadlineError, or TypeError when it is no int."""
-    if usec is None:
-        return
     if isinstance(usec, bool) or not isinstance(usec, int):
         raise TypeError(f"dispatch_deadline_usec must be an int of microseconds, not {usec!r}")
     if not MIN_DISPATCH_DEADLINE_USEC <= usec <= MAX_DISPATCH_DEADLINE_USEC:

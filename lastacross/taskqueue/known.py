@@ -166,13 +166,19 @@ def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
 
 
 _of_store: WeakKeyDictionary[Store, KnownQueues] = WeakKeyDictionary()
+# Whose turn it was last: a process has one store.
+_last: KnownQueues | None = None
 
 
 def of(opened: Store) -> KnownQueues:
     """What is known of the queues of this Redis."""
-    found = _of_store.get(opened)
-    if found is None:
-        found = _of_store.setdefault(opened, KnownQueues(opened))
+    global _last
+    found = _last
+    if found is None or found.store is not opened:
+        found = _of_store.get(opened)
+        if found is None:
+            found = _of_store.setdefault(opened, KnownQueues(opened))
+        _last = found
     return found
 
 

@@ -113,12 +113,12 @@ class Queue(Control, PullOperations):
             TransientError: Redis is away; the call may be repeated.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
-        self._check_request(tasks)
+        queue = self._check_request(tasks)
         if transactional:
             self._check_transaction(tasks)
-            self._add_to_outbox(tasks)
+            self._add_to_outbox(tasks, queue)
         elif tasks:
-            self._add_now(tasks)
+            self._add_now(tasks, queue)
         return task if isinstance(task, Task) else tasks
 
     def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
@@ -189,7 +189,7 @@ class Queue(Control, PullOperations):
     def _targets(self) -> Targets:
         return Targets(self._known().target, config.current())
 
-    def _check_request(self, tasks: Sequence[Task]) -> None:
+    def _check_request(self, tasks: Sequence[Task]) -> KnownQueue:
         if len(tasks) > MAX_TASKS_PER_ADD:
             raise TooManyTasksError(
                 f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch"
@@ -199,15 +199,19 @@ class Queue(Control, PullOperations):
                 raise TypeError(f"add takes tasks, not {type(task).__name__}")
             if task.was_enqueued:
                 raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+        if len(tasks) > 1:
+            self._check_together(tasks)
+        queue = self._known()
+        if tasks and (tasks[0].method == "PULL") != (queue.mode == "pull"):
+            raise InvalidQueueModeError(f"queue {self._name!r} is a {queue.mode} queue in queue.yaml")
+        return queue
+
+    def _check_together(self, tasks: Sequence[Task]) -> None:
         if len({id(task) for task in tasks}) < len(tasks):
             raise BadTaskStateError("one Task object is twice in the request; make a new Task")
         self._check_duplicates(tasks)
-        methods = {task.method == "PULL" for task in tasks}
-        if len(methods) > 1:
+        if len({task.method == "PULL" for task in tasks}) > 1:
             raise InvalidTaskError("push and pull tasks cannot be added in one request")
-        mode = self._known().mode
-        if methods and methods != {mode == "pull"}:
-            raise InvalidQueueModeError(f"queue {self._name!r} is a {mode} queue in queue.yaml")
 
     @staticmethod
     def _check_duplicates(tasks: Sequence[Task]) -> None:
@@ -228,15 +232,12 @@ class Queue(Control, PullOperations):
 
     # --- adding ------------------------------------------------------------------------
 
-    def _add_now(self, tasks: Sequence[Task]) -> None:
+    def _add_now(self, tasks: Sequence[Task], queue: KnownQueue) -> None:
         broker = Broker(store.current())
         try:
-            now = broker.now()
-            entries = [self._entry(task, now) for task in tasks]
+            entries = self._entries(tasks, queue, broker.now())
             payloads.claim(tasks, entries)
-            if any(entry.target for entry in entries):
-                known.current().require_upload()
-            codes = PullSteps(broker.store).add(entries) if entries[0].is_pull else broker.add(entries)
+            codes = self._send(broker, entries)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
         refusals = []
@@ -249,23 +250,40 @@ class Queue(Control, PullOperations):
         if refusals:
             raise self._refusal(*refusals[0])
 
-    def _add_to_outbox(self, tasks: Sequence[Task]) -> None:
+    @staticmethod
+    def _send(broker: Broker, entries: Sequence[NewTask]) -> Sequence[int]:
+        first = entries[0]
+        if first.is_pull:
+            return PullSteps(broker.store).add(entries)
+        if len(entries) == 1 and first.eta is None and first.target is None and not first.is_named:
+            return (broker.add_ready(first),)
+        if any(entry.target for entry in entries):
+            known.current().require_upload()
+        return broker.add(entries)
+
+    def _add_to_outbox(self, tasks: Sequence[Task], queue: KnownQueue) -> None:
         transaction = datastore.current_transaction()
         assert transaction is not None
-        now = outbox.now()
-        entries = [self._entry(task, now, tombstone=outbox.MARKER_SECONDS) for task in tasks]
+        entries = self._entries(tasks, queue, outbox.now(), tombstone=outbox.MARKER_SECONDS)
         outbox.write(transaction, entries)
         payloads.claim(tasks, entries, transaction)
         for task, entry in zip(tasks, entries, strict=True):
             self._mark(task, entry)
             transaction.after_rollback(task._mark_taken_back)
 
-    def _entry(self, task: Task, now: float, tombstone: int | None = None) -> NewTask:
+    def _entries(
+        self, tasks: Sequence[Task], queue: KnownQueue, now: float, *, tombstone: int | None = None
+    ) -> list[NewTask]:
+        targets = Targets(queue.target, config.current())
+        return [self._entry(task, targets, now, tombstone) for task in tasks]
+
+    def _entry(self, task: Task, targets: Targets, now: float, tombstone: int | None) -> NewTask:
+        name = task.name or new_name()
         if task.name:
-            tombstone = max(config.current().settings.tombstone_seconds, tombstone or 0)
-        identifier = record.task_id(self._name, task.name or new_name())
+            tombstone = max(targets.configuration.settings.tombstone_seconds, tombstone or 0)
+        identifier = record.task_id(self._name, name)
         is_pull = task.method == "PULL"
-        target = None if is_pull else self._targets().of(task, self._name)
+        target = None if is_pull else targets.of(task, self._name)
         fields = record.dump(task, self._name, now, tombstone=tombstone, target=target)
         if task.name:
             fields += ("request", new_name())

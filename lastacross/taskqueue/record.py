@@ -91,8 +91,7 @@ def dump(
         "data",
         DATA,
         "created_at",
-        # strftime takes three times as long.
-        f"{utc(now).isoformat(timespec='microseconds')[:-6]}Z",
+        _created_at(now),
         "eta",
         instant_text(due_at(task, now) or now),
     ]
@@ -102,16 +101,26 @@ def dump(
         fields += ("headers", _headers_text(tuple(headers)))
     if task.retry_options is not None:
         fields += ("retry", json.dumps(dump_retry(task.retry_options.parameters)))
-    optional = {
-        "deadline": task.dispatch_deadline_seconds,
-        "target": target,
-        "tombstone": tombstone,
-        "batch": member,
-    }
-    for name, value in optional.items():
-        if value is not None:
-            fields += (name, str(value))
+    if (deadline := task.dispatch_deadline_seconds) is not None:
+        fields += ("deadline", str(deadline))
+    if target is not None:
+        fields += ("target", target)
+    if tombstone is not None:
+        fields += ("tombstone", str(tombstone))
+    if member is not None:
+        fields += ("batch", member)
     return fields
+
+
+def _created_at(now: float) -> str:
+    """An instant as RQ's records have it."""
+    seconds, point, digits = instant_text(now).partition(".")
+    return f"{_second_text(int(seconds))}{point}{digits}Z"
+
+
+@functools.lru_cache(maxsize=16)
+def _second_text(second: int) -> str:
+    return utc(second).isoformat()[:-6]
 
 
 @functools.lru_cache(maxsize=256)

@@ -83,7 +83,8 @@ class Task:
         path, query = checks.split_url(url) if url else ("", "")
         self._method = checks.checked_method(method)
         checks.check_combination(self._method, query, params, tag)
-        checks.check_pull(self._method, url, headers, target)
+        if self._method == "PULL":
+            checks.check_pull(url, headers, target)
         self._own_headers = checked_items(headers) if headers else ()
         self._payload, self._content_type, query = bodies.encoded(self._method, payload, params, query)
         self._url = f"{path}?{query}" if query else path
@@ -94,7 +95,8 @@ class Task:
         self._tag = tag
         if _size_check:
             checks.check_size(self._method, self._size, tag)
-        checks.check_deadline(dispatch_deadline_usec)
+        if dispatch_deadline_usec is not None:
+            checks.check_deadline(dispatch_deadline_usec)
         self._dispatch_deadline_usec = dispatch_deadline_usec
         self._retry_options = retry_options
 

@@ -13,7 +13,9 @@ from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 WAIT_SECONDS = 5.0
 
 # After these a task may be ready that was not before.
-_ADDING = frozenset({"add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"})
+_ADDING = frozenset(
+    {"add_task", "add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"}
+)
 
 
 class WatchedStore(Store):

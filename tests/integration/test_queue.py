@@ -10,6 +10,7 @@ import redis
 
 from lastacross import clock as clocks
 from lastacross import store, taskqueue
+from lastacross.connections import Connections
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
 from tests.support.scripts import Scripts
@@ -320,7 +321,7 @@ def lose_answers(monkeypatch: pytest.MonkeyPatch, opened: Store, count: int) -> 
     asked: set[int] = set()
 
     def sending(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if args[0] in ("EVALSHA", "EVAL"):
+        if args[0] in (b"EVALSHA", b"EVAL"):
             asked.add(id(self))
         return send(self, *args, **kwargs)
 
@@ -441,7 +442,7 @@ def test_a_redis_that_takes_no_writes_is_away_too(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise redis.ResponseError(answer)
 
-    monkeypatch.setattr(scripts.redis, "execute_command", refuse)
+    monkeypatch.setattr(Connections, "call", refuse)
 
     with pytest.raises(taskqueue.TransientError, match=answer.split()[0]):
         taskqueue.add(url="/a")

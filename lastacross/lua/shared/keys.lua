@@ -1,7 +1,5 @@
--- keys: what every script of taskqueue needs. The names of keys and prefixes (RECORD, READY, …: what ends in a
--- colon is a prefix) are put in front of it, as `store` has them.
-
-local call = redis.call
+-- keys: what every script of taskqueue needs, but the shortest one.
+-- include: arrival
 
 -- RQ's tools "clean" the registry of leased tasks by score, so ours lie a day ahead of the truth.
 local LEASE_SHIFT = 86400
@@ -57,17 +55,6 @@ local function places_of(queue)
   return places
 end
 
--- Leave a marker for the workers of this group, unless one waits there already.
--- 'scheduled' asks the one that takes it to look at the scheduled tasks as well.
-local function wake_group(group, reason)
-  local list = WAKEUP .. group
-  if call('EXISTS', list) == 0 then
-    call('RPUSH', list, reason or 'ready')
-  elseif reason == 'scheduled' then
-    call('LSET', list, 0, reason)
-  end
-end
-
 -- A place among the queue's running tasks is free: somebody may wait for it.
 local function wake_for_place(queue)
   local most, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
@@ -108,10 +95,7 @@ end
 -- Put one task where it waits, at the end (or, with 'LPUSH', the front), and wake who serves it.
 local function make_ready(queue, id, target, command)
   local list, group = place_of(queue, target)
-  if call(command or 'RPUSH', list, id) == 1 then
-    call('SADD', QUEUES, list)
-  end
-  wake_group(group)
+  push_ready(list, group, id, command)
 end
 
 -- Longer than this a search through a list would hold up everybody else: the entry stays, and the lease
