@@ -51,7 +51,7 @@ SILENCE_SECONDS = 10
 YIELD_SECONDS = 0.001
 MOST_YIELDS = 5
 
-# So long a thread waits for the next request of its connection, which then goes back to the main loop. The way
+# So long a thread waits for the next request of its connection; then that goes back to the main loop. The way
 # through the loop and to another thread costs as much as a short answer.
 LINGER_MILLISECONDS = 10
 
