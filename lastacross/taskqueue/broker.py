@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lastacross.store import Arg, Store
-from lastacross.taskqueue.record import Leased, Value, instant_text, load
+from lastacross.taskqueue.record import Leased, Value, instant_text, load, without_names
 
 ADDED = 0
 EXISTS = 10
@@ -137,8 +137,7 @@ class Broker:
         ``add`` does the same in twice the time: it looks for what this task cannot have. Returns ``ADDED``,
         or ``EXISTS``: this very request has added it before.
         """
-        queue = task.id.partition("_")[0]
-        return int(self._run("add_task", (task.id, queue, *task.fields)))
+        return int(self._run("add_task", (task.id, *without_names(task.fields))))
 
     # --- lease and answer ----------------------------------------------------------------
 

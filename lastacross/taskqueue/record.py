@@ -83,6 +83,7 @@ def dump(
         member: ``<batch id>:<index>`` of the batch that it belongs to.
         target: the service it is for, as ``targets.Targets`` says.
     """
+    # Each task has these, in this order: `without_names` counts on it.
     fields: list[Value] = [
         "origin",
         queue,
@@ -110,6 +111,11 @@ def dump(
     if member is not None:
         fields += ("batch", member)
     return fields
+
+
+def without_names(fields: list[Value]) -> list[Value]:
+    """A new record's fields for a script that knows the first ones: their values, then the rest as it is."""
+    return [*fields[1:10:2], *fields[10:]]
 
 
 def _created_at(now: float) -> str:

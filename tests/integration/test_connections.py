@@ -130,7 +130,7 @@ def test_a_pool_that_wants_a_connection_made_anew_gets_it_back(kept: Connections
 def test_a_store_finds_a_server_that_was_away_again() -> None:
     with running_server() as server:
         store = Store(server.url)
-        args = ("default_a-1", "default", "eta", "1")
+        args = ("default_a-1", "default", "POST /a", "", "", "")
         assert store.run("add_task", (), args) == 0
         server.kill()
         with pytest.raises(StoreUnavailableError):

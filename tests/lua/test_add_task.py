@@ -1,15 +1,27 @@
 """add_task: one ready task, as `add_tasks` would have added it."""
 
+from typing import Any
+
 import pytest
 
 from lastacross import store
+from lastacross.taskqueue import record
+from lastacross.taskqueue.broker import ADDED, Broker, NewTask
+from lastacross.taskqueue.task import Task
 from tests.support.scripts import Scripts
 
-FIELDS = ("origin", "default", "body", b"\x00\xff", "eta", "1.000000")
+FIRST = ("origin", "description", "data", "created_at", "eta")
+VALUES: tuple[str | bytes, ...] = (
+    "POST /a",
+    b"\x80\x02.",
+    "2027-01-15T08:00:00.000000Z",
+    "1800000000.000000",
+)
+REST = ("body", b"\x00\xff", "headers", "[]")
 
 
 def add(scripts: Scripts, task_id: str = "default_a", queue: str = "default") -> int:
-    return int(scripts.run("add_task", task_id, queue, *FIELDS))
+    return int(scripts.run("add_task", task_id, queue, *VALUES, *REST))
 
 
 def all_that_is_kept(scripts: Scripts) -> dict[bytes, bytes]:
@@ -22,10 +34,28 @@ def test_it_leaves_what_add_tasks_leaves(scripts: Scripts) -> None:
     scripts.redis.flushdb()
     scripts.configure("default")
     scripts.configure("other")
-    assert scripts.run("add_tasks", scripts.now, "default_a", "", "", len(FIELDS), *FIELDS) == [0]
+    fields: list[str | bytes] = ["origin", "default"]
+    for name, value in zip(FIRST[1:], VALUES, strict=True):
+        fields += (name, value)
+    fields += REST
+    assert scripts.run("add_tasks", scripts.now, "default_a", "", "", len(fields), *fields) == [0]
 
     assert one == all_that_is_kept(scripts)
     assert scripts.state("default_a") == "ready"
+
+
+@pytest.mark.parametrize("options", [{}, {"params": {"a": "b" * 200}}, {"headers": {"X-A": "1"}}])
+def test_the_broker_gives_it_a_record_as_it_gives_it_to_add_tasks(
+    scripts: Scripts, options: dict[str, Any]
+) -> None:
+    fields = record.dump(Task(url="/a", **options), "default", scripts.clock.now())
+    task = NewTask("default_a", None, fields)
+    assert Broker(scripts.store).add_ready(task) == ADDED
+    one = all_that_is_kept(scripts)
+    scripts.redis.delete(store.record_key("default_a"), store.ready_key("default"))
+
+    assert Broker(scripts.store).add([task]) == [ADDED]
+    assert all_that_is_kept(scripts) == one
 
 
 def test_a_task_is_ready_behind_those_that_came_before(scripts: Scripts) -> None:
