@@ -84,7 +84,7 @@ def die_after_asking() -> None:
     """Redis has been asked, and has not answered yet."""
 
     def ask(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
-        body = store._script(script)[0]
+        body = store._scripts.find(script)[0]
         connection = opened.redis.connection_pool.get_connection()
         connection.send_command("EVAL", body, len(keys), *keys, *args)
         die()
