@@ -6,7 +6,6 @@ names and prefixes written in front of its text; to a prefix it appends a task's
 """
 
 import contextlib
-import select
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -189,6 +188,9 @@ SYNC_SECONDS = 30.0
 # As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
 MAX_CONNECTIONS = 5000
 
+# For those who read a connection's answers themselves: the server does not know the script; it refuses.
+NoScriptError = redis.exceptions.NoScriptError
+ResponseError = redis.ResponseError
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
 _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
 
@@ -294,81 +296,18 @@ class Store:
             with translated_errors():
                 raise
 
-    def wakeup(self, groups: Sequence[str]) -> "Wakeup":
-        """A way to sleep until work comes, for a worker of these groups."""
-        return Wakeup(self, [wakeup_key(group) for group in groups])
+    @property
+    def has_server_time(self) -> bool:
+        """Whether ``now`` is the Redis server's time, which scripts can ask for themselves."""
+        return self._server_clock is not None
+
+    def command_of(self, script: str, args: Sequence[Arg]) -> tuple[Arg, ...]:
+        """The command that runs a Lua file without keys, if the server has its text already."""
+        return ("EVALSHA", _scripts.find(script)[1], 0, *args)
 
     def close(self) -> None:
         """Close every connection."""
         self.redis.close()
-
-
-class Wakeup:
-    """One BLPOP kept outstanding on a connection of its own, waited for with ``select``.
-
-    BLPOP's own timeout is up to 100 ms late; ``select`` is not.
-    """
-
-    def __init__(self, store: Store, keys: Sequence[str]) -> None:
-        self._store = store
-        self._keys = list(keys)
-        self._came_from = self._keys[0]
-        self._connection: Any = None
-        self._is_asked = False
-
-    def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> bytes | None:
-        """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is over.
-
-        Args:
-            seconds: the longest sleep.
-            interrupt_fd: a pipe's end, to end the sleep from another thread.
-            listen: whether to ask for the next marker; one that was asked for before may still come.
-
-        Returns:
-            The marker, None if there was none.
-
-        Raises:
-            StoreUnavailableError: the connection is lost; call again to make a new one.
-        """
-        try:
-            with translated_errors():
-                return self._wait(seconds, interrupt_fd, listen)
-        except StoreUnavailableError:
-            self.close()
-            raise
-
-    def _wait(self, seconds: float, interrupt_fd: int, listen: bool) -> bytes | None:
-        if listen and not self._is_asked:
-            self._ask()
-        sources = [interrupt_fd]
-        if self._is_asked:
-            sources.append(self._connection._sock.fileno())
-        readable, _, _ = select.select(sources, [], [], max(0.0, seconds))
-        if not self._is_asked or sources[-1] not in readable:
-            return None
-        key, marker = self._connection.read_response()
-        self._is_asked = False
-        self._came_from = key.decode()
-        return bytes(marker)
-
-    def _ask(self) -> None:
-        if self._connection is None:
-            self._connection = self._store.redis.connection_pool.get_connection()
-        self._connection.send_command("BLPOP", *self._keys, 0)
-        self._is_asked = True
-
-    def pass_on(self, marker: bytes) -> None:
-        """Put a marker back for another worker; it does no harm if one waits there already."""
-        with translated_errors():
-            self._store.redis.rpush(self._came_from, marker)
-
-    def close(self) -> None:
-        """Drop the connection, and with it the outstanding BLPOP."""
-        self._is_asked = False
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._store.redis.connection_pool.release(self._connection)
-            self._connection = None
 
 
 # --- the store of this process ------------------------------------------------------------

@@ -34,7 +34,7 @@ FLOORS = [
         "lastacross.datastore",
         "lastacross.webapp",
     },
-    {"lastacross.store"},
+    {"lastacross.store", "lastacross.wakeup"},
     {
         "lastacross.logs",
         "lastacross.config",
@@ -68,6 +68,7 @@ SIDEWAYS = {
     ("lastacross.signing", "lastacross.errors"): "so is a wrong signature",
     ("lastacross.logs", "lastacross.config"): "the level, and the secrets to mask",
     ("lastacross.logs", "lastacross.clock"): "the time of a line",
+    ("lastacross.wakeup", "lastacross.store"): "a connection of its own to the same Redis",
     ("lastacross.connections", "lastacross.clock"): "how long one was left alone",
 }
 

@@ -1,6 +1,6 @@
 -- lease_tasks: give a worker ready tasks of its group, as many as their queues' limits allow.
 --
--- ARGV     1 now  2 lease seconds  3 the worker's lease token  4 number of its next lease
+-- ARGV     1 now, '' = when this runs  2 lease seconds  3 the worker's lease token  4 number of its next lease
 --          5 tasks wanted  6 threads free  7 number of groups n that the worker serves  8… n groups
 --          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for the tasks of a
 --          queue that wait for another group than its own
@@ -20,8 +20,13 @@ if call('EXISTS', SUSPENDED) == 1 then
   return { {}, '', 0, {}, 0 }
 end
 
-local now, lease_seconds, token, number = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local lease_seconds, token, number = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local now = tonumber(ARGV[1])
+if not now then
+  local seconds, microseconds = unpack(call('TIME'))
+  now = tonumber(seconds) + tonumber(microseconds) / 1e6
+end
 local score = instant(now + lease_seconds + LEASE_SHIFT)
 local leased, missing, next_due, more, must_promote = {}, {}, nil, 0, 0
 local serves = {}

@@ -24,6 +24,7 @@ from lastacross.runtime.deadline import Deadlines
 from lastacross.runtime.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
 from lastacross.runtime.interrupt import Interrupt
 from lastacross.runtime.isolation import IsolatedProcesses
+from lastacross.runtime.leasing import Leasing, Woken
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
 from lastacross.runtime.remote import RemoteDelivery
 from lastacross.runtime.runners import Runners
@@ -32,9 +33,9 @@ from lastacross.runtime.settle import Settler
 from lastacross.runtime.started import StartedTable
 from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
-from lastacross.store import RQ_SUSPENDED, Store, Wakeup, translated_errors
+from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import Broker, new_token
+from lastacross.taskqueue.broker import Broker, Grant, new_token
 from lastacross.taskqueue.record import Leased
 
 PREFETCH = 50
@@ -113,7 +114,7 @@ class Worker(rq.Worker):
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []
         self._unreleased: list[Leased] = []
-        self._leases = 0
+        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=PREFETCH)
         self._may_have_work = True
         self._is_stuck = False
         self._throttled_until: float | None = None
@@ -138,7 +139,7 @@ class Worker(rq.Worker):
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
     def _set_connection(self, connection: Any) -> Any:
-        """RQ would lengthen the connection's time-outs for its blocking calls; ours is as it should be."""
+        """RQ would lengthen the connection's time-outs for its blocking calls."""
         return connection
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -185,7 +186,6 @@ class Worker(rq.Worker):
     # --- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        wakeup = self._store.wakeup(self._serving.groups)
         pause = 0.1
         while not self._stop_requested and not self._is_stuck:
             try:
@@ -194,18 +194,18 @@ class Worker(rq.Worker):
                 self._beat()
                 self._lease()
                 self._release_slow()
-                marker = wakeup.wait(self._wait_seconds(), self._interrupt.fd, listen=self._runners.free > 0)
-                if marker is not None:
-                    self._take_marker(wakeup, marker)
+                listens = self._runners.free > 0
+                woken = self._leasing.wait(self._wait_seconds(), self._interrupt.fd, listen=listens)
+                if woken is not None:
+                    self._take_woken(woken)
                 self._interrupt.clear()
                 pause = 0.1
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-                wakeup.close()
+                self._leasing.close()
                 self._may_have_work = True
                 self._interrupt.wait(pause)
                 pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
-        wakeup.close()
 
     def _look_after(self) -> None:
         if self._upkeep.run_due():
@@ -224,40 +224,35 @@ class Worker(rq.Worker):
             self.queues = [self.queue_class(name, connection=self.connection) for name in names]
             _log.info("worker.queues", queues=names)
 
-    def _take_marker(self, wakeup: Wakeup, marker: bytes) -> None:
-        self._may_have_work = True
-        if marker == SCHEDULED_MARKER:
-            self._upkeep.promote()
-        if self._runners.free == 0:
+    def _take_woken(self, woken: Woken) -> None:
+        if woken.grant is not None:
+            self._take(woken.grant)
+        elif self._runners.free == 0 and woken.marker is not None:
             # It woke us for nothing: pass it on to a worker with a free thread.
-            wakeup.pass_on(marker)
+            self._leasing.pass_on(woken.marker)
+        if woken.marker == SCHEDULED_MARKER:
+            self._upkeep.promote()
+        self._may_have_work |= woken.grant is None or woken.marker == SCHEDULED_MARKER
 
     def _lease(self) -> None:
         while self._may_have_work and self._has_room():
             self._may_have_work = False
             runners = self._runners
             wanted = runners.free if self._is_slow() else PREFETCH - runners.waiting
-            grant = self._broker.lease(
-                self._serving.rotated(),
-                token=self._token,
-                number=self._leases,
-                wanted=wanted,
-                free=runners.free,
-                lease_seconds=self._lease_seconds,
-                groups=self._serving.groups,
-            )
-            self._leases += PREFETCH
-            for task in grant.tasks:
-                self._held[task.entry] = task
-            runners.put(grant.tasks)
-            self._throttled_until = grant.next_due
-            if grant.must_promote:
-                self._upkeep.promote()
-            self._may_have_work = grant.has_more or bool(grant.missing)
-            if grant.missing:
-                # All of queue.yaml: the upload says that it is what the file says.
-                settings.upload(self._store, settings.read_again(config.current()))
-                self._take_changes(is_urgent=True)
+            self._take(self._leasing.lease(wanted, runners.free))
+
+    def _take(self, grant: Grant) -> None:
+        for task in grant.tasks:
+            self._held[task.entry] = task
+        self._runners.put(grant.tasks)
+        self._throttled_until = grant.next_due
+        if grant.must_promote:
+            self._upkeep.promote()
+        self._may_have_work |= grant.has_more or bool(grant.missing)
+        if grant.missing:
+            # All of queue.yaml: the upload says that it is what the file says.
+            settings.upload(self._store, settings.read_again(config.current()))
+            self._take_changes(is_urgent=True)
 
     def _has_room(self) -> bool:
         if self._is_slow():
@@ -331,6 +326,9 @@ class Worker(rq.Worker):
         is_dev = config.current().settings.is_dev
         deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
         stopping = self._call_on_stop()
+        for task in self._leasing.end():
+            self._held[task.entry] = task
+            self._unreleased.append(task)
         pause = 0.05
         while True:
             try:

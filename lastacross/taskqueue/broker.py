@@ -6,7 +6,7 @@ Times are seconds since the epoch by the Redis server's clock; ``now`` is always
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from lastacross.store import Arg, Store
 from lastacross.taskqueue.record import Leased, Value, instant_text, load, without_names
@@ -21,6 +21,7 @@ QUEUES_PER_SWEEP = 10
 
 # The workers of the default service.
 DEFAULT_GROUP = "default"
+LEASE_SCRIPT = "lease_tasks"
 
 
 class NewTask(NamedTuple):
@@ -35,6 +36,26 @@ class NewTask(NamedTuple):
     is_named: bool = False
     target: str | None = None
     is_pull: bool = False
+
+
+class Wish(TypedDict):
+    """What a worker asks for when it asks for leases.
+
+    Args:
+        token: this worker's, unique among all that run; the lease ids begin with it.
+        number: of the last lease that this worker was given.
+        wanted: the most tasks.
+        free: threads that can start a task at once; a throttled queue gives no more.
+        lease_seconds: how long the leases last without being renewed.
+        groups: which the worker serves, and whose markers this call takes; the default one when left out.
+    """
+
+    token: str
+    number: int
+    wanted: int
+    free: int
+    lease_seconds: float
+    groups: NotRequired[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,38 +162,14 @@ class Broker:
 
     # --- lease and answer ----------------------------------------------------------------
 
-    def lease(
-        self,
-        lists: Sequence[str],
-        *,
-        token: str,
-        number: int,
-        wanted: int,
-        free: int,
-        lease_seconds: float,
-        groups: Sequence[str] = (DEFAULT_GROUP,),
-    ) -> Grant:
-        """Lease up to ``wanted`` tasks; from a throttled queue no more than ``free``.
+    def lease(self, lists: Sequence[str], **wish: Unpack[Wish]) -> Grant:
+        """Lease tasks from these lists: queues, or side lists (``store.side_list``), served in this order."""
+        return granted(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, wish)))
 
-        Args:
-            lists: queues, or side lists (``store.side_list``), in the order in which they are served.
-            token: this worker's, unique among all that run; the lease ids begin with it.
-            number: of the last lease that this worker was given.
-            wanted: the most tasks.
-            free: threads that can start a task at once.
-            lease_seconds: how long the leases last without being renewed.
-            groups: which the worker serves, and whose markers this call takes.
-        """
-        args: list[Arg] = [self._now_text(), lease_seconds, token, number, wanted, free]
-        args += [len(groups), *groups, *lists]
-        tasks, next_due, has_more, missing, must_promote = self._run("lease_tasks", args)
-        return Grant(
-            [load(*task) for task in tasks],
-            float(next_due) if next_due else None,
-            bool(has_more),
-            [queue.decode() for queue in missing],
-            bool(must_promote),
-        )
+    def args_of_later_lease(self, lists: Sequence[str], **wish: Unpack[Wish]) -> list[Arg]:
+        """What to run ``LEASE_SCRIPT`` with at a moment not known yet: the server looks at its clock then."""
+        now = "" if self.store.has_server_time else self._now_text()
+        return _lease_args(now, lists, wish)
 
     def ack(self, tasks: Sequence[Leased]) -> list[bool]:
         """End tasks that are done; False where the lease was lost before."""
@@ -364,3 +361,28 @@ def _ids_and_leases(tasks: Sequence[Leased]) -> list[Arg]:
 
 def _outcomes(flat: list[bytes]) -> dict[str, str]:
     return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+
+
+def _lease_args(now: str, lists: Sequence[str], wish: Wish) -> list[Arg]:
+    groups = wish.get("groups", (DEFAULT_GROUP,))
+    args: list[Arg] = [
+        now,
+        wish["lease_seconds"],
+        wish["token"],
+        wish["number"],
+        wish["wanted"],
+        wish["free"],
+    ]
+    return [*args, len(groups), *groups, *lists]
+
+
+def granted(answer: Any) -> Grant:
+    """What ``LEASE_SCRIPT`` has answered."""
+    tasks, next_due, has_more, missing, must_promote = answer
+    return Grant(
+        [load(*task) for task in tasks],
+        float(next_due) if next_due else None,
+        bool(has_more),
+        [queue.decode() for queue in missing],
+        bool(must_promote),
+    )
