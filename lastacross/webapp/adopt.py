@@ -6,55 +6,73 @@ it tries asks the request for its path, which WebOb quotes anew each time. And a
 each task's is, is read without the machinery that WebOb has for files.
 """
 
+import functools
 from typing import Any
 from urllib.parse import parse_qsl
 
 import webapp2
 from webob import exc
-from webob.multidict import MultiDict
+from webob.multidict import MultiDict, NestedMultiDict
 
 from lastacross.webapp.boundary import FORMS
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
 # WebOb's exceptions carry a page of their own; only these headers of theirs say more than ours.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
-# The request's path and what it was made of.
-_PATH = "lastacross.path"
+_PARAMS = "lastacross.params"
 _FORM = "application/x-www-form-urlencoded"
 # Where WebOb keeps a form that it has read, and the file that it was read from.
 _READ_FORM = "webob._parsed_post_vars"
+# Where an application says that its addresses are not UTF-8.
+_ENCODING = "webob.url_encoding"
+
+
+@functools.lru_cache(maxsize=512)
+def _quoted(script_name: str, path_info: str) -> str:
+    """``Request.path`` as WebOb makes it."""
+    return str(webapp2.Request({"SCRIPT_NAME": script_name, "PATH_INFO": path_info}).path)
 
 
 class _Request(webapp2.Request):  # type: ignore[misc]
-    """webapp2's, which quotes its path once for all routes that are tried."""
+    """webapp2's, which quotes a path once, and makes its fields once."""
 
     @property
     def path(self) -> str:
         """As WebOb's. An application may rewrite what it is made of, so that is looked at."""
         environ = self.environ
-        made_of = environ.get("SCRIPT_NAME"), environ.get("PATH_INFO")
-        known: tuple[object, str] | None = environ.get(_PATH)
-        if known is None or known[0] != made_of:
-            known = environ[_PATH] = (made_of, str(super().path))
-        return known[1]
+        if _ENCODING in environ:
+            return str(super().path)
+        return _quoted(environ.get("SCRIPT_NAME", ""), environ["PATH_INFO"])
 
     @property
     def POST(self) -> Any:
         """As WebOb's: the fields of the form. Its type may be written in capitals (RFC 9110, 8.3.1)."""
         environ = self.environ
+        read: tuple[Any, Any] | None = environ.get(_READ_FORM)
+        if read is not None and read[1] is environ["wsgi.input"]:
+            return read[0]
         if environ.get("CONTENT_TYPE") != _FORM:
             self._write_type_small()
         if (
             environ.get("CONTENT_TYPE") == _FORM
             and self.method not in ("GET", "HEAD")
             and environ.get("webob.is_body_seekable")
-            and _READ_FORM not in environ
+            and read is None
         ):
             file = environ["wsgi.input"]
             file.seek(0)
             text = file.read(self.content_length or 0).decode("utf-8", "replace")
             environ[_READ_FORM] = (MultiDict(parse_qsl(text, keep_blank_values=True)), file)
         return super().POST
+
+    @property
+    def params(self) -> Any:
+        """As WebOb's: the fields of the address and of the form. It is the same for as long as those are."""
+        get, post = self.GET, self.POST
+        known = self.environ.get(_PARAMS)
+        if known is None or known.dicts[0] is not get or known.dicts[1] is not post:
+            known = self.environ[_PARAMS] = NestedMultiDict(get, post)
+        return known
 
     def _write_type_small(self) -> None:
         """Let a form's type be as WebOb knows it; what follows, such as the boundary, stays as it is."""

@@ -92,3 +92,30 @@ def test_a_type_is_the_same_in_capitals(kind: str) -> None:
     _, ours = both(b"a=1", CONTENT_TYPE=kind)
 
     assert ours == [("a", "1")]
+
+
+def test_a_field_is_found_in_the_address_first_and_in_what_the_application_made_of_it() -> None:
+    for cls in (webapp2.Request, adopted.request_class):
+        request = cls(environ_of(b"a=form&b=1", QUERY_STRING="a=address"))
+        assert request.get_all("a") == ["address", "form"]
+
+        request.GET["a"] = "changed"
+        request.POST["b"] = "2"
+        assert (request.get("a"), request.get("b")) == ("changed", "2")
+
+        request.environ["QUERY_STRING"] = "a=replaced"
+        request.body = b"b=3"
+        assert (request.get("a"), request.get("b"), request.get_all("a")) == ("replaced", "3", ["replaced"])
+
+
+@given(st.text(alphabet="/ab%ä~ \x00", max_size=20), st.sampled_from(["", "/sub", "/ü"]))
+def test_a_path_is_quoted_as_webob_quotes_it(path: str, script_name: str) -> None:
+    raw = {key: value.encode().decode("latin-1") for key, value in (("path", path), ("script", script_name))}
+    environ = environ_of(b"", PATH_INFO=raw["path"], SCRIPT_NAME=raw["script"])
+    ours, theirs = adopted.request_class(environ), webapp2.Request(environ)
+
+    assert ours.path == theirs.path
+    environ["PATH_INFO"] = "/rewritten"
+    assert ours.path == theirs.path
+    environ["webob.url_encoding"] = "latin-1"
+    assert ours.path == theirs.path
