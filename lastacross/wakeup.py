@@ -14,6 +14,9 @@ from lastacross import store
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Arg, Store
 
+# How long the server may take to answer a question that is taken back.
+ANSWER_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Woken:
@@ -47,7 +50,9 @@ class Wakeup:
         self._args = args
         self._came_from = self._keys[0]
         self._connection: Any = None
+        # The server's number of the connection, and the socket that it is the number of.
         self._client_id: int | None = None
+        self._known: Any = None
         self._is_asked = False
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> Woken | None:
@@ -84,7 +89,10 @@ class Wakeup:
 
     def _ask(self) -> None:
         if self._connection is None:
-            self._connect()
+            self._connection = self._store.redis.connection_pool.get_connection()
+        self._connection.check_health()
+        if self._connection._sock is not self._known:
+            self._ask_client_id()
         commands = [
             ("BLPOP", *self._keys, 0),
             self._store.command_of(self._script, self._args()),
@@ -92,14 +100,14 @@ class Wakeup:
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         self._is_asked = True
 
-    def _connect(self) -> None:
-        self._connection = self._store.redis.connection_pool.get_connection()
+    def _ask_client_id(self) -> None:
         self._connection.send_command("CLIENT", "ID")
         try:
             self._client_id = int(self._connection.read_response())
         except store.ResponseError:
             # Who may not know it cannot take back its question, and needs to do so only at the end.
             self._client_id = None
+        self._known = self._connection._sock
 
     def _read(self) -> Woken:
         found = self._connection.read_response()
@@ -123,23 +131,33 @@ class Wakeup:
         """Ask no more. The script runs nevertheless, so its answer is to be looked at.
 
         Returns:
-            What came, None if nothing was asked, or the server will find out by itself that nobody listens.
+            What came; None if nothing was asked, or if the server has to find out that nobody listens.
         """
+        if self._is_asked and self._client_id is not None:
+            try:
+                with store.translated_errors():
+                    self._store.redis.client_unblock(self._client_id)
+                self._wait_for_answer(ANSWER_SECONDS)
+            except (StoreUnavailableError, store.ResponseError):
+                pass
+        return self.close()
+
+    def close(self) -> Woken | None:
+        """Drop the connection, and with it the outstanding question; returns what has come by now."""
         try:
-            if not self._is_asked or self._client_id is None:
-                return None
-            with store.translated_errors():
-                self._store.redis.client_unblock(self._client_id)
-                return self._read()
+            if self._is_asked and self._wait_for_answer(0):
+                with store.translated_errors():
+                    return self._read()
+            return None
         except (StoreUnavailableError, store.ResponseError):
             return None
         finally:
-            self.close()
+            self._is_asked = False
+            if self._connection is not None:
+                self._connection.disconnect()
+                self._store.redis.connection_pool.release(self._connection)
+                self._connection = self._known = None
 
-    def close(self) -> None:
-        """Drop the connection, and with it the outstanding question."""
-        self._is_asked = False
-        if self._connection is not None:
-            self._connection.disconnect()
-            self._store.redis.connection_pool.release(self._connection)
-            self._connection = None
+    def _wait_for_answer(self, seconds: float) -> bool:
+        source = self._connection._sock
+        return source is not None and bool(select.select([source], [], [], seconds)[0])

@@ -1,7 +1,9 @@
 -- lease_tasks: give a worker ready tasks of its group, as many as their queues' limits allow.
 --
--- ARGV     1 now, '' = when this runs  2 lease seconds  3 the worker's lease token  4 number of its next lease
---          5 tasks wanted  6 threads free  7 number of groups n that the worker serves  8… n groups
+-- ARGV     1 now; '' = the server's: this call waits behind a BLPOP, who knows how long  2 lease seconds
+--          3 the worker's lease token  4 number of its next lease  5 tasks wanted
+--          6 threads free; -1 = it is not known when this runs: the worker is given what no limit binds, and
+--          asks again at once where it is told of more  7 number of groups n that the worker serves  8… n groups
 --          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for the tasks of a
 --          queue that wait for another group than its own
 -- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}; the record of a task of
@@ -22,6 +24,10 @@ end
 
 local lease_seconds, token, number = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+-- A thread that is free when the question is asked may run a task when it is answered: a throttled queue's task
+-- would wait for it, its token spent.
+local is_asleep = free < 0
+free = math.max(0, free)
 local now = tonumber(ARGV[1])
 if not now then
   local seconds, microseconds = unpack(call('TIME'))
@@ -168,6 +174,15 @@ local function lease(queue, list, group, id, entries)
   return true
 end
 
+-- Something of this group's stays that could run now: this worker itself comes for it, or whoever wakes up.
+local function leave(group)
+  if is_asleep then
+    more = 1
+  else
+    wake_group(group)
+  end
+end
+
 -- Somebody asked for each of these by hand: more than this waits for another call.
 local MOST_RUN_NOW = 1000
 
@@ -192,7 +207,7 @@ local function lease_run_now(group)
     end
   end
   if are_left then
-    wake_group(group)
+    leave(group)
   end
 end
 
@@ -224,10 +239,10 @@ local function leave_rest(group, taken, grant, bucket, binds)
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then
     more = 1
-    wake_group(group)
+    leave(group)
   elseif not bucket.places or bucket.places > taken then
     -- This worker's threads are full, and it listens no more; another's may be free.
-    wake_group(group)
+    leave(group)
   end
 end
 
@@ -243,7 +258,7 @@ for position = 8 + groups, #ARGV do
     if settings and serves[group] then
       if wanted <= 0 then
         more = 1
-        wake_group(group)
+        leave(group)
       else
         local taken, grant, bucket, binds = lease_from(list, queue, group, settings)
         if bucket and call('EXISTS', list) == 1 then

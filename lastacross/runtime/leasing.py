@@ -1,28 +1,37 @@
 """How a worker comes to its tasks: it asks, or sleeps until the first of them wakes it."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lastacross import logs, wakeup
+from lastacross.clock import SYSTEM
+from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.serving import Serving
 from lastacross.store import Arg, Store
 from lastacross.taskqueue.broker import LEASE_SCRIPT, Broker, Grant, Wish, granted
 from lastacross.taskqueue.record import Leased
-from lastacross.wakeup import Wakeup
+
+_log = logs.get("lastacross.worker")
 
 # A wake-up brings one task: what else there is, is leased when that one has been handed to its thread, and a
 # machine that vanished in its sleep takes no more than this with it.
 WOKEN_BY = 1
+# The lease script's word for "that is not known yet".
+FREE_UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Woken:
     """What ended a sleep: a marker, and what was leased with it.
 
-    ``grant`` is None where the lease has still to be asked for, ``marker`` where the question was taken back.
+    ``marker`` is None where the question was taken back, ``grant`` where the lease has still to be asked for;
+    ``is_outdated`` says that other lists than it was asked for are served by now.
     """
 
     marker: bytes | None
     grant: Grant | None
+    is_outdated: bool = False
 
 
 class Leasing:
@@ -45,7 +54,11 @@ class Leasing:
         self._lease_seconds = lease_seconds
         self._most = most
         self._numbered = 0
-        self._wakeup = Wakeup(store, serving.groups, LEASE_SCRIPT, self._args_when_woken)
+        # The very list: an upload that changes what is served makes another one.
+        self._asked_for = serving.lists
+        # When it was last seen that the question had no answer yet.
+        self._nothing_at = 0.0
+        self._wakeup = wakeup.Wakeup(store, serving.groups, LEASE_SCRIPT, self._args_when_woken)
 
     def lease(self, wanted: int, free: int) -> Grant:
         """Ask for tasks.
@@ -63,8 +76,10 @@ class Leasing:
         """Sleep until a task comes; as ``Wakeup.wait``."""
         woken = self._wakeup.wait(seconds, interrupt_fd, listen=listen)
         if woken is None:
+            self._nothing_at = SYSTEM.monotonic()
             return None
-        return Woken(woken.marker, None if woken.answer is None else granted(woken.answer))
+        grant = self._granted(woken)
+        return Woken(woken.marker, grant, self._asked_for is not self._serving.lists)
 
     def pass_on(self, marker: bytes) -> None:
         """Let the marker wake another worker."""
@@ -73,14 +88,41 @@ class Leasing:
     def end(self) -> list[Leased]:
         """Sleep no more; returns what came all the same, to be given back."""
         woken = self._wakeup.take_back()
-        return [] if woken is None or woken.answer is None else granted(woken.answer).tasks
+        if woken is None:
+            return []
+        if woken.marker is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                self.pass_on(woken.marker)
+        return [] if woken.answer is None else granted(woken.answer).tasks
 
-    def close(self) -> None:
-        """Forget the question under way: what it brings is found when its lease runs out."""
-        self._wakeup.close()
+    def close(self) -> list[Leased]:
+        """Forget the question under way, as Redis seems to be away; returns what it has brought by now."""
+        woken = self._wakeup.close()
+        try:
+            grant = None if woken is None else self._granted(woken)
+        except StoreUnavailableError:
+            return []
+        return [] if grant is None else grant.tasks
+
+    def _granted(self, woken: wakeup.Woken) -> Grant | None:
+        """What came, if this process was there to take it.
+
+        One that had been stopped, or was not let run, may find a lease here that has run out: others have the
+        task by now.
+        """
+        if woken.answer is None:
+            return None
+        grant = granted(woken.answer)
+        if grant.tasks and SYSTEM.monotonic() - self._nothing_at > self._lease_seconds / 2:
+            _log.warning("lease.late", tasks=[task.id for task in grant.tasks], outcome="given back")
+            self._broker.release(grant.tasks)
+            return None
+        return grant
 
     def _args_when_woken(self) -> Sequence[Arg]:
-        return self._broker.args_of_later_lease(self._serving.rotated(), **self._wish(WOKEN_BY, WOKEN_BY))
+        self._asked_for = self._serving.lists
+        self._nothing_at = SYSTEM.monotonic()
+        return self._broker.args_of_later_lease(self._serving.rotated(), **self._wish(WOKEN_BY, FREE_UNKNOWN))
 
     def _wish(self, wanted: int, free: int) -> Wish:
         self._numbered += self._most

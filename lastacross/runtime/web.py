@@ -24,6 +24,7 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from lastacross import config, datastore, logs, store
 from lastacross.channel.web import end_streams, write_directly
+from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
 from lastacross.runtime import application, hooks, service, start_upload
@@ -50,6 +51,8 @@ SILENCE_SECONDS = 10
 # many; then it takes it itself.
 YIELD_SECONDS = 0.001
 MOST_YIELDS = 5
+# Who has waited so long in vain does not wait again for this long.
+TAKES_ALL_SECONDS = 1.0
 
 # So long a thread waits for the next request of its connection; then that goes back to the main loop. The way
 # through the loop and to another thread costs as much as a short answer.
@@ -86,6 +89,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """Made in the parent, one at a time, before the process is there."""
         super().__init__(*args, **options)
         self.share = _shares.take()
+        self._takes_all_until = 0.0
 
     def notify(self) -> None:
         """Say that this process is alive; called in each turn of its main loop."""
@@ -95,10 +99,15 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def accept(self, listener: Any) -> None:
         """Take a connection, unless another process has taken it meanwhile."""
-        surplus = _shares.surplus(self.share)
-        if surplus > 0:
-            threading.Event().wait(YIELD_SECONDS * min(surplus, MOST_YIELDS))
+        has_to_yield = SYSTEM.monotonic() >= self._takes_all_until
+        waits = min(_shares.surplus(self.share), MOST_YIELDS) if has_to_yield else 0
+        if waits > 0:
+            threading.Event().wait(YIELD_SECONDS * waits)
+        before = self.nr_conns
         super().accept(listener)
+        if waits == MOST_YIELDS and self.nr_conns > before:
+            # Nobody came for it: the others hang, or are busier than their numbers tell.
+            self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
         if self.alive:
             _shares.note(self.share, self.nr_conns)
 

@@ -202,7 +202,7 @@ class Worker(rq.Worker):
                 pause = 0.1
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-                self._leasing.close()
+                self._hold(self._leasing.close())
                 self._may_have_work = True
                 self._interrupt.wait(pause)
                 pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
@@ -232,7 +232,8 @@ class Worker(rq.Worker):
             self._leasing.pass_on(woken.marker)
         if woken.marker == SCHEDULED_MARKER:
             self._upkeep.promote()
-        self._may_have_work |= woken.grant is None or woken.marker == SCHEDULED_MARKER
+            self._may_have_work = True
+        self._may_have_work |= woken.grant is None or woken.is_outdated
 
     def _lease(self) -> None:
         while self._may_have_work and self._has_room():
@@ -242,9 +243,7 @@ class Worker(rq.Worker):
             self._take(self._leasing.lease(wanted, runners.free))
 
     def _take(self, grant: Grant) -> None:
-        for task in grant.tasks:
-            self._held[task.entry] = task
-        self._runners.put(grant.tasks)
+        self._hold(grant.tasks)
         self._throttled_until = grant.next_due
         if grant.must_promote:
             self._upkeep.promote()
@@ -253,6 +252,11 @@ class Worker(rq.Worker):
             # All of queue.yaml: the upload says that it is what the file says.
             settings.upload(self._store, settings.read_again(config.current()))
             self._take_changes(is_urgent=True)
+
+    def _hold(self, tasks: Sequence[Leased]) -> None:
+        for task in tasks:
+            self._held[task.entry] = task
+        self._runners.put(tasks)
 
     def _has_room(self) -> bool:
         if self._is_slow():
@@ -326,9 +330,8 @@ class Worker(rq.Worker):
         is_dev = config.current().settings.is_dev
         deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
         stopping = self._call_on_stop()
-        for task in self._leasing.end():
-            self._held[task.entry] = task
-            self._unreleased.append(task)
+        self._unreleased += self._leasing.end()
+        self._held |= {task.entry: task for task in self._unreleased}
         pause = 0.05
         while True:
             try:

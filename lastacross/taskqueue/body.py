@@ -74,7 +74,7 @@ def _form(params: Params) -> str:
     pairs: list[str] = []
     for name, value in params.items():
         key = _quoted(name)
-        if type(value) not in _SINGLE and isinstance(value, Iterable):
+        if type(value) not in _SINGLE and isinstance(value, Iterable) and not isinstance(value, str | bytes):
             pairs.extend(f"{key}={_quoted(part)}" for part in value)
         else:
             pairs.append(f"{key}={_quoted(value)}")

@@ -1,6 +1,7 @@
 """The steps of a task's life, each one Lua file run in Redis: one plain method a step.
 
-Times are seconds since the epoch by the Redis server's clock; ``now`` is always an argument of the script.
+Times are seconds since the epoch by the Redis server's clock; ``now`` is an argument of the script,
+but where a lease waits for its moment at the server.
 """
 
 import secrets

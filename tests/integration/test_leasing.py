@@ -13,6 +13,8 @@ from lastacross.runtime.serving import Serving
 from lastacross.store import Store
 from lastacross.taskqueue import known
 from lastacross.taskqueue.broker import Broker
+from tests.support.clock import StoppedClock
+from tests.support.processes import wait_until
 from tests.support.uploads import upload
 
 LEASE_SECONDS = 8.0
@@ -145,6 +147,101 @@ def test_a_sleep_that_is_ended_gives_what_it_brought_all_the_same(
     Broker(test_store).release(ended)
     assert leased(test_store) == []
     assert test_store.redis.lrange(store.ready_key("default"), 0, -1) == [b"default_unheard"]
+
+
+def test_a_wake_up_for_a_queue_that_was_uploaded_during_the_sleep_is_not_the_last_word(
+    test_store: Store, never: int
+) -> None:
+    upload(test_store, ["default"])
+    serving = Serving(known.of(test_store), ["default"])
+    made = Leasing(test_store, serving, "w", lease_seconds=LEASE_SECONDS, most=50)
+    made.lease(1, 1)
+    made.wait(0, never, listen=True)
+    upload(test_store, ["default", "newer"])
+    assert serving.refresh(is_urgent=True)
+    taskqueue.add(url="/work", queue_name="newer")
+
+    woken = made.wait(10, never, listen=True)
+
+    assert woken is not None
+    assert woken.grant is not None
+    assert (woken.grant.tasks, woken.is_outdated) == ([], True)
+    assert [task.queue for task in made.lease(1, 1).tasks] == ["newer"]
+    made.close()
+
+
+@pytest.mark.parametrize("limits", [{"rate": "0.5"}, {"max_concurrent": "3"}])
+def test_a_wake_up_leaves_a_throttled_task_to_a_lease_that_knows_which_threads_are_free(
+    limits: dict[str, str], test_store: Store, never: int
+) -> None:
+    """Its token would be spent, and it might find no thread."""
+    upload(test_store, {"default": limits})
+    made = leasing_of(test_store)
+    made.lease(1, 1)
+    made.wait(0, never, listen=True)
+    taskqueue.add(url="/work", name="throttled")
+
+    woken = made.wait(10, never, listen=True)
+
+    assert woken is not None
+    assert woken.grant is not None
+    assert (woken.grant.tasks, woken.grant.has_more) == ([], True)
+    assert test_store.redis.llen(store.wakeup_key("default")) == 0
+    assert [task.name for task in made.lease(50, 1).tasks] == ["throttled"]
+    made.close()
+
+
+def test_a_wake_up_leaves_what_is_to_run_now_and_says_so(
+    test_store: Store, leasing: Leasing, never: int
+) -> None:
+    leasing.wait(0, never, listen=True)
+    taskqueue.add(url="/work", name="later", countdown=1000)
+    first = leasing.wait(10, never, listen=True)
+    assert first is not None
+    assert first.marker == b"scheduled"
+    leasing.wait(0, never, listen=True)
+    taskqueue.Queue().run_now("later")
+
+    woken = leasing.wait(10, never, listen=True)
+
+    assert woken is not None
+    assert woken.grant is not None
+    assert (woken.grant.tasks, woken.grant.has_more) == ([], True)
+    assert [task.name for task in leasing.lease(50, 8).tasks] == ["later"]
+
+
+def test_an_answer_that_has_lain_unread_for_half_a_lease_is_given_back(
+    test_store: Store, never: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was stopped meanwhile; others may have the task."""
+    upload(test_store, ["default"])
+    made = leasing_of(test_store)
+    made.lease(1, 1)
+    stopped = StoppedClock()
+    monkeypatch.setattr("lastacross.runtime.leasing.SYSTEM", stopped)
+    made.wait(0, never, listen=True)
+    taskqueue.add(url="/work", name="late")
+    wait_until(lambda: leased(test_store) == ["default_late"], 10)
+    stopped.advance(LEASE_SECONDS / 2 + 0.1)
+
+    woken = made.wait(10, never, listen=True)
+
+    assert woken is not None
+    assert woken.grant is None
+    assert leased(test_store) == []
+    assert [task.name for task in made.lease(50, 8).tasks] == ["late"]
+    made.close()
+
+
+def test_what_has_come_when_another_call_found_redis_away_is_kept(
+    test_store: Store, leasing: Leasing, never: int
+) -> None:
+    leasing.wait(0, never, listen=True)
+    taskqueue.add(url="/work", name="came")
+    wait_until(lambda: leased(test_store) == ["default_came"], 10)
+
+    assert [task.name for task in leasing.close()] == ["came"]
+    assert leasing.close() == []
 
 
 def test_ending_without_a_question_asks_nothing(test_store: Store, leasing: Leasing) -> None:

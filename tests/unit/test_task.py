@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from enum import StrEnum
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -310,6 +311,17 @@ def test_extract_params_reads_back_a_form() -> None:
     assert Task(params=params, url="/w", method="GET").extract_params() == expected
     assert Task(url="/w?a=1&b=", method="GET").extract_params() == {"a": "1", "b": ""}
     assert Task().extract_params() == Task(url="/w", method="GET").extract_params() == {}
+
+
+class State(StrEnum):
+    """A kind of text that is not ``str`` itself, as markupsafe's is."""
+
+    RED = "red light"
+
+
+def test_a_text_of_a_class_of_its_own_is_one_value() -> None:
+    assert Task(params={State.RED: State.RED}).body == b"red+light=red+light"
+    assert Task(params={"bytes": bytearray(b"ab")}).body == b"bytes=97&bytes=98"
 
 
 def test_extract_params_of_something_else_is_a_value_error() -> None:
