@@ -42,11 +42,12 @@ BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS
 	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
 
 bench: ## ours beside the peers, 45 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
-	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)
 
 bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
-	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m bench.quick
 
 clean: ## remove the virtual environments; data in var/ stays
