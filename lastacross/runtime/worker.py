@@ -45,6 +45,7 @@ SAFETY_CALL_SECONDS = 1.0
 SLOW_SECONDS = 0.05
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
+HAND_OVER_SECONDS = 0.001
 HEARTBEAT_TTL_SECONDS = 30
 # Less than the supervisor's grace: what still runs then is given back in order. A task that is killed
 # instead counts as one that may have ended its process.
@@ -121,8 +122,7 @@ class Worker(rq.Worker):
         self._heartbeat_at = 0.0
         self._is_suspended = False
         # The state that `rq info` shows, and when it may change again.
-        self._shown = "idle"
-        self._show_at = 0.0
+        self._shown, self._show_at = "idle", 0.0
 
     def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
         attempts = Attempts(
@@ -198,6 +198,8 @@ class Worker(rq.Worker):
                 woken = self._leasing.wait(self._wait_seconds(), self._interrupt.fd, listen=listens)
                 if woken is not None:
                     self._take_woken(woken)
+                    # The thread that was given the task needs the interpreter, which this one would hold.
+                    self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
                 self._interrupt.clear()
                 pause = 0.1
             except StoreUnavailableError as error:
@@ -386,14 +388,12 @@ class Worker(rq.Worker):
         self._show_at = now + SHOW_SECONDS
         self._shown = self._state_now()
         with translated_errors():
-            shown = {**self.serialize(), "state": self._shown, **self._counts()}
+            shown = {**self.serialize(), "state": self._shown}
+            shown |= {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
             self.connection.hset(self.key, mapping=shown)
 
     def _state_now(self) -> str:
         return "suspended" if self._is_suspended else "busy" if self._runners.running else "idle"
-
-    def _counts(self) -> dict[Any, Any]:
-        return {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
         """As RQ's, but a killed worker leaves RQ's list after half a minute."""
