@@ -38,7 +38,7 @@ def test_of_fifty_processes_that_add_one_name_exactly_one_wins_each_round(lab: L
     plan = [str(lab.root), str(PROCESSES), f"standing:{half}:0", f"default:{half}:0.04"]
     arguments = python("-m", "tests.support.racers", *plan)
     # A server that does not know a script yet is asked twice.
-    taskqueue.add(url="/first", queue_name="standing")
+    taskqueue.add(url="/first", name="first", queue_name="standing")
     with lab.workers(1), monitored(lab.redis_server) as heard:
         with started(arguments, lab.root, lab.environ) as running:
             assert running.wait(120) == 0, running.text()

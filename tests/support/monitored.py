@@ -25,7 +25,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Grant:
-    """One task that was leased; ``now`` is what the lease's caller gave as the time."""
+    """One task that was leased; ``now`` is what the lease's caller gave as the time, or the server's own."""
 
     now: float
     queue: str
@@ -93,7 +93,7 @@ def grants(commands: Iterable[Command]) -> dict[str, list[Grant]]:
         elif command.words[0].upper() == "HSET" and command.words[2:4] == ("status", "started"):
             keys = int(call[2])
             queue, _, task = command.words[1].removeprefix("rq:job:").partition("_")
-            found.setdefault(queue, []).append(Grant(float(call[3 + keys]), queue, task))
+            found.setdefault(queue, []).append(Grant(float(call[3 + keys] or command.at), queue, task))
     return found
 
 
