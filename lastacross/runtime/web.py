@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.errors import AppImportError
+from gunicorn.errors import AppImportError, HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -291,6 +291,8 @@ def run(configuration: Config) -> int:
             raise  # a serving process, which comes out here too: gunicorn reads its code
         # gunicorn's codes (3: a process could not start, 4: nor could the application) are all 1 here.
         return 1 if end.code else 0
+    except HaltServer:
+        return 1  # a second process could not start while gunicorn was ending because of the first
     return 0
 
 

@@ -69,9 +69,12 @@ def names(tasks: list[Task]) -> list[str | None]:
 
 @pytest.fixture
 def later(opened: Store, clock: StoppedClock) -> Callable[..., None]:
-    """Let time pass; by default as little as makes a task added now eligible."""
+    """Let time pass; by default as little as makes a task added now eligible.
 
-    def advance(seconds: float = 0.000001) -> None:
+    Two microseconds: one, added to a float of today's size, may come to less than one.
+    """
+
+    def advance(seconds: float = 0.000002) -> None:
         clock.advance(seconds)
 
     return advance

@@ -118,10 +118,16 @@ def test_new_connections_go_to_who_has_fewer_until_both_have_the_same(web: Web) 
         with web.connections(HALF) as first:
             assert first == {other: HALF}
             os.kill(held, signal.SIGCONT)
-            with web.connections(HALF) as second:
-                assert second[held] >= HALF - FEW, second
-                with web.connections(HALF) as third:
-                    assert abs(third[held] - third[other]) <= 2 * FEW, third
+
+            # Not at once: who waited in vain takes all for a second, on a busy machine again and again.
+            def even_out() -> bool:
+                with web.connections(HALF) as second:
+                    if second[held] < HALF - FEW:
+                        return False
+                    with web.connections(HALF) as third:
+                        return abs(third[held] - third[other]) <= 2 * FEW
+
+            wait_until(even_out, 40, "both have as many connections")
     finally:
         os.kill(held, signal.SIGCONT)
 
