@@ -26,6 +26,7 @@ from lastacross.runtime.interrupt import Interrupt
 from lastacross.runtime.isolation import IsolatedProcesses
 from lastacross.runtime.leasing import Leasing, Woken
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
+from lastacross.runtime.prefetch import MOST, SLOW_SECONDS, Prefetch
 from lastacross.runtime.remote import RemoteDelivery
 from lastacross.runtime.runners import Runners
 from lastacross.runtime.serving import Serving
@@ -38,11 +39,9 @@ from lastacross.taskqueue import known, settings
 from lastacross.taskqueue.broker import Broker, Grant, new_token
 from lastacross.taskqueue.record import Leased
 
-PREFETCH = 50
-LOW_WATER = 25
 SAFETY_CALL_SECONDS = 1.0
-# A leased task that has waited this long behind slow ones is given back, so that another worker may take it.
-SLOW_SECONDS = 0.05
+# The ends of so many tasks are written in one call.
+SETTLED_AT_ONCE = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
@@ -109,13 +108,14 @@ class Worker(rq.Worker):
         self._remote = remote
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = self._make_runners(threads, delivery, table)
+        self._prefetch = Prefetch(self._runners)
         self._settler = Settler(self._broker, known.of(store).retry_of)
         self._upkeep = Upkeep(self._broker, serving.queues, lease_seconds=lease_seconds)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
         self._unsettled: list[Outcome] = []
         self._unreleased: list[Leased] = []
-        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=PREFETCH)
+        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=MOST)
         self._may_have_work = True
         self._is_stuck = False
         self._throttled_until: float | None = None
@@ -193,7 +193,10 @@ class Worker(rq.Worker):
                 self._look_after()
                 self._beat()
                 self._lease()
-                self._release_slow()
+                self._release_surplus()
+                pause = 0.1
+                if self._has_more_to_do():
+                    continue
                 listens = self._runners.free > 0
                 woken = self._leasing.wait(self._wait_seconds(), self._interrupt.fd, listen=listens)
                 if woken is not None:
@@ -201,7 +204,6 @@ class Worker(rq.Worker):
                     # The thread that was given the task needs the interpreter, which this one would hold.
                     self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
                 self._interrupt.clear()
-                pause = 0.1
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
                 self._hold(self._leasing.close())
@@ -237,12 +239,15 @@ class Worker(rq.Worker):
             self._may_have_work = True
         self._may_have_work |= woken.grant is None or woken.is_outdated
 
+    def _has_more_to_do(self) -> bool:
+        """Whether to begin anew without a sleep: what has ended meanwhile comes before the next lease."""
+        return self._runners.has_outcomes or (self._may_have_work and self._prefetch.wanted > 0)
+
     def _lease(self) -> None:
-        while self._may_have_work and self._has_room():
+        wanted = self._prefetch.wanted if self._may_have_work else 0
+        if wanted > 0:
             self._may_have_work = False
-            runners = self._runners
-            wanted = runners.free if self._is_slow() else PREFETCH - runners.waiting
-            self._take(self._leasing.lease(wanted, runners.free))
+            self._take(self._leasing.lease(wanted, self._runners.free))
 
     def _take(self, grant: Grant) -> None:
         self._hold(grant.tasks)
@@ -260,19 +265,10 @@ class Worker(rq.Worker):
             self._held[task.entry] = task
         self._runners.put(tasks)
 
-    def _has_room(self) -> bool:
-        if self._is_slow():
-            return self._runners.free > 0
-        return self._runners.waiting < LOW_WATER
-
-    def _is_slow(self) -> bool:
-        """Every thread is busy, and has been for longer than a short task takes."""
-        return self._runners.is_full and SYSTEM.monotonic() - self._runners.last_start > SLOW_SECONDS
-
-    def _release_slow(self) -> None:
-        is_slow = self._runners.waiting and self._is_slow()
-        if is_slow or self._unreleased:
-            self._release(self._runners.take_waiting() if is_slow else [])
+    def _release_surplus(self) -> None:
+        surplus = self._prefetch.surplus
+        if surplus or self._unreleased:
+            self._release(self._runners.take_last(surplus))
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
@@ -288,10 +284,11 @@ class Worker(rq.Worker):
     # --- outcomes ------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        self._unsettled += self._runners.take_outcomes(PREFETCH * 4)
+        self._unsettled += self._runners.take_outcomes(SETTLED_AT_ONCE)
         if not self._unsettled:
             return
         self._settler.settle([outcome for outcome in self._unsettled if outcome.task.entry in self._held])
+        self._prefetch.note_ended(len(self._unsettled))
         for outcome in self._unsettled:
             self._held.pop(outcome.task.entry, None)
         self._unsettled = []
@@ -337,7 +334,7 @@ class Worker(rq.Worker):
         pause = 0.05
         while True:
             try:
-                self._release(self._runners.take_waiting(with_suspects=True))
+                self._release(self._runners.take_waiting())
                 self._settle()
                 if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
                     self._release(list(self._held.values()))

@@ -1,0 +1,131 @@
+"""How many tasks a worker has in advance: by what it has run just now, fewer when others could run them."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.prefetch import AHEAD_SECONDS, LEAST, MOST, SLOW_SECONDS, Prefetch
+from lastacross.runtime.runners import Runners
+from lastacross.taskqueue.record import Leased
+from tests.support.clock import StoppedClock
+from tests.support.leased import leased
+from tests.support.processes import wait_until
+
+THREADS = 2
+# By a hair more than it has to be: floats of a clock do not add up.
+MOMENT = AHEAD_SECONDS + 1e-6
+
+
+@pytest.fixture
+def clock() -> StoppedClock:
+    """The time that both go by."""
+    return StoppedClock()
+
+
+@pytest.fixture
+def busy(clock: StoppedClock) -> Iterator[Runners]:
+    """Threads that all run a task, as long as the test does."""
+    may_end = threading.Event()
+
+    def deliver(task: Leased) -> Outcome:
+        may_end.wait(20)
+        return Outcome(task, 200)
+
+    made = Runners(
+        THREADS, deliver, deliver_suspect=deliver, table=None, on_outcome=lambda: None, clock=clock
+    )
+    made.start()
+    made.put([leased(name=f"runs-{number}") for number in range(THREADS)])
+    wait_until(lambda: made.is_full)
+    yield made
+    may_end.set()
+    made.stop()
+
+
+@pytest.fixture
+def prefetch(busy: Runners, clock: StoppedClock) -> Prefetch:
+    """It has seen nothing end yet."""
+    return Prefetch(busy, clock=clock)
+
+
+@pytest.fixture
+def ends(prefetch: Prefetch, clock: StoppedClock) -> Callable[[float], None]:
+    """Tasks have ended for a while, so many a second."""
+
+    def note(per_second: float) -> None:
+        clock.advance(MOMENT)
+        prefetch.note_ended(round(per_second * AHEAD_SECONDS))
+
+    return note
+
+
+def put(runners: Runners, count: int) -> None:
+    """So many more wait."""
+    runners.put([leased(name=f"waits-{number}") for number in range(count)])
+
+
+def test_who_has_run_nothing_yet_leases_few(prefetch: Prefetch) -> None:
+    assert (prefetch.wanted, prefetch.surplus) == (LEAST, 0)
+
+
+@pytest.mark.parametrize(
+    ("per_second", "wanted"),
+    [(10, LEAST), (LEAST / AHEAD_SECONDS, LEAST), (100 / AHEAD_SECONDS, 100), (1_000_000, MOST)],
+)
+def test_it_leases_what_it_runs_in_a_moment(
+    prefetch: Prefetch, ends: Callable[[float], None], per_second: float, wanted: int
+) -> None:
+    ends(per_second)
+
+    assert prefetch.wanted == wanted
+
+
+def test_ends_within_the_moment_count_together(prefetch: Prefetch, clock: StoppedClock) -> None:
+    for _ in range(4):
+        clock.advance(MOMENT / 4)
+        prefetch.note_ended(30)
+
+    assert prefetch.wanted == 120
+
+
+def test_it_leases_more_when_less_than_half_is_left(prefetch: Prefetch, busy: Runners) -> None:
+    put(busy, LEAST // 2)
+    assert prefetch.wanted == 0
+    busy.take_last(1)
+    assert prefetch.wanted == LEAST // 2 + 1
+
+
+def test_behind_slow_tasks_none_is_leased_and_all_that_wait_are_given_back(
+    prefetch: Prefetch, busy: Runners, clock: StoppedClock
+) -> None:
+    put(busy, 3)
+    assert prefetch.surplus == 0
+
+    clock.advance(SLOW_SECONDS * 1.01)
+
+    assert (prefetch.wanted, prefetch.surplus) == (0, 3)
+
+
+def test_who_has_become_slower_gives_back_what_it_has_too_much(
+    prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
+) -> None:
+    ends(1_000_000)
+    put(busy, MOST)
+    assert prefetch.surplus == 0
+
+    ends(200)
+
+    assert (prefetch.wanted, prefetch.surplus) == (0, MOST - LEAST)
+
+
+def test_a_little_slower_is_no_reason_to_give_back(
+    prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
+) -> None:
+    ends(1_000_000)
+    put(busy, MOST)
+
+    ends(MOST / AHEAD_SECONDS / 2)
+
+    assert (prefetch.wanted, prefetch.surplus) == (0, 0)
