@@ -12,6 +12,7 @@
 --          3 1 if a queue has more that could be leased now
 --          4 the queues whose settings are missing (Redis was emptied): upload them and call again
 --          5 1 if a marker asked to look at the scheduled tasks as well
+--          6 the list to begin with once a thread is free, as a task was left that must start at once; or ''
 --
 -- One script: tokens and places are counted at the moment of the grant, for all machines together.
 -- include: keys
@@ -19,7 +20,7 @@
 -- include: lose
 
 if call('EXISTS', SUSPENDED) == 1 then
-  return { {}, '', 0, {}, 0 }
+  return { {}, '', 0, {}, 0, '' }
 end
 
 local lease_seconds, token, number = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
@@ -34,14 +35,18 @@ if not now then
   now = tonumber(seconds) + tonumber(microseconds) / 1e6
 end
 local score = instant(now + lease_seconds + LEASE_SHIFT)
-local leased, missing, next_due, more, must_promote = {}, {}, nil, 0, 0
+local leased, missing, next_due, more, must_promote, first_left = {}, {}, nil, 0, 0, nil
 local serves = {}
 for position = 8, 7 + groups do
   local group = ARGV[position]
   serves[group] = true
-  -- Whoever looks takes the marker, if it has a thread for what is behind it.
-  if free > 0 and call('LPOP', WAKEUP .. group) == 'scheduled' then
+  -- Whoever looks takes the marker, if it has a thread for what is behind it. Anyone can promote.
+  local is_scheduled = call('LINDEX', WAKEUP .. group, 0) == 'scheduled'
+  if is_scheduled then
     must_promote = 1
+  end
+  if is_scheduled or free > 0 then
+    call('LPOP', WAKEUP .. group)
   end
 end
 
@@ -207,6 +212,7 @@ local function lease_run_now(group)
     end
   end
   if are_left then
+    first_left = first_left or not is_asleep and ARGV[8 + groups] or nil
     leave(group)
   end
 end
@@ -232,7 +238,7 @@ local function lease_from(list, queue, group, settings)
 end
 
 -- Some tasks of the list stay: see that somebody comes for them as soon as one may run.
-local function leave_rest(group, taken, grant, bucket, binds)
+local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
     -- A microsecond later, for instants are rounded to one: who came too early would ask all the time.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
@@ -241,7 +247,8 @@ local function leave_rest(group, taken, grant, bucket, binds)
     more = 1
     leave(group)
   elseif not bucket.places or bucket.places > taken then
-    -- This worker's threads are full, and it listens no more; another's may be free.
+    -- This worker's threads are full, and it listens no more; another's may be free before one of them is.
+    first_left = first_left or not is_asleep and list or nil
     leave(group)
   end
 end
@@ -262,10 +269,10 @@ for position = 8 + groups, #ARGV do
       else
         local taken, grant, bucket, binds = lease_from(list, queue, group, settings)
         if bucket and call('EXISTS', list) == 1 then
-          leave_rest(group, taken, grant, bucket, binds)
+          leave_rest(ARGV[position], group, taken, grant, bucket, binds)
         end
       end
     end
   end
 end
-return { leased, next_due and instant(next_due) or '', more, missing, must_promote }
+return { leased, next_due and instant(next_due) or '', more, missing, must_promote, first_left or '' }

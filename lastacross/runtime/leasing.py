@@ -54,6 +54,7 @@ class Leasing:
         self._lease_seconds = lease_seconds
         self._most = most
         self._numbered = 0
+        self._first_left: str | None = None
         # The very list: an upload that changes what is served makes another one.
         self._asked_for = serving.lists
         # When it was last seen that the question had no answer yet.
@@ -70,7 +71,10 @@ class Leasing:
         Raises:
             StoreUnavailableError: Redis does not answer.
         """
-        return self._broker.lease(self._serving.rotated(), **self._wish(wanted, free))
+        lists = self._serving.rotated(self._first_left)
+        grant = self._broker.lease(lists, **self._wish(wanted, free))
+        self._first_left = grant.first_left
+        return grant
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool) -> Woken | None:
         """Sleep until a task comes; as ``Wakeup.wait``."""

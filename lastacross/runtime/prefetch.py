@@ -1,16 +1,17 @@
 """How many tasks a worker leases before a thread is free for them.
 
 Too few, and its threads wait while it asks for more: whoever runs short tasks without a pause lets the main
-thread have the interpreter only now and then. Too many, and they wait here while another worker is idle.
+thread have the interpreter only now and then. Too many, and another queue's task waits behind them, or they
+wait themselves while another worker is idle.
 """
 
 from lastacross.clock import SYSTEM, Clock
 from lastacross.runtime.runners import Runners
 
 LEAST = 50
-MOST = 200
+MOST = 100
 # It leases what it will have run in so long, going by what it has run just now.
-AHEAD_SECONDS = 0.02
+AHEAD_SECONDS = 0.01
 # When every thread has been busy for so long, its tasks are not short.
 SLOW_SECONDS = 0.05
 
@@ -21,6 +22,9 @@ class Prefetch:
     Args:
         runners: the threads of this process.
         clock: monotonic time.
+
+    Attributes:
+        must_run_dry: a task was left that may be leased by a free thread only: no other is leased before one is.
     """
 
     def __init__(self, runners: Runners, *, clock: Clock = SYSTEM) -> None:
@@ -28,34 +32,27 @@ class Prefetch:
         self._clock = clock
         self._ahead = LEAST
         self._ended = 0
-        self._since = clock.monotonic()
+        self._counted_from_at = clock.monotonic()
+        self.must_run_dry = False
 
     def note_ended(self, count: int) -> None:
         """So many tasks more have ended."""
         self._ended += count
         now = self._clock.monotonic()
-        elapsed = now - self._since
+        elapsed = now - self._counted_from_at
         if elapsed >= AHEAD_SECONDS:
             self._ahead = min(max(LEAST, round(self._ended * AHEAD_SECONDS / elapsed)), MOST)
-            self._ended, self._since = 0, now
+            self._ended, self._counted_from_at = 0, now
 
     @property
-    def _is_slow(self) -> bool:
+    def is_slow(self) -> bool:
         """Every thread is busy, and has been for longer than a short task takes."""
         return self._runners.is_full and self._clock.monotonic() - self._runners.last_start > SLOW_SECONDS
 
     @property
     def wanted(self) -> int:
         """How many tasks to lease now; 0 while there are enough."""
-        if self._is_slow:
-            return min(self._runners.free, MOST)
+        if self.is_slow or (self.must_run_dry and not self._runners.free):
+            return 0
         lacking = self._ahead - self._runners.waiting
         return lacking if 2 * lacking > self._ahead else 0
-
-    @property
-    def surplus(self) -> int:
-        """How many waiting tasks to give back, so that a worker with a free thread may take them."""
-        waiting = self._runners.waiting
-        if self._is_slow:
-            return waiting
-        return waiting - self._ahead if waiting > 2 * self._ahead else 0

@@ -133,16 +133,12 @@ class Runners:
                 break
         return outcomes
 
-    def take_waiting(self) -> list[Leased]:
-        """Take back what no thread has begun, suspects too, to be released."""
-        return _drained(self._waiting) + _drained(self._suspects)
-
-    def take_last(self, count: int) -> list[Leased]:
-        """Take back so many of those that wait, the last ones, to be released; suspects apart."""
-        waiting = _drained(self._waiting) if count > 0 else []
-        kept = max(0, len(waiting) - count)
-        self.put(waiting[:kept])
-        return waiting[kept:]
+    def take_waiting(self, *, with_suspects: bool = False) -> list[Leased]:
+        """Take back what no thread has begun, to be released."""
+        tasks = _drained(self._waiting)
+        if with_suspects:
+            tasks += _drained(self._suspects)
+        return tasks
 
     def _run(self, slot: int) -> None:
         while (task := self._waiting.get()) is not None:

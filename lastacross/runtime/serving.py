@@ -79,8 +79,14 @@ class Serving:
             if group != DEFAULT_GROUP and group not in services:
                 Broker(self._known.store).register_service(group)
 
-    def rotated(self) -> list[str]:
-        """The lists, each time with another one first: nobody is always the last to be served."""
+    def rotated(self, first: str | None = None) -> list[str]:
+        """The lists, each time with another one first: nobody is always the last to be served.
+
+        Args:
+            first: the one to begin with, if it is still served.
+        """
         if self.lists:
-            self.lists.append(self.lists.pop(0))
+            turns = self.lists.index(first) if first in self.lists else 1
+            self.lists.extend(self.lists[:turns])
+            del self.lists[:turns]
         return self.lists

@@ -193,17 +193,17 @@ class Worker(rq.Worker):
                 self._look_after()
                 self._beat()
                 self._lease()
-                self._release_surplus()
-                pause = 0.1
-                if self._has_more_to_do():
-                    continue
-                listens = self._runners.free > 0
-                woken = self._leasing.wait(self._wait_seconds(), self._interrupt.fd, listen=listens)
+                self._release_slow()
+                # Also without a sleep: a task may have come to the question that still stands.
+                seconds = 0.0 if (more := self._has_more_to_do()) else self._wait_seconds()
+                listens = not more and self._runners.free > 0
+                woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
                 if woken is not None:
                     self._take_woken(woken)
                     # The thread that was given the task needs the interpreter, which this one would hold.
                     self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
                 self._interrupt.clear()
+                pause = 0.1
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
                 self._hold(self._leasing.close())
@@ -252,6 +252,7 @@ class Worker(rq.Worker):
     def _take(self, grant: Grant) -> None:
         self._hold(grant.tasks)
         self._throttled_until = grant.next_due
+        self._prefetch.must_run_dry = grant.first_left is not None
         if grant.must_promote:
             self._upkeep.promote()
         self._may_have_work |= grant.has_more or bool(grant.missing)
@@ -265,10 +266,11 @@ class Worker(rq.Worker):
             self._held[task.entry] = task
         self._runners.put(tasks)
 
-    def _release_surplus(self) -> None:
-        surplus = self._prefetch.surplus
-        if surplus or self._unreleased:
-            self._release(self._runners.take_last(surplus))
+    def _release_slow(self) -> None:
+        # What waits behind slow tasks is given back: another worker may have a free thread.
+        is_slow = self._runners.waiting and self._prefetch.is_slow
+        if is_slow or self._unreleased:
+            self._release(self._runners.take_waiting() if is_slow else [])
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
@@ -334,7 +336,7 @@ class Worker(rq.Worker):
         pause = 0.05
         while True:
             try:
-                self._release(self._runners.take_waiting())
+                self._release(self._runners.take_waiting(with_suspects=True))
                 self._settle()
                 if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
                     self._release(list(self._held.values()))

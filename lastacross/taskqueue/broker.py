@@ -64,7 +64,8 @@ class Grant:
     """What one call for leases gave.
 
     ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
-    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since.
+    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since;
+    ``first_left`` the list to begin with once a thread is free, as a task was left that must start at once.
     """
 
     tasks: list[Leased]
@@ -72,6 +73,7 @@ class Grant:
     has_more: bool
     missing: list[str]
     must_promote: bool
+    first_left: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,11 +381,12 @@ def _lease_args(now: str, lists: Sequence[str], wish: Wish) -> list[Arg]:
 
 def granted(answer: Any) -> Grant:
     """What ``LEASE_SCRIPT`` has answered."""
-    tasks, next_due, has_more, missing, must_promote = answer
+    tasks, next_due, has_more, missing, must_promote, first_left = answer
     return Grant(
         [load(*task) for task in tasks],
         float(next_due) if next_due else None,
         bool(has_more),
         [queue.decode() for queue in missing],
         bool(must_promote),
+        first_left.decode() or None,
     )

@@ -25,9 +25,14 @@ def clock() -> StoppedClock:
 
 
 @pytest.fixture
-def busy(clock: StoppedClock) -> Iterator[Runners]:
+def may_end() -> threading.Event:
+    """Ends the tasks that run."""
+    return threading.Event()
+
+
+@pytest.fixture
+def busy(clock: StoppedClock, may_end: threading.Event) -> Iterator[Runners]:
     """Threads that all run a task, as long as the test does."""
-    may_end = threading.Event()
 
     def deliver(task: Leased) -> Outcome:
         may_end.wait(20)
@@ -67,12 +72,12 @@ def put(runners: Runners, count: int) -> None:
 
 
 def test_who_has_run_nothing_yet_leases_few(prefetch: Prefetch) -> None:
-    assert (prefetch.wanted, prefetch.surplus) == (LEAST, 0)
+    assert prefetch.wanted == LEAST
 
 
 @pytest.mark.parametrize(
     ("per_second", "wanted"),
-    [(10, LEAST), (LEAST / AHEAD_SECONDS, LEAST), (100 / AHEAD_SECONDS, 100), (1_000_000, MOST)],
+    [(10, LEAST), (LEAST / AHEAD_SECONDS, LEAST), (70 / AHEAD_SECONDS, 70), (1_000_000, MOST)],
 )
 def test_it_leases_what_it_runs_in_a_moment(
     prefetch: Prefetch, ends: Callable[[float], None], per_second: float, wanted: int
@@ -85,47 +90,47 @@ def test_it_leases_what_it_runs_in_a_moment(
 def test_ends_within_the_moment_count_together(prefetch: Prefetch, clock: StoppedClock) -> None:
     for _ in range(4):
         clock.advance(MOMENT / 4)
-        prefetch.note_ended(30)
+        prefetch.note_ended(20)
 
-    assert prefetch.wanted == 120
+    assert prefetch.wanted == 80
+
+
+def test_who_was_idle_begins_with_few(
+    prefetch: Prefetch, ends: Callable[[float], None], clock: StoppedClock
+) -> None:
+    ends(1_000_000)
+    clock.advance(1)
+    prefetch.note_ended(30)
+
+    assert prefetch.wanted == LEAST
 
 
 def test_it_leases_more_when_less_than_half_is_left(prefetch: Prefetch, busy: Runners) -> None:
     put(busy, LEAST // 2)
     assert prefetch.wanted == 0
-    busy.take_last(1)
+
+    busy.take_waiting()
+    put(busy, LEAST // 2 - 1)
+
     assert prefetch.wanted == LEAST // 2 + 1
 
 
-def test_behind_slow_tasks_none_is_leased_and_all_that_wait_are_given_back(
-    prefetch: Prefetch, busy: Runners, clock: StoppedClock
-) -> None:
-    put(busy, 3)
-    assert prefetch.surplus == 0
+def test_behind_slow_tasks_none_is_leased(prefetch: Prefetch, busy: Runners, clock: StoppedClock) -> None:
+    assert not prefetch.is_slow
 
     clock.advance(SLOW_SECONDS * 1.01)
 
-    assert (prefetch.wanted, prefetch.surplus) == (0, 3)
+    assert prefetch.is_slow
+    assert prefetch.wanted == 0
 
 
-def test_who_has_become_slower_gives_back_what_it_has_too_much(
-    prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
+def test_a_task_that_must_start_at_once_waits_for_a_free_thread_and_all_others_with_it(
+    prefetch: Prefetch, busy: Runners, may_end: threading.Event
 ) -> None:
-    ends(1_000_000)
-    put(busy, MOST)
-    assert prefetch.surplus == 0
+    prefetch.must_run_dry = True
+    assert prefetch.wanted == 0
 
-    ends(200)
+    may_end.set()
+    wait_until(lambda: busy.free > 0)
 
-    assert (prefetch.wanted, prefetch.surplus) == (0, MOST - LEAST)
-
-
-def test_a_little_slower_is_no_reason_to_give_back(
-    prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
-) -> None:
-    ends(1_000_000)
-    put(busy, MOST)
-
-    ends(MOST / AHEAD_SECONDS / 2)
-
-    assert (prefetch.wanted, prefetch.surplus) == (0, 0)
+    assert prefetch.wanted == LEAST

@@ -16,6 +16,7 @@ from rq import worker as rq_worker
 
 from lastacross import store, taskqueue
 from lastacross.runtime.worker import Worker
+from lastacross.store import ready_key
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import is_alive, wait_until
 from tests.support.uploads import upload
@@ -33,6 +34,12 @@ def lab() -> Iterator[Lab]:
 def work(**params: Any) -> taskqueue.Task:
     """A task of the lab's ``/work``."""
     return taskqueue.Task(url="/work", params=params)
+
+
+def add_short_tasks(count: int) -> None:
+    """Tasks of 5 ms of ``default``, which no limit binds."""
+    with taskqueue.Batch() as batch:
+        batch.add(work(seconds="0.005") for _ in range(count))
 
 
 # --- retries ------------------------------------------------------------------------------
@@ -186,6 +193,35 @@ def test_seven_long_tasks_do_not_hold_up_the_short_ones(lab: Lab) -> None:
         print(f"90 short tasks beside 7 long ones on 8 threads: {seconds:.2f} s")
         assert lab.ran("/work").total() == 0
         lab.wait_for(7, "/work", 20)
+
+
+@slow
+@pytest.mark.parametrize("queue", ["limited", "three"])
+def test_a_queue_with_a_limit_is_served_while_one_without_keeps_all_threads_busy(
+    lab: Lab, queue: str
+) -> None:
+    with lab.workers(1):
+        add_short_tasks(4000)
+        lab.wait_for(100, "/work", 20)
+        taskqueue.Queue(queue).add(taskqueue.Task(url="/short"))
+        seconds = lab.wait_for(1, "/short", 20)
+        waiting = lab.store.redis.llen(ready_key("default"))
+        print(f"a task of {queue} was run {seconds:.3f} s after it was added, {waiting} others still wait")
+        assert waiting > 1000
+
+
+@slow
+def test_a_task_that_is_to_run_now_does_so_while_all_threads_are_busy(lab: Lab) -> None:
+    limited = taskqueue.Queue("limited")
+    with lab.workers(1):
+        add_short_tasks(4000)
+        limited.add(taskqueue.Task(url="/short", name="hurry", countdown=1000))
+        lab.wait_for(100, "/work", 20)
+        limited.run_now("hurry")
+        seconds = lab.wait_for(1, "/short", 20)
+        waiting = lab.store.redis.llen(ready_key("default"))
+        print(f"it was run {seconds:.3f} s after it was asked for, {waiting} others still wait")
+        assert waiting > 1000
 
 
 @slow
