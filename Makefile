@@ -41,7 +41,7 @@ test-pythons: ## the fast tests on every supported Python of this machine
 BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
 	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
 
-bench: ## ours beside the peers, 45 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
+bench: ## ours beside the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)

@@ -81,8 +81,20 @@ def compare(then: report.Results, now: report.Results) -> list[Change]:
     return changes
 
 
-def told(changes: Sequence[Change]) -> str:
-    """A line a figure, and those that got worse once more at the end."""
+def lacking(then: report.Results, now: report.Results) -> list[str]:
+    """The measures of ours that were committed and that this run has no figures of."""
+    return sorted(
+        {
+            f"{each.name} {row.measure}"
+            for each in CONTENDERS
+            for row in report.ROWS
+            if each.is_ours and report.value(then, each.name, row) and not report.value(now, each.name, row)
+        }
+    )
+
+
+def told(changes: Sequence[Change], failed: Sequence[str]) -> str:
+    """A line a figure, those that got worse once more at the end, and what could not be measured."""
     lines = [
         f"{each.name:32} {each.then:12,.1f} → {each.now:12,.1f}  {-each.worse * 100:+6.0f} %"
         f"{'  worse' if each.is_regression else ''}"
@@ -90,7 +102,10 @@ def told(changes: Sequence[Change]) -> str:
     ]
     count = sum(each.is_regression for each in changes)
     verdict = f"{count} of {len(changes)} figures are worse by more than {REGRESSION:.0%}"
-    return "\n".join([*lines, "", f"{verdict} (as ratios to a loop of the same run)."])
+    lines += ["", f"{verdict} (as ratios to a loop of the same run)."]
+    if failed:
+        lines += [f"{len(failed)} measures failed, see .bench/logs: {', '.join(failed)}"]
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -106,7 +121,8 @@ def main() -> int:
     if not COMMITTED.exists():
         print("There is no bench/results.json to compare with; `make bench` writes it.")
         return 0
-    print(told(compare(json.loads(COMMITTED.read_text()), now)))
+    committed = json.loads(COMMITTED.read_text())
+    print(told(compare(committed, now), lacking(committed, now)))
     return 0
 
 

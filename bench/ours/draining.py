@@ -25,11 +25,12 @@ def drain(place: Place, options: Options) -> Figures:
     with workers(place, options.processes) as fleet:
         wait_until(lambda: place.left() < options.tasks, START_SECONDS, "the first task to be done")
         began_at, before, left = time.monotonic(), Spent.of(place.redis), place.left()
-        worked = cpu_seconds(fleet.pids)
+        pids = [fleet.process.pid, *fleet.pids]
+        worked = cpu_seconds(pids)
         looks = place.wait_until_done(DRAIN_SECONDS)
         seconds = time.monotonic() - began_at
         spent = Spent.of(place.redis).since(before).without(looks, look)
-        worked_cpu = sum(cpu_seconds(fleet.pids)) - sum(worked)
+        worked_cpu = sum(cpu_seconds(pids)) - sum(worked)
         check_batch(place, options)
     return {
         **rate(left, seconds),

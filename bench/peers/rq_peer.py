@@ -6,12 +6,14 @@ import sys
 
 import measuring
 import redis
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job
 
 QUEUE = "bench"
 #: Jobs that one dependent job waits for, in a fan-in.
 WIDTH = 20
+#: Without it a job whose worker died is failed, not run again.
+RETRY = Retry(max=1)
 WORKER_CLASSES = {"simple": "rq.SimpleWorker", "forking": "rq.Worker"}
 
 
@@ -39,15 +41,15 @@ class RqPeer(measuring.Peer):
     def add_each(self, count: int) -> None:
         """As an application does."""
         for _ in range(count):
-            self.queue.enqueue(noop, result_ttl=0)
+            self.queue.enqueue(noop, result_ttl=0, retry=RETRY)
 
     def add_bulk(self, count: int) -> None:
         """`enqueue_many`, in one call."""
-        self.queue.enqueue_many([Queue.prepare_data(noop, result_ttl=0) for _ in range(count)])
+        self.queue.enqueue_many([Queue.prepare_data(noop, result_ttl=0, retry=RETRY) for _ in range(count)])
 
     def add_timed(self) -> None:
         """One that notes its start."""
-        self.queue.enqueue(measuring.record_start, result_ttl=0)
+        self.queue.enqueue(measuring.record_start, result_ttl=0, retry=RETRY)
 
     def fan_in(self, count: int) -> None:
         """Dependent jobs in a tree: one after each 20 members, one after each 20 of those, …, the callback.
@@ -60,7 +62,7 @@ class RqPeer(measuring.Peer):
         level = [self._after(members) for members in groups]
         while len(level) > WIDTH:
             level = [self._after(level[start : start + WIDTH]) for start in range(0, len(level), WIDTH)]
-        self.queue.enqueue(measuring.record_start, depends_on=level, result_ttl=0)
+        self.queue.enqueue(measuring.record_start, depends_on=level, result_ttl=0, retry=RETRY)
         with connection.pipeline(transaction=False) as pipe:
             # Of each group in turn: neighbours of one group would make the two workers' transactions collide.
             for turn in itertools.zip_longest(*groups):
@@ -69,7 +71,7 @@ class RqPeer(measuring.Peer):
             pipe.execute()
 
     def _after(self, jobs: list[Job]) -> Job:
-        return self.queue.enqueue(noop, depends_on=jobs, result_ttl=0)
+        return self.queue.enqueue(noop, depends_on=jobs, result_ttl=0, retry=RETRY)
 
     def _saved_jobs(self, count: int) -> list[Job]:
         """Jobs that are in Redis, but in no queue yet."""
@@ -77,6 +79,7 @@ class RqPeer(measuring.Peer):
         with connection.pipeline(transaction=False) as pipe:
             jobs = [Job.create(noop, connection=connection, origin=QUEUE, result_ttl=0) for _ in range(count)]
             for job in jobs:
+                job.retries_left = RETRY.max
                 job.save(pipeline=pipe)
             pipe.execute()
         return jobs
@@ -92,7 +95,7 @@ class RqPeer(measuring.Peer):
     def settings(self) -> dict[str, str]:
         """The worker class decides the speed; the rest is there to spare it work."""
         return {
-            "semantics": "at least once with Retry (a dead worker's job is found by its heartbeat)",
+            "semantics": "at least once: Retry(max=1) on each job (a dead worker is known by its heartbeat)",
             "workers": f"rq worker --worker-class {WORKER_CLASSES[self.variant]} --quiet, twice",
             "results": "result_ttl=0: a finished job is deleted, no result is kept",
             "bulk": "Queue.enqueue_many",

@@ -32,7 +32,7 @@ class TaskiqPeer(measuring.Peer):
     """Its command line with two processes; it has no fan-in."""
 
     name = "taskiq"
-    packages = ("taskiq", "taskiq-redis", "redis", "hiredis")
+    packages = ("taskiq", "taskiq-redis", "uvloop", "redis", "hiredis")
     has_bulk = False
     has_fan_in = False
 

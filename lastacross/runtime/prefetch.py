@@ -24,7 +24,7 @@ class Prefetch:
         clock: monotonic time.
 
     Attributes:
-        must_run_dry: a task was left that may be leased by a free thread only: no other is leased before one is.
+        must_run_dry: a task was left that has to start at once: none is leased before a thread is free.
     """
 
     def __init__(self, runners: Runners, *, clock: Clock = SYSTEM) -> None:

@@ -61,12 +61,21 @@ def test_figures_that_one_run_lacks_are_left_out() -> None:
     assert quick.compare(results_of(0.2, per_second=1), results_of(0.2, seconds=1)) == []
 
 
+def test_a_measure_that_this_run_lacks_is_told_as_failed() -> None:
+    then, now = results_of(0.2, per_second=1), results_of(0.2, seconds=1)
+
+    assert quick.lacking(then, now) == ["deferred drain"]
+    assert quick.lacking(now, then) == []
+    assert "1 measures failed, see .bench/logs: deferred drain" in quick.told([], ["deferred drain"])
+
+
 def test_what_got_worse_by_more_than_noise_is_marked() -> None:
     text = quick.told(
         quick.compare(
             results_of(0.2, per_second=20_000, redis_cpu_us=10),
             results_of(0.2, per_second=15_000, redis_cpu_us=11),
-        )
+        ),
+        [],
     )
 
     worse = [line for line in text.splitlines() if line.endswith("worse")]

@@ -39,12 +39,12 @@ def test_slow_measures_have_fewer_rounds_and_variants_only_where_workers_matter(
     assert [each for each in plan if each.measure == "million"] == []
 
 
-def test_all_of_it_takes_less_than_three_quarters_of_an_hour() -> None:
+def test_all_of_it_takes_less_than_an_hour() -> None:
     measures = dict.fromkeys(measure for each in contenders.ALL for measure in each.seconds)
 
     seconds = contenders.expected_seconds(contenders.plan(contenders.ALL, list(measures), 5), 10_000)
 
-    assert seconds < 45 * 60
+    assert seconds < 60 * 60
 
 
 def test_a_part_is_not_written_over_the_committed_results(capsys: pytest.CaptureFixture[str]) -> None:
