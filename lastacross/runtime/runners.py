@@ -133,12 +133,15 @@ class Runners:
                 break
         return outcomes
 
-    def take_waiting(self, *, with_suspects: bool = False) -> list[Leased]:
-        """Take back what no thread has begun, to be released."""
-        tasks = _drained(self._waiting)
-        if with_suspects:
-            tasks += _drained(self._suspects)
-        return tasks
+    def take_waiting(self) -> list[Leased]:
+        """Take back what no thread has begun, suspects too, to be released."""
+        return _drained(self._waiting) + _drained(self._suspects)
+
+    def take_beyond(self, kept: int) -> list[Leased]:
+        """Take back what waits after so many that are kept, to be released; suspects apart."""
+        waiting = _drained(self._waiting)
+        self.put(waiting[:kept])
+        return waiting[kept:]
 
     def _run(self, slot: int) -> None:
         while (task := self._waiting.get()) is not None:

@@ -193,7 +193,7 @@ class Worker(rq.Worker):
                 self._look_after()
                 self._beat()
                 self._lease()
-                self._release_slow()
+                self._release_surplus()
                 # Also without a sleep: a task may have come to the question that still stands.
                 seconds = 0.0 if (more := self._has_more_to_do()) else self._wait_seconds()
                 listens = not more and self._runners.free > 0
@@ -229,10 +229,12 @@ class Worker(rq.Worker):
             _log.info("worker.queues", queues=names)
 
     def _take_woken(self, woken: Woken) -> None:
-        if woken.grant is not None:
-            self._take(woken.grant)
-        elif self._runners.free == 0 and woken.marker is not None:
-            # It woke us for nothing: pass it on to a worker with a free thread.
+        grant = woken.grant
+        if grant is not None:
+            self._take(grant)
+        leaves_some = grant is None or grant.has_more or grant.next_due is not None
+        if leaves_some and self._runners.free == 0 and woken.marker is not None:
+            # Another worker may have a free thread for what this one has to leave.
             self._leasing.pass_on(woken.marker)
         if woken.marker == SCHEDULED_MARKER:
             self._upkeep.promote()
@@ -262,15 +264,14 @@ class Worker(rq.Worker):
             self._take_changes(is_urgent=True)
 
     def _hold(self, tasks: Sequence[Leased]) -> None:
-        for task in tasks:
-            self._held[task.entry] = task
+        self._held |= {task.entry: task for task in tasks}
+        self._prefetch.note_leased()
         self._runners.put(tasks)
 
-    def _release_slow(self) -> None:
-        # What waits behind slow tasks is given back: another worker may have a free thread.
-        is_slow = self._runners.waiting and self._prefetch.is_slow
-        if is_slow or self._unreleased:
-            self._release(self._runners.take_waiting() if is_slow else [])
+    def _release_surplus(self) -> None:
+        kept = self._prefetch.kept
+        if kept is not None or self._unreleased:
+            self._release([] if kept is None else self._runners.take_beyond(kept))
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
@@ -336,7 +337,7 @@ class Worker(rq.Worker):
         pause = 0.05
         while True:
             try:
-                self._release(self._runners.take_waiting(with_suspects=True))
+                self._release(self._runners.take_waiting())
                 self._settle()
                 if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
                     self._release(list(self._held.values()))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.prefetch import AHEAD_SECONDS, LEAST, MOST, SLOW_SECONDS, Prefetch
+from lastacross.runtime.prefetch import AHEAD_SECONDS, FAR_TOO_MUCH, FIRST, MOST, SLOW_SECONDS, Prefetch
 from lastacross.runtime.runners import Runners
 from lastacross.taskqueue.record import Leased
 from tests.support.clock import StoppedClock
@@ -71,13 +71,13 @@ def put(runners: Runners, count: int) -> None:
     runners.put([leased(name=f"waits-{number}") for number in range(count)])
 
 
-def test_who_has_run_nothing_yet_leases_few(prefetch: Prefetch) -> None:
-    assert prefetch.wanted == LEAST
+def test_who_has_run_nothing_yet_leases_some(prefetch: Prefetch) -> None:
+    assert (prefetch.wanted, prefetch.kept) == (FIRST, None)
 
 
 @pytest.mark.parametrize(
     ("per_second", "wanted"),
-    [(10, LEAST), (LEAST / AHEAD_SECONDS, LEAST), (70 / AHEAD_SECONDS, 70), (1_000_000, MOST)],
+    [(10, THREADS), (THREADS / AHEAD_SECONDS, THREADS), (70 / AHEAD_SECONDS, 70), (1_000_000, MOST)],
 )
 def test_it_leases_what_it_runs_in_a_moment(
     prefetch: Prefetch, ends: Callable[[float], None], per_second: float, wanted: int
@@ -95,33 +95,67 @@ def test_ends_within_the_moment_count_together(prefetch: Prefetch, clock: Stoppe
     assert prefetch.wanted == 80
 
 
-def test_who_was_idle_begins_with_few(
-    prefetch: Prefetch, ends: Callable[[float], None], clock: StoppedClock
+def test_the_time_without_tasks_does_not_count(
+    prefetch: Prefetch,
+    ends: Callable[[float], None],
+    busy: Runners,
+    may_end: threading.Event,
+    clock: StoppedClock,
 ) -> None:
-    ends(1_000_000)
-    clock.advance(1)
-    prefetch.note_ended(30)
+    may_end.set()
+    wait_until(lambda: busy.take_outcomes(THREADS) == [] and busy.is_idle)
+    clock.advance(10)
 
-    assert prefetch.wanted == LEAST
+    prefetch.note_leased()
+    clock.advance(MOMENT)
+    prefetch.note_ended(70)
+
+    assert prefetch.wanted == 70
+
+
+def test_time_in_which_tasks_run_does(prefetch: Prefetch, clock: StoppedClock) -> None:
+    clock.advance(SLOW_SECONDS * 0.9)
+
+    prefetch.note_leased()
+    prefetch.note_ended(1)
+
+    assert prefetch.wanted == THREADS
 
 
 def test_it_leases_more_when_less_than_half_is_left(prefetch: Prefetch, busy: Runners) -> None:
-    put(busy, LEAST // 2)
+    put(busy, FIRST // 2)
     assert prefetch.wanted == 0
 
-    busy.take_waiting()
-    put(busy, LEAST // 2 - 1)
+    busy.take_beyond(FIRST // 2 - 1)
 
-    assert prefetch.wanted == LEAST // 2 + 1
+    assert prefetch.wanted == FIRST // 2 + 1
 
 
-def test_behind_slow_tasks_none_is_leased(prefetch: Prefetch, busy: Runners, clock: StoppedClock) -> None:
-    assert not prefetch.is_slow
+def test_behind_slow_tasks_none_is_leased_and_all_that_wait_are_given_back(
+    prefetch: Prefetch, busy: Runners, clock: StoppedClock
+) -> None:
+    put(busy, 3)
+    assert prefetch.kept is None
 
     clock.advance(SLOW_SECONDS * 1.01)
 
-    assert prefetch.is_slow
     assert prefetch.wanted == 0
+    assert prefetch.kept == 0
+
+
+def test_what_has_become_far_too_much_is_given_back(
+    prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
+) -> None:
+    ends(1_000_000)
+    put(busy, MOST)
+    assert prefetch.kept is None
+
+    ends(1.1 * MOST / FAR_TOO_MUCH / AHEAD_SECONDS)
+    assert prefetch.kept is None
+
+    ends(0.9 * MOST / FAR_TOO_MUCH / AHEAD_SECONDS)
+    assert prefetch.wanted == 0
+    assert prefetch.kept == round(0.9 * MOST / FAR_TOO_MUCH)
 
 
 def test_a_task_that_must_start_at_once_waits_for_a_free_thread_and_all_others_with_it(
@@ -133,4 +167,4 @@ def test_a_task_that_must_start_at_once_waits_for_a_free_thread_and_all_others_w
     may_end.set()
     wait_until(lambda: busy.free > 0)
 
-    assert prefetch.wanted == LEAST
+    assert prefetch.wanted == FIRST

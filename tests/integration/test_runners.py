@@ -99,9 +99,12 @@ def test_tasks_begin_in_their_order_as_many_as_there_are_threads(handlers: Handl
 
 def test_what_waits_can_be_taken_back_and_what_runs_cannot(handlers: Handlers) -> None:
     made = runners(handlers, 1)
-    made.put(tasks("a", "b", "c"))
+    made.put(tasks("a", "b", "c", "d", "e"))
     wait_until(lambda: handlers.begun == ["a"])
+    assert made.take_beyond(4) == []
+    assert [task.name for task in made.take_beyond(2)] == ["d", "e"]
     assert [task.name for task in made.take_waiting()] == ["b", "c"]
+    assert made.take_beyond(2) == []
     handlers.may_end.set()
     assert outcomes(made, 1) == ["a"]
     assert handlers.begun == ["a"]
@@ -114,8 +117,8 @@ def test_a_suspect_runs_apart_and_takes_no_thread_from_the_others(handlers: Hand
     wait_until(lambda: handlers.begun == ["a"] and handlers.alone == ["suspect"])
     assert made.is_full
     assert made.waiting == 0
-    assert made.take_waiting() == []
-    assert [task.name for task in made.take_waiting(with_suspects=True)] == ["second"]
+    assert made.take_beyond(0) == []
+    assert [task.name for task in made.take_waiting()] == ["second"]
     handlers.may_end.set()
     assert sorted(outcomes(made, 2)) == ["a", "suspect"]
     made.stop()

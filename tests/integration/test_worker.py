@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -222,6 +223,46 @@ def test_a_task_that_is_to_run_now_does_so_while_all_threads_are_busy(lab: Lab) 
         waiting = lab.store.redis.llen(ready_key("default"))
         print(f"it was run {seconds:.3f} s after it was asked for, {waiting} others still wait")
         assert waiting > 1000
+
+
+SLOW_RATE = """\
+queue:
+- name: slow-rate
+  rate: 1/s
+  bucket_size: 1
+- name: three
+  rate: 50000/s
+  bucket_size: 500
+  max_concurrent_requests: 3
+"""
+
+
+@slow
+def test_a_full_worker_passes_on_the_marker_of_a_queue_with_a_limit() -> None:
+    """It still waits for one: what it runs came by the bucket's time."""
+    with running_lab(files={"queue.yaml": SLOW_RATE}) as lab, lab.workers(2, threads=1):
+        for number in range(4):
+            taskqueue.Queue("slow-rate").add([work(), work(seconds="1.5")])
+            wait_until(lambda number=number: lab.ran("/work", "begin").total() == 2 * number + 2)  # type: ignore[misc]
+            taskqueue.Queue("three").add(taskqueue.Task(url="/short"))
+            seconds = lab.wait_for(number + 1, "/short", 20)
+            print(f"a task of three was run {seconds:.3f} s after it was added")
+            assert seconds < 0.5
+            lab.wait_until_idle(20)
+
+
+@slow
+def test_two_workers_share_tasks_that_are_slower_than_those_before(lab: Lab) -> None:
+    with lab.workers(2, threads=1):
+        with taskqueue.Batch() as batch:
+            batch.add(taskqueue.Task(url="/short") for _ in range(4000))
+        lab.wait_for(4000, "/short", 40)
+        taskqueue.Queue().add([work(seconds="0.04") for _ in range(100)])
+        lab.wait_for(100, "/work", 20)
+    pids = Counter(note["pid"] for note in lab.notes() if note["path"] == "/work" and note["what"] == "end")
+    print(f"100 tasks of 40 ms: {sorted(pids.values())}")
+    assert min(pids[pid] for pid in pids) >= 30
+    assert len(pids) == 2
 
 
 @slow
