@@ -1,5 +1,6 @@
 """A way to end the main thread's sleep from another thread, or from a signal handler."""
 
+import contextlib
 import os
 import select
 
@@ -21,12 +22,11 @@ class Interrupt:
 
     def clear(self) -> None:
         """Be ready for the next one; the caller then looks after whatever it was set for."""
-        try:
-            while os.read(self.fd, 4096):
-                pass
-        except BlockingIOError:
-            # Only now: one set in between would be read here, and all later ones held back.
-            self._is_set = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 4096)
+        # Only now: one set before is read here, or looked after by the caller; a byte written since is one
+        # sleep less.
+        self._is_set = False
 
     def wait(self, seconds: float) -> None:
         """Sleep until it is set, ``seconds`` at most, and clear it."""

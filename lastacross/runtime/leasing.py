@@ -17,6 +17,9 @@ _log = logs.get("lastacross.worker")
 # A wake-up brings one task: what else there is, is leased when that one has been handed to its thread, and a
 # machine that vanished in its sleep takes no more than this with it.
 WOKEN_BY = 1
+# So often an answer is looked for by who has other work: a look lets the runners have the interpreter, which
+# gives it back after as long as five milliseconds.
+LOOK_SECONDS = 0.05
 # The lease script's word for "that is not known yet".
 FREE_UNKNOWN = -1
 
@@ -59,6 +62,7 @@ class Leasing:
         self._asked_for = serving.lists
         # When it was last seen that the question had no answer yet.
         self._nothing_at = 0.0
+        self._looked_at = 0.0
         self._wakeup = wakeup.Wakeup(store, serving.groups, LEASE_SCRIPT, self._args_when_woken)
 
     def lease(self, wanted: int, free: int) -> Grant:
@@ -76,11 +80,16 @@ class Leasing:
         self._first_left = grant.first_left
         return grant
 
+    def must_look(self) -> bool:
+        """Whether an answer may have lain here for long: ``wait``, be it for no time."""
+        return SYSTEM.monotonic() - self._looked_at > LOOK_SECONDS
+
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool) -> Woken | None:
         """Sleep until a task comes; as ``Wakeup.wait``."""
         woken = self._wakeup.wait(seconds, interrupt_fd, listen=listen)
+        self._looked_at = SYSTEM.monotonic()
         if woken is None:
-            self._nothing_at = SYSTEM.monotonic()
+            self._nothing_at = self._looked_at
             return None
         grant = self._granted(woken)
         return Woken(woken.marker, grant, self._asked_for is not self._serving.lists)

@@ -194,8 +194,9 @@ class Worker(rq.Worker):
                 self._beat()
                 self._lease()
                 self._release_surplus()
-                # Also without a sleep: a task may have come to the question that still stands.
-                seconds = 0.0 if (more := self._has_more_to_do()) else self._wait_seconds()
+                if (more := self._has_more_to_do()) and not self._leasing.must_look():
+                    continue
+                seconds = 0.0 if more else self._wait_seconds()
                 listens = not more and self._runners.free > 0
                 woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
                 if woken is not None:
@@ -275,9 +276,7 @@ class Worker(rq.Worker):
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
-        seconds = SAFETY_CALL_SECONDS
-        if self._runners.waiting:
-            seconds = SLOW_SECONDS
+        seconds = SLOW_SECONDS if self._runners.waiting else SAFETY_CALL_SECONDS
         now = self._store.now()
         for due in (self._upkeep.next_due, self._throttled_until):
             if due is not None:
