@@ -70,7 +70,7 @@ def test_one_kind_of_process_each_delivers_tasks_and_drains(start: Start, enviro
     web, worker, scheduler = start("web"), start("worker", "--processes", "2"), start("scheduler")
     wait_until(lambda: answer(environ) == (200, "hello - -"))
 
-    answer(environ, word="delivered")
+    assert answer(environ, word="delivered")[0] == 202
 
     wait_until(lambda: answer(environ) == (200, "hello delivered delivered"))
     for process in (web, worker, scheduler):

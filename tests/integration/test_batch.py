@@ -47,7 +47,7 @@ def drain(scripts: Scripts) -> list[str]:
     urls: list[str] = []
     has_more = True
     while has_more:
-        leases, _, has_more, _, _ = scripts.ask_lease("default", "other")
+        leases, _, has_more, _, _, _ = scripts.ask_lease("default", "other")
         for task, lease, _ in leases:
             urls.append(scripts.record(task)["description"].partition(" ")[2])
             scripts.ack((task, lease))

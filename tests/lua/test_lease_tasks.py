@@ -94,7 +94,7 @@ def test_a_queue_whose_settings_are_missing_is_named(scripts: Scripts) -> None:
     scripts.redis.delete(store.settings_key("default"))
     scripts.add("default_a", "other_a")
 
-    tasks, _, _, missing, _ = scripts.ask_lease("default", "other")
+    tasks, _, _, missing, _, _ = scripts.ask_lease("default", "other")
 
     assert [task[0] for task in tasks] == ["other_a"]
     assert missing == ["default"]
@@ -156,7 +156,7 @@ def test_a_queue_without_a_token_says_when_it_has_one_again_and_wakes_nobody(scr
     scripts.add("default_a", "default_b")
     scripts.clock.advance(0.5)
 
-    _, due, more, _, _ = scripts.ask_lease()
+    _, due, more, _, _, _ = scripts.ask_lease()
 
     assert float(due) == pytest.approx(scripts.clock.now() + 3, abs=2e-6)
     assert more == 0
@@ -217,7 +217,7 @@ def test_a_stale_entry_costs_no_token(scripts: Scripts) -> None:
     scripts.redis.rpush(store.ready_key("default"), "default_gone", "default_gone2")
     scripts.add("default_a", "default_b")
 
-    tasks, _, more, _, _ = scripts.ask_lease()
+    tasks, _, more, _, _, _ = scripts.ask_lease()
 
     assert (tasks, more) == ([], 1)
     assert len(scripts.lease()) == 2
@@ -264,7 +264,7 @@ def test_what_a_worker_filled_by_another_queue_leaves_wakes_others(scripts: Scri
     scripts.configure("other", most=1)
     scripts.add("default_a", "default_b", "other_a")
 
-    tasks, due, more, _, _ = scripts.ask_lease("default", "other", wanted=3, free=2)
+    tasks, due, more, _, _, _ = scripts.ask_lease("default", "other", wanted=3, free=2)
 
     assert [task[0] for task in tasks] == ["default_a", "default_b"]
     assert (due, more) == ("", 0)

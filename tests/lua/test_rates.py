@@ -52,7 +52,7 @@ class Turns:
         """One call for leases by the worker's own clock; returns when, in truth, it asks again."""
         clock, skew = self.scripts.clock, self.skews[worker]
         clock.advance(skew)
-        tasks, next_due, _, _, _ = self.scripts.ask_lease(token=f"w{worker}")
+        tasks, next_due, _, _, _, _ = self.scripts.ask_lease(token=f"w{worker}")
         self.scripts.ack(*[(task[0], task[1]) for task in tasks])
         self.instants += [clock.now()] * len(tasks)
         self.calls += 1
