@@ -41,6 +41,12 @@ def command_of(contender: Contender) -> tuple[list[str], Path]:
     return [str(environments.python_of(contender.environment)), program], environments.STATE
 
 
+def tasks_of(run: Run, tasks: int) -> int:
+    """How many tasks a run has where the usual number is this: `million` a hundred times as many."""
+    share = 100 if run.measure == "million" else run.contender.task_share
+    return max(100, round(tasks * share))
+
+
 def take(run: Run, tasks: int, log: Path) -> Record:
     """Run one driver against a server of its own; what went wrong is in the record, and its log is kept."""
     record: Record = {
@@ -48,7 +54,7 @@ def take(run: Run, tasks: int, log: Path) -> Record:
         "variant": run.variant,
         "measure": run.measure,
         "round": run.round,
-        "tasks": max(100, round(tasks * run.contender.task_share)),
+        "tasks": tasks_of(run, tasks),
     }
     started_at = time.monotonic()
     try:
@@ -67,7 +73,7 @@ def take(run: Run, tasks: int, log: Path) -> Record:
 
 
 def _options(run: Run, tasks: int) -> list[str]:
-    options = ["--tasks", str(tasks)] if run.measure != "million" else []
+    options = ["--tasks", str(tasks)]
     return [*options, "--variant", run.variant] if run.variant else options
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import contenders, rounds, run
-from bench.rounds import DriverError, last_object, run_driver
+from bench.rounds import DriverError, last_object, run_driver, tasks_of
 
 
 def python(code: str) -> list[str]:
@@ -37,6 +37,16 @@ def test_slow_measures_have_fewer_rounds_and_variants_only_where_workers_matter(
     assert [each.variant for each in plan if each.measure == "enqueue"] == ["prefork"] * 5
     assert [each.variant for each in plan if each.measure == "fanin"] == ["prefork", "threads"] * 2
     assert [each for each in plan if each.measure == "million"] == []
+
+
+@pytest.mark.parametrize(
+    ("contender", "measure", "tasks"),
+    [("own", "million", 1_000_000), ("own", "wsgi", 10_000), ("rq-forking", "drain", 1_000)],
+)
+def test_a_million_is_a_million_and_who_is_slow_runs_fewer(contender: str, measure: str, tasks: int) -> None:
+    [chosen] = [each for each in contenders.ALL if each.name == contender]
+
+    assert tasks_of(contenders.plan([chosen], [measure], 1)[0], 10_000) == tasks
 
 
 def test_all_of_it_takes_less_than_an_hour() -> None:
