@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-#: Rounds of the calibration loop, some tenths of a second; the median of so many loops counts.
+#: Rounds of the calibration loop, about a tenth of a second; the median of so many loops counts.
 LOOPS = 3_000_000
 CALIBRATIONS = 5
 

@@ -73,8 +73,7 @@ def take(run: Run, tasks: int, log: Path) -> Record:
 
 
 def _options(run: Run, tasks: int) -> list[str]:
-    options = ["--tasks", str(tasks)]
-    return [*options, "--variant", run.variant] if run.variant else options
+    return ["--tasks", str(tasks), *(["--variant", run.variant] if run.variant else [])]
 
 
 def run_driver(command: Sequence[str], folder: Path, log: Path, seconds: float) -> str:

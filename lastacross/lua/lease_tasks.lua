@@ -70,7 +70,7 @@ local function bucket_of(queue, rate, bucket_size)
   return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
--- After this long a worker gives back what waits behind slow tasks; the tokens that it took for them are gone.
+-- After this long at the latest a worker gives back what is too much for it; the tokens that it took are gone.
 local GIVEN_BACK_AFTER_SECONDS = 0.05
 
 -- What the queue may hand out to this worker now: how many tasks, its bucket, and whether a limit binds.
@@ -188,6 +188,14 @@ local function leave(group)
   end
 end
 
+-- The same, of what may start only at once: this worker begins with that list when it has a thread again.
+local function leave_for_free_thread(group, list)
+  if not is_asleep then
+    first_left = first_left or list
+  end
+  leave(group)
+end
+
 -- Somebody asked for each of these by hand: more than this waits for another call.
 local MOST_RUN_NOW = 1000
 
@@ -212,8 +220,7 @@ local function lease_run_now(group)
     end
   end
   if are_left then
-    first_left = first_left or not is_asleep and ARGV[8 + groups] or nil
-    leave(group)
+    leave_for_free_thread(group, ARGV[8 + groups])
   end
 end
 
@@ -248,8 +255,7 @@ local function leave_rest(list, group, taken, grant, bucket, binds)
     leave(group)
   elseif not bucket.places or bucket.places > taken then
     -- This worker's threads are full, and it listens no more; another's may be free before one of them is.
-    first_left = first_left or not is_asleep and list or nil
-    leave(group)
+    leave_for_free_thread(group, list)
   end
 end
 

@@ -240,7 +240,7 @@ class Worker(rq.Worker):
         if woken.marker == SCHEDULED_MARKER:
             self._upkeep.promote()
             self._may_have_work = True
-        self._may_have_work |= woken.grant is None or woken.is_outdated
+        self._may_have_work |= grant is None or woken.is_outdated
 
     def _has_more_to_do(self) -> bool:
         """Whether to begin anew without a sleep: what has ended meanwhile comes before the next lease."""

@@ -96,11 +96,7 @@ def test_ends_within_the_moment_count_together(prefetch: Prefetch, clock: Stoppe
 
 
 def test_the_time_without_tasks_does_not_count(
-    prefetch: Prefetch,
-    ends: Callable[[float], None],
-    busy: Runners,
-    may_end: threading.Event,
-    clock: StoppedClock,
+    prefetch: Prefetch, busy: Runners, may_end: threading.Event, clock: StoppedClock
 ) -> None:
     may_end.set()
     wait_until(lambda: busy.take_outcomes(THREADS) == [] and busy.is_idle)

@@ -100,6 +100,17 @@ def test_the_lists_take_turns(test_store: Store) -> None:
     assert sorted(firsts) == sorted(found.lists)
 
 
+def test_a_list_that_is_asked_for_comes_first_and_the_order_stays(test_store: Store) -> None:
+    upload(test_store, ["a", "b", "c"])
+    found = serving(test_store)
+    twice = found.lists * 2
+
+    for first in [*twice, found.lists[0]]:
+        start = twice.index(first)
+        assert found.rotated(first) == twice[start : start + len(twice) // 2]
+    assert found.rotated("gone") == twice[1 : 1 + len(twice) // 2]
+
+
 @pytest.mark.parametrize("how", ["emptied", "left out"])
 def test_a_service_that_was_forgotten_is_registered_again(
     test_store: Store, clock: StoppedClock, how: str

@@ -407,3 +407,33 @@ def test_a_redis_without_memory_gives_or_refuses_but_loses_nothing(scripts: Scri
         scripts.redis.config_set("maxmemory", 0)
 
     assert scripts.ready() == names(5)[len(leases) :]
+
+
+# --- what only a free thread may be given ----------------------------------------------------------
+
+
+def test_a_task_that_was_left_for_want_of_a_thread_is_told_and_others_are_leased(scripts: Scripts) -> None:
+    scripts.configure("other", most=1)
+    scripts.add("default_a", "other_a")
+
+    answer = scripts.ask_lease("default", "other", wanted=5, free=0)
+
+    assert [task[0] for task in answer[0]] == ["default_a"]
+    assert answer[5] == "other"
+    answer = scripts.ask_lease("other", "default", wanted=5, free=1)
+    assert [task[0] for task in answer[0]] == ["other_a"]
+    assert answer[5] == ""
+
+
+def test_a_worker_without_a_free_thread_takes_the_marker_that_asks_to_promote_and_no_other(
+    scripts: Scripts,
+) -> None:
+    marker = store.wakeup_key("default")
+    scripts.redis.delete(marker)
+    scripts.redis.rpush(marker, "scheduled")
+    assert scripts.ask_lease(free=0)[4] == 1
+    assert scripts.redis.llen(marker) == 0
+
+    scripts.redis.rpush(marker, "task")
+    assert scripts.ask_lease(free=0)[4] == 0
+    assert scripts.redis.llen(marker) == 1
