@@ -1,7 +1,5 @@
 """Uploading queue.yaml when a process starts, as deploying did; Redis may be away just then."""
 
-import threading
-
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
 from lastacross.errors import StoreUnavailableError
@@ -43,14 +41,3 @@ class StartUpload:
         finally:
             store.close()
         return True
-
-
-def in_background(configuration: Config) -> None:
-    """Try until it is done, in a thread that ends with the process."""
-    upload = StartUpload(configuration)
-
-    def run() -> None:
-        while not upload.try_once():
-            threading.Event().wait(PAUSE_SECONDS)
-
-    threading.Thread(target=run, name="start-upload", daemon=True).start()

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
@@ -27,8 +28,9 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, hooks, service, start_upload
+from lastacross.runtime import application, hooks, service
 from lastacross.runtime.connection_shares import ConnectionShares
+from lastacross.runtime.start_upload import StartUpload
 from lastacross.store import Store
 
 log = logs.get("lastacross.web")
@@ -162,6 +164,33 @@ def _begin_hook() -> None:
         threading.Thread(target=service.call_hook, name="shutdown-hook").start()
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """The parent of the serving processes, which also uploads queue.yaml, between its looks at them.
+
+    Not in a thread: a process that is forked while a thread imports a module, or holds any other lock, finds
+    that lock taken for ever.
+    """
+
+    def __init__(self, server: "_Server", upload: StartUpload) -> None:
+        super().__init__(server)
+        self._upload = upload
+        self._is_uploaded = False
+
+    def manage_workers(self) -> None:
+        """Start or end processes, as many as need be; called at least once a second."""
+        super().manage_workers()
+        if not self._is_uploaded:
+            self._is_uploaded = self._try_upload()
+
+    def _try_upload(self) -> bool:
+        try:
+            return self._upload.try_once()
+        except Exception:
+            # The pages are there for the visitors whatever is wrong with the queues.
+            log.exception("web.upload", outcome="given up", remedy="start again once it is mended")
+            return True
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     """gunicorn, told what to serve.
 
@@ -177,6 +206,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """Set every option that is not left at its default."""
         for name, value in options(self._configuration.settings).items():
             self.cfg.set(name, value)
+
+    def run(self) -> None:
+        """Serve until told to stop; ends with SystemExit."""
+        _Arbiter(self, StartUpload(self._configuration)).run()
 
     def load(self) -> Any:
         """The WSGI application; called in each serving process, after its fork."""
@@ -282,7 +315,6 @@ def run(configuration: Config) -> int:
     allow_connections(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
-    start_upload.in_background(configuration)
     pid = os.getpid()
     try:
         _Server(configuration).run()

@@ -1,6 +1,7 @@
 """``web``, ``worker`` and ``scheduler`` each by itself, as they run on many machines."""
 
 import contextlib
+import os
 import signal
 import urllib.error
 import urllib.parse
@@ -9,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import redis
 
+from lastacross.store import settings_key
 from tests.conftest import SECRET_KEY
 from tests.support import example_app
 from tests.support.processes import Started, python, started, wait_until
@@ -97,6 +100,39 @@ def test_web_without_redis_answers_503_and_recovers_by_itself(
 
     wait_until(lambda: answer(environ, "/_ah/ready")[0] == 200)
     assert answer(environ, word="kept")[0] == 202
+
+
+def test_web_uploads_queue_yaml_when_redis_comes_and_forks_no_process_beside_a_thread(
+    start: Start, environ: Mapping[str, str], server: RedisServer
+) -> None:
+    """A lock that a thread holds while a process is forked is taken in that process for ever."""
+    server.stop()
+    web = start("web")
+    wait_until(lambda: answer(environ, "/_ah/health")[0] == 200)
+
+    assert len(os.listdir(f"/proc/{web.pid}/task")) == 1
+
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        wait_until(lambda: bool(client.exists(settings_key("default"))))
+    assert len(os.listdir(f"/proc/{web.pid}/task")) == 1
+    assert "web.upload" not in web.text()
+
+
+def test_web_serves_though_redis_does_not_let_it_upload(
+    start: Start, environ: dict[str, str], server: RedisServer
+) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.acl_setuser("guest", enabled=True, passwords=["+word"], commands=["+ping", "+time", "+client"])
+    environ["REDIS_URL"] = server.url.replace("://", "://guest:word@")
+    web = start("web")
+
+    web.wait_for_text("web.upload")
+    wait_until(lambda: answer(environ, "/_ah/health")[0] == 200)
+    web.send(signal.SIGTERM)
+
+    assert web.wait() == 0
+    assert web.text().count("web.upload") == 1
 
 
 def test_worker_and_scheduler_outlive_an_outage_of_redis(
