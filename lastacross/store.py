@@ -230,7 +230,7 @@ class Store:
         self.redis: redis.Redis = redis.Redis.from_url(
             url,
             socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, patience_seconds or CONNECT_TIMEOUT_SECONDS),
             max_connections=MAX_CONNECTIONS,
             health_check_interval=30,
             retry=retry,

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -18,57 +17,17 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config, CronEntry
 from lastacross.cronruns import ticking
 from lastacross.deferred import payloads
-from lastacross.errors import ConfigError, DatastoreError, StoreUnavailableError
+from lastacross.errors import ConfigError
 from lastacross.longtasks import expiry
+from lastacross.runtime.step import Step
 from lastacross.taskqueue import relay, settings
 
 log = logs.get("lastacross.scheduler")
 
 # A new queue.yaml holds within two seconds: a tick, and the second that others take to notice.
 TICK_SECONDS = 0.5
-FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 10.0
 
 Stamp = tuple[tuple[str, int, int], ...]
-
-
-@dataclass
-class Step:
-    """Something done at every tick or more rarely; left alone for a while when a service it needs is away.
-
-    Args:
-        name: what the log calls it.
-        act: does it, given the time in seconds since the epoch.
-        every_seconds: the least time from one beginning to the next.
-    """
-
-    name: str
-    act: Callable[[float], object]
-    every_seconds: float = 0.0
-    pause_seconds: float = 0.0
-    next_at: float = field(default=float("-inf"))
-
-    def run_if_due(self, clock: Clock) -> None:
-        """Do it unless it pauses; an outage begins or lengthens the pause."""
-        started_at = clock.monotonic()
-        if started_at < self.next_at:
-            return
-        try:
-            self.act(clock.now())
-        except (StoreUnavailableError, DatastoreError) as error:
-            if not self.pause_seconds:
-                log.warning(f"{self.name}.pause", error=str(error))
-            self.pause_seconds = min(max(FIRST_PAUSE_SECONDS, self.pause_seconds * 2), LONGEST_PAUSE_SECONDS)
-            self.next_at = clock.monotonic() + self.pause_seconds
-        except Exception:
-            # One step's mistake must not keep the others from being done; it is logged each time.
-            log.exception(f"{self.name}.failed")
-            self.next_at = clock.monotonic() + LONGEST_PAUSE_SECONDS
-        else:
-            if self.pause_seconds:
-                log.info(f"{self.name}.resume")
-            self.pause_seconds = 0.0
-            self.next_at = started_at + self.every_seconds
 
 
 class QueueUpload:

@@ -2,12 +2,12 @@
 
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
-from lastacross.errors import StoreUnavailableError
+from lastacross.runtime.step import Step
 from lastacross.store import Store
 from lastacross.taskqueue import settings
 
-PAUSE_SECONDS = 1.0
-# A supervisor has children to look after: it must not wait long for Redis.
+# Who has children to look after must not wait long for Redis. Only a host whose name cannot be looked up
+# takes longer: that has no limit of its own.
 PATIENCE_SECONDS = 1.0
 
 
@@ -25,19 +25,19 @@ class StartUpload:
     def __init__(self, configuration: Config, clock: Clock = SYSTEM) -> None:
         self._configuration = configuration
         self._clock = clock
-        self._try_at = float("-inf")
+        self._step = Step("queues", self._upload)
+        self._is_done = False
 
     def try_once(self) -> bool:
-        """Try, if it is time to; returns whether it is done."""
-        now = self._clock.monotonic()
-        if now < self._try_at:
-            return False
-        self._try_at = now + PAUSE_SECONDS
+        """Try, if it is time to; returns whether it is done. What goes wrong is logged, and tried again."""
+        if not self._is_done:
+            self._step.run_if_due(self._clock)
+        return self._is_done
+
+    def _upload(self, _now: float) -> None:
         store = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
         try:
             settings.upload_if_changed(store, self._configuration)
-        except StoreUnavailableError:
-            return False
         finally:
             store.close()
-        return True
+        self._is_done = True

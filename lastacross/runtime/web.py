@@ -174,21 +174,13 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def __init__(self, server: "_Server", upload: StartUpload) -> None:
         super().__init__(server)
         self._upload = upload
-        self._is_uploaded = False
 
     def manage_workers(self) -> None:
-        """Start or end processes, as many as need be; called at least once a second."""
+        """Start or end processes, as many as need be; called in each turn of the main loop."""
         super().manage_workers()
-        if not self._is_uploaded:
-            self._is_uploaded = self._try_upload()
-
-    def _try_upload(self) -> bool:
-        try:
-            return self._upload.try_once()
-        except Exception:
-            # The pages are there for the visitors whatever is wrong with the queues.
-            log.exception("web.upload", outcome="given up", remedy="start again once it is mended")
-            return True
+        # A signal that waits comes first: it may be the one to stop.
+        if self.SIG_QUEUE.empty():
+            self._upload.try_once()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -196,10 +188,12 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     Args:
         configuration: what it serves and how.
+        upload: of its queue.yaml.
     """
 
-    def __init__(self, configuration: Config) -> None:
+    def __init__(self, configuration: Config, upload: StartUpload) -> None:
         self._configuration = configuration
+        self._upload = upload
         super().__init__()
 
     def load_config(self) -> None:
@@ -209,7 +203,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop; ends with SystemExit."""
-        _Arbiter(self, StartUpload(self._configuration)).run()
+        _Arbiter(self, self._upload).run()
 
     def load(self) -> Any:
         """The WSGI application; called in each serving process, after its fork."""
@@ -234,6 +228,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "keepalive": KEEP_ALIVE_SECONDS,
         "timeout": STALLED_SECONDS,
         "graceful_timeout": DEV_GRACE_SECONDS if settings.is_dev else GRACE_SECONDS,
+        # It would be a thread of the parent, from which processes are forked.
         "control_socket_disable": True,
         "accesslog": None,
         "logger_class": _Logger,
@@ -315,9 +310,12 @@ def run(configuration: Config) -> int:
     allow_connections(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
+    upload = StartUpload(configuration)
+    # Before the first request, which may add to a queue that is new.
+    upload.try_once()
     pid = os.getpid()
     try:
-        _Server(configuration).run()
+        _Server(configuration, upload).run()
     except SystemExit as end:
         if os.getpid() != pid:
             raise  # a serving process, which comes out here too: gunicorn reads its code
@@ -330,7 +328,7 @@ def run(configuration: Config) -> int:
 
 def _look_at_services(configuration: Config) -> None:
     """Say what is away; it may come, and until then the answer is 503."""
-    asked = Store(configuration.settings.redis_url)
+    asked = Store(configuration.settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     try:
         asked.sync_clock()
     except StoreUnavailableError as error:

@@ -58,6 +58,7 @@ def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
         f"100 by 100 {large_seconds * 1000:.1f} ms"
     )
     assert small_seconds < 0.1
+    assert p95 < 1.0
     assert large_seconds < 1.0
 
 
@@ -118,15 +119,10 @@ def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -
     """Frozen, not gone: nothing refuses the connection, so patience alone decides."""
     name = site.post("/quilt", rows=10, columns=10, delay_ms=2000)["name"]
     wait_until(lambda: site.json(f"/{name}")["metadata"]["state"] == "running")
-    server = site.redis_server.process
-    assert server is not None
-    server.send_signal(signal.SIGSTOP)
-    try:
+    with site.redis_server.frozen():
         for path in ("/", f"/{name}", f"/{name}.json"):
             asked_at = time.monotonic()
             with urllib.request.urlopen(site.url + path, timeout=20) as response:
                 assert response.status == 200
             assert time.monotonic() - asked_at < 3, path
-    finally:
-        server.send_signal(signal.SIGCONT)
     wait_until(lambda: site.json(f"/{name}")["metadata"]["state"] == "done", 60)

@@ -12,7 +12,8 @@ from lastacross.config import CRON_QUEUE, Config
 from lastacross.cronruns import ticking
 from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
 from lastacross.runtime import scheduler
-from lastacross.runtime.scheduler import CronFile, QueueUpload, Step
+from lastacross.runtime.scheduler import CronFile, QueueUpload
+from lastacross.runtime.step import Step
 from lastacross.store import Store
 from lastacross.taskqueue import outbox, settings
 from tests.support.clock import StoppedClock

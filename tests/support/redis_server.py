@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -59,6 +60,16 @@ class RedisServer:
         if self.process is not None:
             self.process.terminate()
             self.process.wait(timeout=20)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """There and silent for the block, as a machine that hangs: nothing refuses a connection."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
 
 def server_binary() -> str:
