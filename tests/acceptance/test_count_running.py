@@ -148,10 +148,12 @@ def test_fifty_who_start_one_name_at_once_start_one_run(site: Site) -> None:
 def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -> None:
     """Frozen, not gone: the pages answer from the datastore, and the run goes on afterwards."""
     intervals = [(1, 60)]
+    start(site, "ended", [(1, 3)])
+    wait_for_the_end(site, "ended")
     start(site, "frozen", intervals, delay_ms=100)
     wait_until(lambda: operation(site, "frozen")["metadata"]["numbers"]["counted"] >= 3)
     with site.redis_server.frozen():
-        for path in ("/count", "/count/frozen", "/count/frozen.json", "/count/plain"):
+        for path in ("/count", "/count/frozen", "/count/frozen.json", "/count/ended"):
             asked_at = time.monotonic()
             with urllib.request.urlopen(site.url + path, timeout=20) as response:
                 assert response.status == 200
