@@ -10,7 +10,7 @@ from lastacross.errors import DatastoreError, StoreUnavailableError
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 10.0
 
-log = logs.get("lastacross.scheduler")
+log = logs.get("lastacross.step")
 
 
 @dataclass
