@@ -162,7 +162,7 @@ def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -
 
 
 def test_starting_answers_at_once_whatever_there_is_to_count(site: Site) -> None:
-    """Under 100 ms for three intervals, under a second for a hundred of a thousand numbers (medians)."""
+    """Under 100 ms at the 95th percentile for three intervals, and for a hundred of a thousand numbers."""
     small, large = [], []
     for number in range(30):
         before = time.monotonic()
@@ -177,12 +177,7 @@ def test_starting_answers_at_once_whatever_there_is_to_count(site: Site) -> None
         wait_for_the_end(site, f"large-{number}", 60)
         seconds = time.monotonic() - started_at
     p95 = statistics.quantiles(small, n=20)[-1]
-    small_seconds, large_seconds = statistics.median(small), statistics.median(large)
-    print(
-        f"measured POST /count: p50 {small_seconds * 1000:.1f} ms, p95 {p95 * 1000:.1f} ms, "
-        f"100 intervals {large_seconds * 1000:.1f} ms"
-    )
+    print(f"measured POST /count: p95 {p95 * 1000:.1f} ms, 100 intervals {max(large) * 1000:.1f} ms")
     print(f"measured 100 intervals of 1,000 numbers at 50/s: {seconds:.1f} s")
-    assert small_seconds < 0.1
-    assert p95 < 1.0
-    assert large_seconds < 1.0
+    assert p95 < 0.1
+    assert max(large) < 1.0

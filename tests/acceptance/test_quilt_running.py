@@ -38,7 +38,7 @@ def seconds_to_start(site: Site, rows: int, columns: int) -> tuple[float, str]:
 
 
 def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
-    """Under 100 ms for 64 squares, under a second for 10,000 (medians)."""
+    """Under 100 ms at the 95th percentile for 64 squares, under a second for 10,000."""
     seconds_to_start(site, 1, 1)
     times = []
     for _ in range(60):
@@ -46,20 +46,12 @@ def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
         times.append(seconds)
         wait_until(lambda name=name: is_done(site, name), 20)  # type: ignore[misc]
     p95 = statistics.quantiles(times, n=20)[-1]
-    large = []
-    for _ in range(3):
-        seconds, name = seconds_to_start(site, 100, 100)
-        large.append(seconds)
-        site.post(f"/{name}/cancel")
-        wait_until(lambda name=name: is_done(site, name), 30)  # type: ignore[misc]
-    small_seconds, large_seconds = statistics.median(times), statistics.median(large)
-    print(
-        f"measured POST /quilt: p50 {small_seconds * 1000:.1f} ms, p95 {p95 * 1000:.1f} ms, "
-        f"100 by 100 {large_seconds * 1000:.1f} ms"
-    )
-    assert small_seconds < 0.1
-    assert p95 < 1.0
+    large_seconds, large = seconds_to_start(site, 100, 100)
+    print(f"measured POST /quilt: p95 {p95 * 1000:.1f} ms, 100 by 100 {large_seconds * 1000:.1f} ms")
+    assert p95 < 0.1
     assert large_seconds < 1.0
+    site.post(f"/{large}/cancel")
+    wait_until(lambda: is_done(site, large), 30)
 
 
 def listen(site: Site, path: str, messages: list[dict[str, Any]]) -> threading.Thread:

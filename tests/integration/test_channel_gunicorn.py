@@ -110,10 +110,7 @@ def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: Ch
             asked_at = time.monotonic()
             urllib.request.urlopen(f"{site.url}/", timeout=10).close()
             seconds.append(time.monotonic() - asked_at)
-        p90 = statistics.quantiles(seconds, n=10)[-1]
-        print(f"measured beside {STREAMS} streams: p50 {statistics.median(seconds):.3f} s, p90 {p90:.3f} s")
-        assert statistics.median(seconds) < 0.1
-        assert p90 < 0.5
+        assert statistics.quantiles(seconds, n=20)[-1] < 0.1
 
 
 def test_a_browser_that_does_not_read_costs_no_other_its_messages(site: ChannelSite) -> None:
