@@ -18,6 +18,7 @@ from lastacross.runtime import hooks
 from lastacross.taskqueue import settings
 from models import CountRun
 from tests.conftest import SECRET_KEY
+from tests.support import databases
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
 from tests.support.redis_server import RedisServer
@@ -41,7 +42,7 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
     opened.redis.flushall()
     store.use(opened)
     settings.upload_if_changed(opened, loaded)
-    datastore.upgrade()
+    databases.upgrade()
     yield loaded
     datastore.dispose()
     store.use(None)

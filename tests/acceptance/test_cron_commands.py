@@ -15,6 +15,7 @@ from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model
 from lastacross.datastore.tables import CronJob
 from lastacross.store import Store, record_key
+from tests.support import databases
 from tests.support.redis_server import RedisServer
 from tests.support.uploads import upload
 
@@ -63,7 +64,7 @@ def jobs(command: Command, app_root: Path, redis_server: RedisServer) -> Iterato
     """The names of the two jobs, deployed; an empty Redis with their queue."""
     loaded = config.load(app_root, {"SECRET_KEY": "a secret key of the tests", "REDIS_URL": redis_server.url})
     config.use(loaded)
-    datastore.upgrade()
+    databases.upgrade()
     model.deploy(loaded.cron, SYSTEM.now())
     opened = Store(redis_server.url)
     opened.redis.flushall()
@@ -178,7 +179,7 @@ def test_a_wrong_file_is_told_of(command: Command, app_root: Path) -> None:
 
 def test_without_jobs_list_says_who_deploys_them(command: Command, app_root: Path) -> None:
     config.use(config.load(app_root, {"SECRET_KEY": "a secret key of the tests"}))
-    datastore.upgrade()
+    databases.upgrade()
 
     code, out, _ = command("cron", "list")
 

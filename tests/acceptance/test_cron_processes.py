@@ -17,6 +17,7 @@ from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.settle import Settler
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
+from tests.support import databases
 from tests.support.processes import Started, python, started
 from tests.support.redis_server import RedisServer
 
@@ -57,7 +58,7 @@ def environ(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterat
         "LASTACROSS_APP": str(app_root),
     }
     config.use(config.load(app_root, environ))
-    datastore.upgrade()
+    databases.upgrade()
     yield environ
     datastore.dispose()
     config.use(None)

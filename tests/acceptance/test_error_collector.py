@@ -20,6 +20,7 @@ from lastacross import config, datastore, store, webapp
 from lastacross.taskqueue import settings
 from lastacross.taskqueue.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
+from tests.support import databases
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
 from tests.support.raw_server import RawServer
@@ -56,7 +57,7 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
     opened.redis.flushall()
     store.use(opened)
     settings.upload_if_changed(opened, loaded)
-    datastore.upgrade()
+    databases.upgrade()
     yield loaded
     datastore.dispose()
     store.use(None)

@@ -16,6 +16,7 @@ import pytest
 from lastacross import clock
 from lastacross.longtasks import looking, model, progress
 from tests.conftest import SECRET_KEY
+from tests.support import databases
 from tests.support.longtask_lab import Lab, running_lab
 from tests.support.monitored import monitored
 from tests.support.processes import python, started
@@ -67,7 +68,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     root: Path = tmp_path_factory.mktemp("watched")
     (root / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
     (root / "queue.yaml").write_text("queue:\n- name: default\n  rate: 5000/s\n  bucket_size: 5000\n")
-    database_url = f"sqlite:///{root}/watched.db"
+    database_url = databases.migrated_sqlite(root / "watched.db", root)
     port = free_port()
     environ = {"PORT": str(port), "HOST": "127.0.0.1", "DATABASE_URL": database_url, "SECRET_KEY": SECRET_KEY}
     with running_server() as server, running_lab(root, server.url, database_url) as lab:

@@ -32,7 +32,7 @@ from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
 from tests.conftest import SECRET_KEY
-from tests.support import uploads
+from tests.support import databases, uploads
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
 from tests.support.raw_server import raw_server
@@ -64,7 +64,7 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
     # Without a rate that binds: the hands do not wait for tokens.
     fast = {"rate": "5000.0", "bucket_size": "5000"}
     uploads.upload(opened, {name: fast for name in ("default", reloads.QUEUE, CRON_QUEUE)})
-    datastore.upgrade()
+    databases.upgrade()
     yield loaded
     datastore.dispose()
     store.use(None)

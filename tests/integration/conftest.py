@@ -1,12 +1,13 @@
-"""What the integration tests may ask for: a datastore, on SQLite and on a real PostgreSQL."""
+"""Fixtures of the integration tests: a datastore, on SQLite and on a real PostgreSQL."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lastacross import config, datastore
 from lastacross.store import Store
+from tests.support import databases
 from tests.support.clock import StoppedClock
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.scripts import Scripts
@@ -34,22 +35,36 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
-    """The URL of an empty database; a test that asks for it runs once on each kind."""
-    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
-    return str(request.getfixturevalue(name))
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the test's database; a test that asks for a database runs once on each kind."""
+    return str(request.param)
 
 
 @pytest.fixture
-def database(app_root: Path, database_url: str, tmp_path: Path) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, database_kind: str) -> str:
+    """The URL of a database without tables."""
+    return str(request.getfixturevalue("sqlite_url" if database_kind == "sqlite" else "postgres_url"))
+
+
+@pytest.fixture
+def new_database(request: pytest.FixtureRequest, database_kind: str, tmp_path: Path) -> Callable[[Path], str]:
+    """Makes a database with the tables of the engine and of the application in a folder; returns its URL."""
+    if database_kind == "sqlite":
+        return lambda root: databases.migrated_sqlite(tmp_path / "data" / "lastacross.db", root)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda root: databases.migrated_postgres(server, root)
+
+
+@pytest.fixture
+def database(app_root: Path, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[str]:
     """The URL of the configured database, with the engine's tables, in use for this test."""
+    database_url = new_database(app_root)
     environ = {
         "DATABASE_URL": database_url,
         "SECRET_KEY": "a secret key of the tests, long enough",
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
     }
     config.use(config.load(app_root, environ))
-    datastore.upgrade()
     yield database_url
     datastore.dispose()
     config.use(None)

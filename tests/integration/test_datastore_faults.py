@@ -39,7 +39,7 @@ def one_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_eight_processes_that_count_on_sqlite_lose_nothing_and_never_see_it_locked(
     environ: dict[str, str],
 ) -> None:
@@ -50,7 +50,7 @@ def test_eight_processes_that_count_on_sqlite_lose_nothing_and_never_see_it_lock
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_writers_that_keep_the_lock_for_a_while_all_get_their_turn_on_sqlite(environ: dict[str, str]) -> None:
     waited: list[float] = []
 
@@ -73,7 +73,7 @@ def test_writers_that_keep_the_lock_for_a_while_all_get_their_turn_on_sqlite(env
     assert max(waited) < (time.monotonic() - began) * 0.6
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_lock_held_too_long_by_somebody_else_is_named(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_lock_held_too_long_by_somebody_else_is_named(
     assert counter() == 1
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_code_that_would_wait_for_itself_on_sqlite_is_told_so_at_once(environ: dict[str, str]) -> None:
     with datastore.transaction() as t:
         t.session.execute(text("UPDATE counter SET value = 2"))
@@ -114,7 +114,7 @@ def test_code_that_would_wait_for_itself_on_sqlite_is_told_so_at_once(environ: d
     assert counter() == 4
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_sqlite_is_set_up_as_the_url_says(database: str, app_root: Path) -> None:
     def settings() -> list[object]:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -127,7 +127,7 @@ def test_sqlite_is_set_up_as_the_url_says(database: str, app_root: Path) -> None
     assert settings() == ["wal", 2, 1, 5000]
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_folder_that_is_not_there_is_named(database: str, app_root: Path) -> None:
     environ = {"DATABASE_URL": f"sqlite:///{app_root}/nowhere/app.db", "SECRET_KEY": "k" * 40}
     config.use(config.load(app_root, environ))

@@ -24,6 +24,7 @@ from lastacross.errors import (
 from lastacross.signing import Signatures
 from lastacross.taskqueue.record import body_of
 from tests.conftest import SECRET_KEY
+from tests.support import databases
 
 pytestmark = pytest.mark.usefixtures("configuration")
 
@@ -490,7 +491,7 @@ LARGE = "x" * 200_000
 @pytest.fixture
 def tables(configuration: config.Config) -> Iterator[None]:
     """A datastore with the engine's tables."""
-    datastore.upgrade()
+    databases.upgrade()
     yield
     datastore.dispose()
 

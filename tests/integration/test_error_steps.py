@@ -1,7 +1,7 @@
 """What is done to errors in the datastore: each step is one transaction, and done twice is done once."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -25,17 +25,16 @@ DAY = 86_400.0
 
 
 @pytest.fixture
-def tables(database_url: str, tmp_path: Path) -> Iterator[None]:
+def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
     environ = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": new_database(ROOT),
         "SECRET_KEY": "a secret key of the tests, long enough",
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
         # Nobody answers there: tasks stay in the outbox.
         "REDIS_URL": f"unix://{tmp_path}/no.sock",
     }
     config.use(config.load(ROOT, environ))
-    datastore.upgrade()
     yield
     datastore.dispose()
     config.use(None)

@@ -7,7 +7,7 @@ import io
 import json
 import multiprocessing
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,14 @@ OCTOBER = datetime.date(2026, 10, 1)
 
 
 @pytest.fixture(autouse=True)
-def environ(database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def environ(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[dict[str, str]]:
     """The application in the root on an empty database with its tables."""
     environ = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": new_database(ROOT),
         "SECRET_KEY": "a secret key of the tests, long enough",
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
     }
     config.use(config.load(ROOT, environ))
-    datastore.upgrade()
     yield environ
     datastore.dispose()
     config.use(None)

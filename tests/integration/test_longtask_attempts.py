@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture
-def lab(app_root: Path, redis_server: RedisServer, database_url: str) -> Iterator[Lab]:
+def lab(app_root: Path, redis_server: RedisServer, new_database: Callable[[Path], str]) -> Iterator[Lab]:
     """An application with long tasks, on each kind of datastore."""
-    with running_lab(app_root, redis_server.url, database_url) as running:
+    with running_lab(app_root, redis_server.url, new_database(app_root)) as running:
         yield running
 
 

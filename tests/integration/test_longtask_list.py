@@ -9,7 +9,7 @@ import pytest
 from lastacross import datastore
 from lastacross.datastore.tables import LongTask
 from lastacross.longtasks import visitor
-from tests.support import longtask_lab
+from tests.support import databases, longtask_lab
 from tests.support.longtask_lab import JSON, Lab, running_lab
 from tests.support.redis_server import RedisServer
 
@@ -20,7 +20,9 @@ MAIN = longtask_lab.MAIN.replace(
 
 @pytest.fixture
 def lab(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[Lab]:
-    with running_lab(app_root, redis_server.url, f"sqlite:///{tmp_path}/list.db", MAIN) as running:
+    with running_lab(
+        app_root, redis_server.url, databases.migrated_sqlite(tmp_path / "list.db", app_root), MAIN
+    ) as running:
         yield running
 
 

@@ -9,6 +9,7 @@ import pytest
 from lastacross import memcache, store
 from lastacross.longtasks import looking, progress
 from lastacross.store import Store
+from tests.support import databases
 from tests.support.longtask_lab import Lab, running_lab
 from tests.support.monitored import monitored
 from tests.support.redis_server import RedisServer
@@ -16,7 +17,9 @@ from tests.support.redis_server import RedisServer
 
 @pytest.fixture
 def lab(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[Lab]:
-    with running_lab(app_root, redis_server.url, f"sqlite:///{tmp_path}/polls.db") as running:
+    with running_lab(
+        app_root, redis_server.url, databases.migrated_sqlite(tmp_path / "polls.db", app_root)
+    ) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from lastacross.store import Store
 from lastacross.taskqueue import Task, marking, outbox
 from lastacross.taskqueue import relay as relays
 from lastacross.taskqueue.broker import NewTask
+from tests.support import databases
 from tests.support.scripts import Scripts
 
 
@@ -29,7 +30,7 @@ def app_root(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def database(configuration: config.Config) -> Iterator[None]:
     """The engine's tables in a SQLite file."""
-    datastore.upgrade()
+    databases.upgrade()
     yield
     datastore.dispose()
 

@@ -65,7 +65,7 @@ def test_a_process_killed_after_its_commit_has_its_task_sent_once(
     assert count(DeferredPayload) == (kind == "large")
 
 
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["sqlite"])
 @pytest.mark.parametrize("share", [0, 0.5, 0.9, 1])
 def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_both_or_nothing(
     scripts: Scripts, environ: dict[str, str], share: float
@@ -77,7 +77,7 @@ def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_both_or_not
     assert len(scripts.ready()) == len(landed()) == count(DeferredPayload)
 
 
-@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database_kind", ["postgresql"])
 def test_a_process_killed_before_it_hears_of_its_commit_has_its_task_sent(
     scripts: Scripts, environ: dict[str, str]
 ) -> None:

@@ -19,6 +19,7 @@ from lastacross.clock import SYSTEM
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task, outbox, relay, settings
 from tests.integration.test_queue import lose_answers
+from tests.support import databases
 from tests.support.clock import StoppedClock
 from tests.support.scripts import Scripts
 
@@ -640,7 +641,7 @@ def test_pausing_stops_changes_of_leases_and_nothing_else(later: Callable[..., N
 @pytest.fixture
 def tables(configuration: config.Config) -> Iterator[None]:
     """The engine's tables in a database of this test."""
-    datastore.upgrade()
+    databases.upgrade()
     yield
     datastore.dispose()
 

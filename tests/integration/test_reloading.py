@@ -29,10 +29,10 @@ KEYS = [f"k-{number:03}" for number in range(100)]
 
 
 @pytest.fixture(autouse=True)
-def tables(database_url: str, redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
+def tables(new_database: Callable[[Path], str], redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root in an empty database, and an empty store."""
     environ = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": new_database(ROOT),
         "REDIS_URL": redis_server.url,
         "SECRET_KEY": "a secret key of the tests, long enough",
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
@@ -42,7 +42,6 @@ def tables(database_url: str, redis_server: RedisServer, tmp_path: Path) -> Iter
     opened.redis.flushall()
     store.use(opened)
     uploads.upload(opened, ("default", reloads.QUEUE))
-    datastore.upgrade()
     yield
     datastore.dispose()
     store.use(None)

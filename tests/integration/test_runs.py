@@ -16,15 +16,14 @@ from tests.support.processes import ROOT
 
 
 @pytest.fixture(autouse=True)
-def tables(database_url: str, tmp_path: Path) -> Iterator[None]:
+def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
     environ = {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": new_database(ROOT),
         "SECRET_KEY": "a secret key of the tests, long enough",
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
     }
     config.use(config.load(ROOT, environ))
-    datastore.upgrade()
     yield
     datastore.dispose()
     config.use(None)

@@ -181,7 +181,7 @@ def id_in(location: str) -> str:
 
 @contextlib.contextmanager
 def running_lab(root: Path, redis_url: str, database_url: str, main: str = MAIN) -> Iterator[Lab]:
-    """The application of this ``main.py`` in a folder that has its YAML files already."""
+    """The application of this ``main.py`` in a folder with its YAML files, on a database with its tables."""
     (root / "main.py").write_text(main)
     environ = {
         "REDIS_URL": redis_url,
@@ -195,7 +195,6 @@ def running_lab(root: Path, redis_url: str, database_url: str, main: str = MAIN)
     opened.redis.flushall()
     store.use(opened)
     settings.upload_if_changed(opened, loaded)
-    datastore.upgrade()
     try:
         with own_modules(root), working_hands(loaded, opened) as hands:
             client = Client(webapp.outside(loaded, webapp.load_script, {}))
