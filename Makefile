@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format test-pythons bench bench-quick clean
+.PHONY: help run test test-long check mutants format test-pythons bench bench-quick bench-test clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -18,17 +18,21 @@ run: ## Redis, web server, workers and scheduler; Ctrl-C stops them all
 test: ## everything: format, lint, types and all tests (Redis, PostgreSQL, a browser)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	@.ci/test "$(VENV)" "not long"
+
+test-long: ## the long storms, fuzzing, soaks and mutants that `make test` leaves out
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/test "$(VENV)" long
+	@exec $(BIN)/python -m tests.mutation
+
+mutants: ## small bugs put into the code: which tests notice them
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@exec $(BIN)/python -m tests.mutation
 
 check: ## format, lint, types, architecture and the fast tests
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
+	@.ci/test "$(VENV)" "not slow and not long"
 
 format: ## rewrite the code in our format
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
@@ -49,6 +53,10 @@ bench: ## ours beside the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=de
 bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m bench.quick
+
+bench-test: ## the tests of the benchmarks themselves
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	$(BIN)/python -m pytest bench/tests
 
 clean: ## remove the virtual environments; data in var/ stays
 	rm -rf .venv .venv-3.* .bench build *.egg-info

@@ -1,4 +1,8 @@
-"""What every test may ask for: a real Redis, a store on it with a stopped clock, a configuration."""
+"""Fixtures of every test: a real Redis, a store on it with a stopped clock, a configuration.
+
+pytest-xdist runs the modules in two processes, each with its own servers (``--dist loadgroup``): all tests
+of a module, or of the modules with one ``xdist_group`` mark, run in one process and share their fixtures.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,14 @@ from tests.support.redis_server import RedisServer, running_server
 pytest_plugins = ["lastacross.pytest_plugin"]
 
 SECRET_KEY = "a secret key of the tests, long enough"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each module in one process; begin with the slow ones, so that both processes end together."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")
