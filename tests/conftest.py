@@ -13,8 +13,8 @@ from lastacross import config, store
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
 
-# Found by itself where the package is installed.
-pytest_plugins = ["lastacross.pytest_plugin"]
+# The first is found by itself where the package is installed.
+pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries"]
 
 SECRET_KEY = "a secret key of the tests, long enough"
 

@@ -9,15 +9,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lastacross import store, taskqueue
 from lastacross.store import Store
@@ -27,6 +20,7 @@ from tests.support import queue_model
 from tests.support.clock import StoppedClock
 from tests.support.queue_model import LIVES, Expected, Seen
 from tests.support.scripts import Scripts
+from tests.support.tries import each_number_of_lives, live
 
 QUEUES = ("default", "other")
 BATCH = "b"
@@ -470,24 +464,6 @@ def machine(test_store: Store) -> Iterator[type[_Steps]]:
     del _Steps.server
 
 
-def run(machine: type[_Steps], examples: int, steps: int) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-            print_blob=True,
-        ),
-    )
-
-
-def test_no_task_is_lost_and_no_limit_passed_whatever_happens(machine: type[_Steps]) -> None:
-    run(machine, examples=60, steps=40)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_no_task_is_lost_and_no_limit_passed_in_five_hundred_lives(machine: type[_Steps]) -> None:
-    run(machine, examples=500, steps=50)
+@each_number_of_lives
+def test_no_task_is_lost_and_no_limit_passed_whatever_happens(machine: type[_Steps], lives: int) -> None:
+    live(machine, lives, steps=50)

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lastacross import store, taskqueue
 from lastacross.store import Store
 from lastacross.taskqueue import Queue, Task, TaskRetryOptions
 from tests.support.clock import StoppedClock
+from tests.support.tries import each_number_of_lives, live
 
 pulled = Queue("pulled")
 TAGS = st.sampled_from(["", "t", "ü:_"])
@@ -163,28 +162,9 @@ class _Steps(RuleBasedStateMachine):
         return {name.decode(): round(score * 1e6) for name, score in entries}
 
 
-def explore(opened: Store, runs: int) -> None:
-    """So many runs of 40 steps."""
-
+@each_number_of_lives
+def test_any_steps_in_any_order_keep_the_queue_as_the_model_says(test_store: Store, lives: int) -> None:
     class Steps(_Steps):
-        server = opened
+        server = test_store
 
-    run_state_machine_as_test(
-        Steps,
-        settings=hypothesis_settings(
-            max_examples=runs,
-            stateful_step_count=40,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
-def test_any_steps_in_any_order_keep_the_queue_as_the_model_says(test_store: Store) -> None:
-    explore(test_store, 25)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_many_more_steps_keep_the_queue_as_the_model_says(test_store: Store) -> None:
-    explore(test_store, 500)
+    live(Steps, lives, steps=40)

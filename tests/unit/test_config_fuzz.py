@@ -13,6 +13,7 @@ from lastacross.config import app, backends, cron, dispatch, handlers, queues
 from lastacross.config.document import Document, Entry
 from lastacross.config.settings import VARIABLES
 from lastacross.errors import ConfigError
+from tests.support.tries import each_number_of_tries, try_out
 
 WORDS = [
     *["queue", "name", "rate", "5/s", "bucket_size", "mode", "pull", "retry_parameters", "task_age_limit"],
@@ -96,11 +97,10 @@ def read_as_each(text: str) -> None:
                 assert len(str(mistake)) < 700
 
 
-@given(TEXTS)
-@settings(max_examples=400, deadline=None)
-def test_any_text_loads_or_is_a_mistake(text: str) -> None:
+@each_number_of_tries
+def test_any_text_loads_or_is_a_mistake(tries: int) -> None:
     """Syntax: the parser's surprises never leave as themselves."""
-    read_as_each(text)
+    try_out(read_as_each, tries, text=TEXTS)
 
 
 def flow(value: object) -> str:
@@ -114,20 +114,24 @@ def flow(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-@given(st.dictionaries(st.sampled_from([*TOP_KEYS, "runtime"]), VALUES))
-@settings(max_examples=400, deadline=None)
-def test_any_value_at_any_key_loads_or_is_a_mistake(content: dict[str, object]) -> None:
+@each_number_of_tries
+def test_any_value_at_any_key_loads_or_is_a_mistake(tries: int) -> None:
     """Meaning: the right keys with the wrong things in them."""
-    read_as_each(flow(content))
+    contents = st.dictionaries(st.sampled_from([*TOP_KEYS, "runtime"]), VALUES)
+    try_out(read_as_each, tries, text=contents.map(flow))
 
 
-@given(st.dictionaries(st.sampled_from([one.name for one in VARIABLES]), st.text(max_size=60)))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_environment_loads_or_is_a_mistake(app_root: Path, environ: dict[str, str]) -> None:
+@each_number_of_tries
+def test_any_environment_loads_or_is_a_mistake(app_root: Path, tries: int) -> None:
     """Variables too, and what is shown of them never fails."""
-    with contextlib.suppress(ConfigError):
-        config.describe(config.load(app_root, {"SECRET_KEY": "x" * 16} | environ))
-    config.check(app_root, environ)
+
+    def load(environ: dict[str, str]) -> None:
+        with contextlib.suppress(ConfigError):
+            config.describe(config.load(app_root, {"SECRET_KEY": "x" * 16} | environ))
+        config.check(app_root, environ)
+
+    names = st.sampled_from([one.name for one in VARIABLES])
+    try_out(load, tries, environ=st.dictionaries(names, st.text(max_size=60)))
 
 
 @pytest.mark.parametrize("variable", [one.name for one in VARIABLES])
@@ -136,7 +140,7 @@ def test_any_environment_loads_or_is_a_mistake(app_root: Path, environ: dict[str
         st.text(max_size=40), st.from_regex(r"[a-z]{0,12}://[^/]{0,20}(/.{0,10})?", fullmatch=True)
     )
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_of_a_variable_is_named_in_its_mistake(app_root: Path, variable: str, text: str) -> None:
     """The message begins with the variable's name, on one line."""
     for mistake in config.check(app_root, {"SECRET_KEY": "x" * 16, variable: text}).mistakes:
@@ -147,23 +151,28 @@ def test_any_value_of_a_variable_is_named_in_its_mistake(app_root: Path, variabl
 URLS = st.from_regex(r"[*a-z0-9.-]{0,12}/?[a-z/*?]{0,8}", fullmatch=True)
 
 
-@given(
-    queue=st.lists(st.fixed_dictionaries({"name": SCALARS, "rate": st.just("1/s"), "target": SCALARS})),
-    rules=st.lists(st.fixed_dictionaries({"url": URLS}, optional={"service": SCALARS, "module": SCALARS})),
-    entries=st.lists(st.fixed_dictionaries({"name": SCALARS}, optional={"start": SCALARS})),
-    error_file=SCALARS,
-)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_files_together_load_or_are_mistakes(
-    app_root: Path, queue: object, rules: object, entries: object, error_file: object
-) -> None:
+@each_number_of_tries
+def test_any_files_together_load_or_are_mistakes(app_root: Path, tries: int) -> None:
     """What one file says of another is compared without surprises, and what loads can be asked."""
-    texts = {"queue": queue, "dispatch": rules, "backends": entries, "app": [{"file": error_file}]}
-    for name, value in texts.items():
-        key = "error_handlers" if name == "app" else name
-        (app_root / f"{name}.yaml").write_text(flow({key: value}), errors="surrogatepass")
-    with contextlib.suppress(ConfigError):
-        loaded = config.load(app_root, {"SECRET_KEY": "x" * 16})
-        assert loaded.dispatched_service("/a") in {None, *(rule.service for rule in loaded.dispatch)}
-    for mistake in config.check(app_root, {}).mistakes:
-        assert str(mistake).isprintable()
+
+    def load(queue: object, rules: object, entries: object, error_file: object) -> None:
+        texts = {"queue": queue, "dispatch": rules, "backends": entries, "app": [{"file": error_file}]}
+        for name, value in texts.items():
+            key = "error_handlers" if name == "app" else name
+            (app_root / f"{name}.yaml").write_text(flow({key: value}), errors="surrogatepass")
+        with contextlib.suppress(ConfigError):
+            loaded = config.load(app_root, {"SECRET_KEY": "x" * 16})
+            assert loaded.dispatched_service("/a") in {None, *(rule.service for rule in loaded.dispatch)}
+        for mistake in config.check(app_root, {}).mistakes:
+            assert str(mistake).isprintable()
+
+    try_out(
+        load,
+        tries,
+        queue=st.lists(st.fixed_dictionaries({"name": SCALARS, "rate": st.just("1/s"), "target": SCALARS})),
+        rules=st.lists(
+            st.fixed_dictionaries({"url": URLS}, optional={"service": SCALARS, "module": SCALARS})
+        ),
+        entries=st.lists(st.fixed_dictionaries({"name": SCALARS}, optional={"start": SCALARS})),
+        error_file=SCALARS,
+    )

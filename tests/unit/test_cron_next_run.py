@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lastacross.cron import ScheduleError, parse_schedule
+from tests.support.tries import each_number_of_tries, try_out
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -344,13 +345,8 @@ def sequence(text: str, zone: str, first: datetime, last: datetime) -> list[date
 DAY_MINUTES = st.one_of(st.integers(0, 210), st.integers(0, 1439), st.integers(1380, 1439))
 
 
-@settings(max_examples=120, deadline=None)
-@given(stretches(), st.integers(1, 1500), DAY_MINUTES, DAY_MINUTES)
-@example(stretch=("Pacific/Apia", utc("2010-09-26 23:59")), step=1, start=2, end=0)
-@example(stretch=("Pacific/Apia", utc("2011-12-29 20:59")), step=1, start=2, end=0)
-def test_a_range_never_skips_a_run_and_makes_none_up(
-    stretch: tuple[str, datetime], step: int, start: int, end: int
-) -> None:
+def check_range(stretch: tuple[str, datetime], step: int, start: int, end: int) -> None:
+    """Compare the runs of three days with those that the oracle tells."""
     zone, first = stretch
     last = first + 72 * HOUR
     text = f"every {step} mins from {clock(start)} to {clock(end)}"
@@ -358,6 +354,19 @@ def test_a_range_never_skips_a_run_and_makes_none_up(
     found = sequence(text, zone, first, last)
 
     assert found == range_runs(first, last, ZoneInfo(zone), step=step, start=start, end=end)
+
+
+@each_number_of_tries
+def test_a_range_never_skips_a_run_and_makes_none_up(tries: int) -> None:
+    steps = st.integers(1, 1500)
+    try_out(check_range, tries, stretch=stretches(), step=steps, start=DAY_MINUTES, end=DAY_MINUTES)
+
+
+@pytest.mark.parametrize("first", ["2010-09-26 23:59", "2011-12-29 20:59"])
+@pytest.mark.parametrize(("start", "end"), [(2, 0), (0, 2), (10, 5), (5, 10), (600, 500), (500, 500)])
+def test_a_range_in_a_gap_of_the_clocks_starts_when_the_gap_is_over(first: str, start: int, end: int) -> None:
+    """Apia lost an hour at midnight in 2010, and a day in 2011."""
+    check_range(("Pacific/Apia", utc(first)), 1, start, end)
 
 
 @settings(max_examples=60, deadline=None)

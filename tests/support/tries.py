@@ -1,0 +1,42 @@
+"""How often Hypothesis tries: a share in `make test`, more in `make test-long`. Each run prints its seed."""
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
+
+# For a test with the argument `lives`: the runs of a state machine, each from an empty store.
+each_number_of_lives = pytest.mark.parametrize("lives", [120, pytest.param(500, marks=LONG)])
+# For a test with the argument `tries`: the inputs that it gets.
+each_number_of_tries = pytest.mark.parametrize("tries", [100, pytest.param(2000, marks=LONG)])
+
+
+def live(machine: type[RuleBasedStateMachine], lives: int, steps: int) -> None:
+    """Run a state machine that often, each time for up to so many steps."""
+    options = settings(max_examples=lives, stateful_step_count=steps, suppress_health_check=list(HealthCheck))
+    run_state_machine_as_test(machine, settings=options)
+
+
+def try_out(check: Callable[..., None], tries: int, **arguments: st.SearchStrategy[object]) -> None:
+    """Call the check that often, each time with other arguments."""
+    settings(max_examples=tries)(given(**arguments)(check))()
+
+
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis reads its options
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the run's seed, and the same profile on every machine."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(secrets.randbits(32))
+    # Hypothesis would try the same examples each time where the variable CI is set.
+    settings.register_profile("lastacross", derandomize=False, print_blob=True, deadline=None)
+    settings.load_profile("lastacross")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Print the seed; the workers of pytest-xdist have the one of their controller."""
+    return f"repeat this run's random inputs with --hypothesis-seed={config.option.hypothesis_seed}"
