@@ -39,6 +39,9 @@ def _squares(count: int, quilt_id: str) -> Iterator[taskqueue.Task]:
 class PeakMemory:
     """How far this process's memory grew at most within a ``with`` block.
 
+    Free memory that malloc has kept from earlier work is used first and is not growth, so measure in a
+    fresh process.
+
     Attributes:
         growth_kb: the highest resident memory in it less that at its beginning, in kilobytes.
     """
