@@ -1,12 +1,13 @@
-"""What the browser tests may ask for: a site that runs whole, and Debian's Chromium."""
+"""Fixtures of the browser tests: two running sites, and Debian's Chromium."""
 
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
+from tests.support import longtask_app
 from tests.support.site import Site, running_site
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
@@ -18,11 +19,21 @@ CHROMIUM_FLAGS = [
     "--no-first-run",
 ]
 
+Contexts = Callable[..., BrowserContext]
+
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    """The application in the root, running; shared by the tests of a run."""
+    """The application in the root, running; all browser tests share it."""
     with running_site() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def longtask_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """An application that has long tasks and no template, running; all browser tests share it."""
+    folder = longtask_app.write(tmp_path_factory.mktemp("longtasks") / "app")
+    with running_site(folder) as running:
         yield running
 
 
@@ -39,12 +50,12 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def new_context(chromium: Browser, site: Site) -> Iterator[Callable[..., BrowserContext]]:
-    """Opens browser profiles, each with nothing of the others'; takes Playwright's own options."""
+def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
+    """Opens browser profiles that share nothing; takes Playwright's own options."""
     opened: list[BrowserContext] = []
 
     def open_context(**options: object) -> BrowserContext:
-        context = chromium.new_context(base_url=site.url, **options)  # type: ignore[arg-type]
+        context = chromium.new_context(**{"base_url": site.url, **options})  # type: ignore[arg-type]
         context.set_default_timeout(30_000)
         opened.append(context)
         return context
@@ -54,12 +65,24 @@ def new_context(chromium: Browser, site: Site) -> Iterator[Callable[..., Browser
         context.close()
 
 
+def listen_for_complaints(page: Page) -> list[str]:
+    """The console errors, exceptions and refused scripts of a page, as they come."""
+    complaints: list[str] = []
+
+    def keep(message: ConsoleMessage) -> None:
+        # A text result has no icon of its own, so the browser asks for the default one.
+        if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
+            complaints.append(message.text)
+
+    page.on("console", keep)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
+
+
 @pytest.fixture
-def page(new_context: Callable[..., BrowserContext]) -> Iterator[Page]:
+def page(new_context: Contexts) -> Iterator[Page]:
     """A page of a fresh profile that must not complain: no console error, no refused script or style."""
     page = new_context().new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    complaints = listen_for_complaints(page)
     yield page
     assert complaints == []

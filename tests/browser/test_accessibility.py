@@ -1,65 +1,354 @@
-"""Everybody can use the pages: axe's rules, light and dark, on a phone and on a desk."""
+"""Everybody can use the pages: each one in each state, by axe's rules, light and dark, narrow and wide."""
 
-from collections.abc import Callable
+import contextlib
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import Page, expect
 
 from tests.browser import watching
-from tests.browser.conftest import SCREENSHOTS
+from tests.browser.conftest import SCREENSHOTS, Contexts
+from tests.support.accounts import active_accounts
+from tests.support.processes import wait_until
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.xdist_group("browser")]
 
 WIDTHS = (320, 1280)
 SCHEMES = ("light", "dark")
+LONG_WORD = "AVeryLongNameOfAnErrorThatHasNoPlaceToBreakInIt" * 4
+
+_numbers = itertools.count()
+
+# Brings something on the site into a state, yields its path, and keeps it there until the end.
+Make = Callable[[Site], Iterator[str]]
+
+
+# --- states of the demo application -----------------------------------------------------------
+
+
+def at(path: str) -> Make:
+    """A page that needs no preparation."""
+
+    def make(_site: Site) -> Iterator[str]:
+        yield path
+
+    return make
+
+
+def quilt(rows: int, columns: int, delay_ms: int, *, runs: bool) -> Make:
+    """A quilt that has some squares, or all of them."""
+
+    def make(site: Site) -> Iterator[str]:
+        path = f"/{site.post('/quilt', rows=rows, columns=columns, delay_ms=delay_ms)['name']}"
+        wait_until(lambda: (found := site.json(path))["done"] or (runs and found["metadata"]["step"] >= 8))
+        yield path
+        if runs:
+            site.post(f"{path}/cancel")
+
+    return make
+
+
+def count(intervals: str, delay_ms: int, *, runs: bool) -> Make:
+    """A counting run whose intervals are being counted, or have been."""
+
+    def make(site: Site) -> Iterator[str]:
+        name = f"a-rather-long-name-for-a-small-screen-{next(_numbers)}"
+        site.post("/count", name=name, intervals=intervals, delay_ms=delay_ms)
+        path = f"/count/{name}"
+        wait_until(lambda: (found := site.json(path))["done"] or (runs and _is_counting(found)), 60)
+        yield path
+        if runs:
+            site.post(f"{path}/cancel")
+
+    return make
+
+
+def _is_counting(operation: dict[str, dict[str, list[dict[str, object]]]]) -> bool:
+    return any(each["instance"] for each in operation.get("response", {}).get("intervals", []))
+
+
+def errors(page_of: Callable[[str, str], str]) -> Make:
+    """An error without a place for a line break; the page is chosen from its own path and its group's."""
+
+    def make(site: Site) -> Iterator[str]:
+        given = {"type": LONG_WORD, "msg": "/a/path/without/blanks" * 20, "traceback": f"{LONG_WORD}\n" * 40}
+        error = {"account": "access", "url": "https://shop.example/", "status": 500, "server": "web-1"}
+        path = f"/{site.post('/errors', **error, **given)['name']}"
+        wait_until(lambda: site.json(path)["done"], 30, "the error's task")
+        yield page_of(path, f"/errors/groups/{site.json(path)['response']['group']}")
+
+    return make
+
+
+def report(site: Site) -> Iterator[str]:
+    """A finished INTRASTAT report."""
+    path = site.post("/intrastat", delay_ms=0)["metadata"]["status_url"]
+    wait_until(lambda: site.json(path)["done"], 60, "the report")
+    yield path
+
+
+def slow_report(*, runs: bool) -> Make:
+    """A report in the application's own frame, on its way or cancelled."""
+
+    def make(site: Site) -> Iterator[str]:
+        path = site.post("/intrastat", delay_ms=1000 - next(_numbers))["metadata"]["status_url"]
+        wait_until(lambda: site.json(path)["metadata"]["step"] >= 1, 30, "the first day")
+        if not runs:
+            site.post(path.replace("=query", "=cancel"))
+        yield path
+        if runs:
+            site.post(path.replace("=query", "=cancel"))
+
+    return make
+
+
+def reload(page_of: Callable[[str], str], *, runs: bool) -> Make:
+    """A reload with some accounts done and some failed; the queue is paused to keep it running."""
+
+    def make(site: Site) -> Iterator[str]:
+        with active_accounts(site), contextlib.ExitStack() as stack:
+            site.json("/taskloader/")
+            path = f"/{site.json('/reloads')['reloads'][0]['name']}"
+            if runs:
+                wait_until(lambda: site.json(path)["metadata"]["numbers"]["done"] >= 20, 30)
+                stack.enter_context(site.paused("reload"))
+            else:
+                wait_until(lambda: site.json(path)["done"], 60, "the reload")
+            yield page_of(path)
+
+    return make
+
+
+# --- states of long tasks --------------------------------------------------------------------
+
+
+def longtask(path: str, state: str, **fields: object) -> Make:
+    """A long task in this state; it is cancelled where it has no other end."""
+
+    def make(site: Site) -> Iterator[str]:
+        bookmark = site.post(path, **fields)["metadata"]["status_url"]
+        cancel = bookmark.replace("=query", "=cancel")
+        first = "running" if state == "cancelled" else state
+        wait_until(lambda: _has_come_to(site, bookmark, first), 60, f"{path} {first}")
+        if state == "cancelled":
+            site.post(cancel)
+        yield bookmark
+        if state not in ("done", "cancelled"):
+            site.post(cancel)
+
+    return make
+
+
+def _has_come_to(site: Site, bookmark: str, state: str) -> bool:
+    metadata = site.json(bookmark)["metadata"]
+    return bool(metadata["state"] == state and (state != "running" or metadata["step"] >= 1))
+
+
+# --- what a visitor does on the page -----------------------------------------------------------
+
+
+def stay(_page: Page) -> None:
+    """Nothing."""
+
+
+def start_with_mistakes(**fields: str) -> Callable[[Page], None]:
+    """Fill in a form wrongly and send it."""
+
+    def act(page: Page) -> None:
+        for label, text in fields.items():
+            page.get_by_label(label.replace("_", " ")).fill(text)
+        page.get_by_role("button", name=re.compile("^(Start|Add)$")).click()
+        page.get_by_role("alert").wait_for()
+
+    return act
+
+
+def open_table(page: Page) -> None:
+    """Unfold the chart's table."""
+    page.get_by_text("The same as a table").click()
+
+
+def expect_alert(page: Page) -> None:
+    """The mistakes are named."""
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+def expect_state(state: str) -> Callable[[Page], None]:
+    """The page says that it shows this state."""
+    return lambda page: expect(page.locator(f".is-{state}").first).to_be_visible()
+
+
+def expect_squares(page: Page) -> None:
+    """Some squares are on the canvas."""
+    watching.wait_for_squares(page, 8)
+
+
+def expect_counting(page: Page) -> None:
+    """An interval is being counted."""
+    page.locator("#intervals .is-counting").first.wait_for()
+
+
+def expect_text(selector: str, pattern: str) -> Callable[[Page], None]:
+    """This element has such a text."""
+    return lambda page: expect(page.locator(selector)).to_have_text(re.compile(pattern))
+
+
+def open_other_parameters(page: Page) -> None:
+    """Unfold the form that starts another."""
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    page.get_by_text("Start with other parameters").click()
+
+
+def start_some_and_list_them(page: Page) -> None:
+    """Own tasks in several states."""
+    for path in ("/work?steps=2&pause=0", "/refused", "/stubborn", "/endless?steps=20&pause=0.5"):
+        page.goto(path)
+    page.goto("/longtasks")
+    expect(page.locator(".longtask-rows > li")).to_have_count(4)
+
+
+def start_a_report_and_list_it(page: Page) -> None:
+    """The list in the application's own frame."""
+    page.goto(f"/intrastat?delay_ms={500 - next(_numbers)}")
+    page.get_by_role("link", name="Your tasks").click()
+    expect(page.locator(".longtask-rows > li")).to_have_count(1)
+
+
+def expect_frame(page: Page) -> None:
+    """The application's own frame is around it."""
+    expect(page.get_by_role("navigation")).to_be_visible()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A page in a state.
+
+    Attributes:
+        name: of the test and of the picture.
+        make: brings the site into the state.
+        act: what the visitor does, or what the page must show before it is checked.
+    """
+
+    name: str
+    make: Make
+    act: Callable[[Page], object] = stay
+
+
+DEMO = [
+    Case("home", at("/")),
+    Case("form", at("/quilt")),
+    Case("missing", at("/quilt/nobody-has-it")),
+    Case("mistakes", at("/quilt"), start_with_mistakes(Rows="0", Columns="101")),
+    Case("running", quilt(100, 100, 1000, runs=True), expect_squares),
+    Case("done", quilt(8, 8, 0, runs=False), expect_state("done")),
+    Case("count-form", at("/count")),
+    Case(
+        "count-mistakes",
+        at("/count"),
+        start_with_mistakes(Name="a name", Intervals="20-1", Work_before_a_number="x"),
+    ),
+    Case("count-running", count("1-10, 999999000-999999100, 5-5", 1000, runs=True), expect_counting),
+    Case("count-done", count("1-10, 11-20, 999999000-999999100, 5-5", 0, runs=False), expect_state("done")),
+    Case("errors", errors(lambda _path, _group: "/errors")),
+    Case("errors-table", errors(lambda _path, _group: "/errors"), open_table),
+    Case("errors-mistakes", at("/errors?status=x&sort=y"), expect_alert),
+    Case("error", errors(lambda path, _group: path)),
+    Case("error-group", errors(lambda _path, group: group)),
+    Case("intrastat-form", at("/intrastat/form")),
+    Case("intrastat-mistakes", at("/intrastat?month=soon&delay_ms=-1"), expect_alert),
+    Case("intrastat", report, lambda page: expect(page).to_have_title(re.compile("^INTRASTAT "))),
+    Case("reload-running", reload(str, runs=True), expect_state("running")),
+    Case("reload-over", reload(str, runs=False), expect_state("failed")),
+    Case("reloads", reload(lambda _path: "/reloads", runs=True)),
+    Case("accounts", reload(lambda _path: "/accounts", runs=True)),
+    Case("accounts-mistake", at("/accounts"), start_with_mistakes()),
+    Case("longtask-ours-running", slow_report(runs=True), expect_frame),
+    Case("longtask-ours-cancelled", slow_report(runs=False), expect_state("cancelled")),
+    Case("longtask-ours-list", at("/intrastat/form"), start_a_report_and_list_it),
+]
+
+LONG_TASKS = [
+    Case(
+        "longtask-running",
+        longtask("/work", "running", steps=1000, pause=1, who=60 * "a-long-name-", note=""),
+        open_other_parameters,
+    ),
+    Case(
+        "longtask-cancelled", longtask("/work", "cancelled", steps=1000, pause=1), expect_state("cancelled")
+    ),
+    Case(
+        "longtask-retrying", longtask("/stubborn", "retrying"), expect_text("#next", "^Retrying: attempt 2")
+    ),
+    Case(
+        "longtask-unknown",
+        longtask("/endless", "running", steps=1000, pause=1),
+        expect_text("#count", "Step [1-9]"),
+    ),
+    Case(
+        "longtask-result",
+        longtask("/work", "done", steps=100, pause=0, who=30 * "wide "),
+        expect_text("#result", "line 100: wide"),
+    ),
+    Case("longtask-list", at("/longtasks"), start_some_and_list_them),
+    Case("longtask-missing", at("/work?_longtaskjob=query&_longtaskid=nobody-has-it")),
+]
+
+
+# --- the checks ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=DEMO, ids=lambda case: case.name)
+def demo_case(request: pytest.FixtureRequest, site: Site) -> Iterator[tuple[Case, str]]:
+    """A page of the demo application, in its state for all four views of it."""
+    with contextlib.contextmanager(request.param.make)(site) as path:
+        yield request.param, path
+
+
+@pytest.fixture(scope="module", params=LONG_TASKS, ids=lambda case: case.name)
+def longtask_case(request: pytest.FixtureRequest, longtask_site: Site) -> Iterator[tuple[Case, str]]:
+    """A page of long tasks in an application without a template of its own."""
+    with contextlib.contextmanager(request.param.make)(longtask_site) as path:
+        yield request.param, path
 
 
 @pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
-def view(request: pytest.FixtureRequest, new_context: Callable[..., BrowserContext]) -> tuple[Page, str]:
-    """A page in one scheme and of one width, and the two as a name."""
+def view(request: pytest.FixtureRequest) -> tuple[str, int]:
+    """The colour scheme and the width of the window."""
     scheme, width = request.param
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    return context.new_page(), f"{scheme}-{width}"
+    return scheme, width
 
 
-def check(page: Page, name: str) -> None:
-    """No serious or critical finding, nothing wider than the window; keeps a picture."""
-    page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+def test_a_page_has_no_serious_finding(
+    demo_case: tuple[Case, str], view: tuple[str, int], new_context: Contexts
+) -> None:
+    case, path = demo_case
+    check(case, path, view, new_context)
+
+
+def test_a_page_of_long_tasks_has_no_serious_finding(
+    longtask_case: tuple[Case, str], view: tuple[str, int], new_context: Contexts, longtask_site: Site
+) -> None:
+    case, path = longtask_case
+    check(case, path, view, new_context, base_url=longtask_site.url)
+
+
+def check(case: Case, path: str, view: tuple[str, int], new_context: Contexts, **options: object) -> None:
+    """No serious or critical finding, and nothing wider than the window; keeps a picture."""
+    scheme, width = view
+    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800}, **options)
+    page = context.new_page()
+    page.goto(path)
+    case.act(page)
+    page.screenshot(path=SCREENSHOTS / f"{case.name}-{scheme}-{width}.png", full_page=True)
     found = Axe().run(page).response["violations"]
     serious = [(item["id"], item["help"]) for item in found if item["impact"] in ("serious", "critical")]
     assert serious == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
-
-
-@pytest.mark.parametrize(
-    ("path", "name"), [("/", "home"), ("/quilt", "form"), ("/quilt/nobody-has-it", "missing")]
-)
-def test_pages_have_no_serious_finding(view: tuple[Page, str], path: str, name: str) -> None:
-    """The front page, the form, the page for an address that is not there."""
-    page, kind = view
-    page.goto(path)
-    check(page, f"{name}-{kind}")
-
-
-def test_a_form_with_mistakes_has_no_serious_finding(view: tuple[Page, str]) -> None:
-    """Errors are tied to their fields."""
-    page, kind = view
-    watching.fill_in(page, 0, 101)
-    page.get_by_role("button", name="Start").click()
-    page.get_by_role("alert").wait_for()
-    check(page, f"mistakes-{kind}")
-
-
-def test_a_quilt_has_no_serious_finding_running_and_done(view: tuple[Page, str], site: Site) -> None:
-    """Both faces of the page."""
-    page, kind = view
-    watching.start(page, 8, 8, delay_ms=300)
-    watching.wait_for_squares(page, 8)
-    check(page, f"running-{kind}")
-    watching.wait_for_the_end(page)
-    check(page, f"done-{kind}")
 
 
 def test_the_page_has_one_live_region_from_the_beginning(page: Page) -> None:

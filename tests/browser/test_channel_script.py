@@ -13,7 +13,7 @@ from lastacross.config import Config
 from tests.conftest import SECRET_KEY
 from tests.support.channel_site import ChannelSite, running_channel_site
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 # What a page does with the script; what happened is kept in window.heard.
 OPEN = """([token, options]) => {

@@ -10,11 +10,10 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
 from tests.support.backend import instances
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
 
@@ -203,31 +202,6 @@ def test_a_page_that_redis_leaves_says_so_and_comes_back(
     expect(page.locator("#queues-away")).to_be_hidden()
     start(page, "1-2")
     wait_for_the_end(page)
-
-
-@pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
-def view(request: pytest.FixtureRequest, new_context: Callable[..., BrowserContext]) -> tuple[Page, str]:
-    """A page in one scheme and of one width, and the two as a name."""
-    scheme, width = request.param
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    return context.new_page(), f"{scheme}-{width}"
-
-
-def test_the_pages_have_no_serious_finding(view: tuple[Page, str]) -> None:
-    page, kind = view
-    page.goto("/count")
-    check(page, f"count-form-{kind}")
-    fill_in(page, "a name", "20-1", "x")
-    page.get_by_role("button", name="Start").click()
-    page.get_by_role("alert").wait_for()
-    check(page, f"count-mistakes-{kind}")
-    start(
-        page, "1-10, 11-20, 999999000-999999100, 5-5", 80, new_name("a-rather-long-name-for-a-small-screen")
-    )
-    page.locator("#intervals .is-counting").first.wait_for()
-    check(page, f"count-running-{kind}")
-    wait_for_the_end(page)
-    check(page, f"count-done-{kind}")
 
 
 def test_everything_is_reached_by_the_keyboard(page: Page) -> None:

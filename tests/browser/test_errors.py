@@ -6,12 +6,11 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import SCREENSHOTS
-from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
 from tests.support.processes import wait_until
 from tests.support.raw_server import RawServer
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 EVIL = "<script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 
@@ -93,31 +92,6 @@ def test_groups_are_filtered_with_scripts_off(new_context: Callable[..., Browser
     expect(page.get_by_label("Status")).to_have_value("many")
     page.get_by_text("The same as a table").click()
     expect(page.locator(".chart tbody tr").first).to_be_visible()
-
-
-@pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
-def view(request: pytest.FixtureRequest, new_context: Callable[..., BrowserContext]) -> tuple[Page, str]:
-    """A page in one scheme and of one width, and the two as a name."""
-    scheme, width = request.param
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    return context.new_page(), f"{scheme}-{width}"
-
-
-def test_the_pages_have_no_serious_finding(view: tuple[Page, str], site: Site) -> None:
-    page, kind = view
-    long = "AVeryLongNameOfAnErrorThatHasNoPlaceToBreakInIt" * 4
-    path = post(site, type=long, msg="/a/path/without/blanks" * 20, traceback=f"{long}\n" * 40)
-    page.goto("/errors")
-    check(page, f"errors-{kind}")
-    page.get_by_text("The same as a table").click()
-    check(page, f"errors-table-{kind}")
-    page.goto("/errors?status=x&sort=y")
-    check(page, f"errors-mistakes-{kind}")
-    page.goto(path)
-    check(page, f"error-{kind}")
-    page.get_by_role("link", name="in its group").click()
-    page.wait_for_url("**/groups/*")
-    check(page, f"error-group-{kind}")
 
 
 def test_a_page_of_another_site_tells_of_its_error(

@@ -6,12 +6,9 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.test_accessibility import check, view
 from tests.support.processes import wait_until
 
-__all__ = ["view"]
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.xdist_group("browser")]
 
 REPORT = re.compile("^INTRASTAT [0-9]{4}-[0-9]{2} ")
 
@@ -22,18 +19,6 @@ def start(page: Page, delay_ms: int = 0) -> None:
     page.get_by_label("Work on a day").fill(str(delay_ms))
     page.get_by_role("button", name="Make the report").click()
     page.wait_for_url("**/intrastat?_longtaskjob=query*")
-
-
-def test_the_pages_have_no_serious_finding(view: tuple[Page, str]) -> None:
-    page, kind = view
-    page.goto("/intrastat/form")
-    check(page, f"intrastat-form-{kind}")
-    page.goto("/intrastat?month=soon&delay_ms=-1")
-    expect(page.get_by_role("alert")).to_be_visible()
-    check(page, f"intrastat-mistakes-{kind}")
-    start(page)
-    expect(page).to_have_title(REPORT)
-    check(page, f"intrastat-{kind}")
 
 
 def test_a_report_is_watched_left_found_again_and_saved(

@@ -1,6 +1,5 @@
 """Long tasks in a real browser: started, watched, left, come back to, whatever happens meanwhile."""
 
-import contextlib
 import itertools
 import os
 import re
@@ -10,16 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import SCREENSHOTS
-from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.browser.conftest import SCREENSHOTS, Contexts, listen_for_complaints
 from tests.browser.watching import report
-from tests.support import longtask_app
 from tests.support.processes import wait_until
-from tests.support.site import Site, running_site
+from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 # The product promises 1 s; the machine that runs the tests may be busy with others' work.
 LIVE_SECONDS = 3.0
@@ -44,41 +41,21 @@ document.addEventListener("DOMContentLoaded", () => {
 Open = Callable[..., Page]
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """An application that has long tasks and no template, running; shared by the tests of this module."""
-    folder = longtask_app.write(tmp_path_factory.mktemp("longtasks") / "app")
-    with running_site(folder) as running:
-        yield running
-
-
 @pytest.fixture
-def open_page(chromium: Browser, lab: Site) -> Iterator[Open]:
+def open_page(new_context: Contexts, longtask_site: Site) -> Open:
     """Opens a page of a fresh profile; takes Playwright's own options."""
-    with contextlib.ExitStack() as stack:
 
-        def opened(**options: object) -> Page:
-            context: BrowserContext = chromium.new_context(base_url=lab.url, **options)  # type: ignore[arg-type]
-            stack.callback(context.close)
-            context.set_default_timeout(30_000)
-            return context.new_page()
+    def opened(**options: object) -> Page:
+        return new_context(base_url=longtask_site.url, **options).new_page()
 
-        yield opened
+    return opened
 
 
 @pytest.fixture
 def visitor(open_page: Open) -> Iterator[Page]:
     """A page that must not complain: no console error, no refused script or style."""
     page = open_page()
-    complaints: list[str] = []
-
-    def keep(message: ConsoleMessage) -> None:
-        # A result that is no page names no icon: the browser looks for one by itself.
-        if message.type == "error" and not message.location["url"].endswith("/favicon.ico"):
-            complaints.append(message.text)
-
-    page.on("console", keep)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    complaints = listen_for_complaints(page)
     yield page
     assert complaints == []
 
@@ -257,7 +234,9 @@ def test_what_a_task_tells_its_user_is_text(visitor: Page) -> None:
     expect(visitor.get_by_role("status")).to_have_text("Failed.")
 
 
-def test_cancel_stops_the_work_at_its_next_report_and_the_page_says_so(visitor: Page, lab: Site) -> None:
+def test_cancel_stops_the_work_at_its_next_report_and_the_page_says_so(
+    visitor: Page, longtask_site: Site
+) -> None:
     visitor.goto("/work?steps=1000&pause=0.05")
     expect(visitor.locator("#message")).to_contain_text("Handling")
     task_id = visitor.url.partition("_longtaskid=")[2]
@@ -266,7 +245,7 @@ def test_cancel_stops_the_work_at_its_next_report_and_the_page_says_so(visitor: 
     visitor.get_by_role("button", name="Cancel").click()
 
     stopped = re.compile(rf'"longtask.stop".*"{task_id}"')
-    wait_until(lambda: stopped.search(lab.processes.text()), LIVE_SECONDS, "the attempt stops")
+    wait_until(lambda: stopped.search(longtask_site.processes.text()), LIVE_SECONDS, "the attempt stops")
     report("longtask cancel", seconds=round(time.monotonic() - clicked_at, 2))
     expect(visitor.get_by_role("status")).to_have_text("Cancelled.")
     expect(visitor).to_have_title(f"Cancelled {DASH} Some work")
@@ -337,16 +316,16 @@ def test_bytes_are_downloaded_under_their_name(visitor: Page, tmp_path: Path) ->
     assert (tmp_path / "picture.bin").read_bytes() == bytes(range(256))
 
 
-def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, lab: Site) -> None:
+def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, longtask_site: Site) -> None:
     page = open_page()
     page.goto("/work?steps=120&pause=0.1&who=Radia")
     wait_for_percent(page, 5)
-    lab.redis_server.stop()
+    longtask_site.redis_server.stop()
     try:
         expect(page.locator("#blind")).to_be_visible(timeout=20_000)
         page.screenshot(path=SCREENSHOTS / "longtask-blind.png", full_page=True)
     finally:
-        lab.redis_server.start()
+        longtask_site.redis_server.start()
     expect(page.locator("#blind")).to_be_hidden(timeout=20_000)
     expect_result(page, lines(120, "Radia"))
 
@@ -385,38 +364,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     expect(stranger.locator("main")).to_contain_text("None yet.")
 
 
-# --- everybody ------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
-def view(request: pytest.FixtureRequest, open_page: Open) -> tuple[Page, str]:
-    """A page in one scheme and of one width, and the two as a name."""
-    scheme, width = request.param
-    return open_page(color_scheme=scheme, viewport={"width": width, "height": 800}), f"{scheme}-{width}"
-
-
-def test_the_pages_have_no_serious_finding(view: tuple[Page, str]) -> None:
-    page, kind = view
-    page.goto("/work?steps=1000&pause=0.05&who=" + 60 * "a-long-name-" + "&note=")
-    wait_for_percent(page, 1)
-    page.get_by_text("Start with other parameters").click()
-    check(page, f"longtask-running-{kind}")
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("status")).to_have_text("Cancelled.")
-    check(page, f"longtask-cancelled-{kind}")
-    page.goto("/broken")
-    expect(page.locator("#next")).to_be_visible()
-    check(page, f"longtask-retrying-{kind}")
-    page.goto("/endless?steps=60&pause=0.05")
-    expect(page.locator("#count")).to_have_text(re.compile("Step [1-9]"))
-    check(page, f"longtask-unknown-{kind}")
-    page.goto("/work?steps=100&pause=0&who=" + 30 * "wide ")
-    expect(page.locator("#result")).to_be_visible(timeout=END_MS)
-    check(page, f"longtask-result-{kind}")
-    page.goto("/longtasks")
-    check(page, f"longtask-list-{kind}")
-    page.goto("/work?_longtaskjob=query&_longtaskid=nobody-has-it")
-    check(page, f"longtask-missing-{kind}")
+# --- by keyboard ---------------------------------------------------------------------------
 
 
 def test_everything_is_reached_by_the_keyboard(visitor: Page) -> None:
@@ -433,21 +381,3 @@ def test_everything_is_reached_by_the_keyboard(visitor: Page) -> None:
     visitor.keyboard.press("Enter")
     expect(visitor.get_by_role("status")).to_have_text("Cancelled.")
     assert visitor.locator("[aria-live], [role=status], [role=alert], [role=log]").count() == 1
-
-
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
-def test_in_the_frame_of_an_application_the_pages_have_no_serious_finding(
-    new_context: Callable[..., BrowserContext], scheme: str, width: int
-) -> None:
-    page = new_context(color_scheme=scheme, viewport={"width": width, "height": 800}).new_page()
-    page.goto("/intrastat?delay_ms=1000")
-    wait_for_percent(page, 3)
-    expect(page.get_by_role("navigation")).to_be_visible()
-    check(page, f"longtask-ours-running-{scheme}-{width}")
-    page.get_by_role("link", name="Your tasks").click()
-    expect(page.locator(".longtask-rows > li")).to_have_count(1)
-    check(page, f"longtask-ours-list-{scheme}-{width}")
-    page.locator(".longtask-rows").get_by_role("link").click()
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("status")).to_have_text("Cancelled.")
-    check(page, f"longtask-ours-cancelled-{scheme}-{width}")

@@ -10,7 +10,7 @@ from tests.browser import watching
 from tests.browser.conftest import SCREENSHOTS
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 FINISH_LINE = "Last across the finish line"
 # The product promises 1 s; the machine that runs the tests may be busy with others' work.

@@ -7,34 +7,20 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 import feed
-from tests.browser.test_accessibility import SCHEMES, WIDTHS, check
+from tests.support.accounts import active_accounts, wait_until_no_reload_runs
 from tests.support.processes import wait_until
 from tests.support.site import Site
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
-ENDS = ("done", "failed", "cancelled")
 IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
-
-_numbers = iter(range(1000))
 
 
 @pytest.fixture
 def keys(site: Site) -> Iterator[list[str]]:
-    """Accounts that no other test has, ten of them failing and two slow; alone active meanwhile.
-
-    No run goes on from another test: it would keep theirs from being begun.
-    """
-    wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)
-    prefix = f"browser-{next(_numbers)}"
-    names = [f"{prefix}-{number}" for number in range(3000)]
-    fine = [name for name in names if not feed.is_failing(name) and not feed.is_slow(name)][:88]
-    slow = [name for name in names if feed.is_slow(name)][:2]
-    made = fine + slow + [name for name in names if feed.is_failing(name)][:10]
-    site.post("/accounts", keys=" ".join(made))
-    yield made
-    for key in made:
-        site.post(f"/accounts/{key}/deactivate")
+    """Accounts that no other test has; no other reload runs."""
+    with active_accounts(site) as made:
+        yield made
 
 
 def start(page: Page) -> str:
@@ -128,7 +114,7 @@ def test_accounts_are_added_found_and_deactivated(page: Page) -> None:
 
 def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site: Site) -> None:
     """It comes while the run goes on; the page that it leads to goes on with its own accounts."""
-    wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)
+    wait_until_no_reload_runs(site)
     names = [name for name in (f"paged-{number:04}" for number in range(3000)) if feed.is_failing(name)][:60]
     site.post("/accounts", keys=" ".join(names))
     run_id = start(page)
@@ -163,28 +149,6 @@ def test_a_mistake_is_told_at_its_field(new_context: Callable[..., BrowserContex
     expect(page.get_by_role("alert")).to_contain_text("Nothing was added.")
     expect(page.locator("#keys-mistake")).to_contain_text("not “not/fine”")
     assert page.get_by_label("Keys", exact=True).input_value() == "fine not/fine"
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_pages_have_no_serious_finding(
-    new_context: Callable[..., BrowserContext], site: Site, keys: list[str], scheme: str, width: int
-) -> None:
-    """Accounts, a mistake there, the history, a run under way and over."""
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800})
-    page, kind = context.new_page(), f"{scheme}-{width}"
-    run_id = start(page)
-    check(page, f"reload-running-{kind}")
-    wait_until(lambda: site.json(f"/reloads/{run_id}.json")["done"], 60)
-    page.locator(IS_OVER).wait_for(timeout=30_000)
-    check(page, f"reload-over-{kind}")
-    page.goto("/reloads")
-    check(page, f"reloads-{kind}")
-    page.goto("/accounts")
-    check(page, f"accounts-{kind}")
-    page.get_by_role("button", name="Add", exact=True).click()
-    page.get_by_role("alert").wait_for()
-    check(page, f"accounts-mistake-{kind}")
 
 
 def test_a_run_has_one_live_region_from_the_beginning(page: Page, keys: list[str]) -> None:

@@ -68,6 +68,12 @@ class Broken(longtask.LongRunningTaskHandler):
         raise ValueError("the operator's business")
 
 
+class Stubborn(Broken):
+    """Waits long for its next attempt."""
+
+    min_backoff_seconds = 600
+
+
 class Refused(longtask.LongRunningTaskHandler):
     """Tells its user what is wrong."""
 
@@ -105,6 +111,7 @@ app = webapp2.WSGIApplication(
         ("/mortal", Mortal),
         ("/endless", Endless),
         ("/broken", Broken),
+        ("/stubborn", Stubborn),
         ("/refused", Refused),
         ("/printed", Printed),
         ("/picture", Picture),

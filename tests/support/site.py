@@ -16,7 +16,9 @@ from typing import Any
 
 import redis
 
+from lastacross import store
 from lastacross.runtime.embedded import PORTS
+from lastacross.taskqueue.broker import Broker
 from tests.support.processes import ROOT, Started, python, started
 from tests.support.redis_server import RedisServer, running_server
 
@@ -54,6 +56,17 @@ class Site:
         """Drop everything that Redis has, as after a loss of its disk."""
         with redis.Redis.from_url(self.redis_server.url) as client:
             client.flushall()
+
+    @contextlib.contextmanager
+    def paused(self, queue: str) -> Iterator[None]:
+        """Keep a queue paused for the block."""
+        opened = store.Store(self.redis_server.url)
+        try:
+            Broker(opened).pause(queue, True)
+            yield
+            Broker(opened).pause(queue, False)
+        finally:
+            opened.close()
 
 
 def free_port() -> int:

@@ -1,0 +1,35 @@
+"""Accounts of a running site that a test has for itself, so that a reload fetches these alone."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import feed
+from tests.support.processes import wait_until
+from tests.support.site import Site
+
+ENDS = ("done", "failed", "cancelled")
+
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def active_accounts(site: Site) -> Iterator[list[str]]:
+    """A hundred accounts, ten of them failing and two slow; no others are active meanwhile."""
+    wait_until_no_reload_runs(site)
+    prefix = f"account-{next(_numbers)}"
+    names = [f"{prefix}-{number}" for number in range(3000)]
+    fine = [name for name in names if not feed.is_failing(name) and not feed.is_slow(name)][:88]
+    slow = [name for name in names if feed.is_slow(name)][:2]
+    made = fine + slow + [name for name in names if feed.is_failing(name)][:10]
+    site.post("/accounts", keys=" ".join(made))
+    try:
+        yield made
+    finally:
+        for key in made:
+            site.post(f"/accounts/{key}/deactivate")
+
+
+def wait_until_no_reload_runs(site: Site) -> None:
+    """Wait for the reload of another test, which would keep the next one from starting."""
+    wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)
