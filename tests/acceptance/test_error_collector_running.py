@@ -7,23 +7,20 @@ import math
 import queue
 import random
 import statistics
-import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lastacross import config, store, taskqueue
 from tests.conftest import SECRET_KEY
 from tests.support.processes import ROOT, wait_until
-from tests.support.site import Site, running_site
+from tests.support.site import Site
+from tests.support.webhook import Webhook
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("site")]
 
 ERRORS = 1000
 A_SECOND = 100
@@ -44,59 +41,6 @@ MOST_WRITES = 28
 PROBE = "/_ah/health"
 TYPES = ("KeyError", "ValueError", "TimeoutError", "ZeroDivisionError")
 STATUSES = (404, 500)
-
-
-class Webhook:
-    """A server that notes what it is sent, and refuses every tenth notification the first time."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[str, dict[str, Any]]] = []
-        self.refused: set[str] = set()
-        lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                key = self.headers["Idempotency-Key"]
-                with lock:
-                    is_refused = key not in outer.refused and body["kind"] == "threshold"
-                    if is_refused:
-                        outer.refused.add(key)
-                    else:
-                        outer.taken.append((key, body))
-                self.send_response(503 if is_refused else 204)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-@pytest.fixture(scope="module")
-def webhook() -> Iterator[Webhook]:
-    """What notifications are sent to."""
-    made = Webhook()
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def site(webhook: Webhook) -> Iterator[Site]:
-    """The application in the root, running, with that webhook."""
-    variables = {"ERROR_WEBHOOK_URL": webhook.url, "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
-    with running_site(variables=variables) as running:
-        yield running
 
 
 def error_of(number: int) -> dict[str, object]:

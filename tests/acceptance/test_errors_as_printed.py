@@ -22,7 +22,9 @@ from lastacross import taskqueue
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
 from tests.support.modules import own_modules
 from tests.support.processes import wait_until
-from tests.support.site import running_site
+from tests.support.site import Site
+
+pytestmark = pytest.mark.xdist_group("small")
 
 PRINTED = """\
 import os
@@ -142,7 +144,7 @@ handlers:
 - url: /errors/\\d+/created
   script: main.app
   login: admin
-- url: /.*
+- url: /errors.*
   script: main.app
 """,
 }
@@ -223,8 +225,7 @@ def test_the_branch_is_for_development_alone(
 
 
 @pytest.mark.slow
-def test_under_dev_a_worker_sends_it(tmp_path: Path) -> None:
-    with running_site(write(tmp_path / "app")) as site:
-        number = site.post("/errors", msg="went wrong")["id"]
-        wait_until(lambda: site.json(f"/errors/{number}")["sent"], 30, "the signal")
-        assert site.json(f"/errors/{number}") == {"signals": 1, "sent": True}
+def test_under_dev_a_worker_sends_it(small_site: Site) -> None:
+    number = small_site.post("/errors", msg="went wrong")["id"]
+    wait_until(lambda: small_site.json(f"/errors/{number}")["sent"], 30, "the signal")
+    assert small_site.json(f"/errors/{number}") == {"signals": 1, "sent": True}

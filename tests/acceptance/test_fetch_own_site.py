@@ -1,11 +1,11 @@
 """Under ``dev`` a task fetches from the site itself; nobody becomes its administrator by that."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.support.processes import wait_until
-from tests.support.site import running_site
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small")]
 
 FILES = {
     "app.yaml": """\
@@ -13,7 +13,7 @@ handlers:
 - url: /secret
   script: main.app
   login: admin
-- url: /.*
+- url: /(start|fetch|feed)
   script: main.app
 """,
     "main.py": '''\
@@ -50,16 +50,12 @@ app = webapp2.WSGIApplication([("/start", Start), ("/fetch", Fetch), ("/feed", F
 }
 
 
-@pytest.mark.slow
-def test_a_task_fetches_from_its_own_site_and_is_not_the_developer(tmp_path: Path) -> None:
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    with running_site(tmp_path) as site:
-        before = site.json("/start")
-        assert before == {"/feed": None, "/secret": None}
-        site.post("/start")
-        wait_until(lambda: all(site.json("/start").values()), 30, "both fetches")
-        found = site.json("/start")
+def test_a_task_fetches_from_its_own_site_and_is_not_the_developer(small_site: Site) -> None:
+    before = small_site.json("/start")
+    assert before == {"/feed": None, "/secret": None}
+    small_site.post("/start")
+    wait_until(lambda: all(small_site.json("/start").values()), 30, "both fetches")
+    found = small_site.json("/start")
 
     assert found["/feed"] == [200, "fine"]
     assert found["/secret"][0] == 403

@@ -20,12 +20,13 @@ import json
 import time
 import urllib.parse
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.site import Site, running_site
+from tests.support.site import Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small")]
 
 INTRASTAT = """\
 import datetime
@@ -133,8 +134,8 @@ import intrastat
 
 app = webapp2.WSGIApplication([("/intrastat", intrastat.IntrastatRohdaten)])
 """,
-    "app.yaml": "handlers:\n- url: /.*\n  script: main.app\n",
-    "queue.yaml": "queue:\n- name: default\n  rate: 500/s\n",
+    "app.yaml": "handlers:\n- url: /intrastat\n  script: main.app\n",
+    "migrations/versions/0001_rechnung.py": MIGRATION,
 }
 
 
@@ -149,26 +150,20 @@ def messages(site: Site, address: str) -> list[dict[str, Any]]:
     return seen
 
 
-@pytest.mark.slow
-def test_the_example_as_printed_reports_its_progress_and_shows_its_result(tmp_path: Path) -> None:
+def test_the_example_as_printed_reports_its_progress_and_shows_its_result(small_site: Site) -> None:
     """A GET starts it; the bookmark waits, then is the result; another request starts another one."""
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "migrations" / "versions").mkdir(parents=True)
-    (tmp_path / "migrations" / "versions" / "0001_rechnung.py").write_text(MIGRATION)
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
-    with running_site(tmp_path) as site:
-        with browser.open(f"{site.url}/intrastat?anlass=monatlich", timeout=20) as page:
-            bookmark = page.url.removeprefix(site.url)
-            waiting = page.read().decode()
-        query = urllib.parse.parse_qs(urllib.parse.urlsplit(bookmark).query)
-        assert (query["_longtaskjob"], len(query["_longtaskid"][0])) == (["query"], 22)
-        assert "monatlich" in waiting
-        seen = messages(site, bookmark)
-        with browser.open(site.url + bookmark, timeout=20) as page:
-            assert page.headers["Content-Type"].startswith("text/plain")
-            result = page.read().decode()
+    with browser.open(f"{small_site.url}/intrastat?anlass=monatlich", timeout=20) as page:
+        bookmark = page.url.removeprefix(small_site.url)
+        waiting = page.read().decode()
+    query = urllib.parse.parse_qs(urllib.parse.urlsplit(bookmark).query)
+    assert (query["_longtaskjob"], len(query["_longtaskid"][0])) == (["query"], 22)
+    assert "monatlich" in waiting
+    seen = messages(small_site, bookmark)
+    with browser.open(small_site.url + bookmark, timeout=20) as page:
+        assert page.headers["Content-Type"].startswith("text/plain")
+        result = page.read().decode()
 
     first = (datetime.date.today().replace(day=1) - datetime.timedelta(days=1)).replace(day=1)
     assert result == f"{first};40;820\r\n"

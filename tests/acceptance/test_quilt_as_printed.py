@@ -10,11 +10,10 @@ import json
 import re
 import threading
 import urllib.request
-from pathlib import Path
 
 import pytest
 
-from tests.support.site import Site, running_site
+from tests.support.site import Site
 
 WORKERS = """\
 import json
@@ -53,11 +52,12 @@ class Begin(webapp.RequestHandler):
 app = webapp2.WSGIApplication([("/begin", Begin)])
 """
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("small")]
+
 FILES = {
     "workers.py": WORKERS,
     "main.py": MAIN,
-    "app.yaml": "handlers:\n- url: /.*\n  script: main.app\n",
-    "queue.yaml": "queue:\n- name: default\n  rate: 500/s\n  bucket_size: 100\n",
+    "app.yaml": "handlers:\n- url: /begin\n  script: main.app\n",
 }
 
 
@@ -75,22 +75,18 @@ def first_messages(site: Site, token: str, count: int, is_open: threading.Event)
     return messages
 
 
-@pytest.mark.slow
-def test_the_quilts_worker_as_printed_colours_every_square(tmp_path: Path) -> None:
+def test_the_quilts_worker_as_printed_colours_every_square(small_site: Site) -> None:
     """64 deferred calls in another folder's application; each message reaches the listener once."""
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
-    with running_site(tmp_path) as site:
-        token = site.json("/begin")["token"]
-        is_open = threading.Event()
-        messages: list[dict[str, object]] = []
-        listener = threading.Thread(
-            target=lambda: messages.extend(first_messages(site, token, 64, is_open)), daemon=True
-        )
-        listener.start()
-        assert is_open.wait(20)
-        site.post("/begin")
-        listener.join(60)
+    token = small_site.json("/begin")["token"]
+    is_open = threading.Event()
+    messages: list[dict[str, object]] = []
+    listener = threading.Thread(
+        target=lambda: messages.extend(first_messages(small_site, token, 64, is_open)), daemon=True
+    )
+    listener.start()
+    assert is_open.wait(20)
+    small_site.post("/begin")
+    listener.join(60)
     assert {(message["row"], message["column"]) for message in messages} == {
         (row, column) for row in range(8) for column in range(8)
     }

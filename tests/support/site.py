@@ -33,11 +33,13 @@ class Site:
         url: without a slash at its end.
         redis_server: its Redis.
         processes: what runs it.
+        app: the application's folder.
     """
 
     url: str
     redis_server: RedisServer
     processes: Started
+    app: Path
 
     def json(self, path: str) -> Any:
         """What this path answers to a program."""
@@ -97,9 +99,27 @@ def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -
         }
         with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:
             wait_for_answer(url, processes)
-            yield Site(url, redis_server, processes)
+            yield Site(url, redis_server, processes, app)
             processes.send(signal.SIGINT)
             processes.wait()
+
+
+def write_together(folder: Path, applications: Mapping[str, Mapping[str, str]]) -> None:
+    """Write several applications into one folder, as one: each ``main.py`` under a name of its own.
+
+    Their URLs differ. Files of one name, such as ``models.py``, become one file.
+    """
+    handlers = ""
+    for name, files in applications.items():
+        handlers += files["app.yaml"].removeprefix("handlers:\n").replace("main.app", f"{name}_main.app")
+        for path, text in files.items():
+            file = folder / path.replace("main.py", f"{name}_main.py")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if path != "app.yaml":
+                with file.open("a") as opened:
+                    opened.write(text)
+    (folder / "app.yaml").write_text(f"handlers:\n{handlers}")
+    (folder / "queue.yaml").write_text("queue:\n- name: default\n  rate: 500/s\n  bucket_size: 100\n")
 
 
 def wait_for_answer(url: str, processes: Started) -> None:
