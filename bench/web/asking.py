@@ -44,6 +44,8 @@ def _start_long_task(connection: clients.Connection, number: int) -> str:
 def polls() -> dict[str, Any]:
     """Status polls of kept-alive clients, of a long task and of a quilt, with news (200) and without (304).
 
+    And the long task's whole page, which a browser without JavaScript asks for again and again.
+
     There is no worker, so that both are open and each poll asks the datastore and Redis.
     """
     with running.running_site() as site:
@@ -60,6 +62,8 @@ def polls() -> dict[str, Any]:
             for status, headers in ((200, nothing), (304, {"If-None-Match": etag})):
                 request = clients.request("GET", path, {**JSON_HEADERS, **headers})
                 found |= _polled(site, f"{name}_{status}", request, status)
+        page = clients.request("GET", long_task.removesuffix("&format=json"), {"Accept": "text/html"})
+        found |= _polled(site, "long_task_page", page, 200)
     found["per_second"] = found["long_task_304_per_second"]
     return found
 
