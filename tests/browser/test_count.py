@@ -92,7 +92,7 @@ def test_intervals_are_counted_while_one_looks_and_the_log_tells_of_it(page: Pag
     page.add_init_script(RECORDER)
     page.goto("/")
     page.get_by_role("link", name="Counting").last.click()
-    path = start(page, "1-10, 11-20, 21-30, 1-100", 60)
+    path = start(page, "1-10, 11-20, 21-30, 1-100", 45)
     expect(page.locator("#run[data-mode=stream]")).to_be_visible()
     expect(page.locator("#intervals .is-counting").first).to_contain_text("counter")
     expect(page.locator("[data-queue=subtasks] [data-of=in_flight]")).not_to_have_text("0")
@@ -132,7 +132,7 @@ def test_a_run_is_followed_by_asking_where_the_stream_is_refused(
 
 def test_a_run_is_followed_with_scripts_off(new_context: Callable[..., BrowserContext], site: Site) -> None:
     page = new_context(java_script_enabled=False).new_page()
-    path = start(page, "1-10, 5-60", 100)
+    path = start(page, "1-10, 5-60", 60)
     expect(page.get_by_role("status")).to_have_text(
         "All 2 intervals are counted, so the master task is done.", timeout=60_000
     )
@@ -163,9 +163,9 @@ def test_a_name_that_is_taken_is_said_at_its_field_and_leads_to_its_run(
 
 def test_the_backend_killed_while_one_looks_goes_on_and_the_log_says_so(page: Page, site: Site) -> None:
     """kill -9 of every instance: nothing is lost, nothing is there twice, and no reload is needed."""
-    path = start(page, "1-60, 101-160, 201-260", 100)
+    path = start(page, "1-60, 101-160, 201-260", 60)
     expect(page.locator("#intervals .is-counting")).to_have_count(3)
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(1000)
     for pid in instances(site):
         os.kill(pid, signal.SIGKILL)
     expect(page.locator("#log")).to_contain_text("did not finish it", timeout=40_000)

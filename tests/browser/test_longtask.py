@@ -83,7 +83,7 @@ def expect_result(page: Page, text: str) -> None:
 
 def test_a_task_is_followed_over_the_stream_to_its_result(visitor: Page) -> None:
     visitor.add_init_script(RECORDER)
-    visitor.goto("/work?steps=30&pause=0.2&who=Ada")
+    visitor.goto("/work?steps=30&pause=0.15&who=Ada")
     expect(visitor.locator("#longtask[data-mode=stream]")).to_be_visible()
     expect(visitor).to_have_title(re.compile(f"^[1-9][0-9]? % {DASH} Some work$"))
     expect(visitor.locator("#what + dl")).to_contain_text("Ada")
@@ -108,7 +108,7 @@ def test_a_task_left_at_thirty_per_cent_is_found_again_by_its_bookmark(
     open_page: Open, has_scripts: bool
 ) -> None:
     first = open_page(java_script_enabled=has_scripts)
-    first.goto("/work?steps=50&pause=0.15&who=Grace")
+    first.goto("/work?steps=40&pause=0.12&who=Grace")
     bookmark = first.url
     wait_for_percent(first, 30)
     first.close()
@@ -126,7 +126,7 @@ def test_a_task_left_at_thirty_per_cent_is_found_again_by_its_bookmark(
     else:
         assert second.locator("noscript").count() > 0
         wait_for_percent(second, shown + 1)
-    expect_result(second, lines(50, "Grace"))
+    expect_result(second, lines(40, "Grace"))
     assert second.url == bookmark
     assert second.locator("meta[http-equiv=refresh]").count() == 0, "a finished page must stand still"
 
@@ -144,33 +144,41 @@ BLOCKS: dict[str, tuple[str, Callable[[Route], None]]] = {
 def test_where_the_stream_is_refused_the_page_asks(open_page: Open, block: str) -> None:
     page = open_page()
     page.route(*BLOCKS[block])
-    page.goto("/work?steps=12&pause=0.4&who=Alan")
+    page.goto("/work?steps=12&pause=0.3&who=Alan")
     expect(page.locator("#longtask[data-mode=poll]")).to_be_visible(timeout=10_000)
     wait_for_percent(page, 50)
     expect_result(page, lines(12, "Alan"))
 
 
 def test_a_page_that_nothing_comes_to_asks_less_and_less_often(open_page: Open) -> None:
+    """Twelve seconds by the page's own clock, which the test moves."""
     page = open_page()
+    page.clock.install()
     page.route(*BLOCKS["the stream answers 503"])
-    asked: list[tuple[float, int]] = []
+    now = 0.0
+    requests: list[float] = []
+    statuses: list[int] = []
+    page.on("request", lambda request: requests.append(now) if "format=json" in request.url else None)
     page.on(
         "response",
-        lambda response: (
-            asked.append((time.monotonic(), response.status)) if "format=json" in response.url else None
-        ),
+        lambda response: statuses.append(response.status) if "format=json" in response.url else None,
     )
-    page.goto("/mortal?pause=14")
-    page.wait_for_timeout(12_000)
+    page.goto("/mortal?pause=20")
+    while now < 12:
+        page.wait_for_timeout(20)
+        while len(statuses) < len(requests):
+            page.wait_for_timeout(5)
+        page.clock.run_for(500)
+        now += 0.5
 
-    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(asked[1:])]
-    assert [status for _, status in asked][-2:] == [304, 304], asked
+    gaps = [later - earlier for earlier, later in itertools.pairwise(requests[1:])]
+    assert statuses[-2:] == [304, 304], statuses
     assert max(gaps) > 4, gaps
     assert min(gaps) > 0.7, gaps
 
 
 def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page) -> None:
-    visitor.goto("/endless?steps=25&pause=0.15")
+    visitor.goto("/endless?steps=25&pause=0.1")
     expect(visitor.locator("#count")).to_have_text(re.compile(r"^Step \d+$"))
     assert visitor.get_attribute("#bar", "value") is None
     assert visitor.title().startswith("Running ")
@@ -184,7 +192,7 @@ def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page) -> N
 def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_arrives(
     visitor: Page,
 ) -> None:
-    visitor.goto("/mortal?pause=4")
+    visitor.goto("/mortal?pause=3")
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid \d+"))
     pid = int((visitor.text_content("#message") or "").split()[1])
 
@@ -278,7 +286,7 @@ def test_who_types_into_the_form_is_not_disturbed_by_the_end(visitor: Page) -> N
     visitor.get_by_text("Start with other parameters").click()
     visitor.get_by_label("who").fill("Luise")
     expect(visitor.get_by_role("status")).to_have_text("Done.", timeout=END_MS)
-    visitor.wait_for_timeout(2500)
+    visitor.wait_for_timeout(2000)  # longer than the page waits before it is drawn anew
     assert visitor.get_by_label("who").input_value() == "Luise"
     expect(visitor.locator("#mode")).to_contain_text("reload the page")
 
@@ -318,7 +326,7 @@ def test_bytes_are_downloaded_under_their_name(visitor: Page, tmp_path: Path) ->
 
 def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, longtask_site: Site) -> None:
     page = open_page()
-    page.goto("/work?steps=120&pause=0.1&who=Radia")
+    page.goto("/work?steps=80&pause=0.1&who=Radia")
     wait_for_percent(page, 5)
     longtask_site.redis_server.stop()
     try:
@@ -327,7 +335,7 @@ def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, 
     finally:
         longtask_site.redis_server.start()
     expect(page.locator("#blind")).to_be_hidden(timeout=20_000)
-    expect_result(page, lines(120, "Radia"))
+    expect_result(page, lines(80, "Radia"))
 
 
 # --- the list -------------------------------------------------------------------------------
