@@ -15,7 +15,7 @@ from tests.support.processes import wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 TASKS = 10_000
-SECONDS = 12.0
+SECONDS = 6.0
 
 QUEUES = """\
 queue:
@@ -50,7 +50,8 @@ def test_a_worker_on_ten_thousand_tasks_at_one_an_hour_is_idle(lab: Lab) -> None
         f"{TASKS} waiting, {SECONDS:.0f} s: {share:.2%} CPU, {len(calls) / SECONDS:.1f} calls/s: "
         + ", ".join(f"{name} {count / SECONDS:.2f}" for name, count in sorted(by_name.items()))
     )
-    assert share < 0.01
+    # Three times what it takes on a usual machine.
+    assert share < 0.03
     assert len(calls) / SECONDS < 10
     assert lab.ran("/work").total() == 1
     assert lab.open_tasks() == {"ready hourly": TASKS - 1}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from lastacross import datastore
 from lastacross.store import settings_key
 from tests.conftest import SECRET_KEY
 from tests.support import example_app
@@ -53,7 +54,8 @@ def start(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
         def begin(*arguments: str) -> Started:
             return stack.enter_context(started(python("-m", "lastacross", *arguments), tmp_path, environ))
 
-        assert begin("db", "upgrade").wait() == 0
+        datastore.upgrade(environ["DATABASE_URL"], Path(environ["LASTACROSS_APP"]))
+        datastore.dispose()
         yield begin
 
 

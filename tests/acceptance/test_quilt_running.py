@@ -86,10 +86,10 @@ def test_a_worker_killed_in_the_middle_costs_no_square_and_no_second_complete(si
     wait_until(lambda: site.json(f"/{name}.json")["metadata"]["step"] >= 20)
     os.kill(workers_of(site)[0], signal.SIGKILL)
     killed_at = time.monotonic()
-    wait_until(lambda: is_done(site, name), 40)
+    wait_until(lambda: is_done(site, name), 60)
     seconds = time.monotonic() - killed_at
     print(f"measured worker kill: complete {seconds:.1f} s later")
-    assert seconds < 30
+    assert seconds < 45
     operation = site.json(f"/{name}.json")
     assert operation["metadata"]["state"] == "done"
     assert len({(row, column) for row, column, _ in operation["response"]["squares"]}) == 144
