@@ -114,6 +114,44 @@ def test_a_stale_lease_beside_a_live_one_is_only_removed(scripts: Scripts) -> No
     assert scripts.state("default_a") == "leased"
 
 
+def _stale_entry_of(task: str, scripts: Scripts) -> None:
+    """A lease's entry that outlived its lease, as after a reload of a shortened append-only file."""
+    scripts.redis.zadd(store.leased_key("default"), {f"{task}:stale.1": 1})
+
+
+@pytest.mark.parametrize("place", ["ready", "scheduled", "dead", "deferred"])
+def test_a_stale_lease_does_not_give_back_a_task_that_is_already_elsewhere(
+    scripts: Scripts, place: str
+) -> None:
+    if place == "dead":
+        scripts.dead("default_a")
+    elif place == "deferred":
+        scripts.open_batch("b", complete="default_a")
+    else:
+        scripts.add("default_a", countdown=60 if place == "scheduled" else None)
+    before = scripts.record("default_a")
+    _stale_entry_of("default_a", scripts)
+
+    assert rescue(scripts) == ["default_a", "gone"]
+
+    assert scripts.state("default_a") == place
+    assert scripts.record("default_a") == before
+
+
+def test_a_lost_lease_wakes_a_worker_of_another_service_for_the_freed_place(scripts: Scripts) -> None:
+    scripts.run("register_service", "counter")
+    scripts.configure("default", most=1)
+    scripts.add("default_a")
+    scripts.lease()
+    scripts.add("default_b", target="counter")
+    scripts.redis.delete(store.wakeup_key("counter"))
+    scripts.clock.advance(9)
+
+    rescue(scripts)
+
+    assert scripts.redis.lpop(store.wakeup_key("counter")) == b"ready"
+
+
 @pytest.mark.parametrize("job_id", ["0ffb1a2e-6b0c-4a0b-9a43-0ef2b6f1c001", "my_job"])
 def test_a_plain_job_in_the_hands_of_a_stock_worker_does_not_stop_the_rescue(
     scripts: Scripts, job_id: str
@@ -149,3 +187,16 @@ def test_a_member_of_a_cancelled_batch_whose_worker_died_is_not_run_again(script
     assert scripts.state("default_b-0") == "gone"
     assert scripts.is_finished("b")
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
+
+
+def test_the_chosen_name_of_a_member_dropped_with_its_worker_stays_refused(scripts: Scripts) -> None:
+    scripts.open_batch("b")
+    scripts.fill_with("b", ["default_a"], tombstone=777)
+    scripts.lease()
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+    scripts.clock.advance(9)
+
+    assert rescue(scripts) == ["default_a", "gone"]
+
+    assert scripts.tombstone_seconds("default_a") == 777
+    assert scripts.add("default_a") == [11]

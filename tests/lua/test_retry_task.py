@@ -1,5 +1,7 @@
 """retry_task: a failed attempt is followed by another one, later."""
 
+import pytest
+
 from lastacross import store
 from tests.support.scripts import Scripts
 
@@ -67,6 +69,56 @@ def test_a_member_of_a_cancelled_batch_is_not_run_again(scripts: Scripts) -> Non
     assert scripts.state(task) == "gone"
     assert scripts.counts("b") == {"total": 1, "cancelled": 1}
     assert scripts.ready() == ["default_b-complete"]
+
+
+def test_the_chosen_name_of_a_dropped_member_stays_refused(scripts: Scripts) -> None:
+    scripts.open_batch("b")
+    scripts.fill_with("b", ["default_a"], tombstone=777)
+    [(task, lease)] = scripts.lease()
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+
+    assert scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now, 1) == 1
+
+    assert scripts.state("default_a") == "gone"
+    assert scripts.tombstone_seconds("default_a") == 777
+    assert scripts.add("default_a") == [11]
+
+
+@pytest.mark.parametrize(("reached", "unreached"), [(1, None), (0, "1")])
+def test_every_attempt_counts_as_a_failure_whether_or_not_it_reached_the_application(
+    scripts: Scripts, reached: int, unreached: str | None
+) -> None:
+    lease = scripts.leased("default_a")
+
+    scripts.run("retry_task", "default_a", lease, "1800000003", "", scripts.now, reached)
+
+    record = scripts.record("default_a")
+    assert (record["failures"], record.get("unreached")) == ("1", unreached)
+
+
+def test_a_retry_wakes_another_service_that_waits_for_the_freed_place(scripts: Scripts) -> None:
+    scripts.run("register_service", "counter")
+    scripts.configure("default", most=1)
+    lease = scripts.leased("default_a")
+    scripts.add("default_b", target="counter")
+    scripts.redis.delete(store.wakeup_key("counter"))
+
+    scripts.run("retry_task", "default_a", lease, "1800000003", 500, scripts.now, 1)
+
+    assert scripts.redis.lrange(store.wakeup_key("counter"), 0, -1) == [b"ready"]
+
+
+def test_a_dropped_member_wakes_a_worker_for_the_freed_place(scripts: Scripts) -> None:
+    scripts.configure("default", most=1)
+    scripts.sealed_batch("b", 1)
+    [(task, lease)] = scripts.lease()
+    scripts.run("cancel_batch", scripts.now, "b", 0, 100)
+    scripts.add("default_next")
+    scripts.marker()
+
+    scripts.run("retry_task", task, lease, "1800000003", 500, scripts.now, 1)
+
+    assert scripts.marker() == "ready"
 
 
 def test_a_dead_letter_of_a_cancelled_batch_that_is_run_again_is_not_lost(scripts: Scripts) -> None:
