@@ -83,6 +83,18 @@ def test_retries_count_lost_workers_and_executions_do_not(deadlines: Deadlines) 
     assert headers["TASKPREVIOUSRESPONSE"] == "503"
 
 
+def test_attempts_that_never_reached_the_application_are_retries_and_not_executions(
+    deadlines: Deadlines,
+) -> None:
+    handler = Handler()
+    deliver(deadlines, handler, leased(failures=5, unreached=2, lost=1))
+    headers = appengine_headers(handler.seen[0])
+    assert (headers["TASKRETRYCOUNT"], headers["TASKEXECUTIONCOUNT"]) == ("6", "3")
+    [current] = handler.current
+    assert current is not None
+    assert (current.retry_count, current.execution_count) == (6, 3)
+
+
 def test_an_attempt_after_one_without_an_answer_has_no_previous_response(deadlines: Deadlines) -> None:
     handler = Handler()
     deliver(deadlines, handler, leased(lost=1))

@@ -2,10 +2,13 @@
 
 import pytest
 
-from lastacross.runtime.upkeep import Upkeep
+from lastacross.errors import StoreUnavailableError
+from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
 from tests.support.clock import StoppedClock
+from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts
 
 
@@ -89,3 +92,46 @@ def test_a_worker_that_is_always_slow_rescues_all_the_same(test_store: Store, cl
         upkeep.run_due()
 
     assert scripts.ready() == ["default_a"]
+
+
+@pytest.mark.parametrize("count", [3, 1001])
+def test_every_lease_is_renewed_and_the_owner_hears_of_the_lost_ones(
+    test_store: Store, clock: StoppedClock, count: int
+) -> None:
+    """1,001 leases take three calls."""
+    scripts = Scripts(test_store, clock)
+    scripts.configure("default", rate=5000, bucket_size=5000)
+    scripts.add(*(f"default_{number}" for number in range(count)))
+    held = [Leased(task, lease, {}) for task, lease in scripts.lease(wanted=count, free=count)]
+    lost = held[count // 2]
+    scripts.run("delete_tasks", scripts.now, lost.id)
+    clock.advance(5)
+    reported: list[Leased] = []
+
+    started = {held[0].entry, lost.entry}
+    Renewer(Broker(test_store), LEASE_SECONDS, lambda: (held, started), reported.append).renew()
+
+    assert reported == [lost]
+    ends = [scripts.expires_at(task.id, task.lease_id) for task in held if task is not lost]
+    assert ends == [clock.now() + LEASE_SECONDS] * (count - 1)
+    noted = [task for task in held if "started" in scripts.record(task.id)]
+    assert noted == [held[0]]
+
+
+def test_a_renewer_outlives_an_error(test_store: Store, clock: StoppedClock) -> None:
+    scripts = Scripts(test_store, clock)
+    held = Leased("default_a", scripts.leased("default_a"), {})
+    clock.advance(5)
+    errors: list[Exception] = [RuntimeError("a fault of ours"), StoreUnavailableError("no answer")]
+
+    def failing_twice() -> tuple[list[Leased], set[str]]:
+        if errors:
+            raise errors.pop()
+        return [held], set()
+
+    renewer = Renewer(Broker(test_store), 0.04, failing_twice, lambda task: None)
+    renewer.start()
+    wait_until(lambda: scripts.expires_at(held.id, held.lease_id) == clock.now() + 0.04, 30)
+    renewer.stop()
+
+    assert errors == []

@@ -72,6 +72,25 @@ def test_the_last_member_fires_the_completion_once(scripts: Scripts) -> None:
     assert scripts.marker() == "ready"
 
 
+@pytest.mark.parametrize("has_child", [False, True])
+def test_a_member_that_ends_twice_does_not_stand_in_for_another(scripts: Scripts, has_child: bool) -> None:
+    scripts.sealed_batch("b", 3, complete="default_end")
+    twice, other, last = scripts.lease()
+    if has_child:
+        scripts.open_batch("child", parent="b:1")
+        scripts.seal("child")
+    scripts.run("dead_letter_task", scripts.now, *twice, 500, "answered 500")
+    scripts.run("retry_dead", scripts.now, twice[0])
+
+    scripts.ack(*scripts.lease(), other)
+
+    assert scripts.counts("b") == {"total": 3, "done": 2}
+    assert scripts.state("default_end") == "deferred"
+    scripts.ack(last)
+    assert scripts.counts("b") == {"total": 3, "done": 3}
+    assert scripts.ready() == ["default_end"]
+
+
 def test_a_member_whose_record_was_deleted_while_it_ran_counts_as_cancelled(scripts: Scripts) -> None:
     scripts.sealed_batch("b", 1)
     [lease] = scripts.lease()

@@ -15,11 +15,11 @@ def leased(queue: str = "default", *, name: str = "t1", lease: str = "w.1", **op
         queue: its queue.
         name: its name.
         lease: the id of its lease.
-        options: what ``Task`` takes; and what the record counts: failures, lost, previous_response, batch.
+        options: what ``Task`` takes, and fields of the record: failures, lost, unreached, suspect and so on.
     """
     extra = {
         key: str(options.pop(key)).encode()
-        for key in ("failures", "lost", "previous_response", "batch", "first_try_at", "suspect")
+        for key in ("failures", "lost", "unreached", "previous_response", "batch", "first_try_at", "suspect")
         if key in options
     }
     options.setdefault("url", "/work")

@@ -21,6 +21,7 @@ class NotingBroker:
 
     def __init__(self, held: bool = True) -> None:
         self.steps: list[tuple[Any, ...]] = []
+        self.reached: list[bool] = []
         self.held = held
 
     def now(self) -> float:
@@ -35,6 +36,7 @@ class NotingBroker:
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool) -> bool:
         """Note it, with the delay."""
         self.steps.append(("retry", round(eta - self.now(), 3), status))
+        self.reached.append(was_reached)
         return self.held
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
@@ -90,6 +92,14 @@ def test_a_failure_is_decided_by_the_tasks_options_or_else_its_queues(
     options: dict[str, Any], queue_options: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     assert settled(Outcome(leased(**options), 503, "why"), queue(**queue_options)) == [expected]
+
+
+@pytest.mark.parametrize("was_reached", [True, False])
+def test_a_retry_says_whether_the_attempt_reached_the_application(was_reached: bool) -> None:
+    broker = NotingBroker()
+    outcome = Outcome(leased(), None, "no connection", was_reached=was_reached)
+    Settler(cast(Broker, broker), queue()).settle([outcome])
+    assert broker.reached == [was_reached]
 
 
 def test_the_age_counts_from_the_first_try_and_not_from_the_adding() -> None:
