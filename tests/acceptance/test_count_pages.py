@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,20 @@ def results(client: Client, name: str = "seed") -> list[list[int] | None]:
     return [interval["numbers"] for interval in operation(client, name)["response"]["intervals"]]
 
 
+def counted_interval(place: int, first: int, last: int) -> dict[str, object]:
+    """The JSON of an interval when all of it is counted."""
+    numbers = list(range(first, last + 1))
+    return {
+        "place": place,
+        "first": first,
+        "last": last,
+        "counted": len(numbers),
+        "instance": None,
+        "text": f"{len(numbers)} numbers",
+        "numbers": numbers,
+    }
+
+
 def log(client: Client, name: str = "seed") -> list[str]:
     """The texts of the backend's log."""
     return [line["text"] for line in operation(client, name)["response"]["log"]]
@@ -136,7 +150,10 @@ def test_sub_tasks_count_and_the_run_is_done_when_all_of_them_are(client: Client
     assert found["done"] is True
     assert found["metadata"]["state"] == "done"
     assert found["metadata"]["message"] == "All 3 intervals are counted, so the master task is done."
-    assert results(client) == [list(range(1, 11)), list(range(11, 21)), [5, 6, 7]]
+    assert found["response"]["intervals"] == [
+        counted_interval(place, first, last)
+        for place, (first, last) in enumerate([(1, 10), (11, 20), (5, 7)])
+    ]
 
 
 def test_parameters_go_as_key_value_pairs_and_as_payload(client: Client, hands: Hands) -> None:
@@ -326,7 +343,24 @@ def test_tasks_that_run_twice_give_one_result(client: Client, hands: Hands, queu
     assert operation(client)["metadata"]["state"] == "done"
 
 
-def test_an_attempt_goes_on_where_the_one_before_has_come_to(client: Client, hands: Hands) -> None:
+def numbers_counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers that are counted from now on, in their order."""
+    counted: list[int] = []
+    count_on = counting.count
+
+    def noting(hold: counting.Hold, numbers: Sequence[int], delay_seconds: float) -> bool | None:
+        before = len(hold.numbers)
+        outcome = count_on(hold, numbers, delay_seconds)
+        counted.extend(hold.numbers[before:])
+        return outcome
+
+    monkeypatch.setattr(counting, "count", noting)
+    return counted
+
+
+def test_an_attempt_goes_on_where_the_one_before_has_come_to(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start(client, intervals="1-10")
     hands.run("master")
     run = runs.find("seed")
@@ -337,8 +371,10 @@ def test_an_attempt_goes_on_where_the_one_before_has_come_to(client: Client, han
 
     [interval] = operation(client)["response"]["intervals"]
     assert (interval["counted"], interval["text"]) == (4, "counter 1 counts, 4 of 10")
+    counted = numbers_counted(monkeypatch)
     complete(hands)
 
+    assert counted == [5, 6, 7, 8, 9, 10]
     assert results(client) == [list(range(1, 11))]
     assert "goes on with 1-10 from 5" in log(client)
 
@@ -363,7 +399,9 @@ def test_the_shutdown_hook_logs_and_gives_back_what_is_counted_here(
     assert 0 < interval["counted"] < 10
     assert log(client)[-1] == f"shuts down and gives back 1-10, {interval['counted']} of 10 counted"
     hands.settle(outcome)
+    counted = numbers_counted(monkeypatch)
     complete(hands)
+    assert counted == list(range(interval["counted"] + 1, 11))
     assert results(client) == [list(range(1, 11))]
     assert f"goes on with 1-10 from {interval['counted'] + 1}, retry 1" in log(client)
 

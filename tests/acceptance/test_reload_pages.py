@@ -505,6 +505,29 @@ def test_a_task_that_is_delivered_twice_counts_once(client: Client, hands: Hands
     assert numbers(client, run_id) == (2, 0, 0, 2)
 
 
+def test_a_dead_letter_whose_account_has_its_status_is_not_counted_as_failed(
+    client: Client, hands: Hands, fetched: Fetched
+) -> None:
+    """Its worker died between the answer and the acknowledgement, and later attempts failed."""
+    add_accounts(client, "anna", "bob")
+    run_id = load_by_hand(client, hands)
+    task = hands.lease(reloads.QUEUE)
+    assert task is not None
+    assert hands.deliver(task).is_success
+    hands.bury(task)
+    hands.run(reloads.QUEUE, at_most=1)
+
+    assert taskqueue.Batch.get(reloading.batch_id(run_id)).progress().failed == 1
+    assert numbers(client, run_id) == (2, 0, 0, 2)
+    work(hands)
+
+    run = reloading.find(run_id)
+    assert run is not None
+    assert (run.finished_at is not None, run.failed_count) == (True, 0)
+    assert numbers(client, run_id) == (2, 0, 0, 2)
+    assert operation(client, run_id)["metadata"]["state"] == "done"
+
+
 def test_an_answer_of_any_bytes_and_length_is_kept_as_text(
     site: Client, run_tasks: RunTasks, fetched: Fetched
 ) -> None:
