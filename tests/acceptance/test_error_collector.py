@@ -1,5 +1,6 @@
 """The error collector without a browser: posts by hand, and its tasks run one by one."""
 
+import html
 import json
 import logging
 import re
@@ -422,12 +423,20 @@ def test_markup_is_text_on_every_page(client: Client, hands: Hands) -> None:
     client.get("/tasks/errors/digest")
     group = client.get(f"{path}.json").json["response"]["group"]
 
-    for page in ("/errors", path, f"/errors/groups/{group}", "/errors?account=%3Cscript%3E&status=%3Cb%3E"):
-        text = client.get(page, status="*").text
-        assert "<script>alert" not in text
-        assert "<img src=x" not in text
-        assert "<b>" not in text
-        assert 'href="javascript' not in text
+    for page in ("/errors", path, f"/errors/groups/{group}"):
+        text = client.get(page).text
+        assert html.escape(evil) in text
+        _has_no_markup_of_a_stranger(text)
+    text = client.get("/errors?account=%3Cscript%3E&status=%3Cb%3E", status=400).text
+    assert "&lt;b&gt;" in text
+    _has_no_markup_of_a_stranger(text)
+
+
+def _has_no_markup_of_a_stranger(page: str) -> None:
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "<b>" not in page
+    assert 'href="javascript' not in page
 
 
 # --- who may do what ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import exc, select, text
+from sqlalchemy import event, exc, select, text
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore
@@ -457,8 +457,17 @@ def test_after_rollback_is_refused_when_the_transaction_is_over() -> None:
         t.after_rollback(lambda: None)
 
 
-def test_the_database_answers_a_ping() -> None:
+def test_a_ping_reads_from_the_database(database: str) -> None:
+    statements: list[str] = []
+
+    def note(connection: object, cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(datastore.engine(), "before_cursor_execute", note)
+
     datastore.ping()
+
+    assert ("PRAGMA schema_version" if database.startswith("sqlite") else "SELECT 1") in statements
 
 
 def test_a_process_has_one_engine_until_it_is_disposed_of() -> None:

@@ -4,14 +4,16 @@ import datetime
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from lastacross import memcache, store
 from lastacross.config import Config
-from lastacross.memcache import cache
+from lastacross.memcache import cache, encoding
+from lastacross.signing import Signatures
 from lastacross.store import Store
+from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
 
 pytestmark = pytest.mark.usefixtures("test_store")
@@ -256,14 +258,28 @@ def test_wrong_keys_values_and_times_are_errors() -> None:
         memcache.set("k", lambda: None)
 
 
-def test_a_pickle_that_we_have_not_signed_counts_as_absent(test_store: Store) -> None:
-    memcache.set("k", [1])
-    [name] = test_store.redis.keys(store.CACHE_PREFIX + "*")
-    head_length = cast(bytes, test_store.redis.getrange(name, 0, 80)).index(b"\n")
-    test_store.redis.setrange(name, head_length + 1, pickle.dumps(["forged"]))
+PICKLED = pickle.dumps(["forged"])
+OURS = Signatures(SECRET_KEY)
+FORGERIES = {
+    "not signed": PICKLED,
+    "signed with another key": Signatures("another key that is long enough").sign("memcache", PICKLED),
+    "signed for another purpose": OURS.sign("deferred", PICKLED),
+    "with another's signature": PICKLED + OURS.sign("memcache", pickle.dumps([1]))[-44:],
+}
 
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_pickle_that_we_have_not_signed_counts_as_absent(forgery: str, clock: StoppedClock) -> None:
+    def store_pickle(payload: bytes) -> None:
+        key = encoding.server_key("k")
+        assert cache.write("set", clock.now() + 60, [(key, "p", payload, "")]) == [True]
+
+    store_pickle(FORGERIES[forgery])
     assert memcache.get("k") is None
     assert memcache.peek("k") is None
+
+    store_pickle(OURS.sign("memcache", PICKLED))
+    assert memcache.get("k") == ["forged"]
 
 
 def test_flush_all_removes_the_values_and_nothing_else(test_store: Store) -> None:
@@ -392,10 +408,15 @@ def test_the_default_life_is_a_setting(configuration: Config) -> None:
     assert configuration.settings.cache_seconds == 86_400
 
 
-def test_app_engines_calls_that_do_nothing_are_there() -> None:
+def test_app_engines_calls_that_do_nothing_are_there(test_store: Store) -> None:
     client = memcache.Client(["127.0.0.1:11211"], debug=1)
+    client.set("k", 1)
+    before = names(test_store)
 
     client.set_servers([])
     client.disconnect_all()
     client.forget_dead_hosts()
     client.debuglog()
+
+    assert names(test_store) == before
+    assert client.get("k") == 1

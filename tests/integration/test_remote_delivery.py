@@ -1,7 +1,6 @@
 """Deliveries over HTTP: what is sent, and what every kind of answer, or none, makes of the attempt."""
 
 import base64
-import os
 import socket
 import threading
 import time
@@ -535,15 +534,35 @@ def test_a_deadline_or_a_broken_answer_costs_the_connection(app: RawServer) -> N
         assert server.connected == 2
 
 
-def test_nothing_is_left_open(app: RawServer) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    sender = delivery(app.url)
-    for port in (app.port, free_port()):
-        deliver(f"http://127.0.0.1:{port}")
-    sender.deliver(task())
-    for opened in _senders:
-        opened.close()
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before + 4, what="connections closed")
+def test_closing_hangs_up_on_every_idle_connection() -> None:
+    met = threading.Barrier(3)
+
+    def together(connection: socket.socket) -> None:
+        met.wait(20)
+        connection.sendall(OK)
+
+    with raw_server(together) as server:
+        sender = delivery(server.url)
+        threads = [threading.Thread(target=sender.deliver, args=(task(),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (server.connected, server.left) == (3, 0)
+
+        sender.close()
+
+        wait_until(lambda: server.left == 3, what="the connections to be closed")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok", b"nonsense\r\n\r\n"])
+def test_a_connection_with_a_broken_answer_is_closed(answer: bytes) -> None:
+    with raw_server(answer) as server:
+        sender = delivery(server.url, deadline_seconds=0.3)
+
+        assert sender.deliver(task()).status is None
+
+        wait_until(lambda: server.left == 1, what="the connection to be closed")
 
 
 # --- TLS ----------------------------------------------------------------------------------

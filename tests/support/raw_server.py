@@ -12,6 +12,8 @@ Answer = Callable[[socket.socket], None]
 class RawServer:
     """Takes requests in, notes them, and answers each by a function of the connection.
 
+    ``connected`` counts connections; ``left`` counts those that their client has closed.
+
     Args:
         answer: called for each request that came in whole; it may send, wait and close.
         wrap: makes of a new connection what is talked over, such as TLS.
@@ -34,6 +36,7 @@ class RawServer:
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self.requests: list[bytes] = []
         self.connected = 0
+        self.left = 0
         self._start(self._accept)
 
     def stop(self) -> None:
@@ -67,6 +70,7 @@ class RawServer:
             while request := _request(talked):
                 self.requests.append(request)
                 self._answer(talked)
+            self.left += 1
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -1,11 +1,15 @@
 """Alive, and ready."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from webob import Request
 
+from lastacross import store
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import Store
 from lastacross.webapp import health
 
 
@@ -73,7 +77,20 @@ def test_a_part_that_came_back_is_ready_again() -> None:
     assert [ask(ready).status_int, ask(ready).status_int] == [503, 200]
 
 
-@pytest.mark.usefixtures("test_store")
-def test_the_store_is_asked_with_a_ping() -> None:
-    """A real one answers."""
+def test_the_store_is_asked_with_a_ping(test_store: Store) -> None:
+    test_store.redis.config_resetstat()
+
     health.check_store()
+
+    commands: Any = test_store.redis.info("commandstats")
+    assert commands["cmdstat_ping"]["calls"] == 1
+
+
+def test_a_store_that_does_not_answer_is_not_ready(test_store: Store, tmp_path: Path) -> None:
+    unavailable = Store(f"unix://{tmp_path}/nobody", test_store.clock)
+    store.use(unavailable)
+
+    with pytest.raises(StoreUnavailableError):
+        health.check_store()
+
+    unavailable.close()
