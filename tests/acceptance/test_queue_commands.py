@@ -204,6 +204,7 @@ def test_nothing_of_a_task_reaches_the_terminal_raw(command: Command, filled: St
         code, out, err = command("tasks", *arguments)
         assert code == 0
         assert [each for each in out + err if not each.isprintable() and each != "\n"] == []
+        assert arguments[-1] == "dead" or "gpj.exe" in out
 
 
 def test_a_task_is_shown_whole(command: Command, filled: Store) -> None:

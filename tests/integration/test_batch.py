@@ -541,4 +541,6 @@ def test_a_cancelled_child_ends_its_parents_member(scripts: Scripts) -> None:
 
     child.cancel()
 
-    assert opened.progress().finished_at is not None
+    progress = opened.progress()
+    assert (progress.done, progress.failed, progress.finished_at) == (1, 0, scripts.clock.now())
+    assert drain(scripts) == ["/end", "/win"]

@@ -50,9 +50,11 @@ def test_a_paused_queue_accepts_tasks_and_delivers_none_until_it_is_resumed(scri
 def test_pausing_and_resuming_twice_is_no_mistake(scripts: Scripts) -> None:
     Queue().pause()
     Queue().pause()
-    Queue().resume()
-    Queue().resume()
+    assert Queue().is_paused()
 
+    Queue().resume()
+    assert not Queue().is_paused()
+    Queue().resume()
     assert not Queue().is_paused()
 
 

@@ -144,6 +144,7 @@ def test_it_ends_with_its_worker_even_in_the_middle_of_a_task(root: Path) -> Non
     worker = subprocess.Popen([sys.executable, "-c", program])
     wait_until(lambda: (root / "slow.pid").exists() and (root / "slow.pid").read_text(), 40)
     isolated = int((root / "slow.pid").read_text())
+    assert is_alive(isolated)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     wait_until(lambda: not is_alive(isolated), 10, "the isolated process to end")

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -610,7 +610,11 @@ def test_the_log_tells_the_operator_of_a_failure(lab: Lab, caplog: pytest.LogCap
     with caplog.at_level(logging.ERROR):
         lab.run()
 
-    assert any("longtask.fail" in str(line.msg) and task_id in str(line.msg) for line in caplog.records)
+    lines = [cast(dict[str, Any], record.msg) for record in caplog.records]
+    [line] = [line for line in lines if line["event"] == "longtask.fail"]
+    assert (line["longtask"], line["path"], line["attempt"]) == (task_id, "/told", 1)
+    assert line["exception"].endswith("ValueError: secret words")
+    assert line["reference"] in lab.query(task_id)["metadata"]["error"]
 
 
 def test_the_progress_of_an_attempt_that_was_given_up_on_is_not_shown(lab: Lab) -> None:

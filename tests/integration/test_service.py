@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -223,11 +224,15 @@ def test_a_start_handler_that_hangs_does_not_outlive_the_grace(counter: Config, 
             release.wait(60)
         return "200 OK"
 
-    life = life_of(Program(answer), counter, shutdown, seconds=0.05)
+    program = Program(answer)
+    life = life_of(program, counter, shutdown, seconds=0.05)
+    start = time.monotonic()
     try:
         assert not life.start()
     finally:
         release.set()
+    assert program.asked[0] == "GET /_ah/start"
+    assert time.monotonic() - start < 30
 
 
 def test_a_drain_attached_too_late_for_the_signal_is_called_at_once(

@@ -189,6 +189,7 @@ def test_what_a_dead_child_had_started_goes_with_it(run: Run) -> None:
     )
     wait_until(lambda: pids_of(program, "a"))
     [grandchild] = pids_of(program, "grandchild")
+    assert is_alive(grandchild)
 
     os.kill(pids_of(program, "a")[0], signal.SIGKILL)
 

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -27,6 +28,7 @@ from lastacross import webapp
 
 class Who(webapp.RequestHandler):
     def get(self):
+        self.response.headers["X-Query"] = self.request.query_string
         self.render_json(os.getpid())
 
 app = webapp2.WSGIApplication([("/.*", Who)])
@@ -146,10 +148,14 @@ def test_a_connection_brings_request_after_request_at_once_and_after_pauses(web:
 
 def test_requests_that_were_sent_together_are_answered_in_their_order(web: Web) -> None:
     with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
-        connection.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 5)
+        connection.sendall(
+            b"".join(b"GET /?%d HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % number for number in range(5))
+        )
         received = b""
-        while received.count(b"HTTP/1.1 200 OK") < 5:
+        while len(queries := re.findall(rb"X-Query: (\d)", received)) < 5:
             received += connection.recv(65_536)
+    assert queries == [b"0", b"1", b"2", b"3", b"4"]
+    assert received.count(b"HTTP/1.1 200 OK") == 5
 
 
 def test_with_fewer_threads_than_connections_each_is_answered(redis_server: RedisServer) -> None:

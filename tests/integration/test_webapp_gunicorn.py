@@ -195,33 +195,34 @@ BATTERY = {
 }
 
 
+OTHER_REFUSALS = {"transfer-encoding unknown": 501, "101 headers": 431, "a header of 9 kB": 431}
+
+
 @pytest.mark.parametrize("name", BATTERY)
 def test_a_smuggled_request_is_never_served(server: Server, name: str) -> None:
     """One refusal, then the connection is closed."""
     answer = server.send(b"POST /first HTTP/1.1\r\nHost: localhost\r\n" + BATTERY[name] + SMUGGLED)
-    assert len(statuses(answer)) == 1
-    assert 400 <= statuses(answer)[0] <= 501
+    assert statuses(answer) == [OTHER_REFUSALS.get(name, 400)]
     assert b"gunicorn/" not in answer
     assert b"/smuggled" not in server.get("/")
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "status"),
     [
-        b"get / HTTP/1.1",
-        b"GET /" + b"a" * 5000 + b" HTTP/1.1",
-        b"GET  / HTTP/1.1",
-        b"GET / HTTP/1.1 x",
-        b"GET / HTTP/9.9",
-        b"GET",
-        b"\x00",
+        (b"get / HTTP/1.1", 400),
+        (b"GET /" + b"a" * 5000 + b" HTTP/1.1", 414),
+        (b"GET  / HTTP/1.1", 400),
+        (b"GET / HTTP/1.1 x", 400),
+        (b"GET / HTTP/9.9", 400),
+        (b"GET", 400),
+        (b"\x00", 400),
     ],
 )
-def test_a_broken_request_line_is_refused_once(server: Server, line: bytes) -> None:
+def test_a_broken_request_line_is_refused_once(server: Server, line: bytes, status: int) -> None:
     """And what follows is not read."""
     answer = server.send(line + b"\r\nHost: localhost\r\n\r\n" + SMUGGLED)
-    assert len(statuses(answer)) == 1
-    assert 400 <= statuses(answer)[0] <= 505
+    assert statuses(answer) == [status]
     assert b"/smuggled" not in server.get("/")
 
 

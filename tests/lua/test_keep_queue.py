@@ -31,6 +31,7 @@ def test_an_upload_that_does_not_list_it_leaves_it_alone(test_store: Store) -> N
 
 
 def test_an_empty_redis_still_looks_as_if_nothing_was_uploaded(test_store: Store) -> None:
-    Broker(test_store).keep_queue(OWN, FIELDS)
+    assert Broker(test_store).keep_queue(OWN, FIELDS)
 
+    assert test_store.redis.exists(settings_key(OWN))
     assert not test_store.redis.exists(UPLOAD)

@@ -94,8 +94,11 @@ def test_a_lease_of_no_time_is_over_at_once(pull: PullScripts) -> None:
 
 def test_the_tasks_of_other_queues_are_left_alone(pull: PullScripts) -> None:
     pull.add("a", queue="other-pulled")
+    pull.add("b")
 
-    assert pull.lease() == []
+    assert pull.lease() == ["b"]
+
+    assert pull.redis.zscore(store.pull_key("other-pulled"), "a") == pull.scripts.clock.now() - 1
 
 
 # --- tags -----------------------------------------------------------------------------------------

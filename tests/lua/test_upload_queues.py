@@ -39,7 +39,7 @@ def test_a_setting_that_is_not_uploaded_any_more_is_gone(scripts: Scripts) -> No
 
     upload(scripts.store, ["mail"])
 
-    assert "of_an_older_version" not in settings(scripts, "mail")
+    assert settings(scripts, "mail") == {**FIELDS, "is_disabled": "0", "group": DEFAULT_GROUP}
 
 
 def test_it_says_which_queues_are_new_or_were_disabled(scripts: Scripts) -> None:

@@ -28,7 +28,9 @@ def test_every_usual_spelling_of_postgresql_means_psycopg(scheme: str) -> None:
 
 
 def test_a_password_is_never_shown() -> None:
-    assert "secret" not in str(parse("postgresql://ada:secret@db.example/app"))
+    shown = str(parse("postgresql://ada:secret@db.example/app"))
+    assert "postgresql+psycopg://ada:***@db.example/app" in shown
+    assert "secret" not in shown
 
 
 @pytest.mark.parametrize(

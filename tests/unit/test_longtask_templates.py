@@ -307,5 +307,6 @@ def test_markup_in_whatever_a_task_says_is_text(root: Path, template: str) -> No
 def test_no_page_needs_an_inline_script_or_style(root: Path, template: str) -> None:
     page = draw(root, template, view=RUNNING, views=[RUNNING])
 
+    assert re.search(r"<script[^>]*\ssrc=", page)
     assert not re.search(r"<style|style=|\son\w+=", page)
     assert not re.search(r"<script(?![^>]*\ssrc=)", page)

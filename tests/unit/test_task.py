@@ -233,7 +233,10 @@ ALLOWED_TOGETHER: list[dict[str, Any]] = [
 @pytest.mark.parametrize("keywords", ALLOWED_TOGETHER, ids=repr)
 def test_what_app_engine_took_is_taken(keywords: dict[str, Any]) -> None:
     """The other side of the same rows."""
-    Task(**keywords)
+    task = Task(**keywords)
+
+    assert task.method == keywords.get("method", "POST")
+    assert not task.was_enqueued
 
 
 # --- body and query -----------------------------------------------------------------------
@@ -419,7 +422,7 @@ def test_a_push_task_may_have_102400_bytes_with_its_headers(keywords: dict[str, 
 @pytest.mark.parametrize("payload", ["x" * 102_300, b"x" * 102_300])
 def test_the_headers_that_are_added_leave_room_for_102300_bytes(payload: str | bytes) -> None:
     """As in an ordinary request of App Engine."""
-    Task(payload, url="/w")
+    assert 102_300 < Task(payload, url="/w").size <= PUSH_LIMIT
 
 
 @pytest.mark.parametrize("payload", ["x" * 102_363, b"x" * 102_363])

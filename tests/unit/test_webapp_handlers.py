@@ -207,21 +207,21 @@ def test_a_handler_can_ask_whether_the_administrator_is_there(app: web.Site) -> 
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "status"),
     [
-        b"rows=%ff",
-        b"rows=\xff",
-        b"%",
-        b"=",
-        b"&" * 1000,
-        b"rows=" + b"9" * 10_000,
-        b"\x00",
-        "rows=é".encode("utf-16"),
+        (b"rows=%ff", 400),
+        (b"rows=\xff", 400),
+        (b"%", 400),
+        (b"=", 400),
+        (b"&" * 1000, 400),
+        (b"rows=" + b"9" * 10_000, 303),
+        (b"\x00", 400),
+        ("rows=é".encode("utf-16"), 400),
     ],
 )
-def test_a_form_that_cannot_be_read_is_not_our_failure(app: web.Site, body: bytes) -> None:
+def test_a_form_that_cannot_be_read_is_not_our_failure(app: web.Site, body: bytes, status: int) -> None:
     """Never a 500."""
-    assert app.post("/form", body, **FORM).status_int in (303, 400)
+    assert app.post("/form", body, **FORM).status_int == status
 
 
 @pytest.mark.parametrize(

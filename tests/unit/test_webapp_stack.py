@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,12 +109,21 @@ def test_a_page_comes_with_the_security_headers_and_a_request_id(app: web.Site) 
 
 
 @pytest.mark.parametrize(
-    "path", ["/broken", "/away", "/missing", "/nowhere", "/echo?%ff", "/_ah/queue/default", "/own"]
+    ("path", "status"),
+    [
+        ("/broken", 500),
+        ("/away", 503),
+        ("/missing", 404),
+        ("/nowhere", 404),
+        ("/echo?%ff", 400),
+        ("/_ah/queue/default", 403),
+        ("/own", 409),
+    ],
 )
-def test_an_error_has_the_security_headers_too(app: web.Site, path: str) -> None:
+def test_an_error_has_the_security_headers_too(app: web.Site, path: str, status: int) -> None:
     """No answer is without them."""
     answer = app.get(path)
-    assert answer.status_int >= 400
+    assert answer.status_int == status
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Request-Id"]
@@ -131,8 +141,10 @@ def test_a_forged_engine_header_opens_no_protected_url(app: web.Site, spelling: 
 
 @pytest.mark.parametrize("spelling", [*SPELLINGS, "HTTP_X_GOOGLE_{}", "HTTP_X_Google_{}"])
 def test_the_application_never_sees_a_forged_engine_header(app: web.Site, spelling: str) -> None:
-    """Whatever its spelling."""
+    """Whatever its spelling; a worker's own arrives."""
     assert app.get("/echo", **{spelling.format("QUEUENAME"): "default"}).json["keys"] == []
+    delivered = app.deliver("/echo", "GET", HTTP_X_APPENGINE_QUEUENAME="default")
+    assert delivered.json["keys"] == ["HTTP_X_APPENGINE_QUEUENAME"]
 
 
 def test_an_engine_key_that_a_server_in_front_left_behind_is_dropped(app: web.Site) -> None:
@@ -335,7 +347,9 @@ def test_the_log_line_of_a_request_has_no_query(app: web.Site, caplog: pytest.Lo
 )
 def test_a_request_id_that_is_not_plainly_one_is_replaced(app: web.Site, offered: str) -> None:
     """It would be copied into logs and pages."""
-    assert app.get("/echo", HTTP_X_REQUEST_ID=offered).headers["X-Request-Id"] != offered
+    given = app.get("/echo", HTTP_X_REQUEST_ID=offered).headers["X-Request-Id"]
+    assert given != offered
+    assert re.fullmatch(r"[A-Za-z0-9_-]{22}", given)
 
 
 def test_the_request_id_is_gone_from_the_log_after_the_request(
