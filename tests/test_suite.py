@@ -1,0 +1,179 @@
+"""The tests themselves: each of them can fail.
+
+A test asserts by ``assert``, by the means of pytest, Playwright or Hypothesis, by the status that it expects
+of an answer, or through a function of the suite that does.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+ASSERTING = {"raises", "warns", "fail", "expect", "run_state_machine_as_test"}
+# WebTest fails when an answer has another status.
+REQUESTS = {"get", "post", "post_json", "put", "delete", "head", "options", "request", "follow", "patch"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass
+class Module:
+    """A module of the suite: its functions and methods by name, and where its other names come from."""
+
+    tree: ast.Module
+    functions: dict[str, list[Function]] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def module_of(text: str) -> Module:
+    """What a text defines and imports."""
+    found = Module(ast.parse(text))
+    for node in ast.walk(found.tree):
+        if isinstance(node, Function):
+            found.functions.setdefault(node.name, []).append(node)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                found.origins[alias.asname or alias.name] = str(node.module)
+                found.origins[f"{node.module}.{alias.name}"] = f"{node.module}.{alias.name}"
+    return found
+
+
+def asserts(function: Function, module: Module, suite: Mapping[str, Module]) -> bool:
+    """Whether a function of this module can fail, by itself or through others of the suite."""
+    return _asserts(function, module, suite, set())
+
+
+def _asserts(function: Function, module: Module, suite: Mapping[str, Module], seen: set[Function]) -> bool:
+    seen.add(function)
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assert) or (
+            isinstance(node, ast.Raise) and "AssertionError" in ast.dump(node)
+        ):
+            return True
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func).rpartition(".")[2]
+            keywords = {keyword.arg for keyword in node.keywords}
+            if name in ASSERTING or name.startswith("assert_") or (name in REQUESTS and "status" in keywords):
+                return True
+            if any(
+                _asserts(called, home, suite, seen)
+                for called, home in _called(name, module, suite)
+                if called not in seen
+            ):
+                return True
+    return False
+
+
+def _called(name: str, module: Module, suite: Mapping[str, Module]) -> Iterator[tuple[Function, Module]]:
+    """The functions that a name may call: of this module, or of one from which it imports something."""
+    for home in [module, *(suite[origin] for origin in set(module.origins.values()) if origin in suite)]:
+        yield from ((found, home) for found in home.functions.get(name, []))
+
+
+def without_assertion(suite: Mapping[str, Module]) -> list[str]:
+    """The tests that cannot fail but by an error."""
+    return [
+        f"{name}: {function.name}"
+        for name, module in suite.items()
+        for functions in module.functions.values()
+        for function in functions
+        if function.name.startswith("test_") and not _is_fixture(function)
+        if not asserts(function, module, suite)
+    ]
+
+
+def _is_fixture(function: Function) -> bool:
+    return any("fixture" in ast.unparse(decorator) for decorator in function.decorator_list)
+
+
+SUITE = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): module_of(path.read_text())
+    for path in sorted(ROOT.glob("tests/**/*.py"))
+}
+
+
+def test_every_test_asserts_something() -> None:
+    assert without_assertion(SUITE) == []
+
+
+HELPERS = """
+def checked(value):
+    return inner(value)
+
+def inner(value):
+    assert value
+
+def plain(value):
+    return value
+
+class Lab:
+    def wait(self):
+        raise AssertionError("too late")
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "assert value",
+        "pytest.raises(ValueError, int, value)",
+        "expect(page).to_have_title('a')",
+        "client.get('/', status=404)",
+        "checked(value)",
+        "lab.wait()",
+        "own(value)",
+    ],
+)
+def test_a_test_that_asserts_is_known_by_each_of_its_means(body: str) -> None:
+    text = f"from tests.made_up import Lab, checked\ndef own(value): checked(value)\ndef test_it(): {body}"
+
+    assert without_assertion({"tests.made_up": module_of(HELPERS), "tests.test_it": module_of(text)}) == []
+
+
+@pytest.mark.parametrize("body", ["pass", "plain(value)", "client.get('/')", "lab.wait()", "round(value)"])
+def test_a_test_that_asserts_nothing_is_found(body: str) -> None:
+    text = f"from elsewhere import Lab\nfrom tests.other import plain\ndef test_it():\n    {body}"
+    suite = {"tests.made_up": module_of(HELPERS), "tests.test_it": module_of(text)}
+    suite["tests.other"] = module_of("def plain(value): return value")
+
+    assert without_assertion(suite) == ["tests.test_it: test_it"]
+
+
+STATUSES = {"status", "status_int", "status_code"}
+WHOLE_CLASSES = """
+assert answer.status_int >= 400
+assert 400 <= answer.status_code < 500
+assert answer.status // 100 == 4
+client.get("/", status="4*")
+client.get("/", status="*")
+"""
+
+
+def statuses_of_a_class(tree: ast.AST) -> list[int]:
+    """The lines that are content with any status of a class."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            operands = [each for side in (node.left, *node.comparators) for each in ast.walk(side)]
+            is_status = any(isinstance(each, ast.Attribute) and each.attr in STATUSES for each in operands)
+            is_range = any(isinstance(operator, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for operator in node.ops)
+            if is_status and (is_range or "// 100" in ast.unparse(node)):
+                found.append(node.lineno)
+        elif isinstance(node, ast.keyword) and node.arg == "status" and "*" in ast.unparse(node.value):
+            found.append(node.value.lineno)
+    return found
+
+
+def test_every_test_names_the_status_that_it_expects() -> None:
+    assert {
+        name: lines for name, module in SUITE.items() if (lines := statuses_of_a_class(module.tree))
+    } == {}
+
+
+def test_any_status_of_a_class_is_found() -> None:
+    assert statuses_of_a_class(ast.parse(WHOLE_CLASSES)) == [2, 3, 4, 5, 6]
+    assert statuses_of_a_class(ast.parse("assert answer.status_int == 404")) == []
