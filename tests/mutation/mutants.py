@@ -1,0 +1,141 @@
+"""The mutants of a module: one small fault each, made by Cosmic Ray and one operator of our own."""
+
+import difflib
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import parso
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.ast.ast_query import ASTQuery
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.operator import Example, Operator
+from cosmic_ray.plugins import get_operator
+
+# Of the many replacements of one operator, the one that a person would write by mistake.
+# Left out: decorators (a class without `dataclass` fails at once) and `|`, which most often stands in a type.
+COSMIC_RAY = (
+    *(
+        f"ReplaceBinaryOperator_{pair}"
+        for pair in ("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul")
+    ),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt")),
+    *("AddNot", "ReplaceUnaryOperator_Delete_Not", "ReplaceAndWithOr", "ReplaceOrWithAnd"),
+    *("ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "NumberReplacer", "ExceptionReplacer"),
+    *("ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ZeroIterationForLoop"),
+)
+DROP_CALL = "DropCall"
+
+
+class DropCall(Operator):  # type: ignore[misc]
+    """Leaves out a call whose result nobody uses: nobody is woken, nothing is stored."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
+        """Where such a call stands."""
+        if node.type == "simple_stmt" and _is_call(node.children[0]):
+            yield node.children[0].start_pos, node.children[0].end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        """The statement without its call."""
+        call = node.children[0]
+        prefix = call.get_first_leaf().prefix
+        node.children[0] = parso.python.tree.Keyword("pass", call.start_pos, prefix)
+        return node
+
+    @classmethod
+    def examples(cls) -> tuple[Example, ...]:
+        """As Cosmic Ray wants them of each operator."""
+        return (Example("wake()", "pass"),)
+
+
+def _is_call(node: Any) -> bool:
+    if node.type not in ("atom_expr", "power") or node.children[0] == "await":
+        return False
+    return bool(node.children[-1].type == "trailer" and node.children[-1].children[0] == "(")
+
+
+@cache
+def operators() -> dict[str, Any]:
+    """What makes mutants, by name."""
+    return {**{name: get_operator(f"core/{name}")() for name in COSMIC_RAY}, DROP_CALL: DropCall()}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: the ``occurrence``-th place of this operator in the module.
+
+    ``line`` is the first line that it touches and ``nth`` tells equal places of a function apart, so that
+    a mutant keeps its place in the sample while other functions change.
+    """
+
+    module: str
+    function: str
+    operator: str
+    line: str
+    nth: int
+    occurrence: int = field(compare=False)
+
+    def rank(self, seed: int) -> bytes:
+        """The sample takes the lowest."""
+        text = f"{seed} {self.module} {self.function} {self.operator} {self.line} {self.nth}"
+        return hashlib.sha256(text.encode()).digest()
+
+    def code(self, source: str) -> str | None:
+        """The module with the fault; None where that is not Python (``except a.b`` → ``except aX``)."""
+        code = mutate_code(source, operators()[self.operator], self.occurrence)
+        try:
+            compile(code, self.module, "exec")
+        except SyntaxError:
+            return None
+        return str(code)
+
+    def change(self, source: str) -> tuple[str, str]:
+        """The lines before and after."""
+        code = self.code(source) or ""
+        lines = list(difflib.ndiff(source.splitlines(), code.splitlines()))
+        before, after = ([line[2:].strip() for line in lines if line[0] == sign] for sign in "-+")
+        return "\n".join(before), "\n".join(after)
+
+
+def mutants_of(root: Path, module: str) -> list[Mutant]:
+    """All mutants of a module."""
+    source = (root / module).read_text()
+    lines = source.splitlines()
+    nodes = list(ast_nodes(get_ast(source)))
+    seen: Counter[tuple[str, str, str]] = Counter()
+    found: list[Mutant] = []
+    for name, operator in operators().items():
+        places = [(node, start) for node in nodes for start, _ in operator.mutation_positions(node)]
+        for occurrence, (node, (row, _)) in enumerate(places):
+            function, line = _function(node), lines[row - 1].strip()
+            # The arguments of `dataclass`, and imports for the type checker: nothing that a test could see.
+            if line.startswith("@") or "TYPE_CHECKING" in line:
+                continue
+            nth = seen[function, name, line]
+            seen[function, name, line] += 1
+            found.append(Mutant(module, function, name, line, nth, occurrence))
+    return found
+
+
+def _function(node: Any) -> str:
+    return str(ASTQuery(node).get_definition_name() or "")
+
+
+def sample(root: Path, found: Iterable[Mutant], most: int, seed: int) -> list[Mutant]:
+    """The same ones for the same seed, and nearly the same ones when the code has changed a little.
+
+    At most one of each operator in a line: a number can be one more or one less, and often stands in a list.
+    """
+    chosen: dict[tuple[str, str, str, str], Mutant] = {}
+    for mutant in sorted(found, key=lambda mutant: mutant.rank(seed)):
+        if len(chosen) == most:
+            break
+        place = (mutant.module, mutant.function, mutant.line, mutant.operator)
+        if place not in chosen and mutant.code((root / mutant.module).read_text()) is not None:
+            chosen[place] = mutant
+    return list(chosen.values())

@@ -1,0 +1,278 @@
+"""Puts faults into a copy of the product and counts those that the fast tests notice: ``make mutants``.
+
+Exits with 1 when fewer than 92 % are noticed, or when ``survivors.toml`` explains one that is noticed now.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple, cast
+
+from tests.mutation.bench import Answer, Job
+from tests.mutation.mutants import Mutant, mutants_of, sample
+from tests.mutation.table import PARTS, Part
+
+ROOT = Path(__file__).parents[2]
+SURVIVORS = Path(__file__).with_name("survivors.toml")
+LEAST_RATE = 0.92
+DEFAULT_MUTANTS = 340
+DEFAULT_SEED = 12
+NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", ".bench", "var", "build", "*.egg-info", ".*_cache", "__pycache__"
+)
+
+
+class Key(NamedTuple):
+    """What names a mutant, whatever line it is on: the change is the lines that differ."""
+
+    module: str
+    function: str
+    before: str
+    after: str
+
+
+def mutant_key(mutant: Mutant) -> Key:
+    """Its name in ``survivors.toml`` and in the file of details."""
+    return Key(mutant.module, mutant.function, *mutant.change((ROOT / mutant.module).read_text()))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a mutant."""
+
+    group: str
+    key: Key
+    answer: Answer
+
+    @property
+    def is_killed(self) -> bool:
+        """Whether a test failed, or the tests did not end."""
+        return self.answer["status"] != 0
+
+    @property
+    def has_timed_out(self) -> bool:
+        """Whether the tests did not end."""
+        return self.answer["status"] is None
+
+
+class Bench:
+    """A copy of the tree, and the process that runs tests in it."""
+
+    def __init__(self, folder: Path) -> None:
+        copy = folder / "tree"
+        shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
+        (folder / "tmp").mkdir()
+        environ = {**os.environ, "PYTHONPATH": str(copy), "TMPDIR": str(folder / "tmp")}
+        command = [sys.executable, "-m", "tests.mutation.bench"]
+        self.process = subprocess.Popen(
+            command, cwd=copy, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def run(self, job: Job) -> Answer:
+        """One run of tests."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return cast(Answer, json.loads(self.process.stdout.readline()))
+
+    def close(self) -> None:
+        """End the process; it waits for its next job."""
+        self.process.communicate()
+
+
+class Benches:
+    """Several of them, for as many threads."""
+
+    def __init__(self, opened: Sequence[Bench]) -> None:
+        self.free: SimpleQueue[Bench] = SimpleQueue()
+        for bench in opened:
+            self.free.put(bench)
+
+    def run(self, job: Job) -> Answer:
+        """One run of tests, on whichever is free."""
+        bench = self.free.get()
+        try:
+            return bench.run(job)
+        finally:
+            self.free.put(bench)
+
+
+@contextmanager
+def running_benches(count: int) -> Iterator[Benches]:
+    """Benches in temporary folders; the tree itself is never changed."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        opened = [Bench(Path(folder, str(number))) for number in range(count)]
+        try:
+            yield Benches(opened)
+        finally:
+            for bench in opened:
+                bench.close()
+
+
+# --- the sample ------------------------------------------------------------------------------
+
+
+def sampled(most: int, seed: int) -> list[tuple[Part, Mutant]]:
+    """Mutants of each part, more of a large one: in proportion to the square root of what it has."""
+    found = {part: [mutant for path in part.paths for mutant in mutants_of(ROOT, path)] for part in PARTS}
+    share = most / sum(math.sqrt(len(mutants)) for mutants in found.values())
+    pairs = [
+        (part, mutant)
+        for part, mutants in found.items()
+        for mutant in sample(ROOT, mutants, math.ceil(share * math.sqrt(len(mutants))), seed)
+    ]
+    return sorted(pairs, key=lambda pair: pair[1].rank(seed))
+
+
+def chosen(options: argparse.Namespace) -> list[tuple[Part, Mutant]]:
+    """The sample, or what the command line wants of it."""
+    pairs = sampled(options.mutants, options.seed)
+    if options.only:
+        pairs = [pair for pair in pairs if any(word in pair[0].name for word in options.only)]
+    if options.again:
+        lines = [json.loads(line) for line in options.again.read_text().splitlines()]
+        survived = {
+            (line["module"], line["function"], line["before"], line["after"])
+            for line in lines
+            if line["status"] == 0
+        }
+        pairs = [(part, mutant) for part, mutant in pairs if mutant_key(mutant) in survived]
+    return pairs
+
+
+# --- the runs --------------------------------------------------------------------------------
+
+
+def clean_seconds(benches: Benches, parts: Sequence[Part], threads: ThreadPoolExecutor) -> dict[Part, float]:
+    """How long each part's tests take when nothing is wrong; ends the program where they fail."""
+
+    def measured(part: Part) -> float:
+        answer = benches.run(Job(tests=part.arguments, seconds=None))
+        print(f"{answer['seconds']:6.1f} s without a fault: {part.name}", file=sys.stderr)
+        if answer["status"] != 0:
+            raise SystemExit(f"{part.name}: fails without a fault: {answer['failed'] or answer['status']}")
+        return answer["seconds"]
+
+    return dict(zip(parts, threads.map(measured, parts), strict=True))
+
+
+def tested(benches: Benches, part: Part, mutant: Mutant, clean: float) -> Result:
+    """Run the part's tests with the fault; they may take five times as long, and start slowly."""
+    job = Job(
+        tests=part.arguments,
+        seconds=20 + 5 * clean,
+        module=mutant.module,
+        operator=mutant.operator,
+        occurrence=mutant.occurrence,
+    )
+    result = Result(part.group, mutant_key(mutant), benches.run(job))
+    print("." if result.is_killed else "S", end="", flush=True, file=sys.stderr)
+    return result
+
+
+# --- the report ------------------------------------------------------------------------------
+
+
+def explanations() -> dict[Key, str]:
+    """Why no test can, or should, notice a survivor."""
+    entries = tomllib.loads(SURVIVORS.read_text()).get("survivor", [])
+    return {Key(e["module"], e["function"], e["before"], e["after"]): e["reason"] for e in entries}
+
+
+def print_table(results: Sequence[Result], explained: Collection[Key]) -> float:
+    """A line for each group; returns the share of noticed mutants among those that can be noticed."""
+    print(
+        f"\n{'group':12}{'mutants':>9}{'killed':>9}{'by time':>9}{'explained':>11}{'survived':>10}{'rate':>8}"
+    )
+    rate = 1.0
+    for name in [*sorted({result.group for result in results}), "all"]:
+        part = [result for result in results if name in (result.group, "all")]
+        killed = sum(result.is_killed for result in part)
+        by_time = sum(result.has_timed_out for result in part)
+        excused = sum(not result.is_killed and result.key in explained for result in part)
+        rate = killed / (len(part) - excused) if len(part) > excused else 1.0
+        survived = len(part) - killed - excused
+        print(f"{name:12}{len(part):9}{killed:9}{by_time:9}{excused:11}{survived:10}{rate:8.1%}")
+    return rate
+
+
+def print_survivors(results: Sequence[Result], explained: Mapping[Key, str]) -> None:
+    """Each as a change, with its reason where it has one."""
+    for result in sorted(results, key=lambda result: result.key):
+        if not result.is_killed:
+            module, function, before, after = result.key
+            print(f"\n{module} {function}")
+            print("- " + before.replace("\n", "\n- "))
+            print("+ " + after.replace("\n", "\n+ "))
+            print("  " + explained.get(result.key, "no reason given"))
+
+
+def stale(results: Sequence[Result], explained: Iterable[Key]) -> list[Key]:
+    """Explanations of what is noticed now, or of lines that are gone."""
+    killed = {result.key for result in results if result.is_killed}
+    return [key for key in explained if key in killed or not _is_there(key)]
+
+
+def _is_there(key: Key) -> bool:
+    path = ROOT / key.module
+    lines = {line.strip() for line in path.read_text().splitlines()} if path.exists() else set()
+    return lines.issuperset(key.before.split("\n"))
+
+
+def write_details(path: Path, results: Sequence[Result]) -> None:
+    """One line of JSON for each mutant: which test noticed it, and how soon."""
+    with path.open("w") as file:
+        for result in results:
+            file.write(json.dumps({**result.key._asdict(), **result.answer}) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__)
+    parser.add_argument("--mutants", type=int, default=DEFAULT_MUTANTS, help="how many, default %(default)s")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the sample, default %(default)s")
+    parser.add_argument("--only", nargs="*", help="groups or modules, such as: cron taskqueue/batch")
+    parser.add_argument("--again", type=Path, help="only those that survived in this file of --details")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time, default %(default)s")
+    parser.add_argument("--details", type=Path, help="a file for one line of JSON for each mutant")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Test the sample and report."""
+    options = arguments()
+    began = time.monotonic()
+    pairs = chosen(options)
+    parts = list(dict.fromkeys(part for part, _ in pairs))
+    print(f"{len(pairs)} mutants, --seed {options.seed}", file=sys.stderr)
+    with running_benches(options.parallel) as benches, ThreadPoolExecutor(options.parallel) as threads:
+        clean = clean_seconds(benches, parts, threads)
+        results = list(threads.map(lambda pair: tested(benches, pair[0], pair[1], clean[pair[0]]), pairs))
+    explained = explanations()
+    if options.details:
+        write_details(options.details, results)
+    print_survivors(results, explained)
+    rate = print_table(results, explained)
+    print(f"seed {options.seed}, {time.monotonic() - began:.0f} s")
+    old = stale(results, explained)
+    for gone in old:
+        print(f"{SURVIVORS.name} explains what is noticed now, or is gone: {gone}")
+    return 1 if rate < LEAST_RATE or old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

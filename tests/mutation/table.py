@@ -1,0 +1,175 @@
+"""Which tests concern which modules: fast ones, the quickest first."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """Modules that the same tests concern.
+
+    Args:
+        group: under which they are counted.
+        modules: their paths, below ``folder``.
+        tests: paths below tests/; ``-x`` ends a run at the first that fails.
+    """
+
+    group: str
+    folder: str
+    modules: str
+    tests: str
+
+    @property
+    def paths(self) -> list[str]:
+        """The modules, from the tree's root."""
+        return [f"{self.folder}{name}.py" for name in self.modules.split()]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The tests, as pytest takes them."""
+        return [f"tests/{name}" for name in self.tests.split()]
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.group}: {self.modules}"
+
+    def missing(self, root: Path) -> list[str]:
+        """What has been moved or renamed."""
+        paths = [*self.paths, *(argument.split("::")[0] for argument in self.arguments)]
+        return [path for path in paths if not (root / path).exists()]
+
+
+PARTS = (
+    # --- the broker
+    Part(
+        "broker",
+        "lastacross/taskqueue/",
+        "broker record",
+        "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
+        "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
+        "integration/test_control.py integration/test_upkeep.py integration/test_queue.py "
+        "integration/test_rq_tools.py",
+    ),
+    Part(
+        "broker",
+        "lastacross/taskqueue/",
+        "batch batches",
+        "integration/test_batch.py integration/test_rq_tools.py",
+    ),
+    Part(
+        "broker",
+        "lastacross/taskqueue/",
+        "task checks options headers body targets",
+        "unit/test_task.py unit/test_targets.py unit/test_record.py integration/test_task_add.py "
+        "integration/test_queue.py integration/test_delivery.py",
+    ),
+    Part(
+        "broker",
+        "lastacross/taskqueue/",
+        "queue control statistics lookup",
+        "integration/test_lookup.py integration/test_control.py integration/test_statistics.py "
+        "integration/test_queue.py",
+    ),
+    Part("broker", "lastacross/taskqueue/", "pull", "integration/test_pull_queue.py"),
+    Part("broker", "lastacross/taskqueue/", "known settings", "integration/test_known_queues.py"),
+    # --- retry
+    Part("retry", "lastacross/taskqueue/", "retry", "unit/test_retry.py"),
+    # --- the worker's decisions
+    Part(
+        "worker",
+        "lastacross/runtime/",
+        "settle attempts request_headers delivery deadline",
+        "unit/test_settle.py integration/test_deadline.py integration/test_delivery.py "
+        "integration/test_appengine_edge_cases.py",
+    ),
+    Part(
+        "worker",
+        "lastacross/runtime/",
+        "leasing serving prefetch connection_shares",
+        "unit/test_connection_shares.py integration/test_serving.py integration/test_leasing.py "
+        "integration/test_prefetch.py",
+    ),
+    Part(
+        "worker",
+        "lastacross/runtime/",
+        "upkeep started orphans runners",
+        "integration/test_started.py integration/test_orphans.py integration/test_upkeep.py "
+        "integration/test_runners.py",
+    ),
+    Part("worker", "lastacross/runtime/", "remote", "integration/test_remote_delivery.py"),
+    # --- cron
+    Part(
+        "cron",
+        "lastacross/cron/",
+        "grammar local_time schedules tokens",
+        "unit/test_cron_grammar.py unit/test_cron_next_run.py",
+    ),
+    Part("cron", "lastacross/cronruns/", "model recording tasks ticking", "integration/test_cron.py"),
+    # --- config
+    Part(
+        "config", "lastacross/config/", "queues", "unit/test_config_queues.py unit/test_config_wrong_files.py"
+    ),
+    Part("config", "lastacross/config/", "cron", "unit/test_config_cron.py unit/test_config_wrong_files.py"),
+    Part(
+        "config",
+        "lastacross/config/",
+        "app handlers dispatch backends services",
+        "unit/test_config_app.py unit/test_config_dispatch.py unit/test_config_backends.py "
+        "unit/test_config_services.py unit/test_config_wrong_files.py",
+    ),
+    Part(
+        "config",
+        "lastacross/config/",
+        "yaml_file document values units fields known_keys mistakes loading",
+        "unit/test_config_units.py unit/test_config_loading.py unit/test_config_wrong_files.py "
+        "unit/test_config_queues.py unit/test_config_app.py unit/test_config_bombs.py",
+    ),
+    Part(
+        "config", "lastacross/config/", "settings secret masks variables", "unit/test_config_environment.py"
+    ),
+    # --- webapp's boundary
+    Part(
+        "webapp",
+        "lastacross/webapp/",
+        "boundary environ hosts dispatch routes stack adopt body_limit request_id security_headers login",
+        "unit/test_webapp_hosts.py unit/test_webapp_routes.py unit/test_webapp_security_headers.py "
+        "unit/test_webapp_body_limit.py unit/test_webapp_forms.py unit/test_webapp_login.py "
+        "unit/test_webapp_stack.py unit/test_webapp_handlers.py unit/test_webapp_deliveries.py",
+    ),
+    Part(
+        "webapp",
+        "lastacross/webapp/",
+        "deliveries delivery_token answers failures health static_files",
+        "unit/test_webapp_health.py unit/test_webapp_answers.py unit/test_webapp_static_files.py "
+        "unit/test_webapp_deliveries.py unit/test_webapp_handlers.py unit/test_webapp_stack.py",
+    ),
+    # --- the programs
+    Part("programs", "", "quilt", "acceptance/test_quilt_pages.py integration/test_painting.py"),
+    Part(
+        "programs",
+        "",
+        "error_chart error_fields error_models error_pages error_queries error_statements error_steps "
+        "errorlog browsers forms grouping notifying",
+        "integration/test_grouping.py integration/test_error_steps.py acceptance/test_error_collector.py",
+    ),
+    Part(
+        "programs",
+        "",
+        "count count_view counting runs",
+        "integration/test_runs.py acceptance/test_count_pages.py",
+    ),
+    Part(
+        "programs",
+        "",
+        "accounts feed reload_models reload_view reloading reloads",
+        "integration/test_reloading.py acceptance/test_reload_pages.py",
+    ),
+    Part(
+        "programs",
+        "",
+        "commodities demo dispatches intrastat invoices",
+        "integration/test_intrastat.py acceptance/test_intrastat_pages.py",
+    ),
+    Part("programs", "", "together", "unit/test_together.py"),
+)
