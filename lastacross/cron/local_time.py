@@ -48,7 +48,7 @@ def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
     found: list[datetime] = []
     for fold in (0, 1):
         instant = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
-        is_real = instant.astimezone(zone).replace(tzinfo=None, fold=0) == local
+        is_real = instant.astimezone(zone).replace(tzinfo=None) == local
         if is_real and instant not in found:
             found.append(instant)
     return found

@@ -19,7 +19,6 @@ from lastacross.errors import ScheduleError
 CYCLE_YEARS = 400
 
 _DAY = timedelta(days=1)
-_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
