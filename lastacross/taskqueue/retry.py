@@ -27,7 +27,7 @@ def backoff_seconds(parameters: RetryParameters, retry_number: int) -> float:
     Doubles ``max_doublings`` times, then grows by a constant, never past ``max_backoff_seconds``.
     """
     doublings = max(0, min(retry_number - 1, parameters.max_doublings))
-    steps = max(1, retry_number - doublings)
+    steps = retry_number - doublings
     try:
         wait = math.ldexp(parameters.min_backoff_seconds, doublings) * steps
     except OverflowError:
