@@ -4,10 +4,10 @@ import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import parso
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -78,28 +78,32 @@ class Mutant:
     operator: str
     line: str
     nth: int
-    occurrence: int = field(compare=False)
+    occurrence: int
 
     def rank(self, seed: int) -> bytes:
         """The sample takes the lowest."""
         text = f"{seed} {self.module} {self.function} {self.operator} {self.line} {self.nth}"
         return hashlib.sha256(text.encode()).digest()
 
-    def code(self, source: str) -> str | None:
-        """The module with the fault; None where that is not Python (``except a.b`` → ``except aX``)."""
+    def change(self, source: str) -> tuple[str, str] | None:
+        """The lines before and after; None where the fault is not Python (``except a.b`` → ``except aX``)."""
         code = mutate_code(source, operators()[self.operator], self.occurrence)
         try:
             compile(code, self.module, "exec")
         except SyntaxError:
             return None
-        return str(code)
-
-    def change(self, source: str) -> tuple[str, str]:
-        """The lines before and after."""
-        code = self.code(source) or ""
         lines = list(difflib.ndiff(source.splitlines(), code.splitlines()))
         before, after = ([line[2:].strip() for line in lines if line[0] == sign] for sign in "-+")
         return "\n".join(before), "\n".join(after)
+
+
+class Key(NamedTuple):
+    """What names a mutant, whatever line it is on: the change is the lines that differ."""
+
+    module: str
+    function: str
+    before: str
+    after: str
 
 
 def mutants_of(root: Path, module: str) -> list[Mutant]:
@@ -126,16 +130,19 @@ def _function(node: Any) -> str:
     return str(ASTQuery(node).get_definition_name() or "")
 
 
-def sample(root: Path, found: Iterable[Mutant], most: int, seed: int) -> list[Mutant]:
+def sample(root: Path, found: Iterable[Mutant], most: int, seed: int) -> dict[Key, Mutant]:
     """The same ones for the same seed, and nearly the same ones when the code has changed a little.
 
     At most one of each operator in a line: a number can be one more or one less, and often stands in a list.
     """
-    chosen: dict[tuple[str, str, str, str], Mutant] = {}
+    chosen: dict[Key, Mutant] = {}
+    places: set[tuple[str, ...]] = set()
     for mutant in sorted(found, key=lambda mutant: mutant.rank(seed)):
         if len(chosen) == most:
             break
         place = (mutant.module, mutant.function, mutant.line, mutant.operator)
-        if place not in chosen and mutant.code((root / mutant.module).read_text()) is not None:
-            chosen[place] = mutant
-    return list(chosen.values())
+        change = None if place in places else mutant.change((root / mutant.module).read_text())
+        if change is not None:
+            places.add(place)
+            chosen[Key(mutant.module, mutant.function, *change)] = mutant
+    return chosen

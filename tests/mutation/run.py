@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, cast
+from typing import cast
 
 from tests.mutation.bench import Answer, Job
-from tests.mutation.mutants import Mutant, mutants_of, sample
+from tests.mutation.mutants import Key, Mutant, mutants_of, sample
 from tests.mutation.table import PARTS, Part
 
 ROOT = Path(__file__).parents[2]
@@ -33,20 +33,6 @@ DEFAULT_SEED = 12
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".bench", "var", "build", "*.egg-info", ".*_cache", "__pycache__"
 )
-
-
-class Key(NamedTuple):
-    """What names a mutant, whatever line it is on: the change is the lines that differ."""
-
-    module: str
-    function: str
-    before: str
-    after: str
-
-
-def mutant_key(mutant: Mutant) -> Key:
-    """Its name in ``survivors.toml`` and in the file of details."""
-    return Key(mutant.module, mutant.function, *mutant.change((ROOT / mutant.module).read_text()))
 
 
 @dataclass(frozen=True)
@@ -126,32 +112,37 @@ def running_benches(count: int) -> Iterator[Benches]:
 # --- the sample ------------------------------------------------------------------------------
 
 
-def sampled(most: int, seed: int) -> list[tuple[Part, Mutant]]:
+@dataclass(frozen=True)
+class Chosen:
+    """A mutant of the sample."""
+
+    part: Part
+    key: Key
+    mutant: Mutant
+
+
+def sampled(most: int, seed: int) -> list[Chosen]:
     """Mutants of each part, more of a large one: in proportion to the square root of what it has."""
     found = {part: [mutant for path in part.paths for mutant in mutants_of(ROOT, path)] for part in PARTS}
     share = most / sum(math.sqrt(len(mutants)) for mutants in found.values())
-    pairs = [
-        (part, mutant)
+    chosen = [
+        Chosen(part, key, mutant)
         for part, mutants in found.items()
-        for mutant in sample(ROOT, mutants, math.ceil(share * math.sqrt(len(mutants))), seed)
+        for key, mutant in sample(ROOT, mutants, math.ceil(share * math.sqrt(len(mutants))), seed).items()
     ]
-    return sorted(pairs, key=lambda pair: pair[1].rank(seed))
+    return sorted(chosen, key=lambda one: one.mutant.rank(seed))
 
 
-def chosen(options: argparse.Namespace) -> list[tuple[Part, Mutant]]:
+def wanted(options: argparse.Namespace) -> list[Chosen]:
     """The sample, or what the command line wants of it."""
-    pairs = sampled(options.mutants, options.seed)
+    chosen = sampled(options.mutants, options.seed)
     if options.only:
-        pairs = [pair for pair in pairs if any(word in pair[0].name for word in options.only)]
+        chosen = [one for one in chosen if any(word in one.part.name for word in options.only)]
     if options.again:
         lines = [json.loads(line) for line in options.again.read_text().splitlines()]
-        survived = {
-            (line["module"], line["function"], line["before"], line["after"])
-            for line in lines
-            if line["status"] == 0
-        }
-        pairs = [(part, mutant) for part, mutant in pairs if mutant_key(mutant) in survived]
-    return pairs
+        survived = {Key(*(line[name] for name in Key._fields)) for line in lines if line["status"] == 0}
+        chosen = [one for one in chosen if one.key in survived]
+    return chosen
 
 
 # --- the runs --------------------------------------------------------------------------------
@@ -170,17 +161,17 @@ def clean_seconds(benches: Benches, parts: Sequence[Part], threads: ThreadPoolEx
     return dict(zip(parts, threads.map(measured, parts), strict=True))
 
 
-def tested(benches: Benches, part: Part, mutant: Mutant, clean: float) -> Result:
+def tested(benches: Benches, one: Chosen, clean: float) -> Result:
     """Run the part's tests with the fault; they may take five times as long, and start slowly."""
     job = Job(
-        tests=part.arguments,
+        tests=one.part.arguments,
         seconds=20 + 5 * clean,
-        module=mutant.module,
-        operator=mutant.operator,
-        occurrence=mutant.occurrence,
+        module=one.mutant.module,
+        operator=one.mutant.operator,
+        occurrence=one.mutant.occurrence,
     )
-    result = Result(part.group, mutant_key(mutant), benches.run(job))
-    print("." if result.is_killed else "S", end="", flush=True, file=sys.stderr)
+    result = Result(one.part.group, one.key, benches.run(job))
+    print("." if result.is_killed else f"\nsurvived: {result.key}", end="", flush=True, file=sys.stderr)
     return result
 
 
@@ -256,12 +247,12 @@ def main() -> int:
     """Test the sample and report."""
     options = arguments()
     began = time.monotonic()
-    pairs = chosen(options)
-    parts = list(dict.fromkeys(part for part, _ in pairs))
-    print(f"{len(pairs)} mutants, --seed {options.seed}", file=sys.stderr)
+    chosen = wanted(options)
+    parts = list(dict.fromkeys(one.part for one in chosen))
+    print(f"{len(chosen)} mutants, --seed {options.seed}", file=sys.stderr)
     with running_benches(options.parallel) as benches, ThreadPoolExecutor(options.parallel) as threads:
         clean = clean_seconds(benches, parts, threads)
-        results = list(threads.map(lambda pair: tested(benches, pair[0], pair[1], clean[pair[0]]), pairs))
+        results = list(threads.map(lambda one: tested(benches, one, clean[one.part]), chosen))
     explained = explanations()
     if options.details:
         write_details(options.details, results)

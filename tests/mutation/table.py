@@ -132,7 +132,7 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "boundary environ hosts dispatch routes stack adopt body_limit request_id security_headers login",
+        "boundary environ hosts routes stack adopt body_limit request_id security_headers login",
         "unit/test_webapp_hosts.py unit/test_webapp_routes.py unit/test_webapp_security_headers.py "
         "unit/test_webapp_body_limit.py unit/test_webapp_forms.py unit/test_webapp_login.py "
         "unit/test_webapp_stack.py unit/test_webapp_handlers.py unit/test_webapp_deliveries.py",
@@ -140,9 +140,10 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "deliveries delivery_token answers failures health static_files",
+        "deliveries delivery_token dispatch answers failures health static_files",
         "unit/test_webapp_health.py unit/test_webapp_answers.py unit/test_webapp_static_files.py "
-        "unit/test_webapp_deliveries.py unit/test_webapp_handlers.py unit/test_webapp_stack.py",
+        "unit/test_webapp_stack.py unit/test_webapp_login.py unit/test_webapp_deliveries.py "
+        "unit/test_webapp_handlers.py",
     ),
     # --- the programs
     Part("programs", "", "quilt", "acceptance/test_quilt_pages.py integration/test_painting.py"),

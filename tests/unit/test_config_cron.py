@@ -7,6 +7,7 @@ import pytest
 
 from lastacross import cli, config
 from lastacross.config import CronEntry, RetryParameters
+from lastacross.errors import ConfigError
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
 J = "cron:\n- url: /x\n  schedule: every 5 mins\n"
@@ -178,3 +179,20 @@ def test_a_queue_may_not_have_the_name_of_the_engines_own(app_root: Path) -> Non
     [mistake] = config.check(app_root, ENVIRON).mistakes
 
     assert "is the engine's own queue" in str(mistake)
+
+
+def test_cron_yaml_alone_is_read_again_without_the_other_files(app_root: Path) -> None:
+    """The scheduler does it while it runs: a wrong queue.yaml does not stop it."""
+    (app_root / "queue.yaml").write_text("queue: x\n")
+    assert config.read_cron(app_root) is None
+
+    (app_root / "cron.yaml").write_text(J)
+
+    assert [job.url for job in config.read_cron(app_root) or ()] == ["/x"]
+
+
+def test_a_wrong_cron_yaml_is_refused_when_it_is_read_again(app_root: Path) -> None:
+    (app_root / "cron.yaml").write_text(J + "  misfire: skpi\n")
+
+    with pytest.raises(ConfigError, match="misfire"):
+        config.read_cron(app_root)

@@ -37,6 +37,7 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
         1024,
     )
     assert (found.max_body_bytes, found.dead_letter_seconds) == (10 * 2**20, 30 * 86_400)
+    assert (found.cache_seconds, found.longtask_seconds) == (86_400, 30 * 86_400)
 
 
 def test_dev_listens_to_this_machine_only(app_root: Path) -> None:
@@ -150,6 +151,10 @@ WRONG = [
     ("LASTACROSS_SERVICES", "v1.b=http://x", "has 'v1.b', which is not the name of", "b=http://x"),
     ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "has 'a' twice", None),
     ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
+    ("LASTACROSS_SERVICES", "a=http://:80", "which is not a base URL", None),
+    ("LASTACROSS_SERVICES", "a=http://x?q=1", "which is not a base URL", None),
+    ("LASTACROSS_SERVICES", "a=http://x#top", "which is not a base URL", None),
+    ("LASTACROSS_SERVICES", "v1.B_C=http://x", "has 'v1.B_C', which is not the name of", None),
     ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without port", "x.example"),
     ("LASTACROSS_ALLOWED_HOSTS", "x.example:80", "is not a host name without port", "x.example"),
     ("LASTACROSS_FETCH_PRIVATE_HOSTS", "http://h:81/", "is neither a host nor host:port", "h:81"),
@@ -177,6 +182,31 @@ def test_a_wrong_variable_is_named_with_its_value(
     assert message.startswith(name)
     assert words in message
     assert message.endswith(f", did you mean {hint!r}?") if hint else "did you mean" not in message
+
+
+# The least and the most that each variable of this kind takes.
+BOUNDS = [
+    ("PORT", 0, 65_535),
+    ("LASTACROSS_TOMBSTONE_SECONDS", 1, 365 * 86_400),
+    ("LASTACROSS_DEAD_LETTER_SECONDS", 60, 3650 * 86_400),
+    ("LASTACROSS_CACHE_SECONDS", 1, 365 * 86_400),
+    ("LASTACROSS_LONGTASK_SECONDS", 1, 3650 * 86_400),
+    ("LASTACROSS_PROCESSES", 1, 1024),
+    ("LASTACROSS_THREADS", 1, 1024),
+    ("WEB_CONCURRENCY", 1, 1024),
+    ("LASTACROSS_MAX_BODY_BYTES", 1024, 2**31),
+]
+
+
+@pytest.mark.parametrize(("name", "least", "most"), BOUNDS)
+def test_a_number_may_be_as_large_and_as_small_as_its_bounds(
+    app_root: Path, name: str, least: int, most: int
+) -> None:
+    for number in (least, most):
+        assert settings(app_root, **{name: str(number)}).sources[name] == "environment"
+    for number in (least - 1, most + 1):
+        with pytest.raises(ConfigError, match=rf"^{name} '{number}' is not between {least} and {most}"):
+            settings(app_root, **{name: str(number)})
 
 
 def test_a_misspelt_variable_gives_a_notice(app_root: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross.config import units
-from lastacross.config.mistakes import UnusableError
+from lastacross.config.mistakes import LONGEST_HINT, UnusableError, sentence
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,9 @@ def test_a_wrong_number_of_seconds_is_refused(text: str, hint: str | None) -> No
 def test_a_switch_takes_every_spelling_of_yaml_1_1(text: str, value: bool) -> None:
     """The files are older than YAML 1.2."""
     assert units.parse_switch(text) is value
+
+
+def test_a_hint_that_is_too_long_to_be_read_is_left_out() -> None:
+    """A hint repeats the text, which may be a megabyte."""
+    assert sentence("is wrong", "x" * LONGEST_HINT).endswith("xx'?")
+    assert sentence("is wrong", "x" * (LONGEST_HINT + 1)) == "is wrong"

@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from webob import Request
 
+from lastacross.webapp import request_id
+from lastacross.webapp.environ import Body, Environ, Start
 from tests.support import web
 
 MAIN = """
@@ -361,6 +364,18 @@ def test_the_request_id_is_gone_from_the_log_after_the_request(
         app.deliver("/broken", "GET")
     events = [record.msg for record in caplog.records]
     assert [isinstance(event, dict) and "request_id" in event for event in events] == [True, False]
+
+
+def test_a_request_that_ends_in_an_exception_leaves_no_request_id_behind() -> None:
+    """Such as the one that ends the process; until then the thread may still log."""
+
+    def ended(environ: Environ, start_response: Start) -> Body:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        request_id.layer(ended)({}, lambda *_: None)
+
+    assert "request_id" not in structlog.contextvars.get_contextvars()
 
 
 OPEN_TO_OTHERS = """
