@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import structlog
@@ -373,7 +374,7 @@ def test_a_request_that_ends_in_an_exception_leaves_no_request_id_behind() -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        request_id.layer(ended)({}, lambda *_: None)
+        request_id.layer(ended)({}, cast(Start, None))
 
     assert "request_id" not in structlog.contextvars.get_contextvars()
 
