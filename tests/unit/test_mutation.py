@@ -1,0 +1,57 @@
+"""The faults that `make mutants` makes, and which tests it runs against them."""
+
+from pathlib import Path
+
+from tests.mutation.mutants import DROP_CALL, Key, mutants_of, sample
+from tests.mutation.table import PARTS
+
+ROOT = Path(__file__).parents[2]
+SOURCE = """
+def woken(queue):
+    if queue.size > 0:
+        queue.wake()
+    return len(queue)
+"""
+OTHER = """
+def other(size):
+    return size + 1
+"""
+
+
+def keys(folder: Path, source: str, most: int = 1000) -> set[Key]:
+    (folder / "module.py").write_text(source)
+    return set(sample(folder, mutants_of(folder, "module.py"), most, seed=1))
+
+
+def test_the_table_names_modules_and_tests_that_are_there() -> None:
+    assert [name for part in PARTS for name in part.missing(ROOT)] == []
+
+
+def test_each_place_of_a_module_has_its_faults(tmp_path: Path) -> None:
+    found = {(key.before, key.after.replace("( ", "(")) for key in keys(tmp_path, SOURCE)}
+
+    assert {
+        ("if queue.size > 0:", "if queue.size >= 0:"),
+        ("if queue.size > 0:", "if not queue.size > 0:"),
+        ("queue.wake()", "pass"),
+    } <= found
+    # A call whose result is used is never left out.
+    assert not any(before == "return len(queue)" for before, _ in found)
+
+
+def test_a_fault_is_named_by_its_function_and_its_operator(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(SOURCE)
+
+    [dropped] = [one for one in mutants_of(tmp_path, "module.py") if one.operator == DROP_CALL]
+
+    assert (dropped.function, dropped.line, dropped.nth) == ("woken", "queue.wake()", 0)
+
+
+def test_the_sample_of_a_function_stays_when_lines_above_it_change(tmp_path: Path) -> None:
+    before = keys(tmp_path, SOURCE, most=2)
+
+    after = keys(tmp_path, OTHER + SOURCE)
+
+    assert len(before) == 2
+    assert before <= after
+    assert {key.function for key in after} == {"woken", "other"}
