@@ -24,11 +24,11 @@ test-long: ## the long storms, fuzzing, soaks and mutants that `make test` leave
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@.ci/test "$(VENV)" long
-	@exec $(BIN)/python -m tests.mutation
+	@exec $(BIN)/python -m tests.mutation.run
 
 mutants: ## small bugs put into the code: which tests notice them
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
-	@exec $(BIN)/python -m tests.mutation
+	@exec $(BIN)/python -m tests.mutation.run
 
 check: ## format, lint, types, architecture and the fast tests
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
