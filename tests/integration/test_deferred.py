@@ -162,7 +162,7 @@ CALLABLES: list[tuple[Callable[..., Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("function", "expected"), CALLABLES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("function", "expected"), CALLABLES, ids=["static", "of class", "class", "partial"])
 def test_each_kind_of_callable_is_called(function: Callable[..., Any], expected: Any) -> None:
     """Static and class methods, classes, partials."""
     deferred.run(deferred.serialize(function, 5))

@@ -250,6 +250,7 @@ def test_a_chunked_delivery_is_read_and_compared(site: web.Site) -> None:
         (token(signed_at=float("nan")), "was signed"),
         (token(signed_at=float("inf")), "was signed"),
     ],
+    ids=range(15),
 )
 def test_a_token_that_is_none_of_ours_or_of_now_is_refused_and_the_log_says_why(
     site: web.Site, caplog: pytest.LogCaptureFixture, signed: str, why: str
