@@ -103,12 +103,15 @@ def test_a_task_is_followed_over_the_stream_to_its_result(visitor: Page) -> None
     assert different[-1] == "Done."
 
 
-@pytest.mark.parametrize("has_scripts", [True, False], ids=["scripts", "no scripts"])
+# Without scripts the page is drawn anew only every few seconds.
+@pytest.mark.parametrize(
+    ("has_scripts", "pause"), [(True, 0.12), (False, 0.2)], ids=["scripts", "no scripts"]
+)
 def test_a_task_left_at_thirty_per_cent_is_found_again_by_its_bookmark(
-    open_page: Open, has_scripts: bool
+    open_page: Open, has_scripts: bool, pause: float
 ) -> None:
     first = open_page(java_script_enabled=has_scripts)
-    first.goto("/work?steps=40&pause=0.12&who=Grace")
+    first.goto(f"/work?steps=40&pause={pause}&who=Grace")
     bookmark = first.url
     wait_for_percent(first, 30)
     first.close()
