@@ -140,8 +140,9 @@ def test_tasks_of_a_service_that_is_killed_wait_and_the_others_go_on(lab: Lab) -
 
 
 def test_what_a_killed_service_had_leased_is_given_back_by_the_workers_of_another(lab: Lab) -> None:
-    with workers(lab):
-        with workers(lab, "counter") as counter:
+    lease = {"LASTACROSS_LEASE_SECONDS": "2"}
+    with workers(lab, **lease):
+        with workers(lab, "counter", **lease) as counter:
             taskqueue.add(url="/long", name="n", target="counter", params={"seconds": 600})
             wait_until(lambda: lab.ran("/long", "begin"), what="the task to begin")
             kill_all(counter)

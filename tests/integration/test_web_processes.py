@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lastacross import datastore
 from lastacross.runtime.web import LINGER_MILLISECONDS
 from tests.support.processes import Started, python, started, wait_until
 from tests.support.redis_server import RedisServer
@@ -81,7 +82,7 @@ class Web:
         return sorted(seen)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """It answers."""
     with running_web(redis_server, {"WEB_CONCURRENCY": "2"}) as running:
@@ -104,8 +105,8 @@ def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterato
             "LASTACROSS_DATA_DIR": str(folder / "var"),
             **variables,
         }
-        with started(python("-m", "lastacross", "--app", name, "db", "upgrade"), folder, environ) as upgrade:
-            assert upgrade.wait() == 0, upgrade.text()
+        datastore.upgrade(environ["DATABASE_URL"], folder)
+        datastore.dispose()
         with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
             wait_for_answer(f"http://127.0.0.1:{port}", process)
             yield Web(port, process)
