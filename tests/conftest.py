@@ -1,17 +1,19 @@
 """Fixtures of every test: a real Redis, a store on it with a stopped clock, a configuration.
 
-pytest-xdist runs the modules in two processes, each with its own servers (``--dist loadgroup``): all tests
-of a module, or of the modules with one ``xdist_group`` mark, run in one process and share their fixtures.
+pytest-xdist runs the modules in two processes, each with its own servers: all tests of a module, or of the
+modules with one ``xdist_group`` mark, run in one process and share their fixtures.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 
 from lastacross import config, store
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
+from tests.support.scheduling import GroupScheduling
 
 # The first is found by itself where the package is installed.
 pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries"]
@@ -20,11 +22,13 @@ SECRET_KEY = "a secret key of the tests, long enough"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep each module in one process; begin with the slow ones, so that both processes end together."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Begin with the slow modules, so that both processes end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupScheduling:
+    """Keep the tests of a module, and of a group of modules, in one process."""
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
