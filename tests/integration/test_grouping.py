@@ -37,11 +37,11 @@ def test_what_changes_from_time_to_time_is_masked_in_a_message(msg: str, masked:
 
 @pytest.mark.parametrize("piece", ["a", "1", "a1", "1.", ":", "a:", "@", "a@", "a.", "0x", "f-", "é", "-1"])
 def test_masking_takes_no_longer_than_the_longest_message_deserves(piece: str) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
 
     grouping.masked(piece * (error_fields.LONGEST["msg"] // len(piece)))
 
-    assert time.perf_counter() - begun < 1.0
+    assert time.process_time() - begun < 1.0
 
 
 def test_an_error_is_like_another_in_type_server_message_status_and_domain() -> None:
@@ -83,9 +83,9 @@ def test_a_user_agent_says_browser_system_and_device() -> None:
 
     assert browsers.parse(phone) == browsers.Client("Mobile Safari 17", "iOS 17", "iPhone")
     assert browsers.parse("") == browsers.parse("nobody knows") == browsers.Client()
-    begun = time.perf_counter()
+    begun = time.process_time()
     browsers.parse("Mozilla/5.0 (" + "a; " * 100_000)
-    assert time.perf_counter() - begun < 1.0
+    assert time.process_time() - begun < 1.0
 
 
 # --- fields -------------------------------------------------------------------------------

@@ -88,11 +88,11 @@ def test_a_death_gives_all_back_and_holds_it_against_what_had_begun(
 
 def test_noting_costs_next_to_nothing(tmp_path: Path) -> None:
     table = StartedTable(tmp_path / "table", "token", 1)
-    began_at = time.perf_counter()
+    began_at = time.process_time()
     for _ in range(10_000):
         table.note(0, "default_a1b2c3d4e5f6:0011223344556677.123")
         table.clear(0)
-    each_us = (time.perf_counter() - began_at) * 100
+    each_us = (time.process_time() - began_at) * 100
     table.close()
     print(f"note and clear: {each_us:.1f} µs")
     assert each_us < 100

@@ -12,7 +12,7 @@ from lastacross.errors import ConfigError
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
 
-# The aim is half a second; a loaded machine with two cores gets more.
+# Of processor time, so that other work does not count; the aim is half a second.
 BOUND_SECONDS = 2.0
 
 LEVELS = "".join(
@@ -48,12 +48,12 @@ def test_a_bomb_is_refused_at_once(app_root: Path, name: str) -> None:
     """Each with the place where it begins."""
     text, message = BOMBS[name]
     (app_root / "queue.yaml").write_text(text)
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(ConfigError, match=message):
         config.load(app_root, ENVIRON)
 
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.process_time() - started < BOUND_SECONDS
 
 
 @pytest.mark.parametrize("depth", [17, 18])
@@ -126,10 +126,10 @@ def test_a_value_without_end_is_refused_at_once(app_root: Path, name: str) -> No
     """No expression takes longer than the text is long, and the message stays short."""
     file, text, message = LONG_VALUES[name]
     (app_root / file).write_text(text)
-    started = time.perf_counter()
+    started = time.process_time()
 
     with pytest.raises(ConfigError, match=message) as refused:
         config.load(app_root, ENVIRON)
 
-    assert time.perf_counter() - started < BOUND_SECONDS
+    assert time.process_time() - started < BOUND_SECONDS
     assert len(str(refused.value)) < 700

@@ -204,10 +204,10 @@ def test_whatever_the_text_it_is_a_schedule_or_an_error_with_a_column(text: str)
 
 @pytest.mark.parametrize("text", ["every" * 20_000, "every 5 " + "m" * 100_000, "1," * 50_000, "9" * 100_000])
 def test_a_long_text_is_refused_quickly_and_shown_in_part(text: str) -> None:
-    started_at = time.perf_counter()
+    started_at = time.process_time()
 
     with pytest.raises(ScheduleError) as caught:
         parse_schedule(text)
 
-    assert time.perf_counter() - started_at < 2
+    assert time.process_time() - started_at < 2
     assert len(str(caught.value)) < 400
