@@ -6,7 +6,6 @@ import statistics
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -16,6 +15,7 @@ from lastacross.config import Config
 from tests.conftest import SECRET_KEY
 from tests.support.channel_site import WRITES_DIRECTLY, ChannelSite, running_channel_site
 from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
 from tests.support.sse import Event, parse
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("real_store")]
@@ -34,19 +34,30 @@ def real_store(configuration: Config) -> Iterator[store.Store]:
     opened.close()
 
 
-@pytest.fixture(params=[False, True], ids=["by its thread", "directly"])
-def site(
-    request: pytest.FixtureRequest, app_root: Path, configuration: Config, tmp_path: Path
+@pytest.fixture(scope="module", params=[False, True], ids=["by its thread", "directly"])
+def server(
+    request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ChannelSite]:
+    """The site, once for the tests of this file."""
+    root = tmp_path_factory.mktemp("site")
+    (root / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
+    (root / "queue.yaml").write_text("queue:\n- name: default\n  rate: 500/s\n")
     environ = {
-        "REDIS_URL": configuration.settings.redis_url,
+        "REDIS_URL": redis_server.url,
         "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
+        "LASTACROSS_DATA_DIR": str(root / "var"),
         "LASTACROSS_STREAMS": str(STREAMS),
         WRITES_DIRECTLY: "1" if request.param else "",
     }
-    with running_channel_site(app_root, environ) as running:
+    with running_channel_site(root, environ) as running:
         yield running
+
+
+@pytest.fixture
+def site(server: ChannelSite) -> ChannelSite:
+    """The site without a stream; those of the test before end a moment after it."""
+    wait_until(lambda: server.open_streams() == 0, what="no stream is open")
+    return server
 
 
 class Connection:

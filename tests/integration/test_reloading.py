@@ -223,9 +223,9 @@ def test_a_text_that_a_database_refuses_is_kept_without_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_hundred_thousand_accounts_are_loaded_in_bounded_memory() -> None:
-    rows = ({"key": f"k-{n:06}", "is_active": True, "created_at": 0.0} for n in range(100_000))
+@pytest.mark.parametrize("accounts", [20_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_many_accounts_are_loaded_in_bounded_memory(accounts: int) -> None:
+    rows = ({"key": f"k-{n:06}", "is_active": True, "created_at": 0.0} for n in range(accounts))
     with datastore.session() as session:
         session.execute(insert(Account), list(rows))
     before = clock.SYSTEM.monotonic()
@@ -238,11 +238,12 @@ def test_a_hundred_thousand_accounts_are_loaded_in_bounded_memory() -> None:
     filled = clock.SYSTEM.monotonic()
 
     print(
-        f"measured 100,000 accounts: begun in {begun - before:.1f} s, loaded in {filled - begun:.1f} s",
+        f"measured {accounts:,} accounts: begun in {begun - before:.1f} s, loaded in {filled - begun:.1f} s",
         end="",
     )
     print(f" (traced), at most {peak / 1e6:.1f} MB at once")
     progress = taskqueue.Batch.get(reloading.batch_id("large")).progress()
-    assert (progress.total, progress.sealed) == (100_000, True)
-    assert found("large").total == 100_000
-    assert peak < 12e6
+    assert (progress.total, progress.sealed) == (accounts, True)
+    assert found("large").total == accounts
+    # All accounts at once would be more than 4 MB.
+    assert peak < 3e6

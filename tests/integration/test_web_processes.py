@@ -84,7 +84,7 @@ class Web:
 
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
-    """It answers."""
+    """Two processes, once for the tests of this file."""
     with running_web(redis_server, {"WEB_CONCURRENCY": "2"}) as running:
         yield running
 

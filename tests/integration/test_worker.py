@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -43,13 +43,19 @@ def add_short_tasks(count: int) -> None:
         batch.add(work(seconds="0.005") for _ in range(count))
 
 
+def change_handler(lab: Lab, line: str) -> None:
+    """Let the lab's handler do something else first."""
+    main = lab.root / "main.py"
+    main.write_text(main.read_text().replace("    if path ==", f"{line}    if path ==", 1))
+
+
 # --- retries ------------------------------------------------------------------------------
 
 
 @slow
 def test_a_task_that_fails_twice_is_delivered_at_the_times_of_the_back_off_table(lab: Lab) -> None:
     options = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_doublings=5)
-    with lab.workers():
+    with lab.workers(1):
         taskqueue.add(
             url="/work", name="third-time", params={"statuses": "503,404,200"}, retry_options=options
         )
@@ -59,7 +65,9 @@ def test_a_task_that_fails_twice_is_delivered_at_the_times_of_the_back_off_table
     ended = [note for note in lab.notes() if note["what"] == "end"]
     waits = [begin["at"] - end["at"] for begin, end in zip(begun[1:], ended, strict=False)]
     print(f"waits before the retries: {[round(wait, 3) for wait in waits]} s; the table says 0.5, 1")
-    assert waits == [pytest.approx(0.5, abs=0.2), pytest.approx(1.0, abs=0.2)]
+    # Never early; how late depends on the machine.
+    assert 0.5 <= waits[0] < 1.5
+    assert 1.0 <= waits[1] < 3.0
     assert [note["retry_count"] for note in begun] == [0, 1, 2]
     assert [note["execution_count"] for note in begun] == [0, 1, 2]
     assert [note["previous_response"] for note in begun] == [None, "503", "404"]
@@ -67,7 +75,7 @@ def test_a_task_that_fails_twice_is_delivered_at_the_times_of_the_back_off_table
 
 @slow
 def test_a_task_that_fails_for_good_is_a_dead_letter_and_failed_in_its_batch(lab: Lab) -> None:
-    with lab.workers():
+    with lab.workers(1):
         complete = taskqueue.Task(url="/complete")
         with taskqueue.Batch("limited", on_complete=complete) as batch:
             batch.add([work(statuses="500"), work(), work()])
@@ -83,15 +91,17 @@ def test_a_task_that_fails_for_good_is_a_dead_letter_and_failed_in_its_batch(lab
 
 @slow
 def test_a_handler_over_its_deadline_is_cut_off_and_retried(lab: Lab) -> None:
+    params = {"turns": "1", "statuses": "200"}
+    taskqueue.add(url="/work", name="turns", params=params)
+    taskqueue.add(url="/work", name="short")
+    # Shorter than an application may ask for.
+    lab.store.redis.hset(store.record_key("default_turns"), "deadline", "1.0")
     with lab.workers(1):
-        params = {"turns": "1", "statuses": "200"}
-        taskqueue.add(url="/work", name="turns", params=params, dispatch_deadline_usec=15_000_000)
-        taskqueue.add(url="/work", name="short")
         lab.wait_for(2, "/work", 30)
     begun = [note for note in lab.notes() if note["task"] == "turns" and note["what"] == "begin"]
     took = begun[1]["at"] - begun[0]["at"]
-    print(f"deadline 15 s, back-off 0.1 s: the second attempt began {took:.2f} s after the first")
-    assert took == pytest.approx(15.1, abs=1)
+    print(f"deadline 1 s, back-off 0.1 s: the second attempt began {took:.2f} s after the first")
+    assert 1.1 <= took < 5
     assert begun[1]["previous_response"] == "500"
     assert begun[0]["pid"] == begun[1]["pid"]
 
@@ -147,6 +157,7 @@ def test_the_shutdown_command_of_rq_drains_one_worker_process(lab: Lab) -> None:
 
 
 @slow
+@pytest.mark.alone
 def test_an_idle_worker_starts_a_task_within_milliseconds_and_asks_redis_little(lab: Lab) -> None:
     with lab.workers(1):
         time.sleep(1.5)
@@ -167,7 +178,7 @@ def test_an_idle_worker_starts_a_task_within_milliseconds_and_asks_redis_little(
     )
     # Each second: promote, rescue, lease, and whether there was another upload; the rest every five seconds.
     assert calls < 7
-    assert delays_ms[15] < 20
+    assert delays_ms[15] < 60
 
 
 def _calls_per_second(lab: Lab, seconds: float) -> float:
@@ -190,39 +201,31 @@ def test_seven_long_tasks_do_not_hold_up_the_short_ones(lab: Lab) -> None:
     with lab.workers(2, threads=4):
         taskqueue.Queue().add([work(seconds="5") for _ in range(7)])
         taskqueue.Queue().add([taskqueue.Task(url="/short") for _ in range(90)])
-        seconds = lab.wait_for(90, "/short", 4)
+        seconds = lab.wait_for(90, "/short", 20)
         print(f"90 short tasks beside 7 long ones on 8 threads: {seconds:.2f} s")
         assert lab.ran("/work").total() == 0
         lab.wait_for(7, "/work", 20)
 
 
 @slow
-@pytest.mark.parametrize("queue", ["limited", "three"])
-def test_a_queue_with_a_limit_is_served_while_one_without_keeps_all_threads_busy(
-    lab: Lab, queue: str
-) -> None:
-    with lab.workers(1):
-        add_short_tasks(4000)
-        lab.wait_for(100, "/work", 20)
-        taskqueue.Queue(queue).add(taskqueue.Task(url="/short"))
-        seconds = lab.wait_for(1, "/short", 20)
-        waiting = lab.store.redis.llen(ready_key("default"))
-        print(f"a task of {queue} was run {seconds:.3f} s after it was added, {waiting} others still wait")
-        assert waiting > 1000
-
-
-@slow
-def test_a_task_that_is_to_run_now_does_so_while_all_threads_are_busy(lab: Lab) -> None:
+def test_what_may_go_first_does_so_while_other_tasks_keep_all_threads_busy(lab: Lab) -> None:
+    """Tasks of queues with limits of their own, and one that an operator runs now."""
     limited = taskqueue.Queue("limited")
+    limited.add(taskqueue.Task(url="/short", name="hurry", countdown=1000))
     with lab.workers(1):
-        add_short_tasks(4000)
-        limited.add(taskqueue.Task(url="/short", name="hurry", countdown=1000))
+        add_short_tasks(6000)
         lab.wait_for(100, "/work", 20)
-        limited.run_now("hurry")
-        seconds = lab.wait_for(1, "/short", 20)
-        waiting = lab.store.redis.llen(ready_key("default"))
-        print(f"it was run {seconds:.3f} s after it was asked for, {waiting} others still wait")
-        assert waiting > 1000
+        starts: list[Callable[[], object]] = [
+            lambda: limited.add(taskqueue.Task(url="/short")),
+            lambda: taskqueue.Queue("three").add(taskqueue.Task(url="/short")),
+            lambda: limited.run_now("hurry"),
+        ]
+        for number, start in enumerate(starts, 1):
+            start()
+            seconds = lab.wait_for(number, "/short", 20)
+            waiting = lab.store.redis.llen(ready_key("default"))
+            print(f"it was run {seconds:.3f} s after it was asked for, {waiting} others still wait")
+            assert waiting > 1000
 
 
 SLOW_RATE = """\
@@ -241,13 +244,13 @@ queue:
 def test_a_full_worker_passes_on_the_marker_of_a_queue_with_a_limit() -> None:
     """It still waits for one: what it runs came by the bucket's time."""
     with running_lab(files={"queue.yaml": SLOW_RATE}) as lab, lab.workers(2, threads=1):
-        for number in range(4):
-            taskqueue.Queue("slow-rate").add([work(), work(seconds="1.5")])
+        for number in range(3):
+            taskqueue.Queue("slow-rate").add([work(), work(seconds="2")])
             wait_until(lambda number=number: lab.ran("/work", "begin").total() == 2 * number + 2)  # type: ignore[misc]
             taskqueue.Queue("three").add(taskqueue.Task(url="/short"))
             seconds = lab.wait_for(number + 1, "/short", 20)
             print(f"a task of three was run {seconds:.3f} s after it was added")
-            assert seconds < 0.5
+            assert seconds < 1.5
             lab.wait_until_idle(20)
 
 
@@ -315,11 +318,7 @@ def test_a_queue_that_its_file_does_not_list_and_an_emptied_redis_forgot_holds_u
 
 @slow
 def test_a_handler_that_exits_takes_no_thread_with_it(lab: Lab) -> None:
-    (lab.root / "main.py").write_text(
-        (lab.root / "main.py")
-        .read_text()
-        .replace("    if path ==", "    if path == '/exit': exit(1)\n    if path ==")
-    )
+    change_handler(lab, "    if path == '/exit': exit(1)\n")
     with lab.workers(1, threads=2):
         taskqueue.Queue("limited").add([taskqueue.Task(url="/exit") for _ in range(5)])
         wait_until(lambda: len(lab.dead("limited")) == 5, 20)
@@ -353,8 +352,11 @@ def test_rq_suspend_resume_and_requeue_work(lab: Lab) -> None:
 
 @slow
 def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
+    go = lab.root / "go"
+    wait_for_go = f"    while path == '/work' and not os.path.exists({str(go)!r}): time.sleep(0.05)\n"
+    change_handler(lab, wait_for_go)
     with lab.workers(2, threads=2):
-        taskqueue.Queue().add([work(seconds="5") for _ in range(10)])
+        taskqueue.Queue().add([work() for _ in range(10)])
         taskqueue.Queue("other").add(taskqueue.Task(url="/work", countdown=60))
         wait_until(lambda: len(lab.ran("/work", "begin")) >= 4)
         wait_until(lambda: lab.open_tasks().get("leased default") == 4, 3, "the others to be released")
@@ -365,6 +367,7 @@ def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
         scheduled = registry.ScheduledJobRegistry("other", connection=lab.store.redis)
         assert started.get_job_count(cleanup=True) == 4
         assert scheduled.get_job_count() == 1
+        go.touch()
         lab.wait_for(10, "/work", 60)
         wait_until(lambda: lab.ask_stock("info", "--raw").count(" idle default, limited, other") == 2, 10)
     assert "worker lastacross-" not in lab.ask_stock("info", "--raw")
