@@ -154,15 +154,15 @@ def test_arguments_come_back_as_they_were(value: Any) -> None:
     assert calls == [((value,), {"obj": value, "name": value, "member": value})]
 
 
-CALLABLES: list[tuple[Callable[..., Any], Any]] = [
-    (Counter.static, ("static", 5)),
-    (Counter.of_class, ("Counter", 5)),
-    (Counter, ("made", 5)),
-    (functools.partial(record, 1), ((1, 5), {})),
-]
+CALLABLES: dict[str, tuple[Callable[..., Any], Any]] = {
+    "static method": (Counter.static, ("static", 5)),
+    "class method": (Counter.of_class, ("Counter", 5)),
+    "class": (Counter, ("made", 5)),
+    "partial": (functools.partial(record, 1), ((1, 5), {})),
+}
 
 
-@pytest.mark.parametrize(("function", "expected"), CALLABLES, ids=["static", "of class", "class", "partial"])
+@pytest.mark.parametrize(("function", "expected"), CALLABLES.values(), ids=CALLABLES)
 def test_each_kind_of_callable_is_called(function: Callable[..., Any], expected: Any) -> None:
     """Static and class methods, classes, partials."""
     deferred.run(deferred.serialize(function, 5))
