@@ -112,10 +112,10 @@ def test_a_handler_over_its_deadline_is_cut_off_and_retried(lab: Lab) -> None:
 @slow
 def test_sigterm_lets_running_tasks_finish_and_gives_the_others_back(lab: Lab) -> None:
     with lab.started_workers(1, threads=2) as running:
-        taskqueue.Queue().add([work(seconds="2") for _ in range(10)])
+        taskqueue.Queue().add([work(seconds="3") for _ in range(10)])
         wait_until(lambda: len(lab.ran(what="begin")) == 2)
         running.send(signal.SIGTERM)
-        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, 1.5, "released")
+        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, 2.5, "released")
         assert running.wait(10) == 0
     assert lab.ran("/work").total() == 2
     assert lab.open_tasks() == {"ready default": 8}
