@@ -1,5 +1,6 @@
 """Migrations: two histories, one upgrade, on SQLite and on PostgreSQL."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
+import error_models
+import models
+import reload_models
 from lastacross import datastore
-from lastacross.datastore import DatastoreSchemaError, DatastoreUnavailableError, EngineModel
+from lastacross.datastore import DatastoreSchemaError, DatastoreUnavailableError, EngineModel, Model
 from lastacross.datastore.engines import build
 from lastacross.datastore.url import parse
 from lastacross.errors import ConfigError
 from tests.support import datastore_process
+from tests.support.processes import ROOT
 
 OURS = {
     "lastacross_cron_job",
@@ -170,6 +175,31 @@ def test_the_engines_migrations_make_what_its_models_declare(database_url: str, 
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": "lastacross_alembic_version"})
         assert compare_metadata(context, EngineModel.metadata) == []
+
+
+def test_the_applications_migrations_make_what_its_models_declare(
+    new_database: Callable[[Path], str],
+) -> None:
+    """Its own models alone: other tests declare more, and the engine's tables are in the same database."""
+    declared = {
+        name
+        for module in (models, error_models, reload_models)
+        for model in vars(module).values()
+        if isinstance(model, type) and issubclass(model, Model) and model is not Model
+        for name in [model.__tablename__]
+    }
+
+    def is_the_applications(item: object, name: str | None, kind: str, is_reflected: bool, _: object) -> bool:
+        if kind != "table":
+            return True
+        return not str(name).startswith("lastacross_") if is_reflected else name in declared
+
+    engine = build(parse(new_database(ROOT)))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"include_object": is_the_applications})
+        assert compare_metadata(context, Model.metadata) == []
+    engine.dispose()
+    assert {"quilt", "count_run", "invoice", "account", "error_report"} <= declared
 
 
 def test_a_revision_is_written_from_the_models_once(database_url: str, app_root: Path) -> None:

@@ -7,8 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, delete, event, func, select, update
 
 import error_fields
@@ -49,15 +47,6 @@ def count_of(table: type[datastore.Model]) -> int:
     """How many rows there are."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(func.count()).select_from(table)) or 0
-
-
-@pytest.mark.usefixtures("tables")
-def test_the_tables_are_those_of_the_models() -> None:
-    with datastore.engine().connect() as connection:
-        context = MigrationContext.configure(connection)
-        changes = compare_metadata(context, datastore.Model.metadata)
-
-    assert [each for each in changes if "error_" in str(each)] == []
 
 
 @pytest.mark.usefixtures("tables")

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, insert, select
-from sqlalchemy.schema import SchemaItem
 
 import accounts
 import reloading
@@ -70,19 +67,6 @@ def found(run_id: str) -> ReloadRun:
     run = reloading.find(run_id)
     assert run is not None
     return run
-
-
-def test_the_tables_are_those_of_the_models() -> None:
-    own = {model.__tablename__ for model in (Account, ReloadRun, ReloadResult)}
-
-    def is_own(item: SchemaItem, name: str | None, kind: str, *_: object) -> bool:
-        return kind != "table" or name in own
-
-    with datastore.engine().connect() as connection:
-        context = MigrationContext.configure(connection, opts={"include_object": is_own})
-        changes = compare_metadata(context, datastore.Model.metadata)
-
-    assert changes == []
 
 
 def test_a_run_that_several_begin_at_once_is_there_once() -> None:

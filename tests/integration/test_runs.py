@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 
 import runs
 from lastacross import config, datastore
@@ -38,16 +36,6 @@ def at_once(actions: list[Callable[[], object]]) -> list[object]:
     """Call each in a thread of its own."""
     with ThreadPoolExecutor(len(actions)) as pool:
         return [future.result() for future in [pool.submit(action) for action in actions]]
-
-
-def test_the_tables_are_those_of_the_models() -> None:
-    with datastore.engine().connect() as connection:
-        context = MigrationContext.configure(connection)
-        found = [
-            each for each in compare_metadata(context, datastore.Model.metadata) if "count_" in str(each)
-        ]
-
-    assert found == []
 
 
 def test_a_run_that_several_write_down_at_once_is_there_once() -> None:
