@@ -13,15 +13,13 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 import count
 import counting
 import runs
-from lastacross import clock, config, datastore, errors, runtime, store, taskqueue, webapp
+from lastacross import clock, config, errors, runtime, store, taskqueue, webapp
 from lastacross.runtime import hooks
 from lastacross.taskqueue import settings
 from models import CountRun
-from tests.conftest import SECRET_KEY
-from tests.support import databases
 from tests.support.hands import Hands, working_hands
-from tests.support.processes import ROOT
 from tests.support.redis_server import RedisServer
+from tests.support.root_application import with_empty_store
 
 JSON = {"Accept": "application/json"}
 
@@ -29,25 +27,9 @@ JSON = {"Accept": "application/json"}
 @pytest.fixture
 def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
     """The configuration of the application in the root; store and datastore are empty."""
-    environ = {
-        "REDIS_URL": redis_server.url,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
-        "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-        "LASTACROSS_SERVICE": "counter",
-    }
-    loaded = config.load(ROOT, environ)
-    config.use(loaded)
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    settings.upload_if_changed(opened, loaded)
-    databases.upgrade()
-    yield loaded
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
+    with with_empty_store(redis_server, tmp_path, LASTACROSS_SERVICE="counter") as loaded:
+        settings.upload_if_changed(store.current(), loaded)
+        yield loaded
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ from lastacross import config, datastore, store, webapp
 from lastacross.taskqueue import settings
 from lastacross.taskqueue.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
-from tests.support import databases
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
 from tests.support.raw_server import RawServer
 from tests.support.redis_server import RedisServer
+from tests.support.root_application import with_empty_store
 
 GIVEN = {
     "account": "shop",
@@ -44,26 +44,10 @@ FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:121.0) Gecko/20100101 Fi
 @pytest.fixture
 def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
     """The configuration of the application in the root as under dev; store and datastore are empty."""
-    environ = {
-        "REDIS_URL": redis_server.url,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
-        "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-        "LASTACROSS_DEV": "1",
-        "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1",
-    }
-    loaded = config.load(ROOT, environ)
-    config.use(loaded)
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    settings.upload_if_changed(opened, loaded)
-    databases.upgrade()
-    yield loaded
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
+    variables = {"LASTACROSS_DEV": "1", "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
+    with with_empty_store(redis_server, tmp_path, **variables) as loaded:
+        settings.upload_if_changed(store.current(), loaded)
+        yield loaded
 
 
 @pytest.fixture

@@ -31,12 +31,11 @@ from lastacross.taskqueue.broker import Broker
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
-from tests.conftest import SECRET_KEY
-from tests.support import databases, uploads
+from tests.support import uploads
 from tests.support.hands import Hands, working_hands
-from tests.support.processes import ROOT
 from tests.support.raw_server import raw_server
 from tests.support.redis_server import RedisServer
+from tests.support.root_application import with_empty_store
 
 JSON = {"Accept": "application/json"}
 CRON_TASK = "taskloader-20261121T030000Z"
@@ -49,27 +48,11 @@ STRANGER = {"REMOTE_ADDR": "203.0.113.9"}
 @pytest.fixture
 def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
     """The configuration of the application in the root, under ``dev``; store and datastore are empty."""
-    environ = {
-        "REDIS_URL": redis_server.url,
-        "DATABASE_URL": f"sqlite:///{tmp_path}/test.db",
-        "SECRET_KEY": SECRET_KEY,
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-        "LASTACROSS_DEV": "1",
-    }
-    loaded = config.load(ROOT, environ)
-    config.use(loaded)
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    # Without a rate that binds: the hands do not wait for tokens.
-    fast = {"rate": "5000.0", "bucket_size": "5000"}
-    uploads.upload(opened, {name: fast for name in ("default", reloads.QUEUE, CRON_QUEUE)})
-    databases.upgrade()
-    yield loaded
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
+    with with_empty_store(redis_server, tmp_path, LASTACROSS_DEV="1") as loaded:
+        # Without a rate that binds: the hands do not wait for tokens.
+        fast = {"rate": "5000.0", "bucket_size": "5000"}
+        uploads.upload(store.current(), {name: fast for name in ("default", reloads.QUEUE, CRON_QUEUE)})
+        yield loaded
 
 
 @pytest.fixture

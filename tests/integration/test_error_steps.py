@@ -14,9 +14,10 @@ import error_queries
 import error_steps
 import notifying
 from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
-from lastacross import config, datastore
+from lastacross import datastore
 from lastacross.clock import SYSTEM
 from tests.support.processes import ROOT
+from tests.support.root_application import configured
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
 DAY = 86_400.0
@@ -25,17 +26,9 @@ DAY = 86_400.0
 @pytest.fixture
 def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
-    environ = {
-        "DATABASE_URL": new_database(ROOT),
-        "SECRET_KEY": "a secret key of the tests, long enough",
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-        # Nobody answers there: tasks stay in the outbox.
-        "REDIS_URL": f"unix://{tmp_path}/no.sock",
-    }
-    config.use(config.load(ROOT, environ))
-    yield
-    datastore.dispose()
-    config.use(None)
+    # Nobody answers there: tasks stay in the outbox.
+    with configured(new_database(ROOT), tmp_path, REDIS_URL=f"unix://{tmp_path}/no.sock"):
+        yield
 
 
 def accept(**changes: object) -> str:

@@ -13,12 +13,13 @@ from sqlalchemy import func, insert, select
 import accounts
 import reloading
 import reloads
-from lastacross import clock, config, datastore, store, taskqueue
+from lastacross import clock, datastore, store, taskqueue
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
 from tests.support import uploads
 from tests.support.processes import ROOT
 from tests.support.redis_server import RedisServer
+from tests.support.root_application import with_empty_store
 
 T = TypeVar("T")
 
@@ -28,22 +29,9 @@ KEYS = [f"k-{number:03}" for number in range(100)]
 @pytest.fixture(autouse=True)
 def tables(new_database: Callable[[Path], str], redis_server: RedisServer, tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root in an empty database, and an empty store."""
-    environ = {
-        "DATABASE_URL": new_database(ROOT),
-        "REDIS_URL": redis_server.url,
-        "SECRET_KEY": "a secret key of the tests, long enough",
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-    }
-    config.use(config.load(ROOT, environ))
-    opened = store.Store(redis_server.url)
-    opened.redis.flushall()
-    store.use(opened)
-    uploads.upload(opened, ("default", reloads.QUEUE))
-    yield
-    datastore.dispose()
-    store.use(None)
-    opened.close()
-    config.use(None)
+    with with_empty_store(redis_server, tmp_path, new_database(ROOT)):
+        uploads.upload(store.current(), ("default", reloads.QUEUE))
+        yield
 
 
 def at_once(actions: Sequence[Callable[[], T]]) -> list[T]:

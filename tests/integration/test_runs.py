@@ -8,23 +8,17 @@ from pathlib import Path
 import pytest
 
 import runs
-from lastacross import config, datastore
+from lastacross import datastore
 from models import CountLine, CountRun
 from tests.support.processes import ROOT
+from tests.support.root_application import configured
 
 
 @pytest.fixture(autouse=True)
 def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
-    environ = {
-        "DATABASE_URL": new_database(ROOT),
-        "SECRET_KEY": "a secret key of the tests, long enough",
-        "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-    }
-    config.use(config.load(ROOT, environ))
-    yield
-    datastore.dispose()
-    config.use(None)
+    with configured(new_database(ROOT), tmp_path):
+        yield
 
 
 def new_run(run_id: str = "one", name: str = "seed", created_at: float = 1.0) -> CountRun:

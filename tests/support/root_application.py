@@ -1,0 +1,51 @@
+"""The application in the root of the repository, configured for a test in its own process."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lastacross import config, datastore, store
+from tests.support import databases
+from tests.support.processes import ROOT
+from tests.support.redis_server import RedisServer
+
+
+@contextmanager
+def configured(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
+    """Its configuration, in use with this database.
+
+    Args:
+        database_url: of a database with its tables.
+        folder: where its data folder goes.
+        variables: more of its environment.
+    """
+    environ = {
+        "DATABASE_URL": database_url,
+        "SECRET_KEY": "a secret key of the tests, long enough",
+        "LASTACROSS_DATA_DIR": str(folder / "var"),
+        **variables,
+    }
+    loaded = config.load(ROOT, environ)
+    config.use(loaded)
+    try:
+        yield loaded
+    finally:
+        datastore.dispose()
+        config.use(None)
+
+
+@contextmanager
+def with_empty_store(
+    redis_server: RedisServer, folder: Path, database_url: str | None = None, **variables: str
+) -> Iterator[config.Config]:
+    """The same with an empty store, whose queues are still to be uploaded; on SQLite without a database."""
+    url = database_url or databases.migrated_sqlite(folder / "test.db", ROOT)
+    with configured(url, folder, REDIS_URL=redis_server.url, **variables) as loaded:
+        opened = store.Store(redis_server.url)
+        opened.redis.flushall()
+        store.use(opened)
+        try:
+            yield loaded
+        finally:
+            store.use(None)
+            opened.close()
