@@ -1,19 +1,15 @@
 """The command line, as a person or a script meets it: answers, mistakes, exit codes."""
 
 import json
-import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lastacross
-from lastacross import cli, config
 from tests.conftest import SECRET_KEY
-
-Capture = pytest.CaptureFixture[str]
-Command = Callable[..., tuple[int, str, str]]
+from tests.support.command_line import Capture, Command, command_line
 
 
 @pytest.fixture
@@ -23,19 +19,8 @@ def command(app_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SECRET_KEY", SECRET_KEY)
     monkeypatch.chdir(app_root)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    config.use(None)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    with command_line(capsys) as run:
+        yield run
 
 
 def test_help_lists_the_commands_and_gives_examples(command: Command) -> None:

@@ -1,26 +1,23 @@
 """``lastacross cron``: what an operator sees of jobs and runs, and lets run."""
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
-from lastacross import cli, config, datastore
+from lastacross import config, datastore
 from lastacross.clock import SYSTEM
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model
 from lastacross.datastore.tables import CronJob
 from lastacross.store import Store, record_key
 from tests.support import databases
+from tests.support.command_line import Capture, Command, command_line
 from tests.support.redis_server import RedisServer
 from tests.support.uploads import upload
-
-Capture = pytest.CaptureFixture[str]
-Command = Callable[..., tuple[int, str, str]]
 
 FILE = """\
 cron:
@@ -43,20 +40,8 @@ def command(
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.chdir(app_root)
     (app_root / "cron.yaml").write_text(FILE)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    datastore.dispose()
-    config.use(None)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    with command_line(capsys) as run:
+        yield run
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """``lastacross db demo``: demo data that the application offers in its ``demo.py``."""
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from lastacross import cli, config, datastore
+from tests.support.command_line import Capture, Command, command_line
 from tests.support.modules import own_modules
 from tests.support.processes import ROOT
-
-Capture = pytest.CaptureFixture[str]
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -21,20 +17,8 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) ->
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/demo.db")
     monkeypatch.setenv("LASTACROSS_DATA_DIR", str(tmp_path / "var"))
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    datastore.dispose()
-    config.use(None)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    with command_line(capsys) as run:
+        yield run
 
 
 @pytest.fixture

@@ -3,24 +3,21 @@
 import base64
 import io
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lastacross import cli, config, store, taskqueue
+from lastacross import config, store, taskqueue
 from lastacross.runtime import data_folder, embedded
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
 from lastacross.taskqueue.broker import Broker
 from tests.conftest import SECRET_KEY
+from tests.support.command_line import Capture, Command, command_line
 from tests.support.redis_server import RedisServer
 from tests.support.uploads import upload
-
-Capture = pytest.CaptureFixture[str]
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -43,19 +40,8 @@ def command(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("REDIS_URL", redis_server.url)
     monkeypatch.chdir(app_root)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.run(arguments)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    yield run
-    config.use(None)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
+    with command_line(capsys) as run:
+        yield run
 
 
 @pytest.fixture
