@@ -14,6 +14,22 @@ from tests.support.processes import ROOT
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
+def assert_passes(count: int, folder: Path) -> None:
+    """So many tests pass in a pytest of their own, and none fails."""
+    options = ("-q", "-p", "lastacross.pytest_plugin", "-p", "no:cacheprovider")
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    said = ran.stdout + ran.stderr
+    assert (ran.returncode, f"{count} passed" in said) == (0, True), said
+
+
 @pytest.mark.slow
 def test_the_example_of_the_page_passes(tmp_path: Path) -> None:
     files = re.findall(r"```\w+\n# (\S+\.\w+)\n(.*?)```", PAGE, re.DOTALL)
@@ -24,21 +40,7 @@ def test_the_example_of_the_page_passes(tmp_path: Path) -> None:
 
     # Named twice, as where the package is installed and a conftest.py names it, too.
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["lastacross.pytest_plugin"]\n')
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "lastacross.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-    ]
-    ran = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
-    )
-
-    assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert_passes(4, tmp_path)
 
 
 @pytest.mark.slow
@@ -51,21 +53,7 @@ def test_the_option_names_another_folder(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "def test_it(lastacross_app):\n    assert lastacross_app.config.root.name == 'site'\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "lastacross.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-    ]
-    ran = subprocess.run(
-        command, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
-    )
-
-    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert_passes(1, tmp_path)
 
 
 @pytest.mark.slow
