@@ -447,7 +447,8 @@ def test_an_exception_in_after_rollback_hides_nothing() -> None:
         divide()
 
     assert called == ["called"]
-    assert [entry["event"] for entry in logged] == ["datastore.after_rollback"]
+    [line] = logged
+    assert (line["event"], line["exc_info"]) == ("datastore.after_rollback", True)
 
 
 def test_after_rollback_is_refused_when_the_transaction_is_over() -> None:

@@ -384,7 +384,8 @@ def test_what_is_no_call_is_logged_and_not_tried_again() -> None:
     with capture_logs() as logged:
         assert deferred.outcome(Signatures(SECRET_KEY).sign("deferred", b"no pickle")) == 200
 
-    assert "deferred.permanent_failure" in [entry["event"] for entry in logged]
+    [line] = [entry for entry in logged if entry["event"] == "deferred.permanent_failure"]
+    assert (line["log_level"], line["exc_info"]) == ("error", True)
 
 
 def test_a_call_that_another_key_signed_is_tried_again(app_root: Any) -> None:
@@ -397,7 +398,9 @@ def test_a_call_that_another_key_signed_is_tried_again(app_root: Any) -> None:
         assert deferred.outcome(body) == 500
     config.use(right)
 
-    assert "deferred.unverified" in [entry["event"] for entry in logged]
+    [line] = [entry for entry in logged if entry["event"] == "deferred.unverified"]
+    assert "signature" in line["reason"]
+    assert len(calls) == 0
     assert (deferred.outcome(body), len(calls)) == (200, 1)
 
 
@@ -571,6 +574,8 @@ def test_a_row_that_was_altered_is_not_unpickled() -> None:
 def test_a_row_that_cannot_be_deleted_does_not_make_the_call_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has run: a retry would run it twice."""
     task = deferred.task(record, LARGE)
+    with datastore.session(read_only=True) as session:
+        [row_id] = session.scalars(sqlalchemy.select(datastore.DeferredPayload.id))
     usual = datastore.session
 
     def locked(*, read_only: bool = False) -> Any:
@@ -582,7 +587,8 @@ def test_a_row_that_cannot_be_deleted_does_not_make_the_call_fail(monkeypatch: p
     with capture_logs() as logged:
         assert deferred.outcome(task.body) == 200
 
-    assert "deferred.payload_left_behind" in [entry["event"] for entry in logged]
+    [line] = [entry for entry in logged if entry["event"] == "deferred.payload_left_behind"]
+    assert (line["payload"], line["log_level"], len(calls)) == (row_id, "warning", 1)
 
 
 @pytest.mark.usefixtures("each_database")

@@ -130,7 +130,9 @@ def test_a_cron_yaml_is_read_at_the_start_and_when_it_changes_and_left_while_it_
     path.write_text("cron:\n- url: /x\n  schedule: every 5 minuts\n")
     with capture_logs() as logged:
         assert file.read() is None
-    assert [line["event"] for line in logged] == ["cron.unusable"]
+    [line] = logged
+    assert line["event"] == "cron.unusable"
+    assert line["error"].startswith("cron.yaml:3:")
     path.write_text("cron:\n")
     assert file.read() == ()
 

@@ -81,7 +81,8 @@ def test_what_else_goes_wrong_is_logged_and_tried_again(
 
         assert upload.try_once()
 
-    assert [entry["event"] for entry in logged] == ["queues.failed"]
+    [line] = logged
+    assert (line["event"], line["log_level"], line["exc_info"]) == ("queues.failed", "error", True)
     assert is_uploaded(server)
 
 

@@ -396,6 +396,7 @@ CALLED = {
 @pytest.mark.parametrize(("name", "parameters"), [*OVERRIDDEN.items(), *CALLED.items()])
 def test_rq_worker_still_has_what_ours_overrides_and_calls(name: str, parameters: list[str] | None) -> None:
     method = getattr(rq_worker.BaseWorker, name)
+    assert callable(method)
     if parameters is not None:
         assert list(inspect.signature(method).parameters) == parameters
     ours = inspect.signature(getattr(Worker, name))
