@@ -182,4 +182,5 @@ def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> 
     wait_until(lambda: killed not in web.wait_for_both(), what="its successor answers")
 
     shares = web.who_has(2 * HALF)
+    assert len(shares) == 2
     assert min(shares.values()) >= HALF - FEW, shares
