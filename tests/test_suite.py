@@ -54,18 +54,23 @@ def _asserts(function: Function, module: Module, suite: Mapping[str, Module], se
             isinstance(node, ast.Raise) and "AssertionError" in ast.dump(node)
         ):
             return True
-        if isinstance(node, ast.Call):
-            name = ast.unparse(node.func).rpartition(".")[2]
-            keywords = {keyword.arg for keyword in node.keywords}
-            if name in ASSERTING or name.startswith("assert_") or (name in REQUESTS and "status" in keywords):
-                return True
-            if any(
-                _asserts(called, home, suite, seen)
-                for called, home in _called(name, module, suite)
-                if called not in seen
-            ):
-                return True
+        if isinstance(node, ast.Call) and _is_asserting(node):
+            return True
+        # A function that is called, or handed to one that calls it.
+        name = getattr(node, "id", None) or getattr(node, "attr", None)
+        if isinstance(name, str) and any(
+            _asserts(called, home, suite, seen)
+            for called, home in _called(name, module, suite)
+            if called not in seen
+        ):
+            return True
     return False
+
+
+def _is_asserting(call: ast.Call) -> bool:
+    name = ast.unparse(call.func).rpartition(".")[2]
+    is_request = name in REQUESTS and "status" in {keyword.arg for keyword in call.keywords}
+    return name in ASSERTING or name.startswith("assert_") or is_request
 
 
 def _called(name: str, module: Module, suite: Mapping[str, Module]) -> Iterator[tuple[Function, Module]]:
@@ -126,6 +131,7 @@ class Lab:
         "checked(value)",
         "lab.wait()",
         "own(value)",
+        "try_out(checked, value)",
     ],
 )
 def test_a_test_that_asserts_is_known_by_each_of_its_means(body: str) -> None:

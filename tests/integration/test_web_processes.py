@@ -181,6 +181,9 @@ def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> 
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: killed not in web.wait_for_both(), what="its successor answers")
 
-    shares = web.who_has(2 * HALF)
-    assert len(shares) == 2
-    assert min(shares.values()) >= HALF - FEW, shares
+    def gets_its_share() -> bool:
+        shares = web.who_has(2 * HALF)
+        return len(shares) == 2 and min(shares.values()) >= HALF - FEW
+
+    # As above, not at once on a busy machine.
+    wait_until(gets_its_share, 40, "both have as many connections")
