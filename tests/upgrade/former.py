@@ -108,9 +108,9 @@ class Code:
         handlers = "handlers:\n- url: /upgrade/.*\n  script: upgrade_app.app\n  login: admin\n"
         app_yaml = folder / "app.yaml"
         app_yaml.write_text(app_yaml.read_text().replace("handlers:\n", handlers, 1))
-        # One process less to start each time.
         backends = folder / "backends.yaml"
-        backends.write_text(backends.read_text().replace("instances: 2", "instances: 1"))
+        small = backends.read_text().replace("instances: 2", "instances: 1")
+        backends.write_text(small.replace("max_concurrent_requests: 8", "max_concurrent_requests: 2"))
         for name in ("queue.yaml", "cron.yaml"):
             with (folder / name).open("a") as file:
                 file.write((OVERLAY / name).read_text())

@@ -26,7 +26,7 @@ from tests.support.site import Site, free_port, wait_for_answer
 from tests.upgrade import snapshot
 from tests.upgrade.former import FOLDER, Code
 
-START = {"WEB_CONCURRENCY": "1", "LASTACROSS_PROCESSES": "1", "LASTACROSS_THREADS": "20"}
+START = {"WEB_CONCURRENCY": "1", "LASTACROSS_PROCESSES": "1", "LASTACROSS_THREADS": "12"}
 QUEUES = (
     *("upgrade", "upgrade-suspect", "upgrade-nested", "upgrade-pull"),
     *("default", "quilt", "errors", "reload", "master", "subtasks"),
@@ -200,17 +200,16 @@ def start_long_task(site: Site, ends: str) -> str:
 
 
 def _begin_programs(scene: Scene, site: Site, answers: dict[str, Any]) -> None:
-    """Begin a quilt, a count and a reload; pause the queue of each as soon as there is something of it."""
-    answers["quilt begun"] = site.post("/quilt", rows=8, columns=8, delay_ms=2000)
+    """Begin a quilt, a reload and a count; pause the queue of each as soon as there is something of it."""
+    answers["quilt begun"] = site.post("/quilt", rows=8, columns=8, delay_ms=500)
     _pause_when(scene, "quilt", "SELECT * FROM quilt WHERE rows = 8 AND painted > 4")
-    # More intervals than the backend counts at once.
-    intervals = ", ".join(f"{first}-{first + 39}" for first in range(0, 800, 40))
-    answers["count begun"] = site.post("/count", name="counting", intervals=intervals, delay_ms=250)
-    _pause_when(scene, "subtasks", "SELECT * FROM count_interval WHERE last = 39 AND counted > 1")
-    keys = " ".join(f"account-{number}" for number in range(80))
-    answers["accounts"] = site.post("/accounts", keys=keys)
+    answers["accounts"] = site.post("/accounts", keys=" ".join(f"account-{number}" for number in range(80)))
     site.json("/taskloader/")
     _pause_when(scene, "reload", "SELECT * FROM reload_run WHERE done > 20")
+    # The backend counts two intervals at once.
+    intervals = "1-60, 61-120, 121-122, 123-124"
+    answers["count begun"] = site.post("/count", name="counting", intervals=intervals, delay_ms=200)
+    _pause_when(scene, "subtasks", "SELECT * FROM count_interval WHERE last = 60 AND counted > 1")
 
 
 def _pause_when(scene: Scene, queue: str, begun: str) -> None:

@@ -154,7 +154,7 @@ def check_command_lines(both: Pair) -> None:
 def test_both_versions_work_together_and_lose_nothing(former_code: Code) -> None:
     with pair(former_code) as both:
         with both.working():
-            for producer in both.produce(seconds=8, pause=0.03):
+            for producer in both.produce(seconds=6, pause=0.02):
                 assert producer.wait(PATIENCE) == 0
             both.wait_until_done()
         check_history(both)
