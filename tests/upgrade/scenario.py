@@ -87,7 +87,7 @@ class Scene:
         with started(python("-m", "lastacross", "dev"), self.folder, environ) as processes:
             url = f"http://127.0.0.1:{self.port}"
             wait_for_answer(url, processes)
-            yield Site(url, self.redis_server, processes)
+            yield Site(url, self.redis_server, processes, self.folder)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What a query of the datastore answers."""
