@@ -235,7 +235,7 @@ WRONG_FILES = {
 def test_a_wrong_file_is_reported_to_the_column(
     app_root: Path, file: str, text: str, place: str, words: str, hint: str | None
 ) -> None:
-    """More of them, with all that is said, are in ``tests/acceptance/test_config_check.py``."""
+    """``tests/acceptance/test_config_check.py`` has more of them, with the whole message."""
     assert_says(only_mistake(app_root, file, text), f"{file}:{place}", words, hint)
 
 
