@@ -101,7 +101,7 @@ def test_a_handler_over_its_deadline_is_cut_off_and_retried(lab: Lab) -> None:
     begun = [note for note in lab.notes() if note["task"] == "turns" and note["what"] == "begin"]
     took = begun[1]["at"] - begun[0]["at"]
     print(f"deadline 1 s, back-off 0.1 s: the second attempt began {took:.2f} s after the first")
-    assert 1.1 <= took < 5
+    assert 1.1 <= took < 15
     assert begun[1]["previous_response"] == "500"
     assert begun[0]["pid"] == begun[1]["pid"]
 
@@ -112,16 +112,16 @@ def test_a_handler_over_its_deadline_is_cut_off_and_retried(lab: Lab) -> None:
 @slow
 def test_sigterm_lets_running_tasks_finish_and_gives_the_others_back(lab: Lab) -> None:
     with lab.started_workers(1, threads=2) as running:
-        taskqueue.Queue().add([work(seconds="3") for _ in range(10)])
+        taskqueue.Queue().add([work(seconds="6") for _ in range(10)])
         wait_until(lambda: len(lab.ran(what="begin")) == 2)
         running.send(signal.SIGTERM)
-        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, 2.5, "released")
-        assert running.wait(10) == 0
+        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, 5.5, "released")
+        assert running.wait(20) == 0
     assert lab.ran("/work").total() == 2
     assert lab.open_tasks() == {"ready default": 8}
 
     with lab.workers(2):
-        lab.wait_for(10, "/work", 30)
+        lab.wait_for(10, "/work", 60)
     assert set(lab.ran("/work", "begin").values()) == {1}
 
 
