@@ -55,6 +55,7 @@ bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json say
 	@exec $(BIN)/python -m bench.quick
 
 bench-test: ## the tests of the benchmarks themselves
+	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	$(BIN)/python -m pytest bench/tests
 
