@@ -9,10 +9,10 @@ import itertools
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,7 +57,7 @@ def commit(point: str, kind: str) -> None:
         if point == "before_commit":
             die()
         if point.startswith("in_commit"):
-            die_in_commit(transaction, float(point.partition(":")[2] or 0))
+            die_in_commit(transaction, int(point.partition(":")[2] or 0))
     raise AssertionError(f"{point} was not met")
 
 
@@ -108,23 +108,24 @@ def die_before_marking() -> None:
     marking.PROCESS.note = lambda task_ids, at: die()  # type: ignore[method-assign]
 
 
-def die_in_commit(transaction: datastore.Transaction, share: float) -> None:
-    """When this share of the commit is written; on PostgreSQL when it was asked for."""
+def die_in_commit(transaction: datastore.Transaction, most_bytes: int) -> None:
+    """When so many bytes of the commit are written; on PostgreSQL when it was asked for."""
     connection: Any = transaction.session.connection().connection.driver_connection
     if transaction.session.get_bind().dialect.name == "postgresql":
         connection.pgconn.send_query(b"COMMIT")
         connection.pgconn.flush()
         die()
+    # The kernel kills at the byte. A thread that watches the file would, on a busy machine, look too late.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log_of(connection).stat().st_size + most_bytes, hard))
+
+
+def log_of(connection: Any) -> Path:
+    """SQLite's write-ahead log, to which a commit is written."""
     [(_, _, file)] = connection.execute("PRAGMA database_list").fetchall()
-    log = Path(f"{file}-wal")
-    before = log.stat().st_size
-
-    def watch() -> None:
-        while log.stat().st_size - before <= share * COMMIT_BYTES:
-            pass
-        die()
-
-    threading.Thread(target=watch, daemon=True).start()
+    return Path(f"{file}-wal")
 
 
 BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
@@ -188,12 +189,14 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", __name__, *arguments]
 
 
-def run_to_its_death(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Run a job that kills itself."""
+def run_to_its_death(
+    arguments: Sequence[str], environ: Mapping[str, str], number: signal.Signals = signal.SIGKILL
+) -> None:
+    """Run a job that ends by this signal, before it can do anything about it."""
     process = subprocess.run(
         command(*arguments), env={**os.environ, **environ}, timeout=60, capture_output=True, check=False
     )
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    assert process.returncode == -number, process.stderr.decode()
 
 
 JOBS: Mapping[str, Callable[..., None]] = {
