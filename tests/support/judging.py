@@ -1,0 +1,91 @@
+"""Asks Redis for the final state, and fails a test whose history breaks a rule."""
+
+import contextlib
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from lastacross import store
+from tests.support import history, recording
+from tests.support.history import Limit, Operation, Recorder, State
+
+MAX_SHOWN = 20
+
+# Prefixes of the sorted sets whose entries are task ids.
+_SORTED_SETS = {
+    store.SCHEDULED_PREFIX: "scheduled",
+    store.DEFERRED_PREFIX: "deferred",
+    store.DEAD_PREFIX: "dead",
+    store.PULL_PREFIX: "pull",
+}
+
+
+@contextlib.contextmanager
+def judged(
+    path: Path, url: str | None, limits: Mapping[str, Limit] | None = None
+) -> Iterator[dict[str, str]]:
+    """Record the block into this file, and judge it at the end; yields the environment of its processes.
+
+    Args:
+        path: the file, which may not be there yet.
+        url: of the Redis, which may have ended when the block does; None if nobody can know it.
+        limits: by queue; the block may still add some.
+    """
+    with _recorded(path):
+        yield recording.environ_of(path)
+    check(history.read(path), state_of(url) if url else None, limits)
+
+
+@contextlib.contextmanager
+def _recorded(path: Path) -> Iterator[None]:
+    for name in recording.STEPS:
+        recording.record(importlib.import_module(name))
+    before, recorder = recording.Using.recorder, Recorder(path)
+    recording.Using.recorder = recorder
+    try:
+        yield
+    finally:
+        recording.Using.recorder = before
+        recorder.close()
+
+
+def check(
+    operations: Sequence[Operation], state: State | None, limits: Mapping[str, Limit] | None = None
+) -> None:
+    """Fail with all that is wrong."""
+    found = history.violations(operations, state, limits=limits)
+    print(f"history: {history.summary(operations)}")
+    more = [f"… and {len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
+    assert not found, "\n".join(["the history is wrong:", *found[:MAX_SHOWN], *more])
+
+
+def state_of(url: str) -> State | None:
+    """What this Redis holds; None when it does not answer."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        try:
+            return _state(client)
+        except redis.ConnectionError:
+            return None
+
+
+def _state(client: Any) -> State:
+    places: dict[str, list[str]] = defaultdict(list)
+    for key in _keys(client, store.READY_PREFIX):
+        for task in client.lrange(store.READY_PREFIX + key, 0, -1):
+            places[task].append("ready")
+    for prefix, place in _SORTED_SETS.items():
+        for key in _keys(client, prefix):
+            for task in client.zrange(prefix + key, 0, -1):
+                places[task].append(place)
+    for key in _keys(client, store.LEASED_PREFIX):
+        for entry in client.zrange(store.LEASED_PREFIX + key, 0, -1):
+            places[entry.rpartition(":")[0]].append("leased")
+    return State(places, _keys(client, store.RECORD_PREFIX), _keys(client, store.TOMBSTONE_PREFIX))
+
+
+def _keys(client: Any, prefix: str) -> frozenset[str]:
+    return frozenset(key.removeprefix(prefix) for key in client.scan_iter(f"{prefix}*", 1000))

@@ -1,0 +1,188 @@
+"""Records what the product's own steps do, in every process of a test that has HISTORY in its environment.
+
+``recorded/sitecustomize.py`` loads this file by its path, before anything of the project, so it imports
+nothing of the project. In the test's own process ``judging.judged`` does the same for a block.
+"""
+
+import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HISTORY = "TEST_HISTORY"
+FOLDER = Path(__file__).parent
+
+# redis-py's client. Its annotations say that each answer may have to be awaited.
+Redis = Any
+Describe = Callable[..., dict[str, Any]]
+
+
+class Using:
+    """The recorder in use in this process, if there is one."""
+
+    recorder: Any = None
+
+
+# --- what is recorded of each step --------------------------------------------------------
+
+
+def _tasks(tasks: Sequence[Any]) -> dict[str, Any]:
+    return {"ids": [task.id for task in tasks], "requests": [_request(task.fields) for task in tasks]}
+
+
+def _request(fields: Sequence[Any]) -> Any:
+    found = [fields[place + 1] for place in range(0, len(fields), 2) if fields[place] == "request"]
+    return found[0] if found else None
+
+
+def _created(batch_id: str, queue: str, *, parent: str | None, on_complete: Any, on_success: Any) -> Any:
+    ids = [task.id for task in (on_complete, on_success) if task is not None]
+    complete, success = (None if task is None else task.id for task in (on_complete, on_success))
+    return {"batch": batch_id, "ids": ids, "complete": complete, "success": success}
+
+
+def _run(task: Any) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "url": task.method_and_url[1],
+        "retry_count": task.failures + task.lost,
+        "execution_count": task.failures - task.unreached,
+    }
+
+
+def _outcome(outcome: Any) -> dict[str, Any]:
+    names = ("status", "is_success", "was_reached")
+    return {name: getattr(outcome, name) for name in names}
+
+
+def _same(answer: Any) -> Any:
+    return answer
+
+
+# Opened, or there already; else no name was free, or its parent is not known.
+def _created_code(answer: int) -> int:
+    return {1: 0, 0: 1}.get(answer, -1)
+
+
+# module → class → method → the operation, what was asked for, and what came back.
+STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]]] = {
+    "lastacross.taskqueue.broker": {
+        "Broker": {
+            "add": ("add", _tasks, _same),
+            "add_ready": ("add", lambda task: _tasks([task]), lambda code: [code]),
+            "ack": ("ack", lambda tasks: {"ids": [task.id for task in tasks]}, _same),
+            "dead_letter": ("dead_letter", lambda task, *_: {"ids": [task.id]}, lambda held: [held]),
+            "delete": ("delete", lambda ids: {"ids": list(ids)}, _same),
+            "purge": ("purge", lambda queue: {"queue": queue}, _same),
+            "retry_dead": ("requeue", lambda ids: {"ids": list(ids)}, _same),
+        }
+    },
+    "lastacross.taskqueue.pull": {"PullSteps": {"add": ("add", _tasks, _same)}},
+    "lastacross.taskqueue.batches": {
+        "BatchSteps": {
+            "create": ("create", _created, _created_code),
+            "add": ("member", lambda batch, first, tasks: {"batch": batch, **_tasks(tasks)}, _same),
+            "seal": ("seal", lambda batch: {"batch": batch}, _same),
+            "cancel": ("cancel", lambda batch: {"batch": batch}, _same),
+        }
+    },
+    "lastacross.runtime.delivery": {"Delivery": {"deliver": ("run", _run, _outcome)}},
+    "lastacross.runtime.remote": {"RemoteDelivery": {"deliver": ("run", _run, _outcome)}},
+}
+
+
+def _around(call: Callable[..., Any], op: str, describe: Describe, answer: Callable[[Any], Any]) -> Any:
+    @functools.wraps(call)
+    def recorded_call(self: Any, *args: Any, **options: Any) -> Any:
+        recorder = Using.recorder
+        if recorder is None:
+            return call(self, *args, **options)
+        args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
+        number = recorder.invoke(op, **describe(*args, **options))
+        try:
+            found = call(self, *args, **options)
+        except BaseException as error:
+            recorder.end(number, "unknown", f"{type(error).__name__}: {error}")
+            raise
+        recorder.end(number, "ok", answer(found))
+        return found
+
+    return recorded_call
+
+
+def record(module: ModuleType) -> None:
+    """Record the steps of one module of STEPS from now on."""
+    for class_name, methods in STEPS[module.__name__].items():
+        owner = getattr(module, class_name)
+        if not hasattr(owner, "_is_recorded"):
+            owner._is_recorded = True
+            for name, (op, describe, answer) in methods.items():
+                setattr(owner, name, _around(getattr(owner, name), op, describe, answer))
+
+
+# --- in the test's own process ------------------------------------------------------------
+
+
+def environ_of(path: Path) -> dict[str, str]:
+    """The variables by which a process, and all that it starts, records into this file."""
+    return {HISTORY: str(path), "PYTHONPATH": str(FOLDER / "recorded")}
+
+
+def note(op: str, **asked: Any) -> None:
+    """Note something that happens at one moment, if a history is recorded."""
+    if Using.recorder is not None:
+        Using.recorder.note(op, **asked)
+
+
+def fault(kind: str, what: str, pid: int | None = None) -> None:
+    """Note what the test breaks, if a history is recorded."""
+    note("fault", kind=kind, what=what, **({} if pid is None else {"killed": pid}))
+
+
+# --- in the other processes ---------------------------------------------------------------
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Records each module of STEPS once it has been imported."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """Find it as usual, and have it recorded after it ran."""
+        if name not in STEPS:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: Any) -> Any:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._loader.exec_module(module)
+        record(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def record_this_process() -> None:
+    """Record until the process ends, if its environment says so."""
+    if HISTORY in os.environ:
+        spec = importlib.util.spec_from_file_location("tests_history", FOLDER / "history.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["tests_history"] = history = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(history)
+        Using.recorder = history.Recorder(Path(os.environ[HISTORY]))
+        sys.meta_path.insert(0, _Finder())
