@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.backend import instances
-from tests.support.processes import is_alive, wait_until
+from tests.support.processes import is_alive, kill, wait_until
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.xdist_group("site")]
@@ -79,7 +79,7 @@ def test_the_backend_killed_in_the_middle_costs_no_interval_and_counts_none_twic
     wait_until(lambda: operation(site, "killed")["metadata"]["numbers"]["counted"] >= 60)
     before = instances(site)
     for pid in before:
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     killed_at = time.monotonic()
     wait_until(lambda: holders(site, "killed") - set(before), 40, "others go on")
     taken_over_after = time.monotonic() - killed_at

@@ -18,7 +18,8 @@ from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.settle import Settler
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
-from tests.support import databases
+from tests.support import databases, recording
+from tests.support.judging import judged
 from tests.support.processes import Started, python, started
 from tests.support.redis_server import RedisServer
 
@@ -44,7 +45,9 @@ class Worker:
         found = self._broker.lease(
             [CRON_QUEUE], token="worker", number=self._leases * 100, wanted=50, free=50, lease_seconds=60
         )
-        self.ran.update(task.name for task in found.tasks)
+        for task in found.tasks:
+            self.ran[task.name] += 1
+            recording.note("run", id=task.id)
         self._settler.settle([Outcome(task, 200) for task in found.tasks])
 
 
@@ -61,7 +64,10 @@ def environ(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterat
     }
     config.use(config.load(app_root, environ))
     databases.upgrade()
-    yield environ
+    with Store(redis_server.url).redis as client:
+        client.flushall()
+    with judged(tmp_path / "history.jsonl", redis_server.url) as of_history:
+        yield {**environ, **of_history}
     datastore.dispose()
     config.use(None)
 
@@ -73,7 +79,6 @@ def test_schedulers_that_are_killed_make_one_task_for_each_due_instant(
     environ: dict[str, str], redis_server: RedisServer, tmp_path: Path, instants: int
 ) -> None:
     opened = Store(redis_server.url)
-    opened.redis.flushall()
     worker, chance = Worker(opened), random.Random(5)
     kills, kill_at = 0, 0.0
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,6 @@
 """``lastacross dev``: one command brings everything up, keeps it up, and leaves nothing behind."""
 
 import contextlib
-import os
 import signal
 import socket
 import time
@@ -14,8 +13,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.support import example_app
-from tests.support.processes import Started, python, started, wait_until
+from tests.support import example_app, recording
+from tests.support.history import CUT
+from tests.support.judging import judged
+from tests.support.processes import Started, kill, python, started, wait_until
 from tests.support.site import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -98,7 +99,12 @@ def running(
     port = port or free_port()
     data_dir = data_dir or folder / "var"
     environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(data_dir), **(settings or {})}
-    with started(python("-m", "lastacross", *arguments, "dev"), folder, environ) as processes:
+    line = python("-m", "lastacross", *arguments, "dev")
+    with (
+        # The embedded Redis ends with it, so that there is no final state to ask for.
+        judged(folder / "history.jsonl", None) as of_history,
+        started(line, folder, {**environ, **of_history}) as processes,
+    ):
         processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (Ctrl-C stops)")
         yield Dev(processes, port, data_dir)
 
@@ -172,7 +178,8 @@ def test_an_application_elsewhere_runs_on_the_same_engine(shop: Dev) -> None:
 def test_a_redis_that_is_killed_comes_back_with_its_data(shop: Dev) -> None:
     delivers(shop, "first")
 
-    os.kill(shop.wait_for_pid_of("-server 127.0.0.1"), signal.SIGKILL)
+    recording.fault(CUT, "the embedded Redis is killed")
+    kill(shop.wait_for_pid_of("-server 127.0.0.1"))
 
     wait_until(lambda: shop.get("/") == (200, "hello first first"), what="the same data")
     delivers(shop, "second")
@@ -183,7 +190,7 @@ def test_a_process_that_is_killed_is_started_again(shop: Dev, command: str) -> N
     exits = shop.processes.text().count("process.exit")
     killed = shop.wait_for_pid_of(command)
     before = set(shop.children(command))
-    os.kill(killed, signal.SIGKILL)
+    kill(killed)
 
     wait_until(lambda: shop.processes.text().count("process.exit") > exits)
     wait_until(lambda: shop.get("/")[0] == 200)

@@ -1,7 +1,5 @@
 """Long tasks in a site that runs whole: a worker killed in the middle, failures, a cancel, Redis emptied."""
 
-import os
-import signal
 import time
 import urllib.error
 import urllib.parse
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import kill, stopped
 from tests.support.site import Site, running_site
 
 MAIN = '''\
@@ -102,7 +101,7 @@ def test_a_worker_killed_in_the_middle_is_told_of_and_the_result_arrives(site: S
     bookmark = start(site, "/slow", steps=30)
     running = wait_for(site, bookmark, lambda operation: operation["metadata"]["step"] >= 5)
 
-    os.kill(int(running["metadata"]["message"].removeprefix("process ")), signal.SIGKILL)
+    kill(int(running["metadata"]["message"].removeprefix("process ")))
 
     told = wait_for(
         site, bookmark, lambda operation: "retry is under way" in operation["metadata"]["status"], 15
@@ -119,11 +118,8 @@ def test_a_worker_that_stalls_cannot_overwrite_the_result_of_another(site: Site)
     running = wait_for(site, bookmark, lambda operation: operation["metadata"]["step"] >= 5)
     process = running["metadata"]["message"].removeprefix("process ")
 
-    os.kill(int(process), signal.SIGSTOP)
-    try:
+    with stopped(int(process)):
         done = wait_for(site, bookmark, lambda operation: operation["done"], 60)
-    finally:
-        os.kill(int(process), signal.SIGCONT)
     assert done["metadata"]["attempts"] == 2
     assert process not in done["response"]["result"]
     deadline = time.monotonic() + 20

@@ -17,7 +17,8 @@ from lastacross import datastore
 from lastacross.store import settings_key
 from tests.conftest import SECRET_KEY
 from tests.support import example_app
-from tests.support.processes import Started, python, started, wait_until
+from tests.support.judging import judged
+from tests.support.processes import Started, kill, python, started, wait_until
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.site import free_port
 
@@ -47,12 +48,13 @@ def environ(server: RedisServer, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(environ: Mapping[str, str], tmp_path: Path) -> Iterator[Start]:
-    """Starts commands with this environment; the tables are there."""
-    with contextlib.ExitStack() as stack:
+def start(environ: Mapping[str, str], server: RedisServer, tmp_path: Path) -> Iterator[Start]:
+    """Starts commands with this environment; the tables are there. Judges what they did with tasks."""
+    with judged(tmp_path / "history.jsonl", server.url) as recording, contextlib.ExitStack() as stack:
 
         def begin(*arguments: str) -> Started:
-            return stack.enter_context(started(python("-m", "lastacross", *arguments), tmp_path, environ))
+            line = python("-m", "lastacross", *arguments)
+            return stack.enter_context(started(line, tmp_path, {**environ, **recording}))
 
         datastore.upgrade(environ["DATABASE_URL"], Path(environ["LASTACROSS_APP"]))
         datastore.dispose()
@@ -131,7 +133,7 @@ def test_a_silent_redis_keeps_web_from_neither_replacing_a_process_nor_stopping(
         web = start("web")
         wait_until(lambda: answer(environ, "/_ah/health")[0] == 200, 60)
         [killed] = web.others()
-        os.kill(killed, signal.SIGKILL)
+        kill(killed)
         wait_until(lambda: answer(environ, "/_ah/health")[0] == 200, 20)
         assert killed not in web.others()
 

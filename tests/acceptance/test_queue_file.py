@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lastacross import store, taskqueue
-from tests.support.lab import Lab, kill, running_lab, worker_pids
-from tests.support.processes import Started, python, started, wait_until
+from tests.support import recording
+from tests.support.lab import Lab, running_lab, worker_pids
+from tests.support.processes import Started, kill, python, started, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -34,7 +35,7 @@ def lab() -> Iterator[Lab]:
 def second(lab: Lab) -> Iterator[Lab]:
     """Another machine, with a copy of the folder as it was."""
     with tempfile.TemporaryDirectory(prefix="la-second-") as name:
-        made = Lab(Path(name), lab.redis_server, {"queue.yaml": SLOW})
+        made = Lab(Path(name), lab.redis_server, {"queue.yaml": SLOW}, recording.environ_of(lab.history_file))
         yield made
         made.store.close()
 

@@ -1,8 +1,6 @@
 """The quilt on a site that runs whole: how soon it answers, and what it survives."""
 
 import json
-import os
-import signal
 import statistics
 import threading
 import time
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.backend import instances
-from tests.support.processes import wait_until
+from tests.support.processes import kill, wait_until
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("site")]
@@ -84,7 +82,7 @@ def test_a_worker_killed_in_the_middle_costs_no_square_and_no_second_complete(si
     messages: list[dict[str, Any]] = []
     listen(site, f"/{name}", messages)
     wait_until(lambda: site.json(f"/{name}.json")["metadata"]["step"] >= 20)
-    os.kill(workers_of(site)[0], signal.SIGKILL)
+    kill(workers_of(site)[0])
     killed_at = time.monotonic()
     wait_until(lambda: is_done(site, name), 60)
     seconds = time.monotonic() - killed_at

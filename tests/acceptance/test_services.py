@@ -19,8 +19,8 @@ from lastacross import cli, config, logs, store, taskqueue
 from lastacross.runtime import workers
 from lastacross.taskqueue import settings
 from tests.conftest import SECRET_KEY
-from tests.support.lab import Lab, kill, running_lab, worker_pids
-from tests.support.processes import Started, is_alive, python, started, wait_until
+from tests.support.lab import Lab, running_lab, worker_pids
+from tests.support.processes import Started, is_alive, kill, python, started, wait_until
 from tests.support.site import free_port
 
 slow = pytest.mark.slow

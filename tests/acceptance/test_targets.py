@@ -9,8 +9,8 @@ import pytest
 from lastacross import datastore, store, taskqueue
 from lastacross.taskqueue import Queue, Task, settings
 from tests.support import lab as labs
-from tests.support.lab import Lab, kill, running_lab
-from tests.support.processes import Started, python, started, wait_until
+from tests.support.lab import Lab, running_lab
+from tests.support.processes import Started, kill, python, started, wait_until
 from tests.support.site import free_port, wait_for_answer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -178,7 +178,7 @@ def test_waiting_tasks_are_sent_on_when_their_service_comes(lab: Lab) -> None:
 
 def test_after_redis_was_emptied_a_service_is_there_again(lab: Lab) -> None:
     with workers(lab), workers(lab, "counter"):
-        lab.store.redis.flushall()
+        lab.redis_server.flush()
         wait_until(lambda: lab.store.redis.sismember(store.SERVICES, "counter"), 20, "the service")
         add("/a", 20, target="counter")
         add("/b", 20)

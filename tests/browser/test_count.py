@@ -1,8 +1,6 @@
 """The counting program in a real browser: what a visitor sees of queues, intervals and the backend."""
 
-import os
 import re
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +9,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.support.backend import instances
+from tests.support.processes import kill
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
@@ -167,7 +166,7 @@ def test_the_backend_killed_while_one_looks_goes_on_and_the_log_says_so(page: Pa
     expect(page.locator("#intervals .is-counting")).to_have_count(3)
     page.wait_for_timeout(1000)
     for pid in instances(site):
-        os.kill(pid, signal.SIGKILL)
+        kill(pid)
     expect(page.locator("#log")).to_contain_text("did not finish it", timeout=40_000)
     page.screenshot(path=SCREENSHOTS / "count-killed.png", full_page=True)
     wait_for_the_end(page, 90)

@@ -1,9 +1,7 @@
 """Long tasks in a real browser: started, watched, left, come back to, whatever happens meanwhile."""
 
 import itertools
-import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import SCREENSHOTS, Contexts, listen_for_complaints
 from tests.browser.watching import report
-from tests.support.processes import wait_until
+from tests.support.processes import kill, wait_until
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
@@ -199,7 +197,7 @@ def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_a
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid \d+"))
     pid = int((visitor.text_content("#message") or "").split()[1])
 
-    os.kill(pid, signal.SIGKILL)
+    kill(pid)
     killed_at = time.monotonic()
 
     expect(visitor.get_by_role("status")).to_contain_text("retry is under way", timeout=30_000)

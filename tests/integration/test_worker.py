@@ -18,6 +18,8 @@ from rq import worker as rq_worker
 from lastacross import store, taskqueue
 from lastacross.runtime.worker import Worker
 from lastacross.store import ready_key
+from tests.support import recording
+from tests.support.history import EMPTIED
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import is_alive, wait_until
 from tests.support.uploads import upload
@@ -302,6 +304,7 @@ def test_a_queue_that_its_file_does_not_list_and_an_emptied_redis_forgot_holds_u
         wait_until(lambda: "newer" in {queue.name for queue in rq.Worker.all(connection=redis)[0].queues}, 10)
         taskqueue.add(url="/work", name="waits", queue_name="newer", countdown=1000)
         record = redis.hgetall(store.record_key("newer_waits"))
+        recording.fault(EMPTIED, "all but one task")
         with redis.pipeline(transaction=True) as pipeline:
             pipeline.flushall()
             pipeline.hset(store.record_key("newer_waits"), mapping={**record, b"status": b"queued"})

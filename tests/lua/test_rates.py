@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lastacross import store
-from tests.support.monitored import burst
+from tests.support.history import burst
 from tests.support.scripts import Scripts
 
 SKEW_SECONDS = 0.05

@@ -16,6 +16,7 @@ from lastacross.store import Store, tombstone_key
 from lastacross.taskqueue import marking, relay
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.record import Leased
+from tests.support import recording
 from tests.support.clock import StoppedClock
 
 
@@ -101,7 +102,9 @@ class CronLab:
         grant = self.broker.lease(
             [CRON_QUEUE], token="worker", number=number, wanted=50, free=50, lease_seconds=86_400
         )
-        self.ran.update(task.name for task in grant.tasks)
+        for task in grant.tasks:
+            self.ran[task.name] += 1
+            recording.note("run", id=task.id)
         return grant.tasks
 
     def settle(self, task: Leased, status: int = 200, reason: str = "") -> None:

@@ -4,17 +4,22 @@ The database is DATABASE_URL's, the application LASTACROSS_APP's.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import sqlalchemy
 
 from lastacross import datastore
 from lastacross.datastore import DatastoreUnavailableError
+from tests.support.history import Recorder
+
+HISTORY = "COMMITS"
 
 
 def count(times: int) -> dict[str, float]:
@@ -33,16 +38,19 @@ def count(times: int) -> dict[str, float]:
 
 
 def insert(times: int) -> dict[str, float]:
-    """Write rows that collide with nobody's, again and again through failures; say how many landed."""
-    landed = failures = 0
-    while landed < times:
+    """Write pairs of rows, again and again through failures, each pair recorded as one add."""
+    recorder = Recorder(Path(os.environ[HISTORY]))
+    statement = sqlalchemy.text("INSERT INTO landed VALUES (:name)")
+    landed = 0
+    for number in itertools.count():
+        names = [f"{os.getpid()}-{number}-{part}" for part in "ab"]
         with contextlib.suppress(DatastoreUnavailableError):
-            with datastore.session() as session:
-                session.execute(sqlalchemy.text("UPDATE counter SET value = value + 1"))
+            with recorder.operation("add", ids=names), datastore.session() as session:
+                session.execute(statement, [{"name": name} for name in names])
             landed += 1
-            continue
-        failures += 1
-    return {"landed": landed, "failures": failures}
+        if landed == times:
+            break
+    return {"landed": landed, "failures": number + 1 - landed}
 
 
 def upgrade(_times: int) -> dict[str, float]:

@@ -39,10 +39,12 @@ class Recorder:
 
     Args:
         path: the file; other processes may append to it as well.
+        url: of the Redis whose tasks they are; None if that is not known.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
+        self.url = url
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._numbers = itertools.count()
 

@@ -35,21 +35,21 @@ def judged(
         url: of the Redis, which may have ended when the block does; None if nobody can know it.
         limits: by queue; the block may still add some.
     """
-    with _recorded(path):
+    with _recorded(path, url):
         yield recording.environ_of(path)
     check(history.read(path), state_of(url) if url else None, limits)
 
 
 @contextlib.contextmanager
-def _recorded(path: Path) -> Iterator[None]:
+def _recorded(path: Path, url: str | None) -> Iterator[None]:
     for name in recording.STEPS:
         recording.record(importlib.import_module(name))
-    before, recorder = recording.Using.recorder, Recorder(path)
-    recording.Using.recorder = recorder
+    recorder = Recorder(path, url)
+    recording.Using.recorders.append(recorder)
     try:
         yield
     finally:
-        recording.Using.recorder = before
+        recording.Using.recorders.remove(recorder)
         recorder.close()
 
 

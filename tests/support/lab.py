@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import tempfile
 import time
@@ -13,7 +12,10 @@ from typing import Any
 
 from lastacross import config, store
 from tests.conftest import SECRET_KEY
-from tests.support.processes import Started, is_alive, python, started, wait_until
+from tests.support import history, recording
+from tests.support.history import Limit, Operation
+from tests.support.judging import judged
+from tests.support.processes import Started, python, started, wait_until
 from tests.support.redis_server import RedisServer, running_server
 
 FILES = {
@@ -42,6 +44,7 @@ queue:
 import json
 import os
 import signal
+import sys
 import time
 import urllib.parse
 
@@ -66,6 +69,12 @@ def note(environ, what):
     return seen
 
 
+def die():
+    """kill -9 of this process, noted in the history."""
+    sys.modules["tests_recording"].fault("killed", "by itself", os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def fill(fields, attempt):
     """A batch, killed in the middle on the first attempts."""
     kills = [int(number) for number in fields.get("kill_after", "").split(",") if number]
@@ -73,7 +82,7 @@ def fill(fields, attempt):
     def members():
         for index in range(int(fields["count"])):
             if attempt <= len(kills) and index == kills[attempt - 1]:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
             yield taskqueue.Task(url="/work")
 
     with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
@@ -89,7 +98,7 @@ def app(environ, start_response):
     seen = note(environ, "begin")
     path = environ["PATH_INFO"]
     if path == "/poison":
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     elif path == "/fill":
         fill(fields, seen["retry_count"] + 1)
     while fields.get("turns") and seen["execution_count"] == 0:
@@ -111,10 +120,17 @@ class Lab:
         folder: the application's.
         redis_server: a server that only this lab uses.
         files: by name, instead of or beside ``FILES``.
+        environ: further variables: the environment of processes that record a history (``judging.judged``).
+        limits: by queue, what the history is held to; a test may add rates.
     """
 
     def __init__(
-        self, folder: Path, redis_server: RedisServer, files: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        redis_server: RedisServer,
+        files: Mapping[str, str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        limits: dict[str, Limit] | None = None,
     ) -> None:
         self.root = folder
         self.redis_server = redis_server
@@ -127,11 +143,15 @@ class Lab:
             "SECRET_KEY": SECRET_KEY,
             "LASTACROSS_DATA_DIR": str(folder / "var"),
             "NOTES": str(self.notes_file),
+            **(environ or {}),
         }
         for name, text in {**FILES, **(files or {})}.items():
             (folder / name).write_text(text)
         self.config = config.load(folder, self.environ)
         self.store = store.Store(redis_server.url)
+        self.limits = {} if limits is None else limits
+        for queue_name, queue in self.config.queues.items():
+            self.limits[queue_name] = Limit(at_once=queue.max_concurrent_requests)
 
     @contextlib.contextmanager
     def workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
@@ -164,12 +184,17 @@ class Lab:
     def stock(self, *arguments: str) -> Iterator[Started]:
         """A command of RQ's own command line, in a process."""
         command, *others = arguments
+        if command == "worker":
+            recording.fault(history.FOREIGN, "RQ's own worker")
         line = python("-W", "ignore", "-m", "rq.cli", command, "-u", self.redis_server.url, *others)
         with started(line, self.root, self.environ) as running:
             yield running
 
     def ask_stock(self, *arguments: str) -> str:
         """What a command of RQ's own command line prints."""
+        if arguments[0] == "requeue":
+            dead = [f"{queue}_{name}" for queue in self.config.queues for name in self.dead(queue)]
+            recording.note("requeue", ids=dead)
         with self.stock(*arguments) as running:
             assert running.wait() == 0, running.text()
             return running.text()
@@ -212,6 +237,15 @@ class Lab:
             counts[f"scheduled {queue}"] = int(redis.zcard(store.scheduled_key(queue)))
         return {name: count for name, count in counts.items() if count}
 
+    @property
+    def history_file(self) -> Path:
+        """The file that its processes record into."""
+        return Path(self.environ[recording.HISTORY])
+
+    def history(self) -> list[Operation]:
+        """What this process and those of the lab have done with tasks so far."""
+        return history.read(self.history_file)
+
     def record(self, task_id: str) -> dict[str, str]:
         """What Redis holds of a task, without RQ's data; empty if it is gone."""
         raw: dict[bytes, bytes] = self.store.redis.hgetall(store.record_key(task_id))  # type: ignore[assignment]
@@ -228,15 +262,6 @@ def worker_pids(running: Started) -> list[int]:
     return [pid for pid in running.others() if b"worker-process" in _command(pid)]
 
 
-def kill(pid: int) -> bool:
-    """kill -9 one process of ours; False if it has ended."""
-    if not is_alive(pid):
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return True
-
-
 def _command(pid: int) -> bytes:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -245,12 +270,19 @@ def _command(pid: int) -> bytes:
 
 @contextlib.contextmanager
 def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """A lab, in use by this process: ``taskqueue.add`` adds to its Redis."""
+    """A lab, in use by this process: ``taskqueue.add`` adds to its Redis.
+
+    All that its processes and this one do with tasks is judged at the end (``history.violations``).
+    """
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,
         running_server(append_only=append_only) as server,
+        contextlib.ExitStack() as stack,
     ):
-        lab = Lab(Path(name), server, files)
+        folder = Path(name)
+        limits: dict[str, Limit] = {}
+        environ = stack.enter_context(judged(folder / "history.jsonl", server.url, limits))
+        lab = Lab(folder, server, files, environ, limits)
         config.use(lab.config)
         store.use(lab.store)
         try:

@@ -5,9 +5,10 @@ import re
 import select
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from tests.support.history import OK, Operation
 from tests.support.redis_server import RedisServer
 
 _LINE = re.compile(rb"\+(\d+\.\d+) \[\d+ (lua)?[^\]]*\] (.*)")
@@ -30,6 +31,10 @@ class Grant:
     now: float
     queue: str
     task: str
+
+    def operation(self) -> Operation:
+        """As a history has it."""
+        return Operation("grant", self.now, self.now, OK, {"id": f"{self.queue}_{self.task}"})
 
 
 class Monitored:
@@ -95,12 +100,3 @@ def grants(commands: Iterable[Command]) -> dict[str, list[Grant]]:
             queue, _, task = command.words[1].removeprefix("rq:job:").partition("_")
             found.setdefault(queue, []).append(Grant(float(call[3 + keys] or command.at), queue, task))
     return found
-
-
-def burst(instants: Sequence[float], rate: float) -> float:
-    """The smallest bucket that allows these grants: the most of ``count - rate * t`` in any window of t."""
-    most, least = 0.0, float("inf")
-    for index, at in enumerate(sorted(instants)):
-        least = min(least, index - rate * at)
-        most = max(most, index + 1 - rate * at - least)
-    return most

@@ -23,6 +23,7 @@ from sqlalchemy import text
 from lastacross import config, datastore, deferred, store, taskqueue
 from lastacross.store import Store
 from lastacross.taskqueue import marking, outbox, relay
+from tests.support.history import Recorder
 
 LARGE = "x" * 200_000
 # Below SQLite's page cache: nothing of it is written before the commit.
@@ -139,20 +140,22 @@ BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
 # --- dying anywhere -----------------------------------------------------------------------
 
 
-def write_for_ever(seed: str) -> None:
-    """Transactions of every kind, until somebody ends this process."""
+def write_for_ever(seed: str, commits: str) -> None:
+    """Transactions of every kind, each recorded as one add, until somebody ends this process."""
     random_number = random.Random(seed)
+    recorder = Recorder(Path(commits))
     for number in itertools.count():
         with contextlib.suppress(ZeroDivisionError, datastore.DatastoreUnavailableError):
-            write_some(f"{seed}-{number}", random_number.random())
+            write_some(recorder, f"{seed}-{number}", random_number.random())
 
 
-def write_some(name: str, chance: float) -> None:
+def write_some(recorder: Recorder, name: str, chance: float) -> None:
     """One transaction: some roll back, some have a savepoint that does, some have many tasks."""
-    with datastore.transaction() as transaction:
-        for part in range(1 if chance < 0.7 else 3):
-            land(transaction, f"{name}-{part}")
-            taskqueue.add(url=f"/work/{name}-{part}", transactional=True)
+    names = [f"{name}-{part}" for part in range(1 if chance < 0.7 else 3)]
+    with recorder.operation("add", ZeroDivisionError, ids=names), datastore.transaction() as transaction:
+        for each in names:
+            land(transaction, each)
+            taskqueue.add(url=f"/work/{each}", transactional=True)
         if 0.3 < chance < 0.5:
             with contextlib.suppress(ZeroDivisionError), transaction.session.begin_nested():
                 land(transaction, f"{name}-taken-back")

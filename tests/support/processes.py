@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tests.support.recording import fault
+
 ROOT = Path(__file__).parent.parent.parent
 MARK = "LASTACROSS_TEST_MARK"
 
@@ -29,6 +31,34 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in "ZX"
+
+
+def kill(pid: int) -> bool:
+    """kill -9 one process of ours; False if it has ended."""
+    if not is_alive(pid):
+        return False
+    fault("killed", _command(pid), pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that stands still for the block: SIGSTOP, and then SIGCONT."""
+    fault("stalled", _command(pid), pid)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _command(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+    return ""
 
 
 def marked(mark: str, folder: Path) -> list[int]:
@@ -76,6 +106,8 @@ class Started:
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
+        if number == signal.SIGKILL:
+            fault("killed", " ".join(map(str, self.process.args)), self.pid)  # type: ignore[arg-type]
         self.process.send_signal(number)
 
     def wait(self, seconds: float = 40.0) -> int:
@@ -112,11 +144,12 @@ def started(command: list[str], folder: Path, environ: Mapping[str, str] | None 
     try:
         yield Started(process, mark, output)
     finally:
+        if process.poll() is None:
+            fault("killed", " ".join(command), process.pid)
         process.kill()
         process.wait()
         for pid in marked(mark, folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
 
 
 def python(*arguments: str) -> list[str]:

@@ -24,9 +24,12 @@ Describe = Callable[..., dict[str, Any]]
 
 
 class Using:
-    """The recorder in use in this process, if there is one."""
+    """The recorders in use in this process: the last one records its steps, all of them its faults.
 
-    recorder: Any = None
+    A running site that many tests share has its own history, while each of them may record another one.
+    """
+
+    recorders: list[Any] = []
 
 
 # --- what is recorded of each step --------------------------------------------------------
@@ -100,9 +103,9 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
 def _around(call: Callable[..., Any], op: str, describe: Describe, answer: Callable[[Any], Any]) -> Any:
     @functools.wraps(call)
     def recorded_call(self: Any, *args: Any, **options: Any) -> Any:
-        recorder = Using.recorder
-        if recorder is None:
+        if not Using.recorders:
             return call(self, *args, **options)
+        recorder = Using.recorders[-1]
         args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
         number = recorder.invoke(op, **describe(*args, **options))
         try:
@@ -136,13 +139,15 @@ def environ_of(path: Path) -> dict[str, str]:
 
 def note(op: str, **asked: Any) -> None:
     """Note something that happens at one moment, if a history is recorded."""
-    if Using.recorder is not None:
-        Using.recorder.note(op, **asked)
+    for recorder in Using.recorders[-1:]:
+        recorder.note(op, **asked)
 
 
-def fault(kind: str, what: str, pid: int | None = None) -> None:
-    """Note what the test breaks, if a history is recorded."""
-    note("fault", kind=kind, what=what, **({} if pid is None else {"killed": pid}))
+def fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> None:
+    """Note what the test breaks in every open history, or in those of one Redis."""
+    for recorder in Using.recorders:
+        if url is None or recorder.url in (None, url):
+            recorder.note("fault", kind=kind, what=what, **({} if pid is None else {"killed": pid}))
 
 
 # --- in the other processes ---------------------------------------------------------------
@@ -184,5 +189,5 @@ def record_this_process() -> None:
         assert spec.loader is not None
         sys.modules["tests_history"] = history = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(history)
-        Using.recorder = history.Recorder(Path(os.environ[HISTORY]))
+        Using.recorders.append(history.Recorder(Path(os.environ[HISTORY])))
         sys.meta_path.insert(0, _Finder())

@@ -12,6 +12,7 @@ from pathlib import Path
 import redis
 
 from lastacross.runtime import embedded
+from tests.support.recording import fault
 
 
 class RedisServer:
@@ -52,19 +53,31 @@ class RedisServer:
     def kill(self) -> None:
         """End it as a power cut of the process would: SIGKILL."""
         assert self.process is not None
+        self._note_its_end("killed")
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
         """End it in order."""
         if self.process is not None:
+            self._note_its_end("stopped")
             self.process.terminate()
             self.process.wait(timeout=20)
+
+    def flush(self) -> None:
+        """Drop all its data, as after a loss of its disk."""
+        fault("emptied", "Redis was emptied", url=self.url)
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+    def _note_its_end(self, how: str) -> None:
+        fault("cut" if self.append_only else "emptied", f"Redis was {how}", url=self.url)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """There and silent for the block, as a machine that hangs: nothing refuses a connection."""
         assert self.process is not None
+        fault("stalled", "Redis stands still", url=self.url)
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from lastacross import store
 from lastacross.runtime.embedded import PORTS
 from lastacross.taskqueue.broker import Broker
+from tests.support.judging import judged
 from tests.support.processes import ROOT, Started, python, started
 from tests.support.redis_server import RedisServer, running_server
 
@@ -56,8 +55,7 @@ class Site:
 
     def empty_redis(self) -> None:
         """Drop everything that Redis has, as after a loss of its disk."""
-        with redis.Redis.from_url(self.redis_server.url) as client:
-            client.flushall()
+        self.redis_server.flush()
 
     @contextlib.contextmanager
     def paused(self, queue: str) -> Iterator[None]:
@@ -85,16 +83,24 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """Start the application in this folder, with these environment variables too; end it as Ctrl-C does."""
+    """Start the application in this folder, with these environment variables too; end it as Ctrl-C does.
+
+    All that its processes do with tasks is judged at the end (``history.violations``).
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory(prefix="la-site-") as name, running_server() as redis_server:
+    with (
+        tempfile.TemporaryDirectory(prefix="la-site-") as name,
+        running_server() as redis_server,
+        judged(Path(name) / "history.jsonl", redis_server.url) as recording,
+    ):
         folder = Path(name)
         environ = {
             "PORT": str(port),
             "REDIS_URL": redis_server.url,
             "DATABASE_URL": f"sqlite:///{folder}/site.db",
             "LASTACROSS_DATA_DIR": str(folder / "var"),
+            **recording,
             **(variables or {}),
         }
         with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:

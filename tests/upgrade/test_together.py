@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from lastacross import datastore
-from tests.support.lab import kill, worker_pids
+from tests.support.lab import worker_pids
 from tests.support.postgres import PostgresServer
-from tests.support.processes import Started, python, started, wait_until
+from tests.support.processes import Started, kill, python, started, wait_until
 from tests.support.redis_server import running_server
 from tests.upgrade import former
 from tests.upgrade.former import PRESENT, Code
