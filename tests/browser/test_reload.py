@@ -125,10 +125,10 @@ def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site
     # It begins after the fiftieth account that had failed by then, which need not be the fiftieth in the end.
     after = parse_qs(urlsplit(page.url).query)["after"][0]
     assert after in names[49:]
-    assert page.locator("#failing th").all_inner_texts() == [name for name in names if name > after]
+    expect(page.locator("#failing th")).to_have_text([name for name in names if name > after])
     assert page.get_by_role("link", name="Next page").is_hidden()
     page.get_by_role("link", name="First page").click()
-    assert page.locator("#failing th").all_inner_texts() == names[:50]
+    expect(page.locator("#failing th")).to_have_text(names[:50])
     assert page.url.endswith(f"/reloads/{run_id}#failing-name")
     for name in names:
         site.post(f"/accounts/{name}/deactivate")
