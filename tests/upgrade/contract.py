@@ -23,7 +23,7 @@ _KEY_PATTERNS = (
 )
 _EVENT = re.compile(r"[a-z_*]+(\.[a-z_*]+)+")
 _LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
-_NOT_READ = ("tests", "bench", "build", "versions")
+_NOT_READ = {"tests", "bench", "build", "versions"}
 _NOT_OURS = ("rq:worker:*", "rq:workers:*", "rq:workers")
 """RQ writes these in its worker's own code."""
 _BY_CHANCE = ("lastacross:wakeup:*",)
@@ -103,10 +103,14 @@ def log_names(tree: Path) -> dict[str, list[str]]:
 
 
 def _files(tree: Path) -> Iterator[Path]:
-    for file in sorted(tree.rglob("*.py")):
-        folders = file.relative_to(tree).parts[:-1]
-        if not any(folder in _NOT_READ or folder.startswith(".") for folder in folders):
-            yield file
+    """The code of the engine and the programs: no tests, no migrations, no virtual environment."""
+    for entry in sorted(tree.iterdir()):
+        if entry.suffix == ".py":
+            yield entry
+        elif entry.is_dir() and entry.name[0] != "." and not (entry / "pyvenv.cfg").exists():
+            for file in sorted(entry.rglob("*.py")):
+                if not _NOT_READ.intersection(file.relative_to(tree).parts):
+                    yield file
 
 
 def _texts(node: ast.expr) -> Iterator[str]:

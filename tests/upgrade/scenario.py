@@ -31,7 +31,7 @@ QUEUES = (
     *("upgrade", "upgrade-suspect", "upgrade-nested", "upgrade-pull"),
     *("default", "quilt", "errors", "reload", "master", "subtasks"),
 )
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @dataclass

@@ -87,7 +87,7 @@ def test_tables_and_columns_keep_their_names_and_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_keys_fields_and_json_keep_their_names() -> None:
     """Present code plays the part that the former one played when the fixture was made."""
     with tempfile.TemporaryDirectory(prefix="la-contract-") as name, running_server() as server:

@@ -23,7 +23,7 @@ from tests.upgrade.former import PRESENT, Code
 from tests.upgrade.make_fixture import MANIFEST, REDIS, SQL
 from tests.upgrade.scenario import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 PATIENCE = 120.0
 PROGRAMS = "default errors quilt subtasks reload upgrade-suspect"

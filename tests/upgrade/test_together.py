@@ -1,6 +1,7 @@
 """Workers, schedulers and producers of the former and the present code share one Redis and one datastore."""
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -25,11 +26,13 @@ from tests.upgrade import former
 from tests.upgrade.former import PRESENT, Code
 from tests.upgrade.scenario import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE = 120.0
 LEAST_SHARE = 0.2
 """Of the tasks that each version has to run, so that both really took part."""
+LEAST_SHARE_AFTER_KILLS = 0.05
+"""A supervisor waits longer before each restart, so luck decides more."""
 
 
 class Pair:
@@ -110,7 +113,7 @@ def pair(code: Code, database_url: str = "") -> Iterator[Pair]:
         yield Pair((code, PRESENT), scene)
 
 
-def check_history(both: Pair) -> None:
+def check_history(both: Pair, least_share: float = LEAST_SHARE) -> None:
     """Nothing lost, nothing that must not run, fan-in once, and both versions took part."""
     notes = both.scene.notes()
     ends = Counter(note["task"] for note in notes if note["what"] == "end")
@@ -123,17 +126,17 @@ def check_history(both: Pair) -> None:
     for name in both.accepted("batch"):
         assert firsts[f"/upgrade/fired/{name}"] <= 1, name
         assert paths[f"/upgrade/fired/{name}"] >= 1, name
-    check_shares(both, notes)
+    check_shares(both, notes, least_share)
 
 
-def check_shares(both: Pair, notes: list[dict[str, Any]]) -> None:
+def check_shares(both: Pair, notes: list[dict[str, Any]], least_share: float) -> None:
     """Each version ran its part, and was the version that it is called."""
     files = {(note["code"], note["file"]) for note in notes}
     assert files == {(code.name, str(code.tree / "lastacross" / "__init__.py")) for code in both.codes}
     shares = Counter(note["code"] for note in notes if note["what"] == "end")
     print(f"measured tasks run by {dict(shares)}")
     for code in both.codes:
-        assert shares[code.name] > LEAST_SHARE * shares.total(), shares
+        assert shares[code.name] > least_share * shares.total(), shares
 
 
 def check_command_lines(both: Pair) -> None:
@@ -166,7 +169,7 @@ def test_both_versions_work_together_and_lose_nothing(former_code: Code) -> None
 def test_both_versions_work_together_while_workers_are_killed(
     kind: str, former_code: Code, postgres: PostgresServer
 ) -> None:
-    """A minute and a half of load; every few seconds a worker of either version is killed."""
+    """A minute and a half of load; every few seconds a worker is killed, of each version in turn."""
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     generator = random.Random(seed)
@@ -174,11 +177,12 @@ def test_both_versions_work_together_while_workers_are_killed(
     with pair(former_code, url) as both:
         with both.working() as supervisors:
             producers = both.produce(seconds=90, pause=0.05)
-            while any(producer.poll() is None for producer in producers):
-                time.sleep(generator.uniform(1, 4))
-                pids = worker_pids(generator.choice(supervisors))
-                if pids:
+            for victim in itertools.cycle(supervisors):
+                time.sleep(generator.uniform(2, 5))
+                if all(producer.poll() is not None for producer in producers):
+                    break
+                if pids := worker_pids(victim):
                     kill(generator.choice(pids))
             assert [producer.returncode for producer in producers] == [0, 0]
             both.wait_until_done()
-        check_history(both)
+        check_history(both, LEAST_SHARE_AFTER_KILLS)
