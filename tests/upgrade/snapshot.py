@@ -2,7 +2,8 @@
 
 A snapshot grows old: leases, ETAs, retention times and Redis's own expiries would all have passed. So it is
 loaded as though it had been taken a minute ago. Every value that is an instant of the snapshot's time
-moves, and each key gets the time to live that it had. Task bodies, signatures and names do not change.
+moves, and each key gets the time to live that it had. Task bodies, signatures, names, the reports of long
+tasks and the hours of the error chart stay as they are: nothing but their display depends on their age.
 """
 
 import datetime

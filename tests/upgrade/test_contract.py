@@ -98,6 +98,7 @@ def test_keys_fields_and_json_keep_their_names() -> None:
     assert missing(FORMER, present) == []
 
 
+@pytest.mark.slow
 def test_postgresql_is_migrated_with_all_rows(
     former_code: Code, postgres: PostgresServer, tmp_path: Path
 ) -> None:
