@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check mutants format test-pythons bench bench-quick bench-test clean
+.PHONY: help run test test-long check mutants format test-pythons bench bench-quick bench-test upgrade-fixture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ bench: ## ours beside the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=de
 bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m bench.quick
+
+upgrade-fixture: ## the upgrade fixture anew, after COMMIT in tests/upgrade/former.py was moved
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	$(BIN)/python -m tests.upgrade.make_fixture
 
 bench-test: ## the tests of the benchmarks themselves
 	@.ci/install-debian
