@@ -14,7 +14,8 @@ import sqlalchemy
 from lastacross import config, datastore
 from lastacross.datastore import OutboxRow
 from tests.support import history, judging, outbox_process
-from tests.support.history import FAIL, OK, UNKNOWN, Operation, State
+from tests.support.evidence import State
+from tests.support.history import FAIL, OK, UNKNOWN, Operation
 from tests.support.lab import Lab, running_lab
 from tests.support.outbox_process import landed
 from tests.support.postgres import running_postgres

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from lastacross import taskqueue
-from tests.support.history import Judge, Limit, Operation
+from tests.support.evidence import Evidence, Limit
+from tests.support.history import Operation
 from tests.support.judging import check
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.monitored import monitored
@@ -138,7 +139,7 @@ def test_three_at_once_are_three_at_once_on_eight_processes(lab: Lab, count_of_k
         with killing(lab, running, count_of_kills, 2.0):
             lab.wait_for(count, "/work", 90)
         lab.wait_until_idle(30)
-    spans = Judge(lab.history()).spans("three")
+    spans = Evidence(lab.history()).spans("three")
     # A task that was cut off is tried alone, in a process that has to start first: the line's end is theirs.
     last = max(note["at"] for note in lab.notes() if note["what"] == "begin" and not note["retry_count"])
     shares = _shares(spans, last)

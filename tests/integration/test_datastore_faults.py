@@ -14,7 +14,7 @@ from lastacross import config, datastore
 from lastacross.datastore import DatastoreUnavailableError, DatastoreUsageError, engines
 from lastacross.datastore.url import parse
 from tests.support import datastore_process, history, judging
-from tests.support.history import State
+from tests.support.evidence import State
 from tests.support.postgres import PostgresServer, running_postgres
 from tests.support.processes import wait_until
 

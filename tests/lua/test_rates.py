@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from lastacross import store
-from tests.support.history import burst
 from tests.support.scripts import Scripts
+from tests.support.windows import burst
 
 SKEW_SECONDS = 0.05
 HOUR = 3600.0

@@ -11,7 +11,9 @@ import redis
 
 from lastacross import store
 from tests.support import history, recording
-from tests.support.history import Limit, Operation, Recorder, State
+from tests.support.evidence import Limit, State
+from tests.support.history import Operation, Recorder
+from tests.support.history_rules import violations
 
 MAX_SHOWN = 20
 
@@ -31,8 +33,8 @@ def judged(
     """Record the block into this file, and judge it at the end; yields the environment of its processes.
 
     Args:
-        path: the file, which may not be there yet.
-        url: of the Redis, which may have ended when the block does; None if nobody can know it.
+        path: the file, which need not exist yet.
+        url: the Redis, which may have ended by then; None if its URL is not known.
         limits: by queue; the block may still add some.
     """
     with _recorded(path, url):
@@ -56,15 +58,15 @@ def _recorded(path: Path, url: str | None) -> Iterator[None]:
 def check(
     operations: Sequence[Operation], state: State | None, limits: Mapping[str, Limit] | None = None
 ) -> None:
-    """Fail with all that is wrong."""
-    found = history.violations(operations, state, limits=limits)
+    """Fail with every violated rule."""
+    found = violations(operations, state, limits=limits)
     print(f"history: {history.summary(operations)}")
     more = [f"… and {len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
     assert not found, "\n".join(["the history is wrong:", *found[:MAX_SHOWN], *more])
 
 
 def state_of(url: str) -> State | None:
-    """What this Redis holds; None when it does not answer."""
+    """The contents of this Redis; None when it does not answer."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         try:
             return _state(client)

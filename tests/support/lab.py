@@ -13,7 +13,8 @@ from typing import Any
 from lastacross import config, store
 from tests.conftest import SECRET_KEY
 from tests.support import history, recording
-from tests.support.history import Limit, Operation
+from tests.support.evidence import Limit
+from tests.support.history import Operation
 from tests.support.judging import judged
 from tests.support.processes import Started, python, started, wait_until
 from tests.support.redis_server import RedisServer, running_server
@@ -121,7 +122,7 @@ class Lab:
         redis_server: a server that only this lab uses.
         files: by name, instead of or beside ``FILES``.
         environ: further variables: the environment of processes that record a history (``judging.judged``).
-        limits: by queue, what the history is held to; a test may add rates.
+        limits: by queue, for the judge of the history; a test may add rates.
     """
 
     def __init__(
@@ -243,7 +244,7 @@ class Lab:
         return Path(self.environ[recording.HISTORY])
 
     def history(self) -> list[Operation]:
-        """What this process and those of the lab have done with tasks so far."""
+        """The operations of this process and of the lab's so far."""
         return history.read(self.history_file)
 
     def record(self, task_id: str) -> dict[str, str]:
@@ -272,7 +273,7 @@ def _command(pid: int) -> bytes:
 def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = None) -> Iterator[Lab]:
     """A lab, in use by this process: ``taskqueue.add`` adds to its Redis.
 
-    All that its processes and this one do with tasks is judged at the end (``history.violations``).
+    All that its processes and this one do with tasks is judged at the end (``history_rules.violations``).
     """
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lastacross import store
-from tests.support.history import burst
+from tests.support.windows import burst
 
 WAITS = ("ready", "scheduled")
 LIVES = (*WAITS, "leased")

@@ -1,4 +1,4 @@
-"""Records what the product's own steps do, in every process of a test that has HISTORY in its environment.
+"""Records the product's own steps in every process of a test that has HISTORY in its environment.
 
 ``recorded/sitecustomize.py`` loads this file by its path, before anything of the project, so it imports
 nothing of the project. In the test's own process ``judging.judged`` does the same for a block.
@@ -24,15 +24,15 @@ Describe = Callable[..., dict[str, Any]]
 
 
 class Using:
-    """The recorders in use in this process: the last one records its steps, all of them its faults.
+    """The recorders in use in this process: the last one records its steps, all of them record its faults.
 
-    A running site that many tests share has its own history, while each of them may record another one.
+    A site that many tests share has a history of its own, beside that of the running test.
     """
 
     recorders: list[Any] = []
 
 
-# --- what is recorded of each step --------------------------------------------------------
+# --- the record of each step ---------------------------------------------------------------
 
 
 def _tasks(tasks: Sequence[Any]) -> dict[str, Any]:
@@ -68,12 +68,12 @@ def _same(answer: Any) -> Any:
     return answer
 
 
-# Opened, or there already; else no name was free, or its parent is not known.
+# Created, or created before; otherwise the name is taken, or the parent is unknown.
 def _created_code(answer: int) -> int:
     return {1: 0, 0: 1}.get(answer, -1)
 
 
-# module → class → method → the operation, what was asked for, and what came back.
+# module → class → method → the operation, its arguments, and its answer.
 STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]]] = {
     "lastacross.taskqueue.broker": {
         "Broker": {
@@ -133,18 +133,18 @@ def record(module: ModuleType) -> None:
 
 
 def environ_of(path: Path) -> dict[str, str]:
-    """The variables by which a process, and all that it starts, records into this file."""
+    """The variables that make a process, and all that it starts, record into this file."""
     return {HISTORY: str(path), "PYTHONPATH": str(FOLDER / "recorded")}
 
 
 def note(op: str, **asked: Any) -> None:
-    """Note something that happens at one moment, if a history is recorded."""
+    """Note an event without a duration, if a history is being recorded."""
     for recorder in Using.recorders[-1:]:
         recorder.note(op, **asked)
 
 
 def fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> None:
-    """Note what the test breaks in every open history, or in those of one Redis."""
+    """Note a fault that the test causes, in every open history or in those of one Redis."""
     for recorder in Using.recorders:
         if url is None or recorder.url in (None, url):
             recorder.note("fault", kind=kind, what=what, **({} if pid is None else {"killed": pid}))
@@ -157,7 +157,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     """Records each module of STEPS once it has been imported."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        """Find it as usual, and have it recorded after it ran."""
+        """Find the module as usual, and record its steps once it has been loaded."""
         if name not in STEPS:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -182,7 +182,7 @@ class _Loader(importlib.abc.Loader):
 
 
 def record_this_process() -> None:
-    """Record until the process ends, if its environment says so."""
+    """Record until the process ends, if its environment has HISTORY."""
     if HISTORY in os.environ:
         spec = importlib.util.spec_from_file_location("tests_history", FOLDER / "history.py")
         assert spec is not None

@@ -85,7 +85,7 @@ def free_port() -> int:
 def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Site]:
     """Start the application in this folder, with these environment variables too; end it as Ctrl-C does.
 
-    All that its processes do with tasks is judged at the end (``history.violations``).
+    All that its processes do with tasks is judged at the end (``history_rules.violations``).
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"

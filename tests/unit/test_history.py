@@ -1,4 +1,4 @@
-"""The judge of histories: each kind of bad history is caught, and none that only looks bad."""
+"""The rules of histories: each kind of bad history is caught, and a good one that looks bad is not."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.evidence import Limit, State
 from tests.support.history import (
     ADDED,
     ADDED_BEFORE,
@@ -24,13 +25,11 @@ from tests.support.history import (
     STALLED,
     TOMBSTONED,
     UNKNOWN,
-    Limit,
     Operation,
     Recorder,
-    State,
     read,
-    violations,
 )
+from tests.support.history_rules import violations
 
 EMPTY = State()
 
@@ -41,7 +40,7 @@ def add(*tasks: str, at: float = 0.0, code: int = ADDED, op: str = "add", **aske
 
 
 def unknown_add(*tasks: str, at: float = 0.0, op: str = "add", **asked: Any) -> Operation:
-    """An add that nobody heard of again."""
+    """An add whose end is unknown."""
     return Operation(op, at, asked={"ids": list(tasks), **asked})
 
 
@@ -134,7 +133,7 @@ def test_a_deleted_or_purged_task_is_not_lost_unless_the_deletion_met_none() -> 
     assert "lost" in one([add("q_a"), other])
 
 
-def test_what_an_emptied_redis_had_may_be_gone_and_what_came_later_may_not() -> None:
+def test_an_emptied_redis_may_lose_earlier_tasks_but_not_later_ones() -> None:
     history = [add("q_a"), fault(EMPTIED, 1.0), add("q_b", at=2.0)]
     assert one(history).startswith("q_b: lost")
     assert one([add("q_a"), fault(CUT, 1.0)]).startswith("q_a: lost")
@@ -144,24 +143,24 @@ def test_a_redis_that_cannot_be_asked_proves_no_loss() -> None:
     assert violations([add("q_a")], None) == []
 
 
-def test_an_add_that_nobody_heard_of_may_have_happened_or_not() -> None:
+def test_an_add_with_an_unknown_end_may_have_happened_or_not() -> None:
     assert violations([unknown_add("q_a")], EMPTY) == []
     assert violations([unknown_add("q_a"), run("q_a")], EMPTY) == []
 
 
-def test_an_add_that_nobody_heard_of_must_not_happen_by_half() -> None:
+def test_an_add_with_an_unknown_end_must_not_happen_in_part() -> None:
     for op in ("add", "member"):
         history = [unknown_add("q_a", "q_b", op=op, batch="b"), run("q_a")]
-        assert "by half" in one(history)
+        assert "in part" in one(history)
         assert violations([*history, run("q_b")], EMPTY) == []
 
 
-def test_half_an_add_that_was_deleted_is_no_half() -> None:
+def test_an_add_whose_other_half_was_deleted_did_not_happen_in_part() -> None:
     purged = Operation("purge", 0.5, 0.6, OK, {"queue": "q"}, 1)
     assert violations([unknown_add("q_a", "q_b"), run("q_a"), purged], EMPTY) == []
 
 
-def test_a_record_in_no_place_and_one_in_two_places_are_seen() -> None:
+def test_a_record_in_no_place_or_in_two_places_is_caught() -> None:
     nowhere = State({}, frozenset({"q_a"}))
     twice = State({"q_a": ["ready", "leased"]}, frozenset({"q_a"}))
     without = State({"q_a": ["ready"]})
@@ -182,7 +181,7 @@ def test_a_run_before_its_add_is_a_phantom() -> None:
     assert "nobody added it" in one([add("q_a", at=2.0), run("q_a", 1.0)])
 
 
-def test_a_run_of_a_task_that_was_refused_only_is_a_phantom() -> None:
+def test_a_run_of_a_task_that_was_only_ever_refused_is_a_phantom() -> None:
     refused = Operation("add", 0.0, 0.1, FAIL, {"ids": ["q_a"]})
     assert "1 adds were refused" in one([refused, run("q_a")])
 
@@ -207,17 +206,17 @@ def test_a_cut_off_attempt_may_be_repeated() -> None:
     assert violations(history, EMPTY) == []
 
 
-def test_a_process_that_stood_still_may_begin_an_attempt_after_its_lease_was_lost() -> None:
+def test_a_stalled_process_may_begin_an_attempt_after_its_lease_was_lost() -> None:
     history = [add("q_a"), fault(STALLED, 0.5), run("q_a"), ack("q_a"), run("q_a", 9.0)]
     assert violations(history, EMPTY) == []
 
 
-def test_a_worker_of_rqs_own_may_bring_back_a_task_that_has_ended() -> None:
+def test_rqs_own_worker_may_bring_back_a_task_that_has_ended() -> None:
     history = [add("q_a"), fault(FOREIGN, 0.5), run("q_a"), ack("q_a"), run("q_a", 4.0)]
     assert violations(history, EMPTY) == []
 
 
-def test_a_dead_letter_that_is_requeued_runs_with_its_counts_anew() -> None:
+def test_a_requeued_dead_letter_starts_with_new_counts() -> None:
     requeue = Operation("requeue", 3.0, 3.1, OK, {"ids": ["q_a"]}, [True])
     history = [add("q_a"), run("q_a", status=500), run("q_a", 2.0, 500, retries=1, executions=1)]
     assert violations([*history, requeue, run("q_a", 4.0)], EMPTY) == []
@@ -237,7 +236,7 @@ def test_a_name_is_free_again_after_its_tombstones_life() -> None:
     assert violations(history, EMPTY, tombstone_seconds=10.0) == []
 
 
-def test_a_task_that_is_sent_again_is_accepted_again_as_the_same() -> None:
+def test_a_task_that_is_sent_again_is_accepted_again_as_the_same_task() -> None:
     first = add("q_a", requests=["r"])
     again = add("q_a", at=0.5, requests=["r"])
     other = add("q_a", at=0.5, requests=["s"])
@@ -250,13 +249,13 @@ def test_a_name_that_an_emptied_redis_forgot_is_free() -> None:
 
 
 @pytest.mark.parametrize("code", [EXISTS, TOMBSTONED])
-def test_a_name_refused_that_nobody_had_added_is_caught(code: int) -> None:
+def test_a_refused_name_that_nobody_had_added_is_caught(code: int) -> None:
     assert "nobody had added it" in one([add("q_a", code=code)])
     later = [add("q_a", code=code), add("q_a", at=1.0), run("q_a", 2.0)]
     assert "nobody had added it" in one(later)
 
 
-def test_a_name_may_be_refused_by_an_add_that_nobody_heard_of() -> None:
+def test_a_name_may_be_refused_because_of_an_add_with_an_unknown_end() -> None:
     history = [unknown_add("q_a"), add("q_a", at=0.5, code=EXISTS), run("q_a"), ack("q_a")]
     assert violations([*history, add("q_a", at=2.0, code=TOMBSTONED)], EMPTY) == []
 
@@ -265,12 +264,12 @@ def test_an_unknown_add_that_did_not_happen_leaves_the_name_to_the_next() -> Non
     assert violations([unknown_add("q_a"), add("q_a", at=0.5), run("q_a")], EMPTY) == []
 
 
-def test_a_name_refused_by_an_add_under_way_at_the_same_time_is_refused_rightly() -> None:
+def test_a_name_may_be_refused_because_of_a_concurrent_add() -> None:
     slow = Operation("add", 0.05, 0.9, OK, {"ids": ["q_a"]}, [ADDED])
     assert violations([add("q_a", code=EXISTS), slow, run("q_a")], EMPTY) == []
 
 
-def test_a_name_refused_as_ended_while_its_task_had_not_ended_is_caught() -> None:
+def test_a_name_refused_as_ended_before_its_task_has_ended_is_caught() -> None:
     history = [add("q_a"), add("q_a", at=0.5, code=TOMBSTONED), run("q_a"), ack("q_a")]
     assert "it had not ended" in one(history)
 
@@ -334,7 +333,7 @@ def test_an_empty_batch_fires_too() -> None:
     assert violations([*batch(), run("q_b-complete")], EMPTY) == []
 
 
-def test_a_batch_whose_member_died_deleted_or_was_cancelled_fires() -> None:
+def test_a_batch_fires_though_a_member_is_dead_deleted_or_cancelled() -> None:
     dead = Operation("dead_letter", 1.2, 1.3, OK, {"ids": ["q_b-0"]}, [True])
     fired = run("q_b-complete", 2.0)
     failed = [*batch("q_b-0"), run("q_b-0", status=500), dead, fired]
@@ -345,7 +344,7 @@ def test_a_batch_whose_member_died_deleted_or_was_cancelled_fires() -> None:
     assert violations([*batch("q_b-0"), cancelled, fired], EMPTY) == []
 
 
-def test_a_poisonous_member_ends_with_its_process() -> None:
+def test_a_poison_member_ends_with_its_process() -> None:
     history = [*batch("q_b-0"), cut_off("q_b-0"), fault(KILLED, 1.1, killed=7), run("q_b-complete", 2.0)]
     assert violations(history, holding(**{"q_b-0": "dead"})) == []
 
