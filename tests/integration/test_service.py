@@ -231,8 +231,9 @@ def test_a_start_handler_that_hangs_does_not_outlive_the_grace(counter: Config, 
         assert not life.start()
     finally:
         release.set()
-    assert program.asked[0] == "GET /_ah/start"
     assert time.monotonic() - start < 30
+    wait_until(lambda: program.asked, what="the start handler to be called")
+    assert program.asked[0] == "GET /_ah/start"
 
 
 def test_a_drain_attached_too_late_for_the_signal_is_called_at_once(
