@@ -92,18 +92,18 @@ def test_a_queue_that_vanishes_keeps_its_tasks_until_it_is_listed_again(lab: Lab
         add("slow", 100)
         second.wait_for(5, "/work", 20)
         write(lab, DEFAULT)
-        wait_until(lambda: setting(lab, "slow", "is_disabled") == "1", 5, "the upload")
-        wait_until(lambda: "leased slow" not in second.open_tasks(), 5, "what ran to end")
+        wait_until(lambda: setting(lab, "slow", "is_disabled") == "1", 30, "the upload")
+        wait_until(lambda: "leased slow" not in second.open_tasks(), 30, "running tasks to end")
         ran = second.ran("/work").total()
         time.sleep(2)
         assert second.ran("/work").total() == ran
         assert second.open_tasks() == {"ready slow": 100 - ran}
 
         taskqueue.add(url="/work")
-        second.wait_for(ran + 1, "/work", 3)
+        second.wait_for(ran + 1, "/work", 30)
 
         listed_at = write(lab, FAST)
-        second.wait_for(ran + 2, "/work", 10)
+        second.wait_for(ran + 2, "/work", 30)
         seconds = time.monotonic() - listed_at
         second.wait_for(101, "/work", 20)
         second.wait_until_idle(10)
@@ -117,9 +117,9 @@ def test_a_new_queue_is_served_within_two_seconds(lab: Lab, second: Lab) -> None
         with pytest.raises(taskqueue.UnknownQueueError):
             add("fresh", 1)
         written_at = write(lab, SLOW + "- name: fresh\n  rate: 50/s\n")
-        wait_until(_add_to_fresh, 10, "the queue to be known")
+        wait_until(_add_to_fresh, 30, "the queue to be known")
         known = time.monotonic() - written_at
-        second.wait_for(1, "/work", 10)
+        second.wait_for(1, "/work", 30)
         seconds = time.monotonic() - written_at
     print(f"the queue was known after {known:.2f} s, and its task ran after {seconds:.2f} s")
     assert seconds <= SECONDS
@@ -136,16 +136,16 @@ def _add_to_fresh() -> bool:
 def test_two_machines_with_different_files_end_with_the_last_upload(lab: Lab, second: Lab) -> None:
     (second.root / "queue.yaml").write_text(SLOW.replace("1/h", "7/s"))
     with scheduling(lab):
-        wait_until(lambda: _rate(lab) == 1 / 3600, 10, "the first upload")
+        wait_until(lambda: _rate(lab) == 1 / 3600, 60, "the first upload")
         with scheduling(second), second.started_workers(2) as running:
-            wait_until(lambda: _rate(lab) == 7, 10, "the second upload")
+            wait_until(lambda: _rate(lab) == 7, 60, "the second upload")
             # Neither a scheduler that goes on nor a worker process that starts again says it once more.
             [victim, _] = worker_pids(running)
             assert kill(victim)
             assert _rates_of(lab, 3.0) == {7}
 
             write(lab, FAST)
-            wait_until(lambda: _rate(lab) == 200, 10, "the third upload")
+            wait_until(lambda: _rate(lab) == 200, 30, "the third upload")
             [victim, _] = worker_pids(running)
             assert kill(victim)
             assert _rates_of(lab, 3.0) == {200}
@@ -168,11 +168,11 @@ def _rates_of(machine: Lab, seconds: float) -> set[float | None]:
 
 def test_a_queue_yaml_with_a_mistake_leaves_the_queues_as_they_were(lab: Lab, second: Lab) -> None:
     with scheduling(lab) as scheduler, second.workers(1):
-        wait_until(lambda: _rate(lab) == 1 / 3600, 10, "the upload")
+        wait_until(lambda: _rate(lab) == 1 / 3600, 60, "the upload")
         write(lab, SLOW.replace("1/h", "1/fortnight"))
-        scheduler.wait_for_text("queues.unusable", 5)
+        scheduler.wait_for_text("queues.unusable", 30)
         taskqueue.add(url="/work")
-        second.wait_for(1, "/work", 5)
+        second.wait_for(1, "/work", 30)
         assert _rate(lab) == 1 / 3600
         write(lab, FAST)
-        wait_until(lambda: _rate(lab) == 200, 5, "the file that is right again")
+        wait_until(lambda: _rate(lab) == 200, 30, "the file that is right again")

@@ -148,7 +148,8 @@ def test_three_at_once_are_three_at_once_on_eight_processes(lab: Lab, count_of_k
         f"{len(spans)} runs, {cut_off} cut off, {len(kills(lab))} kills; share of the time by number: "
         + ", ".join(f"{number}: {share:.3f}" for number, share in sorted(shares.items()))
     )
-    assert shares[3] >= (0.4 if count_of_kills else 0.85)
+    # It would be below a third if each freed place waited a second for the workers' next look.
+    assert shares[3] >= (0.4 if count_of_kills else 0.7)
     assert (cut_off > 0) == (count_of_kills > 0)
 
 

@@ -124,7 +124,7 @@ def test_a_run_is_followed_by_asking_where_the_stream_is_refused(
     page = new_context().new_page()
     page.route(*block)
     path = start(page, "1-30, 31-60", 100)
-    expect(page.locator("#run[data-mode=poll]")).to_be_visible(timeout=10_000)
+    expect(page.locator("#run[data-mode=poll]")).to_be_visible(timeout=30_000)
     wait_for_the_end(page)
     check_against(site, page, path)
 
@@ -167,7 +167,7 @@ def test_the_backend_killed_while_one_looks_goes_on_and_the_log_says_so(page: Pa
     page.wait_for_timeout(1000)
     for pid in instances(site):
         kill(pid)
-    expect(page.locator("#log")).to_contain_text("did not finish it", timeout=40_000)
+    expect(page.locator("#log")).to_contain_text("did not finish it", timeout=60_000)
     page.screenshot(path=SCREENSHOTS / "count-killed.png", full_page=True)
     wait_for_the_end(page, 90)
     check_against(site, page, path)

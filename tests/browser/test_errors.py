@@ -48,7 +48,7 @@ def test_a_made_up_error_is_sent_and_found_in_its_group(page: Page, site: Site) 
     page.wait_for_url("**/errors/*")
     expect(page.get_by_role("heading", level=1)).to_have_text("KeyError")
     # While its task has not run the page looks again by itself.
-    expect(page.locator(".facts")).to_contain_text("Chrome 120", timeout=20_000)
+    expect(page.locator(".facts")).to_contain_text("Chrome 120", timeout=60_000)
     expect(page.get_by_label("Traceback")).to_contain_text("<script>alert(1)</script>")
     page.screenshot(path=SCREENSHOTS / "error-one.png", full_page=True)
 

@@ -146,7 +146,7 @@ def test_where_the_stream_is_refused_the_page_asks(open_page: Open, block: str) 
     page = open_page()
     page.route(*BLOCKS[block])
     page.goto("/work?steps=12&pause=0.3&who=Alan")
-    expect(page.locator("#longtask[data-mode=poll]")).to_be_visible(timeout=10_000)
+    expect(page.locator("#longtask[data-mode=poll]")).to_be_visible(timeout=30_000)
     wait_for_percent(page, 50)
     expect_result(page, lines(12, "Alan"))
 
@@ -331,11 +331,11 @@ def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, 
     wait_for_percent(page, 5)
     longtask_site.redis_server.stop()
     try:
-        expect(page.locator("#blind")).to_be_visible(timeout=20_000)
+        expect(page.locator("#blind")).to_be_visible(timeout=60_000)
         page.screenshot(path=SCREENSHOTS / "longtask-blind.png", full_page=True)
     finally:
         longtask_site.redis_server.start()
-    expect(page.locator("#blind")).to_be_hidden(timeout=20_000)
+    expect(page.locator("#blind")).to_be_hidden(timeout=60_000)
     expect_result(page, lines(80, "Radia"))
 
 
@@ -356,11 +356,11 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     expect(rows.first).to_contain_text("who: Emmy")
     expect(visitor).to_have_title(re.compile("^[12] running "))
     earlier = rows.first.locator("[data-of=text]").text_content() or ""
-    expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=10_000)
+    expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=30_000)
     visitor.screenshot(path=SCREENSHOTS / "longtask-list.png", full_page=True)
     another = visitor.context.new_page()
     another.goto("/work?steps=1&pause=0.05&who=Mary")
-    expect(rows.first).to_contain_text("who: Mary", timeout=10_000)
+    expect(rows.first).to_contain_text("who: Mary", timeout=30_000)
     rows = visitor.locator(".longtask-rows > li:nth-child(n+2)")
     expect(rows.first.locator(".state")).to_have_text("done", timeout=END_MS)
     expect(visitor.get_by_role("status")).to_contain_text("Some work: done.")

@@ -54,7 +54,7 @@ def test_squares_come_over_the_stream_while_the_work_goes_on(page: Page) -> None
     """Slow squares: the page is live, the numbers move, the title carries the percentage."""
     watching.start(page, 8, 8, delay_ms=400)
     expect(page.locator("#quilt[data-mode=stream]")).to_be_visible()
-    expect(page.locator("canvas")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=40_000)
+    expect(page.locator("canvas")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=60_000)
     watching.wait_for_the_end(page)
 
 
@@ -88,7 +88,7 @@ def test_a_quilt_completes_by_asking_where_the_stream_is_refused(
     page.route(*BLOCKS[block])
     watching.record_from_the_start(page)
     path = watching.start(page, 8, 8, delay_ms=500)
-    expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=10_000)
+    expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=30_000)
     watching.wait_for_the_end(page, 40)
     colors = watching.painted(page)
     assert None not in colors
@@ -100,8 +100,8 @@ def test_a_quilt_completes_with_scripts_off(new_context: Callable[..., BrowserCo
     """The form, a page that reloads itself, the server's drawing."""
     page = new_context(java_script_enabled=False).new_page()
     path = watching.start(page, 8, 8, delay_ms=200)
-    expect(page.get_by_role("img")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=40_000)
-    expect(page.get_by_role("status")).to_contain_text(FINISH_LINE, timeout=10_000)
+    expect(page.get_by_role("img")).to_have_attribute("aria-label", "64 of 64 squares done", timeout=60_000)
+    expect(page.get_by_role("status")).to_contain_text(FINISH_LINE, timeout=30_000)
     fills = {
         (int(patch.get_attribute("y") or -1), int(patch.get_attribute("x") or -1)): patch.get_attribute(
             "fill"

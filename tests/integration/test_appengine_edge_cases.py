@@ -216,7 +216,7 @@ def test_case_2_the_life_of_a_tombstone_is_what_the_environment_says(
     assert 86390 <= int(machine.store.redis.ttl(key)) <= 86400
 
     machine.store.redis.pexpire(key, 1)
-    wait_until(lambda: not machine.store.redis.exists(key), 5)
+    wait_until(lambda: not machine.store.redis.exists(key), 30)
 
     assert taskqueue.add(url="/a", name="n").was_enqueued
     assert machine.dead() == []

@@ -147,7 +147,7 @@ def test_it_ends_with_its_worker_even_in_the_middle_of_a_task(root: Path) -> Non
     assert is_alive(isolated)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    wait_until(lambda: not is_alive(isolated), 10, "the isolated process to end")
+    wait_until(lambda: not is_alive(isolated), 30, "the isolated process to end")
 
 
 def test_suspects_that_run_at_once_have_a_process_each_and_later_ones_share_them(root: Path) -> None:

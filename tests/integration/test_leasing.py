@@ -221,7 +221,7 @@ def test_an_answer_that_has_lain_unread_for_half_a_lease_is_given_back(
     monkeypatch.setattr("lastacross.runtime.leasing.SYSTEM", stopped)
     made.wait(0, never, listen=True)
     taskqueue.add(url="/work", name="late")
-    wait_until(lambda: leased(test_store) == ["default_late"], 10)
+    wait_until(lambda: leased(test_store) == ["default_late"], 30)
     stopped.advance(LEASE_SECONDS / 2 + 0.1)
 
     woken = made.wait(10, never, listen=True)
@@ -238,7 +238,7 @@ def test_what_has_come_when_another_call_found_redis_away_is_kept(
 ) -> None:
     leasing.wait(0, never, listen=True)
     taskqueue.add(url="/work", name="came")
-    wait_until(lambda: leased(test_store) == ["default_came"], 10)
+    wait_until(lambda: leased(test_store) == ["default_came"], 30)
 
     assert [task.name for task in leasing.close()] == ["came"]
     assert leasing.close() == []

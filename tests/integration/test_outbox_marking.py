@@ -70,7 +70,7 @@ def test_many_commits_are_marked_in_one_statement(
 def test_a_thread_marks_them_a_moment_later(scripts: Scripts) -> None:
     for _ in range(2):
         add(3)
-        wait_until(lambda: not unsent(), 10, "the thread to mark the rows")
+        wait_until(lambda: not unsent(), 30, "the thread to mark the rows")
 
 
 def test_a_thread_that_had_nothing_to_mark_goes_and_another_comes(
@@ -79,9 +79,9 @@ def test_a_thread_that_had_nothing_to_mark_goes_and_another_comes(
     monkeypatch.setattr(marking, "IDLE_SECONDS", 0.05)
 
     for _ in range(2):
-        wait_until(lambda: all(each.name != "outbox-marks" for each in threading.enumerate()), 15, "it to go")
+        wait_until(lambda: all(each.name != "outbox-marks" for each in threading.enumerate()), 45, "it to go")
         add()
-        wait_until(lambda: not unsent(), 10, "the thread to mark the row")
+        wait_until(lambda: not unsent(), 30, "the thread to mark the row")
 
 
 def test_the_relay_leaves_alone_what_a_living_process_is_about_to_mark(
@@ -183,13 +183,13 @@ def test_two_threads_that_fork_at_once_do_not_stop_the_marking(monkeypatch: pyte
     def fork_in_vain() -> None:
         marks.before_fork()
         has_given_up.set()
-        assert has_forked.wait(10)
+        assert has_forked.wait(30)
         marks.after_fork()
 
     other = threading.Thread(target=fork_in_vain)
     marks.before_fork()
     other.start()
-    assert has_given_up.wait(10)
+    assert has_given_up.wait(30)
     marks.after_fork()
     has_forked.set()
     other.join(10)

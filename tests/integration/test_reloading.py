@@ -179,7 +179,7 @@ def test_a_run_ends_while_an_answer_is_half_written(outcome: Callable[[], Answer
         for account_id in session.scalars(select(Account.id)).all():
             reloading._write_result(session, ("run", account_id), outcome(), 2)
         with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(reloading.finish, "run", failed=0).result(timeout=10)
+            assert pool.submit(reloading.finish, "run", failed=0).result(timeout=30)
 
 
 def test_a_text_that_a_database_refuses_is_kept_without_it() -> None:

@@ -113,7 +113,7 @@ class Page(webapp2.RequestHandler):
 class Waiting(webapp2.RequestHandler):
     def post(self):
         BEGUN.set()
-        GO_ON.wait(10)
+        GO_ON.wait(30)
         RAN.append("waited")
 
 
@@ -465,7 +465,7 @@ def test_a_thread_that_adds_while_another_ones_task_runs_finds_its_own_done_too(
     with inline_tasks():
         first = threading.Thread(target=taskqueue.add, kwargs={"url": "/waiting"})
         first.start()
-        assert main.BEGUN.wait(10)
+        assert main.BEGUN.wait(30)
         second = threading.Thread(target=add_and_look)
         second.start()
         # Time enough to come back with nothing done, if it would.

@@ -135,7 +135,7 @@ def test_a_task_longer_than_the_patience_of_dev_is_given_back_and_not_suspect(la
         taskqueue.add(url="/work", name="long", params={"seconds": "60"})
         wait_until(lambda: lab.ran(what="begin").total() == 1)
         running.send(signal.SIGTERM)
-        assert running.wait(10) == 0
+        assert running.wait(30) == 0
     assert lab.open_tasks() == {"ready default": 1}
     assert lab.record("default_long").keys().isdisjoint({"crashes", "suspect", "lost", "lease"})
 
@@ -148,7 +148,7 @@ def test_the_shutdown_command_of_rq_drains_one_worker_process(lab: Lab) -> None:
         wait_until(lambda: len(lab.ran(what="begin")) == 2)
         [pid] = worker_pids(running)
         command.send_shutdown_command(lab.store.redis, name)
-        wait_until(lambda: not is_alive(pid), 10)
+        wait_until(lambda: not is_alive(pid), 30)
         assert set(lab.ran("/work").values()) == {1}
         assert len(lab.ran("/work")) == 2
         # The supervisor's business is to have one.
@@ -169,7 +169,7 @@ def test_an_idle_worker_starts_a_task_within_milliseconds_and_asks_redis_little(
             time.sleep(0.05)
             added_at = time.time()
             taskqueue.add(url="/work", name=f"n{index}")
-            wait_until(lambda index=index: f"n{index}" in lab.ran(), 5)  # type: ignore[misc]
+            wait_until(lambda index=index: f"n{index}" in lab.ran(), 30)  # type: ignore[misc]
             [begin] = [
                 note for note in lab.notes() if note["task"] == f"n{index}" and note["what"] == "begin"
             ]
@@ -278,7 +278,7 @@ def test_a_full_bucket_is_spent_on_tasks_that_run() -> None:
         taskqueue.Queue().add([work(seconds="0.2") for _ in range(80)])
         with lab.workers(2):
             lab.wait_for(1, "/work", 20)
-            lab.wait_for(80, "/work", 15)
+            lab.wait_for(80, "/work", 40)
 
 
 @slow
@@ -292,7 +292,8 @@ def test_a_queue_of_three_at_once_never_has_a_fourth_under_way(lab: Lab) -> None
         most = max(most, under_way)
     print(f"60 tasks of 50 ms, three at once: {seconds:.2f} s (1.0 at best), at most {most} under way")
     assert most == 3
-    assert seconds < 5
+    # Twenty seconds, if each freed place waited for the next look of the workers.
+    assert seconds < 10
 
 
 @slow
@@ -301,7 +302,7 @@ def test_a_queue_that_its_file_does_not_list_and_an_emptied_redis_forgot_holds_u
     redis: Any = lab.store.redis
     with lab.workers(1):
         upload(lab.store, ["default", "newer"])
-        wait_until(lambda: "newer" in {queue.name for queue in rq.Worker.all(connection=redis)[0].queues}, 10)
+        wait_until(lambda: "newer" in {queue.name for queue in rq.Worker.all(connection=redis)[0].queues}, 30)
         taskqueue.add(url="/work", name="waits", queue_name="newer", countdown=1000)
         record = redis.hgetall(store.record_key("newer_waits"))
         recording.fault(EMPTIED, "all but one task")
@@ -311,9 +312,9 @@ def test_a_queue_that_its_file_does_not_list_and_an_emptied_redis_forgot_holds_u
             pipeline.rpush(store.ready_key("newer"), "newer_waits")
             pipeline.rpush(store.wakeup_key("default"), "ready")
             pipeline.execute()
-        wait_until(lambda: redis.exists(store.UPLOAD), 10, "the worker's own file was uploaded")
+        wait_until(lambda: redis.exists(store.UPLOAD), 30, "the worker's own file was uploaded")
         taskqueue.add(url="/work", name="goes-on")
-        lab.wait_for(1, "/work", 10)
+        lab.wait_for(1, "/work", 30)
         assert redis.hincrby(store.UPLOAD, "version", 0) <= 3
     assert lab.ran("/work") == {"goes-on": 1}
     assert redis.lrange(store.ready_key("newer"), 0, -1) == [b"newer_waits"]
@@ -326,7 +327,7 @@ def test_a_handler_that_exits_takes_no_thread_with_it(lab: Lab) -> None:
         taskqueue.Queue("limited").add([taskqueue.Task(url="/exit") for _ in range(5)])
         wait_until(lambda: len(lab.dead("limited")) == 5, 20)
         taskqueue.add(url="/work")
-        lab.wait_for(1, "/work", 5)
+        lab.wait_for(1, "/work", 30)
 
 
 # --- RQ's own tools -----------------------------------------------------------------------
@@ -337,13 +338,13 @@ def test_rq_suspend_resume_and_requeue_work(lab: Lab) -> None:
     with lab.workers(1):
         lab.ask_stock("suspend")
         taskqueue.add(url="/work", name="waits")
-        wait_until(lambda: "suspended" in lab.ask_stock("info", "-W"), 10)
+        wait_until(lambda: "suspended" in lab.ask_stock("info", "-W"), 60)
         assert lab.ran() == {}
         lab.ask_stock("resume")
-        lab.wait_for(1, "/work", 5)
+        lab.wait_for(1, "/work", 30)
 
         taskqueue.add(url="/work", name="again", queue_name="limited", params={"statuses": "500,500,200"})
-        wait_until(lambda: lab.dead("limited") == ["again"], 10)
+        wait_until(lambda: lab.dead("limited") == ["again"], 30)
         lab.ask_stock("requeue", "--queue", "limited", "--all")
         lab.wait_until_idle(10)
     # A dead letter run again has its retries before it again: its third attempt is its first.
@@ -362,8 +363,8 @@ def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
         taskqueue.Queue().add([work() for _ in range(10)])
         taskqueue.Queue("other").add(taskqueue.Task(url="/work", countdown=60))
         wait_until(lambda: len(lab.ran("/work", "begin")) >= 4)
-        wait_until(lambda: lab.open_tasks().get("leased default") == 4, 3, "the others to be released")
-        wait_until(lambda: lab.ask_stock("info", "--raw").count(" busy default, limited, other") == 2, 5)
+        wait_until(lambda: lab.open_tasks().get("leased default") == 4, 30, "the others to be released")
+        wait_until(lambda: lab.ask_stock("info", "--raw").count(" busy default, limited, other") == 2, 60)
         text = lab.ask_stock("info", "--raw")
         assert "queue default 6, 4 executing, 0 finished, 0 failed" in text, text
         started = registry.StartedJobRegistry("default", connection=lab.store.redis)
@@ -372,7 +373,7 @@ def test_stock_rq_info_counts_right_while_work_is_under_way(lab: Lab) -> None:
         assert scheduled.get_job_count() == 1
         go.touch()
         lab.wait_for(10, "/work", 60)
-        wait_until(lambda: lab.ask_stock("info", "--raw").count(" idle default, limited, other") == 2, 10)
+        wait_until(lambda: lab.ask_stock("info", "--raw").count(" idle default, limited, other") == 2, 60)
     assert "worker lastacross-" not in lab.ask_stock("info", "--raw")
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent.parent
 MARK = "LASTACROSS_TEST_MARK"
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 20.0, what: str = "") -> None:
-    """Look until it is true; fail when it is not in time."""
+def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
+    """Wait until it is true; fail if it is not in time. A busy machine may need many times as long."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -37,7 +37,7 @@ def kill(pid: int) -> bool:
     """kill -9 one process of ours; False if it has ended."""
     if not is_alive(pid):
         return False
-    fault("killed", _command(pid), pid)
+    fault("killed", _command(pid), pid, _redis_url(pid))
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     return True
@@ -46,7 +46,7 @@ def kill(pid: int) -> bool:
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """A process that stands still for the block: SIGSTOP, and then SIGCONT."""
-    fault("stalled", _command(pid), pid)
+    fault("stalled", _command(pid), pid, _redis_url(pid))
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -56,9 +56,19 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def _command(pid: int) -> str:
+    return " ".join(_strings(pid, "cmdline"))
+
+
+def _redis_url(pid: int) -> str | None:
+    """The Redis that a process uses. Its fault excuses nothing in the history of another site."""
+    name = "REDIS_URL="
+    return next((text.removeprefix(name) for text in _strings(pid, "environ") if text.startswith(name)), None)
+
+
+def _strings(pid: int, file: str) -> list[str]:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-    return ""
+        return Path(f"/proc/{pid}/{file}").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    return []
 
 
 def marked(mark: str, folder: Path) -> list[int]:
@@ -107,14 +117,14 @@ class Started:
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
         if number == signal.SIGKILL:
-            fault("killed", " ".join(map(str, self.process.args)), self.pid)  # type: ignore[arg-type]
+            fault("killed", _command(self.pid), self.pid, _redis_url(self.pid))
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 40.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Its exit code."""
         return self.process.wait(timeout=seconds)
 
-    def wait_for_text(self, text: str, seconds: float = 40.0) -> None:
+    def wait_for_text(self, text: str, seconds: float = 120.0) -> None:
         """Wait until it has printed this; fail at once when it ends before."""
         wait_until(lambda: text in self.text() or self.process.poll() is not None, seconds, text)
         assert text in self.text(), self.text()
@@ -145,7 +155,7 @@ def started(command: list[str], folder: Path, environ: Mapping[str, str] | None 
         yield Started(process, mark, output)
     finally:
         if process.poll() is None:
-            fault("killed", " ".join(command), process.pid)
+            fault("killed", " ".join(command), process.pid, _redis_url(process.pid))
         process.kill()
         process.wait()
         for pid in marked(mark, folder):
