@@ -15,7 +15,7 @@ from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
 from tests.support.scheduling import GroupScheduling
 
-# The first is found by itself where the package is installed.
+# pytest finds the first by itself where the package is installed.
 pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries"]
 
 SECRET_KEY = "a secret key of the tests, long enough"

@@ -85,7 +85,7 @@ def test_the_cpu_of_a_process_that_has_ended_is_no_figure() -> None:
 def test_the_peak_of_memory_counts_what_is_free_again() -> None:
     with PeakMemory() as small:
         pass
-    # Not bytes: malloc may give them memory that this process has had resident all along, and nothing grows.
+    # Not bytes: malloc may place them in memory that is resident already, so that nothing grows.
     with PeakMemory() as large, mmap.mmap(-1, 50_000_000) as fresh:
         for page in range(0, len(fresh), mmap.PAGESIZE):
             fresh[page] = 1

@@ -62,7 +62,7 @@ def results(client: Client, name: str = "seed") -> list[list[int] | None]:
 
 
 def counted_interval(place: int, first: int, last: int) -> dict[str, object]:
-    """The JSON of an interval when all of it is counted."""
+    """The JSON of a fully counted interval."""
     numbers = list(range(first, last + 1))
     return {
         "place": place,

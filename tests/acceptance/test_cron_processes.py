@@ -23,7 +23,7 @@ from tests.support.judging import judged
 from tests.support.processes import Started, python, started
 from tests.support.redis_server import RedisServer
 
-# The schedulers are killed for so long before the first instant, at least, and after the last one.
+# Kills go on for at least so long before the first instant, and for so long after the last one.
 BEFORE_SECONDS = 25
 AFTER_SECONDS = 5
 JOBS = 15
@@ -101,7 +101,7 @@ def test_schedulers_that_are_killed_make_one_task_for_each_due_instant(
                 kill_at = time.time() + chance.uniform(2, 8)
         names = due_names(last, instants)
         work_until(worker, lambda: names <= set(worker.ran), 60)
-        # For a second task of a name.
+        # A second task of the same name would run now.
         work_until(worker, lambda: False, 3)
     opened.close()
 
@@ -112,7 +112,7 @@ def test_schedulers_that_are_killed_make_one_task_for_each_due_instant(
 
 
 def work_until(worker: Worker, is_over: Callable[[], object], seconds: float) -> None:
-    """Run what waits until it is over, or for so many seconds."""
+    """Run waiting tasks until a condition holds, or for so many seconds."""
     until = time.time() + seconds
     while not is_over() and time.time() < until:
         worker.work()
@@ -120,7 +120,7 @@ def work_until(worker: Worker, is_over: Callable[[], object], seconds: float) ->
 
 
 def due_instants(last: float, instants: int) -> list[float]:
-    """The full minutes before the last moment; there are so many since the jobs were deployed."""
+    """The full minutes from the deployment of the jobs to the last moment; there are at least so many."""
     deployed_at = max(job.deployed_at for job in model.jobs())
     due = [minute * 60.0 for minute in range(int(deployed_at // 60) + 1, int(last // 60) + 1)]
     assert len(due) >= instants
@@ -136,7 +136,7 @@ def due_names(last: float, instants: int) -> set[str]:
 
 
 def check_history(last: float, instants: int) -> None:
-    """Each job has a run that is done for each instant."""
+    """Each job has a finished run for each instant."""
     due = due_instants(last, instants)
     for job in model.jobs():
         history = {run.due_at: run.state for run in model.last_runs(job.name, 100)}

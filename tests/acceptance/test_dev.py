@@ -120,7 +120,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
 
 
 def delivers(dev: Dev, word: str) -> None:
-    """A task and a deferred call that are added now come to their end."""
+    """Add a task and a deferred call, and wait until both have run."""
     assert dev.post("/", word=word) == 202
     wait_until(lambda: dev.get("/") == (200, f"hello {word} {word}"), what=f"both tasks of {word}")
 
@@ -232,7 +232,7 @@ def test_a_data_folder_has_one_owner(shop: Dev, tmp_path: Path) -> None:
         assert "Traceback" not in second.text()
 
 
-def test_what_is_secret_is_readable_by_its_owner_alone(shop: Dev) -> None:
+def test_secrets_are_readable_by_their_owner_alone(shop: Dev) -> None:
     password = (shop.data_dir / "redis" / "password").read_text().strip()
     for pid in shop.processes.others():
         assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -50,7 +50,7 @@ def test_a_worker_on_ten_thousand_tasks_at_one_an_hour_is_idle(lab: Lab) -> None
         f"{TASKS} waiting, {SECONDS:.0f} s: {share:.2%} CPU, {len(calls) / SECONDS:.1f} calls/s: "
         + ", ".join(f"{name} {count / SECONDS:.2f}" for name, count in sorted(by_name.items()))
     )
-    # Three times what it takes on a usual machine.
+    # Three times the usual share.
     assert share < 0.03
     assert len(calls) / SECONDS < 10
     assert lab.ran("/work").total() == 1

@@ -27,7 +27,7 @@ WATCHERS = 100
 EVERY_SECONDS = 2.0
 ROUNDS = 3
 MAX_SECONDS = 30.0
-"""An answer that takes longer counts as none."""
+"""A later answer counts as none."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -88,7 +88,7 @@ async def ask(address: str, path: str, headers: Sequence[str]) -> tuple[int, dic
 
 
 async def watch(watched: Watched, accept: str) -> Counter[int]:
-    """Everybody asks again and again, spread evenly; the statuses of all answers."""
+    """All watchers ask again and again, spread evenly; returns how often each status came."""
     address = urlsplit(watched.url).netloc
     began_at = time.monotonic()
     statuses: Counter[int] = Counter()

@@ -31,9 +31,9 @@ def lab() -> Iterator[Lab]:
 
 
 def test_of_fifty_processes_that_add_one_name_exactly_one_wins_each_round(lab: Lab) -> None:
-    """While the tasks stand still in one half of the rounds, and run at once in the other.
+    """In half of the rounds the tasks wait, in the others they run immediately.
 
-    The history tells whether each of the others was refused rightly.
+    The judge of the history checks each refusal.
     """
     half = ROUNDS // 2
     plan = [str(lab.root), str(PROCESSES), f"standing:{half}:0", f"default:{half}:0.04"]

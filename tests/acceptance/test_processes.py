@@ -49,7 +49,7 @@ def environ(server: RedisServer, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def start(environ: Mapping[str, str], server: RedisServer, tmp_path: Path) -> Iterator[Start]:
-    """Starts commands with this environment; the tables are there. Judges what they did with tasks."""
+    """Starts commands with this environment, on a migrated database; the history of all tasks is judged."""
     with judged(tmp_path / "history.jsonl", server.url) as recording, contextlib.ExitStack() as stack:
 
         def begin(*arguments: str) -> Started:

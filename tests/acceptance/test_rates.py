@@ -28,7 +28,7 @@ KILLS = 6
 KILL_EVERY_SECONDS = 1.2
 # The time is the Redis server's, but each process measures it for itself, to within 4 ms.
 SKEW_TOKENS = 0.004 * RATE
-# An attempt may begin so much later than it was granted, on a busy machine.
+# How long after its grant an attempt may begin on a busy machine.
 START_SECONDS = 0.6
 
 QUEUES = """\

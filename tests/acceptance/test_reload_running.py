@@ -43,7 +43,7 @@ def _noted(self, key):
 FeedHandler.get = _noted
 """
 
-# At the end of the copy's reloading.py: while this file exists, the next loader to come to its end is killed.
+# At the end of the copy's reloading.py: while this file exists, the next loader is killed as it finishes.
 KILLED = """
 
 import os
@@ -81,7 +81,7 @@ class Reloads:
 
     @property
     def failing(self) -> set[str]:
-        """The accounts that the feed has trouble with."""
+        """The accounts for which the feed fails."""
         return {key for key in self.keys if feed.is_failing(key)}
 
     def have(self, accounts: int) -> None:
@@ -166,7 +166,7 @@ def test_all_accounts_are_each_fetched_once_and_the_counts_are_right(reloads: Re
     found = watched(reloads, run_id)
     took = time.monotonic() - began_at
 
-    # What the bucket lets through at once, and what had run when the watching began, came sooner.
+    # The bucket's burst, and tasks that ran before the watching began, came sooner.
     tasks = len(reloads.keys) + 2 * len(failing)
     assert took > 0.9 * tasks / RATE - 5, "the rate of queue.yaml holds"
     assert reloads.asked() - before == Counter({key: 3 if key in failing else 1 for key in reloads.keys})

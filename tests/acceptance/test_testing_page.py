@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
 def assert_passes(count: int, folder: Path) -> None:
-    """So many tests pass in a pytest of their own, and none fails."""
+    """Run pytest in a folder: so many tests pass, and none fails."""
     options = ("-q", "-p", "lastacross.pytest_plugin", "-p", "no:cacheprovider")
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *options],

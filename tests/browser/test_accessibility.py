@@ -73,7 +73,7 @@ def _is_counting(operation: dict[str, dict[str, list[dict[str, object]]]]) -> bo
 
 
 def errors(page_of: Callable[[str, str], str]) -> Make:
-    """An error without a place for a line break; the page is chosen from its own path and its group's."""
+    """An error whose texts offer no line break; the page is chosen from its own path and its group's."""
 
     def make(site: Site) -> Iterator[str]:
         given = {"type": LONG_WORD, "msg": "/a/path/without/blanks" * 20, "traceback": f"{LONG_WORD}\n" * 40}
@@ -128,7 +128,7 @@ def reload(page_of: Callable[[str], str], *, runs: bool) -> Make:
 
 
 def longtask(path: str, state: str, **fields: object) -> Make:
-    """A long task in this state; it is cancelled where it has no other end."""
+    """A long task in this state; one that does not end by itself is cancelled afterwards."""
 
     def make(site: Site) -> Iterator[str]:
         bookmark = site.post(path, **fields)["metadata"]["status_url"]
@@ -194,7 +194,7 @@ def expect_counting(page: Page) -> None:
 
 
 def expect_text(selector: str, pattern: str) -> Callable[[Page], None]:
-    """This element has such a text."""
+    """The text of this element matches."""
     return lambda page: expect(page.locator(selector)).to_have_text(re.compile(pattern))
 
 
@@ -205,7 +205,7 @@ def open_other_parameters(page: Page) -> None:
 
 
 def start_some_and_list_them(page: Page) -> None:
-    """Own tasks in several states."""
+    """Start tasks that come to several states, and list them."""
     for path in ("/work?steps=2&pause=0", "/refused", "/stubborn", "/endless?steps=20&pause=0.5"):
         page.goto(path)
     page.goto("/longtasks")
@@ -220,7 +220,7 @@ def start_a_report_and_list_it(page: Page) -> None:
 
 
 def expect_frame(page: Page) -> None:
-    """The application's own frame is around it."""
+    """The page is in the application's own frame."""
     expect(page.get_by_role("navigation")).to_be_visible()
 
 
@@ -304,7 +304,7 @@ LONG_TASKS = [
 
 @pytest.fixture(scope="module", params=DEMO, ids=lambda case: case.name)
 def demo_case(request: pytest.FixtureRequest, site: Site) -> Iterator[tuple[Case, str]]:
-    """A page of the demo application, in its state for all four views of it."""
+    """A page of the demo application, kept in its state for all four views."""
     with contextlib.contextmanager(request.param.make)(site) as path:
         yield request.param, path
 

@@ -325,7 +325,9 @@ def test_bytes_are_downloaded_under_their_name(visitor: Page, tmp_path: Path) ->
     assert (tmp_path / "picture.bin").read_bytes() == bytes(range(256))
 
 
-def test_while_redis_is_away_the_page_says_so_and_then_goes_on(open_page: Open, longtask_site: Site) -> None:
+def test_while_redis_is_unavailable_the_page_says_so_and_then_goes_on(
+    open_page: Open, longtask_site: Site
+) -> None:
     page = open_page()
     page.goto("/work?steps=80&pause=0.1&who=Radia")
     wait_for_percent(page, 5)

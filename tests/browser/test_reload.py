@@ -122,7 +122,7 @@ def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site
     page.get_by_role("link", name="Next page").click(timeout=60_000)
     page.locator(IS_OVER).wait_for(timeout=60_000)
 
-    # It begins after the fiftieth account that had failed by then, which need not be the fiftieth in the end.
+    # The page begins after the fiftieth failure so far, which need not be the fiftieth in the end.
     after = parse_qs(urlsplit(page.url).query)["after"][0]
     assert after in names[49:]
     expect(page.locator("#failing th")).to_have_text([name for name in names if name > after])

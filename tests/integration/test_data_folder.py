@@ -48,7 +48,7 @@ def test_the_port_and_password_of_last_time_are_taken_again(tmp_path: Path) -> N
 
 
 def assert_is_free(port: int) -> None:
-    """A server may listen there."""
+    """Check that a server can listen there."""
     with socket.socket() as server:
         server.bind((embedded.HOST, port))
         assert server.getsockname()[1] == port

@@ -37,7 +37,7 @@ def landed() -> list[str]:
 
 
 def check_commits(environ: dict[str, str]) -> None:
-    """Each confirmed commit is there, whole; one that nobody heard of is there, whole, or is not."""
+    """Each confirmed commit is there as a whole, and each with an unknown end as a whole or not at all."""
     commits = history.read(Path(environ[datastore_process.HISTORY]))
     rows = Counter(landed())
     judging.check(commits, State({name: ["landed"] * rows[name] for name in rows}, frozenset(rows)))

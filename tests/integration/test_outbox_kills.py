@@ -84,7 +84,7 @@ def test_a_process_killed_in_the_middle_of_writing_its_commit_leaves_nothing(
 
 
 def bytes_of_a_commit(environ: dict[str, str], tmp_path: Path) -> int:
-    """What the same commit writes on a copy of the database, by a process killed right after it."""
+    """The size of the log after the same commit on a copy, by a process that is killed right after it."""
     shutil.copy(environ["DATABASE_URL"].removeprefix("sqlite:///"), tmp_path / "copy.db")
     on_copy = {**environ, "DATABASE_URL": f"sqlite:///{tmp_path}/copy.db"}
     run_to_its_death(["commit", "after_commit", "large"], on_copy)

@@ -108,7 +108,7 @@ def test_a_row_is_said_to_be_sent_when_it_was_and_not_when_it_was_marked(scripts
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_the_commit_does_not_wait_for_sqlite_s_writer_twice(scripts: Scripts, each_database: str) -> None:
-    """PostgreSQL has many writers."""
+    """Only SQLite has a single writer."""
     other = sqlite3.connect(str(make_url(each_database).database), isolation_level=None)
     begun = clock.SYSTEM.monotonic()
     with datastore.transaction() as transaction:

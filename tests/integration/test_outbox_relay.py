@@ -106,7 +106,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_others_go_out(
 def test_a_record_that_was_made_text_by_hand_does_not_stop_the_others(
     scripts: Scripts, unsent: list[str]
 ) -> None:
-    """PostgreSQL keeps its types."""
+    """PostgreSQL would refuse the text."""
     with datastore.session() as session:
         statement = text("UPDATE lastacross_outbox SET record = 'by hand' WHERE task_id = :id")
         session.execute(statement, {"id": unsent[0]})

@@ -185,5 +185,5 @@ def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> 
         shares = web.who_has(2 * HALF)
         return len(shares) == 2 and min(shares.values()) >= HALF - FEW
 
-    # As above, not at once on a busy machine.
+    # Not immediately on a busy machine, as above.
     wait_until(gets_its_share, 40, "both have as many connections")

@@ -210,7 +210,7 @@ def test_seven_long_tasks_do_not_hold_up_the_short_ones(lab: Lab) -> None:
 
 
 @slow
-def test_what_may_go_first_does_so_while_other_tasks_keep_all_threads_busy(lab: Lab) -> None:
+def test_limited_queues_and_tasks_to_run_now_are_served_while_others_keep_all_threads_busy(lab: Lab) -> None:
     """Tasks of queues with limits of their own, and one that an operator runs now."""
     limited = taskqueue.Queue("limited")
     limited.add(taskqueue.Task(url="/short", name="hurry", countdown=1000))

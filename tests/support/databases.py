@@ -64,7 +64,7 @@ def migrated_sqlite(file: Path, root: Path) -> str:
 
 
 def migrated_postgres(server: PostgresServer, root: Path) -> str:
-    """The URL of a database on ``server`` with those tables, all empty; the test before may have had it."""
+    """The URL of a database on ``server`` with those tables, all empty; earlier tests may have used it."""
     key = server.folder, _digest(root)
     kept = _postgres_databases.get(key)
     if kept is not None and not _emptied(server.url(kept.name), kept.columns):

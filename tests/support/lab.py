@@ -201,7 +201,7 @@ class Lab:
             return running.text()
 
     def notes(self) -> list[dict[str, Any]]:
-        """What ran, in the order in which it was noted."""
+        """All notes of deliveries, in their order."""
         if self.notes_file.exists():
             with self.notes_file.open("rb") as file:
                 file.seek(self._read_to)

@@ -33,7 +33,7 @@ class Grant:
     task: str
 
     def operation(self) -> Operation:
-        """As a history has it."""
+        """The grant as an operation of a history."""
         return Operation("grant", self.now, self.now, OK, {"id": f"{self.queue}_{self.task}"})
 
 

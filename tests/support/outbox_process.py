@@ -110,7 +110,7 @@ def die_before_marking() -> None:
 
 
 def die_in_commit(transaction: datastore.Transaction, most_bytes: int) -> None:
-    """When so many bytes of the commit are written; on PostgreSQL when it was asked for."""
+    """Die after so many bytes of the commit are written; on PostgreSQL once it has been requested."""
     connection: Any = transaction.session.connection().connection.driver_connection
     if transaction.session.get_bind().dialect.name == "postgresql":
         connection.pgconn.send_query(b"COMMIT")
@@ -195,7 +195,7 @@ def command(*arguments: str) -> list[str]:
 def run_to_its_death(
     arguments: Sequence[str], environ: Mapping[str, str], number: signal.Signals = signal.SIGKILL
 ) -> None:
-    """Run a job that ends by this signal, before it can do anything about it."""
+    """Run a job that this signal ends."""
     process = subprocess.run(
         command(*arguments), env={**os.environ, **environ}, timeout=60, capture_output=True, check=False
     )

@@ -12,7 +12,7 @@ from tests.support.redis_server import RedisServer
 
 @contextmanager
 def configured(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
-    """Its configuration, in use with this database.
+    """The application's configuration, in use with this database.
 
     Args:
         database_url: of a database with its tables.
@@ -38,7 +38,7 @@ def configured(database_url: str, folder: Path, **variables: str) -> Iterator[co
 def with_empty_store(
     redis_server: RedisServer, folder: Path, database_url: str | None = None, **variables: str
 ) -> Iterator[config.Config]:
-    """The same with an empty store, whose queues are still to be uploaded; on SQLite without a database."""
+    """The same with an empty store and no uploaded queues; on SQLite unless a database is given."""
     url = database_url or databases.migrated_sqlite(folder / "test.db", ROOT)
     with configured(url, folder, REDIS_URL=redis_server.url, **variables) as loaded:
         opened = store.Store(redis_server.url)

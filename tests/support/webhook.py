@@ -1,4 +1,4 @@
-"""A webhook that a test has for the notifications of a site."""
+"""A webhook of the tests, for the notifications of a site."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ class Webhook:
 
 @contextlib.contextmanager
 def running_webhook() -> Iterator[Webhook]:
-    """Start it; end it after the block."""
+    """Run the webhook's server for the block."""
     made = Webhook()
     thread = threading.Thread(target=made.server.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What the upgrade tests may ask for: a real PostgreSQL, and the former code."""
+"""Fixtures of the upgrade tests: a real PostgreSQL, and the former code."""
 
 from collections.abc import Iterator
 

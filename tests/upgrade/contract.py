@@ -44,7 +44,7 @@ def redis_names(keys: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def kind_of_key(name: str) -> str:
-    """The name of a key with stars for what differs from key to key."""
+    """The name of a key, with stars for the parts that differ from key to key."""
     for pattern, kind in _KEY_PATTERNS:
         if found := pattern.fullmatch(name):
             return found.expand(kind)
@@ -114,7 +114,7 @@ def _files(tree: Path) -> Iterator[Path]:
 
 
 def _texts(node: ast.expr) -> Iterator[str]:
-    """The strings that an expression may be; a star for what an f-string puts in."""
+    """The strings that an expression may be; a star for each value in an f-string."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.IfExp):
@@ -136,7 +136,7 @@ def _logged_fields(call: ast.Call) -> set[str]:
 
 
 def contract(tree: Path, keys: Mapping[str, Any], sql: str, answers: Mapping[str, Any]) -> dict[str, Any]:
-    """All names of a version: its code, and what a site of it kept and answered."""
+    """All names of a version: of its code, and of the data and the answers of a site that it runs."""
     return {
         "redis": redis_names(keys),
         "sql": sql_names_of(sql),
@@ -154,12 +154,12 @@ def _settings(answers: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _question(name: str) -> str:
-    """The name of an answer without what differs from run to run."""
+    """The name of an answer, without the part that differs from run to run."""
     return "cron history" if name.startswith("cron history") else name
 
 
 def missing(old: Any, new: Any, path: str = "") -> list[str]:
-    """What is in one contract and not, or differently, in another."""
+    """The names of one contract that another lacks or changes."""
     if isinstance(old, dict):
         lost = []
         for name, value in old.items():

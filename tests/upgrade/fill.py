@@ -1,4 +1,4 @@
-"""Adds what the fixture holds: ``python fill.py APP STEP``.
+"""Adds the contents of the fixture: ``python fill.py APP STEP``.
 
 Either version runs it, so it must not import anything of the tests: ``lastacross`` is the version whose
 data is being made.
@@ -69,7 +69,7 @@ def cancel() -> None:
 
 
 def late() -> None:
-    """After the machine went down: what nobody has begun."""
+    """After the machine went down: tasks that nobody has begun."""
     queue = taskqueue.Queue("upgrade")
     queue.add(upgrade_app.task("note", name="ready"))
     unnamed = taskqueue.Task("x" * 300, url="/upgrade/act", headers={"Content-Type": "text/plain"})
@@ -85,7 +85,7 @@ def late() -> None:
     deferred.defer(workers.send_color, 0, 0, "no-such-quilt", _queue="upgrade", _name="send-color")
     pull = taskqueue.Queue("upgrade-pull")
     pull.add([taskqueue.Task(f"body {name}", method="PULL", name=name) for name in ("leased", "held")])
-    # For a day: whoever opens this a minute later still holds them.
+    # For a day, so that the leases still hold when the fixture is opened.
     assert len(pull.lease_tasks(86_400, 2)) == 2
     pull.add(taskqueue.Task("body expired", method="PULL", name="expired"))
     assert len(pull.lease_tasks(1, 1)) == 1
@@ -124,7 +124,7 @@ def outbox() -> None:
 
 
 def seen() -> None:
-    """Two tasks that the other version's command line is to list."""
+    """Two tasks for the other version's command line to list."""
     queue, code = taskqueue.Queue("upgrade"), os.environ["UPGRADE_CODE"]
     queue.add(upgrade_app.task("note", name=f"seen-{code}-ready"))
     queue.add(upgrade_app.task("note", name=f"seen-{code}-scheduled", countdown=86_400))

@@ -139,7 +139,7 @@ def history_has_commit() -> bool:
 
 
 def tar_from_history() -> bytes:
-    """The commit as a tar file, without what nobody runs."""
+    """The commit as a tar file, without files that nobody runs."""
     left_out = [f":(exclude){path}" for path in _NOT_NEEDED]
     command = ["git", "-C", str(ROOT), "archive", "--format=tar", COMMIT, "--", ".", *left_out]
     return subprocess.run(command, capture_output=True, check=True).stdout

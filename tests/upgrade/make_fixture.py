@@ -24,7 +24,7 @@ _COUNTED = ("quilt", "count_run", "account", "error_group", "invoice", "invoice_
 
 
 def manifest(scene: Scene, made_at: float) -> dict[str, Any]:
-    """What the fixture must contain, as the former code itself lists it."""
+    """The fixture's contents, as the former code itself lists them."""
     tasks: dict[str, dict[str, list[str]]] = {}
     for queue, listed in scenario.listed(scene).items():
         for task in listed:

@@ -23,7 +23,7 @@ ACCEPTED = os.open(os.environ["UPGRADE_ACCEPTED"], os.O_WRONLY | os.O_APPEND | o
 
 
 def accepted(kind: str, *names: str) -> None:
-    """Note what will have to run."""
+    """Note the names of accepted tasks."""
     lines = [json.dumps({"code": os.environ["UPGRADE_CODE"], "kind": kind, "name": name}) for name in names]
     os.write(ACCEPTED, "".join(f"{line}\n" for line in lines).encode())
 

@@ -90,7 +90,7 @@ class Scene:
             yield Site(url, self.redis_server, processes, self.folder)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        """What a query of the datastore answers."""
+        """The rows that a query of the datastore returns."""
         if self.database_url:
             with psycopg.connect(self.database_url) as connection:
                 return connection.execute(query.encode()).fetchall()
@@ -98,7 +98,7 @@ class Scene:
             return database.execute(query).fetchall()
 
     def notes(self) -> list[dict[str, Any]]:
-        """What ran, in the order in which it was noted."""
+        """All notes of deliveries, in their order."""
         if not self.notes_file.exists():
             return []
         lines = self.notes_file.read_text().splitlines(keepends=True)
@@ -110,7 +110,7 @@ class Scene:
 
 
 def power_cut(processes: Started) -> None:
-    """Kill all processes of a site with none of them noticing another one's end."""
+    """Kill all processes of a site before any of them notices the end of another."""
     processes.process.send_signal(signal.SIGSTOP)
     for pid in processes.others():
         with contextlib.suppress(ProcessLookupError):
@@ -122,7 +122,7 @@ def power_cut(processes: Started) -> None:
 
 
 def play(scene: Scene, *, with_poison: bool) -> dict[str, Any]:
-    """Run a site until everything is half done, cut its power, and add what nobody begins.
+    """Run a site until everything is half done, cut its power, and add tasks that nobody begins.
 
     Returns the JSON that its pages and commands answered, by name.
     """
@@ -256,17 +256,17 @@ def _ask_commands(scene: Scene, answers: dict[str, Any]) -> None:
 
 
 def _pause_programs(scene: Scene, site: Site, answers: dict[str, Any]) -> None:
-    """Leave tasks of the programs that nobody has begun, deferred calls among them."""
+    """Leave some tasks of the programs unbegun, deferred calls among them."""
     scene.ask("queues pause default errors")
     site.post("/quilt", rows=3, columns=3)
     site.post("/errors", **error("uid-late", "ValueError"))
     [[run]] = scene.rows("SELECT id FROM reload_run")
     answers["reload"] = site.json(f"/reloads/{run}.json")
-    time.sleep(0.3)  # so that the rows of what was sent are marked: nothing else can be waited for
+    time.sleep(0.3)  # for the marks of the sent rows: there is nothing to wait for
 
 
 def listed(scene: Scene) -> dict[str, list[dict[str, Any]]]:
-    """What the command line lists of each queue."""
+    """The tasks of each queue, as the command line lists them."""
     answers = scene.ask(*(f"tasks list {queue} --limit 2000" for queue in QUEUES))
     return dict(zip(QUEUES, answers, strict=True))
 

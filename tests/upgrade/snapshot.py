@@ -1,4 +1,4 @@
-"""What a site keeps, as text that can be read and compared: its Redis as JSON, its SQLite file as SQL.
+"""The data of a site as text that can be read and compared: its Redis as JSON, its SQLite file as SQL.
 
 A snapshot grows old: leases, ETAs, retention times and Redis's own expiries would all have passed. So it is
 loaded as though it had been taken a minute ago. Every value that is an instant of the snapshot's time
@@ -205,7 +205,7 @@ def _row_for(table: sqlalchemy.Table, row: sqlite3.Row) -> dict[str, Any]:
 
 
 def _count_on(target: sqlalchemy.Connection, table: sqlalchemy.Table) -> None:
-    """Let a table that numbers its rows go on after the copied ones."""
+    """Let a table go on numbering its rows after the copied ones."""
     for column in table.primary_key.columns:
         if column.autoincrement is True or (column.server_default is not None):
             sequence = f"pg_get_serial_sequence('{table.name}', '{column.name}')"

@@ -31,15 +31,15 @@ PROGRAMS = "default errors quilt subtasks reload upgrade-suspect"
 
 @dataclass
 class Story:
-    """What was seen while present code took over.
+    """The observations made while present code took over.
 
     Attributes:
-        manifest: what the former code said that it left.
+        manifest: the former code's own list of its data.
         scene: the site.
-        before: what the command line listed before anything ran.
-        values: what the API answered then, by name.
-        answers: what the pages answered at the end.
-        after: what the command line listed then.
+        before: the listing of the command line before anything ran.
+        values: the API's answers at that time, by name.
+        answers: the pages' answers at the end.
+        after: the listing of the command line at the end.
     """
 
     manifest: dict[str, Any]
@@ -60,7 +60,7 @@ class Story:
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def story(request: pytest.FixtureRequest, former_code: Code) -> Iterator[Story]:
-    """The takeover from beginning to end; the tests look at what it left."""
+    """The takeover from beginning to end; the tests check its results."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="la-upgrade-")))
         url = ""
@@ -72,7 +72,7 @@ def story(request: pytest.FixtureRequest, former_code: Code) -> Iterator[Story]:
 
 
 def told(scene: Scene, former_code: Code) -> Story:
-    """Load what was left, look at it, let the site run until nothing is left to do, and look again."""
+    """Load the data, look at it, let the site run until nothing is left to do, and look again."""
     made = json.loads(MANIFEST.read_text())
     story = Story(made, scene)
     shift = snapshot.Shift(made["made_at"], int(time.time() - snapshot.AGE_SECONDS - made["made_at"]))
@@ -110,7 +110,7 @@ def in_use(scene: Scene) -> Iterator[None]:
 
 
 def look(scene: Scene) -> dict[str, Any]:
-    """What the API says of what was left."""
+    """The API's answers about the data that was left."""
     pull = taskqueue.Queue("upgrade-pull")
     tagged = pull.lease_tasks_by_tag(600, 10, "red")
     leased = pull.lease_tasks(600, 10)
@@ -141,7 +141,7 @@ def refusal(name: str) -> str:
 
 
 def wake(story: Story) -> None:
-    """What an operator does: resume what was paused, retry dead letters, run what waits for tomorrow."""
+    """Act as an operator: resume paused queues, retry dead letters, run tasks scheduled for tomorrow."""
     scene, tasks = story.scene, story.manifest["tasks"]
     [retried] = [task["name"] for task in story.before["default"] if task["state"] == "scheduled"]
     scene.ask(
@@ -157,11 +157,9 @@ def wake(story: Story) -> None:
 
 
 def finish(story: Story, site: Site) -> dict[str, Any]:
-    """Wait until nothing is left to do; what the site's pages say then."""
+    """Wait until nothing is left to do; returns the answers of the site's pages."""
     made = story.manifest
-    wait_until(
-        lambda: not left(story.scene), PATIENCE, f"nothing to be left, but there is {left(story.scene)}"
-    )
+    wait_until(lambda: not left(story.scene), PATIENCE, "nothing to be left")
     paths = [f"/quilt/{quilt['id']}.json" for quilt in made["quilts"]]
     paths += [f"/reloads/{run['id']}.json" for run in made["reloads"]]
     paths += ["/count/counting.json", "/count/counted.json", "/errors.json", "/accounts", "/longtasks"]
@@ -193,7 +191,7 @@ def test_each_task_is_listed_in_the_state_in_which_it_was_left(story: Story) -> 
     assert listed == story.manifest["tasks"]
 
 
-def test_what_was_kept_of_a_dead_letter_and_of_a_retry_is_shown(story: Story) -> None:
+def test_dead_letters_and_retries_are_shown_with_their_history(story: Story) -> None:
     tasks = {task["name"]: task for task in story.before["upgrade"]}
     assert tasks["dead"]["error"] == "answered 500"
     assert "poison" in tasks["poison"]["error"]
@@ -211,7 +209,7 @@ def test_names_that_are_in_use_or_were_used_lately_are_refused(story: Story) -> 
     }
 
 
-def test_pull_tasks_are_leased_unless_somebody_still_holds_them(story: Story) -> None:
+def test_pull_tasks_are_leased_unless_their_leases_still_hold(story: Story) -> None:
     assert story.values["red"] == ["red"]
     assert story.values["leased"] == {"expired": b"body expired", "blue": b"tagged"}
     held = {task["name"] for task in story.after["upgrade-pull"] if task["state"] == "leased"}
@@ -255,13 +253,13 @@ def test_a_rescued_task_knows_of_its_lost_attempt(story: Story) -> None:
     assert (note["retry_count"], note["execution_count"]) == (1, 1)
 
 
-def test_nothing_of_what_was_over_runs_again(story: Story) -> None:
+def test_no_task_that_had_ended_runs_again(story: Story) -> None:
     assert story.ended("ran") == 0
     assert story.ended("cancelled-dropped") == 0
     assert story.ran("/upgrade/outbox/sent") == 0
 
 
-def test_the_relay_sends_what_a_transaction_left_unsent_once(story: Story) -> None:
+def test_the_relay_sends_a_row_that_a_transaction_left_unsent_once(story: Story) -> None:
     assert story.ran("/upgrade/outbox/unsent") == 1
 
 

@@ -80,7 +80,7 @@ class Pair:
         return found
 
     def accepted(self, kind: str) -> list[str]:
-        """The names that producers were told are taken."""
+        """The names of one kind that producers have noted."""
         lines = [json.loads(line) for line in self.accepted_file.read_text().splitlines()]
         return [line["name"] for line in lines if line["kind"] == kind]
 
@@ -130,7 +130,7 @@ def check_history(both: Pair, least_share: float = LEAST_SHARE) -> None:
 
 
 def check_shares(both: Pair, notes: list[dict[str, Any]], least_share: float) -> None:
-    """Each version ran its part, and was the version that it is called."""
+    """Each version ran its part, from its own files."""
     files = {(note["code"], note["file"]) for note in notes}
     assert files == {(code.name, str(code.tree / "lastacross" / "__init__.py")) for code in both.codes}
     shares = Counter(note["code"] for note in notes if note["what"] == "end")

@@ -135,7 +135,7 @@ def task(act: str, name: str | None = None, countdown: float | None = None) -> t
 
 
 def fired(batch: str) -> taskqueue.Task:
-    """What a batch adds when it is complete."""
+    """The task that a batch adds when it is complete."""
     return taskqueue.Task(url=f"/upgrade/fired/{batch}")
 
 
