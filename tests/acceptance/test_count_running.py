@@ -101,7 +101,7 @@ def test_an_instance_that_is_stopped_gives_back_what_it_holds_and_another_goes_o
     pid = holders(site, "stopped").pop()
     os.kill(pid, signal.SIGTERM)
     stopped_at = time.monotonic()
-    wait_until(lambda: not is_alive(pid), 20)
+    wait_until(lambda: not is_alive(pid), 60)
     stopped_after = time.monotonic() - stopped_at
 
     found = wait_for_the_end(site, "stopped", 90)

@@ -91,13 +91,10 @@ class Dev:
 def running(
     folder: Path,
     *arguments: str,
-    data_dir: Path | None = None,
-    port: int | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Dev]:
     """``lastacross dev``, once it says where it is."""
-    port = port or free_port()
-    data_dir = data_dir or folder / "var"
+    port, data_dir = free_port(), folder / "var"
     environ = {"PORT": str(port), "LASTACROSS_DATA_DIR": str(data_dir), **(settings or {})}
     line = python("-m", "lastacross", *arguments, "dev")
     with (

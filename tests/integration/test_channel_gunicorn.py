@@ -104,7 +104,7 @@ def test_a_vanished_browser_gives_its_place_back_without_any_message(site: Chann
 
     connection.close()
 
-    wait_until(lambda: site.open_streams() == 0, seconds=8, what="the place is free")
+    wait_until(lambda: site.open_streams() == 0, seconds=30, what="the place is free")
 
 
 def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: ChannelSite) -> None:

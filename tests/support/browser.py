@@ -44,7 +44,7 @@ class Answer:
         self.writes.append(chunk)
         return chunk
 
-    def read(self, number: int, seconds: float = 10.0) -> list[Event]:
+    def read(self, number: int, seconds: float = 30.0) -> list[Event]:
         """Read on until so many events have come in all."""
         deadline = time.monotonic() + seconds
         while len(self.events) < number:

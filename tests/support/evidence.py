@@ -74,7 +74,6 @@ class Group:
     """One batch, as the history shows it."""
 
     members: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
     complete: str | None = None
     success: str | None = None
     seals: list[Operation] = field(default_factory=list)
@@ -164,8 +163,8 @@ class Evidence:
             self.adds.put(task, Add(operation, code, request))
         if operation.op == "member":
             group = self.batches[asked["batch"]]
-            for task, code in zip(ids, codes, strict=True):
-                (group.members if code in (ADDED, ADDED_BEFORE, None) else group.refused).add(task)
+            pairs = zip(ids, codes, strict=True)
+            group.members.update(task for task, code in pairs if code in (ADDED, ADDED_BEFORE, None))
         if operation.op == "create" and ids:
             group = self.batches[asked["batch"]]
             group.complete, group.success = asked.get("complete"), asked.get("success")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # The codes of an add, as App Engine numbers them, and those of a batch's member.
-ADDED, ADDED_BEFORE, CANCELLED, EXISTS, TOMBSTONED = 0, 1, 2, 10, 11
+ADDED, ADDED_BEFORE, EXISTS, TOMBSTONED = 0, 1, 10, 11
 # An add that certainly had no effect, for another reason.
 FAILED = -1
 
