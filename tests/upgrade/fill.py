@@ -24,7 +24,7 @@ LARGE = "large " * 40_000
 
 
 def short(*, with_poison: str = "") -> None:
-    """While the site runs: tasks that end at once, well or not."""
+    """While the site runs: tasks that soon succeed or fail."""
     queue = taskqueue.Queue("upgrade")
     queue.add(upgrade_app.task("note", name="ran"))
     queue.add(upgrade_app.task("fail", name="dead"))
