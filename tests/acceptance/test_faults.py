@@ -91,9 +91,9 @@ def test_a_storm_of_kills_under_rq_info_loses_nothing_and_fires_once(lab: Lab) -
             kills += any(kill(pid) for pid in chance.sample(worker_pids(running), k=1) or [])
         last_kill_at = time.monotonic()
         lab.wait_for(1200, "/work", 90)
-        lab.wait_for(500, "/member", 30)
-        lab.wait_for(1, "/complete", 30)
-        lab.wait_until_idle(30)
+        lab.wait_for(500, "/member", 60)
+        lab.wait_for(1, "/complete", 60)
+        lab.wait_until_idle(60)
         seconds = time.monotonic() - last_kill_at
         cleanings = stop_cleaning()
     again = repeated(lab) + repeated(lab, "/member")
@@ -121,9 +121,9 @@ def test_a_poison_task_takes_nobody_with_it(lab: Lab) -> None:
         began_at = time.monotonic()
         wait_until(lambda: lab.dead() == ["poison"], 60, "the dead letter")
         seconds = time.monotonic() - began_at
-        lab.wait_for(500, "/work", 30)
-        lab.wait_for(7, "/long", 30)
-        lab.wait_until_idle(30)
+        lab.wait_for(500, "/work", 60)
+        lab.wait_for(7, "/long", 60)
+        lab.wait_until_idle(60)
     print(f"buried after {seconds:.1f} s; {repeated(lab)} short, {repeated(lab, '/long')} long repeated")
     assert lab.ran("/poison", "begin").total() == 5
     assert lab.record("default_poison")["error"].startswith("poison: ")
@@ -135,7 +135,7 @@ def test_a_process_killed_three_times_while_it_fills_a_batch_fills_it_once(lab: 
         params = {"count": "10000", "kill_after": "1,4321,9999"}
         taskqueue.add(url="/fill", name="filler", params=params)
         seconds = lab.wait_for(1, "/complete", 90)
-        lab.wait_until_idle(30)
+        lab.wait_until_idle(60)
     keys: Any = lab.store.redis.keys("lastacross:batch:default_filler-*")
     [batch_id] = {key.decode().split(":")[2] for key in keys}
     progress = taskqueue.Batch.get(batch_id).progress()
@@ -156,7 +156,7 @@ def test_the_workers_of_another_machine_give_back_the_tasks_of_one_that_died(lab
         wait_until(lambda: not leased & _leases(lab), 60, "the tasks to be given back")
         back = time.time() - died_at
         lab.wait_for(100, "/work", 60)
-        lab.wait_until_idle(20)
+        lab.wait_until_idle(60)
     last_begin = {note["task"]: note["at"] - died_at for note in lab.notes() if note["what"] == "begin"}
     again = [last_begin[entry.decode().partition("_")[2].partition(":")[0]] for entry in leased]
     print(
@@ -284,8 +284,8 @@ def test_rolling_restarts_lose_and_repeat_nothing(lab: Lab) -> None:
             fleet.append(stack.enter_context(lab.started_workers(1, threads=4)))
             restarts += 1
         stop_adding()
-        lab.wait_for(1000, "/work", 30)
-        lab.wait_until_idle(30)
+        lab.wait_for(1000, "/work", 60)
+        lab.wait_until_idle(60)
     began = lab.ran("/work", "begin")
     print(f"{restarts} restarts: {len(began)} tasks, {repeated(lab)} repeated")
     assert (len(began), repeated(lab)) == (1000, 0)

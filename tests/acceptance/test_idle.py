@@ -37,7 +37,7 @@ def test_a_worker_on_ten_thousand_tasks_at_one_an_hour_is_idle(lab: Lab) -> None
     for _ in range(TASKS // 100):
         taskqueue.Queue("hourly").add([taskqueue.Task(url="/work") for _ in range(100)])
     with lab.workers(1) as running:
-        lab.wait_for(1, "/work", 20)
+        lab.wait_for(1, "/work", 60)
         [pid] = worker_pids(running)
         wait_until(lambda: _cpu_share(pid, 0.5) < 0.05, 20, "the worker to have started")
         with monitored(lab.redis_server) as heard:

@@ -42,7 +42,7 @@ def test_of_fifty_processes_that_add_one_name_exactly_one_wins_each_round(lab: L
         with started(arguments, lab.root, lab.environ) as running:
             assert running.wait(120) == 0, running.text()
             answer = json.loads(running.text())
-        lab.wait_for(half, "/work", 20)
+        lab.wait_for(half, "/work", 60)
     kinds = list(zip(*answer["told"], strict=True))
 
     assert [kind.count("added") for kind in kinds] == [1] * ROUNDS

@@ -72,14 +72,14 @@ def setting(machine: Lab, queue: str, field: str) -> str | None:
 def test_a_new_rate_holds_on_another_machine_within_two_seconds(lab: Lab, second: Lab) -> None:
     with scheduling(lab), second.workers(2):
         add("slow", 300)
-        second.wait_for(1, "/work", 20)
+        second.wait_for(1, "/work", 60)
         time.sleep(1)
         assert second.ran("/work").total() == 1
         changed_at = write(lab, FAST)
-        second.wait_for(7, "/work", 20)
+        second.wait_for(7, "/work", 60)
         seconds = time.monotonic() - changed_at
-        second.wait_for(300, "/work", 20)
-        second.wait_until_idle(10)
+        second.wait_for(300, "/work", 60)
+        second.wait_until_idle(60)
     print(f"tasks ran at the new rate {seconds:.2f} s after the file had changed")
     assert seconds <= SECONDS
     assert set(second.ran("/work", "begin").values()) == {1}
@@ -90,7 +90,7 @@ def test_a_queue_that_vanishes_keeps_its_tasks_until_it_is_listed_again(lab: Lab
     (lab.root / "queue.yaml").write_text(SLOW.replace("1/h", "10/s"))
     with scheduling(lab), second.workers(2):
         add("slow", 100)
-        second.wait_for(5, "/work", 20)
+        second.wait_for(5, "/work", 60)
         write(lab, DEFAULT)
         wait_until(lambda: setting(lab, "slow", "is_disabled") == "1", 30, "the upload")
         wait_until(lambda: "leased slow" not in second.open_tasks(), 30, "running tasks to end")
@@ -100,13 +100,13 @@ def test_a_queue_that_vanishes_keeps_its_tasks_until_it_is_listed_again(lab: Lab
         assert second.open_tasks() == {"ready slow": 100 - ran}
 
         taskqueue.add(url="/work")
-        second.wait_for(ran + 1, "/work", 30)
+        second.wait_for(ran + 1, "/work", 60)
 
         listed_at = write(lab, FAST)
-        second.wait_for(ran + 2, "/work", 30)
+        second.wait_for(ran + 2, "/work", 60)
         seconds = time.monotonic() - listed_at
-        second.wait_for(101, "/work", 20)
-        second.wait_until_idle(10)
+        second.wait_for(101, "/work", 60)
+        second.wait_until_idle(60)
     print(f"{ran} of 100 ran before; went on {seconds:.2f} s after the queue was listed again")
     assert seconds <= SECONDS
     assert set(second.ran("/work", "begin").values()) == {1}
@@ -119,7 +119,7 @@ def test_a_new_queue_is_served_within_two_seconds(lab: Lab, second: Lab) -> None
         written_at = write(lab, SLOW + "- name: fresh\n  rate: 50/s\n")
         wait_until(_add_to_fresh, 30, "the queue to be known")
         known = time.monotonic() - written_at
-        second.wait_for(1, "/work", 30)
+        second.wait_for(1, "/work", 60)
         seconds = time.monotonic() - written_at
     print(f"the queue was known after {known:.2f} s, and its task ran after {seconds:.2f} s")
     assert seconds <= SECONDS
@@ -172,7 +172,7 @@ def test_a_queue_yaml_with_a_mistake_leaves_the_queues_as_they_were(lab: Lab, se
         write(lab, SLOW.replace("1/h", "1/fortnight"))
         scheduler.wait_for_text("queues.unusable", 30)
         taskqueue.add(url="/work")
-        second.wait_for(1, "/work", 30)
+        second.wait_for(1, "/work", 60)
         assert _rate(lab) == 1 / 3600
         write(lab, FAST)
         wait_until(lambda: _rate(lab) == 200, 30, "the file that is right again")

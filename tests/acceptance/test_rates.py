@@ -26,8 +26,8 @@ TASKS = 160
 RUN = 15
 KILLS = 6
 KILL_EVERY_SECONDS = 1.2
-# The time is the Redis server's, but each process measures it for itself, to within 4 ms.
-SKEW_TOKENS = 0.004 * RATE
+# The time is the Redis server's, but each process measures it for itself; a busy machine delays the answer.
+SKEW_TOKENS = 0.025 * RATE
 # How long after its grant an attempt may begin on a busy machine.
 START_SECONDS = 0.6
 
@@ -106,7 +106,7 @@ def test_a_rate_holds_whoever_is_killed(lab: Lab) -> None:
             add(queue, TASKS, seconds="0.3")
         with killing(lab, running, KILLS, KILL_EVERY_SECONDS):
             lab.wait_for(2 * TASKS, "/work", 60)
-        lab.wait_until_idle(30)
+        lab.wait_until_idle(60)
         granted = heard.grants()
     assert len(kills(lab)) >= KILLS - 2
     assert lab.ran(what="begin").total() > lab.ran().total(), "no kill has cut off a task"
@@ -138,7 +138,7 @@ def test_three_at_once_are_three_at_once_on_eight_processes(lab: Lab, count_of_k
         add("three", count, seconds="0.2")
         with killing(lab, running, count_of_kills, 2.0):
             lab.wait_for(count, "/work", 90)
-        lab.wait_until_idle(30)
+        lab.wait_until_idle(60)
     spans = Evidence(lab.history()).spans("three")
     # A task that was cut off is tried alone, in a process that has to start first: the line's end is theirs.
     last = max(note["at"] for note in lab.notes() if note["what"] == "begin" and not note["retry_count"])

@@ -129,12 +129,12 @@ def test_tasks_of_a_service_that_is_killed_wait_and_the_others_go_on(lab: Lab) -
         add("/theirs", 10, target="counter")
         add("/theirs", 10, "theirs")
         add("/own", 30)
-        lab.wait_for(30, "/own", 30)
+        lab.wait_for(30, "/own", 60)
         assert lab.ran("/theirs") == Counter()
 
         Queue().delete_tasks_by_name([name for name in lab.ran("/long", "begin")])
         with workers(lab, "counter"):
-            lab.wait_for(20, "/theirs", 30)
+            lab.wait_for(20, "/theirs", 60)
 
     assert done_by(lab) == {"default": Counter({"/own": 30}), "counter": Counter({"/theirs": 20})}
 
@@ -155,12 +155,12 @@ def test_tasks_fall_to_the_default_service_until_their_own_comes(lab: Lab) -> No
     with workers(lab):
         add("/before", 5, target="counter")
         add("/before", 5, "theirs")
-        lab.wait_for(10, "/before", 30)
+        lab.wait_for(10, "/before", 60)
         with workers(lab, "counter"):
             # Other processes learn of it within a second or two; the scripts at once.
             add("/after", 5, target="counter")
             add("/after", 5, "theirs")
-            lab.wait_for(10, "/after", 30)
+            lab.wait_for(10, "/after", 60)
 
     assert done_by(lab) == {"default": Counter({"/before": 10}), "counter": Counter({"/after": 10})}
 
@@ -171,7 +171,7 @@ def test_waiting_tasks_are_sent_on_when_their_service_comes(lab: Lab) -> None:
         add("/a", 20, target="counter")
         with workers(lab, "counter"):
             Queue().resume()
-            lab.wait_for(20, "/a", 30)
+            lab.wait_for(20, "/a", 60)
 
     assert set(done_by(lab)) == {"counter"}
 

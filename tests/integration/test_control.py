@@ -104,10 +104,12 @@ def test_a_dead_letter_runs_now_with_its_retries_anew(scripts: Scripts) -> None:
     taskqueue.add(url="/a", name="a")
     [(task_id, lease)] = scripts.lease()
     scripts.run("dead_letter_task", scripts.now, task_id, lease, 500, "answered 500")
+    assert scripts.record(task_id)["failures"] == "1"
 
     Queue().run_now("a")
 
-    [(_, _, flat)] = scripts.ask_lease()[0]
+    [(leased, _, flat)] = scripts.ask_lease()[0]
+    assert leased == task_id
     assert "failures" not in flat[::2]
 
 

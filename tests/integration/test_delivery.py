@@ -98,7 +98,9 @@ def test_attempts_that_never_reached_the_application_are_retries_and_not_executi
 def test_an_attempt_after_one_without_an_answer_has_no_previous_response(deadlines: Deadlines) -> None:
     handler = Handler()
     deliver(deadlines, handler, leased(lost=1))
-    assert "TASKPREVIOUSRESPONSE" not in appengine_headers(handler.seen[0])
+    headers = appengine_headers(handler.seen[0])
+    assert headers["TASKRETRYCOUNT"] == "1"
+    assert "TASKPREVIOUSRESPONSE" not in headers
 
 
 def test_app_engine_is_the_user_agent_or_stands_after_the_tasks_own(deadlines: Deadlines) -> None:
@@ -272,6 +274,7 @@ def test_an_answer_that_breaks_half_way_is_a_failure_and_closed(deadlines: Deadl
 
 def test_of_an_answer_without_end_only_the_beginning_is_kept(deadlines: Deadlines) -> None:
     outcome = deliver(deadlines, Handler("500 No", [b"x" * 1000] * 100), leased())
+    assert "x" * 1000 in outcome.reason
     assert len(outcome.reason) < 2100
 
 

@@ -514,6 +514,7 @@ def test_who_finds_no_room_to_wait_is_answered_at_once(lab: Lab, monkeypatch: py
 
     params = {JOB: "query", ID: task_id}
     answer = lab.client.get("/told", params, headers={**JSON, "Prefer": "wait=5"}, status=200)
+    assert answer.json["done"] is False
     assert "Preference-Applied" not in answer.headers
 
 

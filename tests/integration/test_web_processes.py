@@ -154,7 +154,9 @@ def test_requests_that_were_sent_together_are_answered_in_their_order(web: Web) 
         )
         received = b""
         while len(queries := re.findall(rb"X-Query: (\d)", received)) < 5:
-            received += connection.recv(65_536)
+            some = connection.recv(65_536)
+            assert some, received
+            received += some
     assert queries == [b"0", b"1", b"2", b"3", b"4"]
     assert received.count(b"HTTP/1.1 200 OK") == 5
 
