@@ -117,13 +117,17 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
         places = [(node, start) for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, (node, (row, _)) in enumerate(places):
             function, line = _function(node), lines[row - 1].strip()
-            # The arguments of `dataclass`, and imports for the type checker: nothing that a test could see.
-            if line.startswith("@") or "TYPE_CHECKING" in line:
+            if _is_of_types_only(node, line):
                 continue
             nth = seen[function, name, line]
             seen[function, name, line] += 1
             found.append(Mutant(module, function, name, line, nth, occurrence))
     return found
+
+
+def _is_of_types_only(node: Any, line: str) -> bool:
+    """Nothing that a test could see: `dataclass`'s arguments, imports for mypy, the `*` of a signature."""
+    return line.startswith("@") or "TYPE_CHECKING" in line or node.parent.type == "parameters"
 
 
 def _function(node: Any) -> str:
