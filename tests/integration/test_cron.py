@@ -220,6 +220,19 @@ def test_a_dead_letter_ends_its_run(lab: CronLab) -> None:
     assert lab.runs()[0].error == "poison"
 
 
+def test_a_poison_run_has_as_many_attempts_as_processes_it_ended(lab: CronLab) -> None:
+    scheduler = File(job("every 1 minutes synchronized")).scheduler()
+    lab.tick_at(scheduler, "2027-03-01 10:00:30", "2027-03-01 10:01:00")
+    ended = 1
+    while lab.broker.crash(lab.lease()[0]) != "poison":
+        ended += 1
+
+    lab.tick_at(scheduler, "2027-03-01 10:01:30")
+
+    [run] = lab.runs()
+    assert (run.state, run.attempts, ended) == ("failed", 5, 5)
+
+
 def test_a_redis_that_lost_all_gets_the_run_again_if_it_was_sent_just_now(lab: CronLab) -> None:
     file = File(job("every 1 minutes synchronized"))
     scheduler = file.scheduler()

@@ -117,7 +117,7 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
         places = [(node, start) for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, (node, (row, _)) in enumerate(places):
             function, line = _function(node), lines[row - 1].strip()
-            if _is_of_types_only(node, line):
+            if _is_beyond_tests(node, line):
                 continue
             nth = seen[function, name, line]
             seen[function, name, line] += 1
@@ -125,8 +125,14 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
     return found
 
 
-def _is_of_types_only(node: Any, line: str) -> bool:
-    """Nothing that a test could see: `dataclass`'s arguments, imports for mypy, the `*` of a signature."""
+def _is_beyond_tests(node: Any, line: str) -> bool:
+    """What types or assertions say: `dataclass`'s arguments, imports for mypy, a bare `*`, zip's `strict`."""
+    if (
+        node.type == "keyword"
+        and node.parent.type == "argument"
+        and node.parent.children[0].value == "strict"
+    ):
+        return True
     return line.startswith("@") or "TYPE_CHECKING" in line or node.parent.type == "parameters"
 
 

@@ -146,7 +146,12 @@ PARTS = (
         "unit/test_webapp_handlers.py",
     ),
     # --- the programs
-    Part("programs", "", "quilt", "acceptance/test_quilt_pages.py integration/test_painting.py"),
+    Part(
+        "programs",
+        "",
+        "quilt",
+        "unit/test_progress_words.py acceptance/test_quilt_pages.py integration/test_painting.py",
+    ),
     Part(
         "programs",
         "",
@@ -164,7 +169,7 @@ PARTS = (
         "programs",
         "",
         "accounts feed reload_models reload_view reloading reloads",
-        "integration/test_reloading.py acceptance/test_reload_pages.py",
+        "unit/test_progress_words.py integration/test_reloading.py acceptance/test_reload_pages.py",
     ),
     Part(
         "programs",

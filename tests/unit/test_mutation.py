@@ -10,7 +10,7 @@ SOURCE = """
 def woken(queue, *, least=0):
     if queue.size > 0:
         queue.wake()
-    return len(queue)
+    return list(zip(queue, queue.names, strict=True))
 """
 OTHER = """
 def other(size):
@@ -35,7 +35,7 @@ def test_each_place_of_a_module_has_its_faults(tmp_path: Path) -> None:
         ("if queue.size > 0:", "if not queue.size > 0:"),
         ("queue.wake()", "pass"),
     } <= found
-    # A call whose result is used stays, and so does the star of a signature.
+    # A call whose result is used stays, and so do the star of a signature and an assertion.
     assert {before for before, _ in found} == {
         "if queue.size > 0:",
         "queue.wake()",

@@ -1,0 +1,178 @@
+"""How far a quilt, a count and a reload are, in words and numbers, at one instant."""
+
+import pytest
+
+import count_view
+import operations
+import quilt
+import reload_view
+import runs
+from models import CountInterval, CountRun, Quilt
+from reload_models import ReloadRun
+
+BEGAN = 1_000_000.0
+
+
+def quilt_view(
+    painted: int, now: float = BEGAN + 10, state: str = "running", eta_seconds: float | None = None
+) -> quilt.View:
+    """A quilt of 100 squares that began at ``BEGAN``."""
+    row = Quilt(id="q", rows=10, columns=10, delay_ms=0, created_at=BEGAN, painted=painted)
+    return quilt.View(row, now, state, 0, eta_seconds)
+
+
+def count(
+    counted: int, now: float = BEGAN + 10, state: str = "running", handed_out: bool = True
+) -> count_view.View:
+    """A count of 100 numbers in 4 intervals that began at ``BEGAN``."""
+    row = CountRun(
+        id="c", name="c", delay_ms=0, created_at=BEGAN, handed_out_at=BEGAN if handed_out else None
+    )
+    sums = runs.Sums(intervals=4, done=counted // 25, numbers=100, counted=counted)
+    return count_view.View(row, sums, now, state, 0, None)
+
+
+def reload(
+    done: int, failed: int = 0, now: float = BEGAN + 10, state: str = "running", total: int = 100
+) -> reload_view.View:
+    """A reload of 100 accounts that began at ``BEGAN``."""
+    row = ReloadRun(id="r", started_by="cron", created_at=BEGAN, total=total, done=done, changes=done)
+    return reload_view.View(row, now, state, failed)
+
+
+# --- the time it takes --------------------------------------------------------------------
+
+
+def test_a_run_that_another_machines_clock_began_later_has_taken_no_time() -> None:
+    """Clocks differ by seconds; a page shows no negative time."""
+    views = (quilt_view(1, BEGAN - 2), count(1, BEGAN - 2), reload(1, now=BEGAN - 2))
+
+    assert [view.elapsed_seconds for view in views] == [0, 0, 0]
+    assert quilt_view(1, BEGAN + 2.5).elapsed_seconds == 2.5
+
+
+def test_an_ended_run_has_taken_the_time_to_its_end() -> None:
+    view = reload(100, now=BEGAN + 1000, state="done")
+    view.run.finished_at = BEGAN + 65
+
+    assert (view.elapsed_seconds, view.duration_text) == (65, "1 min 05 s")
+
+
+@pytest.mark.parametrize(("through", "text"), [(0, "-"), (1, "0.1"), (99, "9.9"), (100, "10")])
+def test_the_rate_is_counted_over_the_whole_time(through: int, text: str) -> None:
+    """After ten seconds; accounts that failed are through too."""
+    assert quilt_view(through).rate_text == text
+    assert reload(through).rate_text == text
+    assert reload(0, failed=through).rate_text == text
+
+
+def test_the_rate_of_no_time_at_all_can_be_shown() -> None:
+    assert (quilt_view(1, BEGAN).rate_text, reload(1, now=BEGAN).rate_text) == ("1000", "1000")
+
+
+def test_the_time_left_is_named_when_a_twentieth_is_through() -> None:
+    """Fewer tell too little; 90 are left after 10 took 10 seconds."""
+    assert (count(4).eta_seconds, reload(4).eta_seconds) == (None, None)
+    assert (count(5).eta_seconds, reload(5).eta_seconds) == (190, 190)
+    assert (count(10).eta_seconds, reload(4, failed=6).eta_seconds) == (90, 90)
+    assert (count(10).remaining_text, reload(10).remaining_text) == ("about 2 min", "about 2 min")
+    assert (count(4).remaining_text, reload(4).remaining_text) == ("", "")
+
+
+def test_the_time_left_of_a_small_run_is_named_from_the_third_on() -> None:
+    assert (reload(2, total=9).eta_seconds, reload(3, total=9).eta_seconds) == (None, 20)
+
+
+def test_an_ended_run_has_no_time_left() -> None:
+    assert (count(50, state="failed").eta_seconds, reload(50, state="failed").eta_seconds) == (None, None)
+    assert quilt_view(50, state="failed", eta_seconds=20).remaining_text == ""
+
+
+@pytest.mark.parametrize(("painted", "text"), [(4, ""), (5, "about 20 s"), (50, "about 20 s")])
+def test_a_quilts_time_left_is_named_when_a_twentieth_is_painted(painted: int, text: str) -> None:
+    assert quilt_view(painted, eta_seconds=20).remaining_text == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.5, "a few seconds"),
+        (9.9, "a few seconds"),
+        (10, "about 10 s"),
+        (10.1, "about 20 s"),
+        (54.9, "about 60 s"),
+        (55, "about 1 min"),
+        (89, "about 1 min"),
+        (91, "about 2 min"),
+        (3600, "about 60 min"),
+    ],
+)
+def test_a_time_left_is_told_roughly(seconds: float, text: str) -> None:
+    assert operations.roughly(seconds) == text
+
+
+# --- what is said -------------------------------------------------------------------------
+
+QUARTERS = [(24, 0), (25, 1), (49, 1), (50, 2), (74, 2), (75, 3), (99, 3), (100, 3)]
+
+
+@pytest.mark.parametrize(("through", "quarter"), QUARTERS)
+def test_it_is_said_aloud_at_quarters_only(through: int, quarter: int) -> None:
+    """A screen reader that heard of each square would never be silent."""
+    words = ("Under way.", "A quarter", "Half", "Three quarters")[quarter]
+
+    assert quilt_view(through).headline.startswith(words)
+    assert reload(through).headline.startswith(words)
+    assert reload(0, failed=through).headline.startswith(words)
+    counted = "The master task has handed out 4 intervals." if quarter == 0 else words
+    assert count(through).headline.startswith(counted)
+
+
+def test_before_the_first_it_is_said_what_is_waited_for() -> None:
+    assert quilt_view(0).headline == "Waiting for the first square."
+    assert reload(0).headline == "Waiting for the first answer."
+    assert count(0, handed_out=False).headline == "The master task waits for the backend."
+    assert count(0).headline == "The master task has handed out 4 intervals."
+
+
+@pytest.mark.parametrize(("through", "mark"), [(0, "0 %"), (99, "99 %")])
+def test_the_title_has_whole_per_cent(through: int, mark: str) -> None:
+    assert {quilt_view(through).mark, count(through).mark, reload(through).mark} == {mark}
+    assert reload(0, failed=through).mark == mark
+
+
+def test_the_title_of_an_ended_run_has_its_state() -> None:
+    assert (quilt_view(99, state="failed").mark, reload(99, state="failed").mark) == ("Failed", "Failed")
+
+
+def test_a_reload_of_no_account_is_at_no_per_cent() -> None:
+    assert (reload(0, total=0).percent, reload(1, total=1).percent) == (0, 100)
+
+
+def test_failed_accounts_can_be_tried_again_once_and_when_all_is_over() -> None:
+    assert reload(99, failed=1, state="failed").can_retry
+    assert not reload(99, failed=1).can_retry
+    assert not reload(100, state="done").can_retry
+    taken_over = reload(99, failed=1, state="failed")
+    taken_over.run.retried_as = "r2"
+    assert not taken_over.can_retry
+
+
+def interval(**values: object) -> CountInterval:
+    """The interval from 1 to 10."""
+    return CountInterval(run_id="c", place=1, first=1, last=10, **{"counted": 0, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "state", "text"),
+    [
+        ({}, "running", "waits"),
+        ({"counted": 3}, "running", "given back, 3 of 10"),
+        ({"counted": 3, "instance": "counter-1"}, "running", "counter-1 counts, 3 of 10"),
+        ({"counted": 3}, "failed", "not counted, 3 of 10"),
+        ({}, "cancelled", "not counted"),
+        ({"counted": 10, "numbers": "[1]"}, "running", "10 numbers"),
+    ],
+)
+def test_an_interval_says_who_counts_it_and_how_far(values: dict[str, object], state: str, text: str) -> None:
+    assert count_view.interval_text(interval(**values), count(50, state=state)) == text
