@@ -1,6 +1,7 @@
 """register_service: tasks for a service wait for it from the moment that its workers come."""
 
 from lastacross import store
+from lastacross.taskqueue.broker import Broker
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
 
@@ -62,3 +63,9 @@ def test_before_the_first_upload_it_is_known_as_well(scripts: Scripts) -> None:
     upload(scripts.store, {"mail": {"target": "counter"}})
 
     assert group(scripts, "mail") == "counter"
+
+
+def test_the_broker_makes_a_service_known(scripts: Scripts) -> None:
+    Broker(scripts.store).register_service("counter")
+
+    assert scripts.redis.smembers(store.SERVICES) == {b"counter"}
