@@ -7,6 +7,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -170,9 +171,17 @@ def tested(benches: Benches, one: Chosen, clean: float) -> Result:
         operator=one.mutant.operator,
         occurrence=one.mutant.occurrence,
     )
-    result = Result(one.part.group, one.key, benches.run(job))
-    print("." if result.is_killed else f"\nsurvived: {result.key}", end="", flush=True, file=sys.stderr)
-    return result
+    return Result(one.part.group, one.key, benches.run(job))
+
+
+def noted(results: Iterable[Result], details: Path | None) -> Iterator[Result]:
+    """The results as they come: a line on the terminal for each survivor, a line of JSON for each mutant."""
+    with (details or Path(os.devnull)).open("w") as file:
+        for number, result in enumerate(results, 1):
+            if not result.is_killed:
+                print(f"{number:4} survived: {result.key}", flush=True, file=sys.stderr)
+            print(json.dumps({**result.key._asdict(), **result.answer}), flush=True, file=file)
+            yield result
 
 
 # --- the report ------------------------------------------------------------------------------
@@ -224,13 +233,6 @@ def _is_there(key: Key) -> bool:
     return lines.issuperset(key.before.split("\n"))
 
 
-def write_details(path: Path, results: Sequence[Result]) -> None:
-    """One line of JSON for each mutant: which test noticed it, and how soon."""
-    with path.open("w") as file:
-        for result in results:
-            file.write(json.dumps({**result.key._asdict(), **result.answer}) + "\n")
-
-
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__)
@@ -252,13 +254,14 @@ def main() -> int:
     print(f"{len(chosen)} mutants, --seed {options.seed}", file=sys.stderr)
     with running_benches(options.parallel) as benches, ThreadPoolExecutor(options.parallel) as threads:
         clean = clean_seconds(benches, parts, threads)
-        results = list(threads.map(lambda one: tested(benches, one, clean[one.part]), chosen))
+        runs = threads.map(lambda one: tested(benches, one, clean[one.part]), chosen)
+        results = list(noted(runs, options.details))
     explained = explanations()
-    if options.details:
-        write_details(options.details, results)
     print_survivors(results, explained)
     rate = print_table(results, explained)
-    print(f"seed {options.seed}, {time.monotonic() - began:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"seed {options.seed}: {time.monotonic() - began:.0f} s, {cpu:.0f} s of processor time")
     old = stale(results, explained)
     for gone in old:
         print(f"{SURVIVORS.name} explains what is noticed now, or is gone: {gone}")

@@ -48,8 +48,8 @@ PARTS = (
         "broker record",
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
-        "lua/test_register_service.py integration/test_control.py integration/test_upkeep.py integration/test_queue.py "
-        "integration/test_rq_tools.py",
+        "lua/test_register_service.py integration/test_control.py integration/test_upkeep.py "
+        "integration/test_queue.py integration/test_rq_tools.py",
     ),
     Part(
         "broker",
