@@ -30,8 +30,7 @@ HEAVY = (
 )
 OPTIONS = (
     *("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=60"),
-    # One datastore is enough to see a fault; a PostgreSQL of its own would cost each mutant seconds.
-    *("-m", "not slow and not alone and not long", "-k", "not postgresql"),
+    *("-m", "not slow and not alone and not long"),
     "-Wignore:Module already imported:pytest.PytestAssertRewriteWarning",
 )
 LOG = Path("pytest.log")

@@ -158,6 +158,16 @@ def test_failed_accounts_can_be_tried_again_once_and_when_all_is_over() -> None:
     assert not taken_over.can_retry
 
 
+def test_a_browser_asks_again_for_what_has_changed_only() -> None:
+    taken_over = reload(99, failed=1, state="failed")
+    taken_over.run.retried_as = "r2"
+    views = [reload(99), reload(100), reload(99, failed=1), reload(99, failed=1, state="failed"), taken_over]
+
+    assert len({view.etag for view in views}) == 5
+    assert reload(99).etag == reload(99, now=BEGAN + 11).etag
+    assert count(50).etag == count(50, now=BEGAN + 11).etag != count(50, state="failed").etag
+
+
 def interval(**values: object) -> CountInterval:
     """The interval from 1 to 10."""
     return CountInterval(run_id="c", place=1, first=1, last=10, **{"counted": 0, **values})
