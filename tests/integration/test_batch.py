@@ -342,6 +342,19 @@ def test_members_are_taken_inside_of_the_with_only(scripts: Scripts) -> None:
     assert opened.progress().total == 1
 
 
+def test_a_batch_whose_filling_broke_off_takes_members_in_another_with_only(scripts: Scripts) -> None:
+    """Its task runs again and fills it from the start: then positions tell what is there."""
+    opened = Batch()
+    with delivering(current()), pytest.raises(KeyError), opened:
+        add_and_fail(opened, 1)
+
+    with pytest.raises(taskqueue.BadTaskStateError, match="inside of a `with`"):
+        opened.add(tasks(1))
+    with opened:
+        opened.add(tasks(2))
+    assert opened.progress().total == 2
+
+
 def test_nothing_new_is_taken_by_a_batch_that_somebody_sealed(scripts: Scripts) -> None:
     with Batch(name="b"):
         pass

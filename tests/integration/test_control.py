@@ -19,6 +19,9 @@ CALLS: list[Callable[[Queue], object]] = [
     Queue.resume,
     Queue.is_paused,
     lambda queue: queue.run_now("a"),
+    lambda queue: queue.retry_dead(["a"]),
+    lambda queue: queue.purge(),
+    lambda queue: queue.delete_tasks_by_name("a"),
 ]
 
 

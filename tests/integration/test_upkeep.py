@@ -26,6 +26,24 @@ def test_all_that_a_machine_held_is_given_back_at_once(test_store: Store, clock:
     assert scripts.redis.zcard("rq:wip:default") == 0
 
 
+def test_a_task_that_comes_due_between_two_looks_does_not_wait_for_the_second(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    scripts = Scripts(test_store, clock)
+    upkeep = Upkeep(Broker(test_store), ["default", "other"], clock)
+    scripts.add("default_a", countdown=0.5)
+    assert upkeep.run_due()
+    assert upkeep.next_due == pytest.approx(clock.now() + 0.5)
+    clock.advance(0.4)
+    assert not upkeep.run_due()
+
+    clock.advance(0.2)
+
+    assert upkeep.run_due()
+    assert (scripts.ready(), upkeep.next_due) == (["default_a"], None)
+    assert not upkeep.run_due()
+
+
 def look_each_second(upkeep: Upkeep, clock: StoppedClock, seconds: int) -> None:
     for _ in range(seconds):
         upkeep.run_due()
