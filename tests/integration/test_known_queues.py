@@ -147,6 +147,19 @@ def test_before_the_first_upload_the_file_stands_in(queues: KnownQueues, configu
     assert set(queues.all()) == set(configuration.queues)
 
 
+def test_what_stands_in_is_made_once_for_each_configuration(
+    queues: KnownQueues, configuration: Config
+) -> None:
+    """Each add asks, and may do so for as long as Redis is unavailable."""
+    before = queues.all()
+    assert queues.all() is before
+
+    config.use(dataclasses.replace(configuration))
+
+    assert queues.all() is not before
+    assert queues.all() == before
+
+
 def test_a_queue_of_the_file_has_the_group_of_a_service_that_is_listed(
     queues: KnownQueues, configuration: Config
 ) -> None:

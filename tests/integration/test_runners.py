@@ -160,6 +160,19 @@ def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
     made.stop()
 
 
+def test_every_thread_ends_when_it_is_told_to(handlers: Handlers) -> None:
+    """Those of the suspects too, which look only now and then."""
+    before = set(threading.enumerate())
+    clock = StoppedClock()
+    made = runners(handlers, clock=clock)
+    assert set(threading.enumerate()) > before
+
+    made.stop()
+    clock.advance(10 * SUSPECT_PATIENCE_SECONDS)
+
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
 def test_outcomes_are_taken_no_more_than_asked_for(handlers: Handlers) -> None:
     handlers.may_end.set()
     made = runners(handlers)

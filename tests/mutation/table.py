@@ -51,7 +51,7 @@ PARTS = (
     Part(
         "broker",
         "lastacross/taskqueue/",
-        "broker record",
+        "broker",
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
         "lua/test_register_service.py integration/test_control.py integration/test_upkeep.py "
@@ -66,7 +66,7 @@ PARTS = (
     Part(
         "broker",
         "lastacross/taskqueue/",
-        "task checks options headers body targets",
+        "task record checks options headers body targets",
         "unit/test_task.py unit/test_targets.py unit/test_record.py integration/test_task_add.py "
         "integration/test_queue.py integration/test_delivery.py",
     ),

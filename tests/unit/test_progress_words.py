@@ -128,6 +128,33 @@ def test_it_is_said_aloud_at_quarters_only(through: int, quarter: int) -> None:
     assert count(through).headline.startswith(counted)
 
 
+@pytest.mark.parametrize(
+    ("columns", "words"), [(1, "the only square is done."), (2, "all 2 squares are done.")]
+)
+def test_an_end_is_told_of_one_and_of_two(columns: int, words: str) -> None:
+    row = Quilt(id="q", rows=1, columns=columns, delay_ms=0, created_at=BEGAN, painted=columns)
+    squares = "1 square" if columns == 1 else "2 squares"
+
+    assert quilt.View(row, BEGAN, "done", 0).message.endswith(words)
+    assert quilt.View(row, BEGAN, "running", 0).count_text == f"{columns} of {squares} done"
+    assert quilt.View(row, BEGAN, "failed", 1).message == f"Finished, but 1 of {squares} failed."
+
+
+@pytest.mark.parametrize(
+    ("number", "counted", "reloaded"),
+    [
+        (1, "The only interval is counted", "The only account is up to date."),
+        (2, "All 2 intervals are counted", "All 2 accounts are up to date."),
+    ],
+)
+def test_the_end_of_a_run_is_told_of_one_and_of_two(number: int, counted: str, reloaded: str) -> None:
+    run = CountRun(id="c", name="c", delay_ms=0, created_at=BEGAN, handed_out_at=BEGAN)
+    sums = runs.Sums(intervals=number, done=number, numbers=number, counted=number)
+
+    assert count_view.View(run, sums, BEGAN, "done", 0, None).message.startswith(counted)
+    assert reload(number, state="done", total=number).message == reloaded
+
+
 def test_before_the_first_it_is_said_what_is_waited_for() -> None:
     assert quilt_view(0).headline == "Waiting for the first square."
     assert reload(0).headline == "Waiting for the first answer."

@@ -143,6 +143,18 @@ def test_an_answer_whose_lease_was_lost_is_said_to_be_refused_and_not_counted(
     )
 
 
+@pytest.mark.parametrize("kind", [Outcome, Crashed])
+def test_the_log_counts_attempts_whose_worker_was_lost_too(
+    kind: type[Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    outcome = kind(leased(failures=3, lost=2), None, "why")
+    with caplog.at_level(logging.INFO):
+        Settler(cast(Broker, NotingBroker()), queue()).settle([outcome])
+
+    [line] = [cast(dict[str, Any], record.msg) for record in caplog.records]
+    assert (line["attempt"], line["reason"]) == (6, "why")
+
+
 def test_a_crash_is_not_a_failure_of_the_handler() -> None:
     steps = settled(Crashed(leased(), None, "its process ended"), queue(task_retry_limit=0))
     assert steps == [("crash", "t1")]
