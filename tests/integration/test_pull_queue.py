@@ -17,7 +17,7 @@ from rq.registry import FailedJobRegistry, clean_registries
 from lastacross import config, datastore, store, taskqueue
 from lastacross.clock import SYSTEM
 from lastacross.store import Store
-from lastacross.taskqueue import Batch, Queue, Task, outbox, relay, settings
+from lastacross.taskqueue import Batch, Queue, Task, outbox, pull, relay, settings
 from tests.integration.test_queue import lose_answers
 from tests.support import databases
 from tests.support.clock import StoppedClock
@@ -824,6 +824,28 @@ def commands(opened: Store) -> int:
     """How many commands the server has been asked for, those of scripts included."""
     stats = opened.redis.info("commandstats")
     return sum(entry["calls"] for entry in stats.values())
+
+
+def test_a_call_adds_small_tasks_together_and_large_ones_apart(
+    opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One script for all would hold up everybody when they are large."""
+
+    def scripts_of(size: int) -> int:
+        def calls() -> int:
+            return sum(
+                entry["calls"]
+                for name, entry in opened.redis.info("commandstats").items()
+                if name in ("cmdstat_fcall", "cmdstat_evalsha", "cmdstat_eval")
+            )
+
+        before = calls()
+        pulled.add([Task(b"x" * size, method="PULL") for _ in range(10)])
+        return calls() - before
+
+    monkeypatch.setattr(pull, "PORTION_BYTES", 10_000)
+    scripts_of(1)  # the first call may have to load the scripts
+    assert (scripts_of(100), scripts_of(20_000)) == (1, 10)
 
 
 def measured(opened: Store, call: Callable[[], object]) -> tuple[int, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from urllib3.exceptions import ProtocolError
 
 from lastacross.clock import SystemClock
 from lastacross.runtime import remote
@@ -288,6 +289,27 @@ def test_a_server_that_is_down_was_not_reached_and_then_it_is() -> None:
     outcome = deliver(f"http://127.0.0.1:{port}")
     assert (outcome.status, outcome.was_reached, outcome.is_success) == (None, False, False)
     assert outcome.reason == f"127.0.0.1:{port} was not reached: connection refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://counter.example/base", "counter.example:80"),
+        ("https://counter.example", "counter.example:443"),
+        ("https://counter.example:8443", "counter.example:8443"),
+        ("http://[::1]", "[::1]:80"),
+    ],
+)
+def test_a_url_without_a_port_has_the_one_of_its_scheme(url: str, place: str) -> None:
+    assert remote._Server(url, 1, SystemClock()).place == place
+
+
+def test_the_cause_of_a_broken_answer_is_told_without_the_name_of_its_class() -> None:
+    cause = ConnectionResetError(104, "Connection reset by peer")
+
+    told = [remote._exchange_problem(error) for error in (cause, ProtocolError("broken", cause))]
+
+    assert told == ["connection reset by peer"] * 2
 
 
 def test_a_sender_finds_a_server_that_was_down_when_it_is_up() -> None:

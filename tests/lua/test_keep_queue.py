@@ -1,6 +1,10 @@
 """keep_queue.lua: a queue of the engine's own, which no upload of queue.yaml disables."""
 
+from structlog.testing import capture_logs
+
+from lastacross.config import Config
 from lastacross.store import QUEUE_NAMES, UPLOAD, Store, settings_key
+from lastacross.taskqueue import settings
 from lastacross.taskqueue.broker import Broker
 from tests.support.uploads import FIELDS, upload
 
@@ -15,8 +19,8 @@ def test_a_kept_queue_has_its_settings_and_says_once_that_it_is_new(test_store: 
 
     assert answers == [True, False]
     assert test_store.redis.sismember(QUEUE_NAMES, OWN)
-    settings = test_store.redis.hgetall(settings_key(OWN))
-    assert (settings[b"rate"], settings[b"is_disabled"], settings[b"group"]) == (b"500.0", b"0", b"default")
+    kept = test_store.redis.hgetall(settings_key(OWN))
+    assert (kept[b"rate"], kept[b"is_disabled"], kept[b"group"]) == (b"500.0", b"0", b"default")
     assert int(test_store.redis.hget(UPLOAD, "version") or 0) > version
 
 
@@ -35,3 +39,13 @@ def test_an_empty_redis_still_looks_as_if_nothing_was_uploaded(test_store: Store
 
     assert test_store.redis.exists(settings_key(OWN))
     assert not test_store.redis.exists(UPLOAD)
+
+
+def test_the_queue_of_cron_is_made_once(configuration: Config, test_store: Store) -> None:
+    with capture_logs() as events:
+        settings.keep_cron_queue(test_store, configuration)
+        test_store.redis.hset(settings_key(OWN), "rate", "7.0")
+        settings.keep_cron_queue(test_store, configuration)
+
+    assert test_store.redis.hget(settings_key(OWN), "rate") == b"7.0"
+    assert [(event["event"], event["queue"]) for event in events] == [("queues.keep", OWN)]

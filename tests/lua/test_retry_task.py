@@ -3,6 +3,8 @@
 import pytest
 
 from lastacross import store
+from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue.record import Leased
 from tests.support.scripts import Scripts
 
 
@@ -134,3 +136,15 @@ def test_a_dead_letter_of_a_cancelled_batch_that_is_run_again_is_not_lost(script
 
     assert scripts.state(task) == "scheduled"
     assert scripts.counts("b") == {"total": 2, "failed": 1}
+
+
+@pytest.mark.parametrize(("was_reached", "unreached"), [(True, None), (False, "1")])
+def test_the_broker_says_whether_the_attempt_reached_the_application(
+    scripts: Scripts, was_reached: bool, unreached: str | None
+) -> None:
+    lease = scripts.leased("default_a")
+    task = Leased("default_a", lease, {})
+
+    assert Broker(scripts.store).retry(task, scripts.clock.now() + 3, 503, was_reached=was_reached)
+
+    assert scripts.record("default_a").get("unreached") == unreached

@@ -54,8 +54,8 @@ PARTS = (
         "broker",
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
-        "lua/test_register_service.py integration/test_control.py integration/test_upkeep.py "
-        "integration/test_queue.py integration/test_rq_tools.py",
+        "lua/test_register_service.py lua/test_retry_task.py integration/test_control.py "
+        "integration/test_upkeep.py integration/test_queue.py integration/test_rq_tools.py",
     ),
     Part(
         "broker",
@@ -78,7 +78,12 @@ PARTS = (
         "integration/test_queue.py",
     ),
     Part("broker", "lastacross/taskqueue/", "pull", "integration/test_pull_queue.py"),
-    Part("broker", "lastacross/taskqueue/", "known settings", "integration/test_known_queues.py"),
+    Part(
+        "broker",
+        "lastacross/taskqueue/",
+        "known settings",
+        "lua/test_keep_queue.py integration/test_known_queues.py",
+    ),
     # --- retry
     Part("retry", "lastacross/taskqueue/", "retry", "unit/test_retry.py"),
     # --- the worker's decisions
@@ -128,7 +133,8 @@ PARTS = (
         "config",
         "lastacross/config/",
         "yaml_file document values units fields known_keys mistakes loading",
-        "unit/test_config_units.py unit/test_config_loading.py unit/test_config_wrong_files.py "
+        "unit/test_config_units.py unit/test_config_loading.py unit/test_config_environment.py "
+        "unit/test_config_cron.py unit/test_config_wrong_files.py "
         "unit/test_config_queues.py unit/test_config_app.py unit/test_config_bombs.py",
     ),
     Part(
