@@ -194,10 +194,11 @@ def explanations() -> dict[Key, str]:
 
 
 def print_table(results: Sequence[Result], explained: Collection[Key]) -> float:
-    """A line for each group; returns the share of noticed mutants among those that can be noticed."""
-    print(
-        f"\n{'group':12}{'mutants':>9}{'killed':>9}{'by time':>9}{'explained':>11}{'survived':>10}{'rate':>8}"
+    """A line for each group; returns the share of killed mutants among those that nothing excuses."""
+    head = (
+        f"{'mutants':>9}{'killed':>9}{'by time':>9}{'explained':>11}{'survived':>10}{'of all':>8}{'rate':>8}"
     )
+    print(f"\n{'group':12}{head}")
     rate = 1.0
     for name in [*sorted({result.group for result in results}), "all"]:
         part = [result for result in results if name in (result.group, "all")]
@@ -206,7 +207,8 @@ def print_table(results: Sequence[Result], explained: Collection[Key]) -> float:
         excused = sum(not result.is_killed and result.key in explained for result in part)
         rate = killed / (len(part) - excused) if len(part) > excused else 1.0
         survived = len(part) - killed - excused
-        print(f"{name:12}{len(part):9}{killed:9}{by_time:9}{excused:11}{survived:10}{rate:8.1%}")
+        counts = f"{len(part):9}{killed:9}{by_time:9}{excused:11}{survived:10}"
+        print(f"{name:12}{counts}{killed / len(part):8.1%}{rate:8.1%}")
     return rate
 
 
