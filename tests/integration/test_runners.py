@@ -165,12 +165,13 @@ def test_every_thread_ends_when_it_is_told_to(handlers: Handlers) -> None:
     before = set(threading.enumerate())
     clock = StoppedClock()
     made = runners(handlers, clock=clock)
-    assert set(threading.enumerate()) > before
+    begun = set(threading.enumerate()) - before
+    assert len(begun) > made.threads
 
     made.stop()
     clock.advance(10 * SUSPECT_PATIENCE_SECONDS)
 
-    wait_until(lambda: set(threading.enumerate()) <= before)
+    wait_until(lambda: not any(thread.is_alive() for thread in begun))
 
 
 def test_outcomes_are_taken_no_more_than_asked_for(handlers: Handlers) -> None:

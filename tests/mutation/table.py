@@ -174,8 +174,8 @@ PARTS = (
     Part(
         "programs",
         "",
-        "count count_view counting runs",
-        "integration/test_runs.py acceptance/test_count_pages.py",
+        "count count_view counting runs operations",
+        "unit/test_progress_words.py integration/test_runs.py acceptance/test_count_pages.py",
     ),
     Part(
         "programs",
