@@ -1,6 +1,7 @@
 """The counting program, its pages asked without a browser and its tasks run by hand, one by one."""
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -388,6 +389,16 @@ def test_the_shutdown_hook_logs_and_gives_back_what_is_counted_here(
     assert f"goes on with 1-10 from {interval['counted'] + 1}, retry 1" in log(client)
 
 
+def test_the_log_says_how_many_intervals_a_shutdown_gives_back(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with counting._holding(counting.Hold("gone", 0, [1, 2, 3])), caplog.at_level(logging.INFO):
+        counting.shut_down()
+
+    told = [vars(record) for record in caplog.records if record.getMessage() == "count.shutdown"]
+    assert [(line["instance"], line["intervals"]) for line in told] == [(counting.instance(), 1)]
+
+
 def test_the_hook_is_set_when_the_backend_starts_and_lets_go_of_what_is_held(
     client: Client, hands: Hands, loaded: config.Config
 ) -> None:
@@ -578,6 +589,7 @@ def test_a_run_whose_tasks_were_lost_says_so_and_its_name_is_free(client: Client
     assert found["done"] is True
     assert found["error"]["code"] == 15
     assert "Redis was emptied" in found["metadata"]["message"]
+    assert found["metadata"]["failed"] == 0
     start(client, intervals="1-2,3-4")
     complete(hands)
     assert results(client) == [[1, 2], [3, 4]]

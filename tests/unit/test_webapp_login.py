@@ -155,6 +155,14 @@ def test_there_is_no_administrator_outside_of_dev_on_loopback(
         assert site.get("/_ah/admin/", REMOTE_ADDR="127.0.0.1").status_int == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "whom"), [("/admin", "the administrator"), ("/required", "people who have signed in")]
+)
+def test_a_refusal_says_for_whom_the_page_is(dev: web.Site, path: str, whom: str) -> None:
+    """So that a developer sees which login the handler asks for."""
+    assert f"This page is for {whom}." in dev.get(path).text
+
+
 def test_an_unauthorized_answer_says_how_to_authenticate(dev: web.Site) -> None:
     """RFC 9110, 15.5.2 wants WWW-Authenticate."""
     assert "WWW-Authenticate" in dev.get("/required-401").headers
