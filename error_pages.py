@@ -81,7 +81,7 @@ class ListHandler(Page):
             mistakes=mistakes,
             groups=found,
             total=total,
-            pages=max(1, -(-total // ON_A_PAGE)),
+            pages=-(-total // ON_A_PAGE),
             sorts=list(SORTS),
             chart=chart,
             address=lambda **changes: address(wanted, chart.span, changes),
