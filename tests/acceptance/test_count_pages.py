@@ -105,6 +105,14 @@ def test_a_form_starts_a_run_and_sends_the_browser_to_its_page(client: Client) -
     assert taskqueues() == {"master": 1, "subtasks": 0}
 
 
+def test_what_changes_by_itself_is_kept_by_nobody(client: Client) -> None:
+    """A shared cache would show an old one, and one visitor's to another."""
+    start(client)
+
+    for path in ("/count/seed", "/count/seed.json"):
+        assert client.get(path).headers["Cache-Control"] == "private, no-cache"
+
+
 def test_a_program_gets_202_with_the_place_to_look_and_the_operation(client: Client) -> None:
     form = {"name": "seed", "intervals": "1-10,11-20"}
     answer = client.post("/count", form, headers=JSON, status=202)
@@ -573,6 +581,7 @@ def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_away(
     monkeypatch.setattr(taskqueue.QueueStatistics, "fetch", be_away)
     metadata = operation(client)["metadata"]
     assert (metadata["state"], metadata["step"], metadata["queues"]) == ("running", 1, None)
+    assert metadata["failed"] == 0
     page = client.get("/count/seed").text
     assert "How they are is not known: Redis does not answer." in page
     assert "jsapi" not in page

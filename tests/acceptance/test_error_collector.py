@@ -399,6 +399,17 @@ def test_a_traceback_of_5_mb_is_cut_with_a_mark_and_a_larger_body_refused(client
     assert "larger than the 8,388,608 bytes" in refused.json["error"]["message"]
 
 
+def test_a_list_is_200_and_one_with_a_mistake_400(client: Client) -> None:
+    """With no error and with some; a page without errors has no further pages."""
+    assert "None." in client.get("/errors", status=200).text
+    client.post_json("/errors", GIVEN)
+
+    page = client.get("/errors", status=200).text
+
+    assert "page 1 of" not in page
+    client.get("/errors?status=x", status=400)
+
+
 def test_markup_is_text_on_every_page(client: Client, hands: Hands) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     names = ("type", "msg", "server", "traceback", "request", "user_agent", "username", "uid", "account")

@@ -35,6 +35,14 @@ def quilt_id(operation: dict[str, Any]) -> str:
     return str(operation["name"]).removeprefix("quilt/")
 
 
+def test_what_changes_by_itself_is_kept_by_nobody(client: Client) -> None:
+    """A shared cache would show an old one, and one visitor's to another."""
+    path = f"/quilt/{quilt_id(start(client))}"
+
+    for page in (path, f"{path}.json"):
+        assert client.get(page).headers["Cache-Control"] == "private, no-cache"
+
+
 def test_a_form_starts_a_quilt_and_sends_the_browser_to_its_page(client: Client, enqueued: Enqueued) -> None:
     """303, so that a reload does not start another; one task, whatever the size."""
     answer = client.post("/quilt", {"rows": "100", "columns": "100"}, status=303)

@@ -86,6 +86,40 @@ def test_a_result_is_kept_once_whoever_brings_it() -> None:
     assert [line.text for line in runs.lines_of(run)] == ["1-3: 1, 2, 3"]
 
 
+def test_a_cancelled_run_takes_no_numbers_any_more_and_one_that_is_gone_none_at_all() -> None:
+    """Its sub tasks may be running still."""
+    runs.begin(new_run(), [(1, 3)])
+    runs.end("one", "a visitor", is_cancelled=True)
+
+    for run_id, place in (("one", 0), ("two", 0)):
+        assert runs.claim(run_id, place, "counter 1", retry_count=0) is None
+        assert runs.keep(run_id, place, 2) is None
+        assert runs.finish_interval(run_id, place, [1, 2, 3], "counter 1") is None
+
+    [interval] = runs.intervals_of("one")
+    assert (interval.counted, interval.result, interval.instance) == (0, None, None)
+
+
+def test_an_interval_that_a_run_does_not_have_takes_no_numbers() -> None:
+    runs.begin(new_run(), [(1, 3)])
+
+    assert runs.claim("one", 1, "counter 1", retry_count=0) is None
+    assert runs.keep("one", 1, 2) is None
+    assert runs.finish_interval("one", 1, [1, 2, 3], "counter 1") is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (3, "1, 2, 3"),
+        (12, "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12"),
+        (13, "1, 2, 3, 4, 5, 6, 7, 8, …, 12, 13"),
+    ],
+)
+def test_many_numbers_are_shown_by_the_first_and_the_last(count: int, text: str) -> None:
+    assert runs.shortened(range(1, count + 1)) == text
+
+
 def test_the_end_of_a_run_is_kept_once() -> None:
     runs.begin(new_run(), [(1, 3)])
 
