@@ -339,6 +339,31 @@ def test_our_own_feed_always_answers_the_same_for_a_key(client: Client) -> None:
     assert min(troubles) >= 400
 
 
+def test_our_own_feed_takes_its_time_for_a_slow_account_only(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"account-{number}" for number in range(1000)]
+    slow = next(key for key in keys if feed.is_slow(key))
+    fine = next(key for key in keys if not feed.is_failing(key) and not feed.is_slow(key))
+    monkeypatch.setattr(feed, "SLOW_SECONDS", 0.5)
+    before = clock.SYSTEM.monotonic()
+    client.get(f"/feed/{slow}", status=200)
+    assert clock.SYSTEM.monotonic() - before >= 0.5
+
+    monkeypatch.setattr(feed, "SLOW_SECONDS", 30.0)
+    before = clock.SYSTEM.monotonic()
+    client.get(f"/feed/{fine}", status=200)
+
+    assert clock.SYSTEM.monotonic() - before < 10
+
+
+def test_the_button_that_adds_samples_leads_back_to_the_list(client: Client) -> None:
+    answer = client.post("/accounts/samples", status=303)
+
+    assert answer.headers["Location"].endswith("/accounts")
+    assert "There are 0 accounts" not in answer.follow().text
+
+
 def test_where_another_feed_is_asked_our_own_holds_no_thread(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
