@@ -399,6 +399,11 @@ def test_a_traceback_of_5_mb_is_cut_with_a_mark_and_a_larger_body_refused(client
     assert "larger than the 8,388,608 bytes" in refused.json["error"]["message"]
 
 
+@pytest.mark.parametrize(("page", "status"), [(0, 400), (1, 200), (10_000, 200), (10_001, 400)])
+def test_a_page_has_a_number_from_one_on(client: Client, page: int, status: int) -> None:
+    client.get(f"/errors.json?page={page}", status=status)
+
+
 def test_a_list_is_200_and_one_with_a_mistake_400(client: Client) -> None:
     """With no error and with some; a page without errors has no further pages."""
     assert "None." in client.get("/errors", status=200).text

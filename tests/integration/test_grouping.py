@@ -238,6 +238,17 @@ def test_an_axis_ends_at_a_round_number(count: int, top: int) -> None:
     assert error_chart.nice(count) == top
 
 
+def test_an_error_is_counted_with_the_usual_thresholds_when_others_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(notifying.THRESHOLDS, "a")
+
+    assert notifying._thresholds_or_usual() == notifying.DEFAULT_THRESHOLDS
+
+    [record] = caplog.records
+    assert (record.levelname, "The usual ones are used" in record.getMessage()) == ("ERROR", True)
+
+
 @pytest.mark.parametrize("text", ["1,,2", "a", "0", "1.5", "-1"])
 def test_thresholds_that_cannot_be_used_are_said(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(notifying.THRESHOLDS, text)

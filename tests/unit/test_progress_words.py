@@ -1,5 +1,8 @@
 """How far a quilt, a count and a reload are, in words and numbers, at one instant."""
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
 import count_view
@@ -7,6 +10,7 @@ import operations
 import quilt
 import reload_view
 import runs
+from lastacross.taskqueue import QueueStatistics
 from models import CountInterval, CountRun, Quilt
 from reload_models import ReloadRun
 
@@ -213,3 +217,24 @@ def interval(**values: object) -> CountInterval:
 )
 def test_an_interval_says_who_counts_it_and_how_far(values: dict[str, object], state: str, text: str) -> None:
     assert count_view.interval_text(interval(**values), count(50, state=state)) == text
+
+
+def test_the_oldest_task_of_a_queue_is_told_as_an_instant() -> None:
+    """App Engine counts microseconds."""
+    queue = SimpleNamespace(
+        queue=SimpleNamespace(name="subtasks"),
+        tasks=2,
+        in_flight=1,
+        executed_last_minute=3,
+        oldest_eta_usec=1_000_000_000_000_000,
+        enforced_rate=2.5,
+    )
+
+    told = count_view.queue_json(cast(QueueStatistics, queue))
+
+    assert (told["oldest_eta"] or "")[:19] == "2001-09-09T01:46:40"
+    texts = count_view.queue_texts(told)
+    assert (texts["oldest_eta"], texts["enforced_rate"]) == ("01:46:40", "2.5/s")
+    queue.oldest_eta_usec = queue.enforced_rate = None
+    texts = count_view.queue_texts(count_view.queue_json(cast(QueueStatistics, queue)))
+    assert (texts["oldest_eta"], texts["enforced_rate"]) == ("-", "-")
