@@ -587,6 +587,21 @@ def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_away(
     assert "jsapi" not in page
 
 
+def test_a_redis_that_goes_between_two_questions_is_as_one_that_was_gone(
+    client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queues answered, the batch does not: nothing is known of failures."""
+    start(client, intervals="1-2,3-4")
+    hands.run("master")
+
+    def be_away(*_: object) -> None:
+        raise errors.TransientError("Redis went away")
+
+    monkeypatch.setattr(taskqueue.Batch, "get", be_away)
+    metadata = operation(client)["metadata"]
+    assert (metadata["state"], metadata["failed"], metadata["queues"]) == ("running", 0, None)
+
+
 def test_a_run_whose_tasks_were_lost_says_so_and_its_name_is_free(client: Client, hands: Hands) -> None:
     start(client, intervals="1-2,3-4")
     hands.run("master")
