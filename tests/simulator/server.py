@@ -1,0 +1,134 @@
+"""The real Redis of the simulation, and the Lua that it runs: the product's, or a mutant of it."""
+
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lastacross import store
+from lastacross.scripts import Scripts
+from tests.simulator import snapshot
+from tests.simulator.snapshot import Record, Snapshot
+from tests.support.redis_server import RedisServer
+
+MUTANTS = Path(__file__).parent / "mutants"
+LUA = Path(store.__file__).parent / "lua"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One line of the Lua, and what stands there instead.
+
+    Args:
+        name: of its file.
+        script: the Lua file, without its ending.
+        line: what is replaced; it stands once in the file.
+        instead: what takes its place.
+        breaks: what goes wrong then.
+        seed: the seed that kills it in the tests.
+    """
+
+    name: str
+    script: str
+    line: str
+    instead: str
+    breaks: str
+    seed: int = 1
+
+    def applied(self, text: str) -> str:
+        """A whole script, with the mutation where it contains the mutant's file."""
+        own = (LUA / f"{self.script}.lua").read_text()
+        if own.count(self.line) != 1:
+            raise ValueError(f"{self.name}: the line stands {own.count(self.line)} times in {self.script}")
+        return text.replace(own, own.replace(self.line, self.instead))
+
+
+def read_mutants() -> list[Mutant]:
+    """All mutants that are kept."""
+    return [
+        Mutant(name=path.stem, **tomllib.loads(path.read_text())) for path in sorted(MUTANTS.glob("*.toml"))
+    ]
+
+
+class Server:
+    """Runs scripts one by one, and looks at everything after each.
+
+    Args:
+        process: the server, started.
+        scripts: the texts of the product's Lua files.
+        mutant: what is wrong with them, if anything is.
+    """
+
+    def __init__(self, process: RedisServer, scripts: Scripts, mutant: Mutant | None = None) -> None:
+        self.process = process
+        self._scripts = scripts
+        self._mutant = mutant
+        self._texts: dict[str, tuple[str, str]] = {}
+        self.redis = store.Store(process.url).redis
+        self._dump_sha = ""
+        self._connection: Any = None
+        self.seen = Snapshot({})
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty it."""
+        self.redis.flushall()
+        self._load()
+        self.seen = Snapshot({})
+
+    def _load(self) -> None:
+        self._dump_sha = str(self.redis.script_load(snapshot.DUMP))
+        if self._connection is not None:
+            self._connection.disconnect()
+        self._connection = self.redis.connection_pool.get_connection()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self.redis.close()
+
+    def run(self, script: str, args: list[Any]) -> Any:
+        """Run a Lua file and look: returns its answer; ``seen`` is what there is after it."""
+        text, sha = self._find(script)
+        try:
+            return self.commands(("EVALSHA", sha, 0, *args))[0]
+        except store.NoScriptError:
+            return self.commands(("EVAL", text, 0, *args))[0]
+
+    def commands(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Run commands and look; nothing comes between them."""
+        connection = self._connection
+        dump = ("EVALSHA", self._dump_sha, 0, *Record._fields)
+        connection.send_packed_command(connection.pack_commands([*commands, dump]))
+        replies, error = [], None
+        for _ in commands:
+            try:
+                replies.append(connection.read_response())
+            except store.ResponseError as refused:
+                error = refused
+        flat = connection.read_response()
+        if error is not None:
+            raise error
+        self.seen = snapshot.parse(flat, self.seen)
+        return replies
+
+    def cut(self, lost_bytes: int) -> None:
+        """Kill it, lose the end of its append-only file, and start it again."""
+        self.process.kill()
+        [path] = self.process.folder.glob("appendonlydir/*.incr.aof")
+        os.truncate(path, max(0, path.stat().st_size - lost_bytes))
+        self.process.start()
+        self._load()
+        self.seen = Snapshot({})
+        self.commands()
+
+    def _find(self, script: str) -> tuple[str, str]:
+        found = self._texts.get(script)
+        if found is None:
+            text, sha = self._scripts.find(script)
+            if self._mutant is not None:
+                text = self._mutant.applied(text)
+                sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            found = self._texts[script] = text, sha
+        return found

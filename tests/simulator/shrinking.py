@@ -1,0 +1,32 @@
+"""The shortest list of decisions that still fails: delta debugging."""
+
+from collections.abc import Callable, Sequence
+
+from tests.simulator.decisions import Decision
+
+
+def shrink(
+    schedule: Sequence[Decision], fails: Callable[[list[Decision]], bool], most: int = 600
+) -> list[Decision]:
+    """Leave out parts, larger ones first, as long as what is left fails in the same way.
+
+    Args:
+        schedule: which fails.
+        fails: runs a schedule, and says whether it fails as this one does.
+        most: runs to spend on it.
+    """
+    shortest = list(schedule)
+    size = max(1, len(shortest) // 2)
+    while size >= 1 and most > 0:
+        place, has_shrunk = 0, False
+        while place < len(shortest) and most > 0:
+            shorter = shortest[:place] + shortest[place + size :]
+            most -= 1
+            if fails(shorter):
+                shortest, has_shrunk = shorter, True
+            else:
+                place += size
+        if size == 1 and not has_shrunk:
+            break
+        size = max(1, size // 2)
+    return shortest

@@ -1,0 +1,392 @@
+"""A worker process of the simulation: the product's own loop over simulated threads, sockets and time."""
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from lastacross import store
+from lastacross.errors import StoreUnavailableError, TaskQueueError
+from lastacross.runtime.delivery import Outcome
+from lastacross.runtime.isolation import Crashed
+from lastacross.runtime.leasing import Leasing
+from lastacross.runtime.prefetch import MOST, Prefetch
+from lastacross.runtime.runners import SUSPECT_LANES
+from lastacross.runtime.serving import Serving
+from lastacross.runtime.settle import Settler
+from lastacross.runtime.upkeep import RENEWALS_PER_LEASE, Renewer, Upkeep
+from lastacross.runtime.worker import Worker
+from lastacross.taskqueue import Batch, Task, known
+from lastacross.taskqueue.broker import LEASE_SCRIPT, Broker
+from lastacross.taskqueue.current import CurrentTask, delivering
+from lastacross.taskqueue.record import Leased
+from lastacross.wakeup import Woken
+from tests.simulator.network import NOTHING, Process, Question, Request
+
+if TYPE_CHECKING:
+    from tests.simulator.world import World
+
+THREADS = 2
+LEASE_SECONDS = 8.0
+# The names of processes are short; a lease token is not, for Redis keeps short entries in another way.
+TOKEN_LENGTH = 48
+
+
+class SimInterrupt:
+    """Ends the sleep of the worker's main thread.
+
+    Args:
+        process: whose main thread it is.
+    """
+
+    fd = -1
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._is_set = False
+
+    def set(self) -> None:
+        """End it."""
+        self._is_set = True
+        sleep = self._process.threads[0].sleep
+        if sleep is not None:
+            sleep.is_interrupted = True
+
+    def clear(self) -> None:
+        """Be ready for the next one."""
+        self._is_set = False
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until it is set."""
+        if not self._is_set and seconds > 0:
+            self._process.sleep(seconds)
+        self.clear()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a sleep would end before it began."""
+        return self._is_set
+
+
+class SimWakeup:
+    """The product's ``Wakeup`` without a socket.
+
+    Args:
+        process: the worker's.
+        interrupt: ends the wait.
+        groups: whose markers it waits for.
+        args: of the lease that stands behind the ``BLPOP``.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        interrupt: SimInterrupt,
+        groups: Sequence[str],
+        args: Callable[[], Sequence[Any]],
+    ) -> None:
+        self._process = process
+        self._interrupt = interrupt
+        self._groups = groups
+        self._args = args
+        self.question: Question | None = None
+        self._came_from = groups[0]
+
+    def wait(self, seconds: float, _interrupt_fd: int, *, listen: bool = True) -> Woken | None:
+        """Sleep until a marker comes, somebody interrupts, or the time is over."""
+        if listen and self.question is None:
+            self.question = Question(self._groups, LEASE_SCRIPT, self._args())
+        question = self.question
+        if not self._interrupt.is_set and (question is None or question.reply is NOTHING):
+            self._process.sleep(seconds, question)
+        if question is None:
+            return None
+        if question.is_lost:
+            self.question = None
+            raise StoreUnavailableError("the connection was lost")
+        return None if question.reply is NOTHING else self._take(question)
+
+    def pass_on(self, marker: bytes) -> None:
+        """Put a marker back for another worker."""
+        push = ("RPUSH", store.wakeup_key(self._came_from), marker)
+        self._process.call(Request("pass_on", commands=[push]))
+
+    def take_back(self) -> Woken | None:
+        """Ask no more; the answer may have come by now."""
+        question = self.question
+        if question is not None and question.is_parked and question.reply is NOTHING:
+            # CLIENT UNBLOCK: the script behind it runs nevertheless.
+            self._process.world.unblock(question)
+        return self.close()
+
+    def close(self) -> Woken | None:
+        """Drop the question; returns what has come by now."""
+        question, self.question = self.question, None
+        if question is None:
+            return None
+        self._process.world.forget_question(question)
+        return None if question.reply is NOTHING or question.is_lost else self._take(question)
+
+    def _take(self, question: Question) -> Woken:
+        self.question = None
+        group, marker, answer = question.reply
+        self._process.world.note_answer(self._process, question)
+        self._came_from = group or self._came_from
+        return Woken(marker, answer)
+
+
+class SimRunners:
+    """The threads that run tasks, each a thread of the simulation.
+
+    Args:
+        worker: whose they are.
+        process: where they run.
+        interrupt: told of each outcome.
+    """
+
+    threads = THREADS
+
+    def __init__(self, worker: "SimWorker", process: Process, interrupt: SimInterrupt) -> None:
+        self._worker = worker
+        self._process = process
+        self._interrupt = interrupt
+        self._waiting: deque[Leased] = deque()
+        self._suspects: deque[Leased] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self.running: dict[int, tuple[Leased, float]] = {}
+        self.last_start = 0.0
+
+    def put(self, tasks: Sequence[Leased]) -> None:
+        """Leased tasks, to be run in this order."""
+        for task in tasks:
+            (self._suspects if task.is_suspect else self._waiting).append(task)
+        self._start_what_can()
+
+    @property
+    def waiting(self) -> int:
+        """Leased tasks that no thread has taken yet; suspects apart."""
+        return len(self._waiting)
+
+    @property
+    def busy(self) -> int:
+        """Threads that run a task."""
+        return sum(1 for slot in self.running if slot < THREADS)
+
+    @property
+    def is_full(self) -> bool:
+        """Every thread runs a task."""
+        return self.busy >= THREADS
+
+    @property
+    def free(self) -> int:
+        """Threads that would start one more task at once."""
+        return max(0, THREADS - self.busy - self.waiting)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing runs, waits, or has an outcome that was not taken."""
+        return not (self.running or self._waiting or self._suspects or self._outcomes)
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether some wait to be taken."""
+        return bool(self._outcomes)
+
+    def take_outcomes(self, most: int) -> list[Outcome]:
+        """What has ended since."""
+        return [self._outcomes.popleft() for _ in range(min(most, len(self._outcomes)))]
+
+    def take_waiting(self) -> list[Leased]:
+        """Take back what no thread has begun."""
+        tasks = [*self._waiting, *self._suspects]
+        self._waiting.clear()
+        self._suspects.clear()
+        return tasks
+
+    def take_beyond(self, kept: int) -> list[Leased]:
+        """Take back what waits after so many that are kept."""
+        tasks = list(self._waiting)
+        self._waiting = deque(tasks[:kept])
+        return tasks[kept:]
+
+    def started_entries(self) -> list[str]:
+        """What the table of a dead process says: suspects run elsewhere."""
+        return [task.entry for slot, (task, _) in self.running.items() if slot < THREADS]
+
+    def _start_what_can(self) -> None:
+        for tasks, first, last in (
+            (self._waiting, 0, THREADS),
+            (self._suspects, THREADS, THREADS + SUSPECT_LANES),
+        ):
+            for slot in range(first, last):
+                if tasks and slot not in self.running:
+                    self._begin(slot, tasks.popleft())
+
+    def _begin(self, slot: int, task: Leased) -> None:
+        now = self._process.clock.monotonic()
+        self.running[slot] = (task, now)
+        self.last_start = now
+
+        def run() -> None:
+            outcome = self._worker.attempt(task, alone=slot >= THREADS)
+            self._outcomes.append(outcome)
+            del self.running[slot]
+            self._interrupt.set()
+            self._start_what_can()
+
+        self._process.start(f"runs {task.id}", run)
+
+
+class _Ended:
+    """Stands for the thread that tells the application of the stop."""
+
+    @staticmethod
+    def is_alive() -> bool:
+        """It has ended."""
+        return False
+
+
+class SimWorker(Worker):
+    """The product's worker, whose loop, leases, upkeep and outcomes are its own.
+
+    Args:
+        process: where it runs.
+        groups: that it serves.
+    """
+
+    def __init__(self, process: Process, groups: Sequence[str]) -> None:
+        opened = process.store
+        self._process = process
+        self._world: World = process.world
+        self._token = process.name.replace(".", "-").ljust(TOKEN_LENGTH, "x")
+        self._store = opened
+        self._broker = Broker(opened)
+        self._lease_seconds = LEASE_SECONDS
+        self._serving = Serving(known.of(opened), groups)
+        self._interrupt: Any = SimInterrupt(process)
+        self.runners = SimRunners(self, process, self._interrupt)
+        self._runners: Any = self.runners
+        self._prefetch = Prefetch(cast(Any, self.runners), clock=process.clock)
+        self._settler = Settler(self._broker, known.of(opened).retry_of)
+        self._upkeep = Upkeep(
+            self._broker, self._serving.queues, clock=process.clock, lease_seconds=LEASE_SECONDS
+        )
+        self._renewer = Renewer(self._broker, LEASE_SECONDS, self._held_tasks, self._forget)
+        self._held: dict[str, Leased] = {}
+        self._unsettled: list[Outcome] = []
+        self._unreleased: list[Leased] = []
+        self._leasing = Leasing(opened, self._serving, self._token, lease_seconds=LEASE_SECONDS, most=MOST)
+        self.wakeup = SimWakeup(process, self._interrupt, groups, self._leasing._args_when_woken)
+        self._leasing._wakeup = self.wakeup  # type: ignore[assignment]
+        self._may_have_work = True
+        self._is_stuck = False
+        self._throttled_until: float | None = None
+        self._stop_requested = False
+        self.queue_class: Any = lambda name, connection: name
+        self.connection: Any = None
+
+    @property
+    def process(self) -> Process:
+        """Where it runs."""
+        return self._process
+
+    @property
+    def token(self) -> str:
+        """Its lease token."""
+        return self._token
+
+    @property
+    def lists(self) -> list[str]:
+        """The lists that it leases from."""
+        return self._serving.lists
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups that it serves."""
+        return self._serving.groups
+
+    def run(self) -> None:
+        """Its main thread."""
+        for group in self.groups:
+            if group != "default":
+                self._register(group)
+        self._process.start("renewer", self._renew)
+        self._loop()
+        self._finish()
+
+    def ask_to_stop(self) -> None:
+        """As SIGTERM does."""
+        self._stop_requested = True
+        self._interrupt.set()
+
+    def attempt(self, task: Leased, *, alone: bool) -> Outcome:
+        """Run one attempt, as the product's ``Attempts`` does."""
+        if task.entry not in self._held:
+            return Outcome(task, None, "its lease was lost before it started")
+        if alone:
+            with contextlib.suppress(StoreUnavailableError):
+                self._broker.renew([task], {task.entry}, LEASE_SECONDS)
+        return self._deliver(task, alone=alone)
+
+    # --- inside -------------------------------------------------------------------------
+
+    def _register(self, group: str) -> None:
+        while True:
+            try:
+                self._broker.register_service(group)
+                return
+            except StoreUnavailableError:
+                self._process.sleep(0.1)
+
+    def _renew(self) -> None:
+        while True:
+            self._process.sleep(LEASE_SECONDS / RENEWALS_PER_LEASE)
+            with contextlib.suppress(StoreUnavailableError):
+                self._renewer.renew()
+
+    def _beat(self) -> None:
+        """RQ's registration is not part of the simulation."""
+
+    def _call_on_stop(self) -> Any:
+        return _Ended()
+
+    def _deliver(self, task: Leased, *, alone: bool) -> Outcome:
+        """The handlers of the simulated application, by their URL."""
+        _, url = task.method_and_url
+        ending = self._world.ending_of(task, alone=alone)
+        self._process.sleep(ending.seconds)
+        if url.startswith("/nest") and ending.kind != "fail":
+            try:
+                self._nest(task, int(url.rpartition("/")[2]))
+            except (TaskQueueError, StoreUnavailableError):
+                return Outcome(task, 500, "could not fill its batch")
+        if ending.kind == "crash":
+            if alone:
+                return Crashed(task, None, "its process ended")
+            self._process.die()
+        if ending.kind == "fail":
+            return Outcome(task, 500, "answered 500")
+        if ending.kind == "die":
+            return Outcome(task, 500, "answered 500 for good", is_final=True)
+        return Outcome(task, 200)
+
+    def _nest(self, task: Leased, depth: int) -> None:
+        """Fill a batch that this task, a member of another, waits for."""
+        attempt = task.failures + task.lost + 1
+        current = CurrentTask(
+            task.id,
+            task.name,
+            task.queue,
+            attempt,
+            attempt - 1,
+            attempt - 1,
+            task.member,
+            request=task.request,
+        )
+        with delivering(current):
+            parent = current if task.member else None
+            with Batch(task.queue, on_complete=Task(url="/plain"), parent=parent) as batch:
+                for number in range(2):
+                    nests = depth > 0 and number == 0
+                    last = "/die" if number and len(task.id) % 2 else "/plain"
+                    batch.add(Task(url=f"/nest/{depth - 1}" if nests else last))
