@@ -1,0 +1,78 @@
+"""A hundred thousand steps with every fault there is, and each mutant of the Lua found."""
+
+import time
+
+import pytest
+
+from tests.simulator.decisions import generate
+from tests.simulator.runs import Failure, Runner
+from tests.simulator.server import Mutant, read_mutants
+from tests.simulator.shrinking import shrink
+
+SEED = "2027"
+STEPS = 100_000
+MUTANTS = read_mutants()
+# A mutant's own seed kills it within two runs.
+MUTANT_STEPS = 4_000
+
+
+def explore(seed: str, steps: int, minutes: float = 0.0) -> None:
+    """So many steps, and for so long; a failure says how to have it again."""
+    began_at = time.monotonic()
+    with Runner() as runner:
+        failure = runner.explore(seed, steps)
+        number = 0
+        while failure is None and time.monotonic() - began_at < 60 * minutes:
+            failure = runner.try_seed(f"{seed}-long:{number}")
+            number += 1
+        rate = runner.steps / (time.monotonic() - began_at)
+        print(f"seed {seed}: {runner.steps} steps, {runner.executed} scripts, {rate:.0f} steps a second")
+    assert failure is None, f"{failure.complaint}; python -m tests.simulator --seed {failure.seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_is_lost_doubled_or_forgotten_in_a_hundred_thousand_steps() -> None:
+    explore(SEED, STEPS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_nothing_is_lost_doubled_or_forgotten_in_thirty_minutes() -> None:
+    explore(f"{time.time_ns()}", STEPS, minutes=30)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_simulator_kills_this_mutant(mutant: Mutant) -> None:
+    with Runner(mutant) as runner:
+        failure = runner.explore(str(mutant.seed), MUTANT_STEPS)
+
+    assert failure is not None, mutant.breaks
+
+
+def test_there_are_at_least_twelve_mutants() -> None:
+    assert len(MUTANTS) >= 12
+
+
+def test_one_seed_makes_the_same_run_each_time() -> None:
+    traces: list[list[str]] = [[], []]
+    with Runner() as runner:
+        for trace in traces:
+            assert runner.run("5:0", generate("5:0", 300), log=trace.append) is None
+
+    assert len(traces[0]) > 50
+    assert traces[0] == traces[1]
+
+
+def test_a_failing_run_is_shortened_to_what_still_fails() -> None:
+    schedule = generate("5:0", 300)
+    needed = (schedule[17], schedule[203])
+
+    assert shrink(schedule, lambda part: all(each in part for each in needed)) == list(needed)
+
+
+def test_a_failure_is_known_again_by_its_complaint_without_names_and_numbers() -> None:
+    first = Failure("1:0", [], "default_n-3 is ready, but in ['dead']", 10, False)
+    second = Failure("1:0", [], "default_n-41 is ready, but in ['dead']", 99, False)
+
+    assert first.kind == second.kind
