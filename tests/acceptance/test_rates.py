@@ -115,12 +115,12 @@ def test_a_rate_holds_whoever_is_killed(lab: Lab) -> None:
         None,
         {queue: Limit(RATE, size, SKEW_TOKENS, of="grant") for queue, size in buckets.items()},
     )
-    for queue, size in buckets.items():
-        # Kills leave less than the rate allows; between them, with the bucket spent, all of it is used.
-        instants = sorted(grant.now for grant in granted[queue])[size:]
-        quickest = min(later - first for first, later in zip(instants, instants[RUN:], strict=False))
-        print(f"{queue}: {len(granted[queue])} grants, {RUN} of them in {quickest:.2f} s")
-        assert RUN / quickest >= RATE * 0.8
+    # Kills leave less than the rate allows; between them a queue uses all of it. A bucket of one saves no
+    # tokens during a kill, so no burst makes up for a slow hand-over.
+    instants = sorted(grant.now for grant in granted["one"])
+    quickest = min(later - first for first, later in zip(instants, instants[RUN:], strict=False))
+    print(f"{len(instants)} grants, {RUN} of them in {quickest:.2f} s")
+    assert RUN / quickest >= RATE * 0.8
 
 
 def kills(lab: Lab) -> list[Operation]:
