@@ -117,6 +117,8 @@ class World:
     def _do_lose_request(self, process: Process) -> None:
         for thread in self._asking(process):
             self._trace("request lost", thread.request)
+            # It may have been a marker that was passed on.
+            self.wakeups.excuse()
             self._fail(thread)
 
     def _do_lose_reply(self, process: Process) -> None:
@@ -144,6 +146,7 @@ class World:
             if request is not None:
                 self.ghosts.append(request)
                 self._trace("request delayed", request)
+                self.wakeups.excuse()
                 self._fail(thread)
 
     def _do_arrive(self, _process: Process) -> None:
