@@ -1,14 +1,35 @@
--- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them.
+-- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them;
+-- and find abandoned batches.
 --
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 the most members to look at in this call
--- Returns  1 the rank and 2 the index to go on with: 0, 0 when all were seen
+-- Returns  1 the rank and 2 the index to go on with: 0, 0 when all were seen; then the abandoned batches
 --
--- Nothing else would meet such a member, and its batch would be open for ever.
+-- Nothing else would meet such a member, and its batch would be open forever.
 -- include: keys
 -- include: fan_in
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+-- Whether a member has no record of ours. Without eta it is what a stock worker noted on a task after its end.
+local function is_gone(batch, queue, at)
+  local id = call('HGET', BATCH .. batch .. ':names', at) or (queue .. '_' .. batch .. '-' .. at)
+  local status, eta = unpack(call('HMGET', RECORD .. id, 'status', 'eta'))
+  return not eta or status == 'canceled'
+end
+
+-- Whether nobody can fill and seal a child batch: the member that opened it was deleted, purged or dropped, or
+-- was a dead letter that is gone. A dead letter that is still there may be retried, and goes on filling.
+local function is_abandoned(batch)
+  local sealed, parent = unpack(call('HMGET', BATCH .. batch, 'sealed', 'parent'))
+  if sealed ~= '0' or not parent then
+    return false
+  end
+  local parents_batch, at = split_member(parent)
+  local outcome = call('HGET', BATCH .. parents_batch .. ':children', at .. ':outcome')
+  local queue = call('HGET', BATCH .. parents_batch, 'queue')
+  return outcome and outcome ~= 'done' and queue and is_gone(parents_batch, queue, at)
+end
 
 -- Look at members from `index` on. Returns the index to go on with, nil when all were seen.
 local function sweep(batch)
@@ -19,26 +40,27 @@ local function sweep(batch)
     if left <= 0 then
       return index
     end
-    if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
-      local id = call('HGET', key .. ':names', index) or (queue .. '_' .. batch .. '-' .. index)
-      -- Without eta it is no record of ours, but what a stock worker noted on a task after its end.
-      local status, eta = unpack(call('HMGET', RECORD .. id, 'status', 'eta'))
-      if not eta or status == 'canceled' then
-        settle_member(batch .. ':' .. index, 'cancelled', now)
-      end
+    if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0
+      and is_gone(batch, queue, index) then
+      settle_member(batch .. ':' .. index, 'cancelled', now)
     end
     index, left = index + 1, left - 1
   end
 end
 
+local abandoned = {}
+
 while true do
   local batch = call('ZRANGE', OPEN_BATCHES, rank, rank)[1]
   if not batch then
-    return { 0, 0 }
+    return { 0, 0, unpack(abandoned) }
+  end
+  if index == 0 and is_abandoned(batch) then
+    abandoned[#abandoned + 1] = batch
   end
   local next_index = sweep(batch)
   if next_index then
-    return { rank, next_index }
+    return { rank, next_index, unpack(abandoned) }
   end
   -- A batch that is complete now has left the open ones, and another has its rank.
   if call('ZSCORE', OPEN_BATCHES, batch) then
@@ -50,6 +72,6 @@ while true do
   end
   index, left = 0, left - 1
   if left <= 0 then
-    return { rank, 0 }
+    return { rank, 0, unpack(abandoned) }
   end
 end

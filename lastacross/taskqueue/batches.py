@@ -82,7 +82,7 @@ class BatchSteps:
         return index == -1
 
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
-        """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time.
+        """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time, and abandoned batches.
 
         Args:
             rank: of the open batch to begin with.
@@ -92,7 +92,9 @@ class BatchSteps:
             What to go on with.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
-        rank, index = self._run("sweep_batches", args)
+        rank, index, *abandoned = self._run("sweep_batches", args)
+        for batch_id in abandoned:
+            self.cancel(batch_id.decode())
         return rank, index
 
     def read(self, batch_id: str) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ import pytest
 from lastacross import store, taskqueue
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, CurrentTask, Task, batch
+from lastacross.taskqueue.batches import BatchSteps
 from lastacross.taskqueue.current import delivering
 from tests.support.scripts import Lease, Scripts
 
@@ -544,6 +545,27 @@ def test_a_child_of_a_batch_that_was_forgotten_is_refused(scripts: Scripts) -> N
 
     with pytest.raises(taskqueue.UnknownBatchError):
         Batch(parent=me).__enter__()
+
+
+def test_a_child_whose_filling_task_was_deleted_does_not_hold_its_parent_up(scripts: Scripts) -> None:
+    """Nobody can fill and seal it any longer: the next sweep cancels it, and all batches that wait fire."""
+    with Batch(on_complete=Task(url="/complete")) as parent:
+        parent.add(tasks(1))
+    [lease] = scripts.lease()
+    with (
+        pytest.raises(KeyError),
+        delivering(current(lease, scripts)),
+        Batch(parent=taskqueue.current_task()) as child,
+    ):
+        add_and_fail(child, 2)
+    taskqueue.Queue().delete_tasks_by_name(lease[0].partition("_")[2])
+
+    steps = BatchSteps(store.current())
+    assert steps.sweep(0, 0) == (0, 0)
+
+    assert child.progress().cancelled == 2
+    assert parent.progress().finished_at is not None
+    assert drain(scripts) == ["/complete"]
 
 
 def test_a_cancelled_child_ends_its_parents_member(scripts: Scripts) -> None:

@@ -1,16 +1,16 @@
-"""sweep_batches: members whose record is gone are counted as cancelled."""
+"""sweep_batches: members whose record is gone count as cancelled, and abandoned batches are found."""
 
 import pytest
 
 from lastacross import store
-from tests.support.scripts import Scripts
+from tests.support.scripts import Lease, Scripts
 
 
 def sweep(scripts: Scripts, most: int = 1000) -> list[list[int]]:
     """Call until all was seen; the cursors on the way."""
     cursors = [[0, 0]]
     while len(cursors) == 1 or cursors[-1] != [0, 0]:
-        cursors.append(list(scripts.run("sweep_batches", scripts.now, *cursors[-1], most)))
+        cursors.append(list(scripts.run("sweep_batches", scripts.now, *cursors[-1], most))[:2])
         assert len(cursors) < 100
     return cursors[1:]
 
@@ -60,6 +60,56 @@ def test_a_member_that_waits_for_its_children_is_not_lost(scripts: Scripts) -> N
     scripts.seal("child")
 
     assert scripts.counts("b") == {"total": 1, "done": 1}
+
+
+def open_child_of_a_member(scripts: Scripts) -> Lease:
+    """A sealed batch whose one member has begun to fill a batch of its own; its lease."""
+    scripts.sealed_batch("b", 1, complete="default_end")
+    [lease] = scripts.lease()
+    scripts.open_batch("child", parent="b:0")
+    scripts.fill("child", 2)
+    return lease
+
+
+@pytest.mark.parametrize("how", ["deleted", "purged", "dead and then deleted", "canceled by RQ"])
+def test_a_batch_whose_filling_task_is_gone_is_abandoned(scripts: Scripts, how: str) -> None:
+    lease = open_child_of_a_member(scripts)
+    if how.startswith("dead"):
+        scripts.run("dead_letter_task", scripts.now, *lease, 500, "")
+    if how == "purged":
+        scripts.run("release_tasks", scripts.now, *lease)
+        scripts.clock.advance(1)
+        scripts.run("purge_queue", scripts.now, "default", 1000, scripts.now)
+    elif how == "canceled by RQ":
+        scripts.redis.hset(store.record_key("default_b-0"), "status", "canceled")
+        sweep(scripts)
+    else:
+        scripts.run("delete_tasks", scripts.now, "default_b-0")
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["child"]
+    # Until it is cancelled, each look finds it.
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["child"]
+    scripts.run("cancel_batch", scripts.now, "child", 0, 1000)
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == []
+    assert scripts.is_finished("child")
+    assert scripts.is_finished("b")
+    assert scripts.state("default_end") == "ready"
+
+
+@pytest.mark.parametrize("how", ["running", "retrying", "done", "dead"])
+def test_a_batch_that_may_still_be_filled_is_not_abandoned(scripts: Scripts, how: str) -> None:
+    lease = open_child_of_a_member(scripts)
+    if how == "retrying":
+        scripts.run("retry_task", *lease, "1800000030", 500, scripts.now, 1)
+    elif how == "done":
+        scripts.ack(lease)
+    elif how == "dead":
+        scripts.run("dead_letter_task", scripts.now, *lease, 500, "")
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000) == [0, 0]
+    scripts.seal("child")
+    assert not scripts.is_finished("child")
 
 
 def test_one_call_looks_at_no_more_than_asked_for_and_goes_on_where_it_was(scripts: Scripts) -> None:

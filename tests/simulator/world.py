@@ -484,15 +484,18 @@ class World:
         return False
 
     def is_abandoned(self, batch: str) -> bool:
-        """Whether a batch can never end: the task that filled it is gone, or dead, before it was sealed.
+        """Whether a batch need not end: the task that filled it is dead, or was deleted, before the seal.
 
-        The task's next attempt seals a batch that is filled in a task. A deleted task has no next attempt, so
-        its batch, and every batch that waits for it, stays open.
+        A dead letter may be retried, so the child batch that it filled stays open, and its parent too. The
+        child of a deleted task is swept, but a batch without a parent is not: nothing else waits for it.
         """
         seen = self.server.seen
         known = seen.batches[batch]
         if not known.is_sealed:
-            return batch not in self.jobs
+            is_dead = any(
+                record.batch == known.parent and record.status == "failed" for record in seen.records.values()
+            )
+            return batch not in self.jobs and (not known.parent or is_dead)
         return any(
             not each.is_finished and each.parent.rpartition(":")[0] == batch and self.is_abandoned(name)
             for name, each in seen.batches.items()
