@@ -568,7 +568,7 @@ def test_a_finished_run_is_shown_from_the_datastore_alone(client: Client, hands:
     assert "jsapi" not in page
 
 
-def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_away(
+def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_unavailable(
     client: Client, hands: Hands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start(client, intervals="1-2,3-4")

@@ -219,7 +219,7 @@ def test_a_task_that_dies_after_the_webhooks_answer_tells_it_again_under_the_sam
     assert sum(f"[{_notification().key}]" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_webhook_that_is_away_has_40_minutes_to_come_back(loaded: config.Config) -> None:
+def test_an_unavailable_webhook_has_40_minutes_to_come_back(loaded: config.Config) -> None:
     parameters = loaded.queues["notifications"].retry
 
     assert parameters is not None

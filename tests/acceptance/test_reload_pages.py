@@ -680,7 +680,7 @@ def test_a_loader_that_fails_for_longer_than_crons_retries_still_loads_the_run(
     def failing(run_id: str) -> Iterator[str]:
         yield from itertools.islice(whole(run_id), 210)
         if next(failures, None) is not None:
-            raise RuntimeError("the datastore is away")
+            raise RuntimeError("the datastore is unavailable")
         yield from itertools.islice(whole(run_id), 210, None)
 
     monkeypatch.setattr(reloading, "members", failing)
@@ -1185,7 +1185,7 @@ def test_an_answer_that_has_nothing_new_is_304(client: Client, hands: Hands, fet
     assert (again.status_int, later.status_int) == (304, 200)
 
 
-def test_while_redis_is_away_the_pages_show_what_the_datastore_has(
+def test_while_redis_is_unavailable_the_pages_show_what_the_datastore_has(
     client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_accounts(client, "anna")
@@ -1239,7 +1239,7 @@ def test_news_that_cannot_be_told_fail_no_task(
     """What they tell of is written down by then: the account would be fetched again."""
 
     def send(client_id: str, message: str) -> None:
-        raise StoreUnavailableError("Redis is away")
+        raise StoreUnavailableError("Redis is unavailable")
 
     monkeypatch.setattr(channel, "send_message", send)
     add_accounts(client, "anna", "bob")
@@ -1251,7 +1251,7 @@ def test_news_that_cannot_be_told_fail_no_task(
     assert asked_once_each(fetched, "anna", "bob")
     assert operation(client, run_id)["metadata"]["state"] == "done"
     untold = [vars(line) for line in caplog.records if line.message == "reload.untold"]
-    assert {(line["run"], line["problem"]) for line in untold} == {(run_id, "Redis is away")}
+    assert {(line["run"], line["problem"]) for line in untold} == {(run_id, "Redis is unavailable")}
     assert len(untold) >= 2
 
 
@@ -1316,7 +1316,7 @@ def test_of_a_feed_that_is_late_or_sends_on_for_ever_only_the_server_is_told(
     ]
 
 
-def test_the_end_of_a_run_is_written_down_however_long_the_datastore_is_away(
+def test_the_end_of_a_run_is_written_down_however_long_the_datastore_is_unavailable(
     client: Client, hands: Hands, fetched: Fetched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its task has no limit of retries, though the queue gives an account's task three attempts."""

@@ -154,7 +154,7 @@ def test_errors_are_app_engines() -> None:
     assert channel.MAXIMUM_MESSAGE_LENGTH == 32_767
 
 
-def test_sending_fails_loudly_when_redis_is_away(
+def test_sending_fails_loudly_when_redis_is_unavailable(
     tmp_path: Path, clock: StoppedClock, test_store: Store
 ) -> None:
     gone = store.Store(f"unix://{tmp_path}/nobody", clock)

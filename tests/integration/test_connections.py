@@ -127,7 +127,7 @@ def test_a_pool_that_wants_a_connection_made_anew_gets_it_back(kept: Connections
 
 
 @pytest.mark.slow
-def test_a_store_finds_a_server_that_was_away_again() -> None:
+def test_a_store_finds_a_server_again_that_was_unavailable() -> None:
     with running_server() as server:
         store = Store(server.url)
         args = ("default_a-1", "default", "POST /a", "", "", "")

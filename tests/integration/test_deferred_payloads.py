@@ -257,7 +257,7 @@ def test_any_number_of_schedulers_may_prune(scripts: Scripts) -> None:
     assert numbers == [0, 0, 3, 0]
 
 
-def test_nothing_is_pruned_while_redis_is_away(scripts: Scripts) -> None:
+def test_nothing_is_pruned_while_redis_is_unavailable(scripts: Scripts) -> None:
     Queue().delete_tasks(deferred.defer(work, LARGE))
     prune(1)
     there = store.current()

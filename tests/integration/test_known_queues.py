@@ -211,7 +211,7 @@ def dying_redis(configuration: Config, clock: StoppedClock) -> Iterator[tuple[Re
         opened.close()
 
 
-def test_while_redis_is_away_what_was_known_holds_and_it_is_asked_rarely(
+def test_while_redis_is_unavailable_the_known_queues_hold_and_it_is_asked_rarely(
     dying_redis: tuple[RedisServer, Store], clock: StoppedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, opened = dying_redis

@@ -233,7 +233,7 @@ def test_an_answer_that_has_lain_unread_for_half_a_lease_is_given_back(
     made.close()
 
 
-def test_what_has_come_when_another_call_found_redis_away_is_kept(
+def test_a_lease_that_arrives_when_another_call_found_redis_unavailable_is_kept(
     test_store: Store, leasing: Leasing, never: int
 ) -> None:
     leasing.wait(0, never, listen=True)

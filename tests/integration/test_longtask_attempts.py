@@ -387,7 +387,7 @@ def test_a_dead_letter_that_never_reached_its_handler_has_failed(lab: Lab) -> No
     assert lab.query(task_id)["error"]["message"].startswith("It could not be run")
 
 
-def test_with_redis_away_the_page_shows_what_the_datastore_knows(lab: Lab) -> None:
+def test_while_redis_is_unavailable_the_page_shows_what_the_datastore_knows(lab: Lab) -> None:
     task_id = lab.start()
     store.use(Store("unix:///nowhere/redis.sock"))
     try:
@@ -396,7 +396,7 @@ def test_with_redis_away_the_page_shows_what_the_datastore_knows(lab: Lab) -> No
         store.use(lab.store)
 
 
-def test_reports_do_not_raise_when_redis_is_away(lab: Lab) -> None:
+def test_reports_do_not_raise_when_redis_is_unavailable(lab: Lab) -> None:
     def execute(handler: Any, given: Any) -> str:
         store.use(Store("unix:///nowhere/redis.sock"))
         try:

@@ -77,7 +77,7 @@ def test_a_report_that_is_not_ours_is_none(lab: Lab) -> None:
     assert lab.query(task_id)["metadata"]["step"] == 0
 
 
-def test_while_redis_is_away_the_row_is_shown(lab: Lab) -> None:
+def test_while_redis_is_unavailable_the_row_is_shown(lab: Lab) -> None:
     task_id = lab.start()
     store.use(Store("unix:///nowhere/redis.sock"))
 

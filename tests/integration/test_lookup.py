@@ -56,7 +56,7 @@ def test_a_task_that_is_gone_is_none(scripts: Scripts) -> None:
     assert lookup.find_all([]) == []
 
 
-def test_redis_that_is_away_is_no_answer(scripts: Scripts) -> None:
+def test_an_unavailable_redis_gives_no_answer(scripts: Scripts) -> None:
     store.use(Store("unix:///nowhere/redis.sock"))
     with pytest.raises(StoreUnavailableError):
         lookup.find("default", "a")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("test_store")
 
 
 @pytest.fixture
-def away(test_store: Store, tmp_path: Path, clock: StoppedClock) -> Iterator[None]:
+def unavailable(test_store: Store, tmp_path: Path, clock: StoppedClock) -> Iterator[None]:
     """A Redis that nobody answers for."""
     gone = store.Store(f"unix://{tmp_path}/nobody", clock)
     store.use(gone)
@@ -376,8 +376,8 @@ def test_the_async_methods_answer_through_get_result() -> None:
     assert client.get_stats_async().get_result() is not None
 
 
-@pytest.mark.usefixtures("away")
-def test_the_cache_never_raises_for_being_away() -> None:
+@pytest.mark.usefixtures("unavailable")
+def test_the_cache_never_raises_when_it_is_unavailable() -> None:
     client = memcache.Client()
 
     assert client.get("k") is None
@@ -398,8 +398,8 @@ def test_the_cache_never_raises_for_being_away() -> None:
     assert client.get_stats() is None
 
 
-@pytest.mark.usefixtures("away")
-def test_what_the_caller_got_wrong_is_an_error_though_the_cache_is_away() -> None:
+@pytest.mark.usefixtures("unavailable")
+def test_a_mistake_of_the_caller_is_an_error_although_the_cache_is_unavailable() -> None:
     with pytest.raises(ValueError, match="time"):
         memcache.set("k", 1, time=-1)
 

@@ -36,11 +36,11 @@ def database(configuration: config.Config) -> Iterator[None]:
 
 
 @pytest.fixture
-def redis_is_away(scripts: Scripts, configuration: config.Config) -> Iterator[Store]:
+def redis_is_unavailable(scripts: Scripts, configuration: config.Config) -> Iterator[Store]:
     """The store of this process cannot be reached; yields the one that will be."""
     there = store.current()
-    away = Store("unix:///nowhere/redis.sock")
-    store.use(away)
+    unavailable = Store("unix:///nowhere/redis.sock")
+    store.use(unavailable)
     yield there
     store.use(there)
 
@@ -282,7 +282,7 @@ def test_an_unknown_queue_is_refused_before_anything_is_written(scripts: Scripts
 # --- the relay ----------------------------------------------------------------------------------
 
 
-def test_what_was_not_sent_is_relayed_once_redis_is_back(scripts: Scripts, redis_is_away: Store) -> None:
+def test_unsent_tasks_are_relayed_once_redis_is_back(scripts: Scripts, redis_is_unavailable: Store) -> None:
     with datastore.transaction():
         tasks = add(3)
     assert rows() == 3
@@ -290,7 +290,7 @@ def test_what_was_not_sent_is_relayed_once_redis_is_back(scripts: Scripts, redis
         relay()
     assert rows() == 3
 
-    store.use(redis_is_away)
+    store.use(redis_is_unavailable)
 
     assert relay() == 3
     assert scripts.ready() == [f"default_{task.name}" for task in tasks]
@@ -298,11 +298,11 @@ def test_what_was_not_sent_is_relayed_once_redis_is_back(scripts: Scripts, redis
 
 
 def test_the_process_that_wrote_a_row_has_three_seconds_to_send_it(
-    scripts: Scripts, redis_is_away: Store
+    scripts: Scripts, redis_is_unavailable: Store
 ) -> None:
     with datastore.transaction():
         add()
-    store.use(redis_is_away)
+    store.use(redis_is_unavailable)
 
     assert relay(seconds_later=2.5) == 0
     assert relay(seconds_later=3.5) == 1
@@ -336,10 +336,10 @@ def test_a_second_sending_adds_nothing_whatever_became_of_the_task(
     assert scripts.tombstone_seconds(task_id) == (None if end == "waits" else 3600)
 
 
-def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_away: Store) -> None:
+def test_two_relays_at_once_add_each_task_once(scripts: Scripts, redis_is_unavailable: Store) -> None:
     with datastore.transaction():
         add(3)
-    store.use(redis_is_away)
+    store.use(redis_is_unavailable)
     with datastore.session(read_only=True) as session:
         raw = list(session.scalars(select(OutboxRow.record)))
 

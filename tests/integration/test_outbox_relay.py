@@ -313,7 +313,9 @@ def test_a_task_that_ended_more_than_an_hour_ago_is_not_taken_for_lost(
     assert (scripts.ready(), rows()) == ([], 0)
 
 
-def test_what_another_life_of_redis_was_sent_is_sent_again_however_long_it_was_away(scripts: Scripts) -> None:
+def test_rows_sent_to_another_life_of_redis_are_sent_again_however_long_it_was_unavailable(
+    scripts: Scripts,
+) -> None:
     [task_id] = add()
     change(task_id, sent_at=clock.SYSTEM.now() - 7 * 86_400)
     scripts.redis.flushall()

@@ -310,7 +310,7 @@ def test_purging_takes_every_task_of_one_queue(scripts: Scripts) -> None:
     assert (scripts.ready(), scripts.entries(), len(scripts.ready("other"))) == ([], [], 1)
 
 
-# --- Redis is away ------------------------------------------------------------------------------
+# --- Redis is unavailable -----------------------------------------------------------------------
 
 
 def lose_answers(monkeypatch: pytest.MonkeyPatch, opened: Store, count: int) -> None:
@@ -377,7 +377,7 @@ def test_a_lost_answer_of_a_lease_loses_no_task(scripts: Scripts, monkeypatch: p
 
 
 @pytest.fixture
-def redis_is_away(scripts: Scripts) -> Iterator[None]:
+def redis_is_unavailable(scripts: Scripts) -> Iterator[None]:
     """The store of this process cannot be reached."""
     there = store.current()
     away = Store("unix:///nowhere/redis.sock")
@@ -398,14 +398,14 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
 ]
 
 
-@pytest.mark.usefixtures("redis_is_away")
+@pytest.mark.usefixtures("redis_is_unavailable")
 @pytest.mark.parametrize("act", [act for _, act in CALLS], ids=[name for name, _ in CALLS])
 def test_without_redis_every_call_says_that_it_may_be_repeated(act: Callable[[], object]) -> None:
     with pytest.raises(taskqueue.TransientError):
         act()
 
 
-@pytest.mark.usefixtures("redis_is_away")
+@pytest.mark.usefixtures("redis_is_unavailable")
 def test_without_redis_tasks_stay_as_new_as_they_were() -> None:
     tasks = new(3)
     with pytest.raises(taskqueue.TransientError):
@@ -436,7 +436,7 @@ def _away(self: Store, script: str, keys: list[str], args: list[store.Arg]) -> o
 @pytest.mark.parametrize(
     "answer", ["MISCONF Redis is configured to save", "READONLY You can't write", "LOADING"]
 )
-def test_a_redis_that_takes_no_writes_is_away_too(
+def test_a_redis_that_takes_no_writes_is_unavailable_too(
     scripts: Scripts, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:

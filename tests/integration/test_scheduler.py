@@ -40,7 +40,7 @@ class Away:
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("away"), DatastoreUnavailableError("away")])
-def test_a_step_whose_service_is_away_pauses_longer_and_longer_and_goes_on(
+def test_a_step_whose_service_is_unavailable_pauses_longer_and_longer_and_goes_on(
     clock: StoppedClock, error: Exception
 ) -> None:
     away = Away(error)
@@ -153,7 +153,7 @@ def test_a_cron_yaml_that_is_gone_has_no_jobs_whether_or_not_the_scheduler_is_re
     assert [entry.url for entry in file.read() or ()] == ["/y"]
 
 
-def test_a_cron_yaml_that_is_away_for_a_moment_while_it_is_replaced_keeps_its_jobs(
+def test_a_cron_yaml_that_is_missing_for_a_moment_while_it_is_replaced_keeps_its_jobs(
     configuration: Config,
 ) -> None:
     file, path = CronFile(configuration.root), Path(configuration.root, "cron.yaml")

@@ -1,4 +1,4 @@
-"""Uploading queue.yaml at a start, while Redis is away and when it comes, with a stopped clock."""
+"""Uploading queue.yaml at a start, while Redis is unavailable and when it comes, with a stopped clock."""
 
 import time
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_it_is_done_once(server: RedisServer, loaded: Config, clock: StoppedCloc
     assert not is_uploaded(server)
 
 
-def test_it_pauses_while_redis_is_away_and_is_done_when_it_is_back(
+def test_it_pauses_while_redis_is_unavailable_and_is_done_when_it_is_back(
     server: RedisServer, loaded: Config, clock: StoppedClock
 ) -> None:
     server.stop()

@@ -1,4 +1,4 @@
-"""The door to Redis: its time, and what is said when it is away."""
+"""The store: Redis's time, and the error when Redis is unavailable."""
 
 import time
 
@@ -59,7 +59,7 @@ def test_a_clock_that_was_set_goes_on_without_the_server_and_one_that_was_not_sa
         redis.ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed"),
     ],
 )
-def test_a_redis_that_is_away_or_takes_no_writes_is_one_error(answer: Exception) -> None:
+def test_a_redis_that_is_unavailable_or_takes_no_writes_is_one_error(answer: Exception) -> None:
     with pytest.raises(StoreUnavailableError), translated_errors():
         raise answer
 

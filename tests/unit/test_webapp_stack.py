@@ -205,7 +205,7 @@ def test_a_task_is_told_the_exception_in_a_line_of_text(app: web.Site) -> None:
 
 
 @pytest.mark.parametrize(("path", "words"), [("/away", "task store"), ("/nodatastore", "datastore")])
-def test_a_service_that_is_away_is_503_with_a_time_to_try_again(app: web.Site, path: str, words: str) -> None:
+def test_an_unavailable_service_is_503_with_a_time_to_try_again(app: web.Site, path: str, words: str) -> None:
     """Also for a handler that knows nothing of ours."""
     answer = app.get(path)
     assert answer.status_int == 503
