@@ -49,7 +49,7 @@ class DropCall(Operator):  # type: ignore[misc]
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        """As Cosmic Ray wants them of each operator."""
+        """Cosmic Ray wants examples of each operator."""
         return (Example("wake()", "pass"),)
 
 
@@ -61,7 +61,7 @@ def _is_call(node: Any) -> bool:
 
 @cache
 def operators() -> dict[str, Any]:
-    """What makes mutants, by name."""
+    """The operators, by name."""
     return {**{name: get_operator(f"core/{name}")() for name in COSMIC_RAY}, DROP_CALL: DropCall()}
 
 
@@ -98,7 +98,7 @@ class Mutant:
 
 
 class Key(NamedTuple):
-    """What names a mutant, whatever line it is on: the change is the lines that differ."""
+    """Identifies a mutant by its changed lines, so that it may move within its module."""
 
     module: str
     function: str
@@ -126,7 +126,7 @@ def mutants_of(root: Path, module: str) -> list[Mutant]:
 
 
 def _is_beyond_tests(node: Any, line: str) -> bool:
-    """What types or assertions say: `dataclass`'s arguments, imports for mypy, a bare `*`, zip's `strict`."""
+    """Types and assertions are not tested: `dataclass`'s arguments, imports for mypy, `*`, zip's `strict`."""
     if (
         node.type == "keyword"
         and node.parent.type == "argument"

@@ -37,11 +37,11 @@ class Part:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return f"{self.group}: {self.modules}"
 
     def missing(self, root: Path) -> list[str]:
-        """What has been moved or renamed."""
+        """Paths that no longer exist, because something was moved or renamed."""
         paths = [*self.paths, *(f"tests/{name}" for name in self.tests.split())]
         return [path for path in paths if not (root / path).exists()]
 

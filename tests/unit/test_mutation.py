@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
+from tests.mutation.bench import Answer
 from tests.mutation.mutants import DROP_CALL, Key, mutants_of, sample
+from tests.mutation.run import Result, print_table
 from tests.mutation.table import PARTS
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +64,27 @@ def test_the_sample_of_a_function_stays_when_lines_above_it_change(tmp_path: Pat
     assert len(before) == 2
     assert before <= after
     assert {key.function for key in after} == {"woken", "other"}
+
+
+def test_only_equivalent_survivors_are_left_out_of_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = [
+        "killed",
+        "killed",
+        "killed",
+        "equivalent: the same",
+        "tuning: a number",
+        "words: a message",
+        "",
+    ]
+    names = {Key("module.py", "", str(number), ""): reason for number, reason in enumerate(reasons)}
+    results = [
+        Result("cron", key, Answer(status=int(reason == "killed"), failed="", seconds=1.0))
+        for key, reason in names.items()
+    ]
+
+    rate = print_table(results, {key: reason for key, reason in names.items() if ":" in reason})
+
+    assert rate == 3 / 6
+    head, *_, last = capsys.readouterr().out.splitlines()[1:]
+    assert head.split() == ["group", "mutants", "killed", "equivalent", "survived", "rate"]
+    assert last.split() == ["all", "7", "3", "1", "3", "50.0%"]
