@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance import (
-    test_errors_as_printed,
-    test_fetch_own_site,
-    test_longtask_as_printed,
-    test_quilt_as_printed,
-    test_reload_as_printed,
+from tests.support import (
+    errors_as_printed,
+    fetching_app,
+    longtask_as_printed,
+    quilt_as_printed,
+    reload_as_printed,
 )
 from tests.support.site import Site, running_site, write_together
 from tests.support.webhook import Webhook, running_webhook
 
 SMALL_APPLICATIONS = {
-    "errors_as_printed": test_errors_as_printed.FILES,
-    "fetch_own_site": test_fetch_own_site.FILES,
-    "longtask_as_printed": test_longtask_as_printed.FILES,
-    "quilt_as_printed": test_quilt_as_printed.FILES,
-    "reload_as_printed": test_reload_as_printed.FILES,
+    "errors_as_printed": errors_as_printed.FILES,
+    "fetching": fetching_app.FILES,
+    "longtask_as_printed": longtask_as_printed.FILES,
+    "quilt_as_printed": quilt_as_printed.FILES,
+    "reload_as_printed": reload_as_printed.FILES,
 }
 
 
@@ -43,5 +43,5 @@ def small_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Several small applications, running as one; each has URLs of its own."""
     folder = tmp_path_factory.mktemp("small") / "app"
     write_together(folder, SMALL_APPLICATIONS)
-    with running_site(folder, {"ASKED": str(folder / test_reload_as_printed.ASKED)}) as running:
+    with running_site(folder, {"ASKED": str(folder / reload_as_printed.ASKED)}) as running:
         yield running

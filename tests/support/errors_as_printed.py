@@ -1,0 +1,132 @@
+"""The code that "Taskqueues in App Engine" (Andy McKay, 2010) prints, run as its author meant it.
+
+Changes to what is printed: the two pieces stand in one file; the branch stands in a function, because it is
+the middle of one, and is indented for that; the print lost what ``args=[,]`` held, which is ``error.id``.
+Names that the print does not show are supplied: ``Error`` (a datastore model: SQLAlchemy), and Django's
+``reverse``, ``HttpResponse`` and a signal, in the smallest form that does what these lines ask of them
+(``SUPPLIED`` below), with the two handlers that call the printed functions. Nothing else: the comments, the
+names and the line breaks are the author's.
+"""
+
+PRINTED = """\
+import os
+from lastacross import taskqueue
+from supplied import Error, HttpResponse, error_created, reverse
+
+def created(error):
+    if os.environ.get('SERVER_SOFTWARE', '').startswith('Dev'):
+        # send the signal, otherwise we have to clicking buttons
+        # to process the queue
+        # enqueue the send notification
+        # if development
+        taskqueue.add(url=reverse("error-created", args=[error.id,]))
+
+def send_signal(request, pk):
+    error = Error.get(pk)        
+    if not error.create_signal_sent:
+        error.create_signal_sent = True
+        error_created.send(sender=error.__class__, instance=error)
+        return HttpResponse("Signal sent")
+    return HttpResponse("Signal not sent")
+"""
+
+SUPPLIED = '''\
+"""What the print takes from Django and from its own models."""
+
+import webapp2
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lastacross import datastore
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Error(Base):
+    __tablename__ = "printed_error"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    msg: Mapped[str]
+    create_signal_sent: Mapped[bool] = mapped_column(default=False)
+    signals: Mapped[int] = mapped_column(default=0)
+
+    @classmethod
+    def get(cls, pk):
+        return datastore.current_transaction().session.get(cls, pk)
+
+
+class Signal:
+    def __init__(self):
+        self.receivers = []
+
+    def send(self, sender, **named):
+        for receiver in self.receivers:
+            receiver(sender, **named)
+
+
+def process(sender, instance):
+    """Figures out the grouping, the notifications, the user agent."""
+    instance.signals += 1
+
+
+error_created = Signal()
+error_created.receivers.append(process)
+
+
+def HttpResponse(text):
+    return webapp2.Response(text)
+
+
+def reverse(name, args):
+    return {"error-created": "/errors/%d/created"}[name] % tuple(args)
+'''
+
+MAIN = """\
+import printed
+import supplied
+import webapp2
+from lastacross import datastore, webapp
+
+
+class Errors(webapp.RequestHandler):
+    def post(self):
+        supplied.Base.metadata.create_all(datastore.engine())
+        with datastore.transaction() as t:
+            error = supplied.Error(msg=self.request.get("msg"))
+            t.session.add(error)
+        printed.created(error)
+        self.render_json({"id": error.id})
+
+
+class Found(webapp.RequestHandler):
+    def get(self, pk):
+        with datastore.session(read_only=True) as session:
+            error = session.get(supplied.Error, int(pk))
+            self.render_json({"signals": error.signals, "sent": error.create_signal_sent})
+
+
+class Created(webapp2.RequestHandler):
+    def post(self, pk):
+        with datastore.transaction():
+            self.response = printed.send_signal(self.request, int(pk))
+
+
+app = webapp2.WSGIApplication(
+    [(r"/errors", Errors), (r"/errors/(\\d+)", Found), (r"/errors/(\\d+)/created", Created)]
+)
+"""
+
+FILES = {
+    "printed.py": PRINTED,
+    "supplied.py": SUPPLIED,
+    "main.py": MAIN,
+    "app.yaml": """\
+handlers:
+- url: /errors/\\d+/created
+  script: main.app
+  login: admin
+- url: /errors.*
+  script: main.app
+""",
+}
