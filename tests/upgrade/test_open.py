@@ -1,4 +1,7 @@
-"""Present code opens the data that a site of the former code left when its machine went down."""
+"""Present code opens the data that a site of the former code left when its machine went down.
+
+It does so alone, and together with workers of the former code, as during a deployment.
+"""
 
 import contextlib
 import json
@@ -22,10 +25,12 @@ from tests.upgrade import scenario, snapshot
 from tests.upgrade.former import PRESENT, Code
 from tests.upgrade.make_fixture import MANIFEST, REDIS, SQL
 from tests.upgrade.scenario import Scene
+from tests.upgrade.versions import Versions, check_history
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PATIENCE = 120.0
+THREADS = 16
 PROGRAMS = "default errors quilt subtasks reload upgrade-suspect"
 
 
@@ -35,7 +40,7 @@ class Story:
 
     Attributes:
         manifest: the former code's own list of its data.
-        scene: the site.
+        versions: the versions that share the work; the last one, the present code, runs the site.
         before: the listing of the command line before anything ran.
         values: the API's answers at that time, by name.
         answers: the pages' answers at the end.
@@ -43,11 +48,16 @@ class Story:
     """
 
     manifest: dict[str, Any]
-    scene: Scene
+    versions: Versions
     before: dict[str, Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
     answers: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scene(self) -> Scene:
+        """The site."""
+        return self.versions.scene
 
     def ended(self, task: str) -> int:
         """How often a task ran to its end."""
@@ -58,7 +68,10 @@ class Story:
         return self.scene.noted("end", "path").count(path)
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+@pytest.fixture(
+    scope="module",
+    params=["sqlite", *(pytest.param(name, marks=pytest.mark.long) for name in ("postgresql", "shared"))],
+)
 def story(request: pytest.FixtureRequest, former_code: Code) -> Iterator[Story]:
     """The takeover from beginning to end; the tests check its results."""
     with contextlib.ExitStack() as stack:
@@ -68,26 +81,42 @@ def story(request: pytest.FixtureRequest, former_code: Code) -> Iterator[Story]:
             postgres: PostgresServer = request.getfixturevalue("postgres")
             url = postgres.url(postgres.new_database())
         server = stack.enter_context(running_server())
-        yield told(Scene(PRESENT, folder, server, url), former_code)
+        codes = [former_code, PRESENT] if request.param == "shared" else [PRESENT]
+        versions = Versions(codes, Scene(PRESENT, folder, server, url))
+        load(versions.scene, former_code)
+        yield take_over(versions, seconds=60 if request.param == "shared" else 2)
 
 
-def told(scene: Scene, former_code: Code) -> Story:
-    """Load the data, look at it, let the site run until nothing is left to do, and look again."""
+def load(scene: Scene, former_code: Code) -> None:
+    """Put the fixture's data into the site's Redis and datastore."""
     made = json.loads(MANIFEST.read_text())
-    story = Story(made, scene)
     shift = snapshot.Shift(made["made_at"], int(time.time() - snapshot.AGE_SECONDS - made["made_at"]))
     snapshot.load_sqlite(scene.sqlite, snapshot.read_gz(SQL), shift)
     if scene.database_url:
         former_code.run(["-m", "lastacross", "db", "upgrade"], scene.environ)
         snapshot.copy_rows(scene.sqlite, scene.database_url)
     snapshot.load_redis(scene.redis, json.loads(snapshot.read_gz(REDIS)), shift)
+
+
+def take_over(versions: Versions, seconds: float) -> Story:
+    """Look at the data, let the site run until nothing is left to do, and look again.
+
+    Args:
+        versions: the present code, and others that share its work.
+        seconds: how long each version adds tasks meanwhile.
+    """
+    story = Story(json.loads(MANIFEST.read_text()), versions)
+    scene = versions.scene
     story.before = scenario.listed(scene)
     with in_use(scene):
         datastore.upgrade()
         story.values = look(scene)
-    with scene.running(LASTACROSS_THREADS="16") as site:
-        wake(story)
-        story.answers = finish(story, site)
+    with scene.running(LASTACROSS_THREADS=str(THREADS)) as site:
+        with versions.working(versions.codes[:-1], THREADS):
+            producers = versions.produce(seconds, pause=0.05)
+            wake(story)
+            assert [producer.wait(seconds + PATIENCE) for producer in producers] == [0] * len(producers)
+            story.answers = finish(story, site)
         site.processes.send(signal.SIGINT)
         assert site.processes.wait() == 0
     story.after = scenario.listed(scene)
@@ -159,6 +188,7 @@ def wake(story: Story) -> None:
 def finish(story: Story, site: Site) -> dict[str, Any]:
     """Wait until nothing is left to do; returns the answers of the site's pages."""
     made = story.manifest
+    story.versions.wait_until_done()
     wait_until(lambda: not left(story.scene), PATIENCE, "nothing to be left")
     paths = [f"/quilt/{quilt['id']}.json" for quilt in made["quilts"]]
     paths += [f"/reloads/{run['id']}.json" for run in made["reloads"]]
@@ -257,6 +287,11 @@ def test_no_task_that_had_ended_runs_again(story: Story) -> None:
     assert story.ended("ran") == 0
     assert story.ended("cancelled-dropped") == 0
     assert story.ran("/upgrade/outbox/sent") == 0
+
+
+def test_all_tasks_added_meanwhile_end_and_each_version_runs_its_share(story: Story) -> None:
+    assert story.versions.accepted("task")
+    check_history(story.versions)
 
 
 def test_the_relay_sends_a_row_that_a_transaction_left_unsent_once(story: Story) -> None:
