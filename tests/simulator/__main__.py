@@ -1,4 +1,4 @@
-"""The command line: explore from a seed, or replay and shorten the run of one."""
+"""The command line: explores from a seed, or replays and shortens one run."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from tests.simulator.shrinking import shrink
 
 
 def main() -> int:
-    """Run, and tell what was found; the exit code is 1 where something was."""
+    """Run and report; the exit code is 1 if a run has failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulator")
     parser.add_argument("--seed", default="1", help="a word, or <word>:<number> for one run")
     parser.add_argument("--steps", type=int, default=100_000, help="steps in all")

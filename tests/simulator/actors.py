@@ -1,6 +1,6 @@
 """The processes beside the workers: producers, a consumer of pull tasks, operators, RQ's tools, a supervisor.
 
-Each is a loop that runs in a greenlet and takes its choices from the decision that lets it go on.
+Each is a loop that runs in a greenlet. The decision that resumes it also makes its choices.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ _DEFAULTS = {
 
 
 def upload_of(changes: dict[str, dict[str, str]], *, resumes: bool, number: int, without: str = "") -> Upload:
-    """An upload of queue.yaml: the usual settings but for these changes, and perhaps without one queue."""
+    """An upload of queue.yaml: the usual settings with these changes, and perhaps without one queue."""
     queues = {
         name: {**_DEFAULTS, **fields, **changes.get(name, {})}
         for name, fields in SETTINGS.items()
@@ -71,7 +71,7 @@ class Actor:
         self.broker = Broker(process.store)
 
     def run(self) -> None:
-        """Its life: one thing after another, whatever Redis or the product say to it."""
+        """Act again and again, and ignore errors of Redis and the product."""
         while True:
             self.process.sleep(self.pause)
             try:
@@ -81,11 +81,11 @@ class Actor:
 
     @property
     def pause(self) -> float:
-        """Seconds between two things."""
+        """Seconds between two actions."""
         return 1.0 if self.world.is_calm else 0.1
 
     def act(self) -> None:
-        """Do one thing."""
+        """Perform one action."""
         raise NotImplementedError
 
 
@@ -93,7 +93,7 @@ class Producer(Actor):
     """Adds tasks and fills batches."""
 
     def act(self) -> None:
-        """Add something, or finish what others have begun."""
+        """Add tasks, or fill a batch that another producer left half filled."""
         if self.world.is_calm:
             self._fill_again()
             return
@@ -119,7 +119,7 @@ class Producer(Actor):
         Queue(PULL_QUEUE).add(task)
 
     def _add_named(self) -> None:
-        """As a program that must not add one thing twice: it tries again until it has an answer."""
+        """Add a named task, and retry after an error, as a program does that must not add it twice."""
         choose = self.world.choose
         task = Task(
             url=choose.one_of(URLS), name=choose.one_of(NAMES), countdown=choose.one_of((None, None, 3))
@@ -153,7 +153,7 @@ class Producer(Actor):
         self._fill(name)
 
     def _fill_again(self) -> None:
-        """What a killed producer has left half done is done again, from the beginning."""
+        """Fill a batch from the beginning again, because a producer was killed while it filled it."""
         open_jobs = sorted(name for name in self.world.jobs if name not in self.world.filled)
         if open_jobs:
             self._fill(self.world.choose.one_of(open_jobs))
@@ -161,7 +161,7 @@ class Producer(Actor):
     def _fill(self, name: str) -> None:
         queue, plan, _ = self.world.jobs[name]
         filler = CurrentTask(f"{queue}_fills-{name}", f"fills-{name}", queue, 1, 0, 0)
-        # A task leaves its batch open when it fails, for its next attempt; any other program cancels it.
+        # A task that fails leaves its batch open for its next attempt. Any other program cancels it.
         is_task = len(plan) % 2 == 0
         try:
             with delivering(filler) if is_task else contextlib.nullcontext():
@@ -169,7 +169,7 @@ class Producer(Actor):
         except StoreUnavailableError:
             raise
         except TaskQueueError:
-            # Somebody has cancelled it, or one of its names is used.
+            # It was cancelled meanwhile, or one of its names is taken.
             with contextlib.suppress(UnknownBatchError):
                 Batch.get(name).cancel()
         self.world.filled.add(name)
@@ -201,19 +201,19 @@ class Producer(Actor):
 
 
 class Consumer(Actor):
-    """Leases pull tasks, and deletes them, gives them back, or forgets them for a while."""
+    """Leases pull tasks, then deletes, returns or forgets them."""
 
     def __init__(self, process: Process) -> None:
         super().__init__(process)
         self._old: list[Task] = []
 
     def act(self) -> None:
-        """Lease, and decide what becomes of it."""
+        """Lease some tasks, and decide what to do with each."""
         choose = self.world.choose
         queue = Queue(PULL_QUEUE)
         seconds = choose.one_of((0.5, 3.0))
         if self._old and choose.chance(20):
-            # Somebody else may have it by now.
+            # Another client may hold it by now.
             queue.modify_task_lease(self._old.pop(choose.below(len(self._old))), choose.one_of((0, 1.0, 5.0)))
         if choose.chance(60) or self.world.is_calm:
             tasks = queue.lease_tasks(seconds, 1 + choose.below(3))
@@ -230,15 +230,15 @@ class Consumer(Actor):
 
 
 class Operator(Actor):
-    """Pauses, purges, deletes, runs, retries, cancels, deploys."""
+    """Pauses and purges queues, deletes, runs and retries tasks, cancels batches, and deploys."""
 
     @property
     def pause(self) -> float:
-        """It takes its time."""
+        """An operator is slower than a program."""
         return 0.3
 
     def act(self) -> None:
-        """Do what an operator does."""
+        """Perform one action of an operator."""
         if not self.world.is_calm:
             self.world.choose.one_of(self._ACTS)(self)
 
@@ -313,11 +313,11 @@ class Operator(Actor):
 
 
 class Tools(Actor):
-    """RQ's own tools, and time that passes for names."""
+    """RQ's own tools, and the expiry of tombstones."""
 
     @property
     def pause(self) -> float:
-        """They are used now and then."""
+        """The tools are used now and then."""
         return 0.5
 
     def act(self) -> None:
@@ -334,7 +334,7 @@ class Tools(Actor):
         self._ask("rq resume", ("DEL", store.RQ_SUSPENDED))
 
     def _requeue(self) -> None:
-        """As ``rq requeue`` does it: it wakes nobody."""
+        """Requeue a dead letter as ``rq requeue`` does, without waking a worker."""
         seen = self.world.server.seen
         dead = sorted(
             task
@@ -354,7 +354,7 @@ class Tools(Actor):
             redis.rpush(store.ready_key(queue), task)
 
     def _enqueue(self) -> None:
-        """A plain job of RQ's, which comes into our queue by mistake."""
+        """Enqueue a plain RQ job in our queue by mistake."""
         self.world.foreign += 1
         job = f"job-{self.world.foreign}"
         fields = ("status", "queued", "origin", "default", "data", "x", "created_at", "2027-01-15T08:00:00Z")
@@ -367,7 +367,7 @@ class Tools(Actor):
         )
 
     def _delete(self) -> None:
-        """As ``rq``'s own dashboard does."""
+        """Delete a task as RQ's own dashboard does."""
         seen = self.world.server.seen
         tasks = sorted(task for task, record in seen.records.items() if record.eta and not record.tombstone)
         if tasks:
@@ -381,7 +381,7 @@ class Tools(Actor):
             Job.fetch(task, connection=self.world.server.redis).delete()
 
     def _take_as_stock_worker(self) -> None:
-        """It takes a task off the list, and is killed, or fails it."""
+        """Let RQ's own worker take a task off the list, and then die or fail it."""
         request = Request("rq worker")
         is_killed = self.world.choose.chance(50)
         request.call = lambda: self._take(request, is_killed=is_killed)
@@ -401,7 +401,7 @@ class Tools(Actor):
             redis.zadd(store.dead_key("default"), {task: self.world.now + 31_536_000})
 
     def _clean(self) -> None:
-        """As ``rq info`` does: nothing of ours may move."""
+        """Clean the registries as ``rq info`` does, which must not move any task."""
         self.process.call(Request("rq info", call=self._clean_registries))
 
     def _clean_registries(self) -> None:
@@ -412,7 +412,7 @@ class Tools(Actor):
                 registry(queue=queue).cleanup(int(self.world.now))
 
     def _free_name(self) -> None:
-        """A tombstone has had its time."""
+        """Let a tombstone expire."""
         if names := sorted(self.world.server.seen.tombstones):
             self._ask("expire", ("DEL", store.tombstone_key(self.world.choose.one_of(names))))
 
@@ -430,10 +430,10 @@ class Tools(Actor):
 
 
 class Supervisor(Actor):
-    """Gives back the tasks of workers that have died under it."""
+    """Returns the tasks of its dead workers to their queues."""
 
     def act(self) -> None:
-        """Rescue what one dead worker held."""
+        """Rescue the tasks of one dead worker."""
         if self.world.bereaved:
             token, queues, started = self.world.bereaved[0]
             self.broker.rescue_worker(token, queues, started)

@@ -1,6 +1,6 @@
 """The schedule of a run: a list of decisions, none of which depends on another.
 
-A run is a pure function of its list, and any part of a list is a list: this is what lets a failing one be
+A run is a pure function of its list, and any part of a list is a valid list. A failing list can therefore be
 shortened by leaving out decisions.
 """
 
@@ -32,13 +32,13 @@ WEIGHTS = {
 }
 _KINDS = tuple(WEIGHTS)
 _CUMULATED = tuple(sum(list(WEIGHTS.values())[: place + 1]) for place in range(len(WEIGHTS)))
-# Workers have most to do.
+# Workers have the most to do.
 _SLOT_WEIGHTS = (12, 12, 7, 4, 4, 2, 1, 1, 2)
 _SLOTS_CUMULATED = tuple(sum(_SLOT_WEIGHTS[: place + 1]) for place in range(SLOTS))
 
 
 class Decision(NamedTuple):
-    """What happens next: to which process, and a number from which all smaller choices are drawn."""
+    """The next event, its process, and a number from which all smaller choices are drawn."""
 
     kind: str
     slot: int
@@ -62,16 +62,16 @@ class Choices:
         return (mixed ^ (mixed >> 31)) % limit
 
     def one_of(self, values: Sequence[T]) -> T:
-        """One of these."""
+        """One of these values."""
         return values[self.below(len(values))]
 
     def chance(self, percent: int) -> bool:
-        """Whether something happens that does so in so many of a hundred cases."""
+        """True in this percentage of cases."""
         return self.below(100) < percent
 
 
 def generate(seed: str, length: int) -> list[Decision]:
-    """The schedule of this seed: first what the world is like, then so many decisions."""
+    """The schedule of this seed: the state of the world, followed by ``length`` decisions."""
     drawn = random.Random(seed)
     kinds = drawn.choices(_KINDS, cum_weights=_CUMULATED, k=length)
     slots = drawn.choices(range(SLOTS), cum_weights=_SLOTS_CUMULATED, k=length)

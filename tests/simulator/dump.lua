@@ -1,4 +1,5 @@
--- dump: all that Redis holds, flat: key, text. Values of one key are joined by \1; what is missing is ''.
+-- dump: the whole contents of Redis as a flat list: key, text. Values of one key are joined by \1;
+-- a missing one is ''.
 --
 -- ARGV  the fields of a record to read
 local call = redis.call

@@ -1,4 +1,4 @@
-"""Batches: the bits are those of the members that have ended, and each completion fires once."""
+"""The rules of batches: their bits match the ended members, and each completion fires once."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,25 +7,25 @@ from tests.simulator.steps import Expected, Step, Violation
 
 
 class FanIn:
-    """Which members have ended, and how, as seen from the tasks; and which completions have fired."""
+    """The outcomes of all members, derived from their tasks, and the completions that have fired."""
 
     def __init__(self) -> None:
-        # Batch → index → "done", "failed" or "cancelled", by the last thing that ended it.
+        # Batch → index → "done", "failed" or "cancelled", by the last step that ended it.
         self.ended: dict[str, dict[int, str]] = {}
-        # What each bit was counted as when it was set.
+        # The outcome that each bit was counted as when it was set.
         self.counted: dict[str, dict[int, str]] = {}
         self.fired: set[str] = set()
-        # Members, '<batch>:<index>', of which a batch that they have filled had failed members at its end.
+        # Members, '<batch>:<index>', that have filled a batch with failed members.
         self.failed_by_child: set[str] = set()
 
     def begin_again(self, seen: Snapshot, touched: set[str]) -> None:
-        """Believe what the server holds."""
+        """Take the contents of the server as correct."""
         self.ended, self.counted, self.fired, self.failed_by_child = {}, {}, set(), set()
         for batch, known in seen.batches.items():
             failed = seen.failed.get(batch, frozenset())
             bits = seen.finished.get(batch, frozenset())
             counted = {index: "failed" if index in failed else "done" for index in bits}
-            # Which of them were cancelled, no bit tells: as many as are counted.
+            # No bit tells which of them were cancelled, so take as many as are counted.
             successes = sorted(index for index, outcome in counted.items() if outcome == "done")
             counted |= {index: "cancelled" for index in successes[: known.cancelled]}
             self.counted[batch] = counted
@@ -43,7 +43,7 @@ class FanIn:
             }
 
     def check(self, step: Step, changed: Sequence[str], expected: Expected, touched: set[str]) -> set[str]:
-        """Judge one step; returns the completions that it has fired or forgotten.
+        """Judge one step; returns the completions that it has fired or dropped.
 
         Raises:
             Violation: a bit, a count or a completion is wrong.
@@ -92,7 +92,7 @@ class FanIn:
         return found
 
     def _note_acks_without_record(self, step: Step) -> None:
-        """A tool has deleted the record of a running task: it is done only if it waits for batches."""
+        """A running task whose record a tool has deleted is done only if it waits for batches."""
         for number, (task, _lease, member, *_) in enumerate(step.texts(1, 5)):
             if step.reply[number] == 1 and member and task not in step.before.records:
                 batch, _, index = member.rpartition(":")
@@ -101,12 +101,12 @@ class FanIn:
 
     def _end(self, batch: str, index: int, outcome: str) -> None:
         ended = self.ended.setdefault(batch, {})
-        # A second end, of a dead letter that was run again: only that it succeeds changes anything.
+        # A dead letter that was run again ends a second time. This counts only if it succeeds.
         if index not in ended or outcome != "cancelled":
             ended[index] = outcome
 
     def _count(self, batch: str, seen: Snapshot) -> None:
-        """Count the bits that are new, and dead letters that have succeeded since."""
+        """Count new bits, and dead letters that have succeeded since."""
         counted = self.counted.setdefault(batch, {})
         ended = self.ended.get(batch, {})
         for index in seen.finished.get(batch, frozenset()):
@@ -117,7 +117,7 @@ class FanIn:
             elif counted[index] == "failed" and outcome == "done" and not has_failed_child:
                 counted[index] = "done"
 
-    # --- what must hold -----------------------------------------------------------------------
+    # --- the rules ----------------------------------------------------------------------------
 
     def _check_bits(self, batch: str, known: BatchHash, step: Step, touched: set[str]) -> None:
         after = step.after
@@ -151,9 +151,9 @@ class FanIn:
                 raise Violation(f"member {index} of {batch} has its bit, and {open_children} open batches")
             if index in finished:
                 if index not in ended and task not in touched:
-                    raise Violation(f"member {index} of {batch} has its bit, and has not ended")
+                    raise Violation(f"member {index} of {batch} has its bit, but has not ended")
             elif index in ended and open_children == 0:
-                raise Violation(f"member {index} of {batch} has ended, and has no bit")
+                raise Violation(f"member {index} of {batch} has ended, but has no bit")
 
     def _check_completion(self, batch: str, known: BatchHash, step: Step) -> set[str]:
         ended = known.done + known.failed + known.cancelled
@@ -163,7 +163,7 @@ class FanIn:
                 f"{batch}: {ended} of {known.total} have ended, sealed: {known.is_sealed}, {known}"
             )
         if (batch in step.after.open_batches) == known.is_finished:
-            raise Violation(f"{batch} is among the open batches, or is not, wrongly")
+            raise Violation(f"{batch} is wrongly listed, or wrongly missing, as an open batch")
         if not known.is_finished:
             if batch in self.fired:
                 raise Violation(f"{batch} has fired, and is open again")
@@ -190,5 +190,5 @@ class FanIn:
         return seen.names.get(batch, {}).get(str(index), f"{queue}_{batch}-{index}")
 
     def open_batches(self, seen: Snapshot) -> Iterable[str]:
-        """Those that have not fired."""
+        """The batches that have not fired."""
         return [batch for batch in seen.batches if batch not in self.fired]

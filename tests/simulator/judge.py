@@ -1,4 +1,4 @@
-"""What must hold after each step: the state in itself, and each change as one that the step may make."""
+"""The rules after each step: the state is consistent, and the step was allowed to make each change."""
 
 from tests.simulator import steps
 from tests.simulator.fan_in import FanIn
@@ -19,9 +19,9 @@ WORDS = {
 class Judge:
     """Judges a run, step by step.
 
-    ``stale`` are the tasks that may have a second entry among the ready ones, which the lease skips: their
-    records were dropped while they were listed, or a tool or a sweep put them back on suspicion.
-    ``touched`` are tasks that another RQ tool has changed or deleted: their entries may be anywhere.
+    ``stale`` tasks may have a second entry in a ready list, which the lease skips. Their records were dropped
+    while they were listed, or a tool or a sweep put them back on suspicion. Another RQ tool has changed or
+    deleted the ``touched`` tasks, so their entries may be anywhere.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Judge:
         self.limits = Limits()
 
     def begin_again(self, seen: Snapshot) -> None:
-        """The server has lost the end of its history: what it holds now is the truth."""
+        """Take the contents of the server as correct, because it has lost the end of its history."""
         self.fan_in.begin_again(seen, self.touched)
         self.limits.begin_again()
 
@@ -39,7 +39,7 @@ class Judge:
         """Judge one step.
 
         Raises:
-            Violation: something that must not be.
+            Violation: the step has broken a rule.
         """
         step = Step(request, reply, before, after)
         self.touched.update(request.breaks)
@@ -72,7 +72,7 @@ class Judge:
                 )
 
     def _check_places(self, seen: Snapshot) -> None:
-        """Each task is in the one place that its record names."""
+        """Check that each task is only in the place that its record names."""
         for task, record in seen.records.items():
             places = seen.places.get(task, [])
             place = "pull" if record.is_pull and record.status == "scheduled" else WORDS.get(record.status)
@@ -86,15 +86,15 @@ class Judge:
         self._check_entries(seen)
 
     def _has_stale_entry(self, task: str, record: Record, places: list[str], place: str | None) -> bool:
-        """Whether a task is in its place, and has second entries among the ready ones for a known reason."""
+        """Whether a task is in its place, and has second entries in a ready list for a known reason."""
         if record.is_pull:
-            # Somebody wants to run it again: the next lease takes it from the list of the ready ones.
+            # It was requested again by hand. The next lease takes it from the ready list.
             return places == ["ready"]
         rest = [other for other in places if other != "ready"]
         return task in self.stale and place in places and rest == ([] if place == "ready" else [place])
 
     def _check_entries(self, seen: Snapshot) -> None:
-        """What is somewhere without a record is only where the lease will skip it."""
+        """Check that an entry without a record is only where the lease will skip it."""
         for task in seen.places.keys() - seen.records.keys() - self.touched:
             if task not in self.stale or set(seen.places[task]) != {"ready"}:
                 raise Violation(f"{task} is in {seen.places[task]} and has no record")

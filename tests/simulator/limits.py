@@ -1,4 +1,4 @@
-"""The limits of queues: no more is leased than tokens and places allow."""
+"""The limits of queues: leases never exceed the rate or the concurrency limit."""
 
 from tests.simulator.snapshot import Snapshot
 from tests.simulator.steps import Step, Violation
@@ -7,18 +7,18 @@ EPSILON = 1e-3
 
 
 class Limits:
-    """What each queue has let through, by the clocks of the workers that asked.
+    """The leases that each queue has granted, by the clocks of the workers that asked.
 
     A lease carries the time at which it was asked for. The bucket's instant never goes back, so neither a
     late request nor clocks that differ give more than the rate and one full bucket.
     """
 
     def __init__(self) -> None:
-        # Queue → its settings, the latest instant, and how far beyond the rate its grants were then.
+        # Queue → its settings, the latest instant, and how far its grants exceeded the rate then.
         self._queues: dict[str, tuple[tuple[str, str], float, float]] = {}
 
     def begin_again(self) -> None:
-        """The buckets are as full as the server says."""
+        """Take the buckets of the server as correct."""
         self._queues = {}
 
     def check(self, step: Step) -> None:
@@ -34,9 +34,9 @@ class Limits:
             self._check_rate(queue, count, now, step.after)
             settings = step.after.settings[queue]
             if settings.get("is_disabled") == "1" or queue in step.before.paused:
-                raise Violation(f"{queue} stands still, but {count} of its tasks were leased")
+                raise Violation(f"{queue} is stopped, but {count} of its tasks were leased")
             most, leased = settings.get("max_concurrent"), len(step.after.leased[queue])
-            # A task that somebody runs by hand does not wait for a place, but it takes one.
+            # A task that is run by hand ignores the concurrency limit, but counts in it.
             if most and leased > int(most):
                 raise Violation(f"{leased} tasks of {queue} are leased; its limit is {most}")
 

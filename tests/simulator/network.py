@@ -1,7 +1,7 @@
 """Processes without threads: their code runs in greenlets, and each call to Redis is a message.
 
-A call stops the code that makes it. The world decides what becomes of the message: it arrives, arrives
-twice, late, or never; and so does the answer.
+A call suspends the code that makes it. The world decides whether the message arrives in time, late, twice or
+never, and does the same with the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from lastacross.store import Arg, Store
 if TYPE_CHECKING:
     from tests.simulator.world import World
 
-# What stands for an answer that has not come yet.
+# Stands for an answer that has not arrived yet.
 NOTHING = object()
 
 
@@ -22,12 +22,12 @@ class Request:
     """A message to Redis.
 
     Args:
-        script: the Lua file to run, or the name of what a tool does with plain commands.
+        script: the Lua file to run, or a name for the plain commands of a tool.
         args: of the script.
         commands: the plain commands.
-        call: what is done to Redis instead, by another library.
+        call: uses Redis through another library instead.
         about: ids of the tasks that a tool changes.
-        breaks: those of them that may be anywhere afterwards.
+        breaks: ids of the tasks that may be anywhere afterwards.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class Request:
 
 
 class Question(Request):
-    """The lease that waits at the server for a marker: ``BLPOP``, and behind it the script.
+    """The lease that waits at the server for a marker: ``BLPOP``, followed by the script.
 
     Args:
-        groups: whose markers it waits for.
-        script: what runs then.
+        groups: the groups whose markers it waits for.
+        script: the script that runs then.
         args: of the script.
     """
 
@@ -70,11 +70,11 @@ class Question(Request):
 
 
 class Sleep:
-    """What a thread does between its steps.
+    """The pause of a thread between two steps.
 
     Args:
-        until: the virtual instant at which it goes on.
-        question: whose answer ends the sleep as well.
+        until: the virtual instant at which it ends.
+        question: a question whose answer ends it, too.
     """
 
     def __init__(self, until: float, question: Question | None = None) -> None:
@@ -88,7 +88,7 @@ class Death:
 
 
 class Thread:
-    """A thread of a process: it waits for Redis, sleeps, or has something to do.
+    """A thread of a process: it waits for Redis, sleeps, or can run.
 
     Args:
         process: its process.
@@ -99,7 +99,7 @@ class Thread:
     def __init__(self, process: "Process", name: str, run: Callable[[], None]) -> None:
         self.process = process
         self.name = name
-        # Whoever starts it, it comes back to the world when it ends.
+        # Control returns to the world when it ends, wherever it was started.
         self.code = greenlet.greenlet(lambda _value: run(), parent=process.world.hub)
         self.request: Request | None = None
         self.reply: Any = NOTHING
@@ -111,7 +111,7 @@ class Thread:
         return bool(self.code.dead)
 
     def can_go_on(self, now: float) -> bool:
-        """Whether a step of it is possible at this instant."""
+        """Whether it can run a step at this instant."""
         sleep = self.sleep
         if sleep is None:
             return True
@@ -125,9 +125,9 @@ class Process:
     """A process of the simulation, with a clock and a connection to Redis of its own.
 
     Args:
-        world: where it lives.
-        slot: its place; the next process in that place has another generation.
-        generation: which one it is.
+        world: its world.
+        slot: its place; the next process in that place has the next generation.
+        generation: how many processes had this place before.
         offset: how far its clock is ahead of the server's, in seconds.
     """
 
@@ -152,31 +152,31 @@ class Process:
         return thread
 
     def call(self, request: Request) -> Any:
-        """Send a message and wait for the answer; from one of its threads."""
+        """Send a message from one of its threads, and wait for the answer."""
         self._require_life()
         return self.world.hub.switch(request)
 
     def sleep(self, seconds: float, question: Question | None = None) -> None:
-        """Let virtual time pass; from one of its threads."""
+        """Let virtual time pass in one of its threads."""
         self._require_life()
         self.world.hub.switch(Sleep(self.world.now + max(0.0, seconds), question))
 
     def die(self) -> None:
-        """End it where it stands; from one of its threads."""
+        """Kill it from one of its threads."""
         self._require_life()
         self.world.hub.switch(Death())
 
     def _require_life(self) -> None:
         if not self.is_alive:
-            # Its code has a `finally` or a `with` that talks to Redis: the dead do not.
+            # Its code has a `finally` or a `with` that uses Redis, which a killed process cannot.
             raise greenlet.GreenletExit
 
 
 class OwnClock:
-    """A process's clock: the server's time, give or take.
+    """A process's clock: the server's time and an offset.
 
     Args:
-        world: which has the server's.
+        world: has the server's time.
         offset: in seconds.
     """
 
@@ -194,12 +194,12 @@ class OwnClock:
 
 
 class SimStore(Store):
-    """The product's door to Redis, behind which there is the simulated network.
+    """The product's store on top of the simulated network.
 
-    What does not change anything, such as reading queue.yaml's last upload, goes to the server directly.
+    Reads that change nothing, such as that of queue.yaml's last upload, go to the server directly.
 
     Args:
-        process: whose store it is.
+        process: its process.
     """
 
     def __init__(self, process: Process) -> None:
@@ -213,14 +213,14 @@ class SimStore(Store):
         return self.clock.now()
 
     def sync_clock(self) -> None:
-        """It has been measured as well as it can be."""
+        """Do nothing: the simulated clocks need no measurement."""
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
-        """Send a message, and wait."""
+        """Send a message, and wait for the answer."""
         assert not keys
         return self._process.call(Request(script, args))
 
     @property
     def has_server_time(self) -> bool:
-        """As in production; the server puts in the virtual time."""
+        """True as in production; the simulated server inserts the virtual time."""
         return True

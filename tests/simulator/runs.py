@@ -1,4 +1,4 @@
-"""Runs from seeds: one after another, on one server, until something is wrong or enough was done."""
+"""Runs from seeds, one after another on one server, until one fails or enough steps are done."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ from tests.simulator.world import World, end_threads
 from tests.support.redis_server import running_server
 
 DECISIONS = 1000
-# One run in so many has an append-only file, which may be cut: that server is started anew for each.
+# One run in so many has an append-only file, which may be cut. Each of them starts a server of its own.
 DURABLE_EVERY = 15
 Log = Callable[[str], None]
 SECRET_KEY = "a secret key of the simulation, long enough"
@@ -30,14 +30,14 @@ SECRET_KEY = "a secret key of the simulation, long enough"
 
 @dataclass
 class Failure:
-    """A run that went wrong.
+    """A failed run.
 
     Args:
-        seed: what it was made of.
+        seed: its seed.
         schedule: the decisions up to the failure.
-        complaint: what is wrong.
-        steps: how many steps it took.
-        is_at_rest: whether it was seen only when the faults had ended.
+        complaint: the broken rule, or the error.
+        steps: the number of steps up to the failure.
+        is_at_rest: whether it failed only after the faults had ended.
     """
 
     seed: str
@@ -48,7 +48,7 @@ class Failure:
 
     @property
     def kind(self) -> str:
-        """The complaint without ids and numbers, to know it again."""
+        """The complaint without ids and numbers, so that equal failures compare equal."""
         return "".join(
             letter for letter in self.complaint.split("\n")[0] if letter.isalpha() or letter == " "
         )
@@ -73,7 +73,7 @@ class Runner:
     """Runs schedules.
 
     Args:
-        mutant: what is wrong with the Lua, if anything is.
+        mutant: a deliberate fault in the Lua.
     """
 
     def __init__(self, mutant: Mutant | None = None) -> None:
@@ -111,7 +111,7 @@ class Runner:
         """Run one schedule to its end.
 
         Args:
-            seed: which it is of: some have an append-only file.
+            seed: decides whether the server has an append-only file.
             schedule: the decisions, or some of them.
             drains: whether to wait for rest after them.
             log: takes the trace, line by line.
@@ -162,7 +162,7 @@ class Runner:
         raise AssertionError
 
     def try_seed(self, seed: str, decisions: int = DECISIONS) -> Failure | None:
-        """The run of one seed."""
+        """Run one seed."""
         return self.run(seed, generate(seed, decisions))
 
 
@@ -181,7 +181,7 @@ def _complaint(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _virtual_time() -> Iterator[Callable[[World], None]]:
-    """Within the block the worker's modules go by the time of the world that is handed over."""
+    """Let the worker's modules use the virtual time of a world within the block."""
     modules: tuple[Any, ...] = (leasing, worker)
     saved = [module.SYSTEM for module in modules]
 

@@ -1,4 +1,4 @@
-"""The real Redis of the simulation, and the Lua that it runs: the product's, or a mutant of it."""
+"""The real Redis of the simulation, and the Lua that it runs: the product's or a mutant."""
 
 import hashlib
 import os
@@ -19,14 +19,14 @@ LUA = Path(store.__file__).parent / "lua"
 
 @dataclass(frozen=True)
 class Mutant:
-    """One line of the Lua, and what stands there instead.
+    """One line of the Lua, and its replacement.
 
     Args:
-        name: of its file.
-        script: the Lua file, without its ending.
-        line: what is replaced; it stands once in the file.
-        instead: what takes its place.
-        breaks: what goes wrong then.
+        name: the name of its file.
+        script: the Lua file, without its extension.
+        line: the text to replace, which occurs once in the file.
+        instead: the replacement.
+        breaks: the consequence.
         seed: the seed that kills it in the tests.
     """
 
@@ -38,7 +38,7 @@ class Mutant:
     seed: int = 1
 
     def applied(self, text: str) -> str:
-        """A whole script, with the mutation where it contains the mutant's file."""
+        """The text of a script, mutated if it contains the mutant's file."""
         own = (LUA / f"{self.script}.lua").read_text()
         if own.count(self.line) != 1:
             raise ValueError(f"{self.name}: the line stands {own.count(self.line)} times in {self.script}")
@@ -46,19 +46,19 @@ class Mutant:
 
 
 def read_mutants() -> list[Mutant]:
-    """All mutants that are kept."""
+    """All mutants."""
     return [
         Mutant(name=path.stem, **tomllib.loads(path.read_text())) for path in sorted(MUTANTS.glob("*.toml"))
     ]
 
 
 class Server:
-    """Runs scripts one by one, and looks at everything after each.
+    """Runs scripts one by one, and reads the whole contents after each.
 
     Args:
-        process: the server, started.
+        process: the started server.
         scripts: the texts of the product's Lua files.
-        mutant: what is wrong with them, if anything is.
+        mutant: a deliberate fault in them.
     """
 
     def __init__(self, process: RedisServer, scripts: Scripts, mutant: Mutant | None = None) -> None:
@@ -73,7 +73,7 @@ class Server:
         self.reset()
 
     def reset(self) -> None:
-        """Empty it."""
+        """Empty the server."""
         self.redis.flushall()
         self._load()
         self.seen = Snapshot({})
@@ -89,7 +89,7 @@ class Server:
         self.redis.close()
 
     def run(self, script: str, args: list[Any]) -> Any:
-        """Run a Lua file and look: returns its answer; ``seen`` is what there is after it."""
+        """Run a Lua file and return its answer; ``seen`` then has the contents after it."""
         text, sha = self._find(script)
         try:
             return self.commands(("EVALSHA", sha, 0, *args))[0]
@@ -97,7 +97,7 @@ class Server:
             return self.commands(("EVAL", text, 0, *args))[0]
 
     def commands(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Run commands and look; nothing comes between them."""
+        """Run commands and read the contents, without anything in between."""
         connection = self._connection
         dump = ("EVALSHA", self._dump_sha, 0, *Record._fields)
         connection.send_packed_command(connection.pack_commands([*commands, dump]))
@@ -114,7 +114,7 @@ class Server:
         return replies
 
     def cut(self, lost_bytes: int) -> None:
-        """Kill it, lose the end of its append-only file, and start it again."""
+        """Kill the server, cut the end off its append-only file, and start it again."""
         self.process.kill()
         [path] = self.process.folder.glob("appendonlydir/*.incr.aof")
         os.truncate(path, max(0, path.stat().st_size - lost_bytes))

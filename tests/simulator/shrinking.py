@@ -8,12 +8,12 @@ from tests.simulator.decisions import Decision
 def shrink(
     schedule: Sequence[Decision], fails: Callable[[list[Decision]], bool], most: int = 600
 ) -> list[Decision]:
-    """Leave out parts, larger ones first, as long as what is left fails in the same way.
+    """Leave out parts, larger ones first, as long as the rest fails in the same way.
 
     Args:
-        schedule: which fails.
-        fails: runs a schedule, and says whether it fails as this one does.
-        most: runs to spend on it.
+        schedule: a failing schedule.
+        fails: runs a schedule, and tells whether it fails in the same way.
+        most: the largest number of runs.
     """
     shortest = list(schedule)
     size = max(1, len(shortest) // 2)

@@ -1,4 +1,4 @@
-"""One look at all that Redis holds, in plain Python; unchanged keys are not parsed again."""
+"""The whole contents of Redis in plain Python; unchanged keys are not parsed again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ SHIFT = store.LEASE_SCORE_SHIFT_SECONDS
 
 
 class Record(NamedTuple):
-    """The fields of a task's record that the checks look at; '' where one is missing."""
+    """The fields of a task's record that the checks use; '' for a missing one."""
 
     status: str
     lease: str
@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
 
 class BatchHash(NamedTuple):
-    """A batch's counts, and what it waits for."""
+    """A batch's counts, states and completions."""
 
     total: int
     done: int
@@ -132,7 +132,7 @@ _BATCH_PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 class Snapshot:
-    """What Redis holds at one instant.
+    """The contents of Redis at one instant.
 
     Each attribute maps the end of a key, such as a queue's name or a task's id, to its value.
     """
@@ -184,7 +184,7 @@ class Snapshot:
         return store.RQ_SUSPENDED in self.raw
 
     def status(self, task: str) -> str:
-        """What a task's record says of it; '' without a record."""
+        """The status in a task's record; '' without a record."""
         record = self.records.get(task)
         return record.status if record else ""
 
@@ -230,6 +230,6 @@ class Snapshot:
 
 
 def parse(flat: list[bytes], known: Snapshot | None) -> Snapshot:
-    """What ``dump.lua`` has answered."""
+    """The snapshot in an answer of ``dump.lua``."""
     text = [part.decode("latin-1") for part in flat]
     return Snapshot(dict(zip(text[::2], text[1::2], strict=True)), known)

@@ -1,4 +1,4 @@
-"""What each Lua file may do, and must do, to the tasks it was called for. All others stay as they are."""
+"""The changes that each Lua file may and must make to its tasks. All other tasks stay as they are."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,17 +14,17 @@ INSTANT = 1e-5
 
 
 class Violation(AssertionError):
-    """Something is as it must never be."""
+    """A broken rule."""
 
 
 class Step:
-    """One request that was executed: what there was before, its answer, and what there is now.
+    """An executed request, its answer, and the contents of Redis before and after it.
 
     Args:
-        request: what was asked.
+        request: the request.
         reply: the answer.
-        before: all that Redis held.
-        after: all that it holds.
+        before: the contents before it.
+        after: the contents after it.
     """
 
     def __init__(self, request: Request, reply: Any, before: Snapshot, after: Snapshot) -> None:
@@ -34,7 +34,7 @@ class Step:
         self.reply = reply
         self.before = before
         self.after = after
-        # What a lease has handed out: task id, lease id.
+        # The tasks that a lease has granted: task id, lease id.
         self.granted: list[tuple[str, str]] = []
         if self.script == "lease_tasks":
             self.granted = [(task[0].decode(), task[1].decode()) for task in reply[0]]
@@ -50,17 +50,17 @@ class Step:
         return [texts[place : place + width] for place in range(0, len(texts), width)]
 
     def require(self, is_so: bool, complaint: str) -> None:
-        """Raise a violation unless it is so."""
+        """Raise a violation unless this is true."""
         if not is_so:
             raise Violation(f"{self.script}: {complaint}")
 
 
 @dataclass
 class Expected:
-    """What a step must make of its tasks.
+    """The expected effect of a step on its tasks.
 
-    ``statuses`` has the words that a task's record may say after it; ``outcomes`` how a task that ended by it
-    counts in its batch; ``stale`` the tasks that it may leave a second entry of.
+    ``statuses`` has the statuses that a task may have after it. ``outcomes`` tells how an ended task counts
+    in its batch. ``stale`` has the tasks that may keep a second entry.
     """
 
     statuses: dict[str, set[str]] = field(default_factory=dict)
@@ -68,14 +68,14 @@ class Expected:
     stale: set[str] = field(default_factory=set)
 
     def set(self, task: str, *statuses: str, outcome: str = "") -> None:
-        """A task's record must say one of these afterwards."""
+        """Expect one of these statuses of a task."""
         self.statuses[task] = set(statuses)
         if outcome:
             self.outcomes[task] = outcome
 
 
 def expect(step: Step) -> Expected:
-    """What this step must have done.
+    """The expected effect of this step.
 
     Raises:
         Violation: its answer is wrong.
@@ -103,7 +103,7 @@ def _add_task(step: Step, expected: Expected) -> None:
 
 
 def _check_name(step: Step, expected: Expected, task: str, fields: dict[str, str]) -> int:
-    """What add answers for this name; it is expected to be there afterwards if that is 0 and it was free."""
+    """The expected answer of add for this name; expects the task to exist if the name was free."""
     record, tombstone = step.before.records.get(task), step.before.tombstones.get(task)
     request = fields.get("request", "")
     if record is not None and not (record.status == "failed" and record.dead_at):
@@ -182,7 +182,7 @@ def _lease_tasks(step: Step, expected: Expected) -> None:
         if record.status == "queued" and not record.eta:
             expected.set(task, "queued", "failed", GONE)
         elif not record.status:
-            # What a stock worker noted on a task after its end.
+            # RQ's own worker has written fields of a task after its end.
             expected.set(task, GONE)
 
 
@@ -289,7 +289,7 @@ def _renew_leases(step: Step, expected: Expected) -> None:
 
 
 def _lose(step: Step, expected: Expected, entry: str, started: bool | None) -> None:
-    """A lease that was held is lost."""
+    """Expect the loss of a held lease."""
     task, _, lease = entry.partition(":")
     record = step.before.records.get(task)
     step.require(not step.after.holds(entry), f"{entry} is still leased")
@@ -368,7 +368,7 @@ def _crash_task(step: Step, expected: Expected) -> None:
     if step.before.holds(entry):
         _lose(step, expected, entry, True)
     else:
-        step.require(step.reply == b"gone", f"answered {step.reply!r} for {entry}, which nobody holds")
+        step.require(step.reply == b"gone", f"answered {step.reply!r} for {entry}, which is not held")
 
 
 def _restore_orphans(step: Step, expected: Expected) -> None:
@@ -461,7 +461,7 @@ def _lease_pull_tasks(step: Step, expected: Expected) -> None:
     now, queue, request = float(step.text(0)), step.text(1), step.text(6)
     until = now + float(step.text(2))
     for task in step.before.ready.get(queue, ()):
-        # What was run again by hand: it is taken over.
+        # It was run again by hand, and returns to the pull queue.
         expected.set(task, "scheduled", "failed", step.before.status(task))
     for name, eta, leases, *_ in step.reply[0]:
         task = f"{queue}_{name.decode()}"
@@ -487,7 +487,7 @@ def _modify_pull_lease(step: Step, expected: Expected) -> None:
     code = step.reply[0].decode()
     if code == "ok" and record is not None and record.lease != step.text(5):
         is_his = record.eta == eta and float(eta) >= float(step.text(0))
-        step.require(is_his, f"{task} was moved by one who does not hold it")
+        step.require(is_his, f"{task} was moved by a client that does not hold it")
         step.require(queue not in step.before.paused, f"{task} was moved while {queue} was paused")
         expected.set(task, "scheduled")
 

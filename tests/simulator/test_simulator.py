@@ -1,4 +1,4 @@
-"""A hundred thousand steps with every fault there is, and each mutant of the Lua found."""
+"""A hundred thousand steps with all kinds of faults, and every mutant of the Lua is found."""
 
 import time
 
@@ -17,7 +17,7 @@ MUTANT_STEPS = 4_000
 
 
 def explore(seed: str, steps: int, minutes: float = 0.0) -> None:
-    """So many steps, and for so long; a failure says how to have it again."""
+    """Run this many steps, and at least this long; a failure tells how to repeat it."""
     began_at = time.monotonic()
     with Runner() as runner:
         failure = runner.explore(seed, steps)
@@ -54,7 +54,7 @@ def test_there_are_at_least_twelve_mutants() -> None:
     assert len(MUTANTS) >= 12
 
 
-def test_one_seed_makes_the_same_run_each_time() -> None:
+def test_the_same_seed_makes_the_same_run() -> None:
     traces: list[list[str]] = [[], []]
     with Runner() as runner:
         for trace in traces:
@@ -64,14 +64,14 @@ def test_one_seed_makes_the_same_run_each_time() -> None:
     assert traces[0] == traces[1]
 
 
-def test_a_failing_run_is_shortened_to_what_still_fails() -> None:
+def test_a_failing_run_is_shortened_to_the_decisions_that_it_needs() -> None:
     schedule = generate("5:0", 300)
     needed = (schedule[17], schedule[203])
 
     assert shrink(schedule, lambda part: all(each in part for each in needed)) == list(needed)
 
 
-def test_a_failure_is_known_again_by_its_complaint_without_names_and_numbers() -> None:
+def test_failures_are_alike_when_their_complaints_differ_in_names_and_numbers_only() -> None:
     first = Failure("1:0", [], "default_n-3 is ready, but in ['dead']", 10, False)
     second = Failure("1:0", [], "default_n-41 is ready, but in ['dead']", 99, False)
 

@@ -1,4 +1,4 @@
-"""No wake-up is lost: where a task could run, somebody has been told, or is about to look."""
+"""The rule of wake-ups: if a task can run, a worker has been notified or is about to look."""
 
 from typing import TYPE_CHECKING
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
     from tests.simulator.world import World
 
 GROUPS = ("default", "backend")
-# A worker looks at everything once a second, whatever the markers say: this finds what a fault has swallowed.
+# A worker looks at all lists once a second even without a marker, and so finds tasks whose marker was lost.
 SAFETY_SECONDS = 1.5
 LATE_SECONDS = 0.01
-# Steps that make tasks ready, or queues go on, and wake nobody: RQ's tools know no markers.
+# Steps that make tasks ready or resume queues without a marker, because RQ's tools do not know markers.
 SILENT = {"rq requeue", "rq resume", "rq suspend", "rq enqueue", "rq worker", "rq delete", "expire"}
-# Workers hear of other lists within a second.
+# Workers learn of changed lists within a second.
 CHANGES = {"upload_queues", "register_service", "keep_queue"}
 
 
 class Wakeups:
-    """Watches over the markers.
+    """Checks the markers.
 
-    A worker that takes a marker may be killed, or never hear of it. Each worker therefore looks at all lists
-    once a second. A fault excuses everybody until somebody has done so.
+    A worker that takes a marker may be killed, or the answer may be lost. Each worker therefore looks at all
+    lists once a second. After a fault no marker is expected until a worker has done so.
 
     Args:
-        world: whose markers they are.
+        world: the world to check.
     """
 
     def __init__(self, world: "World") -> None:
@@ -37,21 +37,21 @@ class Wakeups:
         self._is_due_excused = False
 
     def excuse(self, until: float = 0.0) -> None:
-        """A marker may be lost; a look counts from this instant on."""
+        """Allow for a lost marker until a worker has looked at all lists after this instant."""
         self._excused_at = self._world.executed
         self._excused_until = max(self._excused_until, until)
         self._is_excused = dict.fromkeys(GROUPS, True)
         self._is_due_excused = True
 
     def note(self, request: Request) -> None:
-        """A request was executed."""
+        """Note an executed request."""
         if request.script in SILENT:
             self.excuse()
         elif request.script in CHANGES:
             self.excuse(self._world.now + SAFETY_SECONDS)
 
     def note_lease(self, worker: "SimWorker", request: Request) -> None:
-        """A worker has the answer of a lease."""
+        """Note that a worker has received the answer of a lease."""
         is_full_look = int(request.args[5]) > 0
         if is_full_look and request.executed_at > self._excused_at and self._world.now >= self._excused_until:
             for group in worker.groups:
@@ -59,12 +59,12 @@ class Wakeups:
                     self._is_excused[group] = False
 
     def note_look(self, request: Request) -> None:
-        """A worker knows which of the scheduled tasks is due next."""
+        """Note that a worker knows which scheduled task is due next."""
         if request.executed_at > self._excused_at and self._world.now >= self._excused_until:
             self._is_due_excused = False
 
     def _lists_of(self, group: str) -> set[str]:
-        """The lists that workers of this group look into, if they have heard of the last upload."""
+        """The lists that workers of this group look at once they know the last upload."""
         found = set()
         for queue, settings in self._world.server.seen.settings.items():
             if settings.get("mode") == "push":
@@ -75,7 +75,7 @@ class Wakeups:
         """Judge this instant.
 
         Raises:
-            Violation: all sleep, and nobody was told of a task that could run.
+            Violation: a task can run, but all workers sleep and none was notified.
         """
         world = self._world
         seen = world.server.seen
@@ -95,10 +95,10 @@ class Wakeups:
                 continue
             task = self._could_run(group)
             if task is not None:
-                raise Violation(f"{task} could run, but there is no marker and everybody sleeps")
+                raise Violation(f"{task} could run, but there is no marker, and all workers sleep")
 
     def _check_due(self) -> None:
-        """Somebody wakes up as a scheduled task becomes due."""
+        """Check that a worker wakes up when a scheduled task becomes due."""
         world = self._world
         mains = [worker.process.threads[0] for worker in world.workers.values()]
         if not mains or any(main.sleep is None or main.can_go_on(world.now) for main in mains):
@@ -108,7 +108,7 @@ class Wakeups:
         for scores in world.server.seen.scheduled.values():
             for task, eta in scores.items():
                 if eta <= world.now - LATE_SECONDS:
-                    raise Violation(f"{task} is due, and everybody sleeps")
+                    raise Violation(f"{task} is due, and all workers sleep")
 
     def _listens(self, worker: "SimWorker") -> bool:
         question = worker.wakeup.question
@@ -122,7 +122,7 @@ class Wakeups:
         return sleep.question is None and not worker.runners.is_full
 
     def _could_run(self, group: str) -> str | None:
-        """A task that a worker with a free thread would be given now."""
+        """A task that a worker with a free thread would get now."""
         seen = self._world.server.seen
         for ids in (seen.run_now.get(group, []),):
             for task in ids:
@@ -154,6 +154,6 @@ class Wakeups:
         bucket = seen.buckets.get(queue)
         if bucket is None:
             return True
-        # Somebody who waits for a token comes a moment after it.
+        # A worker that waits for a token wakes up a moment after it.
         passed = max(0.0, self._world.now - LATE_SECONDS - float(bucket["counted_at"]))
         return min(float(settings["bucket_size"]), float(bucket["tokens"]) + passed * rate) >= 1

@@ -1,4 +1,4 @@
-"""A worker process of the simulation: the product's own loop over simulated threads, sockets and time."""
+"""A simulated worker process: the product's own loop with simulated threads, sockets and time."""
 
 import contextlib
 from collections import deque
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 THREADS = 2
 LEASE_SECONDS = 8.0
-# The names of processes are short; a lease token is not, for Redis keeps short entries in another way.
+# A lease token is longer than a process's name, because Redis stores short entries differently.
 TOKEN_LENGTH = 48
 
 
@@ -36,7 +36,7 @@ class SimInterrupt:
     """Ends the sleep of the worker's main thread.
 
     Args:
-        process: whose main thread it is.
+        process: the process of that thread.
     """
 
     fd = -1
@@ -46,14 +46,14 @@ class SimInterrupt:
         self._is_set = False
 
     def set(self) -> None:
-        """End it."""
+        """End the sleep, or the next one."""
         self._is_set = True
         sleep = self._process.threads[0].sleep
         if sleep is not None:
             sleep.is_interrupted = True
 
     def clear(self) -> None:
-        """Be ready for the next one."""
+        """Let the next sleep last."""
         self._is_set = False
 
     def wait(self, seconds: float) -> None:
@@ -72,10 +72,10 @@ class SimWakeup:
     """The product's ``Wakeup`` without a socket.
 
     Args:
-        process: the worker's.
+        process: the worker's process.
         interrupt: ends the wait.
-        groups: whose markers it waits for.
-        args: of the lease that stands behind the ``BLPOP``.
+        groups: the groups whose markers it waits for.
+        args: the arguments of the lease that follows the ``BLPOP``.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SimWakeup:
         self._came_from = groups[0]
 
     def wait(self, seconds: float, _interrupt_fd: int, *, listen: bool = True) -> Woken | None:
-        """Sleep until a marker comes, somebody interrupts, or the time is over."""
+        """Sleep until a marker arrives, an interrupt comes, or the time is over."""
         if listen and self.question is None:
             self.question = Question(self._groups, LEASE_SCRIPT, self._args())
         question = self.question
@@ -112,15 +112,15 @@ class SimWakeup:
         self._process.call(Request("pass_on", commands=[push]))
 
     def take_back(self) -> Woken | None:
-        """Ask no more; the answer may have come by now."""
+        """Stop waiting; returns an answer that has arrived meanwhile."""
         question = self.question
         if question is not None and question.is_parked and question.reply is NOTHING:
-            # CLIENT UNBLOCK: the script behind it runs nevertheless.
+            # After CLIENT UNBLOCK the script still runs.
             self._process.world.unblock(question)
         return self.close()
 
     def close(self) -> Woken | None:
-        """Drop the question; returns what has come by now."""
+        """Drop the question; returns an answer that has arrived meanwhile."""
         question, self.question = self.question, None
         if question is None:
             return None
@@ -139,9 +139,9 @@ class SimRunners:
     """The threads that run tasks, each a thread of the simulation.
 
     Args:
-        worker: whose they are.
-        process: where they run.
-        interrupt: told of each outcome.
+        worker: their worker.
+        process: their process.
+        interrupt: set after each outcome.
     """
 
     threads = THREADS
@@ -157,60 +157,60 @@ class SimRunners:
         self.last_start = 0.0
 
     def put(self, tasks: Sequence[Leased]) -> None:
-        """Leased tasks, to be run in this order."""
+        """Take leased tasks, to be run in this order."""
         for task in tasks:
             (self._suspects if task.is_suspect else self._waiting).append(task)
         self._start_what_can()
 
     @property
     def waiting(self) -> int:
-        """Leased tasks that no thread has taken yet; suspects apart."""
+        """The number of leased tasks that no thread has taken yet, without suspects."""
         return len(self._waiting)
 
     @property
     def busy(self) -> int:
-        """Threads that run a task."""
+        """The number of threads that run a task."""
         return sum(1 for slot in self.running if slot < THREADS)
 
     @property
     def is_full(self) -> bool:
-        """Every thread runs a task."""
+        """Whether every thread runs a task."""
         return self.busy >= THREADS
 
     @property
     def free(self) -> int:
-        """Threads that would start one more task at once."""
+        """The number of threads that would start another task immediately."""
         return max(0, THREADS - self.busy - self.waiting)
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs, waits, or has an outcome that was not taken."""
+        """Whether nothing runs or waits, and all outcomes were taken."""
         return not (self.running or self._waiting or self._suspects or self._outcomes)
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether some wait to be taken."""
+        """Whether there are outcomes to take."""
         return bool(self._outcomes)
 
     def take_outcomes(self, most: int) -> list[Outcome]:
-        """What has ended since."""
+        """Take the next outcomes."""
         return [self._outcomes.popleft() for _ in range(min(most, len(self._outcomes)))]
 
     def take_waiting(self) -> list[Leased]:
-        """Take back what no thread has begun."""
+        """Take back the tasks that no thread has begun."""
         tasks = [*self._waiting, *self._suspects]
         self._waiting.clear()
         self._suspects.clear()
         return tasks
 
     def take_beyond(self, kept: int) -> list[Leased]:
-        """Take back what waits after so many that are kept."""
+        """Take back all waiting tasks but the first ``kept``."""
         tasks = list(self._waiting)
         self._waiting = deque(tasks[:kept])
         return tasks[kept:]
 
     def started_entries(self) -> list[str]:
-        """What the table of a dead process says: suspects run elsewhere."""
+        """The entries in a dead process's table, without suspects, which run elsewhere."""
         return [task.entry for slot, (task, _) in self.running.items() if slot < THREADS]
 
     def _start_what_can(self) -> None:
@@ -238,7 +238,7 @@ class SimRunners:
 
 
 class _Ended:
-    """Stands for the thread that tells the application of the stop."""
+    """Stands for the thread that notifies the application of the stop."""
 
     @staticmethod
     def is_alive() -> bool:
@@ -247,11 +247,11 @@ class _Ended:
 
 
 class SimWorker(Worker):
-    """The product's worker, whose loop, leases, upkeep and outcomes are its own.
+    """The product's worker with its own loop, leases, upkeep and outcomes.
 
     Args:
-        process: where it runs.
-        groups: that it serves.
+        process: its process.
+        groups: the groups that it serves.
     """
 
     def __init__(self, process: Process, groups: Sequence[str]) -> None:
@@ -287,7 +287,7 @@ class SimWorker(Worker):
 
     @property
     def process(self) -> Process:
-        """Where it runs."""
+        """Its process."""
         return self._process
 
     @property
@@ -306,7 +306,7 @@ class SimWorker(Worker):
         return self._serving.groups
 
     def run(self) -> None:
-        """Its main thread."""
+        """Run its main thread."""
         for group in self.groups:
             if group != "default":
                 self._register(group)
@@ -315,7 +315,7 @@ class SimWorker(Worker):
         self._finish()
 
     def ask_to_stop(self) -> None:
-        """As SIGTERM does."""
+        """Ask it to stop, as SIGTERM does."""
         self._stop_requested = True
         self._interrupt.set()
 
@@ -345,13 +345,13 @@ class SimWorker(Worker):
                 self._renewer.renew()
 
     def _beat(self) -> None:
-        """RQ's registration is not part of the simulation."""
+        """Do nothing: RQ's registration is not simulated."""
 
     def _call_on_stop(self) -> Any:
         return _Ended()
 
     def _deliver(self, task: Leased, *, alone: bool) -> Outcome:
-        """The handlers of the simulated application, by their URL."""
+        """Run the handler of the simulated application for this URL."""
         _, url = task.method_and_url
         ending = self._world.ending_of(task, alone=alone)
         self._process.sleep(ending.seconds)
@@ -371,7 +371,7 @@ class SimWorker(Worker):
         return Outcome(task, 200)
 
     def _nest(self, task: Leased, depth: int) -> None:
-        """Fill a batch that this task, a member of another, waits for."""
+        """Fill a child batch of this task."""
         attempt = task.failures + task.lost + 1
         current = CurrentTask(
             task.id,

@@ -20,31 +20,31 @@ from tests.simulator.workers import SimWorker
 
 EPOCH = 1_800_000_000.0
 STEP_SECONDS = 0.001
-# How long nothing happens: mostly for a moment, now and then for longer than a lease.
+# Seconds without any event: mostly few, now and then more than a lease.
 _PASSES = (*[0.01] * 6, *[0.05] * 6, *[0.25] * 4, 1.0, 1.0, 3.0, 9.0)
-# How long attempts take.
+# Seconds that attempts take.
 _ATTEMPTS = (*[0.0] * 6, *[0.01] * 6, 0.05, 0.05, 0.5, 0.5, 3.0, 12.0)
-# A client waits five seconds for an answer, and closes the connection: an older message does not arrive.
+# A client waits five seconds for an answer and then closes the connection. An older message never arrives.
 MESSAGE_LIFE_SECONDS = 8.0
 LARGEST_SKEW_SECONDS = 2
 MOST_REPEATS = 2
-# A run that is left in peace is at rest after so many steps.
+# A run without faults is at rest after this many steps.
 DRAIN_STEPS = 6000
 CALM = Decision("go", 0, 0)
 
 
 class Ending(NamedTuple):
-    """How an attempt of the simulated application ends, and when."""
+    """The end of an attempt in the simulated application, and the time until then."""
 
     kind: str
     seconds: float
 
 
 class World:
-    """All of it. ``apply`` takes one decision; ``drain`` ends the faults and waits for rest.
+    """The simulated world. ``apply`` takes one decision; ``drain`` ends the faults and waits for rest.
 
     Args:
-        server: the real Redis, empty.
+        server: the real, empty Redis.
         log: takes a line of the trace; None for no trace.
     """
 
@@ -79,25 +79,25 @@ class World:
     # --- decisions -----------------------------------------------------------------------
 
     def apply(self, decision: Decision) -> None:
-        """Let this happen; where it is not possible nothing does."""
+        """Apply a decision; an impossible one has no effect."""
         self.steps += 1
         self.choose = Choices(decision.number)
         getattr(self, f"_do_{decision.kind}")(self.processes[decision.slot])
 
     def _do_world(self, _process: Process) -> None:
-        """The clocks of one world in three differ."""
+        """Let the clocks differ in one world of three."""
         self.is_skewed = self.choose.chance(33)
         for process in self.processes:
             process.clock.offset = self._offset()
 
     def _do_go(self, process: Process) -> None:
-        """A step of this process; if it has none, of the next one that has; else time passes."""
+        """Run a step of this process or the next possible one; if there is none, let time pass."""
         self._pass(STEP_SECONDS)
         if not self._step_from(process.slot, len(self.processes)):
             self._pass_to_next()
 
     def _step_from(self, slot: int, number: int) -> bool:
-        """A step of the first process, of so many from this one on, that has any."""
+        """Run a step of the first of ``number`` processes, from this one on, that can run."""
         for place in range(number):
             process = self.processes[(slot + place) % len(self.processes)]
             if self.is_calm and process.slot in _RESTLESS:
@@ -117,7 +117,7 @@ class World:
     def _do_lose_request(self, process: Process) -> None:
         for thread in self._asking(process):
             self._trace("request lost", thread.request)
-            # It may have been a marker that was passed on.
+            # The request may have passed on a marker.
             self.wakeups.excuse()
             self._fail(thread)
 
@@ -131,7 +131,7 @@ class World:
             self._fail(thread)
 
     def _do_repeat(self, process: Process) -> None:
-        """The client has had no answer in time, and asks again."""
+        """Let the client ask again, because the answer did not arrive in time."""
         for thread in self._asking(process):
             request = thread.request
             if request is not None and request.times < MOST_REPEATS:
@@ -140,7 +140,7 @@ class World:
                 self._trace("reply lost, asks again", request)
 
     def _do_ghost(self, process: Process) -> None:
-        """The client gives up, and its message arrives later."""
+        """Let the client give up; its message arrives later."""
         for thread in self._asking(process):
             request = thread.request
             if request is not None:
@@ -167,10 +167,10 @@ class World:
             worker.ask_to_stop()
 
     def _do_cut(self, _process: Process) -> None:
-        """Redis is killed, and has lost the end of its append-only file."""
+        """Kill Redis, and cut off the end of its append-only file."""
         if not self.server.process.append_only or self.is_cut:
-            # Once in a run: Redis 7.0 leaves the start of a cut transaction in the file, and a second load
-            # of it runs that with the next transaction.
+            # Only once in a run, because Redis 7.0 leaves the start of a cut transaction in the file. A
+            # second load would run it together with the next transaction.
             return
         self.is_cut = True
         self.server.cut(self.choose.below(4000))
@@ -214,7 +214,7 @@ class World:
         return (self.choose.below(4001) - 2000) / 1000 * (LARGEST_SKEW_SECONDS / 2)
 
     def kill(self, process: Process, *, supervisor_knows: bool) -> None:
-        """End a process where it stands; its messages may still arrive."""
+        """Kill a process; its messages may still arrive."""
         self._say(f"{process.name} killed")
         process.is_alive = False
         worker = self.workers.pop(process.slot, None)
@@ -232,14 +232,14 @@ class World:
         end_threads(process)
 
     def _end(self, process: Process) -> None:
-        """A worker has ended in order."""
+        """Note that a worker has stopped as asked."""
         self._say(f"{process.name} ended")
         process.is_alive = False
         self.workers.pop(process.slot, None)
         end_threads(process)
 
     def _asking(self, process: Process) -> list[Thread]:
-        """One thread whose message has not arrived: of this process, or of the next one that has any."""
+        """A thread of this process, or of the next possible one, whose message has not arrived yet."""
         for place in range(len(self.processes)):
             other = self.processes[(process.slot + place) % len(self.processes)]
             asking = [
@@ -250,7 +250,7 @@ class World:
         return []
 
     def ending_of(self, task: Leased, *, alone: bool) -> Ending:
-        """How this attempt of a task ends."""
+        """The end of this attempt."""
         _, url = task.method_and_url
         if self.is_calm:
             return Ending("die" if url in ("/die", "/poison") else "done", 0.01)
@@ -310,7 +310,7 @@ class World:
         self._resume(thread, StoreUnavailableError("Redis is not available: simulated"))
 
     def note_answer(self, process: Process, request: Request) -> None:
-        """An answer has reached the process that asked."""
+        """Note that an answer has reached the process that asked."""
         worker = self.workers.get(process.slot)
         if worker is not None and request.script == "lease_tasks":
             self.wakeups.note_lease(worker, request)
@@ -320,7 +320,7 @@ class World:
     # --- the server ----------------------------------------------------------------------
 
     def _execute(self, request: Request) -> Any:
-        """Run a request and judge what it did."""
+        """Run a request and judge its effect."""
         reply = self._run(request)
         self._serve_parked()
         self.wakeups.check()
@@ -346,7 +346,7 @@ class World:
         return reply
 
     def _serve_parked(self) -> None:
-        """Whoever has waited longest for a marker that is there takes it, and runs its lease."""
+        """Give each marker to the worker that has waited longest for it, and run its lease."""
         while True:
             served = next(self._servable(), None)
             if served is None:
@@ -364,22 +364,22 @@ class World:
 
     def _answer(self, question: Question, group: str, marker: bytes | None) -> None:
         if question.args[0] == "":
-            # The server looks at its clock.
+            # The server inserts its own time.
             question.args[0] = instant_text(self.now)
         question.reply = (group, marker, self._run(question))
         question.is_parked = False
         if all(worker.wakeup.question is not question for worker in self.workers.values()):
-            # A machine that has vanished in its sleep takes the marker, and one task, with it.
+            # A machine that vanished while it waited takes the marker, and a task, with it.
             self.wakeups.excuse()
         self._say(f"woken: {[task.id for task in granted(question.reply[2]).tasks]}")
 
     def unblock(self, question: Question) -> None:
-        """CLIENT UNBLOCK: nothing is popped, and the script behind it runs."""
+        """Run the script without a marker, as after CLIENT UNBLOCK."""
         self.parked.remove(question)
         self._answer(question, "", None)
 
     def forget_question(self, question: Question) -> None:
-        """Its connection is closed. Of a machine that has vanished the server may not know that yet."""
+        """Close a question's connection; the server may not notice yet that a machine has vanished."""
         if question in self.parked:
             if self.choose.chance(80):
                 self.parked.remove(question)
@@ -416,10 +416,10 @@ class World:
     # --- rest ------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """No more faults: everybody works, and after a bounded number of steps there is nothing left.
+        """End the faults, and let all processes work until nothing is left to do.
 
         Raises:
-            Violation: something is left.
+            Violation: something is left after a bounded number of steps.
         """
         self.is_calm = True
         self._say("calm")
@@ -443,7 +443,7 @@ class World:
         raise Violation(f"not at rest after {DRAIN_STEPS} steps: {self._left()} {unfilled} {self.bereaved}")
 
     def _calm_step(self, number: int) -> bool:
-        """One step of somebody, in turn; False where nobody had any, and time has passed instead."""
+        """Run one step of the processes in turn; False if none could run, and time has passed instead."""
         slots = len(self.processes)
         if self._step_from(number % slots, slots):
             return True
@@ -469,7 +469,7 @@ class World:
         record = self.server.seen.records[task]
         if record.status == "deferred":
             return self._is_abandoned_completion(task)
-        # A plain RQ job that RQ's own worker has failed is RQ's.
+        # A plain RQ job that RQ's own worker has failed stays in RQ's registry.
         return record.status == "failed" and bool(record.dead_at or not record.eta)
 
     def _is_at_rest(self) -> bool:
@@ -484,10 +484,10 @@ class World:
         return False
 
     def is_abandoned(self, batch: str) -> bool:
-        """Whether a batch need not end: the task that filled it is dead, or was deleted, before the seal.
+        """Whether a batch need not end, because the task that filled it died or was deleted before the seal.
 
-        A dead letter may be retried, so the child batch that it filled stays open, and its parent too. The
-        child of a deleted task is swept, but a batch without a parent is not: nothing else waits for it.
+        A dead letter may be retried, so its child batch stays open, and so does the parent. The child of a
+        deleted task is swept. A batch without a parent is not, because nothing waits for it.
         """
         seen = self.server.seen
         known = seen.batches[batch]
@@ -510,14 +510,14 @@ class World:
 
 
 def end_threads(process: Process) -> None:
-    """End them where they stand."""
+    """End all threads of a process immediately."""
     for thread in process.threads:
         if not thread.is_dead:
             thread.code.throw(greenlet.GreenletExit)
     process.threads = []
 
 
-# Who has nothing to do when all is calm.
+# The processes that have nothing to do when there are no faults.
 _RESTLESS = (decisions.OPERATOR, decisions.TOOLS)
 _ACTORS: dict[int, type[actors.Actor]] = {
     decisions.CONSUMER: actors.Consumer,
