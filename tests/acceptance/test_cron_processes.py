@@ -74,7 +74,8 @@ def environ(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterat
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("instants", [1, pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("instants", [3])
 def test_schedulers_that_are_killed_make_one_task_for_each_due_instant(
     environ: dict[str, str], redis_server: RedisServer, tmp_path: Path, instants: int
 ) -> None:

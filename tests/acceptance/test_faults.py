@@ -76,21 +76,26 @@ def running_now(lab: Lab) -> int:
 # --- workers are killed ---------------------------------------------------------------------
 
 
-def test_a_storm_of_kills_under_rq_info_loses_nothing_and_fires_once(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("tasks", "storm_seconds"), [(700, 6), pytest.param(2000, 20, marks=pytest.mark.long)]
+)
+def test_a_storm_of_kills_under_rq_info_loses_nothing_and_fires_once(
+    lab: Lab, tasks: int, storm_seconds: float
+) -> None:
     chance = random.Random(2)
     kills = 0
     with lab.workers(4, threads=4) as running:
         with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
             batch.add(taskqueue.Task(url="/member", params={"seconds": "0.05"}) for _ in range(500))
-        add(1200, seconds="0.12")
+        add(tasks, seconds="0.12")
         # What `rq info` does, without the half second that starting it takes.
         stop_cleaning = repeatedly(lambda: _as_rq_info(lab), 0.1)
-        until = time.monotonic() + 12
+        until = time.monotonic() + storm_seconds
         while time.monotonic() < until:
             time.sleep(1)
             kills += any(kill(pid) for pid in chance.sample(worker_pids(running), k=1) or [])
         last_kill_at = time.monotonic()
-        lab.wait_for(1200, "/work", 90)
+        lab.wait_for(tasks, "/work", 90)
         lab.wait_for(500, "/member", 60)
         lab.wait_for(1, "/complete", 60)
         lab.wait_until_idle(60)
@@ -213,7 +218,13 @@ def _seconds_until_work(lab: Lab) -> float:
 # --- RQ's own tools on our queues -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=["one queue", "two queues"])
+@pytest.mark.parametrize(
+    "queues",
+    [
+        pytest.param(["default"], marks=pytest.mark.long, id="one queue"),
+        pytest.param(["default", "other"], id="two queues"),
+    ],
+)
 def test_a_stock_rq_worker_on_our_queues_loses_no_task(lab: Lab, queues: list[str]) -> None:
     add(300)
     taskqueue.Queue("other").add([taskqueue.Task(url="/work") for _ in range(100)])

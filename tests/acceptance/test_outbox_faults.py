@@ -24,7 +24,7 @@ from tests.support.processes import Started, kill, python, started, wait_until
 
 pytestmark = pytest.mark.slow
 
-KILLS = 20
+EACH_NUMBER_OF_KILLS = pytest.mark.parametrize("kills", [8, pytest.param(25, marks=pytest.mark.long)])
 WRITERS = 3
 
 
@@ -135,11 +135,12 @@ def unsent() -> int:
     return outbox_process.count(OutboxRow, OutboxRow.sent_at.is_(None))
 
 
-def test_what_ran_is_what_was_committed_and_it_ran_once_whoever_is_killed(lab: Lab) -> None:
+@EACH_NUMBER_OF_KILLS
+def test_what_ran_is_what_was_committed_and_it_ran_once_whoever_is_killed(lab: Lab, kills: int) -> None:
     with contextlib.ExitStack() as stack, lab.started_workers():
         victims = Victims(lab, stack)
         wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
-        for _ in range(KILLS):
+        for _ in range(kills):
             time.sleep(random.uniform(0.1, 0.6))
             victims.kill_one()
         wait_until(lambda: len(landed()) > 200, 60, "the writers to have written")
@@ -150,12 +151,13 @@ def test_what_ran_is_what_was_committed_and_it_ran_once_whoever_is_killed(lab: L
         check_transactions(lab)
 
 
-def test_what_was_committed_runs_though_redis_and_the_workers_die_too(lab: Lab) -> None:
+@EACH_NUMBER_OF_KILLS
+def test_what_was_committed_runs_though_redis_and_the_workers_die_too(lab: Lab, kills: int) -> None:
     """Only an attempt that was cut off, or whose end was lost, may be repeated."""
     with contextlib.ExitStack() as stack, lab.started_workers() as workers:
         victims = Victims(lab, stack)
         wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
-        for turn in range(KILLS):
+        for turn in range(kills):
             time.sleep(random.uniform(0.1, 0.6))
             victims.kill_one()
             if turn % 8 == 3:

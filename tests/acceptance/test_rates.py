@@ -131,7 +131,9 @@ def kills(lab: Lab) -> list[Operation]:
 # --- max_concurrent_requests ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count_of_kills", [0, 3], ids=["in peace", "killed"])
+@pytest.mark.parametrize(
+    "count_of_kills", [pytest.param(0, marks=pytest.mark.long, id="in peace"), pytest.param(3, id="killed")]
+)
 def test_three_at_once_are_three_at_once_on_eight_processes(lab: Lab, count_of_kills: int) -> None:
     count = 120
     with lab.workers(8) as running:
