@@ -24,7 +24,7 @@ Describe = Callable[..., dict[str, Any]]
 
 
 class Using:
-    """The recorders in use in this process: the last one records its steps, all of them record its faults.
+    """The recorders in use in this process, each of one Redis.
 
     A site that many tests share has a history of its own, beside that of the running test.
     """
@@ -100,12 +100,26 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
 }
 
 
+def _recorder_of(owner: Any) -> Any:
+    """The recorder of the Redis that a step is made on: a test may use another one than its running site."""
+    for recorder in reversed(Using.recorders):
+        if recorder.url is None or recorder.url == _url_of(owner):
+            return recorder
+    return None
+
+
+def _url_of(owner: Any) -> str | None:
+    # A delivery does not know its store: it is the one that the process uses.
+    opened = getattr(owner, "store", None) or sys.modules["lastacross.store"]._current
+    return None if opened is None else str(opened.url)
+
+
 def _around(call: Callable[..., Any], op: str, describe: Describe, answer: Callable[[Any], Any]) -> Any:
     @functools.wraps(call)
     def recorded_call(self: Any, *args: Any, **options: Any) -> Any:
-        if not Using.recorders:
+        recorder = _recorder_of(self)
+        if recorder is None:
             return call(self, *args, **options)
-        recorder = Using.recorders[-1]
         args = tuple(list(arg) if isinstance(arg, Iterator) else arg for arg in args)
         number = recorder.invoke(op, **describe(*args, **options))
         try:

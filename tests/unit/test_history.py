@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from lastacross import taskqueue
+from lastacross.config import Config
+from lastacross.store import Store
+from tests.support import uploads
 from tests.support.evidence import Limit, State
 from tests.support.history import (
     ADDED,
@@ -30,6 +34,7 @@ from tests.support.history import (
     read,
 )
 from tests.support.history_rules import violations
+from tests.support.judging import judged
 
 EMPTY = State()
 
@@ -488,3 +493,16 @@ def test_a_line_torn_by_a_kill_costs_only_itself(tmp_path: Path) -> None:
 
     assert [operation.asked["id"] for operation in read(path)] == ["q_a", "q_b"]
     assert all(json.loads(line) for line in path.read_bytes().splitlines() if line.endswith(b"}"))
+
+
+def test_a_step_on_another_redis_is_not_in_the_history_of_a_shared_site(
+    test_store: Store, configuration: Config, tmp_path: Path
+) -> None:
+    uploads.upload(test_store)
+    with judged(tmp_path / "site.jsonl", "unix:///nowhere/redis.sock"):
+        with judged(tmp_path / "own.jsonl", configuration.settings.redis_url):
+            taskqueue.add(url="/work")
+        taskqueue.add(url="/work")
+
+    assert read(tmp_path / "site.jsonl") == []
+    assert [each.op for each in read(tmp_path / "own.jsonl")] == ["add"]
