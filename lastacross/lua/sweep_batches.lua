@@ -26,9 +26,12 @@ local function is_abandoned(batch)
     return false
   end
   local parents_batch, at = split_member(parent)
-  local outcome = call('HGET', BATCH .. parents_batch .. ':children', at .. ':outcome')
-  local queue = call('HGET', BATCH .. parents_batch, 'queue')
-  return outcome and outcome ~= 'done' and queue and is_gone(parents_batch, queue, at)
+  local key = BATCH .. parents_batch
+  local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
+  -- A member that waits for this child has no bit yet. One that has, ended before the child was opened, by a
+  -- request that came late.
+  local has_ended = outcome and outcome ~= 'done' or call('GETBIT', key .. ':finished', at) == 1
+  return queue and has_ended and is_gone(parents_batch, queue, at)
 end
 
 -- Look at members from `index` on. Returns the index to go on with, nil when all were seen.

@@ -112,6 +112,16 @@ def test_a_batch_that_may_still_be_filled_is_not_abandoned(scripts: Scripts, how
     assert not scripts.is_finished("child")
 
 
+def test_a_batch_that_was_opened_late_by_a_task_that_has_ended_is_abandoned(scripts: Scripts) -> None:
+    """The process was killed, and its request arrived after the task had been dropped."""
+    scripts.sealed_batch("b", 1)
+    scripts.run("delete_tasks", scripts.now, "default_b-0")
+    assert scripts.is_finished("b")
+    scripts.open_batch("child", parent="b:0", complete="default_end")
+
+    assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["child"]
+
+
 def test_one_call_looks_at_no_more_than_asked_for_and_goes_on_where_it_was(scripts: Scripts) -> None:
     for batch, count in (("a", 16), ("b", 8), ("c", 0)):
         scripts.clock.advance(1)
