@@ -175,7 +175,8 @@ def test_a_page_that_nothing_comes_to_asks_less_and_less_often(open_page: Open) 
     gaps = [later - earlier for earlier, later in itertools.pairwise(requests[1:])]
     assert statuses[-2:] == [304, 304], statuses
     assert max(gaps) > 4, gaps
-    assert min(gaps) > 0.7, gaps
+    # The page's clock goes on by itself between the steps of half a second.
+    assert min(gaps) >= 0.5, gaps
 
 
 def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page) -> None:

@@ -9,13 +9,19 @@ from typing import TypeVar
 from tests.support.history import (
     ADDED,
     ADDED_BEFORE,
+    CUT,
     EMPTIED,
+    EXISTS,
     FAIL,
     FAILED,
     KILLED,
     OK,
+    TOMBSTONED,
     Operation,
 )
+
+# A fault is noted so long before it happens, at most.
+NOTE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Evidence:
         self.requeues: ByKey[Operation] = ByKey()
         self.purges: ByKey[Operation] = ByKey()
         self.batches: dict[str, Group] = defaultdict(Group)
-        self.faults: list[Operation] = []
+        self.faults = [operation for operation in self.history if operation.op == "fault"]
         # Where each step on existing tasks is kept.
         self._steps = {
             "ack": self.ends,
@@ -149,8 +155,6 @@ class Evidence:
         elif op in {"seal", "cancel"}:
             group = self.batches[asked["batch"]]
             (group.seals if op == "seal" else group.cancels).append(operation)
-        elif op == "fault":
-            self.faults.append(operation)
         elif op in self._steps:
             for task in _held(operation):
                 self._steps[op].put(task, operation)
@@ -159,6 +163,8 @@ class Evidence:
         asked, codes = operation.asked, _codes(operation)
         ids = asked.get("ids", [])
         requests = asked.get("requests", [None] * len(ids))
+        if self._was_cut_off(operation):
+            codes = [None if code in (EXISTS, TOMBSTONED) else code for code in codes]
         for task, code, request in zip(ids, codes, requests, strict=True):
             self.adds.put(task, Add(operation, code, request))
         if operation.op == "member":
@@ -168,6 +174,13 @@ class Evidence:
         if operation.op == "create" and ids:
             group = self.batches[asked["batch"]]
             group.complete, group.success = asked.get("complete"), asked.get("success")
+
+    def _was_cut_off(self, operation: Operation) -> bool:
+        """Whether Redis ended meanwhile: its client asks again, and its own first request may refuse it."""
+        return any(
+            operation.began_at - NOTE_SECONDS <= fault.began_at <= operation.ended_at
+            for fault in self.faults_of(CUT)
+        )
 
     def time(self, instant: float) -> str:
         """An instant, for a message."""

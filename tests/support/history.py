@@ -44,9 +44,10 @@ class Recorder:
         url: the Redis that holds the tasks; None if it is not known.
     """
 
-    def __init__(self, path: Path, url: str | None = None) -> None:
+    def __init__(self, path: Path, url: str | None = None, *, is_of_site: bool = False) -> None:
         self.path = path
         self.url = url
+        self.is_of_site = is_of_site
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._numbers = itertools.count()
 

@@ -28,7 +28,11 @@ _SORTED_SETS = {
 
 @contextlib.contextmanager
 def judged(
-    path: Path, url: str | None, limits: Mapping[str, Limit] | None = None
+    path: Path,
+    url: str | None,
+    limits: Mapping[str, Limit] | None = None,
+    *,
+    is_of_site: bool = False,
 ) -> Iterator[dict[str, str]]:
     """Record the block into this file, and judge it at the end; yields the environment of its processes.
 
@@ -36,17 +40,18 @@ def judged(
         path: the file, which need not exist yet.
         url: the Redis, which may have ended by then; None if its URL is not known.
         limits: by queue; the block may still add some.
+        is_of_site: the history of a running site, in whose life many tests pass.
     """
-    with _recorded(path, url):
+    with _recorded(path, url, is_of_site):
         yield recording.environ_of(path)
     check(history.read(path), state_of(url) if url else None, limits)
 
 
 @contextlib.contextmanager
-def _recorded(path: Path, url: str | None) -> Iterator[None]:
+def _recorded(path: Path, url: str | None, is_of_site: bool) -> Iterator[None]:
     for name in recording.STEPS:
         recording.record(importlib.import_module(name))
-    recorder = Recorder(path, url)
+    recorder = Recorder(path, url, is_of_site=is_of_site)
     recording.Using.recorders.append(recorder)
     try:
         yield

@@ -102,16 +102,13 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
 
 def _recorder_of(owner: Any) -> Any:
     """The recorder of the Redis that a step is made on: a test may use another one than its running site."""
+    opened = getattr(owner, "store", None)
     for recorder in reversed(Using.recorders):
-        if recorder.url is None or recorder.url == _url_of(owner):
+        # A delivery does not know its store; a site's processes deliver its tasks, never the test's.
+        is_its_own = not recorder.is_of_site if opened is None else recorder.url == opened.url
+        if recorder.url is None or is_its_own:
             return recorder
     return None
-
-
-def _url_of(owner: Any) -> str | None:
-    # A delivery does not know its store: it is the one that the process uses.
-    opened = getattr(owner, "store", None) or sys.modules["lastacross.store"]._current
-    return None if opened is None else str(opened.url)
 
 
 def _around(call: Callable[..., Any], op: str, describe: Describe, answer: Callable[[Any], Any]) -> Any:
@@ -152,8 +149,8 @@ def environ_of(path: Path) -> dict[str, str]:
 
 
 def note(op: str, **asked: Any) -> None:
-    """Note an event without a duration, if a history is being recorded."""
-    for recorder in Using.recorders[-1:]:
+    """Note an event without a duration in the history of the running test, if there is one."""
+    for recorder in [each for each in Using.recorders if not each.is_of_site][-1:]:
         recorder.note(op, **asked)
 
 

@@ -92,7 +92,7 @@ def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -
     with (
         tempfile.TemporaryDirectory(prefix="la-site-") as name,
         running_server() as redis_server,
-        judged(Path(name) / "history.jsonl", redis_server.url) as recording,
+        judged(Path(name) / "history.jsonl", redis_server.url, is_of_site=True) as recording,
     ):
         folder = Path(name)
         environ = {

@@ -506,3 +506,11 @@ def test_a_step_on_another_redis_is_not_in_the_history_of_a_shared_site(
 
     assert read(tmp_path / "site.jsonl") == []
     assert [each.op for each in read(tmp_path / "own.jsonl")] == ["add"]
+
+
+def test_an_add_may_be_refused_for_its_own_first_request_when_redis_ends_meanwhile() -> None:
+    """Redis had added the task and was killed before it answered; its client asked again."""
+    refused = [add("q_a", code=EXISTS), run("q_a", 2.0), ack("q_a", at=2.5)]
+
+    assert violations([refused[0], fault(CUT, 0.05), *refused[1:]], EMPTY) == []
+    assert violations(refused, EMPTY) != []
