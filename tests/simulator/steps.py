@@ -116,21 +116,22 @@ def _check_name(step: Step, expected: Expected, task: str, fields: dict[str, str
 
 
 def _add_tasks(step: Step, expected: Expected) -> None:
-    place, number = 1, 0
-    while place < len(step.args):
-        count = int(step.text(place + 3))
-        strings = [step.text(each) for each in range(place + 4, place + 4 + count)]
-        _check_answer(step, expected, (step.text(place), number), strings)
-        place, number = place + 4 + count, number + 1
+    _check_answers(step, expected, 1, 3)
 
 
 def _add_pull_tasks(step: Step, expected: Expected) -> None:
-    place, number = 0, 0
+    _check_answers(step, expected, 0, 2)
+
+
+def _check_answers(step: Step, expected: Expected, place: int, ahead: int) -> None:
+    """Each answer of an add; a task's arguments are ``ahead`` of the number of its fields' strings."""
+    number = 0
     while place < len(step.args):
-        count = int(step.text(place + 2))
-        strings = [step.text(each) for each in range(place + 3, place + 3 + count)]
+        first = place + ahead + 1
+        end = first + int(step.text(place + ahead))
+        strings = [step.text(each) for each in range(first, end)]
         _check_answer(step, expected, (step.text(place), number), strings)
-        place, number = place + 3 + count, number + 1
+        place, number = end, number + 1
 
 
 def _check_answer(step: Step, expected: Expected, which: tuple[str, int], strings: list[str]) -> None:
