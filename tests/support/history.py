@@ -42,6 +42,7 @@ class Recorder:
     Args:
         path: the file; other processes may append to it as well.
         url: the Redis that holds the tasks; None if it is not known.
+        is_of_site: whether the site outlives single tests, whose own deliveries are then not its own.
     """
 
     def __init__(self, path: Path, url: str | None = None, *, is_of_site: bool = False) -> None:
