@@ -6,6 +6,8 @@ one that only names its module, such as ``import_module("models")``.
 
 import ast
 import functools
+import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -373,3 +375,13 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     if not body:
         return 0
     return (body[-1].end_lineno or 0) - body[0].lineno + 1
+
+
+@pytest.mark.parametrize("module", ["runtime.worker", "runtime.scheduler", "webapp", "taskqueue", "cli"])
+def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) -> None:
+    program = f"import sys, lastacross.{module}; print(*sorted(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "lastacross.datastore.transactions" in loaded.stdout.split()
+    assert "alembic" not in loaded.stdout.split()

@@ -12,11 +12,13 @@
 ``url``: what DATABASE_URL takes. ``migrate``: how tables come and change.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 import sqlalchemy
 
 from lastacross.datastore.contents import find_filled_table
 from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
-from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
 from lastacross.datastore.transactions import Transaction, current_transaction, session, transaction
 from lastacross.errors import (
@@ -25,6 +27,9 @@ from lastacross.errors import (
     DatastoreUnavailableError,
     DatastoreUsageError,
 )
+
+if TYPE_CHECKING:
+    from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 
 __all__ = [
     "DatastoreError",
@@ -50,6 +55,15 @@ __all__ = [
     "transaction",
     "upgrade",
 ]
+
+_MIGRATING = frozenset({"is_current", "require_current", "revision", "upgrade"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import migrate.py when it is first used: Alembic would be a sixth of every process's start."""
+    if name in _MIGRATING:
+        return getattr(importlib.import_module("lastacross.datastore.migrate"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def ping() -> None:

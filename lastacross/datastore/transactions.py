@@ -7,6 +7,7 @@ what commits. Objects stay readable after the ``with``: nothing is expired at th
 
 import contextlib
 import contextvars
+import importlib
 import os
 import threading
 import weakref
@@ -18,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from lastacross import logs
-from lastacross.datastore import failures, migrate
+from lastacross.datastore import failures
 from lastacross.datastore.engines import Engines, engines
 from lastacross.errors import DatastoreUsageError
 
@@ -318,6 +319,8 @@ def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator
         if translated is not None:
             raise translated from error
         if failures.is_about_the_schema(error):
+            # Alembic is imported for this message only, not at every start.
+            migrate = importlib.import_module("lastacross.datastore.migrate")
             with contextlib.suppress(SQLAlchemyError):
                 migrate.require_current()
         raise
