@@ -1,0 +1,43 @@
+"""Nothing that a stranger sends opens a protected page, leads a browser elsewhere or ends in a 5xx."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.security.attacks import CLASSES, AttackClass, Request, run, send
+from tests.security.site import Target, running_target
+
+pytestmark = pytest.mark.slow
+
+SAMPLE = 120
+SEED = 13
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    """One site for every class."""
+    with running_target() as running:
+        yield running
+
+
+@pytest.mark.parametrize("attack", CLASSES, ids=lambda attack: attack.name)
+def test_a_sample_of_an_attack_does_not_get_in(target: Target, attack: AttackClass) -> None:
+    outcome = run(attack, target.port, SAMPLE, SEED)
+
+    assert outcome.variants >= min(SAMPLE, 20)
+    assert [(request.raw[:200], answer.raw[:300]) for request, answer in outcome.let_in[:3]] == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attack", CLASSES, ids=lambda attack: attack.name)
+def test_no_variant_of_an_attack_gets_in(target: Target, attack: AttackClass) -> None:
+    outcome = run(attack, target.port, 10_000, SEED)
+
+    assert [(request.raw[:200], answer.raw[:300]) for request, answer in outcome.let_in[:3]] == []
+
+
+def test_the_site_serves_visitors_meanwhile(target: Target) -> None:
+    answer = send(target.port, Request(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+
+    assert answer.status == 200
+    assert b"<h1" in answer.body
