@@ -4,6 +4,7 @@
 -- Returns  the index to go on with, -1 when all were seen, -2 when the batch is not known
 -- include: keys
 -- include: fan_in
+-- include: members
 -- include: lose
 
 local now, batch, index, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -34,8 +35,7 @@ end
 local seen, last = 0, call('STRLEN', key .. ':added') * 8 - 1
 while index <= last and seen < most do
   if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
-    local id = call('HGET', key .. ':names', index) or (queue .. '_' .. batch .. '-' .. index)
-    drop(id, batch .. ':' .. index)
+    drop(member_id(batch, queue, index), batch .. ':' .. index)
   end
   index, seen = index + 1, seen + 1
 end

@@ -2,10 +2,11 @@
 --
 -- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
--- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known, -2 another task has
---          the name of on_complete or on_success
+-- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known or the parent has ended,
+--          -2 another task has the name of on_complete or on_success
 -- include: keys
 -- include: fan_in
+-- include: members
 
 local now, batch, queue, parent = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key = BATCH .. batch
@@ -25,10 +26,17 @@ for _, name in ipairs({ 'on_complete', 'on_success' }) do
 end
 if parent ~= '' then
   local parents_batch, index = split_member(parent)
-  if call('EXISTS', BATCH .. parents_batch) == 0 then
+  local parents_key = BATCH .. parents_batch
+  local parents_queue, finished_at = unpack(call('HMGET', parents_key, 'queue', 'finished_at'))
+  -- A late request of a process that has lost its task: nobody would fill the batch.
+  if not parents_queue or is_gone(parents_batch, parents_queue, index) then
     return -1
   end
-  call('HINCRBY', BATCH .. parents_batch .. ':children', index, 1)
+  call('HINCRBY', parents_key .. ':children', index, 1)
+  if finished_at then
+    -- The parent is a dead letter that runs again: its batch's keys have their expiry already.
+    call('EXPIRE', parents_key .. ':children', BATCH_LIFE)
+  end
   call('HSET', key, 'parent', parent)
 end
 call('HSET', key, 'total', 0, 'done', 0, 'failed', 0, 'cancelled', 0, 'sealed', 0, 'created_at', now, 'queue', queue)

@@ -8,15 +8,9 @@
 -- Nothing else would meet such a member, and its batch would be open forever.
 -- include: keys
 -- include: fan_in
+-- include: members
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-
--- Whether a member has no record of ours. Without eta it is what a stock worker noted on a task after its end.
-local function is_gone(batch, queue, at)
-  local id = call('HGET', BATCH .. batch .. ':names', at) or (queue .. '_' .. batch .. '-' .. at)
-  local status, eta = unpack(call('HMGET', RECORD .. id, 'status', 'eta'))
-  return not eta or status == 'canceled'
-end
 
 -- Whether nobody can fill and seal a child batch: the member that opened it was deleted, purged or dropped, or
 -- was a dead letter that is gone. A dead letter that is still there may be retried, and goes on filling.
@@ -28,9 +22,14 @@ local function is_abandoned(batch)
   local parents_batch, at = split_member(parent)
   local key = BATCH .. parents_batch
   local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
-  -- A member that waits for this child has no bit yet. One that has, ended before the child was opened, by a
-  -- request that came late.
-  local has_ended = outcome and outcome ~= 'done' or call('GETBIT', key .. ':finished', at) == 1
+  -- A member that waits for this child has no bit yet. A member with a bit and no outcome had ended before a late
+  -- request opened the child, which create_batch refuses now.
+  local has_ended
+  if outcome then
+    has_ended = outcome ~= 'done'
+  else
+    has_ended = call('GETBIT', key .. ':finished', at) == 1
+  end
   return queue and has_ended and is_gone(parents_batch, queue, at)
 end
 

@@ -127,7 +127,10 @@ class Batch:
                 on_success=self._completion(self._on_success, "success"),
             )
         if code == batches.NOT_KNOWN:
-            raise UnknownBatchError(f"the parent's batch of {self.id!r} is not known any more")
+            raise UnknownBatchError(
+                f"batch {self.id!r} cannot be opened: the task that opens it has ended, or the batch that "
+                "this task belongs to is no longer known"
+            )
         if code == batches.NAME_TAKEN:
             raise TaskAlreadyExistsError(
                 f"a task in {queue.name!r} has the name {self.id}-complete or {self.id}-success, "

@@ -39,6 +39,34 @@ def test_a_child_needs_the_batch_of_its_parent(scripts: Scripts) -> None:
     assert scripts.redis.keys("lastacross:batch*") == []
 
 
+@pytest.mark.parametrize("how", ["done", "deleted"])
+def test_a_member_that_has_ended_cannot_open_a_child(scripts: Scripts, how: str) -> None:
+    scripts.sealed_batch("parent", 1)
+    if how == "done":
+        scripts.ack(*scripts.lease())
+    else:
+        scripts.run("delete_tasks", scripts.now, "default_parent-0")
+
+    assert scripts.open_batch("child", parent="parent:0", complete="default_end") == -1
+
+    assert scripts.redis.keys("lastacross:batch:child*") == []
+    assert scripts.redis.exists("lastacross:batch:parent:children") == 0
+    assert scripts.state("default_end") == "gone"
+
+
+def test_a_dead_letter_that_runs_again_opens_a_child_that_expires_with_its_batch(scripts: Scripts) -> None:
+    scripts.sealed_batch("parent", 1)
+    [lease] = scripts.lease()
+    scripts.run("dead_letter_task", scripts.now, *lease, 500, "")
+    assert scripts.is_finished("parent")
+    scripts.run("retry_dead", scripts.now, "default_parent-0")
+    [lease] = scripts.lease()
+
+    assert scripts.open_batch("child", parent="parent:0") == 1
+
+    assert scripts.redis.ttl("lastacross:batch:parent:children") == 30 * 86400
+
+
 def test_a_child_that_is_opened_twice_counts_once(scripts: Scripts) -> None:
     scripts.sealed_batch("parent", 1)
     scripts.open_batch("child", parent="parent:0")

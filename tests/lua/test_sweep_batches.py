@@ -97,9 +97,19 @@ def test_a_batch_whose_filling_task_is_gone_is_abandoned(scripts: Scripts, how: 
     assert scripts.state("default_end") == "ready"
 
 
-@pytest.mark.parametrize("how", ["running", "retrying", "done", "dead"])
+@pytest.mark.parametrize("how", ["running", "retrying", "done", "dead", "done after it was dead"])
 def test_a_batch_that_may_still_be_filled_is_not_abandoned(scripts: Scripts, how: str) -> None:
-    lease = open_child_of_a_member(scripts)
+    if how == "done after it was dead":
+        scripts.sealed_batch("b", 1)
+        [lease] = scripts.lease()
+        scripts.run("dead_letter_task", scripts.now, *lease, 500, "")
+        scripts.run("retry_dead", scripts.now, "default_b-0")
+        [lease] = scripts.lease()
+        scripts.open_batch("child", parent="b:0")
+        scripts.fill("child", 2)
+        scripts.ack(lease)
+    else:
+        lease = open_child_of_a_member(scripts)
     if how == "retrying":
         scripts.run("retry_task", *lease, "1800000030", 500, scripts.now, 1)
     elif how == "done":
@@ -112,12 +122,11 @@ def test_a_batch_that_may_still_be_filled_is_not_abandoned(scripts: Scripts, how
     assert not scripts.is_finished("child")
 
 
-def test_a_batch_that_was_opened_late_by_a_task_that_has_ended_is_abandoned(scripts: Scripts) -> None:
-    """The process was killed, and its request arrived after the task had been dropped."""
-    scripts.sealed_batch("b", 1)
-    scripts.run("delete_tasks", scripts.now, "default_b-0")
-    assert scripts.is_finished("b")
-    scripts.open_batch("child", parent="b:0", complete="default_end")
+def test_a_batch_that_the_former_release_opened_for_an_ended_task_is_abandoned(scripts: Scripts) -> None:
+    """Its create_batch accepted a late request of a process that had lost its task."""
+    open_child_of_a_member(scripts)
+    scripts.redis.delete(store.record_key("default_b-0"))
+    scripts.redis.setbit("lastacross:batch:b:finished", 0, 1)
 
     assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["child"]
 

@@ -4,10 +4,10 @@ import argparse
 import sys
 import time
 
-from tests.simulator.decisions import Decision, generate
+from tests.simulator.decisions import generate
 from tests.simulator.runs import DECISIONS, Failure, Runner
 from tests.simulator.server import read_mutants
-from tests.simulator.shrinking import shrink
+from tests.simulator.shrinking import tell
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
             return 0
         print(f"FAILED: seed {failure.seed}, after {failure.steps} steps of its run: {failure.complaint}")
         if not given.no_shrink:
-            _tell(runner, failure)
+            tell(runner, failure)
         return 1
 
 
@@ -53,19 +53,6 @@ def _explore(runner: Runner, given: argparse.Namespace) -> Failure | None:
             return failure
         number += 1
     return None
-
-
-def _tell(runner: Runner, failure: Failure) -> None:
-    """Print the shortest trace."""
-
-    def fails(schedule: list[Decision]) -> bool:
-        found = runner.run(failure.seed, schedule, drains=failure.is_at_rest)
-        return found is not None and found.kind == failure.kind
-
-    shortest = shrink(failure.schedule, fails)
-    print(f"the shortest of {len(failure.schedule)} decisions has {len(shortest)}:")
-    found = runner.run(failure.seed, shortest, drains=failure.is_at_rest, log=print)
-    print("passed now" if found is None else found.complaint)
 
 
 if __name__ == "__main__":

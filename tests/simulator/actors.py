@@ -98,7 +98,7 @@ class Producer(Actor):
             self._fill_again()
             return
         choose = self.world.choose
-        if len(self.world.server.seen.records) > self.world.MOST_TASKS:
+        if len(self.world.server.seen.records) > self.world.MAX_TASKS:
             return
         choose.one_of(self._ACTS)(self)
 

@@ -27,7 +27,8 @@ class Mutant:
         line: the text to replace, which occurs once in the file.
         instead: the replacement.
         breaks: the consequence.
-        seed: the seed that kills it in the tests.
+        complaint: a part of the simulator's complaint about it.
+        seed: the seed that kills it in the tests: a word, or ``<word>:<number>`` for one run.
     """
 
     name: str
@@ -35,7 +36,8 @@ class Mutant:
     line: str
     instead: str
     breaks: str
-    seed: int = 1
+    complaint: str = ""
+    seed: str = "1"
 
     def applied(self, text: str) -> str:
         """The text of a script, mutated if it contains the mutant's file."""

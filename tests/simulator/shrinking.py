@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tests.simulator.decisions import Decision
+from tests.simulator.runs import Failure, Runner
 
 
 def shrink(
@@ -30,3 +31,16 @@ def shrink(
             break
         size = max(1, size // 2)
     return shortest
+
+
+def tell(runner: Runner, failure: Failure) -> None:
+    """Print the shortest trace of a failed run."""
+
+    def fails(schedule: list[Decision]) -> bool:
+        found = runner.run(failure.seed, schedule, drains=failure.is_at_rest)
+        return found is not None and found.kind == failure.kind
+
+    shortest = shrink(failure.schedule, fails)
+    print(f"the shortest of {len(failure.schedule)} decisions has {len(shortest)}:")
+    found = runner.run(failure.seed, shortest, drains=failure.is_at_rest, log=print)
+    print("passed now" if found is None else found.complaint)

@@ -9,7 +9,7 @@ from tests.simulator.snapshot import Record, Snapshot
 
 POISON_AFTER = 5
 GONE = ""
-MOST_PER_QUEUE = 100
+MAX_PER_QUEUE = 100
 INSTANT = 1e-5
 
 
@@ -141,17 +141,37 @@ def _check_answer(step: Step, expected: Expected, which: tuple[str, int], string
 
 
 def _create_batch(step: Step, expected: Expected) -> None:
-    batch = step.text(1)
+    batch, parent = step.text(1), step.text(3)
     if batch in step.before.batches:
         step.require(step.reply == 0, f"answered {step.reply} for a batch that was there")
         return
-    if step.reply == 1:
-        place = 4
-        for _ in range(2):
-            task, size = step.text(place), int(step.text(place + 1))
-            if task:
-                expected.set(task, "deferred")
-            place += 2 + size
+    tasks, place = [], 4
+    for _ in range(2):
+        tasks.append(step.text(place))
+        place += 2 + int(step.text(place + 1))
+    tasks = [task for task in tasks if task]
+    answer = 1
+    if any(task in step.before.records for task in tasks):
+        answer = -2
+    elif parent and not _has_record(step.before, parent):
+        answer = -1
+    step.require(step.reply == answer, f"answered {step.reply} for {batch}, not {answer}")
+    if answer == 1:
+        for task in tasks:
+            expected.set(task, "deferred")
+
+
+def _has_record(snapshot: Snapshot, member: str) -> bool:
+    """Whether a member of a known batch has a record of ours."""
+    batch, _, index = member.rpartition(":")
+    known = snapshot.batches.get(batch)
+    record = known and snapshot.records.get(_member_id(snapshot, batch, index))
+    return bool(record and record.eta and record.status != "canceled")
+
+
+def _member_id(snapshot: Snapshot, batch: str, index: str) -> str:
+    usual = f"{snapshot.batches[batch].queue}_{batch}-{index}"
+    return snapshot.names.get(batch, {}).get(index, usual)
 
 
 def _add_members(step: Step, expected: Expected) -> None:
@@ -319,7 +339,7 @@ def _was_suspect(record: Record) -> bool:
 
 def _expired(step: Step, queue: str, now: float) -> list[str]:
     found = sorted(step.before.leased.get(queue, {}).items(), key=lambda item: item[1])
-    return [entry for entry, until in found if until <= now][:MOST_PER_QUEUE]
+    return [entry for entry, until in found if until <= now][:MAX_PER_QUEUE]
 
 
 def _rescue(step: Step, expected: Expected, queues: Sequence[str], now: float) -> None:
@@ -446,13 +466,21 @@ def _cancel_batch(step: Step, expected: Expected) -> None:
     if known is None or known.is_finished:
         return
     for index in step.before.added.get(batch, frozenset()) - step.before.finished.get(batch, frozenset()):
-        task = step.before.names.get(batch, {}).get(str(index), f"{known.queue}_{batch}-{index}")
+        task = _member_id(step.before, batch, str(index))
         record = step.before.records.get(task)
         if record is None or record.status in ("queued", "scheduled"):
             expected.set(task, GONE, outcome="cancelled")
             expected.stale.add(task)
             if record is not None and record.tombstone:
                 _require_tombstone(step, task)
+
+
+def _sweep_batches(step: Step, _expected: Expected) -> None:
+    for batch in (name.decode() for name in step.reply[2:]):
+        known = step.before.batches[batch]
+        is_open = bool(known.parent) and not known.is_sealed
+        step.require(is_open, f"{batch} is sealed or has no parent, and was called abandoned")
+        step.require(not _has_record(step.before, known.parent), f"{batch} may still be filled")
 
 
 # --- pull queues --------------------------------------------------------------------------
@@ -486,10 +514,17 @@ def _modify_pull_lease(step: Step, expected: Expected) -> None:
     task = f"{queue}_{name}"
     record = step.before.records.get(task)
     code = step.reply[0].decode()
-    if code == "ok" and record is not None and record.lease != step.text(5):
-        is_his = record.eta == eta and float(eta) >= float(step.text(0))
-        step.require(is_his, f"{task} was moved by a client that does not hold it")
-        step.require(queue not in step.before.paused, f"{task} was moved while {queue} was paused")
+    is_paused = queue in step.before.paused
+    is_there = name in step.before.pull.get(queue, ())
+    step.require((code == "paused") == is_paused, f"answered {code} for {task}")
+    if is_paused:
+        return
+    step.require((code in ("unknown", "tombstoned")) == (not is_there), f"answered {code} for {task}")
+    if not is_there or (record is not None and record.lease == step.text(5)):
+        return
+    is_holder = record is not None and record.eta == eta and float(eta) >= float(step.text(0))
+    step.require((code == "ok") == is_holder, f"answered {code} for {task}, whose eta is {record}")
+    if code == "ok":
         expected.set(task, "scheduled")
 
 
@@ -517,6 +552,7 @@ _CHECKS: dict[str, Callable[[Step, Expected], None]] = {
     "delete_tasks": _delete_tasks,
     "purge_queue": _purge_queue,
     "cancel_batch": _cancel_batch,
+    "sweep_batches": _sweep_batches,
     "lease_pull_tasks": _lease_pull_tasks,
     "modify_pull_lease": _modify_pull_lease,
 }

@@ -26,8 +26,8 @@ _PASSES = (*[0.01] * 6, *[0.05] * 6, *[0.25] * 4, 1.0, 1.0, 3.0, 9.0)
 _ATTEMPTS = (*[0.0] * 6, *[0.01] * 6, 0.05, 0.05, 0.5, 0.5, 3.0, 12.0)
 # A client waits five seconds for an answer and then closes the connection. An older message never arrives.
 MESSAGE_LIFE_SECONDS = 8.0
-LARGEST_SKEW_SECONDS = 2
-MOST_REPEATS = 2
+MAX_SKEW_SECONDS = 2
+MAX_REPEATS = 2
 # A run without faults is at rest after this many steps.
 DRAIN_STEPS = 6000
 CALM = Decision("go", 0, 0)
@@ -48,7 +48,7 @@ class World:
         log: takes a line of the trace; None for no trace.
     """
 
-    MOST_TASKS = 45
+    MAX_TASKS = 45
 
     def __init__(self, server: Server, log: Callable[[str], None] | None = None) -> None:
         self.server = server
@@ -134,7 +134,7 @@ class World:
         """Let the client ask again, because the answer did not arrive in time."""
         for thread in self._asking(process):
             request = thread.request
-            if request is not None and request.times < MOST_REPEATS:
+            if request is not None and request.times < MAX_REPEATS:
                 self._execute(request)
                 self.wakeups.excuse()
                 self._trace("reply lost, asks again", request)
@@ -211,7 +211,7 @@ class World:
     def _offset(self) -> float:
         if not self.is_skewed:
             return 0.0
-        return (self.choose.below(4001) - 2000) / 1000 * (LARGEST_SKEW_SECONDS / 2)
+        return (self.choose.below(4001) - 2000) / 1000 * (MAX_SKEW_SECONDS / 2)
 
     def kill(self, process: Process, *, supervisor_knows: bool) -> None:
         """Kill a process; its messages may still arrive."""
