@@ -13,7 +13,6 @@ from lastacross.config.fields import one_of, parsed
 from lastacross.config.mistakes import UnusableError, likely, shown
 from lastacross.config.values import DEFAULT_SERVICE, Backend, BackendState, Handler, InstanceClass
 
-EMPTY = "Empty backends configuration: write 'backends:' with its backends, or remove the file"
 START_URL = "/_ah/start"
 
 MOST_INSTANCES = 20

@@ -10,8 +10,6 @@ from lastacross.config.fields import parsed
 from lastacross.config.mistakes import UnusableError
 from lastacross.config.values import DispatchRule
 
-EMPTY = "Empty dispatch configuration: write 'dispatch:' with its rules, or remove the file"
-
 MOST_RULES = 20
 LONGEST_PART = 100
 

@@ -36,20 +36,24 @@ class Document:
     Args:
         text: the file's text.
         name: its name, for messages.
-        is_empty_because: the message when nothing is in it.
+        is_empty_because: the message when nothing is in it; None = it may be empty.
 
     Raises:
         ConfigError: it is not YAML that these files may be, or empty, or not a mapping.
     """
 
-    def __init__(self, text: str, name: str, is_empty_because: str) -> None:
+    def __init__(self, text: str, name: str, is_empty_because: str | None) -> None:
         self.name = name
         self.mistakes: list[ConfigError] = []
         self._notices: list[tuple[yaml_file.Place, str]] = []
         self._tree = yaml_file.parse(text, name)
         root = self._tree.root
-        if root is None:
+        if root is None and is_empty_because is not None:
             raise ConfigError(is_empty_because, file=name, line=1, column=1)
+        self.is_empty = root is None
+        if self.is_empty:
+            self._tree.places[()] = (1, 1)
+            root = {}
         if not isinstance(root, dict):
             line, column = self._tree.places[()]
             problem = f"{shown(root)} where lines of 'key: value' are expected"

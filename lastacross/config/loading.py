@@ -50,12 +50,14 @@ class _Files:
         self.names: list[str] = []
         self.documents: dict[str, Document] = {}
 
-    def read(self, name: str, is_empty_because: str, read: Callable[[Document], ReadType]) -> ReadType | None:
+    def read(
+        self, name: str, is_empty_because: str | None, read: Callable[[Document], ReadType]
+    ) -> ReadType | None:
         """What a file says, or None when it is not there or cannot be read at all.
 
         Args:
             name: of the file, without its ending.
-            is_empty_because: the message when nothing is in it.
+            is_empty_because: the message when nothing is in it; None = it may be empty.
             read: makes its meaning of it, and leaves mistakes and notices in the document.
         """
         try:
@@ -94,8 +96,8 @@ class _Reading:
         self.mistakes = self._files.mistakes
         self.app = self._app()
         self.queue_file = self._files.queues()
-        self.backends = self._files.read("backends", backends.EMPTY, self._read_backends) or NOTHING
-        self.dispatch = self._files.read("dispatch", dispatch.EMPTY, dispatch.read) or ()
+        self.backends = self._files.read("backends", None, self._read_backends) or NOTHING
+        self.dispatch = self._files.read("dispatch", None, dispatch.read) or ()
         self.cron = self._files.cron()
         self.environment = settings.read(
             self.root, environ, may_make_key=may_make_key and not self.mistakes, needs_key=needs_key

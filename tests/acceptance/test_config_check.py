@@ -126,11 +126,6 @@ MALFORMED_OTHERS = {
         "backends:\n- name: counter\n  instance: 2\n",
         "3:3: a backend has no key 'instance', did you mean 'instances'?",
     ),
-    "an empty backends.yaml": (
-        "backends.yaml",
-        "---\n",
-        "1:1: Empty backends configuration: write 'backends:' with its backends, or remove the file",
-    ),
     "a rule without a host": (
         "dispatch.yaml",
         "dispatch:\n- url: /work/*\n  service: work\n",

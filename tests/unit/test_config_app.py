@@ -210,3 +210,17 @@ def test_other_sites_are_not_let_in_where_it_would_be_as_somebody(
 
     assert problem in str(caught.value)
     assert "app.yaml:2:" in str(caught.value)
+
+
+# --- files beside -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "~\n"])
+@pytest.mark.parametrize("name", ["dispatch.yaml", "backends.yaml"])
+def test_an_empty_file_says_nothing(app_root: Path, name: str, text: str) -> None:
+    """As on App Engine."""
+    (app_root / name).write_text(text)
+
+    loaded = config.load(app_root, ENVIRON)
+
+    assert (loaded.dispatch, dict(loaded.backends), loaded.notices) == ((), {}, ())

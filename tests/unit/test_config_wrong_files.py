@@ -134,7 +134,6 @@ WRONG_APP_FILES = [
 B = "backends:\n- name: b\n"
 
 WRONG_BACKENDS_FILES = [
-    ("", "1:1", "Empty backends configuration", None),
     ("---\n---\n", "2:1", "a second document starts here", None),
     (B + "---\n" + B, "3:1", "a second document starts here", None),
     ("- name: b\n", "1:1", "(a list) where lines of 'key: value' are expected", None),
@@ -169,7 +168,6 @@ WRONG_BACKENDS_FILES = [
 D = "dispatch:\n"
 
 WRONG_DISPATCH_FILES = [
-    ("# nothing\n", "1:1", "Empty dispatch configuration", None),
     (D + "---\n" + D, "2:1", "a second document starts here", None),
     ("dispach:\n", "1:1", "dispatch.yaml has no key 'dispach'", "dispatch"),
     (D + "  url: '*/a'\n", "2:3", "is not a list of dispatch rules (put '- '", None),
@@ -251,7 +249,7 @@ def test_all_mistakes_of_all_files_come_at_once_in_their_order(app_root: Path) -
     (app_root / "app.yaml").write_text("handlers:\n- url: /a\n  scrpt: x\n")
     (app_root / "queue.yaml").write_text("queue:\n- name: a_b\n  rate: 5/x\n- nam: c\nqueeu: x\n")
     (app_root / "backends.yaml").write_text("backends: x\n")
-    (app_root / "dispatch.yaml").write_text("")
+    (app_root / "dispatch.yaml").write_text("[]")
 
     with pytest.raises(ConfigError) as refused:
         config.load(app_root, ENVIRON | {"PORT": "http"})
