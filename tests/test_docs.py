@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lastacross import cli
+from lastacross.config import app, handlers, known_keys
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -62,3 +63,18 @@ def test_the_headings_that_docstrings_name_are_there() -> None:
         if f"\n## {heading}\n" not in (ROOT / "docs" / f"{page}.md").read_text()
     ]
     assert missing == []
+
+
+def test_each_key_of_app_yaml_is_in_the_table_of_its_effects() -> None:
+    section = (ROOT / "docs" / "appengine.md").read_text().partition("\n## app.yaml\n")[2]
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section))))
+    keys = {
+        *app.FileEntry.model_fields,
+        *app.ErrorHandlerEntry.model_fields,
+        *handlers.HandlerEntry.model_fields,
+    }
+    keys |= {*known_keys.APP_KEYS, *known_keys.BUILTINS}
+    keys |= {key for refusal in known_keys.REFUSALS for key in refusal.path}
+
+    assert len(keys) > 80
+    assert keys - named == set()

@@ -1,16 +1,31 @@
-"""app.yaml: the service, its handlers, and how it is scaled."""
+"""app.yaml with what it includes: the service, its handlers, and how it is scaled."""
 
 import re
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from lastacross.config import handlers
+from lastacross.config import handlers, includes
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Count, one_of, parsed
-from lastacross.config.known_keys import APP_KEYS, INBOUND_SERVICES, SCALING_KEYS
+from lastacross.config.known_keys import (
+    APP_KEYS,
+    CONSOLE_PAGES,
+    INBOUND_SERVICES,
+    REFUSALS,
+    SCALING_KEYS,
+    Refusal,
+)
 from lastacross.config.mistakes import UnusableError, likely, shown
 from lastacross.config.units import parse_expiration
-from lastacross.config.values import AppConfig, ErrorHandler, Handler, Scaling, ScalingMode
+from lastacross.config.values import (
+    DEFAULT_SKIP_FILES,
+    AppConfig,
+    ErrorHandler,
+    Handler,
+    Scaling,
+    ScalingMode,
+)
 
 MOST_HANDLERS = 100
 
@@ -70,37 +85,58 @@ SCALING_ENTRIES: dict[ScalingMode, type[ScalingEntry]] = {
 }
 
 
-class FileEntry(Entry):
-    """The top level: the keys that are acted on."""
+class IncludedEntry(Entry):
+    """The top level of an included file: the keys that are acted on."""
+
+    WHAT = "an included file"
+
+    handlers: Any = None
+    env_variables: dict[str, str | None] | None = None
+    automatic_scaling: Any = None
+    basic_scaling: Any = None
+    manual_scaling: Any = None
+    skip_files: Any = None
+    builtins: Any = None
+    includes: Any = None
+
+
+class FileEntry(IncludedEntry):
+    """The top level of app.yaml."""
 
     WHAT = "app.yaml"
 
     service: Annotated[str, parsed(check_service)] | None = None
     module: Annotated[str, parsed(check_service)] | None = None
-    env_variables: dict[str, str | None] | None = None
-    handlers: Any = None
     default_expiration: Annotated[int, parsed(parse_expiration)] | None = None
     error_handlers: Any = None
     inbound_services: list[str] | None = None
-    automatic_scaling: Any = None
-    basic_scaling: Any = None
-    manual_scaling: Any = None
 
 
-def read(document: Document) -> AppConfig:
-    """The file's meaning; mistakes and notices are left in the document."""
+def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
+    """The files' meaning; mistakes and notices are left in the documents.
+
+    Args:
+        document: app.yaml.
+        included: what it includes, in the order in which that counts.
+    """
+    _refuse_unkept(document)
     content = _without_known_keys(document)
     top = document.validate(FileEntry, content, ()) or FileEntry()
     if top.service is not None and top.module is not None:
         document.mistake(("module",), "module is the old name of service; keep one of them", is_of_key=True)
+    tops = [(one, _top_of_included(one)) for one in included]
+    for one in (document, *included):
+        includes.check_builtins(one)
     return AppConfig(
         service=top.service or top.module or "default",
-        handlers=_handlers(document),
-        env_variables=_variables(top.env_variables or {}, document),
+        handlers=_handlers(document, included),
+        env_variables=_variables([(document, top), *tops]),
         default_expiration_seconds=top.default_expiration,
         error_handlers=tuple(_error_handlers(document)),
-        scaling=_scaling(document),
+        scaling=_scaling([document, *included]),
         inbound_services=_inbound_services(top.inbound_services or [], document),
+        skip_files=_skip_files(document, included),
+        included=tuple(one.name for one in included),
     )
 
 
@@ -114,11 +150,49 @@ def _without_known_keys(document: Document) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in unknown}
 
 
-def _handlers(document: Document) -> tuple[Handler, ...]:
-    if document.content.get("handlers") is None:
+def _top_of_included(document: Document) -> IncludedEntry:
+    """An included file's top level; a mistake for each key that only app.yaml has, and for an unknown one."""
+    aside = {"admin_console": CONSOLE_PAGES}
+    content: dict[str, Any] = document.set_aside(document.content, aside, (), "an included file")
+    unknown = [key for key in content if key not in IncludedEntry.model_fields]
+    for key in unknown:
+        if key in FileEntry.model_fields or key in APP_KEYS:
+            problem = f"{key} belongs into app.yaml: an included file may have {', '.join(includes.KEYS)}"
+            document.mistake((key,), problem, is_of_key=True)
+        else:
+            hint = likely(key, includes.KEYS)
+            document.mistake((key,), f"an included file has no key {shown(key)}", hint, is_of_key=True)
+    known = {key: value for key, value in content.items() if key not in unknown}
+    return document.validate(IncludedEntry, known, ()) or IncludedEntry()
+
+
+def _refuse_unkept(document: Document) -> None:
+    """Leave a mistake at each key that protected the application on App Engine and would not here."""
+    for refusal in REFUSALS:
+        value: Any = document.content
+        for key in refusal.path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None and _is_refused(refusal, value):
+            problem = f"{'.'.join(refusal.path)}: {refusal.because}"
+            document.mistake(refusal.path, problem, is_of_key=True)
+
+
+def _is_refused(refusal: Refusal, value: Any) -> bool:
+    return refusal.is_for(value) if isinstance(value, str) else True
+
+
+def _handlers(document: Document, included: Sequence[Document]) -> tuple[Handler, ...]:
+    """All handlers in the order in which they are asked: included ones go before or after app.yaml's own."""
+    if not any(one.content.get("handlers") is not None for one in (document, *included)):
         # As App Engine's newer runtimes do: everything goes to the application.
         return (Handler(url="/.*", pattern=handlers.compile_expression("/.*"), script=handlers.AUTO_SCRIPT),)
-    found = [handlers.read(value, document, path) for path, value in document.entries("handlers", "handlers")]
+    first: list[Handler | None] = []
+    last: list[Handler | None] = []
+    for one in included:
+        for path, value in one.entries("handlers", "handlers"):
+            is_tail = isinstance(value, dict) and value.get("position") == "tail"
+            (last if is_tail else first).append(handlers.read(value, one, path))
+    found = [*first, *_own_handlers(document), *last]
     if len(found) > MOST_HANDLERS:
         remark = (
             f"{len(found)} handlers are more than App Engine's {MOST_HANDLERS}; they are taken as they are"
@@ -127,15 +201,71 @@ def _handlers(document: Document) -> tuple[Handler, ...]:
     return tuple(handler for handler in found if handler is not None)
 
 
-def _variables(variables: dict[str, str | None], document: Document) -> MappingProxyType[str, str]:
-    for name in variables:
-        if not _VARIABLE.fullmatch(name):
-            path = ("env_variables", name)
-            problem = f"{shown(name)} is not the name of a variable: letters, digits and '_'"
-            document.mistake(path, problem, is_of_key=True)
-        elif "\0" in (variables[name] or ""):
-            document.mistake(("env_variables", name), f"{name} has a NUL character in it")
-    return MappingProxyType({name: value or "" for name, value in variables.items()})
+def _own_handlers(document: Document) -> list[Handler | None]:
+    found = []
+    for path, value in document.entries("handlers", "handlers"):
+        if isinstance(value, dict) and "position" in value:
+            problem = "position is for handlers of included files; in app.yaml the order of the lines counts"
+            document.mistake((*path, "position"), problem, is_of_key=True)
+        found.append(handlers.read(value, document, path))
+    return found
+
+
+def _variables(tops: Iterable[tuple[Document, IncludedEntry]]) -> MappingProxyType[str, str]:
+    """The variables of all files: app.yaml's first, so that an included file's value wins."""
+    found: dict[str, str] = {}
+    place: dict[str, str] = {}
+    for document, top in tops:
+        for name, given in (top.env_variables or {}).items():
+            path, value = ("env_variables", name), given or ""
+            _check_variable(name, value, document)
+            if found.get(name, value) != value:
+                document.notice(
+                    path, f"this value of {name} counts, not that of {place[name]}", is_of_key=True
+                )
+            found[name], place[name] = value, f"{document.name}:{document.line(path)}"
+    return MappingProxyType(found)
+
+
+def _check_variable(name: str, value: str, document: Document) -> None:
+    path = ("env_variables", name)
+    if not _VARIABLE.fullmatch(name):
+        problem = f"{shown(name)} is not the name of a variable: letters, digits and '_'"
+        document.mistake(path, problem, is_of_key=True)
+    elif "\0" in value:
+        document.mistake(path, f"{name} has a NUL character in it")
+
+
+def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pattern[str], ...]:
+    """App.yaml's expressions, or the usual ones if it gives none; those of included files come on top."""
+    own = document.content.get("skip_files")
+    found = list(DEFAULT_SKIP_FILES) if own is None else _expressions(document)
+    for one in included:
+        found += _expressions(one)
+    return tuple(found)
+
+
+def _expressions(document: Document) -> list[re.Pattern[str]]:
+    """The expressions of ``skip_files``: one text, of several lines maybe, or a list of texts."""
+    value = document.content.get("skip_files")
+    is_list = isinstance(value, list)
+    items = enumerate(value) if isinstance(value, list) else [(0, value)]
+    found = []
+    for index, text in items:
+        path: Path_ = ("skip_files", index) if is_list else ("skip_files",)
+        if text is None and not is_list:
+            continue
+        if not isinstance(text, str):
+            document.mistake(
+                path, f"skip_files {shown(text)} is not a regular expression, nor a list of them"
+            )
+            continue
+        try:
+            # As App Engine did: a block of several lines is one expression.
+            found.append(handlers.compile_plain("".join(text.splitlines())))
+        except UnusableError as error:
+            document.mistake(path, f"skip_files {shown(text)} {error.problem}")
+    return found
 
 
 def _error_handlers(document: Document) -> list[ErrorHandler]:
@@ -148,23 +278,32 @@ def _error_handlers(document: Document) -> list[ErrorHandler]:
     return found
 
 
-def _scaling(document: Document) -> Scaling:
-    scaling, seen = Scaling(), False
-    for mode, schema in SCALING_ENTRIES.items():
-        key = f"{mode}_scaling"
-        value = document.content.get(key)
-        if key not in document.content:
-            continue
-        if seen:
-            document.mistake((key,), f"{key} is a second kind of scaling; keep one", is_of_key=True)
-        seen = True
-        content = document.set_aside(value or {}, SCALING_KEYS, (key,), key)
-        entry = document.validate(schema, content, (key,)) or ScalingEntry()
-        for name in ScalingEntry.model_fields:
-            if getattr(entry, name) is not None:
-                document.notice((key, name), f"{name!r} of {key} is read but not acted on", is_of_key=True)
-        scaling = Scaling(mode, entry.instances, entry.max_concurrent_requests)
-    return scaling
+def _scaling(documents: Iterable[Document]) -> Scaling:
+    """The kind of scaling, which all files must agree on; of manual scaling the most instances count."""
+    found: Scaling | None = None
+    for document in documents:
+        for mode, schema in SCALING_ENTRIES.items():
+            key = f"{mode}_scaling"
+            if key not in document.content:
+                continue
+            if found is not None and found.mode != mode:
+                problem = f"{key} is a second kind of scaling; keep one"
+                document.mistake((key,), problem, is_of_key=True)
+            given = _scaling_of(document, mode, schema, key)
+            if found is not None:
+                most = max(given.instances or 0, found.instances or 0) or None
+                given = Scaling(mode, most, given.max_concurrent_requests or found.max_concurrent_requests)
+            found = given
+    return found or Scaling()
+
+
+def _scaling_of(document: Document, mode: ScalingMode, schema: type[ScalingEntry], key: str) -> Scaling:
+    content = document.set_aside(document.content[key] or {}, SCALING_KEYS, (key,), key)
+    entry = document.validate(schema, content, (key,)) or ScalingEntry()
+    for name in ScalingEntry.model_fields:
+        if getattr(entry, name) is not None:
+            document.notice((key, name), f"{name!r} of {key} is read but not acted on", is_of_key=True)
+    return Scaling(mode, entry.instances, entry.max_concurrent_requests)
 
 
 def _inbound_services(names: list[str], document: Document) -> frozenset[str]:

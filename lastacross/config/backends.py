@@ -132,7 +132,7 @@ def start_handler(backend: Backend) -> Handler | None:
     if backend.start is None:
         return None
     pattern = handlers.compile_expression(START_URL)
-    return Handler(url=START_URL, pattern=pattern, script=backend.start, login="admin")
+    return Handler(url=START_URL, pattern=pattern, script=backend.start, login="admin", file="backends.yaml")
 
 
 def _notice(entry: BackendEntry, value: Any, document: Document, path: Path_) -> None:

@@ -68,6 +68,15 @@ class Document:
         """The notices, one line each, from the top of the file to its end."""
         return [f"{self.name}:{line}:{column}: {text}" for (line, column), text in sorted(self._notices)]
 
+    @property
+    def sorted_mistakes(self) -> list[ConfigError]:
+        """The mistakes, from the top of the file to its end."""
+        return sorted(self.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+
+    def line(self, path: Path_) -> int:
+        """The line at which a path's value begins."""
+        return self._place(path)[0]
+
     def mistake(self, path: Path_, problem: str, hint: str | None = None, *, is_of_key: bool = False) -> None:
         """Remember a mistake at a path's value, or at its key."""
         line, column = self._place(path, is_of_key)

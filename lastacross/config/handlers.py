@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Switch, one_of, parsed
-from lastacross.config.known_keys import HANDLER_KEYS
 from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.units import parse_expiration
-from lastacross.config.values import NOTHING, AuthFailAction, CrossSite, Handler, Login, Secure
+from lastacross.config.values import NOTHING, AuthFailAction, CrossSite, Handler, Login, Position, Secure
 
 AUTO_SCRIPT = "main.app"
 
@@ -36,7 +35,10 @@ _RESERVED_HEADERS = {
     "via",
 }
 
-_STATIC_ONLY = ("expiration", "http_headers", "mime_type", "require_matching_file")
+_STATIC_ONLY = ("application_readable", "expiration", "http_headers", "mime_type", "require_matching_file")
+
+# Code of App Engine's SDK that app.yaml files name, by file or by module.
+_SDK_CODE = ("$PYTHON_LIB", "google.appengine.", "google/appengine/")
 
 
 def check_url(text: str) -> str:
@@ -58,9 +60,18 @@ def compile_expression(text: str, suffix: str = "") -> re.Pattern[str]:
     """
     flags = _FLAGS.match(text)
     opening = f"(?{flags.group(1)}:" if flags else "(?:"
+    compile_plain(text)
+    return compile_plain(rf"\A{opening}{text[flags.end() if flags else 0 :]}){suffix}\Z")
+
+
+def compile_plain(text: str) -> re.Pattern[str]:
+    """The expression as it stands.
+
+    Raises:
+        UnusableError: it does not compile.
+    """
     try:
-        re.compile(text)
-        return re.compile(rf"\A{opening}{text[flags.end() if flags else 0 :]}){suffix}\Z")
+        return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
         raise UnusableError(f"is not a regular expression: {error}") from error
 
@@ -69,9 +80,16 @@ def check_script(text: str) -> str:
     """A dotted name of a WSGI application, or ``auto``."""
     if text == "auto":
         return AUTO_SCRIPT
+    if text.startswith(_SDK_CODE):
+        is_deferred = "deferred" in text
+        remedy = "deferred calls need no handler" if is_deferred else "nothing here stands in for it"
+        raise UnusableError(f"is code of App Engine's SDK, which is not here; {remedy}: remove this handler")
     if text.endswith(".py"):
-        dotted = text[:-3].replace("/", ".").strip(".")
-        raise UnusableError("is a file; the dotted name of its WSGI application is wanted", f"{dotted}.app")
+        dotted = f"{text[:-3].replace('/', '.').strip('.')}.app"
+        raise UnusableError(
+            "is a file; the dotted name of its WSGI application is wanted",
+            dotted if _DOTTED.fullmatch(dotted) else None,
+        )
     if not _DOTTED.fullmatch(text):
         plain = re.sub(r"[:/]+", ".", text[:200]).strip(".")
         hint = plain if _DOTTED.fullmatch(plain) else f"{plain}.app"
@@ -120,16 +138,20 @@ class HandlerEntry(Entry):
     mime_type: Annotated[str, parsed(check_mime_type)] | None = None
     require_matching_file: Switch | None = None
     cross_site: Annotated[CrossSite, one_of("refuse", "allow")] | None = None
+    position: Annotated[Position, one_of("head", "tail")] | None = None
+    redirect_http_response_code: Annotated[str, one_of("301", "302", "303", "307")] | None = None
+    application_readable: Switch | None = None
+    api_endpoint: Switch | None = None
 
 
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
     """The handler, or None; mistakes and notices are left in the document."""
-    content = document.set_aside(value, HANDLER_KEYS, path, "a handler")
-    entry = document.validate(HandlerEntry, content, path)
+    entry = document.validate(HandlerEntry, value, path)
     if entry is None:
         return None
     pattern = _pattern(entry, document, path)
     _check_kind(entry, document, path)
+    _check_protection(entry, document, path)
     _check_headers(entry, document, path)
     _check_cross_site(entry, document, path)
     if entry.static_files is not None:
@@ -149,6 +171,9 @@ def read(value: Any, document: Document, path: Path_) -> Handler | None:
         mime_type=entry.mime_type,
         require_matching_file=bool(entry.require_matching_file),
         allows_cross_site=entry.cross_site == "allow",
+        redirect_status=int(entry.redirect_http_response_code or 301),
+        file=document.name,
+        line=document.line(path),
     )
 
 
@@ -181,11 +206,30 @@ def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
         document.mistake((*path, "upload"), "upload belongs to static_files", is_of_key=True)
 
 
+def _check_protection(entry: HandlerEntry, document: Document, path: Path_) -> None:
+    """Refuse keys with which App Engine protected the application and this engine cannot."""
+    if entry.api_endpoint:
+        problem = "api_endpoint: there is no Endpoints server here that asks who calls; write a plain handler"
+        document.mistake((*path, "api_endpoint"), problem, is_of_key=True)
+    if entry.application_readable is False:
+        problem = (
+            "application_readable: false cannot be kept, because code and static files are in one folder "
+            "here: move the files out of it, and remove the key"
+        )
+        document.mistake((*path, "application_readable"), problem, is_of_key=True)
+    if entry.redirect_http_response_code and entry.secure != "always":
+        remark = "redirect_http_response_code has no effect without 'secure: always'"
+        document.notice((*path, "redirect_http_response_code"), remark, is_of_key=True)
+
+
 def _check_static_files(entry: HandlerEntry, template: str, document: Document, path: Path_) -> None:
     if entry.upload is None:
         document.mistake(
             path, "upload is missing: static_files needs the expression of the files it may serve"
         )
+    if any(part.startswith(".") for part in PurePosixPath(template).parts):
+        problem = f"static_files {shown(template)} has a name that begins with a dot, which is never served"
+        document.mistake((*path, "static_files"), f"{problem}; let static_dir name that folder")
     expression = re.compile(entry.url)
     highest = max((int(number[:9]) for number in _REFERENCE.findall(template)), default=0)
     if highest > expression.groups:

@@ -1,15 +1,19 @@
-"""Keys that App Engine's app.yaml took and that have nothing to act on here: one notice each.
+"""Keys that App Engine's app.yaml took and that nothing here acts on: harmless ones, and refused ones.
 
-A key maps to what to say of it; empty is the usual sentence.
+A harmless key gives one notice. A key that protected the application on App Engine and cannot do so here
+is a mistake, because ignoring it would silently remove that protection.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# Each harmless key maps to what to say of it; empty is the usual sentence.
 _APP = """
-admin_console api_config api_version app_engine_apis application auto_id_policy backends beta_settings
-build_env_variables code_lock derived_file_type endpoints_api_service env health_check includes
-instance_class java_precompiled liveness_check main major_version minor_version network nobuild_files
-project python_precompiled readiness_check resources runtime runtime_channel runtime_config
-service_account skip_files source_language standard_websocket threadsafe version vm vm_health_check
-vm_settings vpc_access_connector zones
+api_config api_version app_engine_apis application auto_id_policy backends beta_settings build_env_variables
+code_lock derived_file_type endpoints_api_service env flexible_runtime_settings health_check instance_class
+java_precompiled liveness_check main major_version minor_version network nobuild_files pagespeed project
+python_precompiled readiness_check resources runtime runtime_channel runtime_config service_account
+source_language standard_websocket version vm vm_health_check vm_settings vpc_access_connector zones
 """
 
 _SCALING = """
@@ -22,19 +26,88 @@ target_network_received_packets_per_sec target_network_sent_bytes_per_sec
 target_network_sent_packets_per_sec target_request_count_per_sec target_throughput_utilization
 """
 
-_HANDLER = "api_endpoint application_readable position redirect_http_response_code"
-
 _INBOUND = """
 mail mail_bounce rest channel_presence xmpp_error xmpp_message xmpp_presence xmpp_subscribe
 warmup
 """
 
+CONSOLE_PAGES = (
+    "is not acted on: no console links to its pages; 'login: admin' of their handlers protects them"
+)
+
 APP_KEYS: dict[str, str] = {
     **dict.fromkeys(_APP.split(), ""),
-    "builtins": "is not acted on: deferred is always on",
+    "admin_console": CONSOLE_PAGES,
+    "backends": "is not acted on: backends.yaml describes them",
     "entrypoint": "is not acted on: 'lastacross web' and 'lastacross worker' start the processes",
     "libraries": "is not acted on: requirements.txt names them",
+    "threadsafe": "is not acted on: requests always run in threads",
 }
 SCALING_KEYS: dict[str, str] = dict.fromkeys(_SCALING.split(), "")
-HANDLER_KEYS: dict[str, str] = dict.fromkeys(_HANDLER.split(), "")
 INBOUND_SERVICES = frozenset(_INBOUND.split())
+
+# App Engine's builtins, each a file that it included. Empty: honoured, there is nothing to say.
+BUILTINS: dict[str, str] = {
+    "admin_redirect": "is not here: /_ah/admin leads to no console",
+    "appstats": "is not here: nothing records calls, and /_ah/stats answers 404",
+    "datastore_admin": "is not here: /_ah/datastore_admin answers 404",
+    "default": "",
+    "deferred": "",
+    "mapreduce": "is not here: /_ah/mapreduce answers 404",
+    "remote_api": "is not here: /_ah/remote_api answers 404",
+}
+
+_ENDPOINTS = (
+    "Google's proxy for Endpoints is not here, so nobody checks API keys and tokens: check them in the "
+    "application, or in a proxy of your own, and remove the key"
+)
+
+
+def _is_on(text: str) -> bool:
+    return text.lower() not in {"false", "no", "off", "n", "f", "0"}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A key at the top of app.yaml, or one inside it, that must not be ignored.
+
+    ``is_for`` says of a single value whether it is one of those; a mapping or a list always is.
+    """
+
+    path: tuple[str, ...]
+    because: str
+    is_for: Callable[[str], bool] = lambda text: True
+
+
+REFUSALS = (
+    Refusal(
+        ("api_config",),
+        "there is no Endpoints server here, so its login and secure would not count: give the URL a handler "
+        "of its own, and remove the key",
+    ),
+    Refusal(("endpoints_api_service",), _ENDPOINTS),
+    Refusal(("beta_settings", "use_endpoints_api_management"), _ENDPOINTS, _is_on),
+    Refusal(
+        ("network", "instance_tag"),
+        "Google's firewall rules for a tag do not count here: limit who reaches this machine in its own "
+        "firewall, and remove the key",
+    ),
+    Refusal(
+        ("network", "instance_ip_mode"),
+        "app.yaml cannot take this machine's public address away here: set HOST to an internal address, and "
+        "remove the key",
+        lambda text: text == "internal",
+    ),
+    Refusal(
+        ("vpc_access_connector", "egress_setting"),
+        "requests to other servers do not go through Google's network here, past its firewall: limit them "
+        "in this machine's own firewall, and remove the key",
+        lambda text: text == "all-traffic",
+    ),
+    Refusal(
+        ("threadsafe",),
+        "requests run in threads here, at the same time: make the application's modules safe for that, and "
+        "write 'threadsafe: true'",
+        lambda text: not _is_on(text),
+    ),
+)

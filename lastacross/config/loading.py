@@ -1,13 +1,25 @@
 """From a folder and an environment to one frozen value, and that of this process."""
 
 import os
+import posixpath
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from lastacross.config import app, backends, cron, dispatch, queues, services, settings, yaml_file
+from lastacross.config import (
+    app,
+    backends,
+    cron,
+    dispatch,
+    dos,
+    includes,
+    queues,
+    services,
+    settings,
+    yaml_file,
+)
 from lastacross.config.document import Document
 from lastacross.config.mistakes import shown, together
 from lastacross.config.values import (
@@ -71,10 +83,17 @@ class _Files:
             return None
         self.documents[name] = document
         value = read(document)
-        self.mistakes += sorted(
-            document.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0)
-        )
+        self.mistakes += document.sorted_mistakes
         return value
+
+    def add_included(self, included: includes.Included) -> None:
+        """Take the files that app.yaml includes among those that were read."""
+        for document in included.documents:
+            self.names.append(document.name)
+            # No file's name without its ending, which is the key of the others.
+            self.documents[f"included: {document.name}"] = document
+            self.mistakes += document.sorted_mistakes
+        self.mistakes += included.mistakes
 
     def queues(self) -> queues.QueueFile:
         """What queue.yaml says; without one, the queue ``default``."""
@@ -93,11 +112,13 @@ class _Reading:
     ) -> None:
         self.root = Path(root).absolute()
         self._files = _Files(self.root)
+        self._included = includes.Included()
         self.mistakes = self._files.mistakes
         self.app = self._app()
         self.queue_file = self._files.queues()
         self.backends = self._files.read("backends", None, self._read_backends) or NOTHING
         self.dispatch = self._files.read("dispatch", None, dispatch.read) or ()
+        self._files.read("dos", None, dos.read)
         self.cron = self._files.cron()
         self.environment = settings.read(
             self.root, environ, may_make_key=may_make_key and not self.mistakes, needs_key=needs_key
@@ -114,6 +135,11 @@ class _Reading:
         return tuple(self._files.names)
 
     @property
+    def has_queue_file(self) -> bool:
+        """Whether there is a queue.yaml."""
+        return "queue" in self._files.documents
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """Those of the files in the order of reading, then those of the environment."""
         found = [notice for document in self._files.documents.values() for notice in document.notices]
@@ -125,6 +151,7 @@ class _Reading:
             return AppConfig()
         empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
         found = self._files.read("app", empty, self._read_app)
+        self._files.add_included(self._included)
         if found is None and not self.mistakes:
             problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
@@ -138,21 +165,42 @@ class _Reading:
 
     def _read_app(self, document: Document) -> AppConfig:
         """app.yaml, with the folders and files that it names: each must be there, or no process starts."""
-        found = app.read(document)
-        if not document.mistakes:
-            for path, value in document.entries("handlers", "handlers"):
-                folder = value.get("static_dir")
-                if folder is not None and not os.path.isdir(self.root / folder):
-                    document.mistake((*path, "static_dir"), f"static_dir {shown(folder)} is not there")
+        self._included = includes.gather(document, self.root)
+        documents = (document, *self._included.documents)
+        found = app.read(document, self._included.documents)
+        if not any(one.mistakes for one in documents):
+            for one in documents:
+                self._check_folders(one, found)
             for path, value in document.entries("error_handlers", "error handlers"):
                 problem = yaml_file.unreadable(self.root, value["file"])
                 if problem is not None:
                     document.mistake((*path, "file"), f"file {shown(value['file'])} {problem}")
+        for one in documents:
+            self._note_engine_variables(one)
+        return found
+
+    def _check_folders(self, document: Document, found: AppConfig) -> None:
+        """Leave a mistake at each ``static_dir`` from which nothing could be served."""
+        for path, value in document.entries("handlers", "handlers"):
+            folder = value.get("static_dir")
+            if folder is None:
+                continue
+            place = (*path, "static_dir")
+            if not os.path.isdir(self.root / folder):
+                document.mistake(place, f"static_dir {shown(folder)} is not there")
+            elif found.is_skipped(posixpath.normpath(folder)) and posixpath.normpath(folder) != ".":
+                problem = f"static_dir {shown(folder)} is left out by skip_files, so nothing in it is served"
+                document.mistake(
+                    place, f"{problem}; give skip_files other expressions, or serve another folder"
+                )
+
+    @staticmethod
+    def _note_engine_variables(document: Document) -> None:
+        given = document.content.get("env_variables")
         for variable in settings.VARIABLES:
-            if variable.name in found.env_variables:
+            if isinstance(given, dict) and variable.name in given:
                 remark = f"{variable.name} is for the application here; the engine reads the environment only"
                 document.notice(("env_variables", variable.name), remark, is_of_key=True)
-        return found
 
 
 def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = True) -> Config:
@@ -180,7 +228,7 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
         resume_paused_queues=reading.queue_file.resume_paused_queues,
         backends=reading.backends,
         dispatch=reading.dispatch,
-        has_queue_file=any(name.startswith("queue.") for name in reading.files),
+        has_queue_file=reading.has_queue_file,
         cron=reading.cron or (),
         has_cron_file=reading.cron is not None,
     )

@@ -26,10 +26,17 @@ Login = Literal["optional", "required", "admin"]
 Secure = Literal["optional", "always", "never"]
 AuthFailAction = Literal["redirect", "unauthorized"]
 CrossSite = Literal["refuse", "allow"]
+Position = Literal["head", "tail"]
 ScalingMode = Literal["automatic", "basic", "manual"]
 InstanceClass = Literal["B1", "B2", "B4", "B4_1G", "B8"]
 BackendState = Literal["START", "STOP"]
 Misfire = Literal["run", "skip"]
+
+# App Engine's own list: editors' backups, compiled modules, RCS folders, and names that begin with a dot.
+DEFAULT_SKIP_FILES = tuple(
+    re.compile(rf"(.*/)?({name})\Z", re.DOTALL)
+    for name in ("#.*#", ".*~", r".*\.py[co]", ".*/RCS/.*", r"\..*")
+)
 
 # The engine's own queue: a due run of cron.yaml is a task there.
 CRON_QUEUE = "lastacross-cron"
@@ -80,6 +87,7 @@ class Handler:
     prefix, which is its group ``path``. ``script`` is a dotted name; ``auto`` is read as
     ``main.app``. ``expiration_seconds`` None = the file's ``default_expiration``. ``allows_cross_site``:
     it takes a POST that a browser was made to send by a page of another site, as anybody's.
+    ``redirect_status`` is that of the redirect to HTTPS. ``file`` and ``line`` say where it is written.
     """
 
     url: str
@@ -96,6 +104,9 @@ class Handler:
     mime_type: str | None = None
     require_matching_file: bool = False
     allows_cross_site: bool = False
+    redirect_status: int = 301
+    file: str = field(default="app.yaml", compare=False)
+    line: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,11 @@ class Scaling:
 
 @dataclass(frozen=True)
 class AppConfig:
-    """app.yaml, as far as it is acted on."""
+    """app.yaml with the files that it includes, as far as they are acted on.
+
+    ``skip_files`` are matched from the beginning of a path below the application's folder. ``included`` are
+    the paths of the included files, below that folder.
+    """
 
     service: str = "default"
     handlers: tuple[Handler, ...] = ()
@@ -127,6 +142,18 @@ class AppConfig:
     error_handlers: tuple[ErrorHandler, ...] = ()
     scaling: Scaling = Scaling()
     inbound_services: frozenset[str] = frozenset()
+    skip_files: tuple[re.Pattern[str], ...] = DEFAULT_SKIP_FILES
+    included: tuple[str, ...] = ()
+
+    def is_skipped(self, path: str) -> bool:
+        """Whether App Engine would not have uploaded this file or folder, or a folder that it is in.
+
+        Args:
+            path: below the application's folder, with ``/`` between its parts.
+        """
+        parts = path.split("/")
+        whole = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        return any(expression.match(each) for each in whole for expression in self.skip_files)
 
     @property
     def deadline_seconds(self) -> int:

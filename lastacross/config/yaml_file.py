@@ -55,13 +55,17 @@ def find(root: Path, name: str) -> Path | None:
     return found[0] if found else None
 
 
-def read(path: Path) -> str:
+def read(path: Path, name: str | None = None) -> str:
     """A file's text.
+
+    Args:
+        path: of the file.
+        name: what messages call it; None = its last part.
 
     Raises:
         ConfigError: it is no file, too large, unreadable, or not UTF-8.
     """
-    name = path.name
+    name = path.name if name is None else name
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

@@ -125,9 +125,9 @@ PARTS = (
     Part(
         "config",
         "lastacross/config/",
-        "app handlers dispatch backends services",
-        "unit/test_config_app.py unit/test_config_dispatch.py unit/test_config_backends.py "
-        "unit/test_config_services.py unit/test_config_wrong_files.py",
+        "app handlers includes dos dispatch backends services",
+        "unit/test_config_app.py unit/test_config_includes.py unit/test_config_dispatch.py "
+        "unit/test_config_backends.py unit/test_config_services.py unit/test_config_wrong_files.py",
     ),
     Part(
         "config",

@@ -46,6 +46,7 @@ handlers:
   login: admin
   auth_fail_action: unauthorized
   secure: always
+  redirect_http_response_code: 307
 - url: /.*
   script: auto
 """
@@ -72,6 +73,7 @@ def test_every_key_that_is_acted_on_is_read(app_root: Path) -> None:
     assert images.upload is not None
     assert images.upload.fullmatch("images/a.png")
     assert (admin.login, admin.auth_fail_action, admin.secure) == ("admin", "unauthorized", "always")
+    assert (admin.redirect_status, rest.redirect_status) == (307, 301)
     assert rest.script == "main.app"
     assert loaded.notices == ()
 
@@ -129,6 +131,10 @@ libraries:
   version: latest
 builtins:
 - deferred: on
+- remote_api: on
+admin_console:
+  pages:
+  - {name: Users, url: /admin/users}
 automatic_scaling:
   min_idle_instances: 5
   max_concurrent_requests: 10
@@ -136,9 +142,12 @@ inbound_services:
 - mail
 - warmup
 handlers:
+- url: /static/(.*)
+  static_files: static/\\1
+  upload: static/.*
+  application_readable: true
 - url: /.*
   script: main.app
-  application_readable: true
 """
 
 
@@ -146,8 +155,8 @@ def test_a_key_that_is_known_but_not_acted_on_gives_one_notice(app_root: Path) -
     """An application from App Engine loads as it is, and its author learns what has no effect."""
     loaded = load(app_root, FROM_APP_ENGINE)
 
-    named = "application version runtime api_version threadsafe libraries builtins"
-    named += " min_idle_instances max_concurrent_requests mail warmup application_readable"
+    named = "application version runtime api_version threadsafe libraries remote_api admin_console"
+    named += " min_idle_instances max_concurrent_requests mail warmup"
     assert [notice.split("'")[1] for notice in loaded.notices] == named.split()
     assert loaded.notices[0] == "app.yaml:2:1: 'application' of app.yaml is read but not acted on"
     assert loaded.app.scaling.max_concurrent_requests == 10
@@ -212,11 +221,181 @@ def test_other_sites_are_not_let_in_where_it_would_be_as_somebody(
     assert "app.yaml:2:" in str(caught.value)
 
 
+PROTECTION = [
+    (
+        "api_config: {url: /_ah/api, script: api.app, login: admin}",
+        "api_config: there is no Endpoints server",
+    ),
+    ("endpoints_api_service: {name: x}", "endpoints_api_service: Google's proxy for Endpoints is not here"),
+    ("beta_settings: {use_endpoints_api_management: true}", "beta_settings.use_endpoints_api_management: "),
+    ("network: {instance_tag: inner}", "network.instance_tag: Google's firewall rules"),
+    ("network: {instance_ip_mode: internal}", "network.instance_ip_mode: "),
+    ("vpc_access_connector: {name: x, egress_setting: all-traffic}", "vpc_access_connector.egress_setting: "),
+    ("threadsafe: false", "threadsafe: requests run in threads here, at the same time"),
+    ("threadsafe: no", "threadsafe: requests run in threads here, at the same time"),
+]
+
+
+@pytest.mark.parametrize(("line", "problem"), PROTECTION)
+def test_a_key_that_protected_there_and_cannot_here_is_refused(
+    app_root: Path, line: str, problem: str
+) -> None:
+    """Ignored, it would leave a door open without a word."""
+    with pytest.raises(ConfigError) as caught:
+        load(app_root, f"runtime: python27\n{line}\nhandlers:\n- {{url: /.*, script: main.app}}\n")
+
+    [mistake] = caught.value.mistakes
+    assert (mistake.file, mistake.line) == ("app.yaml", 2)
+    assert mistake.message.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "threadsafe: true",
+        "beta_settings: {use_endpoints_api_management: false, cloud_sql_instances: x}",
+        "network: {name: default, instance_ip_mode: external}",
+        "vpc_access_connector: {name: x, egress_setting: private-ranges-only}",
+        "service_account: x@example.com",
+    ],
+)
+def test_a_key_that_protects_nothing_gives_a_notice(app_root: Path, line: str) -> None:
+    """It is read and not acted on."""
+    loaded = load(app_root, f"{line}\nhandlers:\n- {{url: /.*, script: main.app}}\n")
+
+    assert [notice.split("'")[1] for notice in loaded.notices] == [line.partition(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        ("{url: /a, script: main.app, position: head}", "2:31: position is for handlers of included files"),
+        ("{url: /a, script: main.app, api_endpoint: on}", "2:31: api_endpoint: there is no Endpoints server"),
+        (
+            "{url: /a, static_dir: s, application_readable: false}",
+            "2:28: application_readable: false cannot be",
+        ),
+        (
+            "{url: /a, script: main.app, application_readable: true}",
+            "2:31: application_readable is for static",
+        ),
+        (
+            "{url: /a, script: main.app, redirect_http_response_code: 308}",
+            "2:60: redirect_http_response_code '308'",
+        ),
+        (
+            "{url: /a, script: my-app/main.py}",
+            "2:21: script 'my-app/main.py' is a file; the dotted name of its WSGI",
+        ),
+        (
+            "{url: /a, script: google.appengine.ext.deferred.deferred.application}",
+            "2:21: script 'google.appengine.ext.deferred.deferred.application' is code of App Engine's SDK, "
+            "which is not here; deferred calls need no handler: remove this handler",
+        ),
+        (
+            "{url: /a, script: $PYTHON_LIB/google/appengine/ext/remote_api/handler.py}",
+            "2:21: script '$PYTHON_LIB/google/appengine/ext/remote_api/handler.py' is code of App",
+        ),
+    ],
+)
+def test_a_handlers_key_that_cannot_be_kept_is_refused(app_root: Path, handler: str, problem: str) -> None:
+    """Each at its place, with the remedy."""
+    (app_root / "s").mkdir()
+
+    with pytest.raises(ConfigError) as caught:
+        load(app_root, f"handlers:\n- {handler}\n")
+
+    assert [str(mistake)[: len(problem) + 9] for mistake in caught.value.mistakes] == [f"app.yaml:{problem}"]
+
+
+def test_a_redirects_code_without_a_redirect_gives_a_notice(app_root: Path) -> None:
+    """It belongs to ``secure: always``."""
+    loaded = load(
+        app_root,
+        "handlers:\n- {url: /a, script: main.app, redirect_http_response_code: 302, api_endpoint: off}\n",
+    )
+
+    assert loaded.notices == (
+        "app.yaml:2:31: redirect_http_response_code has no effect without 'secure: always'",
+    )
+
+
+# --- skip_files ---------------------------------------------------------------------------
+
+SKIPPED = [
+    ("", ["a.pyc", "d/a.pyo", "a~", "#a#", "d/#a#", ".git", ".git/config", "d/.env", "d/RCS/a", "d/.x/y/z"]),
+    ("skip_files: ^tests/.*$\n", ["tests/a", "tests/d/a"]),
+    (
+        "skip_files: [^tests$, '.*\\.bak', 'doc']\n",
+        ["tests", "tests/a", "tests/d/a", "a.bak", "a.bakery", "docs/a", "doc"],
+    ),
+    ("skip_files: |\n  ^(.*/)?(\n  (a\\.yaml)|\n  (b)\n  )$\n", ["a.yaml", "d/a.yaml", "d/b", "a/tests/b"]),
+    ("skip_files: []\n", []),
+]
+PATHS = [
+    *["a.pyc", "d/a.pyo", "a~", "#a#", "d/#a#", ".git", ".git/config", "d/.env", "d/RCS/a", "d/.x/y/z"],
+    *["tests", "tests/a", "tests/d/a", "a.bak", "a.bakery", "docs/a", "doc", "a.yaml", "d/a.yaml", "d/b"],
+    *["a", "d/a.py", "a.py", "RCS", "~a", "a#", "d.x", "a/tests/b"],
+]
+
+
+@pytest.mark.parametrize(("text", "skipped"), SKIPPED)
+def test_skip_files_name_files_and_folders(app_root: Path, text: str, skipped: list[str]) -> None:
+    """From the beginning of the path, as App Engine matched them; a folder takes all in it along."""
+    app = load(app_root, text + "handlers:\n- {url: /a, script: main.app}\n").app
+
+    assert [path for path in PATHS if app.is_skipped(path)] == skipped
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("skip_files: (\n", "1:13: skip_files '(' is not a regular expression"),
+        ("skip_files: [a, (]\n", "1:17: skip_files '(' is not a regular expression"),
+        ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) is not a regular expression"),
+        ("skip_files: [[a]]\n", "1:14: skip_files (a list) is not a regular expression"),
+        ("skip_files:\n-\n", "2:2: skip_files (nothing) is not a regular expression"),
+    ],
+)
+def test_a_wrong_expression_of_skip_files_is_named(app_root: Path, text: str, problem: str) -> None:
+    """At its place."""
+    with pytest.raises(ConfigError) as caught:
+        load(app_root, text + "handlers:\n- {url: /a, script: main.app}\n")
+
+    assert [str(mistake)[: len(problem) + 9] for mistake in caught.value.mistakes] == [f"app.yaml:{problem}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "folder", "is_served"),
+    [
+        ("", ".well-known", False),
+        ("skip_files: x\n", ".well-known", True),
+        ("skip_files: static\n", "static/deep", False),
+        ("", "static/deep", True),
+        ("", ".", True),
+        ("", "./static", True),
+    ],
+)
+def test_a_static_dir_that_is_left_out_is_a_mistake(
+    app_root: Path, text: str, folder: str, is_served: bool
+) -> None:
+    """It would answer 404 to everything."""
+    (app_root / ".well-known").mkdir()
+    (app_root / "static" / "deep").mkdir(parents=True)
+    app_yaml = f"{text}handlers:\n- {{url: /s, static_dir: {folder}}}\n"
+
+    if is_served:
+        assert load(app_root, app_yaml).app.handlers[0].static_dir == folder
+    else:
+        with pytest.raises(ConfigError, match="is left out by skip_files, so nothing in it is served"):
+            load(app_root, app_yaml)
+
+
 # --- files beside -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "~\n"])
-@pytest.mark.parametrize("name", ["dispatch.yaml", "backends.yaml"])
+@pytest.mark.parametrize("name", ["dispatch.yaml", "backends.yaml", "dos.yaml"])
 def test_an_empty_file_says_nothing(app_root: Path, name: str, text: str) -> None:
     """As on App Engine."""
     (app_root / name).write_text(text)
@@ -224,3 +403,11 @@ def test_an_empty_file_says_nothing(app_root: Path, name: str, text: str) -> Non
     loaded = config.load(app_root, ENVIRON)
 
     assert (loaded.dispatch, dict(loaded.backends), loaded.notices) == ((), {}, ())
+
+
+def test_networks_that_dos_yaml_keeps_out_are_not_forgotten(app_root: Path) -> None:
+    """Nothing here keeps them out."""
+    (app_root / "dos.yaml").write_text("blacklist:\n- {subnet: 192.0.2.0/24, description: loud}\n")
+
+    with pytest.raises(ConfigError, match=r"^dos\.yaml:1:1: blacklist: .* block them in the firewall"):
+        config.load(app_root, ENVIRON)

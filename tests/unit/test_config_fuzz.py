@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lastacross import config
-from lastacross.config import app, backends, cron, dispatch, handlers, queues
+from lastacross.config import app, backends, cron, dispatch, dos, handlers, queues
 from lastacross.config.document import Document, Entry
 from lastacross.config.settings import VARIABLES
 from lastacross.errors import ConfigError
@@ -33,6 +33,7 @@ WORDS = [
     *["backends", "instances", "options", "dynamic", "start", "a/b.py", "state", "START", "class", "b8"],
     *["cron", "schedule", "every 5 mins", "every day 09:00", "timezone", "UTC", "misfire", "90s", "a:b"],
     *["dispatch", "*/a", "*.b/*", "module", "1.2.3.4/", "h:80/p"],
+    *["skip_files", "builtins", "deferred", "remote_api", "position", "tail", "network", "instance_tag"],
     *["env_variables", "service", "acl", "target", "a.b.c", "expiration", "4d 5h", "http_headers"],
     *[":", ": ", "- ", "\n", "\n  ", "\n- ", "{", "}", "]", ",", "'", '"', "&a", "*a", "!t", "|", ">", "#"],
     *[
@@ -57,9 +58,16 @@ TEXTS = st.one_of(
     st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=3)), max_size=20).map("".join),
 )
 
+
+def read_app(document: Document) -> None:
+    """The text as app.yaml, and as a file that it includes."""
+    app.read(document, [document])
+
+
 FILES: dict[str, tuple[Callable[[Document], object], list[type[Entry]]]] = {
     "queue.yaml": (queues.read, [queues.FileEntry, queues.QueueEntry]),
-    "app.yaml": (app.read, [app.FileEntry, handlers.HandlerEntry]),
+    "app.yaml": (read_app, [app.FileEntry, handlers.HandlerEntry]),
+    "dos.yaml": (dos.read, [dos.FileEntry]),
     "backends.yaml": (backends.read, [backends.FileEntry, backends.BackendEntry]),
     "cron.yaml": (cron.read, [cron.FileEntry, cron.JobEntry]),
     "dispatch.yaml": (dispatch.read, [dispatch.FileEntry, dispatch.RuleEntry]),

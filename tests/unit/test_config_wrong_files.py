@@ -92,6 +92,12 @@ WRONG_APP_FILES = [
         "static_files 's\\\\q' cannot be filled in: bad escape",
         None,
     ),
+    (
+        "handlers:\n- url: /w/(.*)\n  static_files: .well-known/\\1\n  upload: .*\n",
+        "3:17",
+        "has a name that begins with a dot, which is never served; let static_dir name that folder",
+        None,
+    ),
     ("handlers:\n- url: /s\n  static_dir: ../etc\n", "3:15", "leads out of the application's folder", None),
     ("handlers:\n- url: /s\n  static_dir: /etc\n", "3:15", "is not inside the application's", "etc"),
     ("handlers:\n- url: /s/(.*)\n  static_dir: s\n", "2:8", "is a prefix and takes no groups", None),

@@ -1,0 +1,25 @@
+"""dos.yaml: networks that App Engine blocked. Nothing here blocks them, so the file must not be ignored."""
+
+from typing import Any
+
+from lastacross.config.document import Document, Entry
+
+
+class FileEntry(Entry):
+    """The top level."""
+
+    WHAT = "dos.yaml"
+
+    application: str | None = None
+    blacklist: Any = None
+
+
+def read(document: Document) -> None:
+    """Leave a mistake if the file lists networks."""
+    document.validate(FileEntry, document.content, ())
+    if document.content.get("blacklist"):
+        problem = (
+            "blacklist: this engine does not block networks: block them in the firewall or the proxy in "
+            "front, and remove the file"
+        )
+        document.mistake(("blacklist",), problem, is_of_key=True)

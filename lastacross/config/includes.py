@@ -1,0 +1,187 @@
+"""The files that app.yaml includes: their paths, their order and the keys they may have.
+
+Paths and order are those of App Engine's SDK (``appinfo_includes.py``): a path is looked for beside the
+file that includes it, then in the application's folder; a folder means its ``include.yaml``. A file counts
+once, where it is met first, going down into each before the next one beside it.
+"""
+
+import os
+import posixpath
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lastacross.config import yaml_file
+from lastacross.config.document import Document, Path_
+from lastacross.config.known_keys import BUILTINS
+from lastacross.config.mistakes import UnusableError, likely, shown
+from lastacross.config.units import parse_switch
+from lastacross.errors import ConfigError
+
+MAX_DEPTH = 10
+MAX_FILES = 50
+# Together as much as one file: each value of a bomb costs time, in whatever file it is.
+MAX_BYTES = yaml_file.LARGEST_FILE_BYTES
+
+FOLDER_FILE = "include.yaml"
+
+KEYS = (
+    "admin_console",
+    "automatic_scaling",
+    "basic_scaling",
+    "builtins",
+    "env_variables",
+    "handlers",
+    "includes",
+    "manual_scaling",
+    "skip_files",
+)
+
+
+@dataclass
+class Included:
+    """The included files, and one mistake for each file that could not be read at all."""
+
+    documents: list[Document] = field(default_factory=list)
+    mistakes: list[ConfigError] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files' paths below the application's folder, in the order in which they count."""
+        return tuple(document.name for document in self.documents)
+
+
+def gather(document: Document, root: Path) -> Included:
+    """The files that app.yaml includes, and those that they include.
+
+    A path that cannot be included is a mistake in the including document.
+
+    Args:
+        document: app.yaml.
+        root: the application's folder.
+    """
+    walk = _Walk(root)
+    walk.visit(document, 1)
+    return walk.included
+
+
+def check_builtins(document: Document) -> None:
+    """Leave a notice at each builtin that this engine lacks, and a mistake at each unknown one."""
+    value = document.content.get("builtins")
+    if isinstance(value, dict):
+        # Old files leave the hyphens out.
+        items: list[tuple[Path_, Any]] = [(("builtins",), value)]
+    else:
+        items = list(document.entries("builtins", "builtins such as 'deferred: on'"))
+    for path, item in items:
+        if not isinstance(item, dict):
+            document.mistake(
+                path, f"builtins {shown(item)} is not a name with on or off, such as 'deferred: on'"
+            )
+            continue
+        for name, switch in item.items():
+            _check_builtin(document, (*path, name), name, switch)
+
+
+def _check_builtin(document: Document, path: Path_, name: str, switch: Any) -> None:
+    if name not in BUILTINS:
+        document.mistake(path, f"there is no builtin {shown(name)}", likely(name, BUILTINS), is_of_key=True)
+        return
+    try:
+        is_on = parse_switch(switch if isinstance(switch, str) else "")
+    except UnusableError:
+        document.mistake(path, f"{name} {shown(switch)} is neither on nor off")
+        return
+    if is_on and BUILTINS[name]:
+        document.notice(path, f"the builtin {name!r} {BUILTINS[name]}", is_of_key=True)
+    elif not is_on and name == "deferred":
+        remark = "the builtin 'deferred' is always on: it runs only calls that this application has signed"
+        document.notice(path, remark, is_of_key=True)
+
+
+class _Walk:
+    """One walk through the files, from app.yaml down."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._real_root = os.path.realpath(root)
+        self._bytes = 0
+        # A file's real path → the file that includes it first.
+        self._includer: dict[str, str] = {}
+        self.included = Included()
+
+    def visit(self, document: Document, depth: int) -> None:
+        """Add the files that this one includes, each followed by its own includes."""
+        self._includer.setdefault(os.path.realpath(self._root / document.name), "")
+        for path, value in document.entries("includes", "files"):
+            try:
+                name = self._resolve(value, posixpath.dirname(document.name))
+                included = self._take(name, document, path, depth)
+            except UnusableError as error:
+                document.mistake(path, f"includes {shown(value)} {error.problem}", error.hint)
+                continue
+            if included is not None:
+                self.included.documents.append(included)
+                self.visit(included, depth + 1)
+
+    def _resolve(self, value: Any, folder: str) -> str:
+        """The file's path below the application's folder.
+
+        Raises:
+            UnusableError: there is no such file, or it is elsewhere.
+        """
+        if not isinstance(value, str) or not value.strip():
+            raise UnusableError("is not the path of a file")
+        if "\0" in value:
+            raise UnusableError("is not a name that a file can have")
+        if value.startswith("$PYTHON_LIB"):
+            raise UnusableError("is App Engine's own library, which is not here; remove this line")
+        if value.startswith("/"):
+            raise UnusableError("is not inside the application's folder", value.lstrip("/") or None)
+        tried = [posixpath.normpath(posixpath.join(base, value)) for base in dict.fromkeys((folder, ""))]
+        inside = [name for name in tried if name.split("/")[0] != ".."]
+        if not inside:
+            raise UnusableError("leads out of the application's folder")
+        for name in inside:
+            for found in (name, posixpath.join(name, FOLDER_FILE)):
+                if os.path.isfile(self._root / found):
+                    return posixpath.normpath(found)
+        if any(os.path.isdir(self._root / name) for name in inside):
+            raise UnusableError(f"is a folder without a file {FOLDER_FILE}")
+        raise UnusableError("is not there")
+
+    def _take(self, name: str, includer: Document, path: Path_, depth: int) -> Document | None:
+        """The file, None if it cannot be read or counts already.
+
+        Raises:
+            UnusableError: it may not be included here.
+        """
+        real = os.path.realpath(self._root / name)
+        if not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
+            raise UnusableError("is a link that leads out of the application's folder")
+        first = self._includer.get(real)
+        if first == "":
+            raise UnusableError("is app.yaml itself; remove this line")
+        if first is not None:
+            includer.notice(path, f"{name} is included by {first} already; a file counts once")
+            return None
+        if depth > MAX_DEPTH:
+            raise UnusableError(f"is nested more than {MAX_DEPTH} deep")
+        if len(self._includer) > MAX_FILES:
+            raise UnusableError(f"is one file too many; {MAX_FILES} may be included")
+        self._includer[real] = includer.name
+        try:
+            return self._read(name, includer, path)
+        except ConfigError as error:
+            self.included.mistakes.append(error)
+            return None
+
+    def _read(self, name: str, includer: Document, path: Path_) -> Document:
+        text = yaml_file.read(self._root / name, name)
+        self._bytes += len(text)
+        if self._bytes > MAX_BYTES:
+            raise UnusableError(f"brings the included files over {MAX_BYTES // 1024} kB together")
+        document = Document(text, name, None)
+        if document.is_empty:
+            includer.notice(path, f"{name} is empty; it includes nothing")
+        return document
