@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from lastacross.config import Config, Handler
+from lastacross.errors import ConfigError
 from lastacross.webapp import login
 from lastacross.webapp.environ import (
     IS_OUTSIDE,
@@ -54,8 +55,11 @@ class _Entry:
     def __init__(self, handler: Handler, config: Config, scripts: Callable[[str], Wsgi]) -> None:
         self.handler = handler
         is_static = handler.static_dir is not None or handler.static_files is not None
-        self._static = StaticHandler(handler, config) if is_static else None
-        self._script = None if is_static else scripts(handler.script or AUTO)
+        try:
+            self._static = StaticHandler(handler, config) if is_static else None
+            self._script = None if is_static else scripts(handler.script or AUTO)
+        except ConfigError as error:
+            raise ConfigError(error.message, file=handler.file, line=handler.line) from error
         self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)
 
     def find(self, path: str) -> _Target | None:
@@ -138,7 +142,8 @@ class Dispatcher:
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         path = quote(environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~-._", encoding="latin-1")
         query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
-        return Refusal(301, "This page is served over HTTPS.", [("Location", f"https://{name}{path}{query}")])
+        location = f"https://{name}{path}{query}"
+        return Refusal(handler.redirect_status, "This page is served over HTTPS.", [("Location", location)])
 
 
 def _nothing(environ: Environ, start_response: Start) -> Body:

@@ -1,27 +1,31 @@
 """Static files: which file a URL means is decided here, sending it is WhiteNoise's.
 
 A file is served only if its real path is inside the real folder, so neither ``..`` in any
-encoding nor a symbolic link leads out; hidden files (``.git``, ``.env``) are not served, as
-App Engine's default ``skip_files`` never uploaded them.
+encoding nor a symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files``
+leaves out, the configuration files, and the data are never served: App Engine never uploaded them,
+or had them elsewhere.
 """
 
 import os
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from wsgiref.headers import Headers
+from wsgiref.headers import Headers as HeaderDict
 
 from whitenoise import WhiteNoise
-from whitenoise.responders import MissingFileError, NotARegularFileError
+from whitenoise.responders import MissingFileError, NotARegularFileError, StaticFile
 
 from lastacross.config import Config, Handler
 from lastacross.errors import ConfigError
-from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept
 
 # App Engine's own, where app.yaml gives none.
 DEFAULT_EXPIRATION_SECONDS = 600
-COMPRESSED = (".gz", ".br")
+COMPRESSED = {"gzip": ".gz", "br": ".br"}
+CONFIGURATION = ("app", "backends", "cron", "dispatch", "dos", "index", "queue")
+# SQLite's journals have what the database has.
+_DATABASE_FILES = ("", "-journal", "-wal", "-shm")
 
 
 class Folder:
@@ -33,7 +37,7 @@ class Folder:
         is_cached: look at each file once only; for deployments, whose files do not change.
         mime_type: the type of every file, None to tell it by its name.
         http_headers: added to every answer.
-        without: a folder inside whose files are not served.
+        leaves_out: whether a file is not served; takes its path below the folder, and its real path.
     """
 
     def __init__(
@@ -44,17 +48,14 @@ class Folder:
         is_cached: bool = True,
         mime_type: str | None = None,
         http_headers: Mapping[str, str] | None = None,
-        without: Path | None = None,
+        leaves_out: Callable[[str, str], bool] = lambda relative, real: False,
     ) -> None:
         self._root = os.path.realpath(root)
-        self._without = None if without is None else os.path.realpath(without)
+        self._leaves_out = leaves_out
         self._own_headers = dict(http_headers or {})
-        if mime_type is not None:
-            self._own_headers["Content-Type"] = mime_type
-        self._known: dict[str, Any] | None = {} if is_cached else None
-        self._sender = WhiteNoise(
-            None, max_age=max_age_seconds, allow_all_origins=False, add_headers_function=self._add_headers
-        )
+        self._mime_type = mime_type
+        self._known: dict[str, StaticFile] | None = {} if is_cached else None
+        self._sender = WhiteNoise(None, max_age=max_age_seconds, allow_all_origins=False)
 
     def find(self, relative: str) -> Wsgi | None:
         """The sender of the file at this path below the folder, None if there is no such file."""
@@ -64,7 +65,7 @@ class Folder:
         if path is None:
             return None
         try:
-            file = self._sender.get_static_file(path, relative)
+            file = self._file(path, relative)
         except (MissingFileError, NotARegularFileError, OSError):
             return None
         if self._known is not None:
@@ -79,25 +80,50 @@ class Folder:
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             return None
         # WhiteNoise prefers a compressed file beside it, which may not lead out either.
-        every = [path, *(path + suffix for suffix in COMPRESSED if os.path.lexists(path + suffix))]
-        return path if all(self._is_inside(found) for found in every) else None
+        every = [path, *(path + end for end in COMPRESSED.values() if os.path.lexists(path + end))]
+        if not all(self._is_inside(found) for found in every):
+            return None
+        return None if self._leaves_out(relative, os.path.realpath(path)) else path
 
     def _is_inside(self, path: str) -> bool:
-        real = os.path.realpath(path)
-        if self._without is not None and real.startswith(self._without + os.sep):
-            return False
-        return real.startswith(self._root.rstrip(os.sep) + os.sep)
+        return os.path.realpath(path).startswith(self._root.rstrip(os.sep) + os.sep)
 
-    def _send(self, file: Any) -> Wsgi:
+    def _file(self, path: str, relative: str) -> StaticFile:
+        headers = HeaderDict([])
+        self._sender.add_mime_headers(headers, path, relative)
+        self._sender.add_cache_headers(headers, path, relative)
+        for name, value in self._own_headers.items():
+            headers[name] = value
+        if self._mime_type is not None:
+            headers["Content-Type"] = self._mime_type
+        compressed = {
+            encoding: path + end
+            for encoding, end in COMPRESSED.items()
+            if not self._leaves_out(relative + end, os.path.realpath(path + end))
+        }
+        return StaticFile(path, headers.items(), encodings=compressed)
+
+    def _send(self, file: StaticFile) -> Wsgi:
         def send(environ: Environ, start_response: Start) -> Body:
-            body: Body = self._sender.serve(file, environ, start_response)
+            start = intercept(start_response, self._add_headers) if self._own_headers else start_response
+            body: Body = self._sender.serve(file, environ, start)
             return body
 
         return send
 
-    def _add_headers(self, headers: Headers, _path: str, _url: str) -> None:
+    def _add_headers(self, _status: str, headers: Headers) -> Headers:
+        """Add the own headers where they lack: WhiteNoise leaves most out of a 304, 405 or 416."""
+        given = {name.lower(): value for name, value in headers}
+        added = []
         for name, value in self._own_headers.items():
-            headers[name] = value
+            found = given.get(name.lower())
+            if name.lower() == "vary" and found not in (None, value):
+                # WhiteNoise's own takes the place of ours where there is a compressed file.
+                headers = [pair for pair in headers if pair[0].lower() != "vary"]
+                added.append((name, f"{found}, {value}"))
+            elif found is None and name.lower() != "content-type":
+                added.append((name, value))
+        return [*headers, *added]
 
 
 class StaticHandler:
@@ -110,6 +136,10 @@ class StaticHandler:
     def __init__(self, handler: Handler, config: Config) -> None:
         self._template = handler.static_files
         self._upload = handler.upload
+        self._app = config.app
+        self._below = posixpath.normpath(handler.static_dir or ".")
+        self._own_files = frozenset(_own_files(config))
+        self._data = os.path.realpath(config.settings.data_dir) + os.sep
         root = config.root / (handler.static_dir or "")
         if not root.is_dir():
             raise ConfigError(f"static_dir: there is no folder {handler.static_dir!r}", file="app.yaml")
@@ -123,7 +153,7 @@ class StaticHandler:
             is_cached=not config.settings.is_dev,
             mime_type=handler.mime_type,
             http_headers=handler.http_headers,
-            without=config.settings.data_dir,
+            leaves_out=self._leaves_out,
         )
 
     def find(self, match: re.Match[str]) -> Wsgi | None:
@@ -134,6 +164,22 @@ class StaticHandler:
         if self._upload is None or self._upload.fullmatch(relative) is None:
             return None
         return self._folder.find(relative)
+
+    def _leaves_out(self, relative: str, real: str) -> bool:
+        if real in self._own_files or real.startswith(self._data):
+            return True
+        return self._app.is_skipped(posixpath.normpath(posixpath.join(self._below, relative)))
+
+
+def _own_files(config: Config) -> Iterator[str]:
+    """The real paths of files that are the engine's: configuration, and the database if it is one file."""
+    named = [f"{name}.{end}" for name in CONFIGURATION for end in ("yaml", "yml")]
+    for name in (*named, *config.app.included):
+        yield os.path.realpath(config.root / name)
+    scheme, _, place = config.settings.database_url.partition(":///")
+    if scheme.startswith("sqlite"):
+        for end in _DATABASE_FILES:
+            yield os.path.realpath(place.partition("?")[0].removeprefix("file:") + end)
 
 
 def _expiration(handler: Handler, config: Config) -> int:

@@ -240,3 +240,162 @@ def test_a_static_dir_that_cannot_be_served_is_a_configuration_error(tmp_path: P
     (root / "app.yaml").write_text(f"handlers:\n- {{url: /s, static_dir: {folder}}}\n")
     with pytest.raises(ConfigError, match=folder):
         webapp.outside(config.load(root, {"SECRET_KEY": web.SECRET_KEY}), webapp.load_script, {})
+
+
+# --- files that were never uploaded -------------------------------------------------------
+
+SKIPPING = r"""
+skip_files:
+- ^(.*/)?drafts$
+- .*\.bak$
+- .*\.gz$
+includes: [lib/more.yaml]
+handlers:
+- url: /s
+  static_dir: static
+  http_headers:
+    Vary: Origin
+    X-Frame-Options: DENY
+    Content-Type: text/x-own
+    Content-Security-Policy: "default-src 'none'"
+- url: /maybe
+  static_dir: static
+  require_matching_file: true
+- url: /all/(.*)
+  static_files: \1
+  upload: .*
+- url: /members
+  static_dir: static
+  login: admin
+  auth_fail_action: unauthorized
+- url: /secure
+  static_dir: static
+  secure: always
+  redirect_http_response_code: 303
+- url: /.*
+  script: main.app
+"""
+SKIPPED = ["a.bak", "drafts/a.txt", "deep/drafts/a.txt", "a.tmp", "kept.css.gz"]
+
+
+@pytest.fixture
+def skipping(tmp_path: Path) -> Iterator[web.Site]:
+    """An application that leaves files out."""
+    for folder in ("static/deep/drafts", "static/drafts", "static/.git", "lib", "db"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in (*SKIPPED, ".git/config", "kept.css", "deep/kept.txt", "a.pyc"):
+        (tmp_path / "static" / name).write_text(name)
+    (tmp_path / "static" / "kept.css.br").write_text("br")
+    (tmp_path / "lib" / "more.yaml").write_text("skip_files: .*\\.tmp$\n")
+    for name in ("app.db", "app.db-wal", "app.db-journal", "other.db"):
+        (tmp_path / "db" / name).write_text(CANARY)
+    (tmp_path / "static" / "link.txt").symlink_to(tmp_path / "app.yaml")
+    for name in ("queue.yaml", "cron.yaml", "dispatch.yaml", "backends.yaml"):
+        (tmp_path / name).write_text(f"{name.partition('.')[0]}:\n")
+    (tmp_path / "index.yaml").write_text("indexes:\n")
+    variables = {"DATABASE_URL": "sqlite:///db/app.db?timeout=5"}
+    with web.site(tmp_path, MAIN, SKIPPING, variables=variables) as site:
+        yield site
+
+
+@pytest.mark.parametrize("name", [*SKIPPED, ".git/config"])
+def test_a_file_that_skip_files_leaves_out_is_not_there(skipping: web.Site, name: str) -> None:
+    """Neither by its folder nor by its path; the next handler gets the URL where files may be missing."""
+    assert skipping.get(f"/s/{name}").status_int == 404
+    assert skipping.get(f"/all/static/{name}").status_int == 404
+    assert skipping.get(f"/maybe/{name}").text == "app"
+
+
+@pytest.mark.parametrize("name", ["kept.css", "deep/kept.txt", "a.pyc"])
+def test_a_file_that_skip_files_does_not_name_is_served(skipping: web.Site, name: str) -> None:
+    """Own expressions take the place of the usual ones."""
+    assert skipping.get(f"/s/{name}").text == name
+    assert skipping.get(f"/all/static/{name}").text == name
+
+
+def test_a_compressed_file_that_is_left_out_stands_for_no_other(skipping: web.Site) -> None:
+    """The other compressed file does."""
+    assert "Content-Encoding" not in skipping.get("/s/kept.css", HTTP_ACCEPT_ENCODING="gzip").headers
+    assert skipping.get("/s/kept.css", HTTP_ACCEPT_ENCODING="br").headers["Content-Encoding"] == "br"
+
+
+OWN_FILES = [
+    "app.yaml",
+    "queue.yaml",
+    "cron.yaml",
+    "dispatch.yaml",
+    "backends.yaml",
+    "index.yaml",
+    "lib/more.yaml",
+]
+
+
+@pytest.mark.parametrize("name", [*OWN_FILES, "db/app.db", "db/app.db-wal", "db/app.db-journal"])
+def test_the_configuration_and_the_database_are_never_served(skipping: web.Site, name: str) -> None:
+    """Whatever the expressions say."""
+    assert skipping.get(f"/all/{name}").status_int == 404
+    assert skipping.get("/all/db/other.db").text == CANARY
+
+
+def test_a_link_to_the_configuration_is_not_served_either(skipping: web.Site) -> None:
+    """Its real path counts."""
+    assert skipping.get("/all/static/link.txt").status_int == 404
+
+
+@pytest.mark.parametrize("name", ["a.pyc", "a.pyo", "a.txt~", "#a.txt#", "d/RCS/a.txt"])
+def test_the_usual_skip_files_are_those_of_app_engine(tmp_path: Path, name: str) -> None:
+    """Where app.yaml gives none."""
+    path = tmp_path / "static" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(CANARY)
+    (tmp_path / "static" / "a.txt").write_text("a")
+    with web.site(tmp_path, MAIN, "handlers:\n- {url: /s, static_dir: static}\n") as site:
+        assert site.get(f"/s/{quote(name)}").status_int == 404
+        assert site.get("/s/a.txt").text == "a"
+
+
+# --- headers and refusals -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environ", "method", "status"),
+    [
+        ({}, "GET", 200),
+        ({}, "HEAD", 200),
+        ({"HTTP_RANGE": "bytes=0-3"}, "GET", 206),
+        ({"HTTP_RANGE": "bytes=99-"}, "GET", 416),
+        ({"HTTP_IF_NONE_MATCH": "tag"}, "GET", 304),
+        ({"HTTP_IF_MODIFIED_SINCE": "Fri, 31 Dec 2049 23:59:59 GMT"}, "GET", 304),
+        ({}, "DELETE", 405),
+    ],
+)
+def test_own_headers_come_with_every_answer(
+    skipping: web.Site, environ: dict[str, str], method: str, status: int
+) -> None:
+    """A 304 replaces the headers that a browser has kept: without ours, its protection would be gone."""
+    if "HTTP_IF_NONE_MATCH" in environ:
+        environ = {"HTTP_IF_NONE_MATCH": skipping.get("/s/kept.css").headers["ETag"]}
+
+    answer = skipping.request("/s/kept.css", environ, method=method)
+
+    assert answer.status_int == status
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
+    assert "Origin" in answer.headers["Vary"]
+    assert len(answer.headers.getall("Vary")) == 1
+    assert answer.headers.get("Content-Type") == ("text/x-own" if status in (200, 206) else None)
+
+
+def test_a_file_for_the_administrator_asks_who_it_is(skipping: web.Site) -> None:
+    """`auth_fail_action` counts for files as for scripts, whether or not the file is there."""
+    for name in ("kept.css", "nothing", "a.bak"):
+        answer = skipping.get(f"/members/{name}")
+        assert (answer.status_int, answer.headers["WWW-Authenticate"]) == (401, "LastAcross")
+
+
+def test_the_redirect_to_https_has_the_code_of_app_yaml(skipping: web.Site) -> None:
+    """Files too; a task needs none."""
+    answer = skipping.get("/secure/kept.css?a=b")
+
+    assert (answer.status_int, answer.headers["Location"]) == (303, "https://app.example/secure/kept.css?a=b")
+    assert skipping.deliver("/secure/kept.css", "GET").text == "kept.css"
