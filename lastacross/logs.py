@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
@@ -26,6 +26,15 @@ _CHATTY = ("alembic", "rq.worker")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # A traceback is several lines on a terminal; this before each tells them from a forged log line.
 _INDENT = "    | "
+# Log collectors cut or drop longer records, and one request must not fill a disk.
+MAX_RECORD_BYTES = 65_536
+# Characters kept of each text; the first length that makes the record fit is used.
+_TEXT_LENGTHS = (16_384, 4_096, 1_024, 256, 64)
+_MAX_ITEMS = 50
+# If a record is too long even then, this many other fields are kept, each as one text.
+_FEW = 20
+# These fields identify a record, so they survive any cut.
+_FIRST = ("ts", "level", "event", "logger", "exception")
 
 
 def get(name: str) -> Any:
@@ -44,7 +53,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     """
     out = stream if stream is not None else sys.stderr
     _route_to_stdlib()
-    render: Processor = _as_text if out.isatty() else _as_json
+    render = _as_text if out.isatty() else _as_json
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -52,7 +61,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _Cleaner(secrets_of(settings)),
-                render,
+                _Bounded(render),
             ],
         )
     )
@@ -137,6 +146,51 @@ class _Cleaner:
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text
+
+
+class _Bounded:
+    """The last processor: a record as one text, of at most 64 kB; a cut is marked where it was made."""
+
+    def __init__(self, render: Callable[[Any, str, EventDict], str]) -> None:
+        self._render = render
+
+    def __call__(self, logger: Any, method: str, event: EventDict) -> str:
+        line = self._render(logger, method, dict(event))
+        if _fits(line):
+            return line
+        first = {key: event[key] for key in _FIRST if key in event}
+        rest = {key: value for key, value in event.items() if key not in first}
+        for length in _TEXT_LENGTHS:
+            line = self._render(logger, method, {**_cut(first, length), **_cut(rest, length)})
+            if _fits(line):
+                return line
+        few = {key: json.dumps(value) for key, value in list(rest.items())[:_FEW]}
+        return self._render(logger, method, _cut({**first, **few}, _TEXT_LENGTHS[-1]))
+
+
+def _fits(line: str) -> bool:
+    # A character has at most four bytes; only a line that is near the limit is encoded to be counted.
+    if len(line) * 4 <= MAX_RECORD_BYTES:
+        return True
+    return len(line) <= MAX_RECORD_BYTES and len(line.encode("utf-8", "replace")) <= MAX_RECORD_BYTES
+
+
+def _cut(value: Any, length: int) -> Any:
+    """The value with long texts, lists and mappings cut in the middle: both ends tell something."""
+    if isinstance(value, str):
+        if len(value) <= length:
+            return value
+        half = length // 2
+        return f"{value[:half]}…[{len(value) - 2 * half} characters cut]…{value[-half:]}"
+    if isinstance(value, dict):
+        items = list(value.items())
+        kept = {_cut(key, length): _cut(item, length) for key, item in items[:_MAX_ITEMS]}
+        return kept if len(items) <= _MAX_ITEMS else {**kept, "…": f"[{len(items) - _MAX_ITEMS} fields cut]"}
+    if isinstance(value, list):
+        kept_items = [_cut(item, length) for item in value[:_MAX_ITEMS]]
+        more = len(value) - _MAX_ITEMS
+        return kept_items if more <= 0 else [*kept_items, f"…[{more} items cut]"]
+    return value
 
 
 def _as_json(_logger: Any, _method: str, event: EventDict) -> str:

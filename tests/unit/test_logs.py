@@ -184,3 +184,91 @@ def test_without_configuration_a_library_user_hears_warnings_only() -> None:
     assert ran.stdout == ""
     [line] = ran.stderr.splitlines()
     assert "task.lost" in line
+
+
+# --- bounded ------------------------------------------------------------------------------
+
+HUGE: list[dict[str, Any]] = [
+    {"text": "x" * 10_000_000},
+    {"text": "\x1b" * 100_000},
+    {"text": "é🙂" * 50_000},
+    {"text": "\n" * 100_000},
+    {"text": '"' * 100_000},
+    {f"field{n}": "x" * 1000 for n in range(1000)},
+    {f"{'k' * 5000}{n}": 1 for n in range(100)},
+    {"items": ["x" * 1000] * 1000},
+    {"items": list(range(100_000))},
+    {"tree": [[[["🙂" * 100] * 40] * 40] * 40]},
+    {"mapping": {str(n): {"a": "x" * 100} for n in range(10_000)}},
+]
+
+
+@pytest.mark.parametrize("fields", HUGE, ids=range(len(HUGE)))
+def test_a_record_has_64_kb_at_most_and_marks_its_cut(stream: io.StringIO, fields: dict[str, Any]) -> None:
+    """Whatever is in it: time, level and event stay."""
+    logs.get("lastacross.test").warning("task.fail", **fields)
+
+    line = stream.getvalue()
+    assert len(line.encode()) <= logs.MAX_RECORD_BYTES + 1
+    assert line.count("\n") == 1
+    assert " cut]" in line
+    assert "task.fail" in line
+    assert "warning" in line
+    if not isinstance(stream, Terminal):
+        assert list(json.loads(line))[:4] == ["ts", "level", "event", "logger"]
+
+
+def test_a_long_traceback_keeps_both_ends(stream: io.StringIO) -> None:
+    """Where it began, and what was raised."""
+
+    def fall(depth: int) -> None:
+        if depth:
+            fall(depth - 1)
+        raise ValueError("🙂" * 60_000 + " the end")
+
+    try:
+        fall(300)
+    except ValueError:
+        logs.get("lastacross.test").exception("task.error", task="t1")
+
+    line = stream.getvalue()
+    assert len(line.encode()) <= logs.MAX_RECORD_BYTES + 1
+    assert "Traceback (most recent call last)" in line
+    assert "the end" in line
+    assert "characters cut]" in line
+    assert "t1" in line
+
+
+def test_a_long_event_of_another_library_is_cut_too() -> None:
+    """Its message is the event."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+
+    logging.getLogger("some.library").error("lost %s", "x" * 100_000)
+
+    found = json.loads(out.getvalue())
+    assert found["event"].startswith("lost xxx")
+    assert len(out.getvalue()) <= logs.MAX_RECORD_BYTES + 1
+
+
+@pytest.mark.parametrize("size", [60_000, 65_000])
+def test_a_record_that_fits_is_whole(size: int) -> None:
+    """Up to the limit nothing is cut."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+
+    logs.get("lastacross.test").info("task.add", text="x" * size)
+
+    assert json.loads(out.getvalue())["text"] == "x" * size
+
+
+def test_a_secret_at_the_cut_is_masked() -> None:
+    """Half of it would be too much."""
+    out = io.StringIO()
+    logs.configure(SETTINGS, out)
+    half = 16_384 // 2
+
+    logs.get("lastacross.test").info("task.add", text="x" * (half - 10) + CANARY + "y" * 100_000)
+
+    assert CANARY[:8] not in out.getvalue()
+    assert "***" in out.getvalue()
