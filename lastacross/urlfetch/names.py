@@ -11,7 +11,9 @@ from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.places import Place
 from lastacross.urlfetch.threads import Threads
 
-LOOKUPS_AT_ONCE = 32
+MAX_LOOKUPS_AT_ONCE = 32
+# A resolver that has not answered by then is not going to, and its callers have other things to do.
+MAX_LOOKUP_SECONDS = 3.0
 
 LookUp = Callable[[str, int], list[str]]
 
@@ -26,8 +28,12 @@ def system_look_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-class Names:
-    """Looks names up.
+class LookUpTimeoutError(TimeoutError):
+    """Raised when the resolver did not answer in time."""
+
+
+class Resolver:
+    """Looks names up, in a bounded number of threads: nobody can interrupt one that waits for a resolver.
 
     Args:
         look_up: asks the resolver, for as long as that takes.
@@ -35,36 +41,72 @@ class Names:
 
     def __init__(self, look_up: LookUp = system_look_up) -> None:
         self._look_up = look_up
-        self._threads = Threads("urlfetch-names", LOOKUPS_AT_ONCE)
+        self._threads = Threads("names", MAX_LOOKUPS_AT_ONCE)
+
+    def addresses(self, host: str, port: int, seconds: float) -> list[str]:
+        """The numeric addresses of a host, best first; never none.
+
+        Args:
+            host: a name, or an address, which is its own.
+            port: where a connection will go.
+            seconds: how long to wait; never more than 3.
+
+        Raises:
+            LookUpTimeoutError: the resolver did not answer in time.
+            OSError, UnicodeError: the host has no address.
+        """
+        if _is_address(host):
+            return [host]
+        answer: Future[list[str]] = Future()
+        self._threads.run(lambda: self._fill(answer, host, port))
+        try:
+            found = answer.result(max(0.0, min(seconds, MAX_LOOKUP_SECONDS)))
+        except TimeoutError as error:
+            if answer.done() and not answer.cancelled():
+                raise  # the resolver's own
+            # A look-up that has not begun never will: nobody waits for it.
+            answer.cancel()
+            raise LookUpTimeoutError(f"no answer from the resolver about {host}") from error
+        if not found:
+            raise OSError(f"no address of {host}")
+        return found
+
+    def _fill(self, answer: "Future[list[str]]", host: str, port: int) -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
+        try:
+            answer.set_result(self._look_up(host, port))
+        except Exception as error:
+            answer.set_exception(error)
+
+
+class Names:
+    """Looks up the names of a fetch.
+
+    Args:
+        look_up: asks the resolver, for as long as that takes.
+    """
+
+    def __init__(self, look_up: LookUp = system_look_up) -> None:
+        self._resolver = Resolver(look_up)
 
     def addresses(self, place: Place, deadline: Deadline) -> list[str]:
         """The numeric addresses of a place's host, best first; never none.
 
         Raises:
-            DNSLookupFailedError: it has no address.
-            FetchDeadlineExceededError: the resolver did not answer in time.
+            DNSLookupFailedError: it has no address, or the resolver did not answer within 3 s.
+            FetchDeadlineExceededError: the resolver did not answer before the deadline.
         """
-        if _is_address(place.host):
-            return [place.host]
-        answer: Future[list[str]] = Future()
-        self._threads.run(lambda: _fill(answer, self._look_up, place))
         try:
-            found = answer.result(deadline.require(place.url))
-        except TimeoutError as error:
-            raise deadline.error(place.url) from error
+            return self._resolver.addresses(place.host, place.port, deadline.require(place.url))
+        except LookUpTimeoutError as error:
+            if deadline.remaining() <= 0:
+                raise deadline.error(place.url) from error
+            reason = f"the resolver gave no answer within {MAX_LOOKUP_SECONDS:g} s"
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = str(getattr(error, "strerror", None) or error)
             raise DNSLookupFailedError(f"the host {place.host} has no address: {reason}") from error
-        if not found:
-            raise DNSLookupFailedError(f"the host {place.host} has no address")
-        return found
-
-
-def _fill(answer: "Future[list[str]]", look_up: LookUp, place: Place) -> None:
-    try:
-        answer.set_result(look_up(place.host, place.port))
-    except Exception as error:
-        answer.set_exception(error)
+        raise DNSLookupFailedError(f"the address of {place.host} is not known: {reason}")
 
 
 def _is_address(host: str) -> bool:

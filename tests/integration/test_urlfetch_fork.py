@@ -75,7 +75,7 @@ def test_a_child_has_connections_and_threads_of_its_own_and_leaves_its_parent_s(
         urls = [server.url, server.url.replace("127.0.0.1", "localhost")]
         fetch_all(urls)
         # The threads that a child would wait for are idle.
-        wait_until(lambda: parent._connections._names._threads._idle == calls._threads._idle == 1)
+        wait_until(lambda: parent._connections._names._resolver._threads._idle == calls._threads._idle == 1)
 
         assert succeeds_in_child(lambda: fetch_all(urls))
         of_parent, of_child = set(ports[:4]), set(ports[4:])
@@ -125,7 +125,11 @@ def test_a_child_does_not_hold_open_what_its_parent_closes(parent: Fetcher) -> N
 def test_a_lock_that_was_held_at_the_fork_does_not_stop_the_child(parent: Fetcher) -> None:
     with raw_server(OK) as server:
         url = server.url.replace("127.0.0.1", "localhost")
-        locks = [parent._connections._lock, parent._connections._names._threads._lock, calls._threads._lock]
+        locks = [
+            parent._connections._lock,
+            parent._connections._names._resolver._threads._lock,
+            calls._threads._lock,
+        ]
         for lock in locks:
             lock.acquire()
         try:
