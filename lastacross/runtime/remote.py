@@ -31,15 +31,15 @@ from lastacross.signing import Signatures
 from lastacross.taskqueue.current import CurrentTask
 from lastacross.taskqueue.record import Leased
 from lastacross.timed_response import TimedResponse
+from lastacross.urlfetch.names import MAX_LOOKUP_SECONDS, LookUpTimeoutError, Resolver
 from lastacross.webapp import delivery_token
 from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER
 
 CONNECT_SECONDS = 10.0
 # Less than the 5 s after which our web server hangs up: a request must not meet its goodbye.
 IDLE_SECONDS = 4.0
-# App Engine's limit of a response. What is longer is not waited for.
-MOST_RESPONSE_BYTES = 32 * 2**20
-CHUNK_BYTES = 65_536
+# The status says how a delivery ended, so the rest of a longer answer is not read.
+MAX_ANSWER_BYTES = 65_536
 # A machine that went away without a word is noticed within about a minute, however long the deadline.
 _LIFE_SIGNS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 _SPELLED = {
@@ -102,7 +102,8 @@ class RemoteDelivery:
         self._signatures = signatures
         self._deadline_seconds = deadline_seconds
         self._clock = clock
-        self._servers = {name: _Server(url, threads, clock) for name, url in services.items()}
+        resolver = Resolver()
+        self._servers = {name: _Server(url, threads, clock, resolver) for name, url in services.items()}
 
     def serves(self, group: str) -> bool:
         """Whether tasks of this service are delivered here."""
@@ -209,7 +210,7 @@ class RemoteDelivery:
 class _Server:
     """The web server at one base URL, and the idle connections to it."""
 
-    def __init__(self, base_url: str, most_idle: int, clock: Clock) -> None:
+    def __init__(self, base_url: str, most_idle: int, clock: Clock, resolver: Resolver) -> None:
         parts = urlsplit(base_url)
         self._is_tls = parts.scheme == "https"
         self._host = parts.hostname or ""
@@ -218,7 +219,8 @@ class _Server:
         # In words, without the password that the URL may hold.
         self.place = f"{host}:{self._port}"
         self.prefix = quote(parts.path.rstrip("/"), safe=_PATH_SAFE)
-        self.headers: dict[str, str] = {}
+        is_usual_port = self._port == (443 if self._is_tls else 80)
+        self.headers = {"Host": host if is_usual_port else self.place}
         if parts.username is not None:
             password = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             basic = make_headers(basic_auth=password.encode().decode("latin-1"))["authorization"]
@@ -226,6 +228,7 @@ class _Server:
         self._context = ssl.create_default_context() if self._is_tls else None
         self._most_idle = most_idle
         self._clock = clock
+        self._resolver = resolver
         self._lock = threading.Lock()
         self._idle: list[tuple[HTTPConnection, float]] = []
 
@@ -260,6 +263,20 @@ class _Server:
             connection.close()
 
     def _connected(self, seconds: float) -> HTTPConnection:
+        ends_at = self._clock.monotonic() + seconds
+        addresses = self._resolver.addresses(self._host, self._port, seconds)
+        problem: Exception | None = None
+        for tried, address in enumerate(addresses):
+            # An address that does not answer must leave time for the next.
+            share = max(ends_at - self._clock.monotonic(), 0.001) / (len(addresses) - tried)
+            try:
+                return self._connected_to(address, share)
+            except _UNREACHABLE as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    def _connected_to(self, address: str, seconds: float) -> HTTPConnection:
         options: list[tuple[int, int, int | bytes]] = [
             (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -272,9 +289,15 @@ class _Server:
         given: dict[str, Any] = {"timeout": seconds, "socket_options": options}
         connection: HTTPConnection
         if self._is_tls:
-            connection = HTTPSConnection(self._host, self._port, ssl_context=self._context, **given)
+            connection = HTTPSConnection(
+                address,
+                self._port,
+                ssl_context=self._context,
+                server_hostname=self._host.rstrip("."),
+                **given,
+            )
         else:
-            connection = HTTPConnection(self._host, self._port, **given)
+            connection = HTTPConnection(address, self._port, **given)
         try:
             connection.connect()
         except BaseException:
@@ -286,10 +309,10 @@ class _Server:
 def _read(response: HTTPResponse) -> tuple[bytes, bool]:
     """The beginning of the body, and whether it was read to its end."""
     kept, received = b"", 0
-    while chunk := response.read1(CHUNK_BYTES):
+    while chunk := response.read1(MAX_ANSWER_BYTES):
         kept += chunk[: KEPT_RESPONSE_BYTES - len(kept)]
         received += len(chunk)
-        if received > MOST_RESPONSE_BYTES:
+        if received > MAX_ANSWER_BYTES:
             return kept, False
     return kept, True
 
@@ -312,7 +335,9 @@ def _spelled(key: str) -> str:
 
 
 def _connecting_problem(error: Exception) -> str:
-    if isinstance(error, urllib3.exceptions.NameResolutionError):
+    if isinstance(error, LookUpTimeoutError):
+        return f"the resolver gave no answer within {MAX_LOOKUP_SECONDS:g} s"
+    if isinstance(error, socket.gaierror | UnicodeError):
         return "its name has no address"
     # Before time-outs, of which urllib3 takes it to be one.
     if isinstance(error, urllib3.exceptions.NewConnectionError):

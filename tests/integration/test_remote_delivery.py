@@ -18,6 +18,8 @@ from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.remote import RemoteDelivery
 from lastacross.signing import Signatures
 from lastacross.taskqueue.record import Leased
+from lastacross.urlfetch import names
+from lastacross.urlfetch.names import LookUpTimeoutError, Resolver
 from lastacross.webapp import delivery_token
 from tests.support.leased import leased
 from tests.support.processes import wait_until
@@ -264,15 +266,19 @@ def test_of_a_long_answer_the_beginning_is_kept() -> None:
     assert outcome.reason == "answered 500: " + "x" * 2048
 
 
-def test_an_answer_without_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "MOST_RESPONSE_BYTES", 2**20)
+def test_an_answer_without_end_is_not_waited_for() -> None:
+    sent = 0
 
     def endless(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         while True:
-            connection.sendall(b"x" * 65_536)
+            sent += connection.send(b"x" * 1024)
 
     assert outcome_of(endless).is_success
+    # Read are 64 kB; the rest lies in the buffers of two sockets.
+    assert sent < 8 * 2**20
 
 
 def test_a_deferred_call_that_failed_for_good_is_told_as_in_the_worker_itself() -> None:
@@ -301,7 +307,7 @@ def test_a_server_that_is_down_was_not_reached_and_then_it_is() -> None:
     ],
 )
 def test_a_url_without_a_port_has_the_one_of_its_scheme(url: str, place: str) -> None:
-    assert remote._Server(url, 1, SystemClock()).place == place
+    assert remote._Server(url, 1, SystemClock(), Resolver()).place == place
 
 
 def test_the_cause_of_a_broken_answer_is_told_without_the_name_of_its_class() -> None:
@@ -336,6 +342,36 @@ def test_a_name_without_an_address_was_not_reached() -> None:
     outcome = deliver("http://no-such-host.invalid:81")
     assert (outcome.status, outcome.was_reached) == (None, False)
     assert outcome.reason == "no-such-host.invalid:81 was not reached: its name has no address"
+
+
+def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "MAX_LOOKUP_SECONDS", 0.2)
+    stop = threading.Event()
+
+    def never(host: str, port: int) -> list[str]:
+        stop.wait(20)
+        return []
+
+    server = remote._Server("http://counter.example/base", 1, SystemClock(), Resolver(never))
+    try:
+        with pytest.raises(LookUpTimeoutError) as raised:
+            server.connection(60.0)
+    finally:
+        stop.set()
+
+    assert remote._connecting_problem(raised.value) == "the resolver gave no answer within 3 s"
+
+
+def test_the_next_address_of_a_service_is_tried_when_one_is_refused() -> None:
+    with raw_server(OK) as server:
+        addresses = Resolver(lambda host, port: ["::1", "127.0.0.2", "127.0.0.1"])
+        found = remote._Server(f"http://counter.example:{server.port}", 1, SystemClock(), addresses)
+        connection = found.connection(5.0)
+        try:
+            assert connection.is_connected
+            assert found.headers["Host"] == f"counter.example:{server.port}"
+        finally:
+            connection.close()
 
 
 def test_a_name_that_cannot_be_one_was_not_reached() -> None:
