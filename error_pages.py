@@ -1,5 +1,6 @@
 """The error collector's pages: groups, one group, one error. For the administrator: tracebacks tell a lot."""
 
+import json
 import urllib.parse
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from lastacross import clock, webapp
 from operations import instant
 
 MOST_PAGES = 10_000
+MAX_ERRORS_BYTES = 950_000
+"""As JSON, of the errors listed with their group: with the group itself the answer stays below 1 MB."""
 
 SAMPLE = {
     "account": "sample",
@@ -102,10 +105,10 @@ class GroupHandler(Page):
         if found is None:
             self.abort(404, detail="There is no such group of errors, or it was older than seven days.")
             raise AssertionError("abort raises")
-        errors = error_queries.errors_of(error_id)
         if self.wants_json():
-            self.render_json({**group_json(found), "errors": [error_json(each) for each in errors]})
+            self.render_json({**group_json(found), **newest_json(error_id)})
             return
+        errors = error_queries.lines_of(error_id)
         conditions = [ErrorGroup.id == error_id]
         chart = chart_of(clock.SYSTEM.now(), self.request.GET.get("span", ""), conditions)
         self.render("error_group.html", group=found, errors=errors, chart=chart, instant=instant)
@@ -220,6 +223,22 @@ def group_json(group: ErrorGroup) -> dict[str, Any]:
         "first_at": clock.iso(group.first_at),
         "last_at": clock.iso(group.last_at),
     }
+
+
+def newest_json(group_id: str) -> dict[str, Any]:
+    """The newest errors of a group for programs: whole ones below 1 MB, and the ids of the others."""
+    errors: list[dict[str, Any]] = []
+    left_out: list[str] = []
+    size = 0
+    for error in error_queries.errors_of(group_id):
+        found = error_json(error)
+        added = len(json.dumps(found))
+        if size + added <= MAX_ERRORS_BYTES:
+            size += added
+            errors.append(found)
+        else:
+            left_out.append(error.id)
+    return {"errors": errors, "left_out": left_out}
 
 
 def error_json(error: ErrorReport) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The questions that the error collector's pages ask."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import load_only
 
 from error_models import ErrorGroup, ErrorHour, ErrorReport
 from lastacross import datastore
 
 ON_A_PAGE = 25
 ERRORS_LISTED = 50
+ERRORS_READ_AT_ONCE = 5
 
 SORTS: Mapping[str, Any] = {
     "last": ErrorGroup.last_at.desc(),
@@ -64,11 +66,25 @@ def report(error_id: str) -> ErrorReport | None:
         return session.get(ErrorReport, error_id)
 
 
-def errors_of(group_id: str) -> list[ErrorReport]:
-    """The newest errors of a group, newest first."""
+def _newest_of(group_id: str) -> Select[ErrorReport]:
     query = select(ErrorReport).where(ErrorReport.group_id == group_id)
+    return query.order_by(ErrorReport.received_at.desc()).limit(ERRORS_LISTED)
+
+
+def lines_of(group_id: str) -> list[ErrorReport]:
+    """The newest errors of a group, newest first, with what the group's page shows of them."""
+    shown = load_only(
+        ErrorReport.received_at, ErrorReport.msg, ErrorReport.url, ErrorReport.browser, ErrorReport.system
+    )
     with datastore.session(read_only=True) as session:
-        return list(session.scalars(query.order_by(ErrorReport.received_at.desc()).limit(ERRORS_LISTED)))
+        return list(session.scalars(_newest_of(group_id).options(shown)))
+
+
+def errors_of(group_id: str) -> Iterator[ErrorReport]:
+    """The newest errors of a group, newest first; a few at once, because each may have 140,000 characters."""
+    few = {"yield_per": ERRORS_READ_AT_ONCE}
+    with datastore.session(read_only=True) as session:
+        yield from session.scalars(_newest_of(group_id), execution_options=few)
 
 
 def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:

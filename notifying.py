@@ -33,6 +33,8 @@ WEBHOOK_URL = "ERROR_WEBHOOK_URL"
 DEFAULT_THRESHOLDS = (1, 10, 100, 1000, 10_000)
 
 WEBHOOK_SECONDS = 10.0
+MAX_ANSWER_BYTES = 65_536
+"""Bytes read of a webhook's answer; only its status matters."""
 DIGEST_SECONDS = 300
 DIGEST_LINES = 20
 """Groups that a digest names, those with most new errors; the others are summed up."""
@@ -256,6 +258,8 @@ def _post(webhook: str, notification: ErrorNotification) -> str:
             headers=headers,
             deadline=WEBHOOK_SECONDS,
             follow_redirects=False,
+            allow_truncated=True,
+            response_limit_bytes=MAX_ANSWER_BYTES,
         )
     except urlfetch.Error as error:
         return fetch_problem(error)[:SHOWN_CHARACTERS]

@@ -170,7 +170,7 @@ def test_a_group_that_has_new_errors_keeps_its_count_when_the_old_ones_go() -> N
 
     [group] = error_queries.groups(error_queries.Wanted())[0]
     assert group.count == 2
-    assert len(error_queries.errors_of(group.id)) == 1
+    assert len(list(error_queries.errors_of(group.id))) == 1
 
 
 @pytest.mark.usefixtures("tables")

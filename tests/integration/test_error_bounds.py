@@ -1,0 +1,108 @@
+"""Posted errors and answers of webhooks are bounded where they are read."""
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+import error_fields
+import error_pages
+import error_queries
+import error_steps
+import notifying
+from error_models import ErrorGroup, ErrorNotification
+from lastacross import datastore
+from tests.support.processes import ROOT
+from tests.support.raw_server import raw_server
+from tests.support.root_application import configured
+
+GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
+LONG = error_fields.LONGEST["traceback"]
+
+
+@pytest.fixture
+def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
+    """The tables of the application in the root, in an empty database."""
+    # Nobody answers there: tasks stay in the outbox.
+    variables = {"REDIS_URL": f"unix://{tmp_path}/no.sock", "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
+    with configured(new_database(ROOT), tmp_path, **variables):
+        yield
+
+
+def accept_grouped(**changes: object) -> str:
+    """Take in an error that differs so from the usual one, and run its task; its id."""
+    error_id = error_steps.accept(error_fields.parse({**GIVEN, **changes}))
+    assert error_steps.group(error_id)
+    return error_id
+
+
+def group_id() -> str:
+    """The id of the only group."""
+    with datastore.session(read_only=True) as session:
+        return session.scalars(select(ErrorGroup.id)).one()
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_group_of_the_largest_errors_is_less_than_a_megabyte_of_json() -> None:
+    # A character outside of the first plane is twelve of JSON.
+    largest = accept_grouped(traceback="🙂" * LONG, request="é" * LONG)
+    small = accept_grouped(username="kim")
+    large = [accept_grouped(traceback="x" * LONG, request="y" * LONG) for _ in range(10)]
+
+    found = error_pages.newest_json(group_id())
+    group = error_queries.group(group_id())
+
+    assert group is not None
+    whole = json.dumps({**error_pages.group_json(group), **found})
+    assert 500_000 < len(whole) < 1_000_000
+    listed = [each["id"] for each in found["errors"]]
+    assert sorted([*listed, *found["left_out"]]) == sorted([largest, small, *large])
+    assert small in listed
+    assert largest in found["left_out"]
+    assert len(listed) == 8
+
+
+@pytest.mark.usefixtures("tables")
+def test_the_page_of_a_group_reads_no_long_texts() -> None:
+    accept_grouped(traceback="x" * LONG, request="y" * LONG)
+
+    [line] = error_queries.lines_of(group_id())
+
+    assert (line.msg, line.url) == ("no 7", "https://shop.example/a")
+    assert "traceback" not in line.__dict__
+    assert "request" not in line.__dict__
+
+
+@pytest.mark.usefixtures("tables")
+def test_all_errors_of_a_group_are_listed_while_they_are_small() -> None:
+    ids = [accept_grouped(msg=f"no {number}") for number in range(60)]
+
+    found = error_pages.newest_json(group_id())
+
+    assert len(found["errors"]) == error_queries.ERRORS_LISTED
+    assert found["left_out"] == []
+    assert {each["id"] for each in found["errors"]} <= set(ids)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_webhook_whose_answer_has_no_end_has_taken_its_notification() -> None:
+    accept_grouped()
+    with datastore.session(read_only=True) as session:
+        notification = session.scalars(select(ErrorNotification)).one()
+    sent = 0
+
+    def endless(connection: socket.socket) -> None:
+        nonlocal sent
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            sent += connection.send(b"x" * 1024)
+
+    with raw_server(endless) as server:
+        assert notifying._post(f"{server.url}/hook", notification) == ""
+
+    # Read are 64 kB; the rest lies in the buffers of two sockets.
+    assert sent < 8 * 2**20
