@@ -37,6 +37,7 @@ class Folder:
         is_cached: look at each file once only; for deployments, whose files do not change.
         mime_type: the type of every file, None to tell it by its name.
         http_headers: added to every answer.
+        is_private: no cache but the browser's own may keep a file.
         leaves_out: whether a file is not served; takes its path below the folder, and its real path.
     """
 
@@ -48,14 +49,16 @@ class Folder:
         is_cached: bool = True,
         mime_type: str | None = None,
         http_headers: Mapping[str, str] | None = None,
+        is_private: bool = False,
         leaves_out: Callable[[str, str], bool] = lambda relative, real: False,
     ) -> None:
         self._root = os.path.realpath(root)
         self._leaves_out = leaves_out
         self._own_headers = dict(http_headers or {})
         self._mime_type = mime_type
+        self._cache_control = f"max-age={max_age_seconds}, {'private' if is_private else 'public'}"
         self._known: dict[str, StaticFile] | None = {} if is_cached else None
-        self._sender = WhiteNoise(None, max_age=max_age_seconds, allow_all_origins=False)
+        self._sender = WhiteNoise(None)
 
     def find(self, relative: str) -> Wsgi | None:
         """The sender of the file at this path below the folder, None if there is no such file."""
@@ -91,7 +94,7 @@ class Folder:
     def _file(self, path: str, relative: str) -> StaticFile:
         headers = HeaderDict([])
         self._sender.add_mime_headers(headers, path, relative)
-        self._sender.add_cache_headers(headers, path, relative)
+        headers["Cache-Control"] = self._cache_control
         for name, value in self._own_headers.items():
             headers[name] = value
         if self._mime_type is not None:
@@ -153,6 +156,8 @@ class StaticHandler:
             is_cached=not config.settings.is_dev,
             mime_type=handler.mime_type,
             http_headers=handler.http_headers,
+            # A shared cache would give a file to people whom its login does not admit.
+            is_private=handler.login != "optional",
             leaves_out=self._leaves_out,
         )
 

@@ -146,7 +146,8 @@ def test_login_guards_files_too(app: web.Site) -> None:
     """Whether or not they are there."""
     assert app.get("/members/site.css").status_int == 403
     assert app.get("/members/nothing").status_int == 403
-    assert app.deliver("/members/site.css", "GET").status_int == 200
+    admitted = app.deliver("/members/site.css", "GET")
+    assert (admitted.status_int, admitted.headers["Cache-Control"]) == (200, "max-age=3600, private")
     assert app.deliver("/members/nothing", "GET").status_int == 404
 
 
