@@ -36,6 +36,10 @@ from lastacross.errors import ConfigError
 
 ReadType = TypeVar("ReadType")
 
+# The list of files that gcloud does not upload, where app.yaml has no skip_files.
+UPLOAD_LIST = ".gcloudignore"
+_UNLISTED = "static handlers serve the files that it names, unless skip_files of app.yaml names them too"
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -143,6 +147,8 @@ class _Reading:
     def notices(self) -> tuple[str, ...]:
         """Those of the files in the order of reading, then those of the environment."""
         found = [notice for document in self._files.documents.values() for notice in document.notices]
+        if (self.root / UPLOAD_LIST).is_file():
+            found.append(f"{UPLOAD_LIST}: is not read: {_UNLISTED}")
         return (*found, *self.environment.notices)
 
     def _app(self) -> AppConfig:

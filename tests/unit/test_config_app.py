@@ -391,6 +391,15 @@ def test_a_static_dir_that_is_left_out_is_a_mistake(
             load(app_root, app_yaml)
 
 
+def test_a_list_for_gcloud_is_not_passed_over_in_silence(app_root: Path) -> None:
+    """Its files never reached App Engine either."""
+    (app_root / ".gcloudignore").write_text("static/private/\n")
+
+    [notice] = load(app_root, "handlers:\n- {url: /a, script: main.app}\n").notices
+
+    assert notice.startswith(".gcloudignore: is not read: static handlers serve the files that it names")
+
+
 # --- files beside -------------------------------------------------------------------------
 
 
