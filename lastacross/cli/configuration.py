@@ -25,6 +25,8 @@ def _config_check(root: Path) -> int:
         click.echo(str(mistake), err=True)
     for notice in findings.notices:
         click.echo(f"notice: {notice}")
+    for warning in findings.warnings:
+        click.echo(f"warning: {warning}")
     if findings.mistakes:
         return 2
     click.echo(f"{', '.join(findings.files)} and the environment can be used")

@@ -7,7 +7,7 @@ likely meant; all mistakes are found in one reading.
 from lastacross.config.loading import Findings, check, current, load, read_cron, read_queues, use
 from lastacross.config.queues import digest
 from lastacross.config.services import service_of
-from lastacross.config.settings import describe
+from lastacross.config.settings import describe, warnings
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
     CRON_QUEUE,
@@ -52,4 +52,5 @@ __all__ = [
     "read_queues",
     "service_of",
     "use",
+    "warnings",
 ]

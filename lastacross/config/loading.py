@@ -45,12 +45,13 @@ _UNLISTED = "static handlers serve the files that it names, unless skip_files of
 class Findings:
     """What ``check`` found: mistakes stop every process, notices stop nothing.
 
-    ``files`` are the names of the files that were read.
+    ``files`` are the names of the files that were read. ``warnings`` tell of what leaves a door open.
     """
 
     mistakes: tuple[ConfigError, ...]
     notices: tuple[str, ...]
     files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class _Files:
@@ -288,7 +289,8 @@ def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
 def check(root: Path, environ: Mapping[str, str]) -> Findings:
     """All that ``load`` would say, without making a file."""
     reading = _Reading(root, environ, may_make_key=False, needs_key=True)
-    return Findings(tuple(reading.mistakes), reading.notices, reading.files)
+    warnings = () if reading.mistakes else settings.warnings(_own(reading))
+    return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))
 
 
 _current: Config | None = None

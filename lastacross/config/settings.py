@@ -214,6 +214,14 @@ def build(environment: Environment) -> Settings:
     return Settings(**environment.values, sources=MappingProxyType(environment.sources))
 
 
+def warnings(own: Settings) -> list[str]:
+    """A line for each setting that works and leaves a door open."""
+    if own.is_dev or "*" not in own.allowed_hosts:
+        return []
+    remark = "any Host is answered; list the names that the site is reached by, such as shop.example"
+    return [f"LASTACROSS_ALLOWED_HOSTS=*: {remark}"]
+
+
 def describe(config: Config) -> list[tuple[str, str, str]]:
     """For each setting (variable, value as it may be shown, source).
 

@@ -308,6 +308,8 @@ def run(configuration: Config) -> int:
     """
     require_free_port(configuration.settings)
     allow_connections(configuration.settings)
+    for warning in config.warnings(configuration.settings):
+        log.warning("web.unsafe_setting", warning=warning)
     _look_at_services(configuration)
     config.use(configuration)
     upload = StartUpload(configuration)

@@ -151,11 +151,12 @@ MALFORMED_OTHERS = {
 
 @pytest.fixture(autouse=True)
 def _environment(app_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application's folder to be in, and nothing set but the secret key."""
+    """An application's folder to be in, and nothing set but the secret key and the site's name."""
     for name in list(os.environ):
         if name.startswith("LASTACROSS") or name in {"PORT", "HOST", "REDIS_URL", "DATABASE_URL"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("SECRET_KEY", SECRET_KEY)
+    monkeypatch.setenv("LASTACROSS_ALLOWED_HOSTS", "shop.example")
     monkeypatch.chdir(app_root)
 
 
@@ -247,6 +248,19 @@ def test_a_notice_stops_nothing(app_root: Path, capsys: Capture) -> None:
     assert (code, err) == (0, "")
     notice, last = out.splitlines()
     assert notice.startswith("notice: queue.yaml:4:11: target 'counter' names a service that backends.yaml")
+    assert last == "app.yaml, queue.yaml and the environment can be used"
+
+
+def test_a_site_that_answers_for_any_host_is_warned_of(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LASTACROSS_ALLOWED_HOSTS")
+
+    code, out, err = check(capsys)
+
+    assert (code, err) == (0, "")
+    warning, last = out.splitlines()
+    assert warning.startswith("warning: LASTACROSS_ALLOWED_HOSTS=*: any Host is answered; list the names")
     assert last == "app.yaml, queue.yaml and the environment can be used"
 
 

@@ -41,7 +41,7 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
 
 
 def test_dev_listens_to_this_machine_only(app_root: Path) -> None:
-    """There the visitor is the administrator."""
+    """And answers for its names alone."""
     found = settings(app_root, LASTACROSS_DEV="1")
 
     assert (found.host, found.is_dev) == ("127.0.0.1", True)
@@ -93,6 +93,25 @@ def test_every_variable_is_read(app_root: Path) -> None:
     assert (found.web_threads, found.max_streams, found.max_body_bytes) == (64, 32, 1_048_576)
     assert found.log_level == "DEBUG"
     assert set(found.sources.values()) == {"environment"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_warned"),
+    [
+        ({}, True),
+        ({"LASTACROSS_ALLOWED_HOSTS": "shop.example, *"}, True),
+        ({"LASTACROSS_ALLOWED_HOSTS": "shop.example"}, False),
+        ({"LASTACROSS_DEV": "1"}, False),
+        ({"LASTACROSS_DEV": "1", "LASTACROSS_ALLOWED_HOSTS": "*"}, False),
+    ],
+)
+def test_outside_of_dev_there_is_a_warning_where_any_host_is_answered(
+    app_root: Path, environ: dict[str, str], is_warned: bool
+) -> None:
+    found = config.check(app_root, ENVIRON | environ).warnings
+
+    assert [text.partition(":")[0] for text in found] == ["LASTACROSS_ALLOWED_HOSTS=*"] * is_warned
+    assert config.warnings(settings(app_root, **environ)) == list(found)
 
 
 def test_an_empty_variable_counts_as_unset(app_root: Path) -> None:
