@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check mutants format test-pythons bench bench-quick bench-test upgrade-fixture clean
+.PHONY: help run admin-link test test-long check mutants format test-pythons bench bench-quick bench-test upgrade-fixture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,10 @@ help: ## this list
 run: ## Redis, web server, workers and scheduler; Ctrl-C stops them all
 	@.ci/install "$(VENV)" "$(PYTHON)" -e .
 	@exec $(BIN)/lastacross dev
+
+admin-link: ## a link that signs you in as the administrator of what `make run` runs
+	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@exec $(BIN)/lastacross admin link
 
 test: ## everything: format, lint, types and all tests (Redis, PostgreSQL, a browser)
 	@.ci/install-debian

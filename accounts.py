@@ -158,8 +158,7 @@ class ListHandler(forms.Handler):
 
     def post(self) -> None:
         """Add accounts, all or none: the administrator's, as app.yaml opens the list to everybody."""
-        if not self.is_administrator():
-            self.abort(403, detail="Accounts are added by the administrator.")
+        self.require_administrator()
         try:
             keys = parse_keys(self.form().get("keys"))
         except forms.FormError as error:

@@ -42,8 +42,7 @@ class Page(webapp.RequestHandler):
 
     def dispatch(self) -> Any:
         """Refuse everybody else: ``/errors`` is open for posts."""
-        if not self.is_administrator():
-            self.abort(403, detail="This page is for the administrator: errors tell of a site's inside.")
+        self.require_administrator()
         self.response.headers["Cache-Control"] = "no-store"
         return super().dispatch()
 

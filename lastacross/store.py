@@ -54,6 +54,8 @@ OPEN_BATCHES = "lastacross:batches"
 CACHE_PREFIX = "lastacross:cache:"
 CACHE_GENERATION = "lastacross:cache-generation"
 CACHE_STATISTICS = "lastacross:cache-statistics"
+SIGN_IN_PREFIX = "lastacross:sign-in:"
+SIGN_OUT_PREFIX = "lastacross:sign-out:"
 CHANNEL_PREFIX = "lastacross:channel:"
 CHANNEL_WAKEUP_PREFIX = "lastacross:channel-wakeup:"
 

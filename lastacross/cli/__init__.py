@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import click
 
-from lastacross.cli import configuration, cron, processes, queues, tasks
+from lastacross.cli import admin, configuration, cron, processes, queues, tasks
 from lastacross.cli.base import cli, complain
 from lastacross.errors import ConfigError, Error
 
 # Each adds its commands to the root.
-COMMANDS = (processes, configuration, queues, tasks, cron)
+COMMANDS = (processes, configuration, queues, tasks, cron, admin)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -90,6 +90,7 @@ Examples:
   lastacross --app ../shop dev            the same for another application
   lastacross worker --processes 4         workers only
   lastacross worker --service counter     the workers of a backend
+  lastacross admin link                   sign in as the administrator
   lastacross queues list                  how are the queues doing?
   lastacross config check                 is app.yaml, queue.yaml, the environment right?""",
 )

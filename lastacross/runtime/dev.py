@@ -13,11 +13,17 @@ from pathlib import Path
 
 from lastacross import config, datastore, logs
 from lastacross.config import DEFAULT_SERVICE, Config, Settings
+from lastacross.errors import StoreUnavailableError
 from lastacross.runtime import data_folder, embedded, web, workers
 from lastacross.runtime.supervisor import ChildSpec, Supervisor
+from lastacross.store import Store
+from lastacross.webapp import administrator
 
 GRACE_SECONDS = 10.0
+# In the data folder: where the site is, for `lastacross admin link`.
+URL_FILE = "url"
 _ANSWER_SECONDS = 1.0
+_REDIS_PATIENCE_SECONDS = 2.0
 
 
 def run(root: Path, environ: Mapping[str, str]) -> int:
@@ -51,12 +57,22 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
         configuration = config.load(root, environ)
         config.use(configuration)
         _upgrade(configuration)
+        (folder.path / URL_FILE).write_text(f"{web.browsable_url(configuration.settings)}\n")
         supervisor = Supervisor(
             [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],
             grace_seconds=GRACE_SECONDS,
-            on_tick=_Announcement(settings).try_once,
+            on_tick=_Announcement(configuration.settings).try_once,
         )
         return supervisor.run()
+
+
+def site_url(data_dir: Path) -> str | None:
+    """Where the site of the ``lastacross dev`` is that has this data folder now; None if there is none."""
+    if not data_folder.is_in_use(data_dir):
+        return None
+    with contextlib.suppress(OSError):
+        return (data_dir / URL_FILE).read_text().strip()
+    return None
 
 
 def _upgrade(configuration: Config) -> None:
@@ -78,9 +94,10 @@ def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> I
 
 
 class _Announcement:
-    """Says once where the site is, when it answers."""
+    """Says once where the site is, and how to become its administrator, when it answers."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._url = web.browsable_url(settings)
 
     def try_once(self) -> bool:
@@ -88,7 +105,20 @@ class _Announcement:
         if not _is_healthy(self._url):
             return False
         print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
+        # Standard output, not the log: whoever started it may see it, and it works once.
+        print(self._sign_in(), flush=True)
         return True
+
+    def _sign_in(self) -> str:
+        opened = Store(self._settings.redis_url, patience_seconds=_REDIS_PATIENCE_SECONDS)
+        try:
+            code = administrator.new_code(self._settings.secret_key, opened)
+        except StoreUnavailableError as error:
+            return f"To sign in as the administrator, run `lastacross admin link` later: {error}"
+        finally:
+            opened.close()
+        link = administrator.link(self._url, code)
+        return f"Sign in as its administrator, once, within an hour:\n  {link}"
 
 
 def _is_healthy(url: str) -> bool:

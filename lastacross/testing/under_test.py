@@ -21,6 +21,7 @@ from lastacross.testing.inline import Inline, WatchedStore
 from lastacross.testing.redis_server import redis_server
 from lastacross.testing.running import MOST_ATTEMPTS, TaskRunner, raise_failure
 from lastacross.testing.seen import DeliveredTask, EnqueuedTask
+from lastacross.webapp import administrator
 from lastacross.webapp.environ import Wsgi
 
 SECRET_KEY = "of tests alone, and known to all"
@@ -61,6 +62,12 @@ class ApplicationUnderTest:
         self.clock = clock
         self.wsgi: Wsgi = application.outside
         self._runner = TaskRunner(opened, delivery, clock)
+
+    @property
+    def administrator_environ(self) -> dict[str, str]:
+        """For the environ of requests that the administrator makes: webtest's ``extra_environ``, say."""
+        key = self.config.settings.secret_key
+        return {"HTTP_COOKIE": f"{administrator.cookie_name(key)}={administrator.new_cookie(key)}"}
 
     def run_tasks(
         self,

@@ -17,8 +17,6 @@ from lastacross.urlfetch.requests import Request, check_size
 from lastacross.urlfetch.response import Response, response_of
 
 MOST_REDIRECTS = 5
-# What `dev` shows to its developer alone, known by his address, is not for who has us fetch it from there.
-_NOT_THE_DEVELOPER = ("Forwarded", "for=_urlfetch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,7 @@ class Fetcher:
 def _hop(place: Place, request: Request, before: Place | None) -> _Hop:
     settings = config.current().settings
     is_redirect = before is not None and before.origin != place.origin
-    may_be_private = is_open(place, settings, is_redirect=is_redirect)
-    if may_be_private and settings.is_dev:
-        request = request.with_header(*_NOT_THE_DEVELOPER)
-    return _Hop(place, request, may_be_private)
+    return _Hop(place, request, is_open(place, settings, is_redirect=is_redirect))
 
 
 def _response(answer: Answer, request: Request, place: Place, *, is_redirected: bool) -> Response:

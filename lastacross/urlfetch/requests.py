@@ -78,10 +78,6 @@ class Request:
             found = replace(found._without(_OF_BODY), method="GET", body=None)
         return found if before.origin == after.origin else found._without(_SECRET)
 
-    def with_header(self, name: str, value: str) -> "Request":
-        """The same with one header more."""
-        return replace(self, headers=(*self.headers, (name, value)))
-
     def _without(self, names: frozenset[str]) -> "Request":
         return replace(self, headers=tuple(item for item in self.headers if item[0].lower() not in names))
 

@@ -112,11 +112,26 @@ def is_cross_site(environ: Environ) -> bool:
     origin = environ.get("HTTP_ORIGIN")
     if origin is None:
         return False
+    return not _is_own(origin, environ)
+
+
+def comes_from_elsewhere(environ: Environ) -> bool:
+    """Whether a page of another origin led here, by a link too; who says nothing of it came by itself.
+
+    Referer tells it where Sec-Fetch-Site and Origin are not sent: over plain HTTP, for a GET.
+    """
+    if is_cross_site(environ) or "HTTP_SEC_FETCH_SITE" in environ:
+        return is_cross_site(environ)
+    referer = environ.get("HTTP_REFERER")
+    return referer is not None and not _is_own(referer, environ)
+
+
+def _is_own(url: str, environ: Environ) -> bool:
     # Only the host is compared: behind a proxy that ends TLS our own scheme may look like http.
     try:
-        return urlsplit(origin).netloc.lower() != str(environ.get("HTTP_HOST", "")).lower()
+        return urlsplit(url).netloc.lower() == str(environ.get("HTTP_HOST", "")).lower()
     except ValueError:
-        return True
+        return False
 
 
 def _problem_of_path(environ: Environ) -> str | None:

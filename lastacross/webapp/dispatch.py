@@ -97,14 +97,14 @@ class Dispatcher:
         """Serve one request."""
         path = path_of(environ)
         who = login.visitor(environ, self._settings)
-        refusal = _refusal_for_reserved(path, who)
+        refusal = _refusal_for_reserved(path, who, environ)
         if refusal is not None:
             return self._refuse(environ, start_response, refusal)
         target = self._find(path, who)
         if target is None:
             return self._refuse(environ, start_response, Refusal(404))
         if target.handler is not None:
-            refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who)
+            refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:
                 return self._refuse(environ, start_response, refusal)
         # Only now: who may not come here does not learn which files there are.
@@ -159,12 +159,12 @@ def _is_at(path: str, places: tuple[str, ...]) -> bool:
     return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
-def _refusal_for_reserved(path: str, who: login.Visitor) -> Refusal | None:
+def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Refusal | None:
     """Whether this visitor may not come here whatever app.yaml says."""
     if not path.startswith(RESERVED):
         return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
         return Refusal(403, "This address is for the tasks of this application.")
     if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
-        return Refusal(403, "This page is for the administrator.")
+        return Refusal(403, login.for_administrator(environ))
     return None

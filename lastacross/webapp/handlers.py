@@ -95,6 +95,11 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         who = login.visitor(self.request.environ, config.current().settings)
         return who is login.Visitor.ADMINISTRATOR
 
+    def require_administrator(self) -> None:
+        """Answer 403, and how to sign in, unless the administrator is asking."""
+        if not self.is_administrator():
+            self.abort(403, detail=login.for_administrator(self.request.environ))
+
 
 class TaskHandler(RequestHandler):
     """A handler that only tasks reach, whatever app.yaml says.

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Mapping
 
-from lastacross import logs, store
+from lastacross import config, logs, store
 from lastacross.clock import SYSTEM
+from lastacross.webapp import login
 from lastacross.webapp.answers import send_json
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
 
@@ -27,7 +28,7 @@ def check_store() -> None:
 
 
 def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS) -> Wsgi:
-    """``/_ah/ready``: 200 when every check passes in time, else 503 with the reasons in JSON.
+    """``/_ah/ready``: 200 when every check passes in time, else 503; the administrator is told the reasons.
 
     Args:
         checks: name → a call that raises when that part is not ready; its text is the reason.
@@ -43,9 +44,11 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
         if not reasons:
             return send_json(start_response, 200, {"status": "ready"})
         _log.warning("health.not_ready", reasons=reasons)
-        return send_json(
-            start_response, 503, {"status": "not ready", "reasons": reasons}, [("Retry-After", "2")]
-        )
+        answer: dict[str, object] = {"status": "not ready"}
+        # They name hosts and ports behind the site.
+        if login.is_administrator(environ, config.current().settings):
+            answer["reasons"] = reasons
+        return send_json(start_response, 503, answer, [("Retry-After", "2")])
 
     return ready
 

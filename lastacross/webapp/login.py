@@ -1,10 +1,10 @@
 """Who is asking, and whether a handler's ``login`` admits them."""
 
 import enum
-import ipaddress
 from collections.abc import Mapping
 
 from lastacross.config import Handler, Settings
+from lastacross.webapp import administrator, boundary
 from lastacross.webapp.environ import CRON, IS_CROSS_SITE, IS_OUTSIDE, SYSTEM, TASK, Environ, Refusal
 
 
@@ -27,16 +27,12 @@ ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON, Visitor.SYSTEM}),
 }
 
-# What proxies add. Some add only one of these, some none: those must not be put before `dev`.
-_PROXY_HEADERS = (
-    "HTTP_FORWARDED",
-    "HTTP_X_FORWARDED_",
-    "HTTP_VIA",
-    "HTTP_X_REAL_IP",
-    "HTTP_X_CLIENT_IP",
-    "HTTP_CLIENT_IP",
-    "HTTP_TRUE_CLIENT_IP",
-    "HTTP_CF_",
+SIGN_IN = (
+    "Run `lastacross admin link` where this site runs, and open the link that it prints: it signs you in."
+)
+LED_HERE = (
+    "If you are signed in: another site's page led you here, and a sign-in counts for this site's own. "
+    "Open the address anew, from the address bar."
 )
 
 
@@ -55,37 +51,29 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
-    """Whether this is the developer at the machine: there is no other administrator yet.
+    """Whether the administrator asks: with the cookie, and not because a page of another origin led here.
 
-    Only under ``dev``, bound to loopback, from loopback, and not through a proxy: one on this
-    machine would make everybody look like it.
+    To SameSite=Strict other ports, and other names of the same domain, are the same site. A GET of theirs
+    must not start what cron starts.
     """
-    return (
-        settings.is_dev
-        and is_loopback(settings.host)
-        and is_loopback(str(environ.get("REMOTE_ADDR") or ""))
-        and not any(key.startswith(_PROXY_HEADERS) for key in environ)
+    return administrator.has_cookie(environ, settings.secret_key) and not boundary.comes_from_elsewhere(
+        environ
     )
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an address or a host's name is this machine's loopback."""
-    if address == "localhost":
-        return True
-    try:
-        found = ipaddress.ip_address(address.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+def for_administrator(environ: Environ) -> str:
+    """That a page is the administrator's, and how to become that."""
+    hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
+    return " ".join(["This page is for the administrator.", *hints])
 
 
-def refusal(handler: Handler, who: Visitor) -> Refusal | None:
+def refusal(handler: Handler, who: Visitor, environ: Environ) -> Refusal | None:
     """Why this handler does not admit this visitor, None if it does."""
     if who in ADMITTED[handler.login]:
         return None
-    for_whom = "the administrator" if handler.login == "admin" else "people who have signed in"
-    message = f"This page is for {for_whom}."
+    message = "This page is for people who have signed in."
+    if handler.login == "admin":
+        message = for_administrator(environ)
     # `redirect` leads to a page to sign in at; while there is none, it is a plain no.
     if handler.auth_fail_action == "unauthorized" and who is Visitor.ANYBODY:
         return Refusal(401, message, [("WWW-Authenticate", "LastAcross")])

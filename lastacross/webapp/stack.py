@@ -16,6 +16,7 @@ from lastacross.webapp import (
     request_id,
     security_headers,
     served,
+    sign_in,
 )
 from lastacross.webapp.answers import ErrorPages
 from lastacross.webapp.dispatch import Dispatcher
@@ -73,7 +74,7 @@ def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -
 
 
 def _dispatcher(config: Config, scripts: Scripts, builtins: Mapping[str, Wsgi], refuse: Refuse) -> Wsgi:
-    own = {"/_ah/health": health.live, STATIC: _own_files(refuse)}
+    own = {"/_ah/health": health.live, STATIC: _own_files(refuse), **sign_in.pages(config, refuse)}
     dispatcher = Dispatcher(config, scripts, own | dict(builtins), refuse)
     return served.layer(config.settings)(dispatcher)
 

@@ -27,7 +27,7 @@ def test_help_lists_the_commands_and_gives_examples(command: Command) -> None:
     code, out, _ = command("--help")
 
     assert code == 0
-    for name in ("dev", "web", "worker", "scheduler", "queues", "tasks", "config", "db"):
+    for name in ("dev", "web", "worker", "scheduler", "queues", "tasks", "config", "db", "admin"):
         assert f"\n  {name} " in out
     assert "lastacross worker --processes 4" in out
     assert "worker-process" not in out
@@ -37,6 +37,7 @@ def test_help_lists_the_commands_and_gives_examples(command: Command) -> None:
     "name",
     [
         *("dev", "web", "worker", "scheduler", "config check", "config show", "db upgrade"),
+        "admin link",
         *("queues list", "queues pause", "queues resume", "queues purge"),
         *("tasks list", "tasks show", "tasks run", "tasks delete", "tasks retry"),
     ],

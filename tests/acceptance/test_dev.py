@@ -1,8 +1,11 @@
 """``lastacross dev``: one command brings everything up, keeps it up, and leaves nothing behind."""
 
 import contextlib
+import os
+import re
 import signal
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -227,6 +230,41 @@ def test_a_data_folder_has_one_owner(shop: Dev, tmp_path: Path) -> None:
         assert second.wait() == 1
         assert f"{shop.data_dir} is in use by another `lastacross dev`" in second.text()
         assert "Traceback" not in second.text()
+
+
+def sign_in(dev: Dev, printed: str) -> urllib.request.OpenerDirector:
+    """A browser that has opened the last link in this text and pressed the button."""
+    address, _, code = re.findall(r"\S+/_ah/sign-in#\S+", printed)[-1].partition("#")
+    assert address == f"{dev.url}/_ah/sign-in"
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    assert code not in browser.open(address, timeout=10).read().decode()
+    with browser.open(address, urllib.parse.urlencode({"code": code}).encode(), timeout=10) as answer:
+        assert answer.url == f"{dev.url}/"
+    return browser
+
+
+def test_the_link_that_is_printed_works_once_and_the_command_prints_another(shop: Dev) -> None:
+    """In another terminal, which has nothing of the site's environment but its data folder."""
+    assert shop.get("/work")[0] == 403
+    assert "lastacross admin link" in shop.get("/work")[1]
+    shop.processes.wait_for_text("/_ah/sign-in#")
+    printed = shop.processes.text()
+    first = sign_in(shop, printed)
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        first.open(f"{shop.url}/work", timeout=10)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        sign_in(shop, printed)
+
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LASTACROSS_")}
+    environ["LASTACROSS_DATA_DIR"] = str(shop.data_dir)
+    command = python("-m", "lastacross", "--app", str(shop.data_dir.parent / "shop"), "admin", "link")
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        sign_in(shop, ran.stdout).open(f"{shop.url}/work", timeout=10)
+
+    for code in re.findall(r"/_ah/sign-in#(\S+)", printed + ran.stdout):
+        assert shop.processes.text().count(code) <= 1, "only the link itself has it, not the log"
+    assert shop.processes.text().count('"administrator.sign_in"') == 2
 
 
 def test_secrets_are_readable_by_their_owner_alone(shop: Dev) -> None:

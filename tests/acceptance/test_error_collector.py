@@ -21,6 +21,7 @@ from lastacross import config, datastore, store, webapp
 from lastacross.taskqueue import settings
 from lastacross.taskqueue.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
+from tests.support import administrator
 from tests.support.hands import Hands, working_hands
 from tests.support.processes import ROOT
 from tests.support.raw_server import RawServer
@@ -36,8 +37,8 @@ GIVEN = {
 }
 PARTS = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 101 + b"--x--"
 JSON = {"Accept": "application/json"}
-HERE = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost:8080"}
-ELSEWHERE = {"REMOTE_ADDR": "203.0.113.9"}
+ADMINISTRATOR = {"HTTP_HOST": "localhost:8080", **administrator.environ(SECRET_KEY)}
+STRANGER = {"HTTP_COOKIE": ""}
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:121.0) Gecko/20100101 Firefox/121.0"
 
 
@@ -53,7 +54,7 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
 @pytest.fixture
 def client(loaded: config.Config) -> Client:
     """The application behind the web server's layers, asked by the administrator."""
-    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=HERE)
+    return Client(webapp.outside(loaded, webapp.load_script, {}), extra_environ=ADMINISTRATOR)
 
 
 @pytest.fixture
@@ -379,10 +380,10 @@ def test_an_address_for_programs_refuses_in_json(
 
 @pytest.mark.parametrize("path", ["/errors.json", "/errors/nope.json", "/errors/groups/nope.json"])
 def test_a_stranger_is_refused_in_json_where_the_address_is_for_programs(client: Client, path: str) -> None:
-    refused = client.get(path, extra_environ=ELSEWHERE, status=403)
+    refused = client.get(path, extra_environ=STRANGER, status=403)
 
     assert "for the administrator" in refused.json["error"]["message"]
-    assert "text/html" in client.get(path[:-5], extra_environ=ELSEWHERE, status=403).headers["Content-Type"]
+    assert "text/html" in client.get(path[:-5], extra_environ=STRANGER, status=403).headers["Content-Type"]
 
 
 def test_a_traceback_of_5_mb_is_cut_with_a_mark_and_a_larger_body_refused(client: Client) -> None:
@@ -443,11 +444,11 @@ def _has_no_markup_of_a_stranger(page: str) -> None:
 
 
 def test_anybody_posts_and_only_the_administrator_looks(client: Client, hands: Hands) -> None:
-    path = client.post("/errors", GIVEN, extra_environ=ELSEWHERE, status=202).headers["Location"]
+    path = client.post("/errors", GIVEN, extra_environ=STRANGER, status=202).headers["Location"]
 
     for page in ("/errors", "/errors.json", path, f"{path}.json", "/errors/groups/x", "/tasks/errors/digest"):
-        client.get(page, extra_environ=ELSEWHERE, status=403)
-    client.post("/errors/sample", extra_environ=ELSEWHERE, status=403)
+        client.get(page, extra_environ=STRANGER, status=403)
+    client.post("/errors/sample", extra_environ=STRANGER, status=403)
     client.post("/tasks/error-created", {"error": "x"}, status=403)
     client.get("/errors/nobody-has-it", status=404)
     client.get("/errors/groups/nobody-has-it", status=404)

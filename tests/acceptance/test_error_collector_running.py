@@ -125,7 +125,7 @@ def test_a_thousand_errors_at_a_hundred_a_second_are_counted_and_told_of_once(
     wait_until(lambda: _counted(site) >= ERRORS, 60, "the last error's task")
     deliver_again(site, [next(iter(poster.paths[number])).rsplit("/", 1)[1] for number in chosen])
 
-    groups = site.json("/errors?account=storm")["groups"]
+    groups = site.administrator.json("/errors?account=storm")["groups"]
     assert len(groups) == len(TYPES) * len(STATUSES)
     assert {(each["type"], each["status"]): each["count"] for each in groups} == {
         (kind, status): ERRORS / 8 for kind in TYPES for status in STATUSES
@@ -136,7 +136,7 @@ def test_a_thousand_errors_at_a_hundred_a_second_are_counted_and_told_of_once(
     # First, tenth and hundredth of each group; then one digest of all.
     wait_until(lambda: len(webhook.taken) >= 8 * 3, 60, "the webhook")
     for _ in range(2):
-        site.json("/tasks/errors/digest")
+        site.administrator.json("/tasks/errors/digest")
     wait_until(lambda: _digested(webhook) >= ERRORS, 30, "the digest")
     expected = {
         f"{'new' if at == 1 else 'threshold'}-{each['id']}-{at}" for each in groups for at in (1, 10, 100)
@@ -206,7 +206,7 @@ def report(poster: Poster, posts: int, cpu: float, writes: float) -> None:
 
 def _counted(site: Site) -> int:
     """How many errors are in groups."""
-    return sum(each["count"] for each in site.json("/errors?account=storm")["groups"])
+    return sum(each["count"] for each in site.administrator.json("/errors?account=storm")["groups"])
 
 
 def _digested(webhook: Webhook) -> int:

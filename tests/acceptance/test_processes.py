@@ -1,6 +1,7 @@
 """``web``, ``worker`` and ``scheduler`` each by itself, as they run on many machines."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -16,7 +17,7 @@ import redis
 from lastacross import datastore
 from lastacross.store import settings_key
 from tests.conftest import SECRET_KEY
-from tests.support import example_app
+from tests.support import administrator, example_app
 from tests.support.judging import judged
 from tests.support.processes import Started, kill, python, started, wait_until
 from tests.support.redis_server import RedisServer, running_server
@@ -61,12 +62,13 @@ def start(environ: Mapping[str, str], server: RedisServer, tmp_path: Path) -> It
         yield begin
 
 
-def answer(environ: Mapping[str, str], path: str = "/", word: str = "") -> tuple[int, str]:
+def answer(environ: Mapping[str, str], path: str = "/", word: str = "", cookie: str = "") -> tuple[int, str]:
     """Status and text of a page, of a POST when there is a word; 0 when nobody answers."""
     body = urllib.parse.urlencode({"word": word}).encode() if word else None
     url = f"http://127.0.0.1:{environ['PORT']}{path}"
+    request = urllib.request.Request(url, body, {"Cookie": cookie})
     try:
-        with urllib.request.urlopen(url, body, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=20) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -97,9 +99,11 @@ def test_web_without_redis_answers_503_and_recovers_by_itself(
     assert "LASTACROSS_ALLOWED_HOSTS=*: any Host is answered" in web.text()
     wait_until(lambda: answer(environ, "/_ah/health")[0] == 200)
 
-    status, reasons = answer(environ, "/_ah/ready")
-    assert status == 503
-    assert "redis" in reasons
+    status, text = answer(environ, "/_ah/ready")
+    assert (status, json.loads(text)) == (503, {"status": "not ready"})
+    # The administrator's cookie needs no Redis.
+    status, text = answer(environ, "/_ah/ready", cookie=administrator.cookie(environ["SECRET_KEY"]))
+    assert (status, list(json.loads(text)["reasons"])) == (503, ["redis"])
     assert answer(environ, word="lost")[0] == 503
 
     server.start()

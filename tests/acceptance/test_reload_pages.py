@@ -31,7 +31,8 @@ from lastacross.taskqueue.broker import Broker
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
-from tests.support import uploads
+from tests.conftest import SECRET_KEY
+from tests.support import administrator, uploads
 from tests.support.hands import Hands, working_hands
 from tests.support.raw_server import raw_server
 from tests.support.redis_server import RedisServer
@@ -40,9 +41,9 @@ from tests.support.root_application import with_empty_store
 JSON = {"Accept": "application/json"}
 CRON_TASK = "taskloader-20261121T030000Z"
 CRON_RUN = "20261121T030000Z"
-ADMINISTRATOR = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"}
+ADMINISTRATOR = {"HTTP_HOST": "localhost", **administrator.environ(SECRET_KEY)}
 RunTasks = Callable[..., list[DeliveredTask]]
-STRANGER = {"REMOTE_ADDR": "203.0.113.9"}
+STRANGER = {"HTTP_COOKIE": ""}
 
 
 @pytest.fixture
@@ -70,7 +71,9 @@ def lastacross_environ() -> dict[str, str]:
 @pytest.fixture
 def site(lastacross_app: ApplicationUnderTest) -> Client:
     """As ``client``, of the application whose tasks ``run_tasks`` runs."""
-    return Client(lastacross_app.wsgi, extra_environ=ADMINISTRATOR)
+    return Client(
+        lastacross_app.wsgi, extra_environ={**ADMINISTRATOR, **lastacross_app.administrator_environ}
+    )
 
 
 @pytest.fixture

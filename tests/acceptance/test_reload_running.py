@@ -146,7 +146,7 @@ def reloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloads]:
     )
     assert own in (copy / "queue.yaml").read_text(), "the reload's queue is another than this test knows"
     with running_site(copy) as site:
-        yield Reloads(site, asked, trap)
+        yield Reloads(site.administrator, asked, trap)
 
 
 @pytest.mark.timeout(480)

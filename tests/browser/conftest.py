@@ -68,6 +68,18 @@ def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
         context.close()
 
 
+def signed_in(new_context: Contexts, site: Site) -> Contexts:
+    """Opens browser profiles in which the administrator of this site is signed in."""
+
+    def open_context(**options: object) -> BrowserContext:
+        context = new_context(**options)
+        name, _, value = site.administrator.cookie.partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": site.url, "sameSite": "Strict"}])
+        return context
+
+    return open_context
+
+
 def listen_for_complaints(page: Page) -> list[str]:
     """The console errors, exceptions and refused scripts of a page, as they come."""
     complaints: list[str] = []

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.browser import watching
-from tests.browser.conftest import SCREENSHOTS, Contexts
+from tests.browser.conftest import SCREENSHOTS, Contexts, signed_in
 from tests.support.accounts import active_accounts
 from tests.support.processes import wait_until
 from tests.support.site import Site
@@ -79,8 +79,8 @@ def errors(page_of: Callable[[str, str], str]) -> Make:
         given = {"type": LONG_WORD, "msg": "/a/path/without/blanks" * 20, "traceback": f"{LONG_WORD}\n" * 40}
         error = {"account": "access", "url": "https://shop.example/", "status": 500, "server": "web-1"}
         path = f"/{site.post('/errors', **error, **given)['name']}"
-        wait_until(lambda: site.json(path)["done"], 30, "the error's task")
-        yield page_of(path, f"/errors/groups/{site.json(path)['response']['group']}")
+        wait_until(lambda: site.administrator.json(path)["done"], 30, "the error's task")
+        yield page_of(path, f"/errors/groups/{site.administrator.json(path)['response']['group']}")
 
     return make
 
@@ -112,7 +112,7 @@ def reload(page_of: Callable[[str], str], *, runs: bool) -> Make:
 
     def make(site: Site) -> Iterator[str]:
         with active_accounts(site), contextlib.ExitStack() as stack:
-            site.json("/taskloader/")
+            site.administrator.json("/taskloader/")
             path = f"/{site.json('/reloads')['reloads'][0]['name']}"
             if runs:
                 wait_until(lambda: site.json(path)["metadata"]["numbers"]["done"] >= 20, 30)
@@ -219,6 +219,13 @@ def start_a_report_and_list_it(page: Page) -> None:
     expect(page.locator(".longtask-rows > li")).to_have_count(1)
 
 
+def be_a_visitor(page: Page) -> None:
+    """Without signing out: the other tests go on with the same cookie."""
+    page.context.clear_cookies()
+    page.reload()
+    expect(page.get_by_role("button", name="Sign in")).to_be_visible()
+
+
 def expect_frame(page: Page) -> None:
     """The page is in the application's own frame."""
     expect(page.get_by_role("navigation")).to_be_visible()
@@ -241,6 +248,8 @@ class Case:
 
 DEMO = [
     Case("home", at("/")),
+    Case("signed-in", at("/_ah/sign-in")),
+    Case("sign-in", at("/_ah/sign-in"), be_a_visitor),
     Case("form", at("/quilt")),
     Case("missing", at("/quilt/nobody-has-it")),
     Case("mistakes", at("/quilt"), start_with_mistakes(Rows="0", Columns="101")),
@@ -300,6 +309,12 @@ LONG_TASKS = [
 
 
 # --- the checks ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def new_context(new_context: Contexts, site: Site) -> Contexts:
+    """The administrator's browsers."""
+    return signed_in(new_context, site)
 
 
 @pytest.fixture(scope="module", params=DEMO, ids=lambda case: case.name)

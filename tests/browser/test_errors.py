@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import SCREENSHOTS
+from tests.browser.conftest import SCREENSHOTS, Contexts, signed_in
 from tests.support.processes import wait_until
 from tests.support.raw_server import RawServer
 from tests.support.site import Site
@@ -24,6 +24,12 @@ BEACON = """(url) => navigator.sendBeacon(url, JSON.stringify({
   user_agent: navigator.userAgent}))"""
 
 
+@pytest.fixture
+def new_context(new_context: Contexts, site: Site) -> Contexts:
+    """The administrator's browsers."""
+    return signed_in(new_context, site)
+
+
 def post(site: Site, **changes: object) -> str:
     """Post an error that differs so from the usual one; answers its path when its task has run."""
     given = {
@@ -36,7 +42,7 @@ def post(site: Site, **changes: object) -> str:
         **changes,
     }
     path = f"/{site.post('/errors', **given)['name']}"
-    wait_until(lambda: site.json(path)["done"], 30, "its task")
+    wait_until(lambda: site.administrator.json(path)["done"], 30, "its task")
     return path
 
 
@@ -65,7 +71,7 @@ def test_markup_in_an_error_is_text(page: Page, site: Site) -> None:
     """In every field that has room for it; the page's fixture sees a refused script."""
     names = ("type", "msg", "server", "traceback", "request", "user_agent", "username", "account")
     path = post(site, url=f"javascript:alert(1)//{EVIL}", **dict.fromkeys(names, EVIL))
-    group = f"/errors/groups/{site.json(path)['response']['group']}"
+    group = f"/errors/groups/{site.administrator.json(path)['response']['group']}"
     for address in (path, group, "/errors"):
         page.goto(address)
         expect(page.locator("main")).to_contain_text("<script>document.title='taken over'</script>")
@@ -108,6 +114,6 @@ def test_a_page_of_another_site_tells_of_its_error(
         shop.stop()
     assert sent
 
-    wait_until(lambda: site.json("/errors?account=beacon")["total"] == 1, 20, "the beacon")
-    [group] = site.json("/errors?account=beacon")["groups"]
+    wait_until(lambda: site.administrator.json("/errors?account=beacon")["total"] == 1, 20, "the beacon")
+    [group] = site.administrator.json("/errors?account=beacon")["groups"]
     assert (group["domain"], group["type"]) == ("localhost", "TypeError")

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 import feed
+from tests.browser.conftest import Contexts, signed_in
 from tests.support.accounts import active_accounts, wait_until_no_reload_runs
 from tests.support.processes import wait_until
 from tests.support.site import Site
@@ -15,6 +16,12 @@ from tests.support.site import Site
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
 
 IS_OVER = "#run.is-done, #run.is-failed, #run.is-cancelled"
+
+
+@pytest.fixture
+def new_context(new_context: Contexts, site: Site) -> Contexts:
+    """The administrator's browsers."""
+    return signed_in(new_context, site)
 
 
 @pytest.fixture
@@ -117,7 +124,7 @@ def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site
     """It comes while the run goes on; the page that it leads to goes on with its own accounts."""
     wait_until_no_reload_runs(site)
     names = [name for name in (f"paged-{number:04}" for number in range(3000)) if feed.is_failing(name)][:60]
-    site.post("/accounts", keys=" ".join(names))
+    site.administrator.post("/accounts", keys=" ".join(names))
     run_id = start(page)
     page.get_by_role("link", name="Next page").click(timeout=60_000)
     page.locator(IS_OVER).wait_for(timeout=60_000)
@@ -131,7 +138,7 @@ def test_failing_accounts_beyond_the_first_page_are_a_link_away(page: Page, site
     expect(page.locator("#failing th")).to_have_text(names[:50])
     assert page.url.endswith(f"/reloads/{run_id}#failing-name")
     for name in names:
-        site.post(f"/accounts/{name}/deactivate")
+        site.administrator.post(f"/accounts/{name}/deactivate")
 
 
 def test_who_asks_for_a_second_run_is_told_why_there_is_none(page: Page, site: Site, keys: list[str]) -> None:

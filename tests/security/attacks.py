@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from lastacross.signing import Signatures
+from lastacross.webapp import administrator
+from tests.conftest import SECRET_KEY
+
 HOST = "localhost"
 EVIL = "evil.example"
 TIMEOUT_SECONDS = 20.0
@@ -206,6 +210,15 @@ FORGED_ADMINISTRATORS = (
     "Cookie: lastacross_admin=1",
     "Cookie: lastacross_admin=eyJhZG1pbiI6dHJ1ZX0.AAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAA",
     "Cookie: lastacross_administrator=eyJhZG1pbiI6dHJ1ZX0.AAAAAA.AAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    *(
+        f"Cookie: {administrator.cookie_name(SECRET_KEY)}={value}"
+        for value in (
+            "1",
+            Signatures("another key than that of the site").dump_token("administrator", "x"),
+            Signatures(SECRET_KEY).dump_token("sign-in", "x"),
+            Signatures(SECRET_KEY).dump_token("longtasks", ["x"]),
+        )
+    ),
     "Cookie: dev_appserver_login=admin@example.com:True:1",
     "Cookie: SACSID=x; ACSID=x",
     "Sec-Fetch-Site: none",

@@ -1,6 +1,7 @@
 """An application that runs whole, as ``lastacross dev`` runs it, on a Redis of its own."""
 
 import contextlib
+import functools
 import json
 import random
 import signal
@@ -10,13 +11,15 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lastacross import store
+from lastacross.config import secret
 from lastacross.runtime.embedded import PORTS
 from lastacross.taskqueue.broker import Broker
+from tests.support import administrator
 from tests.support.judging import judged
 from tests.support.processes import ROOT, Started, python, started
 from tests.support.redis_server import RedisServer, running_server
@@ -33,24 +36,36 @@ class Site:
         redis_server: its Redis.
         processes: what runs it.
         app: the application's folder.
+        secret_key: its own.
+        cookie: who asks; empty: anybody.
     """
 
     url: str
     redis_server: RedisServer
     processes: Started
     app: Path
+    secret_key: str = field(repr=False)
+    cookie: str = field(default="", repr=False)
+
+    @functools.cached_property
+    def administrator(self) -> "Site":
+        """The same site, asked by its administrator."""
+        return replace(self, cookie=administrator.cookie(self.secret_key))
+
+    def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
+        """The answer of a path, as ``urlopen`` gives it."""
+        given = {"Cookie": self.cookie, **headers} if self.cookie else headers
+        return urllib.request.urlopen(urllib.request.Request(self.url + path, body, given), timeout=20)
 
     def json(self, path: str) -> Any:
         """What this path answers to a program."""
-        request = urllib.request.Request(self.url + path, headers={"Accept": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with self.open(path, Accept="application/json") as response:
             return json.load(response)
 
     def post(self, path: str, **fields: object) -> Any:
         """What a POST of this form answers to a program."""
         body = urllib.parse.urlencode(fields).encode()
-        request = urllib.request.Request(self.url + path, body, {"Accept": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with self.open(path, body, Accept="application/json") as response:
             return json.load(response)
 
     def empty_redis(self) -> None:
@@ -105,7 +120,8 @@ def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -
         }
         with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:
             wait_for_answer(url, processes)
-            yield Site(url, redis_server, processes, app)
+            key = environ.get("SECRET_KEY") or secret.read(folder / "var") or ""
+            yield Site(url, redis_server, processes, app, key)
             processes.send(signal.SIGINT)
             processes.wait()
 

@@ -9,6 +9,7 @@ from webob import Request, Response
 
 from lastacross import config, webapp
 from lastacross.webapp.environ import Wsgi
+from tests.support import administrator
 from tests.support.modules import own_modules
 
 HOST = "app.example"
@@ -33,6 +34,11 @@ class Site:
         """What the world gets."""
         given = {"HTTP_HOST": HOST, "REMOTE_ADDR": "203.0.113.9", **(environ or {})}
         return _answer(self.outside, Request.blank(path, environ=given, **values))
+
+    @property
+    def administrator(self) -> dict[str, str]:
+        """For the environ of requests that the administrator makes."""
+        return administrator.environ(self.config.settings.secret_key)
 
     def get(self, path: str, **environ: Any) -> Response:
         """A GET from outside."""

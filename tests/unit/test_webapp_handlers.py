@@ -195,14 +195,14 @@ def test_a_task_handler_admits_tasks_only(app: web.Site) -> None:
     """Although app.yaml left it open: not even the administrator."""
     assert app.deliver("/work").text == "worked"
     assert app.post("/work").status_int == 403
-    assert app.post("/work", REMOTE_ADDR="127.0.0.1").status_int == 403
+    assert app.post("/work", **app.administrator).status_int == 403
     assert app.deliver("/work", **{"lastacross.task": None, "lastacross.cron": 1}).status_int == 403
 
 
 def test_a_handler_can_ask_whether_the_administrator_is_there(app: web.Site) -> None:
     """To show a button, say."""
     assert app.get("/who").json is False
-    assert app.get("/who", REMOTE_ADDR="127.0.0.1").json is True
+    assert app.get("/who", **app.administrator).json is True
     assert app.deliver("/who", "GET").json is False
 
 

@@ -7,15 +7,22 @@ from typing import Any
 import pytest
 from webob import Request
 
-from lastacross import store
+from lastacross import config, store
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
 from lastacross.webapp import health
+from tests.conftest import SECRET_KEY
+from tests.support import administrator
 
 
-def ask(application: Any) -> Any:
+@pytest.fixture(autouse=True)
+def _in_use(configuration: config.Config) -> None:
+    """It says who is the administrator."""
+
+
+def ask(application: Any, **environ: str) -> Any:
     """One probe."""
-    return Request.blank("/_ah/ready").get_response(application)
+    return Request.blank("/_ah/ready", environ=environ).get_response(application)
 
 
 def passing() -> None:
@@ -39,11 +46,19 @@ def test_ready_when_every_check_passes() -> None:
     assert ask(health.readiness({})).status_int == 200
 
 
-def test_not_ready_is_503_with_each_reason() -> None:
-    """For machines and people."""
-    answer = ask(health.readiness({"redis": failing, "datastore": passing}))
+def test_not_ready_is_503_and_the_administrator_is_told_each_reason() -> None:
+    """They name what is behind the site."""
+    ready = health.readiness({"redis": failing, "datastore": passing})
+    answer = ask(ready, **administrator.environ(SECRET_KEY))
     assert answer.status_int == 503
     assert answer.json["reasons"] == {"redis": "Redis is not available: connection refused"}
+    assert "Retry-After" in answer.headers
+
+
+@pytest.mark.parametrize("address", ["203.0.113.9", "127.0.0.1"])
+def test_anybody_else_is_told_that_it_is_not_ready(address: str) -> None:
+    answer = ask(health.readiness({"redis": failing}), REMOTE_ADDR=address)
+    assert (answer.status_int, answer.json) == (503, {"status": "not ready"})
     assert "Retry-After" in answer.headers
 
 
@@ -58,7 +73,7 @@ def test_a_check_that_hangs_is_not_ready_and_is_not_started_again() -> None:
     ready = health.readiness({"redis": hanging}, limit_seconds=0.01)
     try:
         for _ in range(3):
-            answer = ask(ready)
+            answer = ask(ready, **administrator.environ(SECRET_KEY))
             assert (answer.status_int, answer.json["reasons"]) == (503, {"redis": "does not answer in time"})
         assert len(started) == 1
     finally:

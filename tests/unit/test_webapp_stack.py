@@ -404,12 +404,12 @@ def test_what_other_sites_send_comes_in_where_app_yaml_says_so(
 
 
 def test_what_other_sites_send_is_not_the_administrators(tmp_path: Path) -> None:
-    """The browser that was made to send it may be his."""
+    """The browser that was made to send it may be the administrator's."""
     main = MAIN.replace('{"got": len(self.request.body)', '{"is_administrator": self.is_administrator()')
     with web.site(tmp_path, main, OPEN_TO_OTHERS, variables={"LASTACROSS_DEV": "1"}) as site:
-        here = {"REMOTE_ADDR": "127.0.0.1"}
-        own = site.post("/echo/in", **here)
-        foreign = site.post("/echo/in", HTTP_SEC_FETCH_SITE="cross-site", **here)
+        cookie = site.administrator
+        own = site.post("/echo/in", **cookie)
+        foreign = site.post("/echo/in", HTTP_SEC_FETCH_SITE="cross-site", **cookie)
 
     assert own.json["is_administrator"] is True
     assert foreign.json["is_administrator"] is False

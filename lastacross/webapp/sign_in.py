@@ -1,0 +1,81 @@
+"""``/_ah/sign-in``, where a link's code becomes the administrator's cookie, and ``/_ah/sign-out``.
+
+A GET takes no code: mail programs, chats and browsers open links before anybody has clicked. The page has a
+form, and its script fills in what stands behind the # of the address.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import parse_qs
+
+from lastacross import logs
+from lastacross.config import Config
+from lastacross.errors import StoreUnavailableError
+from lastacross.webapp import administrator, answers, login, templating
+from lastacross.webapp.environ import Body, Environ, Headers, Refusal, Refuse, Start, Wsgi
+
+SIGN_OUT_PATH = "/_ah/sign-out"
+TEMPLATE = "_ah/sign_in.html"
+MOST_BYTES = 4096
+USED = (
+    "This code is not good any more, or never was: each works once, within an hour. "
+    "`lastacross admin link` prints another."
+)
+
+_log = logs.get(__name__)
+
+
+def pages(config: Config, refuse: Refuse) -> Mapping[str, Wsgi]:
+    """The two addresses, by their paths."""
+    found = _Pages(config, refuse)
+    return {administrator.PATH: found.sign_in, SIGN_OUT_PATH: found.sign_out}
+
+
+class _Pages:
+    def __init__(self, config: Config, refuse: Refuse) -> None:
+        self._config = config
+        self._secret_key = config.settings.secret_key
+        self._refuse = refuse
+
+    def sign_in(self, environ: Environ, start_response: Start) -> Body:
+        """GET: the form, or that one is signed in. POST ``code``: sign in."""
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return self._page(environ, start_response, 200)
+        if environ["REQUEST_METHOD"] != "POST":
+            return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "GET, HEAD, POST")]))
+        form = environ["wsgi.input"].read(MOST_BYTES).decode("latin-1")
+        code = parse_qs(form).get("code", [""])[-1].strip()
+        address = environ.get("REMOTE_ADDR")
+        if not administrator.use_code(self._secret_key, code):
+            _log.warning("administrator.refuse", address=address)
+            return self._page(environ, start_response, 403, USED)
+        _log.info("administrator.sign_in", address=address)
+        cookie = administrator.set_cookie(self._secret_key, administrator.new_cookie(self._secret_key))
+        return _see_other(start_response, "/", cookie)
+
+    def sign_out(self, environ: Environ, start_response: Start) -> Body:
+        """POST: take the cookie away."""
+        if environ["REQUEST_METHOD"] != "POST":
+            return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "POST")]))
+        address = environ.get("REMOTE_ADDR")
+        try:
+            administrator.sign_out(environ, self._secret_key)
+            _log.info("administrator.sign_out", address=address)
+        except StoreUnavailableError as error:
+            # This browser is signed out; a copy of its cookie is not.
+            _log.warning("administrator.sign_out", address=address, error=str(error))
+        cookie = administrator.set_cookie(self._secret_key, "", seconds=0)
+        return _see_other(start_response, administrator.PATH, cookie)
+
+    def _page(self, environ: Environ, start_response: Start, status: int, problem: str = "") -> Body:
+        settings = self._config.settings
+        template = templating.environment(self._config.root, settings.is_dev).get_template(TEMPLATE)
+        page = template.render(problem=problem, is_signed_in=login.is_administrator(environ, settings))
+        answer = answers.plain(start_response, status, page.encode(), "text/html; charset=utf-8")
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else answer
+
+
+def _see_other(start_response: Start, path: str, cookie: tuple[str, str]) -> Body:
+    headers: Headers = [("Location", path), ("Content-Length", "0"), ("Cache-Control", "no-store"), cookie]
+    start_response(f"303 {HTTPStatus(303).phrase}", headers)
+    return []
