@@ -36,6 +36,10 @@ def _between(lowest: int, highest: int) -> Callable[[str], int]:
     return functools.partial(variables.whole_number, lowest=lowest, highest=highest)
 
 
+def _show_networks(value: tuple[object, ...]) -> str:
+    return ",".join(map(str, value))
+
+
 def _show_services(value: Mapping[str, str]) -> str:
     return ",".join(f"{name}={masks.masked_url(url)}" for name, url in value.items())
 
@@ -56,6 +60,7 @@ VARIABLES = (
     Variable("LASTACROSS_SERVICE", "service", variables.service),
     Variable("LASTACROSS_SERVICES", "services", variables.services, show=_show_services),
     Variable("LASTACROSS_ALLOWED_HOSTS", "allowed_hosts", variables.allowed_hosts, show=",".join),
+    Variable("LASTACROSS_TRUSTED_PROXIES", "trusted_proxies", variables.networks, show=_show_networks),
     Variable("LASTACROSS_FETCH_PRIVATE_HOSTS", "fetch_private_hosts", variables.fetch_hosts, show=",".join),
     Variable("LASTACROSS_TOMBSTONE_SECONDS", "tombstone_seconds", _between(1, 31_536_000)),
     Variable(

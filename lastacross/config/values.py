@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -229,7 +230,8 @@ class Settings:
     maps others to their base URLs.
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
-    loopback, else any, because the proxy in front knows its names better.
+    loopback, else any, of which ``config check`` and the start warn.
+    ``trusted_proxies`` are the networks of the proxies that are believed what they say of the client.
     ``fetch_private_hosts`` are those, ``host`` or ``host:port``, that ``urlfetch`` may fetch from though they
     are in a private network.
     ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
@@ -259,6 +261,7 @@ class Settings:
     longtask_seconds: int = 2_592_000
     service: str = DEFAULT_SERVICE
     fetch_private_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
     @property
     def server_software(self) -> str:

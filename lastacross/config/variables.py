@@ -1,5 +1,6 @@
 """What each environment variable takes. Pure: text in, value out, or UnusableError."""
 
+import ipaddress
 import re
 from pathlib import Path
 from types import MappingProxyType
@@ -160,6 +161,27 @@ def fetch_hosts(text: str) -> tuple[str, ...]:
             hint = bare if _FETCH_HOST.fullmatch(bare) and bare != name else None
             raise UnusableError(f"has {name!r}, which is neither a host nor host:port", hint)
     return names
+
+
+def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    """Addresses and networks, comma separated: ``127.0.0.1``, ``10.0.0.0/8``, ``fd00::/8``."""
+    items = dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip())
+    return tuple(_network(item) for item in items)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    bare = re.sub(r"[\[\]]", "", text)
+    try:
+        network = ipaddress.ip_network(bare)
+    except ValueError as error:
+        try:
+            hint = str(ipaddress.ip_network(bare, strict=False))
+        except ValueError:
+            hint = None
+        raise UnusableError(f"has {text!r}, which is neither an address nor a network", hint) from error
+    if network.prefixlen == 0:
+        raise UnusableError(f"has {text!r}, which is everybody; list the addresses of the proxies")
+    return network
 
 
 def switch(text: str) -> bool:

@@ -232,7 +232,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "control_socket_disable": True,
         "accesslog": None,
         "logger_class": _Logger,
-        # No peer is believed what it says of the client: neither address nor scheme.
+        # Whom to believe what it says of the client is decided by our own layer (webapp.proxies).
         "forwarded_allow_ips": "",
         "proxy_allow_ips": "",
         "proc_name": "lastacross",

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from lastacross.config import Config, Handler
 from lastacross.errors import ConfigError
-from lastacross.webapp import login
+from lastacross.webapp import hosts, login
 from lastacross.webapp.environ import (
+    HAS_UNDECLARED_PROXY,
     IS_OUTSIDE,
     Body,
     Environ,
@@ -39,6 +40,12 @@ TASKS_ONLY = (
 )
 INTERNAL = frozenset({login.Visitor.TASK, login.Visitor.CRON, login.Visitor.SYSTEM})
 ADMINISTRATOR_ONLY = ("/_ah/admin",)
+ONLY_HTTPS = "This page is served over HTTPS."
+UNDECLARED_PROXY = (
+    "This request came through a proxy that LASTACROSS_TRUSTED_PROXIES does not list, "
+    "so it is not known whether it did."
+)
+UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so nobody is sent there."
 
 
 @dataclass(frozen=True)
@@ -138,12 +145,17 @@ class Dispatcher:
         if not wanted or is_https(environ):
             return None
         host = str(environ.get("HTTP_HOST", ""))
+        if environ.get(HAS_UNDECLARED_PROXY):
+            # It may have come over HTTPS, and would be redirected there without end.
+            return Refusal(403, f"{ONLY_HTTPS} {UNDECLARED_PROXY}")
+        if not hosts.is_listed(host, self._settings.allowed_hosts):
+            return Refusal(403, f"{ONLY_HTTPS} {UNLISTED_HOST}")
         # The port is plain HTTP's; the host was checked, and an IPv6 address keeps its brackets.
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         path = quote(environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~-._", encoding="latin-1")
         query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
         location = f"https://{name}{path}{query}"
-        return Refusal(handler.redirect_status, "This page is served over HTTPS.", [("Location", location)])
+        return Refusal(handler.redirect_status, ONLY_HTTPS, [("Location", location)])
 
 
 def _nothing(environ: Environ, start_response: Start) -> Body:

@@ -35,6 +35,9 @@ CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Put there by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
+# Put there where a proxy that LASTACROSS_TRUSTED_PROXIES does not list has passed the request on, or a client
+# says that one has: REMOTE_ADDR and the scheme are of whoever connected.
+HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
 # Put there by the boundary: a page of another site made a browser send this, and its handler takes it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
 # Put there when a handler raised: the exception, for the log line and for the delivery's record.

@@ -13,6 +13,7 @@ from lastacross.webapp import (
     deliveries,
     failures,
     health,
+    proxies,
     request_id,
     security_headers,
     served,
@@ -44,10 +45,12 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
     signatures = Signatures(config.settings.secret_key)
     layers: list[Layer] = [
         deliveries.set_apart,
+        proxies.layer(config.settings.trusted_proxies),
         request_id.layer,
         access_log.layer(),
         security_headers.layer,
         failures.layer(refuse),
+        proxies.refuse_unclear(refuse),
         boundary.check_request(config.settings.allowed_hosts, refuse),
         deliveries.admit(signatures, config.settings.max_body_bytes, dispatcher),
         boundary.check_cross_site(config.app.handlers, refuse),

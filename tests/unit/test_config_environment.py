@@ -58,6 +58,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_SERVICE": "counter",
     "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, other=https://other.example/base",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
+    "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8, [2001:DB8::1], 127.0.0.1",
     "LASTACROSS_FETCH_PRIVATE_HOSTS": "Feed.local:8081, [::1]",
     "LASTACROSS_TOMBSTONE_SECONDS": "60",
     "LASTACROSS_LEASE_SECONDS": "2.5",
@@ -87,6 +88,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
     }
     assert found.service == "counter"
     assert found.allowed_hosts == ("example.com", ".example.org")
+    assert list(map(str, found.trusted_proxies)) == ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::1/128"]
     assert found.fetch_private_hosts == ("feed.local:8081", "[::1]")
     assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
     assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
@@ -161,6 +163,13 @@ WRONG = [
     ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' is neither 0 nor 1", "1"),
     ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
     ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "*", "has '*', which is neither an address nor a network", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "nginx", "has 'nginx', which is neither an address nor a network", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "10.0.0.5/8", "has '10.0.0.5/8', which is neither", "10.0.0.0/8"),
+    ("LASTACROSS_TRUSTED_PROXIES", "10.0.0.1, 0.0.0.0/0", "has '0.0.0.0/0', which is everybody", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "::/0", "has '::/0', which is everybody", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "127.0.0.1:80", "has '127.0.0.1:80', which is neither", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "fe80::1%eth0/64", "has 'fe80::1%eth0/64', which is neither", "fe80::/64"),
     ("LASTACROSS_SERVICE", "My Service", "is not 1 to 100 lower-case letters", "my-service"),
     ("LASTACROSS_SERVICE", "v1.counter", "LASTACROSS_SERVICE 'v1.counter' is not 1 to 100", "v1-counter"),
     ("LASTACROSS_SERVICE", "-", "LASTACROSS_SERVICE '-' is not 1 to 100", None),

@@ -191,6 +191,33 @@ def test_a_page_that_is_secure_always_sends_http_to_https(
         assert site.deliver(path).status_int == 200
 
 
+@pytest.mark.parametrize(
+    ("hosts", "host", "status"),
+    [
+        ("*", "app.example", 403),
+        ("app.example,*", "evil.example", 403),
+        ("app.example,*", "app.example", 301),
+        (".app.example", "www.app.example", 301),
+        ("app.example", "evil.example", 400),
+    ],
+)
+def test_a_redirect_goes_to_a_host_that_is_listed(tmp_path: Path, hosts: str, host: str, status: int) -> None:
+    """Otherwise a cache would keep a redirect to whatever somebody wrote into Host."""
+    app_yaml = "handlers:\n- {url: /safe.*, script: main.app, secure: always}\n"
+    with web.site(tmp_path, MAIN, app_yaml, variables={"LASTACROSS_ALLOWED_HOSTS": hosts}) as site:
+        answer = site.get("/safe", HTTP_HOST=host)
+        assert answer.status_int == status
+        assert ("LASTACROSS_ALLOWED_HOSTS" in answer.text) is (status == 403)
+
+
+def test_behind_an_undeclared_proxy_a_secure_page_is_refused_instead_of_sent_round(tmp_path: Path) -> None:
+    app_yaml = "handlers:\n- {url: /safe.*, script: main.app, secure: always}\n"
+    with web.site(tmp_path, MAIN, app_yaml) as site:
+        answer = site.get("/safe", HTTP_X_FORWARDED_PROTO="https")
+    assert answer.status_int == 403
+    assert "LASTACROSS_TRUSTED_PROXIES" in answer.text
+
+
 def test_under_dev_a_secure_page_stays_on_http(tmp_path: Path) -> None:
     """There is no HTTPS to go to."""
     app_yaml = "handlers:\n- {url: /safe, script: main.app, secure: always}\n"

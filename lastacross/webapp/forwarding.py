@@ -1,0 +1,179 @@
+"""Reads ``Forwarded`` (RFC 7239) and ``X-Forwarded-*``: client, scheme and host as proxies tell them. Pure.
+
+gunicorn's ``forwarded_allow_ips`` looks at the address of the peer, but reads the scheme alone; Werkzeug's
+ProxyFix and waitress count hops, and do not look at their addresses. So the headers are read here.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lastacross.webapp import hosts
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IsTrusted = Callable[[Address], bool]
+
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+# forwarded-pair of RFC 7239, 4, and what stands behind it. Blanks round it are taken, never given back
+# (*+): two runs of them side by side would be divided in each possible way.
+_PAIR = re.compile(
+    rf'[ \t]*+(?:(?P<name>{_TOKEN})=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\.)*)"))?'
+    r"[ \t]*+(?P<end>[;,]|\Z)",
+    re.ASCII,
+)
+_PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
+# node of RFC 7239, 6; X-Forwarded-For has IPv6 addresses without brackets, too.
+_NODE = re.compile(
+    rf"(?P<v4>[0-9.]{{7,15}}){_PORT}|\[(?P<v6>[0-9A-Fa-f:.]{{2,45}})\]{_PORT}|(?P<bare>[0-9A-Fa-f:.]{{2,45}})"
+    rf"|(?P<hidden>unknown|_[A-Za-z0-9._-]+){_PORT}",
+    re.ASCII,
+)
+
+
+class UnclearForwardingError(Exception):
+    """Raised when the headers cannot be read in one way; the message is a sentence for the sender."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """The client as one family of headers tells of it; None where it says nothing."""
+
+    client: str | None = None
+    scheme: str | None = None
+    host: str | None = None
+
+
+def read(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
+    """The client, as a trusted proxy tells of it.
+
+    Its address is the right-most hop that is no trusted proxy: each proxy appends whom it was asked by, and
+    what stands further left the client itself has written.
+
+    Args:
+        environ: of WSGI.
+        is_trusted: whether an address is a trusted proxy's.
+
+    Raises:
+        UnclearForwardingError: a header is malformed, or both families are there and say different things: a
+            proxy writes one of them, and passes on what the client wrote into the other.
+    """
+    said = set()
+    if environ.get("HTTP_FORWARDED"):
+        said.add(_forwarded(environ, is_trusted))
+    if any(environ.get(f"HTTP_X_FORWARDED_{name}") for name in ("FOR", "PROTO", "HOST", "PORT")):
+        said.add(_x_forwarded(environ, is_trusted))
+    if len(said) > 1:
+        raise UnclearForwardingError("The Forwarded and X-Forwarded-* headers contradict each other.")
+    return said.pop() if said else Forwarding()
+
+
+def _forwarded(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
+    elements = _elements(environ["HTTP_FORWARDED"])
+    client, hops = _client([element.get("for", "unknown") for element in elements], is_trusted)
+    element = elements[-hops] if hops else {}
+    host = element.get("host")
+    return Forwarding(client, _scheme(element.get("proto")), None if host is None else _host(host, None, ""))
+
+
+def _elements(text: str) -> list[dict[str, str]]:
+    """The parameters of each hop."""
+    elements: list[dict[str, str]] = []
+    current: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        found = _PAIR.match(text, position)
+        if found is None:
+            raise UnclearForwardingError("The Forwarded header is malformed (RFC 7239).")
+        if found["name"] is not None:
+            name = found["name"].lower()
+            if name in current:
+                raise UnclearForwardingError(f"The Forwarded header has {name} twice for one hop.")
+            current[name] = found["token"] or re.sub(r"\\(.)", r"\1", found["quoted"] or "")
+        if found["end"] != ";" and current:
+            elements.append(current)
+            current = {}
+        position = found.end()
+    return [*elements, current] if current else elements
+
+
+def _x_forwarded(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
+    client, hops = _client(_listed(environ, "FOR"), is_trusted)
+    scheme = _scheme(_said(environ, "PROTO", hops))
+    host, port = _said(environ, "HOST", hops), _said(environ, "PORT", hops)
+    if host is None and port is not None:
+        host = str(environ.get("HTTP_HOST", ""))
+    if host is not None:
+        host = _host(host, port, scheme or str(environ.get("wsgi.url_scheme")))
+    return Forwarding(client, scheme, host)
+
+
+def _listed(environ: Mapping[str, Any], name: str) -> list[str]:
+    parts = str(environ.get(f"HTTP_X_FORWARDED_{name}", "")).split(",")
+    return [part.strip(" \t") for part in parts if part.strip(" \t")]
+
+
+def _said(environ: Mapping[str, Any], name: str, hops: int) -> str | None:
+    """The value for the client's hop: each proxy appends one, or they keep to one value."""
+    values = _listed(environ, name)
+    if len(values) < 2:
+        return values[0] if values else None
+    if len(values) < hops:
+        raise UnclearForwardingError(
+            f"X-Forwarded-{name.title()} has {len(values)} values for the {hops} hops of X-Forwarded-For."
+        )
+    return values[-max(hops, 1)]
+
+
+def _client(nodes: Sequence[str], is_trusted: IsTrusted) -> tuple[str | None, int]:
+    """The client's address if it is told, and which hop it is, counted from the right (0: there are none)."""
+    client, hops = None, 0
+    for node in reversed(nodes):
+        hops += 1
+        found = _address(node)
+        if found is None:
+            break
+        client = str(found)
+        if not is_trusted(found):
+            break
+    return client, hops
+
+
+def _address(node: str) -> Address | None:
+    """The address of a node; None where the proxy does not tell it (RFC 7239, 6.2 and 6.3)."""
+    found = _NODE.fullmatch(node)
+    if found is not None and found["hidden"]:
+        return None
+    text = (found["v4"] or found["v6"] or found["bare"]) if found else ""
+    try:
+        return plain(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise UnclearForwardingError("A forwarding header names a client that is not an address.") from error
+
+
+def plain(address: Address) -> Address:
+    """The IPv4 address that an IPv6 socket shows as ``::ffff:192.0.2.1``, any other as it is."""
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _scheme(text: str | None) -> str | None:
+    scheme = None if text is None else text.lower()
+    if scheme not in (None, *DEFAULT_PORTS):
+        raise UnclearForwardingError("A forwarding header names a scheme other than http and https.")
+    return scheme
+
+
+def _host(host: str, port: str | None, scheme: str) -> str:
+    """The host with the port, unless it is the scheme's own or the host has one."""
+    found = hosts.split(host)
+    if found is None:
+        raise UnclearForwardingError("A forwarding header names a host that is not one.")
+    if port is None:
+        return host.lower()
+    if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535):
+        raise UnclearForwardingError("X-Forwarded-Port is not a port.")
+    has_to_be_told = found[1] is None and port != DEFAULT_PORTS.get(scheme)
+    return (f"{host}:{port}" if has_to_be_told else host).lower()

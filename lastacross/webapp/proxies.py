@@ -1,0 +1,119 @@
+"""The client behind proxies: who is asking, by which scheme, for which host.
+
+Two layers. The outermost believes the proxies of LASTACROSS_TRUSTED_PROXIES, and drops what they and others
+have said, so that nobody further in reads it in another way: WebOb takes the left-most address, which is the
+client's own word. The inner one, where answers have their page, refuses what could not be read.
+"""
+
+import ipaddress
+import itertools
+from collections.abc import Sequence
+
+from lastacross import logs
+from lastacross.webapp import forwarding
+from lastacross.webapp.environ import (
+    HAS_UNDECLARED_PROXY,
+    Body,
+    Environ,
+    Layer,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+)
+from lastacross.webapp.forwarding import Address, UnclearForwardingError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Proxies tell of the client in these. `Via` is not among them: a browser's own proxy adds it.
+HEADERS = (
+    "HTTP_FORWARDED",
+    "HTTP_X_FORWARDED",
+    "HTTP_X_REAL_IP",
+    "HTTP_X_CLIENT_IP",
+    "HTTP_CLIENT_IP",
+    "HTTP_TRUE_CLIENT_IP",
+    "HTTP_CF_CONNECTING_IP",
+)
+REMEDY = (
+    "list it in LASTACROSS_TRUSTED_PROXIES if it is yours; nothing that it says of the client is believed"
+)
+
+_UNCLEAR = "lastacross.unclear_forwarding"
+
+_log = logs.get(__name__)
+
+
+def layer(trusted: Sequence[Network]) -> Layer:
+    """Let REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST be the client's where a trusted proxy tells them.
+
+    From anybody else such headers are dropped, ``HAS_UNDECLARED_PROXY`` is set, and the log says so once.
+    """
+
+    def is_trusted(address: Address) -> bool:
+        return any(address in network for network in trusted)
+
+    def behind(application: Wsgi) -> Wsgi:
+        undeclared = itertools.count()
+
+        def corrected(environ: Environ, start_response: Start) -> Body:
+            given = [key for key in environ if key.startswith(HEADERS)]
+            if given:
+                peer = _peer(environ)
+                if peer is not None and is_trusted(peer):
+                    try:
+                        _believe(environ, forwarding.read(environ, is_trusted))
+                    except UnclearForwardingError as error:
+                        environ[_UNCLEAR] = str(error)
+                else:
+                    environ[HAS_UNDECLARED_PROXY] = True
+                    if next(undeclared) == 0:
+                        _warn(environ, given)
+                for key in given:
+                    del environ[key]
+            return application(environ, start_response)
+
+        return corrected
+
+    return behind
+
+
+def refuse_unclear(refuse: Refuse) -> Layer:
+    """Refuse what a trusted proxy says in a way that can be read as one likes."""
+
+    def outer(application: Wsgi) -> Wsgi:
+        def checked(environ: Environ, start_response: Start) -> Body:
+            problem = environ.get(_UNCLEAR)
+            if problem is not None:
+                return refuse(environ, start_response, Refusal(400, problem))
+            return application(environ, start_response)
+
+        return checked
+
+    return outer
+
+
+def _peer(environ: Environ) -> Address | None:
+    """The address that connected; None where it has none (a unix socket)."""
+    try:
+        # Behind a % is the interface that a link-local address belongs to.
+        return forwarding.plain(ipaddress.ip_address(str(environ.get("REMOTE_ADDR", "")).partition("%")[0]))
+    except ValueError:
+        return None
+
+
+def _believe(environ: Environ, said: forwarding.Forwarding) -> None:
+    for key, value in (
+        ("REMOTE_ADDR", said.client),
+        ("wsgi.url_scheme", said.scheme),
+        ("HTTP_HOST", said.host),
+    ):
+        if value is not None:
+            environ[key] = value
+    if said.client is not None:
+        environ.pop("REMOTE_PORT", None)
+
+
+def _warn(environ: Environ, given: list[str]) -> None:
+    names = sorted(key.removeprefix("HTTP_").replace("_", "-").title() for key in given)
+    _log.warning("proxy.undeclared", address=environ.get("REMOTE_ADDR"), headers=names[:10], remedy=REMEDY)
