@@ -1,0 +1,85 @@
+"""What a browser has started: names in a signed cookie, so that it alone may cancel its own runs."""
+
+import base64
+import hashlib
+from typing import Any
+
+from lastacross import config
+from lastacross.errors import BadSignatureError
+from lastacross.signing import Signatures
+from lastacross.webapp.environ import is_https
+
+MAX_REMEMBERED = 50
+REMEMBERED_SECONDS = 30 * 86_400
+
+# A name may be long, and the cookie must stay small; nobody finds a second name for 96 bits.
+_DIGEST_BYTES = 12
+
+
+class SignedList:
+    """The newest 50 texts that one cookie of a browser carries, signed, newest first.
+
+    Args:
+        cookie: the cookie's name.
+        purpose: of the signature.
+    """
+
+    def __init__(self, cookie: str, purpose: str) -> None:
+        self._cookie = cookie
+        self._purpose = purpose
+
+    def read(self, request: Any) -> list[str]:
+        """The texts; none if the cookie is missing or was not signed by us."""
+        try:
+            found = _signatures().load_token(self._purpose, request.cookies.get(self._cookie, ""))
+        except BadSignatureError:
+            return []
+        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+    def add(self, request: Any, response: Any, text: str) -> None:
+        """Put a text in front of the others; the oldest beyond 50 is dropped."""
+        texts = [text, *(other for other in self.read(request) if other != text)]
+        response.set_cookie(
+            self._cookie,
+            _signatures().dump_token(self._purpose, texts[:MAX_REMEMBERED]),
+            max_age=REMEMBERED_SECONDS,
+            path="/",
+            httponly=True,
+            secure=is_https(request.environ),
+            samesite="Lax",
+        )
+
+
+_STARTED = SignedList("lastacross_started", "started")
+
+
+def remember_started(request: Any, response: Any, name: str) -> None:
+    """Let this browser prove later that it started the run of this name.
+
+    The proof is a signed cookie of at most 1.5 kB for the newest 50 runs, kept for 30 days. Call it once for
+    a response.
+
+    Args:
+        request: the request that starts the run.
+        response: the answer to it.
+        name: of the run, unlike that of any other run of the application, now or later:
+            ``f"quilt:{row_id}"``, not a name that may be used again.
+    """
+    _STARTED.add(request, response, _digest(name))
+
+
+def is_started_by(request: Any, name: str) -> bool:
+    """Whether the browser that makes this request started the run of this name (``remember_started``).
+
+    Who must not lock the administrator out asks ``handler.is_administrator()`` too.
+    """
+    return _digest(name) in _STARTED.read(request)
+
+
+def _digest(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
+    return base64.urlsafe_b64encode(digest[:_DIGEST_BYTES]).decode()
+
+
+def _signatures() -> Signatures:
+    return Signatures(config.current().settings.secret_key)
