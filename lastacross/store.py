@@ -58,6 +58,8 @@ SIGN_IN_PREFIX = "lastacross:sign-in:"
 SIGN_OUT_PREFIX = "lastacross:sign-out:"
 CHANNEL_PREFIX = "lastacross:channel:"
 CHANNEL_WAKEUP_PREFIX = "lastacross:channel-wakeup:"
+LIMIT_PREFIX = "lastacross:limit"
+"""The library writes a colon, and the rest, behind it."""
 
 
 def record_key(task_id: str) -> str:

@@ -38,6 +38,7 @@ FLOORS = [
         "lastacross.urlfetch",
         "lastacross.datastore",
         "lastacross.webapp",
+        "lastacross.start_limits",
     },
     {"lastacross.store", "lastacross.wakeup"},
     {
@@ -64,6 +65,7 @@ SIDEWAYS = {
     ("lastacross.deferred", "lastacross.taskqueue"): "a deferred call is a task",
     ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
     ("lastacross.urlfetch", "lastacross.taskqueue"): "a task has longer to fetch than a visitor waits",
+    ("lastacross.start_limits", "lastacross.webapp"): "a limit counts by the network of a request",
     ("lastacross.testing", "lastacross.runtime"): "it delivers as a worker does",
     ("lastacross.pytest_plugin", "lastacross.testing"): "its fixtures, imported when they are used",
     ("lastacross.webapp", "lastacross.taskqueue"): "a request that a worker signed is a task",
@@ -104,6 +106,7 @@ DOORS = {
     "jinja2": {"lastacross.webapp."},
     "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
     "whitenoise": {"lastacross.webapp."},
+    "limits": {"lastacross.start_limits"},
     "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.runtime.remote"},
 }
 

@@ -4,6 +4,7 @@ Where a handler takes input, a wrong value is answered with 400 and the name of 
 it redirects, to a path of our own; where it draws a page, through a template that escapes.
 """
 
+import math
 import re
 from typing import Any, NoReturn
 
@@ -11,7 +12,7 @@ import webapp2
 
 from lastacross import config
 from lastacross.webapp import login, templating
-from lastacross.webapp.environ import wants_json
+from lastacross.webapp.environ import is_internal, wants_json
 
 _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
@@ -79,6 +80,23 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         else:
             self.abort(400, detail=f"{field}: {message}")
 
+    def try_later(self, status: int, message: str, seconds: float) -> None:
+        """Answer that it cannot be done now, and when to try again: a page, or JSON; with ``Retry-After``.
+
+        Args:
+            status: 429 where this client has asked for too much, 503 where all have.
+            message: which limit was met, in a sentence; when to try again is added.
+            seconds: until another try may succeed.
+        """
+        retry_after = max(1, math.ceil(seconds))
+        message = f"{message} Try again in {_in_words(retry_after)}."
+        header = {"Retry-After": str(retry_after)}
+        if not self.wants_json():
+            self.abort(status, detail=message, headers=header)
+        error = {"code": status, "message": message, "retry_after_seconds": retry_after}
+        self.render_json({"error": error}, status)
+        self.response.headers.update({**header, "Cache-Control": "no-store"})
+
     def see_other(self, url: str) -> None:
         """Answer 303: the browser goes on with a GET of this path of our own.
 
@@ -100,6 +118,10 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         if not self.is_administrator():
             self.abort(403, detail=login.for_administrator(self.request.environ))
 
+    def is_exempt_from_limits(self) -> bool:
+        """Whether limits on what visitors may start do not hold: for the administrator, tasks and cron."""
+        return is_internal(self.request.environ) or self.is_administrator()
+
 
 class TaskHandler(RequestHandler):
     """A handler that only tasks reach, whatever app.yaml says.
@@ -113,6 +135,14 @@ class TaskHandler(RequestHandler):
         if login.visitor(self.request.environ, config.current().settings) is not login.Visitor.TASK:
             refuse_visitor(self)
         return super().dispatch()
+
+
+def _in_words(seconds: int) -> str:
+    """``24 seconds``, ``5 minutes``, ``2 hours``: never less than it is."""
+    for unit, length in (("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{math.ceil(seconds / length)} {unit}s"
+    return f"{seconds} second" + ("s" if seconds != 1 else "")
 
 
 def refuse_visitor(handler: webapp2.RequestHandler) -> NoReturn:

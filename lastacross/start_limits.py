@@ -1,0 +1,134 @@
+"""How often a client may start something: rates such as "30/minute", by the `limits` library.
+
+A moving window in Redis, under keys of ours and over our connection. While Redis is unavailable each process
+counts by itself. The library takes as long to import as half of the engine, and most processes start nothing
+for anybody: it is imported at the first check.
+"""
+
+import functools
+import importlib
+import threading
+from typing import Any
+
+from lastacross import logs, store
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import ConfigError, StoreUnavailableError
+from lastacross.store import LIMIT_PREFIX, Store
+from lastacross.webapp import clients
+from lastacross.webapp.environ import Environ
+
+OUTAGE_SECONDS = 5.0
+"""So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
+
+_SITE = "site"
+_LIBRARY = "limits"
+
+_log = logs.get(__name__)
+
+
+def check(name: str, limit: str, environ: Environ, *, is_exempt: bool = False) -> float | None:
+    """Count a start, if the client may have one more.
+
+    Clients are told apart by network (``clients.client_of``); where they cannot be, the limit holds for all
+    of them together. A refused start is not counted.
+
+    Args:
+        name: what is started: each name has a limit of its own. Never a part of the request.
+        limit: such as ``30/minute``, ``100 per 2 hours``.
+        environ: of the request.
+        is_exempt: nothing is counted (``handler.is_exempt_from_limits()``).
+
+    Returns:
+        None if it may start; else the seconds to wait.
+
+    Raises:
+        ConfigError: the limit cannot be read.
+    """
+    if is_exempt:
+        return None
+    return _current().check(rate_of(limit), name, clients.client_of(environ) or _SITE)
+
+
+def in_words(limit: str) -> str:
+    """``30 per minute``, for people.
+
+    Raises:
+        ConfigError: the limit cannot be read.
+    """
+    rate = rate_of(limit)
+    unit = rate.GRANULARITY.name
+    return (
+        f"{rate.amount} per {unit}" if rate.multiples == 1 else f"{rate.amount} per {rate.multiples} {unit}s"
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def rate_of(limit: str) -> Any:
+    """The library's item for a limit.
+
+    Raises:
+        ConfigError: the limit cannot be read.
+    """
+    try:
+        rate = importlib.import_module(_LIBRARY).parse(limit)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the start limit {limit!r} is not a rate such as '30/minute'") from error
+    if rate.amount < 1 or rate.get_expiry() < 1:
+        raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
+    return rate
+
+
+class Limiter:
+    """Counts in this Redis, or in this process while it is unavailable.
+
+    Args:
+        opened: the Redis.
+        clock: what the time is.
+    """
+
+    def __init__(self, opened: Store, clock: Clock = SYSTEM) -> None:
+        library = importlib.import_module(_LIBRARY)
+        storage, windows = library.storage, library.strategies.MovingWindowRateLimiter
+        self.store = opened
+        self._clock = clock
+        self._shared = windows(
+            storage.RedisStorage(
+                opened.url, connection_pool=opened.redis.connection_pool, key_prefix=LIMIT_PREFIX
+            )
+        )
+        self._new_own = lambda: windows(storage.MemoryStorage())
+        self._own: Any = None
+        self._quiet_until = float("-inf")
+
+    def check(self, rate: Any, name: str, client: str) -> float | None:
+        """As the module's ``check``, for a client."""
+        if self._clock.monotonic() >= self._quiet_until:
+            try:
+                with store.translated_errors():
+                    return self._hit(self._shared, rate, name, client)
+            except StoreUnavailableError as error:
+                self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
+                _log.warning("limits.unavailable", reason=str(error))
+        if self._own is None:
+            self._own = self._new_own()
+        return self._hit(self._own, rate, name, client)
+
+    def _hit(self, limiter: Any, rate: Any, name: str, client: str) -> float | None:
+        if limiter.hit(rate, name, client):
+            return None
+        free_at = limiter.get_window_stats(rate, name, client).reset_time
+        return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
+
+
+_limiter: Limiter | None = None
+_lock = threading.Lock()
+
+
+def _current() -> Limiter:
+    """The limiter of this process's store."""
+    global _limiter
+    opened = store.current()
+    with _lock:
+        if _limiter is None or _limiter.store is not opened:
+            _limiter = Limiter(opened)
+        return _limiter
