@@ -1,14 +1,15 @@
 """How often a client may start something: rates such as "30/minute", by the `limits` library.
 
 A moving window in Redis, under keys of ours and over our connection. While Redis is unavailable each process
-counts by itself. The library takes as long to import as half of the engine, and most processes start nothing
-for anybody: it is imported at the first check.
+counts by itself.
 """
 
 import functools
-import importlib
 import threading
-from typing import Any
+
+from limits import RateLimitItem, parse
+from limits.storage import MemoryStorage, RedisStorage
+from limits.strategies import MovingWindowRateLimiter, RateLimiter
 
 from lastacross import logs, store
 from lastacross.clock import SYSTEM, Clock
@@ -21,7 +22,6 @@ OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
 
 _SITE = "site"
-_LIBRARY = "limits"
 
 _log = logs.get(__name__)
 
@@ -50,28 +50,27 @@ def check(name: str, limit: str, environ: Environ, *, is_exempt: bool = False) -
 
 
 def in_words(limit: str) -> str:
-    """``30 per minute``, for people.
+    """``30 times per minute``, for people.
 
     Raises:
         ConfigError: the limit cannot be read.
     """
     rate = rate_of(limit)
     unit = rate.GRANULARITY.name
-    return (
-        f"{rate.amount} per {unit}" if rate.multiples == 1 else f"{rate.amount} per {rate.multiples} {unit}s"
-    )
+    times = "once" if rate.amount == 1 else f"{rate.amount} times"
+    return f"{times} per {unit}" if rate.multiples == 1 else f"{times} per {rate.multiples} {unit}s"
 
 
 @functools.lru_cache(maxsize=64)
-def rate_of(limit: str) -> Any:
+def rate_of(limit: str) -> RateLimitItem:
     """The library's item for a limit.
 
     Raises:
         ConfigError: the limit cannot be read.
     """
     try:
-        rate = importlib.import_module(_LIBRARY).parse(limit)
-    except (ValueError, TypeError, AttributeError) as error:
+        rate = parse(limit)
+    except ValueError as error:
         raise ConfigError(f"the start limit {limit!r} is not a rate such as '30/minute'") from error
     if rate.amount < 1 or rate.get_expiry() < 1:
         raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
@@ -87,20 +86,16 @@ class Limiter:
     """
 
     def __init__(self, opened: Store, clock: Clock = SYSTEM) -> None:
-        library = importlib.import_module(_LIBRARY)
-        storage, windows = library.storage, library.strategies.MovingWindowRateLimiter
         self.store = opened
         self._clock = clock
-        self._shared = windows(
-            storage.RedisStorage(
-                opened.url, connection_pool=opened.redis.connection_pool, key_prefix=LIMIT_PREFIX
-            )
+        pool = opened.redis.connection_pool
+        self._shared = MovingWindowRateLimiter(
+            RedisStorage(opened.url, connection_pool=pool, key_prefix=LIMIT_PREFIX)
         )
-        self._new_own = lambda: windows(storage.MemoryStorage())
-        self._own: Any = None
+        self._own: RateLimiter | None = None
         self._quiet_until = float("-inf")
 
-    def check(self, rate: Any, name: str, client: str) -> float | None:
+    def check(self, rate: RateLimitItem, name: str, client: str) -> float | None:
         """As the module's ``check``, for a client."""
         if self._clock.monotonic() >= self._quiet_until:
             try:
@@ -110,10 +105,10 @@ class Limiter:
                 self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
                 _log.warning("limits.unavailable", reason=str(error))
         if self._own is None:
-            self._own = self._new_own()
+            self._own = MovingWindowRateLimiter(MemoryStorage())
         return self._hit(self._own, rate, name, client)
 
-    def _hit(self, limiter: Any, rate: Any, name: str, client: str) -> float | None:
+    def _hit(self, limiter: RateLimiter, rate: RateLimitItem, name: str, client: str) -> float | None:
         if limiter.hit(rate, name, client):
             return None
         free_at = limiter.get_window_stats(rate, name, client).reset_time
