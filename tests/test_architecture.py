@@ -66,6 +66,7 @@ SIDEWAYS = {
     ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
     ("lastacross.urlfetch", "lastacross.taskqueue"): "a task has longer to fetch than a visitor waits",
     ("lastacross.start_limits", "lastacross.webapp"): "a limit counts by the network of a request",
+    ("lastacross.channel", "lastacross.webapp"): "so does the cap of streams",
     ("lastacross.testing", "lastacross.runtime"): "it delivers as a worker does",
     ("lastacross.pytest_plugin", "lastacross.testing"): "its fixtures, imported when they are used",
     ("lastacross.webapp", "lastacross.taskqueue"): "a request that a worker signed is a task",

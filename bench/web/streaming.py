@@ -31,7 +31,8 @@ def streams(client_ids: int = STREAMS) -> dict[str, Any]:
     Args:
         client_ids: how many different ones; 1000 is one page each, 1 is all pages at the same one.
     """
-    with running.running_site() as site:
+    # All of them come from one address.
+    with running.running_site(variables={"LASTACROSS_STREAMS_PER_CLIENT": str(STREAMS)}) as site:
         os.environ.update(site.environ)
         config.use(config.load(running.ROOT, os.environ))
         ids = [f"client-{number}" for number in range(client_ids)]

@@ -24,11 +24,13 @@ class Limits:
 
     max_streams: int = 1_024
     max_streams_per_token: int = 64
+    max_streams_per_client: int = 256
     heartbeat_seconds: float = 15.0
     life_seconds: float = 300.0
     look_seconds: float = 2.0
     retry_ms: int = 1_000
     retry_after_seconds: int = 5
+    client_retry_after_seconds: int = 10
 
 
 class EventStream:

@@ -1,7 +1,10 @@
-"""Places for open streams: so many a process, so many a token. Pure."""
+"""Places for open streams: so many a process, a token and a client. Pure."""
 
 import threading
 from collections import Counter
+from typing import Literal
+
+Lack = Literal["total", "token", "client"]
 
 
 class Slots:
@@ -10,39 +13,62 @@ class Slots:
     Args:
         total: streams of the process.
         per_token: streams of one token, so that one page cannot take all.
+        per_client: streams of one client's network.
     """
 
-    def __init__(self, total: int, per_token: int) -> None:
+    def __init__(self, total: int, per_token: int, per_client: int) -> None:
         self._total = total
         self._per_token = per_token
+        self._per_client = per_client
         self._lock = threading.Lock()
-        self._taken: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        self._clients: Counter[str] = Counter()
 
     @property
     def taken(self) -> int:
         """How many streams are open."""
         with self._lock:
-            return self._taken.total()
+            return self._tokens.total()
 
-    def has_room(self, token: str) -> bool:
-        """Whether ``take`` would succeed now."""
+    def lack(self, token: str, client: str | None) -> Lack | None:
+        """Why ``take`` would fail now, None if it would not."""
         with self._lock:
-            return self._has_room(token)
+            return self._lack(token, client)
 
-    def take(self, token: str) -> bool:
-        """Take a place; whether there was one."""
+    def take(self, token: str, client: str | None) -> Lack | None:
+        """Take a place.
+
+        Args:
+            token: the stream's.
+            client: its network; None where that is not known: then no client's limit holds.
+
+        Returns:
+            None if it was taken; else which limit is met.
+        """
         with self._lock:
-            if not self._has_room(token):
-                return False
-            self._taken[token] += 1
-            return True
+            lack = self._lack(token, client)
+            if lack is None:
+                self._tokens[token] += 1
+                if client is not None:
+                    self._clients[client] += 1
+            return lack
 
-    def release(self, token: str) -> None:
+    def release(self, token: str, client: str | None) -> None:
         """Give a place back."""
         with self._lock:
-            self._taken[token] -= 1
-            if self._taken[token] <= 0:
-                del self._taken[token]
+            _take_one(self._tokens, token)
+            if client is not None:
+                _take_one(self._clients, client)
 
-    def _has_room(self, token: str) -> bool:
-        return self._taken.total() < self._total and self._taken[token] < self._per_token
+    def _lack(self, token: str, client: str | None) -> Lack | None:
+        if self._tokens.total() >= self._total:
+            return "total"
+        if self._tokens[token] >= self._per_token:
+            return "token"
+        return "client" if client is not None and self._clients[client] >= self._per_client else None
+
+
+def _take_one(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if counts[key] <= 0:
+        del counts[key]

@@ -1,7 +1,7 @@
 """The browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
 
-A stream holds a thread of the web server, so their number is limited; above it the answer is
-503 with ``Retry-After``, and the page goes on by polling.
+A stream holds a thread of the web server, so their number is limited. Above the limit of the process the
+answer is 503, above that of a client 429, both with ``Retry-After``; the page goes on by polling.
 """
 
 import functools
@@ -10,7 +10,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -22,10 +22,11 @@ from lastacross.channel.event_stream import EventStream, Limits
 from lastacross.channel.frames import Position
 from lastacross.channel.mailbox import Mailbox
 from lastacross.channel.reader import Reader
-from lastacross.channel.slots import Slots
+from lastacross.channel.slots import Lack, Slots
 from lastacross.channel.tokens import Grant
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError, ExpiredSignatureError, StoreUnavailableError
+from lastacross.webapp.clients import client_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -69,7 +70,9 @@ class Streams:
     def __init__(self, limits: Limits | None = None, clock: Clock = SYSTEM) -> None:
         self.limits = limits or Limits()
         self.reader = Reader()
-        self.slots = Slots(self.limits.max_streams, self.limits.max_streams_per_token)
+        self.slots = Slots(
+            self.limits.max_streams, self.limits.max_streams_per_token, self.limits.max_streams_per_client
+        )
         self._clock = clock
         self._is_ending = False
 
@@ -101,9 +104,10 @@ class Streams:
         token = parameters.get("token", "")
         start = _start(environ, parameters)
         grant = self._grant(token)
+        if self._is_ending:
+            raise self._busy("Too many streams are open.")
         if method == "HEAD":
-            if self._is_ending or not self.slots.has_room(token):
-                raise self._busy("Too many streams are open.")
+            self._refuse(self.slots.lack(token, client_of(environ)))
             start_response("200 OK", list(STREAM_HEADERS))
             return []
         stream = self._open(token, grant, start or grant.start, environ)
@@ -121,19 +125,30 @@ class Streams:
             raise self._busy("The messages cannot be read just now.") from error
 
     def _open(self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment") -> EventStream:
-        if self._is_ending or not self.slots.take(token):
-            raise self._busy("Too many streams are open.")
+        client = client_of(environ)
+        self._refuse(self.slots.take(token, client))
+        leave = functools.partial(self.slots.release, token, client)
         try:
-            return self._start_stream(token, grant, start, environ)
+            return self._start_stream(grant, start, environ, leave)
         except StoreUnavailableError as error:
-            self.slots.release(token)
+            leave()
             raise self._busy("The messages cannot be read just now.") from error
         except BaseException:
-            self.slots.release(token)
+            leave()
             raise
 
+    def _refuse(self, lack: Lack | None) -> None:
+        """Say why there is no place, if there is none."""
+        if lack == "client":
+            most = self.limits.max_streams_per_client
+            reason = f"At most {most} streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
+            retry_after = ("Retry-After", str(self.limits.client_retry_after_seconds))
+            raise Refusal("429 Too Many Requests", reason, retry_after)
+        if lack is not None:
+            raise self._busy("Too many streams are open.")
+
     def _start_stream(
-        self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment"
+        self, grant: Grant, start: Position, environ: "WSGIEnvironment", leave: Callable[[], None]
     ) -> EventStream:
         newest = streams.newest(grant.client_id)
         # A browser that is ahead of the stream knew one that Redis has lost since.
@@ -145,7 +160,7 @@ class Streams:
             frames.preamble(retry_ms, start),
             self._clock.monotonic() + self._life_seconds(grant),
             self.limits,
-            release=functools.partial(self._release, mailbox, token),
+            release=functools.partial(self._release, mailbox, leave),
             connection=_connection(environ),
             clock=self._clock,
         )
@@ -155,9 +170,9 @@ class Streams:
         self.reader.watch(mailbox, newest)
         return stream
 
-    def _release(self, mailbox: Mailbox, token: str) -> None:
+    def _release(self, mailbox: Mailbox, leave: Callable[[], None]) -> None:
         self.reader.unwatch(mailbox)
-        self.slots.release(token)
+        leave()
 
     def _life_seconds(self, grant: Grant) -> float:
         """Until the browser is made to reconnect: not all at once, and not beyond the token's end."""
@@ -233,7 +248,12 @@ def current() -> Streams:
     global _streams
     with _lock:
         if _streams is None:
-            _streams = Streams(Limits(max_streams=config.current().settings.max_streams))
+            settings = config.current().settings
+            _streams = Streams(
+                Limits(
+                    max_streams=settings.max_streams, max_streams_per_client=settings.max_streams_per_client
+                )
+            )
         return _streams
 
 

@@ -72,11 +72,14 @@ VARIABLES = (
     Variable("LASTACROSS_DEAD_LETTER_SECONDS", "dead_letter_seconds", _between(60, 315_360_000)),
     Variable("LASTACROSS_CACHE_SECONDS", "cache_seconds", _between(1, 31_536_000)),
     Variable("LASTACROSS_LONGTASK_SECONDS", "longtask_seconds", _between(1, 315_360_000)),
+    Variable("LASTACROSS_OPEN_LONGTASKS", "open_longtasks", _between(1, 1_000_000)),
+    Variable("LASTACROSS_LONGTASK_BYTES", "longtask_bytes", _between(2**20, 2**50)),
     Variable("LASTACROSS_PROCESSES", "worker_processes", _between(1, 1024)),
     Variable("LASTACROSS_THREADS", "threads", _between(1, 1024)),
     Variable("WEB_CONCURRENCY", "web_processes", _between(1, 1024)),
     Variable("LASTACROSS_WEB_THREADS", "web_threads", _between(2, 4096)),
     Variable("LASTACROSS_STREAMS", "max_streams", _between(0, 4095)),
+    Variable("LASTACROSS_STREAMS_PER_CLIENT", "max_streams_per_client", _between(1, 4095)),
     Variable("LASTACROSS_MAX_BODY_BYTES", "max_body_bytes", _between(1024, 2**31)),
     Variable("LASTACROSS_LOG_LEVEL", "log_level", variables.log_level),
 )
@@ -148,6 +151,8 @@ class Environment:
     def _check_streams(self) -> None:
         threads = self.values.get("web_threads", Settings.web_threads)
         streams = self.values.setdefault("max_streams", min(Settings.max_streams, threads * 4 // 5))
+        per_client = min(Settings.max_streams_per_client, max(1, streams // 2))
+        self.values.setdefault("max_streams_per_client", per_client)
         if streams >= threads:
             self.mistakes.append(
                 ConfigError(

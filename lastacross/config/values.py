@@ -234,6 +234,8 @@ class Settings:
     ``trusted_proxies`` are the networks of the proxies that are believed what they say of the client.
     ``fetch_private_hosts`` are those, ``host`` or ``host:port``, that ``urlfetch`` may fetch from though they
     are in a private network.
+    ``open_longtasks`` bounds the long tasks that wait or run, ``longtask_bytes`` their parameters, files and
+    results, of all together.
     ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
     """
 
@@ -253,12 +255,15 @@ class Settings:
     web_processes: int = 2
     web_threads: int = 1_280
     max_streams: int = 1_024
+    max_streams_per_client: int = 256
     max_body_bytes: int = 10_485_760
     worker_processes: int = 2
     threads: int = 8
     dead_letter_seconds: int = 2_592_000
     cache_seconds: int = 86_400
     longtask_seconds: int = 2_592_000
+    open_longtasks: int = 1_000
+    longtask_bytes: int = 2_147_483_648
     service: str = DEFAULT_SERVICE
     fetch_private_hosts: tuple[str, ...] = ()
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -39,13 +39,19 @@ def real_store(configuration: Config) -> Iterator[store.Store]:
 
 
 @pytest.fixture
-def environ(configuration: Config, tmp_path: Path) -> dict[str, str]:
+def environ(configuration: Config, tmp_path: Path, streams: dict[str, str]) -> dict[str, str]:
     return {
         "REDIS_URL": configuration.settings.redis_url,
         "SECRET_KEY": SECRET_KEY,
         "LASTACROSS_DATA_DIR": str(tmp_path / "var"),
-        "LASTACROSS_STREAMS": "1",
+        **streams,
     }
+
+
+@pytest.fixture
+def streams() -> dict[str, str]:
+    """The limits of a site that has one place for a stream."""
+    return {"LASTACROSS_STREAMS": "1"}
 
 
 @pytest.fixture
@@ -121,13 +127,23 @@ def test_a_wrong_token_is_an_error_and_the_end(tab: Page) -> None:
     assert heard(tab, 2) == ["error 401 Invalid+token.", "close"]
 
 
-def test_a_page_without_a_place_hears_why_and_gets_one_when_it_is_free(tab: Page, chromium: Browser) -> None:
+@pytest.mark.parametrize(
+    ("streams", "error"),
+    [
+        ({"LASTACROSS_STREAMS": "1"}, "error 503 Service Unavailable"),
+        ({"LASTACROSS_STREAMS_PER_CLIENT": "1"}, "error 429 Too Many Requests"),
+    ],
+    ids=["the process has no more", "the client has its share"],
+)
+def test_a_page_without_a_place_hears_why_and_gets_one_when_it_is_free(
+    tab: Page, chromium: Browser, error: str
+) -> None:
     tab.evaluate(OPEN, [channel.create_channel("quilt"), None])
     heard(tab, 1)
     with contextlib.closing(chromium.new_page()) as second:
         second.goto(tab.url)
         second.evaluate(OPEN, [channel.create_channel("quilt"), None])
-        assert heard(second, 1) == ["error 503 Service Unavailable"]
+        assert heard(second, 1) == [error]
         channel.send_message("quilt", "while there was no place")
 
         tab.evaluate("socket.close()")

@@ -20,6 +20,7 @@ from lastacross.config import Config
 from lastacross.errors import StoreUnavailableError
 from lastacross.signing import Signatures
 from lastacross.store import Store
+from lastacross.webapp.environ import HAS_UNDECLARED_PROXY
 from tests.support.browser import Answer, request
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import running_server
@@ -305,6 +306,46 @@ def test_one_token_cannot_take_all_places(test_store: Store) -> None:
     assert [answer.code for answer in opened] == [200, 200, 503]
     opened.append(request(streams, token=other))
     assert opened[-1].code == 200
+    for answer in opened:
+        answer.close()
+    finish(streams)
+
+
+def test_one_network_cannot_take_all_places(test_store: Store) -> None:
+    streams = Streams(Limits(max_streams=10, max_streams_per_client=2, look_seconds=0.02))
+    tokens = [channel.create_channel(f"quilt {number}") for number in range(6)]
+    addresses = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "203.0.113.1", "", ""]
+    opened = [
+        request(streams, address=address, token=token)
+        for token, address in zip(tokens, addresses, strict=True)
+    ]
+
+    assert [answer.code for answer in opened] == [200, 200, 429, 200, 200, 200]
+    refused = opened[2]
+    assert refused.headers["Retry-After"] == "10"
+    assert refused.text == "At most 2 streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
+    assert request(streams, method="HEAD", address="2001:db8::4", token=tokens[0]).code == 429
+    opened[0].close()
+    opened.append(request(streams, address="2001:db8::4", token=tokens[0]))
+    assert opened[-1].code == 200
+    for answer in opened:
+        answer.close()
+    assert streams.slots.taken == 0
+    finish(streams)
+
+
+def test_behind_an_undeclared_proxy_only_the_limit_of_the_process_holds(test_store: Store) -> None:
+    streams = Streams(Limits(max_streams=3, max_streams_per_client=1, look_seconds=0.02))
+    token = channel.create_channel("quilt")
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "QUERY_STRING": f"token={token}",
+        "REMOTE_ADDR": "203.0.113.1",
+        HAS_UNDECLARED_PROXY: True,
+    }
+    opened = [Answer(streams, dict(environ)) for _ in range(4)]
+
+    assert [answer.code for answer in opened] == [200, 200, 200, 503]
     for answer in opened:
         answer.close()
     finish(streams)

@@ -47,6 +47,7 @@ def server(
         "SECRET_KEY": SECRET_KEY,
         "LASTACROSS_DATA_DIR": str(root / "var"),
         "LASTACROSS_STREAMS": str(STREAMS),
+        "LASTACROSS_STREAMS_PER_CLIENT": str(STREAMS),
         WRITES_DIRECTLY: "1" if request.param else "",
     }
     with running_channel_site(root, environ) as running:

@@ -62,13 +62,19 @@ class Answer:
 
 
 def request(
-    application: Any, *, method: str = "GET", last_event_id: str | None = None, **parameters: str
+    application: Any,
+    *,
+    method: str = "GET",
+    last_event_id: str | None = None,
+    address: str = "",
+    **parameters: str,
 ) -> Answer:
-    """Make a request with these query parameters."""
+    """Make a request with these query parameters, from this address."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "PATH_INFO": "/_ah/channel/stream",
         "QUERY_STRING": urlencode(parameters),
+        "REMOTE_ADDR": address,
     }
     if last_event_id is not None:
         environ["HTTP_LAST_EVENT_ID"] = last_event_id

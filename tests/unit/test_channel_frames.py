@@ -149,11 +149,23 @@ def test_a_mailbox_knows_how_long_its_thread_has_not_been_there(clock: StoppedCl
 
 
 def test_places_are_limited_in_all_and_for_each_token() -> None:
-    slots = Slots(total=3, per_token=2)
+    slots = Slots(total=3, per_token=2, per_client=9)
 
-    assert [slots.take("a"), slots.take("a"), slots.take("a")] == [True, True, False]
-    assert [slots.take("b"), slots.take("b"), slots.take("c")] == [True, False, False]
+    assert [slots.take("a", "x"), slots.take("a", "y"), slots.take("a", "z")] == [None, None, "token"]
+    assert [slots.take("b", "z"), slots.take("b", "z"), slots.take("c", None)] == [None, "total", "total"]
     assert slots.taken == 3
-    slots.release("a")
-    assert not slots.has_room("a") or slots.taken == 2
-    assert slots.take("c") is True
+    slots.release("a", "x")
+    assert (slots.lack("a", "x"), slots.taken) == (None, 2)
+    assert slots.take("c", None) is None
+
+
+def test_a_client_has_its_share_of_the_places_and_no_more() -> None:
+    slots = Slots(total=9, per_token=9, per_client=2)
+
+    assert [slots.take(f"{number}", "x") for number in range(3)] == [None, None, "client"]
+    assert slots.lack("new", "x") == "client"
+    assert slots.take("0", "y") is None, "a token may be another client's, too"
+    assert [slots.take(f"{number}", None) for number in range(3)] == [None] * 3, "nobody knows whose"
+    slots.release("0", "x")
+    assert slots.take("0", "x") is None
+    assert slots.taken == 6

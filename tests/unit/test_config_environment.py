@@ -36,6 +36,7 @@ def test_the_defaults_are_those_of_the_documentation(app_root: Path) -> None:
         1280,
         1024,
     )
+    assert (found.max_streams_per_client, found.open_longtasks, found.longtask_bytes) == (256, 1000, 2**31)
     assert (found.max_body_bytes, found.dead_letter_seconds) == (10 * 2**20, 30 * 86_400)
     assert (found.cache_seconds, found.longtask_seconds) == (86_400, 30 * 86_400)
 
@@ -70,6 +71,9 @@ EVERY_VARIABLE = {
     "WEB_CONCURRENCY": "3",
     "LASTACROSS_WEB_THREADS": "64",
     "LASTACROSS_STREAMS": "32",
+    "LASTACROSS_STREAMS_PER_CLIENT": "8",
+    "LASTACROSS_OPEN_LONGTASKS": "50",
+    "LASTACROSS_LONGTASK_BYTES": "2000000",
     "LASTACROSS_MAX_BODY_BYTES": "1048576",
     "LASTACROSS_LOG_LEVEL": "debug",
 }
@@ -93,6 +97,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
     assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
     assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
     assert (found.web_threads, found.max_streams, found.max_body_bytes) == (64, 32, 1_048_576)
+    assert (found.max_streams_per_client, found.open_longtasks, found.longtask_bytes) == (8, 50, 2_000_000)
     assert found.log_level == "DEBUG"
     assert set(found.sources.values()) == {"environment"}
 
@@ -126,6 +131,13 @@ def test_an_empty_variable_counts_as_unset(app_root: Path) -> None:
 def test_fewer_web_threads_leave_fewer_streams(app_root: Path) -> None:
     """The default cap of streams stays below the threads there are."""
     assert settings(app_root, LASTACROSS_WEB_THREADS="10").max_streams == 8
+
+
+def test_one_client_has_half_of_a_few_streams_unless_it_is_set(app_root: Path) -> None:
+    assert settings(app_root, LASTACROSS_STREAMS="10").max_streams_per_client == 5
+    assert settings(app_root, LASTACROSS_STREAMS="1").max_streams_per_client == 1
+    few = settings(app_root, LASTACROSS_STREAMS="10", LASTACROSS_STREAMS_PER_CLIENT="9")
+    assert few.max_streams_per_client == 9
 
 
 @pytest.mark.parametrize(
@@ -223,6 +235,9 @@ BOUNDS = [
     ("LASTACROSS_THREADS", 1, 1024),
     ("WEB_CONCURRENCY", 1, 1024),
     ("LASTACROSS_MAX_BODY_BYTES", 1024, 2**31),
+    ("LASTACROSS_OPEN_LONGTASKS", 1, 1_000_000),
+    ("LASTACROSS_LONGTASK_BYTES", 2**20, 2**50),
+    ("LASTACROSS_STREAMS_PER_CLIENT", 1, 4095),
 ]
 
 
