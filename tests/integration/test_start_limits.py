@@ -1,0 +1,133 @@
+"""Limits on starts: counted in a real Redis, by network, and by each process alone while there is none."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lastacross import start_limits, store
+from lastacross.errors import ConfigError
+from lastacross.start_limits import Limiter
+from lastacross.store import Store
+from lastacross.webapp.environ import HAS_UNDECLARED_PROXY
+from tests.support.clock import StoppedClock
+from tests.support.redis_server import RedisServer, running_server
+
+
+@pytest.fixture
+def opened(redis_server: RedisServer) -> Iterator[Store]:
+    """An empty store, in use for this test."""
+    found = Store(redis_server.url)
+    found.redis.flushall()
+    store.use(found)
+    yield found
+    store.use(None)
+    found.close()
+
+
+def tries(number: int, address: str = "203.0.113.9", limit: str = "3/minute", **environ: Any) -> list[bool]:
+    """Whether each of so many starts was admitted."""
+    given = {"REMOTE_ADDR": address, **environ}
+    return [start_limits.check("test", limit, given) is None for _ in range(number)]
+
+
+@pytest.mark.usefixtures("opened")
+def test_so_many_are_admitted_and_the_next_one_hears_how_long_to_wait() -> None:
+    assert tries(4) == [True, True, True, False]
+
+    seconds = start_limits.check("test", "3/minute", {"REMOTE_ADDR": "203.0.113.9"})
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
+@pytest.mark.usefixtures("opened")
+def test_each_network_and_each_name_has_a_limit_of_its_own() -> None:
+    tries(3, "2001:db8::1")
+
+    assert tries(1, "2001:db8::2") == [False], "the same /64"
+    assert tries(1, "2001:db8:0:1::1") == [True]
+    assert tries(1, "203.0.113.9") == [True]
+    assert start_limits.check("other", "3/minute", {"REMOTE_ADDR": "2001:db8::1"}) is None
+
+
+@pytest.mark.usefixtures("opened")
+def test_behind_an_undeclared_proxy_the_limit_holds_for_the_site() -> None:
+    behind: dict[str, Any] = {HAS_UNDECLARED_PROXY: True}
+
+    found = [tries(1, f"203.0.113.{number}", **behind) for number in range(4)]
+
+    assert found == [[True], [True], [True], [False]]
+    assert tries(1) == [True], "who comes past the proxy has a limit of their own"
+
+
+@pytest.mark.usefixtures("opened")
+def test_who_is_exempt_is_not_counted() -> None:
+    environ = {"REMOTE_ADDR": "203.0.113.9"}
+
+    assert [start_limits.check("test", "3/minute", environ, is_exempt=True) for _ in range(9)] == [None] * 9
+    assert tries(3) == [True] * 3
+
+
+def test_its_keys_have_our_prefix_and_go_when_the_time_is_over(opened: Store) -> None:
+    tries(5)
+
+    [key] = opened.redis.keys("*")
+    assert str(key).startswith("b'lastacross:limit:")
+    assert "203.0.113.9" in str(key)
+    assert 0 < opened.redis.ttl(key) <= 60
+    assert opened.redis.llen(key) == 3, "a refused start leaves nothing"
+
+
+def test_threads_at_once_get_no_more_than_one(opened: Store) -> None:
+    admitted: list[bool] = []
+    barrier = threading.Barrier(12)
+
+    def start() -> None:
+        barrier.wait()
+        admitted.extend(tries(2, limit="5/minute"))
+
+    threads = [threading.Thread(target=start) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert admitted.count(True) == 5
+    assert len(admitted) == 24
+
+
+@pytest.mark.parametrize("limit", ["", "many", "30", "0/minute", "-1/minute", "30/fortnight", "30/minute x"])
+def test_a_limit_that_cannot_be_read_is_named(limit: str) -> None:
+    with pytest.raises(ConfigError, match="start limit"):
+        start_limits.rate_of(limit)
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("30/minute", "30 times per minute"),
+        ("1/hour", "once per hour"),
+        ("100 per 2 hours", "100 times per 2 hours"),
+    ],
+)
+def test_a_limit_is_said_in_words(limit: str, words: str) -> None:
+    assert start_limits.in_words(limit) == words
+
+
+def test_while_redis_is_unavailable_a_process_counts_by_itself_and_asks_again_later() -> None:
+    clock = StoppedClock()
+    rate = start_limits.rate_of("2/minute")
+    with running_server() as server:
+        opened = Store(server.url)
+        limiter = Limiter(opened, clock)
+        server.stop()
+
+        assert [limiter.check(rate, "test", "client") is None for _ in range(3)] == [True, True, False]
+
+        server.start()
+        assert limiter.check(rate, "test", "client") is not None, "Redis is left alone for a while"
+        clock.advance(start_limits.OUTAGE_SECONDS)
+        assert limiter.check(rate, "test", "client") is None
+        assert opened.redis.keys("lastacross:limit:*") != []
+        opened.close()

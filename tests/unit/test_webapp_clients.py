@@ -1,0 +1,47 @@
+"""The network that a client belongs to, for limits."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from lastacross.webapp import clients
+from lastacross.webapp.environ import HAS_UNDECLARED_PROXY
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:0DB8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("unix:/run/proxy.sock", ""),
+        ("203.0.113.9, 198.51.100.1", ""),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_the_64_of_an_ipv6_address(address: str, network: str) -> None:
+    assert clients.network_of({"REMOTE_ADDR": address}) == network
+    assert clients.client_of({"REMOTE_ADDR": address}) == (network or None)
+
+
+def test_no_header_changes_who_the_client_is() -> None:
+    headers = ("HTTP_X_FORWARDED_FOR", "HTTP_FORWARDED", "HTTP_X_REAL_IP", "HTTP_CLIENT_IP", "HTTP_VIA")
+    environ: dict[str, Any] = {"REMOTE_ADDR": "203.0.113.9", **dict.fromkeys(headers, "198.51.100.1")}
+
+    assert clients.client_of(environ) == "203.0.113.9"
+
+
+def test_behind_an_undeclared_proxy_clients_are_not_told_apart_and_the_log_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    clients._warn_of_proxy.cache_clear()
+    environ = {"REMOTE_ADDR": "203.0.113.9", HAS_UNDECLARED_PROXY: True}
+
+    assert [clients.client_of(environ) for _ in range(3)] == [None] * 3
+
+    [record] = [record for record in caplog.records if "clients.undeclared_proxy" in record.getMessage()]
+    assert "LASTACROSS_TRUSTED_PROXIES" in record.getMessage()

@@ -1,0 +1,93 @@
+"""The signed cookie that says what a browser has started."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import webapp2
+
+from lastacross import config
+from lastacross.signing import Signatures
+from lastacross.webapp import is_started_by, remember_started
+
+COOKIE = "lastacross_started"
+KEY = "a secret key of the tests, long enough"
+
+
+@pytest.fixture(autouse=True)
+def configuration(app_root: Path) -> Iterator[None]:
+    config.use(config.load(app_root, {"SECRET_KEY": KEY}))
+    yield
+    config.use(None)
+
+
+def set_cookie(*names: str, scheme: str = "http", cookie: str = "") -> str:
+    """The whole header after a browser has started these, one after the other."""
+    header = cookie
+    for name in names:
+        request = asking(header, scheme)
+        response = webapp2.Response()
+        remember_started(request, response, name)
+        header = response.headers["Set-Cookie"]
+    return header
+
+
+def asking(set_cookie: str = "", scheme: str = "http") -> webapp2.Request:
+    """A request of the browser that was given this cookie."""
+    headers = {"Cookie": set_cookie.partition(";")[0]} if set_cookie else {}
+    return webapp2.Request.blank(f"{scheme}://app.example/", headers=headers)
+
+
+def test_a_browser_is_known_by_what_it_has_started_and_by_nothing_else() -> None:
+    browser = asking(set_cookie("quilt:1", "count:Grüße \ud800"))
+
+    assert is_started_by(browser, "quilt:1")
+    assert is_started_by(browser, "count:Grüße \ud800")
+    assert not is_started_by(browser, "quilt:2")
+    assert not is_started_by(asking(), "quilt:1")
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "unsigned", "another key", "another purpose"])
+def test_a_forged_cookie_proves_nothing(change: str) -> None:
+    name, _, value = set_cookie("quilt:1").partition(";")[0].partition("=")
+    digests = Signatures(KEY).load_token("started", value)
+    forged = {
+        "shorter": value[:-1],
+        "longer": f"x{value}",
+        "unsigned": value.rpartition(".")[0],
+        "another key": Signatures("another key, long enough too").dump_token("started", digests),
+        "another purpose": Signatures(KEY).dump_token("longtasks", digests),
+    }[change]
+
+    assert name == COOKIE
+    assert not is_started_by(asking(f"{name}={forged}"), "quilt:1")
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1, None, ["x"]], "text", None])
+def test_a_signed_value_of_another_shape_proves_nothing(value: object) -> None:
+    token = Signatures(KEY).dump_token("started", value)
+
+    assert not is_started_by(asking(f"{COOKIE}={token}"), "quilt:1")
+
+
+def test_the_cookie_stays_small_and_forgets_the_oldest() -> None:
+    names = [f"quilt:{'long ' * 100}{number}" for number in range(60)]
+    header = set_cookie(*names)
+
+    assert len(header) < 1600
+    known = [is_started_by(asking(header), name) for name in names]
+    assert known == [False] * 10 + [True] * 50
+
+
+def test_what_is_started_again_counts_once() -> None:
+    once, again = set_cookie("a", "b"), set_cookie("a", "b", "a", "b")
+
+    assert len(again.partition(";")[0]) == len(once.partition(";")[0])
+
+
+def test_scripts_other_sites_and_plain_connections_do_not_get_the_cookie() -> None:
+    plain = set(set_cookie("a").lower().split("; ")[1:])
+    tls = set(set_cookie("a", scheme="https").lower().split("; ")[1:])
+
+    assert {"httponly", "samesite=lax", "path=/"} <= plain
+    assert tls - plain == {"secure"}
