@@ -96,6 +96,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     """``/intrastat``: last month's dispatches, or another month's."""
 
     title = "INTRASTAT report"
+    parameters = ("month", "delay_ms")
     join_equal = True
     shows_result_page = True
     mistakes: Mapping[str, str] = {}

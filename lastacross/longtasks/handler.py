@@ -88,11 +88,16 @@ class LongRunningTaskHandler(Hooks):
         if self._is_looking_ahead():
             self.response.status = 503
             return
-        given = parameters.read(self.request)
+        given = self._checked(parameters.read(self.request))
         if self.needs_parameters and not given and self.request.method == "GET":
             self.render_form()
         else:
             self._begin(given)
+
+    def _checked(self, given: Parameters) -> Parameters:
+        declared = (self.parameters,) if isinstance(self.parameters, str) else self.parameters
+        parameters.check(given, declared, takes_files=self.takes_files)
+        return given
 
     def _is_looking_ahead(self) -> bool:
         """Whether a browser only fetches ahead, or another site's page has this as an image."""
@@ -112,9 +117,6 @@ class LongRunningTaskHandler(Hooks):
         given_text = parameters.dump(given, files)
         prepared = self._prepared(given)
         prepared_text = parameters.dump(prepared, files)
-        if len(given_text) > parameters.LARGEST_CHARACTERS:
-            most = f"{parameters.LARGEST_CHARACTERS:,}"
-            raise BadInputError("parameters", f"take {most} characters at most as JSON; send more as a file")
         expires = self.expires_seconds or config.current().settings.longtask_seconds
         self.task = starting.begin(
             starting.Request(
@@ -269,7 +271,8 @@ class LongRunningTaskHandler(Hooks):
             return
         edited = parameters.read(self.request)
         stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
-        self._begin(parameters.edited(stored, edited) if edited else stored)
+        # What is stored may have been accepted by an older version of the handler.
+        self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
 
     # --- answers --------------------------------------------------------------------------
 

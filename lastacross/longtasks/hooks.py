@@ -1,6 +1,6 @@
 """What the author of a long task writes: attributes and methods, each with what it is if left alone."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lastacross.datastore.tables import LongTask
@@ -23,6 +23,8 @@ class Hooks(RequestHandler):
         max_backoff_seconds: the longest wait.
         join_equal: whether who asks for what runs already is sent to that one.
         expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
+        parameters: the names of the parameters that it takes; None: any. Others are answered with 400.
+        takes_files: whether a parameter may be a file.
         needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
         shows_result_page: whether the bookmark of a done task is a page about it, not the result itself;
             None: unless ``display_result`` is overridden.
@@ -40,6 +42,8 @@ class Hooks(RequestHandler):
     max_backoff_seconds: float = 300.0
     join_equal: bool = False
     expires_seconds: float | None = None
+    parameters: Collection[str] | None = None
+    takes_files: bool = False
     needs_parameters: bool = False
     shows_result_page: bool | None = None
     result_filename: str | None = None

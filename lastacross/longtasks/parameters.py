@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,17 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 BODY_NAME = "file"
 """The name of a file that is the whole body of a PUT."""
 
-LARGEST_CHARACTERS = 256 * 1024
-"""Of all parameters as JSON, without the files: each look at the task reads them."""
+MAX_FIELDS = 100
+"""A repeated name counts as often as it has values."""
+
+MAX_BYTES = 100_000
+"""Of all names and values together, the files' contents aside: each look at the task reads them."""
 
 DEEPEST = 100
 """So many lists and objects of a JSON body may stand in each other: each look at the task writes them."""
 
 SHOWN_CHARACTERS = 200
+_NAME_CHARACTERS = 40
 FORM_CHARACTERS = 20_000
 """Of all values together, that a page offers to edit."""
 
@@ -136,10 +140,46 @@ def _members(value: Any) -> Iterable[Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, str):
         return value
-    # A field with a file, as cgi has it: with a filename, though it may be empty.
+    if isinstance(value, bytes):
+        # A file field that was left empty in a browser: WebOb gives its content alone.
+        return UploadedFile("", "application/octet-stream", value)
     body = value.file.read()
     value.file.seek(0)
     return UploadedFile(value.filename or "", value.type or "application/octet-stream", body)
+
+
+def check(given: Parameters, declared: Collection[str] | None, *, takes_files: bool) -> None:
+    """Refuse parameters that a handler does not take.
+
+    Args:
+        given: what a request brings.
+        declared: the names that it takes; None: any.
+        takes_files: whether a value may be a file.
+
+    Raises:
+        BadInputError: it says which parameter, and what is accepted instead.
+    """
+    pairs = given.pairs()
+    if len(pairs) > MAX_FIELDS:
+        raise BadInputError("parameters", f"are {len(pairs):,} fields; at most {MAX_FIELDS} are accepted")
+    for name, value in pairs:
+        shown_name = f"{name[:_NAME_CHARACTERS]}…" if len(name) > _NAME_CHARACTERS else name
+        if declared is not None and name not in declared:
+            accepted = f"accepted: {', '.join(declared)}" if declared else "nothing is"
+            raise BadInputError(printable(shown_name), f"is not accepted here; {accepted}")
+        if isinstance(value, UploadedFile) and not takes_files:
+            raise BadInputError(printable(shown_name), "is a file; files are not accepted here, only text")
+    size = sum(_bytes_of(name) + _bytes_of(value) for name, value in pairs)
+    if size > MAX_BYTES:
+        more = "; send more as a file" if takes_files else ""
+        raise BadInputError("parameters", f"are {size:,} bytes; at most {MAX_BYTES:,} are accepted{more}")
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, UploadedFile):
+        return _bytes_of(value.filename) + _bytes_of(value.content_type)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 # --- in the datastore ---------------------------------------------------------------------

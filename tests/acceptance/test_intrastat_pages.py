@@ -15,6 +15,7 @@ import dispatches
 import intrastat
 import invoices
 from lastacross import clock, datastore
+from lastacross.longtasks import model
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from models import Invoice, InvoiceLine
 
@@ -127,12 +128,10 @@ def test_what_is_left_out_is_told_with_its_reason(client: Client, run_tasks: Run
     assert re.search(r"[\d,]+ lines: sold within the country", page.text)
 
 
-def test_any_parameter_is_kept_and_shown_and_markup_in_it_is_text(
-    client: Client, run_tasks: RunTasks
-) -> None:
-    page = made(client, run_tasks, "month=2025-11&colour=%3Cb%3Egreen%3C/b%3E&colour2=")
+def test_markup_in_the_name_of_a_refused_parameter_is_text(client: Client) -> None:
+    page = client.get("/intrastat?month=2025-11&%3Cb%3Egreen%3C/b%3E=1", status=400)
 
-    assert "<code>colour</code> &lt;b&gt;green&lt;/b&gt;" in page.text
+    assert "&lt;b&gt;green&lt;/b&gt;: is not accepted here" in page.text
     assert "<b>green" not in page.text
 
 
@@ -268,15 +267,30 @@ def test_json_may_have_a_number_and_leave_things_open(client: Client, run_tasks:
     assert [outcome.is_success for outcome in run_tasks("default")] == [True]
 
 
-def test_a_file_may_come_along_and_is_named_on_the_page(client: Client, run_tasks: RunTasks) -> None:
-    files = [("more", "<b>.txt", b"any parameters")]
-    waiting = client.post("/intrastat", {"month": " 2025-11 "}, upload_files=files, status=303).follow()
-    run_tasks("default")
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get("/intrastat?month=2025-11&n=1", headers=JSON, status=400),
+        lambda client: client.post("/intrastat", {"n": "1"}, headers=JSON, status=400),
+        lambda client: client.put_json("/intrastat", {"n": 1}, headers=JSON, status=400),
+        lambda client: client.post(
+            "/intrastat", {"month": "2025-11"}, headers=JSON, upload_files=[("n", "a.txt", b"a")], status=400
+        ),
+        lambda client: client.post(
+            "/intrastat", headers=JSON, upload_files=[("month", "a.txt", b"2025-11")], status=400
+        ),
+        lambda client: client.put(
+            "/intrastat?month=2025-11", b"x" * 1_000_000, headers={**JSON, "Content-Type": "x/y"}, status=400
+        ),
+    ],
+    ids=["query", "form", "JSON", "a file", "a file as the month", "a raw body"],
+)
+def test_nothing_but_its_parameters_is_stored(client: Client, ask: Callable[[Client], Any]) -> None:
+    error = ask(client).json["error"]
 
-    page = client.get(waiting.request.path_qs)
-
-    assert "<h1>INTRASTAT 2025-11</h1>" in page.text
-    assert "<code>more</code> &lt;b&gt;.txt (14 bytes)" in page.text
+    assert error["field"] in ("n", "file", "month")
+    assert "accepted: month, delay_ms" in error["message"] or "only text" in error["message"]
+    assert model.open_after("", 1) == []
 
 
 # --- under `lastacross dev`, which is to show something at once ----------------------------

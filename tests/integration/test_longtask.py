@@ -53,6 +53,14 @@ def test_a_form_with_a_file_starts_one_and_leads_there_with_303(lab: Lab) -> Non
     assert lab.state(task_id) == "done"
 
 
+def test_a_file_that_was_not_chosen_is_an_empty_one(lab: Lab) -> None:
+    lab.client.post("/told", {"a": "1"}, upload_files=[("data", "", b"")], status=303)
+
+    lab.run()
+    [given] = lab.given
+    assert (given["data"].filename, given["data"].body) == ("", b"")
+
+
 def test_the_body_of_a_put_is_a_file(lab: Lab) -> None:
     answer = lab.client.put("/told?a=1", b"\x00raw", headers={"Content-Type": "image/x-own"}, status=303)
 

@@ -42,6 +42,7 @@ class Told(longtask.LongRunningTaskHandler):
 
     title = "As told"
     min_backoff_seconds = 1.0
+    takes_files = True
 
     def execute_task(self, parameters):
         GIVEN.append(parameters)
@@ -75,6 +76,15 @@ class Once(Told):
     task_retry_limit = 0
 
 
+class Declared(Told):
+    parameters = ("month", "delay_ms")
+    takes_files = False
+
+
+class Plain(Told):
+    takes_files = False
+
+
 app = webapp2.WSGIApplication(
     [
         ("/told", Told),
@@ -85,6 +95,8 @@ app = webapp2.WSGIApplication(
         ("/displayed", Displayed),
         ("/named", Named),
         ("/once", Once),
+        ("/declared", Declared),
+        ("/plain", Plain),
     ]
 )
 '''
