@@ -343,6 +343,20 @@ class UserError(LongTaskError):
         self.is_final = is_final
 
 
+class StartRefusedError(LongTaskError):
+    """Raised when a long task may not start now: its client, or the whole application, has met a limit.
+
+    Attributes:
+        status: 429 for the client's own limit, 503 for the application's.
+        seconds: until another try may succeed.
+    """
+
+    def __init__(self, status: int, message: str, seconds: float) -> None:
+        self.status = status
+        self.seconds = seconds
+        super().__init__(message)
+
+
 class UnusableResultError(LongTaskError):
     """Raised when what ``execute_task`` returned is too large, or nothing that JSON can hold."""
 

@@ -92,6 +92,8 @@ class LongTask(EngineModel):
     __table_args__ = (
         # Rows stay for a year after their data: what is to be forgotten is found without looking at those.
         sqlalchemy.Index("ix_lastacross_long_task_expiry", "expired_at", "expires_at"),
+        # Each start counts the open ones.
+        sqlalchemy.Index("ix_lastacross_long_task_status", "status"),
     )
 
     id: Mapped[str] = mapped_column(sqlalchemy.String(43), primary_key=True)
@@ -135,6 +137,8 @@ class LongTask(EngineModel):
     """``text``, ``bytes`` or ``json``."""
     result_size: Mapped[int] = mapped_column(default=0)
     """In bytes."""
+    stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger, default=0, server_default="0")
+    """That it counts for in ``LongTaskUsage``; 0 once its data was forgotten."""
     given: Mapped[str] = mapped_column(sqlalchemy.Text)
     """The parameters as they came, as JSON."""
     parameters: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
@@ -155,6 +159,16 @@ class LongTask(EngineModel):
     def has_expired(self, at: float) -> bool:
         """Whether it is over, and for so long that it counts as forgotten."""
         return self.expired_at is not None or (not self.is_open and self.expires_at <= at)
+
+
+class LongTaskUsage(EngineModel):
+    """How much all long tasks store together: one row, with the id 1."""
+
+    __tablename__ = "lastacross_long_task_usage"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger)
+    """The sum of the column of this name in all long tasks."""
 
 
 class CronJob(EngineModel):

@@ -1,23 +1,40 @@
 """When long tasks are forgotten: their data some time after their end, the rows that say so a year later."""
 
+from collections.abc import Iterable, Sequence
+
 from lastacross import logs
+from lastacross.clock import SYSTEM, Clock
 from lastacross.datastore.tables import LongTask
-from lastacross.longtasks import looking, model
+from lastacross.longtasks import looking, model, quotas
 from lastacross.taskqueue import lookup
+from lastacross.taskqueue.lookup import TaskRecord
 
 CHUNK = 100
 MOST_CHUNKS = 20
 """At one call: the scheduler has more to do, and comes again in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
 """So long an address answers that there was something; from then on, that there is nothing."""
+MAX_TOMBSTONES = 100_000
+"""Of these addresses; the oldest go first, however young: anybody may make them."""
+TOMBSTONES_AT_ONCE = 1_000
 LOOK_AGAIN_SECONDS = 86_400.0
 """A task that is not over yet is left alone for so long."""
+RECOUNT_SECONDS = 3_600.0
 
 _log = logs.get("lastacross.longtask")
 
 
 class Pruner:
-    """Forgets what is to be forgotten, some at each call; any number of processes may."""
+    """Forgets what is to be forgotten, some at each call; any number of processes may.
+
+    Args:
+        clock: what the time is.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._seen_open = ""
+        self._recount_at = float("-inf")
 
     def act(self, at: float) -> int:
         """Forget; returns how many tasks lost their data.
@@ -39,15 +56,39 @@ class Pruner:
             last = tasks[-1].id
             _look_at_open([task for task in tasks if task.is_open], at)
             count += model.forget([task.id for task in tasks if not task.is_open], at)
-        model.delete_forgotten(at - TOMBSTONE_SECONDS)
+        for _ in range(MOST_CHUNKS):
+            if model.delete_forgotten(at - TOMBSTONE_SECONDS, MAX_TOMBSTONES, TOMBSTONES_AT_ONCE) == 0:
+                break
+        self._look_for_lost()
+        self._recount()
         if count:
             _log.info("longtask.prune", longtasks=count)
         return count
 
+    def _look_for_lost(self) -> None:
+        """Note some of the open tasks that nothing will run: they must not use up the limit of open ones."""
+        tasks = model.open_after(self._seen_open, CHUNK)
+        self._seen_open = tasks[-1].id if len(tasks) == CHUNK else ""
+        for task, record in _records_of(tasks):
+            if record is None or record.is_dead:
+                looking.settle(task, record)
+
+    def _recount(self) -> None:
+        if self._clock.monotonic() < self._recount_at:
+            return
+        self._recount_at = self._clock.monotonic() + RECOUNT_SECONDS
+        difference = quotas.recount()
+        if difference:
+            _log.warning("longtask.recount", difference=difference)
+
+
+def _records_of(tasks: Sequence[LongTask]) -> Iterable[tuple[LongTask, TaskRecord | None]]:
+    records = lookup.find_all([(task.queue_name, task.task_name or "") for task in tasks]) if tasks else []
+    return zip(tasks, records, strict=True)
+
 
 def _look_at_open(tasks: list[LongTask], at: float) -> None:
-    records = lookup.find_all([(task.queue_name, task.task_name or "") for task in tasks])
-    for task, record in zip(tasks, records, strict=True):
+    for task, record in _records_of(tasks):
         if record is None or record.is_dead:
             looking.settle(task, record)
         else:

@@ -8,9 +8,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lastacross import clock, config
+from lastacross import clock, config, start_limits
 from lastacross.datastore.tables import LongTask
-from lastacross.errors import UserError
+from lastacross.errors import StartRefusedError, UserError
 from lastacross.longtasks import (
     execution,
     looking,
@@ -27,7 +27,7 @@ from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
 from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.webapp import BadInputError
+from lastacross.webapp import BadInputError, is_started_by, remember_started
 from lastacross.webapp.environ import TASK, is_internal
 from lastacross.webapp.handlers import local_path
 
@@ -118,23 +118,46 @@ class LongRunningTaskHandler(Hooks):
         prepared = self._prepared(given)
         prepared_text = parameters.dump(prepared, files)
         expires = self.expires_seconds or config.current().settings.longtask_seconds
-        self.task = starting.begin(
-            starting.Request(
-                path=path,
-                method=self.request.method,
-                title=self.title or type(self).__name__,
-                given=given_text,
-                prepared=None if prepared_text == given_text else prepared_text,
-                files=files,
-                join_key=parameters.digest(path, prepared) if self.join_equal else None,
-                expires_seconds=float(expires),
-                queue_name=self.queue_name,
-                retry=self._retry_options(),
-                target=self.target,
-                deadline_seconds=self.deadline_seconds,
-            )
+        request = starting.Request(
+            path=path,
+            method=self.request.method,
+            title=self._name(),
+            given=given_text,
+            prepared=None if prepared_text == given_text else prepared_text,
+            files=files,
+            join_key=parameters.digest(path, prepared) if self.join_equal else None,
+            expires_seconds=float(expires),
+            is_exempt=self.is_exempt_from_limits(),
+            queue_name=self.queue_name,
+            retry=self._retry_options(),
+            target=self.target,
+            deadline_seconds=self.deadline_seconds,
         )
+        try:
+            begun = starting.begin(request, self._admit)
+        except StartRefusedError as refused:
+            self.try_later(refused.status, str(refused), refused.seconds)
+            return
+        self.task = begun.task
+        if begun.is_new and not is_internal(self.request.environ):
+            remember_started(self.request, self.response, _started_name(begun.task))
         self._answer_with_bookmark()
+
+    def _name(self) -> str:
+        return self.title or type(self).__name__
+
+    def _admit(self) -> None:
+        """Count this start of the client, or raise that it has had too many."""
+        if self.start_limit is None:
+            return
+        # By the class: whoever may choose the path must not get a limit of their own with each one.
+        name = f"{type(self).__module__}.{type(self).__qualname__}"
+        is_exempt = self.is_exempt_from_limits()
+        seconds = start_limits.check(name, self.start_limit, self.request.environ, is_exempt=is_exempt)
+        if seconds is not None:
+            rate = start_limits.in_words(self.start_limit)
+            message = f"One network may start “{self._name()}” {rate}."
+            raise StartRefusedError(429, message, seconds)
 
     def _prepared(self, given: Parameters) -> Mapping[str, Any]:
         try:
@@ -202,6 +225,7 @@ class LongRunningTaskHandler(Hooks):
         if not self._is_found() and not self._find():
             return
         view = looking.look(self.task, with_token=True)
+        view = dataclasses.replace(view, may_cancel=self._may_cancel())
         self._say_it_changes()
         if view.state != "done":
             if view.error_text and self.is_administrator():
@@ -258,6 +282,9 @@ class LongRunningTaskHandler(Hooks):
     def _cancel(self) -> None:
         if not self._find():
             return
+        if not self._may_cancel():
+            self._refuse(403, "Only the browser that started this task may cancel it, or the administrator.")
+            return
         if starting.cancel(self.task):
             progress.announce(self.task.id, "cancelled")
             self.task = model.find(self.task.id) or self.task
@@ -265,6 +292,10 @@ class LongRunningTaskHandler(Hooks):
             self._send_operation(200)
         else:
             self.see_other(looking.urls_of(self.task.path, self.task.id).status)
+
+    def _may_cancel(self) -> bool:
+        is_own = is_started_by(self.request, _started_name(self.task))
+        return is_own or is_internal(self.request.environ) or self.is_administrator()
 
     def _restart(self) -> None:
         if not self._find():
@@ -326,6 +357,11 @@ class LongRunningTaskHandler(Hooks):
 
     def _say_it_changes(self) -> None:
         self.response.headers["Cache-Control"] = "private, no-cache"
+
+
+def _started_name(task: LongTask) -> str:
+    """Under which a browser remembers that it started this task; to have joined it is not enough."""
+    return f"longtask:{task.id}"
 
 
 def _with_text(view: View, result: Any) -> View:

@@ -11,9 +11,11 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import ColumnElement, bindparam, delete, select, update
+from sqlalchemy.orm import defer
 
 from lastacross import datastore
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
+from lastacross.longtasks import quotas
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
@@ -149,9 +151,10 @@ def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
 
 def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
     """End the task in the name of the attempt that has the claim; False if the claim was lost."""
+    stored = sum(len(value) for value in values.values() if isinstance(value, bytes | str))
     values |= {"status": status, "claim": None, "join_key": None, "next_try_at": None, "finished_at": at}
     values["expires_at"] = at + task.expires_seconds
-    return _change(task.id, LongTask.claim == task.claim, values)
+    return _change(task.id, LongTask.claim == task.claim, values, stored)
 
 
 def fail_attempt(task: LongTask, next_try_at: float, **values: Any) -> bool:
@@ -179,10 +182,16 @@ def give_up(task: LongTask, at: float, error: str) -> bool:
     return _change(task.id, is_same, values)
 
 
-def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any]) -> bool:
+def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any], stored: int = 0) -> bool:
+    """Change a row if the condition holds; ``stored`` bytes come with it."""
+    if stored:
+        values["stored_bytes"] = LongTask.stored_bytes + stored
     with datastore.session() as session:
         changed = session.execute(update(LongTask).where(LongTask.id == task_id, condition).values(**values))
-        return _rows(changed) == 1
+        is_changed = _rows(changed) == 1
+        if is_changed and stored:
+            quotas.add(session, stored)
+        return is_changed
 
 
 # --- forgetting ---------------------------------------------------------------------------
@@ -201,12 +210,16 @@ def forget(ids: Sequence[str], at: float) -> int:
     """Drop all data of these tasks if they are over; the rows stay, to say that there was something."""
     values: dict[str, Any] = dict.fromkeys(("result", "result_kind", "parameters", "error", "traceback"))
     values |= {"given": "[]", "expired_at": at, "result_size": 0, "join_key": None, "claim": None}
+    values["stored_bytes"] = 0
     is_over = LongTask.id.in_(ids) & LongTask.status.not_in(OPEN_STATUSES) & (LongTask.expires_at <= at)
     with datastore.session() as session:
-        session.execute(
-            delete(LongTaskFile).where(LongTaskFile.task_id.in_(select(LongTask.id).where(is_over)))
-        )
-        return _rows(session.execute(update(LongTask).where(is_over).values(**values)))
+        # Locked: another process that forgets the same tasks must not give their bytes back once more.
+        found = select(LongTask.id, LongTask.stored_bytes).where(is_over).order_by(LongTask.id)
+        stored = {task_id: size for task_id, size in session.execute(found.with_for_update())}
+        session.execute(delete(LongTaskFile).where(LongTaskFile.task_id.in_(stored)))
+        count = _rows(session.execute(update(LongTask).where(LongTask.id.in_(stored)).values(**values)))
+        quotas.add(session, -sum(stored.values()))
+        return count
 
 
 def delay_expiry(task: LongTask, until: float) -> None:
@@ -214,10 +227,29 @@ def delay_expiry(task: LongTask, until: float) -> None:
     _change(task.id, LongTask.status.in_(OPEN_STATUSES), {"expires_at": until})
 
 
-def delete_forgotten(before: float) -> int:
-    """Drop the rows of tasks that were forgotten before this instant; returns how many."""
+def delete_forgotten(before: float, kept: int, limit: int) -> int:
+    """Drop rows of forgotten tasks, the oldest first; returns how many.
+
+    Args:
+        before: all that were forgotten until this instant.
+        kept: and all but so many of the newest.
+        limit: no more than so many at this call.
+    """
+    newest = select(LongTask.expired_at).where(LongTask.expired_at.is_not(None))
+    with datastore.session(read_only=True) as session:
+        beyond = session.scalar(newest.order_by(LongTask.expired_at.desc()).offset(kept).limit(1))
+    until = before if beyond is None else max(before, beyond)
+    oldest = select(LongTask.id).where(LongTask.expired_at <= until).order_by(LongTask.expired_at)
     with datastore.session() as session:
-        return _rows(session.execute(delete(LongTask).where(LongTask.expired_at <= before)))
+        return _rows(session.execute(delete(LongTask).where(LongTask.id.in_(oldest.limit(limit)))))
+
+
+def open_after(task_id: str, limit: int) -> list[LongTask]:
+    """Open tasks, some, in the order of their ids after this one; without their parameters."""
+    query = select(LongTask).where(LongTask.status.in_(OPEN_STATUSES), LongTask.id > task_id)
+    query = query.options(defer(LongTask.given, raiseload=True))
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(query.order_by(LongTask.id).limit(limit)))
 
 
 def _rows(result: Any) -> int:

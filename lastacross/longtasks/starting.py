@@ -1,7 +1,7 @@
 """How a long task begins: its row and its task, in one transaction; or as one that runs already."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.exc import IntegrityError
@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from lastacross import clock, datastore, taskqueue
 from lastacross.datastore.tables import LongTask, LongTaskFile
 from lastacross.errors import StoreUnavailableError, TransientError
-from lastacross.longtasks import looking, model
+from lastacross.longtasks import looking, model, quotas
 from lastacross.longtasks.parameters import UploadedFile
 from lastacross.taskqueue import TaskRetryOptions, lookup
 
@@ -30,6 +30,7 @@ class Request:
         files: those that both refer to.
         join_key: equal for those that are to be joined; None: it is not.
         expires_seconds: how long the result is kept.
+        is_exempt: whether it may start though the application's limits are met.
         queue_name, target, deadline_seconds, retry: of its task.
     """
 
@@ -41,30 +42,54 @@ class Request:
     files: Sequence[UploadedFile]
     join_key: str | None
     expires_seconds: float
+    is_exempt: bool
     queue_name: str
     retry: TaskRetryOptions
     target: str | None = None
     deadline_seconds: float | None = None
     at: float = field(default_factory=clock.SYSTEM.now)
 
+    @property
+    def size(self) -> int:
+        """Bytes that it stores."""
+        texts = len(self.path) + len(self.given) + len(self.prepared or "")
+        return quotas.ROW_BYTES + texts + sum(len(file.body) for file in self.files)
 
-def begin(request: Request) -> LongTask:
+
+@dataclass(frozen=True)
+class Begun:
+    """A long task that goes on, and whether this request began it or joined it."""
+
+    task: LongTask
+    is_new: bool
+
+
+def begin(request: Request, admit: Callable[[], None]) -> Begun:
     """Store the task and add it to its queue, or find the equal one that it joins.
 
+    Args:
+        request: what is asked for.
+        admit: called once, and only where none is joined; it raises to refuse the client.
+
     Raises:
+        StartRefusedError: the application's limits are met.
         DatastoreUnavailableError: the datastore does not answer.
         UnknownQueueError: queue.yaml has no such queue.
     """
-    for _ in range(JOINS):
+    for turn in range(JOINS):
         joined = _joined(request.join_key)
         if joined is not None:
-            return joined
+            return Begun(joined, is_new=False)
+        if turn == 0:
+            admit()
+            if not request.is_exempt:
+                quotas.check(request.size)
         try:
-            return _insert(request)
+            return Begun(_insert(request), is_new=True)
         except IntegrityError:
             if request.join_key is None:
                 raise
-    return _insert(request)
+    return Begun(_insert(request), is_new=True)
 
 
 def _insert(request: Request) -> LongTask:
@@ -85,6 +110,7 @@ def _insert(request: Request) -> LongTask:
         given=request.given,
         parameters=request.prepared,
         result_size=0,
+        stored_bytes=request.size,
     )
     deadline = request.deadline_seconds
     with datastore.transaction() as transaction:
@@ -104,6 +130,8 @@ def _insert(request: Request) -> LongTask:
             LongTaskFile(task_id=task.id, position=position, body=file.body)
             for position, file in enumerate(request.files)
         )
+        transaction.session.flush()
+        quotas.charge(transaction.session, request.size, is_exempt=request.is_exempt)
     return task
 
 

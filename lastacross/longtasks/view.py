@@ -70,6 +70,7 @@ class View:
             ``PREVIEW_CHARACTERS`` of it; filled for the result page only, else ''.
         is_result_cut: there is more of it than ``result_text``.
         urls: where its buttons lead.
+        may_cancel: whether the visitor may cancel it; filled for the pages only, else False.
         token: for its channel; None when it is over, or Redis is away.
         is_blind: Redis is away: only what the datastore knows is shown.
         etag: changes when something that is shown has changed, except the time that passes.
@@ -109,6 +110,7 @@ class View:
     result_text: str = ""
     is_result_cut: bool = False
     urls: Urls
+    may_cancel: bool = False
     token: str | None = None
     is_blind: bool = False
     etag: str = ""

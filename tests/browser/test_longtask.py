@@ -137,6 +137,10 @@ BLOCKS: dict[str, tuple[str, Callable[[Route], None]]] = {
         "**/_ah/channel/stream*",
         lambda route: route.fulfill(status=503, headers={"Retry-After": "30"}, body="too many streams"),
     ),
+    "the stream answers 429": (
+        "**/_ah/channel/stream*",
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "10"}, body="too many of yours"),
+    ),
     "the channel's script is blocked": ("**/_ah/channel/jsapi*", lambda route: route.abort()),
 }
 
@@ -264,10 +268,12 @@ def test_cancel_stops_the_work_at_its_next_report_and_the_page_says_so(
     visitor.screenshot(path=SCREENSHOTS / "longtask-cancelled.png", full_page=True)
 
 
-def test_a_second_watcher_sees_that_the_first_has_cancelled(open_page: Open) -> None:
+def test_only_the_first_of_two_may_cancel_and_the_second_sees_it(open_page: Open) -> None:
     first, second = open_page(), open_page()
     first.goto("/work?steps=1000&pause=0.05")
     second.goto(first.url)
+    expect(second.get_by_role("heading", level=1)).to_have_text("Some work")
+    assert second.get_by_role("button", name="Cancel").count() == 0
     first.get_by_role("button", name="Cancel").click()
     expect(second.get_by_role("status")).to_have_text("Cancelled.")
 

@@ -28,6 +28,7 @@ OURS = {
     "lastacross_alembic_version",
     "lastacross_long_task",
     "lastacross_long_task_file",
+    "lastacross_long_task_usage",
 }
 
 FIRST = """

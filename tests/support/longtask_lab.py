@@ -43,6 +43,7 @@ class Told(longtask.LongRunningTaskHandler):
     title = "As told"
     min_backoff_seconds = 1.0
     takes_files = True
+    start_limit = None
 
     def execute_task(self, parameters):
         GIVEN.append(parameters)
@@ -85,6 +86,14 @@ class Plain(Told):
     takes_files = False
 
 
+class Limited(Told):
+    start_limit = "3/minute"
+
+
+class LimitedJoined(Limited):
+    join_equal = True
+
+
 app = webapp2.WSGIApplication(
     [
         ("/told", Told),
@@ -97,6 +106,8 @@ app = webapp2.WSGIApplication(
         ("/once", Once),
         ("/declared", Declared),
         ("/plain", Plain),
+        ("/limited", Limited),
+        ("/limited-joined", LimitedJoined),
     ]
 )
 '''

@@ -44,6 +44,7 @@ RUNNING = View(
     started_text="2026-11-21 03:14:08 UTC",
     urls=URLS,
     token="a.b.c",
+    may_cancel=True,
 )
 RETRYING = dataclasses.replace(
     RUNNING,

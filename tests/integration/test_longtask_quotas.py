@@ -1,0 +1,182 @@
+"""What all long tasks together may hold, on SQLite and on PostgreSQL: counted exactly, however they come."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, update
+
+from lastacross import datastore, taskqueue
+from lastacross.datastore.tables import LongTask, LongTaskFile, LongTaskUsage, OutboxRow
+from lastacross.longtasks import expiry, model, quotas
+from tests.support.longtask_lab import JSON, Lab, running_lab
+from tests.support.redis_server import RedisServer
+from tests.support.stored import count, counted_bytes, set_limits, summed_bytes
+
+HTML = {"Accept": "text/html"}
+RAW = {**JSON, "Content-Type": "image/x-own"}
+
+
+@pytest.fixture
+def lab(app_root: Path, redis_server: RedisServer, new_database: Callable[[Path], str]) -> Iterator[Lab]:
+    """An application with long tasks, on each kind of datastore."""
+    with running_lab(app_root, redis_server.url, new_database(app_root)) as running:
+        yield running
+
+
+def test_no_more_are_open_than_the_setting_says(lab: Lab) -> None:
+    set_limits(open_longtasks=2)
+    lab.start()
+    lab.start()
+
+    refused = lab.client.get("/told", headers=JSON, status=503)
+    assert refused.headers["Retry-After"] == "30"
+    assert "LASTACROSS_OPEN_LONGTASKS" in refused.json["error"]["message"]
+    page = lab.client.get("/told", headers=HTML, status=503)
+    assert "Try again in 30 seconds." in page.text
+    assert (count(LongTask), count(OutboxRow)) == (2, 2)
+
+    lab.run()
+    lab.start()
+
+
+def test_no_more_is_stored_than_the_setting_says(lab: Lab) -> None:
+    set_limits(longtask_bytes=250_000)
+    lab.client.put("/told", b"x" * 200_000, headers={"Content-Type": "image/x-own"}, status=303)
+
+    refused = lab.client.put("/told", b"x" * 50_000, headers=RAW, status=503)
+
+    assert refused.headers["Retry-After"] == "3600"
+    assert "LASTACROSS_LONGTASK_BYTES" in refused.json["error"]["message"]
+    assert (count(LongTask), count(LongTaskFile), count(OutboxRow)) == (1, 1, 1)
+    assert counted_bytes() == summed_bytes() < 202_000
+    lab.start()
+
+
+def test_results_and_failures_are_counted_and_what_is_forgotten_is_not(lab: Lab) -> None:
+    ids = [lab.start(), lab.start("/once")]
+    before = counted_bytes()
+    lab.execute(lambda handler, given: "x" * 10_000)
+    lab.run()
+    assert 10_000 <= counted_bytes() - before <= 10_010
+    lab.execute(lambda handler, given: 1 / 0)
+    lab.run()
+    assert counted_bytes() == summed_bytes() > before + 10_100
+
+    with datastore.session() as session:
+        session.execute(update(LongTask).values(expires_at=1.0))
+    expiry.Pruner().act(10.0)
+
+    assert [lab.row(task_id).expired_at for task_id in ids] == [10.0, 10.0]
+    assert counted_bytes() == summed_bytes() == 0
+
+
+def test_an_empty_task_counts_for_something(lab: Lab) -> None:
+    lab.start()
+
+    assert counted_bytes() >= quotas.ROW_BYTES
+
+
+def test_of_starts_at_once_none_is_admitted_beyond_the_setting(lab: Lab) -> None:
+    set_limits(open_longtasks=3)
+    statuses: list[int] = []
+    barrier = threading.Barrier(10)
+
+    def start() -> None:
+        barrier.wait()
+        statuses.append(lab.client.get("/told", headers=JSON, status=(202, 503)).status_int)
+
+    threads = [threading.Thread(target=start) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(statuses) == [202] * 3 + [503] * 7
+    assert count(LongTask) == 3
+    assert counted_bytes() == summed_bytes()
+
+
+def test_of_files_at_once_none_is_stored_beyond_the_setting(lab: Lab) -> None:
+    set_limits(longtask_bytes=350_000)
+    statuses: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        statuses.append(lab.client.put("/told", b"x" * 100_000, headers=RAW, status=(202, 503)).status_int)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(statuses) == [202] * 3 + [503] * 5
+    assert count(LongTaskFile) == 3
+    assert counted_bytes() == summed_bytes() <= 350_000
+
+
+def test_rows_that_were_deleted_by_hand_are_noticed_within_an_hour(lab: Lab) -> None:
+    lab.start()
+    lab.start()
+    with datastore.session() as session:
+        session.execute(delete(LongTask))
+    assert counted_bytes() > 0
+
+    expiry.Pruner().act(0.0)
+
+    assert counted_bytes() == 0
+
+
+def test_a_lost_count_is_made_again(lab: Lab) -> None:
+    lab.start()
+    with datastore.session() as session:
+        session.execute(delete(LongTaskUsage))
+    lab.start()
+    quotas.recount()
+
+    assert counted_bytes() == summed_bytes() > 2 * quotas.ROW_BYTES
+
+
+def test_tasks_that_redis_has_lost_do_not_use_up_the_open_ones(lab: Lab) -> None:
+    set_limits(open_longtasks=2)
+    lost = [lab.start(), lab.start()]
+    for task_id in lost:
+        taskqueue.Queue("default").delete_tasks_by_name(lab.row(task_id).task_name or "")
+    lab.forget_sending()
+    lab.client.get("/told", status=503)
+
+    expiry.Pruner().act(0.0)
+
+    assert [lab.row(task_id).status for task_id in lost] == ["failed", "failed"]
+    lab.start()
+
+
+def test_the_pruner_looks_at_all_open_tasks_in_turn(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expiry, "CHUNK", 2)
+    ids = [lab.start() for _ in range(5)]
+    for task_id in ids:
+        taskqueue.Queue("default").delete_tasks_by_name(lab.row(task_id).task_name or "")
+    lab.forget_sending()
+    pruner = expiry.Pruner()
+
+    for _ in range(3):
+        pruner.act(0.0)
+
+    assert {lab.row(task_id).status for task_id in ids} == {"failed"}
+
+
+def test_only_so_many_addresses_say_that_there_was_something(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "MAX_TOMBSTONES", 3)
+    ids = [lab.start() for _ in range(6)]
+    for number, task_id in enumerate(ids):
+        lab.run()
+        with datastore.session() as session:
+            session.execute(update(LongTask).where(LongTask.id == task_id).values(expires_at=1.0))
+        expiry.Pruner().act(10.0 + number)
+
+    assert [model.find(task_id) is not None for task_id in ids] == [False] * 3 + [True] * 3
