@@ -5,7 +5,7 @@ no start has to sum up a million rows. The change locks the row until the commit
 that the lock is short, and counts the open tasks under it, so that no concurrent start is overlooked.
 """
 
-from sqlalchemy import func, literal, select, text
+from sqlalchemy import bindparam, func, literal, select, text
 from sqlalchemy.orm import Session
 
 from lastacross import config, datastore
@@ -19,7 +19,11 @@ OPEN_RETRY_SECONDS = 30.0
 BYTES_RETRY_SECONDS = 3_600.0
 
 _ONLY = 1
-_IS_OPEN = LongTask.status.in_(OPEN_STATUSES)
+# Built once: each start asks them. Open tasks are counted no further than the limit needs.
+_OPEN = select(literal(1)).select_from(LongTask).where(LongTask.status.in_(OPEN_STATUSES))
+_COUNT_OPEN = select(func.count()).select_from(_OPEN.limit(bindparam("limit")).subquery())
+_STORED = select(LongTaskUsage.stored_bytes).where(LongTaskUsage.id == _ONLY)
+_LOOK = select(_STORED.scalar_subquery(), _COUNT_OPEN.scalar_subquery())
 # As text: SQLite and PostgreSQL have the same words for it, SQLAlchemy has a function for each of them.
 _ADD = text(
     "INSERT INTO lastacross_long_task_usage (id, stored_bytes) VALUES (:id, :size) "
@@ -38,12 +42,13 @@ def check(size: int) -> None:
     Raises:
         StartRefusedError: too many tasks are open, or too much is stored.
     """
+    settings = config.current().settings
     with datastore.session(read_only=True) as session:
-        stored = session.scalar(select(LongTaskUsage.stored_bytes).where(LongTaskUsage.id == _ONLY)) or 0
-        if stored + size > config.current().settings.longtask_bytes:
-            raise _too_much_is_stored()
-        if _open_tasks(session) >= config.current().settings.open_longtasks:
-            raise _too_many_are_open()
+        stored, tasks = session.execute(_LOOK, {"limit": settings.open_longtasks}).one()
+    if (stored or 0) + size > settings.longtask_bytes:
+        raise _too_much_is_stored()
+    if tasks >= settings.open_longtasks:
+        raise _too_many_are_open()
 
 
 def charge(session: Session, size: int, *, is_exempt: bool) -> None:
@@ -60,7 +65,10 @@ def charge(session: Session, size: int, *, is_exempt: bool) -> None:
     settings = config.current().settings
     if add(session, size) > settings.longtask_bytes and not is_exempt:
         raise _too_much_is_stored()
-    if not is_exempt and _open_tasks(session) > settings.open_longtasks:
+    if is_exempt:
+        return
+    tasks = session.scalar(_COUNT_OPEN, {"limit": settings.open_longtasks + 1}) or 0
+    if tasks > settings.open_longtasks:
         raise _too_many_are_open()
 
 
@@ -79,13 +87,6 @@ def recount() -> int:
         if difference:
             add(session, difference)
         return difference
-
-
-def _open_tasks(session: Session) -> int:
-    """How many tasks are open, counted no further than the limit needs."""
-    limit = config.current().settings.open_longtasks + 1
-    some = select(literal(1)).select_from(LongTask).where(_IS_OPEN).limit(limit).subquery()
-    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def _too_many_are_open() -> StartRefusedError:
