@@ -11,7 +11,7 @@ from lastacross.runtime.serving import Serving
 from lastacross.runtime.settle import Settler
 from lastacross.store import READY_PREFIX, Store, record_key
 from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker, Grant
 from lastacross.taskqueue.record import Leased
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.seen import DeliveredTask
@@ -119,21 +119,27 @@ class TaskRunner:
         """The oldest task that may run now; else the instant at which a throttled queue may go on."""
         throttled_until = _NEVER
         for each in self._by_age(serving.lists):
-            grant = self._broker.lease(
-                [each],
-                token="test",
-                number=self._leases,
-                wanted=1,
-                free=1,
-                lease_seconds=LEASE_SECONDS,
-                groups=serving.groups,
-            )
-            self._leases += 1
+            grant = self._lease_from(each, serving)
+            while grant.has_more and not grant.tasks:
+                # Its first entry was of a task that is gone: a cancelled batch leaves such entries.
+                grant = self._lease_from(each, serving)
             if grant.tasks:
                 return grant.tasks[0], _NEVER
             if grant.next_due is not None:
                 throttled_until = min(throttled_until, grant.next_due)
         return None, throttled_until
+
+    def _lease_from(self, ready_list: str, serving: Serving) -> Grant:
+        self._leases += 1
+        return self._broker.lease(
+            [ready_list],
+            token="test",
+            number=self._leases,
+            wanted=1,
+            free=1,
+            lease_seconds=LEASE_SECONDS,
+            groups=serving.groups,
+        )
 
     def _by_age(self, lists: Sequence[str]) -> list[str]:
         """The lists, the one first whose first task has waited longest; empty ones at the end.

@@ -315,6 +315,17 @@ def test_a_batch_runs_to_its_end(run_tasks: RunTasks, ran: list[str]) -> None:
     assert batch.progress().done == 3
 
 
+def test_what_waits_behind_the_tasks_of_a_cancelled_batch_runs(run_tasks: RunTasks, ran: list[str]) -> None:
+    done = taskqueue.Task(url="/work", params={"word": "complete"})
+    with taskqueue.Batch(on_complete=done) as batch:
+        batch.add(taskqueue.Task(url="/work", params={"word": str(number)}) for number in range(3))
+    batch.cancel()
+
+    run_tasks()
+
+    assert ran == ["complete"]
+
+
 def test_a_transactional_add_runs_if_it_was_committed(run_tasks: RunTasks, ran: list[str]) -> None:
     def add_and_fail() -> None:
         with datastore.transaction():
