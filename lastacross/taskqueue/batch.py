@@ -34,6 +34,8 @@ from lastacross.taskqueue.task import Task
 CHUNK = 200
 
 _LONGEST_ID = 400
+# Each position is a bit in Redis: a larger one would make it reserve megabytes.
+_LAST_POSITION = 9_999_999
 _BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_LONGEST_ID}}}")
 
 
@@ -87,6 +89,7 @@ class Batch:
         self._parent = parent
         self._size = 0
         self._is_open = False
+        self._stays_open = False
         self.id = name if name is not None else _new_id()
         if not _BATCH_ID.fullmatch(self.id):
             raise InvalidTaskNameError(
@@ -137,6 +140,7 @@ class Batch:
                 "which this batch would give to its own; name the batch differently"
             )
         self._is_open = True
+        self._stays_open = False
         self._size = 0
         return self
 
@@ -145,16 +149,23 @@ class Batch:
     ) -> None:
         self._is_open = False
         if error is None:
-            with _transient():
-                self._steps().seal(self.id)
+            if not self._stays_open:
+                with _transient():
+                    self._steps().seal(self.id)
         elif current_task() is None:
             # Nobody will fill it again.
             self.cancel()
 
-    def add(self, tasks: Task | Iterable[Task]) -> None:
+    def add(self, tasks: Task | Iterable[Task], *, first: int | None = None) -> None:
         """Add members; they may run at once. Takes an iterable of any length in bounded memory.
 
+        Args:
+            tasks: one or many.
+            first: the position of the first of them, for a batch that several tasks fill; positions may be
+                left out, and one that has a member keeps it. None = after the last one added in this block.
+
         Raises:
+            ValueError: ``first`` is negative or too large for a position.
             BadTaskStateError: not inside of the batch's ``with``, the batch was sealed by somebody else, or a
                 task object was added before.
             UnknownBatchError: the batch was forgotten.
@@ -164,9 +175,20 @@ class Batch:
         if not self._is_open:
             # The position of a member is known from the start of the `with` only.
             raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
+        if first is not None:
+            if not 0 <= first <= _LAST_POSITION:
+                raise ValueError(f"first takes a position from 0 to {_LAST_POSITION:,}, not {first}")
+            self._size = first
         members = iter([tasks] if isinstance(tasks, Task) else tasks)
         while chunk := list(itertools.islice(members, CHUNK)):
             self._add_chunk(chunk)
+
+    def leave_open(self) -> None:
+        """Let this block end without sealing the batch, so that another task may add more members.
+
+        The batch completes only after a later block seals it. Cancelling it seals it as well.
+        """
+        self._stays_open = True
 
     def cancel(self) -> None:
         """Drop the members that have not been delivered; those that run finish.

@@ -579,3 +579,57 @@ def test_a_cancelled_child_ends_its_parents_member(scripts: Scripts) -> None:
     progress = opened.progress()
     assert (progress.done, progress.failed, progress.finished_at) == (1, 0, scripts.clock.now())
     assert drain(scripts) == ["/end", "/win"]
+
+
+# --- filled by several, one after the other -----------------------------------------------------
+
+
+def test_a_batch_that_is_left_open_completes_only_after_another_block_has_sealed_it(
+    scripts: Scripts,
+) -> None:
+    with Batch(on_complete=Task(url="/end"), name="parts") as opened:
+        opened.add(tasks(2))
+        opened.leave_open()
+    assert drain(scripts) == ["/member/0", "/member/1"]
+    assert (opened.progress().sealed, opened.progress().finished_at) == (False, None)
+
+    with Batch.get("parts") as again:
+        again.add(tasks(1, 2), first=2)
+
+    assert drain(scripts) == ["/member/2", "/end"]
+    assert (again.progress().total, again.progress().done) == (3, 3)
+
+
+def test_members_may_be_added_from_any_position_on_and_one_that_is_there_stays(scripts: Scripts) -> None:
+    for _ in range(2):
+        with Batch(name="parts") as opened:
+            opened.add(tasks(2), first=0)
+            opened.add(Task(url="/next"), first=1000)
+            opened.add(tasks(2, 2), first=2)
+            opened.leave_open()
+
+    assert drain(scripts) == ["/member/0", "/member/1", "/next", "/member/2", "/member/3"]
+    assert opened.progress().total == 5
+    with opened:
+        pass
+    assert opened.progress().finished_at is not None
+
+
+def test_a_left_open_batch_that_is_cancelled_is_over_and_takes_no_more(scripts: Scripts) -> None:
+    with Batch(on_complete=Task(url="/end"), name="parts") as opened:
+        opened.add(tasks(2))
+        opened.leave_open()
+
+    opened.cancel()
+    with opened:
+        opened.add(tasks(3), first=2)
+        opened.leave_open()
+
+    assert drain(scripts) == ["/end"]
+    assert opened.progress().cancelled == 5
+
+
+@pytest.mark.parametrize("first", [-1, 10_000_000])
+def test_a_position_that_there_cannot_be_is_refused(scripts: Scripts, first: int) -> None:
+    with Batch() as opened, pytest.raises(ValueError, match="first takes a position from 0 to 9,999,999"):
+        opened.add(tasks(1), first=first)
