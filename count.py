@@ -14,6 +14,7 @@ import forms
 import models
 import operations
 import runs
+import starting
 from count_view import look
 from lastacross import clock, config, taskqueue, webapp
 from models import CountRun
@@ -49,7 +50,7 @@ def parse(form: Mapping[str, object]) -> Wanted:
     """What the form asks for.
 
     Raises:
-        FormError: a field cannot be used.
+        FormError: a field cannot be used, or they are too much work together.
     """
     mistakes: dict[str, str] = {}
     name, intervals, delay_ms = form.get("name"), [], 0
@@ -68,6 +69,11 @@ def parse(form: Mapping[str, object]) -> Wanted:
             mistakes["delay_ms"] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
+    numbers = sum(last - first + 1 for first, last in intervals)
+    try:
+        starting.check_work(numbers, delay_ms, run="count", piece="numbers")
+    except ValueError as error:
+        raise forms.FormError({"delay_ms": str(error)}) from error
     return Wanted(str(name), intervals, delay_ms)
 
 
@@ -128,18 +134,20 @@ class FormHandler(forms.Handler):
         except forms.FormError as error:
             self.refuse(error)
             return
-        run = CountRun(
-            id=models.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
-        )
+        if starting.is_limited(self, "counts"):
+            return
         try:
-            counting.add_master(run, wanted.intervals)
+            run = self._begin(wanted)
         except taskqueue.TaskAlreadyExistsError:
             self._refuse_name(wanted.name, is_tombstoned=False)
             return
         except taskqueue.TombstonedTaskError:
             self._refuse_name(wanted.name, is_tombstoned=True)
             return
-        runs.begin(run, wanted.intervals)
+        except starting.TooManyError:
+            starting.refuse(self, "counts")
+            return
+        webapp.remember_started(self.request, self.response, _started_name(run))
         location = f"/count/{wanted.name}"
         if not self.wants_json():
             self.see_other(location)
@@ -147,6 +155,28 @@ class FormHandler(forms.Handler):
         self.response.headers["Location"] = location
         self.response.headers["Retry-After"] = "1"
         self.render_json(_operation(_known(wanted.name)), 202)
+
+    def _begin(self, wanted: Wanted) -> CountRun:
+        """Add the master task of a new run, and write the run down.
+
+        Raises:
+            TaskAlreadyExistsError, TombstonedTaskError: the name is taken.
+            TooManyError: as many runs are under way as may be.
+        """
+        run = CountRun(
+            id=models.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
+        )
+        is_limited = not self.is_exempt_from_limits()
+        if is_limited:
+            # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
+            runs.require_room()
+        counting.add_master(run, wanted.intervals)
+        try:
+            runs.begin(run, wanted.intervals, is_limited=is_limited)
+        except starting.TooManyError:
+            counting.withdraw(run.id)
+            raise
+        return run
 
     def _refuse_name(self, name: str, *, is_tombstoned: bool) -> None:
         """Answer 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
@@ -174,6 +204,7 @@ class FormHandler(forms.Handler):
             mistakes=mistakes,
             taken=values["name"] if status == 409 else None,
             recent=runs.recent(),
+            max_work_seconds=starting.MAX_WORK_SECONDS,
         )
 
 
@@ -191,6 +222,11 @@ def _refused_until(run: CountRun | None) -> float | None:
     """When the name is free again: so long after its master task ended; None if nobody knows."""
     ended_at = None if run is None else run.handed_out_at or run.finished_at
     return None if ended_at is None else ended_at + config.current().settings.tombstone_seconds
+
+
+def _started_name(run: CountRun) -> str:
+    """What a browser remembers of a run that it started. A name may be used again, an id never."""
+    return f"count:{run.id}"
 
 
 def _known(name: str) -> CountRun:
@@ -234,6 +270,7 @@ class PageHandler(webapp.RequestHandler):
             lines=[count_view.line_json(line) for line in runs.lines_of(view.run)],
             queues=[count_view.queue_texts(queue) for queue in view.queues_json() or []],
             token=token,
+            may_cancel=starting.may_cancel(self, _started_name(view.run)),
             shown_numbers=SHOWN_NUMBERS,
             shortened=runs.shortened,
             duration=operations.duration,
@@ -264,6 +301,7 @@ class CancelHandler(webapp.RequestHandler):
     def post(self, name: str) -> None:
         """Drop the sub tasks that nobody has begun, and let the others end; a run that is over stays."""
         run = _known(name)
+        starting.require_may_cancel(self, _started_name(run))
         if not look(run).is_done:
             counting.cancel(run.id)
         if self.wants_json():

@@ -99,6 +99,11 @@ def add_master(run: CountRun, intervals: Intervals) -> None:
 def cancel(run_id: str) -> None:
     """End a run: what nobody has begun is dropped, what runs finds out when it keeps how far it is."""
     _log(run_id, runs.end(run_id, "a visitor", is_cancelled=True), "run cancelled")
+    withdraw(run_id)
+
+
+def withdraw(run_id: str) -> None:
+    """Drop the tasks of a run that nobody has begun."""
     for batch_id in (run_id, inner_batch_id(run_id)):
         with contextlib.suppress(taskqueue.UnknownBatchError):
             taskqueue.Batch.get(batch_id).cancel()

@@ -49,7 +49,7 @@ class Quilt(datastore.Model):
     rows: Mapped[int]
     columns: Mapped[int]
     delay_ms: Mapped[int]
-    created_at: Mapped[float] = mapped_column(Double)
+    created_at: Mapped[float] = mapped_column(Double, index=True)
     painted: Mapped[int] = mapped_column(default=0)
     batch_id: Mapped[str | None] = mapped_column(String(400), default=None)
     finished_at: Mapped[float | None] = mapped_column(Double, default=None)

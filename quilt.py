@@ -9,6 +9,7 @@ from webob import exc
 import forms
 import models
 import operations
+import starting
 import workers
 from lastacross import clock, datastore, deferred, errors, taskqueue, webapp
 from operations import ENDS
@@ -16,12 +17,15 @@ from operations import ENDS
 FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
-    "delay_ms": (0, 2000, 0),
+    "delay_ms": (0, 1000, 0),
 }
 """name → lowest, highest, default"""
 
 LARGEST_SEWN = 30
 """Rows or columns up to which stitches can be seen."""
+
+ABANDONED_SECONDS = 60.0
+"""Within this time a worker begins again to hand out squares if another died of it."""
 
 
 # --- the form -----------------------------------------------------------------------------
@@ -42,7 +46,7 @@ def parse_size(form: Mapping[str, object]) -> Size:
     A form that says nothing of rows and columns gets the defaults; one without the other is a mistake.
 
     Raises:
-        FormError: a field is not a whole number in its range.
+        FormError: a field is not a whole number in its range, or they are too much work together.
     """
     numbers: dict[str, int] = {}
     mistakes: dict[str, str] = {}
@@ -57,7 +61,12 @@ def parse_size(form: Mapping[str, object]) -> Size:
             mistakes[name] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
-    return Size(**numbers)
+    size = Size(**numbers)
+    try:
+        starting.check_work(size.rows * size.columns, size.delay_ms, run="quilt", piece="squares")
+    except ValueError as error:
+        raise forms.FormError({"delay_ms": str(error)}) from error
+    return size
 
 
 # --- how far it is ------------------------------------------------------------------------
@@ -205,13 +214,32 @@ def look(quilt: models.Quilt) -> View:
     if quilt.batch_id is None:
         return View(quilt, now, "ready", 0)
     try:
-        progress = taskqueue.Batch.get(quilt.batch_id).progress()
+        batch = taskqueue.Batch.get(quilt.batch_id)
+        progress = batch.progress()
+        if _is_abandoned(quilt, progress, now):
+            with batch:
+                pass  # sealed: it completes, and the squares that are missing count as cancelled
     except errors.UnknownBatchError:
         return View(quilt, now, "failed", 0, is_lost=True)
     except errors.StoreUnavailableError:
         return View(quilt, now, "running", 0, is_blind=True)
     state = "running" if quilt.painted else "ready"
-    return View(quilt, now, state, progress.failed, progress.eta_seconds)
+    return View(quilt, now, state, progress.failed, _eta_seconds(quilt, progress.failed, now))
+
+
+def _is_abandoned(quilt: models.Quilt, progress: taskqueue.Progress, now: float) -> bool:
+    """Whether nobody is going to hand out the other squares: the task for it was deleted or purged."""
+    ended = progress.done + progress.failed + progress.cancelled
+    is_at_rest = not progress.sealed and 0 < progress.total <= ended
+    return is_at_rest and now - quilt.created_at > ABANDONED_SECONDS
+
+
+def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
+    """How long it may still take, going on as it did. The batch does not know: it grows while it runs."""
+    if quilt.painted + failed < 3:
+        return None
+    left = quilt.total - quilt.painted - failed
+    return max(0, left) * (now - quilt.created_at) / (quilt.painted + failed)
 
 
 # --- the pages ----------------------------------------------------------------------------
@@ -231,9 +259,14 @@ class FormHandler(forms.Handler):
         except forms.FormError as error:
             self.refuse(error)
             return
-        with datastore.transaction() as transaction:
-            quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
-            deferred.defer(workers.fill_quilt, quilt_id, _transactional=True)
+        if starting.is_limited(self, "quilts"):
+            return
+        try:
+            quilt_id = self._begin(size)
+        except starting.TooManyError:
+            starting.refuse(self, "quilts")
+            return
+        webapp.remember_started(self.request, self.response, _started_name(quilt_id))
         location = f"/quilt/{quilt_id}"
         if not self.wants_json():
             self.see_other(location)
@@ -242,11 +275,30 @@ class FormHandler(forms.Handler):
         self.response.headers["Retry-After"] = "1"
         self.render_json(look(_known(quilt_id)).operation([]), 202)
 
+    def _begin(self, size: Size) -> str:
+        """The id of a new quilt.
+
+        Raises:
+            TooManyError: as many are under way as may be, and it is not the administrator who asks.
+        """
+        with datastore.transaction() as transaction:
+            if not self.is_exempt_from_limits():
+                starting.require_room(transaction.session, models.Quilt)
+            quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
+            deferred.defer(workers.fill_quilt, quilt_id, _transactional=True)
+        return quilt_id
+
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
         """The form; a size that was not given is the default."""
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
         values = {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
-        self.render("quilt_form.html", status=status, values=values, mistakes=mistakes)
+        work = starting.MAX_WORK_SECONDS
+        self.render("quilt_form.html", status=status, values=values, mistakes=mistakes, max_work_seconds=work)
+
+
+def _started_name(quilt_id: str) -> str:
+    """What a browser remembers of a quilt that it started."""
+    return f"quilt:{quilt_id}"
 
 
 def _known(quilt_id: str) -> models.Quilt:
@@ -277,7 +329,14 @@ class PageHandler(webapp.RequestHandler):
             view = look(_known(quilt_id))
         self._say_it_changes()
         squares = models.squares_after(quilt_id, 0)
-        self.render("quilt.html", view=view, quilt=view.quilt, squares=squares, token=token)
+        self.render(
+            "quilt.html",
+            view=view,
+            quilt=view.quilt,
+            squares=squares,
+            token=token,
+            may_cancel=starting.may_cancel(self, _started_name(quilt_id)),
+        )
 
     def get_json(self, quilt_id: str) -> None:
         """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
@@ -302,6 +361,7 @@ class CancelHandler(webapp.RequestHandler):
     def post(self, quilt_id: str) -> None:
         """Drop the squares that nobody has begun; a quilt that is done stays as it is."""
         quilt = _known(quilt_id)
+        starting.require_may_cancel(self, _started_name(quilt_id))
         if not look(quilt).is_done:
             _cancel(quilt)
         if self.wants_json():

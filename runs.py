@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+import starting
 from lastacross import datastore
 from lastacross.clock import SYSTEM
 from models import LINE_LENGTH, CountInterval, CountLine, CountRun
@@ -50,22 +51,40 @@ class Sums:
     counted: int
 
 
-def begin(run: CountRun, intervals: Sequence[tuple[int, int]]) -> bool:
+def require_room() -> None:
+    """See whether one more run may be under way.
+
+    Raises:
+        TooManyError: as many are as may be.
+    """
+    with datastore.session(read_only=True) as session:
+        starting.require_room(session, CountRun)
+
+
+def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
     """Write a new run down, once, whoever is first: the page that started it or its master task.
 
     An older run of this name has to give way: its name was free again.
 
+    Args:
+        run: the run.
+        intervals: its intervals.
+        is_limited: so many may be under way (starting.py); its master task was let in already.
+
     Returns:
         False if a newer run has the name: this one's task came very late.
+
+    Raises:
+        TooManyError: as many are under way as may be.
     """
     try:
-        return _begin(run, intervals)
+        return _begin(run, intervals, is_limited)
     except IntegrityError:
         # Page and master task wrote it at once, and the other was first.
-        return _begin(run, intervals)
+        return _begin(run, intervals, is_limited)
 
 
-def _begin(run: CountRun, intervals: Sequence[tuple[int, int]]) -> bool:
+def _begin(run: CountRun, intervals: Sequence[tuple[int, int]], is_limited: bool) -> bool:
     with datastore.transaction() as transaction:
         session = transaction.session
         named = session.scalar(select(CountRun).where(CountRun.name == run.name).with_for_update())
@@ -75,6 +94,8 @@ def _begin(run: CountRun, intervals: Sequence[tuple[int, int]]) -> bool:
             for table in (CountLine, CountInterval):
                 session.execute(delete(table).where(table.run_id == named.id))
             session.execute(delete(CountRun).where(CountRun.id == named.id))
+        if is_limited:
+            starting.require_room(session, CountRun)
         session.add(run)
         session.flush()
         session.add_all(

@@ -1,6 +1,7 @@
 """What each task does when it is delivered. Every function and handler here may run twice."""
 
 import dataclasses
+import functools
 import json
 import random
 import threading
@@ -13,6 +14,13 @@ from lastacross import channel, deferred, taskqueue, webapp
 
 HEX_DIGITS = "0123456789ABCDEF"
 QUILT_QUEUE = "quilt"
+
+MAX_WHOLE = 64
+"""Squares of a quilt that are handed out together. A larger quilt is handed out in portions, so that a small
+one, whose squares all go to the end of the queue at once, waits for a few of its squares only."""
+MAX_PORTION = 200
+PORTION_SECONDS = 2.0
+"""The work of a portion: three large quilts keep 16 threads busy for half a second before a newcomer."""
 
 
 def rand_hex_color(length: int = 6) -> str:
@@ -61,15 +69,26 @@ _paint_and_tell = together.Together(_paint_and_tell_all)
 
 def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
     """Every (row, column) once, shuffled; the same seed gives the same order."""
+    return list(_random_order(rows, columns, seed))
+
+
+@functools.lru_cache(maxsize=4)
+def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], ...]:
+    """Kept, because each portion of a quilt asks for it."""
     squares = [(row, column) for row in range(rows) for column in range(columns)]
     random.Random(seed).shuffle(squares)
-    return squares
+    return tuple(squares)
 
 
-def fill_quilt(quilt_id: str) -> None:
-    """Fan a quilt out: one task a square, and one for when all are done.
+def fill_quilt(quilt_id: str, start: int = 0) -> None:
+    """Fan a quilt out: one task a square, and one for when all are done. Of a large one only a portion, and a
+    task among its squares that hands out the next.
 
     May be retried half way: the shuffle is the same each time, so the batch skips what it has.
+
+    Args:
+        quilt_id: the quilt's.
+        start: how many squares are handed out already.
 
     Raises:
         deferred.PermanentTaskFailure: there is no such quilt.
@@ -79,16 +98,47 @@ def fill_quilt(quilt_id: str) -> None:
         raise deferred.PermanentTaskFailure(f"there is no quilt {quilt_id}")
     if quilt.finished_at is not None:
         return  # cancelled before it began
+    own_batch = f"quilt-{quilt_id}"
+    # A former release has begun to fill it, as a whole and under a name that the engine chose.
+    is_begun_before = quilt.batch_id not in (None, own_batch)
+    end = quilt.total if is_begun_before else min(quilt.total, start + portion_size(quilt))
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
-    with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete) as batch:
+    name = quilt.batch_id if is_begun_before else own_batch
+    with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete, name=name) as batch:
         if models.note_batch(quilt_id, batch.id):  # else it was cancelled meanwhile
-            batch.add(_square_tasks(quilt))
+            _hand_out(batch, quilt, start, end)
 
 
-def _square_tasks(quilt: models.Quilt) -> Iterator[taskqueue.Task]:
+def portion_size(quilt: models.Quilt) -> int:
+    """How many squares of a quilt are handed out together."""
+    if quilt.total <= MAX_WHOLE:
+        return quilt.total
+    if quilt.delay_ms == 0:
+        return MAX_PORTION
+    return max(1, min(MAX_PORTION, int(PORTION_SECONDS * 1000 / quilt.delay_ms)))
+
+
+def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int) -> None:
+    """Add the squares from ``start`` to before ``end``, and unless they are the last a task for the others.
+
+    That task is in their middle: the workers still have some to do when it adds more.
+    """
+    if end == quilt.total:
+        batch.add(_square_tasks(quilt, start, end), first=start)
+        return
+    middle = start + (end - start + 1) // 2
+    batch.add(_square_tasks(quilt, start, middle), first=start)
+    # It must not be given up, or the quilt would never end. Positions below the total are the squares'.
+    patience = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=10)
+    batch.add(deferred.task(fill_quilt, quilt.id, end, _retry_options=patience), first=quilt.total + end)
+    batch.add(_square_tasks(quilt, middle, end), first=middle)
+    batch.leave_open()
+
+
+def _square_tasks(quilt: models.Quilt, start: int, end: int) -> Iterator[taskqueue.Task]:
     # Left out where it is 0: a waiting task takes 64 bytes less of Redis.
     options: dict[str, Any] = {"delay_ms": quilt.delay_ms} if quilt.delay_ms else {}
-    for row, column in random_order(quilt.rows, quilt.columns, quilt.id):
+    for row, column in _random_order(quilt.rows, quilt.columns, quilt.id)[start:end]:
         yield deferred.task(send_color, row, column, quilt.id, **options)
 
 

@@ -1,5 +1,6 @@
 """The quilt on a site that runs whole: how soon it answers, and what it survives."""
 
+import datetime
 import json
 import statistics
 import threading
@@ -46,6 +47,39 @@ def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
     assert large_seconds < 3.0
     site.post(f"/{large}/cancel")
     wait_until(lambda: is_done(site, large), 30)
+
+
+# Three times the bar.
+LATER_SECONDS = 6.0
+
+
+def seconds_to_finish(site: Site, rows: int, columns: int, delay_ms: int) -> float:
+    """How long a quilt takes from its start to its end, by the server's clock."""
+    name = site.post("/quilt", rows=rows, columns=columns, delay_ms=delay_ms)["name"]
+    wait_until(lambda: is_done(site, name), 60)
+    metadata = site.json(f"/{name}.json")["metadata"]
+    assert metadata["state"] == "done"
+    created, finished = (
+        datetime.datetime.fromisoformat(metadata[at]) for at in ("created_at", "finished_at")
+    )
+    return (finished - created).total_seconds()
+
+
+def test_a_small_quilt_is_hardly_later_while_three_of_the_largest_are_under_way(site: Site) -> None:
+    """The bar is 2 s later than alone, at the same delay."""
+    alone = seconds_to_finish(site, 8, 8, 500)
+    large = [site.post("/quilt", rows=16, columns=15, delay_ms=500)["name"] for _ in range(3)]
+    wait_until(lambda: all(site.json(f"/{name}.json")["metadata"]["step"] >= 4 for name in large))
+
+    beside = seconds_to_finish(site, 8, 8, 500)
+
+    are_under_way = [not is_done(site, name) for name in large]
+    for name in large:
+        site.post(f"/{name}/cancel")
+    print(f"measured 8 by 8 at 500 ms: alone {alone:.2f} s, beside three of 240 squares {beside:.2f} s")
+    assert are_under_way == [True] * 3
+    assert beside - alone < LATER_SECONDS
+    wait_until(lambda: all(is_done(site, name) for name in large), 30)
 
 
 def listen(site: Site, path: str, messages: list[dict[str, Any]]) -> threading.Thread:

@@ -46,9 +46,8 @@ def quilt(rows: int, columns: int, delay_ms: int, *, runs: bool) -> Make:
     def make(site: Site) -> Iterator[str]:
         path = f"/{site.post('/quilt', rows=rows, columns=columns, delay_ms=delay_ms)['name']}"
         wait_until(lambda: (found := site.json(path))["done"] or (runs and found["metadata"]["step"] >= 8))
-        yield path
-        if runs:
-            site.post(f"{path}/cancel")
+        with site.paused("quilt") if runs else contextlib.nullcontext():
+            yield path
 
     return make
 
@@ -253,7 +252,7 @@ DEMO = [
     Case("form", at("/quilt")),
     Case("missing", at("/quilt/nobody-has-it")),
     Case("mistakes", at("/quilt"), start_with_mistakes(Rows="0", Columns="101")),
-    Case("running", quilt(100, 100, 1000, runs=True), expect_squares),
+    Case("running", quilt(12, 12, 400, runs=True), expect_squares),
     Case("done", quilt(8, 8, 0, runs=False), expect_state("done")),
     Case("count-form", at("/count")),
     Case(

@@ -201,9 +201,11 @@ def test_seven_tabs_of_one_browser_all_follow_the_quilt(
 
 def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
     """The button ends it; the squares that are there stay."""
-    path = watching.start(page, 30, 30, delay_ms=500)
+    path = watching.start(page, 30, 30, delay_ms=130)
     watching.wait_for_squares(page, 2)
-    page.get_by_role("button", name="Cancel").click()
+    with site.paused("quilt"):
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_load_state()
     watching.wait_for_the_end(page)
     operation = site.json(path)
     assert operation["metadata"]["state"] == "cancelled"
@@ -211,6 +213,21 @@ def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
     expect(page.get_by_role("status")).to_contain_text("Cancelled with")
     assert 2 <= operation["metadata"]["step"] < 900
     page.screenshot(path=SCREENSHOTS / "quilt-cancelled.png", full_page=True)
+
+
+def test_another_browser_watches_and_has_no_button_to_cancel(
+    page: Page, new_context: Callable[..., BrowserContext], site: Site
+) -> None:
+    path = watching.start(page, 8, 8, delay_ms=300)
+    # Of another address than this machine's, whose visitors may be the administrator.
+    other = new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"}).new_page()
+    other.goto(path)
+
+    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+    expect(other.get_by_role("button", name="Cancel")).to_have_count(0)
+    other.screenshot(path=SCREENSHOTS / "quilt-others.png", full_page=True)
+    watching.wait_for_the_end(other)
+    assert watching.painted(other) == watching.expected(site.json(path))
 
 
 def test_the_form_keeps_what_was_typed_and_names_the_mistake_at_its_field(

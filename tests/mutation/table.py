@@ -161,14 +161,15 @@ PARTS = (
     Part(
         "programs",
         "",
-        "quilt",
-        "unit/test_progress_words.py acceptance/test_quilt_pages.py integration/test_painting.py",
+        "quilt starting",
+        "unit/test_progress_words.py acceptance/test_quilt_pages.py acceptance/test_starting.py "
+        "integration/test_painting.py",
     ),
     Part(
         "programs",
         "",
-        "error_chart error_fields error_models error_pages error_queries error_statements error_steps "
-        "errorlog browsers forms grouping notifying",
+        "error_chart error_fields error_limits error_models error_pages error_queries error_statements "
+        "error_steps errorlog browsers forms grouping notifying",
         "integration/test_grouping.py integration/test_error_steps.py acceptance/test_error_collector.py",
     ),
     Part(
@@ -183,6 +184,7 @@ PARTS = (
         "accounts feed reload_models reload_view reloading reloads",
         "unit/test_progress_words.py integration/test_reloading.py acceptance/test_reload_pages.py",
     ),
+    Part("programs", "", "pruning", "integration/test_pruning.py"),
     Part(
         "programs",
         "",

@@ -1,0 +1,115 @@
+"""What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from lastacross import start_limits, webapp
+from lastacross.clock import SYSTEM
+from models import CountRun, Quilt
+
+MAX_WORK_SECONDS = 120
+"""Of one quilt or count: its squares, or numbers, times the delay of each."""
+
+MAX_UNDER_WAY = 10
+"""Quilts, and as many counts. Each waits for the others' work, so there must not be many."""
+
+UNDER_WAY_SECONDS = 3600.0
+"""A run with bounded work that has not ended by then has lost its tasks, or its queue is paused: it does not
+count, or a few such runs would keep everybody from starting."""
+
+RETRY_SECONDS = 10
+"""About as long as the workers of ``lastacross dev`` take for the largest quilt."""
+
+START_LIMITS = ("10/minute", "200/day")
+"""How many quilts, counts and reloads one network may start; each kind has limits of its own."""
+
+_LOCK = 1_301_985
+"""Names PostgreSQL's advisory lock of those who start something: any number, but always the same."""
+
+
+class TooManyError(Exception):
+    """Raised when as many runs are under way as may be."""
+
+
+def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
+    """Refuse a run that would cost too much.
+
+    Args:
+        pieces: its squares or numbers.
+        delay_ms: of each.
+        run: what it is, for the message.
+        piece: what its pieces are called.
+
+    Raises:
+        ValueError: it would; the message says what the delay may be.
+    """
+    if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
+        most = MAX_WORK_SECONDS * 1000 // pieces
+        raise ValueError(
+            f"takes at most {most} for {pieces:,} {piece}: the work of a {run}, its {piece} times the delay, "
+            f"is limited to {MAX_WORK_SECONDS} s, and this would be {pieces * delay_ms / 1000:,.0f} s."
+        )
+
+
+def count_under_way(session: Session, table: type[Quilt] | type[CountRun]) -> int:
+    """How many runs were begun within the last hour and have not ended."""
+    created_at: InstrumentedAttribute[float] = table.created_at
+    is_under_way = created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
+    return session.scalar(select(func.count()).select_from(table).where(*is_under_way)) or 0
+
+
+def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
+    """Let a transaction begin one more run, and others wait until it is committed.
+
+    Raises:
+        TooManyError: as many are under way as may be.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        # SQLite has one writer at a time anyway.
+        session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    if count_under_way(session, table) >= MAX_UNDER_WAY:
+        raise TooManyError
+
+
+def refuse(handler: webapp.RequestHandler, runs: str) -> None:
+    """Answer 503: as many are under way as may be."""
+    message = (
+        f"Nothing was started: {MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time."
+    )
+    handler.try_later(503, message, RETRY_SECONDS)
+
+
+def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
+    """Whether the client has started too much, which is then answered with 429.
+
+    Args:
+        handler: of the request that starts something.
+        runs: ``quilts``, ``counts`` or ``reloads``.
+    """
+    is_exempt = handler.is_exempt_from_limits()
+    for limit in START_LIMITS:
+        environ = handler.request.environ
+        seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt)
+        if seconds is not None:
+            words = start_limits.in_words(limit)
+            handler.try_later(
+                429, f"Nothing was started: {words} is the limit of {runs} for a network.", seconds
+            )
+            return True
+    return False
+
+
+def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
+    """Whether this browser began the run of this name, or the administrator asks.
+
+    Args:
+        handler: of the request.
+        name: as it was given to ``webapp.remember_started``.
+    """
+    return webapp.is_started_by(handler.request, name) or handler.is_exempt_from_limits()
+
+
+def require_may_cancel(handler: webapp.RequestHandler, name: str) -> None:
+    """Answer 403 to everybody else."""
+    if not may_cancel(handler, name):
+        handler.abort(403, detail="Only the browser that started this, or the administrator, may cancel it.")
