@@ -19,6 +19,7 @@ import forms
 import operations
 import reload_view
 import reloading
+import starting
 from lastacross import channel, clock, config, errors, taskqueue, urlfetch, webapp
 from reload_models import ReloadRun
 from reload_view import look
@@ -102,10 +103,16 @@ class LoaderHandler(webapp.RequestHandler):
     """``/taskloader/``: cron's, and the administrator's."""
 
     def get(self) -> None:
-        """Begin a run over all active accounts, unless one is under way. A task loads it."""
-        task = taskqueue.current_task()
+        """Cron's, or the administrator's who has typed the address: begin a run."""
         if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise exc.HTTPForbidden("A page of another site asked for this run, so it was not started.")
+        self.post()
+
+    def post(self) -> None:
+        """Begin a run over all active accounts, unless one is under way. A task loads it."""
+        if starting.is_limited(self, "reloads"):
+            return
+        task = taskqueue.current_task()
         run_id = run_id_of(task)
         try:
             run = start(run_id, "hand" if task is None else "cron")
@@ -346,6 +353,8 @@ class RetryHandler(webapp.RequestHandler):
 
     def post(self, run_id: str) -> None:
         """Begin a run over them, unless one is under way; a second click leads to the same one."""
+        if starting.is_limited(self, "reloads"):
+            return
         view = look(_known(run_id))
         if not view.is_done:
             raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")

@@ -1110,6 +1110,7 @@ def test_runs_of_more_than_thirty_days_ago_are_forgotten(
     ("path", "method"),
     [
         ("/taskloader/", "GET"),
+        ("/taskloader/", "POST"),
         ("/worker/", "POST"),
         ("/accounts", "POST"),
         ("/accounts/samples", "POST"),
@@ -1150,10 +1151,23 @@ def test_a_stranger_sees_accounts_and_runs_but_no_buttons(
         assert button in client.get(path).text
 
 
+def test_the_button_on_the_page_of_the_reloads_begins_a_run(client: Client) -> None:
+    add_accounts(client, "anna")
+    form = client.get("/reloads").forms[0]
+
+    answer = form.submit(status=303)
+
+    assert (form.method, form.action) == ("post", "/taskloader/")
+    [run] = reloading.recent()
+    assert answer.headers["Location"].endswith(f"/reloads/{run.id}")
+    assert run.started_by == "hand"
+
+
 def test_a_page_of_another_site_cannot_have_the_administrators_browser_start_a_run(client: Client) -> None:
     add_accounts(client, "anna")
 
     client.get("/taskloader/", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
+    client.post("/taskloader/", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
 
     assert client.get("/reloads", headers=JSON).json == {"reloads": []}
 

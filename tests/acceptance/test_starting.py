@@ -385,3 +385,23 @@ def test_the_time_to_go_is_that_of_all_squares_not_of_those_handed_out(client: C
     eta = client.get(f"/quilt/{name}.json").json["metadata"]["eta_seconds"]
 
     assert eta == pytest.approx(8 / 4 * 396, rel=0.2)
+
+
+# --- links --------------------------------------------------------------------------------
+
+
+def test_no_link_of_ours_begins_work(administrator: Client, lastacross_app: ApplicationUnderTest) -> None:
+    """Whatever follows all links from the front page, with the administrator's rights, starts nothing."""
+    administrator.post("/accounts/samples")
+    seen: set[str] = set()
+    to_see = ["/"]
+    while to_see:
+        path = to_see.pop()
+        seen.add(path)
+        page = administrator.get(path)
+        if page.content_type == "text/html":
+            links = {link.attrs.get("href", "").partition("#")[0] for link in page.html.find_all("a")}
+            to_see += [link for link in links if link.startswith("/") and link not in {*seen, *to_see}]
+
+    assert {"/quilt", "/count", "/reloads", "/intrastat/form", "/accounts", "/errors", "/longtasks"} <= seen
+    assert lastacross_app.enqueued() == []

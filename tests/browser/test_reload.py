@@ -34,7 +34,7 @@ def keys(site: Site) -> Iterator[list[str]]:
 def start(page: Page) -> str:
     """Begin a run by its button; the path of its page."""
     page.goto("/reloads")
-    page.get_by_role("link", name="Reload now").click()
+    page.get_by_role("button", name="Reload now").click()
     page.wait_for_url(re.compile(r"/reloads/[^/]+$"))
     return page.url.partition("/reloads/")[2]
 

@@ -283,7 +283,7 @@ def test_an_address_without_a_task_says_why_and_leads_on(root: Path, is_expired:
 
     assert ("No longer here" in page) == is_expired
     assert MARKUP not in page
-    assert 'href="/report"' in page
+    assert '<form method="get" action="/report">' in page, "no link begins work"
 
 
 @pytest.mark.parametrize("template", ["status", "result"])
