@@ -13,6 +13,7 @@ import intrastat
 import longtask
 import models
 import notifying
+import pruning
 import quilt
 import reloading
 import reloads
@@ -124,6 +125,8 @@ app = webapp2.WSGIApplication(
         webapp2.Route(notifying.URL, errorlog.NotifyHandler),
         webapp2.Route(errorlog.DIGEST_URL, errorlog.DigestHandler),
         webapp2.Route(errorlog.CLEAN_URL, errorlog.CleanHandler),
+        # Cron's: quilts, counts and reloads of more than 30 days ago are deleted.
+        webapp2.Route(pruning.URL, pruning.PruneHandler),
         # The backend's: it begins; its two queues' tasks; the master task is done.
         webapp2.Route("/_ah/start", counting.StartHandler),
         webapp2.Route(f"/_ah/queue/{counting.MASTER_QUEUE}", counting.MasterHandler),

@@ -25,8 +25,6 @@ FAILING_LISTED = 50
 MOST_FAILING_LISTED = 1000
 """As many as a program may ask for at once."""
 RUNS_LISTED = 50
-KEPT_SECONDS = 30 * 86_400.0
-"""How long a run is kept: as long as its batch is known."""
 
 
 class NothingToDoError(Exception):
@@ -82,7 +80,6 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
             session = transaction.session
             run = ReloadRun(id=run_id, started_by=started_by, created_at=clock.SYSTEM.now(), place=1)
             _add(session, run, select(Account.id, Account.key).where(Account.is_active))
-            forget(session, run.created_at - KEPT_SECONDS)
             add_filling(run_id)
             return run
     except IntegrityError:
@@ -153,14 +150,6 @@ def add_filling(run_id: str) -> None:
 def patience() -> taskqueue.TaskRetryOptions:
     """Of a task without which a run would never end: no limit, and at most a minute between attempts."""
     return taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
-
-
-def forget(session: Session, before: float) -> None:
-    """Delete the runs that began before this instant, and their results."""
-    old = select(ReloadRun.id).where(ReloadRun.created_at < before)
-    quietly = {"synchronize_session": False}
-    session.execute(delete(ReloadResult).where(ReloadResult.run_id.in_(old)), execution_options=quietly)
-    session.execute(delete(ReloadRun).where(ReloadRun.created_at < before), execution_options=quietly)
 
 
 # --- loading ------------------------------------------------------------------------------

@@ -1087,22 +1087,6 @@ def test_a_run_whose_redis_was_emptied_says_so_and_can_be_retried(
     assert numbers(client, run_id) == (1, 1, 0, 2)
 
 
-def test_runs_of_more_than_thirty_days_ago_are_forgotten(
-    client: Client, hands: Hands, fetched: Fetched
-) -> None:
-    add_accounts(client, "anna")
-    old, new = run_through(client, hands), run_through(client, hands)
-    with datastore.session() as session:
-        long_ago = ReloadRun.created_at - 31 * 86_400
-        session.execute(update(ReloadRun).where(ReloadRun.id == old).values(created_at=long_ago))
-
-    newest = run_through(client, hands)
-
-    listed = [each["name"] for each in client.get("/reloads", headers=JSON).json["reloads"]]
-    assert listed == [f"reloads/{newest}", f"reloads/{new}"]
-    client.get(f"/reloads/{old}", status=404)
-
-
 # --- who may, and what is answered ---------------------------------------------------------
 
 

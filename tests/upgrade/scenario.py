@@ -229,11 +229,17 @@ def _wait_for_hanging_tasks(scene: Scene) -> None:
 
 
 def _begin_cron(scene: Scene) -> None:
-    wait_until(lambda: len(scene.rows("SELECT * FROM lastacross_cron_job")) == 5, PATIENCE, "cron jobs")
+    jobs = cron_job_count(scene)
+    wait_until(lambda: len(scene.rows("SELECT * FROM lastacross_cron_job")) == jobs, PATIENCE, "cron jobs")
     scene.ask(*(f"cron run {cron_job(scene, act)}" for act in ("note", "hang")))
     ended = "SELECT * FROM lastacross_cron_run WHERE state = 'done'"
     wait_until(lambda: scene.rows(ended), PATIENCE, "a run of a job")
     wait_until(lambda: "/upgrade/cron" in scene.noted("begin", "path"), PATIENCE, "a job")
+
+
+def cron_job_count(scene: Scene) -> int:
+    """How many jobs the cron.yaml of the scene's application has."""
+    return (scene.app / "cron.yaml").read_text().count("schedule:")
 
 
 def cron_job(scene: Scene, act: str) -> str:

@@ -1,0 +1,138 @@
+"""What is older than thirty days goes a few rows at a time, on SQLite and on PostgreSQL."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+import models
+import pruning
+from lastacross import datastore
+from models import CountInterval, CountLine, CountRun, Quilt, Square
+from reload_models import ReloadResult, ReloadRun
+from tests.support.processes import ROOT
+from tests.support.root_application import configured
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+TABLES = (Quilt, Square, CountRun, CountInterval, CountLine, ReloadRun, ReloadResult)
+SIZES = {Quilt: 1, Square: 12, CountRun: 1, CountInterval: 3, CountLine: 4, ReloadRun: 1, ReloadResult: 9}
+"""Rows of one quilt, one count and one reload."""
+
+
+@pytest.fixture(autouse=True)
+def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
+    """The tables of the application in the root, in an empty database."""
+    with configured(new_database(ROOT), tmp_path):
+        yield
+
+
+def add(name: str, days: float, finished_days: float | None) -> None:
+    """Add a quilt, a count and a reload that began and ended so many days ago."""
+    began = NOW - days * DAY
+    times: dict[str, Any] = {
+        "created_at": began,
+        "finished_at": None if finished_days is None else NOW - finished_days * DAY,
+    }
+    with datastore.session() as session:
+        session.add(Quilt(id=name, rows=3, columns=4, delay_ms=0, painted=12, **times))
+        session.add(CountRun(id=name, name=name, delay_ms=0, **times))
+        session.add(ReloadRun(id=name, started_by="cron", total=9, **times))
+        session.flush()
+        session.add_all(
+            Square(quilt_id=name, row=place // 4, column=place % 4, color="#1", position=place + 1)
+            for place in range(12)
+        )
+        session.add_all(CountInterval(run_id=name, place=place, first=1, last=2) for place in range(3))
+        session.add_all(
+            CountLine(run_id=name, number=number, at=began, instance="a", text="b") for number in range(4)
+        )
+        session.add_all(
+            ReloadResult(run_id=name, account_id=number, account_key=f"k-{number}") for number in range(9)
+        )
+
+
+def names_left() -> set[str]:
+    """The runs that are there, each with all that belongs to it."""
+    with datastore.session(read_only=True) as session:
+        left = set(session.scalars(select(Quilt.id)))
+        assert left == set(session.scalars(select(CountRun.id))) == set(session.scalars(select(ReloadRun.id)))
+    for table, size in SIZES.items():
+        assert count_of(table) == size * len(left), table
+    return left
+
+
+def count_of(table: type[datastore.Model]) -> int:
+    """How many rows there are."""
+    with datastore.session(read_only=True) as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0
+
+
+def test_what_ended_more_than_thirty_days_ago_goes_with_all_that_belongs_to_it() -> None:
+    add("old", 31, 30.1)
+    add("began-long-ago", 40, 29.9)
+    add("new", 29, 28)
+    add("runs", 1, None)
+    add("lost", 31, None)
+
+    assert pruning.prune(NOW)
+
+    assert names_left() == {"began-long-ago", "new", "runs"}
+    assert pruning.prune(NOW)
+    assert names_left() == {"began-long-ago", "new", "runs"}
+
+
+def test_a_call_deletes_its_share_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "MAX_ROWS", 5)
+    monkeypatch.setattr(pruning, "MAX_STEPS", 4)
+    for number in range(4):
+        add(f"old-{number}", 31 + number, 31)
+    add("new", 1, 1)
+
+    rows = [sum(count_of(table) for table in TABLES)]
+    calls = 0
+    while not pruning.prune(NOW):
+        rows.append(sum(count_of(table) for table in TABLES))
+        calls += 1
+        # One that is interrupted has deleted whole portions, and what is left belongs to something.
+        assert 5 <= rows[-2] - rows[-1] <= 5 * (4 + len(TABLES))
+
+    assert calls >= 3
+    assert names_left() == {"new"}
+
+
+def test_two_at_once_and_a_task_that_still_colours_a_square_are_in_nobodys_way() -> None:
+    for number in range(6):
+        add(f"old-{number}", 31, None)
+    add("new", 1, None)
+
+    def paint() -> None:
+        for number in range(6):
+            models.paint(f"old-{number}", 9, 9, "#2")
+        models.paint("new", 2, 3, "#2")
+
+    with ThreadPoolExecutor(3) as pool:
+        prunings = [pool.submit(pruning.prune, NOW) for _ in range(2)]
+        painting = pool.submit(paint)
+        assert all(each.result() for each in prunings)
+        painting.result()
+
+    assert pruning.prune(NOW)
+    assert names_left() == {"new"}
+
+
+def test_the_rows_that_go_are_found_by_an_index() -> None:
+    engine = datastore.engine()
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            for table in ("quilt", "count_run", "reload_run"):
+                query = f"SELECT id FROM {table} WHERE created_at < 1.0 AND finished_at IS NULL"
+                [plan] = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all()
+                assert f"INDEX ix_{table}_created_at" in plan[3]
+    else:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql("SELECT indexname FROM pg_indexes").scalars().all()
+        assert {f"ix_{table}_created_at" for table in ("quilt", "count_run", "reload_run")} <= set(found)
