@@ -1,6 +1,6 @@
 """The error collector's tables: errors as they came, their groups, counts by the hour, notifications."""
 
-from sqlalchemy import Double, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lastacross import datastore
@@ -39,6 +39,7 @@ class ErrorReport(datastore.Model):
 
     ``uid`` is the sender's, or the error's own id where it gave none. ``happened_at`` is the sender's
     ``timestamp``, ``received_at`` our clock's. ``grouped_at`` is what makes the task's work happen once.
+    ``size`` is what the report counts for in ErrorUsage, in bytes; None if it was never counted.
     """
 
     __tablename__ = "error_report"
@@ -69,6 +70,7 @@ class ErrorReport(datastore.Model):
     browser: Mapped[str] = mapped_column(String(100), default="")
     system: Mapped[str] = mapped_column(String(100), default="")
     device: Mapped[str] = mapped_column(String(100), default="")
+    size: Mapped[int | None] = mapped_column(default=None)
 
 
 class ErrorHour(datastore.Model):
@@ -102,3 +104,28 @@ class ErrorNotification(datastore.Model):
     logged_at: Mapped[float | None] = mapped_column(Double, default=None)
     sent_at: Mapped[float | None] = mapped_column(Double, default=None)
     answer: Mapped[str] = mapped_column(Text, default="")
+
+
+class ErrorUsage(datastore.Model):
+    """What an account has posted in its newest hour; ``hour`` is that hour's first second since the epoch.
+
+    The row whose account is "" has the bytes of all reports that are kept. It is always locked last.
+    """
+
+    __tablename__ = "error_usage"
+
+    account: Mapped[str] = mapped_column(String(100), primary_key=True)
+    hour: Mapped[int] = mapped_column(default=0)
+    reports: Mapped[int] = mapped_column(default=0)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class ErrorRefusal(datastore.Model):
+    """How many posts were refused in an hour, by reason; ``account`` is "" where it is not the account's."""
+
+    __tablename__ = "error_refusal"
+
+    hour: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    reason: Mapped[str] = mapped_column(String(20), primary_key=True)
+    account: Mapped[str] = mapped_column(String(100), primary_key=True)
+    count: Mapped[int] = mapped_column(default=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import error_chart
 import error_fields
+import error_limits
 import error_queries
 import error_steps
 import forms
@@ -72,7 +73,8 @@ class ListHandler(Page):
         found, total = error_queries.groups(wanted)
         if self.wants_json():
             listed = [group_json(each) for each in found]
-            self.render_json({"groups": listed, "total": total, "page": wanted.page, "on_a_page": ON_A_PAGE})
+            found_json = {"groups": listed, "total": total, "page": wanted.page, "on_a_page": ON_A_PAGE}
+            self.render_json({**found_json, **limits_json()})
             return
         chart = chart_of(now, given.get("span", ""), wanted.conditions())
         self.render(
@@ -91,6 +93,7 @@ class ListHandler(Page):
             numbers=error_queries.numbers(),
             undigested=notifying.waiting_count(),
             notifications=notifying.recent(),
+            limits=limits_json(),
             instant=instant,
         )
 
@@ -204,6 +207,23 @@ def chart_of(now: float, span: str, conditions: list[Any]) -> error_chart.Chart:
     span = span if span in error_chart.SPANS else "day"
     counts = error_queries.hours(error_chart.beginning(now, span), conditions)
     return error_chart.chart(counts, now, span)
+
+
+def limits_json() -> dict[str, Any]:
+    """How much is kept of what may be, and how many posts were refused in the last seven days."""
+    return {
+        "kept_bytes": error_limits.kept_bytes(),
+        "max_bytes": error_limits.limit(error_limits.MAX_BYTES),
+        "refused": [
+            {
+                "reason": reason,
+                "account": account,
+                "count": count,
+                "why": error_limits.in_words(reason, account),
+            }
+            for reason, account, count in error_limits.refused()
+        ],
+    }
 
 
 def group_json(group: ErrorGroup) -> dict[str, Any]:

@@ -6,14 +6,16 @@ well, because it has begun by then.
 
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Table, bindparam, case, update
+from sqlalchemy import ColumnElement, Table, bindparam, case, or_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from error_models import ErrorGroup, ErrorHour, ErrorReport
+from error_models import ErrorGroup, ErrorHour, ErrorRefusal, ErrorReport, ErrorUsage
 
 _REPORTS = cast(Table, ErrorReport.__table__)
 _GROUPS = cast(Table, ErrorGroup.__table__)
 _HOURS = cast(Table, ErrorHour.__table__)
+_USAGE = cast(Table, ErrorUsage.__table__)
+_REFUSALS = cast(Table, ErrorRefusal.__table__)
 
 
 def _smaller(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -48,6 +50,32 @@ def _count_in_hour(dialect: Any) -> Any:
     return dialect.insert(_HOURS).on_conflict_do_update(index_elements=["group_id", "hour"], set_=one_more)
 
 
+def _count_for_account(dialect: Any) -> Any:
+    insert = dialect.insert(_USAGE)
+    new = insert.excluded
+    counted = {
+        "reports": case((_USAGE.c.hour == new.hour, _USAGE.c.reports + 1), else_=1),
+        "hour": new.hour,
+    }
+    is_within = or_(_USAGE.c.hour != new.hour, _USAGE.c.reports < bindparam("max_reports"))
+    upsert = insert.on_conflict_do_update(index_elements=["account"], set_=counted, where=is_within)
+    return upsert.returning(_USAGE.c.reports)
+
+
+def _count_bytes(dialect: Any) -> Any:
+    insert = dialect.insert(_USAGE)
+    total = _USAGE.c.bytes + insert.excluded.bytes
+    is_within = total <= bindparam("max_bytes")
+    upsert = insert.on_conflict_do_update(index_elements=["account"], set_={"bytes": total}, where=is_within)
+    return upsert.returning(_USAGE.c.bytes)
+
+
+def _count_refusals(dialect: Any) -> Any:
+    insert = dialect.insert(_REFUSALS)
+    more = {"count": _REFUSALS.c.count + insert.excluded.count}
+    return insert.on_conflict_do_update(index_elements=["hour", "reason", "account"], set_=more)
+
+
 _DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
 TAKE_IN = {name: _take_in(dialect) for name, dialect in _DIALECTS.items()}
@@ -58,6 +86,15 @@ COUNT_IN_GROUP = {name: _count_in_group(dialect) for name, dialect in _DIALECTS.
 
 COUNT_IN_HOUR = {name: _count_in_hour(dialect) for name, dialect in _DIALECTS.items()}
 """By the dialect's name: likewise for a group's hour; gives nothing."""
+
+COUNT_FOR_ACCOUNT = {name: _count_for_account(dialect) for name, dialect in _DIALECTS.items()}
+"""By the dialect's name: count a report of an account's hour; gives nothing if that has ``max_reports``."""
+
+COUNT_BYTES = {name: _count_bytes(dialect) for name, dialect in _DIALECTS.items()}
+"""By the dialect's name: count a report's bytes; gives nothing if they would be more than ``max_bytes``."""
+
+COUNT_REFUSALS = {name: _count_refusals(dialect) for name, dialect in _DIALECTS.items()}
+"""By the dialect's name: count refused posts."""
 
 CLAIM = (
     update(_REPORTS)

@@ -1,20 +1,32 @@
 """What happens to an error, step by step. Each step is one transaction, and done twice is done once."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 import browsers
+import error_limits
 import error_statements as statements
 import grouping
 import models
 import notifying
+import pruning
 from error_fields import Fields
-from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
+from error_models import (
+    HOUR,
+    ErrorGroup,
+    ErrorHour,
+    ErrorNotification,
+    ErrorRefusal,
+    ErrorReport,
+    ErrorUsage,
+)
 from lastacross import datastore, taskqueue
 from lastacross.clock import SYSTEM
+from pruning import Old
 
 QUEUE = "errors"
 CREATED_URL = "/tasks/error-created"
@@ -32,8 +44,12 @@ def accept(fields: Fields) -> str:
     """Write an error down and add its one task, both or neither; answers its id.
 
     An account's ``uid`` is taken in once: what comes again is the error that is there.
+
+    Raises:
+        RefusedError: too many have come.
     """
-    new_id = models.new_id()
+    error_limits.require_room(fields.account)
+    new_id, size = models.new_id(), error_limits.size_of(fields.texts)
     row = {
         "id": new_id,
         "account": fields.account,
@@ -42,6 +58,7 @@ def accept(fields: Fields) -> str:
         "happened_at": fields.happened_at,
         "status": fields.status,
         "priority": fields.priority,
+        "size": size,
         **fields.texts,
     }
     task = taskqueue.Task(url=CREATED_URL, params={"error": new_id})
@@ -49,6 +66,7 @@ def accept(fields: Fields) -> str:
     with datastore.transaction() as transaction:
         session = transaction.session
         if session.scalar(statements.TAKE_IN[_dialect(session)], row) is not None:
+            error_limits.count(session, fields.account, size)
             queue.add(task, transactional=True)
             return new_id
         is_it = (ErrorReport.account == fields.account) & (ErrorReport.uid == row["uid"])
@@ -122,30 +140,18 @@ def clean(now: float) -> bool:
         False if there is more: it has done its share, and wants to be called again.
     """
     before = now - KEPT_SECONDS
-    ages: list[tuple[type[datastore.Model], Any, Any]] = [
-        (ErrorReport, ErrorReport.id, ErrorReport.received_at < before),
-        (ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
+    deleters: list[Callable[[int], int]] = [
+        functools.partial(error_limits.delete_reports, before),
+        Old(ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
         # Before their groups, with which they would go all at once.
-        (ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
+        Old(ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
         # Last: a group is as old as its newest error, so it has none any more, and hours of an hour at most.
-        (ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
+        Old(ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
+        Old(
+            ErrorRefusal,
+            tuple_(ErrorRefusal.hour, ErrorRefusal.reason, ErrorRefusal.account),
+            ErrorRefusal.hour < before,
+        ),
+        Old(ErrorUsage, ErrorUsage.account, (ErrorUsage.account != "") & (ErrorUsage.hour < before)),
     ]
-    steps = STEPS_OF_A_CLEANING
-    for table, key, is_old in ages:
-        while True:
-            if steps == 0:
-                return False
-            steps -= 1
-            if _delete_some(table, key, is_old) < CLEANED_AT_ONCE:
-                break
-    return True
-
-
-def _delete_some(table: type[datastore.Model], key: Any, is_old: Any) -> int:
-    """How many rows went, at most CLEANED_AT_ONCE; ``key`` is the primary key, of one column or of two."""
-    some = select(*getattr(key, "clauses", [key])).where(is_old).limit(CLEANED_AT_ONCE)
-    with datastore.session() as session:
-        gone = session.execute(
-            delete(table).where(key.in_(some), is_old), execution_options={"synchronize_session": False}
-        )
-        return int(cast(CursorResult[Any], gone).rowcount)
+    return pruning.delete_all(deleters, max_rows=CLEANED_AT_ONCE, max_steps=STEPS_OF_A_CLEANING)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import error_fields
+import error_limits
 import error_steps
 import forms
 import notifying
@@ -40,20 +41,28 @@ class IntakeHandler(webapp.RequestHandler):
         self.request.accept = "application/json"  # also where the engine refuses: a form that is broken
         self.response.headers["Cache-Control"] = "no-store"
         if self.request.content_length and self.request.content_length > MOST_BYTES:
+            error_limits.note_refusal(error_limits.SIZE)
             self._refuse(413, f"The report is larger than the {MOST_BYTES:,} bytes that are taken.")
             return
         try:
             fields = error_fields.parse(self._given())
         except forms.FormError as error:
+            error_limits.note_refusal(error_limits.FIELDS)
             self._refuse(400, str(error), field=next(iter(error.mistakes)), fields=error.mistakes)
             return
         except webapp.BadInputError as error:
+            error_limits.note_refusal(error_limits.FIELDS)
             self._refuse(400, str(error), field=error.field)
             return
         if not is_taken(fields.account):
+            error_limits.note_refusal(error_limits.UNKNOWN)
             self._refuse(403, refusal(), field="account")
             return
-        error_id = error_steps.accept(fields)
+        try:
+            error_id = error_steps.accept(fields)
+        except error_limits.RefusedError as refused:
+            self._refuse_for_now(refused, fields.account)
+            return
         self.response.headers["Location"] = f"/errors/{error_id}"
         self.render_json({"name": f"errors/{error_id}", "done": False, "metadata": {"state": "ready"}}, 202)
 
@@ -77,6 +86,13 @@ class IntakeHandler(webapp.RequestHandler):
             takes = f"takes application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
             raise webapp.BadInputError("Content-Type", takes)
         return _form(body, _header(self.request).get_content_charset("utf-8"))
+
+    def _refuse_for_now(self, refused: error_limits.RefusedError, account: str) -> None:
+        is_of_account = refused.reason == error_limits.ACCOUNT
+        error_limits.note_refusal(refused.reason, account if is_of_account else "")
+        self.response.headers["Retry-After"] = str(refused.seconds)
+        field = {"field": "account"} if is_of_account else {}
+        self._refuse(429 if is_of_account else 503, refused.message, **field)
 
     def _refuse(self, status: int, message: str, **more: object) -> None:
         self.render_json({"error": {"code": status, "message": message, **more}}, status)

@@ -38,8 +38,12 @@ MAX_ANSWER_BYTES = 65_536
 DIGEST_SECONDS = 300
 DIGEST_LINES = 20
 """Groups that a digest names, those with most new errors; the others are summed up."""
-DIGESTED_AT_ONCE = 1000
+MAX_TOLD = 50
+"""Notifications of single groups within the time between two digests. The digest has the others."""
+DIGESTED_AT_ONCE = 20_000
 """Groups that one digest tells of, in one transaction: a writer on SQLite keeps everybody else waiting."""
+UPDATED_AT_ONCE = 1000
+"""Groups in one statement: a database takes so many parameters only."""
 DIGESTS_OF_A_REQUEST = 20
 SHOWN_CHARACTERS = 200
 
@@ -91,9 +95,14 @@ def _thresholds_or_usual() -> tuple[int, ...]:
 def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_id: str, count: int) -> None:
     """Write a notification if a group's number of errors has just reached a threshold.
 
-    The group's row is locked while it is counted, so each number is reached once.
+    The group's row is locked while it is counted, so each number is reached once. In a flood of groups the
+    first are told of singly, and then one notification says that the others are in the digest.
     """
     if count not in _thresholds_or_usual():
+        return
+    begun_at = clock.SYSTEM.now() // DIGEST_SECONDS * DIGEST_SECONDS
+    if _told_since(session, begun_at) >= MAX_TOLD:
+        _note_flood(session, begun_at)
         return
     is_new = count == 1
     what = label(alike.type, alike.msg, alike.domain)
@@ -112,6 +121,25 @@ def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_i
     }
     kind = "new" if is_new else "threshold"
     _note(session, f"{kind}-{group_id}-{count}", kind, text, body, group_id=group_id)
+
+
+def _told_since(session: Session, begun_at: float) -> int:
+    """How many groups were told of singly since this instant."""
+    is_single = ErrorNotification.kind.in_(("new", "threshold"))
+    query = select(func.count()).select_from(ErrorNotification)
+    return session.scalar(query.where(ErrorNotification.created_at >= begun_at, is_single)) or 0
+
+
+def _note_flood(session: Session, begun_at: float) -> None:
+    """Say once in the time between two digests that there is more to tell of than is told singly."""
+    key = f"flood-{clock.iso(begun_at)}"
+    if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
+        return
+    text = (
+        f"A flood of errors: {MAX_TOLD} groups were told of within {DIGEST_SECONDS // 60} minutes. "
+        "The next digest has the others."
+    )
+    _note(session, key, "flood", text, {"told": MAX_TOLD, "seconds": DIGEST_SECONDS})
 
 
 def digests(now: float) -> tuple[list[str], bool]:
@@ -144,38 +172,50 @@ def digest(now: float) -> tuple[str, int]:
     """
     with datastore.transaction() as transaction:
         session = transaction.session
-        waiting = select(ErrorGroup).where(ErrorGroup.undigested > 0).order_by(ErrorGroup.id)
-        groups = session.scalars(waiting.limit(DIGESTED_AT_ONCE).with_for_update()).all()
-        if not groups:
+        # The rows of a flood have a lot of text: the few that are named are read afterwards.
+        waiting = select(ErrorGroup.id, ErrorGroup.undigested).where(ErrorGroup.undigested > 0)
+        some = waiting.order_by(ErrorGroup.id).limit(DIGESTED_AT_ONCE).with_for_update()
+        new = {group_id: undigested for group_id, undigested in session.execute(some)}
+        if not new:
             return "", 0
+        _mark_told(session, list(new))
+        named = sorted(new, key=lambda group_id: (-new[group_id], group_id))[:DIGEST_LINES]
+        groups = session.scalars(select(ErrorGroup).where(ErrorGroup.id.in_(named)))
         lines = [
-            Line(each.id, label(each.type, each.msg, each.domain), each.undigested, each.count)
-            for each in groups
+            Line(each.id, label(each.type, each.msg, each.domain), new[each.id], each.count)
+            for each in sorted(groups, key=lambda each: named.index(each.id))
         ]
-        told = update(ErrorGroup).where(ErrorGroup.id.in_([line.group_id for line in lines]))
-        session.execute(told.values(undigested=0), execution_options={"synchronize_session": False})
         key = f"digest-{clock.iso(now)}-{models.new_id()}"
-        _note(session, key, "digest", digest_text(lines), _digest_body(lines))
-        return key, len(lines)
+        errors = sum(new.values())
+        body = {"errors": errors, "groups": len(new), "most": [_line_json(line) for line in lines]}
+        _note(session, key, "digest", digest_text(lines, errors, len(new)), body)
+        return key, len(new)
 
 
-def digest_text(lines: Sequence[Line]) -> str:
-    """A digest in words: the groups with most new errors first."""
-    new = sum(line.new for line in lines)
-    named = sorted(lines, key=lambda line: -line.new)[:DIGEST_LINES]
-    text = [f"{plural(new, 'error')} in {plural(len(lines), 'group')}:"]
-    text += [f"{line.new:,} times {line.label} ({line.total:,} in all)" for line in named]
-    if len(lines) > len(named):
-        text.append(f"and {plural(len(lines) - len(named), 'group')} more")
+def _mark_told(session: Session, group_ids: Sequence[str]) -> None:
+    for start in range(0, len(group_ids), UPDATED_AT_ONCE):
+        some = ErrorGroup.id.in_(group_ids[start : start + UPDATED_AT_ONCE])
+        told = update(ErrorGroup).where(some).values(undigested=0)
+        session.execute(told, execution_options={"synchronize_session": False})
+
+
+def digest_text(lines: Sequence[Line], errors: int, groups: int) -> str:
+    """A digest in words.
+
+    Args:
+        lines: the groups that are named, those with most new errors first.
+        errors: new ones, of all groups.
+        groups: all of them.
+    """
+    text = [f"{plural(errors, 'error')} in {plural(groups, 'group')}:"]
+    text += [f"{line.new:,} times {line.label} ({line.total:,} in all)" for line in lines]
+    if groups > len(lines):
+        text.append(f"and {plural(groups - len(lines), 'group')} more")
     return "\n".join(text)
 
 
-def _digest_body(lines: Sequence[Line]) -> dict[str, Any]:
-    named = sorted(lines, key=lambda line: -line.new)[:DIGEST_LINES]
-    groups = [
-        {"group": line.group_id, "what": line.label, "new": line.new, "total": line.total} for line in named
-    ]
-    return {"errors": sum(line.new for line in lines), "groups": len(lines), "most": groups}
+def _line_json(line: Line) -> dict[str, Any]:
+    return {"group": line.group_id, "what": line.label, "new": line.new, "total": line.total}
 
 
 def label(error_type: str, msg: str, domain: str) -> str:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import select
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
+import error_limits
 import errorlog
 import notifying
 from error_models import ErrorNotification
@@ -498,6 +499,84 @@ def test_without_a_list_no_account_is_taken_where_it_is_not_dev(
     assert "until ERROR_ACCOUNTS lists accounts" in errorlog.refusal()
     monkeypatch.setenv(errorlog.ACCOUNTS, "shop")
     assert errorlog.is_taken("shop")
+
+
+# --- limits -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counted_anew() -> Iterator[None]:
+    """No account has posted too much, as far as this process remembers."""
+    error_limits._full_until.clear()
+    yield
+    error_limits._full_until.clear()
+
+
+@pytest.mark.usefixtures("counted_anew")
+def test_who_posts_too_much_is_told_when_to_try_again_and_the_page_counts_it(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(error_limits.MAX_REPORTS, "2")
+    post(client)
+    post(client)
+
+    for _ in range(3):
+        refused = client.post("/errors", GIVEN, status=429)
+
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3600
+    error = refused.json["error"]
+    assert (error["code"], error["field"]) == (429, "account")
+    assert error["message"].startswith("account has posted 2 reports in this hour, which is the limit.")
+    error_limits.write_refusals()
+    found = client.get("/errors.json").json
+    assert found["refused"] == [
+        {
+            "reason": "reports",
+            "account": "shop",
+            "count": 3,
+            "why": "account shop posted more than 2 in an hour (ERROR_MAX_REPORTS)",
+        }
+    ]
+    assert 2000 < found["kept_bytes"] < 3000
+    assert found["max_bytes"] == 1_000_000_000
+    assert "3 posts: account shop posted more than 2 in an hour" in client.get("/errors").text
+
+
+@pytest.mark.usefixtures("counted_anew")
+def test_when_there_is_no_room_every_account_is_told_so(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(error_limits.MAX_BYTES, "1000000")
+    large = {**GIVEN, "traceback": "\U0001f600" * 65_536, "request": "\U0001f600" * 65_536}
+    client.post_json("/errors", large, status=202)
+
+    refused = client.post_json("/errors", {**large, "account": "other"}, status=503)
+
+    assert refused.headers["Retry-After"] == "60"
+    assert "1,000,000 bytes are kept, which is the limit" in refused.json["error"]["message"]
+    assert client.get("/errors.json").json["kept_bytes"] < 1_000_000
+
+
+def test_every_refusal_is_counted_under_its_reason_and_no_stranger_names_an_account(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(errorlog.ACCOUNTS, "shop")
+    client.post("/errors", {**GIVEN, "account": "<made up>"}, status=403)
+    client.post("/errors", {"account": "<made up>"}, status=400)
+    client.post("/errors", b"{", headers={"Content-Type": "application/json"}, status=400)
+    client.post("/errors", {**GIVEN, "traceback": "x" * 9_000_000}, status=413)
+    error_limits.write_refusals()
+
+    counted = [(each["reason"], each["account"], each["count"]) for each in error_limits_json(client)]
+
+    assert sorted(counted) == [("account", "", 1), ("fields", "", 2), ("size", "", 1)]
+    assert "made up" not in client.get("/errors").text
+
+
+def error_limits_json(client: Client) -> list[dict[str, Any]]:
+    """What the list says of refused posts."""
+    found: list[dict[str, Any]] = client.get("/errors.json").json["refused"]
+    return found
 
 
 # --- pages --------------------------------------------------------------------------------

@@ -5,17 +5,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import Engine, delete, event, func, select, update
 
 import error_fields
+import error_limits
 import error_queries
 import error_steps
 import notifying
 from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
 from lastacross import datastore
-from lastacross.clock import SYSTEM
+from lastacross.clock import SYSTEM, iso
+from tests.support.clock import StoppedClock
 from tests.support.processes import ROOT
 from tests.support.root_application import configured
 
@@ -28,7 +31,9 @@ def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None
     """The tables of the application in the root, in an empty database."""
     # Nobody answers there: tasks stay in the outbox.
     with configured(new_database(ROOT), tmp_path, REDIS_URL=f"unix://{tmp_path}/no.sock"):
+        error_limits._full_until.clear()
         yield
+        error_limits._full_until.clear()
 
 
 def accept(**changes: object) -> str:
@@ -113,7 +118,7 @@ def test_what_is_older_than_seven_days_goes_a_few_rows_at_a_time(monkeypatch: py
         error_steps.group(accept(type=f"Error{number}"))
     now = SYSTEM.now()
     monkeypatch.setattr(error_steps, "CLEANED_AT_ONCE", 2)
-    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 5)
+    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 7)
 
     assert error_steps.clean(now + 6.9 * DAY)
     assert count_of(ErrorReport) == 7
@@ -143,7 +148,7 @@ def test_a_cleaning_deletes_its_share_of_hours_and_a_group_takes_none_of_them_al
         session.execute(update(ErrorGroup).where(ErrorGroup.id == dying.id).values(last_at=0))
         session.execute(delete(ErrorHour).where(ErrorHour.group_id == dying.id, ErrorHour.hour == this_hour))
     monkeypatch.setattr(error_steps, "CLEANED_AT_ONCE", 3)
-    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 5)
+    monkeypatch.setattr(error_steps, "STEPS_OF_A_CLEANING", 7)
 
     left = [count_of(ErrorHour)]
     for _ in range(20):
@@ -152,7 +157,7 @@ def test_a_cleaning_deletes_its_share_of_hours_and_a_group_takes_none_of_them_al
         if is_clean:
             break
 
-    assert all(before - after <= 3 * 5 for before, after in pairwise(left))
+    assert all(before - after <= 3 * 7 for before, after in pairwise(left))
     assert (count_of(ErrorHour), count_of(ErrorGroup)) == (1, 1)
 
 
@@ -200,3 +205,185 @@ def test_the_page_counts_errors_by_their_indexes_and_reads_no_traceback() -> Non
         ]
     assert len(plans) == 3
     assert all("USING COVERING INDEX" in plan for plan in plans), plans
+
+
+# --- limits -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tables")
+def test_an_account_that_has_posted_its_share_of_an_hour_is_refused_and_others_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(error_limits.MAX_REPORTS, "5")
+    for number in range(5):
+        accept(uid=f"uid-{number}")
+    assert accept(uid="uid-0"), "what comes again is not counted again"
+
+    for _ in range(2):
+        with pytest.raises(error_limits.RefusedError) as caught:
+            accept()
+        assert caught.value.reason == "reports"
+        assert 1 <= caught.value.seconds <= 3600
+
+    accept(account="other")
+    assert count_of(ErrorReport) == 6
+
+
+@pytest.mark.usefixtures("tables")
+def test_many_posts_at_once_are_accepted_up_to_the_limit_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(error_limits.MAX_REPORTS, "10")
+
+    def post(_number: int) -> bool:
+        try:
+            accept()
+        except error_limits.RefusedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        accepted = list(pool.map(post, range(24)))
+
+    assert sum(accepted) == count_of(ErrorReport) == 10
+
+
+@pytest.mark.usefixtures("tables")
+def test_in_the_next_hour_an_account_may_post_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(error_limits.MAX_REPORTS, "1")
+    clock = StoppedClock()
+    monkeypatch.setattr(error_limits, "SYSTEM", clock)
+    accept()
+    with pytest.raises(error_limits.RefusedError) as caught:
+        accept()
+
+    clock.advance(caught.value.seconds)
+
+    accept()
+    assert count_of(ErrorReport) == 2
+
+
+@pytest.mark.usefixtures("tables")
+def test_reports_take_up_bytes_until_they_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(error_limits.MAX_BYTES, "1000000")
+    clock = StoppedClock(SYSTEM.now())
+    monkeypatch.setattr(error_limits, "SYSTEM", clock)
+    large = {"traceback": "ä" * 65_536, "request": "x" * 65_536}
+    accepted = 1_000_000 // (3 * 65_536 + 1000)
+    for _ in range(accepted):
+        accept(**large)
+
+    with pytest.raises(error_limits.RefusedError) as caught:
+        accept(**large)
+
+    assert caught.value.reason == "bytes"
+    assert count_of(ErrorReport) == accepted
+    assert 3 * 65_536 * accepted < error_limits.kept_bytes() <= 1_000_000
+    with pytest.raises(error_limits.RefusedError):
+        accept(account="other")
+    assert error_steps.clean(SYSTEM.now() + 7.1 * DAY)
+    assert error_limits.kept_bytes() == 0
+    clock.advance(2)
+    accept(**large)
+
+
+@pytest.mark.usefixtures("tables")
+def test_what_takes_up_bytes_is_freed_once_whoever_deletes_it() -> None:
+    for number in range(6):
+        accept(type=f"Error{number}")
+    kept = error_limits.kept_bytes()
+
+    with ThreadPoolExecutor(3) as pool:
+        later = SYSTEM.now() + 7.1 * DAY
+        deleted = sum(pool.map(lambda _: error_limits.delete_reports(later, 4), range(3)))
+
+    assert kept > 6 * 1000
+    assert deleted == 6
+    assert error_limits.kept_bytes() == 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_refused_posts_are_counted_by_reason_logged_and_forgotten_after_seven_days(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for reason, account, count in (("reports", "shop", 3), ("account", "", 2), ("reports", "other", 1)):
+        for _ in range(count):
+            error_limits.note_refusal(reason, account)
+        error_limits.write_refusals()
+    error_limits.note_refusal("reports", "shop")
+    error_limits.write_refusals()
+    error_limits.write_refusals()
+
+    assert error_limits.refused() == [("reports", "shop", 4), ("account", "", 2), ("reports", "other", 1)]
+    told = [vars(record) for record in caplog.records if record.getMessage() == "errors.refused"]
+    assert [(line["account"], line["count"]) for line in told] == [
+        ("shop", 3),
+        ("", 2),
+        ("other", 1),
+        ("shop", 1),
+    ]
+    assert error_steps.clean(SYSTEM.now() + 8 * DAY)
+    assert error_limits.refused() == []
+
+
+@pytest.mark.usefixtures("tables")
+def test_refusals_that_cannot_be_written_down_are_kept_until_they_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(error_limits, "WRITE_SECONDS", 3600.0)
+
+    def fail() -> None:
+        raise datastore.DatastoreUnavailableError("locked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(datastore, "session", fail)
+        error_limits.note_refusal("size")
+        error_limits.write_refusals()
+    error_limits.write_refusals()
+
+    assert error_limits.refused() == [("size", "", 1)]
+
+
+@pytest.mark.parametrize("text", ["0", "x", "1e3", "-1", "1000000000000000"])
+def test_a_limit_that_cannot_be_used_is_logged_and_the_default_stands(
+    text: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(error_limits.MAX_REPORTS, text)
+
+    assert error_limits.limit(error_limits.MAX_REPORTS) == 10_000
+
+    assert "ERROR_MAX_REPORTS takes a whole number from 1 to 100000000" in caplog.text
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_flood_of_new_groups_is_one_notification_and_one_digest_has_all_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifying, "MAX_TOLD", 2)
+    clock = StoppedClock(1_800_000_000.0)
+    monkeypatch.setattr(notifying, "clock", SimpleNamespace(SYSTEM=clock, iso=iso))
+    for letter in "abcdef":
+        error_steps.group(accept(type=letter))
+
+    assert kinds_told() == {"new": 2, "flood": 1}
+    keys, is_all = notifying.digests(clock.now())
+    assert (len(keys), is_all) == (1, True)
+    [digest] = told("digest")
+    assert digest.text.splitlines()[0] == "6 errors in 6 groups:"
+    assert json.loads(digest.body)["groups"] == 6
+    assert notifying.waiting_count() == 0
+
+    clock.advance(notifying.DIGEST_SECONDS)
+    error_steps.group(accept(type="Later"))
+    assert kinds_told() == {"new": 3, "flood": 1, "digest": 1}
+
+
+def told(kind: str) -> list[ErrorNotification]:
+    """The notifications of a kind."""
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(select(ErrorNotification).where(ErrorNotification.kind == kind)))
+
+
+def kinds_told() -> dict[str, int]:
+    """How many notifications of each kind there are."""
+    query = select(ErrorNotification.kind, func.count()).group_by(ErrorNotification.kind)
+    with datastore.session(read_only=True) as session:
+        return {kind: count for kind, count in session.execute(query)}
