@@ -17,7 +17,8 @@ from operations import ENDS
 FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
-    "delay_ms": (0, 1000, 0),
+    # A newcomer may have to wait for the squares under way, and for those beside its own last ones.
+    "delay_ms": (0, 800, 0),
 }
 """name → lowest, highest, default"""
 

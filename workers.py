@@ -18,9 +18,9 @@ QUILT_QUEUE = "quilt"
 MAX_WHOLE = 64
 """Squares of a quilt that are handed out together. A larger quilt is handed out in portions, so that a small
 one, whose squares all go to the end of the queue at once, waits for a few of its squares only."""
-MAX_PORTION = 200
-PORTION_SECONDS = 2.0
-"""The work of a portion: three large quilts keep 16 threads busy for half a second before a newcomer."""
+MAX_PORTION = 100
+PORTION_SECONDS = 1.0
+"""The work of a portion: three large quilts keep 16 threads busy for at most 0.3 s before a newcomer."""
 
 
 def rand_hex_color(length: int = 6) -> str:
@@ -105,7 +105,8 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
     name = quilt.batch_id if is_begun_before else own_batch
     with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete, name=name) as batch:
-        if models.note_batch(quilt_id, batch.id):  # else it was cancelled meanwhile
+        # Noted with the first portion; False if the quilt was cancelled meanwhile.
+        if quilt.batch_id == batch.id or models.note_batch(quilt_id, batch.id):
             _hand_out(batch, quilt, start, end)
 
 

@@ -74,12 +74,12 @@ def run_count(kind: str) -> int:
 
 TOO_MUCH = [
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "13"}, "at most 12 for 10,000 squares"),
-    ("/quilt", {"rows": "11", "columns": "11", "delay_ms": "1000"}, "at most 991 for 121 squares"),
+    ("/quilt", {"rows": "13", "columns": "12", "delay_ms": "800"}, "at most 769 for 156 squares"),
     ("/count", {"name": "a", "intervals": "1-100, 1-21", "delay_ms": "1000"}, "at most 991 for 121 numbers"),
 ]
 LARGEST = [
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "12"}),
-    ("/quilt", {"rows": "10", "columns": "12", "delay_ms": "1000"}),
+    ("/quilt", {"rows": "10", "columns": "15", "delay_ms": "800"}),
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "0"}),
     ("/count", {"name": "a", "intervals": "1-120", "delay_ms": "1000"}),
 ]
@@ -263,16 +263,16 @@ def new_quilt(rows: int, columns: int, delay_ms: int = 0) -> models.Quilt:
     ("rows", "columns", "delay_ms", "size"),
     [
         (8, 8, 1000, 64),
-        (65, 1, 1000, 2),
-        (65, 1, 300, 6),
-        (100, 100, 12, 166),
-        (100, 100, 1, 200),
-        (100, 100, 0, 200),
+        (65, 1, 1000, 1),
+        (65, 1, 300, 3),
+        (100, 100, 12, 83),
+        (100, 100, 1, 100),
+        (100, 100, 0, 100),
         (100, 100, 2000, 1),
         (9, 9, 2001, 1),
     ],
 )
-def test_a_portion_is_two_seconds_of_work_and_a_small_quilt_is_handed_out_whole(
+def test_a_portion_is_a_second_of_work_and_a_small_quilt_is_handed_out_whole(
     rows: int, columns: int, delay_ms: int, size: int
 ) -> None:
     quilt = models.Quilt(rows=rows, columns=columns, delay_ms=delay_ms)
@@ -283,20 +283,20 @@ def test_a_portion_is_two_seconds_of_work_and_a_small_quilt_is_handed_out_whole(
 def test_a_large_quilt_waits_in_portions_and_every_square_is_coloured_once(
     lastacross_app: ApplicationUnderTest,
 ) -> None:
-    quilt = new_quilt(25, 20)
+    quilt = new_quilt(25, 10)
 
     workers.fill_quilt(quilt.id)
     waiting = lastacross_app.enqueued("quilt")
     # One that was delivered twice hands out nothing twice.
     workers.fill_quilt(quilt.id)
 
-    assert len(waiting) == len(lastacross_app.enqueued("quilt")) == 200 + 1
+    assert len(waiting) == len(lastacross_app.enqueued("quilt")) == 100 + 1
     delivered = lastacross_app.run_tasks()
-    assert len(delivered) == 500 + 2 + 1
-    assert len({(row, column) for row, column, _ in models.squares_after(quilt.id, 0)}) == 500
+    assert len(delivered) == 250 + 2 + 1
+    assert len({(row, column) for row, column, _ in models.squares_after(quilt.id, 0)}) == 250
     found = models.find_quilt(quilt.id)
     assert found is not None
-    assert (found.painted, found.failed_count, found.cancelled_count) == (500, 0, 0)
+    assert (found.painted, found.failed_count, found.cancelled_count) == (250, 0, 0)
     assert found.finished_at is not None
 
 
@@ -304,13 +304,13 @@ def test_the_task_for_the_next_portion_stands_in_the_middle_of_one(
     lastacross_app: ApplicationUnderTest,
 ) -> None:
     """The workers have something to do while it runs, and never many more squares wait than a portion has."""
-    workers.fill_quilt(new_quilt(25, 20).id)
+    workers.fill_quilt(new_quilt(25, 10).id)
 
-    run_some(lastacross_app, 100)
-    assert len(lastacross_app.enqueued("quilt")) == 101
+    run_some(lastacross_app, 50)
+    assert len(lastacross_app.enqueued("quilt")) == 51
     run_some(lastacross_app, 1)
 
-    assert len(lastacross_app.enqueued("quilt")) == 100 + 201
+    assert len(lastacross_app.enqueued("quilt")) == 50 + 101
 
 
 def run_some(app: ApplicationUnderTest, count: int) -> None:
@@ -365,7 +365,7 @@ def test_a_cancelled_quilt_hands_out_no_more_portions(
     workers.fill_quilt(quilt.id)
 
     administrator.post(f"/quilt/{quilt.id}/cancel")
-    workers.fill_quilt(quilt.id, 200)
+    workers.fill_quilt(quilt.id, 100)
     lastacross_app.run_tasks()
 
     found = models.find_quilt(quilt.id)
