@@ -108,6 +108,7 @@ DOORS = {
     "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
     "whitenoise": {"lastacross.webapp."},
     "limits": {"lastacross.start_limits"},
+    "multipart": {"lastacross.webapp.multipart_form"},
     "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.runtime.remote"},
 }
 

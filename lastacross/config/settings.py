@@ -81,6 +81,8 @@ VARIABLES = (
     Variable("LASTACROSS_STREAMS", "max_streams", _between(0, 4095)),
     Variable("LASTACROSS_STREAMS_PER_CLIENT", "max_streams_per_client", _between(1, 4095)),
     Variable("LASTACROSS_MAX_BODY_BYTES", "max_body_bytes", _between(1024, 2**31)),
+    Variable("LASTACROSS_MAX_FORM_BYTES", "max_form_bytes", _between(1024, 2**31)),
+    Variable("LASTACROSS_MAX_FORM_FIELDS", "max_form_fields", _between(10, 1_000_000)),
     Variable("LASTACROSS_LOG_LEVEL", "log_level", variables.log_level),
 )
 

@@ -232,6 +232,8 @@ class Settings:
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, of which ``config check`` and the start warn.
     ``trusted_proxies`` are the networks of the proxies that are believed what they say of the client.
+    ``max_form_bytes`` is for forms and JSON, the files of a form not counted; ``max_form_fields`` for the
+    fields of a form and the parameters of an address.
     ``fetch_private_hosts`` are those, ``host`` or ``host:port``, that ``urlfetch`` may fetch from though they
     are in a private network.
     ``open_longtasks`` bounds the long tasks that wait or run, ``longtask_bytes`` their parameters, files and
@@ -257,6 +259,8 @@ class Settings:
     max_streams: int = 1_024
     max_streams_per_client: int = 256
     max_body_bytes: int = 10_485_760
+    max_form_bytes: int = 1_048_576
+    max_form_fields: int = 1_000
     worker_processes: int = 2
     threads: int = 8
     dead_letter_seconds: int = 2_592_000

@@ -8,21 +8,17 @@ each task's is, is read without the machinery that WebOb has for files.
 
 import functools
 from typing import Any
-from urllib.parse import parse_qsl
 
 import webapp2
 from webob import exc
-from webob.multidict import MultiDict, NestedMultiDict
+from webob.multidict import NestedMultiDict
 
-from lastacross.webapp.boundary import FORMS
+from lastacross.webapp import forms, webob_compat
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
 # WebOb's exceptions carry a page of their own; only these headers of theirs say more than ours.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _PARAMS = "lastacross.params"
-_FORM = "application/x-www-form-urlencoded"
-# Where WebOb keeps a form that it has read, and the file that it was read from.
-_READ_FORM = "webob._parsed_post_vars"
 # Where an application says that its addresses are not UTF-8.
 _ENCODING = "webob.url_encoding"
 
@@ -46,24 +42,23 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def POST(self) -> Any:
-        """As WebOb's: the fields of the form. Its type may be written in capitals (RFC 9110, 8.3.1)."""
-        environ = self.environ
-        read: tuple[Any, Any] | None = environ.get(_READ_FORM)
-        if read is not None and read[1] is environ["wsgi.input"]:
-            return read[0]
-        if environ.get("CONTENT_TYPE") != _FORM:
-            self._write_type_small()
-        if (
-            environ.get("CONTENT_TYPE") == _FORM
-            and self.method not in ("GET", "HEAD")
-            and environ.get("webob.is_body_seekable")
-            and read is None
-        ):
-            file = environ["wsgi.input"]
-            file.seek(0)
-            text = file.read(self.content_length or 0).decode("utf-8", "replace")
-            environ[_READ_FORM] = (MultiDict(parse_qsl(text, keep_blank_values=True)), file)
-        return super().POST
+        """As WebOb's: the fields of the form, those of a request from outside as they were read before.
+
+        Raises:
+            FormError: it cannot be read.
+        """
+        kept = webob_compat.kept_form(self.environ)
+        return forms.read(self.environ, self.make_body_seekable) if kept is None else kept
+
+    @property
+    def cookies(self) -> Any:
+        """As WebOb's."""
+        return webob_compat.Cookies(self.environ)
+
+    @cookies.setter
+    def cookies(self, cookies: Any) -> None:
+        self.environ.pop("HTTP_COOKIE", None)
+        webob_compat.Cookies(self.environ).update(cookies)
 
     @property
     def params(self) -> Any:
@@ -73,13 +68,6 @@ class _Request(webapp2.Request):  # type: ignore[misc]
         if known is None or known.dicts[0] is not get or known.dicts[1] is not post:
             known = self.environ[_PARAMS] = NestedMultiDict(get, post)
         return known
-
-    def _write_type_small(self) -> None:
-        """Let a form's type be as WebOb knows it; what follows, such as the boundary, stays as it is."""
-        written, semicolon, rest = self.environ.get("CONTENT_TYPE", "").partition(";")
-        kind = written.strip().lower()
-        if kind in FORMS and kind != written:
-            self.environ["CONTENT_TYPE"] = kind + semicolon + rest
 
 
 def adopt(application: Wsgi) -> Wsgi:

@@ -4,10 +4,12 @@ import io
 import tempfile
 from typing import IO, Any, cast
 
+from lastacross.webapp import content_type, form_error
 from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
+BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 
 
 class BadBodyError(Exception):
@@ -18,19 +20,25 @@ class BodyTooLargeError(Exception):
     """Raised when a body is longer than allowed."""
 
 
-def layer(limit_bytes: int, refuse: Refuse) -> Layer:
+def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> Layer:
     """Read the body before the application runs: it gets a whole, seekable one, or is not called.
 
-    A declared length over the limit is refused unread; one of unknown length (chunked) as soon as
-    it passes the limit. What is more than 1 MiB waits in a temporary file.
+    What says that it is a form without files, or JSON, has a limit of its own, ``form_bytes``: its reader
+    makes objects of it all. A declared length over the limit is refused unread; one of unknown length
+    (chunked) as soon as it passes the limit. What is more than 1 MiB waits in a temporary file.
     """
 
     def limited_by(application: Wsgi) -> Wsgi:
         def limited(environ: Environ, start_response: Start) -> Body:
+            limit, setting = limit_bytes, BODY_SETTING
+            if form_bytes is not None and form_bytes < limit_bytes and _is_all_read(environ):
+                limit, setting = form_bytes, form_error.BYTES_SETTING
             try:
-                body = receive(environ, limit_bytes)
+                body = receive(environ, limit)
             except BodyTooLargeError:
-                message = f"The request is larger than the {limit_bytes:,} bytes that this server takes."
+                message = (
+                    f"The request is larger than the {limit:,} bytes that this server takes ({setting})."
+                )
                 return refuse(environ, start_response, Refusal(413, message))
             except BadBodyError as error:
                 return refuse(environ, start_response, Refusal(400, str(error)))
@@ -43,6 +51,11 @@ def layer(limit_bytes: int, refuse: Refuse) -> Layer:
         return limited
 
     return limited_by
+
+
+def _is_all_read(environ: Environ) -> bool:
+    kind = content_type.parse(environ.get("CONTENT_TYPE") or "")
+    return kind.kind == content_type.FORM or kind.is_json
 
 
 def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:

@@ -1,14 +1,13 @@
 """The boundary to the outside: what a request may not bring in, and which are refused at once."""
 
-import codecs
 import functools
 import re
 from collections.abc import Sequence
-from email.message import Message
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from lastacross.config import Handler
-from lastacross.webapp import hosts
+from lastacross.webapp import content_type, hosts
+from lastacross.webapp.content_type import FORMS, MULTIPART
 from lastacross.webapp.environ import (
     IS_CROSS_SITE,
     IS_OUTSIDE,
@@ -25,7 +24,6 @@ from lastacross.webapp.environ import (
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Asked by machines that know an address, not our name; their answers do not depend on Host.
 PROBES = frozenset({"/_ah/health", "/_ah/ready"})
-FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 
 _OWN = "lastacross."
 _RESERVED = ("HTTPXAPPENGINE", "HTTPXGOOGLE")
@@ -159,15 +157,9 @@ def _problem_of_form(environ: Environ) -> str | None:
     """What would make WebOb raise before the handler has read a field."""
     if not environ.get("CONTENT_TYPE"):
         return None
-    header = Message()
-    header["Content-Type"] = environ.get("CONTENT_TYPE", "")
-    kind = header.get_content_type()
-    if kind == "multipart/form-data" and not header.get_boundary():
+    kind = content_type.parse(environ["CONTENT_TYPE"])
+    if kind.kind == MULTIPART and kind.boundary is None:
         return "The Content-Type of the form has no boundary."
-    charset = header.get_content_charset()
-    if kind in FORMS and charset is not None:
-        try:
-            codecs.lookup(charset)
-        except (LookupError, ValueError):
-            return "The charset of the form is unknown."
+    if kind.kind in FORMS and kind.charset is None:
+        return "The charset of the form is unknown."
     return None

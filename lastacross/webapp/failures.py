@@ -5,10 +5,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from webob.request import BaseRequest
-
 from lastacross import logs
 from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
+from lastacross.webapp import webob_compat
 from lastacross.webapp.environ import (
     FAILURE,
     REFUSAL,
@@ -24,6 +23,7 @@ from lastacross.webapp.environ import (
     is_internal,
     path_of,
 )
+from lastacross.webapp.form_error import UNREADABLE, FormError
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -35,10 +35,6 @@ UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
     (StoreUnavailableError, "The task store (Redis) does not answer just now."),
     (DatastoreUnavailableError, "The datastore does not answer just now."),
 )
-UNREADABLE = (
-    "The form could not be read: it takes UTF-8, and parts that are divided as its Content-Type says."
-)
-_READ_FORM = BaseRequest.POST.fget.__code__
 
 
 def layer(refuse: Refuse) -> Layer:
@@ -120,6 +116,9 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
             headers = [("Retry-After", str(RETRY_AFTER_SECONDS))]
             return Refusal(503, f"{message} Please try again in a few seconds.", headers)
+    if isinstance(error, FormError):
+        _log.info("request.unreadable", path=path_of(environ), error=str(error))
+        return Refusal(error.status, str(error))
     if _is_raised_by_form(error):
         _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
         return Refusal(400, UNREADABLE)
@@ -134,4 +133,4 @@ def _is_raised_by_form(error: Exception) -> bool:
     What it raises is a ValueError, a LookupError, even a DeprecationWarning; where tells more.
     """
     frames = traceback.walk_tb(error.__traceback__)
-    return any(frame.f_code is _READ_FORM for frame, _ in frames)
+    return any(frame.f_code is webob_compat.READ_FORM for frame, _ in frames)

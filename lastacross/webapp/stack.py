@@ -12,9 +12,11 @@ from lastacross.webapp import (
     boundary,
     deliveries,
     failures,
+    forms,
     health,
     proxies,
     request_id,
+    request_limits,
     security_headers,
     served,
     sign_in,
@@ -42,19 +44,23 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
     """
     refuse = ErrorPages(config).refuse
     dispatcher = _dispatcher(config, application, builtins, refuse)
-    signatures = Signatures(config.settings.secret_key)
+    settings = config.settings
+    signatures = Signatures(settings.secret_key)
+    limits = forms.Limits(settings.max_form_fields, settings.max_form_bytes)
     layers: list[Layer] = [
         deliveries.set_apart,
-        proxies.layer(config.settings.trusted_proxies),
+        proxies.layer(settings.trusted_proxies),
         request_id.layer,
         access_log.layer(),
         security_headers.layer,
         failures.layer(refuse),
         proxies.refuse_unclear(refuse),
-        boundary.check_request(config.settings.allowed_hosts, refuse),
-        deliveries.admit(signatures, config.settings.max_body_bytes, dispatcher),
+        request_limits.check_headers(refuse),
+        boundary.check_request(settings.allowed_hosts, refuse),
+        deliveries.admit(signatures, settings.max_body_bytes, dispatcher),
         boundary.check_cross_site(config.app.handlers, refuse),
-        body_limit.layer(config.settings.max_body_bytes, refuse),
+        body_limit.layer(settings.max_body_bytes, refuse, settings.max_form_bytes),
+        request_limits.read_once(limits, refuse),
     ]
     return _compose(layers, dispatcher)
 

@@ -1,0 +1,218 @@
+"""Forms in parts, some of which are files: read once, as a stream, and bounded.
+
+The text of the fields is kept in memory, so it is limited. The files lie one behind the other in one file: a
+form may have a thousand of them, and a process not as many that are open.
+"""
+
+import binascii
+import functools
+import io
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import IO, Any, cast
+
+from multipart import (
+    MultipartError,
+    MultipartSegment,
+    ParserLimitReached,
+    PushMultipartParser,
+    StrictParserError,
+)
+
+from lastacross.webapp import content_type
+from lastacross.webapp.form_error import UNREADABLE, FormError
+from lastacross.webapp.webob_compat import UploadedFile
+
+MEMORY_BYTES = 1_048_576
+CHUNK_BYTES = 65_536
+MAX_PART_HEADERS = 8
+MAX_PART_HEADER_BYTES = 4_096
+
+_ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "base64": binascii.a2b_base64,
+    "quoted-printable": binascii.a2b_qp,
+}
+
+
+class Files:
+    """The files of one form, one behind the other.
+
+    Args:
+        most_bytes: how long they are together at most: in memory where that is little.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._file = _container(most_bytes)
+        self._lock = threading.Lock()
+        self.size = 0
+
+    def write(self, chunk: bytes | bytearray) -> None:
+        """Append to the last file."""
+        self._file.write(chunk)
+        self.size += len(chunk)
+
+    def read(self, place: int, size: int) -> bytes:
+        """So many bytes from this place on."""
+        with self._lock:
+            self._file.seek(place)
+            return self._file.read(size)
+
+    def opened(self, start: int, end: int) -> IO[bytes]:
+        """What lies between two places, as a file of its own."""
+        return cast(IO[bytes], io.BufferedReader(_Slice(self, start, end)))
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
+
+
+def _container(most_bytes: int) -> IO[bytes]:
+    return io.BytesIO() if most_bytes <= MEMORY_BYTES else cast(IO[bytes], tempfile.TemporaryFile())
+
+
+class _Slice(io.RawIOBase):
+    """Some of the bytes, as a file."""
+
+    def __init__(self, files: Files, start: int, end: int) -> None:
+        super().__init__()
+        self._files = files
+        self._start = start
+        self._size = end - start
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), max(self._size - self._place, 0))
+        found = self._files.read(self._start + self._place, wanted)
+        buffer[: len(found)] = found
+        self._place += len(found)
+        return len(found)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative seek position {base + offset}")
+        self._place = base + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
+class _Parser(PushMultipartParser):  # type: ignore[misc]
+    """The package's, strict but for the names of parts."""
+
+    def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        self.strict = False
+        try:
+            return super()._create_segment(headerlist)
+        finally:
+            self.strict = True
+
+
+class Reader:
+    """Reads one form; a part of it that has no name is not a field.
+
+    Args:
+        boundary: what divides its parts.
+        max_fields: how many it may have, None for any number.
+        max_bytes: how long names, text and headers may be together, None for any length.
+        files: gets the content of its files.
+    """
+
+    def __init__(self, boundary: str, max_fields: int | None, max_bytes: int | None, files: Files) -> None:
+        self._max_fields = max_fields
+        self._max_bytes = max_bytes
+        self._files = files
+        self._fields = 0
+        self._bytes = 0
+        # Strict: else a header may go on in many lines, and each is put together with all before it.
+        self._parser = _Parser(
+            boundary,
+            max_header_size=MAX_PART_HEADER_BYTES,
+            max_header_count=MAX_PART_HEADERS,
+            strict=True,
+        )
+
+    def fields(self, body: IO[bytes], length: int) -> list[tuple[str, Any]]:
+        """The fields in their order: text, or a file.
+
+        Args:
+            body: read from where it stands.
+            length: of it in bytes.
+
+        Raises:
+            FormError: there is too much of something, or it is not in the parts that it says.
+        """
+        try:
+            return list(self._read(body, length))
+        except ParserLimitReached as error:
+            limits = (
+                f"more than {MAX_PART_HEADERS} headers, or one of more than {MAX_PART_HEADER_BYTES:,} bytes"
+            )
+            raise FormError(400, f"A part of the form has {limits}.") from error
+        except (MultipartError, UnicodeError, LookupError, binascii.Error) as error:
+            raise FormError(400, UNREADABLE) from error
+
+    def _read(self, body: IO[bytes], length: int) -> Iterator[tuple[str, Any]]:
+        segment: MultipartSegment | None = None
+        text = bytearray()
+        start = 0
+        for event in self._events(body, length):
+            if isinstance(event, MultipartSegment):
+                segment, start = event, self._files.size
+                text.clear()
+                self._count_field(segment)
+            elif segment is None:
+                continue
+            elif event is None:
+                if segment.name:
+                    yield segment.name, self._value(segment, bytes(text), start)
+            elif segment.filename:
+                self._files.write(event)
+            else:
+                self._count(len(event))
+                text += event
+
+    def _events(self, body: IO[bytes], length: int) -> Iterator[MultipartSegment | bytes | bytearray | None]:
+        with self._parser as parser:
+            while chunk := body.read(min(CHUNK_BYTES, length)):
+                length -= len(chunk)
+                try:
+                    yield from parser.parse(chunk)
+                except StrictParserError:
+                    # What follows the last boundary is forgiven; at anything else closing it raises again.
+                    break
+
+    def _count_field(self, segment: MultipartSegment) -> None:
+        self._fields += 1
+        if self._max_fields is not None and self._fields > self._max_fields:
+            raise FormError.of_fields(self._max_fields)
+        self._count(sum(len(name) + len(value) for name, value in segment.headerlist))
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._max_bytes is not None and self._bytes > self._max_bytes:
+            raise FormError.of_bytes(self._max_bytes)
+
+    def _value(self, segment: MultipartSegment, text: bytes, start: int) -> Any:
+        kind = content_type.parse(segment.header("Content-Type", "text/plain"))
+        if segment.filename:
+            opened = functools.partial(self._files.opened, start, self._files.size)
+            return UploadedFile(
+                str(segment.name), segment.filename, kind, header_list=segment.headerlist, opened=opened
+            )
+        if segment.filename is not None:
+            # A field for a file in which none was chosen.
+            return text
+        charset = kind.charset
+        if charset is None or kind.kind.startswith("multipart/"):
+            raise FormError(400, UNREADABLE)
+        undo = _ENCODINGS.get(segment.header("Content-Transfer-Encoding", "").strip().lower())
+        return (undo(text) if undo else text).decode(charset, "replace")

@@ -1,0 +1,113 @@
+"""What one request may cost before the application's code runs: each thing that is read of it is bounded.
+
+Limits of the web server itself come before: 100 headers of 8,190 bytes, and an address of 4,094.
+"""
+
+from collections.abc import Mapping
+
+from lastacross.webapp import content_type, forms, json_depth, webob_compat
+from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp.form_error import FIELDS_SETTING, FormError
+
+MAX_HEADER_BYTES = 8_192
+"""Of any header; a server puts those of one name together, and so may pass on a hundred times as much."""
+
+MAX_BYTES_OF: Mapping[str, int] = {
+    "CONTENT_TYPE": 1_024,
+    "HTTP_AUTHORIZATION": 1_024,
+    "HTTP_RANGE": 1_024,
+}
+"""Of headers that WebOb needs the square of their length for; Authorization only where it has parameters."""
+
+MAX_JSON_DEPTH = 100
+
+_LEAST = min(MAX_BYTES_OF.values())
+
+
+def check_headers(refuse: Refuse) -> Layer:
+    """Refuse a header that is longer than whatever reads it can take."""
+
+    def layer(application: Wsgi) -> Wsgi:
+        def checked(environ: Environ, start_response: Start) -> Body:
+            too_long = [key for key, value in environ.items() if _is_too_long(key, value)]
+            if not too_long:
+                return application(environ, start_response)
+            for key in too_long:
+                # The answer depends on headers, too.
+                del environ[key]
+            limit = MAX_BYTES_OF.get(too_long[0], MAX_HEADER_BYTES)
+            name = too_long[0].removeprefix("HTTP_").replace("_", "-").title()
+            message = f"The header {name} is longer than the {limit:,} bytes that this server takes."
+            return refuse(environ, start_response, Refusal(431, message))
+
+        return checked
+
+    return layer
+
+
+def _is_too_long(key: str, value: object) -> bool:
+    # Nearly all are short; the server's own values are not text, or are not read by its clients' leave.
+    if not isinstance(value, str) or len(value) <= _LEAST:
+        return False
+    if key == "HTTP_AUTHORIZATION" and not webob_compat.has_parameters(value):
+        return len(value) > MAX_HEADER_BYTES
+    is_header = key.startswith("HTTP_") or key == "CONTENT_TYPE"
+    return is_header and len(value) > MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
+
+
+def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
+    """Read cookies and form, so that nobody has to, and refuse what has too much of something.
+
+    Stands where the body is there already, whole and seekable.
+    """
+
+    def layer(application: Wsgi) -> Wsgi:
+        def read(environ: Environ, start_response: Start) -> Body:
+            try:
+                _check_query(environ, limits)
+                _check_body(environ, limits)
+                files = forms.take_in(environ, limits)
+            except FormError as error:
+                return refuse(environ, start_response, Refusal(error.status, str(error)))
+            if "HTTP_COOKIE" in environ:
+                webob_compat.keep_cookies(environ, environ["HTTP_COOKIE"])
+            if files is None:
+                return application(environ, start_response)
+            try:
+                return ClosingBody(application(environ, start_response), files.close)
+            except BaseException:
+                files.close()
+                raise
+
+        return read
+
+    return layer
+
+
+def _check_query(environ: Environ, limits: forms.Limits) -> None:
+    query = environ.get("QUERY_STRING", "")
+    # WebOb divides it at both.
+    if limits.fields is not None and query.count("&") + query.count(";") >= limits.fields:
+        raise FormError(
+            400,
+            f"The address has more than the {limits.fields:,} parameters that this server takes "
+            f"({FIELDS_SETTING}).",
+        )
+
+
+def _check_body(environ: Environ, limits: forms.Limits) -> None:
+    if environ.get("CONTENT_LENGTH") in (None, "", "0"):
+        return
+    kind = content_type.parse(environ.get("CONTENT_TYPE") or "")
+    if kind.charset is None:
+        raise FormError(400, "The charset of the body is unknown.")
+    if kind.is_json:
+        body = environ["wsgi.input"]
+        is_deep = json_depth.is_deeper(body.read(), MAX_JSON_DEPTH)
+        body.seek(0)
+        if is_deep:
+            raise FormError(
+                400,
+                f"The JSON has more lists and objects in each other than the {MAX_JSON_DEPTH} that this "
+                "server takes.",
+            )
