@@ -7,7 +7,7 @@ from lastacross.webapp.operations import ENDS, Operation, duration, instant
 
 __all__ = ["ENDS", "Operation", "duration", "fetch_problem", "instant", "plural", "roughly", "stream_token"]
 
-_URL = re.compile(r"(\w[\w+.-]*://[^/\s'\"]*)[^\s'\"]*")
+_URL = re.compile(r"(?<![\w+.-])([+.-]*+\w[\w+.-]*+://[^/\s'\"]*)[^\s'\"]*")
 _NO_URL = re.compile(r"'(?!\w[\w+.-]*://)[^'\s]*'(?= does not begin)")
 
 

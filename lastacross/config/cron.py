@@ -33,8 +33,8 @@ LONGEST_SLUG = 60
 
 TARGET_EXPRESSION = r"^(?:^(?:(?:((?!-)[a-z\d\-]{1,63}):)?)((?!-)[a-z\d\-]{1,100})$)$"
 _TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
-_DEADLINE = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)s", re.ASCII)
-_ZERO_AGE = re.compile(r"0+\.?0*[smhd]", re.ASCII)
+_DEADLINE = re.compile(r"-?([0-9]++\.?[0-9]*+|\.[0-9]+)s", re.ASCII)
+_ZERO_AGE = re.compile(r"0++\.?0*+[smhd]", re.ASCII)
 
 
 def check_url(text: str) -> str:

@@ -14,8 +14,8 @@ UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LARGEST = 2**53
 
 _RATE = re.compile(r"0|[0-9]+(\.[0-9]*)?/[smhd]", re.ASCII)
-_AGE = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[smhd]", re.ASCII)
-_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+_AGE = re.compile(r"([0-9]++\.?[0-9]*+|\.[0-9]+)([eE][+-]?[0-9]+)?[smhd]", re.ASCII)
+_FLOAT = re.compile(r"[+-]?([0-9]++\.?[0-9]*+|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _EXPIRATION = re.compile(r"\s*[0-9]+[dhms]?(\s+[0-9]+[dhms]?)*\s*", re.ASCII | re.IGNORECASE)
 _STORAGE = re.compile(r"([0-9]+(?:\.[0-9]*)?)([BKMGT]?)", re.ASCII)
