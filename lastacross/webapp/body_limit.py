@@ -5,7 +5,17 @@ import tempfile
 from typing import IO, Any, cast
 
 from lastacross.webapp import content_type, form_error
-from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp.environ import (
+    Body,
+    ClosingBody,
+    Environ,
+    Layer,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+    expect_program,
+)
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
@@ -36,6 +46,7 @@ def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> La
             try:
                 body = receive(environ, limit)
             except BodyTooLargeError:
+                expect_program(environ)
                 message = (
                     f"The request is larger than the {limit:,} bytes that this server takes ({setting})."
                 )

@@ -18,6 +18,7 @@ from lastacross.webapp.environ import (
     Refuse,
     Start,
     Wsgi,
+    expect_program,
     path_of,
 )
 
@@ -67,7 +68,7 @@ def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
             if problem is None and environ.get("PATH_INFO") not in PROBES:
                 problem = hosts.problem(environ.get("HTTP_HOST"), allowed_hosts)
             if problem is None and (problem := _problem_of_form(environ)) is not None:
-                _expect_program(environ)
+                expect_program(environ)
             if problem is not None:
                 return refuse(environ, start_response, Refusal(400, problem))
             return application(environ, start_response)
@@ -145,12 +146,6 @@ def _problem_of_path(environ: Environ) -> str | None:
     if _DOT_SEGMENT.search(text):
         return "The address has a segment `.` or `..` in it."
     return None
-
-
-def _expect_program(environ: Environ) -> None:
-    """No browser sends a form that cannot be read: who does not ask for a page by name gets JSON."""
-    if "text/html" not in str(environ.get("HTTP_ACCEPT", "")).lower():
-        environ["HTTP_ACCEPT"] = "application/json"
 
 
 def _problem_of_form(environ: Environ) -> str | None:

@@ -88,6 +88,12 @@ def wants_json(environ: Environ) -> bool:
     return bool(accept) and _prefers_json(str(accept))
 
 
+def expect_program(environ: Environ) -> None:
+    """Let who does not ask for a page by name get JSON: no browser sends a body that is refused unread."""
+    if "text/html" not in str(environ.get("HTTP_ACCEPT", "")).lower():
+        environ["HTTP_ACCEPT"] = "application/json"
+
+
 @functools.lru_cache(maxsize=256)
 def _prefers_json(accept: str) -> bool:
     offers = create_accept_header(accept).acceptable_offers(["text/html", "application/json"])

@@ -6,7 +6,17 @@ Limits of the web server itself come before: 100 headers of 8,190 bytes, and an 
 from collections.abc import Mapping
 
 from lastacross.webapp import content_type, forms, json_depth, webob_compat
-from lastacross.webapp.environ import Body, ClosingBody, Environ, Layer, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp.environ import (
+    Body,
+    ClosingBody,
+    Environ,
+    Layer,
+    Refusal,
+    Refuse,
+    Start,
+    Wsgi,
+    expect_program,
+)
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
 MAX_HEADER_BYTES = 8_192
@@ -68,6 +78,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
                 _check_body(environ, limits)
                 files = forms.take_in(environ, limits)
             except FormError as error:
+                expect_program(environ)
                 return refuse(environ, start_response, Refusal(error.status, str(error)))
             if "HTTP_COOKIE" in environ:
                 webob_compat.keep_cookies(environ, environ["HTTP_COOKIE"])

@@ -128,7 +128,7 @@ def test_what_cannot_be_used_is_refused_before_anything_is_stored(lab: Lab) -> N
     lab.client.get("/prepared", headers=JSON, status=400)
     lab.client.post("/told", b"<a/>", headers={"Content-Type": "text/xml", **JSON}, status=400)
     lab.client.post("/told", {"a": "x" * 300_000}, headers=JSON, status=400)
-    for body in ("[1]", '{"a": NaN}', '{"a": [1e999]}', f'{{"a": {"[" * 101}{"]" * 101}}}'):
+    for body in ("[1]", '{"a": NaN}', '{"a": [1e999]}'):
         kind = {"Content-Type": "application/json", **JSON}
         answer = lab.client.post("/told", body.encode(), headers=kind, status=400)
         assert answer.json["error"]["field"] == "body"
