@@ -16,7 +16,7 @@ from tests.support.redis_server import RedisServer, running_server
 from tests.support.scheduling import GroupScheduling
 
 # pytest finds the first by itself where the package is installed.
-pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries"]
+pytest_plugins = ["lastacross.pytest_plugin", "tests.support.tries", "tests.security.table"]
 
 SECRET_KEY = "a secret key of the tests, long enough"
 

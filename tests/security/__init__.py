@@ -1,1 +1,1 @@
-"""Attacks of strangers on a running site: what they may cost, and whether any of them gets in."""
+"""Attacks on a running site, class by class; the run ends with a table of them."""

@@ -1,0 +1,181 @@
+"""What a body may cost: forms and JSON at their limits and far above them, made of what is hard to read."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.security.measuring import MEGABYTE, Request, Web, attacked, running_web
+from tests.security.table import Row
+from tests.support.redis_server import RedisServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=x"
+LARGE = 10 * MEGABYTE
+
+
+@pytest.fixture(scope="module")
+def web(redis_server: RedisServer) -> Iterator[Web]:
+    """One server for the tests of this file."""
+    with running_web(redis_server) as running:
+        yield running
+
+
+def post(path: str, kind: str, body: bytes) -> Request:
+    """A POST of this body."""
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\n"
+    return Request(f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body, len(body))
+
+
+def filled(unit: bytes, size: int, beginning: bytes = b"") -> bytes:
+    """As many of a unit as make this size."""
+    return (beginning + unit * ((size - len(beginning)) // len(unit) + 1))[:size]
+
+
+URLENCODED = {
+    "escapes": b"%41",
+    "escapes between letters": b"%41a",
+    "escapes of bytes": b"%ff",
+    "per cent signs": b"%",
+    "half escapes": b"%4",
+    "two per cent signs": b"%%41",
+    "a line's ends": b"%\r\n",
+    "fields": b"a&",
+    "empty fields": b"&",
+    "values": b"a=1&",
+    "equals": b"=",
+    "plus signs": b"+",
+    "semicolons": b";",
+    "bytes that are not UTF-8": b"\xff",
+    "continuation bytes": b"\x80",
+    "NULs": b"\0",
+}
+
+
+@pytest.mark.parametrize("size", [MEGABYTE, LARGE], ids=["1 MB", "10 MB"])
+def test_a_form_costs_no_more_than_a_harmless_one(
+    web: Web, size: int, attacks: Callable[[Row], None]
+) -> None:
+    harmless = post("/form", FORM, filled(b"a", MEGABYTE, b"a="))
+    variants = {
+        name: post("/form", FORM, filled(unit, size, beginning))
+        for unit_name, unit in URLENCODED.items()
+        for beginning in (b"", b"a=")
+        for name in (f"{beginning.decode()}{unit_name}",)
+    }
+
+    outcome = attacked(web, harmless, variants, {200, 400} if size == MEGABYTE else {413, 0})
+
+    attacks(outcome.row(f"urlencoded forms of {size // MEGABYTE} MB"))
+    assert outcome.over == {}
+
+
+def part(headers: bytes, content: bytes = b"") -> bytes:
+    """One part of a form."""
+    return b"--x\r\n" + headers + b"\r\n\r\n" + content + b"\r\n"
+
+
+FIELD = b"Content-Disposition: form-data; name=a"
+FILE = b'Content-Disposition: form-data; name=a; filename="b"\r\nContent-Type: text/plain'
+END = b"--x--\r\n"
+
+
+def multipart_bodies() -> Mapping[str, bytes]:
+    """By their names."""
+    return {
+        "205,000 parts": part(FIELD) * 205_000,
+        "1,000 fields": part(FIELD, b"1") * 1_000 + END,
+        "1,000 files": part(FILE, b"1") * 1_000 + END,
+        "1,000 files of 9 kB": part(FILE, bytes(9_000)) * 1_000 + END,
+        "10 MB of text": part(FIELD, bytes(10_000_000)) + END,
+        "10 MB before the first boundary": filled(b"\r\n--y", LARGE),
+        "10 MB after the last boundary": part(FIELD) + END + filled(b"\r\n--x", LARGE - 200),
+        "near boundaries in a file": part(FILE, filled(b"\r\n--\r\n-", LARGE - 1_000)) + END,
+        "line ends in a file": part(FILE, filled(b"\r\n", LARGE - 1_000)) + END,
+        "backslashes in a name": part(b'Content-Disposition: form-data; name="' + b"\\" * 3_000) + END,
+        "open quotes in a name": part(b"Content-Disposition: form-data" + b';a="' * 1_000) + END,
+        "blanks in a name": part(b"Content-Disposition: form-data;" + b" " * 3_000 + b"name") + END,
+        "letters in a name": part(b"Content-Disposition: form-data;" + b"a" * 3_000) + END,
+        "a header without end": b"--x\r\nContent-Disposition: " + b"a" * (LARGE - 100),
+        "headers": b"--x\r\n" + b"A: b\r\n" * 1_000_000,
+        "colons": b"--x\r\n" + b":" * MEGABYTE,
+        "base64": part(FIELD + b"\r\nContent-Transfer-Encoding: base64", b"YQ==" * 250_000) + END,
+        "quoted-printable": part(FIELD + b"\r\nContent-Transfer-Encoding: quoted-printable", b"=41" * 330_000)
+        + END,
+        "a charset": part(FIELD + b"\r\nContent-Type: text/plain; charset=punycode", b"a" * 900_000) + END,
+        "parts in parts": part(FIELD + b"\r\nContent-Type: multipart/mixed; boundary=y", b"--y\r\n" * 99)
+        + END,
+        "bytes that are not UTF-8": part(FIELD, b"\xff" * 1_000_000) + END,
+    }
+
+
+def test_a_form_in_parts_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
+    small, large = (part(FILE, bytes(size)) + END for size in (100_000, LARGE - 1_000))
+    bodies = multipart_bodies()
+    for harmless, is_of_size in ((small, len(small).__ge__), (large, len(small).__lt__)):
+        variants = {
+            name: post("/form", MULTIPART, body) for name, body in bodies.items() if is_of_size(len(body))
+        }
+
+        outcome = attacked(web, post("/form", MULTIPART, harmless), variants, {200, 400, 413, 0})
+
+        attacks(outcome.row("forms in parts"))
+        assert outcome.over == {}
+
+
+JSON = {
+    "lists": b"[",
+    "empty lists": b"[],",
+    "objects": b'{"a":',
+    "strings": b'"",',
+    "strings of brackets": b'"[",',
+    "quotes": b'"',
+    "escaped quotes": b'\\"',
+    "backslashes": b"\\",
+    "depth at the limit": b"[" * 99 + b"]" * 99 + b",",
+    "depth above the limit": b"[" * 101 + b"]" * 101 + b",",
+    "numbers": b"1,",
+    "digits": b"1",
+    "closed lists": b"]",
+}
+
+
+def test_json_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
+    harmless = post("/quiet", "application/json", json.dumps(["a" * (MEGABYTE - 10)]).encode())
+    variants = {
+        name: post("/quiet", "application/json", filled(unit, MEGABYTE, b"[")) for name, unit in JSON.items()
+    }
+    variants |= {
+        f"10 MB: {name}": post("/quiet", "application/json", filled(JSON[name], LARGE)) for name in JSON
+    }
+
+    outcome = attacked(web, harmless, variants, {200, 400, 413, 0})
+
+    attacks(outcome.row("JSON"))
+    assert outcome.over == {}
+
+
+KINDS = [
+    *(
+        f"text/plain; charset={name}"
+        for name in ("punycode", "idna", "hex", "unicode_escape", "utf-7", "bz2")
+    ),
+    *(f"{FORM}; charset={name}" for name in ("punycode", "idna", "rot13", "undefined", "a" * 900)),
+    "multipart/form-data; boundary=" + "x" * 900,
+    'multipart/form-data; boundary="' + "\\" * 900,
+    "multipart/form-data" + ";boundary*0=x" * 60,
+    "",
+    ";" * 1_000,
+]
+
+
+def test_a_type_that_lies_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
+    body = b"a" * 1_000_000
+    variants = {kind[:80]: post("/form", kind, body) for kind in KINDS}
+
+    outcome = attacked(web, post("/form", FORM, body), variants, {200, 400})
+
+    attacks(outcome.row("content types"))
+    assert outcome.over == {}
