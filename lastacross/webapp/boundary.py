@@ -27,8 +27,8 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES = frozenset({"/_ah/health", "/_ah/ready"})
 
 _OWN = "lastacross."
-_RESERVED = ("HTTPXAPPENGINE", "HTTPXGOOGLE")
-_NOT_ALPHANUMERIC = re.compile(r"[^A-Z0-9]")
+_RESERVED = (b"HTTPXAPPENGINE", b"HTTPXGOOGLE")
+_NOT_ALPHANUMERIC = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _DOT_SEGMENT = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 
@@ -49,10 +49,12 @@ def strip_trusted(application: Wsgi) -> Wsgi:
     return stripped
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=256)
 def is_reserved(key: str) -> bool:
     """Whether this environ key is the engine's to set."""
-    return key.lower().startswith(_OWN) or _NOT_ALPHANUMERIC.sub("", key.upper()).startswith(_RESERVED)
+    # A name may be as long as a header, so no object is made of each sign in it.
+    plain = key.upper().encode("latin-1", "replace").translate(None, _NOT_ALPHANUMERIC)
+    return key.lower().startswith(_OWN) or plain.startswith(_RESERVED)
 
 
 def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:

@@ -12,8 +12,9 @@ import pytest
 
 import browsers
 import grouping
+import main
 import operations
-from lastacross import errors, taskqueue
+from lastacross import config, errors, taskqueue
 from lastacross.cron.grammar import parse_schedule
 from lastacross.longtasks.operation import wanted_seconds
 from lastacross.webapp import content_type, cookies, hosts, local_path
@@ -106,6 +107,28 @@ def test_an_expression_that_is_not_linear_is_found(text: str) -> None:
     hard = texts_for(expression, 10_000)
     slow = (seconds_over(10_000, functools.partial(expressions.run, expression, each)) for each in hard)
     assert any(slow)
+
+
+PATH_BYTES = 4_094
+
+
+def of_addresses() -> list[Expression]:
+    """What the path of a request is compared with: app.yaml's handlers and the application's routes."""
+    loaded = config.load(expressions.ROOT, {"SECRET_KEY": "a secret key of the tests, long enough"})
+    handlers = [(f"app.yaml: {each.url}", each.pattern) for each in loaded.app.handlers]
+    routes = [(f"main: {each.template}", each.regex) for each in main.app.router.match_routes]
+    return [Expression(where, pattern, ("match",)) for where, pattern in (*handlers, *routes)]
+
+
+@pytest.mark.parametrize("expression", of_addresses(), ids=lambda expression: expression.where)
+def test_an_address_is_found_in_linear_time(expression: Expression, attacks: Callable[[Row], None]) -> None:
+    texts = [f"/{text}" for text in texts_for(expression, PATH_BYTES)]
+    texts += list(expressions.hostile(expression.pattern, PATH_BYTES))
+
+    slow = slow_texts(expression, texts, PATH_BYTES)
+
+    attacks(Row("addresses of 4 kB, compared with handlers and routes", len(texts), len(slow)))
+    assert slow == []
 
 
 READERS: dict[str, Callable[[str], object]] = {

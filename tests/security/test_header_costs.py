@@ -1,6 +1,6 @@
 """What a header may cost: each that we, WebOb or webapp2 read, filled up with what is hard to read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -115,6 +115,13 @@ def variants_of(header: str, path: str, size: int = LINE_BYTES) -> dict[str, Req
 
 
 HARMLESS = get("/read", line("X-Padding", b"", b"a"))
+MANY_HARMLESS = get("/read", *(line(f"X-Padding-{number}", b"", b"a") for number in range(LINES)))
+
+each_choice = pytest.mark.parametrize(
+    "patterns",
+    [["letters"], pytest.param(list(PATTERNS), marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
+    ids=["letters", "all"],
+)
 
 
 @pytest.mark.parametrize("header", BEGINNINGS)
@@ -154,16 +161,68 @@ def test_what_is_not_the_applications_reads_headers_as_cheaply(
     assert outcome.over == {}
 
 
+@each_choice
 def test_a_header_of_many_lines_costs_no_more_than_as_many_harmless_ones(
-    web: Web, attacks: Callable[[Row], None]
+    web: Web, patterns: Sequence[str], attacks: Callable[[Row], None]
 ) -> None:
-    harmless = get("/read", *(line(f"X-Padding-{number}", b"", b"a") for number in range(LINES)))
     variants = {
-        header: get("/read", *[line(header, beginnings[0], b"a")] * LINES)
+        f"{header}: {name}": get("/read", *[line(header, beginnings[0], PATTERNS[name])] * LINES)
         for header, beginnings in BEGINNINGS.items()
+        for name in patterns
+    }
+
+    outcome = attacked(web, MANY_HARMLESS, variants, ANSWERS)
+
+    attacks(outcome.row("headers of 780 kB, in 95 lines"))
+    assert outcome.over == {}
+
+
+def test_a_headers_name_costs_no_more_than_its_value(web: Web, attacks: Callable[[Row], None]) -> None:
+    def named(unit: str) -> Request:
+        return get("/read", *(f"{unit * 8_000}"[:8_000].encode() + b"%d: a" % n for n in range(LINES)))
+
+    variants = {unit: named(unit) for unit in ("A", "A-", "-", "X-AppEngine-", "X.", "~!")}
+
+    outcome = attacked(web, MANY_HARMLESS, variants, ANSWERS)
+
+    attacks(outcome.row("names of headers of 8 kB, 95 of them"))
+    assert outcome.over == {}
+
+
+ADDRESS_BYTES = 4_050
+ADDRESSES = ("/", "/read/", "/read?", "/read?a=", "/static/", "/_ah/", "/_ah/channel/stream?", "/a.json?")
+UNITS = (
+    "a",
+    "/",
+    "//",
+    "a/",
+    "../",
+    "%2e%2e/",
+    ".",
+    "&",
+    "a&",
+    ";",
+    "a=1&",
+    "=",
+    "%41",
+    "%",
+    "%4",
+    "+",
+    "%ff",
+    "%25",
+    "\\",
+)
+
+
+def test_an_address_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
+    harmless = get("/read?a=" + "a" * ADDRESS_BYTES)
+    variants = {
+        f"{beginning}{unit}": get(beginning + (unit * ADDRESS_BYTES)[: ADDRESS_BYTES - len(beginning)])
+        for beginning in ADDRESSES
+        for unit in UNITS
     }
 
     outcome = attacked(web, harmless, variants, ANSWERS)
 
-    attacks(outcome.row("headers of 780 kB, in 95 lines"))
+    attacks(outcome.row("addresses of 4 kB"))
     assert outcome.over == {}
