@@ -169,6 +169,7 @@ def test_a_cookie_among_others_is_found(site: web.Site) -> None:
         Signatures(SECRET_KEY).dump_token("longtasks", ["x"]),
         Signatures(SECRET_KEY).dump_token("channel", "x"),
     ],
+    ids=["empty", "1", "true", "unsigned", "other key", "sign-in", "long tasks", "channel"],
 )
 def test_only_a_signature_for_this_purpose_counts(site: web.Site, forged: str) -> None:
     assert not is_administrator(site, f"{NAME}={forged}")
