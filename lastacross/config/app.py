@@ -249,9 +249,8 @@ def _expressions(document: Document) -> list[re.Pattern[str]]:
     """The expressions of ``skip_files``: one text, of several lines maybe, or a list of texts."""
     value = document.content.get("skip_files")
     is_list = isinstance(value, list)
-    items = enumerate(value) if isinstance(value, list) else [(0, value)]
     found = []
-    for index, text in items:
+    for index, text in enumerate(value if isinstance(value, list) else [value]):
         path: Path_ = ("skip_files", index) if is_list else ("skip_files",)
         if text is None and not is_list:
             continue
