@@ -26,7 +26,9 @@ _SITE = "site"
 _log = logs.get(__name__)
 
 
-def check(name: str, limit: str, environ: Environ, *, is_exempt: bool = False) -> float | None:
+def check(
+    name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
+) -> float | None:
     """Count a start, if the client may have one more.
 
     Clients are told apart by network (``clients.client_of``); where they cannot be, the limit holds for all
@@ -37,6 +39,7 @@ def check(name: str, limit: str, environ: Environ, *, is_exempt: bool = False) -
         limit: such as ``30/minute``, ``100 per 2 hours``.
         environ: of the request.
         is_exempt: nothing is counted (``handler.is_exempt_from_limits()``).
+        is_counted: False only asks, before something that costs.
 
     Returns:
         None if it may start; else the seconds to wait.
@@ -46,7 +49,8 @@ def check(name: str, limit: str, environ: Environ, *, is_exempt: bool = False) -
     """
     if is_exempt:
         return None
-    return _current().check(rate_of(limit), name, clients.client_of(environ) or _SITE)
+    client = clients.client_of(environ) or _SITE
+    return _current().check(rate_of(limit), name, client, is_counted=is_counted)
 
 
 def in_words(limit: str) -> str:
@@ -95,23 +99,25 @@ class Limiter:
         self._own: RateLimiter | None = None
         self._quiet_until = float("-inf")
 
-    def check(self, rate: RateLimitItem, name: str, client: str) -> float | None:
+    def check(self, rate: RateLimitItem, name: str, client: str, *, is_counted: bool = True) -> float | None:
         """As the module's ``check``, for a client."""
         if self._clock.monotonic() >= self._quiet_until:
             try:
                 with store.translated_errors():
-                    return self._hit(self._shared, rate, name, client)
+                    return self._ask(self._shared, rate, (name, client), is_counted)
             except StoreUnavailableError as error:
                 self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
                 _log.warning("limits.unavailable", reason=str(error))
         if self._own is None:
             self._own = MovingWindowRateLimiter(MemoryStorage())
-        return self._hit(self._own, rate, name, client)
+        return self._ask(self._own, rate, (name, client), is_counted)
 
-    def _hit(self, limiter: RateLimiter, rate: RateLimitItem, name: str, client: str) -> float | None:
-        if limiter.hit(rate, name, client):
+    def _ask(
+        self, limiter: RateLimiter, rate: RateLimitItem, key: tuple[str, str], is_counted: bool
+    ) -> float | None:
+        if limiter.hit(rate, *key) if is_counted else limiter.test(rate, *key):
             return None
-        free_at = limiter.get_window_stats(rate, name, client).reset_time
+        free_at = limiter.get_window_stats(rate, *key).reset_time
         return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
 
 

@@ -74,7 +74,10 @@ class LongRunningTaskHandler(Hooks):
             self._refuse_method(job)
         if job not in jobs:
             raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
-        jobs[job]()
+        try:
+            jobs[job]()
+        except StartRefusedError as refused:
+            self.try_later(refused.status, str(refused), refused.seconds)
 
     def _refuse_method(self, job: str) -> None:
         if job == "execute":
@@ -133,11 +136,7 @@ class LongRunningTaskHandler(Hooks):
             target=self.target,
             deadline_seconds=self.deadline_seconds,
         )
-        try:
-            begun = starting.begin(request, self._admit)
-        except StartRefusedError as refused:
-            self.try_later(refused.status, str(refused), refused.seconds)
-            return
+        begun = starting.begin(request, self._admit)
         self.task = begun.task
         if begun.is_new and not is_internal(self.request.environ):
             remember_started(self.request, self.response, _started_name(begun.task))
@@ -146,14 +145,19 @@ class LongRunningTaskHandler(Hooks):
     def _name(self) -> str:
         return self.title or type(self).__name__
 
-    def _admit(self) -> None:
+    def _admit(self, *, is_counted: bool = True) -> None:
         """Count this start of the client, or raise that it has had too many."""
         if self.start_limit is None:
             return
         # By the class: whoever may choose the path must not get a limit of their own with each one.
         name = f"{type(self).__module__}.{type(self).__qualname__}"
-        is_exempt = self.is_exempt_from_limits()
-        seconds = start_limits.check(name, self.start_limit, self.request.environ, is_exempt=is_exempt)
+        seconds = start_limits.check(
+            name,
+            self.start_limit,
+            self.request.environ,
+            is_exempt=self.is_exempt_from_limits(),
+            is_counted=is_counted,
+        )
         if seconds is not None:
             rate = start_limits.in_words(self.start_limit)
             message = f"One network may start “{self._name()}” {rate}."
@@ -300,6 +304,9 @@ class LongRunningTaskHandler(Hooks):
     def _restart(self) -> None:
         if not self._find():
             return
+        if not self.join_equal:
+            # A small request would make us read large files, as often as somebody likes.
+            self._admit(is_counted=False)
         edited = parameters.read(self.request)
         stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
         # What is stored may have been accepted by an older version of the handler.

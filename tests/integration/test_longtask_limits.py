@@ -9,7 +9,7 @@ import webapp2
 
 from lastacross import config, webapp
 from lastacross.datastore.tables import LongTask, LongTaskFile, OutboxRow
-from lastacross.longtasks import parameters
+from lastacross.longtasks import model, parameters
 from lastacross.webapp import login
 from lastacross.webapp.environ import CRON, HAS_UNDECLARED_PROXY, TASK
 from tests.support import databases
@@ -219,6 +219,19 @@ def test_a_restart_is_a_start(lab: Lab) -> None:
 
     lab.client.post("/limited", restart, headers=JSON, status=429)
     assert nothing_is_stored(tasks=3)
+
+
+def test_a_refused_restart_reads_no_files(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [("data", "rows.csv", b"1;2\n")]
+    answer = lab.client.post("/limited", {"a": "1"}, upload_files=files, status=303)
+    restart = {JOB: "restart", ID: id_in(answer.headers["Location"])}
+    lab.client.post("/limited", restart, status=303)
+    lab.client.post("/limited", restart, status=303)
+
+    monkeypatch.delattr(model, "bodies_of")
+    refused = lab.client.post("/limited", restart, headers=JSON, status=429)
+    assert 50 <= int(refused.headers["Retry-After"]) <= 60
+    assert count(LongTask) == 3
 
 
 def test_networks_have_limits_of_their_own_and_addresses_of_a_64_share_one(lab: Lab) -> None:

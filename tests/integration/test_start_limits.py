@@ -69,6 +69,17 @@ def test_who_is_exempt_is_not_counted() -> None:
     assert tries(3) == [True] * 3
 
 
+@pytest.mark.usefixtures("opened")
+def test_to_ask_is_not_to_start() -> None:
+    environ = {"REMOTE_ADDR": "203.0.113.9"}
+
+    assert [start_limits.check("test", "3/minute", environ, is_counted=False) for _ in range(9)] == [None] * 9
+    assert tries(4) == [True, True, True, False]
+    seconds = start_limits.check("test", "3/minute", environ, is_counted=False)
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
 def test_its_keys_have_our_prefix_and_go_when_the_time_is_over(opened: Store) -> None:
     tries(5)
 
