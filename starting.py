@@ -46,8 +46,8 @@ def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
     if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
         most = MAX_WORK_SECONDS * 1000 // pieces
         raise ValueError(
-            f"takes at most {most} for {pieces:,} {piece}: the work of a {run}, its {piece} times the delay, "
-            f"is limited to {MAX_WORK_SECONDS} s, and this would be {pieces * delay_ms / 1000:,.0f} s."
+            f"takes at most {most} ms for {pieces:,} {piece}: the work of a {run}, its {piece} times the "
+            f"delay, is limited to {MAX_WORK_SECONDS} s, and this would be {pieces * delay_ms / 1000:,.0f} s."
         )
 
 
@@ -91,10 +91,8 @@ def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
         environ = handler.request.environ
         seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt)
         if seconds is not None:
-            words = start_limits.in_words(limit)
-            handler.try_later(
-                429, f"Nothing was started: {words} is the limit of {runs} for a network.", seconds
-            )
+            words = start_limits.in_words(limit).replace(" per ", f" {runs} per ", 1)
+            handler.try_later(429, f"Nothing was started: one network may start {words}.", seconds)
             return True
     return False
 

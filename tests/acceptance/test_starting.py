@@ -73,9 +73,13 @@ def run_count(kind: str) -> int:
 # --- how much -----------------------------------------------------------------------------
 
 TOO_MUCH = [
-    ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "13"}, "at most 12 for 10,000 squares"),
-    ("/quilt", {"rows": "13", "columns": "12", "delay_ms": "800"}, "at most 769 for 156 squares"),
-    ("/count", {"name": "a", "intervals": "1-100, 1-21", "delay_ms": "1000"}, "at most 991 for 121 numbers"),
+    ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "13"}, "at most 12 ms for 10,000 squares"),
+    ("/quilt", {"rows": "13", "columns": "12", "delay_ms": "800"}, "at most 769 ms for 156 squares"),
+    (
+        "/count",
+        {"name": "a", "intervals": "1-100, 1-21", "delay_ms": "1000"},
+        "at most 991 ms for 121 numbers",
+    ),
 ]
 LARGEST = [
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "12"}),
@@ -180,7 +184,7 @@ def test_a_network_may_start_ten_in_a_minute_and_another_network_as_many(
     refused = start(client, kind, "late", status=429)
 
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    assert f"10 per minute is the limit of {kind[1:]}s" in refused.json["error"]["message"]
+    assert f"one network may start 10 {kind[1:]}s per minute." in refused.json["error"]["message"]
     page = client.post(kind, {**FORMS[kind], "name": "late"}, status=429)
     assert "Try again in" in page.text
     start(client, kind, "other", REMOTE_ADDR="198.51.100.1")

@@ -218,14 +218,16 @@ def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
 def test_another_browser_watches_and_has_no_button_to_cancel(
     page: Page, new_context: Callable[..., BrowserContext], site: Site
 ) -> None:
-    path = watching.start(page, 8, 8, delay_ms=300)
+    path = watching.start(page, 8, 8, delay_ms=600)
+    watching.wait_for_squares(page, 2)
     # Of another address than this machine's, whose visitors may be the administrator.
     other = new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"}).new_page()
-    other.goto(path)
+    with site.paused("quilt"):
+        other.goto(path)
 
-    expect(page.get_by_role("button", name="Cancel")).to_be_visible()
-    expect(other.get_by_role("button", name="Cancel")).to_have_count(0)
-    other.screenshot(path=SCREENSHOTS / "quilt-others.png", full_page=True)
+        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        expect(other.get_by_role("button", name="Cancel")).to_have_count(0)
+        other.screenshot(path=SCREENSHOTS / "quilt-others.png", full_page=True)
     watching.wait_for_the_end(other)
     assert watching.painted(other) == watching.expected(site.json(path))
 

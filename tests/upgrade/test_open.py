@@ -93,7 +93,9 @@ def load(scene: Scene, former_code: Code) -> None:
     shift = snapshot.Shift(made["made_at"], int(time.time() - snapshot.AGE_SECONDS - made["made_at"]))
     snapshot.load_sqlite(scene.sqlite, snapshot.read_gz(SQL), shift)
     if scene.database_url:
-        former_code.run(["-m", "lastacross", "db", "upgrade"], scene.environ)
+        # The former application's tables, too: the present one has more, which the rows are migrated to.
+        environ = {**scene.environ, "LASTACROSS_APP": str(former_code.tree)}
+        former_code.run(["-m", "lastacross", "db", "upgrade"], environ)
         snapshot.copy_rows(scene.sqlite, scene.database_url)
     snapshot.load_redis(scene.redis, json.loads(snapshot.read_gz(REDIS)), shift)
 
@@ -374,7 +376,8 @@ def test_a_job_that_ran_while_the_machine_went_down_ends_and_the_others_stay_dep
     [[jobs]] = story.scene.rows(
         "SELECT count(*) FROM lastacross_cron_job WHERE next_at IS NOT NULL OR run_id IS NOT NULL"
     )
-    assert jobs == scenario.cron_job_count(story.scene) >= story.manifest["rows"]["lastacross_cron_job"]
+    # With both versions running, either has deployed its own.
+    assert story.manifest["rows"]["lastacross_cron_job"] <= jobs <= scenario.cron_job_count(story.scene)
 
 
 def test_a_posted_error_that_waited_is_grouped(story: Story) -> None:
