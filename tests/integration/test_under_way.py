@@ -10,6 +10,7 @@ import models
 import runs
 import starting
 from lastacross import datastore
+from lastacross.clock import SYSTEM
 from models import CountRun, Quilt
 from tests.support.processes import ROOT
 from tests.support.root_application import configured
@@ -33,7 +34,7 @@ def begin_quilt(_number: int) -> None:
 
 def begin_count(number: int) -> None:
     """Begin a count if there is room."""
-    run = CountRun(id=str(number), name=f"run-{number}", delay_ms=0, created_at=starting.SYSTEM.now())
+    run = CountRun(id=str(number), name=f"run-{number}", delay_ms=0, created_at=SYSTEM.now())
     runs.begin(run, [(1, 2)], is_limited=True)
 
 
