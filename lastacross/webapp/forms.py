@@ -65,8 +65,10 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
     """
     kind = kind_of(environ)
     is_unnamed = _is_unnamed(environ, kind)
-    # In another charset it is for a handler that reads it itself; WebOb refuses it.
-    if not (kind.kind in FORMS or is_unnamed) or kind.charset != "utf-8":
+    if not (kind.kind in FORMS or is_unnamed):
+        return None
+    if kind.charset != "utf-8":
+        _check_foreign(environ, kind, limits)
         return None
     try:
         fields, files = _read(environ, kind, limits)
@@ -78,6 +80,16 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
     webob_compat.keep_form(environ, fields)
     environ["wsgi.input"].seek(0)
     return files
+
+
+def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
+    """A form in another charset is for a handler that reads it itself: WebOb refuses it."""
+    if kind.kind == MULTIPART:
+        raise FormError(400, UNREADABLE)
+    body: IO[bytes] = environ["wsgi.input"]
+    if limits.fields is not None and body.read().count(b"&") >= limits.fields:
+        raise FormError.of_fields(limits.fields)
+    body.seek(0)
 
 
 def kind_of(environ: Environ) -> ContentType:
@@ -115,7 +127,4 @@ def _read(environ: Environ, kind: ContentType, limits: Limits) -> tuple[Any, Fil
     except BaseException:
         files.close()
         raise
-    if files.size:
-        return MultiDict(fields), files
-    files.close()
-    return MultiDict(fields), None
+    return MultiDict(fields), files

@@ -150,6 +150,12 @@ def test_files_may_be_longer_and_each_can_be_read_where_it_stands(size: int) -> 
     opened.close()
 
 
+def test_a_file_may_be_empty() -> None:
+    file = form(part(b"", more="; filename=b") + END, Limits(fields=1, size=1000))["a"]
+
+    assert (file.filename, file.file.read(), file.value) == ("b", b"", b"")
+
+
 def test_the_body_can_be_read_after_the_form() -> None:
     environ = environ_of(part(b"1") + END, KIND)
     forms.take_in(environ, forms.UNLIMITED)

@@ -27,6 +27,10 @@ class Json(webapp.RequestHandler):
     def post(self):
         self.render_json(self.request.json)
 
+class Length(webapp.RequestHandler):
+    def post(self):
+        self.render_json(len(self.request.body))
+
 class Own(webapp2.Request):
     pass
 
@@ -34,7 +38,7 @@ def plain(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(sorted(Request(environ).POST)).encode()]
 
-app = webapp2.WSGIApplication([("/json", Json), ("/.*", Seen)])
+app = webapp2.WSGIApplication([("/json", Json), ("/length", Length), ("/.*", Seen)])
 own = webapp2.WSGIApplication([("/.*", Seen)])
 own.request_class = Own
 """
@@ -101,6 +105,15 @@ def test_files_do_not_count_for_the_bytes_of_a_form(site: web.Site) -> None:
     file = PART.replace(b"name=a", b"name=a; filename=b").replace(b"1", b"1" * 5000)
 
     assert site.post("/", file + b"--x--", **MULTIPART).json["fields"] == ["a"]
+
+
+def test_a_form_in_another_charset_is_left_to_the_handler_within_the_same_limits(site: web.Site) -> None:
+    latin = {"CONTENT_TYPE": f"{FORM['CONTENT_TYPE']}; charset=latin-1"}
+
+    assert site.post("/length", b"a=\xe4", **latin).json == 3
+    assert "more than the 10 fields" in message(site, "/length", 400, b"a&" * 11, **latin)
+    kind = f"{MULTIPART['CONTENT_TYPE']}; charset=latin-1"
+    assert "could not be read" in message(site, "/length", 400, PART + b"--x--", CONTENT_TYPE=kind)
 
 
 def test_a_body_that_does_not_say_what_it_is_may_be_anything(site: web.Site) -> None:
