@@ -33,9 +33,9 @@ class BodyTooLargeError(Exception):
 def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> Layer:
     """Read the body before the application runs: it gets a whole, seekable one, or is not called.
 
-    What says that it is a form without files, or JSON, has a limit of its own, ``form_bytes``: its reader
-    makes objects of it all. A declared length over the limit is refused unread; one of unknown length
-    (chunked) as soon as it passes the limit. What is more than 1 MiB waits in a temporary file.
+    A form without files, or JSON, has a limit of its own, ``form_bytes``: its reader makes objects of it
+    all. A declared length over the limit is refused unread; one of unknown length (chunked) as soon as it
+    passes the limit. A body of more than 1 MiB waits in a temporary file.
     """
 
     def limited_by(application: Wsgi) -> Wsgi:

@@ -1,6 +1,6 @@
-"""What a Content-Type says of a body: its kind, its parameters, its charset. Pure.
+"""The Content-Type of a body: its kind, its parameters, its charset. Pure.
 
-A header is what a stranger wrote: all here is linear in its length, and a charset is looked up among the
+Strangers write it: all here is linear in its length, and a charset is looked up among the
 web's own. Python has codecs that are not for text or take minutes, and remembers each unknown name that it
 is asked for.
 """
@@ -56,7 +56,7 @@ class ContentType:
 
     @property
     def boundary(self) -> str | None:
-        """What divides the parts of a multipart body; None where there is none that could."""
+        """The text that divides the parts of a multipart body; None where no text could."""
         given = self.parameters.get("boundary", "").rstrip()
         is_one = len(given) <= MAX_BOUNDARY_CHARACTERS and _BOUNDARY.fullmatch(given)
         return given if is_one else None

@@ -17,14 +17,14 @@ _COOKIE = re.compile(
 )
 _ESCAPED = re.compile(rb"\\([0-3][0-7][0-7]|.)", re.DOTALL)
 _NAME = re.compile(rb"[!#%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*+")
-# What a server says of a cookie, never a browser.
+# A server says these of a cookie, never a browser.
 _ATTRIBUTES = frozenset(
     {b"path", b"comment", b"domain", b"max-age", b"expires", b"secure", b"httponly", b"samesite"}
 )
 
 
 def parse(header: str) -> dict[str, str]:
-    """The cookies by their names, of several of one name the last. What is not UTF-8 is left out."""
+    """The cookies by their names, of several of one name the last; without those that are not UTF-8."""
     found: dict[str, str] = {}
     for name, value in _COOKIE.findall(header.encode("latin-1", "replace")):
         if _NAME.fullmatch(name) is None or name.lower() in _ATTRIBUTES:

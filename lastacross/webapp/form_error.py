@@ -1,4 +1,4 @@
-"""What is wrong with a form, or with what a request says of its body, in a sentence for its sender."""
+"""The error for a form that is not read, in a sentence for its sender."""
 
 FIELDS_SETTING = "LASTACROSS_MAX_FORM_FIELDS"
 BYTES_SETTING = "LASTACROSS_MAX_FORM_BYTES"

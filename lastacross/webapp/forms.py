@@ -19,7 +19,7 @@ from lastacross.webapp.multipart_form import Files, Reader
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a form may have, None for any amount.
+    """How much a form may have, None for any amount.
 
     ``fields`` counts them, files too; ``size`` is in bytes, those of files not counted.
     """
@@ -93,7 +93,7 @@ def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
 
 
 def kind_of(environ: Environ) -> ContentType:
-    """What the body says it is; a form's kind is written in small letters, as WebOb knows it."""
+    """The Content-Type of the body; that of a form is written in small letters, as WebOb knows it."""
     header = environ.get("CONTENT_TYPE") or ""
     kind = content_type.parse(header)
     if kind.kind in FORMS:

@@ -59,7 +59,7 @@ class Files:
             return self._file.read(size)
 
     def opened(self, start: int, end: int) -> IO[bytes]:
-        """What lies between two places, as a file of its own."""
+        """The bytes between two places, as a file of their own."""
         return cast(IO[bytes], io.BufferedReader(_Slice(self, start, end)))
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Reader:
                 try:
                     yield from parser.parse(chunk)
                 except StrictParserError:
-                    # What follows the last boundary is forgiven; at anything else closing it raises again.
+                    # Bytes after the last boundary are forgiven; at anything else, closing it raises again.
                     break
 
     def _count_field(self, segment: MultipartSegment) -> None:

@@ -1,4 +1,4 @@
-"""What one request may cost before the application's code runs: each thing that is read of it is bounded.
+"""The cost of a request before the application's code runs: each thing that is read of it is bounded.
 
 Limits of the web server itself come before: 100 headers of 8,190 bytes, and an address of 4,094.
 """

@@ -1,4 +1,4 @@
-"""What of WebOb's inside we rely on: where it keeps what it has read, so that it need not read it again.
+"""The inside of WebOb that we rely on: where it keeps what it has read, so that it does not read it again.
 
 None of it is documented: tests/unit/test_webob_compat.py names the versions of which it is known to be true.
 """

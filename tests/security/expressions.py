@@ -15,6 +15,8 @@ METHODS = ("fullmatch", "match", "search", "sub", "subn", "findall", "finditer",
 FEW = 20
 ENDS = ("", "\0", "!", "a", " ")
 
+_USE = re.compile(rf"\bre\.(compile|{'|'.join(METHODS)})\(")
+
 Item = tuple[Any, Any]
 
 
@@ -27,23 +29,23 @@ class Expression:
     methods: tuple[str, ...]
 
 
-def of_product() -> list[Expression]:
-    """Those of the engine and of the programs."""
+def modules() -> dict[str, Path]:
+    """The modules of the engine and of the programs that have any, by their names."""
     paths = [*ROOT.glob("*.py"), *ROOT.glob("lastacross/**/*.py")]
-    names = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
-    return [
-        expression
-        for path, name in sorted(names.items(), key=lambda entry: entry[1])
-        if "versions" not in path.parts and not name.endswith("__main__")
-        for expression in (*_compiled(path, name), *_inline(path, name))
-    ]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    return {name: path for name, path in sorted(names.items()) if _USE.search(path.read_text())}
+
+
+def of_module(name: str, path: Path) -> list[Expression]:
+    """All of a module, which is imported for it."""
+    return [*_compiled(path, name), *_inline(path, name)]
 
 
 def _compiled(path: Path, name: str) -> Iterator[Expression]:
     source = path.read_text()
     if "re.compile(" not in source:
         return
-    # One that has another name where it is used, as in a table, is used in any of the ways of its module.
+    # Where it is used under another name, as in a table, it may be used in any of the ways of its module.
     others = _methods(r"\w+", source) - {"split"}
     for variable, value in vars(importlib.import_module(name.removesuffix(".__init__"))).items():
         used = _methods(variable, source) or others
@@ -91,7 +93,7 @@ def hostile(pattern: re.Pattern[Any], length: int) -> Iterator[Any]:
 
 
 def _pumps(items: Sequence[Item], before: str) -> Iterator[tuple[str, str]]:
-    """What comes before a repeat, and what it repeats."""
+    """Of each repeat: the text before it, and the text that it repeats."""
     for operator, argument in items:
         if operator in _REPEATS:
             _, most, inside = argument

@@ -99,7 +99,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a request cost: seconds of CPU, bytes beyond those that the process had, and its status."""
+    """The cost of a request: seconds of CPU, bytes beyond those that the process had, and its status."""
 
     seconds: float
     memory: int
@@ -132,7 +132,7 @@ class Web:
         return bytes(received)
 
     def cost(self, request: Request) -> Cost:
-        """What this request costs."""
+        """The cost of this request."""
         before = self._memory("VmRSS")
         # The most that it had is counted anew from here.
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
@@ -158,7 +158,7 @@ class Web:
 
 @dataclass
 class Outcome:
-    """What came of the variants of one class: what was over the bar, and the worst of all."""
+    """The variants of one class: which were over the bar, and the worst of all."""
 
     variants: int = 0
     over: dict[str, str] | None = None
@@ -217,7 +217,7 @@ def running_web(redis_server: RedisServer, variables: Mapping[str, str] | None =
             "SECRET_KEY": "a secret key of the tests, long enough",
             "LASTACROSS_DATA_DIR": str(folder / "var"),
             "WEB_CONCURRENCY": "1",
-            # What a request took is given back after it: the next one's is seen.
+            # Memory is given back after each request, so that the next one's is seen.
             "MALLOC_ARENA_MAX": "1",
             "MALLOC_TRIM_THRESHOLD_": "65536",
             "MALLOC_MMAP_THRESHOLD_": "65536",

@@ -16,7 +16,7 @@ _MEGABYTE = 2**20
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one class of attacks.
+    """The outcome of one class of attacks.
 
     Attributes:
         name: of the class.

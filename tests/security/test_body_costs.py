@@ -1,4 +1,4 @@
-"""What a body may cost: forms and JSON at their limits and far above them, made of what is hard to read."""
+"""The cost of a body: forms and JSON at their limits and far above them, made of what is hard to read."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -12,9 +12,8 @@ import pytest
 
 import browsers
 import grouping
-import main
 import operations
-from lastacross import config, errors, taskqueue
+from lastacross import config, errors, taskqueue, webapp
 from lastacross.cron.grammar import parse_schedule
 from lastacross.longtasks.operation import wanted_seconds
 from lastacross.webapp import content_type, cookies, hosts, local_path
@@ -27,12 +26,12 @@ pytestmark = pytest.mark.slow
 
 # Characters that an expression gets through in a second, and more: some take a few steps for each.
 SPEED = 500_000
-# What takes this many times longer than it may is not waited for.
+# A call that takes this many times longer than it may is given up.
 PATIENCE = 3
 
 each_length = pytest.mark.parametrize("length", [10_000, pytest.param(50_000, marks=pytest.mark.long)])
 
-PRODUCT = expressions.of_product()
+MODULES = expressions.modules()
 
 
 class TooSlowError(Exception):
@@ -58,7 +57,7 @@ def patient(seconds: float) -> Iterator[None]:
 def seconds_over(length: int, call: Callable[[], object]) -> float | None:
     """The CPU time of a call that takes longer than a text of this length may; None if it does not.
 
-    The least of three; what is not waited for has taken what was waited.
+    The least of three; one that was given up has taken as long as was waited.
     """
     allowed = length / SPEED
     least = float("inf")
@@ -73,7 +72,7 @@ def seconds_over(length: int, call: Callable[[], object]) -> float | None:
 
 
 def texts_for(expression: Expression, length: int) -> list[Any]:
-    """What is hard for this one, and what is hard for many."""
+    """Texts that are hard for this one, and some that are hard for many."""
     general = [(unit * length)[:length] + b"!" for unit in PATTERNS.values()]
     is_text = isinstance(expression.pattern.pattern, str)
     own = list(expressions.hostile(expression.pattern, length))
@@ -89,15 +88,30 @@ def slow_texts(expression: Expression, texts: Sequence[Any], length: int) -> lis
     return [(text[:40], seconds) for text in texts if (seconds := over(text)) is not None]
 
 
+def attack(found: Sequence[Expression], length: int) -> tuple[int, dict[str, list[Any]]]:
+    """How many texts they got, and which of them were too slow at which."""
+    count = 0
+    slow = {}
+    for expression in found:
+        texts = texts_for(expression, length)
+        count += len(texts)
+        if at := slow_texts(expression, texts, length):
+            slow[expression.where] = at
+    return count, slow
+
+
 @each_length
-@pytest.mark.parametrize("expression", PRODUCT, ids=lambda expression: expression.where)
-def test_an_expression_is_linear(expression: Expression, length: int, attacks: Callable[[Row], None]) -> None:
-    texts = texts_for(expression, length)
+@pytest.mark.parametrize("name", MODULES)
+def test_the_expressions_of_a_module_are_linear(
+    name: str, length: int, attacks: Callable[[Row], None]
+) -> None:
+    found = expressions.of_module(name, MODULES[name])
+    assert found
 
-    slow = slow_texts(expression, texts, length)
+    variants, slow = attack(found, length)
 
-    attacks(Row(f"regular expressions on {length // 1000} kB", len(texts), len(slow)))
-    assert slow == []
+    attacks(Row(f"regular expressions on {length // 1000} kB", variants, len(slow)))
+    assert slow == {}
 
 
 @pytest.mark.parametrize("text", [r"(a+)+b", r"\s*,\s*\d*\s*;", r"[a-z]+=", r'"(?:\\.|[^"])*"'])
@@ -112,23 +126,17 @@ def test_an_expression_that_is_not_linear_is_found(text: str) -> None:
 PATH_BYTES = 4_094
 
 
-def of_addresses() -> list[Expression]:
-    """What the path of a request is compared with: app.yaml's handlers and the application's routes."""
+def test_an_address_is_found_in_linear_time(attacks: Callable[[Row], None]) -> None:
+    """Its path is compared with app.yaml's handlers and with the application's routes."""
     loaded = config.load(expressions.ROOT, {"SECRET_KEY": "a secret key of the tests, long enough"})
-    handlers = [(f"app.yaml: {each.url}", each.pattern) for each in loaded.app.handlers]
-    routes = [(f"main: {each.template}", each.regex) for each in main.app.router.match_routes]
-    return [Expression(where, pattern, ("match",)) for where, pattern in (*handlers, *routes)]
+    application: Any = webapp.load_script("main.app", expressions.ROOT)
+    found = [Expression(f"app.yaml: {each.url}", each.pattern, ("match",)) for each in loaded.app.handlers]
+    found += [Expression(each.template, each.regex, ("match",)) for each in application.router.match_routes]
 
+    variants, slow = attack(found, PATH_BYTES)
 
-@pytest.mark.parametrize("expression", of_addresses(), ids=lambda expression: expression.where)
-def test_an_address_is_found_in_linear_time(expression: Expression, attacks: Callable[[Row], None]) -> None:
-    texts = [f"/{text}" for text in texts_for(expression, PATH_BYTES)]
-    texts += list(expressions.hostile(expression.pattern, PATH_BYTES))
-
-    slow = slow_texts(expression, texts, PATH_BYTES)
-
-    attacks(Row("addresses of 4 kB, compared with handlers and routes", len(texts), len(slow)))
-    assert slow == []
+    attacks(Row("addresses of 4 kB, compared with handlers and routes", variants, len(slow)))
+    assert slow == {}
 
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -159,7 +167,7 @@ def test_a_reader_is_linear(name: str, length: int, attacks: Callable[[Row], Non
     def over(unit: bytes) -> float | None:
         return seconds_over(length, lambda: try_to_read((unit * length)[:length].decode("latin-1")))
 
-    # What is made at the first call is no part of it.
+    # The first call also makes things that are kept.
     try_to_read("warm")
     slow = {pattern: seconds for pattern, unit in PATTERNS.items() if (seconds := over(unit)) is not None}
 

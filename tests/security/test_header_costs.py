@@ -1,4 +1,4 @@
-"""What a header may cost: each that we, WebOb or webapp2 read, filled up with what is hard to read."""
+"""The cost of a header: each that we, WebOb or webapp2 read, filled up with what is hard to read."""
 
 from collections.abc import Callable, Iterator, Sequence
 

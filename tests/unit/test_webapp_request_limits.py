@@ -1,4 +1,4 @@
-"""What a request may bring, and what it is told when it brings more."""
+"""The limits of a request, and the message for one that is over them."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def site(tmp_path: Path) -> Iterator[web.Site]:
 
 
 def message(site: web.Site, path: str, status: int, body: bytes | None = None, **environ: Any) -> str:
-    """What a refused request is told."""
+    """The message of a refusal."""
     environ["HTTP_ACCEPT"] = environ.get("HTTP_ACCEPT", "application/json")
     answer = site.get(path, **environ) if body is None else site.post(path, body, **environ)
     assert answer.status_int == status

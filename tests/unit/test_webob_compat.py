@@ -1,4 +1,4 @@
-"""What we rely on in WebOb, these versions have. Look at another one before you put its number here."""
+"""The inside of WebOb is as we rely on it in these versions. Look at another one before you name it here."""
 
 import io
 from importlib.metadata import version
