@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from collections.abc import Generator, Iterable, Iterator
 from typing import IO, Any, cast
 
 from lastacross.webapp import content_type, form_error
@@ -20,6 +21,9 @@ from lastacross.webapp.environ import (
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
+MAX_SMALL_CHUNKS = 10_000
+SMALL_CHUNK_BYTES = 64
+MAX_TRAILER_BYTES = 8_192
 
 
 class BadBodyError(Exception):
@@ -103,6 +107,8 @@ def _declared_length(environ: Environ) -> int | None:
 def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
     """Read ``wanted`` bytes, or for a chunked body all there are up to ``wanted``."""
     body = _container(None if is_chunked else wanted)
+    if is_chunked:
+        _bound_chunks(environ["wsgi.input"])
     try:
         received = _copy(environ["wsgi.input"], body, wanted + is_chunked)
         if is_chunked and received > wanted:
@@ -113,6 +119,27 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
         body.close()
         raise
     return body
+
+
+def _bound_chunks(source: Any) -> None:
+    """Let gunicorn give up on a body in tiny chunks, and on much after the last: it reads neither quickly."""
+    reader = getattr(source, "reader", None)
+    chunks = getattr(reader, "parser", None)
+    if reader is not None and isinstance(chunks, Generator):
+        reader.parser = _bounded(chunks)
+        reader.limit_trailer_section = MAX_TRAILER_BYTES
+
+
+def _bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    count = size = 0
+    for chunk in chunks:
+        # It also gives nothing, before it waits for the rest of a chunk.
+        count += bool(chunk)
+        size += len(chunk)
+        if count > MAX_SMALL_CHUNKS and size < count * SMALL_CHUNK_BYTES:
+            chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES} bytes"
+            raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
+        yield chunk
 
 
 def _container(length: int | None) -> IO[bytes]:
@@ -127,6 +154,8 @@ def _copy(source: Any, target: Any, most: int) -> int:
     while received < most:
         try:
             chunk = source.read(min(CHUNK_BYTES, most - received))
+        except BadBodyError:
+            raise
         except Exception as error:
             # Each server has its own error for a malformed chunk or a client that went away.
             raise BadBodyError("The request's body could not be read to its end.") from error

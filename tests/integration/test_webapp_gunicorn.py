@@ -286,6 +286,20 @@ def test_a_body_shorter_than_declared_is_400(server: Server) -> None:
     assert statuses(server.send(post(None) + b"5\r\nabc")) == [400]
 
 
+def test_a_body_in_many_tiny_chunks_is_refused_and_one_in_some_is_taken(server: Server) -> None:
+    """gunicorn needs microseconds for each."""
+    tiny, end = b"1\r\na\r\n", b"0\r\nA: b\r\n\r\n"
+    assert b'{"got":10000}' in server.send(post(None) + tiny * 10_000 + end)
+    large = b"100000\r\n" + bytes(MEGABYTE) + b"\r\n"
+    assert b'{"got":1063576}' in server.send(post(None) + large + tiny * 15_000 + end)
+
+    answer = server.send(post(None) + tiny * 10_001 + end)
+
+    assert statuses(answer) == [400]
+    assert b"more than 10,000 chunks of less than 64 bytes" in answer
+    assert statuses(server.send(post(None) + tiny + b"0\r\nA: " + b"b" * 20_000 + b"\r\n\r\n")) == [400]
+
+
 def test_a_body_longer_than_declared_is_not_a_request(server: Server) -> None:
     """With Connection: close the rest is dropped."""
     answer = server.send(post("3") + b"abc" + SMUGGLED)

@@ -125,6 +125,35 @@ def test_a_form_in_parts_costs_no_more_than_a_harmless_one(web: Web, attacks: Ca
         assert outcome.over == {}
 
 
+def chunked(*chunks: bytes, after: bytes = b"\r\n") -> Request:
+    """A POST of a body in these chunks."""
+    head = (
+        b"POST /quiet HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    wire = b"".join(chunks) + b"0\r\n" + after
+    return Request(head + wire, len(wire))
+
+
+def test_a_body_in_chunks_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
+    tiny, small = b"1\r\na\r\n", b"40\r\n" + b"a" * 64 + b"\r\n"
+    variants = {
+        "of a byte": chunked(tiny * (MEGABYTE // len(tiny))),
+        "10 MB, of a byte": chunked(tiny * (LARGE // len(tiny))),
+        "of 64 bytes": chunked(small * (MEGABYTE // len(small))),
+        "of a byte, after a large one": chunked(b"10000\r\n" + b"a" * 65_536 + b"\r\n", tiny * 170_000),
+        "with an extension": chunked(b"1;" + b"a" * MEGABYTE + b"\r\na\r\n"),
+        "with extensions": chunked((b"1;" + b"a" * 90 + b"\r\na\r\n") * 10_000),
+        "of long sizes": chunked(b"0" * MEGABYTE + tiny),
+        "with trailers": chunked(tiny, after=b"A: b\r\n" * 175_000 + b"\r\n"),
+        "with a trailer": chunked(tiny, after=b"A: " + b"b" * MEGABYTE + b"\r\n\r\n"),
+    }
+
+    outcome = attacked(web, post("/quiet", "text/plain", b"a" * MEGABYTE), variants, {200, 400, 0})
+
+    attacks(outcome.row("bodies in chunks"))
+    assert outcome.over == {}
+
+
 JSON = {
     "lists": b"[",
     "empty lists": b"[],",
