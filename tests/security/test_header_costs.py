@@ -44,8 +44,11 @@ BEGINNINGS = {
     "Sec-Fetch-Site": [b"same-"],
     "TE": [b"trailers;"],
     "User-Agent": [b"Mozilla/5.0 ("],
+    "X-AppEngine-TaskName": [b"a"],
     "X-Forwarded-For": [b"1.2.3.4,"],
     "X-Forwarded-Host": [b"a"],
+    "X-Lastacross-Delivery": [b"a.", b".eJw"],
+    "X-Request-Id": [b"a"],
     "X-Requested-With": [b"XML"],
 }
 PATTERNS = {
