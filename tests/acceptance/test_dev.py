@@ -178,10 +178,11 @@ def test_an_application_elsewhere_runs_on_the_same_engine(shop: Dev) -> None:
 def test_a_redis_that_is_killed_comes_back_with_its_data(shop: Dev) -> None:
     delivers(shop, "first")
 
-    recording.fault(CUT, "the embedded Redis is killed")
+    end_fault = recording.begin_fault(CUT, "the embedded Redis is killed")
     kill(shop.wait_for_pid_of("-server 127.0.0.1"))
 
     wait_until(lambda: shop.get("/") == (200, "hello first first"), what="the same data")
+    end_fault()
     delivers(shop, "second")
 
 

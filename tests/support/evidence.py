@@ -16,12 +16,15 @@ from tests.support.history import (
     FAILED,
     KILLED,
     OK,
+    STALLED,
     TOMBSTONED,
     Operation,
 )
 
 # A fault is noted so long before it happens, at most.
 NOTE_SECONDS = 1.0
+# How long after a fault's end its traces last, at most: processes connect again, leases expire.
+RECOVERY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -194,13 +197,22 @@ class Evidence:
         """The faults of one kind."""
         return [fault for fault in self.faults if fault.asked["kind"] == kind]
 
-    def faults_before(self, operation: Operation) -> int:
-        """How many faults began before an operation ended."""
-        return sum(fault.began_at < operation.ended_at for fault in self.faults)
+    def faults_in_life(self, task: str, until: float, *kinds: str) -> list[Operation]:
+        """The faults, of these kinds if any are named, between a task's first add and an instant.
 
-    def was_lost_with_redis(self, add: Add) -> bool:
-        """Whether Redis lost its data while the task may have been there."""
-        return any(add.operation.began_at <= fault.ended_at for fault in self.faults_of(EMPTIED))
+        A site that many tests share has the faults of all; a task is excused only by those that it met.
+        """
+        born = min((add.operation.began_at for add in self.adds[task]), default=-math.inf)
+        return [
+            fault
+            for fault in self.faults
+            if fault.began_at <= until and born <= fault.ended_at + RECOVERY_SECONDS
+            if not kinds or fault.asked["kind"] in kinds
+        ]
+
+    def was_lost_with_redis(self, add: Operation) -> bool:
+        """Whether Redis lost its data while what this operation added may have been there."""
+        return any(add.began_at <= fault.ended_at for fault in self.faults_of(EMPTIED))
 
     def removals_of(self, task: str) -> list[Operation]:
         """The steps that may have removed a task: its deletion, a purge, the cancel of its batch."""
@@ -233,11 +245,15 @@ class Evidence:
         return births + [requeue.began_at for requeue in self.requeues[task]]
 
     def spans(self, queue: str) -> list[tuple[float, float]]:
-        """The start and the end of each attempt of a queue; one cut off by a kill ended with its process."""
+        """The start and the end of each attempt of a queue; one cut off by a kill ended with its process.
+
+        An attempt that a stalled process may have gone on with, after it lost its lease, is left out.
+        """
         found = []
         for task, runs in self.runs.items():
             if queue_of(task) == queue:
-                found += [(run.began_at, self._over_at(run)) for run in runs]
+                spans = [(run.began_at, self._over_at(run)) for run in runs]
+                found += [span for span in spans if not self.faults_in_life(task, span[1], STALLED)]
         return found
 
     def _over_at(self, run: Operation) -> float:

@@ -101,7 +101,8 @@ class Operation:
     """One operation.
 
     Attributes:
-        op: add, member, create, seal, cancel, delete, purge, requeue, run, ack, dead_letter, grant or fault.
+        op: add, member, create, seal, cancel, delete, purge, requeue, run, ack, dead_letter, grant, fault, or
+            recording, by which a process says that it records a module's steps.
         began_at: seconds since the epoch.
         ended_at: infinite if its end is unknown.
         outcome: ok, fail or unknown.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tests.support.evidence import Add, Evidence, Group, Limit, State, is_done, queue_of
 from tests.support.history import (
     ADDED,
+    ADDED_BEFORE,
     EMPTIED,
     EXISTS,
     FOREIGN,
@@ -56,13 +57,17 @@ def lost(evidence: Evidence) -> Iterator[str]:
     if evidence.state is None:
         return
     for task, adds in evidence.adds.items():
-        accepted = [add for add in adds if add.code == ADDED and not evidence.was_lost_with_redis(add)]
+        accepted = [
+            add.operation
+            for add in adds
+            if add.code in (ADDED, ADDED_BEFORE) and not evidence.was_lost_with_redis(add.operation)
+        ]
         if not accepted or evidence.places_of(task) or evidence.removals_of(task):
             continue
         if any(is_done(run) for run in evidence.runs[task]) or _is_success_of_failed_batch(evidence, task):
             continue
         runs = ", ".join(evidence.when(run) for run in evidence.runs[task]) or "none"
-        added = evidence.when(accepted[0].operation)
+        added = evidence.when(accepted[0])
         yield f"{task}: lost: added ({added}), runs: {runs}, and Redis has it nowhere"
 
 
@@ -76,10 +81,12 @@ def _is_success_of_failed_batch(evidence: Evidence, task: str) -> bool:
 
 def halves(evidence: Evidence) -> Iterator[str]:
     """An add of many tasks whose end is unknown has added all of them or none."""
-    if evidence.state is None or evidence.faults_of(EMPTIED):
+    if evidence.state is None:
         return
     for operation in evidence.history:
         if operation.op not in {"add", "member"} or operation.outcome != UNKNOWN:
+            continue
+        if evidence.was_lost_with_redis(operation):
             continue
         only_here = [
             task
@@ -121,13 +128,13 @@ def phantoms(evidence: Evidence) -> Iterator[str]:
 
 def repeated(evidence: Evidence) -> Iterator[str]:
     """A task whose end Redis has confirmed does not run again; without a fault no success is repeated."""
-    if evidence.faults_of(STALLED) or evidence.faults_of(EMPTIED) or evidence.faults_of(FOREIGN):
-        # A stalled process may begin an attempt after it has lost the lease.
-        return
     for task, runs in evidence.runs.items():
         lives = evidence.births(task)
         for first, second in itertools.pairwise(runs):
             if any(first.began_at < life <= second.began_at for life in lives):
+                continue
+            # A stalled process may begin an attempt after it has lost the lease.
+            if evidence.faults_in_life(task, second.began_at, STALLED, EMPTIED, FOREIGN):
                 continue
             confirmed = [
                 end
@@ -136,22 +143,21 @@ def repeated(evidence: Evidence) -> Iterator[str]:
             ]
             if confirmed:
                 text = f"its end was confirmed at {evidence.time(confirmed[0].ended_at)}"
-            elif is_done(first) and not _is_excused(evidence, first, second):
+            elif is_done(first) and not _is_excused(evidence, task, first, second):
                 text = "nothing had failed"
             else:
                 continue
             yield f"{task}: ran again ({evidence.when(first)}, {evidence.when(second)}), though {text}"
 
 
-def _is_excused(evidence: Evidence, first: Operation, second: Operation) -> bool:
+def _is_excused(evidence: Evidence, task: str, first: Operation, second: Operation) -> bool:
     """Whether a fault may have kept the end of the first attempt from Redis."""
     if first.ended_at > second.began_at:
         return True
     own = {first.asked.get("pid"), first.asked.get("parent")}
     return any(
-        fault.began_at < second.began_at
-        and (fault.asked["kind"] != KILLED or fault.asked.get("killed") in own)
-        for fault in evidence.faults
+        fault.asked["kind"] != KILLED or fault.asked.get("killed") in own
+        for fault in evidence.faults_in_life(task, second.began_at)
     )
 
 
@@ -260,7 +266,9 @@ def _fired_twice(evidence: Evidence, batch: str, task: str) -> Iterator[str]:
 
 
 def _missing(evidence: Evidence, batch: str, group: Group, task: str) -> Iterator[str]:
-    if evidence.state is None or evidence.faults_of(EMPTIED) or evidence.runs[task]:
+    if evidence.state is None or evidence.runs[task]:
+        return
+    if any(evidence.was_lost_with_redis(add.operation) for add in evidence.adds[task]):
         return
     is_sealed = any(seal.outcome == OK for seal in group.seals)
     places = evidence.places_of(task)
@@ -275,14 +283,14 @@ def _missing(evidence: Evidence, batch: str, group: Group, task: str) -> Iterato
 
 def counts(evidence: Evidence) -> Iterator[str]:
     """An attempt's counts never fall, and count no more than has happened before it."""
-    if evidence.faults_of(STALLED) or evidence.faults_of(EMPTIED):
-        return
     for task, runs in evidence.runs.items():
         if "retry_count" not in runs[0].asked:
             continue
         for life in _lives(evidence, task, runs):
             for place, run in enumerate(life):
-                if text := _wrong_count(evidence, life[:place], run):
+                if evidence.faults_in_life(task, run.began_at, STALLED, EMPTIED):
+                    break
+                if text := _wrong_count(evidence, task, life[:place], run):
                     yield f"{task}: attempt {place + 1} ({evidence.when(run)}) {text}"
 
 
@@ -295,7 +303,8 @@ def _lives(evidence: Evidence, task: str, runs: Sequence[Operation]) -> list[lis
     return list(lives.values())
 
 
-def _wrong_count(evidence: Evidence, before: Sequence[Operation], run: Operation) -> str:
+def _wrong_count(evidence: Evidence, task: str, before: Sequence[Operation], run: Operation) -> str:
+    faults = len(evidence.faults_in_life(task, run.ended_at))
     retries, executions = run.asked["retry_count"], run.asked["execution_count"]
     failed = sum(1 for earlier in before if earlier.ended_at < run.began_at and _has_failed(earlier))
     if executions > retries:
@@ -306,9 +315,9 @@ def _wrong_count(evidence: Evidence, before: Sequence[Operation], run: Operation
         return f"has executions {executions} after {before[-1].asked['execution_count']}"
     if executions > len(before):
         return f"has executions {executions}, and began {len(before)} times before"
-    if retries > len(before) + evidence.faults_before(run):
+    if retries > len(before) + faults:
         return f"has retries {retries}, and began {len(before)} times before"
-    if not evidence.faults_before(run) and executions != failed:
+    if not faults and executions != failed:
         return f"has executions {executions}, and failed {failed} times before"
     return ""
 
@@ -337,9 +346,6 @@ def rates(evidence: Evidence) -> Iterator[str]:
 
 def crowds(evidence: Evidence) -> Iterator[str]:
     """A queue never has more concurrent attempts than it allows."""
-    if evidence.faults_of(STALLED):
-        # A stalled attempt goes on after it has lost its lease.
-        return
     for queue, limit in evidence.limits.items():
         if limit.at_once is None:
             continue

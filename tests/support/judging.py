@@ -44,7 +44,10 @@ def judged(
     """
     with _recorded(path, url, is_of_site):
         yield recording.environ_of(path)
-    check(history.read(path), state_of(url) if url else None, limits)
+    operations = history.read(path)
+    if is_of_site:
+        check_recorded(operations)
+    check(operations, state_of(url) if url else None, limits)
 
 
 @contextlib.contextmanager
@@ -58,6 +61,13 @@ def _recorded(path: Path, url: str | None, is_of_site: bool) -> Iterator[None]:
     finally:
         recording.Using.recorders.remove(recorder)
         recorder.close()
+
+
+def check_recorded(operations: Sequence[Operation]) -> None:
+    """Fail if the processes of a site did not record: a history without operations breaks no rule."""
+    recorded = {operation.asked["module"] for operation in operations if operation.op == "recording"}
+    missing = {"lastacross.taskqueue.broker", "lastacross.runtime.delivery"} - recorded
+    assert not missing, f"the site's processes did not record {sorted(missing)}"
 
 
 def check(

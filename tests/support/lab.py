@@ -185,11 +185,11 @@ class Lab:
     def stock(self, *arguments: str) -> Iterator[Started]:
         """A command of RQ's own command line, in a process."""
         command, *others = arguments
-        if command == "worker":
-            recording.fault(history.FOREIGN, "RQ's own worker")
         line = python("-W", "ignore", "-m", "rq.cli", command, "-u", self.redis_server.url, *others)
-        with started(line, self.root, self.environ) as running:
-            yield running
+        with contextlib.ExitStack() as stack:
+            if command == "worker":
+                stack.callback(recording.begin_fault(history.FOREIGN, "RQ's own worker"))
+            yield stack.enter_context(started(line, self.root, self.environ))
 
     def ask_stock(self, *arguments: str) -> str:
         """What a command of RQ's own command line prints."""

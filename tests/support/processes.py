@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.support.recording import fault
+from tests.support.recording import begin_fault, fault
 
 ROOT = Path(__file__).parent.parent.parent
 MARK = "LASTACROSS_TEST_MARK"
@@ -46,13 +46,14 @@ def kill(pid: int) -> bool:
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """A process that stands still for the block: SIGSTOP, and then SIGCONT."""
-    fault("stalled", _command(pid), pid, _redis_url(pid))
+    end_fault = begin_fault("stalled", _command(pid), pid, _redis_url(pid))
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+        end_fault()
 
 
 def _command(pid: int) -> str:

@@ -156,9 +156,24 @@ def note(op: str, **asked: Any) -> None:
 
 def fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> None:
     """Note a fault that the test causes, in every open history or in those of one Redis."""
-    for recorder in Using.recorders:
-        if url is None or recorder.url in (None, url):
-            recorder.note("fault", kind=kind, what=what, **({} if pid is None else {"killed": pid}))
+    begin_fault(kind, what, pid, url)()
+
+
+def begin_fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> Callable[[], None]:
+    """As ``fault``, for one that lasts: calling the answer ends it."""
+    named = {} if pid is None else {"killed": pid}
+    begun = [
+        (recorder, recorder.invoke("fault", kind=kind, what=what, **named))
+        for recorder in Using.recorders
+        if url is None or recorder.url in (None, url)
+    ]
+
+    def end() -> None:
+        for recorder, number in begun:
+            if recorder in Using.recorders:
+                recorder.end(number, "ok")
+
+    return end
 
 
 # --- in the other processes ---------------------------------------------------------------
@@ -187,6 +202,8 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
         record(module)
+        for recorder in Using.recorders:
+            recorder.note("recording", module=module.__name__)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

@@ -6,13 +6,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis
 
 from lastacross.runtime import embedded
-from tests.support.recording import fault
+from tests.support.recording import begin_fault, fault
 
 
 class RedisServer:
@@ -29,6 +29,7 @@ class RedisServer:
         self.folder = folder
         self.append_only = append_only
         self.process: subprocess.Popen[bytes] | None = None
+        self._end_fault: Callable[[], None] = lambda: None
 
     @property
     def url(self) -> str:
@@ -45,6 +46,7 @@ class RedisServer:
             while True:
                 with contextlib.suppress(redis.ConnectionError):
                     client.ping()
+                    self._end_fault()
                     return
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{self.binary} does not answer")
@@ -71,18 +73,21 @@ class RedisServer:
             client.flushall()
 
     def _note_its_end(self, how: str) -> None:
-        fault("cut" if self.append_only else "emptied", f"Redis was {how}", url=self.url)
+        self._end_fault = begin_fault(
+            "cut" if self.append_only else "emptied", f"Redis was {how}", url=self.url
+        )
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """There and silent for the block, as a machine that hangs: nothing refuses a connection."""
         assert self.process is not None
-        fault("stalled", "Redis stands still", url=self.url)
+        end_fault = begin_fault("stalled", "Redis stands still", url=self.url)
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+            end_fault()
 
 
 def server_binary() -> str:

@@ -4,6 +4,8 @@ import json
 import math
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from lastacross import taskqueue
 from lastacross.config import Config
 from lastacross.store import Store
-from tests.support import uploads
+from tests.support import recording, uploads
 from tests.support.evidence import Limit, State
 from tests.support.history import (
     ADDED,
@@ -122,6 +124,10 @@ def test_a_task_whose_only_attempt_failed_or_was_cut_off_is_lost_when_redis_has_
         assert "lost" in one([add("q_a"), attempt])
 
 
+def test_a_task_whose_add_was_answered_only_with_added_before_is_lost_too() -> None:
+    assert "lost" in one([unknown_add("q_a"), add("q_a", at=0.5, code=ADDED_BEFORE)])
+
+
 @pytest.mark.parametrize("place", ["ready", "leased", "scheduled", "dead", "deferred"])
 def test_a_task_that_is_still_visible_is_not_lost(place: str) -> None:
     assert violations([add("q_a"), run("q_a", status=500)], holding(q_a=place)) == []
@@ -219,6 +225,58 @@ def test_a_stalled_process_may_begin_an_attempt_after_its_lease_was_lost() -> No
 def test_rqs_own_worker_may_bring_back_a_task_that_has_ended() -> None:
     history = [add("q_a"), fault(FOREIGN, 0.5), run("q_a"), ack("q_a"), run("q_a", 4.0)]
     assert violations(history, EMPTY) == []
+
+
+# --- a fault excuses what it met, and nothing else ----------------------------------------
+
+# Long before the helpers' operations, so that its traces are gone.
+LONG_AGO = -100.0
+
+
+@pytest.mark.parametrize("kind", [STALLED, EMPTIED, FOREIGN, CUT])
+def test_a_fault_excuses_no_repetition_before_it_and_none_of_a_later_task(kind: str) -> None:
+    history = [add("q_a"), run("q_a"), run("q_a", 2.0)]
+    assert violations([*history, fault(kind, 1.5)], EMPTY) == []
+    for at in (LONG_AGO, 3.0):
+        assert any("ran again" in found for found in violations([*history, fault(kind, at)], None))
+
+
+@pytest.mark.parametrize("kind", [STALLED, EMPTIED])
+def test_a_fault_excuses_no_count_before_it_and_none_of_a_later_task(kind: str) -> None:
+    history = [add("q_a"), run("q_a", retries=3)]
+    assert violations([*history, fault(kind, 0.5)], EMPTY) == []
+    for at in (LONG_AGO, 3.0):
+        assert any("has retries 3" in found for found in violations([*history, fault(kind, at)], None))
+
+
+def test_a_kill_long_ago_excuses_no_count() -> None:
+    assert "retries 1" in one([fault(KILLED, LONG_AGO), add("q_a"), run("q_a", retries=1)])
+
+
+def test_a_fault_that_lasts_excuses_all_that_it_meets() -> None:
+    history = [add("q_a"), run("q_a"), ack("q_a"), run("q_a", 9.0)]
+    assert violations([Operation("fault", LONG_AGO, 0.5, OK, {"kind": STALLED}), *history], EMPTY) == []
+
+
+def test_an_add_that_happened_in_part_is_caught_unless_redis_was_emptied_later() -> None:
+    history = [unknown_add("q_a", "q_b"), run("q_a")]
+    assert violations([*history, fault(EMPTIED, 2.0)], EMPTY) == []
+    assert "happened in part" in one([fault(EMPTIED, LONG_AGO), *history])
+
+
+def test_a_batch_that_never_fires_is_caught_unless_redis_was_emptied_later() -> None:
+    waiting = holding(**{"q_b-complete": "deferred"})
+    history = [*batch("q_b-0"), run("q_b-0"), ack("q_b-0")]
+    assert violations([*history, fault(EMPTIED, 5.0)], waiting) == []
+    assert "q_b-complete never ran" in one([fault(EMPTIED, LONG_AGO), *history], waiting)
+
+
+def test_only_the_attempts_that_a_stall_met_may_exceed_the_limit() -> None:
+    limits = {"q": Limit(at_once=1)}
+    history = [add("q_a", "q_b"), run("q_a", seconds=1.0), run("q_b", 1.5)]
+    assert violations([*history, fault(STALLED, 1.2)], EMPTY, limits=limits) == []
+    assert "2 at once" in one([fault(STALLED, LONG_AGO), *history], limits=limits)
+    assert "2 at once" in one([*history, fault(STALLED, 9.0)], limits=limits)
 
 
 def test_a_requeued_dead_letter_starts_with_new_counts() -> None:
@@ -506,6 +564,36 @@ def test_a_step_on_another_redis_is_not_in_the_history_of_a_shared_site(
 
     assert read(tmp_path / "site.jsonl") == []
     assert [each.op for each in read(tmp_path / "own.jsonl")] == ["add"]
+
+
+def test_a_fault_that_lasts_has_its_end_in_the_history(tmp_path: Path) -> None:
+    url = "unix:///nowhere/redis.sock"
+    with judged(tmp_path / "site.jsonl", url):
+        end_fault = recording.begin_fault(STALLED, "a worker", 7, url)
+        assert math.isinf(read(tmp_path / "site.jsonl")[0].ended_at)
+        end_fault()
+
+    [found] = read(tmp_path / "site.jsonl")
+    assert (found.op, found.asked["kind"], found.asked["killed"]) == ("fault", STALLED, 7)
+    assert found.began_at <= found.ended_at < math.inf
+
+
+def test_a_site_whose_processes_recorded_nothing_is_caught(tmp_path: Path) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"did not record .*delivery.*broker"),
+        judged(tmp_path / "site.jsonl", None, is_of_site=True),
+    ):
+        recording.fault(KILLED, "a worker", 7)
+
+
+def test_a_process_says_which_modules_it_records(tmp_path: Path) -> None:
+    modules = ["lastacross.taskqueue.broker", "lastacross.runtime.delivery"]
+    with judged(tmp_path / "site.jsonl", None, is_of_site=True) as environ:
+        lines = "; ".join(f"import {name}" for name in modules)
+        subprocess.run([sys.executable, "-c", lines], env={**os.environ, **environ}, check=True)
+
+    found = [each.asked["module"] for each in read(tmp_path / "site.jsonl") if each.op == "recording"]
+    assert set(modules) <= set(found)
 
 
 def test_an_add_may_be_refused_for_its_own_first_request_when_redis_ends_meanwhile() -> None:
