@@ -3,9 +3,10 @@
 import itertools
 import json
 import random
+import statistics
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -17,17 +18,18 @@ from tests.support.judging import check
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.monitored import monitored
 from tests.support.processes import Started, kill
+from tests.support.windows import burst
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RATE = 20.0
 TASKS = 160
 # So many grants in a row show how fast tasks are handed out.
-RUN = 15
+RUN = 10
 KILLS = 6
 KILL_EVERY_SECONDS = 1.2
 # The time is the Redis server's, but each process measures it for itself; a busy machine delays the answer.
-SKEW_TOKENS = 0.025 * RATE
+SKEW_SECONDS = 0.025
 # How long after its grant an attempt may begin on a busy machine.
 START_SECONDS = 0.6
 
@@ -113,14 +115,29 @@ def test_a_rate_holds_whoever_is_killed(lab: Lab) -> None:
     check(
         [grant.operation() for queue in buckets for grant in granted[queue]],
         None,
-        {queue: Limit(RATE, size, SKEW_TOKENS, of="grant") for queue, size in buckets.items()},
+        {queue: Limit(RATE, size, RATE * SKEW_SECONDS, of="grant") for queue, size in buckets.items()},
     )
+    for queue, size in buckets.items():
+        early = (burst([grant.now for grant in granted[queue]], RATE) - size) / RATE
+        print(f"{queue}: a grant came at most {early * 1000:.1f} ms early")
     # Kills leave less than the rate allows; between them a queue uses all of it. A bucket of one saves no
     # tokens during a kill, so no burst makes up for a slow hand-over.
-    instants = sorted(grant.now for grant in granted["one"])
-    quickest = min(later - first for first, later in zip(instants, instants[RUN:], strict=False))
-    print(f"{len(instants)} grants, {RUN} of them in {quickest:.2f} s")
-    assert RUN / quickest >= RATE * 0.8
+    calm = calm_windows(sorted(grant.now for grant in granted["one"]), kills(lab))
+    print(
+        f"{RUN} grants in {min(calm):.2f} s at best, {statistics.median(calm):.2f} s in the middle, "
+        f"{max(calm):.2f} s at worst of {len(calm)} windows without a kill"
+    )
+    assert len(calm) >= RUN
+    assert RUN / statistics.median(calm) >= RATE * 0.9
+
+
+def calm_windows(instants: Sequence[float], faults: Sequence[Operation]) -> list[float]:
+    """The seconds of each run of grants during which nobody was killed."""
+    return [
+        later - first
+        for first, later in zip(instants, instants[RUN:], strict=False)
+        if not any(first <= fault.began_at <= later for fault in faults)
+    ]
 
 
 def kills(lab: Lab) -> list[Operation]:
