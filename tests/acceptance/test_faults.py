@@ -272,7 +272,7 @@ def test_stock_rq_info_is_right_in_the_middle_of_work(lab: Lab) -> None:
                 # A task that has ended waits for the settling of its batch of answers.
                 assert 1000 - after <= counted <= 1000 - before + 50, (text, before, after)
     print(f"waiting, executing: {seen}")
-    assert seen
+    assert len(seen) >= 2
 
 
 # --- deploying ------------------------------------------------------------------------------

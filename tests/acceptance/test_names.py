@@ -49,7 +49,7 @@ def test_of_fifty_processes_that_add_one_name_exactly_one_wins_each_round(lab: L
     assert {word for kind in kinds[:half] for word in kind} == {"added", "TaskAlreadyExistsError"}
     tombstoned = sum(kind.count("TombstonedTaskError") for kind in kinds)
     print(
-        f"{PROCESSES} processes, {ROUNDS} rounds in {answer['seconds']:.1f} s; in the rounds that ran "
-        f"{tombstoned} of {half * (PROCESSES - 1)} were told of a tombstone"
+        f"seed {answer['seed']}: {PROCESSES} processes, {ROUNDS} rounds in {answer['seconds']:.1f} s; "
+        f"in the rounds that ran {tombstoned} of {half * (PROCESSES - 1)} were told of a tombstone"
     )
     assert tombstoned > 0

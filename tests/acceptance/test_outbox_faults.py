@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 EACH_NUMBER_OF_KILLS = pytest.mark.parametrize("kills", [8, pytest.param(25, marks=pytest.mark.long)])
 WRITERS = 3
+SEED = 20260101
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -56,18 +57,19 @@ class Victims:
     def __init__(self, lab: Lab, stack: contextlib.ExitStack) -> None:
         self._lab = lab
         self._stack = stack
-        self._random = random.Random(20260101)
+        self.random = random.Random(SEED)
+        print(f"seed {SEED}")
         self._born = 0
         self.writers = [self._writer() for _ in range(WRITERS)]
         self.scheduler = self._scheduler()
 
     def kill_one(self) -> None:
         """Kill a writer, or now and then the scheduler."""
-        if self._random.random() < 0.25:
+        if self.random.random() < 0.25:
             kill(self.scheduler.pid)
             self.scheduler = self._scheduler()
             return
-        place = self._random.randrange(WRITERS)
+        place = self.random.randrange(WRITERS)
         kill(self.writers[place].pid)
         self.writers[place] = self._writer()
 
@@ -141,7 +143,7 @@ def test_what_ran_is_what_was_committed_and_it_ran_once_whoever_is_killed(lab: L
         victims = Victims(lab, stack)
         wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
         for _ in range(kills):
-            time.sleep(random.uniform(0.1, 0.6))
+            time.sleep(victims.random.uniform(0.1, 0.6))
             victims.kill_one()
         wait_until(lambda: len(landed()) > 200, 60, "the writers to have written")
         victims.kill_writers()
@@ -158,13 +160,13 @@ def test_what_was_committed_runs_though_redis_and_the_workers_die_too(lab: Lab, 
         victims = Victims(lab, stack)
         wait_until(lambda: len(landed()) > 50, 60, "the writers to begin")
         for turn in range(kills):
-            time.sleep(random.uniform(0.1, 0.6))
+            time.sleep(victims.random.uniform(0.1, 0.6))
             victims.kill_one()
             if turn % 8 == 3:
                 lab.redis_server.kill()
                 lab.redis_server.start()
             if turn % 8 == 7:
-                kill(random.choice(workers.others()))
+                kill(victims.random.choice(sorted(workers.others())))
         victims.kill_writers()
         wait_until(lambda: not unsent(), 90, "the relay to send what was left")
         lab.wait_until_idle(120)

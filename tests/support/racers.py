@@ -19,17 +19,19 @@ from pathlib import Path
 from lastacross import config, taskqueue
 
 PATIENCE_SECONDS = 60.0
+SEED = 12
 
 
 def race(number: int, rounds: Sequence[tuple[str, float]], start: Barrier, answers: Connection) -> None:
     """One process: add the task of each round when all others do."""
     told = []
+    chance = random.Random(f"{SEED} {number}")
     # Connected before the first round, for connecting takes longer than adding.
     taskqueue.Queue().delete_tasks_by_name("warm")
     for index, (queue, spread_seconds) in enumerate(rounds):
         start.wait(PATIENCE_SECONDS)
         if number % 2 and spread_seconds:
-            time.sleep(random.uniform(0, spread_seconds))
+            time.sleep(chance.uniform(0, spread_seconds))
         try:
             taskqueue.add(url=f"/work?by={number}", method="GET", name=f"round-{index}", queue_name=queue)
         except taskqueue.InvalidTaskError as error:
@@ -60,7 +62,7 @@ def main(root: str, processes: str, *plan: str) -> None:
     told = [receiver.recv() for receiver, _ in pipes]
     for runner in runners:
         runner.join()
-    print(json.dumps({"seconds": time.monotonic() - began_at, "told": told}))
+    print(json.dumps({"seed": SEED, "seconds": time.monotonic() - began_at, "told": told}))
 
 
 if __name__ == "__main__":
