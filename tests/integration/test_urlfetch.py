@@ -29,6 +29,7 @@ from tests.support.tls import speaking_tls
 
 MIB = 2**20
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+STATUSES_WITHOUT_BODY = (204, 304)
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "feed.example")
 
 
@@ -102,7 +103,7 @@ def test_a_fetch_gives_the_answer() -> None:
 
 @pytest.mark.parametrize("status", [404, 500, 304, 204, 599, 300])
 def test_every_status_is_a_result(status: int) -> None:
-    length = "" if status in (204, 304) else "Content-Length: 0\r\n"
+    length = "" if status in STATUSES_WITHOUT_BODY else "Content-Length: 0\r\n"
     with raw_server(f"HTTP/1.1 {status} -\r\n{length}\r\n".encode()) as server:
         assert urlfetch.fetch(server.url).status_code == status
 

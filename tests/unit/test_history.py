@@ -62,7 +62,7 @@ def run(
 ) -> Operation:
     """An attempt of 0.1 s."""
     asked = {"id": task, "pid": 7, "retry_count": retries, "execution_count": executions}
-    return Operation("run", at, at + seconds, OK, asked, {"status": status, "is_success": status < 300})
+    return Operation("run", at, at + seconds, OK, asked, {"status": status, "is_success": status == 200})
 
 
 def cut_off(task: str, at: float = 1.0, **asked: Any) -> Operation:
