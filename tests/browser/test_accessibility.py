@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from intrastat import LONGEST_DELAY_MS
 from tests.browser import watching
 from tests.browser.conftest import SCREENSHOTS, Contexts, signed_in
 from tests.support.accounts import active_accounts
@@ -95,7 +96,7 @@ def slow_report(*, runs: bool) -> Make:
     """A report in the application's own frame, on its way or cancelled."""
 
     def make(site: Site) -> Iterator[str]:
-        path = site.post("/intrastat", delay_ms=1000 - next(_numbers))["metadata"]["status_url"]
+        path = site.post("/intrastat", delay_ms=LONGEST_DELAY_MS - next(_numbers))["metadata"]["status_url"]
         wait_until(lambda: site.json(path)["metadata"]["step"] >= 1, 30, "the first day")
         if not runs:
             site.post(path.replace("=query", "=cancel"))
@@ -225,9 +226,10 @@ def be_a_visitor(page: Page) -> None:
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
 
 
-def expect_frame(page: Page) -> None:
-    """The page is in the application's own frame."""
+def expect_running_in_frame(page: Page) -> None:
+    """The page is in the application's own frame, and the task has not ended meanwhile."""
     expect(page.get_by_role("navigation")).to_be_visible()
+    expect_state("running")(page)
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ DEMO = [
     Case("reloads", reload(lambda _path: "/reloads", runs=True)),
     Case("accounts", reload(lambda _path: "/accounts", runs=True)),
     Case("accounts-mistake", at("/accounts"), start_with_mistakes()),
-    Case("longtask-ours-running", slow_report(runs=True), expect_frame),
+    Case("longtask-ours-running", slow_report(runs=True), expect_running_in_frame),
     Case("longtask-ours-cancelled", slow_report(runs=False), expect_state("cancelled")),
     Case("longtask-ours-list", at("/intrastat/form"), start_a_report_and_list_it),
 ]
