@@ -155,6 +155,7 @@ def test_a_redis_that_is_there_and_silent_keeps_no_visitor_waiting(site: Site) -
     check_once_each(wait_for_the_end(site, "frozen"), intervals)
 
 
+@pytest.mark.alone
 def test_starting_answers_at_once_whatever_there_is_to_count(site: Site) -> None:
     """The promise is 100 ms for three intervals, and a second for a hundred of a thousand numbers."""
     small = []

@@ -20,7 +20,7 @@ from tests.support import example_app, recording
 from tests.support.history import CUT
 from tests.support.judging import judged
 from tests.support.processes import Started, kill, python, started, wait_until
-from tests.support.site import free_port
+from tests.support.site import free_port, is_free
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -157,7 +157,8 @@ def test_the_next_start_finds_the_data_whether_it_was_stopped_or_killed_outright
 
     with running(tmp_path, "--app", app) as dev:
         assert dev.redis().get("yesterday") == b"here"
-        assert dev.redis().connection_pool.connection_kwargs["port"] == port
+        # Another process may have taken the port meanwhile.
+        assert dev.redis().connection_pool.connection_kwargs["port"] == port or not is_free(port)
         dev.processes.send(signal.SIGKILL)
         dev.processes.wait()
         wait_until(lambda: dev.processes.others() == [], what="no process")
@@ -170,7 +171,8 @@ def test_the_next_start_finds_the_data_whether_it_was_stopped_or_killed_outright
 def test_an_application_elsewhere_runs_on_the_same_engine(shop: Dev) -> None:
     status, page = shop.get("/")
     assert (status, page.split()[0]) == (200, "hello")
-    assert shop.get("/work")[0] in (401, 403, 405)
+    # Whoever is at the machine is its administrator; the handler has no get.
+    assert shop.get("/work")[0] == 405
 
     delivers(shop, "delivered")
 

@@ -140,6 +140,7 @@ def test_a_failure_is_shown_with_its_next_time_then_as_final(site: Site) -> None
     assert "Start again" in page(site, bookmark)
 
 
+@pytest.mark.alone
 def test_a_cancel_stops_it_at_its_next_report(site: Site) -> None:
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     with browser.open(f"{site.url}/slow", b"steps=100", timeout=20) as answer:
@@ -151,11 +152,11 @@ def test_a_cancel_stops_it_at_its_next_report(site: Site) -> None:
         assert answer.status == 200
 
     assert state(site.json(bookmark)) == "cancelled"
+    wait_until(lambda: site.processes.text().count("longtask.stop") > stopped, what="the attempt to stop")
+    seconds = time.monotonic() - cancelled_at
+    print(f"measured cancel of a long task: stopped after {seconds:.2f} s")
     # The promise is a second.
-    deadline = cancelled_at + 3
-    while site.processes.text().count("longtask.stop") == stopped:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert seconds < 3
     assert "ancelled" in page(site, bookmark)
 
 
@@ -166,6 +167,7 @@ def test_a_result_of_40_mb_is_a_clear_failure(site: Site) -> None:
     assert "41,943,040 bytes" in failed["error"]["message"]
 
 
+@pytest.mark.alone
 def test_a_client_that_waits_gets_the_result_in_one_request(site: Site) -> None:
     body = urllib.parse.urlencode({"steps": 5}).encode()
     headers = {"Accept": "application/json", "Prefer": "wait=5"}

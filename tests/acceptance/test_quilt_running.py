@@ -32,6 +32,7 @@ def seconds_to_start(site: Site, rows: int, columns: int) -> tuple[float, str]:
     return time.monotonic() - before, operation["name"]
 
 
+@pytest.mark.alone
 def test_starting_a_quilt_answers_at_once_whatever_its_size(site: Site) -> None:
     """The promise is 100 ms for 64 squares, and a second for 10,000."""
     seconds_to_start(site, 1, 1)

@@ -85,6 +85,7 @@ class Connection:
         self._connection.close()
 
 
+@pytest.mark.alone
 def test_a_message_is_in_the_browser_within_milliseconds(site: ChannelSite) -> None:
     connection = Connection(site, token=channel.create_channel("quilt"))
     lags = []
@@ -95,7 +96,8 @@ def test_a_message_is_in_the_browser_within_milliseconds(site: ChannelSite) -> N
         lags.append(time.monotonic() - sent_at)
     connection.close()
 
-    # Three times the promise.
+    print(f"measured channel message: in the browser after {statistics.median(lags) * 1000:.1f} ms")
+    # The promise is 50 ms.
     assert statistics.median(lags) < 0.15
 
 
@@ -108,6 +110,7 @@ def test_a_vanished_browser_gives_its_place_back_without_any_message(site: Chann
     wait_until(lambda: site.open_streams() == 0, seconds=30, what="the place is free")
 
 
+@pytest.mark.alone
 def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: ChannelSite) -> None:
     with contextlib.ExitStack() as stack:
         answers = []
@@ -123,6 +126,8 @@ def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: Ch
             asked_at = time.monotonic()
             urllib.request.urlopen(f"{site.url}/", timeout=10).close()
             seconds.append(time.monotonic() - asked_at)
+        print(f"measured page beside {STREAMS} streams: {statistics.median(seconds) * 1000:.1f} ms")
+        # The promise is 100 ms.
         assert statistics.median(seconds) < 0.3
 
 

@@ -857,6 +857,7 @@ def measured(opened: Store, call: Callable[[], object]) -> tuple[int, float]:
     return commands(opened) - before, seconds
 
 
+@pytest.mark.alone
 def test_a_call_costs_what_it_leases_and_not_what_the_queue_holds(
     later: Callable[..., None], opened: Store
 ) -> None:
@@ -879,7 +880,9 @@ def test_a_call_costs_what_it_leases_and_not_what_the_queue_holds(
             cost.append(measured(opened, call))
 
     assert max(number for number, _ in cost) < 60
-    assert statistics.median(seconds for _, seconds in cost) < 0.05
+    median = statistics.median(seconds for _, seconds in cost)
+    print(f"measured pull lease beside 10,000 tasks: {median * 1000:.1f} ms")
+    assert median < 0.05
 
 
 def test_leases_that_end_by_the_thousand_cost_the_next_call_nothing(

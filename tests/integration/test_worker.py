@@ -68,8 +68,8 @@ def test_a_task_that_fails_twice_is_delivered_at_the_times_of_the_back_off_table
     waits = [begin["at"] - end["at"] for begin, end in zip(begun[1:], ended, strict=False)]
     print(f"waits before the retries: {[round(wait, 3) for wait in waits]} s; the table says 0.5, 1")
     # Never early; how late depends on the machine.
-    assert 0.5 <= waits[0] < 1.5
-    assert 1.0 <= waits[1] < 3.0
+    assert 0.5 <= waits[0] < 10
+    assert 1.0 <= waits[1] < 10
     assert [note["retry_count"] for note in begun] == [0, 1, 2]
     assert [note["execution_count"] for note in begun] == [0, 1, 2]
     assert [note["previous_response"] for note in begun] == [None, "503", "404"]
@@ -113,12 +113,15 @@ def test_a_handler_over_its_deadline_is_cut_off_and_retried(lab: Lab) -> None:
 
 @slow
 def test_sigterm_lets_running_tasks_finish_and_gives_the_others_back(lab: Lab) -> None:
+    may_end = lab.root / "may-end"
+    change_handler(lab, f"    while not os.path.exists({str(may_end)!r}):\n        time.sleep(0.02)\n")
     with lab.started_workers(1, threads=2) as running:
-        taskqueue.Queue().add([work(seconds="6") for _ in range(10)])
+        taskqueue.Queue().add([work() for _ in range(10)])
         wait_until(lambda: len(lab.ran(what="begin")) == 2)
         running.send(signal.SIGTERM)
-        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, 5.5, "released")
-        assert running.wait(20) == 0
+        wait_until(lambda: lab.open_tasks() == {"ready default": 8, "leased default": 2}, what="released")
+        may_end.touch()
+        assert running.wait() == 0
     assert lab.ran("/work").total() == 2
     assert lab.open_tasks() == {"ready default": 8}
 
@@ -261,7 +264,7 @@ def test_two_workers_share_tasks_that_are_slower_than_those_before(lab: Lab) -> 
     with lab.workers(2, threads=1):
         with taskqueue.Batch() as batch:
             batch.add(taskqueue.Task(url="/short") for _ in range(4000))
-        lab.wait_for(4000, "/short", 40)
+        lab.wait_for(4000, "/short", 180)
         taskqueue.Queue().add([work(seconds="0.04") for _ in range(100)])
         lab.wait_for(100, "/work", 60)
     pids = Counter(note["pid"] for note in lab.notes() if note["path"] == "/work" and note["what"] == "end")
