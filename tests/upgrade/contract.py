@@ -24,8 +24,6 @@ _KEY_PATTERNS = (
 _EVENT = re.compile(r"[a-z_*]+(\.[a-z_*]+)+")
 _LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
 _NOT_READ = {"tests", "bench", "build", "versions"}
-_NOT_OURS = ("rq:worker:*", "rq:workers:*", "rq:workers")
-"""RQ writes these in its worker's own code."""
 _BY_CHANCE = ("lastacross:wakeup:*",)
 """There at one moment and gone at the next."""
 
@@ -34,7 +32,7 @@ def redis_names(keys: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     """For each kind of key its type, and the fields of its hashes or messages."""
     found: dict[str, dict[str, Any]] = {}
     for name, key in keys.items():
-        if kind_of_key(name) in (*_NOT_OURS, *_BY_CHANCE):
+        if kind_of_key(name) in _BY_CHANCE:
             continue
         kind = found.setdefault(kind_of_key(name), {"type": key["type"], "fields": []})
         assert kind["type"] == key["type"], name

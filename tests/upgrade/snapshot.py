@@ -11,6 +11,7 @@ import gzip
 import json
 import re
 import sqlite3
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _SECONDS = re.compile(r"\d{10}(?:\.\d+)?")
 _MILLISECONDS = re.compile(r"(\d{13})-(\d+)")
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 _CACHE_ENTRY = re.compile(r"([A-Za-z]) (\d{16}) (\d{16}) ")
+_TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/la-[a-z]+-\w+")
 _SECOND_IN_KEY = re.compile(r"(lastacross:executed:[^:]+:)(\d{10})")
 
 
@@ -77,8 +79,11 @@ class Shift:
 
 
 def read_redis(server: Any) -> dict[str, dict[str, Any]]:
-    """Every key with its type, its time to live in milliseconds, and its value; bytes are Latin-1 text."""
-    keys = sorted(server.keys("*"))
+    """Every key with its type, its time to live in milliseconds, and its value; bytes are Latin-1 text.
+
+    RQ's own records of workers are left out: they name a machine and its processes, and nobody goes by them.
+    """
+    keys = sorted(key for key in server.keys("*") if not key.startswith(b"rq:worker"))
     return {_text(key): _read_key(server, key) for key in keys}
 
 
@@ -140,9 +145,9 @@ def _load_key(server: Any, key: bytes, kind: str, value: Any, shift: Shift) -> N
 
 
 def read_sqlite(file: Path) -> str:
-    """The whole database as SQL."""
+    """The whole database as SQL; its tracebacks do not name the temporary folders that it was made in."""
     with closing(sqlite3.connect(file)) as database:
-        return "\n".join(database.iterdump()) + "\n"
+        return _TEMPORARY.sub("/site", "\n".join(database.iterdump()) + "\n")
 
 
 def load_sqlite(file: Path, sql: str, shift: Shift) -> None:

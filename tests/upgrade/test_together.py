@@ -14,7 +14,7 @@ from tests.upgrade.versions import PATIENCE, Versions, check_history, pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-LEAST_SHARE_AFTER_KILLS = 0.05
+MIN_SHARE_AFTER_KILLS = 0.05
 """A supervisor waits longer before each restart, so luck decides more."""
 
 
@@ -64,4 +64,4 @@ def test_both_versions_work_together_while_workers_are_killed(
                     kill(generator.choice(pids))
             assert [producer.returncode for producer in producers] == [0, 0]
             both.wait_until_done()
-        check_history(both, LEAST_SHARE_AFTER_KILLS)
+        check_history(both, MIN_SHARE_AFTER_KILLS)

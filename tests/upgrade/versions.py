@@ -21,7 +21,7 @@ from tests.upgrade.former import PRESENT, Code
 from tests.upgrade.scenario import Scene
 
 PATIENCE = 120.0
-LEAST_SHARE = 0.2
+MIN_SHARE = 0.2
 """Of the tasks that each version has to run, so that each really took part."""
 
 
@@ -108,7 +108,7 @@ def pair(code: Code, database_url: str = "") -> Iterator[Versions]:
         yield Versions((code, PRESENT), scene)
 
 
-def check_history(versions: Versions, least_share: float = LEAST_SHARE) -> None:
+def check_history(versions: Versions, min_share: float = MIN_SHARE) -> None:
     """Nothing lost, nothing that must not run, fan-in once, and each version took part."""
     notes = versions.scene.notes()
     ends = Counter(note["task"] for note in notes if note["what"] == "end")
@@ -121,14 +121,14 @@ def check_history(versions: Versions, least_share: float = LEAST_SHARE) -> None:
     for name in versions.accepted("batch"):
         assert firsts[f"/upgrade/fired/{name}"] <= 1, name
         assert paths[f"/upgrade/fired/{name}"] >= 1, name
-    check_shares(versions, notes, least_share)
+    check_shares(versions, notes, min_share)
 
 
-def check_shares(versions: Versions, notes: list[dict[str, Any]], least_share: float) -> None:
+def check_shares(versions: Versions, notes: list[dict[str, Any]], min_share: float) -> None:
     """Each version ran its part, from its own files."""
     files = {(note["code"], note["file"]) for note in notes}
     assert files == {(code.name, str(code.tree / "lastacross" / "__init__.py")) for code in versions.codes}
     shares = Counter(note["code"] for note in notes if note["what"] == "end")
     print(f"measured tasks run by {dict(shares)}")
     for code in versions.codes:
-        assert shares[code.name] > least_share * shares.total(), shares
+        assert shares[code.name] > min_share * shares.total(), shares
