@@ -37,7 +37,7 @@ LOG = Path("pytest.log")
 
 
 class Job(TypedDict):
-    """Tests to run, and what is wrong with the product meanwhile: nothing when ``module`` is left out."""
+    """Tests to run and the fault to plant; no fault if ``module`` is missing."""
 
     tests: Sequence[str]
     seconds: float | None

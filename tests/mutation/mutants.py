@@ -141,7 +141,7 @@ def _function(node: Any) -> str:
 
 
 def sample(root: Path, found: Iterable[Mutant], most: int, seed: int) -> dict[Key, Mutant]:
-    """The same ones for the same seed, and nearly the same ones when the code has changed a little.
+    """A seed always chooses the same mutants; a small change of the code changes few of them.
 
     At most one of each operator in a line: a number can be one more or one less, and often stands in a list.
     """

@@ -1,7 +1,10 @@
 """Puts faults into a copy of the product and counts those that the fast tests notice: ``make mutants``.
 
-Exits with 1 when fewer than 92 % of those that change the program's behaviour are noticed, or when
-``survivors.toml`` explains one that is noticed now.
+The kept mutants of the Lua (``tests/simulator/mutants``) follow, each in the simulator.
+
+Exits with 1 when fewer than 92 % of those that change the program's behaviour are noticed, when a survivor
+has no explanation in ``survivors.toml``, when one is explained that is noticed now, or when a whole run had
+fewer than 300 mutants.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +29,14 @@ from typing import cast
 from tests.mutation.bench import Answer, Job
 from tests.mutation.mutants import Key, Mutant, mutants_of, sample
 from tests.mutation.table import PARTS, Part
+from tests.simulator.runs import Runner
+from tests.simulator.test_simulator import MUTANT_STEPS, MUTANTS
 
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).with_name("survivors.toml")
-LEAST_RATE = 0.92
+MIN_RATE = 0.92
+MIN_MUTANTS = 300
+LUA = "lua"
 DEFAULT_MUTANTS = 340
 DEFAULT_SEED = 12
 NOT_COPIED = shutil.ignore_patterns(
@@ -46,9 +53,19 @@ class Result:
     answer: Answer
 
     @property
-    def is_killed(self) -> bool:
+    def is_timed_out(self) -> bool:
+        """Whether the tests had to be stopped, also when nothing else ran."""
+        return self.answer["status"] is None
+
+    @property
+    def has_survived(self) -> bool:
+        """Whether all tests passed."""
+        return self.answer["status"] == 0
+
+    @property
+    def is_noticed(self) -> bool:
         """Whether a test failed, or the tests did not end."""
-        return self.answer["status"] != 0
+        return not self.has_survived
 
 
 class Bench:
@@ -170,11 +187,36 @@ def tested(benches: Benches, one: Chosen, clean: float) -> Result:
     return Result(one.part.group, one.key, benches.run(job))
 
 
+def repeated_alone(results: Iterable[Result], repeat: Callable[[Key], Result]) -> Iterator[Result]:
+    """The results. Tests that had to be stopped run once more at the end: the machine may have been busy."""
+    stopped = []
+    for result in results:
+        if result.is_timed_out:
+            stopped.append(result.key)
+        else:
+            yield result
+    yield from map(repeat, stopped)
+
+
+def simulated() -> Iterator[Result]:
+    """The kept mutants of the Lua: whether the simulator notices each."""
+    for mutant in MUTANTS:
+        began = time.monotonic()
+        with Runner(mutant) as runner:
+            failure = runner.explore(str(mutant.seed), MUTANT_STEPS)
+        answer = Answer(
+            status=int(failure is not None),
+            failed="" if failure is None else failure.complaint,
+            seconds=time.monotonic() - began,
+        )
+        yield Result(LUA, Key(f"tests/simulator/mutants/{mutant.name}", "", "", mutant.breaks), answer)
+
+
 def noted(results: Iterable[Result], details: Path | None) -> Iterator[Result]:
     """The results as they come: a line on the terminal for each survivor, a line of JSON for each mutant."""
     with (details or Path(os.devnull)).open("w") as file:
         for number, result in enumerate(results, 1):
-            if not result.is_killed:
+            if result.has_survived:
                 print(f"{number:4} survived: {result.key}", flush=True, file=sys.stderr)
             print(json.dumps({**result.key._asdict(), **result.answer}), flush=True, file=file)
             yield result
@@ -190,28 +232,31 @@ def explanations() -> dict[Key, str]:
 
 
 def print_table(results: Sequence[Result], explained: Mapping[Key, str]) -> float:
-    """A line for each group; returns the share of killed mutants among those that change the behaviour.
+    """A line for each group; returns the share of noticed mutants among those that change the behaviour.
 
     Only an equivalent survivor is excused. A tuning constant or a message for people survives like any other.
     """
-    print(f"\n{'group':12}{'mutants':>9}{'killed':>9}{'equivalent':>12}{'survived':>10}{'rate':>8}")
+    names = ("mutants", "killed", "timed out", "equivalent", "survived", "rate")
+    print(f"\n{'group':12}" + "".join(f"{name:>12}" for name in names))
     rate = 1.0
     for name in [*sorted({result.group for result in results}), "all"]:
         part = [result for result in results if name in (result.group, "all")]
-        killed = sum(result.is_killed for result in part)
+        noticed = sum(result.is_noticed for result in part)
+        timed_out = sum(result.is_timed_out for result in part)
         equivalent = sum(
-            not result.is_killed and explained.get(result.key, "").startswith("equivalent") for result in part
+            result.has_survived and explained.get(result.key, "").startswith("equivalent") for result in part
         )
-        survived = len(part) - killed - equivalent
-        rate = killed / (killed + survived) if killed + survived else 1.0
-        print(f"{name:12}{len(part):9}{killed:9}{equivalent:12}{survived:10}{rate:8.1%}")
+        survived = len(part) - noticed - equivalent
+        rate = noticed / (noticed + survived) if noticed + survived else 1.0
+        numbers = (len(part), noticed - timed_out, timed_out, equivalent, survived)
+        print(f"{name:12}" + "".join(f"{number:12}" for number in numbers) + f"{rate:12.1%}")
     return rate
 
 
 def print_survivors(results: Sequence[Result], explained: Mapping[Key, str]) -> None:
     """Each as a change, with its reason where it has one."""
     for result in sorted(results, key=lambda result: result.key):
-        if not result.is_killed:
+        if result.has_survived:
             module, function, before, after = result.key
             print(f"\n{module} {function}")
             print("- " + before.replace("\n", "\n- "))
@@ -219,10 +264,34 @@ def print_survivors(results: Sequence[Result], explained: Mapping[Key, str]) -> 
             print("  " + explained.get(result.key, "no reason given"))
 
 
+def complaints(
+    results: Sequence[Result], explained: Mapping[Key, str], rate: float, *, is_whole: bool
+) -> list[str]:
+    """Why the run has failed."""
+    found = [
+        f"{SURVIVORS.name} does not explain {result.key}"
+        for result in results
+        if _is_puzzling(result, explained)
+    ]
+    found += [
+        f"{SURVIVORS.name} explains what is noticed now, or is gone: {key}"
+        for key in stale(results, explained)
+    ]
+    if rate < MIN_RATE:
+        found.append(f"only {rate:.1%} were noticed; {MIN_RATE:.0%} are required")
+    if is_whole and len(results) < MIN_MUTANTS:
+        found.append(f"only {len(results)} mutants; a whole run has at least {MIN_MUTANTS}")
+    return found
+
+
+def _is_puzzling(result: Result, explained: Mapping[Key, str]) -> bool:
+    return result.has_survived and result.key not in explained
+
+
 def stale(results: Sequence[Result], explained: Iterable[Key]) -> list[Key]:
-    """Explanations of what is noticed now, or of lines that are gone."""
-    killed = {result.key for result in results if result.is_killed}
-    return [key for key in explained if key in killed or not _is_there(key)]
+    """Explanations of mutants that a test now kills, or whose line no longer exists."""
+    noticed = {result.key for result in results if result.is_noticed}
+    return [key for key in explained if key in noticed or not _is_there(key)]
 
 
 def _is_there(key: Key) -> bool:
@@ -236,7 +305,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.run", description=__doc__)
     parser.add_argument("--mutants", type=int, default=DEFAULT_MUTANTS, help="how many, default %(default)s")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the sample, default %(default)s")
-    parser.add_argument("--only", nargs="*", help="groups or modules, such as: cron taskqueue/batch")
+    parser.add_argument("--only", nargs="*", help="groups or modules, such as: cron taskqueue/batch lua")
     parser.add_argument("--again", type=Path, help="only those that survived in this file of --details")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time, default %(default)s")
     parser.add_argument("--details", type=Path, help="a file for one line of JSON for each mutant")
@@ -252,18 +321,24 @@ def main() -> int:
     print(f"{len(chosen)} mutants, --seed {options.seed}", file=sys.stderr)
     with running_benches(options.parallel) as benches, ThreadPoolExecutor(options.parallel) as threads:
         clean = clean_seconds(benches, parts, threads)
-        runs = threads.map(lambda one: tested(benches, one, clean[one.part]), chosen)
-        results = list(noted(runs, options.details))
+        by_key = {one.key: one for one in chosen}
+
+        def run(key: Key) -> Result:
+            return tested(benches, by_key[key], clean[by_key[key].part])
+
+        results = list(noted(repeated_alone(threads.map(run, by_key), run), options.details))
+    if not options.again and (not options.only or LUA in options.only):
+        results += simulated()
     explained = explanations()
     print_survivors(results, explained)
     rate = print_table(results, explained)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime
     print(f"seed {options.seed}: {time.monotonic() - began:.0f} s, {cpu:.0f} s of processor time")
-    old = stale(results, explained)
-    for gone in old:
-        print(f"{SURVIVORS.name} explains what is noticed now, or is gone: {gone}")
-    return 1 if rate < LEAST_RATE or old else 0
+    found = complaints(results, explained, rate, is_whole=not (options.only or options.again))
+    for complaint in found:
+        print(complaint)
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
