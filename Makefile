@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run admin-link test test-long check mutants format test-pythons bench bench-quick bench-test upgrade-fixture clean
+.PHONY: help run admin-link test test-long check mutants faults format test-pythons bench bench-quick bench-test upgrade-fixture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,15 @@ test-long: ## the long storms, fuzzing, soaks and mutants that `make test` leave
 mutants: ## small bugs put into the code: which tests notice them
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
 	@exec $(BIN)/python -m tests.mutation.run
+
+FAULTS = $(addprefix tests/acceptance/test_,faults.py rates.py queue_file.py idle.py dev.py longtask_running.py \
+	quilt_running.py count_running.py error_collector_running.py) tests/integration/test_channel_gunicorn.py \
+	tests/integration/test_worker.py tests/browser/test_quilt.py tests/browser/test_longtask.py
+
+faults: ## what is promised under faults and load, and the figures that this machine reaches
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@exec $(BIN)/python -m pytest -p tests.support.measured -m "not long" $(FAULTS)
 
 check: ## format, lint, types, architecture and the fast tests
 	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .

@@ -143,8 +143,9 @@ def test_it_serves_the_application_and_ctrl_c_leaves_no_process_though_a_browser
 
             seconds = dev.stop(signal.SIGINT)
 
-    # The promise is 5 s; a server that waited for its browsers would take a minute.
-    assert seconds < 15
+    print(f"measured Ctrl-C: ended after {seconds:.1f} s (promised: 5)")
+    # A server that waited for its browsers would take a minute.
+    assert seconds < 3 * 5
     assert "Traceback" not in dev.processes.text()
 
 

@@ -103,7 +103,8 @@ def test_a_storm_of_kills_under_rq_info_loses_nothing_and_fires_once(
         cleanings = stop_cleaning()
     again = repeated(lab) + repeated(lab, "/member")
     print(
-        f"{kills} kills, {cleanings} times rq info: {again} deliveries repeated; done {seconds:.1f} s after"
+        f"measured storm: {kills} kills, {cleanings} times rq info, {again} deliveries repeated; "
+        f"done {seconds:.1f} s after the last kill"
     )
     assert batch.progress().done == 500
     # Four threads each: no more than that can be cut off by a kill.
@@ -129,7 +130,10 @@ def test_a_poison_task_takes_nobody_with_it(lab: Lab) -> None:
         lab.wait_for(500, "/work", 60)
         lab.wait_for(7, "/long", 60)
         lab.wait_until_idle(60)
-    print(f"buried after {seconds:.1f} s; {repeated(lab)} short, {repeated(lab, '/long')} long repeated")
+    print(
+        f"measured poison: buried after {seconds:.1f} s; "
+        f"{repeated(lab)} short, {repeated(lab, '/long')} long repeated"
+    )
     assert lab.ran("/poison", "begin").total() == 5
     assert lab.record("default_poison")["error"].startswith("poison: ")
     assert lab.dead() == ["poison"]
@@ -144,7 +148,9 @@ def test_a_process_killed_three_times_while_it_fills_a_batch_fills_it_once(lab: 
     keys: Any = lab.store.redis.keys("lastacross:batch:default_filler-*")
     [batch_id] = {key.decode().split(":")[2] for key in keys}
     progress = taskqueue.Batch.get(batch_id).progress()
-    print(f"10,000 members, three kills: complete after {seconds:.1f} s; {repeated(lab)} repeated")
+    print(
+        f"measured batch of 10,000 and three kills: complete after {seconds:.1f} s; {repeated(lab)} repeated"
+    )
     assert lab.ran("/fill", "begin").total() == 4
     assert (progress.total, progress.done, progress.failed, progress.sealed) == (10_000, 10_000, 0, True)
 
@@ -165,10 +171,10 @@ def test_the_workers_of_another_machine_give_back_the_tasks_of_one_that_died(lab
     last_begin = {note["task"]: note["at"] - died_at for note in lab.notes() if note["what"] == "begin"}
     again = [last_begin[entry.decode().partition("_")[2].partition(":")[0]] for entry in leased]
     print(
-        f"8 tasks cut off: back after {back:.1f} s, began again after {min(again):.1f} to {max(again):.1f} s"
+        f"measured dead machine: its 8 tasks were back after {back:.1f} s (promised: 10), "
+        f"and began again after {min(again):.1f} to {max(again):.1f} s"
     )
-    # The promise is ten seconds.
-    assert back <= 30
+    assert back <= 3 * 10
 
 
 def _leases(lab: Lab) -> set[bytes]:
@@ -201,11 +207,11 @@ def test_redis_killed_twice_loses_nothing_that_was_taken_in() -> None:
         lab.wait_until_idle(60)
         assert set(worker_pids(running)) == pids, running.text()[-3000:]
         print(
-            f"work again {[round(outage, 2) for outage in outages]} s after Redis; {repeated(lab)} repeated"
+            f"measured Redis killed: work {[round(outage, 2) for outage in outages]} s after its return "
+            f"(promised: 5); {repeated(lab)} repeated"
         )
     assert next(accepted) > 50
-    # The promise is five seconds.
-    assert max(outages) <= 15
+    assert max(outages) <= 3 * 5
 
 
 def _seconds_until_work(lab: Lab) -> float:
@@ -243,7 +249,10 @@ def test_a_stock_rq_worker_on_our_queues_loses_no_task(lab: Lab, queues: list[st
             lab.wait_until_idle(60)
             # An entry of RQ's whose task has run since goes at the next sweep.
             wait_until(lambda: lab.dead() + lab.dead("other") == [], 60, "RQ's failed entries to be swept")
-    print(f"{len(seen)} ran before ours; all 400 after {seconds:.1f} s; {repeated(lab)} repeated")
+    print(
+        f"measured RQ's own worker: {len(seen)} ran before ours; all 400 after {seconds:.1f} s; "
+        f"{repeated(lab)} repeated"
+    )
     assert len(lab.ran("/work")) == 400
 
 
@@ -298,5 +307,5 @@ def test_rolling_restarts_lose_and_repeat_nothing(lab: Lab) -> None:
         lab.wait_for(1000, "/work", 60)
         lab.wait_until_idle(60)
     began = lab.ran("/work", "begin")
-    print(f"{restarts} restarts: {len(began)} tasks, {repeated(lab)} repeated")
+    print(f"measured rolling restarts: {restarts}, {len(began)} tasks, {repeated(lab)} repeated")
     assert (len(began), repeated(lab)) == (1000, 0)

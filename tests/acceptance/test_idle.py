@@ -47,7 +47,8 @@ def test_a_worker_on_ten_thousand_tasks_at_one_an_hour_is_idle(lab: Lab) -> None
         for command in calls:
             by_name[command.words[0]] = by_name.get(command.words[0], 0) + 1
     print(
-        f"{TASKS} waiting, {SECONDS:.0f} s: {share:.2%} CPU, {len(calls) / SECONDS:.1f} calls/s: "
+        f"measured idle: {TASKS} waiting, {SECONDS:.0f} s: {share:.2%} CPU (usual: 1%), "
+        f"{len(calls) / SECONDS:.1f} calls/s: "
         + ", ".join(f"{name} {count / SECONDS:.2f}" for name, count in sorted(by_name.items()))
     )
     # Three times the usual share.

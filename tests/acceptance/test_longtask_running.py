@@ -154,9 +154,8 @@ def test_a_cancel_stops_it_at_its_next_report(site: Site) -> None:
     assert state(site.json(bookmark)) == "cancelled"
     wait_until(lambda: site.processes.text().count("longtask.stop") > stopped, what="the attempt to stop")
     seconds = time.monotonic() - cancelled_at
-    print(f"measured cancel of a long task: stopped after {seconds:.2f} s")
-    # The promise is a second.
-    assert seconds < 3
+    print(f"measured cancel of a long task: stopped after {seconds:.2f} s (promised: 1)")
+    assert seconds < 3 * 1
     assert "ancelled" in page(site, bookmark)
 
 

@@ -119,13 +119,13 @@ def test_a_rate_holds_whoever_is_killed(lab: Lab) -> None:
     )
     for queue, size in buckets.items():
         early = (burst([grant.now for grant in granted[queue]], RATE) - size) / RATE
-        print(f"{queue}: a grant came at most {early * 1000:.1f} ms early")
+        print(f"measured rate of {queue}: a grant came at most {early * 1000:.1f} ms early (allowed: 25)")
     # Kills leave less than the rate allows; between them a queue uses all of it. A bucket of one saves no
     # tokens during a kill, so no burst makes up for a slow hand-over.
     calm = calm_windows(sorted(grant.now for grant in granted["one"]), kills(lab))
     print(
-        f"{RUN} grants in {min(calm):.2f} s at best, {statistics.median(calm):.2f} s in the middle, "
-        f"{max(calm):.2f} s at worst of {len(calm)} windows without a kill"
+        f"measured rate of one: {RUN} grants in {statistics.median(calm):.2f} s (due: {RUN / RATE:.2f}), "
+        f"the middle of {len(calm)} windows without a kill ({min(calm):.2f} to {max(calm):.2f} s)"
     )
     assert len(calm) >= RUN
     assert RUN / statistics.median(calm) >= RATE * 0.9
@@ -164,7 +164,8 @@ def test_three_at_once_are_three_at_once_on_eight_processes(lab: Lab, count_of_k
     shares = _shares(spans, last)
     cut_off = lab.ran(what="begin").total() - lab.ran().total()
     print(
-        f"{len(spans)} runs, {cut_off} cut off, {len(kills(lab))} kills; share of the time by number: "
+        f"measured three at once: {len(spans)} runs, {cut_off} cut off, {len(kills(lab))} kills; "
+        "share of the time by number: "
         + ", ".join(f"{number}: {share:.3f}" for number, share in sorted(shares.items()))
     )
     # It would be below a third if each freed place waited a second for the workers' next look.

@@ -96,9 +96,9 @@ def test_a_message_is_in_the_browser_within_milliseconds(site: ChannelSite) -> N
         lags.append(time.monotonic() - sent_at)
     connection.close()
 
-    print(f"measured channel message: in the browser after {statistics.median(lags) * 1000:.1f} ms")
-    # The promise is 50 ms.
-    assert statistics.median(lags) < 0.15
+    median_ms = statistics.median(lags) * 1000
+    print(f"measured channel message: in the browser after {median_ms:.1f} ms (promised: 50)")
+    assert median_ms < 3 * 50
 
 
 def test_a_vanished_browser_gives_its_place_back_without_any_message(site: ChannelSite) -> None:
@@ -126,9 +126,9 @@ def test_above_the_cap_streams_are_refused_and_other_requests_are_quick(site: Ch
             asked_at = time.monotonic()
             urllib.request.urlopen(f"{site.url}/", timeout=10).close()
             seconds.append(time.monotonic() - asked_at)
-        print(f"measured page beside {STREAMS} streams: {statistics.median(seconds) * 1000:.1f} ms")
-        # The promise is 100 ms.
-        assert statistics.median(seconds) < 0.3
+        median_ms = statistics.median(seconds) * 1000
+        print(f"measured page beside {STREAMS} streams: {median_ms:.1f} ms (promised: 100)")
+        assert median_ms < 3 * 100
 
 
 def test_a_browser_that_does_not_read_costs_no_other_its_messages(site: ChannelSite) -> None:

@@ -37,7 +37,7 @@ def landed() -> list[str]:
 
 
 def check_commits(environ: dict[str, str]) -> None:
-    """Each confirmed commit is there as a whole, and each with an unknown end as a whole or not at all."""
+    """Confirmed commits are complete. Commits with an unknown outcome are complete or absent."""
     commits = history.read(Path(environ[datastore_process.HISTORY]))
     rows = Counter(landed())
     judging.check(commits, State({name: ["landed"] * rows[name] for name in rows}, frozenset(rows)))
@@ -57,6 +57,7 @@ def one_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_eight_processes_that_count_on_sqlite_lose_nothing_and_never_see_it_locked(
     environ: dict[str, str],
@@ -64,8 +65,9 @@ def test_eight_processes_that_count_on_sqlite_lose_nothing_and_never_see_it_lock
     processes = [datastore_process.start("count", 500, environ) for _ in range(8)]
     results = [datastore_process.result(process) for process in processes]
     assert counter() == 8 * 500
-    # Three times the promise.
-    assert max(result["p99"] for result in results) < 1.5
+    p99 = max(result["p99"] for result in results)
+    print(f"measured counting by 8 processes on SQLite: p99 {p99 * 1000:.0f} ms (promised: 500)")
+    assert p99 < 3 * 0.5
 
 
 @pytest.mark.slow

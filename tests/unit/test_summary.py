@@ -1,8 +1,13 @@
-"""The closing lines of `make test`: continuous integration reads the last one."""
+"""The closing lines of `make test`, whose last one continuous integration reads, and of `make faults`."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.support import summary
+
+ROOT = Path(__file__).parents[2]
 
 TOGETHER = """<testsuites><testsuite>
 <testcase classname="tests.unit.test_a" name="test_one" time="0.25"/>
@@ -39,3 +44,14 @@ def test_no_more_than_ten_modules_are_listed() -> None:
     many.seconds.update({f"tests.test_{number}": float(number) for number in range(30)})
 
     assert len([line for line in many.text().splitlines() if line.endswith(tuple("0123456789"))]) == 10
+
+
+def test_a_run_ends_with_the_figures_that_its_tests_measured(tmp_path: Path) -> None:
+    test = tmp_path / "test_it.py"
+    test.write_text("def test_it():\n    print('seed 7')\n    print('measured stop: 1.5 s (promised: 5)')\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.support.measured", "-c", os.devnull, str(test)]
+
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "stop: 1.5 s (promised: 5)" in found.splitlines()
+    assert "seed 7" not in found
