@@ -105,7 +105,7 @@ def test_a_form_starts_a_run_and_sends_the_browser_to_its_page(client: Client) -
     assert taskqueues() == {"master": 1, "subtasks": 0}
 
 
-def test_what_changes_by_itself_is_kept_by_nobody(client: Client) -> None:
+def test_live_pages_are_not_cached(client: Client) -> None:
     """A shared cache would show an old one, and one visitor's to another."""
     start(client)
 

@@ -35,7 +35,7 @@ def quilt_id(operation: dict[str, Any]) -> str:
     return str(operation["name"]).removeprefix("quilt/")
 
 
-def test_what_changes_by_itself_is_kept_by_nobody(client: Client) -> None:
+def test_live_pages_are_not_cached(client: Client) -> None:
     """A shared cache would show an old one, and one visitor's to another."""
     path = f"/quilt/{quilt_id(start(client))}"
 

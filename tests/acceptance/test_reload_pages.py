@@ -1165,7 +1165,7 @@ def test_what_is_not_there_is_404_for_people_and_programs(client: Client) -> Non
     assert client.get("/reloads/nothing.json", status=404).json["error"]["code"] == 404
 
 
-def test_what_changes_by_itself_is_kept_by_nobody(client: Client, hands: Hands) -> None:
+def test_live_pages_are_not_cached(client: Client, hands: Hands) -> None:
     """A shared cache would show one visitor's page to another, and an old one."""
     add_accounts(client, "anna")
     run_id = load_by_hand(client, hands)

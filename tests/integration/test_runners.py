@@ -161,7 +161,7 @@ def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
 
 
 def test_every_thread_ends_when_it_is_told_to(handlers: Handlers) -> None:
-    """Those of the suspects too, which look only now and then."""
+    """Threads for suspects end too, although they check only occasionally."""
     before = set(threading.enumerate())
     clock = StoppedClock()
     made = runners(handlers, clock=clock)
