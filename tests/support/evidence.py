@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tests.support.history import (
@@ -18,6 +18,7 @@ from tests.support.history import (
     OK,
     STALLED,
     TOMBSTONED,
+    UNKNOWN,
     Operation,
 )
 
@@ -159,8 +160,9 @@ class Evidence:
             group = self.batches[asked["batch"]]
             (group.seals if op == "seal" else group.cancels).append(operation)
         elif op in self._steps:
-            for task in _held(operation):
-                self._steps[op].put(task, operation)
+            step = self._without_doubtful_answer(operation)
+            for task in _held(step):
+                self._steps[op].put(task, step)
 
     def _sort_in_add(self, operation: Operation) -> None:
         asked, codes = operation.asked, _codes(operation)
@@ -184,6 +186,16 @@ class Evidence:
             operation.began_at - NOTE_SECONDS <= fault.began_at <= operation.ended_at
             for fault in self.faults_of(CUT)
         )
+
+    def _without_doubtful_answer(self, step: Operation) -> Operation:
+        """A step whose client asked again while Redis was silent: "not held" may be due to its own first."""
+        is_met = any(
+            step.began_at - NOTE_SECONDS <= fault.ended_at and fault.began_at - NOTE_SECONDS <= step.ended_at
+            for fault in [*self.faults_of(CUT), *self.faults_of(STALLED)]
+        )
+        if is_met and step.outcome == OK and step.answer is not None and not all(step.answer):
+            return replace(step, outcome=UNKNOWN, ended_at=math.inf)
+        return step
 
     def time(self, instant: float) -> str:
         """An instant, for a message."""

@@ -372,6 +372,16 @@ def test_a_batch_that_fires_before_its_last_member_has_ended_is_caught() -> None
     assert "before q_b-1 had ended" in one([*history, run("q_b-1", 3.0), ack("q_b-1", at=3.2)])
 
 
+def test_an_ack_that_a_silent_redis_answered_to_its_repetition_may_have_ended_its_tasks() -> None:
+    """The first request was carried out when Redis went on; its client had asked again meanwhile."""
+    doubled = Operation("ack", 1.2, 6.0, OK, {"ids": ["q_b-0"]}, [False])
+    history = [*batch("q_b-0"), run("q_b-0"), doubled, run("q_b-complete", 5.9)]
+    assert "before q_b-0 had ended" in one(history)
+    for kind in (STALLED, CUT):
+        assert violations([*history, Operation("fault", 1.1, 5.5, OK, {"kind": kind})], EMPTY) == []
+        assert "before q_b-0 had ended" in one([*history, fault(kind, LONG_AGO)])
+
+
 def test_a_batch_that_fires_before_its_seal_is_caught() -> None:
     history = [*batch("q_b-0", sealed_at=5.0), run("q_b-0"), ack("q_b-0"), run("q_b-complete", 2.0)]
     assert "before the batch was sealed" in one(history)
