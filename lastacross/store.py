@@ -6,7 +6,7 @@ names and prefixes written in front of its text; to a prefix it appends a task's
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
@@ -60,6 +60,8 @@ CHANNEL_PREFIX = "lastacross:channel:"
 CHANNEL_WAKEUP_PREFIX = "lastacross:channel-wakeup:"
 LIMIT_PREFIX = "lastacross:limit"
 """The library writes a colon, and the rest, behind it."""
+DAMAGES = "lastacross:damages"
+ASIDE_PREFIX = "lastacross:damaged:"
 
 
 def record_key(task_id: str) -> str:
@@ -173,6 +175,8 @@ _NAMES_IN_SCRIPTS = {
     "PULL": PULL_PREFIX,
     "PULL_TAG": PULL_TAG_PREFIX,
     "PULL_LEASED": PULL_LEASED_PREFIX,
+    "DAMAGES": DAMAGES,
+    "ASIDE": ASIDE_PREFIX,
 }
 
 _scripts = Scripts(_NAMES_IN_SCRIPTS)
@@ -201,7 +205,7 @@ _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUS
 
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn "Redis is away or takes no writes" into StoreUnavailableError."""
+    """Turn "Redis is unavailable or takes no writes" into StoreUnavailableError."""
     try:
         yield
     except _LOST as error:
@@ -286,7 +290,7 @@ class Store:
             args: as the file's head lists them.
 
         Raises:
-            StoreUnavailableError: Redis is away or takes no writes.
+            StoreUnavailableError: Redis is unavailable or takes no writes.
         """
         text, sha = _scripts.find(script)
         call = self._connections.call
@@ -299,6 +303,32 @@ class Store:
             # Not around the call: entering takes as long as the checks of a task.
             with translated_errors():
                 raise
+
+    def set_aside(self, types: Mapping[str, str]) -> list[str]:
+        """Move keys aside that are not of the type that we give them; returns those that were.
+
+        Args:
+            types: name of a key → its type, in Redis's words.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable or takes no writes.
+        """
+        args = [part for pair in types.items() for part in pair]
+        return [name.decode("utf-8", "replace") for name in self.run("set_aside", (), args)]
+
+    def take_damages(self, most: int = 100) -> list[str]:
+        """Take the lines that the scripts have left on damaged keys and tasks, to be logged.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable or takes no writes.
+        """
+        try:
+            with translated_errors():
+                found: Any = self.redis.lpop(DAMAGES, most)
+        except ResponseError:
+            self.set_aside({DAMAGES: "list"})
+            return []
+        return [text.decode("utf-8", "replace") for text in found or []]
 
     @property
     def has_server_time(self) -> bool:

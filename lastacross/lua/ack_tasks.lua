@@ -66,6 +66,10 @@ local function note_end(position)
   end
   if member ~= '' then
     local batch, index = split_member(member)
+    if not batch then
+      settle_lost_record(ARGV[position], now, 'done')
+      return
+    end
     local indexes = indexes_of_batch[batch] or {}
     indexes_of_batch[batch] = indexes
     indexes[#indexes + 1] = index

@@ -21,7 +21,7 @@ local added = 0
 local function store(id, eta, target, first, last)
   local queue = queue_of(id)
   local waits = eta ~= '' and tonumber(eta) > now
-  call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
+  sure_call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
   if waits then
     schedule(queue, id, eta, target ~= '' and target or nil)
   else
@@ -57,7 +57,7 @@ while position <= #ARGV do
   else
     result = refusal(id, is_named) or (cancelled_at and 2) or 0
     if result == 0 or result == 2 then
-      call('SETBIT', key .. ':added', index, 1)
+      sure_call('SETBIT', key .. ':added', index, 1)
       added = added + 1
     end
     if result == 0 then
@@ -67,14 +67,15 @@ while position <= #ARGV do
       end
     elseif result == 2 then
       call('SETBIT', key .. ':finished', index, 1)
-      call('HINCRBY', key, 'cancelled', 1)
+      try('HINCRBY', key, 'cancelled', 1)
     end
   end
   results[#results + 1] = result
   index = index + 1
 end
 if added > 0 then
-  call('HINCRBY', key, 'total', added)
+  -- A damaged count is mended by sweep_batches.
+  try('HINCRBY', key, 'total', added)
 end
 make_arrivals_ready()
 wake_for_all_scheduled()

@@ -5,6 +5,7 @@
 -- Returns  0 added, 10 it is there: this very request has added it before.
 --
 -- No other request makes this id, so its record is all there is to look at: `names` has more to tell apart.
+-- include: plain_call
 -- include: arrival
 
 local id, queue = ARGV[1], ARGV[2]

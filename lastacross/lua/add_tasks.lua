@@ -20,7 +20,7 @@ while position <= #ARGV do
   local answer = answer_for_used_name(id, first, last)
   if not answer then
     local waits = eta ~= '' and tonumber(eta) > now
-    call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
+    sure_call('HSET', RECORD .. id, 'status', waits and 'scheduled' or 'queued', unpack(ARGV, first, last))
     if waits then
       schedule(queue_of(id), id, eta, target ~= '' and target or nil)
     else

@@ -1,7 +1,7 @@
 -- crash_task: the process that ran this one task alone has ended: the task is known to have started.
 --
 -- ARGV     1 now  2 task id  3 lease id
--- Returns  'ready', 'poison', or 'gone' when the lease was lost before
+-- Returns  'ready', 'poison', 'damaged', or 'gone' when the lease was lost before
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -26,13 +26,18 @@ for _, name in ipairs({ 'on_complete', 'on_success' }) do
 end
 if parent ~= '' then
   local parents_batch, index = split_member(parent)
-  local parents_key = BATCH .. parents_batch
-  local parents_queue, finished_at = unpack(call('HMGET', parents_key, 'queue', 'finished_at'))
+  local parents_key = parents_batch and BATCH .. parents_batch
+  local parents_queue, finished_at
+  if parents_key then
+    parents_queue, finished_at = unpack(call('HMGET', parents_key, 'queue', 'finished_at'))
+  end
   -- A late request of a process that has lost its task: nobody would fill the batch.
   if not parents_queue or is_gone(parents_batch, parents_queue, index) then
     return -1
   end
-  call('HINCRBY', parents_key .. ':children', index, 1)
+  if type_of(try('HINCRBY', parents_key .. ':children', index, 1)) ~= 'number' then
+    call('HSET', parents_key .. ':children', index, 1)
+  end
   if finished_at then
     -- The parent is a dead letter that runs again: its batch's keys have their expiry already.
     call('EXPIRE', parents_key .. ':children', BATCH_LIFE)

@@ -14,11 +14,14 @@ end
 count_executed(queue, 1, now)
 wake_for_place(queue)
 local fields = pairs_of(call('HGETALL', RECORD .. id))
-if not fields.status then
+if bury_if_damaged(id, queue, fields.status, now) then
+  return 1
+elseif not fields.status then
   settle_lost_record(id, now)
   return 1
 end
-call('HINCRBY', RECORD .. id, 'failures', 1)
+-- A damaged number stays as it is, to be looked at.
+try('HINCRBY', RECORD .. id, 'failures', 1)
 call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then
   call('HSET', RECORD .. id, 'previous_response', ARGV[4])

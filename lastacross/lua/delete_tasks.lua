@@ -15,7 +15,8 @@ for position = 2, #ARGV do
   -- Not the whole record: a hundred payloads of 1 MiB would hold up everybody else.
   local status, lease, leases, tag, target, tombstone, batch = unpack(
     call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'target', 'tombstone', 'batch'))
-  if status and status ~= 'deferred' then
+  -- Without a status it is damaged, and may be deleted as any other.
+  if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
     call('DEL', RECORD .. id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)

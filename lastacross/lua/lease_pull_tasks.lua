@@ -27,9 +27,13 @@ end
 local function take_over(id)
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if fields.status ~= 'queued' then
+    bury_if_damaged(id, queue, fields.status, now)
     return
   elseif not fields.eta then
     bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    return
+  elseif not tonumber(fields.eta) then
+    bury_damaged(id, queue, 'its eta is no number', now)
     return
   end
   restore_pull_task(queue, id, fields.tag, fields.eta)
@@ -42,7 +46,7 @@ local function granted_before()
     local lease, leases, tag, body = unpack(
       call('HMGET', RECORD .. queue .. '_' .. name, 'lease', 'leases', 'tag', 'body'))
     if lease == request then
-      tasks[#tasks + 1] = { name, eta, tonumber(leases), tag or '', body or '' }
+      tasks[#tasks + 1] = { name, eta, number_of(leases) or 1, tag or '', body or '' }
     end
   end
   return tasks
@@ -68,13 +72,20 @@ end
 
 -- How often a task may be leased; nil: as often as one likes. Age does not count here, and a limit of both
 -- is passed when both are: with a task_age_limit beside it the other never ends a pull task.
+-- The second answer: whether that could not be read.
 local function leases_allowed(retry)
-  if retry and retry ~= '' then
-    local task_retry_limit, task_age_limit = unpack(cjson.decode(retry), 1, 2)
-    if task_age_limit == cjson.null and task_retry_limit ~= cjson.null then
-      return task_retry_limit
-    end
+  if not retry or retry == '' then
+    return nil, false
   end
+  local can_be_read, values = pcall(cjson.decode, retry)
+  if not can_be_read or type_of(values) ~= 'table' then
+    return nil, true
+  end
+  local task_retry_limit, task_age_limit = unpack(values, 1, 2)
+  if task_age_limit ~= cjson.null or task_retry_limit == cjson.null then
+    return nil, false
+  end
+  return number_of(task_retry_limit), not number_of(task_retry_limit)
 end
 
 for _, id in ipairs(call('LPOP', READY .. queue, MOST_TAKEN_OVER) or {}) do
@@ -89,21 +100,31 @@ local names, set, is_untagged_only = candidates()
 local limit_of_queue = leases_allowed(queue_retry)
 local buried, moves, moves_by_tag, bytes = {}, {}, {}, 0
 
+local function bury_unreadable(id, name, tag, why)
+  remove_pull_task(queue, name, tag)
+  bury_damaged(id, queue, why, now)
+  buried[#buried + 1] = name
+end
+
 -- Returns whether the answer has room for more.
 local function lease(name)
   local id = queue .. '_' .. name
   local found, body, tag, leases, retry, tombstone, added_by = unpack(
     call('HMGET', RECORD .. id, 'eta', 'body', 'tag', 'leases', 'retry', 'tombstone', 'request'))
-  leases = tonumber(leases or 0)
+  tag, leases = tag ~= '' and tag, number_of(leases or 0)
   -- The task's own options replace the queue's whole.
-  local allowed = limit_of_queue
+  local allowed, is_retry_damaged = limit_of_queue, false
   if retry then
-    allowed = leases_allowed(retry)
+    allowed, is_retry_damaged = leases_allowed(retry)
   end
-  if not found then
+  if not found and call('EXISTS', RECORD .. id, ASIDE .. RECORD .. id) == 0 then
     -- Some tool deleted the record.
     call('ZREM', set, name)
     remove_pull_task(queue, name)
+  elseif not found or not leases or is_retry_damaged then
+    call('ZREM', set, name)
+    bury_unreadable(id, name, tag, not found and 'its eta, or all of its record, is missing'
+      or not leases and 'its number of leases is none' or 'its retry options cannot be read')
   elseif is_untagged_only and tag then
     return true
   elseif allowed and leases >= allowed then

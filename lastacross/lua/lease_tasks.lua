@@ -58,10 +58,11 @@ local LARGEST_SKEW_SECONDS = 10
 -- little would be given the difference in tokens each time they take turns.
 local function bucket_of(queue, rate, bucket_size)
   local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
-  if not tokens then
+  -- By rounding it may be a little below 0.
+  tokens, counted_at = tonumber(tokens), number_of(counted_at)
+  if not counted_at or not tokens or not number_of(tokens + 0.5) then
     return { tokens = bucket_size, rate = rate, counted_at = now }
   end
-  tokens, counted_at = tonumber(tokens), tonumber(counted_at)
   if counted_at > now + LARGEST_SKEW_SECONDS then
     counted_at = now
     call('HSET', BUCKET .. queue, 'counted_at', instant(now))
@@ -75,16 +76,16 @@ local GIVEN_BACK_AFTER_SECONDS = 0.05
 
 -- What the queue may hand out to this worker now: how many tasks, its bucket, and whether a limit binds.
 local function allowance(queue, settings)
-  local rate = tonumber(settings.rate)
+  local rate = settings.rate
   if rate == 0 or settings.is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 then
     return 0
   end
-  local bucket = bucket_of(queue, rate, tonumber(settings.bucket_size))
+  local bucket = bucket_of(queue, rate, settings.bucket_size)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
   -- A rate that makes up for tokens of tasks given back binds nobody; any other lets start what is leased.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
-  if settings.most and settings.most ~= '' then
-    bucket.places = tonumber(settings.most) - call('ZCARD', LEASED .. queue)
+  if settings.most then
+    bucket.places = settings.most - call('ZCARD', LEASED .. queue)
     grant = math.min(grant, bucket.places)
     binds = true
   end
@@ -105,7 +106,17 @@ local function settings_of(queue)
     -- Else an upload did not list it either: asking for another one would not help.
     return nil
   end
-  return { rate = rate, bucket_size = bucket_size, most = most, group = group or 'default', is_disabled = is_disabled }
+  local found = { rate = number_of(rate), bucket_size = number_of(bucket_size), group = group or 'default',
+    is_disabled = is_disabled }
+  if most and most ~= '' then
+    found.most = number_of(most)
+  end
+  if not found.rate or not found.bucket_size or (most and most ~= '' and not found.most) then
+    move_aside(SETTINGS .. queue, 'has a number that cannot be read')
+    missing[#missing + 1] = queue
+    return nil
+  end
+  return found
 end
 
 -- Whether a task found in this list waits there rightly; else it is sent on to where it belongs.
@@ -133,20 +144,32 @@ local function seen_in(flat)
   return fields
 end
 
+-- The beginning of all ids of the queue whose list is looked at.
+local prefix
+
 -- Lease one ready id. Returns whether it was a task that can run. `list` nil: it runs wherever it was found.
 local function lease(queue, list, group, id, entries)
-  local record = call('HGETALL', RECORD .. id)
+  local record = try('HGETALL', RECORD .. id)
+  if record.err then
+    record = call('HGETALL', RECORD .. id)
+  end
   local fields = seen_in(record)
   if not fields.eta and not fields.data then
     -- Gone, or but what a stock worker noted on a task after its end.
-    call('DEL', RECORD .. id)
-    settle_lost_record(id, now)
+    if not bury_if_damaged(id, queue, nil, now) then
+      call('DEL', RECORD .. id)
+      settle_lost_record(id, now)
+    end
     return false
   elseif fields.status ~= 'queued' then
     -- A second entry of a task that is elsewhere already.
+    bury_if_damaged(id, queue, fields.status, now)
     return false
   elseif not fields.eta then
     bury(id, queue, pairs_of(record), now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    return false
+  elseif string.sub(id, 1, #prefix) ~= prefix then
+    bury_damaged(id, queue, 'its id is none that this queue gives', now)
     return false
   elseif list and (fields.target or list ~= READY .. queue) and not belongs(queue, list, id, fields.target) then
     return false
@@ -163,9 +186,9 @@ local function lease(queue, list, group, id, entries)
     record = call('HGETALL', RECORD .. id)
   end
   if fields.first_try_at then
-    call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id)
+    sure_call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id)
   else
-    call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id, 'first_try_at', instant(now))
+    sure_call('HSET', RECORD .. id, 'status', 'started', 'lease', lease_id, 'first_try_at', instant(now))
     record[#record + 1] = 'first_try_at'
     record[#record + 1] = instant(now)
   end
@@ -208,9 +231,10 @@ local function lease_run_now(group)
     is_served[string.match(ARGV[position], '^[^.]*')] = true
   end
   for _, id in ipairs(ids) do
-    local entries, queue = {}, queue_of(id)
+    local entries, queue = {}, queue_of(id) or ''
     if is_served[queue] and wanted > 0 and free > 0 then
       call('LREM', RUN_NOW .. group, 1, id)
+      prefix = queue .. '_'
       if lease(queue, nil, group, id, entries) then
         call('ZADD', LEASED .. queue, unpack(entries))
         wanted, free = wanted - 1, free - 1
@@ -228,6 +252,7 @@ end
 local function lease_from(list, queue, group, settings)
   local grant, bucket, binds = allowance(queue, settings)
   local entries, taken = {}, 0
+  prefix = queue .. '_'
   for _, id in ipairs(grant > 0 and call('LPOP', list, grant) or {}) do
     if lease(queue, list, group, id, entries) then
       taken = taken + 1

@@ -10,7 +10,13 @@ local now = tonumber(ARGV[1])
 local first = 3 + tonumber(ARGV[2])
 local records, values = {}, {}
 for index = 3, #KEYS do
-  records[index - 2] = redis.call('HMGET', KEYS[index], unpack(ARGV, 3, first - 1))
+  local fields = redis.pcall('HMGET', KEYS[index], unpack(ARGV, 3, first - 1))
+  -- No hash: as if it had no fields. The lease that meets it says what is wrong.
+  for place = 1, fields.err and first - 3 or 0 do
+    fields[place] = false
+  end
+  fields.err = nil
+  records[index - 2] = fields
 end
 for index = first, #ARGV do
   local entry = read_entry(cache_key(ARGV[index]), now)

@@ -4,6 +4,7 @@
 -- Returns  1 how many were moved  2 the eta of the next scheduled task of these queues, or ''
 -- include: keys
 -- include: fan_in
+-- include: lose
 -- include: due
 
 return { promote_of_all({ unpack(ARGV, 3) }, tonumber(ARGV[1]), ARGV[2]) }

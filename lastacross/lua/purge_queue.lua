@@ -17,7 +17,7 @@ local function forget_task(id)
     call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at'))
   if status == 'failed' then
     return false
-  elseif fired_at and tonumber(fired_at) >= began_at then
+  elseif fired_at and (number_of(fired_at) or 0) >= began_at then
     return true
   end
   call('DEL', RECORD .. id)

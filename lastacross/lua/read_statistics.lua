@@ -17,7 +17,7 @@ local oldest = nil
 local function look_at(ids)
   for _, id in ipairs(ids) do
     local eta = tonumber(call('HGET', RECORD .. string.match(id, '^[^:]*'), 'eta'))
-    if eta and (not oldest or eta < oldest) then
+    if eta and number_of(math.abs(eta)) and (not oldest or eta < oldest) then
       oldest = eta
     end
   end
@@ -57,10 +57,11 @@ for second = math.floor(now) - 59, math.floor(now) do
 end
 local executed = 0
 for _, number in ipairs(call('MGET', unpack(seconds))) do
-  executed = executed + tonumber(number or 0)
+  executed = executed + (number_of(number) or 0)
 end
 
 local rate, is_disabled, mode = unpack(call('HMGET', SETTINGS .. queue, 'rate', 'is_disabled', 'mode'))
+rate = number_of(rate) and rate
 if rate and (is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 or call('EXISTS', SUSPENDED) == 1) then
   rate = '0'
 end

@@ -1,7 +1,7 @@
 -- rescue_expired: tasks whose lease ran out go back to ready; their worker died or stalled.
 --
 -- ARGV     1 now  2 the most to move of one queue  3… queues
--- Returns  flat: task id, 'ready' | 'poison' | 'gone', for each lease that was ended
+-- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -1,4 +1,5 @@
--- restore_orphans: put back tasks that are in no list and no registry: a stock worker took them and died.
+-- restore_orphans: put back tasks that are in no list and no registry: a stock worker took them and died, or
+-- another program wrote over the list.
 --
 -- ARGV     the task ids, each seen twice outside of every list
 -- Returns  flat: the task ids that were put back
@@ -9,13 +10,18 @@
 local restored = {}
 for _, id in ipairs(ARGV) do
   local queue = queue_of(id)
-  local status, lease, target = unpack(call('HMGET', RECORD .. id, 'status', 'lease', 'target'))
+  local status, lease, target, eta = unpack(call('HMGET', RECORD .. id, 'status', 'lease', 'target', 'eta'))
   local is_leased = lease and call('ZSCORE', LEASED .. queue, id .. ':' .. lease)
   if status == 'queued' or (status == 'started' and not is_leased) then
     call('HSET', RECORD .. id, 'status', 'queued')
     call('HDEL', RECORD .. id, 'lease', 'started')
     make_ready(queue, id, target)
     restored[#restored + 1] = id
+  elseif status == 'scheduled' and not call('ZSCORE', SCHEDULED .. queue, id) then
+    -- Another program has written over the registry.
+    schedule(queue, id, number_of(eta) and eta or 0, target or nil)
+    restored[#restored + 1] = id
   end
 end
+wake_for_all_scheduled()
 return restored

@@ -14,18 +14,20 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
 end
 count_executed(queue, 1, now)
 wake_for_place(queue)
-if call('EXISTS', key) == 0 then
+local status, member, tombstone, request, target = unpack(
+  call('HMGET', key, 'status', 'batch', 'tombstone', 'request', 'target'))
+if bury_if_damaged(id, queue, status, now) then
+  return 1
+elseif not status then
   settle_lost_record(id, now)
   return 1
 end
-local member, tombstone, request, target = unpack(call('HMGET', key, 'batch', 'tombstone', 'request', 'target'))
 if drop_if_cancelled(id, member, now) then
   leave_tombstone(id, tombstone, request)
   return 1
 end
-call('HINCRBY', key, 'failures', 1)
-if ARGV[6] ~= '1' then
-  call('HINCRBY', key, 'unreached', 1)
+if not increase(id, queue, 'failures', now) or (ARGV[6] ~= '1' and not increase(id, queue, 'unreached', now)) then
+  return 1
 end
 call('HSET', key, 'status', 'scheduled', 'eta', eta)
 -- The worker lived through it: what was held against the task for crashes is settled.

@@ -21,7 +21,7 @@ local function let_lease_now()
     restore_pull_task(queue, id, tag, now)
   elseif held_until and tonumber(held_until) > tonumber(now) then
     return 'running'
-  elseif tonumber(eta) > tonumber(now) then
+  elseif not tonumber(eta) or tonumber(eta) > tonumber(now) then
     call('HSET', key, 'eta', now)
     place_pull_task(queue, name, tag, now)
   end

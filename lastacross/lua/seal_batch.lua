@@ -14,4 +14,4 @@ if call('HSET', key, 'sealed', 1) == 0 and not call('HGET', key, 'sealed_at') th
   call('HSET', key, 'sealed_at', ARGV[1])
 end
 complete_upwards(batch, tonumber(ARGV[1]))
-return tonumber(call('HGET', key, 'total'))
+return number_of(call('HGET', key, 'total')) or 0

@@ -5,10 +5,11 @@
 -- Returns  the last message's id.
 --
 -- One script: a stream must not be left without an expiry, and one call is what messages cost.
+-- include: call
 
 local id
 for number = 3, #ARGV do
-  id = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[number])
+  id = call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'm', ARGV[number])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return id

@@ -46,7 +46,8 @@ local function deliver_again(queue, name)
   remove_pull_task(queue, name, tag)
   if status == 'scheduled' then
     call('HDEL', RECORD .. id, 'lease', 'leases')
-    schedule(queue, id, eta, target or nil)
+    -- The lease that meets a damaged eta says so.
+    schedule(queue, id, number_of(eta) and eta or 0, target or nil)
   end
   sent = sent + 1
 end

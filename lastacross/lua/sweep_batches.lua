@@ -1,5 +1,5 @@
--- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them;
--- and find abandoned batches.
+-- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them; mend what
+-- is damaged; and find abandoned batches.
 --
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 the most members to look at in this call
@@ -12,6 +12,38 @@
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
+-- How a member has ended that its batch has not heard of; nil if it has not. A dead letter whose record does not
+-- name its batch is damaged.
+local function unheard_end(batch, queue, at)
+  if is_gone(batch, queue, at) then
+    return 'cancelled'
+  end
+  local status, dead_at, member = unpack(call('HMGET', RECORD .. member_id(batch, queue, at), 'status', 'dead_at', 'batch'))
+  return status == 'failed' and dead_at and member ~= batch .. ':' .. at and 'failed' or nil
+end
+
+-- The bits are what counts: everything else of a batch is made anew from them where it cannot be right.
+local function mend(batch)
+  local key = BATCH .. batch
+  local total, done, failed, cancelled, sealed, sealed_at = unpack(
+    call('HMGET', key, 'total', 'done', 'failed', 'cancelled', 'sealed', 'sealed_at'))
+  total, done, failed, cancelled = number_of(total), number_of(done), number_of(failed), number_of(cancelled)
+  local is_sealed_known = sealed == '0' or sealed == '1'
+  local is_counted = done and cancelled and total == call('BITCOUNT', key .. ':added')
+    and failed == call('BITCOUNT', key .. ':failed')
+    and done + failed + cancelled == call('BITCOUNT', key .. ':finished')
+  if is_counted and is_sealed_known then
+    return
+  end
+  if not is_sealed_known then
+    call('HSET', key, 'sealed', sealed_at and 1 or 0)
+  end
+  if not is_counted then
+    recount(batch, 'done', 0)
+  end
+  complete_upwards(batch, now)
+end
+
 -- Whether nobody can fill and seal a child batch: the member that opened it was deleted, purged or dropped, or
 -- was a dead letter that is gone. A dead letter that is still there may be retried, and goes on filling.
 local function is_abandoned(batch)
@@ -20,6 +52,9 @@ local function is_abandoned(batch)
     return false
   end
   local parents_batch, at = split_member(parent)
+  if not parents_batch then
+    return false
+  end
   local key = BATCH .. parents_batch
   local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
   -- A member that waits for this child has no bit yet. A member with a bit and no outcome had ended before a late
@@ -42,9 +77,11 @@ local function sweep(batch)
     if left <= 0 then
       return index
     end
-    if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0
-      and is_gone(batch, queue, index) then
-      settle_member(batch .. ':' .. index, 'cancelled', now)
+    if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
+      local outcome = unheard_end(batch, queue, index)
+      if outcome then
+        settle_member(batch .. ':' .. index, outcome, now)
+      end
     end
     index, left = index + 1, left - 1
   end
@@ -57,8 +94,11 @@ while true do
   if not batch then
     return { 0, 0, unpack(abandoned) }
   end
-  if index == 0 and is_abandoned(batch) then
-    abandoned[#abandoned + 1] = batch
+  if index == 0 and call('EXISTS', BATCH .. batch) == 1 then
+    mend(batch)
+    if is_abandoned(batch) then
+      abandoned[#abandoned + 1] = batch
+    end
   end
   local next_index = sweep(batch)
   if next_index then

@@ -1,9 +1,7 @@
 -- arrival: a ready task comes to a list. It is apart from `keys` because one task is added in so short a script that
--- making the functions of `keys` would be half of it.
+-- making the functions of `keys` would be half of it. Needs call or plain_call.
 -- The names of keys and prefixes (RECORD, READY, …: what ends in a colon is a prefix) are as `store` has them.
 -- include: key_names
-
-local call = redis.call
 
 -- Leave a marker for the workers of this group, unless one waits there already.
 -- 'scheduled' asks the one that takes it to look at the scheduled tasks as well.

@@ -6,14 +6,20 @@
 --
 -- The expiry is compared with the caller's now; Redis's own TTL only frees the memory.
 
-local generation = redis.call('GET', KEYS[1]) or '0'
+-- Another program may have written something else there: to a cache it is nothing.
+local function text_at(name)
+  local text = redis.pcall('GET', name)
+  return type(text) == 'string' and text or nil
+end
+
+local generation = text_at(KEYS[1]) or '0'
 
 local function cache_key(key)
   return KEYS[2] .. generation .. ':' .. key
 end
 
 local function read_entry(name, now)
-  local text = redis.call('GET', name)
+  local text = text_at(name)
   if not text then
     return nil
   end

@@ -1,4 +1,4 @@
--- due: scheduled tasks whose eta has come. Needs keys and fan_in.
+-- due: scheduled tasks whose eta has come. Needs keys, fan_in and lose.
 
 -- Scheduled tasks whose eta has come are collected with `arrive`. Returns how many, and the eta of the next one
 -- or nil. Once, at the end, the caller makes the arrivals ready.
@@ -11,7 +11,7 @@ local function promote_of(queue, now, most)
       call('HSET', RECORD .. id, 'status', 'queued')
       arrive(queue, id, target)
       moved = moved + 1
-    elseif not status then
+    elseif not bury_if_damaged(id, queue, status, now) and not status then
       settle_lost_record(id, now)
     end
   end

@@ -6,15 +6,29 @@
 local BATCH_LIFE = 30 * 86400
 local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names' }
 
+-- A bit's offset has 32 bits: a longer number is damaged, or of somebody's own name.
+local MAX_INDEX_DIGITS = 9
+
+-- Nothing where it cannot be read.
 local function split_member(member)
-  return string.match(member, '^(.*):(%d+)$')
+  local batch, index = string.match(member, '^(.*):(%d+)$')
+  if batch and #index <= MAX_INDEX_DIGITS then
+    return batch, index
+  end
+end
+
+-- The statuses that RQ and we write; of any other nobody can say where the task is.
+local STATUSES = ' queued scheduled started failed deferred created finished stopped canceled '
+
+local function is_status(text)
+  return string.find(STATUSES, ' ' .. text .. ' ', 1, true) ~= nil
 end
 
 -- A task that waited for its batch becomes ready.
 local function fire(id, now)
   local queue = queue_of(id)
   local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
-  if status == 'deferred' then
+  if status == 'deferred' or (status and not is_status(status)) then
     call('HSET', RECORD .. id, 'status', 'queued', 'fired_at', instant(now))
     call('ZREM', DEFERRED .. queue, id)
     make_ready(queue, id, target)
@@ -26,15 +40,52 @@ local function forget(id)
   call('ZREM', DEFERRED .. queue_of(id), id)
 end
 
+-- Make all counts of a batch anew from its bits, as one of them cannot be right. They do not tell the done from the
+-- cancelled members: one of these two counts has to. `outcome`, `number`: what has not been counted yet.
+local function recount(batch, outcome, number)
+  local key = BATCH .. batch
+  local failed = call('BITCOUNT', key .. ':failed')
+  local ended = call('BITCOUNT', key .. ':finished') - failed
+  local done, cancelled = unpack(call('HMGET', key, 'done', 'cancelled'))
+  done, cancelled = number_of(done), number_of(cancelled)
+  if cancelled then
+    cancelled = cancelled + (outcome == 'cancelled' and number or 0)
+  else
+    cancelled = done and ended - done - (outcome == 'done' and number or 0) or 0
+  end
+  cancelled = math.max(0, math.min(cancelled, ended))
+  call('HSET', key, 'total', call('BITCOUNT', key .. ':added'), 'failed', failed, 'cancelled', cancelled,
+    'done', ended - cancelled)
+  note_damage('the counts of the batch ' .. batch .. ' could not be right; they were made anew')
+end
+
+-- Count members of a batch, whose bits are set by now. Returns whether what there was could be read.
+local function count(batch, outcome, number)
+  if type_of(try('HINCRBY', BATCH .. batch, outcome, number)) == 'number' then
+    return true
+  end
+  recount(batch, outcome, number)
+  return false
+end
+
 -- One child batch of a member is complete. Returns the member and its outcome if that was the last
 -- thing it waited for.
 local function child_complete(member, is_failed)
   local batch, index = split_member(member)
+  if not batch then
+    note_damage('a batch that is complete has the parent ' .. member .. ', which is none')
+    return
+  end
   local children = BATCH .. batch .. ':children'
   if is_failed then
     call('HSET', children, index .. ':outcome_of_children', 'failed')
   end
-  local open = call('HINCRBY', children, index, -1)
+  local open = try('HINCRBY', children, index, -1)
+  if type_of(open) ~= 'number' then
+    -- Of several children nobody knows any more how many are open: late is worse than early.
+    call('HSET', children, index, 0)
+    open = 0
+  end
   local outcome = call('HGET', children, index .. ':outcome')
   if open <= 0 and outcome then
     return member, outcome
@@ -48,18 +99,27 @@ local function complete_batch(batch, now)
   local total, done, failed, cancelled, sealed, finished_at, on_complete, on_success, parent, cancelled_at = unpack(
     call('HMGET', key, 'total', 'done', 'failed', 'cancelled', 'sealed', 'finished_at', 'on_complete', 'on_success',
       'parent', 'cancelled_at'))
-  if sealed ~= '1' or finished_at then
+  if sealed ~= '1' or (finished_at and number_of(finished_at)) then
     return
   end
-  if tonumber(done) + tonumber(failed) + tonumber(cancelled) < tonumber(total) then
+  local all, ended = tonumber(total), (tonumber(done) or 0) + (tonumber(failed) or 0) + (tonumber(cancelled) or 0)
+  if all and ended < all then
+    -- Nearly always. Should a count be wrong, sweep_batches finds it.
+    return
+  end
+  if not (number_of(total) and number_of(done) and number_of(failed) and number_of(cancelled)) then
+    recount(batch, 'done', 0)
+    total, done, failed, cancelled = unpack(call('HMGET', key, 'total', 'done', 'failed', 'cancelled'))
+  end
+  if tonumber(done) + tonumber(failed) + tonumber(cancelled) ~= tonumber(total) then
     return
   end
   call('HSET', key, 'finished_at', instant(now))
   call('ZREM', OPEN_BATCHES, batch)
-  if on_complete then
+  if on_complete and queue_of(on_complete) then
     fire(on_complete, now)
   end
-  if on_success then
+  if on_success and queue_of(on_success) then
     -- Cancelled while it was filled: what there is may be done, but it is not all.
     if done == total and not cancelled_at then
       fire(on_success, now)
@@ -78,12 +138,12 @@ end
 -- Set a member's bit. Returns its batch if that changed its counts.
 local function mark_member(member, outcome)
   local batch, index = split_member(member)
-  local key = BATCH .. batch
-  if call('EXISTS', key) == 0 then
+  local key = BATCH .. (batch or '')
+  if not batch or call('EXISTS', key) == 0 then
     return
   end
   local open, of_children = unpack(call('HMGET', key .. ':children', index, index .. ':outcome_of_children'))
-  if open and tonumber(open) > 0 then
+  if open and (number_of(open) or 0) > 0 then
     -- A stale second entry of an acked task must not turn its "done" into "cancelled".
     call(outcome == 'cancelled' and 'HSETNX' or 'HSET', key .. ':children', index .. ':outcome', outcome)
     return
@@ -95,15 +155,16 @@ local function mark_member(member, outcome)
     -- Only a dead letter that was run again, and now succeeds, changes what was counted.
     if outcome == 'done' and not of_children and call('GETBIT', key .. ':failed', index) == 1 then
       call('SETBIT', key .. ':failed', index, 0)
-      call('HINCRBY', key, 'failed', -1)
-      call('HINCRBY', key, 'done', 1)
+      if count(batch, 'failed', -1) then
+        count(batch, 'done', 1)
+      end
     end
     return
   end
   if outcome == 'failed' then
     call('SETBIT', key .. ':failed', index, 1)
   end
-  call('HINCRBY', key, outcome, 1)
+  count(batch, outcome, 1)
   return batch
 end
 
@@ -134,7 +195,7 @@ local function mark_members_done(batch, indexes)
     end
   end
   if done > 0 then
-    call('HINCRBY', key, 'done', done)
+    count(batch, 'done', done)
   end
   return done > 0
 end
@@ -151,17 +212,17 @@ local function settle_member(member, outcome, now)
   complete_upwards(mark_member(member, outcome), now)
 end
 
--- A task whose record is gone (some tool deleted it) counts as cancelled; its id tells the member.
-local function settle_lost_record(id, now)
+-- A task whose record is gone (some tool deleted it) counts as cancelled; its id tells the member. So it does
+-- where the record cannot: then the task has failed.
+local function settle_lost_record(id, now, outcome)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
-  -- A bit's offset has 32 bits: a longer number is part of somebody's name.
-  if not batch or #index > 9 then
+  if not batch or #index > MAX_INDEX_DIGITS then
     return
   end
   local key = BATCH .. batch
   if call('HGET', key, 'queue') == queue_of(id) and call('GETBIT', key .. ':added', index) == 1
     and call('HEXISTS', key .. ':names', index) == 0 then
-    settle_member(batch .. ':' .. index, 'cancelled', now)
+    settle_member(batch .. ':' .. index, outcome or 'cancelled', now)
   end
 end
 
@@ -172,6 +233,9 @@ local function drop_if_cancelled(id, member, now)
     return false
   end
   local batch, index = split_member(member)
+  if not batch then
+    return false
+  end
   local key = BATCH .. batch
   if not call('HGET', key, 'cancelled_at') or call('GETBIT', key .. ':finished', index) == 1 then
     return false

@@ -1,8 +1,18 @@
 -- keys: what every script of taskqueue needs, but the shortest one.
+-- include: call
 -- include: arrival
 
 -- RQ's tools "clean" the registry of leased tasks by score, so ours lie a day ahead of the truth.
 local LEASE_SHIFT = 86400
+
+-- A number that a record or a setting should hold, 0 or more; nil for what is none, or is too large to be one.
+local function number_of(text)
+  local number = tonumber(text)
+  -- To tonumber a text ends at its first NUL.
+  if number and number >= 0 and number < 1e15 and not string.find(text, '%z') then
+    return number
+  end
+end
 
 -- Lua's own tostring keeps 14 digits: an instant would lose its microseconds.
 local function instant(seconds)
@@ -137,7 +147,7 @@ local EXECUTED_SECONDS = 90
 
 local function count_executed(queue, number, now)
   local key = EXECUTED .. queue .. ':' .. math.floor(now)
-  if call('INCRBY', key, number) == number then
+  if try('INCRBY', key, number) == number then
     call('EXPIRE', key, EXECUTED_SECONDS)
   end
 end

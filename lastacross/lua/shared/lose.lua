@@ -1,4 +1,4 @@
--- lose: what becomes of a leased task whose worker is gone. Needs keys and fan_in.
+-- lose: dead letters, and what becomes of a leased task whose worker is gone. Needs keys and fan_in.
 
 local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
@@ -7,30 +7,87 @@ local DEAD_LIFE_SECONDS = 30 * 86400
 -- `request`: the one that added it, as add_tasks knows it; nil where that does not matter any more.
 local function leave_tombstone(id, seconds, request)
   if seconds then
-    call('SET', TOMBSTONE .. id, request or 1, 'EX', seconds)
+    -- A damaged one refuses no name.
+    try('SET', TOMBSTONE .. id, request or 1, 'EX', seconds)
   end
+end
+
+local MAX_DEAD_LIFE_SECONDS = 100 * 366 * 86400
+
+local function dead_life_of(queue)
+  local seconds = number_of(call('HGET', SETTINGS .. queue, 'dead_letter_seconds') or DEAD_LIFE_SECONDS)
+  return math.min(math.floor(seconds or DEAD_LIFE_SECONDS), MAX_DEAD_LIFE_SECONDS)
 end
 
 -- `queue`: where it was found; a plain RQ job's id does not tell.
 local function bury(id, queue, fields, now, error)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
-  local life = tonumber(call('HGET', SETTINGS .. queue, 'dead_letter_seconds') or DEAD_LIFE_SECONDS)
+  local life = dead_life_of(queue)
   call('ZADD', DEAD .. queue, instant(now + life), id)
   call('EXPIRE', RECORD .. id, life)
   leave_tombstone(id, fields.tombstone, fields.request)
-  if fields.batch then
+  if fields.batch and split_member(fields.batch) then
     settle_member(fields.batch, 'failed', now)
+  else
+    settle_lost_record(id, now, 'failed')
   end
 end
 
+-- Make a dead letter of a record that cannot be read, or is no task's; it says what is wrong. The record gets the
+-- fields that RQ's tools and ours ask of every one, if it has none. `why` begins with 'its'.
+local function bury_damaged(id, queue, why, now)
+  local key = RECORD .. id
+  for name, value in pairs({ origin = queue, eta = instant(now), description = '' }) do
+    call('HSETNX', key, name, value)
+  end
+  call('HDEL', key, 'lease', 'started')
+  call('ZREM', SCHEDULED .. queue, id)
+  local error = 'damaged: ' .. why
+  bury(id, queue, pairs_of(call('HGETALL', key)), now, error)
+  note_damage('the task ' .. id .. ' is a dead letter: ' .. error)
+end
+
+-- Add 1 to a number of a record. Returns false, and the task is a dead letter, if it is none.
+local function increase(id, queue, field, now)
+  if type_of(try('HINCRBY', RECORD .. id, field, 1)) == 'number' then
+    return true
+  end
+  bury_damaged(id, queue, 'its ' .. field .. ' is no whole number', now)
+  return false
+end
+
+-- The type of a record that this or another step has moved aside; nil if none has.
+local function former_type(id)
+  local found = call('TYPE', ASIDE .. RECORD .. id).ok
+  return found ~= 'none' and found or nil
+end
+
+-- A record that is not where its status should have it, or is not there. Returns whether it was damaged: a dead
+-- letter, then.
+local function bury_if_damaged(id, queue, status, now)
+  local former = not status and former_type(id)
+  if former then
+    bury_damaged(id, queue, 'its record was a ' .. former .. ', not a hash', now)
+  elseif status and not is_status(status) then
+    bury_damaged(id, queue, "its status is '" .. string.sub(status, 1, 40) .. "', which no task has", now)
+  elseif not status and call('HEXISTS', RECORD .. id, 'data') == 1 then
+    bury_damaged(id, queue, 'its status is missing', now)
+  else
+    return false
+  end
+  return true
+end
+
 -- Give back a task whose lease was lost. `started`: true, false, or nil when nobody knows.
--- Returns 'ready', 'poison' or 'gone'.
+-- Returns 'ready', 'poison', 'damaged' or 'gone'.
 local function lose(id, queue, lease, started, now)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
     wake_for_place(queue)
   end
   local fields = pairs_of(call('HGETALL', RECORD .. id))
-  if not fields.status then
+  if bury_if_damaged(id, queue, fields.status, now) then
+    return 'damaged'
+  elseif not fields.status then
     settle_lost_record(id, now)
     return 'gone'
   end
@@ -43,8 +100,11 @@ local function lose(id, queue, lease, started, now)
     started = true
   end
   if started then
-    local crashes = tonumber(fields.crashes or 0) + 1
-    call('HSET', RECORD .. id, 'crashes', crashes, 'lost', tonumber(fields.lost or 0) + 1, 'suspect', 1)
+    if not increase(id, queue, 'crashes', now) or not increase(id, queue, 'lost', now) then
+      return 'damaged'
+    end
+    local crashes = tonumber(call('HGET', RECORD .. id, 'crashes'))
+    call('HSET', RECORD .. id, 'suspect', 1)
     if crashes >= POISON_AFTER then
       bury(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
       return 'poison'

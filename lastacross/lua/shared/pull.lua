@@ -52,6 +52,7 @@ end
 
 -- Put a task back that was somewhere else: a dead letter has its leases before it again.
 local function restore_pull_task(queue, id, tag, eta)
+  eta = tonumber(eta) and eta or 0
   join_body(id)
   call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
   call('HDEL', RECORD .. id, 'dead_at', 'error', 'leases', 'lease')

@@ -1,6 +1,6 @@
 -- rescue: tasks whose lease ran out go back to ready. Needs keys, fan_in and lose.
 
--- Returns, flat: task id, 'ready' | 'poison' | 'gone', for each lease that was ended.
+-- Returns, flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended.
 local function rescue_of_all(queues, now, most)
   local results = {}
   for _, queue in ipairs(queues) do

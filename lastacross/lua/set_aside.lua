@@ -1,0 +1,15 @@
+-- set_aside: move keys aside that are not of the type that they should have.
+--
+-- ARGV     for each key: its name, its type
+-- Returns  the names of those that were moved
+-- include: call
+
+local moved = {}
+for position = 1, #ARGV, 2 do
+  local found = redis.call('TYPE', ARGV[position]).ok
+  if found ~= 'none' and found ~= ARGV[position + 1] then
+    move_aside(ARGV[position], 'is of the wrong type (' .. found .. ')')
+    moved[#moved + 1] = ARGV[position]
+  end
+end
+return moved
