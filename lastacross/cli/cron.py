@@ -62,7 +62,7 @@ def _row(job: CronJob) -> _Row:
         last.state if last else None,
         entry.target,
         entry.description,
-        job.next_at is not None and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
+        isinstance(job.next_at, float) and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
     )
 
 

@@ -26,13 +26,19 @@ def _escaped(character: str) -> str:
 
 
 def instant(seconds: float | None) -> str | None:
-    """An instant as ISO 8601 in UTC, to the millisecond."""
-    return None if seconds is None else utc(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """An instant as ISO 8601 in UTC, to the millisecond; what is none, in a damaged row, as it is."""
+    if seconds is None:
+        return None
+    try:
+        return utc(seconds).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (TypeError, ValueError, OverflowError):
+        return str(seconds)
 
 
 def print_json(value: Any) -> None:
     """For programs."""
-    click.echo(json.dumps(value, indent=2))
+    # Of a damaged row: bytes where there should be text.
+    click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -15,6 +15,7 @@ from types import TracebackType
 from lastacross import config, store
 from lastacross.errors import (
     BadTaskStateError,
+    InvalidQueueNameError,
     InvalidTaskError,
     InvalidTaskNameError,
     StoreUnavailableError,
@@ -27,6 +28,7 @@ from lastacross.taskqueue import batches, known, payloads, record
 from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, NewTask
 from lastacross.taskqueue.current import CurrentTask, current_task
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
+from lastacross.taskqueue.readable import MAX_INSTANT
 from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task
 
@@ -112,9 +114,12 @@ class Batch:
         """
         with _transient():
             found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
-        if found is None:
+        if found is None or "queue" not in found:
             raise UnknownBatchError(f"no batch {batch_id!r}")
-        return cls(found["queue"], name=batch_id)
+        try:
+            return cls(found["queue"], name=batch_id)
+        except InvalidQueueNameError as error:
+            raise UnknownBatchError(f"batch {batch_id!r} is damaged: {error}") from error
 
     def __enter__(self) -> "Batch":
         queue = self._queue._known()
@@ -320,10 +325,21 @@ def _check_completion(task: Task | None) -> None:
         raise InvalidTaskError("on_complete and on_success take no eta or countdown: they run at the end")
 
 
+def _number(text: str | None) -> float | None:
+    """A count or an instant of a batch; None where it is missing or damaged. Workers mend counts."""
+    try:
+        number = float(text or "nan")
+    except ValueError:
+        return None
+    return number if 0 <= number <= MAX_INSTANT else None
+
+
 def _progress(found: dict[str, str], now: float) -> Progress:
-    total, done, failed, cancelled = (int(found[name]) for name in ("total", "done", "failed", "cancelled"))
-    started_at = float(found["created_at"])
-    finished_at = float(found["finished_at"]) if "finished_at" in found else None
+    total, done, failed, cancelled = (
+        int(_number(found.get(name)) or 0) for name in ("total", "done", "failed", "cancelled")
+    )
+    started_at = _number(found.get("created_at")) or now
+    finished_at = _number(found.get("finished_at"))
     elapsed = (finished_at or now) - started_at
     per_second = (done + failed) / elapsed if elapsed > 0 else 0.0
     remaining = total - done - failed - cancelled
@@ -334,7 +350,7 @@ def _progress(found: dict[str, str], now: float) -> Progress:
         done=done,
         failed=failed,
         cancelled=cancelled,
-        sealed=found["sealed"] == "1",
+        sealed=found.get("sealed") == "1",
         started_at=started_at,
         finished_at=finished_at,
         is_cancelled="cancelled_at" in found,

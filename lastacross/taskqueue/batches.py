@@ -94,14 +94,14 @@ class BatchSteps:
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)
         for batch_id in abandoned:
-            self.cancel(batch_id.decode())
+            self.cancel(batch_id.decode("utf-8", "replace"))
         return rank, index
 
     def read(self, batch_id: str) -> dict[str, str] | None:
         """The batch's counts and instants in one read; None when it is not known."""
         with translated_errors():
             values: list[bytes | None] = self.store.redis.hmget(batch_key(batch_id), _PROGRESS_FIELDS)  # type: ignore[assignment]
-        if values[0] is None:
+        if all(value is None for value in values):
             return None
         found = zip(_PROGRESS_FIELDS, values, strict=True)
-        return {name: value.decode() for name, value in found if value is not None}
+        return {name: value.decode("utf-8", "replace") for name, value in found if value is not None}

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from lastacross.store import Arg, Store
-from lastacross.taskqueue.record import Leased, Value, instant_text, load, without_names
+from lastacross.taskqueue.grants import Grant, granted
+from lastacross.taskqueue.record import Leased, Value, instant_text, without_names
 
 ADDED = 0
 EXISTS = 10
@@ -60,28 +61,11 @@ class Wish(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """What one call for leases gave.
-
-    ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
-    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since;
-    ``first_left`` the list to begin with once a thread is free, as a task was left that must start at once.
-    """
-
-    tasks: list[Leased]
-    next_due: float | None
-    has_more: bool
-    missing: list[str]
-    must_promote: bool
-    first_left: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Look:
     """What one look at the queues found, and did.
 
     ``moved`` tasks became ready; ``next_due`` is the eta of the next scheduled one; ``rescued`` is task id →
-    'ready', 'poison' or 'gone'; ``stamp`` tells one upload of queue.yaml from another (``known``).
+    'ready', 'poison', 'damaged' or 'gone'; ``stamp`` tells one upload of queue.yaml from another (``known``).
     """
 
     moved: int
@@ -208,6 +192,10 @@ class Broker:
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
         return bool(self._run("dead_letter_task", args))
 
+    def bury_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
+        """Make a dead letter of a leased task whose id is not UTF-8."""
+        self._run("dead_letter_task", [self._now_text(), task_id, lease_id, "", reason])
+
     def release(self, tasks: Sequence[Leased]) -> int:
         """Give back tasks that have not started; returns how many were still held."""
         return int(self._run("release_tasks", _ids_and_leases(tasks))) if tasks else 0
@@ -261,7 +249,7 @@ class Broker:
 
     def restore_orphans(self, ids: Sequence[str]) -> list[str]:
         """Put back tasks that were seen in no list; returns those that needed it."""
-        return [entry.decode() for entry in self._run("restore_orphans", ids)] if ids else []
+        return [_shown(entry) for entry in self._run("restore_orphans", ids)] if ids else []
 
     def sweep_foreign(self, queues: Sequence[str], seen: int = 0) -> list[str]:
         """Put back what another RQ tool took out of our queues; returns the task ids.
@@ -273,7 +261,7 @@ class Broker:
         restored: list[str] = []
         for part in _parts(queues):
             answer = self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *part])
-            restored += [entry.decode() for entry in answer]
+            restored += [_shown(entry) for entry in answer]
         return restored
 
     def send_on(self, queues: Sequence[str], seen: int = 0) -> int:
@@ -351,6 +339,10 @@ def _eta_text(eta: float | None) -> str:
     return "" if eta is None else instant_text(eta)
 
 
+def _shown(identifier: bytes) -> str:
+    return identifier.decode("utf-8", "replace")
+
+
 def _parts(queues: Sequence[str]) -> list[Sequence[str]]:
     return [queues[first : first + QUEUES_PER_SWEEP] for first in range(0, len(queues), QUEUES_PER_SWEEP)]
 
@@ -363,7 +355,8 @@ def _ids_and_leases(tasks: Sequence[Leased]) -> list[Arg]:
 
 
 def _outcomes(flat: list[bytes]) -> dict[str, str]:
-    return {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+    # An id may be of another program: it is only logged.
+    return {flat[i].decode("utf-8", "replace"): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
 def _lease_args(now: str, lists: Sequence[str], wish: Wish) -> list[Arg]:
@@ -377,16 +370,3 @@ def _lease_args(now: str, lists: Sequence[str], wish: Wish) -> list[Arg]:
         wish["free"],
     ]
     return [*args, len(groups), *groups, *lists]
-
-
-def granted(answer: Any) -> Grant:
-    """What ``LEASE_SCRIPT`` has answered."""
-    tasks, next_due, has_more, missing, must_promote, first_left = answer
-    return Grant(
-        [load(*task) for task in tasks],
-        float(next_due) if next_due else None,
-        bool(has_more),
-        [queue.decode() for queue in missing],
-        bool(must_promote),
-        first_left.decode() or None,
-    )

@@ -3,22 +3,48 @@
 queue.yaml of this machine may be older or newer than that of another: what was uploaded last counts.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from lastacross import config, store
+from lastacross import config, logs, store
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, RetryParameters, service_of
 from lastacross.errors import StoreUnavailableError
-from lastacross.store import QUEUE_NAMES, SERVICES, UPLOAD, Store, settings_key, translated_errors
+from lastacross.store import (
+    QUEUE_NAMES,
+    SERVICES,
+    UPLOAD,
+    ResponseError,
+    Store,
+    settings_key,
+    translated_errors,
+)
 from lastacross.taskqueue import settings
+from lastacross.taskqueue.readable import retry_options
 from lastacross.taskqueue.record import load_retry
 
 LOOK_SECONDS = 1.0
 # Who asks while Redis is away waits for that; not everybody, every second.
 OUTAGE_LOOK_SECONDS = 5.0
+
+_NUMBER = re.compile(r"\d{1,15}(\.\d*)?(e[+-]?\d{1,2})?", re.ASCII)
+# The form of each setting; the scripts read them, too.
+_SETTINGS = {
+    "mode": re.compile("push|pull"),
+    "rate": _NUMBER,
+    "bucket_size": _NUMBER,
+    "max_concurrent": re.compile(rf"|{_NUMBER.pattern}", re.ASCII),
+    "dead_letter_seconds": _NUMBER,
+    "is_disabled": re.compile("|0|1"),
+}
+_TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set"}
+
+_log = logs.get("lastacross.queues")
 
 # An upload's digest, time and version.
 Stamp = tuple[bytes | None, ...]
@@ -52,6 +78,10 @@ class KnownQueues:
 
     Args:
         opened: the Redis.
+
+    Attributes:
+        damaged: queues whose settings cannot be read, each with the reason; until they are uploaded again,
+            this process's queue.yaml stands in.
     """
 
     def __init__(self, opened: Store) -> None:
@@ -60,6 +90,7 @@ class KnownQueues:
         self._look_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
+        self.damaged: Mapping[str, str] = MappingProxyType({})
         # What stands in, and the configuration that it is of.
         self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
 
@@ -98,6 +129,11 @@ class KnownQueues:
             self._read()
         except StoreUnavailableError:
             self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+        except ResponseError:
+            # Another program has written there. The queues stay as they are known until the next look.
+            _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
+            with contextlib.suppress(StoreUnavailableError):
+                self.store.set_aside(_TYPES)
 
     def note(self, stamp: Stamp) -> None:
         """Another call has seen which upload was the last: look only if it is not the one that is known."""
@@ -130,16 +166,62 @@ class KnownQueues:
             if stamp[0] is None:
                 self._stamp = None
                 return
-            names = sorted(name.decode() for name in redis.smembers(QUEUE_NAMES))  # type: ignore[union-attr]
-            services = redis.smembers(SERVICES)
+            names = sorted(_texts(redis.smembers(QUEUE_NAMES)))
             with redis.pipeline(transaction=True) as pipeline:
+                pipeline.smembers(SERVICES)
                 for name in names:
                     pipeline.hgetall(settings_key(name))
-                found = pipeline.execute()
-        queues = {name: _load(name, fields) for name, fields in zip(names, found, strict=True) if fields}
-        self._queues = MappingProxyType(queues)
-        self._services = frozenset(service.decode() for service in services)  # type: ignore[union-attr]
+                services, *found = pipeline.execute(raise_on_error=False)
+            if isinstance(services, Exception):
+                raise services
+        self._services = frozenset(_texts(services))
+        self._take(dict(zip(names, found, strict=True)))
         self._stamp = stamp
+
+    def _take(self, found: Mapping[str, Any]) -> None:
+        groups = {DEFAULT_SERVICE, *self._services}
+        damaged, queues = {}, {}
+        for name, fields in found.items():
+            problem = _problem(fields, groups)
+            if problem is not None:
+                damaged[name] = problem
+                queues[name] = _stand_in(name)
+            elif fields:
+                queues[name] = _load(name, fields)
+        self._queues, self.damaged = MappingProxyType(queues), MappingProxyType(damaged)
+
+
+def _texts(names: Any) -> list[str]:
+    # A name that is not UTF-8 is not ours, and there is nothing under the rest of it.
+    return [name.decode("utf-8", "replace") for name in names]
+
+
+def _problem(fields: Any, groups: Collection[str]) -> str | None:
+    """The mistake in the settings of a queue, after "has"; None if they can be read."""
+    if isinstance(fields, Exception):
+        return f"settings that cannot be read ({fields})"
+    try:
+        text = {key.decode(): value.decode() for key, value in fields.items()}
+    except UnicodeDecodeError:
+        return "a setting that is not UTF-8"
+    if not text or text.keys() == {"is_disabled"}:
+        return None
+    for name, needed in _SETTINGS.items():
+        value = text.get(name)
+        if value is not None and not needed.fullmatch(value):
+            return f"{name} {value[:40]!r}"
+    if text.get("group", DEFAULT_SERVICE) not in groups:
+        return f"group {text['group'][:40]!r}, a service that there is not"
+    retry = text.get("retry")
+    if retry and (wrong := retry_options(retry)) is not None:
+        return f"retry {retry[:40]!r}, {wrong}"
+    return None
+
+
+def _stand_in(name: str) -> KnownQueue:
+    configuration = config.current()
+    queue = configuration.queues.get(name)
+    return KnownQueue(name, is_disabled=True) if queue is None else _of_entry(queue, configuration)
 
 
 def _load(name: str, fields: Mapping[bytes, bytes]) -> KnownQueue:

@@ -20,6 +20,7 @@ from lastacross.store import (
     scheduled_key,
     translated_errors,
 )
+from lastacross.taskqueue.readable import MAX_INSTANT
 from lastacross.taskqueue.record import body_of, split_task_id, task_id
 
 STATES = ("ready", "scheduled", "leased", "dead", "waiting")
@@ -105,20 +106,22 @@ class Listing:
         try:
             with translated_errors():
                 listed = next(iter(self._listed([identifier])), None)
+                if listed is None:
+                    return None
                 raw = cast("dict[bytes, bytes]", self._redis.hgetall(record_key(identifier)))
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
-        if listed is None or not raw:
+        if not raw:
             return None
         body = body_of(raw)
-        headers = json.loads(raw.pop(b"headers", b"[]"))
+        headers = _headers(raw)
         raw.pop(b"data", None)
         fields = {
-            key.decode(): value.decode("utf-8", "replace")
+            key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
             for key, value in sorted(raw.items())
             if key.partition(b".")[0] != b"body"
         }
-        return WholeTask(listed, body, tuple((key, value) for key, value in headers), fields)
+        return WholeTask(listed, body, headers, fields)
 
     def count_dead(self, queue: str) -> int:
         """How many dead letters it has."""
@@ -139,7 +142,7 @@ class Listing:
             keys = {"scheduled": scheduled_key, "leased": leased_key, "waiting": deferred_key}
             found = self._redis.zrange(keys[state](queue), 0, most - 1)
         # A leased one's entry has its lease behind a colon, which no id of ours has.
-        return [each.decode().partition(":")[0] for each in found]
+        return [_text(each).partition(":")[0] for each in found]
 
     def _pull_ids(self, queue: str, state: str, most: int) -> list[str]:
         now = self._store.now()
@@ -152,11 +155,11 @@ class Listing:
             names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=most)
         else:
             names = []
-        return [task_id(queue, name.decode()) for name in names]
+        return [task_id(queue, _text(name)) for name in names]
 
     def _ready_lists(self, queue: str) -> list[str]:
         own = ready_key(queue)
-        keys = sorted(key.decode() for key in self._redis.smembers(RQ_QUEUES))
+        keys = sorted(_text(key) for key in self._redis.smembers(RQ_QUEUES))
         return [own, *(key for key in keys if key.startswith(f"{READY_PREFIX}{queue}."))]
 
     def _listed(self, ids: list[str]) -> list[ListedTask]:
@@ -166,17 +169,45 @@ class Listing:
                 queue, name = split_task_id(identifier)
                 pipeline.hmget(record_key(identifier), _FIELDS)
                 pipeline.zscore(pull_leased_key(queue), name)
-            answers = pipeline.execute()
+            # A record of the wrong type is left out: the next lease makes a dead letter of it.
+            answers = pipeline.execute(raise_on_error=False)
         found = zip(ids, answers[::2], answers[1::2], strict=True)
         return [
             _task(identifier, values, held_until, now)
             for identifier, values, held_until in found
             # No eta: a plain job of RQ, which the next lease makes a dead letter of.
-            if values[0] is not None and values[2] is not None
+            if isinstance(values, list) and values[0] is not None and values[2] is not None
         ]
 
 
-def _task(identifier: str, values: list[bytes | None], held_until: float | None, now: float) -> ListedTask:
+def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:
+    """A record's own headers, taken out of it; those of a damaged one stay among its fields."""
+    try:
+        found = tuple((str(key), str(value)) for key, value in json.loads(raw.get(b"headers", b"[]")))
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    raw.pop(b"headers", None)
+    return found
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _instant(text: str | None) -> float | None:
+    """An instant of a record; None if there is none, or it cannot be one."""
+    try:
+        found = float(text or "nan")
+    except ValueError:
+        return None
+    return found if abs(found) <= MAX_INSTANT else None
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def _task(identifier: str, values: list[bytes | None], held_until: object, now: float) -> ListedTask:
     text = {
         key: value.decode("utf-8", "replace")
         for key, value in zip(_FIELDS, values, strict=True)
@@ -184,14 +215,14 @@ def _task(identifier: str, values: list[bytes | None], held_until: float | None,
     }
     queue, name = split_task_id(identifier)
     method, _, url = text.get("description", "").partition(" ")
-    eta = float(text["eta"])
+    eta = _instant(text["eta"])
     state = _STATE_OF_STATUS.get(text["status"], text["status"])
-    attempts = int(text.get("failures", 0)) + int(text.get("lost", 0))
+    attempts = _whole(text.get("failures")) + _whole(text.get("lost"))
     if method == "PULL":
-        attempts = int(text.get("leases", 0))
+        attempts = _whole(text.get("leases"))
         if state == "scheduled":
-            is_held = held_until is not None and held_until > now
-            state = "leased" if is_held else "scheduled" if eta > now else "ready"
+            is_held = isinstance(held_until, float) and held_until > now
+            state = "leased" if is_held else "scheduled" if eta is not None and eta > now else "ready"
     return ListedTask(
         queue,
         name,
@@ -204,5 +235,5 @@ def _task(identifier: str, values: list[bytes | None], held_until: float | None,
         tag=text.get("tag") or None,
         batch=text.get("batch"),
         error=text.get("error"),
-        dead_at=float(text["dead_at"]) if "dead_at" in text else None,
+        dead_at=_instant(text.get("dead_at")),
     )

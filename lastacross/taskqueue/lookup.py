@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lastacross import store
 from lastacross.store import record_key, translated_errors
+from lastacross.taskqueue.readable import MAX_INSTANT
 from lastacross.taskqueue.record import task_id
 
 FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
@@ -59,7 +60,9 @@ def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
     with translated_errors(), store.current().redis.pipeline(transaction=False) as pipeline:
         for queue_name, name in tasks:
             pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
-        return [loaded(values) for values in pipeline.execute()]
+        found = pipeline.execute(raise_on_error=False)
+    # A record of the wrong type is as good as none; the lease that meets it says so.
+    return [loaded(values) if isinstance(values, list) else None for values in found]
 
 
 def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
@@ -67,9 +70,18 @@ def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
     status, eta, failures, lost, dead_at, error = values
     if status is None or eta is None:
         return None
-    text = status.decode()
+    text = status.decode("utf-8", "replace")
     if text == "failed" and dead_at is None:
         # Another RQ tool took it for failed: a sweep puts it back.
         text = "queued"
     reason = error.decode("utf-8", "replace") if error else ""
-    return TaskRecord(text, float(eta), int(failures or 0), int(lost or 0), reason)
+    return TaskRecord(text, _number(eta), int(_number(failures)), int(_number(lost)), reason)
+
+
+def _number(value: bytes | None) -> float:
+    """The number in a field; 0 where it is damaged: the worker that leases the task tells what is wrong."""
+    try:
+        number = float(value or 0)
+    except ValueError:
+        return 0.0
+    return number if 0 <= number <= MAX_INSTANT else 0.0

@@ -84,9 +84,18 @@ class PullSteps:
         args: list[Arg] = [instant_text(self.store.now()), queue, lease_seconds, max_tasks]
         tasks, buried = self._run("lease_pull_tasks", [*args, grouping, tag or "", new_name()])
         for name in buried:
-            reason = "leased task_retry_limit times without being deleted"
-            _log.error("task.dead_letter", queue=queue, task=name.decode(), reason=reason)
-        return [_leased_task(queue, entry) for entry in tasks]
+            reason = "leased task_retry_limit times without being deleted, or damaged"
+            _log.error("task.dead_letter", queue=queue, task=name.decode("utf-8", "replace"), reason=reason)
+        return [task for entry in tasks if (task := self._readable(queue, entry)) is not None]
+
+    def _readable(self, queue: str, entry: Sequence[Any]) -> Task | None:
+        try:
+            return _leased_task(queue, entry)
+        except (ValueError, TaskQueueError) as error:
+            # Raised, it would keep the other tasks of this answer from everybody until their leases end.
+            _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
+            self._run("bury_pull_task", [instant_text(self.store.now()), queue, entry[0], str(error)])
+            return None
 
     def modify(self, queue: str, task: Task, lease_seconds: float) -> tuple[str, float | None]:
         """Let a lease end so many seconds from now: 'ok' and the new eta, else why not."""

@@ -236,6 +236,14 @@ class Leased:
         return int(self.fields.get(b"lost", 0))
 
     @property
+    def attempt(self) -> int:
+        """The number of this attempt, as the log has it; 0 where the record does not tell."""
+        try:
+            return self.failures + self.lost + 1
+        except ValueError:
+            return 0
+
+    @property
     def first_try_at(self) -> float:
         """The instant at which the first attempt was leased; of this one, if it is the first."""
         return float(self.fields[b"first_try_at"])

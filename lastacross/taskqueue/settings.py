@@ -6,7 +6,7 @@ and the last upload wins on all machines.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lastacross import config, logs
 from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, QueueConfig, service_of
@@ -69,6 +69,23 @@ def upload(opened: Store, configuration: Config) -> None:
         )
     )
     _log.info("queues.upload", queues=len(configuration.queues), added=sorted(added))
+
+
+def mend(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
+    """Upload the queues again because the settings of some cannot be read.
+
+    Args:
+        opened: the Redis.
+        damaged: name of a queue → what is wrong with its settings.
+        configuration: with queue.yaml as it is now.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    for name, problem in damaged.items():
+        _log.error("queues.damaged", queue=name, problem=problem, remedy="they are uploaded again")
+        opened.run("forget_queue", (), [name, problem])
+    upload(opened, configuration)
 
 
 def keep_cron_queue(opened: Store, configuration: Config) -> None:

@@ -1,12 +1,13 @@
 """``lastacross cron``: what an operator sees of jobs and runs, and lets run."""
 
 import json
+import math
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from lastacross import config, datastore
 from lastacross.clock import SYSTEM
@@ -170,3 +171,17 @@ def test_without_jobs_list_says_who_deploys_them(command: Command, app_root: Pat
 
     assert code == 0
     assert "no jobs are deployed" in out
+
+
+@pytest.mark.parametrize("value", ["x", b"\xff\xfe", -1, math.inf], ids=str)
+def test_damaged_rows_are_listed_as_they_are(command: Command, jobs: list[str], value: object) -> None:
+    for column in ("entry", "schedule", "timezone", "next_at"):
+        with datastore.session() as session:
+            statement = text(f"UPDATE lastacross_cron_job SET {column} = :value WHERE name = :name")
+            session.execute(statement, {"value": value, "name": jobs[0]})
+
+    for more in ((), ("--json",)):
+        code, out, err = command("cron", "list", *more)
+        assert (code, err) == (0, "")
+        assert jobs[1] in out
+        assert "unreadable" in out

@@ -16,6 +16,7 @@ from lastacross.taskqueue import Batch, Queue, Task
 from lastacross.taskqueue.broker import Broker
 from tests.conftest import SECRET_KEY
 from tests.support.command_line import Capture, Command, command_line
+from tests.support.damage import BAD_VALUES, MISSING, flip
 from tests.support.redis_server import RedisServer
 from tests.support.uploads import upload
 
@@ -372,3 +373,30 @@ def test_a_command_logs_what_it_does_only_if_it_is_told_to(
 
     assert (code, out) == (0, "queue default is resumed\n")
     assert "lastacross.taskqueue" in err
+
+
+# --- damaged records --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", BAD_VALUES.values(), ids=BAD_VALUES)
+def test_a_damaged_record_keeps_no_command_from_its_work(
+    command: Command, filled: Store, value: object
+) -> None:
+    redis: Any = filled.redis
+    flip(redis, store.settings_key("mail"), "rate", value)
+    code, out, err = command("queues", "list")
+    assert (code, err) == (0, "")
+    assert "mail" in out
+    whole = redis.hgetall(store.record_key("default_ready"))
+
+    for field in ("status", "eta", "failures", "headers", "description"):
+        redis.hset(store.record_key("default_ready"), mapping=whole)
+        flip(redis, store.record_key("default_ready"), field, value)
+        code, out, err = command("tasks", "list", "default", "--json")
+        assert (code, err) == (0, "")
+        assert {"dead", "leased"} <= {task["name"] for task in json.loads(out)}
+        is_hidden = value is MISSING and field in ("status", "eta")
+        assert (command("tasks", "show", "default", "ready")[0] != 0) == is_hidden
+
+    assert command("tasks", "delete", "default", "ready")[0] == 0
+    assert redis.exists(store.record_key("default_ready")) == 0

@@ -1,0 +1,137 @@
+"""Whether a leased record can be read: what it must have, and what each of its fields may be.
+
+Pure. A record may have been written by another program or by hand, or have lost a part of itself. It is
+looked at once an attempt, before its handler is called: a task that was read half would be half done.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+
+MAX_INSTANT = 253_402_300_800.0
+"""The end of the year 9999, seconds since the epoch."""
+MAX_SECONDS = 1e9
+
+MAX_INDEX_DIGITS = 9
+"""Of a member's position, as ``shared/fan_in.lua`` has it."""
+
+_SHOWN_BYTES = 40
+_COUNT = re.compile(rb"[0-9]{1,15}")
+_REQUEST = re.compile(rb"(?:GET|POST|HEAD|PUT|DELETE) /[^\x00-\x20\x7f]*|PULL .*")
+_RETRY_OPTIONS = 5
+
+
+def problem(fields: Mapping[bytes, bytes]) -> str | None:
+    """The mistake in a record, in words; None if it can be delivered."""
+    for name, value in fields.items():
+        check = _CHECKS.get(name)
+        if check is not None and (wrong := check(value)) is not None:
+            shown = repr(value[:_SHOWN_BYTES])[1:]
+            return f"damaged: its {name.decode()} is {shown}, {wrong}"
+    for name in _NEEDED:
+        if name not in fields:
+            return f"damaged: its {name.decode()} is missing"
+    return None
+
+
+def _count(value: bytes) -> str | None:
+    return None if _COUNT.fullmatch(value) else "not a whole number"
+
+
+def _instant(value: bytes) -> str | None:
+    try:
+        # NaN is between nothing.
+        if 0 <= float(value) <= MAX_INSTANT:
+            return None
+    except ValueError:
+        pass
+    return "not an instant"
+
+
+def _seconds(value: bytes) -> str | None:
+    try:
+        if 0 <= float(value) <= MAX_SECONDS:
+            return None
+    except ValueError:
+        pass
+    return "not a number of seconds"
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        if not value.isascii():
+            value.decode()
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    return None
+
+
+# Tasks that one line of code adds have the same each time, but for their query.
+@functools.lru_cache(maxsize=256)
+def _request(value: bytes) -> str | None:
+    return _text(value) if _REQUEST.fullmatch(value) else "not a method and a path"
+
+
+def _member(value: bytes) -> str | None:
+    batch, _, index = value.rpartition(b":")
+    if batch and index.isdigit() and len(index) <= MAX_INDEX_DIGITS:
+        return _text(batch)
+    return "not a batch and a position in it"
+
+
+@functools.lru_cache(maxsize=256)
+def _headers(value: bytes) -> str | None:
+    try:
+        pairs = json.loads(value)
+    except (ValueError, RecursionError):
+        return "not JSON"
+    if isinstance(pairs, list) and all(_is_pair(pair) for pair in pairs):
+        return None
+    return "not a list of names and values"
+
+
+def _is_pair(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+
+
+@functools.lru_cache(maxsize=256)
+def retry_options(value: bytes | str) -> str | None:
+    """The mistake in retry parameters, ``record.dump_retry`` in JSON; None if there is none."""
+    try:
+        values = json.loads(value)
+    except (ValueError, RecursionError):
+        return "not JSON"
+    if not isinstance(values, list) or len(values) != _RETRY_OPTIONS:
+        return "not a list of five numbers"
+    *limits, least, most, doublings = values
+    are_limits = all(limit is None or _is_number(limit) for limit in limits)
+    is_whole = isinstance(doublings, int)
+    if are_limits and is_whole and all(_is_number(each) for each in (least, most, doublings)):
+        return None
+    return "not numbers of retries and seconds"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+
+
+_NEEDED = (b"description", b"eta", b"first_try_at")
+_CHECKS: Mapping[bytes, Callable[[bytes], str | None]] = {
+    b"description": _request,
+    b"eta": _instant,
+    b"first_try_at": _instant,
+    b"failures": _count,
+    b"lost": _count,
+    b"unreached": _count,
+    b"crashes": _count,
+    b"tombstone": _seconds,
+    b"deadline": _seconds,
+    b"retry": retry_options,
+    b"headers": _headers,
+    b"batch": _member,
+    b"target": _text,
+    b"group": _text,
+    b"request": _text,
+    b"previous_response": _text,
+}
