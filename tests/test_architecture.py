@@ -95,7 +95,7 @@ CLOSING_A_CIRCLE = {
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.
 DOORS = {
     "redis": {"lastacross.store"},
-    "rq": {"lastacross.runtime.worker", "lastacross.taskqueue.stock"},
+    "rq": {"lastacross.runtime.rq_worker", "lastacross.taskqueue.stock"},
     "ruamel": {"lastacross.config."},
     "time": {"lastacross.clock"},
     "itsdangerous": {"lastacross.signing"},

@@ -25,10 +25,10 @@ def note(task: Leased, at: float, state: str, *, status: int | None = None, reas
     """
     if task.queue != CRON_QUEUE:
         return
-    attempts = task.failures + task.lost + 1
     error = reason[:LONGEST_ERROR].replace("\0", "�")
-    started_at = task.first_try_at
     try:
+        attempts = task.failures + task.lost + 1
+        started_at = task.first_try_at
         if state == "open":
             model.note_attempt(
                 task.name, started_at=started_at, attempts=attempts, status=status, error=error

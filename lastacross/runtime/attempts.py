@@ -7,6 +7,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.delivery import Delivery, Outcome
 from lastacross.runtime.isolation import IsolatedProcesses
 from lastacross.runtime.remote import RemoteDelivery
+from lastacross.taskqueue import readable
 from lastacross.taskqueue.broker import Broker
 from lastacross.taskqueue.record import Leased
 
@@ -46,13 +47,17 @@ class Attempts:
         """Run one attempt to its end."""
         if not self._is_held(task):
             return Outcome(task, None, "its lease was lost before it started")
+        problem = readable.problem(task.fields)
+        if problem is not None:
+            return Outcome(task, None, problem, is_final=True, was_reached=False)
         if self._remote is not None and self._remote.serves(task.group):
             return self._remote.deliver(task)
         return self._delivery.deliver(task)
 
     def make_alone(self, task: Leased) -> Outcome:
         """The same for a task that may have ended its worker process; one sent elsewhere cannot."""
-        if not self._is_held(task) or (self._remote is not None and self._remote.serves(task.group)):
+        is_readable = readable.problem(task.fields) is None
+        if not self._is_held(task) or not is_readable or self._is_remote(task):
             return self.make(task)
         try:
             # Should this whole machine go down with it, the next rescue must know that it had started.
@@ -60,3 +65,6 @@ class Attempts:
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
         return self._isolated.deliver(task)
+
+    def _is_remote(self, task: Leased) -> bool:
+        return self._remote is not None and self._remote.serves(task.group)

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import DeadlineExceededError
 
 GRACE_SECONDS = 30.0
 
 T = TypeVar("T")
+
+_log = logs.get("lastacross.worker")
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
 # Not py_object: that makes None an object, to be raised, where the C function wants NULL.
@@ -63,6 +66,11 @@ class Deadlines:
         with self._changed:
             self._is_running = False
             self._changed.notify()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     @property
     def watched(self) -> int:
@@ -120,7 +128,14 @@ class Deadlines:
                     continue
                 stuck = self._expire(first)
             if stuck is not None:
-                self._on_stuck(stuck)
+                self._tell(stuck)
+
+    def _tell(self, label: str) -> None:
+        try:
+            self._on_stuck(label)
+        except Exception:
+            # The other deadlines of the process have only this thread.
+            _log.exception("deadline.stuck", label=label)
 
     def _expire(self, watch: _Watch) -> str | None:
         if watch.has_fired:

@@ -167,7 +167,7 @@ def current_of(task: Leased) -> CurrentTask:
 
 
 def _seen(task: Leased) -> dict[str, Any]:
-    return {"queue": task.queue, "task": task.name, "attempt": task.failures + task.lost + 1}
+    return {"queue": task.queue, "task": task.name, "attempt": task.attempt}
 
 
 def _decoded(path: str) -> str:

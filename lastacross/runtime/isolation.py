@@ -53,7 +53,15 @@ class IsolatedProcess:
             if not line.endswith(b"\n"):
                 self._process, self._is_ready = None, False
                 return Crashed(task, None, f"its process ended with code {_end(process, ENDING_SECONDS)}")
-            return Outcome(task, *json.loads(line))
+            try:
+                return Outcome(task, *json.loads(line))
+            except (ValueError, TypeError) as error:
+                # It is not known any more which task its answers are about.
+                self._process, self._is_ready = None, False
+                _end(process, 0)
+                return Outcome(
+                    task, None, f"the process that ran it alone gave no answer that can be read: {error}"
+                )
 
     def ask_to_stop(self) -> None:
         """Have it call the shutdown hook; the task that runs in it may still come to its end."""
@@ -202,10 +210,14 @@ class FromWorker:
 
 
 def _encoded(task: Leased) -> bytes:
-    fields = [[name.decode(), base64.b64encode(value).decode()] for name, value in task.fields.items()]
+    fields = [
+        [name.decode("latin-1"), base64.b64encode(value).decode()] for name, value in task.fields.items()
+    ]
     return json.dumps([task.id, task.lease_id, fields]).encode() + b"\n"
 
 
 def _decoded(line: bytes) -> Leased:
     identifier, lease_id, fields = json.loads(line)
-    return Leased(identifier, lease_id, {name.encode(): base64.b64decode(value) for name, value in fields})
+    return Leased(
+        identifier, lease_id, {name.encode("latin-1"): base64.b64decode(value) for name, value in fields}
+    )

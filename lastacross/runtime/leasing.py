@@ -9,7 +9,8 @@ from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.serving import Serving
 from lastacross.store import Arg, Store
-from lastacross.taskqueue.broker import LEASE_SCRIPT, Broker, Grant, Wish, granted
+from lastacross.taskqueue.broker import LEASE_SCRIPT, Broker, Wish
+from lastacross.taskqueue.grants import Grant, granted
 from lastacross.taskqueue.record import Leased
 
 _log = logs.get("lastacross.worker")
@@ -22,6 +23,7 @@ WOKEN_BY = 1
 LOOK_SECONDS = 0.05
 # The lease script's word for "that is not known yet".
 FREE_UNKNOWN = -1
+UNREADABLE_ID = "damaged: its id is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Leasing:
         """
         lists = self._serving.rotated(self._first_left)
         grant = self._broker.lease(lists, **self._wish(wanted, free))
+        self._bury_unreadable(grant)
         self._first_left = grant.first_left
         return grant
 
@@ -108,12 +111,21 @@ class Leasing:
                 self.pass_on(woken.marker)
         return [] if woken.answer is None else granted(woken.answer).tasks
 
+    def _bury_unreadable(self, grant: Grant) -> None:
+        for task_id, lease_id in grant.unreadable:
+            _log.error("task.dead_letter", task=repr(task_id), reason=UNREADABLE_ID)
+            self._broker.bury_unreadable(task_id, lease_id, UNREADABLE_ID)
+
     def close(self) -> list[Leased]:
         """Forget the question under way, as Redis seems to be away; returns what it has brought by now."""
-        woken = self._wakeup.close()
         try:
+            woken = self._wakeup.close()
             grant = None if woken is None else self._granted(woken)
         except StoreUnavailableError:
+            return []
+        except Exception:
+            # The leases run out by themselves.
+            _log.exception("lease.lost")
             return []
         return [] if grant is None else grant.tasks
 
@@ -126,6 +138,7 @@ class Leasing:
         if woken.answer is None:
             return None
         grant = granted(woken.answer)
+        self._bury_unreadable(grant)
         if grant.tasks and SYSTEM.monotonic() - self._nothing_at > self._lease_seconds / 2:
             _log.warning("lease.late", tasks=[task.id for task in grant.tasks], outcome="given back")
             self._broker.release(grant.tasks)

@@ -1,11 +1,13 @@
 """Tasks that a stock ``rq worker``, started on our queues by mistake, took with it when it was killed.
 
 It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record
-and nothing that points to it. Looking for such records means reading all of them: it is done only while
-a foreign worker is registered.
+and nothing that points to it. Another program that writes over a list or a registry leaves the same. Looking
+for such records means reading all of them: it is done only while a foreign worker is registered, and after
+a damage was met.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lastacross import logs
 from lastacross.store import (
@@ -16,6 +18,7 @@ from lastacross.store import (
     RQ_WORKER_PREFIX,
     RQ_WORKERS,
     RUN_NOW_PREFIX,
+    SCHEDULED_PREFIX,
     translated_errors,
 )
 from lastacross.taskqueue import known
@@ -42,18 +45,24 @@ class Orphans:
         self._queues = queues
         self._suspected: set[str] = set()
         self._has_warned = False
+        self._looks_after_damage = 0
+
+    def note_damage(self) -> None:
+        """A list or a registry may have been lost: look for its tasks."""
+        self._looks_after_damage = 2
 
     def restore(self) -> list[str]:
-        """Look once, if there is a foreign worker or there was one at the last look.
+        """Look once, if there is a foreign worker, there was one at the last look, or a damage was met.
 
         Returns:
             The ids of the tasks that were put back.
         """
         with translated_errors():
             foreign = self._foreign_workers()
-            if not foreign and not self._suspected:
+            if not foreign and not self._suspected and not self._looks_after_damage:
                 return []
-            if not self._has_warned:
+            self._looks_after_damage = max(0, self._looks_after_damage - 1)
+            if foreign and not self._has_warned:
                 self._has_warned = True
                 _log.warning(
                     "worker.foreign", workers=foreign, remedy="run `lastacross worker`, not `rq worker`"
@@ -65,7 +74,7 @@ class Orphans:
 
     def _foreign_workers(self) -> list[str]:
         keys = self._redis.smembers(RQ_WORKERS)
-        names = [key.decode().removeprefix(RQ_WORKER_PREFIX) for key in keys]  # type: ignore[union-attr]
+        names = [_text(key).removeprefix(RQ_WORKER_PREFIX) for key in keys]
         return sorted(name for name in names if not name.startswith(OWN_NAME_PREFIX))
 
     def _in_no_list(self) -> set[str]:
@@ -74,7 +83,9 @@ class Orphans:
             for place in self._places(queue):
                 records.difference_update(self._listed(place))
             entries = self._redis.zrange(LEASED_PREFIX + queue, 0, -1)
-            records.difference_update(entry.decode().partition(":")[0] for entry in entries)  # type: ignore[union-attr]
+            records.difference_update(_text(entry).partition(":")[0] for entry in entries)
+            scheduled = self._redis.zrange(SCHEDULED_PREFIX + queue, 0, -1)
+            records.difference_update(_text(entry) for entry in scheduled)
         for group in self._groups():
             records.difference_update(self._listed(RUN_NOW_PREFIX + group))
         return records
@@ -84,11 +95,11 @@ class Orphans:
 
     def _places(self, queue: str) -> list[str]:
         own = READY_PREFIX + queue
-        lists = {key.decode() for key in self._redis.smembers(RQ_QUEUES)}  # type: ignore[union-attr]
+        lists = {_text(key) for key in self._redis.smembers(RQ_QUEUES)}
         return [own, *(key for key in lists if key.startswith(f"{own}."))]
 
     def _live_records(self) -> Iterator[str]:
-        """Ids of our records that should be in a ready list or leased."""
+        """Ids of our records that should be in a ready list, leased or scheduled."""
         for queue in self._queues:
             keys: list[bytes] = []
             for key in self._redis.scan_iter(match=f"{RECORD_PREFIX}{queue}_*", count=CHUNK):
@@ -101,13 +112,23 @@ class Orphans:
     def _live(self, keys: list[bytes]) -> Iterator[str]:
         with self._redis.pipeline(transaction=False) as pipeline:
             for key in keys:
-                pipeline.hmget(key, "status", "eta")
-            for key, (status, eta) in zip(keys, pipeline.execute(), strict=True):
-                if eta is not None and status in (b"queued", b"started"):
-                    yield key.decode().removeprefix(RECORD_PREFIX)
+                pipeline.hmget(key, "status", "eta", "description")
+            for key, found in zip(keys, pipeline.execute(raise_on_error=False), strict=True):
+                if isinstance(found, list) and _is_live(*found):
+                    yield _text(key).removeprefix(RECORD_PREFIX)
 
     def _listed(self, key: str) -> Iterator[str]:
         first = 0
         while ids := self._redis.lrange(key, first, first + CHUNK - 1):
-            yield from (identifier.decode() for identifier in ids)  # type: ignore[union-attr]
+            yield from (_text(identifier) for identifier in ids)
             first += CHUNK
+
+
+def _is_live(status: bytes | None, eta: bytes | None, description: bytes | None) -> bool:
+    is_push = not (description or b"").startswith(b"PULL ")
+    return eta is not None and (status in (b"queued", b"started") or (status == b"scheduled" and is_push))
+
+
+def _text(name: Any) -> str:
+    # A name that is not UTF-8 is not ours: no script finds it.
+    return str(name.decode("utf-8", "replace"))

@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterable
 
+from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.started import StartedTable
@@ -16,6 +17,8 @@ from lastacross.taskqueue.record import Leased
 # Suspects that run at once, each in a process of its own.
 SUSPECT_LANES = 4
 SUSPECT_PATIENCE_SECONDS = 1.0
+
+_log = logs.get("lastacross.worker")
 
 
 class Runners:
@@ -67,6 +70,10 @@ class Runners:
         """Start the threads."""
         for thread in self._all:
             thread.start()
+
+    def ended_threads(self) -> list[str]:
+        """Names of threads that have ended, though nobody stopped them."""
+        return [thread.name for thread in self._all if not thread.is_alive()]
 
     def stop(self) -> None:
         """Let the threads end when they have finished what they run."""
@@ -146,15 +153,14 @@ class Runners:
     def _run(self, slot: int) -> None:
         while (task := self._waiting.get()) is not None:
             self._begin(slot, task)
-            outcome = self._deliver(task)
-            self._end(slot, outcome)
+            self._end(slot, _attempted(self._deliver, task))
 
     def _run_suspects(self, lane: int) -> None:
         slot = self.threads + lane
         while (task := self._next_suspect(lane)) is not None:
             self._last_suspect_at = self._clock.monotonic()
             self.running[slot] = (task, self._last_suspect_at)
-            self._end(slot, self._deliver_suspect(task))
+            self._end(slot, _attempted(self._deliver_suspect, task))
 
     def _next_suspect(self, lane: int) -> Leased | None:
         """The first lane takes what comes; the others help when nothing was taken for a while.
@@ -188,6 +194,15 @@ class Runners:
         self._outcomes.put(outcome)
         del self.running[slot]
         self._on_outcome()
+
+
+def _attempted(deliver: Callable[[Leased], Outcome], task: Leased) -> Outcome:
+    """The outcome of an attempt, whatever it raises: a runner must not end."""
+    try:
+        return deliver(task)
+    except BaseException as error:
+        _log.exception("task.error", queue=task.queue, task=task.name)
+        return Outcome(task, 500, f"{type(error).__name__}: {error}")
 
 
 def _drained(source: "queue.SimpleQueue[Leased | None]") -> list[Leased]:

@@ -7,6 +7,7 @@ from typing import Any
 from lastacross import logs
 from lastacross.config import RetryParameters
 from lastacross.cronruns import recording
+from lastacross.errors import StoreUnavailableError
 from lastacross.runtime.delivery import Outcome
 from lastacross.runtime.isolation import Crashed
 from lastacross.taskqueue.broker import Broker
@@ -39,6 +40,27 @@ class Settler:
         Raises:
             StoreUnavailableError: Redis does not answer; settle the same outcomes again.
         """
+        try:
+            self._settle(outcomes)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            self._settle_apart(outcomes)
+
+    def _settle_apart(self, outcomes: Sequence[Outcome]) -> None:
+        """One by one, as together it failed: what failed alone is left to the end of its lease."""
+        for outcome in outcomes:
+            try:
+                self._settle([outcome])
+            except StoreUnavailableError:
+                raise
+            except Exception:
+                remedy = "its lease is left to run out"
+                _log.exception(
+                    "task.settle_failed", queue=outcome.task.queue, task=outcome.task.name, remedy=remedy
+                )
+
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
         done = [outcome.task for outcome in outcomes if outcome.is_success]
         statuses = {outcome.task.entry: outcome.status for outcome in outcomes}
         for task, is_held in zip(done, self._broker.ack(done), strict=True):
@@ -54,8 +76,7 @@ class Settler:
     def _settle_failure(self, outcome: Outcome) -> bool:
         """Whether it counted: the lease was still held."""
         task = outcome.task
-        attempt = task.failures + task.lost + 1
-        fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": attempt}
+        fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
         fields["reason"] = outcome.reason
         if isinstance(outcome, Crashed):
             became = self._broker.crash(task)

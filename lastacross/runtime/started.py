@@ -10,6 +10,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
+from lastacross.runtime.data_folder import private
 from lastacross.store import Store
 from lastacross.taskqueue.broker import Broker
 
@@ -29,7 +30,7 @@ class StartedTable:
 
     def __init__(self, path: Path, token: str, slots: int) -> None:
         size = _TOKEN_BYTES + slots * _SLOT_BYTES
-        with path.open("w+b") as file:
+        with open(path, "w+b", opener=private) as file:
             file.write(token.encode().ljust(_TOKEN_BYTES, b"\0").ljust(size, b"\0"))
             file.flush()
             self._page = mmap.mmap(file.fileno(), size)
@@ -37,6 +38,9 @@ class StartedTable:
     def note(self, slot: int, entry: str) -> None:
         """This thread begins ``entry`` (``<task id>:<lease id>``) now."""
         raw = entry.encode()
+        if len(raw) > _SLOT_BYTES - _LENGTH.size:
+            # No id of ours is so long: it would overwrite another thread's slot.
+            return
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         page = self._page
         # The length comes last: a process killed in between leaves an empty slot, not a torn one.

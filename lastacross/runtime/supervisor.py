@@ -50,6 +50,7 @@ class ChildSpec:
             next start. If it raises StoreUnavailableError, it is called again before that start.
         is_leashed: for programs that do not call ``watch_parent`` themselves.
         pass_fds: more file descriptors to inherit.
+        umask: of the process; -1 is the supervisor's.
     """
 
     name: str
@@ -59,6 +60,7 @@ class ChildSpec:
     on_death: Callable[[int, int], None] | None = None
     is_leashed: bool = False
     pass_fds: tuple[int, ...] = ()
+    umask: int = -1
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
@@ -214,6 +216,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 pass_fds=(self._life_read, *spec.pass_fds),
+                umask=spec.umask,
             )
         except OSError as error:  # out of processes or memory for now, or a program that is gone
             log.error("process.start_failed", process=spec.name, error=str(error))
@@ -298,7 +301,15 @@ class Supervisor:
         return self._stage is None or any(child.process for child in self._children)
 
     def _tick(self) -> None:
-        if self._on_tick is not None and self._stage is None and self._on_tick():
+        if self._on_tick is None or self._stage is not None:
+            return
+        try:
+            is_done = self._on_tick()
+        except Exception:
+            # The processes need their supervisor more than what it looks for beside them.
+            log.exception("supervisor.tick_failed")
+            is_done = True
+        if is_done:
             self._on_tick = None
 
 

@@ -123,13 +123,46 @@ class Upkeep:
         self._queues[:] = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
+        for step in (
+            self._send_on,
+            self._restore,
+            self._sweep_batches,
+            self._tell_damages,
+            self._mend_settings,
+        ):
+            try:
+                step()
+            except StoreUnavailableError:
+                raise
+            except Exception:
+                # A step that fails must not keep the others from being done.
+                _log.exception("upkeep.failed", step=step.__name__.strip("_"))
+        self._sweeps += 1
+
+    def _send_on(self) -> None:
         while self._broker.send_on(self._queues, self._sweeps * MOST_PER_QUEUE) >= MOST_PER_QUEUE:
             pass
+
+    def _restore(self) -> None:
         restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)
-        self._sweeps += 1
-        self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
         for task_id in restored + self._orphans.restore():
-            _log.warning("task.restore", task=task_id, reason="another RQ tool had taken it")
+            _log.warning(
+                "task.restore", task=task_id, reason="it was in no list: another program had taken it"
+            )
+
+    def _sweep_batches(self) -> None:
+        self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
+
+    def _tell_damages(self) -> None:
+        for text in self._broker.store.take_damages():
+            _log.error("store.damaged", what=text)
+            self._orphans.note_damage()
+
+    def _mend_settings(self) -> None:
+        found = known.of(self._broker.store)
+        if found.damaged:
+            settings.mend(self._broker.store, found.damaged, settings.read_again(config.current()))
+            found.look(is_urgent=True)
 
 
 class Renewer:
@@ -159,6 +192,11 @@ class Renewer:
     def start(self) -> None:
         """Begin to renew."""
         self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def stop(self) -> None:
         """Renew no longer."""

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import rq
-
 from lastacross import config, logs
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
@@ -28,6 +26,7 @@ from lastacross.runtime.leasing import Leasing, Woken
 from lastacross.runtime.orphans import OWN_NAME_PREFIX
 from lastacross.runtime.prefetch import MOST, SLOW_SECONDS, Prefetch
 from lastacross.runtime.remote import RemoteDelivery
+from lastacross.runtime.rq_worker import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.runtime.runners import Runners
 from lastacross.runtime.serving import Serving
 from lastacross.runtime.settle import Settler
@@ -36,7 +35,8 @@ from lastacross.runtime.supervisor import EXIT_RESTART
 from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import Broker, Grant, new_token
+from lastacross.taskqueue.broker import Broker, new_token
+from lastacross.taskqueue.grants import Grant
 from lastacross.taskqueue.record import Leased
 
 SAFETY_CALL_SECONDS = 1.0
@@ -45,18 +45,18 @@ SETTLED_AT_ONCE = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
-HEARTBEAT_TTL_SECONDS = 30
 # Less than the supervisor's grace: what still runs then is given back in order. A task that is killed
 # instead counts as one that may have ended its process.
 DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
 LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
 SCHEDULED_MARKER = b"scheduled"
 
 _log = logs.get("lastacross.worker")
 
 
-class Worker(rq.Worker):
+class Worker(RqWorker):
     """Leases and delivers.
 
     Args:
@@ -138,10 +138,6 @@ class Worker(rq.Worker):
 
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
-    def _set_connection(self, connection: Any) -> Any:
-        """RQ would lengthen the connection's time-outs for its blocking calls."""
-        return connection
-
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM, SIGINT, or RQ's shutdown command: finish what runs, lease no more."""
         if not self._stop_requested:
@@ -186,40 +182,55 @@ class Worker(rq.Worker):
     # --- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        pause = 0.1
+        pause = FIRST_PAUSE_SECONDS
         while not self._stop_requested and not self._is_stuck:
             try:
-                self._settle()
-                self._look_after()
-                self._beat()
-                self._lease()
-                self._release_surplus()
-                if (more := self._has_more_to_do()) and not self._leasing.must_look():
-                    continue
-                seconds = 0.0 if more else self._wait_seconds()
-                listens = not more and self._runners.free > 0
-                woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
-                if woken is not None:
-                    self._take_woken(woken)
-                    # The thread that was given the task needs the interpreter, which this one would hold.
-                    self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
-                self._interrupt.clear()
-                pause = 0.1
+                self._turn()
+                pause = FIRST_PAUSE_SECONDS
+                continue
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-                self._hold(self._leasing.close())
-                self._may_have_work = True
-                self._interrupt.wait(pause)
-                pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+            except Exception:  # whatever it met: the tasks to come have only this thread
+                _log.exception("worker.turn_failed", held=len(self._held), pause_seconds=pause)
+            self._hold(self._leasing.close())
+            self._may_have_work = True
+            self._interrupt.wait(pause)
+            pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+
+    def _turn(self) -> None:
+        self._settle()
+        self._look_after()
+        self._beat()
+        self._lease()
+        self._release_surplus()
+        if (more := self._has_more_to_do()) and not self._leasing.must_look():
+            return
+        seconds = 0.0 if more else self._wait_seconds()
+        listens = not more and self._runners.free > 0
+        woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
+        if woken is not None:
+            self._take_woken(woken)
+            # The thread that was given the task needs the interpreter, which this one would hold.
+            self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
+        self._interrupt.clear()
 
     def _look_after(self) -> None:
         if self._upkeep.run_due():
             # Once a second, whatever the markers say.
             self._may_have_work = True
             self._take_changes()
+            self._require_threads()
         if self._throttled_until is not None and self._store.now() >= self._throttled_until:
             self._throttled_until = None
             self._may_have_work = True
+
+    def _require_threads(self) -> None:
+        """A thread that has ended in spite of its guard is replaced with its process."""
+        alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
+        alive["commands"] = self.hears_commands
+        if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
+            _log.error("worker.thread_ended", threads=ended, remedy="this process is replaced")
+            self._is_stuck = True
 
     def _take_changes(self, *, is_urgent: bool = False) -> None:
         """Go by queue.yaml as it was uploaded since."""
@@ -297,7 +308,7 @@ class Worker(rq.Worker):
         self._may_have_work = True
 
     def _give_up_stuck(self, entry: str) -> None:
-        """A handler outlived its deadline by 30 s: its attempt has failed, and this process ends."""
+        """A handler outlived its deadline by 30 s: its attempt failed, and this process ends."""
         task = self._held.get(entry)
         if task is not None:
             _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
@@ -344,8 +355,11 @@ class Worker(rq.Worker):
                 self._beat()
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error))
-                if SYSTEM.monotonic() > deadline:
-                    return
+            except Exception:
+                _log.exception("worker.finish_failed", held=len(self._held))
+            # Also where one of the two has failed before it looked.
+            if SYSTEM.monotonic() > deadline:
+                return
             self._interrupt.wait(pause)
 
     def _call_on_stop(self) -> threading.Thread:
@@ -361,15 +375,6 @@ class Worker(rq.Worker):
         self._isolated.close()
         if self._remote is not None:
             self._remote.close()
-
-    def teardown(self) -> None:
-        """Unregister; a Redis that is away forgets us by itself."""
-        try:
-            with translated_errors():
-                self.register_death()
-                self.unsubscribe()
-        except StoreUnavailableError as error:
-            _log.warning("worker.redis", error=str(error))
 
     # --- heartbeat, signals --------------------------------------------------------------
 
@@ -393,7 +398,3 @@ class Worker(rq.Worker):
 
     def _state_now(self) -> str:
         return "suspended" if self._is_suspended else "busy" if self._runners.running else "idle"
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """As RQ's, but a killed worker leaves RQ's list after half a minute."""
-        super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)

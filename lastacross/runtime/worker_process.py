@@ -143,5 +143,7 @@ def _wait_for_redis(opened: store.Store, config: Config) -> None:
             return
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-            threading.Event().wait(pause)
-            pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+        except Exception:
+            _log.exception("worker.start_failed", pause_seconds=pause)
+        threading.Event().wait(pause)
+        pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)

@@ -4,7 +4,11 @@ import queue
 import threading
 from collections.abc import Callable
 
+from lastacross import logs
+
 IDLE_SECONDS = 10.0
+
+_log = logs.get("lastacross.urlfetch")
 
 
 class Threads:
@@ -42,7 +46,11 @@ class Threads:
             function = self._next()
             if function is None:
                 return
-            function()
+            try:
+                function()
+            except Exception:
+                # It was not to raise. A thread that ends here would still be counted.
+                _log.exception("thread.failed", thread=self._name)
 
     def _next(self) -> Callable[[], None] | None:
         """The next function; None, and this thread is counted no more, when there was none for a while."""

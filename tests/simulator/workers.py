@@ -32,6 +32,10 @@ LEASE_SECONDS = 8.0
 TOKEN_LENGTH = 48
 
 
+class UnexpectedError(BaseException):
+    """Raised through the guards of the product's loops, which go on whatever they meet."""
+
+
 class SimInterrupt:
     """Ends the sleep of the worker's main thread.
 
@@ -344,8 +348,20 @@ class SimWorker(Worker):
             with contextlib.suppress(StoreUnavailableError):
                 self._renewer.renew()
 
+    def _turn(self) -> None:
+        """One turn; what the product's guard would log is a fault of the product, or of this simulation."""
+        try:
+            super()._turn()
+        except StoreUnavailableError:
+            raise
+        except Exception as error:
+            raise UnexpectedError(f"a turn of {self._process.name} has failed: {error!r}") from error
+
     def _beat(self) -> None:
         """Do nothing: RQ's registration is not simulated."""
+
+    def _require_threads(self) -> None:
+        """Do nothing: its threads are not either."""
 
     def _call_on_stop(self) -> Any:
         return _Ended()

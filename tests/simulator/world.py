@@ -7,7 +7,7 @@ import greenlet
 
 from lastacross import store
 from lastacross.errors import StoreUnavailableError
-from lastacross.taskqueue.broker import granted
+from lastacross.taskqueue.grants import granted
 from lastacross.taskqueue.record import Leased, instant_text
 from tests.simulator import actors, decisions
 from tests.simulator.decisions import Choices, Decision

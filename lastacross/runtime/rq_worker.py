@@ -1,0 +1,61 @@
+"""RQ's worker, as far as we keep it: its registration, heartbeats, signals, and the thread of its commands.
+
+That thread listens to ``rq:pubsub:<worker>``, where anybody may publish anything.
+"""
+
+import threading
+from typing import Any
+
+import rq
+
+from lastacross import logs
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import translated_errors
+
+HEARTBEAT_TTL_SECONDS = 30
+COMMAND_PAUSE_SECONDS = 1.0
+
+_SHOWN_BYTES = 100
+
+_log = logs.get("lastacross.worker")
+
+
+class RqWorker(rq.Worker):
+    """RQ's worker, whose threads outlive what comes to them."""
+
+    def _set_connection(self, connection: Any) -> Any:
+        """RQ would lengthen the connection's time-outs for its blocking calls."""
+        return connection
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
+        """As RQ's, but a killed worker leaves RQ's list after half a minute."""
+        super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)
+
+    def handle_payload(self, message: Any) -> None:
+        """A command of RQ's; what is none is logged."""
+        try:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            shown = repr(message.get("data"))[:_SHOWN_BYTES]
+            _log.warning("worker.command_refused", message=shown, reason=f"{type(error).__name__}: {error}")
+
+    def _pubsub_exception_handler(self, exc: Any, pubsub: Any, pubsub_thread: Any) -> None:
+        """Go on listening, after a pause: without its thread the worker would hear no command any more."""
+        if not isinstance(exc, Exception):
+            raise exc
+        _log.warning("worker.commands", error=str(exc), pause_seconds=COMMAND_PAUSE_SECONDS)
+        threading.Event().wait(COMMAND_PAUSE_SECONDS)
+
+    @property
+    def hears_commands(self) -> bool:
+        """Whether the thread of RQ's commands runs."""
+        return self.pubsub_thread is not None and self.pubsub_thread.is_alive()
+
+    def teardown(self) -> None:
+        """Unregister; a Redis that is unavailable forgets us by itself."""
+        try:
+            with translated_errors():
+                self.register_death()
+                self.unsubscribe()
+        except StoreUnavailableError as error:
+            _log.warning("worker.redis", error=str(error))
