@@ -64,7 +64,7 @@ def message(at: Position, text: bytes) -> Message:
     """
     head = b"id: %d-%d\n" % at
     if b"\r" in text:
-        body = b"event: escaped\ndata: " + json.dumps(text.decode()).encode() + b"\n\n"
+        body = b"event: escaped\ndata: " + json.dumps(text.decode("utf-8", "replace")).encode() + b"\n\n"
     else:
         body = b"data: " + text.replace(b"\n", b"\ndata: ") + b"\n\n"
     return Message(at, head + body)

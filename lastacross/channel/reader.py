@@ -124,13 +124,22 @@ class Reader:
                 backoff = FIRST_BACKOFF_SECONDS
                 if found:
                     self._rest.wait(len(cursors) * REST_SECONDS_PER_CLIENT_ID)
+                self._abandon_stuck()
             except Exception as error:
                 # Whatever it is, the streams of the process have only this thread to live by.
                 is_expected = isinstance(error, StoreUnavailableError)
                 log.warning("channel.reader_lost", reason=str(error), exc_info=not is_expected)
                 self._rest.wait(backoff * random.uniform(0.5, 1.0))
                 backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
-            self._abandon_stuck()
+                if not is_expected:
+                    self._set_aside_damaged(cursors)
+
+    def _set_aside_damaged(self, cursors: Mapping[str, Position]) -> None:
+        """One key that is no stream keeps the messages of all others from being read."""
+        try:
+            streams.set_aside_damaged([self._wakeup_key, *cursors])
+        except Exception:
+            log.exception("channel.set_aside")
 
     def _list_or_end(self) -> dict[str, Position] | None:
         """What to wait for; None, and the thread is none any more, when there is nothing."""

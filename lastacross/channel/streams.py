@@ -1,7 +1,7 @@
 """Messages in Redis: a capped stream for each client id, forgotten some time after its last one."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 from lastacross import store
@@ -26,7 +26,7 @@ def append(client_id: str, *texts: str) -> str:
     """Add messages, at least one, in their order, all or none; the last one's id.
 
     Raises:
-        StoreUnavailableError: Redis is away or takes no writes.
+        StoreUnavailableError: Redis is unavailable or takes no writes.
     """
     args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, *texts]
     return cast(bytes, store.current().run("send_message", [store.channel_key(client_id)], args)).decode()
@@ -38,8 +38,7 @@ def newest(client_id: str) -> Position:
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    with store.translated_errors():
-        found: Any = store.current().redis.xrevrange(store.channel_key(client_id), count=1)
+    found = _entries(client_id, lambda redis, key: redis.xrevrange(key, count=1))
     return frames.position(found[0][0].decode()) if found else BEGINNING
 
 
@@ -49,10 +48,20 @@ def page_after(client_id: str, position: Position) -> list[Message]:
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    with _replays, store.translated_errors():
-        key = store.channel_key(client_id)
-        found: Any = store.current().redis.xrange(key, min=f"({position}", count=PAGE)
+    with _replays:
+        found = _entries(client_id, lambda redis, key: redis.xrange(key, min=f"({position}", count=PAGE))
     return _messages(found)
+
+
+def _entries(client_id: str, read: Callable[[Any, str], Any]) -> Any:
+    """Entries of a client id's stream; none where another program has written over it."""
+    key = store.channel_key(client_id)
+    try:
+        with store.translated_errors():
+            return read(store.current().redis, key)
+    except store.ResponseError:
+        set_aside_damaged([key])
+        return []
 
 
 def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dict[str, list[Message]]:
@@ -70,6 +79,15 @@ def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dic
     with store.translated_errors():
         found: Any = store.current().redis.xread(wanted, count=count, block=timeout_ms)
     return {key.decode(): _messages(entries) for key, entries in found or []}
+
+
+def set_aside_damaged(keys: Collection[str]) -> list[str]:
+    """Move those of these keys aside that are no streams, as another program wrote over them; returns them.
+
+    Raises:
+        StoreUnavailableError: Redis is unavailable or takes no writes.
+    """
+    return store.current().set_aside(dict.fromkeys(keys, "stream"))
 
 
 def _messages(entries: Any) -> list[Message]:

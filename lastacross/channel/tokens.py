@@ -125,8 +125,14 @@ def check_client_id(client_id: str) -> None:
 
 
 def _load(token: str) -> Grant:
-    client_id, expires_at, start = _signatures().load_token(_PURPOSE, token)
-    return Grant(client_id, expires_at, frames.position(start))
+    found = _signatures().load_token(_PURPOSE, token)
+    match found:
+        case [str() as client_id, int() | float() as expires_at, str() as start]:
+            try:
+                return Grant(client_id, expires_at, frames.position(start))
+            except ValueError as error:
+                raise BadSignatureError(f"a channel token's place cannot be read: {error}") from error
+    raise BadSignatureError("a channel token of another version of this program")
 
 
 def _signatures() -> Signatures:

@@ -6,6 +6,7 @@ so that the memory comes back at once and Redis is never blocked.
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _COUNTED = ("hits", "misses", "byte_hits")
 KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
 # An entry's head is shorter than this (see lua/shared/cache.lua).
 _HEAD_BYTES = 80
+_ENTRY_HEAD = re.compile(rb"([A-Za-z]) ([0-9]{1,30}) ([0-9]{1,30}) [0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -121,17 +123,24 @@ def survey() -> dict[str, int]:
     Raises:
         StoreUnavailableError: Redis is away.
     """
-    redis = store.current().redis
     now = store.current().now()
     items, size, oldest = 0, 0, now
     with store.translated_errors():
-        generation = cast(bytes | None, redis.get(store.CACHE_GENERATION)) or b"0"
-        for page in _pages(f"{store.CACHE_PREFIX}{generation.decode()}:"):
+        for page in _pages(f"{store.CACHE_PREFIX}{_generation()}:"):
             for bytes_held, stored_at in _sizes(page, now):
                 items += 1
                 size += bytes_held
                 oldest = min(oldest, stored_at)
     return {"items": items, "bytes": size, "oldest_item_age": int(now - oldest)}
+
+
+def _generation() -> str:
+    try:
+        found = cast(bytes | None, store.current().redis.get(store.CACHE_GENERATION))
+    except store.ResponseError:
+        # The scripts, too, go by the first one while it is no string.
+        found = None
+    return (found or b"0").decode("utf-8", "replace")
 
 
 def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
@@ -140,14 +149,12 @@ def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
     for name in names:
         pipeline.getrange(name, 0, _HEAD_BYTES)
         pipeline.strlen(name)
-    answers = pipeline.execute()
+    answers = pipeline.execute(raise_on_error=False)
     for text, length in zip(answers[::2], answers[1::2], strict=True):
-        head = text.partition(b"\n")[0]
-        if not head:
-            continue
-        kind, expires_at, stored_at, _ = head.split(b" ")
-        if kind != b"L" and int(expires_at) / 1e6 > now:
-            yield length - len(head) - 1, int(stored_at) / 1e6
+        head = text.partition(b"\n")[0] if isinstance(text, bytes) else b""
+        entry = _ENTRY_HEAD.fullmatch(head)
+        if entry is not None and entry[1] != b"L" and int(entry[2]) / 1e6 > now:
+            yield length - len(head) - 1, int(entry[3]) / 1e6
 
 
 class Counts:
@@ -192,8 +199,13 @@ class Counts:
         pipeline = store.current().redis.pipeline(transaction=False)
         for name, number in counted.items():
             pipeline.hincrby(store.CACHE_STATISTICS, name, number)
-        with store.translated_errors():
-            pipeline.execute()
+        try:
+            with store.translated_errors():
+                pipeline.execute()
+        except store.ResponseError:
+            # Not numbers: another program has written there. The cache goes on, and counts anew.
+            with store.translated_errors():
+                store.current().redis.delete(store.CACHE_STATISTICS)
 
     def totals(self) -> dict[str, int]:
         """Hits, misses and byte_hits of all processes.
@@ -201,11 +213,15 @@ class Counts:
         Raises:
             StoreUnavailableError: Redis is away.
         """
-        with store.translated_errors():
-            numbers = cast(
-                list[bytes | None], store.current().redis.hmget(store.CACHE_STATISTICS, list(_COUNTED))
-            )
-        return {name: int(number or 0) for name, number in zip(_COUNTED, numbers, strict=True)}
+        try:
+            with store.translated_errors():
+                numbers = cast(
+                    list[bytes | None], store.current().redis.hmget(store.CACHE_STATISTICS, list(_COUNTED))
+                )
+            return {name: int(number or 0) for name, number in zip(_COUNTED, numbers, strict=True)}
+        except (store.ResponseError, ValueError):
+            # Not numbers: the next count begins anew.
+            return dict.fromkeys(_COUNTED, 0)
 
 
 def _in_chunks(script: str, head: list[Any], items: Sequence[Sequence[Any]]) -> list[Any]:
@@ -228,9 +244,13 @@ def _pages(prefix: str) -> Iterator[list[bytes]]:
             return
 
 
-def _entry(answer: list[bytes]) -> Entry:
+def _entry(answer: list[bytes]) -> Entry | None:
     kind, payload, version, expires_at, stored_at = answer
-    return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
+    try:
+        return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
+    except (ValueError, OverflowError):
+        # A number of hundreds of digits: not ours.
+        return None
 
 
 def instant() -> int:

@@ -170,14 +170,17 @@ class Codec:
         """The value again.
 
         Raises:
-            UnreadableValueError: a pickle without our signature, or of something that is gone.
+            UnreadableValueError: it is damaged, a pickle without our signature, or of what is gone.
         """
         if kind == "b":
             return stored
-        if kind == "u":
-            return stored.decode("utf-8", "surrogatepass")
-        if kind in ("i", "t"):
-            return bool(int(stored)) if kind == "t" else int(stored)
+        try:
+            if kind == "u":
+                return stored.decode("utf-8", "surrogatepass")
+            if kind in ("i", "t"):
+                return bool(int(stored)) if kind == "t" else int(stored)
+        except ValueError as error:
+            raise UnreadableValueError(f"not what its kind {kind!r} says: {error}") from error
         try:
             return self._unpickle(self._signatures().verify(_PURPOSE, stored))
         except BadSignatureError as error:

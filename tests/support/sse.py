@@ -18,7 +18,7 @@ def parse(stream: bytes) -> list[Event]:
     events: list[Event] = []
     last_id, kind = "", ""
     data: list[str] = []
-    for line in re.split(r"\r\n|\n|\r", stream.decode().removeprefix("\ufeff"))[:-1]:
+    for line in re.split(r"\r\n|\n|\r", stream.decode(errors="replace").removeprefix("\ufeff"))[:-1]:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if not line:
