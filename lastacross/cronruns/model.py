@@ -54,7 +54,7 @@ def load_entry(text: str) -> CronEntry:
         if values.get("retry") is not None:
             values["retry"] = RetryParameters(**_known(values["retry"], RetryParameters))
         return CronEntry(**values)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableJobError(
             f"its row cannot be read, perhaps a newer version wrote it: {error}"
         ) from error
@@ -179,10 +179,13 @@ def take(job: DueJob, at: float) -> str | None:
         taken = _move_on(session, job, following)
         if taken is None:
             return None
-        if is_missed or taken.run_id is not None or _was_here(session, name):
+        is_running = taken.run_id is not None and _is_open(session, taken.run_id)
+        if taken.run_id is not None and not is_running:
+            _free(session, job.name)
+        if is_missed or is_running or _was_here(session, name):
             state = "missed" if is_missed else "skipped"
             session.execute(insert(CronRun).values(**values, state=state, finished_at=at))
-            if following is None and taken.run_id is None:
+            if following is None and not is_running:
                 _set_next(session, job.name, next_after(schedule, at))
             return state
         _begin(transaction, job.name, values | {"task_name": name}, task)
@@ -198,6 +201,16 @@ def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
     is_the_same = (CronJob.name == job.name) & (CronJob.next_at == job.due_at)
     moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
     return session.execute(moved.returning(CronJob.run_id)).one_or_none()
+
+
+def _is_open(session: Session, run_id: int) -> bool:
+    """Whether a run has not ended. A lost run, or one in an unknown state, holds up no other."""
+    found = select(CronRun.id).where(CronRun.id == run_id, CronRun.state == "open")
+    return session.scalar(found) is not None
+
+
+def _free(session: Session, job: str) -> None:
+    session.execute(update(CronJob).where(CronJob.name == job).values(run_id=None))
 
 
 def _was_here(session: Session, task_name: str) -> bool:
@@ -296,7 +309,7 @@ def _go_on(session: Session, name: str, job: Any, at: float) -> None:
     """An interval counts from the end of a run; a fixed start has its next one already."""
     try:
         schedule = parse_schedule(job.schedule, job.timezone)
-    except ScheduleError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         _set_next(session, name, None)
         _say_set_aside(name, error)
     else:

@@ -6,7 +6,7 @@ from lastacross import config, logs, store
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
 from lastacross.cronruns.model import OpenRun
-from lastacross.errors import UnreadableJobError
+from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
 from lastacross.taskqueue import lookup, record, settings
 
@@ -65,7 +65,10 @@ class Ticker:
     def _take(self, job: model.DueJob, now: float) -> bool:
         try:
             state = model.take(job, now)
-        except UnreadableJobError as error:
+        except (DatastoreError, StoreUnavailableError):
+            raise
+        except Exception as error:
+            # Whatever its row holds: the jobs behind it are due, too.
             self._set_aside(job, error)
             return False
         if state not in (None, "failed"):
@@ -88,14 +91,23 @@ class Ticker:
         gone = []
         for run, task in zip(runs, found, strict=True):
             if task is not None and task.is_dead:
-                attempts = task.failures + task.lost
-                model.end(run.task_name, now, "failed", error=task.error, attempts=attempts)
+                _end_dead(run, task, now)
             elif task is None and (not run.in_outbox or _has_tombstone(run)):
                 gone.append(run.task_name)
         self._gone_since = {name: self._gone_since.get(name, now) for name in gone}
         for name, since in list(self._gone_since.items()):
             if now - since >= LOST_AFTER_SECONDS and model.end(name, now, "lost", error=NOT_TOLD):
                 _log.warning("cron.lost", task=name)
+
+
+def _end_dead(run: OpenRun, task: lookup.TaskRecord, now: float) -> None:
+    try:
+        model.end(run.task_name, now, "failed", error=task.error, attempts=task.failures + task.lost)
+    except (DatastoreError, StoreUnavailableError):
+        raise
+    except Exception:
+        # The others are to be ended, too.
+        _log.exception("cron.end_failed", job=run.job, task=run.task_name)
 
 
 def _has_tombstone(run: OpenRun) -> bool:

@@ -118,8 +118,10 @@ def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
         next_try_at = clock.SYSTEM.now() + _delay_seconds(task, current, work)
         if model.fail_attempt(task, next_try_at, **told):
             progress.announce(task.id, "retrying")
-    except DatastoreError as trouble:
-        _log.warning("longtask.stuck", longtask=task.id, error=str(trouble))
+    except Exception as trouble:
+        # Of a thread of its own, whose end nobody would see.
+        is_expected = isinstance(trouble, DatastoreError)
+        _log.warning("longtask.stuck", longtask=task.id, error=str(trouble), exc_info=not is_expected)
 
 
 def _executed(work: Work, given: parameters.Parameters) -> Any:

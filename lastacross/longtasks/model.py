@@ -16,6 +16,7 @@ from sqlalchemy.orm import defer
 from lastacross import datastore
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
 from lastacross.longtasks import quotas
+from lastacross.longtasks.mending import mended
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
@@ -39,7 +40,8 @@ _FIND = select(LongTask).where(LongTask.id == bindparam("task"))
 def find(task_id: str, path: str | None = None) -> LongTask | None:
     """The task of this id (and of this path, if one is given), without what is large; None: there is none."""
     with datastore.session(read_only=True) as session:
-        task = session.scalar(_FIND, {"task": task_id})
+        found = session.scalar(_FIND, {"task": task_id})
+    task = found and mended(found)
     return task if task is None or path in (None, task.path) else None
 
 
@@ -47,7 +49,8 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
     """Those of these tasks that are there and not forgotten, in the order of the ids."""
     query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
     with datastore.session(read_only=True) as session:
-        found = {task.id: task for task in session.scalars(query)}
+        tasks = list(session.scalars(query))
+    found = {task.id: mended(task) for task in tasks}
     return [found[task_id] for task_id in ids if task_id in found]
 
 
@@ -140,7 +143,9 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         changed = session.execute(update(LongTask).where(*conditions).values(**values))
         if _rows(changed) == 0:
             return None
-        return session.scalar(select(LongTask).where(LongTask.id == task_id))
+        task = session.scalar(select(LongTask).where(LongTask.id == task_id))
+    # A damaged one has failed, and its next delivery finds what can be read.
+    return task if task is not None and mended(task).claim is not None else None
 
 
 def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
@@ -203,7 +208,8 @@ def expirable(at: float, after: str, limit: int) -> list[LongTask]:
         LongTask.expires_at <= at, LongTask.expired_at.is_(None), LongTask.id > after
     )
     with datastore.session(read_only=True) as session:
-        return list(session.scalars(query.order_by(LongTask.id).limit(limit)))
+        tasks = list(session.scalars(query.order_by(LongTask.id).limit(limit)))
+    return [mended(task) for task in tasks]
 
 
 def forget(ids: Sequence[str], at: float) -> int:

@@ -25,6 +25,8 @@ MAX_BYTES = 100_000
 DEEPEST = 100
 """So many lists and objects of a JSON body may stand in each other: each look at the task writes them."""
 
+_UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
+
 SHOWN_CHARACTERS = 200
 _NAME_CHARACTERS = 40
 FORM_CHARACTERS = 20_000
@@ -248,17 +250,23 @@ def _digestible(value: Any) -> Any:
 
 def shown(text: str) -> tuple[tuple[str, str], ...]:
     """Names and values of a row's parameters, as a page shows them; a file by its name and size."""
-    return tuple((printable(name), _shown(value, of_file)) for name, value, *of_file in json.loads(text))
+    try:
+        return tuple((printable(name), _shown(value, of_file)) for name, value, *of_file in json.loads(text))
+    except _UNREADABLE:
+        return (("parameters", "of this task cannot be read: its row is damaged"),)
 
 
 def fields(text: str) -> tuple[tuple[str, str], ...] | None:
     """The same, whole, for a form to begin with; None where a form cannot say the same."""
     if len(text) > FORM_CHARACTERS:
         return None
-    held = json.loads(text)
-    # A file cannot be filled in, and a number of a JSON object would come back as text.
-    is_plain = all(isinstance(value, str) and not place for _, value, *place in held)
-    return tuple((printable(name), printable(value)) for name, value in held) if is_plain else None
+    try:
+        held = json.loads(text)
+        # A file cannot be filled in, and a number of a JSON object would come back as text.
+        is_plain = all(isinstance(value, str) and not place for _, value, *place in held)
+        return tuple((printable(name), printable(value)) for name, value in held) if is_plain else None
+    except _UNREADABLE:
+        return None
 
 
 def _shown(value: Any, of_file: list[Any]) -> str:

@@ -214,7 +214,11 @@ class Reporter:
         with self._lock:
             self._timer = None
             if self._pending is not None and not self._is_closed:
-                self._send()
+                try:
+                    self._send()
+                except Exception:
+                    # Of its own thread, whose end nobody would see. The next report tries again.
+                    _log.exception("longtask.announce", longtask=self._task.id)
 
     def _send(self) -> None:
         pending, self._pending = self._pending, None

@@ -80,7 +80,11 @@ class Marks:
         pause = threading.Event()
         while self._is_noted():
             pause.wait(GATHER_SECONDS)
-            self.flush()
+            try:
+                self.flush()
+            except Exception:
+                # The relay marks what was not marked.
+                _log.exception("outbox.relay_later")
 
     def _is_noted(self) -> bool:
         """Wait for something; False, and no thread is counted on, when there was nothing for a while."""

@@ -27,6 +27,9 @@ FORGET_CHUNK = 500
 # From this age on, the marker of a task that has run may be gone.
 MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
 
+# No clock is so wrong.
+FARTHEST_SECONDS = 366 * 86_400.0
+
 _ERROR_LENGTH = 500
 _REMEDY = (
     "it stays in the table lastacross_outbox and is tried again each minute: if a newer version of this "
@@ -54,7 +57,8 @@ def relay(at: float) -> int:
     """
     count, last = 0, 0
     # A long outage leaves a backlog: it goes out at once, in short steps.
-    while rows := _read(_WAITS & (OutboxRow.created_at <= at - RELAY_AFTER_SECONDS), last):
+    is_left = (OutboxRow.created_at <= at - RELAY_AFTER_SECONDS) | _is_damaged(OutboxRow.created_at, at)
+    while rows := _read(_WAITS & is_left, last):
         count += _send(rows, at, _set_aside)
         last = rows[-1].id
     return count
@@ -66,6 +70,7 @@ def retry_set_aside(at: float) -> int:
     Raises:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
     """
+    _unmark_damaged(at)
     count, last = 0, 0
     while rows := _read(_IS_SET_ASIDE & (OutboxRow.set_aside_at < at), last):
         count += _send(rows, at, _leave)
@@ -99,6 +104,22 @@ def forget_sent(at: float) -> int:
         if len(rows) < FORGET_CHUNK:
             return count
         last = (rows[-1].sent_at, rows[-1].id)
+
+
+def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
+    """Whether an instant is before the epoch or a year ahead; on SQLite what is no number is ahead of all."""
+    found: ColumnElement[bool] = (instant > at + FARTHEST_SECONDS) | (instant < 0)
+    return found
+
+
+def _unmark_damaged(at: float) -> None:
+    """Have rows sent, perhaps once more, of which nobody can say when they were sent."""
+    with datastore.session(read_only=True) as session:
+        damaged = list(session.scalars(select(OutboxRow.id).where(_is_damaged(OutboxRow.sent_at, at))))
+    if damaged:
+        _log.error("outbox.damaged", rows=damaged, column="sent_at", remedy="they are sent again")
+        with datastore.session() as session:
+            session.execute(update(OutboxRow).where(OutboxRow.id.in_(damaged)).values(sent_at=None))
 
 
 def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
