@@ -45,7 +45,7 @@ def read_or_make(data_dir: Path) -> str:
     if kept is not None:
         return kept
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make(data_dir)
     except OSError as error:
         raise ConfigError(f"SECRET_KEY: no key can be kept in {data_dir}: {error.strerror}") from error

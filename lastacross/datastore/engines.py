@@ -14,6 +14,7 @@ it does not hold, and could lose data (https://www.sqlite.org/howtocorrupt.html,
 are closed before a fork, and a child forked in the middle of its parent's unit is refused the file.
 """
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -102,6 +103,7 @@ def build(
     timeout = BUSY_TIMEOUT_SECONDS if busy_seconds is None else busy_seconds
     arguments = {"timeout": timeout, "factory": _SqliteConnection}
     engine = sqlalchemy.create_engine(database.url, connect_args=arguments, **pool)
+    event.listen(engine, "do_connect", _make_private)
     event.listen(engine, "connect", _sqlite_setter(database.synchronous, foreign_keys=not for_migrations))
     queue = _WritersQueue(timeout)
     event.listen(engine, "begin", _sqlite_beginner(queue, timeout))
@@ -109,6 +111,21 @@ def build(
     event.listen(engine, "checkin", _close_left)
     event.listen(engine, "close", _forget_file)
     return engine
+
+
+def _make_private(_dialect: object, _record: object, arguments: Any, _options: object) -> None:
+    """Make the file, if it is not there, for its owner alone: SQLite would go by the umask.
+
+    The journals get the mode of their database (https://www.sqlite.org/src/file/src/os_unix.c,
+    findCreateFileMode). Not opened if it is there: closing it would drop this process's locks on it.
+    """
+    path = arguments[0]
+    # No other thread may open it before it is closed here.
+    with _lock:
+        if not os.path.exists(path):
+            # SQLite says better what keeps it from being made.
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_SqliteConnection, object], None]:
@@ -311,7 +328,7 @@ def dispose() -> None:
 def make_folder(database: DatabaseUrl) -> None:
     """Make the folder of a SQLite file, unless it is there."""
     if database.is_sqlite and database.url.database:
-        Path(database.url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        Path(database.url.database).absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _close_idle() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lastacross import config, datastore, logs
 from lastacross.config import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import StoreUnavailableError
-from lastacross.runtime import data_folder, embedded, web, workers
+from lastacross.runtime import data_folder, embedded, permissions, web, workers
 from lastacross.runtime.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
 from lastacross.webapp import administrator
@@ -46,6 +46,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
     settings = configuration.settings
     logs.configure(settings)
     web.require_free_port(settings)
+    permissions.narrow(settings)
     with data_folder.opened(settings.data_dir) as folder:
         environ["LASTACROSS_APP"] = str(configuration.root)
         environ["LASTACROSS_DATA_DIR"] = str(settings.data_dir)

@@ -79,6 +79,8 @@ class EmbeddedRedis:
             on_death=self._tell,
             is_leashed=True,
             pass_fds=(lock_fd,),
+            # Its dumps, append-only files and log are for nobody else.
+            umask=0o077,
         )
 
     def _tell(self, pid: int, returncode: int) -> None:
@@ -165,7 +167,8 @@ def _port(path: Path) -> int:
         port = next((found for found in tries if found is not None), None)
     if port is None:
         raise StartupError(f"no free port on {HOST} for the embedded Redis: set REDIS_URL to one that runs")
-    path.write_text(f"{port}\n")
+    with open(path, "w", opener=private) as file:
+        file.write(f"{port}\n")
     return port
 
 

@@ -19,6 +19,7 @@ from lastacross.cronruns import ticking
 from lastacross.deferred import payloads
 from lastacross.errors import ConfigError
 from lastacross.longtasks import expiry
+from lastacross.runtime import permissions
 from lastacross.runtime.step import Step
 from lastacross.taskqueue import relay, settings
 
@@ -163,6 +164,7 @@ def run(configuration: Config) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     config.use(configuration)
+    permissions.narrow(configuration.settings)
     log.info("scheduler.start")
     all_steps = steps(configuration, dict(os.environ))
     while not stopping.wait(TICK_SECONDS):

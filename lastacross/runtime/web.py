@@ -28,7 +28,7 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, hooks, server_answers, service
+from lastacross.runtime import application, hooks, permissions, server_answers, service
 from lastacross.runtime.connection_shares import ConnectionShares
 from lastacross.runtime.start_upload import StartUpload
 from lastacross.store import Store
@@ -311,6 +311,7 @@ def run(configuration: Config) -> int:
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
     server_answers.use()
+    permissions.narrow(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
     upload = StartUpload(configuration)

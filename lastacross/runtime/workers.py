@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lastacross import logs
 from lastacross.config import DEFAULT_SERVICE, Config
-from lastacross.runtime import started, worker_process
+from lastacross.runtime import permissions, started, worker_process
 from lastacross.runtime.start_upload import StartUpload
 from lastacross.runtime.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
@@ -111,6 +111,7 @@ def run(
     Raises:
         ConfigError: a queue that queue.yaml does not have.
     """
+    permissions.narrow(configuration.settings)
     with tempfile.TemporaryDirectory(prefix="lastacross-") as folder:
         children = specs(
             configuration,

@@ -4,13 +4,18 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
+from lastacross import config
+from lastacross.datastore import engines, url
 from lastacross.errors import StartupError
-from lastacross.runtime import data_folder, embedded
+from lastacross.runtime import data_folder, embedded, permissions, started
+from tests.conftest import SECRET_KEY
 from tests.support.processes import wait_until
 
 
@@ -124,3 +129,122 @@ def _answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.ConnectionError:
         return False
+
+
+# --- who may read it ----------------------------------------------------------------------------
+
+
+def modes(root: Path) -> dict[str, int]:
+    """The mode of all that is in a folder, by its path, and of the folder itself."""
+    found = {str(path.relative_to(root)): path for path in [root, *root.rglob("*")]}
+    return {name: path.lstat().st_mode & 0o777 for name, path in found.items()}
+
+
+def assert_private(root: Path) -> None:
+    """Check that nobody but the owner may do anything with a folder and what is in it."""
+    wide = {name: f"{mode:04o}" for name, mode in modes(root).items() if mode & 0o077}
+    assert wide == {}
+
+
+@pytest.fixture
+def loose_umask() -> Iterator[None]:
+    """Whatever is made without a mode is open to all."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def settings_of(root: Path, **environ: str) -> config.Settings:
+    given = {"SECRET_KEY": SECRET_KEY, "LASTACROSS_DATA_DIR": str(root / "var"), **environ}
+    return config.load(root, given).settings
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_a_database_and_its_journals_are_private_from_the_first_byte(tmp_path: Path) -> None:
+    database = url.parse(f"sqlite:///{tmp_path}/var/data.db")
+    engines.make_folder(database)
+    engine = engines.build(database)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE a (b)")
+        assert set(modes(tmp_path / "var")) >= {"data.db", "data.db-wal", "data.db-shm"}
+        assert_private(tmp_path / "var")
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_the_files_of_redis_are_private_from_the_first_byte(tmp_path: Path) -> None:
+    with data_folder.opened(tmp_path / "var") as folder:
+        server = embedded.prepare(folder)
+        table = started.StartedTable(folder.private_folder("workers") / "worker-1", "token", 2)
+        spec = server.spec(folder.lock_fd)
+        with subprocess.Popen(list(spec.command), umask=spec.umask) as process:
+            try:
+                with redis.Redis.from_url(server.url) as client:
+                    wait_until(lambda: _answers(client))
+                    client.set("a", "b")
+                    client.save()
+                    client.bgrewriteaof()
+                    wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0)
+                    assert_private(tmp_path / "var")
+            finally:
+                process.terminate()
+        table.close()
+    assert len(modes(tmp_path / "var")) > 8
+    assert_private(tmp_path / "var")
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_what_an_older_version_left_open_is_closed_at_the_start_and_told(app_root: Path) -> None:
+    folder = app_root / "var"
+    for name in (
+        "lock",
+        "lastacross.db",
+        "lastacross.db-wal",
+        "redis/appendonlydir/base.rdb",
+        "workers/worker-1",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    (folder / "mine.txt").write_text("not the engine's")
+    (folder / "redis" / "link").symlink_to(app_root / "app.yaml")
+    mode_of_target = (app_root / "app.yaml").stat().st_mode
+
+    with capture_logs() as logged:
+        permissions.narrow(settings_of(app_root))
+        permissions.narrow(settings_of(app_root))
+
+    [event] = [entry for entry in logged if entry["event"] == "data.narrowed"]
+    assert event["count"] == 9
+    found = modes(folder)
+    assert found.pop("mine.txt") == 0o666
+    assert {name for name, mode in found.items() if mode & 0o077} == {"redis/link"}
+    assert (app_root / "app.yaml").stat().st_mode == mode_of_target
+
+
+@pytest.mark.usefixtures("loose_umask")
+def test_a_database_outside_of_the_folder_is_left_alone_and_warned_of(app_root: Path) -> None:
+    outside = app_root / "elsewhere.db"
+    outside.write_text("")
+
+    with capture_logs() as logged:
+        permissions.narrow(settings_of(app_root, DATABASE_URL=f"sqlite:///{outside}"))
+
+    assert outside.stat().st_mode & 0o777 == 0o666
+    [event] = [entry for entry in logged if entry["event"] == "data.open_database"]
+    assert (event["path"], event["mode"], event["remedy"]) == (str(outside), "0666", "chmod 600")
+
+
+def test_a_folder_of_somebody_else_is_left_alone_and_warned_of(
+    app_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = app_root / "var"
+    folder.mkdir(mode=0o755)
+    owner = folder.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+
+    with capture_logs() as logged:
+        permissions.narrow(settings_of(app_root))
+
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert [(entry["event"], entry["owner"]) for entry in logged] == [("data.foreign_folder", owner)]
