@@ -25,10 +25,12 @@ class ReverseProxy:
     """A proxy that runs.
 
     Attributes:
+        kind: one of KINDS.
         http_port: where it takes plain HTTP, on loopback.
         https_port: where it takes TLS.
     """
 
+    kind: str
     http_port: int
     https_port: int
 
@@ -116,7 +118,7 @@ def _changed(text: str, changes: Mapping[str, str]) -> str:
 @contextlib.contextmanager
 def running_proxy(kind: str, site_port: int) -> Iterator[ReverseProxy]:
     """A proxy before the site at this port of loopback."""
-    proxy = ReverseProxy(free_port(), free_port())
+    proxy = ReverseProxy(kind, free_port(), free_port())
     with tempfile.TemporaryDirectory(prefix="la-proxy-") as name:
         folder = Path(name)
         tls.speaking_tls(folder)
