@@ -5,6 +5,8 @@ no start has to sum up a million rows. The change locks the row until the commit
 that the lock is short, and counts the open tasks under it, so that no concurrent start is overlooked.
 """
 
+import math
+
 from sqlalchemy import bindparam, func, literal, select, text
 from sqlalchemy.orm import Session
 
@@ -83,7 +85,9 @@ def recount() -> int:
         # The lock first, and the sum in a statement of its own: it sees whatever was counted before.
         counted = add(session, 0)
         stored = select(func.sum(LongTask.stored_bytes)).where(LongTask.expired_at.is_(None))
-        difference = int(session.scalar(stored) or 0) - counted
+        total = session.scalar(stored) or 0
+        # SQLite keeps whatever was written into a column: a damaged row may make the sum infinite, or NaN.
+        difference = int(total) - counted if math.isfinite(total) else 0
         if difference:
             add(session, difference)
         return difference

@@ -442,7 +442,7 @@ def test_who_comes_to_a_wrong_address_gets_a_page_that_leads_on(lab: Lab) -> Non
     answer = lab.client.get(f"/told?{JOB}=query&{ID}=AAAAAAAAAAAAAAAAAAAAAA", status=404)
 
     assert answer.content_type == "text/html"
-    assert 'href="/told"' in answer.text
+    assert 'action="/told"' in answer.text
 
 
 def test_a_page_without_scripts_comes_again_by_itself(lab: Lab) -> None:

@@ -23,7 +23,7 @@ WHERE expired_at IS NULL
 """
 SUM_UP = """
 INSERT INTO lastacross_long_task_usage (id, stored_bytes)
-SELECT 1, coalesce(sum(stored_bytes), 0) FROM lastacross_long_task
+SELECT 1, sum(stored_bytes) FROM lastacross_long_task HAVING sum(stored_bytes) > 0
 """
 
 
