@@ -34,14 +34,13 @@ def _network(address: str) -> str:
 
 
 def client_of(environ: Environ) -> str | None:
-    """What a limit per client counts by: the network; None where clients cannot be told from each other.
+    """The network that a limit per client counts by; None if the server does not know the address.
 
-    Behind a proxy that is not declared every request has the proxy's address. Who believed the proxy's
-    headers then would let anybody be as many clients as they like.
+    Behind a proxy that is not declared every request has the proxy's address, so the limit is one for all of
+    its visitors. A client that only pretends to be such a proxy is counted by its own address.
     """
     if environ.get(HAS_UNDECLARED_PROXY):
         _warn_of_proxy()
-        return None
     return network_of(environ) or None
 
 

@@ -40,8 +40,6 @@ IS_OUTSIDE = "lastacross.is_outside"
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
 # Put there by the boundary: a page of another site made a browser send this, and its handler takes it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
-# Put there by the proxy layer: forwarding headers came from a peer that is not a declared proxy.
-HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
 # Put there when a handler raised: the exception, for the log line and for the delivery's record.
 FAILURE = "lastacross.failure"
 # Put there when a handler said no (`self.abort(404)`): the Refusal that our page should show.

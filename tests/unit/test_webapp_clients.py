@@ -34,14 +34,14 @@ def test_no_header_changes_who_the_client_is() -> None:
     assert clients.client_of(environ) == "203.0.113.9"
 
 
-def test_behind_an_undeclared_proxy_clients_are_not_told_apart_and_the_log_says_so_once(
+def test_behind_an_undeclared_proxy_its_own_address_counts_and_the_log_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.WARNING)
     clients._warn_of_proxy.cache_clear()
     environ = {"REMOTE_ADDR": "203.0.113.9", HAS_UNDECLARED_PROXY: True}
 
-    assert [clients.client_of(environ) for _ in range(3)] == [None] * 3
+    assert [clients.client_of(environ) for _ in range(3)] == ["203.0.113.9"] * 3
 
     [record] = [record for record in caplog.records if "clients.undeclared_proxy" in record.getMessage()]
     assert "LASTACROSS_TRUSTED_PROXIES" in record.getMessage()
