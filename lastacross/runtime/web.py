@@ -118,6 +118,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # Of the kernel: gunicorn sets the socket's own time-out back to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+        # A client that does not read its answer falls silent, too.
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         kept = super().handle(conn)
         while kept is True and self._asks_again_soon(conn):
             kept = super().handle(conn)
