@@ -20,7 +20,7 @@ from lastacross import clock, config, taskqueue, webapp
 ACCOUNTS = "ERROR_ACCOUNTS"
 """The environment variable: the accounts that errors are taken in for, separated by commas."""
 
-MOST_BYTES = 8 * 1_048_576
+MOST_BYTES = 1_048_576
 MOST_FIELDS = 100
 """Of a form. There are 14 to fill in; a body of nothing but separators would make millions."""
 
