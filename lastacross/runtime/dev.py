@@ -58,6 +58,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
         configuration = config.load(root, environ)
         config.use(configuration)
         _upgrade(configuration)
+        (folder.path / URL_FILE).touch(mode=0o600)
         (folder.path / URL_FILE).write_text(f"{web.browsable_url(configuration.settings)}\n")
         supervisor = Supervisor(
             [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],

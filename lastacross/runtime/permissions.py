@@ -14,7 +14,7 @@ from lastacross.config import Settings
 from lastacross.datastore.url import parse
 
 FOLDERS = ("redis", "workers")
-FILES = ("lock", "secret_key", "lastacross.db")
+FILES = ("lock", "secret_key", "lastacross.db", "url")
 JOURNALS = ("", "-wal", "-shm", "-journal")
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
