@@ -139,9 +139,15 @@ def test_a_run_is_followed_with_scripts_off(new_context: Callable[..., BrowserCo
 
 
 def test_a_name_that_is_taken_is_said_at_its_field_and_leads_to_its_run(
-    new_context: Callable[..., BrowserContext],
+    new_context: Callable[..., BrowserContext], site: Site
 ) -> None:
     page = new_context().new_page()
+    with site.paused("subtasks"):
+        see_that_a_name_is_taken(page)
+
+
+def see_that_a_name_is_taken(page: Page) -> None:
+    """While the run of this name waits, and after it was cancelled."""
     path = start(page, "1-10", 1000)
     name = path.removeprefix("/count/")
     fill_in(page, name, "5-6")

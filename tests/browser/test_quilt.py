@@ -87,8 +87,9 @@ def test_a_quilt_completes_by_asking_where_the_stream_is_refused(
     page = new_context().new_page()
     page.route(*BLOCKS[block])
     watching.record_from_the_start(page)
-    path = watching.start(page, 8, 8, delay_ms=500)
-    expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=30_000)
+    with site.paused("quilt"):
+        path = watching.start(page, 8, 8, delay_ms=500)
+        expect(page.locator("#quilt[data-mode=poll]")).to_be_visible(timeout=30_000)
     watching.wait_for_the_end(page, 40)
     colors = watching.painted(page)
     assert None not in colors

@@ -14,10 +14,22 @@ import time
 import webapp2
 
 import longtask
+from lastacross import memcache, webapp
 
 
-def pause(parameters):
+def pause(parameters, step=0):
+    """Sleep as long as asked; at the step `hold_at`, until a test says /go for this `who`."""
     time.sleep(float(parameters.get("pause", "0.1")))
+    while step == int(parameters.get("hold_at", "-1")) and not memcache.get("go " + parameters["who"]):
+        time.sleep(0.02)
+
+
+class Go(webapp.RequestHandler):
+    """Lets a task that holds go on."""
+
+    def post(self):
+        memcache.set("go " + self.request.get("who"), "yes")
+        self.render_json({})
 
 
 class Unlimited(longtask.LongRunningTaskHandler):
@@ -35,7 +47,7 @@ class Work(Unlimited):
         steps = int(parameters.get("steps", "10"))
         for step in range(steps):
             self.log_progress(f"Handling {step + 1} for {parameters.get('who', 'nobody')}", step, steps)
-            pause(parameters)
+            pause(parameters, step)
         return "\\n".join(f"line {step + 1}: {parameters.get('who', '')}" for step in range(steps))
 
 
@@ -58,7 +70,7 @@ class Endless(Unlimited):
     def execute_task(self, parameters):
         for step in range(int(parameters.get("steps", "10"))):
             self.log_progress(f"Looked at {step}", step)
-            pause(parameters)
+            pause(parameters, step)
         return {"seen": step}
 
 
@@ -114,6 +126,7 @@ class Picture(Unlimited):
 app = webapp2.WSGIApplication(
     [
         ("/work", Work),
+        ("/go", Go),
         ("/mortal", Mortal),
         ("/endless", Endless),
         ("/broken", Broken),
