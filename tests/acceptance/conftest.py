@@ -32,10 +32,10 @@ def webhook() -> Iterator[Webhook]:
 
 @pytest.fixture(scope="session")
 def site(webhook: Webhook) -> Iterator[Site]:
-    """The application in the root, running."""
+    """The application in the root, running, asked by its administrator, who may start any number of runs."""
     variables = {"ERROR_WEBHOOK_URL": webhook.url, "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
     with running_site(variables=variables) as running:
-        yield running
+        yield running.administrator
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,7 @@ def test_the_link_signs_one_browser_in(
     command: Command, app_root: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LASTACROSS_ALLOWED_HOSTS", "shop.example")
+    (app_root / "note.txt").write_text("for the administrator")
     (app_root / "app.yaml").write_text("handlers:\n- url: /static\n  static_dir: .\n  login: admin\n")
     found = LINK.fullmatch(command("admin", "link")[1].strip())
     assert found is not None
@@ -83,10 +84,10 @@ def test_the_link_signs_one_browser_in(
     assert form.submit(status=303).headers["Location"].endswith("/")
     second.post("/_ah/sign-in", {"code": found[2]}, status=403)
 
-    assert first.get("/static/app.yaml").status_int == 200
-    assert "lastacross admin link" in second.get("/static/app.yaml", status=403).text
+    assert first.get("/static/note.txt").status_int == 200
+    assert "lastacross admin link" in second.get("/static/note.txt", status=403).text
     first.get("/_ah/sign-in").form.submit(status=303)
-    first.get("/static/app.yaml", status=403)
+    first.get("/static/note.txt", status=403)
     store.use(None)
     opened.close()
 

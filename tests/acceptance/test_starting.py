@@ -28,12 +28,6 @@ TABLES: dict[str, Any] = {"/quilt": models.Quilt, "/count": models.CountRun}
 
 
 @pytest.fixture
-def lastacross_environ() -> dict[str, str]:
-    """Under ``dev``, where there may be an administrator."""
-    return {"LASTACROSS_DEV": "1"}
-
-
-@pytest.fixture
 def new_client(lastacross_app: ApplicationUnderTest) -> Callable[[str], Client]:
     """A browser of its own at this address."""
     return lambda address: Client(lastacross_app.wsgi, extra_environ={"REMOTE_ADDR": address})
@@ -48,8 +42,7 @@ def client(new_client: Callable[[str], Client]) -> Client:
 @pytest.fixture
 def administrator(lastacross_app: ApplicationUnderTest) -> Client:
     """The administrator's browser."""
-    here = {"REMOTE_ADDR": "127.0.0.1", "HTTP_HOST": "localhost"}
-    return Client(lastacross_app.wsgi, extra_environ=here)
+    return Client(lastacross_app.wsgi, extra_environ=lastacross_app.administrator_environ)
 
 
 def start(client: Client, kind: str, name: str = "run", status: int = 202, **environ: str) -> Any:
@@ -184,7 +177,7 @@ def test_a_network_may_start_ten_in_a_minute_and_another_network_as_many(
     refused = start(client, kind, "late", status=429)
 
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    assert f"one network may start 10 {kind[1:]}s per minute." in refused.json["error"]["message"]
+    assert f"one network may start {kind[1:]}s 10 times per minute." in refused.json["error"]["message"]
     page = client.post(kind, {**FORMS[kind], "name": "late"}, status=429)
     assert "Try again in" in page.text
     start(client, kind, "other", REMOTE_ADDR="198.51.100.1")

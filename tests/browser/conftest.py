@@ -1,5 +1,6 @@
 """Fixtures of the browser tests: two running sites, and Debian's Chromium."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,11 +25,15 @@ CHROMIUM_FLAGS = [
 
 Contexts = Callable[..., BrowserContext]
 
+# One network may start ten runs a minute, and all profiles are on this machine.
+BEHIND_A_PROXY = {"LASTACROSS_TRUSTED_PROXIES": "127.0.0.1"}
+_addresses = (f"198.18.{number // 250}.{number % 250}" for number in itertools.count())
+
 
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
-    """The application in the root, running; all browser tests share it."""
-    with running_site() as running:
+    """The application in the root, running; all browser tests share it. Its profiles come through a proxy."""
+    with running_site(variables=BEHIND_A_PROXY) as running:
         yield running
 
 
@@ -36,7 +41,7 @@ def site() -> Iterator[Site]:
 def longtask_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """An application that has long tasks and no template, running; all browser tests share it."""
     folder = longtask_app.write(tmp_path_factory.mktemp("longtasks") / "app")
-    with running_site(folder) as running:
+    with running_site(folder, BEHIND_A_PROXY) as running:
         yield running
 
 
@@ -54,11 +59,12 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
-    """Opens browser profiles that share nothing; takes Playwright's own options."""
+    """Opens browser profiles that share nothing, not even their address; takes Playwright's own options."""
     opened: list[BrowserContext] = []
 
     def open_context(**options: object) -> BrowserContext:
-        context = chromium.new_context(**{"base_url": site.url, **options})  # type: ignore[arg-type]
+        own = {"base_url": site.url, "extra_http_headers": {"X-Forwarded-For": next(_addresses)}}
+        context = chromium.new_context(**{**own, **options})  # type: ignore[arg-type]
         context.set_default_timeout(30_000)
         opened.append(context)
         return context

@@ -79,8 +79,8 @@ def errors(page_of: Callable[[str, str], str]) -> Make:
         given = {"type": LONG_WORD, "msg": "/a/path/without/blanks" * 20, "traceback": f"{LONG_WORD}\n" * 40}
         error = {"account": "access", "url": "https://shop.example/", "status": 500, "server": "web-1"}
         path = f"/{site.post('/errors', **error, **given)['name']}"
-        wait_until(lambda: site.administrator.json(path)["done"], 30, "the error's task")
-        yield page_of(path, f"/errors/groups/{site.administrator.json(path)['response']['group']}")
+        wait_until(lambda: site.json(path)["done"], 30, "the error's task")
+        yield page_of(path, f"/errors/groups/{site.json(path)['response']['group']}")
 
     return make
 
@@ -112,7 +112,7 @@ def reload(page_of: Callable[[str], str], *, runs: bool) -> Make:
 
     def make(site: Site) -> Iterator[str]:
         with active_accounts(site), contextlib.ExitStack() as stack:
-            site.administrator.json("/taskloader/")
+            site.json("/taskloader/")
             path = f"/{site.json('/reloads')['reloads'][0]['name']}"
             if runs:
                 wait_until(lambda: site.json(path)["metadata"]["numbers"]["done"] >= 20, 30)
@@ -313,22 +313,22 @@ LONG_TASKS = [
 
 
 @pytest.fixture
-def new_context(new_context: Contexts, site: Site) -> Contexts:
+def new_context(new_context: Contexts, site: Site, longtask_site: Site) -> Contexts:
     """The administrator's browsers."""
-    return signed_in(new_context, site)
+    return signed_in(signed_in(new_context, site), longtask_site)
 
 
 @pytest.fixture(scope="module", params=DEMO, ids=lambda case: case.name)
 def demo_case(request: pytest.FixtureRequest, site: Site) -> Iterator[tuple[Case, str]]:
     """A page of the demo application, kept in its state for all four views."""
-    with contextlib.contextmanager(request.param.make)(site) as path:
+    with contextlib.contextmanager(request.param.make)(site.administrator) as path:
         yield request.param, path
 
 
 @pytest.fixture(scope="module", params=LONG_TASKS, ids=lambda case: case.name)
 def longtask_case(request: pytest.FixtureRequest, longtask_site: Site) -> Iterator[tuple[Case, str]]:
     """A page of long tasks in an application without a template of its own."""
-    with contextlib.contextmanager(request.param.make)(longtask_site) as path:
+    with contextlib.contextmanager(request.param.make)(longtask_site.administrator) as path:
         yield request.param, path
 
 
