@@ -11,7 +11,8 @@ from lastacross.runtime.serving import Serving
 from lastacross.runtime.settle import Settler
 from lastacross.store import READY_PREFIX, Store, record_key
 from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker, Grant
+from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
+from lastacross.taskqueue.grants import Grant
 from lastacross.taskqueue.record import Leased
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.seen import DeliveredTask

@@ -1,7 +1,7 @@
 """The attacks of a stranger on a running site, in classes, and whether one of them got in.
 
 Each class builds its requests as the bytes that go over the wire, and judges an answer. The site is the
-application in the root under ``lastacross web``. ``python -m tests.security`` runs all of them.
+application in the root under ``lastacross web``.
 """
 
 import itertools

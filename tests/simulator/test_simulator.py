@@ -44,6 +44,13 @@ def test_nothing_is_lost_doubled_or_forgotten_in_thirty_minutes() -> None:
     explore(f"{time.time_ns()}", STEPS, minutes=30)
 
 
+def find_failure(runner: Runner, mutant: Mutant) -> Failure | None:
+    """Run the mutant's own seed."""
+    if ":" in mutant.seed:
+        return runner.try_seed(mutant.seed)
+    return runner.explore(mutant.seed, MAX_MUTANT_STEPS)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_the_simulator_kills_this_mutant(mutant: Mutant) -> None:
     with Runner(mutant) as runner:

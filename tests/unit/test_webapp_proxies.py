@@ -306,13 +306,16 @@ HOSTILE = [
 ]
 
 
+READ_OR_REFUSED = {200, 400}
+
+
 @pytest.mark.parametrize("name", ["FORWARDED", "X_FORWARDED_FOR", "X_FORWARDED_PROTO", "X_FORWARDED_HOST"])
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
 def test_a_header_filled_to_its_limit_is_read_quickly(site: web.Site, name: str, number: int) -> None:
     times = []
     for _ in range(3):
         before = time.process_time()
-        assert site.get("/", **PROXY, **{f"HTTP_{name}": HOSTILE[number]}).status_int in (200, 400)
+        assert site.get("/", **PROXY, **{f"HTTP_{name}": HOSTILE[number]}).status_int in READ_OR_REFUSED
         times.append(time.process_time() - before)
     assert min(times) < 0.06
 

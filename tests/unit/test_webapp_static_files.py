@@ -366,6 +366,9 @@ def test_the_usual_skip_files_are_those_of_app_engine(tmp_path: Path, name: str)
 # --- headers and refusals -----------------------------------------------------------------
 
 
+WITH_A_BODY = {200, 206}
+
+
 @pytest.mark.parametrize(
     ("environ", "method", "status"),
     [
@@ -392,7 +395,7 @@ def test_own_headers_come_with_every_answer(
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
     assert "Origin" in answer.headers["Vary"]
     assert len(answer.headers.getall("Vary")) == 1
-    assert answer.headers.get("Content-Type") == ("text/x-own" if status in (200, 206) else None)
+    assert answer.headers.get("Content-Type") == ("text/x-own" if status in WITH_A_BODY else None)
 
 
 def test_a_file_for_the_administrator_asks_who_it_is(skipping: web.Site) -> None:
