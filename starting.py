@@ -91,8 +91,9 @@ def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
         environ = handler.request.environ
         seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt)
         if seconds is not None:
-            words = start_limits.in_words(limit).replace(" per ", f" {runs} per ", 1)
-            handler.try_later(429, f"Nothing was started: one network may start {words}.", seconds)
+            words = start_limits.in_words(limit)
+            message = f"Nothing was started: one network may start {runs} {words}."
+            handler.try_later(429, message, seconds)
             return True
     return False
 
