@@ -5,6 +5,7 @@ import http.client
 import os
 import pwd
 import shutil
+import signal
 import ssl
 import tempfile
 import time
@@ -131,6 +132,10 @@ def running_proxy(kind: str, site_port: int) -> Iterator[ReverseProxy]:
         with started(KINDS[kind](folder, changes), folder, home) as process:
             _wait(proxy, process)
             yield proxy
+            if kind == "nginx":
+                # Killed with -9, it would leave its workers behind.
+                process.send(signal.SIGTERM)
+                process.wait()
 
 
 def _wait(proxy: ReverseProxy, process: Started) -> None:
