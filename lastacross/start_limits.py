@@ -31,7 +31,7 @@ def check(
 ) -> float | None:
     """Count a start, if the client may have one more.
 
-    Clients are told apart by network (``clients.client_of``); where they cannot be, the limit holds for all
+    Clients are told apart by network (``clients.network_of``); where they cannot be, the limit holds for all
     of them together. A refused start is not counted.
 
     Args:
@@ -49,7 +49,7 @@ def check(
     """
     if is_exempt:
         return None
-    client = clients.client_of(environ) or _SITE
+    client = clients.network_of(environ) or _SITE
     return _current().check(rate_of(limit), name, client, is_counted=is_counted)
 
 

@@ -26,7 +26,7 @@ from lastacross.channel.slots import Lack, Slots
 from lastacross.channel.tokens import Grant
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError, ExpiredSignatureError, StoreUnavailableError
-from lastacross.webapp.clients import client_of
+from lastacross.webapp.clients import network_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -107,7 +107,7 @@ class Streams:
         if self._is_ending:
             raise self._busy("Too many streams are open.")
         if method == "HEAD":
-            self._refuse(self.slots.lack(token, client_of(environ)))
+            self._refuse(self.slots.lack(token, network_of(environ) or None))
             start_response("200 OK", list(STREAM_HEADERS))
             return []
         stream = self._open(token, grant, start or grant.start, environ)
@@ -125,7 +125,7 @@ class Streams:
             raise self._busy("The messages cannot be read just now.") from error
 
     def _open(self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment") -> EventStream:
-        client = client_of(environ)
+        client = network_of(environ) or None
         self._refuse(self.slots.take(token, client))
         leave = functools.partial(self.slots.release, token, client)
         try:

@@ -36,7 +36,8 @@ HEADERS = (
     "HTTP_CF_CONNECTING_IP",
 )
 REMEDY = (
-    "list it in LASTACROSS_TRUSTED_PROXIES if it is yours; nothing that it says of the client is believed"
+    "list it in LASTACROSS_TRUSTED_PROXIES if it is yours; until then nothing that it says of the client is "
+    "believed, and a limit per client is one for all of its visitors"
 )
 
 _UNCLEAR = "lastacross.unclear_forwarding"

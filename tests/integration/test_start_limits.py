@@ -52,7 +52,7 @@ def test_each_network_and_each_name_has_a_limit_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("opened")
-def test_behind_an_undeclared_proxy_the_limit_holds_for_the_site() -> None:
+def test_behind_an_undeclared_proxy_the_limit_holds_for_all_of_its_visitors() -> None:
     behind: dict[str, Any] = {HAS_UNDECLARED_PROXY: True}
 
     assert tries(4, "203.0.113.1", **behind) == [True, True, True, False]
