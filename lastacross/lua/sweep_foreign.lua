@@ -20,6 +20,13 @@ local function restore(queue, id)
   end
 end
 
+-- A record without our eta: gone, or only what a stock worker noted on a task of ours after its end. Where it
+-- fails a job, it writes all fields that it knows.
+local function is_husk(id, queue)
+  local data, description = unpack(call('HMGET', RECORD .. id, 'data', 'description'))
+  return not data or (queue_of(id) == queue and string.find(description or '', '^%u+ /') ~= nil)
+end
+
 for position = 3, #ARGV do
   local queue = ARGV[position]
   for _, place in ipairs(places_of(queue)) do
@@ -38,8 +45,7 @@ for position = 3, #ARGV do
   end
   for _, id in ipairs(newest) do
     local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
-    if not eta and call('HEXISTS', RECORD .. id, 'data') == 0 then
-      -- Gone, or but what a stock worker noted on a task after its end.
+    if not eta and is_husk(id, queue) then
       call('DEL', RECORD .. id)
       call('ZREM', DEAD .. queue, id)
     elseif eta and not dead_at then
