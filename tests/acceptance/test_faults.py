@@ -248,7 +248,10 @@ def test_a_stock_rq_worker_on_our_queues_loses_no_task(lab: Lab, queues: list[st
             _kill_session(stock)
             lab.wait_until_idle(60)
             # An entry of RQ's whose task has run since goes at the next sweep.
-            wait_until(lambda: lab.dead() + lab.dead("other") == [], 60, "RQ's failed entries to be swept")
+            try:
+                wait_until(lambda: _refused(lab) == 0, 60, "RQ's failed entries to be swept")
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {lab.dead_records('default', 'other')}") from error
     print(
         f"measured RQ's own worker: {len(seen)} ran before ours; all 400 after {seconds:.1f} s; "
         f"{repeated(lab)} repeated"

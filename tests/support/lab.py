@@ -257,6 +257,12 @@ class Lab:
         ids: list[bytes] = self.store.redis.zrange(store.dead_key(queue), 0, -1)  # type: ignore[assignment]
         return [identifier.decode().partition("_")[2] for identifier in ids]
 
+    def dead_records(self, *queues: str) -> dict[str, dict[bytes, bytes]]:
+        """For a failure: what Redis has of the dead letters."""
+        redis: Any = self.store.redis
+        ids = [f"{queue}_{name}" for queue in queues for name in self.dead(queue)]
+        return {task_id: redis.hgetall(store.record_key(task_id)) for task_id in ids}
+
 
 def worker_pids(running: Started) -> list[int]:
     """The living worker processes of a supervisor."""
