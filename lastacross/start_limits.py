@@ -6,10 +6,12 @@ counts by itself.
 
 import functools
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
-from limits import RateLimitItem, parse_many
-from limits.storage import MemoryStorage, RedisStorage
-from limits.strategies import MovingWindowRateLimiter, RateLimiter
+from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
+from limits.storage import MemoryStorage, RedisStorage, Storage
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from lastacross import logs, store
 from lastacross.clock import SYSTEM, Clock
@@ -22,6 +24,8 @@ OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
 
 _SITE = "site"
+
+T = TypeVar("T")
 
 _log = logs.get(__name__)
 
@@ -63,6 +67,27 @@ def check(
         if seconds is not None:
             return seconds
     return None
+
+
+def spend(name: str, client: str, amount: int, *, most: int, seconds: int, is_forced: bool = False) -> bool:
+    """Count an amount, such as bytes, of which a client may have so much within some time.
+
+    The time begins with the first amount, and then anew: late in one and early in the next a client may have
+    twice as much at most.
+
+    Args:
+        name: what is spent. Never a part of a request.
+        client: who spends it (``clients.own_network_of``).
+        amount: how much.
+        most: it may have within the time.
+        seconds: the time.
+        is_forced: it is spent already, and counted though it is too much.
+
+    Returns:
+        False if it is too much.
+    """
+    budget = RateLimitItemPerSecond(max(1, most), seconds)
+    return _current().spend(budget, name, client, amount, is_forced=is_forced)
 
 
 def in_words(limit: str) -> str:
@@ -108,35 +133,48 @@ class Limiter:
         self.store = opened
         self._clock = clock
         pool = opened.redis.connection_pool
-        self._shared = MovingWindowRateLimiter(
-            RedisStorage(opened.url, connection_pool=pool, key_prefix=LIMIT_PREFIX)
-        )
-        self._own: RateLimiter | None = None
+        self._shared = RedisStorage(opened.url, connection_pool=pool, key_prefix=LIMIT_PREFIX)
+        self._own: MemoryStorage | None = None
         self._quiet_until = float("-inf")
 
     def check(
         self, rate: RateLimitItem, name: str, client: str, *, is_counted: bool = True, cost: int = 1
     ) -> float | None:
         """As the module's ``check``, for a client and one of the rates."""
+
+        def ask(storage: Storage) -> float | None:
+            limiter = MovingWindowRateLimiter(storage)
+            does_fit = limiter.hit if is_counted else limiter.test
+            if does_fit(rate, name, client, cost=cost):
+                return None
+            free_at = limiter.get_window_stats(rate, name, client).reset_time
+            return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
+
+        return self._asked(ask)
+
+    def spend(self, budget: RateLimitItem, name: str, client: str, amount: int, *, is_forced: bool) -> bool:
+        """As the module's ``spend``."""
+
+        def ask(storage: Storage) -> bool:
+            # Not a moving window, which keeps an entry for each unit.
+            limiter = FixedWindowRateLimiter(storage)
+            if not is_forced and not limiter.test(budget, name, client, cost=amount):
+                return False
+            return limiter.hit(budget, name, client, cost=amount)
+
+        return self._asked(ask)
+
+    def _asked(self, ask: Callable[[Storage], T]) -> T:
         if self._clock.monotonic() >= self._quiet_until:
             try:
                 with store.translated_errors():
-                    return self._ask(self._shared, rate, (name, client), is_counted, cost)
+                    return ask(self._shared)
             except StoreUnavailableError as error:
                 self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
                 _log.warning("limits.unavailable", reason=str(error))
         if self._own is None:
-            self._own = MovingWindowRateLimiter(MemoryStorage())
-        return self._ask(self._own, rate, (name, client), is_counted, cost)
-
-    def _ask(
-        self, limiter: RateLimiter, rate: RateLimitItem, key: tuple[str, str], is_counted: bool, cost: int
-    ) -> float | None:
-        ask = limiter.hit if is_counted else limiter.test
-        if ask(rate, *key, cost=cost):
-            return None
-        free_at = limiter.get_window_stats(rate, *key).reset_time
-        return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
+            self._own = MemoryStorage()
+        return ask(self._own)
 
 
 _limiter: Limiter | None = None

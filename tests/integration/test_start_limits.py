@@ -96,6 +96,17 @@ def test_to_ask_is_not_to_start() -> None:
     assert 50 < seconds <= 60
 
 
+@pytest.mark.usefixtures("opened")
+def test_an_amount_is_spent_until_it_would_be_too_much_and_counts_more_if_it_is_forced() -> None:
+    def spend(amount: int, client: str = "203.0.113.9", *, is_forced: bool = False) -> bool:
+        return start_limits.spend("bytes", client, amount, most=1_000, seconds=60, is_forced=is_forced)
+
+    assert [spend(amount) for amount in (600, 500, 400, 1)] == [True, False, True, False]
+    assert spend(1_000, "203.0.113.8")
+    assert not spend(5_000, "203.0.113.7", is_forced=True)
+    assert not spend(1, "203.0.113.7")
+
+
 def test_its_keys_have_our_prefix_and_go_when_the_time_is_over(opened: Store) -> None:
     tries(5)
 
