@@ -11,6 +11,7 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 import count
 import counting
 import models
+import pruning
 import quilt
 import runs
 import starting
@@ -223,6 +224,17 @@ def test_who_is_asked_to_come_later_has_started_nothing(client: Client, kind: st
         session.execute(update(TABLES[kind]).values(finished_at=1.0))
 
     start(client, kind, "late")
+
+
+def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept() -> None:
+    """The totals are more than it may start in thirty days, in runs that store as much as they can."""
+    squares = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_SQUARE_MS
+    largest_runs = starting.MAX_DAY_SECONDS // starting.WORK_UNIT_SECONDS
+    numbers = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_NUMBER_MS
+    numbers += largest_runs * count.MOST_INTERVALS * pruning.INTERVAL_NUMBERS
+
+    assert 30 * (squares + largest_runs) <= pruning.MAX_SQUARES
+    assert 30 * numbers <= pruning.MAX_NUMBERS
 
 
 # --- who may cancel -----------------------------------------------------------------------
