@@ -120,7 +120,9 @@ def is_limited(handler: webapp.RequestHandler, runs: str, work_ms: int = 0) -> b
             f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
             f"{MAX_DAY_SECONDS:,} s per day, and each counts for {WORK_UNIT_SECONDS} s at least"
         )
-        seconds = start_limits.check(f"{runs}-work", _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost)
+        seconds = start_limits.check(
+            f"{runs}-work", _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost, is_share=True
+        )
     if seconds is None:
         return False
     handler.try_later(429, f"Nothing was started: {words}.", seconds)

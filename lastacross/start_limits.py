@@ -38,6 +38,7 @@ def check(
     is_exempt: bool = False,
     is_counted: bool = True,
     cost: int = 1,
+    is_share: bool = False,
 ) -> float | None:
     """Count a start, if the client may have one more.
 
@@ -51,6 +52,8 @@ def check(
         is_exempt: nothing is counted (``handler.is_exempt_from_limits()``).
         is_counted: False only asks, before something that costs.
         cost: for how many starts it counts; more than a limit admits is never admitted.
+        is_share: it only keeps one network from taking what is there for all, and so does not hold where all
+            visitors may have one (``clients.own_network_of``).
 
     Returns:
         None if it may start; else the seconds to wait.
@@ -59,6 +62,8 @@ def check(
         ConfigError: the limit cannot be read.
     """
     if is_exempt:
+        return None
+    if is_share and not clients.own_network_of(environ):
         return None
     client = clients.network_of(environ) or _SITE
     limiter = _current()

@@ -215,6 +215,16 @@ def test_the_work_that_a_network_starts_is_limited_by_the_minute_and_the_day(
     start(client, kind, "other", REMOTE_ADDR="198.51.100.1")
 
 
+def test_visitors_who_share_an_undeclared_proxy_do_not_use_up_each_others_work(client: Client) -> None:
+    large = {"rows": "100", "columns": "100"}
+    headers = {**JSON, "X-Forwarded-For": "192.0.2.1"}
+    environ = {"REMOTE_ADDR": "10.0.0.5"}
+
+    answers = [client.post("/quilt", large, headers=headers, extra_environ=environ) for _ in range(8)]
+
+    assert [answer.status_int for answer in answers] == [202] * 8
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_is_asked_to_come_later_has_started_nothing(client: Client, kind: str) -> None:
     start_as_many_as_may_be(client, kind)
