@@ -45,6 +45,16 @@ class Wanted:
     intervals: list[tuple[int, int]]
     delay_ms: int
 
+    @property
+    def numbers(self) -> int:
+        """How many there are in all intervals."""
+        return sum(last - first + 1 for first, last in self.intervals)
+
+    @property
+    def work_ms(self) -> int:
+        """What it costs in all."""
+        return self.numbers * max(self.delay_ms, starting.LEAST_NUMBER_MS)
+
 
 def parse(form: Mapping[str, object]) -> Wanted:
     """What the form asks for.
@@ -69,12 +79,12 @@ def parse(form: Mapping[str, object]) -> Wanted:
             mistakes["delay_ms"] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
-    numbers = sum(last - first + 1 for first, last in intervals)
+    wanted = Wanted(str(name), intervals, delay_ms)
     try:
-        starting.check_work(numbers, delay_ms, run="count", piece="numbers")
+        starting.check_work(wanted.numbers, delay_ms, run="count", piece="numbers")
     except ValueError as error:
         raise forms.FormError({"delay_ms": str(error)}) from error
-    return Wanted(str(name), intervals, delay_ms)
+    return wanted
 
 
 def parse_intervals(text: object) -> list[tuple[int, int]]:
@@ -134,7 +144,8 @@ class FormHandler(forms.Handler):
         except forms.FormError as error:
             self.refuse(error)
             return
-        if starting.is_limited(self, "counts"):
+        # Before the name is used up by the task. Others may begin one meanwhile, so room is asked for again.
+        if starting.is_refused(self, "counts", CountRun, wanted.work_ms):
             return
         try:
             run = self._begin(wanted)
@@ -166,13 +177,9 @@ class FormHandler(forms.Handler):
         run = CountRun(
             id=models.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
         )
-        is_limited = not self.is_exempt_from_limits()
-        if is_limited:
-            # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
-            runs.require_room()
         counting.add_master(run, wanted.intervals)
         try:
-            runs.begin(run, wanted.intervals, is_limited=is_limited)
+            runs.begin(run, wanted.intervals, is_limited=not self.is_exempt_from_limits())
         except starting.TooManyError:
             counting.withdraw(run.id)
             raise

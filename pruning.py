@@ -1,4 +1,8 @@
-"""Deletes what is old, a few rows at a time: a writer on SQLite keeps everybody else waiting.
+"""Deletes what is old or too much, a few rows at a time: a writer on SQLite keeps everybody else waiting.
+
+What is too much goes from the oldest on. To refuse new runs instead would let a few strangers stop the demo
+for a month. This way they only shorten the time for which results are kept, and one network cannot do that:
+each total is more than it may start in 30 days, or thirty such networks in a day (starting.py).
 
 Each step is a transaction of its own, and finds by itself what is left: interrupted, repeated, or called by
 two at once, it deletes the same rows.
@@ -8,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, delete, or_, select, tuple_
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, or_, select, tuple_
 
 from lastacross import clock, datastore, taskqueue, webapp
 from models import CountInterval, CountLine, CountRun, Quilt, Square
@@ -18,10 +22,23 @@ URL = "/tasks/prune"
 
 KEPT_SECONDS = 30 * 86_400.0
 """How long quilts, counts and reloads are kept; a batch, which knows how far they are, is known as long."""
+MAX_SQUARES = 6_000_000
+"""Of all quilts that are kept: 0.75 GB, as a square takes 124 bytes in SQLite, and a quilt itself as many."""
+MAX_NUMBERS = 75_000_000
+"""Of all counts that are kept: 0.9 GB, as a number takes 12 bytes."""
+INTERVAL_NUMBERS = 30
+"""An interval takes as much beside its numbers, with its lines of the log."""
+MAX_RESULTS = 2_000_000
+"""Of all reloads that are kept: 1.1 GB, as a result takes 530 bytes."""
+LOST_SECONDS = 86_400.0
+"""A run that has not ended by then may go: nothing may be going to end it."""
 MAX_ROWS = 500
 """Deleted in one transaction."""
 MAX_STEPS = 100
 """Transactions of one call."""
+
+
+Runs = type[Quilt] | type[CountRun] | type[ReloadRun]
 
 
 @dataclass(frozen=True)
@@ -75,19 +92,17 @@ def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_s
 
 
 def prune(now: float) -> bool:
-    """Delete the quilts, counts and reloads that ended, or were lost, more than 30 days ago.
+    """Delete the quilts, counts and reloads that ended, or were lost, more than 30 days ago, or are too many.
 
     Returns:
         False if there are more: it has done its share, and wants to be called again.
     """
-    return delete_all(_olds(now - KEPT_SECONDS), max_rows=MAX_ROWS, max_steps=MAX_STEPS)
+    return delete_all(_olds(now), max_rows=MAX_ROWS, max_steps=MAX_STEPS)
 
 
-def _olds(before: float) -> list[Old]:
+def _olds(now: float) -> list[Old]:
     """What belongs to a run goes before the run, with which it would go all at once."""
-    quilts = _is_over(Quilt, before)
-    counts = _is_over(CountRun, before)
-    reloads = _is_over(ReloadRun, before)
+    quilts, counts, reloads = (_is_to_go(table, now) for table in (Quilt, CountRun, ReloadRun))
     of_quilt = Square.quilt_id.in_(select(Quilt.id).where(quilts))
     old_counts, old_reloads = select(CountRun.id).where(counts), select(ReloadRun.id).where(reloads)
     of_reload = ReloadResult.run_id.in_(old_reloads)
@@ -106,16 +121,45 @@ def _olds(before: float) -> list[Old]:
     ]
 
 
-def _is_over(table: type[Quilt] | type[CountRun] | type[ReloadRun], before: float) -> ColumnElement[bool]:
-    """Begun before this instant, and ended before it unless its end was never written down."""
-    return (table.created_at < before) & or_(table.finished_at.is_(None), table.finished_at < before)
+def _is_to_go(table: Runs, now: float) -> ColumnElement[bool]:
+    """Which runs of a table ended too long ago, unless their end was never written down, or are too many."""
+    before = now - KEPT_SECONDS
+    is_old = (table.created_at < before) & or_(table.finished_at.is_(None), table.finished_at < before)
+    beyond = _beyond(table)
+    if beyond is None:
+        return is_old
+    is_over = or_(table.finished_at.is_not(None), table.created_at < now - LOST_SECONDS)
+    return or_(is_old, (table.created_at <= beyond) & is_over)
+
+
+def _beyond(table: Runs) -> float | None:
+    """When the newest run began that is too much with all that were begun after it; None: there is none."""
+    size, most = _sizes()[table]
+    runs = size.add_columns(table.created_at).group_by(table.id).subquery()
+    total = func.sum(runs.c.size).over(order_by=runs.c.created_at.desc())
+    totals = select(runs.c.created_at, total.label("total")).subquery()
+    newest: Select[float] = select(func.max(totals.c.created_at)).where(totals.c.total > most)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(newest)
+
+
+def _sizes() -> dict[Runs, tuple[Select[int], int]]:
+    """How large a run of each table is, and how large all may be together."""
+    numbers = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
+    counts = select(numbers.label("size")).join(CountRun, CountRun.id == CountInterval.run_id)
+    reloads = select(func.count().label("size")).join(ReloadResult, ReloadResult.run_id == ReloadRun.id)
+    return {
+        Quilt: (select((Quilt.rows * Quilt.columns + 1).label("size")), MAX_SQUARES),
+        CountRun: (counts, MAX_NUMBERS),
+        ReloadRun: (reloads, MAX_RESULTS),
+    }
 
 
 class PruneHandler(webapp.RequestHandler):
-    """``/tasks/prune``: cron's, once a day, and its own, where one request is not enough."""
+    """``/tasks/prune``: cron's, once an hour, and its own, where one request is not enough."""
 
     def get(self) -> None:
-        """Delete what is older than 30 days."""
+        """Delete what is older than 30 days, or too much."""
         is_clean = prune(clock.SYSTEM.now())
         if not is_clean:
             taskqueue.add(url=URL, method="GET")

@@ -18,7 +18,7 @@ FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
     # A newcomer may have to wait for the squares under way, and for those beside its own last ones.
-    "delay_ms": (0, 800, 0),
+    "delay_ms": (0, 600, 0),
 }
 """name → lowest, highest, default"""
 
@@ -39,6 +39,11 @@ class Size:
     rows: int
     columns: int
     delay_ms: int
+
+    @property
+    def work_ms(self) -> int:
+        """What it costs in all."""
+        return self.rows * self.columns * max(self.delay_ms, starting.LEAST_SQUARE_MS)
 
 
 def parse_size(form: Mapping[str, object]) -> Size:
@@ -260,7 +265,7 @@ class FormHandler(forms.Handler):
         except forms.FormError as error:
             self.refuse(error)
             return
-        if starting.is_limited(self, "quilts"):
+        if starting.is_refused(self, "quilts", models.Quilt, size.work_ms):
             return
         try:
             quilt_id = self._begin(size)

@@ -51,16 +51,6 @@ class Sums:
     counted: int
 
 
-def require_room() -> None:
-    """See whether one more run may be under way.
-
-    Raises:
-        TooManyError: as many are as may be.
-    """
-    with datastore.session(read_only=True) as session:
-        starting.require_room(session, CountRun)
-
-
 def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
     """Write a new run down, once, whoever is first: the page that started it or its master task.
 

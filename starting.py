@@ -3,12 +3,18 @@
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from lastacross import start_limits, webapp
+from lastacross import datastore, start_limits, webapp
 from lastacross.clock import SYSTEM
 from models import CountRun, Quilt
 
 MAX_WORK_SECONDS = 120
 """Of one quilt or count: its squares, or numbers, times the delay of each."""
+
+LEAST_SQUARE_MS = 10
+LEAST_NUMBER_MS = 1
+"""So much work a square and a number count for without any delay, because they are stored: a square takes 124
+bytes and a number 12 (measured), so that a second of work stores at most 12 kB. The largest quilt and the
+largest count that the forms take are 100 s."""
 
 MAX_UNDER_WAY = 10
 """Quilts, and as many counts. Each waits for the others' work, so there must not be many."""
@@ -20,8 +26,20 @@ count, or a few such runs would keep everybody from starting."""
 RETRY_SECONDS = 10
 """About as long as the workers of ``lastacross dev`` take for the largest quilt."""
 
-START_LIMITS = ("10/minute", "200/day")
+START_LIMIT = "10/minute;200/day"
 """How many quilts, counts and reloads one network may start; each kind has limits of its own."""
+
+WORK_UNIT_SECONDS = 10
+"""In which work is counted. The work of a run is rounded up to it."""
+
+MAX_MINUTE_SECONDS = 600
+"""Work that one network may start in a minute: five of the largest quilts. Half of the places are left to
+others, and 360 s of the 960 s that the workers of ``lastacross dev`` do in a minute."""
+
+MAX_DAY_SECONDS = 1800
+"""Work that one network may start in a day, so that it fills the datastore slowly: see pruning.py."""
+
+_WORK_LIMIT = f"{MAX_MINUTE_SECONDS // WORK_UNIT_SECONDS}/minute;{MAX_DAY_SECONDS // WORK_UNIT_SECONDS}/day"
 
 _LOCK = 1_301_985
 """Names PostgreSQL's advisory lock of those who start something: any number, but always the same."""
@@ -71,6 +89,12 @@ def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
         raise TooManyError
 
 
+def is_full(table: type[Quilt] | type[CountRun]) -> bool:
+    """Whether as many are under way at this moment as may be."""
+    with datastore.session(read_only=True) as session:
+        return count_under_way(session, table) >= MAX_UNDER_WAY
+
+
 def refuse(handler: webapp.RequestHandler, runs: str) -> None:
     """Answer 503: as many are under way as may be."""
     message = (
@@ -79,23 +103,43 @@ def refuse(handler: webapp.RequestHandler, runs: str) -> None:
     handler.try_later(503, message, RETRY_SECONDS)
 
 
-def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
+def is_limited(handler: webapp.RequestHandler, runs: str, work_ms: int = 0) -> bool:
     """Whether the client has started too much, which is then answered with 429.
 
     Args:
         handler: of the request that starts something.
         runs: ``quilts``, ``counts`` or ``reloads``.
+        work_ms: of what it starts; 0: its work is not limited.
     """
-    is_exempt = handler.is_exempt_from_limits()
-    for limit in START_LIMITS:
-        environ = handler.request.environ
-        seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt)
-        if seconds is not None:
-            words = start_limits.in_words(limit)
-            message = f"Nothing was started: one network may start {runs} {words}."
-            handler.try_later(429, message, seconds)
-            return True
-    return False
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    words = f"one network may start {runs} {start_limits.in_words(START_LIMIT)}"
+    seconds = start_limits.check(runs, START_LIMIT, environ, is_exempt=is_exempt)
+    if seconds is None and work_ms:
+        cost = -(-work_ms // (WORK_UNIT_SECONDS * 1000))
+        words = (
+            f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
+            f"{MAX_DAY_SECONDS:,} s per day, and each counts for {WORK_UNIT_SECONDS} s at least"
+        )
+        seconds = start_limits.check(
+            f"{runs}-work", _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost, is_share=True
+        )
+    if seconds is None:
+        return False
+    handler.try_later(429, f"Nothing was started: {words}.", seconds)
+    return True
+
+
+def is_refused(
+    handler: webapp.RequestHandler, runs: str, table: type[Quilt] | type[CountRun], work_ms: int
+) -> bool:
+    """Whether there is no room for one more, or the client has started too much; then that is answered.
+
+    Room first: who is asked to come back later has not started anything.
+    """
+    if not handler.is_exempt_from_limits() and is_full(table):
+        refuse(handler, runs)
+        return True
+    return is_limited(handler, runs, work_ms)
 
 
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""How often a client may start something: rates such as "30/minute", by the `limits` library.
+"""How often a client may start something: rates such as "30/minute;200/day", by the `limits` library.
 
 A moving window in Redis, under keys of ours and over our connection. While Redis is unavailable each process
 counts by itself.
@@ -6,10 +6,12 @@ counts by itself.
 
 import functools
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage, RedisStorage
-from limits.strategies import MovingWindowRateLimiter, RateLimiter
+from limits import RateLimitItem, RateLimitItemPerSecond, parse_many
+from limits.storage import MemoryStorage, RedisStorage, Storage
+from limits.strategies import FixedWindowRateLimiter, MovingWindowRateLimiter
 
 from lastacross import logs, store
 from lastacross.clock import SYSTEM, Clock
@@ -23,11 +25,20 @@ OUTAGE_SECONDS = 5.0
 
 _SITE = "site"
 
+T = TypeVar("T")
+
 _log = logs.get(__name__)
 
 
 def check(
-    name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
+    name: str,
+    limit: str,
+    environ: Environ,
+    *,
+    is_exempt: bool = False,
+    is_counted: bool = True,
+    cost: int = 1,
+    is_share: bool = False,
 ) -> float | None:
     """Count a start, if the client may have one more.
 
@@ -36,10 +47,13 @@ def check(
 
     Args:
         name: what is started: each name has a limit of its own. Never a part of the request.
-        limit: such as ``30/minute``, ``100 per 2 hours``.
+        limit: such as ``30/minute``, ``100 per 2 hours``, ``10/minute;200/day``: of several, each holds.
         environ: of the request.
         is_exempt: nothing is counted (``handler.is_exempt_from_limits()``).
         is_counted: False only asks, before something that costs.
+        cost: for how many starts it counts; more than a limit admits is never admitted.
+        is_share: it only keeps one network from taking what is there for all, and so does not hold where all
+            visitors may have one (``clients.own_network_of``).
 
     Returns:
         None if it may start; else the seconds to wait.
@@ -49,8 +63,36 @@ def check(
     """
     if is_exempt:
         return None
+    if is_share and not clients.own_network_of(environ):
+        return None
     client = clients.network_of(environ) or _SITE
-    return _current().check(rate_of(limit), name, client, is_counted=is_counted)
+    limiter = _current()
+    for rate in rates_of(limit):
+        seconds = limiter.check(rate, name, client, is_counted=is_counted, cost=cost)
+        if seconds is not None:
+            return seconds
+    return None
+
+
+def spend(name: str, client: str, amount: int, *, most: int, seconds: int, is_forced: bool = False) -> bool:
+    """Count an amount, such as bytes, of which a client may have so much within some time.
+
+    The time begins with the first amount, and then anew: late in one and early in the next a client may have
+    twice as much at most.
+
+    Args:
+        name: what is spent. Never a part of a request.
+        client: who spends it (``clients.own_network_of``).
+        amount: how much.
+        most: it may have within the time.
+        seconds: the time.
+        is_forced: it is spent already, and counted though it is too much.
+
+    Returns:
+        False if it is too much.
+    """
+    budget = RateLimitItemPerSecond(max(1, most), seconds)
+    return _current().spend(budget, name, client, amount, is_forced=is_forced)
 
 
 def in_words(limit: str) -> str:
@@ -59,26 +101,29 @@ def in_words(limit: str) -> str:
     Raises:
         ConfigError: the limit cannot be read.
     """
-    rate = rate_of(limit)
+    return " and ".join(map(_in_words, rates_of(limit)))
+
+
+def _in_words(rate: RateLimitItem) -> str:
     unit = rate.GRANULARITY.name
     times = "once" if rate.amount == 1 else f"{rate.amount} times"
     return f"{times} per {unit}" if rate.multiples == 1 else f"{times} per {rate.multiples} {unit}s"
 
 
 @functools.lru_cache(maxsize=64)
-def rate_of(limit: str) -> RateLimitItem:
-    """The library's item for a limit.
+def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
+    """The library's items for a limit, the shortest first: one that refuses is not to use up a longer one.
 
     Raises:
         ConfigError: the limit cannot be read.
     """
     try:
-        rate = parse(limit)
+        rates = parse_many(limit)
     except ValueError as error:
         raise ConfigError(f"the start limit {limit!r} is not a rate such as '30/minute'") from error
-    if rate.amount < 1 or rate.get_expiry() < 1:
+    if any(rate.amount < 1 or rate.get_expiry() < 1 for rate in rates):
         raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
-    return rate
+    return tuple(sorted(rates, key=RateLimitItem.get_expiry))
 
 
 class Limiter:
@@ -93,32 +138,48 @@ class Limiter:
         self.store = opened
         self._clock = clock
         pool = opened.redis.connection_pool
-        self._shared = MovingWindowRateLimiter(
-            RedisStorage(opened.url, connection_pool=pool, key_prefix=LIMIT_PREFIX)
-        )
-        self._own: RateLimiter | None = None
+        self._shared = RedisStorage(opened.url, connection_pool=pool, key_prefix=LIMIT_PREFIX)
+        self._own: MemoryStorage | None = None
         self._quiet_until = float("-inf")
 
-    def check(self, rate: RateLimitItem, name: str, client: str, *, is_counted: bool = True) -> float | None:
-        """As the module's ``check``, for a client."""
+    def check(
+        self, rate: RateLimitItem, name: str, client: str, *, is_counted: bool = True, cost: int = 1
+    ) -> float | None:
+        """As the module's ``check``, for a client and one of the rates."""
+
+        def ask(storage: Storage) -> float | None:
+            limiter = MovingWindowRateLimiter(storage)
+            does_fit = limiter.hit if is_counted else limiter.test
+            if does_fit(rate, name, client, cost=cost):
+                return None
+            free_at = limiter.get_window_stats(rate, name, client).reset_time
+            return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
+
+        return self._asked(ask)
+
+    def spend(self, budget: RateLimitItem, name: str, client: str, amount: int, *, is_forced: bool) -> bool:
+        """As the module's ``spend``."""
+
+        def ask(storage: Storage) -> bool:
+            # Not a moving window, which keeps an entry for each unit.
+            limiter = FixedWindowRateLimiter(storage)
+            if not is_forced and not limiter.test(budget, name, client, cost=amount):
+                return False
+            return limiter.hit(budget, name, client, cost=amount)
+
+        return self._asked(ask)
+
+    def _asked(self, ask: Callable[[Storage], T]) -> T:
         if self._clock.monotonic() >= self._quiet_until:
             try:
                 with store.translated_errors():
-                    return self._ask(self._shared, rate, (name, client), is_counted)
+                    return ask(self._shared)
             except StoreUnavailableError as error:
                 self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
                 _log.warning("limits.unavailable", reason=str(error))
         if self._own is None:
-            self._own = MovingWindowRateLimiter(MemoryStorage())
-        return self._ask(self._own, rate, (name, client), is_counted)
-
-    def _ask(
-        self, limiter: RateLimiter, rate: RateLimitItem, key: tuple[str, str], is_counted: bool
-    ) -> float | None:
-        if limiter.hit(rate, *key) if is_counted else limiter.test(rate, *key):
-            return None
-        free_at = limiter.get_window_stats(rate, *key).reset_time
-        return min(max(1.0, free_at - self._clock.now()), float(rate.get_expiry()))
+            self._own = MemoryStorage()
+        return ask(self._own)
 
 
 _limiter: Limiter | None = None

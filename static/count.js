@@ -129,7 +129,7 @@ function showEnd({ metadata }) {
   element("cancel")?.remove();
   element("again").classList.remove("quiet");
   setTimeout(showQueuesAtRest, REST_MS);
-  write("mode", "This run is kept for 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This run is kept for up to 30 days: bookmark the page, or send its address to somebody.");
 }
 
 // --- news --------------------------------------------------------------------------------

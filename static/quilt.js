@@ -86,7 +86,7 @@ function showEnd({ metadata }) {
   element("remaining-box").hidden = true;
   element("cancel")?.remove();
   element("again").classList.remove("quiet");
-  write("mode", "This quilt is kept for 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This quilt is kept for up to 30 days: bookmark the page, or send its address to somebody.");
 }
 
 const MODES = {

@@ -73,7 +73,7 @@ function showTime() {
 function showEnd({ metadata }) {
   clearInterval(clock);
   write("duration", metadata.texts.duration);
-  write("mode", "This reload is kept for 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This reload is kept for up to 30 days: bookmark the page, or send its address to somebody.");
 }
 
 // --- news --------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ POLL_CLIENTS = 16
 def form() -> dict[str, Any]:
     """POST of a long task's form, to the whole answer that leads to its page; two workers run them."""
     with running.running_site(workers=2) as site:
-        # A client starts 30 in a minute at most.
-        connections = [clients.Connection(site.port, f"127.0.0.{2 + number}") for number in range(12)]
+        # A client starts 4 in a minute at most.
+        connections = [clients.Connection(site.port, f"127.0.0.{2 + number}") for number in range(100)]
         for number, connection in enumerate(connections):
             _start_long_task(connection, STARTS + number)
         before = site.cpu_seconds()

@@ -25,7 +25,7 @@ from lastacross.errors import (
     UnusableResultError,
     UserError,
 )
-from lastacross.longtasks import model, parameters, progress, results
+from lastacross.longtasks import model, parameters, progress, quotas, results
 from lastacross.longtasks.view import printable
 from lastacross.taskqueue import CurrentTask, TaskRetryOptions, lookup
 from lastacross.taskqueue.retry import backoff_seconds
@@ -56,6 +56,7 @@ class Work:
         retry: its task's own options: after what time.
         prepare: told the row with its claim, before the work begins.
         deadline_seconds: of an attempt.
+        network: whose result it is, for the share of what may be stored; '': nobody's in particular.
     """
 
     execute: Callable[[parameters.Parameters], Any]
@@ -63,6 +64,7 @@ class Work:
     retry: TaskRetryOptions
     prepare: Callable[[LongTask, progress.Reporter], None]
     deadline_seconds: float
+    network: str = ""
 
 
 def run(task_id: str, current: CurrentTask, work: Work) -> int:
@@ -103,6 +105,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     reporter.close()
     if not model.finish(task, clock.SYSTEM.now(), kind, body):
         return _stopped(task)
+    quotas.count_end(len(body), work.network)
     progress.announce(task.id, "done")
     _log.info("longtask.done", longtask=task.id, path=task.path, attempt=task.attempts, bytes=len(body))
     return DONE
@@ -187,6 +190,8 @@ def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseExcepti
         is_ours = model.fail_attempt(task, now + _delay_seconds(task, current, work), **told)
     if not is_ours:
         return _stopped(task)
+    if is_last:
+        quotas.count_end(sum(map(len, told.values())), work.network)
     progress.announce(task.id, "failed" if is_last else "retrying")
     if is_useless:
         return DONE

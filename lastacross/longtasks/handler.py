@@ -27,7 +27,7 @@ from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
 from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.webapp import BadInputError, is_started_by, remember_started
+from lastacross.webapp import BadInputError, clients, is_started_by, remember_started
 from lastacross.webapp.environ import TASK, is_internal
 from lastacross.webapp.handlers import local_path
 
@@ -131,6 +131,7 @@ class LongRunningTaskHandler(Hooks):
             join_key=parameters.digest(path, prepared) if self.join_equal else None,
             expires_seconds=float(expires),
             is_exempt=self.is_exempt_from_limits(),
+            network="" if self.is_exempt_from_limits() else clients.own_network_of(self.request.environ),
             queue_name=self.queue_name,
             retry=self._retry_options(),
             target=self.target,
@@ -200,7 +201,10 @@ class LongRunningTaskHandler(Hooks):
             return
         deadline = self.deadline_seconds or config.current().deadline_seconds
         retry = self._retry_options()
-        work = execution.Work(self.execute_task, self.task_retry_limit, retry, self._take_up, deadline)
+        network = str(self.request.params.get(looking.NETWORK, ""))
+        work = execution.Work(
+            self.execute_task, self.task_retry_limit, retry, self._take_up, deadline, network
+        )
         task_id = str(self.request.params.get(looking.ID, ""))
         self.response.status = execution.run(task_id, current, work)
 

@@ -25,7 +25,8 @@ class Hooks(RequestHandler):
         expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
         parameters: the names of the parameters that it takes; None: any. Others are answered with 400.
         takes_files: whether a parameter may be a file.
-        start_limit: how often one client network may start it, such as "30/minute"; None: without limit.
+        start_limit: how often one client network may start it, such as "30/minute" or "4/minute;100/day";
+            None: without limit.
         needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
         shows_result_page: whether the bookmark of a done task is a page about it, not the result itself;
             None: unless ``display_result`` is overridden.

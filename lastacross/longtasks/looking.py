@@ -26,6 +26,8 @@ from lastacross.webapp.operations import duration, instant
 JOB = "_longtaskjob"
 ID = "_longtaskid"
 FORMAT = "_longtaskformat"
+NETWORK = "_longtasknetwork"
+"""Of a task: whose its result is."""
 
 LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
 POISON = "It ended the process that it ran in again and again, and is not tried any more."

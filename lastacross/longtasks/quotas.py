@@ -3,22 +3,36 @@
 The stored bytes are one number in a row of its own, changed in the transaction that stores or drops them, so
 no start has to sum up a million rows. The change locks the row until the commit. A start makes it last, so
 that the lock is short, and counts the open tasks under it, so that no concurrent start is overlooked.
+
+One network cannot use either limit up. The first half of each is everybody's. Of the second half a network
+has an eighth of the limit, which ``start_limits`` counts in Redis from there on: as long as there is room, a
+site whose visitors share one address is not limited, nothing more is asked and nothing is kept of anybody.
+Results count as well, whose size nobody knows when a task is started. To know exactly who holds what, each
+row would need an address, and each start a sum over its network's rows.
 """
 
+import contextlib
 import math
 
 from sqlalchemy import bindparam, func, literal, select, text
 from sqlalchemy.orm import Session
 
-from lastacross import config, datastore
+from lastacross import config, datastore, start_limits
 from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskUsage
-from lastacross.errors import StartRefusedError
+from lastacross.errors import DatastoreError, StartRefusedError
 
 ROW_BYTES = 1_000
 """That each task counts for beside what comes with it: a million empty ones are something, too."""
 
 OPEN_RETRY_SECONDS = 30.0
 BYTES_RETRY_SECONDS = 3_600.0
+
+SHARED_FROM = 2
+"""From this part of a limit on, a half, each network has a share."""
+SHARE = 8
+"""The part of a limit that it has from there on, an eighth."""
+TASKS_SHARE_SECONDS = 86_400
+"""In this time: open tasks come to their end. The bytes' time is that for which they are kept."""
 
 _ONLY = 1
 # Built once: each start asks them. Open tasks are counted no further than the limit needs.
@@ -35,14 +49,15 @@ _ADD = text(
 )
 
 
-def check(size: int) -> None:
+def check(size: int, network: str) -> None:
     """Refuse a start that has no room, before anything is written for it.
 
     Args:
         size: bytes that it would store.
+        network: of who starts it; '': nobody knows, or it is everybody's.
 
     Raises:
-        StartRefusedError: too many tasks are open, or too much is stored.
+        StartRefusedError: too many tasks are open, or too much is stored, by all or by the network.
     """
     settings = config.current().settings
     with datastore.session(read_only=True) as session:
@@ -51,6 +66,51 @@ def check(size: int) -> None:
         raise _too_much_is_stored()
     if tasks >= settings.open_longtasks:
         raise _too_many_are_open()
+    if not network:
+        return
+    if tasks * SHARED_FROM >= settings.open_longtasks and not _may_open(network):
+        raise _share_is_used("LASTACROSS_OPEN_LONGTASKS", OPEN_RETRY_SECONDS)
+    if _is_shared((stored or 0) + size) and not _spend_bytes(network, size):
+        raise _share_is_used("LASTACROSS_LONGTASK_BYTES", BYTES_RETRY_SECONDS)
+
+
+def count_end(size: int, network: str) -> None:
+    """Count what the end of a task has stored for the network that started it; never refused.
+
+    Args:
+        size: bytes of the result, or of the failure.
+        network: as for ``check``.
+    """
+    if not network or size < ROW_BYTES:
+        # So much was counted at the start. Most results are shorter: the datastore is not asked for each.
+        return
+    # The result is there: its task must not run again because it is not counted.
+    with contextlib.suppress(DatastoreError):
+        with datastore.session(read_only=True) as session:
+            stored = session.scalar(_STORED) or 0
+        if _is_shared(stored):
+            _spend_bytes(network, size, is_forced=True)
+
+
+def _is_shared(stored: int) -> bool:
+    return stored * SHARED_FROM > config.current().settings.longtask_bytes
+
+
+def _may_open(network: str) -> bool:
+    most = config.current().settings.open_longtasks // SHARE
+    return start_limits.spend("longtasks-open", network, 1, most=most, seconds=TASKS_SHARE_SECONDS)
+
+
+def _spend_bytes(network: str, size: int, *, is_forced: bool = False) -> bool:
+    settings = config.current().settings
+    return start_limits.spend(
+        "longtasks-bytes",
+        network,
+        size,
+        most=settings.longtask_bytes // SHARE,
+        seconds=settings.longtask_seconds,
+        is_forced=is_forced,
+    )
 
 
 def charge(session: Session, size: int, *, is_exempt: bool) -> None:
@@ -91,6 +151,14 @@ def recount() -> int:
         if difference:
             add(session, difference)
         return difference
+
+
+def _share_is_used(setting: str, retry_seconds: float) -> StartRefusedError:
+    message = (
+        f"Long tasks hold more than half of what they may ({setting}). The rest is shared, and your network "
+        "has used its part."
+    )
+    return StartRefusedError(429, message, retry_seconds)
 
 
 def _too_many_are_open() -> StartRefusedError:

@@ -31,6 +31,7 @@ class Request:
         join_key: equal for those that are to be joined; None: it is not.
         expires_seconds: how long the result is kept.
         is_exempt: whether it may start though the application's limits are met.
+        network: of who asks, for its share of these limits; '': nobody's in particular.
         queue_name, target, deadline_seconds, retry: of its task.
     """
 
@@ -43,6 +44,7 @@ class Request:
     join_key: str | None
     expires_seconds: float
     is_exempt: bool
+    network: str
     queue_name: str
     retry: TaskRetryOptions
     target: str | None = None
@@ -83,7 +85,7 @@ def begin(request: Request, admit: Callable[[], None]) -> Begun:
         if turn == 0:
             admit()
             if not request.is_exempt:
-                quotas.check(request.size)
+                quotas.check(request.size, request.network)
         try:
             return Begun(_insert(request), is_new=True)
         except IntegrityError:
@@ -116,7 +118,7 @@ def _insert(request: Request) -> LongTask:
     with datastore.transaction() as transaction:
         added = taskqueue.add(
             url=request.path,
-            params={looking.JOB: "execute", looking.ID: task.id},
+            params=_task_params(task, request),
             queue_name=request.queue_name,
             target=request.target,
             retry_options=request.retry,
@@ -133,6 +135,11 @@ def _insert(request: Request) -> LongTask:
         transaction.session.flush()
         quotas.charge(transaction.session, request.size, is_exempt=request.is_exempt)
     return task
+
+
+def _task_params(task: LongTask, request: Request) -> dict[str, str]:
+    params = {looking.JOB: "execute", looking.ID: task.id}
+    return {**params, looking.NETWORK: request.network} if request.network else params
 
 
 def _joined(join_key: str | None) -> LongTask | None:

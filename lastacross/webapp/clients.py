@@ -3,7 +3,7 @@
 import functools
 import ipaddress
 
-from lastacross.webapp.environ import Environ
+from lastacross.webapp.environ import HAS_UNDECLARED_PROXY, Environ
 
 IPV6_PREFIX = 64
 """Of a client's network: a home or an office has at least this much to choose addresses from (RFC 6177)."""
@@ -17,6 +17,22 @@ def network_of(environ: Environ) -> str:
     address, as behind a Unix socket.
     """
     return _network(str(environ.get("REMOTE_ADDR") or ""))
+
+
+def own_network_of(environ: Environ) -> str:
+    """The same, but '' where all visitors may have it: it is that of a proxy which is not declared.
+
+    A forwarding header alone does not tell, or anybody could escape a share by one. The proxy in front of a
+    site has an address besides that no stranger on the Internet has.
+    """
+    network = network_of(environ)
+    if network and environ.get(HAS_UNDECLARED_PROXY) and not _is_public(network):
+        return ""
+    return network
+
+
+def _is_public(network: str) -> bool:
+    return ipaddress.ip_network(network).is_global
 
 
 @functools.lru_cache(maxsize=1024)

@@ -133,7 +133,7 @@ def test_it_serves_the_application_and_ctrl_c_leaves_no_process_though_a_browser
         assert status == 200
         assert "Last Across" in page
         assert dev.get("/_ah/ready")[0] == 200
-        body = urllib.parse.urlencode({"rows": 8, "columns": 8, "delay_ms": 800}).encode()
+        body = urllib.parse.urlencode({"rows": 8, "columns": 8, "delay_ms": 600}).encode()
         with urllib.request.urlopen(f"{dev.url}/quilt", body, timeout=10) as answer:
             text = answer.read().decode()
         token = text.partition('data-token="')[2].partition('"')[0]

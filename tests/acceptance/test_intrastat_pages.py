@@ -42,7 +42,7 @@ def last_month() -> datetime.date:
 def made(client: Client, run_tasks: RunTasks, query: str = "") -> Any:
     """The page of a report that is done."""
     waiting = client.get(f"/intrastat?{query}", status=307).follow()
-    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("reports")] == [True]
     return client.get(waiting.request.path_qs)
 
 
@@ -83,7 +83,7 @@ def test_the_address_is_a_bookmark_that_waits_and_then_shows_the_report(
     assert "INTRASTAT report" in waiting.text
     assert "2025-11" in waiting.text
 
-    run_tasks("default")
+    run_tasks("reports")
 
     assert "<h1>INTRASTAT 2025-11</h1>" in client.get(waiting.request.path_qs).text
 
@@ -166,9 +166,12 @@ def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, ru
         ("month=0001-01", "month", "takes a month that is over, from 1993-01 to"),
         ("month=1992-12", "month", "takes a month that is over, from 1993-01 to"),
         ("month=%D9%A2%D9%A0%D9%A2%D9%A6-10", "month", "takes a month such as"),
-        ("delay_ms=-1", "delay_ms", "takes a whole number from 0 to 2000"),
-        ("delay_ms=2001", "delay_ms", "takes a whole number from 0 to 2000"),
-        ("delay_ms=soon", "delay_ms", "takes a whole number from 0 to 2000"),
+        ("delay_ms=-1", "delay_ms", "takes a whole number from 0 to 900"),
+        ("delay_ms=901", "delay_ms", "takes a whole number from 0 to 900"),
+        ("delay_ms=soon", "delay_ms", "takes a whole number from 0 to 900"),
+        ("month=2026-10" + "+" * 50_000, "month", "takes at most 20 characters, not 50,007"),
+        ("delay_ms=" + "0" * 21, "delay_ms", "takes at most 20 characters, not 21"),
+        ("month=2025-11&month=" + "x" * 50_000, "month", "takes one value, not 2"),
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
@@ -181,7 +184,7 @@ def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
     assert page.form[field].attrs["aria-invalid"] == "true"
     assert answer.json["error"]["field"] == field
     assert told in answer.json["error"]["message"]
-    assert run_tasks("default") == []
+    assert run_tasks("reports") == []
 
 
 def test_both_mistakes_are_told_at_once_and_what_was_typed_stays(client: Client) -> None:
@@ -206,7 +209,7 @@ def test_the_form_starts_a_report(client: Client, run_tasks: RunTasks) -> None:
     started = page.form.submit()
 
     assert started.status_int == 307
-    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("reports")] == [True]
 
 
 def test_the_form_says_how_to_get_invoices_when_there_are_none(client: Client) -> None:
@@ -225,7 +228,7 @@ def test_who_asks_again_while_it_runs_is_sent_to_the_same_report(client: Client,
     second = client.get("/intrastat?month=2025-11", status=307).headers["Location"]
 
     assert first == second
-    assert len(run_tasks("default")) == 1
+    assert len(run_tasks("reports")) == 1
 
 
 def test_a_program_gets_the_numbers_and_the_file_in_the_operation(
@@ -233,7 +236,7 @@ def test_a_program_gets_the_numbers_and_the_file_in_the_operation(
 ) -> None:
     demo.load()
     started = client.get("/intrastat", headers=JSON, status=202)
-    run_tasks("default")
+    run_tasks("reports")
 
     found = client.get(started.headers["Location"], headers=JSON).json
 
@@ -264,7 +267,32 @@ def test_half_a_surrogate_pair_is_refused_like_other_text(client: Client) -> Non
 def test_json_may_have_a_number_and_leave_things_open(client: Client, run_tasks: RunTasks) -> None:
     client.put_json("/intrastat", {"month": None, "delay_ms": 3}, headers=JSON, status=202)
 
-    assert [outcome.is_success for outcome in run_tasks("default")] == [True]
+    assert [outcome.is_success for outcome in run_tasks("reports")] == [True]
+
+
+def test_a_network_may_start_four_reports_in_a_minute_and_join_any_number(client: Client) -> None:
+    for month in range(1, 5):
+        client.get(f"/intrastat?month=2024-0{month}", headers=JSON, status=202)
+
+    refused = client.get("/intrastat?month=2024-05", headers=JSON, status=429)
+
+    assert "4 times per minute and 100 times per day" in refused.json["error"]["message"]
+    client.get("/intrastat?month=2024-01", headers=JSON, status=202)
+
+
+def test_a_report_that_the_release_before_has_begun_is_made(
+    client: Client, run_tasks: RunTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits on the queue `default`, with a delay that is too long by now."""
+    with monkeypatch.context() as before:
+        before.setattr(intrastat.IntrastatHandler, "queue_name", "default")
+        before.setattr(intrastat, "LONGEST_DELAY_MS", 2000)
+        path = client.get("/intrastat?delay_ms=2000", status=307).headers["Location"]
+    monkeypatch.setattr(intrastat, "LONGEST_DELAY_MS", 1)
+
+    assert [outcome.is_success for outcome in run_tasks()] == [True]
+
+    assert f"<h1>INTRASTAT {last_month():%Y-%m}</h1>" in client.get(path).text
 
 
 @pytest.mark.parametrize(

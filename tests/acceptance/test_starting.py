@@ -11,6 +11,8 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 import count
 import counting
 import models
+import pruning
+import quilt
 import runs
 import starting
 import workers
@@ -67,7 +69,7 @@ def run_count(kind: str) -> int:
 
 TOO_MUCH = [
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "13"}, "at most 12 ms for 10,000 squares"),
-    ("/quilt", {"rows": "13", "columns": "12", "delay_ms": "800"}, "at most 769 ms for 156 squares"),
+    ("/quilt", {"rows": "17", "columns": "12", "delay_ms": "600"}, "at most 588 ms for 204 squares"),
     (
         "/count",
         {"name": "a", "intervals": "1-100, 1-21", "delay_ms": "1000"},
@@ -76,9 +78,10 @@ TOO_MUCH = [
 ]
 LARGEST = [
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "12"}),
-    ("/quilt", {"rows": "10", "columns": "15", "delay_ms": "800"}),
+    ("/quilt", {"rows": "10", "columns": "20", "delay_ms": "600"}),
     ("/quilt", {"rows": "100", "columns": "100", "delay_ms": "0"}),
     ("/count", {"name": "a", "intervals": "1-120", "delay_ms": "1000"}),
+    ("/count", {"name": "a", "intervals": ",".join(f"{n}-{n + 999}" for n in range(100))}),
 ]
 
 
@@ -102,6 +105,8 @@ def test_as_much_work_as_a_run_may_cost_is_started(client: Client, kind: str, fo
     client.post(kind, form, headers=JSON, status=202)
 
     assert run_count(kind) == 1
+    work_ms = (quilt.parse_size if kind == "/quilt" else count.parse)(form).work_ms
+    assert 100_000 <= work_ms <= starting.MAX_WORK_SECONDS * 1000
 
 
 # --- how many -----------------------------------------------------------------------------
@@ -153,7 +158,7 @@ def test_a_count_that_another_has_overtaken_takes_its_tasks_back(
     start_as_many_as_may_be(client, "/count")
     before = len(enqueued("master"))
     # As if the tenth had been begun after the question whether there is room.
-    monkeypatch.setattr(runs, "require_room", lambda: None)
+    monkeypatch.setattr(starting, "is_full", lambda table: False)
 
     start(client, "/count", "late", status=503)
 
@@ -177,12 +182,69 @@ def test_a_network_may_start_ten_in_a_minute_and_another_network_as_many(
     refused = start(client, kind, "late", status=429)
 
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
-    assert f"one network may start {kind[1:]}s 10 times per minute." in refused.json["error"]["message"]
+    assert (
+        f"one network may start {kind[1:]}s 10 times per minute and 200 times per day."
+        in refused.json["error"]["message"]
+    )
     page = client.post(kind, {**FORMS[kind], "name": "late"}, status=429)
     assert "Try again in" in page.text
     start(client, kind, "other", REMOTE_ADDR="198.51.100.1")
     start(administrator, kind, "administrators")
     assert run_count(kind) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_work_that_a_network_starts_is_limited_by_the_minute_and_the_day(
+    client: Client, administrator: Client, kind: str
+) -> None:
+    """A square without delay counts for 10 ms: the largest quilt is 100 s of the 600 s of a minute."""
+    large = (
+        {"rows": "100", "columns": "100"} if kind == "/quilt" else {"intervals": "1-100", "delay_ms": "1000"}
+    )
+
+    def begin(who: Client, name: str, **form: str) -> Any:
+        return who.post(kind, {"name": name, **form}, headers=JSON, expect_errors=True)
+
+    admitted = [begin(client, f"run-{number}", **large).status_int for number in range(6)]
+    refused = begin(client, "late", **FORMS[kind])
+
+    assert admitted == [202] * 6
+    assert refused.status_int == 429
+    assert "600 s of work per minute and 1,800 s per day" in refused.json["error"]["message"]
+    assert begin(administrator, "administrators", **large).status_int == 202
+    start(client, kind, "other", REMOTE_ADDR="198.51.100.1")
+
+
+def test_visitors_who_share_an_undeclared_proxy_do_not_use_up_each_others_work(client: Client) -> None:
+    large = {"rows": "100", "columns": "100"}
+    headers = {**JSON, "X-Forwarded-For": "192.0.2.1"}
+    environ = {"REMOTE_ADDR": "10.0.0.5"}
+
+    answers = [client.post("/quilt", large, headers=headers, extra_environ=environ) for _ in range(8)]
+
+    assert [answer.status_int for answer in answers] == [202] * 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_is_asked_to_come_later_has_started_nothing(client: Client, kind: str) -> None:
+    start_as_many_as_may_be(client, kind)
+    for _ in range(12):
+        start(client, kind, "late", status=503)
+    with datastore.session() as session:
+        session.execute(update(TABLES[kind]).values(finished_at=1.0))
+
+    start(client, kind, "late")
+
+
+def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept() -> None:
+    """The totals are more than it may start in thirty days, in runs that store as much as they can."""
+    squares = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_SQUARE_MS
+    largest_runs = starting.MAX_DAY_SECONDS // starting.WORK_UNIT_SECONDS
+    numbers = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_NUMBER_MS
+    numbers += largest_runs * count.MOST_INTERVALS * pruning.INTERVAL_NUMBERS
+
+    assert 30 * (squares + largest_runs) <= pruning.MAX_SQUARES
+    assert 30 * numbers <= pruning.MAX_NUMBERS
 
 
 # --- who may cancel -----------------------------------------------------------------------

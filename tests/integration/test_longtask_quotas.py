@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
@@ -180,3 +181,93 @@ def test_only_so_many_addresses_say_that_there_was_something(
         expiry.Pruner().act(10.0 + number)
 
     assert [model.find(task_id) is not None for task_id in ids] == [False] * 3 + [True] * 3
+
+
+# --- what one network may have of it ----------------------------------------------------------
+
+FILE_BYTES = 90_000
+
+
+def put(lab: Lab, address: str, **headers: str) -> Any:
+    """The answer to a file from this address."""
+    environ = {"REMOTE_ADDR": address}
+    body = b"x" * FILE_BYTES
+    return lab.client.put(
+        "/told", body, headers={**RAW, **headers}, extra_environ=environ, expect_errors=True
+    )
+
+
+def statuses(lab: Lab, number: int, address: str, **headers: str) -> list[int]:
+    """What so many files from this address are answered."""
+    return [put(lab, address, **headers).status_int for _ in range(number)]
+
+
+def test_one_network_fills_half_of_the_room_and_an_eighth_and_others_still_have_theirs(lab: Lab) -> None:
+    set_limits(longtask_bytes=800_000)
+
+    assert statuses(lab, 8, "203.0.113.9") == [202] * 5 + [429] * 3
+    refused = put(lab, "203.0.113.9")
+
+    assert refused.headers["Retry-After"] == "3600"
+    assert "LASTACROSS_LONGTASK_BYTES" in refused.json["error"]["message"]
+    assert (count(LongTask), count(LongTaskFile), count(OutboxRow)) == (5, 5, 5)
+    assert statuses(lab, 2, "198.51.100.1") == [202, 429]
+    assert statuses(lab, 2, "2001:db8::1") == [202, 429]
+    assert put(lab, "2001:db8::2").status_int == 429, "the same /64"
+    assert statuses(lab, 2, "198.51.100.2") == [202, 503], "that was the last room for anybody"
+
+
+def test_what_a_task_stores_in_the_end_counts_for_who_started_it(lab: Lab) -> None:
+    set_limits(longtask_bytes=800_000)
+    statuses(lab, 5, "198.51.100.1")
+    for _ in range(5):
+        lab.run()
+    for path, function in (("/told", lambda handler, given: "x" * 95_000), ("/once", _fail_at_length)):
+        lab.execute(function)
+        address = f"203.0.113.{len(path)}"
+        start = {"headers": JSON, "extra_environ": {"REMOTE_ADDR": address}, "expect_errors": True}
+        assert lab.client.get(path, **start).status_int == 202
+        lab.run()
+        assert lab.client.get("/plain", {"a": "x" * 80_000}, **start).status_int == 429
+    assert statuses(lab, 1, "198.51.100.2") == [202]
+
+
+def _fail_at_length(handler: Any, given: Any) -> str:
+    raise RuntimeError("x" * 30_000)
+
+
+def test_one_network_opens_half_of_the_tasks_and_an_eighth_until_they_come_to_an_end(lab: Lab) -> None:
+    set_limits(open_longtasks=16)
+
+    def start(address: str) -> Any:
+        environ = {"REMOTE_ADDR": address}
+        return lab.client.get("/plain", headers=JSON, extra_environ=environ, expect_errors=True)
+
+    assert [start("203.0.113.9").status_int for _ in range(12)] == [202] * 10 + [429] * 2
+    refused = start("203.0.113.9")
+    assert refused.headers["Retry-After"] == "30"
+    assert "LASTACROSS_OPEN_LONGTASKS" in refused.json["error"]["message"]
+    assert [start("198.51.100.1").status_int for _ in range(3)] == [202, 202, 429]
+
+    for _ in range(5):
+        lab.run()
+
+    assert [start("203.0.113.9").status_int for _ in range(2)] == [202, 429]
+
+
+def test_as_long_as_there_is_room_nothing_is_kept_of_anybody(lab: Lab) -> None:
+    set_limits(longtask_bytes=800_000, open_longtasks=16)
+
+    assert statuses(lab, 4, "203.0.113.9") == [202] * 4
+    lab.run()
+
+    assert lab.store.redis.keys("lastacross:limit:*") == []
+
+
+def test_behind_an_undeclared_proxy_the_site_as_a_whole_has_all_the_room(lab: Lab) -> None:
+    """Unless it is nobody but the client who says so: then a header would be worth a share of its own."""
+    set_limits(longtask_bytes=800_000)
+    told = {"X-Forwarded-For": "192.0.2.1"}
+
+    assert statuses(lab, 6, "8.8.8.8", **told) == [202] * 5 + [429]
+    assert statuses(lab, 4, "10.0.0.5", **told) == [202] * 3 + [503]

@@ -104,6 +104,31 @@ def test_a_call_deletes_its_share_and_the_next_goes_on(monkeypatch: pytest.Monke
     assert names_left() == {"new"}
 
 
+def limit(monkeypatch: pytest.MonkeyPatch, runs: float) -> None:
+    """Let there be room for so many of the runs of ``add``, of each kind."""
+    sizes = {"MAX_SQUARES": 12 + 1, "MAX_NUMBERS": 3 * (2 + pruning.INTERVAL_NUMBERS), "MAX_RESULTS": 9}
+    for name, size in sizes.items():
+        monkeypatch.setattr(pruning, name, int(runs * size))
+
+
+def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, 3.5)
+    add("lost", 2, None)
+    add("runs", 0.9, None)
+    for number, name in enumerate(["first", "second", "third", "fourth", "fifth"]):
+        add(name, 0.8 - number / 10, 0)
+
+    assert pruning.prune(NOW)
+
+    assert names_left() == {"runs", "third", "fourth", "fifth"}
+    limit(monkeypatch, 4)
+    assert pruning.prune(NOW)
+    assert names_left() == {"runs", "third", "fourth", "fifth"}, "there is just enough room"
+    limit(monkeypatch, 0.5)
+    assert pruning.prune(NOW)
+    assert names_left() == {"runs"}, "one alone that is too large goes, too"
+
+
 def test_two_at_once_and_a_task_that_still_colours_a_square_are_in_nobodys_way() -> None:
     for number in range(6):
         add(f"old-{number}", 31, None)

@@ -62,6 +62,22 @@ def test_behind_an_undeclared_proxy_the_limit_holds_for_all_of_its_visitors() ->
 
 
 @pytest.mark.usefixtures("opened")
+def test_of_several_limits_each_holds_and_one_that_refuses_uses_up_no_longer_one() -> None:
+    assert tries(9, limit="4/day;3/minute") == [True] * 3 + [False] * 6
+    # Under another name for the minute, one is left of the day.
+    assert tries(2, limit="4/day") == [True, False]
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_start_may_count_for_several_and_one_that_is_refused_counts_for_nothing() -> None:
+    def admitted(cost: int) -> bool:
+        environ = {"REMOTE_ADDR": "203.0.113.9"}
+        return start_limits.check("test", "10/minute", environ, cost=cost) is None
+
+    assert [admitted(cost) for cost in (6, 5, 3, 2, 1, 1)] == [True, False, True, False, True, False]
+
+
+@pytest.mark.usefixtures("opened")
 def test_who_is_exempt_is_not_counted() -> None:
     environ = {"REMOTE_ADDR": "203.0.113.9"}
 
@@ -78,6 +94,17 @@ def test_to_ask_is_not_to_start() -> None:
     seconds = start_limits.check("test", "3/minute", environ, is_counted=False)
     assert seconds is not None
     assert 50 < seconds <= 60
+
+
+@pytest.mark.usefixtures("opened")
+def test_an_amount_is_spent_until_it_would_be_too_much_and_counts_more_if_it_is_forced() -> None:
+    def spend(amount: int, client: str = "203.0.113.9", *, is_forced: bool = False) -> bool:
+        return start_limits.spend("bytes", client, amount, most=1_000, seconds=60, is_forced=is_forced)
+
+    assert [spend(amount) for amount in (600, 500, 400, 1)] == [True, False, True, False]
+    assert spend(1_000, "203.0.113.8")
+    assert not spend(5_000, "203.0.113.7", is_forced=True)
+    assert not spend(1, "203.0.113.7")
 
 
 def test_its_keys_have_our_prefix_and_go_when_the_time_is_over(opened: Store) -> None:
@@ -108,10 +135,12 @@ def test_threads_at_once_get_no_more_than_one(opened: Store) -> None:
     assert len(admitted) == 24
 
 
-@pytest.mark.parametrize("limit", ["", "many", "30", "0/minute", "-1/minute", "30/fortnight", "30/minute x"])
+@pytest.mark.parametrize(
+    "limit", ["", "many", "30", "0/minute", "-1/minute", "30/fortnight", "30/minute x", "3/minute;0/day"]
+)
 def test_a_limit_that_cannot_be_read_is_named(limit: str) -> None:
     with pytest.raises(ConfigError, match="start limit"):
-        start_limits.rate_of(limit)
+        start_limits.rates_of(limit)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +149,7 @@ def test_a_limit_that_cannot_be_read_is_named(limit: str) -> None:
         ("30/minute", "30 times per minute"),
         ("1/hour", "once per hour"),
         ("100 per 2 hours", "100 times per 2 hours"),
+        ("200/day;10/minute", "10 times per minute and 200 times per day"),
     ],
 )
 def test_a_limit_is_said_in_words(limit: str, words: str) -> None:
@@ -128,7 +158,7 @@ def test_a_limit_is_said_in_words(limit: str, words: str) -> None:
 
 def test_while_redis_is_unavailable_a_process_counts_by_itself_and_asks_again_later() -> None:
     clock = StoppedClock()
-    rate = start_limits.rate_of("2/minute")
+    [rate] = start_limits.rates_of("2/minute")
     with running_server() as server:
         opened = Store(server.url)
         limiter = Limiter(opened, clock)

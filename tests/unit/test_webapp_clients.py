@@ -32,6 +32,26 @@ def test_no_header_changes_who_the_client_is() -> None:
     assert clients.network_of(environ) == "203.0.113.9"
 
 
+@pytest.mark.parametrize(
+    ("address", "has_proxy", "own"),
+    [
+        ("10.0.0.5", True, ""),
+        ("127.0.0.1", True, ""),
+        ("fd00::1", True, ""),
+        ("", True, ""),
+        ("10.0.0.5", False, "10.0.0.5"),
+        ("8.8.8.8", True, "8.8.8.8"),
+        ("2a00:1450:4001::1", True, "2a00:1450:4001::/64"),
+    ],
+)
+def test_a_network_is_not_a_clients_own_where_all_visitors_come_through_a_proxy_in_it(
+    address: str, has_proxy: bool, own: str
+) -> None:
+    environ = {"REMOTE_ADDR": address, HAS_UNDECLARED_PROXY: has_proxy}
+
+    assert clients.own_network_of(environ) == own
+
+
 def test_a_client_behind_an_undeclared_proxy_has_the_network_of_the_proxy() -> None:
     environ = {"REMOTE_ADDR": "203.0.113.9", HAS_UNDECLARED_PROXY: True}
 
