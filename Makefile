@@ -6,7 +6,7 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock bench bench-quick bench-test upgrade-fixture clean
+.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,11 @@ test-versions: ## the fast tests with the lowest and the newest versions that py
 lock: ## requirements.lock and requirements-dev.lock anew, with the newest versions
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/lock "$(VENV)"
+
+audit: ## known weaknesses of the locked versions, where the package index knows them
+	@test -x .venv-audit/bin/pip-audit || { "$$(.ci/find-python "$(PYTHON)")" -m venv .venv-audit && \
+		.venv-audit/bin/pip install --quiet pip-audit; }
+	@exec .venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
 
 BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
 	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
