@@ -6,32 +6,32 @@ PYTHON ?=
 BIN = $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run admin-link test test-long check mutants faults format test-pythons bench bench-quick bench-test upgrade-fixture clean
+.PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: ## Redis, web server, workers and scheduler; Ctrl-C stops them all
-	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements.lock
 	@exec $(BIN)/lastacross dev
 
 admin-link: ## a link that signs you in as the administrator of what `make run` runs
-	@.ci/install "$(VENV)" "$(PYTHON)" -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements.lock
 	@exec $(BIN)/lastacross admin link
 
 test: ## everything: format, lint, types and all tests (Redis, PostgreSQL, a browser)
 	@.ci/install-debian
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" "not long"
 
 test-long: ## the long storms, fuzzing, soaks and mutants that `make test` leaves out
 	@.ci/install-debian
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" long
 	@exec $(BIN)/python -m tests.mutation.run
 
 mutants: ## small bugs put into the code: which tests notice them
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m tests.mutation.run
 
 FAULTS = $(addprefix tests/acceptance/test_,faults.py rates.py queue_file.py idle.py dev.py longtask_running.py \
@@ -40,41 +40,55 @@ FAULTS = $(addprefix tests/acceptance/test_,faults.py rates.py queue_file.py idl
 
 faults: ## what is promised under faults and load, and the figures that this machine reaches
 	@.ci/install-debian
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m pytest -p tests.support.measured -m "not long" $(FAULTS)
 
 check: ## format, lint, types, architecture and the fast tests
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" "not slow and not long"
 
 format: ## rewrite the code in our format
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 test-pythons: ## the fast tests on every supported Python of this machine
 	@.ci/test-pythons
 
+test-versions: ## the fast tests with the lowest and the newest versions that pyproject.toml allows
+	@.ci/install-debian
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@.ci/test-versions "$(VENV)" "$(PYTHON)"
+
+lock: ## requirements.lock and requirements-dev.lock anew, with the newest versions
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
+	@.ci/lock "$(VENV)"
+
+audit: ## known weaknesses of the locked versions, where the package index knows them
+	@test -x .venv-audit/bin/pip-audit || { "$$(.ci/find-python "$(PYTHON)")" -m venv .venv-audit && \
+		.venv-audit/bin/pip install --quiet pip-audit; }
+	@exec .venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
+
 BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
 	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
 
 bench: ## ours beside the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
 	@.ci/install-debian
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)
 
 bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m bench.quick
 
 upgrade-fixture: ## the upgrade fixture anew, after COMMIT in tests/upgrade/former.py was moved
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m tests.upgrade.make_fixture
 
 bench-test: ## the tests of the benchmarks themselves
 	@.ci/install-debian
-	@.ci/install "$(VENV)" "$(PYTHON)" -r requirements-dev.txt -e .
+	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m pytest bench/tests
 
 clean: ## remove the virtual environments; data in var/ stays
-	rm -rf .venv .venv-3.* .bench build *.egg-info
+	rm -rf .venv .venv-* .bench build *.egg-info

@@ -1,11 +1,14 @@
 """Redis, as the engine sees it: the connection, every key name, one atomic step a Lua file.
 
 The only module that imports ``redis``. Keys that RQ has a place for are RQ's own, so that its
-tools read them; the rest begin with ``lastacross:``. A script gets whole keys as KEYS, or finds the
-names and prefixes written in front of its text; to a prefix it appends a task's id or a queue's name.
+tools read them; the rest begin with ``lastacross:``. RQ 3 reads a prefix from RQ_KEY_PREFIX; it comes before
+our names, too, so that two installations can share a Redis, and a hash tag such as ``{la}`` keeps all keys
+in one slot of a Redis Cluster. A script gets whole keys as KEYS, or finds the names and prefixes written in
+front of its text; to a prefix it appends a task's id or a queue's name.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,52 +19,56 @@ from redis.retry import Retry
 from lastacross import config
 from lastacross.clock import Clock, ServerClock
 from lastacross.connections import Connections
-from lastacross.errors import StoreUnavailableError
+from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.scripts import Scripts
 
 Arg = str | bytes | int | float
 
 # --- key names: RQ's own ------------------------------------------------------------------
 
-RQ_QUEUES = "rq:queues"
-RQ_SUSPENDED = "rq:suspended"
-RQ_WORKERS = "rq:workers"
-RQ_WORKER_PREFIX = "rq:worker:"
-RECORD_PREFIX = "rq:job:"
-READY_PREFIX = "rq:queue:"
-LEASED_PREFIX = "rq:wip:"
-SCHEDULED_PREFIX = "rq:scheduled:"
-DEFERRED_PREFIX = "rq:deferred:"
-DEAD_PREFIX = "rq:failed:"
+KEY_PREFIX = os.environ.get("RQ_KEY_PREFIX") or "rq"
+RQ = f"{KEY_PREFIX}:"
+OWN = "lastacross:" if KEY_PREFIX == "rq" else f"{KEY_PREFIX}:lastacross:"
+
+RQ_QUEUES = RQ + "queues"
+RQ_SUSPENDED = RQ + "suspended"
+RQ_WORKERS = RQ + "workers"
+RQ_WORKER_PREFIX = RQ + "worker:"
+RECORD_PREFIX = RQ + "job:"
+READY_PREFIX = RQ + "queue:"
+LEASED_PREFIX = RQ + "wip:"
+SCHEDULED_PREFIX = RQ + "scheduled:"
+DEFERRED_PREFIX = RQ + "deferred:"
+DEAD_PREFIX = RQ + "failed:"
 
 # --- key names: ours ----------------------------------------------------------------------
 
-SETTINGS_PREFIX = "lastacross:queue:"
-UPLOAD = "lastacross:upload"
-PAUSED = "lastacross:paused"
-QUEUE_NAMES = "lastacross:queues"
-SERVICES = "lastacross:services"
-EXECUTED_PREFIX = "lastacross:executed:"
-RUN_NOW_PREFIX = "lastacross:run-now:"
-PULL_PREFIX = "lastacross:pull:"
-PULL_TAG_PREFIX = "lastacross:pull-tag:"
-PULL_LEASED_PREFIX = "lastacross:pull-leased:"
-BUCKET_PREFIX = "lastacross:bucket:"
-TOMBSTONE_PREFIX = "lastacross:tombstone:"
-WAKEUP_PREFIX = "lastacross:wakeup:"
-BATCH_PREFIX = "lastacross:batch:"
-OPEN_BATCHES = "lastacross:batches"
-CACHE_PREFIX = "lastacross:cache:"
-CACHE_GENERATION = "lastacross:cache-generation"
-CACHE_STATISTICS = "lastacross:cache-statistics"
-SIGN_IN_PREFIX = "lastacross:sign-in:"
-SIGN_OUT_PREFIX = "lastacross:sign-out:"
-CHANNEL_PREFIX = "lastacross:channel:"
-CHANNEL_WAKEUP_PREFIX = "lastacross:channel-wakeup:"
-LIMIT_PREFIX = "lastacross:limit"
+SETTINGS_PREFIX = OWN + "queue:"
+UPLOAD = OWN + "upload"
+PAUSED = OWN + "paused"
+QUEUE_NAMES = OWN + "queues"
+SERVICES = OWN + "services"
+EXECUTED_PREFIX = OWN + "executed:"
+RUN_NOW_PREFIX = OWN + "run-now:"
+PULL_PREFIX = OWN + "pull:"
+PULL_TAG_PREFIX = OWN + "pull-tag:"
+PULL_LEASED_PREFIX = OWN + "pull-leased:"
+BUCKET_PREFIX = OWN + "bucket:"
+TOMBSTONE_PREFIX = OWN + "tombstone:"
+WAKEUP_PREFIX = OWN + "wakeup:"
+BATCH_PREFIX = OWN + "batch:"
+OPEN_BATCHES = OWN + "batches"
+CACHE_PREFIX = OWN + "cache:"
+CACHE_GENERATION = OWN + "cache-generation"
+CACHE_STATISTICS = OWN + "cache-statistics"
+SIGN_IN_PREFIX = OWN + "sign-in:"
+SIGN_OUT_PREFIX = OWN + "sign-out:"
+CHANNEL_PREFIX = OWN + "channel:"
+CHANNEL_WAKEUP_PREFIX = OWN + "channel-wakeup:"
+LIMIT_PREFIX = OWN + "limit"
 """The library writes a colon, and the rest, behind it."""
-DAMAGES = "lastacross:damages"
-ASIDE_PREFIX = "lastacross:damaged:"
+DAMAGES = OWN + "damages"
+ASIDE_PREFIX = OWN + "damaged:"
 
 
 def record_key(task_id: str) -> str:
@@ -350,10 +357,20 @@ _current: Store | None = None
 
 
 def current() -> Store:
-    """The store of this process, connected to REDIS_URL at the first call."""
+    """The store of this process, connected to REDIS_URL at the first call.
+
+    Raises:
+        ConfigError: the engine was imported with another RQ_KEY_PREFIX than the configuration's.
+    """
     global _current
     if _current is None:
-        _current = Store(config.current().settings.redis_url)
+        settings = config.current().settings
+        if settings.key_prefix != KEY_PREFIX:
+            raise ConfigError(
+                f"RQ_KEY_PREFIX is {settings.key_prefix!r}, but was {KEY_PREFIX!r} when the engine was "
+                "imported: set it in the environment that the process starts with"
+            )
+        _current = Store(settings.redis_url)
     return _current
 
 

@@ -1,11 +1,15 @@
 """What is installed from a wheel has all that runs from the source tree."""
 
 import glob
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lastacross"
@@ -48,3 +52,43 @@ def test_the_module_of_long_tasks_is_packed_and_needs_nothing_else(tmp_path: Pat
         [sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert (ran.stdout.strip(), ran.returncode) == ("LongRunningTaskHandler", 0), ran.stderr
+
+
+def pins_of(name: str) -> dict[str, set[str]]:
+    """Of a lock: each distribution's versions, which may differ between Pythons."""
+    pins: dict[str, set[str]] = {}
+    for distribution, version in re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text(), re.M):
+        pins.setdefault(distribution, set()).add(version)
+    return pins
+
+
+def test_what_make_run_installs_is_what_make_test_installs() -> None:
+    run, tested = pins_of("requirements.lock"), pins_of("requirements-dev.lock")
+
+    assert run.keys() < tested.keys()
+    assert {name: tested[name] for name in run} == run
+
+
+def test_a_lock_has_every_dependency_with_hashes_and_no_address() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = [Requirement(text) for text in project["project"]["dependencies"]]
+    development = [Requirement(text) for text in project["dependency-groups"]["dev"]]
+    for lock, wanted in (("requirements.lock", named), ("requirements-dev.lock", named + development)):
+        text = (ROOT / lock).read_text()
+        pins = pins_of(lock)
+        for requirement in wanted:
+            versions = pins[canonicalize_name(requirement.name)]
+            assert all(requirement.specifier.contains(version, prereleases=True) for version in versions)
+        entries = re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
+        assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+        assert "://" not in text
+
+
+def test_a_dependency_of_the_package_is_a_range_with_a_reason() -> None:
+    """Exact versions would refuse to live beside another library's."""
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^dependencies = \[\n(.*?)^\]", text, re.M | re.S)
+    assert listed is not None
+    lines = listed[1].splitlines()
+    assert len(lines) > 20
+    assert [line for line in lines if not re.fullmatch(r' +"[^"]+>=[^"]+", +# .{10,}', line)] == []

@@ -53,6 +53,7 @@ VARIABLES = (
     Variable("PORT", "port", _between(0, 65_535)),
     Variable("HOST", "host", variables.host),
     Variable("REDIS_URL", "redis_url", variables.redis_url, show=masks.masked_url),
+    Variable("RQ_KEY_PREFIX", "key_prefix", variables.key_prefix),
     Variable("DATABASE_URL", "database_url", str, show=masks.masked_url),
     Variable("SECRET_KEY", "secret_key", variables.secret_key, is_secret=True),
     Variable(DATA_DIR, "data_dir", Path),

@@ -228,6 +228,8 @@ class Settings:
 
     ``service`` is the one that this process belongs to, ``default`` if it is app.yaml's own; ``services``
     maps others to their base URLs.
+    ``key_prefix`` comes before the names of all keys in Redis; RQ and the engine read it when they are
+    imported.
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, of which ``config check`` and the start warn.
@@ -247,6 +249,7 @@ class Settings:
     database_url: str
     secret_key: str = field(repr=False)
     data_dir: Path
+    key_prefix: str = "rq"
     services: Mapping[str, str] = field(default_factory=_nothing)
     tombstone_seconds: int = 777_600
     lease_seconds: float = 8.0

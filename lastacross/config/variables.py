@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import SplitResult, urlsplit
@@ -10,8 +11,11 @@ from lastacross.config.mistakes import UnusableError, likely
 from lastacross.config.units import parse_integer, parse_seconds
 
 SHORTEST_SECRET_KEY = 16
+DEFAULT_KEY_PREFIX = "rq"
+FIRST_RQ_WITH_PREFIX = 3
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
+_KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:{}-]{1,100}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_.:%\[\]-]{1,255}", re.ASCII)
 _ALLOWED_HOST = re.compile(r"\*|(\*?\.)?[a-z0-9_.-]{1,253}|\[?[0-9a-f:.]+\]?", re.ASCII)
 _FETCH_HOST = re.compile(r"([a-z0-9_.-]{1,253}|\[[0-9a-f:.]+\])(:(?P<port>\d{1,5}))?", re.ASCII)
@@ -32,6 +36,18 @@ def seconds(text: str, lowest: float, highest: float) -> float:
     if not lowest <= number <= highest:
         raise UnusableError(f"is not between {lowest:g} and {highest:g}")
     return number
+
+
+def key_prefix(text: str) -> str:
+    """What stands before the names of keys; RQ's own rule, since RQ 3 (``rq.defaults``)."""
+    if text == DEFAULT_KEY_PREFIX:
+        return text
+    if not _KEY_PREFIX.fullmatch(text):
+        raise UnusableError("has more than letters, digits, and _ . : - { }")
+    installed = metadata.version("rq")
+    if int(installed.partition(".")[0]) < FIRST_RQ_WITH_PREFIX:
+        raise UnusableError(f"is ignored by RQ {installed}: install rq>={FIRST_RQ_WITH_PREFIX}, or unset it")
+    return text
 
 
 def host(text: str) -> str:

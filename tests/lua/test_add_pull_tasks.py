@@ -40,7 +40,7 @@ def test_a_tagged_task_is_in_the_set_of_its_tag_as_well(pull: PullScripts, tag: 
 
     assert set(pull.etas(store.pull_tag_key(QUEUE, tag))) == {"a", "b"}
     assert set(pull.etas(store.pull_key(QUEUE))) == {"a", "b", "c"}
-    assert pull.redis.keys("lastacross:pull-tag:*") == [store.pull_tag_key(QUEUE, tag).encode()]
+    assert pull.redis.keys(f"{store.OWN}pull-tag:*") == [store.pull_tag_key(QUEUE, tag).encode()]
 
 
 def test_no_worker_and_no_tool_of_rq_hears_of_it(pull: PullScripts) -> None:

@@ -86,7 +86,10 @@ def test_one_name_may_live_in_two_queues(scripts: Scripts) -> None:
 def test_rq_hears_of_the_queues(scripts: Scripts) -> None:
     scripts.add("default_a", "other_a", countdown=10)
 
-    assert scripts.redis.smembers(store.RQ_QUEUES) == {b"rq:queue:default", b"rq:queue:other"}
+    assert scripts.redis.smembers(store.RQ_QUEUES) == {
+        f"{store.RQ}queue:default".encode(),
+        f"{store.RQ}queue:other".encode(),
+    }
 
 
 @pytest.mark.parametrize(("countdown", "marker"), [(None, "ready"), (10.0, "scheduled")])

@@ -36,7 +36,7 @@ def test_a_finished_batch_is_found_and_not_opened_again(scripts: Scripts) -> Non
 def test_a_child_needs_the_batch_of_its_parent(scripts: Scripts) -> None:
     assert scripts.open_batch("child", parent="none:0") == -1
 
-    assert scripts.redis.keys("lastacross:batch*") == []
+    assert scripts.redis.keys(f"{store.OWN}batch*") == []
 
 
 @pytest.mark.parametrize("how", ["done", "deleted"])
@@ -49,8 +49,8 @@ def test_a_member_that_has_ended_cannot_open_a_child(scripts: Scripts, how: str)
 
     assert scripts.open_batch("child", parent="parent:0", complete="default_end") == -1
 
-    assert scripts.redis.keys("lastacross:batch:child*") == []
-    assert scripts.redis.exists("lastacross:batch:parent:children") == 0
+    assert scripts.redis.keys(f"{store.OWN}batch:child*") == []
+    assert scripts.redis.exists(f"{store.OWN}batch:parent:children") == 0
     assert scripts.state("default_end") == "gone"
 
 
@@ -64,7 +64,7 @@ def test_a_dead_letter_that_runs_again_opens_a_child_that_expires_with_its_batch
 
     assert scripts.open_batch("child", parent="parent:0") == 1
 
-    assert scripts.redis.ttl("lastacross:batch:parent:children") == 30 * 86400
+    assert scripts.redis.ttl(f"{store.OWN}batch:parent:children") == 30 * 86400
 
 
 def test_a_child_that_is_opened_twice_counts_once(scripts: Scripts) -> None:

@@ -172,7 +172,7 @@ def test_a_damaged_tombstone_keeps_nobody_from_ending(scripts: Scripts, value: o
 
 def test_a_foreign_id_in_our_list_is_a_dead_letter(scripts: Scripts) -> None:
     scripts.add("default_a")
-    scripts.redis.hset("rq:job:foreign", mapping={"status": "queued", "eta": "1", "data": "x"})
+    scripts.redis.hset(f"{store.RQ}job:foreign", mapping={"status": "queued", "eta": "1", "data": "x"})
     scripts.redis.lpush(store.ready_key("default"), "foreign")
 
     assert [task for task, _ in scripts.lease()] == ["default_a"]
@@ -208,27 +208,27 @@ def test_a_record_of_the_wrong_type_is_moved_aside_and_its_task_dead(scripts: Sc
 
 
 KEYS = [
-    "rq:queue:other",
-    "rq:wip:default",
-    "rq:scheduled:default",
-    "rq:failed:default",
-    "rq:queues",
-    "lastacross:queue:other",
-    "lastacross:bucket:default",
-    "lastacross:wakeup:default",
-    "lastacross:paused",
-    "lastacross:services",
-    "lastacross:queues",
-    "lastacross:upload",
-    "lastacross:run-now:default",
-    "lastacross:batches",
-    "lastacross:batch:b",
-    "lastacross:batch:b:added",
-    "lastacross:batch:b:finished",
-    "lastacross:batch:b:failed",
-    "lastacross:batch:b:children",
-    "lastacross:batch:b:names",
-    "lastacross:tombstone:default_a",
+    f"{store.RQ}queue:other",
+    f"{store.RQ}wip:default",
+    f"{store.RQ}scheduled:default",
+    f"{store.RQ}failed:default",
+    f"{store.RQ}queues",
+    f"{store.OWN}queue:other",
+    f"{store.OWN}bucket:default",
+    f"{store.OWN}wakeup:default",
+    f"{store.OWN}paused",
+    f"{store.OWN}services",
+    f"{store.OWN}queues",
+    f"{store.OWN}upload",
+    f"{store.OWN}run-now:default",
+    f"{store.OWN}batches",
+    f"{store.OWN}batch:b",
+    f"{store.OWN}batch:b:added",
+    f"{store.OWN}batch:b:finished",
+    f"{store.OWN}batch:b:failed",
+    f"{store.OWN}batch:b:children",
+    f"{store.OWN}batch:b:names",
+    f"{store.OWN}tombstone:default_a",
 ]
 
 
@@ -236,7 +236,7 @@ KEYS = [
 def test_no_key_of_the_wrong_type_keeps_other_tasks_from_being_done(scripts: Scripts, key: str) -> None:
     scripts.sealed_batch("b", 1, complete="default_end")
     scripts.redis.delete(key)
-    is_text = key.startswith(("lastacross:tombstone:", "lastacross:batch:b:"))
+    is_text = key.startswith((f"{store.OWN}tombstone:", f"{store.OWN}batch:b:"))
     (scripts.redis.rpush if is_text else scripts.redis.set)(key, "another program's")
     scripts.add("default_a")
     scripts.add("other_a")
@@ -252,9 +252,9 @@ def test_no_key_of_the_wrong_type_keeps_other_tasks_from_being_done(scripts: Scr
         done |= {task for task, _ in leases}
 
     assert "default_a" in done
-    if key not in ("rq:queue:other", "lastacross:queue:other"):
+    if key not in (f"{store.RQ}queue:other", f"{store.OWN}queue:other"):
         assert "other_a" in done
-    if key not in ("lastacross:queues", "lastacross:services"):
+    if key not in (f"{store.OWN}queues", f"{store.OWN}services"):
         assert scripts.redis.exists(store.ASIDE_PREFIX + key) == 1
         assert any(key in text for text in scripts.store.take_damages())
 
@@ -359,7 +359,7 @@ def test_a_damaged_life_of_dead_letters_is_the_usual_one(scripts: Scripts, value
 
 @no_numbers
 def test_a_damaged_count_of_attempts_harms_no_statistics(scripts: Scripts, value: object) -> None:
-    second = f"lastacross:executed:default:{int(scripts.clock.now())}"
+    second = f"{store.OWN}executed:default:{int(scripts.clock.now())}"
     scripts.redis.set(second, value)
     lease: Lease = ("default_a", scripts.leased("default_a"))
 

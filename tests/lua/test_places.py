@@ -101,7 +101,10 @@ def test_rq_knows_every_list(scripts: Scripts) -> None:
     scripts.add("default_a")
     scripts.add("default_b", target="counter")
 
-    assert scripts.redis.smembers(store.RQ_QUEUES) == {b"rq:queue:default", b"rq:queue:default.counter"}
+    assert scripts.redis.smembers(store.RQ_QUEUES) == {
+        f"{store.RQ}queue:default".encode(),
+        f"{store.RQ}queue:default.counter".encode(),
+    }
 
 
 def test_a_worker_is_given_the_tasks_of_its_service_only(scripts: Scripts) -> None:

@@ -26,7 +26,7 @@ def test_a_task_is_deleted_from_any_place_and_its_name_stays_refused(pull: PullS
     assert pull.places("a", "t") == []
     assert pull.scripts.record(f"{QUEUE}_a") == {}
     assert pull.scripts.tombstone_seconds(f"{QUEUE}_a") == 777
-    assert pull.redis.keys("lastacross:pull*") == []
+    assert pull.redis.keys(f"{store.OWN}pull*") == []
 
 
 def test_a_purge_takes_all_but_dead_letters_and_leaves_tombstones(pull: PullScripts) -> None:
@@ -43,8 +43,8 @@ def test_a_purge_takes_all_but_dead_letters_and_leaves_tombstones(pull: PullScri
 
     assert counts == [2, 1, 0]
     assert pull.scripts.tombstone_seconds(f"{QUEUE}_leased") == 777
-    assert pull.redis.keys(f"rq:job:{QUEUE}_*") == [f"rq:job:{QUEUE}_dead".encode()]
-    assert pull.redis.keys("lastacross:pull*") == [store.pull_key("other-pulled").encode()]
+    assert pull.redis.keys(f"{store.RQ}job:{QUEUE}_*") == [f"{store.RQ}job:{QUEUE}_dead".encode()]
+    assert pull.redis.keys(f"{store.OWN}pull*") == [store.pull_key("other-pulled").encode()]
 
 
 # --- run now --------------------------------------------------------------------------------------

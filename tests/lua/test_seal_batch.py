@@ -54,7 +54,7 @@ def test_a_finished_batch_is_forgotten_after_thirty_days(scripts: Scripts) -> No
     scripts.ack(*scripts.lease())
     scripts.seal("b")
 
-    keys = scripts.redis.keys("lastacross:batch:*")
+    keys = scripts.redis.keys(f"{store.OWN}batch:*")
     assert len(keys) == 4, "counts, added, finished, names"
     assert {scripts.redis.ttl(key) for key in keys} == {30 * 86400}
     assert scripts.redis.exists(store.OPEN_BATCHES) == 0

@@ -148,7 +148,7 @@ def test_tasks_of_a_backend_that_there_is_no_more_go_to_the_default_service(scri
 
 
 def test_a_missing_record_in_a_list_that_nobody_serves_does_not_stay_there(scripts: Scripts) -> None:
-    scripts.redis.sadd(store.RQ_QUEUES, "rq:queue:default.gone")
+    scripts.redis.sadd(store.RQ_QUEUES, f"{store.RQ}queue:default.gone")
     scripts.redis.rpush(store.ready_key("default.gone"), "default_none")
 
     Broker(scripts.store).send_on(["default"])

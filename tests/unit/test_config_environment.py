@@ -58,6 +58,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_DEV": "0",
     "LASTACROSS_SERVICE": "counter",
     "LASTACROSS_SERVICES": "counter=http://10.0.0.5:8080/, other=https://other.example/base",
+    "RQ_KEY_PREFIX": "rq",
     "LASTACROSS_ALLOWED_HOSTS": "Example.com, .example.org",
     "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8, [2001:DB8::1], 127.0.0.1",
     "LASTACROSS_FETCH_PRIVATE_HOSTS": "Feed.local:8081, [::1]",
@@ -167,6 +168,9 @@ WRONG = [
     ("REDIS_URL", "redis://:6379", "names no host", None),
     ("REDIS_URL", "redis://h/zero", "a database that is not a number", None),
     ("REDIS_URL", "unix://", "does not begin with", None),
+    ("RQ_KEY_PREFIX", "a b", "has more than letters, digits, and _ . : - { }", None),
+    ("RQ_KEY_PREFIX", "it's", "has more than letters", None),
+    ("RQ_KEY_PREFIX", "x" * 101, "has more than letters", None),
     ("DATABASE_URL", "mysql://h/d", "is neither SQLite (sqlite://) nor PostgreSQL", None),
     ("DATABASE_URL", "app.db", "DATABASE_URL 'app.db' is not a URL", None),
     ("DATABASE_URL", "sqlite://app.db", "three are needed", "sqlite:///app.db"),
@@ -301,7 +305,8 @@ def test_who_only_looks_makes_no_key(app_root: Path) -> None:
     after = config.load(app_root, environ, needs_secret_key=False)
 
     assert (before.settings.secret_key, after.settings.secret_key) == ("", made)
-    assert config.describe(after)[4] == ("SECRET_KEY", "********", f"file {app_root}/var/secret_key")
+    shown = {name: (value, source) for name, value, source in config.describe(after)}
+    assert shown["SECRET_KEY"] == ("********", f"file {app_root}/var/secret_key")
 
 
 def test_a_missing_secret_key_is_told_together_with_the_other_mistakes(app_root: Path) -> None:

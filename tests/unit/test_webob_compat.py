@@ -10,7 +10,8 @@ import webob
 
 from lastacross.webapp import forms, webob_compat
 
-VERSIONS = {"WebOb": "1.8.11", "webapp2": "3.0.0b1", "multipart": "2.0.1"}
+# `make test-versions` runs these tests with the first and the last of each.
+VERSIONS = {"WebOb": ("1.8.9", "1.8.11"), "webapp2": ("3.0.0b1",), "multipart": ("1.3.0", "2.0.1")}
 BODY = b'--x\r\nContent-Disposition: form-data; name=a; filename="b.txt"\r\n\r\nc\r\n--x--\r\n'
 
 
@@ -29,7 +30,7 @@ def environ_of(body: bytes, kind: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("package", VERSIONS)
 def test_the_version_is_one_that_was_looked_at(package: str) -> None:
-    assert version(package) == VERSIONS[package]
+    assert version(package) in VERSIONS[package]
 
 
 @pytest.mark.parametrize("cls", [webob.Request, webapp2.Request])
