@@ -45,7 +45,7 @@ for position = 3, #ARGV do
   end
   for _, id in ipairs(newest) do
     local dead_at, eta, status = unpack(call('HMGET', RECORD .. id, 'dead_at', 'eta', 'status'))
-    if not eta and is_husk(id, queue) then
+    if not eta and not dead_at and is_husk(id, queue) then
       call('DEL', RECORD .. id)
       call('ZREM', DEAD .. queue, id)
     elseif eta and not dead_at then
