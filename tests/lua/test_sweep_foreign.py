@@ -96,22 +96,22 @@ def test_a_whole_record_that_a_stock_worker_wrote_after_the_end_is_swept_up(scri
     """It failed the task after one of our workers had run it: RQ saves all fields of a failed job."""
     scripts.add("default_late", data=DATA, description="POST /work")
     job = rq.job.Job.fetch("default_late", connection=scripts.redis)
-    scripts.redis.delete("rq:queue:default", "rq:job:default_late")
+    scripts.redis.delete(f"{store.RQ}queue:default", f"{store.RQ}job:default_late")
     registry.FailedJobRegistry("default", scripts.redis).add(job, exc_string="RuntimeError")
-    assert scripts.redis.hexists("rq:job:default_late", "data")
+    assert scripts.redis.hexists(f"{store.RQ}job:default_late", "data")
 
     assert scripts.run("sweep_foreign", 100, 0, "default") == []
 
     assert scripts.state("default_late") == "gone"
-    assert scripts.redis.zcard("rq:failed:default") == 0
+    assert scripts.redis.zcard(f"{store.RQ}failed:default") == 0
 
 
 def test_a_failed_job_of_a_program_that_uses_rq_is_left_alone(scripts: Scripts) -> None:
     job = rq.Queue("default", connection=scripts.redis).enqueue("os.getcwd", job_id="default_theirs")
-    scripts.redis.delete("rq:queue:default")
+    scripts.redis.delete(f"{store.RQ}queue:default")
     registry.FailedJobRegistry("default", scripts.redis).add(job, exc_string="OSError")
 
     assert scripts.run("sweep_foreign", 100, 0, "default") == []
 
-    assert scripts.redis.zrange("rq:failed:default", 0, -1) == [b"default_theirs"]
-    assert scripts.redis.hexists("rq:job:default_theirs", "data")
+    assert scripts.redis.zrange(f"{store.RQ}failed:default", 0, -1) == [b"default_theirs"]
+    assert scripts.redis.hexists(f"{store.RQ}job:default_theirs", "data")
