@@ -38,6 +38,10 @@ class ConfigError(Error):
         super().__init__(f"{place}: {message}" if place else message)
 
 
+class ApplicationModuleError(Error):
+    """Raised when a module of the application cannot be imported, or is not the application's own."""
+
+
 class BadSignatureError(Error):
     """Raised when a signed value was altered, was signed for another purpose, or is too old."""
 

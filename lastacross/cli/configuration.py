@@ -8,7 +8,7 @@ import click
 
 from lastacross import config, datastore
 from lastacross.cli.base import cli, configured, takes_app
-from lastacross.runtime import demo_data
+from lastacross.runtime import application, demo_data
 
 
 @cli.group("config")
@@ -58,9 +58,38 @@ def _db() -> None:
 def _db_upgrade(root: Path) -> None:
     """Bring the engine's tables and the application's up to date."""
     configuration = configured(root, needs_secret_key=False)
-    datastore.upgrade(configuration.settings.database_url, configuration.root)
+    for done in datastore.upgrade(configuration.settings.database_url, configuration.root):
+        if done.revisions:
+            click.echo(f"{done.owner}: ran {', '.join(done.revisions)}")
+    click.echo(f"the datastore {_shown_url(configuration)} is up to date")
+
+
+@_db.command("revision", epilog="Example: lastacross db revision 'orders have a currency'")
+@click.argument("message")
+@click.option("--allow-drop", is_flag=True, help="Write it even if it drops a table.")
+@takes_app
+def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
+    """Write the application's next migration: what its models have and the datastore has not.
+
+    Run `lastacross db upgrade` first, so that only what is new differs. [tool.lastacross] in pyproject.toml
+    names the modules with models; by default they are the modules of app.yaml's scripts, and models.py.
+    """
+    configuration = configured(root, needs_secret_key=False)
+    models = config.read_project(root, configuration.app).models
+    application.prepare_process(configuration)
+    url = configuration.settings.database_url
+    path = datastore.revision(message, configuration.root, url, models=models, allow_drop=allow_drop)
+    if path is None:
+        click.echo(
+            f"nothing was written: the datastore {_shown_url(configuration)} has what the models declare"
+        )
+    else:
+        click.echo(f"wrote {path.relative_to(configuration.root)}: read it, then run `lastacross db upgrade`")
+
+
+def _shown_url(configuration: config.Config) -> str:
     [shown] = [value for name, value, _ in config.describe(configuration) if name == "DATABASE_URL"]
-    click.echo(f"the datastore {shown} is up to date")
+    return shown
 
 
 @_db.command("demo", epilog="Example: lastacross db upgrade && lastacross db demo")
@@ -68,6 +97,7 @@ def _db_upgrade(root: Path) -> None:
 def _db_demo(root: Path) -> None:
     """Load the application's demo data; what is there already stays as it is.
 
-    It calls load() of the application's demo.py. May be repeated, interrupted, and run twice at once.
+    It calls load() of the application's demo.py, or what [tool.lastacross] in pyproject.toml names. May be
+    repeated, interrupted, and run twice at once.
     """
     click.echo(demo_data.load(configured(root, needs_secret_key=False)))

@@ -5,6 +5,7 @@ likely meant; all mistakes are found in one reading.
 """
 
 from lastacross.config.loading import Findings, check, current, load, read_cron, read_queues, use
+from lastacross.config.project import Project, read_project
 from lastacross.config.queues import digest
 from lastacross.config.services import service_of
 from lastacross.config.settings import describe, warnings
@@ -38,6 +39,7 @@ __all__ = [
     "ErrorHandler",
     "Findings",
     "Handler",
+    "Project",
     "QueueConfig",
     "RetryParameters",
     "Scaling",
@@ -49,6 +51,7 @@ __all__ = [
     "load",
     "parse_rate",
     "read_cron",
+    "read_project",
     "read_queues",
     "service_of",
     "use",

@@ -3,8 +3,9 @@
 An application needs one folder and no boilerplate: ``<root>/migrations/versions/*.py``, ordinary
 Alembic revisions (``from alembic import op``; ``revision``, ``down_revision``, ``upgrade()``,
 ``downgrade()``). There is no alembic.ini, env.py or script.py.mako to keep: the engine is the
-environment. ``revision("what changes")`` writes the next file by comparing the database with
-``datastore.Model``'s tables, as declared in ``<root>/models.py``.
+environment. ``revision("what changes")``, or ``lastacross db revision``, writes the next file by
+comparing the database with ``datastore.Model``'s tables, as the application's modules declare them
+(``config.read_project``).
 
 The engine's own revisions are in ``lastacross/datastore/migrations/versions``. The version tables
 are ``lastacross_alembic_version`` and ``alembic_version``.
@@ -15,10 +16,8 @@ upgrade is one transaction. On PostgreSQL each history is one, so that a revisio
 """
 
 import contextlib
-import importlib
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import sqlalchemy
 from alembic.autogenerate import RevisionContext
 from alembic.config import Config as AlembicConfig
 from alembic.operations import MigrationScript
+from alembic.operations.ops import DropTableOp
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -35,11 +35,12 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.exc import SQLAlchemyError
 
 from lastacross import config
+from lastacross.application_modules import import_own
 from lastacross.datastore import failures
 from lastacross.datastore.engines import build, make_folder, read_only
 from lastacross.datastore.tables import EngineModel, Model
 from lastacross.datastore.url import DatabaseUrl, parse
-from lastacross.errors import ConfigError, DatastoreSchemaError
+from lastacross.errors import ApplicationModuleError, ConfigError, DatastoreSchemaError
 
 # How long an upgrade waits for another process's: a large table takes its time.
 LOCK_SECONDS = 120
@@ -85,7 +86,20 @@ def application_history(root: Path) -> History:
 _alembic = threading.Lock()
 
 
-def upgrade(url: str | None = None, root: Path | None = None) -> None:
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did to one history.
+
+    Attributes:
+        owner: ``engine`` or ``application``.
+        revisions: the revisions that it ran, in their order.
+    """
+
+    owner: str
+    revisions: Sequence[str]
+
+
+def upgrade(url: str | None = None, root: Path | None = None) -> list[Upgraded]:
     """Bring the engine's tables, then the application's, to their newest revisions.
 
     Safe to call at every start and from several processes at once. Makes a SQLite file and its
@@ -95,6 +109,9 @@ def upgrade(url: str | None = None, root: Path | None = None) -> None:
         url: as DATABASE_URL; None is the configured one.
         root: the application's folder; None is the configured one.
 
+    Returns:
+        What was done, the engine's part first.
+
     Raises:
         ConfigError: the URL cannot be used.
         DatastoreUnavailableError: the database is away, or another process migrates for over 120 s.
@@ -103,8 +120,7 @@ def upgrade(url: str | None = None, root: Path | None = None) -> None:
     database, root = _target(url, root)
     make_folder(database)
     with _translated_errors(database), _alembic, _locked(database) as connection:
-        for history in (ENGINE, application_history(root)):
-            _upgrade(connection, history)
+        return [_upgrade(connection, history) for history in (ENGINE, application_history(root))]
 
 
 def is_current(url: str | None = None, root: Path | None = None) -> bool:
@@ -137,35 +153,57 @@ def require_current(url: str | None = None, root: Path | None = None) -> None:
             _require_head(connection, history, database)
 
 
-def revision(message: str, root: Path | None = None, url: str | None = None) -> Path | None:
+def revision(
+    message: str,
+    root: Path | None = None,
+    url: str | None = None,
+    *,
+    models: Sequence[str] | None = None,
+    allow_drop: bool = False,
+) -> Path | None:
     """Write the application's next revision: what its models have and its database has not.
 
     Args:
         message: what changes, in a few words; becomes part of the file's name.
         root: the application's folder; None is the configured one.
         url: of a database that is up to date; None is the configured one.
+        models: dotted names of the modules that declare tables; None: as ``config.read_project``.
+        allow_drop: whether the revision may drop a table.
 
     Returns:
         The file, to be read before it is used; None if nothing differs.
 
     Raises:
-        DatastoreSchemaError: the database is not up to date.
-        ConfigError: the URL cannot be used, or models.py cannot be imported.
+        DatastoreSchemaError: the database is not up to date, or the revision would drop a table.
+        ConfigError: the URL cannot be used, or a module with models cannot be imported.
         DatastoreUnavailableError: the database is away.
     """
+    if models is None:
+        app = config.current().app if root is None else None
+        models = config.read_project(root or config.current().root, app).models
     database, root = _target(url, root)
     require_current(url, root)
-    _import_models(root)
-    return _write_revision(message, application_history(root), database)
+    _import_models(root, models)
+    history = application_history(root)
+    return _write_revision(message, history, database, () if allow_drop else models)
 
 
-def _write_revision(message: str, history: History, database: DatabaseUrl) -> Path | None:
+def _write_revision(
+    message: str, history: History, database: DatabaseUrl, keeping_for: Sequence[str]
+) -> Path | None:
+    """``keeping_for``: the modules whose models were looked at, if no table may be dropped."""
     script = history.script()
     arguments: dict[str, Any] = dict.fromkeys(
         ("head", "branch_label", "version_path", "rev_id", "depends_on")
     )
     arguments |= {"message": message, "autogenerate": True, "sql": False, "splice": False}
-    revisions = RevisionContext(AlembicConfig(), script, arguments, _drop_empty)
+
+    def examine(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
+        if keeping_for:
+            _refuse_drops(directives, keeping_for)
+        directives[:] = [d for d in directives if d.upgrade_ops is not None and not d.upgrade_ops.is_empty()]
+
+    revisions = RevisionContext(AlembicConfig(), script, arguments, examine)
 
     def compare(revision_now: Any, context: MigrationContext) -> list[Any]:
         revisions.run_autogenerate(revision_now, context)
@@ -177,20 +215,27 @@ def _write_revision(message: str, history: History, database: DatabaseUrl) -> Pa
     return Path(written[0].path) if written else None
 
 
-def _drop_empty(_context: MigrationContext, _revision: object, directives: list[MigrationScript]) -> None:
-    directives[:] = [d for d in directives if d.upgrade_ops is not None and not d.upgrade_ops.is_empty()]
+def _refuse_drops(directives: Sequence[MigrationScript], models: Sequence[str]) -> None:
+    operations = [each for d in directives if d.upgrade_ops is not None for each in d.upgrade_ops.ops]
+    tables = sorted(each.table_name for each in operations if isinstance(each, DropTableOp))
+    if tables:
+        raise DatastoreSchemaError(
+            f"nothing was written: it would drop {', '.join(tables)}, which no model in {', '.join(models)} "
+            "declares. Name the modules of all models in [tool.lastacross] of pyproject.toml, or let it drop "
+            "tables with --allow-drop"
+        )
 
 
-def _import_models(root: Path) -> None:
-    """Import ``<root>/models.py``, so that ``Model.metadata`` has its tables."""
-    if not (root / "models.py").exists():
-        raise ConfigError("there is no models.py to compare the database with", file=str(root / "models.py"))
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        importlib.import_module("models")
-    except Exception as error:
-        raise ConfigError(f"cannot be imported: {error!r}", file=str(root / "models.py")) from error
+def _import_models(root: Path, models: Sequence[str]) -> None:
+    """Import the modules that declare tables, so that ``Model.metadata`` has them."""
+    if not models:
+        reason = "no module with models is known: name them in [tool.lastacross], as models = ['shop.models']"
+        raise ConfigError(reason, file=str(root / "pyproject.toml"))
+    for name in models:
+        try:
+            import_own(name, root)
+        except ApplicationModuleError as error:
+            raise ConfigError(f"the models of {name}: {error}") from error
 
 
 def _target(url: str | None, root: Path | None) -> tuple[DatabaseUrl, Path]:
@@ -199,14 +244,18 @@ def _target(url: str | None, root: Path | None) -> tuple[DatabaseUrl, Path]:
     return parse(url), config.current().root if root is None else root
 
 
-def _upgrade(connection: Connection, history: History) -> None:
+def _upgrade(connection: Connection, history: History) -> Upgraded:
     script = history.script()
+    done: list[str] = []
 
     def to_heads(revision_now: Any, _context: MigrationContext) -> Any:
-        return script._upgrade_revs("heads", revision_now)
+        steps = script._upgrade_revs("heads", revision_now)
+        done.extend(step.revision.revision for step in steps)
+        return steps
 
     if script.get_heads():
         _run(connection, history, script, to_heads, destination_rev="heads")
+    return Upgraded(history.owner, done)
 
 
 def _run(

@@ -72,9 +72,9 @@ def test_an_application_without_demo_data_is_told_what_is_missing(command: Comma
     [
         ("load = 3\n", "has no function load()"),
         ("", "has no function load()"),
-        ("import no_such_module\n", "cannot be imported: ModuleNotFoundError"),
-        ("raise SystemExit(0)\n", "cannot be imported: SystemExit"),
-        ("def load(:\n", "cannot be imported: SyntaxError"),
+        ("import no_such_module\n", "`demo` imports `no_such_module`, which is not installed"),
+        ("raise SystemExit(0)\n", "importing `demo` failed: SystemExit"),
+        ("def load(:\n", "importing `demo` failed: SyntaxError"),
     ],
 )
 def test_a_demo_that_cannot_be_used_is_a_mistake_of_its_file(

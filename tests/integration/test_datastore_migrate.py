@@ -215,7 +215,7 @@ def test_a_revision_is_written_from_the_models_once(database_url: str, app_root:
 
 def test_a_revision_without_models_is_refused(database_url: str, tmp_path: Path) -> None:
     datastore.upgrade(database_url, tmp_path)
-    with pytest.raises(ConfigError, match=r"models\.py"):
+    with pytest.raises(ConfigError, match=r"pyproject\.toml: no module with models is known"):
         datastore.revision("horses", tmp_path, database_url)
 
 
