@@ -21,6 +21,7 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     expect_program,
+    run_and_close,
 )
 
 MEMORY_BYTES = 1_048_576
@@ -71,11 +72,7 @@ def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> La
                 return ClosingBody(answer, lambda: _linger(environ))
             except BadBodyError as error:
                 return refuse(environ, start_response, Refusal(400, str(error)))
-            try:
-                return ClosingBody(application(environ, start_response), body.close)
-            except BaseException:
-                body.close()
-                raise
+            return run_and_close(application, environ, start_response, body.close)
 
         return limited
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from lastacross.webapp import content_type, forms, json_body, webob_compat
 from lastacross.webapp.environ import (
     Body,
-    ClosingBody,
     Environ,
     Layer,
     Refusal,
@@ -16,6 +15,7 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     expect_program,
+    run_and_close,
 )
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
@@ -87,11 +87,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
                 webob_compat.keep_cookies(environ, environ["HTTP_COOKIE"])
             if files is None:
                 return application(environ, start_response)
-            try:
-                return ClosingBody(application(environ, start_response), files.close)
-            except BaseException:
-                files.close()
-                raise
+            return run_and_close(application, environ, start_response, files.close)
 
         return read
 
