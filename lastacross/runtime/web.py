@@ -5,11 +5,11 @@ comes from our Settings.
 """
 
 import errno
+import functools
 import ipaddress
 import logging
 import os
 import resource
-import select
 import socket
 import struct
 import sys
@@ -28,10 +28,12 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, hooks, permissions, server_answers, service
+from lastacross.runtime import application, hooks, permissions, server_answers, service, slow_clients
 from lastacross.runtime.connection_shares import ConnectionShares
 from lastacross.runtime.start_upload import StartUpload
 from lastacross.store import Store
+from lastacross.webapp import proxies
+from lastacross.webapp.body_limit import SlowClientError
 
 log = logs.get("lastacross.web")
 
@@ -92,6 +94,10 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.share = _shares.take()
         self._takes_all_until = 0.0
+        trusted = self.app.configuration.settings.trusted_proxies
+        self._slow = slow_clients.SlowRequests(
+            max(1, self.cfg.threads // 2), functools.partial(proxies.network_of_peer, trusted)
+        )
 
     def notify(self) -> None:
         """Say that this process is alive; called in each turn of its main loop."""
@@ -120,10 +126,33 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
         # A client that does not read its answer falls silent, too.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
+        conn.slow = self._slow
         kept = super().handle(conn)
         while kept is True and self._asks_again_soon(conn):
             kept = super().handle(conn)
+        if kept is not True and conn.input is not None:
+            conn.input.forget()
+        if kept is False:
+            request = conn.parser and conn.parser.mesg
+            is_all_read = not request or not slow_clients.has_unread_body(request)
+            slow_clients.hang_up(conn.sock, conn.client, self._slow, is_all_read=is_all_read)
         return kept
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose headers are there."""
+        conn.input.await_body()
+        kept = super().handle_request(req, conn)
+        conn.input.await_head()
+        return kept
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request whose headers cannot be read, or do not come."""
+        if isinstance(exc, SlowClientError):
+            log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
+            server_answers.write_error(client, exc.status, "", str(exc))
+        else:
+            super().handle_error(req, client, addr, exc)
+            slow_clients.hang_up(client, addr, self._slow, is_all_read=False)
 
     def _asks_again_soon(self, conn: Any) -> bool:
         """Wait a moment for the next request of a kept connection; whether it came.
@@ -132,9 +161,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """
         if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False
-        waiting = select.poll()
-        waiting.register(conn.sock, select.POLLIN)
-        return bool(waiting.poll(LINGER_MILLISECONDS))
+        return slow_clients.is_readable(conn.sock, LINGER_MILLISECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""
@@ -194,13 +221,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(self, configuration: Config, upload: StartUpload) -> None:
-        self._configuration = configuration
+        self.configuration = configuration
         self._upload = upload
         super().__init__()
 
     def load_config(self) -> None:
         """Set every option that is not left at its default."""
-        for name, value in options(self._configuration.settings).items():
+        for name, value in options(self.configuration.settings).items():
             self.cfg.set(name, value)
 
     def run(self) -> None:
@@ -209,11 +236,11 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The WSGI application; called in each serving process, after its fork."""
-        url = self._configuration.settings.redis_url
+        url = self.configuration.settings.redis_url
         store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
         write_directly()
         try:
-            return application.load(self._configuration).outside
+            return application.load(self.configuration).outside
         except Error as error:
             raise AppImportError(str(error)) from error
 
@@ -313,6 +340,7 @@ def run(configuration: Config) -> int:
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
     server_answers.use()
+    slow_clients.use()
     permissions.narrow(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)

@@ -1,19 +1,13 @@
 """Request bodies: no larger than allowed, complete, and never more than 1 MiB of one in memory."""
 
-import array
-import fcntl
 import io
-import select
 import tempfile
-import termios
 from collections.abc import Generator, Iterator
 from typing import IO, Any, cast
 
-from lastacross.clock import SYSTEM
 from lastacross.webapp import content_type, form_error
 from lastacross.webapp.environ import (
     Body,
-    ClosingBody,
     Environ,
     Layer,
     Refusal,
@@ -35,13 +29,18 @@ MAX_CHUNK_LINE_BYTES = 256
 LINE_BYTES = 65_536
 LINE_BYTES_DIVISOR = 64
 MAX_TRAILER_BYTES = 8_192
-MAX_LINGER_SECONDS = 2.0
-MAX_LINGER_BYTES = 33_554_432
-_LINGER_PAUSE_MILLISECONDS = 250
 
 
 class BadBodyError(Exception):
-    """Raised when a body ends early or the server finds its framing wrong."""
+    """Raised when a body ends early, or its framing is wrong; ``status`` is that of the answer."""
+
+    status = 400
+
+
+class SlowClientError(BadBodyError):
+    """Raised by a server's input when a request comes too slowly; the message is for its sender."""
+
+    status = 408
 
 
 class BodyTooLargeError(Exception):
@@ -68,10 +67,9 @@ def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> La
                 message = (
                     f"The request is larger than the {limit:,} bytes that this server takes ({setting})."
                 )
-                answer = refuse(environ, start_response, Refusal(413, message))
-                return ClosingBody(answer, lambda: _linger(environ))
+                return refuse(environ, start_response, Refusal(413, message))
             except BadBodyError as error:
-                return refuse(environ, start_response, Refusal(400, str(error)))
+                return refuse(environ, start_response, Refusal(error.status, str(error)))
             return run_and_close(application, environ, start_response, body.close)
 
         return limited
@@ -130,27 +128,6 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
         body.close()
         raise
     return body
-
-
-def _linger(environ: Environ) -> None:
-    """Read some of a refused body after the answer: a proxy that is reset while it sends answers 502.
-
-    It reads no more than has arrived, so that a silent client keeps no thread. A chunked body is left alone,
-    because nobody can tell how much of it has arrived.
-    """
-    connection = environ.get("gunicorn.socket")
-    if connection is None or not environ.get("CONTENT_LENGTH"):
-        return
-    readable = select.poll()
-    readable.register(connection, select.POLLIN)
-    ends_at, left = SYSTEM.monotonic() + MAX_LINGER_SECONDS, MAX_LINGER_BYTES
-    while left > 0 and SYSTEM.monotonic() < ends_at and readable.poll(_LINGER_PAUSE_MILLISECONDS):
-        arrived = array.array("i", [0])
-        fcntl.ioctl(connection, termios.FIONREAD, arrived)
-        # All of it at once: gunicorn copies whatever a read leaves behind.
-        if not arrived[0] or not environ["wsgi.input"].read(arrived[0]):
-            return
-        left -= arrived[0]
 
 
 class _Chunks:

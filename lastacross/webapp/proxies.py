@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 from lastacross import logs
-from lastacross.webapp import forwarding, request_limits
+from lastacross.webapp import clients, forwarding, request_limits
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
     Body,
@@ -91,6 +91,20 @@ def refuse_unclear(refuse: Refuse) -> Layer:
         return checked
 
     return outer
+
+
+def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
+    """The network that a connection comes from, as a limit counts by it; None for a trusted proxy's.
+
+    Args:
+        trusted: the proxies' networks.
+        peer: its address, as a socket tells it.
+    """
+    environ: Environ = {"REMOTE_ADDR": peer[0]} if isinstance(peer, tuple) else {}
+    address = _peer(environ)
+    if address is None or any(address in network for network in trusted):
+        return None
+    return clients.network_of(environ)
 
 
 def _peer(environ: Environ) -> Address | None:

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -93,8 +93,10 @@ def web(redis_server: RedisServer) -> Iterator[Web]:
 
 
 @contextlib.contextmanager
-def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterator[Web]:
-    """The server with these settings; it ends as it should."""
+def running_web(
+    redis_server: RedisServer, variables: dict[str, str], program: Sequence[str] = ("-m", "lastacross")
+) -> Iterator[Web]:
+    """The server with these settings, as this program; it ends as it should."""
     with tempfile.TemporaryDirectory(prefix="la-web-") as name:
         folder, port = Path(name), free_port()
         (folder / "main.py").write_text(MAIN)
@@ -110,7 +112,7 @@ def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterato
         }
         datastore.upgrade(environ["DATABASE_URL"], folder)
         datastore.dispose()
-        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
+        with started(python(*program, "--app", name, "web"), folder, environ) as process:
             wait_for_answer(f"http://127.0.0.1:{port}", process)
             yield Web(port, process)
             process.send(signal.SIGTERM)

@@ -219,6 +219,9 @@ def test_json_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row
     variants |= {
         f"10 MB: {name}": post("/quiet", "application/json", filled(JSON[name], LARGE)) for name in JSON
     }
+    for charset in ("utf-16-le", "utf-32-be"):
+        hidden = ('["\\"", ' + "[" * 100_000).encode(charset)
+        variants[f"{charset}: lists after a quote"] = post("/quiet", "application/json", hidden)
 
     outcome = attacked(web, harmless, variants, {200, 400, 413, 0})
 
@@ -243,6 +246,10 @@ KINDS = [
 def test_a_type_that_lies_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
     body = b"a" * 1_000_000
     variants = {kind[:80]: post("/form", kind, body) for kind in KINDS}
+    for name, byte in NOT_OF_CHARSETS.items():
+        for unit in (byte, b"%%%02x" % byte[0]):
+            kind = f"{FORM}; charset={name}"
+            variants[f"{kind}, {unit!r}"] = post("/form", kind, filled(unit, 1_000_000, b"a="))
 
     outcome = attacked(web, post("/form", FORM, body), variants, {200, 400})
 
