@@ -18,8 +18,8 @@ from tests.support.redis_server import RedisServer
 pytestmark = pytest.mark.slow
 
 HURRIED = (
-    "from lastacross import cli; from lastacross.runtime import slow_clients as s; "
-    "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS = 0.8, 0.4, 0.2; cli.run()"
+    "from lastacross import cli; from lastacross.runtime import slow_clients as s, web; "
+    "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, web.SILENCE_SECONDS = 0.8, 0.4, 0.2, 1; cli.run()"
 )
 MANY = 4 * (int(SMALL["LASTACROSS_WEB_THREADS"]) + int(SMALL["LASTACROSS_STREAMS"]))
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -29,7 +29,7 @@ NEXT = b"GET /?next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
-    """One process with few threads, whose bounds are a 25th of the usual ones."""
+    """One process with few threads, and bounds that are a tenth of the usual ones or less."""
     with running_web(redis_server, SMALL, ("-c", HURRIED)) as running:
         yield running
 
@@ -103,6 +103,18 @@ def test_who_keeps_a_connection_that_is_over_keeps_nobody_waiting(web: Web) -> N
             assert client.received.startswith(b"HTTP/1.1 200 OK")
 
 
+def test_who_does_not_read_an_answer_gives_the_thread_back(web: Web) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MANY // 4):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", web.port))
+            connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+        wait_until(lambda: web.process.text().count("/large") == MANY // 4, 20, "all answers are given up")
+        assert is_answering(web.port)
+
+
 # --- what is left of a refused request ----------------------------------------------------
 
 
@@ -158,11 +170,12 @@ def test_what_follows_a_request_that_was_not_read_to_its_end_is_no_request(
 
 
 def test_a_refused_request_that_is_all_there_keeps_its_connection(web: Web) -> None:
-    received = answers_to(web, FOREIGN + b"Content-Length: 60\r\n\r\n" + INNER[:60].ljust(60) + NEXT)
+    last = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    received = answers_to(web, FOREIGN + b"Content-Length: 60\r\n\r\n" + INNER[:60].ljust(60) + last)
 
     assert statuses(received) == [b"403", b"200"]
     assert re.findall(rb"X-Query: (\S+)", received) == [b"next"]
-    assert received.count(b"\r\nConnection: keep-alive\r\n") == 2
+    assert re.findall(rb"\r\nConnection: (\S+)", received) == [b"keep-alive", b"close"]
 
 
 # --- time, by a clock that stands still ---------------------------------------------------

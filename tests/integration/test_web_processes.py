@@ -196,18 +196,6 @@ def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> 
     wait_until(gets_its_share, 40, "both have as many connections")
 
 
-def test_clients_that_do_not_read_their_answers_give_their_threads_back(redis_server: RedisServer) -> None:
-    with running_web(redis_server, SMALL) as web, contextlib.ExitStack() as stack:
-        for _ in range(int(SMALL["LASTACROSS_WEB_THREADS"])):
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            connection.connect(("127.0.0.1", web.port))
-            connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        wait_until(lambda: not is_answering(web.port), 20, "every thread is taken")
-
-        wait_until(lambda: is_answering(web.port), 60, "a thread is free again")
-
-
 def is_answering(port: int) -> bool:
     """Whether the server answers within two seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
