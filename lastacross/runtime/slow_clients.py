@@ -1,4 +1,4 @@
-"""Clients that are slow to begin, to send their request, or to hang up. None of them holds a thread for long.
+"""Clients that are slow to begin, to send, to read, or to hang up. None of them holds a thread for long.
 
 gunicorn bounds each wait for the next bytes, not how many waits there are. It gives a silent connection a
 thread for five seconds, and waits for the end of each in its main loop, where it takes new ones.
@@ -9,11 +9,11 @@ import select
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http.unreader import SocketUnreader
-from gunicorn.util import close
 from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn
 
@@ -72,6 +72,23 @@ class SlowRequests:
                 raise SlowClientError(f"Your network has {most}, and may have no more at once.")
             self._counts[network] += 1
         return network
+
+    @contextlib.contextmanager
+    def counted(self, peer: Any) -> Iterator[None]:
+        """Count one for the block.
+
+        Raises:
+            BlockingIOError: its network has as many as it may have.
+        """
+        try:
+            network = self.add(peer)
+        except SlowClientError as error:
+            raise BlockingIOError(str(error)) from error
+        try:
+            yield
+        finally:
+            if network is not None:
+                self.remove(network)
 
     def is_full(self, peer: Any) -> bool:
         """Whether ``add`` would refuse one."""
@@ -190,18 +207,64 @@ class Connection(TConn):  # type: ignore[misc]
 
     def close(self, graceful: bool = False) -> None:
         """Close it: ``hang_up`` has done all that takes time."""
-        close(self.sock)
+        util.close(self.sock)
 
 
-def use() -> None:
-    """Let gunicorn make such connections, in this process and those that it forks."""
+def use(slow: SlowRequests) -> None:
+    """Let gunicorn make such connections, in this process and those that it forks.
+
+    Args:
+        slow: counts the slow ones of a process.
+    """
+    Connection.slow = slow
     gthread.TConn = Connection
+    util.write = write
+
+
+def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None:
+    """Send, as a chunk of a body or as it is; called by gunicorn.
+
+    Raises:
+        BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+        OSError: the connection is broken.
+    """
+    if chunked:
+        data = b"%X\r\n%b\r\n" % (len(data), data)
+    try:
+        sent = connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        _write_slowly(connection, memoryview(data)[sent:])
+
+
+def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
+    begun_at = SYSTEM.monotonic()
+    ends_at = begun_at + BODY_SECONDS + len(rest) / MIN_BYTES_PER_SECOND
+    with contextlib.ExitStack() as stack:
+        is_slow = False
+        while rest:
+            if not is_slow and SYSTEM.monotonic() > begun_at + SLOW_SECONDS:
+                is_slow = True
+                stack.enter_context(Connection.slow.counted(connection.getpeername()))
+            if SYSTEM.monotonic() > ends_at:
+                raise BlockingIOError("the client reads its answer too slowly")
+            seconds = BODY_SECONDS if is_slow else SLOW_SECONDS
+            if is_ready(connection, select.POLLOUT, int(seconds * 1000) + 1):
+                rest = rest[connection.send(rest, socket.MSG_DONTWAIT) :]
+            elif is_slow:
+                raise BlockingIOError("the client does not read its answer")
 
 
 def is_readable(connection: socket.socket, milliseconds: int) -> bool:
     """Whether something comes, or the end, within this time."""
+    return is_ready(connection, select.POLLIN, milliseconds)
+
+
+def is_ready(connection: socket.socket, events: int, milliseconds: int) -> bool:
+    """Whether one of these events of ``poll`` comes, or the end, within this time."""
     waiting = select.poll()
-    waiting.register(connection, select.POLLIN)
+    waiting.register(connection, events)
     return bool(waiting.poll(milliseconds))
 
 
@@ -216,27 +279,23 @@ def has_unread_body(request: Any) -> bool:
     return bool(left and (request.body.failed or left > request.unreader.buf.getbuffer().nbytes))
 
 
-def hang_up(connection: socket.socket, peer: Any, slow: SlowRequests, *, is_all_read: bool) -> None:
+def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
     """Say that nothing more comes, and read for a moment what the client may still send.
 
-    Else the kernel resets the connection, and the client may not see the answer; a proxy answers 502 then.
+    Else the kernel resets the connection, and the client may not see the answer; a proxy answers 502 then. It
+    counts as a slow request: for a network that has as many as it may have, nobody waits.
 
     Args:
         connection: to be closed next.
         peer: the other side's address.
-        slow: counts it, as it holds a thread; who has as many as it may have is not waited for.
         is_all_read: the request was; then nothing more is expected.
     """
-    with contextlib.suppress(OSError, SlowClientError):
+    with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
         if is_all_read and not is_readable(connection, 0):
             return
-        network = slow.add(peer)
-        try:
+        with Connection.slow.counted(peer):
             _linger(connection)
-        finally:
-            if network is not None:
-                slow.remove(network)
 
 
 def _linger(connection: socket.socket) -> None:

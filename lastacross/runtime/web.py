@@ -94,10 +94,6 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.share = _shares.take()
         self._takes_all_until = 0.0
-        trusted = self.app.configuration.settings.trusted_proxies
-        self._slow = slow_clients.SlowRequests(
-            max(1, self.cfg.threads // 2), functools.partial(proxies.network_of_peer, trusted)
-        )
 
     def notify(self) -> None:
         """Say that this process is alive; called in each turn of its main loop."""
@@ -124,9 +120,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # Of the kernel: gunicorn sets the socket's own time-out back to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # A client that does not read its answer falls silent, too.
+        # For what is not sent by gunicorn: the streams write by themselves.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
-        conn.slow = self._slow
         kept = super().handle(conn)
         while kept is True and self._asks_again_soon(conn):
             kept = super().handle(conn)
@@ -135,7 +130,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         if kept is False:
             request = conn.parser and conn.parser.mesg
             is_all_read = not request or not slow_clients.has_unread_body(request)
-            slow_clients.hang_up(conn.sock, conn.client, self._slow, is_all_read=is_all_read)
+            slow_clients.hang_up(conn.sock, conn.client, is_all_read=is_all_read)
         return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
@@ -152,7 +147,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             server_answers.write_error(client, exc.status, "", str(exc))
         else:
             super().handle_error(req, client, addr, exc)
-            slow_clients.hang_up(client, addr, self._slow, is_all_read=False)
+            slow_clients.hang_up(client, addr, is_all_read=False)
 
     def _asks_again_soon(self, conn: Any) -> bool:
         """Wait a moment for the next request of a kept connection; whether it came.
@@ -221,13 +216,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
     """
 
     def __init__(self, configuration: Config, upload: StartUpload) -> None:
-        self.configuration = configuration
+        self._configuration = configuration
         self._upload = upload
         super().__init__()
 
     def load_config(self) -> None:
         """Set every option that is not left at its default."""
-        for name, value in options(self.configuration.settings).items():
+        for name, value in options(self._configuration.settings).items():
             self.cfg.set(name, value)
 
     def run(self) -> None:
@@ -236,11 +231,11 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         """The WSGI application; called in each serving process, after its fork."""
-        url = self.configuration.settings.redis_url
+        url = self._configuration.settings.redis_url
         store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
         write_directly()
         try:
-            return application.load(self.configuration).outside
+            return application.load(self._configuration).outside
         except Error as error:
             raise AppImportError(str(error)) from error
 
@@ -340,7 +335,7 @@ def run(configuration: Config) -> int:
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
     server_answers.use()
-    slow_clients.use()
+    slow_clients.use(_slow_requests(configuration.settings))
     permissions.narrow(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
@@ -358,6 +353,12 @@ def run(configuration: Config) -> int:
     except HaltServer:
         return 1  # a second process could not start while gunicorn was ending because of the first
     return 0
+
+
+def _slow_requests(settings: Settings) -> slow_clients.SlowRequests:
+    """A network may hold half of a process's threads with them."""
+    network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
+    return slow_clients.SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _look_at_services(configuration: Config) -> None:

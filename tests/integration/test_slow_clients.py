@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -176,6 +177,79 @@ def test_a_refused_request_that_is_all_there_keeps_its_connection(web: Web) -> N
     assert statuses(received) == [b"403", b"200"]
     assert re.findall(rb"X-Query: (\S+)", received) == [b"next"]
     assert re.findall(rb"\r\nConnection: (\S+)", received) == [b"keep-alive", b"close"]
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+# More than the kernel keeps for a client that does not read.
+LARGE = bytes(20_000_000)
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The server's end of a connection, and the client's; the bounds are small."""
+    monkeypatch.setattr(slow_clients, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "MIN_BYTES_PER_SECOND", 10_000_000)
+    monkeypatch.setattr(slow_clients.Connection, "slow", SlowRequests(1, str), raising=False)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        client = socket.create_connection(listener.getsockname(), 20)
+        server, _ = listener.accept()
+    with server, client:
+        yield server, client
+
+
+@contextlib.contextmanager
+def reading(client: socket.socket, size: int, pause_seconds: float) -> Iterator[bytearray]:
+    """What a client reads in a thread, so much at a time."""
+    received, is_over = bytearray(), threading.Event()
+
+    def read() -> None:
+        while not is_over.wait(pause_seconds) and (some := client.recv(size)):
+            received.extend(some)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield received
+    finally:
+        client.shutdown(socket.SHUT_RDWR)
+        is_over.set()
+        thread.join()
+
+
+def test_an_answer_arrives_whole_at_a_client_that_reads(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 20.0)
+    server, client = ends
+    answer = bytes(range(256)) * 4_000
+    with reading(client, 65_536, 0.0) as received:
+        slow_clients.write(server, answer)
+        slow_clients.write(server, answer, chunked=True)
+        server.shutdown(socket.SHUT_WR)
+        wait_until(lambda: len(received) == 2 * len(answer) + 9, 20, "all is read")
+
+    assert received == answer + b"FA000\r\n" + answer + b"\r\n"
+
+
+def test_who_reads_slowly_is_given_up(ends: tuple[socket.socket, socket.socket]) -> None:
+    server, client = ends
+    with (
+        reading(client, 500, 0.01),
+        pytest.raises(BlockingIOError, match=r"reads .* too slowly|does not read"),
+    ):
+        slow_clients.write(server, LARGE)
+    assert not slow_clients.Connection.slow.is_full(server.getpeername())
+
+
+def test_a_network_has_so_many_slow_answers_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
+    server, client = ends
+    slow_clients.Connection.slow.add(client.getsockname())
+
+    with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
+        slow_clients.write(server, LARGE)
 
 
 # --- time, by a clock that stands still ---------------------------------------------------
