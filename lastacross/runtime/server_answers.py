@@ -11,6 +11,7 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http import wsgi
 
+from lastacross.runtime.slow_clients import has_unread_body
 from lastacross.webapp.security_headers import DEFAULTS
 
 _HEADERS = (
@@ -23,10 +24,13 @@ _PAGE = "<!doctype html>\n<html lang=en><title>{title}</title>\n<h1>{title}</h1>
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's, without its name."""
+    """gunicorn's, without its name; it ends the connection where a request was not read to its end."""
 
     def default_headers(self) -> list[str]:
         """The status line and the headers that are the server's to set."""
+        if has_unread_body(self.req):
+            # What is left of a request must never be taken for the next one.
+            self.force_close()
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 
 

@@ -5,11 +5,11 @@ comes from our Settings.
 """
 
 import errno
+import functools
 import ipaddress
 import logging
 import os
 import resource
-import select
 import socket
 import struct
 import sys
@@ -28,10 +28,12 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, hooks, permissions, server_answers, service
+from lastacross.runtime import application, hooks, permissions, server_answers, service, slow_clients
 from lastacross.runtime.connection_shares import ConnectionShares
 from lastacross.runtime.start_upload import StartUpload
 from lastacross.store import Store
+from lastacross.webapp import proxies
+from lastacross.webapp.body_limit import SlowClientError
 
 log = logs.get("lastacross.web")
 
@@ -118,12 +120,34 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         # Of the kernel: gunicorn sets the socket's own time-out back to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # A client that does not read its answer falls silent, too.
+        # For what is not sent by gunicorn: the streams write by themselves.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         kept = super().handle(conn)
         while kept is True and self._asks_again_soon(conn):
             kept = super().handle(conn)
+        if kept is not True and conn.input is not None:
+            conn.input.forget()
+        if kept is False:
+            request = conn.parser and conn.parser.mesg
+            is_all_read = not request or not slow_clients.has_unread_body(request)
+            slow_clients.hang_up(conn.sock, conn.client, is_all_read=is_all_read)
         return kept
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose headers are there."""
+        conn.input.await_body()
+        kept = super().handle_request(req, conn)
+        conn.input.await_head()
+        return kept
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request whose headers cannot be read, or do not come."""
+        if isinstance(exc, SlowClientError):
+            log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
+            server_answers.write_error(client, exc.status, "", str(exc))
+        else:
+            super().handle_error(req, client, addr, exc)
+            slow_clients.hang_up(client, addr, is_all_read=False)
 
     def _asks_again_soon(self, conn: Any) -> bool:
         """Wait a moment for the next request of a kept connection; whether it came.
@@ -132,9 +156,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """
         if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False
-        waiting = select.poll()
-        waiting.register(conn.sock, select.POLLIN)
-        return bool(waiting.poll(LINGER_MILLISECONDS))
+        return slow_clients.is_readable(conn.sock, LINGER_MILLISECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""
@@ -313,6 +335,7 @@ def run(configuration: Config) -> int:
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
     server_answers.use()
+    slow_clients.use(_slow_requests(configuration.settings))
     permissions.narrow(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
@@ -330,6 +353,12 @@ def run(configuration: Config) -> int:
     except HaltServer:
         return 1  # a second process could not start while gunicorn was ending because of the first
     return 0
+
+
+def _slow_requests(settings: Settings) -> slow_clients.SlowRequests:
+    """A network may hold half of a process's threads with them."""
+    network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
+    return slow_clients.SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _look_at_services(configuration: Config) -> None:

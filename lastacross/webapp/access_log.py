@@ -7,7 +7,6 @@ from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.webapp.environ import (
     Body,
-    ClosingBody,
     Environ,
     Headers,
     Layer,
@@ -15,6 +14,7 @@ from lastacross.webapp.environ import (
     Wsgi,
     intercept,
     path_of,
+    run_and_close,
 )
 
 _log = logs.get(__name__)
@@ -39,12 +39,7 @@ def layer(clock: Clock = SYSTEM) -> Layer:
                 status = int(answered[-1].split(" ", 1)[0]) if answered else 500
                 _log.info("request.answer", method=method, path=path, status=status, ms=milliseconds)
 
-            try:
-                body = application(environ, intercept(start_response, note))
-            except BaseException:
-                finish()
-                raise
-            return ClosingBody(body, finish)
+            return run_and_close(application, environ, intercept(start_response, note), finish)
 
         return logged
 

@@ -1,19 +1,13 @@
 """Request bodies: no larger than allowed, complete, and never more than 1 MiB of one in memory."""
 
-import array
-import fcntl
 import io
-import select
 import tempfile
-import termios
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from typing import IO, Any, cast
 
-from lastacross.clock import SYSTEM
 from lastacross.webapp import content_type, form_error
 from lastacross.webapp.environ import (
     Body,
-    ClosingBody,
     Environ,
     Layer,
     Refusal,
@@ -21,21 +15,32 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     expect_program,
+    run_and_close,
 )
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 MAX_SMALL_CHUNKS = 10_000
-SMALL_CHUNK_BYTES = 64
+SMALL_CHUNK_BYTES = 1_024
+# Of a chunk's size with its extensions, of which no client sends any; and of all of them: so much, and a part
+# of the body.
+MAX_CHUNK_LINE_BYTES = 256
+LINE_BYTES = 65_536
+LINE_BYTES_DIVISOR = 64
 MAX_TRAILER_BYTES = 8_192
-MAX_LINGER_SECONDS = 2.0
-MAX_LINGER_BYTES = 33_554_432
-_LINGER_PAUSE_MILLISECONDS = 250
 
 
 class BadBodyError(Exception):
-    """Raised when a body ends early or the server finds its framing wrong."""
+    """Raised when a body ends early, or its framing is wrong; ``status`` is that of the answer."""
+
+    status = 400
+
+
+class SlowClientError(BadBodyError):
+    """Raised by a server's input when a request comes too slowly; the message is for its sender."""
+
+    status = 408
 
 
 class BodyTooLargeError(Exception):
@@ -62,15 +67,10 @@ def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> La
                 message = (
                     f"The request is larger than the {limit:,} bytes that this server takes ({setting})."
                 )
-                answer = refuse(environ, start_response, Refusal(413, message))
-                return ClosingBody(answer, lambda: _linger(environ))
+                return refuse(environ, start_response, Refusal(413, message))
             except BadBodyError as error:
-                return refuse(environ, start_response, Refusal(400, str(error)))
-            try:
-                return ClosingBody(application(environ, start_response), body.close)
-            except BaseException:
-                body.close()
-                raise
+                return refuse(environ, start_response, Refusal(error.status, str(error)))
+            return run_and_close(application, environ, start_response, body.close)
 
         return limited
 
@@ -130,46 +130,52 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
     return body
 
 
-def _linger(environ: Environ) -> None:
-    """Read some of a refused body after the answer: a proxy that is reset while it sends answers 502.
+class _Chunks:
+    """The chunks of a body, counted: gunicorn needs microseconds for each, and for what its size line holds.
 
-    It reads no more than has arrived, so that a silent client keeps no thread. A chunked body is left alone,
-    because nobody can tell how much of it has arrived.
+    Args:
+        reader: gunicorn's.
     """
-    connection = environ.get("gunicorn.socket")
-    if connection is None or not environ.get("CONTENT_LENGTH"):
-        return
-    readable = select.poll()
-    readable.register(connection, select.POLLIN)
-    ends_at, left = SYSTEM.monotonic() + MAX_LINGER_SECONDS, MAX_LINGER_BYTES
-    while left > 0 and SYSTEM.monotonic() < ends_at and readable.poll(_LINGER_PAUSE_MILLISECONDS):
-        arrived = array.array("i", [0])
-        fcntl.ioctl(connection, termios.FIONREAD, arrived)
-        # All of it at once: gunicorn copies whatever a read leaves behind.
-        if not arrived[0] or not environ["wsgi.input"].read(arrived[0]):
-            return
-        left -= arrived[0]
+
+    def __init__(self, reader: Any) -> None:
+        self._size_of = reader.parse_chunk_size
+        self._pieces: Iterator[bytes] = reader.parser
+        self._count = self._size = self._line_bytes = 0
+        reader.parse_chunk_size = self._bounded_size_of
+        reader.parser = self._counted()
+        reader.limit_trailer_section = MAX_TRAILER_BYTES
+
+    def _counted(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self._size += len(piece)
+            yield piece
+
+    def _bounded_size_of(self, unreader: Any, data: bytes | None = None) -> Any:
+        if self._count > MAX_SMALL_CHUNKS and self._size < self._count * SMALL_CHUNK_BYTES:
+            chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES:,} bytes"
+            raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
+        self._count += 1
+        # gunicorn's own limit is for lines whose end has not come yet.
+        line = data or b""
+        while (end := line.find(b"\r\n", 0, MAX_CHUNK_LINE_BYTES + 2)) < 0 and len(
+            line
+        ) <= MAX_CHUNK_LINE_BYTES:
+            more = unreader.read()
+            if not more:
+                raise BadBodyError("The request's body ended within the size of a chunk.")
+            line += more
+        self._line_bytes += end
+        if end < 0 or self._line_bytes > LINE_BYTES + self._size // LINE_BYTES_DIVISOR:
+            raise BadBodyError(
+                "The request's body comes in chunks with sizes or extensions that are too long."
+            )
+        return self._size_of(unreader, line)
 
 
 def _bound_chunks(source: Any) -> None:
-    """Let gunicorn give up on a body in tiny chunks, and on much after the last: it reads neither quickly."""
     reader = getattr(source, "reader", None)
-    chunks = getattr(reader, "parser", None)
-    if reader is not None and isinstance(chunks, Generator):
-        reader.parser = _bounded(chunks)
-        reader.limit_trailer_section = MAX_TRAILER_BYTES
-
-
-def _bounded(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    count = size = 0
-    for chunk in chunks:
-        # It also gives nothing, before it waits for the rest of a chunk.
-        count += bool(chunk)
-        size += len(chunk)
-        if count > MAX_SMALL_CHUNKS and size < count * SMALL_CHUNK_BYTES:
-            chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES} bytes"
-            raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
-        yield chunk
+    if isinstance(getattr(reader, "parser", None), Generator) and hasattr(reader, "parse_chunk_size"):
+        _Chunks(reader)
 
 
 def _container(length: int | None) -> IO[bytes]:

@@ -35,6 +35,12 @@ _CHARSETS: Mapping[str, str] = {
     **{f"{windows}{n}": f"cp{n}" for windows in ("windows-", "cp") for n in range(1250, 1259)},
 }
 
+FORM_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"})
+"""Python's names of those that a form may be in: UTF-8, as browsers send it, and what older programs name."""
+
+# Of these Python replaces in C what is not theirs; of the others it calls a function for each byte.
+_REPLACED = frozenset({"utf-8", "ascii"})
+
 
 @dataclass(frozen=True, slots=True)
 class ContentType:
@@ -60,6 +66,15 @@ class ContentType:
         given = self.parameters.get("boundary", "").rstrip()
         is_one = len(given) <= MAX_BOUNDARY_CHARACTERS and _BOUNDARY.fullmatch(given)
         return given if is_one else None
+
+
+def decoded(text: bytes, charset: str) -> str:
+    """The text, in one of ``FORM_CHARSETS``.
+
+    Raises:
+        UnicodeDecodeError: it has bytes that the charset has not, and that cannot be replaced quickly.
+    """
+    return text.decode(charset, "replace" if charset in _REPLACED else "strict")
 
 
 @functools.lru_cache(maxsize=128)

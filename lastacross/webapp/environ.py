@@ -132,6 +132,17 @@ class ClosingBody:
             self._on_close()
 
 
+def run_and_close(
+    application: Wsgi, environ: Environ, start_response: Start, on_close: Callable[[], None]
+) -> Body:
+    """The application's answer; ``on_close`` is called after it, or at once if the application raises."""
+    try:
+        return ClosingBody(application(environ, start_response), on_close)
+    except BaseException:
+        on_close()
+        raise
+
+
 def close(body: Any) -> None:
     """Call ``close`` of a response body, as PEP 3333 asks of whoever consumes one."""
     closer = getattr(body, "close", None)

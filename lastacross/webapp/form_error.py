@@ -5,6 +5,8 @@ BYTES_SETTING = "LASTACROSS_MAX_FORM_BYTES"
 UNREADABLE = (
     "The form could not be read: it takes UTF-8, and parts that are divided as its Content-Type says."
 )
+MAX_NAME_CHARACTERS = 100
+"""Of a field's name, in a message."""
 
 
 class FormError(Exception):
@@ -20,6 +22,12 @@ class FormError(Exception):
         return cls(
             400, f"The form has more than the {limit:,} fields that this server takes ({FIELDS_SETTING})."
         )
+
+    @classmethod
+    def of_charset(cls, name: str, charset: str) -> "FormError":
+        """A field has bytes that its charset has not."""
+        shown = name[:MAX_NAME_CHARACTERS]
+        return cls(400, f"The field {shown!r} of the form has bytes that its charset, {charset}, has not.")
 
     @classmethod
     def of_bytes(cls, limit: int) -> "FormError":

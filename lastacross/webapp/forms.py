@@ -11,7 +11,7 @@ from typing import IO, Any
 from webob.multidict import MultiDict, NoVars
 
 from lastacross.webapp import content_type, urlencoded, webob_compat
-from lastacross.webapp.content_type import FORMS, MULTIPART, ContentType
+from lastacross.webapp.content_type import FORM, FORM_CHARSETS, FORMS, MULTIPART, ContentType
 from lastacross.webapp.environ import Environ
 from lastacross.webapp.form_error import UNREADABLE, FormError
 from lastacross.webapp.multipart_form import Files, Reader
@@ -46,7 +46,7 @@ def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
     kind = kind_of(environ)
     if not (kind.kind in FORMS or _is_unnamed(environ, kind)):
         return NoVars(f"Not an HTML form submission (Content-Type: {kind.kind})")
-    if kind.charset != "utf-8":
+    if not _is_readable(kind):
         raise FormError(400, UNREADABLE)
     make_body_seekable()
     fields, _files = _read(environ, kind, UNLIMITED)
@@ -67,7 +67,7 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
     is_unnamed = _is_unnamed(environ, kind)
     if not (kind.kind in FORMS or is_unnamed):
         return None
-    if kind.charset != "utf-8":
+    if not _is_readable(kind):
         _check_foreign(environ, kind, limits)
         return None
     try:
@@ -83,7 +83,7 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
 
 
 def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
-    """A form in another charset is for a handler that reads it itself: WebOb refuses it."""
+    """A form in any other charset is for a handler that reads it itself."""
     if kind.kind == MULTIPART:
         raise FormError(400, UNREADABLE)
     body: IO[bytes] = environ["wsgi.input"]
@@ -103,6 +103,11 @@ def kind_of(environ: Environ) -> ContentType:
     return kind
 
 
+def _is_readable(kind: ContentType) -> bool:
+    # The parts of a form have charsets of their own; of the form's WebOb takes UTF-8 only.
+    return kind.charset == "utf-8" or (kind.kind == FORM and kind.charset in FORM_CHARSETS)
+
+
 def _is_unnamed(environ: Environ, kind: ContentType) -> bool:
     return not kind.kind and environ.get("REQUEST_METHOD") == "POST"
 
@@ -118,7 +123,7 @@ def _read(environ: Environ, kind: ContentType, limits: Limits) -> tuple[Any, Fil
     if kind.kind != MULTIPART:
         if limits.size is not None and length > limits.size:
             raise FormError.of_bytes(limits.size)
-        return MultiDict(urlencoded.parse(body.read(length), limits.fields)), None
+        return MultiDict(urlencoded.parse(body.read(length), limits.fields, kind.charset or "utf-8")), None
     if kind.boundary is None:
         raise FormError(400, UNREADABLE)
     files = Files(length)

@@ -27,7 +27,9 @@ from lastacross.webapp.webob_compat import UploadedFile
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
 MAX_PART_HEADERS = 8
-MAX_PART_HEADER_BYTES = 4_096
+MAX_PART_HEADER_BYTES = 1_024
+MAX_HEADER_BYTES = 262_144
+"""Of all parts together: it takes microseconds to read a header."""
 
 _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "base64": binascii.a2b_base64,
@@ -108,7 +110,13 @@ class _Slice(io.RawIOBase):
 class _Parser(PushMultipartParser):  # type: ignore[misc]
     """The package's, strict but for the names of parts."""
 
+    header_bytes = 0
+
     def _create_segment(self, headerlist: list[tuple[str, str]]) -> MultipartSegment:
+        self.header_bytes += sum(len(name) + len(value) for name, value in headerlist)
+        if self.header_bytes > MAX_HEADER_BYTES:
+            more = f"more than {MAX_HEADER_BYTES:,} bytes of headers"
+            raise FormError(400, f"The parts of the form have {more}.")
         self.strict = False
         try:
             return super()._create_segment(headerlist)
@@ -212,7 +220,10 @@ class Reader:
             # A field for a file in which none was chosen.
             return text
         charset = kind.charset
-        if charset is None or kind.kind.startswith("multipart/"):
+        if charset not in content_type.FORM_CHARSETS or kind.kind.startswith("multipart/"):
             raise FormError(400, UNREADABLE)
         undo = _ENCODINGS.get(segment.header("Content-Transfer-Encoding", "").strip().lower())
-        return (undo(text) if undo else text).decode(charset, "replace")
+        try:
+            return content_type.decoded(undo(text) if undo else text, charset)
+        except UnicodeDecodeError as error:
+            raise FormError.of_charset(str(segment.name), charset) from error

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 from lastacross import logs
-from lastacross.webapp import forwarding
+from lastacross.webapp import clients, forwarding, request_limits
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
     Body,
@@ -62,10 +62,9 @@ def layer(trusted: Sequence[Network]) -> Layer:
             if given:
                 peer = _peer(environ)
                 if peer is not None and is_trusted(peer):
-                    try:
-                        _believe(environ, forwarding.read(environ, is_trusted))
-                    except UnclearForwardingError as error:
-                        environ[_UNCLEAR] = str(error)
+                    refusal = _believe(environ, given, is_trusted)
+                    if refusal is not None:
+                        environ[_UNCLEAR] = refusal
                 else:
                     environ[HAS_UNDECLARED_PROXY] = True
                     if next(undeclared) == 0:
@@ -80,18 +79,32 @@ def layer(trusted: Sequence[Network]) -> Layer:
 
 
 def refuse_unclear(refuse: Refuse) -> Layer:
-    """Refuse what a trusted proxy says in a way that can be read as one likes."""
+    """Refuse what a trusted proxy says at too great a length, or so that it can be read as one likes."""
 
     def outer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
-            problem = environ.get(_UNCLEAR)
-            if problem is not None:
-                return refuse(environ, start_response, Refusal(400, problem))
+            refusal: Refusal | None = environ.get(_UNCLEAR)
+            if refusal is not None:
+                return refuse(environ, start_response, refusal)
             return application(environ, start_response)
 
         return checked
 
     return outer
+
+
+def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
+    """The network that a connection comes from, as a limit counts by it; None for a trusted proxy's.
+
+    Args:
+        trusted: the proxies' networks.
+        peer: its address, as a socket tells it.
+    """
+    environ: Environ = {"REMOTE_ADDR": peer[0]} if isinstance(peer, tuple) else {}
+    address = _peer(environ)
+    if address is None or any(address in network for network in trusted):
+        return None
+    return clients.network_of(environ)
 
 
 def _peer(environ: Environ) -> Address | None:
@@ -103,7 +116,15 @@ def _peer(environ: Environ) -> Address | None:
         return None
 
 
-def _believe(environ: Environ, said: forwarding.Forwarding) -> None:
+def _believe(environ: Environ, given: Sequence[str], is_trusted: forwarding.IsTrusted) -> Refusal | None:
+    """Let the client be whom the proxy tells of; the refusal if that cannot be read."""
+    for key in given:
+        if request_limits.is_too_long(key, environ[key]):
+            return request_limits.refusal_of(key)
+    try:
+        said = forwarding.read(environ, is_trusted)
+    except UnclearForwardingError as error:
+        return Refusal(400, str(error))
     for key, value in (
         ("REMOTE_ADDR", said.client),
         ("wsgi.url_scheme", said.scheme),
@@ -113,6 +134,7 @@ def _believe(environ: Environ, said: forwarding.Forwarding) -> None:
             environ[key] = value
     if said.client is not None:
         environ.pop("REMOTE_PORT", None)
+    return None
 
 
 def _warn(environ: Environ, given: list[str]) -> None:

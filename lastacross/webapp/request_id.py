@@ -5,7 +5,16 @@ import secrets
 
 import structlog
 
-from lastacross.webapp.environ import REQUEST_ID, Body, ClosingBody, Environ, Headers, Start, Wsgi, intercept
+from lastacross.webapp.environ import (
+    REQUEST_ID,
+    Body,
+    Environ,
+    Headers,
+    Start,
+    Wsgi,
+    intercept,
+    run_and_close,
+)
 
 HEADER = "X-Request-Id"
 # A proxy's id is kept, so that its log and ours meet; anything that is not plainly one is not.
@@ -24,12 +33,10 @@ def layer(application: Wsgi) -> Wsgi:
             others = [(name, value) for name, value in headers if name.lower() != HEADER.lower()]
             return [*others, (HEADER, request_id)]
 
-        try:
-            body = application(environ, intercept(start_response, with_id))
-        except BaseException:
+        def forget() -> None:
             structlog.contextvars.unbind_contextvars("request_id")
-            raise
-        return ClosingBody(body, lambda: structlog.contextvars.unbind_contextvars("request_id"))
+
+        return run_and_close(application, environ, intercept(start_response, with_id), forget)
 
     return identified
 

@@ -5,10 +5,9 @@ Limits of the web server itself come before: 100 headers of 8,190 bytes, and an 
 
 from collections.abc import Mapping
 
-from lastacross.webapp import content_type, forms, json_depth, webob_compat
+from lastacross.webapp import content_type, forms, json_body, webob_compat
 from lastacross.webapp.environ import (
     Body,
-    ClosingBody,
     Environ,
     Layer,
     Refusal,
@@ -16,6 +15,7 @@ from lastacross.webapp.environ import (
     Start,
     Wsgi,
     expect_program,
+    run_and_close,
 )
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
@@ -29,8 +29,6 @@ MAX_BYTES_OF: Mapping[str, int] = {
 }
 """Of headers that WebOb needs the square of their length for; Authorization only where it has parameters."""
 
-MAX_JSON_DEPTH = 100
-
 _LEAST = min(MAX_BYTES_OF.values())
 
 
@@ -39,23 +37,28 @@ def check_headers(refuse: Refuse) -> Layer:
 
     def layer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
-            too_long = [key for key, value in environ.items() if _is_too_long(key, value)]
+            too_long = [key for key, value in environ.items() if is_too_long(key, value)]
             if not too_long:
                 return application(environ, start_response)
             for key in too_long:
                 # The answer depends on headers, too.
                 del environ[key]
-            limit = MAX_BYTES_OF.get(too_long[0], MAX_HEADER_BYTES)
-            name = too_long[0].removeprefix("HTTP_").replace("_", "-").title()
-            message = f"The header {name} is longer than the {limit:,} bytes that this server takes."
-            return refuse(environ, start_response, Refusal(431, message))
+            return refuse(environ, start_response, refusal_of(too_long[0]))
 
         return checked
 
     return layer
 
 
-def _is_too_long(key: str, value: object) -> bool:
+def refusal_of(key: str) -> Refusal:
+    """The answer to a header, by its key, that is too long."""
+    limit = MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
+    name = key.removeprefix("HTTP_").replace("_", "-").title()
+    return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server takes.")
+
+
+def is_too_long(key: str, value: object) -> bool:
+    """Whether this value of an environ is a header that nobody should read."""
     # Nearly all are short; the server's own values are not text, or are not read by its clients' leave.
     if not isinstance(value, str) or len(value) <= _LEAST:
         return False
@@ -84,11 +87,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
                 webob_compat.keep_cookies(environ, environ["HTTP_COOKIE"])
             if files is None:
                 return application(environ, start_response)
-            try:
-                return ClosingBody(application(environ, start_response), files.close)
-            except BaseException:
-                files.close()
-                raise
+            return run_and_close(application, environ, start_response, files.close)
 
         return read
 
@@ -113,12 +112,13 @@ def _check_body(environ: Environ, limits: forms.Limits) -> None:
     if kind.charset is None:
         raise FormError(400, "The charset of the body is unknown.")
     if kind.is_json:
+        if kind.charset not in content_type.FORM_CHARSETS:
+            # In some of the others a byte of a letter is that of a quote.
+            raise FormError(400, f"JSON is UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
         body = environ["wsgi.input"]
-        is_deep = json_depth.is_deeper(body.read(), MAX_JSON_DEPTH)
-        body.seek(0)
-        if is_deep:
-            raise FormError(
-                400,
-                f"The JSON has more lists and objects in each other than the {MAX_JSON_DEPTH} that this "
-                "server takes.",
-            )
+        try:
+            json_body.check(body.read())
+        except json_body.BadJsonError as error:
+            raise FormError(400, f"The JSON {error}.") from error
+        finally:
+            body.seek(0)

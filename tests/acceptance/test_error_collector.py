@@ -1,6 +1,7 @@
 """The error collector without a browser: posts by hand, and its tasks run one by one."""
 
 import html
+import io
 import json
 import logging
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import webtest
 from sqlalchemy import select
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
@@ -92,6 +94,14 @@ def test_an_error_is_taken_in_at_once_and_its_task_does_the_rest(client: Client,
     assert client.get(f"/errors/groups/{error['group']}?span=week").status_int == 200
 
 
+def send(client: Client, body: bytes, kind: str, status: int) -> Any:
+    """The answer to a body of this kind; '' for none, not even an empty one."""
+    environ = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    environ |= {"CONTENT_TYPE": kind} if kind else {}
+    request = webtest.TestRequest.blank("/errors", {**ADMINISTRATOR, **environ}, method="POST")
+    return client.do_request(request, status=status)
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/plain;charset=UTF-8", "multipart/form-data", ""])
 def test_an_error_may_be_json_or_a_form(client: Client, kind: str) -> None:
     if kind == "multipart/form-data":
@@ -99,7 +109,7 @@ def test_an_error_may_be_json_or_a_form(client: Client, kind: str) -> None:
     elif kind:
         answer = client.post("/errors", json.dumps({**GIVEN, "status": 500}), headers={"Content-Type": kind})
     else:
-        answer = client.post("/errors", "&".join(f"{name}={value}" for name, value in GIVEN.items()))
+        answer = send(client, urllib.parse.urlencode(GIVEN).encode(), "", 202)
 
     assert answer.status_int == 202
     assert client.get(answer.headers["Location"] + ".json").json["response"]["status"] == 500
@@ -292,15 +302,23 @@ def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> No
         (b"{not json", "application/json", "takes a JSON object: Expecting property name"),
         (b"[1]", "application/json", "takes a JSON object with the error's fields"),
         (b"[" * 100_000, "application/json", "more lists and objects in each other than the 100"),
-        (b"[" * 100_000, "text/plain", "takes a JSON object: it cannot be read"),
+        (b"[" * 100_000, "text/plain", "more lists and objects in each other than the 100"),
+        (b'{"a": 1}'.decode().encode("utf-16"), "text/plain", "JSON is UTF-8"),
         (b'{"a": "\xe9"}', "application/json", "takes a JSON object: it cannot be read"),
-        (b"&a=" * 200, "application/x-www-form-urlencoded", "takes at most 100 fields"),
-        (PARTS, "multipart/form-data; boundary=x", "takes at most 100 fields"),
+        (b"&a=" * 200, "application/x-www-form-urlencoded", "takes a form of at most 100 fields"),
+        (PARTS, "multipart/form-data; boundary=x", "takes a form of at most 100 fields"),
+        (b"&a=" * 2000, "", "takes a form of at most 100 fields"),
+        (b"a=1", "application/x-www-form-urlencoded; charset=koi8-r", "ISO 8859-1 or -15, or Windows-1252"),
+        (
+            b"type=%81",
+            "application/x-www-form-urlencoded; charset=cp1252",
+            "The field 'type' of the form has",
+        ),
         (b"<error/>", "application/xml", "takes application/json, application/x-www-form-urlencoded or"),
     ],
 )
 def test_a_body_that_cannot_be_read_says_why(client: Client, body: bytes, kind: str, says: str) -> None:
-    error = client.post("/errors", body, headers={"Content-Type": kind}, status=400).json["error"]
+    error = send(client, body, kind, 400).json["error"]
 
     assert says in error["message"]
 

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -93,8 +93,10 @@ def web(redis_server: RedisServer) -> Iterator[Web]:
 
 
 @contextlib.contextmanager
-def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterator[Web]:
-    """The server with these settings; it ends as it should."""
+def running_web(
+    redis_server: RedisServer, variables: dict[str, str], program: Sequence[str] = ("-m", "lastacross")
+) -> Iterator[Web]:
+    """The server with these settings, as this program; it ends as it should."""
     with tempfile.TemporaryDirectory(prefix="la-web-") as name:
         folder, port = Path(name), free_port()
         (folder / "main.py").write_text(MAIN)
@@ -110,7 +112,7 @@ def running_web(redis_server: RedisServer, variables: dict[str, str]) -> Iterato
         }
         datastore.upgrade(environ["DATABASE_URL"], folder)
         datastore.dispose()
-        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
+        with started(python(*program, "--app", name, "web"), folder, environ) as process:
             wait_for_answer(f"http://127.0.0.1:{port}", process)
             yield Web(port, process)
             process.send(signal.SIGTERM)
@@ -192,18 +194,6 @@ def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> 
 
     # Not immediately on a busy machine, as above.
     wait_until(gets_its_share, 40, "both have as many connections")
-
-
-def test_clients_that_do_not_read_their_answers_give_their_threads_back(redis_server: RedisServer) -> None:
-    with running_web(redis_server, SMALL) as web, contextlib.ExitStack() as stack:
-        for _ in range(int(SMALL["LASTACROSS_WEB_THREADS"])):
-            connection = stack.enter_context(socket.socket())
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            connection.connect(("127.0.0.1", web.port))
-            connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        wait_until(lambda: not is_answering(web.port), 20, "every thread is taken")
-
-        wait_until(lambda: is_answering(web.port), 60, "a thread is free again")
 
 
 def is_answering(port: int) -> bool:

@@ -82,6 +82,29 @@ FILE = b'Content-Disposition: form-data; name=a; filename="b"\r\nContent-Type: t
 END = b"--x--\r\n"
 
 
+# Python's "replace" calls a function of its own for each of them.
+NOT_OF_CHARSETS = {
+    "us-ascii": b"\xff",
+    "windows-1252": b"\x81",
+    "cp1253": b"\xff",
+    "windows-1255": b"\xd9",
+    "iso-8859-7": b"\xff",
+    "iso-8859-8": b"\xff",
+    "utf-16": b"\xd8",
+    "shift_jis": b"\xff",
+    "euc-jp": b"\xff",
+    "euc-kr": b"\xff",
+    "gb18030": b"\xff",
+    "big5": b"\xff",
+    "iso-2022-jp": b"\xff",
+}
+
+
+def in_charset(name: str, byte: bytes) -> bytes:
+    """A form with a field of such bytes."""
+    return part(FIELD + f"\r\nContent-Type: text/plain; charset={name}".encode(), byte * 1_000_000) + END
+
+
 def multipart_bodies() -> Mapping[str, bytes]:
     """By their names."""
     return {
@@ -105,6 +128,11 @@ def multipart_bodies() -> Mapping[str, bytes]:
         "quoted-printable": part(FIELD + b"\r\nContent-Transfer-Encoding: quoted-printable", b"=41" * 330_000)
         + END,
         "a charset": part(FIELD + b"\r\nContent-Type: text/plain; charset=punycode", b"a" * 900_000) + END,
+        **{f"bytes that are not {name}": in_charset(name, byte) for name, byte in NOT_OF_CHARSETS.items()},
+        "parameters of parts": part(FIELD + b';a=""' * 180) * 999 + END,
+        "parameters of files": part(FILE + b';a=""' * 180) * 999 + END,
+        "one parameter of parts": part(FIELD + b";a=" + b"a" * 900) * 999 + END,
+        "headers of parts": part(FIELD + b"\r\nA: b" * 7) * 999 + END,
         "parts in parts": part(FIELD + b"\r\nContent-Type: multipart/mixed; boundary=y", b"--y\r\n" * 99)
         + END,
         "bytes that are not UTF-8": part(FIELD, b"\xff" * 1_000_000) + END,
@@ -112,12 +140,16 @@ def multipart_bodies() -> Mapping[str, bytes]:
 
 
 def test_a_form_in_parts_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
-    small, large = (part(FILE, bytes(size)) + END for size in (100_000, LARGE - 1_000))
     bodies = multipart_bodies()
-    for harmless, is_of_size in ((small, len(small).__ge__), (large, len(small).__lt__)):
+    shorter_than = 0
+    for size in (100_000, MEGABYTE, LARGE):
+        harmless = part(FILE, bytes(size - 1_000)) + END
         variants = {
-            name: post("/form", MULTIPART, body) for name, body in bodies.items() if is_of_size(len(body))
+            name: post("/form", MULTIPART, body)
+            for name, body in bodies.items()
+            if shorter_than < len(body) <= size or shorter_than == MEGABYTE < len(body)
         }
+        shorter_than = size
 
         outcome = attacked(web, post("/form", MULTIPART, harmless), variants, {200, 400, 413, 0})
 
@@ -134,8 +166,13 @@ def chunked(*chunks: bytes, after: bytes = b"\r\n") -> Request:
     return Request(head + wire, len(wire))
 
 
+def in_chunk(size: int) -> bytes:
+    """A chunk of this size."""
+    return b"%x\r\n%b\r\n" % (size, b"a" * size)
+
+
 def test_a_body_in_chunks_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
-    tiny, small = b"1\r\na\r\n", b"40\r\n" + b"a" * 64 + b"\r\n"
+    tiny, small, larger = b"1\r\na\r\n", in_chunk(64), in_chunk(65)
     variants = {
         "of a byte": chunked(tiny * (MEGABYTE // len(tiny))),
         "10 MB, of a byte": chunked(tiny * (LARGE // len(tiny))),
@@ -143,6 +180,9 @@ def test_a_body_in_chunks_costs_no_more_than_a_harmless_one(web: Web, attacks: C
         "of a byte, after a large one": chunked(b"10000\r\n" + b"a" * 65_536 + b"\r\n", tiny * 170_000),
         "with an extension": chunked(b"1;" + b"a" * MEGABYTE + b"\r\na\r\n"),
         "with extensions": chunked((b"1;" + b"a" * 90 + b"\r\na\r\n") * 10_000),
+        "9 MB, of 65 bytes": chunked(larger * 138_000),
+        "with extensions of 8 kB": chunked((b"1;" + b"a" * 8_185 + b"\r\na\r\n") * 9_000),
+        "with extensions of 250 bytes": chunked((b"1;" + b'a="b";' * 41 + b"a\r\na\r\n") * 9_000),
         "of long sizes": chunked(b"0" * MEGABYTE + tiny),
         "with trailers": chunked(tiny, after=b"A: b\r\n" * 175_000 + b"\r\n"),
         "with a trailer": chunked(tiny, after=b"A: " + b"b" * MEGABYTE + b"\r\n\r\n"),
@@ -179,6 +219,9 @@ def test_json_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row
     variants |= {
         f"10 MB: {name}": post("/quiet", "application/json", filled(JSON[name], LARGE)) for name in JSON
     }
+    for charset in ("utf-16-le", "utf-32-be"):
+        hidden = ('["\\"", ' + "[" * 100_000).encode(charset)
+        variants[f"{charset}: lists after a quote"] = post("/quiet", "application/json", hidden)
 
     outcome = attacked(web, harmless, variants, {200, 400, 413, 0})
 
@@ -203,6 +246,10 @@ KINDS = [
 def test_a_type_that_lies_costs_no_more_than_a_harmless_one(web: Web, attacks: Callable[[Row], None]) -> None:
     body = b"a" * 1_000_000
     variants = {kind[:80]: post("/form", kind, body) for kind in KINDS}
+    for name, byte in NOT_OF_CHARSETS.items():
+        for unit in (byte, b"%%%02x" % byte[0]):
+            kind = f"{FORM}; charset={name}"
+            variants[f"{kind}, {unit!r}"] = post("/form", kind, filled(unit, 1_000_000, b"a="))
 
     outcome = attacked(web, post("/form", FORM, body), variants, {200, 400})
 

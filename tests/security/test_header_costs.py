@@ -16,6 +16,12 @@ LINE_BYTES = 8_186
 LINES = 95
 ANSWERS = {200, 206, 301, 304, 400, 401, 403, 404, 416, 431}
 
+# As a site lists them that has them in any private network; each hop is compared with each.
+PROXIES = (
+    "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,192.0.2.0/24,198.51.100.0/24,203.0.113.0/24,"
+    "198.18.0.0/15,fc00::/7,fe80::/10,::1,127.0.0.1"
+)
+
 # Each header, and what a value of it may begin with so that a reader goes on.
 BEGINNINGS = {
     "Accept": [b"text/html;a=", b'text/html;a="', b"text/html;q=1;"],
@@ -45,8 +51,10 @@ BEGINNINGS = {
     "TE": [b"trailers;"],
     "User-Agent": [b"Mozilla/5.0 ("],
     "X-AppEngine-TaskName": [b"a"],
-    "X-Forwarded-For": [b"1.2.3.4,"],
+    "X-Forwarded-For": [b"1.2.3.4,", b"127.0.0.1,"],
     "X-Forwarded-Host": [b"a"],
+    "X-Forwarded-Port": [b"8"],
+    "X-Forwarded-Proto": [b"http,"],
     "X-Lastacross-Delivery": [b"a.", b".eJw"],
     "X-Request-Id": [b"a"],
     "X-Requested-With": [b"XML"],
@@ -89,8 +97,8 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
-    """One server for the tests of this file."""
-    with running_web(redis_server) as running:
+    """One server for the tests of this file, behind a proxy: what that says of the client is read."""
+    with running_web(redis_server, {"LASTACROSS_TRUSTED_PROXIES": PROXIES}) as running:
         yield running
 
 
@@ -172,6 +180,14 @@ def test_a_header_of_many_lines_costs_no_more_than_as_many_harmless_ones(
         f"{header}: {name}": get("/read", *[line(header, beginnings[0], PATTERNS[name])] * LINES)
         for header, beginnings in BEGINNINGS.items()
         for name in patterns
+    }
+    # Each hop is a trusted proxy, so the one before it is looked at.
+    variants |= {
+        f"{header}: hops": get("/read", *[f"{header}: ".encode() + b",".join([hop] * count)] * LINES)
+        for header, hop, count in (
+            ("X-Forwarded-For", b"127.0.0.1", 810),
+            ("Forwarded", b"for=127.0.0.1", 580),
+        )
     }
 
     outcome = attacked(web, MANY_HARMLESS, variants, ANSWERS)

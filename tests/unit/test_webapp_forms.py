@@ -8,6 +8,7 @@ import webapp2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastacross.webapp import forms
 from lastacross.webapp.adopt import adopt
 
 FORM = "application/x-www-form-urlencoded"
@@ -85,6 +86,20 @@ def test_a_body_that_the_application_replaces_is_read_anew() -> None:
     request.body = b"a=2"
 
     assert request.get("a") == "2"
+
+
+@pytest.mark.parametrize("charset", ["us-ascii", "latin-1", "iso-8859-15", "windows-1252"])
+@pytest.mark.parametrize("is_outside", [True, False])
+def test_a_form_may_name_another_charset_of_the_west(charset: str, is_outside: bool) -> None:
+    """WebOb refuses these."""
+    text = "a" if charset == "us-ascii" else "ä"
+    raw = text.encode(charset)
+    body = b"%b=%b+%%%02x" % (raw, raw, raw[0])
+    environ = environ_of(body, CONTENT_TYPE=f"{FORM}; charset={charset}")
+    if is_outside:
+        forms.take_in(environ, forms.UNLIMITED)
+
+    assert list(adopted.request_class(environ).POST.items()) == [(text, f"{text} {text}")]
 
 
 @pytest.mark.parametrize("kind", [FORM.upper(), f"{FORM.title()} ; charset=UTF-8"])

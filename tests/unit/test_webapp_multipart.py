@@ -71,11 +71,27 @@ def test_a_form_is_read_as_webob_reads_it(body: bytes) -> None:
     assert ours == theirs
 
 
-def test_a_part_may_be_in_a_charset_of_its_own() -> None:
+@pytest.mark.parametrize("charset", ["iso-8859-1", "iso-8859-15", "windows-1252", "utf-8"])
+def test_a_part_may_be_in_a_charset_of_its_own(charset: str) -> None:
     """WebOb reads it as UTF-8 and makes the worst of it."""
-    fields = form(part("ä".encode("latin-1"), "Content-Type: text/plain; charset=iso-8859-1") + END)
+    fields = form(part("ä".encode(charset), f"Content-Type: text/plain; charset={charset}") + END)
 
     assert fields["a"] == "ä"
+
+
+def test_a_part_that_is_not_in_its_charset_is_refused_by_its_name() -> None:
+    with pytest.raises(
+        FormError, match="The field 'a' of the form has bytes that its charset, cp1252, has not"
+    ):
+        form(part(b"\x81", "Content-Type: text/plain; charset=windows-1252") + END)
+
+
+def test_the_headers_of_all_parts_are_bounded_together() -> None:
+    parts = part(b"1", "A: " + "b" * 1000) * 250
+
+    assert len(form(parts + END, Limits(fields=1000, size=2**20))) == 250
+    with pytest.raises(FormError, match="more than 262,144 bytes of headers"):
+        form(parts * 2 + END, Limits(fields=1000, size=2**20))
 
 
 @pytest.mark.parametrize(
@@ -91,6 +107,8 @@ def test_a_part_may_be_in_a_charset_of_its_own() -> None:
         part(b"1").replace(b"Content-Disposition", b"Content Disposition") + END,
         part(b"abcde", "Content-Transfer-Encoding: base64") + END,
         part(b"1", "Content-Type: text/plain; charset=hex") + END,
+        part(b"1", "Content-Type: text/plain; charset=windows-1253") + END,
+        part(b"1", "Content-Type: text/plain; charset=utf-16") + END,
         part(b"1", "Content-Type: multipart/mixed; boundary=y") + END,
     ],
 )
@@ -117,7 +135,7 @@ def test_what_is_not_in_its_parts_is_refused(body: bytes) -> None:
             413,
             "longer than the 1,000 bytes .*LASTACROSS_MAX_FORM_BYTES",
         ),
-        (part(b"1", "A: " + "b" * 9000) + END, 400, "8 headers, or one of more than 4,096 bytes"),
+        (part(b"1", "A: " + "b" * 9000) + END, 400, "8 headers, or one of more than 1,024 bytes"),
         (part(b"1", *["A: b"] * 9) + END, 400, "8 headers"),
     ],
 )

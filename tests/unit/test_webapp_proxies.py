@@ -212,6 +212,18 @@ def test_what_can_be_read_in_two_ways_is_refused(site: web.Site, name: str) -> N
     assert "Content-Security-Policy" in answer.headers
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "X-Forwarded-Host"])
+def test_what_is_too_long_is_not_read(site: web.Site, name: str) -> None:
+    key = f"HTTP_{name.upper().replace('-', '_')}"
+    hop = "for=10.0.0.1" if name == "Forwarded" else "10.0.0.1"
+    answer = site.get("/a.json", **{key: ",".join([hop] * 1000)}, **PROXY)
+
+    assert answer.status_int == 431
+    assert answer.json["error"]["message"] == (
+        f"The header {name} is longer than the 8,192 bytes that this server takes."
+    )
+
+
 def test_both_families_may_say_the_same(site: web.Site) -> None:
     found = seen(
         site,

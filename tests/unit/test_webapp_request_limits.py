@@ -108,10 +108,10 @@ def test_files_do_not_count_for_the_bytes_of_a_form(site: web.Site) -> None:
 
 
 def test_a_form_in_another_charset_is_left_to_the_handler_within_the_same_limits(site: web.Site) -> None:
-    latin = {"CONTENT_TYPE": f"{FORM['CONTENT_TYPE']}; charset=latin-1"}
-
-    assert site.post("/length", b"a=\xe4", **latin).json == 3
-    assert "more than the 10 fields" in message(site, "/length", 400, b"a&" * 11, **latin)
+    for charset in ("latin-1", "koi8-r"):
+        other = {"CONTENT_TYPE": f"{FORM['CONTENT_TYPE']}; charset={charset}"}
+        assert site.post("/length", b"a=\xe4", **other).json == 3
+        assert "more than the 10 fields" in message(site, "/length", 400, b"a&" * 11, **other)
     kind = f"{MULTIPART['CONTENT_TYPE']}; charset=latin-1"
     assert "could not be read" in message(site, "/length", 400, PART + b"--x--", CONTENT_TYPE=kind)
 
@@ -141,6 +141,25 @@ def test_json_has_a_limit_of_depth(site: web.Site) -> None:
     assert site.post("/json", deep, **JSON).json == json.loads(deep)
     assert message(site, "/json", 400, b"[%b]" % deep, **JSON) == (
         "The JSON has more lists and objects in each other than the 100 that this server takes."
+    )
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-be", "utf-32", "utf-32-le"])
+def test_json_that_is_not_utf_8_is_refused_before_its_depth_is_told(site: web.Site, charset: str) -> None:
+    """In these an escaped quote is not two bytes that stand together."""
+    hidden = '["\\"", ' + "[" * 101 + '"\\"", ' + "]" * 101 + "]"
+
+    assert "JSON is UTF-8 (RFC 8259, section 8.1)." in message(
+        site, "/json", 400, hidden.encode(charset), **JSON
+    )
+
+
+@pytest.mark.parametrize("charset", ["shift_jis", "iso-2022-jp", "gb18030", "utf-16le"])
+def test_json_that_says_another_charset_is_refused(site: web.Site, charset: str) -> None:
+    kind = f"{JSON['CONTENT_TYPE']}; charset={charset}"
+
+    assert "JSON is UTF-8 (RFC 8259, section 8.1), not" in message(
+        site, "/json", 400, b"[]", CONTENT_TYPE=kind
     )
 
 

@@ -1,0 +1,363 @@
+"""Clients that are slow to begin, to send, or to hang up: none of them holds a thread for long."""
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lastacross.runtime import slow_clients
+from lastacross.runtime.slow_clients import Input, SlowRequests
+from lastacross.webapp.body_limit import SlowClientError
+from tests.integration.test_web_processes import SMALL, Web, is_answering, running_web
+from tests.support.clock import StoppedClock
+from tests.support.processes import wait_until
+from tests.support.redis_server import RedisServer
+
+pytestmark = pytest.mark.slow
+
+HURRIED = (
+    "from lastacross import cli; from lastacross.runtime import slow_clients as s, web; "
+    "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, web.SILENCE_SECONDS = 0.8, 0.4, 0.2, 1; cli.run()"
+)
+MANY = 4 * (int(SMALL["LASTACROSS_WEB_THREADS"]) + int(SMALL["LASTACROSS_STREAMS"]))
+HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+NEXT = b"GET /?next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def web(redis_server: RedisServer) -> Iterator[Web]:
+    """One process with few threads, and bounds that are a tenth of the usual ones or less."""
+    with running_web(redis_server, SMALL, ("-c", HURRIED)) as running:
+        yield running
+
+
+class Client:
+    """A client that sends a byte now and then, and sees what comes back."""
+
+    def __init__(self, port: int, begin: bytes) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", port), 20)
+        self.connection.sendall(begin)
+        self.connection.setblocking(False)
+        self.received = b""
+        self.is_over = False
+
+    def go_on(self) -> bool:
+        """Send a byte; whether the server has hung up."""
+        with contextlib.suppress(BlockingIOError):
+            try:
+                self.connection.send(b"a")
+                some = self.connection.recv(65_536)
+                self.received += some
+                self.is_over = not some
+            except (BrokenPipeError, ConnectionResetError):
+                self.is_over = True
+        return self.is_over
+
+
+@contextlib.contextmanager
+def clients(web: Web, begin: bytes, count: int = MANY) -> Iterator[list[Client]]:
+    """Many of them, four for each thread."""
+    with contextlib.ExitStack() as stack:
+        found = [Client(web.port, begin) for _ in range(count)]
+        for client in found:
+            stack.callback(client.connection.close)
+        yield found
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        HEAD,
+        HEAD + b"Content-Length: 100000\r\n\r\n",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n10000\r\n",
+        HEAD + b"X: " + b"a" * 8000,
+    ],
+)
+def test_who_sends_slowly_is_told_so_and_gives_the_thread_back(web: Web, begin: bytes) -> None:
+    with clients(web, begin) as slow:
+        assert is_answering(web.port)
+        wait_until(lambda: all([client.go_on() for client in slow]), 20, "all are refused")
+
+    # A refusal may be overtaken by the reset of its connection.
+    answers = [client.received for client in slow if client.received]
+    assert answers
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert b"too slowly" in answer or b"Your network has 2 requests that take more than" in answer
+
+
+def test_who_sends_nothing_has_no_thread(web: Web) -> None:
+    with clients(web, b""):
+        assert is_answering(web.port)
+
+
+def test_who_keeps_a_connection_that_is_over_keeps_nobody_waiting(web: Web) -> None:
+    with clients(web, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") as done:
+        assert is_answering(web.port)
+        for client in done:
+            wait_until(client.go_on, 20, "the server hangs up")
+            assert client.received.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_who_does_not_read_an_answer_gives_the_thread_back(web: Web) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(MANY // 4):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", web.port))
+            connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+        wait_until(lambda: web.process.text().count("/large") == MANY // 4, 20, "all answers are given up")
+        assert is_answering(web.port)
+
+
+# --- what is left of a refused request ----------------------------------------------------
+
+
+def answers_to(web: Web, *sent: bytes) -> bytes:
+    """All that comes back until the server hangs up, or is silent for a second."""
+    received = b""
+    with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
+        # The server may have hung up before it has all.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for some in sent:
+                connection.sendall(some)
+        connection.settimeout(1)
+        with contextlib.suppress(TimeoutError, ConnectionResetError):
+            while some := connection.recv(65_536):
+                received += some
+    return received
+
+
+def statuses(received: bytes) -> list[bytes]:
+    """Those of the answers, interim ones too."""
+    return re.findall(rb"HTTP/1\.1 (\d{3}) ", received)
+
+
+TOO_MUCH = 1_100_000
+INNER = b"GET /?inner HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
+LONG_FORM = HEAD + FORM + b"Content-Length: %d\r\n\r\n" % TOO_MUCH
+LONG = b"Content-Length: 20000000\r\n\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+FOREIGN = HEAD + b"Origin: http://evil.example\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ([LONG_FORM, bytes(TOO_MUCH), NEXT], [b"413"]),
+        ([LONG_FORM, INNER * 25_000, NEXT], [b"413"]),
+        ([LONG_FORM, NEXT], [b"413"]),
+        ([HEAD + LONG, bytes(20_000_000), NEXT], [b"413"]),
+        ([HEAD + b"Expect: 100-continue\r\n" + LONG, NEXT], [b"100", b"413"]),
+        ([CHUNKED + b"1000000\r\n", bytes(16_777_216), b"\r\n0\r\n\r\n", NEXT], [b"413"]),
+        ([CHUNKED + b"1;" + b"a" * 300 + b"\r\na\r\n0\r\n\r\n", NEXT], [b"400"]),
+        ([FOREIGN + b"Content-Length: 9000\r\n\r\n", NEXT], [b"403"]),
+    ],
+)
+def test_what_follows_a_request_that_was_not_read_to_its_end_is_no_request(
+    web: Web, sent: list[bytes], expected: list[bytes]
+) -> None:
+    received = answers_to(web, *sent)
+
+    assert statuses(received) == expected
+    assert b"\r\nConnection: close\r\n" in received
+    assert b"X-Query" not in received
+
+
+def test_a_refused_request_that_is_all_there_keeps_its_connection(web: Web) -> None:
+    last = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    received = answers_to(web, FOREIGN + b"Content-Length: 60\r\n\r\n" + INNER[:60].ljust(60) + last)
+
+    assert statuses(received) == [b"403", b"200"]
+    assert re.findall(rb"X-Query: (\S+)", received) == [b"next"]
+    assert re.findall(rb"\r\nConnection: (\S+)", received) == [b"keep-alive", b"close"]
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+# More than the kernel keeps for a client that does not read.
+LARGE = bytes(20_000_000)
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The server's end of a connection, and the client's; the bounds are small."""
+    monkeypatch.setattr(slow_clients, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "MIN_BYTES_PER_SECOND", 10_000_000)
+    monkeypatch.setattr(slow_clients.Connection, "slow", SlowRequests(1, str), raising=False)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        client = socket.create_connection(listener.getsockname(), 20)
+        server, _ = listener.accept()
+    with server, client:
+        yield server, client
+
+
+@contextlib.contextmanager
+def reading(client: socket.socket, size: int, pause_seconds: float) -> Iterator[bytearray]:
+    """What a client reads in a thread, so much at a time."""
+    received, is_over = bytearray(), threading.Event()
+
+    def read() -> None:
+        while not is_over.wait(pause_seconds) and (some := client.recv(size)):
+            received.extend(some)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield received
+    finally:
+        client.shutdown(socket.SHUT_RDWR)
+        is_over.set()
+        thread.join()
+
+
+def test_an_answer_arrives_whole_at_a_client_that_reads(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 20.0)
+    server, client = ends
+    answer = bytes(range(256)) * 4_000
+    with reading(client, 65_536, 0.0) as received:
+        slow_clients.write(server, answer)
+        slow_clients.write(server, answer, chunked=True)
+        server.shutdown(socket.SHUT_WR)
+        wait_until(lambda: len(received) == 2 * len(answer) + 9, 20, "all is read")
+
+    assert received == answer + b"FA000\r\n" + answer + b"\r\n"
+
+
+def test_who_reads_slowly_is_given_up(ends: tuple[socket.socket, socket.socket]) -> None:
+    server, client = ends
+    with (
+        reading(client, 500, 0.01),
+        pytest.raises(BlockingIOError, match=r"reads .* too slowly|does not read"),
+    ):
+        slow_clients.write(server, LARGE)
+    assert not slow_clients.Connection.slow.is_full(server.getpeername())
+
+
+def test_a_network_has_so_many_slow_answers_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
+    server, client = ends
+    slow_clients.Connection.slow.add(client.getsockname())
+
+    with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
+        slow_clients.write(server, LARGE)
+
+
+# --- time, by a clock that stands still ---------------------------------------------------
+
+
+class Lines:
+    """Both ends of a connection, and how one of them reads.
+
+    Args:
+        slow: counts the slow requests.
+        clock: whose time it is.
+    """
+
+    def __init__(self, slow: SlowRequests, clock: StoppedClock) -> None:
+        self.client, self.server = socket.socketpair()
+        self.input = Input(self.server, ("192.0.2.1", 1), slow, clock)
+
+    def sent(self, data: bytes, size_hint: int | None = None) -> bytes:
+        """The bytes as they arrive."""
+        self.client.sendall(data)
+        return self.input.chunk(size_hint)
+
+    def close(self) -> None:
+        """Both ends."""
+        self.client.close()
+        self.server.close()
+
+
+@pytest.fixture
+def slow() -> SlowRequests:
+    """Two slow requests for each network."""
+    return SlowRequests(2, lambda peer: str(peer[0]))
+
+
+@pytest.fixture
+def lines(slow: SlowRequests, clock: StoppedClock) -> Iterator[list[Lines]]:
+    """Three connections of one network."""
+    found = [Lines(slow, clock) for _ in range(3)]
+    yield found
+    for each in found:
+        each.close()
+
+
+def test_headers_have_a_time_however_many_bytes_come(lines: list[Lines], clock: StoppedClock) -> None:
+    for _ in range(20):
+        assert lines[0].sent(b"a" * 5_000) == b"a" * 5_000
+        clock.advance(1.0)
+    assert lines[0].sent(b"a") == b"a"
+    clock.advance(0.1)
+
+    with pytest.raises(
+        SlowClientError, match="headers may take 20 s, its body 10 s and one more for each 1,000"
+    ):
+        lines[0].sent(b"a")
+
+
+def test_a_body_has_a_time_for_each_byte(lines: list[Lines], clock: StoppedClock) -> None:
+    lines[0].input.await_body()
+    lines[0].sent(b"a" * 5_000)
+    for _ in range(100):
+        clock.advance(1.0)
+        lines[0].sent(b"a" * 1_000)
+    clock.advance(15.0)
+    lines[0].sent(b"a")
+    clock.advance(0.1)
+
+    with pytest.raises(SlowClientError):
+        lines[0].sent(b"a")
+
+
+def test_the_time_between_requests_does_not_count(lines: list[Lines], clock: StoppedClock) -> None:
+    for _ in range(3):
+        lines[0].input.await_head()
+        assert lines[0].sent(b"GET") == b"GET"
+        clock.advance(1.0)
+        lines[0].input.await_body()
+        clock.advance(1000.0)
+        assert lines[0].sent(b"a") == b"a"
+        clock.advance(1000.0)
+
+
+def test_a_network_has_so_many_slow_requests_at_once(lines: list[Lines], clock: StoppedClock) -> None:
+    for each in lines:
+        each.sent(b"a")
+    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
+    lines[0].sent(b"b")
+    lines[1].sent(b"b")
+
+    with pytest.raises(
+        SlowClientError, match="Your network has 2 requests that take more than 2 s to arrive"
+    ):
+        lines[2].sent(b"b")
+    lines[0].input.await_body()
+    assert lines[2].input.chunk() == b"b"
+
+
+def test_a_request_whose_body_is_there_is_slow_no_more(lines: list[Lines], clock: StoppedClock) -> None:
+    for each in lines:
+        each.input.await_body()
+        each.sent(b"a", 5)
+    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
+
+    assert [each.sent(b"bcde", 4) for each in lines] == [b"bcde"] * 3
+
+
+def test_the_requests_of_other_networks_and_of_proxies_are_not_counted_with_them(clock: StoppedClock) -> None:
+    slow = SlowRequests(1, lambda peer: None if peer == "proxy" else str(peer))
+
+    assert [slow.add(peer) for peer in ("a", "b", "proxy", "proxy")] == ["a", "b", None, None]
+    slow.remove("a")
+    assert slow.add("a") == "a"
