@@ -11,7 +11,7 @@ import webob
 from lastacross.webapp import forms, webob_compat
 
 # `make test-versions` runs these tests with the first and the last of each.
-VERSIONS = {"WebOb": ("1.8.9", "1.8.11"), "webapp2": ("3.0.0b1",), "multipart": ("1.3.0", "2.0.1")}
+VERSIONS = {"WebOb": ("1.8.9", "1.8.11"), "webapp2": ("3.0.0b1",), "multipart": ("2.0.0", "2.0.1")}
 BODY = b'--x\r\nContent-Disposition: form-data; name=a; filename="b.txt"\r\n\r\nc\r\n--x--\r\n'
 
 
