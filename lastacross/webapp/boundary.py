@@ -49,6 +49,29 @@ def strip_trusted(application: Wsgi) -> Wsgi:
     return stripped
 
 
+def take_host_of_target(application: Wsgi) -> Wsgi:
+    """Let Host be that of the request line, where that has one (``GET http://host/ HTTP/1.1``).
+
+    RFC 9112, 3.2.2: the Host header is ignored then. No layer is to check the one and use the other.
+    """
+
+    def taken(environ: Environ, start_response: Start) -> Body:
+        target = str(environ.get("RAW_URI", "/"))
+        if not target.startswith("/") and "://" in target:
+            environ["HTTP_HOST"] = _host_of(target)
+        return application(environ, start_response)
+
+    return taken
+
+
+def _host_of(url: str) -> str:
+    """Host and port of a URL; '' where they cannot be told."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
 @functools.lru_cache(maxsize=256)
 def is_reserved(key: str) -> bool:
     """Whether this environ key is the engine's to set."""
@@ -129,10 +152,8 @@ def comes_from_elsewhere(environ: Environ) -> bool:
 
 def _is_own(url: str, environ: Environ) -> bool:
     # Only the host is compared: behind a proxy that ends TLS our own scheme may look like http.
-    try:
-        return urlsplit(url).netloc.lower() == str(environ.get("HTTP_HOST", "")).lower()
-    except ValueError:
-        return False
+    host = _host_of(url).lower()
+    return bool(host) and host == str(environ.get("HTTP_HOST", "")).lower()
 
 
 def _problem_of_path(environ: Environ) -> str | None:
