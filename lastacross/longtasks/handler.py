@@ -27,12 +27,14 @@ from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
 from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.webapp import BadInputError, is_started_by, remember_started
-from lastacross.webapp.environ import TASK, is_internal
+from lastacross.webapp import BadInputError, boundary, is_started_by, remember_started
+from lastacross.webapp.environ import IS_CROSS_SITE, TASK, is_internal
 from lastacross.webapp.handlers import local_path
 
 LARGEST_SHOWN_BYTES = 1024 * 1024
 """Of a larger result a page reads the beginning only."""
+
+FROM_ELSEWHERE = "A page of another site asked for this, so it was not done."
 
 JOBS = "query, status, result, cancel or restart"
 
@@ -74,6 +76,10 @@ class LongRunningTaskHandler(Hooks):
             self._refuse_method(job)
         if job not in jobs:
             raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
+        if job in ("cancel", "restart") and self.request.environ.get(IS_CROSS_SITE):
+            # Where `cross_site: allow` lets other sites start a task, the visitor's own are not theirs.
+            self._refuse(403, FROM_ELSEWHERE)
+            return
         try:
             jobs[job]()
         except StartRefusedError as refused:
@@ -91,6 +97,9 @@ class LongRunningTaskHandler(Hooks):
         if self._is_looking_ahead():
             self.response.status = 503
             return
+        if self.request.method == "GET" and boundary.is_embedded(self.request.environ):
+            self._refuse(403, FROM_ELSEWHERE)
+            return
         given = self._checked(parameters.read(self.request))
         if self.needs_parameters and not given and self.request.method == "GET":
             self.render_form()
@@ -103,13 +112,10 @@ class LongRunningTaskHandler(Hooks):
         return given
 
     def _is_looking_ahead(self) -> bool:
-        """Whether a browser only fetches ahead, or another site's page has this as an image."""
+        """Whether a browser only fetches ahead."""
         headers = self.request.headers
         purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
-        is_drawn = (
-            headers.get("Sec-Fetch-Mode") == "no-cors" and headers.get("Sec-Fetch-Site") == "cross-site"
-        )
-        return "prefetch" in purpose.lower() or is_drawn
+        return "prefetch" in purpose.lower()
 
     def _begin(self, given: Parameters) -> None:
         path = self.request.path

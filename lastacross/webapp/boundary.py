@@ -139,6 +139,16 @@ def is_cross_site(environ: Environ) -> bool:
     return not _is_own(origin, environ)
 
 
+def is_embedded(environ: Environ) -> bool:
+    """Whether a page of another origin asks for this within itself, or by a script: not by leading here.
+
+    Fetch Metadata: only a link, a redirect or an address bar makes a navigation of a whole page. A browser
+    that sends no such headers tells of a cross-origin ``fetch()`` in Origin alone, and not of an image.
+    """
+    leads_here = environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST")
+    return is_cross_site(environ) and leads_here != ("navigate", "document")
+
+
 def comes_from_elsewhere(environ: Environ) -> bool:
     """Whether a page of another origin led here, by a link too; who says nothing of it came by itself.
 
