@@ -1,10 +1,15 @@
 """What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
 
+import contextlib
+from collections.abc import Iterator
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+import forms
 from lastacross import start_limits, webapp
 from lastacross.clock import SYSTEM
+from lastacross.errors import StartRefusedError
 from models import CountRun, Quilt
 
 MAX_WORK_SECONDS = 120
@@ -71,31 +76,70 @@ def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
         raise TooManyError
 
 
-def refuse(handler: webapp.RequestHandler, runs: str) -> None:
-    """Answer 503: as many are under way as may be."""
-    message = (
-        f"Nothing was started: {MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time."
-    )
-    handler.try_later(503, message, RETRY_SECONDS)
-
-
-def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
-    """Whether the client has started too much, which is then answered with 429.
+def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True) -> None:
+    """Ask whether the client may start something, and count the start if it is one.
 
     Args:
         handler: of the request that starts something.
         runs: ``quilts``, ``counts`` or ``reloads``.
+        is_counted: whether it starts now. To ask is the first step: what is refused uses nothing up.
+
+    Raises:
+        StartRefusedError: it has started, or asked in vain for, as much as it may.
     """
-    is_exempt = handler.is_exempt_from_limits()
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    if not is_counted:
+        _check_refusals(handler, runs, is_counted=False)
     for limit in START_LIMITS:
-        environ = handler.request.environ
-        seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt)
+        seconds = start_limits.check(runs, limit, environ, is_exempt=is_exempt, is_counted=is_counted)
         if seconds is not None:
             words = start_limits.in_words(limit)
-            message = f"Nothing was started: one network may start {runs} {words}."
-            handler.try_later(429, message, seconds)
-            return True
+            raise StartRefusedError(
+                429, f"Nothing was started: one network may start {runs} {words}.", seconds
+            )
+
+
+def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
+    """Count a start, or answer 429: the client has started as much as it may."""
+    try:
+        admit(handler, runs)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
+        return True
     return False
+
+
+@contextlib.contextmanager
+def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
+    """Answer where the block refuses to start something. A mistake is counted, and not as a start.
+
+    Args:
+        handler: of the request.
+        runs: as for ``admit``.
+    """
+    try:
+        try:
+            yield
+        except (forms.FormError, webapp.BadInputError, TooManyError):
+            _check_refusals(handler, runs, is_counted=True)
+            raise
+    except forms.FormError as error:
+        handler.refuse(error)
+    except TooManyError:
+        many = f"{MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time"
+        handler.try_later(503, f"Nothing was started: {many}.", RETRY_SECONDS)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
+
+
+def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bool) -> None:
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    seconds = start_limits.check_refusals(
+        runs, START_LIMITS[0], environ, is_exempt=is_exempt, is_counted=is_counted
+    )
+    if seconds is not None:
+        message = f"Nothing was started: too many requests of your network to start {runs} were refused."
+        raise StartRefusedError(429, message, seconds)
 
 
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:

@@ -21,6 +21,9 @@ from lastacross.webapp.environ import Environ
 OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
 
+REFUSALS_PER_START = 10
+"""So many times as often as it may start something a client may ask for what is refused."""
+
 _SITE = "site"
 
 _log = logs.get(__name__)
@@ -53,6 +56,32 @@ def check(
     return _current().check(rate_of(limit), name, client, is_counted=is_counted)
 
 
+def check_refusals(
+    name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
+) -> float | None:
+    """Count a start that was refused for what was asked, if the client may have one more refusal.
+
+    A mistake uses up no start. Refusals cost something, too: a client may have ten times as many as starts.
+
+    Args:
+        name: as for ``check``.
+        limit: of the starts.
+        environ: as for ``check``.
+        is_exempt: as for ``check``.
+        is_counted: False only asks, before what is asked for is looked at.
+
+    Returns:
+        None if it may go on; else the seconds to wait.
+
+    Raises:
+        ConfigError: the limit cannot be read.
+    """
+    if is_exempt:
+        return None
+    client = clients.network_of(environ) or _SITE
+    return _current().check(_refusals_of(limit), f"{name} refused", client, is_counted=is_counted)
+
+
 def in_words(limit: str) -> str:
     """``30 times per minute``, for people.
 
@@ -79,6 +108,12 @@ def rate_of(limit: str) -> RateLimitItem:
     if rate.amount < 1 or rate.get_expiry() < 1:
         raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
     return rate
+
+
+@functools.lru_cache(maxsize=64)
+def _refusals_of(limit: str) -> RateLimitItem:
+    rate = rate_of(limit)
+    return type(rate)(rate.amount * REFUSALS_PER_START, rate.multiples)
 
 
 class Limiter:

@@ -4,14 +4,16 @@
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lastacross import clock, config, start_limits
+from lastacross import clock, config
 from lastacross.datastore.tables import LongTask
 from lastacross.errors import StartRefusedError, UserError
 from lastacross.longtasks import (
+    admission,
     execution,
     looking,
     model,
@@ -100,11 +102,12 @@ class LongRunningTaskHandler(Hooks):
         if self.request.method == "GET" and boundary.is_embedded(self.request.environ):
             self._refuse(403, FROM_ELSEWHERE)
             return
-        given = self._checked(parameters.read(self.request))
-        if self.needs_parameters and not given and self.request.method == "GET":
-            self.render_form()
-        else:
-            self._begin(given)
+        with admission.counting_refusals(self):
+            given = self._checked(parameters.read(self.request))
+            if self.needs_parameters and not given and self.request.method == "GET":
+                self.render_form()
+            else:
+                self._begin(given)
 
     def _checked(self, given: Parameters) -> Parameters:
         declared = (self.parameters,) if isinstance(self.parameters, str) else self.parameters
@@ -130,7 +133,7 @@ class LongRunningTaskHandler(Hooks):
         request = starting.Request(
             path=path,
             method=self.request.method,
-            title=self._name(),
+            title=admission.title_of(self),
             given=given_text,
             prepared=None if prepared_text == given_text else prepared_text,
             files=files,
@@ -142,32 +145,11 @@ class LongRunningTaskHandler(Hooks):
             target=self.target,
             deadline_seconds=self.deadline_seconds,
         )
-        begun = starting.begin(request, self._admit)
+        begun = starting.begin(request, functools.partial(admission.admit, self))
         self.task = begun.task
         if begun.is_new and not is_internal(self.request.environ):
             remember_started(self.request, self.response, _started_name(begun.task))
         self._answer_with_bookmark()
-
-    def _name(self) -> str:
-        return self.title or type(self).__name__
-
-    def _admit(self, *, is_counted: bool = True) -> None:
-        """Count this start of the client, or raise that it has had too many."""
-        if self.start_limit is None:
-            return
-        # By the class: whoever may choose the path must not get a limit of their own with each one.
-        name = f"{type(self).__module__}.{type(self).__qualname__}"
-        seconds = start_limits.check(
-            name,
-            self.start_limit,
-            self.request.environ,
-            is_exempt=self.is_exempt_from_limits(),
-            is_counted=is_counted,
-        )
-        if seconds is not None:
-            rate = start_limits.in_words(self.start_limit)
-            message = f"One network may start “{self._name()}” {rate}."
-            raise StartRefusedError(429, message, seconds)
 
     def _prepared(self, given: Parameters) -> Mapping[str, Any]:
         try:
@@ -312,11 +294,12 @@ class LongRunningTaskHandler(Hooks):
             return
         if not self.join_equal:
             # A small request would make us read large files, as often as somebody likes.
-            self._admit(is_counted=False)
-        edited = parameters.read(self.request)
-        stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
-        # What is stored may have been accepted by an older version of the handler.
-        self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
+            admission.admit(self, is_counted=False)
+        with admission.counting_refusals(self):
+            edited = parameters.read(self.request)
+            stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
+            # What is stored may have been accepted by an older version of the handler.
+            self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
 
     # --- answers --------------------------------------------------------------------------
 

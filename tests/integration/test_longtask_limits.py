@@ -285,6 +285,47 @@ def test_a_mistake_in_the_parameters_uses_nothing_up(lab: Lab, monkeypatch: pyte
     assert len({lab.start("/limited", a="1") for _ in range(3)}) == 3
 
 
+@pytest.mark.parametrize("mistake", ["parameters", "prepare_task", "abort", "no room"])
+def test_what_is_refused_uses_no_start_up_and_may_not_go_on_and_on(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    """Ten times as often as a start: three a minute, so thirty."""
+    looked_at = []
+
+    def prepare(handler: Any, parameters: Any) -> None:
+        looked_at.append(parameters)
+        if mistake == "prepare_task" and "wrong" in parameters:
+            raise webapp.BadInputError("wrong", "is wrong")
+        if mistake == "abort" and "wrong" in parameters:
+            handler.abort(404)
+
+    monkeypatch.setattr(lab.main.Limited, "prepare_task", prepare)
+    if mistake == "parameters":
+        monkeypatch.setattr(lab.main.Limited, "parameters", ("a",))
+    if mistake == "no room":
+        set_limits(open_longtasks=0)
+    status = {"parameters": 400, "prepare_task": 400, "abort": 404, "no room": 503}[mistake]
+    for _ in range(29):
+        lab.client.get("/limited?wrong=1", status=status)
+    set_limits(open_longtasks=1000)
+
+    task_id = lab.start("/limited", a="1")
+    lab.start("/limited", a="2")
+    lab.start("/limited", a="3")
+    lab.client.get("/limited?a=4", status=429)
+    set_limits(open_longtasks=0)
+    lab.client.get("/limited?wrong=1", status=429 if mistake == "no room" else status)
+    set_limits(open_longtasks=1000)
+
+    if mistake != "no room":
+        looked_at.clear()
+        refused = lab.client.get("/limited?a=4", headers=JSON, status=429)
+        assert "were refused" in refused.json["error"]["message"]
+        lab.client.post("/limited", {JOB: "restart", ID: task_id}, status=429)
+        assert not looked_at
+        lab.client.get("/limited?a=4", extra_environ=from_address("203.0.113.4"), status=307)
+
+
 def test_administrators_tasks_and_cron_are_exempt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = webapp.inside(config.current(), webapp.load_script, {})
     set_limits(open_longtasks=4)
