@@ -206,10 +206,10 @@ def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page, long
 
 
 def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_arrives(
-    visitor: Page,
+    visitor: Page, longtask_site: Site
 ) -> None:
     # The second attempt has to be seen, too, by a page that may ask every five seconds by now.
-    visitor.goto("/mortal?pause=8")
+    visitor.goto("/mortal?pause=0&who=Frances&hold_at=0")
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid \d+"))
     pid = int((visitor.text_content("#message") or "").split()[1])
 
@@ -221,6 +221,7 @@ def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_a
     visitor.screenshot(path=SCREENSHOTS / "longtask-killed.png", full_page=True)
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid (?!" + str(pid) + r"$)\d+"))
     expect(visitor.locator("#attempts")).to_have_text("2")
+    longtask_site.post("/go", who="Frances")
     expect_result(visitor, "survived")
 
 
@@ -365,12 +366,12 @@ def test_while_redis_is_unavailable_the_page_says_so_and_then_goes_on(
 
 
 def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
-    visitor: Page, open_page: Open
+    visitor: Page, open_page: Open, longtask_site: Site
 ) -> None:
     visitor.goto("/longtasks")
     expect(visitor.locator("main")).to_contain_text("None yet.")
     visitor.goto("/work?steps=2&pause=0.05&who=Hedy")
-    visitor.goto("/work?steps=40&pause=0.2&who=Emmy")
+    visitor.goto("/work?steps=40&pause=0.1&who=Emmy&hold_at=4")
     visitor.goto("/longtasks")
 
     rows = visitor.locator(".longtask-rows > li")
@@ -378,6 +379,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     expect(rows.first).to_contain_text("who: Emmy")
     expect(visitor).to_have_title(re.compile("^[12] running "))
     earlier = rows.first.locator("[data-of=text]").text_content() or ""
+    longtask_site.post("/go", who="Emmy")
     expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=30_000)
     visitor.screenshot(path=SCREENSHOTS / "longtask-list.png", full_page=True)
     another = visitor.context.new_page()

@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from lastacross import config, datastore, store
 from tests.support import databases
 from tests.support.processes import ROOT
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, unavailable_store
 
 
 @contextmanager
@@ -39,11 +36,9 @@ def configured(database_url: str, folder: Path, **variables: str) -> Iterator[co
 
 @contextmanager
 def with_unavailable_store(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
-    """The same while no Redis answers, so that tasks stay in the outbox; it is tried once, without pauses."""
-    url = f"unix://{folder}/no.sock"
-    with configured(database_url, folder, REDIS_URL=url, **variables) as loaded:
-        opened = store.Store(url)
-        opened.redis.set_retry(Retry(NoBackoff(), 0))
+    """The same while no Redis answers, so that tasks stay in the outbox."""
+    opened = unavailable_store(folder)
+    with configured(database_url, folder, REDIS_URL=opened.url, **variables) as loaded:
         store.use(opened)
         try:
             yield loaded
