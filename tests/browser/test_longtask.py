@@ -1,7 +1,9 @@
 """Long tasks in a real browser: started, watched, left, come back to, whatever happens meanwhile."""
 
+import contextlib
 import itertools
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import SCREENSHOTS, Contexts, listen_for_complaints
 from tests.browser.watching import report
 from tests.support.processes import kill, wait_until
+from tests.support.raw_server import raw_server
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
@@ -200,6 +203,52 @@ def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page, long
     visitor.screenshot(path=SCREENSHOTS / "longtask-unknown.png", full_page=True)
     longtask_site.post("/go", who="Mary")
     expect(visitor.locator("#result")).to_contain_text('"seen": 24', timeout=END_MS)
+
+
+# --- another site's page --------------------------------------------------------------------
+
+# How a page may ask for an address without leading its reader there.
+EMBEDDED = {
+    "image": '<img src="{url}">',
+    "frame": '<iframe src="{url}"></iframe>',
+    "object": '<object data="{url}"></object>',
+    "embed": '<embed src="{url}">',
+    "script": '<script src="{url}"></script>',
+    "stylesheet": '<link rel="stylesheet" href="{url}">',
+    "preload": '<link rel="preload" as="fetch" href="{url}">',
+    "prefetch": '<link rel="prefetch" href="{url}">',
+    "cors": '<script>fetch("{url}").catch(() => null)</script>',
+    "no-cors": '<script>fetch("{url}", {{mode: "no-cors", credentials: "include"}})</script>',
+    "events": '<script>new EventSource("{url}")</script>',
+    "ping": '<a href="#" ping="{url}">ping</a><script>document.querySelector("a").click()</script>',
+}
+
+
+def test_a_page_of_another_site_starts_nothing_but_by_a_link(open_page: Open, longtask_site: Site) -> None:
+    def address(who: str) -> str:
+        return f"{longtask_site.url}/work?steps=1&pause=0&who=embedded-{who}-"
+
+    parts = [markup.format(url=address(kind)) for kind, markup in EMBEDDED.items()]
+    html = f'<!doctype html><title>Elsewhere</title>{"".join(parts)}<a href="{address("link")}">the link</a>'
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(html)}\r\n\r\n"
+    page = open_page()
+    ended: set[str] = set()
+    for event in ("requestfinished", "requestfailed"):
+        page.context.on(event, lambda request: ended.update(re.findall("who=embedded-(.*)-", request.url)))
+    with raw_server((head + html).encode()) as elsewhere:
+        page.goto(f"http://localhost:{elsewhere.port}/")
+        page.wait_for_load_state()
+        for _tenth in range(300):
+            if ended == set(EMBEDDED):
+                break
+            page.wait_for_timeout(100)
+        assert ended == set(EMBEDDED)
+        page.get_by_role("link", name="the link").click()
+        expect_result(page, "line 1: embedded-link-")
+
+    with contextlib.closing(sqlite3.connect(longtask_site.processes.output.parent / "site.db")) as database:
+        started = database.execute("SELECT given FROM lastacross_long_task WHERE given LIKE '%embedded-%'")
+        assert ["embedded-link-" in given for (given,) in started] == [True]
 
 
 # --- ways to an end -------------------------------------------------------------------------
