@@ -168,7 +168,7 @@ class ListHandler(forms.Handler):
             there = known(keys)
             some = ", ".join(there[:5]) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
             mistake = f"has what is there already: {some}. Nothing was added."
-            self.refuse(forms.FormError({"keys": mistake}), 409)
+            self.refuse(forms.FormError({"keys": mistake}, 409))
             return
         if self.wants_json():
             self.render_json({"added": len(keys), "numbers": numbers()}, 201)

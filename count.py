@@ -16,7 +16,7 @@ import operations
 import runs
 import starting
 from count_view import look
-from lastacross import clock, config, taskqueue, webapp
+from lastacross import clock, config, errors, taskqueue, webapp
 from models import CountRun
 
 LONGEST_NAME = 100
@@ -139,54 +139,53 @@ class FormHandler(forms.Handler):
 
     def post(self) -> None:
         """Start a run: its master task first, which decides whether the name is free; then its row."""
-        try:
-            wanted = parse(self.form())
-        except forms.FormError as error:
-            self.refuse(error)
-            return
-        # Before the name is used up by the task. Others may begin one meanwhile, so room is asked for again.
-        if starting.is_refused(self, "counts", CountRun, wanted.work_ms):
-            return
-        try:
-            run = self._begin(wanted)
-        except taskqueue.TaskAlreadyExistsError:
-            self._refuse_name(wanted.name, is_tombstoned=False)
-            return
-        except taskqueue.TombstonedTaskError:
-            self._refuse_name(wanted.name, is_tombstoned=True)
-            return
-        except starting.TooManyError:
-            starting.refuse(self, "counts")
-            return
+        with starting.answering(self, "counts"):
+            starting.admit(self, "counts", is_counted=False)
+            self._answer_with(self._begin(parse(self.form())))
+
+    def _answer_with(self, run: CountRun) -> None:
         webapp.remember_started(self.request, self.response, _started_name(run))
-        location = f"/count/{wanted.name}"
+        location = f"/count/{run.name}"
         if not self.wants_json():
             self.see_other(location)
             return
         self.response.headers["Location"] = location
         self.response.headers["Retry-After"] = "1"
-        self.render_json(_operation(_known(wanted.name)), 202)
+        self.render_json(_operation(_known(run.name)), 202)
 
     def _begin(self, wanted: Wanted) -> CountRun:
         """Add the master task of a new run, and write the run down.
 
         Raises:
-            TaskAlreadyExistsError, TombstonedTaskError: the name is taken.
+            FormError: the name is taken.
             TooManyError: as many runs are under way as may be.
+            StartRefusedError: the client has started as many as it may.
         """
         run = CountRun(
             id=models.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
         )
-        counting.add_master(run, wanted.intervals)
+        is_limited = not self.is_exempt_from_limits()
+        if is_limited:
+            # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
+            starting.require_room_now(CountRun)
         try:
-            runs.begin(run, wanted.intervals, is_limited=not self.is_exempt_from_limits())
-        except starting.TooManyError:
+            counting.add_master(run, wanted.intervals)
+        except taskqueue.TaskAlreadyExistsError:
+            raise self._taken(wanted.name, is_tombstoned=False) from None
+        except taskqueue.TombstonedTaskError:
+            raise self._taken(wanted.name, is_tombstoned=True) from None
+        try:
+            # Only now: a name that is taken uses no start up.
+            starting.admit(self, "counts", work_ms=wanted.work_ms)
+            runs.begin(run, wanted.intervals, is_limited=is_limited)
+        except (starting.TooManyError, errors.StartRefusedError):
             counting.withdraw(run.id)
             raise
         return run
 
-    def _refuse_name(self, name: str, *, is_tombstoned: bool) -> None:
-        """Answer 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
+    @staticmethod
+    def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
+        """For a 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
         run = runs.find(name)
         if is_tombstoned and (run is None or look(run).is_done):
             until = _refused_until(run)
@@ -196,7 +195,7 @@ class FormHandler(forms.Handler):
         else:
             mistake = "is in use: the run of this name still runs."
             more = {"state": "running", "refused_until": None}
-        self.refuse(forms.FormError({"name": mistake}), 409, location=f"/count/{name}", **more)
+        return forms.FormError({"name": mistake}, 409, location=f"/count/{name}", **more)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
         """The form, with something to start from, and the recent runs."""

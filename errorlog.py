@@ -155,17 +155,7 @@ class NotifyHandler(webapp.TaskHandler):
             self.abort(503, detail=str(error))
 
 
-class ChoreHandler(webapp.RequestHandler):
-    """Cron asks for it, and the administrator may: by GET, which any site's page can have a browser send."""
-
-    def dispatch(self) -> Any:
-        """Refuse what a page of another site made the administrator's browser ask for."""
-        if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-            self.abort(403, detail="A page of another site asked for this, so it was not done.")
-        return super().dispatch()
-
-
-class DigestHandler(ChoreHandler):
+class DigestHandler(webapp.RequestHandler):
     """``/tasks/errors/digest``: cron's, every five minutes, and its own, where one request is not enough."""
 
     def get(self) -> None:
@@ -176,7 +166,7 @@ class DigestHandler(ChoreHandler):
         self.render_json({"digests": keys, "is_all": is_all})
 
 
-class CleanHandler(ChoreHandler):
+class CleanHandler(webapp.RequestHandler):
     """``/tasks/errors/clean``: cron's, once a day, and its own, where one request is not enough."""
 
     def get(self) -> None:

@@ -15,11 +15,18 @@ SHOWN_CHARACTERS = 40
 
 
 class FormError(Exception):
-    """Raised when fields cannot be used: ``mistakes`` says for each what it takes."""
+    """Raised when fields cannot be used: ``mistakes`` says for each what it takes.
 
-    def __init__(self, mistakes: dict[str, str]) -> None:
+    Attributes:
+        status: of the answer.
+        more: what a program is told beside it.
+    """
+
+    def __init__(self, mistakes: dict[str, str], status: int = 400, **more: object) -> None:
         super().__init__(" ".join(f"{name} {mistake}" for name, mistake in mistakes.items()))
         self.mistakes = mistakes
+        self.status = status
+        self.more = more
 
 
 class Handler(webapp.RequestHandler):
@@ -36,14 +43,14 @@ class Handler(webapp.RequestHandler):
         fields: Mapping[str, Any] = self.request.POST
         return fields
 
-    def refuse(self, error: FormError, status: int = 400, **more: object) -> None:
-        """Answer with what is wrong: as JSON, with ``more`` in it, or as the form with it at its field."""
+    def refuse(self, error: FormError) -> None:
+        """Answer with what is wrong: as JSON, or as the form with each mistake at its field."""
         if self.wants_json():
             first = next(iter(error.mistakes))
-            body = {"code": status, "field": first, "message": str(error), "fields": error.mistakes}
-            self.render_json({"error": {**body, **more}}, status)
+            body = {"code": error.status, "field": first, "message": str(error), "fields": error.mistakes}
+            self.render_json({"error": {**body, **error.more}}, error.status)
         else:
-            self.show_form(self.request.POST, error.mistakes, status)
+            self.show_form(self.request.POST, error.mistakes, error.status)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
         """Draw the form with what was given, each mistake at its field."""

@@ -260,18 +260,11 @@ class FormHandler(forms.Handler):
 
     def post(self) -> None:
         """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
-        try:
-            size = parse_size(self.form())
-        except forms.FormError as error:
-            self.refuse(error)
-            return
-        if starting.is_refused(self, "quilts", models.Quilt, size.work_ms):
-            return
-        try:
-            quilt_id = self._begin(size)
-        except starting.TooManyError:
-            starting.refuse(self, "quilts")
-            return
+        with starting.answering(self, "quilts"):
+            starting.admit(self, "quilts", is_counted=False)
+            self._answer_with(self._begin(parse_size(self.form())))
+
+    def _answer_with(self, quilt_id: str) -> None:
         webapp.remember_started(self.request, self.response, _started_name(quilt_id))
         location = f"/quilt/{quilt_id}"
         if not self.wants_json():
@@ -286,9 +279,15 @@ class FormHandler(forms.Handler):
 
         Raises:
             TooManyError: as many are under way as may be, and it is not the administrator who asks.
+            StartRefusedError: the client has started as many as it may.
         """
+        is_limited = not self.is_exempt_from_limits()
+        if is_limited:
+            # Before the start is counted. Others may begin one meanwhile, so it is asked again.
+            starting.require_room_now(models.Quilt)
+        starting.admit(self, "quilts", work_ms=size.work_ms)
         with datastore.transaction() as transaction:
-            if not self.is_exempt_from_limits():
+            if is_limited:
                 starting.require_room(transaction.session, models.Quilt)
             quilt_id = models.add_quilt(transaction.session, size.rows, size.columns, size.delay_ms)
             deferred.defer(workers.fill_quilt, quilt_id, _transactional=True)

@@ -1,10 +1,15 @@
 """What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
 
+import contextlib
+from collections.abc import Iterator
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+import forms
 from lastacross import datastore, start_limits, webapp
 from lastacross.clock import SYSTEM
+from lastacross.errors import StartRefusedError
 from models import CountRun, Quilt
 
 MAX_WORK_SECONDS = 120
@@ -89,57 +94,94 @@ def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
         raise TooManyError
 
 
-def is_full(table: type[Quilt] | type[CountRun]) -> bool:
-    """Whether as many are under way at this moment as may be."""
+def require_room_now(table: type[Quilt] | type[CountRun]) -> None:
+    """Ask for room before anything is used up. Others may begin a run meanwhile, so it is asked again.
+
+    Raises:
+        TooManyError: as many are under way as may be.
+    """
     with datastore.session(read_only=True) as session:
-        return count_under_way(session, table) >= MAX_UNDER_WAY
+        if count_under_way(session, table) >= MAX_UNDER_WAY:
+            raise TooManyError
 
 
-def refuse(handler: webapp.RequestHandler, runs: str) -> None:
-    """Answer 503: as many are under way as may be."""
-    message = (
-        f"Nothing was started: {MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time."
-    )
-    handler.try_later(503, message, RETRY_SECONDS)
-
-
-def is_limited(handler: webapp.RequestHandler, runs: str, work_ms: int = 0) -> bool:
-    """Whether the client has started too much, which is then answered with 429.
+def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True, work_ms: int = 0) -> None:
+    """Ask whether the client may start something, and count the start if it is one.
 
     Args:
         handler: of the request that starts something.
         runs: ``quilts``, ``counts`` or ``reloads``.
+        is_counted: whether it starts now. To ask is the first step: what is refused uses nothing up.
         work_ms: of what it starts; 0: its work is not limited.
+
+    Raises:
+        StartRefusedError: it has started, or asked in vain for, as much as it may.
     """
     environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
-    words = f"one network may start {runs} {start_limits.in_words(START_LIMIT)}"
-    seconds = start_limits.check(runs, START_LIMIT, environ, is_exempt=is_exempt)
-    if seconds is None and work_ms:
-        cost = -(-work_ms // (WORK_UNIT_SECONDS * 1000))
+    if not is_counted:
+        _check_refusals(handler, runs, is_counted=False)
+    if work_ms:
+        _charge_work(handler, runs, work_ms)
+    seconds = start_limits.check(runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted)
+    if seconds is not None:
+        words = f"one network may start {runs} {start_limits.in_words(START_LIMIT)}"
+        raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
+
+
+def _charge_work(handler: webapp.RequestHandler, runs: str, work_ms: int) -> None:
+    cost = -(-work_ms // (WORK_UNIT_SECONDS * 1000))
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    name = f"{runs}-work"
+    seconds = start_limits.check(name, _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost, is_share=True)
+    if seconds is not None:
         words = (
             f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
             f"{MAX_DAY_SECONDS:,} s per day, and each counts for {WORK_UNIT_SECONDS} s at least"
         )
-        seconds = start_limits.check(
-            f"{runs}-work", _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost, is_share=True
-        )
-    if seconds is None:
-        return False
-    handler.try_later(429, f"Nothing was started: {words}.", seconds)
-    return True
+        raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
 
 
-def is_refused(
-    handler: webapp.RequestHandler, runs: str, table: type[Quilt] | type[CountRun], work_ms: int
-) -> bool:
-    """Whether there is no room for one more, or the client has started too much; then that is answered.
-
-    Room first: who is asked to come back later has not started anything.
-    """
-    if not handler.is_exempt_from_limits() and is_full(table):
-        refuse(handler, runs)
+def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
+    """Count a start, or answer 429: the client has started as much as it may."""
+    try:
+        admit(handler, runs)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
         return True
-    return is_limited(handler, runs, work_ms)
+    return False
+
+
+@contextlib.contextmanager
+def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
+    """Answer where the block refuses to start something. A mistake is counted, and not as a start.
+
+    Args:
+        handler: of the request.
+        runs: as for ``admit``.
+    """
+    try:
+        try:
+            yield
+        except (forms.FormError, webapp.BadInputError, TooManyError):
+            _check_refusals(handler, runs, is_counted=True)
+            raise
+    except forms.FormError as error:
+        handler.refuse(error)
+    except TooManyError:
+        many = f"{MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time"
+        handler.try_later(503, f"Nothing was started: {many}.", RETRY_SECONDS)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
+
+
+def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bool) -> None:
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    seconds = start_limits.check_refusals(
+        runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted
+    )
+    if seconds is not None:
+        message = f"Nothing was started: too many requests of your network to start {runs} were refused."
+        raise StartRefusedError(429, message, seconds)
 
 
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:

@@ -23,6 +23,9 @@ from lastacross.webapp.environ import Environ
 OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
 
+REFUSALS_PER_START = 10
+"""So many times as often as it may start something a client may ask for what is refused."""
+
 _SITE = "site"
 
 T = TypeVar("T")
@@ -95,6 +98,32 @@ def spend(name: str, client: str, amount: int, *, most: int, seconds: int, is_fo
     return _current().spend(budget, name, client, amount, is_forced=is_forced)
 
 
+def check_refusals(
+    name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
+) -> float | None:
+    """Count a start that was refused for what was asked, if the client may have one more refusal.
+
+    A mistake uses up no start. Refusals cost something, too: a client may have ten times as many as starts.
+
+    Args:
+        name: as for ``check``.
+        limit: of the starts.
+        environ: as for ``check``.
+        is_exempt: as for ``check``.
+        is_counted: False only asks, before what is asked for is looked at.
+
+    Returns:
+        None if it may go on; else the seconds to wait.
+
+    Raises:
+        ConfigError: the limit cannot be read.
+    """
+    if is_exempt:
+        return None
+    client = clients.network_of(environ) or _SITE
+    return _current().check(_refusals_of(limit), f"{name} refused", client, is_counted=is_counted)
+
+
 def in_words(limit: str) -> str:
     """``30 times per minute``, for people.
 
@@ -124,6 +153,12 @@ def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
     if any(rate.amount < 1 or rate.get_expiry() < 1 for rate in rates):
         raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
     return tuple(sorted(rates, key=RateLimitItem.get_expiry))
+
+
+@functools.lru_cache(maxsize=64)
+def _refusals_of(limit: str) -> RateLimitItem:
+    rate = rates_of(limit)[0]
+    return type(rate)(rate.amount * REFUSALS_PER_START, rate.multiples)
 
 
 class Limiter:

@@ -4,14 +4,16 @@
 """
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lastacross import clock, config, start_limits
+from lastacross import clock, config
 from lastacross.datastore.tables import LongTask
 from lastacross.errors import StartRefusedError, UserError
 from lastacross.longtasks import (
+    admission,
     execution,
     looking,
     model,
@@ -27,12 +29,14 @@ from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
 from lastacross.taskqueue import TaskRetryOptions, current_task
 from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.webapp import BadInputError, clients, is_started_by, remember_started
-from lastacross.webapp.environ import TASK, is_internal
+from lastacross.webapp import BadInputError, boundary, clients, is_started_by, remember_started
+from lastacross.webapp.environ import IS_CROSS_SITE, TASK, is_internal
 from lastacross.webapp.handlers import local_path
 
 LARGEST_SHOWN_BYTES = 1024 * 1024
 """Of a larger result a page reads the beginning only."""
+
+FROM_ELSEWHERE = "A page of another site asked for this, so it was not done."
 
 JOBS = "query, status, result, cancel or restart"
 
@@ -74,6 +78,10 @@ class LongRunningTaskHandler(Hooks):
             self._refuse_method(job)
         if job not in jobs:
             raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
+        if job in ("cancel", "restart") and self.request.environ.get(IS_CROSS_SITE):
+            # Where `cross_site: allow` lets other sites start a task, the visitor's own are not theirs.
+            self._refuse(403, FROM_ELSEWHERE)
+            return
         try:
             jobs[job]()
         except StartRefusedError as refused:
@@ -91,11 +99,15 @@ class LongRunningTaskHandler(Hooks):
         if self._is_looking_ahead():
             self.response.status = 503
             return
-        given = self._checked(parameters.read(self.request))
-        if self.needs_parameters and not given and self.request.method == "GET":
-            self.render_form()
-        else:
-            self._begin(given)
+        if self.request.method == "GET" and boundary.is_embedded(self.request.environ):
+            self._refuse(403, FROM_ELSEWHERE)
+            return
+        with admission.counting_refusals(self):
+            given = self._checked(parameters.read(self.request))
+            if self.needs_parameters and not given and self.request.method == "GET":
+                self.render_form()
+            else:
+                self._begin(given)
 
     def _checked(self, given: Parameters) -> Parameters:
         declared = (self.parameters,) if isinstance(self.parameters, str) else self.parameters
@@ -103,13 +115,10 @@ class LongRunningTaskHandler(Hooks):
         return given
 
     def _is_looking_ahead(self) -> bool:
-        """Whether a browser only fetches ahead, or another site's page has this as an image."""
+        """Whether a browser only fetches ahead."""
         headers = self.request.headers
         purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
-        is_drawn = (
-            headers.get("Sec-Fetch-Mode") == "no-cors" and headers.get("Sec-Fetch-Site") == "cross-site"
-        )
-        return "prefetch" in purpose.lower() or is_drawn
+        return "prefetch" in purpose.lower()
 
     def _begin(self, given: Parameters) -> None:
         path = self.request.path
@@ -124,7 +133,7 @@ class LongRunningTaskHandler(Hooks):
         request = starting.Request(
             path=path,
             method=self.request.method,
-            title=self._name(),
+            title=admission.title_of(self),
             given=given_text,
             prepared=None if prepared_text == given_text else prepared_text,
             files=files,
@@ -137,32 +146,11 @@ class LongRunningTaskHandler(Hooks):
             target=self.target,
             deadline_seconds=self.deadline_seconds,
         )
-        begun = starting.begin(request, self._admit)
+        begun = starting.begin(request, functools.partial(admission.admit, self))
         self.task = begun.task
         if begun.is_new and not is_internal(self.request.environ):
             remember_started(self.request, self.response, _started_name(begun.task))
         self._answer_with_bookmark()
-
-    def _name(self) -> str:
-        return self.title or type(self).__name__
-
-    def _admit(self, *, is_counted: bool = True) -> None:
-        """Count this start of the client, or raise that it has had too many."""
-        if self.start_limit is None:
-            return
-        # By the class: whoever may choose the path must not get a limit of their own with each one.
-        name = f"{type(self).__module__}.{type(self).__qualname__}"
-        seconds = start_limits.check(
-            name,
-            self.start_limit,
-            self.request.environ,
-            is_exempt=self.is_exempt_from_limits(),
-            is_counted=is_counted,
-        )
-        if seconds is not None:
-            rate = start_limits.in_words(self.start_limit)
-            message = f"One network may start “{self._name()}” {rate}."
-            raise StartRefusedError(429, message, seconds)
 
     def _prepared(self, given: Parameters) -> Mapping[str, Any]:
         try:
@@ -310,11 +298,12 @@ class LongRunningTaskHandler(Hooks):
             return
         if not self.join_equal:
             # A small request would make us read large files, as often as somebody likes.
-            self._admit(is_counted=False)
-        edited = parameters.read(self.request)
-        stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
-        # What is stored may have been accepted by an older version of the handler.
-        self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
+            admission.admit(self, is_counted=False)
+        with admission.counting_refusals(self):
+            edited = parameters.read(self.request)
+            stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
+            # What is stored may have been accepted by an older version of the handler.
+            self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
 
     # --- answers --------------------------------------------------------------------------
 

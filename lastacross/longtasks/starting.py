@@ -1,8 +1,9 @@
 """How a long task begins: its row and its task, in one transaction; or as one that runs already."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlalchemy.exc import IntegrityError
 
@@ -66,12 +67,19 @@ class Begun:
     is_new: bool
 
 
-def begin(request: Request, admit: Callable[[], None]) -> Begun:
+class Admit(Protocol):
+    """How a client is admitted: ``admission.admit`` for a handler."""
+
+    def __call__(self, *, is_counted: bool) -> None:
+        """Ask, or count the start; raises StartRefusedError to refuse it."""
+
+
+def begin(request: Request, admit: Admit) -> Begun:
     """Store the task and add it to its queue, or find the equal one that it joins.
 
     Args:
         request: what is asked for.
-        admit: called once, and only where none is joined; it raises to refuse the client.
+        admit: called only where none is joined: before anything that costs, and for the start itself.
 
     Raises:
         StartRefusedError: the application's limits are met.
@@ -83,9 +91,11 @@ def begin(request: Request, admit: Callable[[], None]) -> Begun:
         if joined is not None:
             return Begun(joined, is_new=False)
         if turn == 0:
-            admit()
+            admit(is_counted=False)
             if not request.is_exempt:
                 quotas.check(request.size, request.network)
+            # Last, so that a start which is refused uses nothing up.
+            admit(is_counted=True)
         try:
             return Begun(_insert(request), is_new=True)
         except IntegrityError:

@@ -19,6 +19,7 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError, StoreUnavailableError
 from lastacross.signing import Signatures
 from lastacross.store import SIGN_IN_PREFIX, SIGN_OUT_PREFIX, Store
+from lastacross.webapp import cookies
 from lastacross.webapp.environ import Environ
 
 PATH = "/_ah/sign-in"
@@ -29,9 +30,8 @@ TRUST_SECONDS = 5.0
 
 _CODE, _COOKIE = "sign-in", "administrator"
 _COOKIE_NAME = "lastacross_admin"
-# Another site may set cookies of the same name for a domain that we share; ours may come after them.
-_MOST_COOKIES = 4
-_MOST_CHARACTERS = 300
+# No cookie of ours has a value of another length, so that no signature is computed for others.
+_CHARACTERS = range(40, 120)
 
 
 # --- codes --------------------------------------------------------------------------------
@@ -101,16 +101,23 @@ def has_cookie(environ: Environ, secret_key: str) -> bool:
     return any(not _signed_out.has(sign_in) for sign_in in _sign_ins(environ, secret_key))
 
 
-def sign_out(environ: Environ, secret_key: str) -> None:
+def sign_out(environ: Environ, secret_key: str) -> bool:
     """Let the cookies of this request be worth nothing any more, copies of them included.
+
+    Returns:
+        Whether one of them was worth anything.
 
     Raises:
         StoreUnavailableError: Redis cannot remember them: a copy is good until it is too old.
     """
+    was_signed_in = False
     for sign_in in _sign_ins(environ, secret_key):
         with store.translated_errors():
-            store.current().redis.set(_key(SIGN_OUT_PREFIX, sign_in), b"1", ex=COOKIE_SECONDS)
+            key = _key(SIGN_OUT_PREFIX, sign_in)
+            is_new = store.current().redis.set(key, b"1", ex=COOKIE_SECONDS, nx=True)
+        was_signed_in = was_signed_in or bool(is_new)
         _signed_out.forget(sign_in)
+    return was_signed_in
 
 
 def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
@@ -118,13 +125,13 @@ def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
 
     Not the cookies themselves: base64 has several spellings of one signature.
     """
-    header, name = str(environ.get("HTTP_COOKIE", "")), cookie_name(secret_key) if secret_key else ""
-    if not name or name not in header:
+    header = str(environ.get("HTTP_COOKIE", ""))
+    if not header or not secret_key:
         return []
-    pairs = (part.strip().partition("=") for part in header.split(";"))
-    values = [value for key, _, value in pairs if key == name and len(value) <= _MOST_CHARACTERS]
     found = []
-    for value in values[:_MOST_COOKIES]:
+    for value in cookies.values_of(header, cookie_name(secret_key)):
+        if len(value) not in _CHARACTERS:
+            continue
         with contextlib.suppress(BadSignatureError):
             found.append(str(Signatures(secret_key).load_token(_COOKIE, value, COOKIE_SECONDS)))
     return found

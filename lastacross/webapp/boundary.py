@@ -49,6 +49,29 @@ def strip_trusted(application: Wsgi) -> Wsgi:
     return stripped
 
 
+def take_host_of_target(application: Wsgi) -> Wsgi:
+    """Let Host be that of the request line, where that has one (``GET http://host/ HTTP/1.1``).
+
+    RFC 9112, 3.2.2: the Host header is ignored then. No layer is to check the one and use the other.
+    """
+
+    def taken(environ: Environ, start_response: Start) -> Body:
+        target = str(environ.get("RAW_URI", "/"))
+        if not target.startswith("/") and "://" in target:
+            environ["HTTP_HOST"] = _host_of(target)
+        return application(environ, start_response)
+
+    return taken
+
+
+def _host_of(url: str) -> str:
+    """Host and port of a URL; '' where they cannot be told."""
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
 @functools.lru_cache(maxsize=256)
 def is_reserved(key: str) -> bool:
     """Whether this environ key is the engine's to set."""
@@ -116,6 +139,16 @@ def is_cross_site(environ: Environ) -> bool:
     return not _is_own(origin, environ)
 
 
+def is_embedded(environ: Environ) -> bool:
+    """Whether a page of another origin asks for this within itself, or by a script: not by leading here.
+
+    Fetch Metadata: only a link, a redirect or an address bar makes a navigation of a whole page. A browser
+    that sends no such headers tells of a cross-origin ``fetch()`` in Origin alone, and not of an image.
+    """
+    leads_here = environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST")
+    return is_cross_site(environ) and leads_here != ("navigate", "document")
+
+
 def comes_from_elsewhere(environ: Environ) -> bool:
     """Whether a page of another origin led here, by a link too; who says nothing of it came by itself.
 
@@ -129,10 +162,8 @@ def comes_from_elsewhere(environ: Environ) -> bool:
 
 def _is_own(url: str, environ: Environ) -> bool:
     # Only the host is compared: behind a proxy that ends TLS our own scheme may look like http.
-    try:
-        return urlsplit(url).netloc.lower() == str(environ.get("HTTP_HOST", "")).lower()
-    except ValueError:
-        return False
+    host = _host_of(url).lower()
+    return bool(host) and host == str(environ.get("HTTP_HOST", "")).lower()
 
 
 def _problem_of_path(environ: Environ) -> str | None:

@@ -36,6 +36,18 @@ def parse(header: str) -> dict[str, str]:
     return found
 
 
+def values_of(header: str, name: str) -> list[str]:
+    """The different values, as they are written, of the cookies of this name.
+
+    Another site may set some for a domain that we share: whoever signs its cookies looks at each of them. The
+    limit on the header is one on their number.
+    """
+    if name not in header:
+        return []
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return list(dict.fromkeys(value for key, _, value in pairs if key == name))
+
+
 def replaced(header: str, name: str, value: str | None) -> str:
     """The header with this cookie, as it is written, in place of those of its name; None: without one."""
     kept = [pair for pair in _pairs(header) if pair.partition("=")[0].rstrip() != name]

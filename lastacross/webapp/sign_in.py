@@ -59,8 +59,8 @@ class _Pages:
             return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "POST")]))
         address = environ.get("REMOTE_ADDR")
         try:
-            administrator.sign_out(environ, self._secret_key)
-            _log.info("administrator.sign_out", address=address)
+            if administrator.sign_out(environ, self._secret_key):
+                _log.info("administrator.sign_out", address=address)
         except StoreUnavailableError as error:
             # This browser is signed out; a copy of its cookie is not.
             _log.warning("administrator.sign_out", address=address, error=str(error))

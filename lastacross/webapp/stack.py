@@ -49,6 +49,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
     limits = forms.Limits(settings.max_form_fields, settings.max_form_bytes)
     layers: list[Layer] = [
         deliveries.set_apart,
+        boundary.take_host_of_target,
         proxies.layer(settings.trusted_proxies),
         request_id.layer,
         access_log.layer(),

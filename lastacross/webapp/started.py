@@ -1,13 +1,15 @@
 """What a browser has started: names in a signed cookie, so that it alone may cancel its own runs."""
 
 import base64
+import contextlib
 import hashlib
 from typing import Any
 
 from lastacross import config
 from lastacross.errors import BadSignatureError
 from lastacross.signing import Signatures
-from lastacross.webapp.environ import is_https
+from lastacross.webapp import cookies
+from lastacross.webapp.environ import IS_CROSS_SITE, is_https
 
 MAX_REMEMBERED = 50
 REMEMBERED_SECONDS = 30 * 86_400
@@ -30,14 +32,18 @@ class SignedList:
 
     def read(self, request: Any) -> list[str]:
         """The texts; none if the cookie is missing or was not signed by us."""
-        try:
-            found = _signatures().load_token(self._purpose, request.cookies.get(self._cookie, ""))
-        except BadSignatureError:
-            return []
-        return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+        signatures, texts = _signatures(), list[str]()
+        for value in cookies.values_of(request.environ.get("HTTP_COOKIE", ""), self._cookie):
+            with contextlib.suppress(BadSignatureError):
+                found = signatures.load_token(self._purpose, value)
+                texts += found if isinstance(found, list) else []
+        return [text for text in texts if isinstance(text, str)]
 
     def add(self, request: Any, response: Any, text: str) -> None:
-        """Put a text in front of the others; the oldest beyond 50 is dropped."""
+        """Put a text in front of the others; the oldest beyond 50 is dropped. Not for another site's page."""
+        if request.environ.get(IS_CROSS_SITE):
+            # The browser has left out the cookie that it has: the new one would take its place.
+            return
         texts = [text, *(other for other in self.read(request) if other != text)]
         response.set_cookie(
             self._cookie,
@@ -71,9 +77,10 @@ def remember_started(request: Any, response: Any, name: str) -> None:
 def is_started_by(request: Any, name: str) -> bool:
     """Whether the browser that makes this request started the run of this name (``remember_started``).
 
-    Who must not lock the administrator out asks ``handler.is_administrator()`` too.
+    Never for a request that a page of another site has made it send (``cross_site: allow``). Who must not
+    lock the administrator out asks ``handler.is_administrator()`` too.
     """
-    return _digest(name) in _STARTED.read(request)
+    return not request.environ.get(IS_CROSS_SITE) and _digest(name) in _STARTED.read(request)
 
 
 def _digest(name: str) -> str:

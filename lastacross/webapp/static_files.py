@@ -2,8 +2,8 @@
 
 A file is served only if its real path is inside the real folder, so neither ``..`` in any
 encoding nor a symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files``
-leaves out, the configuration files, and the data are never served: App Engine never uploaded them,
-or had them elsewhere.
+leaves out, configuration files, databases, and the data are never served: App Engine never uploaded
+them, or had them elsewhere.
 """
 
 import os
@@ -18,14 +18,12 @@ from whitenoise.responders import MissingFileError, NotARegularFileError, Static
 
 from lastacross.config import Config, Handler
 from lastacross.errors import ConfigError
+from lastacross.webapp import private_files
 from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept
 
 # App Engine's own, where app.yaml gives none.
 DEFAULT_EXPIRATION_SECONDS = 600
 COMPRESSED = {"gzip": ".gz", "br": ".br"}
-CONFIGURATION = ("app", "backends", "cron", "dispatch", "dos", "index", "queue")
-# SQLite's journals have what the database has.
-_DATABASE_FILES = ("", "-journal", "-wal", "-shm")
 
 
 class Folder:
@@ -171,20 +169,16 @@ class StaticHandler:
         return self._folder.find(relative)
 
     def _leaves_out(self, relative: str, real: str) -> bool:
-        if real in self._own_files or real.startswith(self._data):
+        if real in self._own_files or real.startswith(self._data) or private_files.is_private(relative, real):
             return True
         return self._app.is_skipped(posixpath.normpath(posixpath.join(self._below, relative)))
 
 
 def _own_files(config: Config) -> Iterator[str]:
-    """The real paths of files that are the engine's: configuration, and the database if it is one file."""
-    named = [f"{name}.{end}" for name in CONFIGURATION for end in ("yaml", "yml")]
-    for name in (*named, *config.app.included):
+    """The real paths of files that are the engine's, whatever they are called."""
+    for name in config.app.included:
         yield os.path.realpath(config.root / name)
-    scheme, _, place = config.settings.database_url.partition(":///")
-    if scheme.startswith("sqlite"):
-        for end in _DATABASE_FILES:
-            yield os.path.realpath(place.partition("?")[0].removeprefix("file:") + end)
+    yield from private_files.database_files(config.settings.database_url)
 
 
 def _expiration(handler: Handler, config: Config) -> int:

@@ -293,14 +293,14 @@ def test_stock_rq_info_is_right_in_the_middle_of_work(lab: Lab) -> None:
 def test_rolling_restarts_lose_and_repeat_nothing(lab: Lab) -> None:
     rounds = iter(range(10))
     stop_adding = repeatedly(
-        lambda: add(100, seconds="0.03") if next(rounds, None) is not None else None, 1.4
+        lambda: add(100, seconds="0.03") if next(rounds, None) is not None else None, 0.8
     )
     with ExitStack() as stack:
         fleet = [stack.enter_context(lab.started_workers(1, threads=4)) for _ in range(2)]
-        until = time.monotonic() + 15
+        until = time.monotonic() + 9
         restarts = 0
-        while time.monotonic() < until:
-            time.sleep(3)
+        while restarts < 3 or time.monotonic() < until:
+            time.sleep(1)
             old = fleet.pop(0)
             old.send(signal.SIGTERM)
             assert old.wait(40) == 0

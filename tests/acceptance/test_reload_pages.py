@@ -1147,11 +1147,22 @@ def test_the_button_on_the_page_of_the_reloads_begins_a_run(client: Client) -> N
     assert run.started_by == "hand"
 
 
-def test_a_page_of_another_site_cannot_have_the_administrators_browser_start_a_run(client: Client) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+        {"Referer": "https://elsewhere.example/"},
+    ],
+    ids=lambda headers: next(iter(headers.values())),
+)
+def test_a_page_of_another_site_cannot_have_the_administrators_browser_start_a_run(
+    client: Client, headers: dict[str, str]
+) -> None:
     add_accounts(client, "anna")
 
-    client.get("/taskloader/", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
-    client.post("/taskloader/", headers={"Sec-Fetch-Site": "cross-site"}, status=403)
+    client.get("/taskloader/", headers=headers, status=403)
+    client.post("/taskloader/", headers=headers, status=403)
 
     assert client.get("/reloads", headers=JSON).json == {"reloads": []}
 

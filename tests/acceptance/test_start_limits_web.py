@@ -3,22 +3,16 @@
 import contextlib
 import http.client
 import json
-import signal
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from lastacross import channel, config, datastore, store
-from tests.conftest import SECRET_KEY
-from tests.support.processes import python, started
+from lastacross import channel, config, store
 from tests.support.redis_server import RedisServer
-from tests.support.site import free_port, wait_for_answer
+from tests.support.web_server import WebServer, running_web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -49,13 +43,13 @@ app = webapp2.WSGIApplication([("/report", Report), ("/other", Other)])
 JSON = {"Accept": "application/json"}
 
 
-@dataclass(frozen=True)
 class Web:
     """Two processes behind one port; no worker runs what is started."""
 
-    port: int
-    environ: dict[str, str]
-    root: Path
+    def __init__(self, server: WebServer) -> None:
+        self.port = server.port
+        self.environ = server.environ
+        self.root = server.root
 
     @contextlib.contextmanager
     def ask(
@@ -75,28 +69,10 @@ class Web:
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """The server, once for the tests of this file."""
-    with tempfile.TemporaryDirectory(prefix="la-limits-") as name:
-        folder, port = Path(name), free_port()
-        (folder / "main.py").write_text(MAIN)
-        (folder / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
-        environ = {
-            "PORT": str(port),
-            "HOST": "127.0.0.1",
-            "REDIS_URL": redis_server.url,
-            "DATABASE_URL": f"sqlite:///{folder}/site.db",
-            "SECRET_KEY": SECRET_KEY,
-            "LASTACROSS_DATA_DIR": str(folder / "var"),
-            "LASTACROSS_STREAMS_PER_CLIENT": "3",
-            "WEB_CONCURRENCY": "2",
-        }
-        redis_server.flush()
-        datastore.upgrade(environ["DATABASE_URL"], folder)
-        datastore.dispose()
-        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
-            wait_for_answer(f"http://127.0.0.1:{port}", process)
-            yield Web(port, environ, folder)
-            process.send(signal.SIGTERM)
-            assert process.wait() == 0, process.text()
+    redis_server.flush()
+    variables = {"LASTACROSS_STREAMS_PER_CLIENT": "3", "WEB_CONCURRENCY": "2"}
+    with running_web(redis_server.url, {"main.py": MAIN}, variables) as server:
+        yield Web(server)
 
 
 def test_a_client_has_one_limit_at_both_processes_whatever_its_headers_say(web: Web) -> None:

@@ -158,7 +158,7 @@ def test_a_count_that_another_has_overtaken_takes_its_tasks_back(
     start_as_many_as_may_be(client, "/count")
     before = len(enqueued("master"))
     # As if the tenth had been begun after the question whether there is room.
-    monkeypatch.setattr(starting, "is_full", lambda table: False)
+    monkeypatch.setattr(starting, "require_room_now", lambda _table: None)
 
     start(client, "/count", "late", status=503)
 
@@ -245,6 +245,50 @@ def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept()
 
     assert 30 * (squares + largest_runs) <= pruning.MAX_SQUARES
     assert 30 * numbers <= pruning.MAX_NUMBERS
+
+
+def refuse_once(client: Client, kind: str, mistake: str) -> None:
+    """Ask for what is refused."""
+    form = FORMS[kind] | {"name": "taken"}
+    match mistake:
+        case "a wrong field":
+            client.post(kind, {**form, "delay_ms": "x"}, headers=JSON, status=400)
+        case "no form":
+            client.post(kind, "{}", headers={**JSON, "Content-Type": "application/json"}, status=400)
+        case "a name that is taken":
+            client.post(kind, form, headers=JSON, status=409)
+        case "no room":
+            client.post(kind, form, headers=JSON, status=503)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mistake"),
+    [
+        ("/quilt", "a wrong field"),
+        ("/count", "no form"),
+        ("/count", "a name that is taken"),
+        ("/quilt", "no room"),
+        ("/count", "no room"),
+    ],
+)
+def test_what_is_refused_uses_no_start_up_and_may_not_go_on_and_on(
+    client: Client, administrator: Client, kind: str, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(administrator, kind, "taken")
+    monkeypatch.setattr(starting, "MAX_UNDER_WAY", 1 if mistake == "no room" else 100)
+    for _ in range(99):
+        refuse_once(client, kind, mistake)
+    monkeypatch.setattr(starting, "MAX_UNDER_WAY", 100)
+
+    for number in range(9):
+        start(client, kind, f"run-{number}")
+    monkeypatch.setattr(starting, "MAX_UNDER_WAY", 1 if mistake == "no room" else 100)
+    refuse_once(client, kind, mistake)
+
+    refused = start(client, kind, "late", status=429)
+    assert "were refused" in refused.json["error"]["message"]
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert run_count(kind) == 10
 
 
 # --- who may cancel -----------------------------------------------------------------------

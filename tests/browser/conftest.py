@@ -1,5 +1,6 @@
 """Fixtures of the browser tests: two running sites, and Debian's Chromium."""
 
+import contextlib
 import itertools
 import shutil
 from collections.abc import Callable, Iterator
@@ -57,8 +58,8 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
+@contextlib.contextmanager
+def contexts(chromium: Browser, site: Site) -> Iterator[Contexts]:
     """Opens browser profiles that share nothing, not even their address; takes Playwright's own options."""
     opened: list[BrowserContext] = []
 
@@ -72,6 +73,13 @@ def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
     yield open_context
     for context in opened:
         context.close()
+
+
+@pytest.fixture
+def new_context(chromium: Browser, site: Site) -> Iterator[Contexts]:
+    """``contexts`` for one test."""
+    with contexts(chromium, site) as opened:
+        yield opened
 
 
 def signed_in(new_context: Contexts, site: Site) -> Contexts:

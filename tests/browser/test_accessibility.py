@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from intrastat import LONGEST_DELAY_MS
 from tests.browser import watching
-from tests.browser.conftest import SCREENSHOTS, Contexts, signed_in
+from tests.browser.conftest import SCREENSHOTS, Contexts, contexts, signed_in
 from tests.support.accounts import active_accounts
 from tests.support.processes import wait_until
 from tests.support.site import Site
@@ -312,24 +312,40 @@ LONG_TASKS = [
 # --- the checks ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def new_context(new_context: Contexts, site: Site, longtask_site: Site) -> Contexts:
-    """The administrator's browsers."""
-    return signed_in(signed_in(new_context, site), longtask_site)
+@dataclass(frozen=True)
+class Shown:
+    """A case on a page of its own, which stays open for all four views."""
+
+    name: str
+    page: Page
+
+
+@contextlib.contextmanager
+def shown(case: Case, asked: Site, chromium: Browser) -> Iterator[Shown]:
+    """The page of a case, in the browser of the administrator of this site."""
+    with (
+        contextlib.contextmanager(case.make)(asked.administrator) as path,
+        contexts(chromium, asked) as opened,
+    ):
+        page = signed_in(opened, asked)().new_page()
+        page.goto(path)
+        case.act(page)
+        page.evaluate(Axe().axe_script)
+        yield Shown(case.name, page)
 
 
 @pytest.fixture(scope="module", params=DEMO, ids=lambda case: case.name)
-def demo_case(request: pytest.FixtureRequest, site: Site) -> Iterator[tuple[Case, str]]:
-    """A page of the demo application, kept in its state for all four views."""
-    with contextlib.contextmanager(request.param.make)(site.administrator) as path:
-        yield request.param, path
+def demo_page(request: pytest.FixtureRequest, site: Site, chromium: Browser) -> Iterator[Shown]:
+    """A page of the demo application in its state."""
+    with shown(request.param, site, chromium) as found:
+        yield found
 
 
 @pytest.fixture(scope="module", params=LONG_TASKS, ids=lambda case: case.name)
-def longtask_case(request: pytest.FixtureRequest, longtask_site: Site) -> Iterator[tuple[Case, str]]:
+def longtask_page(request: pytest.FixtureRequest, longtask_site: Site, chromium: Browser) -> Iterator[Shown]:
     """A page of long tasks in an application without a template of its own."""
-    with contextlib.contextmanager(request.param.make)(longtask_site.administrator) as path:
-        yield request.param, path
+    with shown(request.param, longtask_site, chromium) as found:
+        yield found
 
 
 @pytest.fixture(params=[(scheme, width) for scheme in SCHEMES for width in WIDTHS], ids=str)
@@ -339,32 +355,33 @@ def view(request: pytest.FixtureRequest) -> tuple[str, int]:
     return scheme, width
 
 
-def test_a_page_has_no_serious_finding(
-    demo_case: tuple[Case, str], view: tuple[str, int], new_context: Contexts
-) -> None:
-    case, path = demo_case
-    check(case, path, view, new_context)
+def test_a_page_has_no_serious_finding(demo_page: Shown, view: tuple[str, int]) -> None:
+    check(demo_page, view)
 
 
-def test_a_page_of_long_tasks_has_no_serious_finding(
-    longtask_case: tuple[Case, str], view: tuple[str, int], new_context: Contexts, longtask_site: Site
-) -> None:
-    case, path = longtask_case
-    check(case, path, view, new_context, base_url=longtask_site.url)
+def test_a_page_of_long_tasks_has_no_serious_finding(longtask_page: Shown, view: tuple[str, int]) -> None:
+    check(longtask_page, view)
 
 
-def check(case: Case, path: str, view: tuple[str, int], new_context: Contexts, **options: object) -> None:
-    """No serious or critical finding, and nothing wider than the window; keeps a picture."""
-    scheme, width = view
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 800}, **options)
-    page = context.new_page()
-    page.goto(path)
-    case.act(page)
-    page.screenshot(path=SCREENSHOTS / f"{case.name}-{scheme}-{width}.png", full_page=True)
-    found = Axe().run(page).response["violations"]
+def check(shown: Shown, view: tuple[str, int]) -> None:
+    """No serious or critical finding, and nothing wider than the window; keeps a picture.
+
+    Only stylesheets ask for scheme and width, so the page need not be loaded anew for each view.
+    """
+    (scheme, width), page = view, shown.page
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.set_viewport_size({"width": width, "height": 800})
+    page.screenshot(path=SCREENSHOTS / f"{shown.name}-{scheme}-{width}.png", full_page=True)
+    found = page.evaluate("axe.run({resultTypes: ['violations']}).then(({violations}) => violations)")
     serious = [(item["id"], item["help"]) for item in found if item["impact"] in ("serious", "critical")]
     assert serious == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+
+
+@pytest.fixture
+def new_context(new_context: Contexts, site: Site) -> Contexts:
+    """The administrator's browsers."""
+    return signed_in(new_context, site)
 
 
 def test_the_page_has_one_live_region_from_the_beginning(page: Page) -> None:

@@ -1,7 +1,9 @@
 """Long tasks in a real browser: started, watched, left, come back to, whatever happens meanwhile."""
 
+import contextlib
 import itertools
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import SCREENSHOTS, Contexts, listen_for_complaints
 from tests.browser.watching import report
 from tests.support.processes import kill, wait_until
+from tests.support.raw_server import raw_server
 from tests.support.site import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("browser")]
@@ -202,14 +205,60 @@ def test_a_total_that_nobody_knows_has_a_bar_that_only_moves(visitor: Page, long
     expect(visitor.locator("#result")).to_contain_text('"seen": 24', timeout=END_MS)
 
 
+# --- another site's page --------------------------------------------------------------------
+
+# How a page may ask for an address without leading its reader there.
+EMBEDDED = {
+    "image": '<img src="{url}">',
+    "frame": '<iframe src="{url}"></iframe>',
+    "object": '<object data="{url}"></object>',
+    "embed": '<embed src="{url}">',
+    "script": '<script src="{url}"></script>',
+    "stylesheet": '<link rel="stylesheet" href="{url}">',
+    "preload": '<link rel="preload" as="fetch" href="{url}">',
+    "prefetch": '<link rel="prefetch" href="{url}">',
+    "cors": '<script>fetch("{url}").catch(() => null)</script>',
+    "no-cors": '<script>fetch("{url}", {{mode: "no-cors", credentials: "include"}})</script>',
+    "events": '<script>new EventSource("{url}")</script>',
+    "ping": '<a href="#" ping="{url}">ping</a><script>document.querySelector("a").click()</script>',
+}
+
+
+def test_a_page_of_another_site_starts_nothing_but_by_a_link(open_page: Open, longtask_site: Site) -> None:
+    def address(who: str) -> str:
+        return f"{longtask_site.url}/work?steps=1&pause=0&who=embedded-{who}-"
+
+    parts = [markup.format(url=address(kind)) for kind, markup in EMBEDDED.items()]
+    html = f'<!doctype html><title>Elsewhere</title>{"".join(parts)}<a href="{address("link")}">the link</a>'
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(html)}\r\n\r\n"
+    page = open_page()
+    ended: set[str] = set()
+    for event in ("requestfinished", "requestfailed"):
+        page.context.on(event, lambda request: ended.update(re.findall("who=embedded-(.*)-", request.url)))
+    with raw_server((head + html).encode()) as elsewhere:
+        page.goto(f"http://localhost:{elsewhere.port}/")
+        page.wait_for_load_state()
+        for _tenth in range(300):
+            if ended == set(EMBEDDED):
+                break
+            page.wait_for_timeout(100)
+        assert ended == set(EMBEDDED)
+        page.get_by_role("link", name="the link").click()
+        expect_result(page, "line 1: embedded-link-")
+
+    with contextlib.closing(sqlite3.connect(longtask_site.processes.output.parent / "site.db")) as database:
+        started = database.execute("SELECT given FROM lastacross_long_task WHERE given LIKE '%embedded-%'")
+        assert ["embedded-link-" in given for (given,) in started] == [True]
+
+
 # --- ways to an end -------------------------------------------------------------------------
 
 
 def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_arrives(
-    visitor: Page,
+    visitor: Page, longtask_site: Site
 ) -> None:
     # The second attempt has to be seen, too, by a page that may ask every five seconds by now.
-    visitor.goto("/mortal?pause=8")
+    visitor.goto("/mortal?pause=0&who=Frances&hold_at=0")
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid \d+"))
     pid = int((visitor.text_content("#message") or "").split()[1])
 
@@ -221,6 +270,7 @@ def test_the_worker_killed_in_the_middle_is_said_to_be_replaced_and_the_result_a
     visitor.screenshot(path=SCREENSHOTS / "longtask-killed.png", full_page=True)
     expect(visitor.locator("#message")).to_have_text(re.compile(r"pid (?!" + str(pid) + r"$)\d+"))
     expect(visitor.locator("#attempts")).to_have_text("2")
+    longtask_site.post("/go", who="Frances")
     expect_result(visitor, "survived")
 
 
@@ -365,12 +415,12 @@ def test_while_redis_is_unavailable_the_page_says_so_and_then_goes_on(
 
 
 def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
-    visitor: Page, open_page: Open
+    visitor: Page, open_page: Open, longtask_site: Site
 ) -> None:
     visitor.goto("/longtasks")
     expect(visitor.locator("main")).to_contain_text("None yet.")
     visitor.goto("/work?steps=2&pause=0.05&who=Hedy")
-    visitor.goto("/work?steps=40&pause=0.2&who=Emmy")
+    visitor.goto("/work?steps=40&pause=0.1&who=Emmy&hold_at=4")
     visitor.goto("/longtasks")
 
     rows = visitor.locator(".longtask-rows > li")
@@ -378,6 +428,7 @@ def test_the_list_shows_what_this_browser_has_started_and_keeps_itself_fresh(
     expect(rows.first).to_contain_text("who: Emmy")
     expect(visitor).to_have_title(re.compile("^[12] running "))
     earlier = rows.first.locator("[data-of=text]").text_content() or ""
+    longtask_site.post("/go", who="Emmy")
     expect(rows.first.locator("[data-of=text]")).not_to_have_text(earlier, timeout=30_000)
     visitor.screenshot(path=SCREENSHOTS / "longtask-list.png", full_page=True)
     another = visitor.context.new_page()

@@ -17,7 +17,7 @@ from error_models import ErrorGroup, ErrorNotification
 from lastacross import datastore
 from tests.support.processes import ROOT
 from tests.support.raw_server import raw_server
-from tests.support.root_application import configured
+from tests.support.root_application import with_unavailable_store
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
 LONG = error_fields.LONGEST["traceback"]
@@ -26,9 +26,8 @@ LONG = error_fields.LONGEST["traceback"]
 @pytest.fixture
 def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
-    # Nobody answers there: tasks stay in the outbox.
-    variables = {"REDIS_URL": f"unix://{tmp_path}/no.sock", "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
-    with configured(new_database(ROOT), tmp_path, **variables):
+    variables = {"LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
+    with with_unavailable_store(new_database(ROOT), tmp_path, **variables):
         yield
 
 

@@ -20,7 +20,7 @@ from lastacross import datastore
 from lastacross.clock import SYSTEM, iso
 from tests.support.clock import StoppedClock
 from tests.support.processes import ROOT
-from tests.support.root_application import configured
+from tests.support.root_application import with_unavailable_store
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
 DAY = 86_400.0
@@ -29,8 +29,7 @@ DAY = 86_400.0
 @pytest.fixture
 def tables(new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[None]:
     """The tables of the application in the root, in an empty database."""
-    # Nobody answers there: tasks stay in the outbox.
-    with configured(new_database(ROOT), tmp_path, REDIS_URL=f"unix://{tmp_path}/no.sock"):
+    with with_unavailable_store(new_database(ROOT), tmp_path):
         error_limits._full_until.clear()
         yield
         error_limits._full_until.clear()

@@ -14,7 +14,7 @@ import longtask
 from lastacross import config, memcache, store, taskqueue, webapp
 from lastacross.longtasks import model, visitor
 from lastacross.webapp.environ import CRON
-from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
+from tests.support.longtask_lab import ID, JOB, JSON, LINKED, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
 
 
@@ -105,8 +105,8 @@ def test_the_row_and_its_task_are_there_together_or_not_at_all(
     "headers",
     [
         {"Sec-Purpose": "prefetch"},
+        {"Sec-Purpose": "prefetch;prerender", **LINKED},
         {"Purpose": "prefetch"},
-        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"},
     ],
 )
 def test_a_browser_that_only_looks_ahead_starts_nothing(lab: Lab, headers: dict[str, str]) -> None:

@@ -13,16 +13,22 @@ from lastacross.longtasks import model, parameters
 from lastacross.webapp import login
 from lastacross.webapp.environ import CRON, HAS_UNDECLARED_PROXY, TASK
 from tests.support import databases
-from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
+from tests.support.longtask_lab import ID, JOB, JSON, LINKED, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer
 from tests.support.stored import count, counted_bytes, set_limits, summed_bytes
 
 HTML = {"Accept": "text/html"}
+APP_YAML = """
+handlers:
+- {url: /open, script: main.app, cross_site: allow}
+- {url: /.*, script: main.app}
+"""
 
 
 @pytest.fixture
 def lab(app_root: Path, redis_server: RedisServer, tmp_path: Path) -> Iterator[Lab]:
     database = databases.migrated_sqlite(tmp_path / "limits.db", app_root)
+    (app_root / "app.yaml").write_text(APP_YAML)
     with running_lab(app_root, redis_server.url, database) as running:
         yield running
 
@@ -279,6 +285,47 @@ def test_a_mistake_in_the_parameters_uses_nothing_up(lab: Lab, monkeypatch: pyte
     assert len({lab.start("/limited", a="1") for _ in range(3)}) == 3
 
 
+@pytest.mark.parametrize("mistake", ["parameters", "prepare_task", "abort", "no room"])
+def test_what_is_refused_uses_no_start_up_and_may_not_go_on_and_on(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    """Ten times as often as a start: three a minute, so thirty."""
+    looked_at = []
+
+    def prepare(handler: Any, parameters: Any) -> None:
+        looked_at.append(parameters)
+        if mistake == "prepare_task" and "wrong" in parameters:
+            raise webapp.BadInputError("wrong", "is wrong")
+        if mistake == "abort" and "wrong" in parameters:
+            handler.abort(404)
+
+    monkeypatch.setattr(lab.main.Limited, "prepare_task", prepare)
+    if mistake == "parameters":
+        monkeypatch.setattr(lab.main.Limited, "parameters", ("a",))
+    if mistake == "no room":
+        set_limits(open_longtasks=0)
+    status = {"parameters": 400, "prepare_task": 400, "abort": 404, "no room": 503}[mistake]
+    for _ in range(29):
+        lab.client.get("/limited?wrong=1", status=status)
+    set_limits(open_longtasks=1000)
+
+    task_id = lab.start("/limited", a="1")
+    lab.start("/limited", a="2")
+    lab.start("/limited", a="3")
+    lab.client.get("/limited?a=4", status=429)
+    set_limits(open_longtasks=0)
+    lab.client.get("/limited?wrong=1", status=429 if mistake == "no room" else status)
+    set_limits(open_longtasks=1000)
+
+    if mistake != "no room":
+        looked_at.clear()
+        refused = lab.client.get("/limited?a=4", headers=JSON, status=429)
+        assert "were refused" in refused.json["error"]["message"]
+        lab.client.post("/limited", {JOB: "restart", ID: task_id}, status=429)
+        assert not looked_at
+        lab.client.get("/limited?a=4", extra_environ=from_address("203.0.113.4"), status=307)
+
+
 def test_administrators_tasks_and_cron_are_exempt(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = webapp.inside(config.current(), webapp.load_script, {})
     set_limits(open_longtasks=4)
@@ -290,6 +337,84 @@ def test_administrators_tasks_and_cron_are_exempt(lab: Lab, monkeypatch: pytest.
     for _ in range(5):
         lab.start("/limited")
     assert counted_bytes() == summed_bytes() > 0
+
+
+# --- what pages of other sites make a browser ask for -----------------------------------------
+
+
+def from_another_site(mode: str, dest: str, site: str = "cross-site") -> dict[str, str]:
+    """The Fetch Metadata of such a request."""
+    return {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        from_another_site("no-cors", "image"),
+        from_another_site("no-cors", "image", "same-site"),
+        from_another_site("no-cors", "script"),
+        from_another_site("no-cors", "style"),
+        from_another_site("no-cors", "empty"),
+        from_another_site("cors", "empty"),
+        from_another_site("cors", "audio"),
+        from_another_site("navigate", "iframe"),
+        from_another_site("navigate", "iframe", "same-site"),
+        from_another_site("navigate", "frame"),
+        from_another_site("navigate", "object"),
+        from_another_site("navigate", "embed"),
+        from_another_site("navigate", "fencedframe"),
+        from_another_site("no-cors", "document"),
+        from_another_site("navigate", "document", "none")
+        | {"Sec-Fetch-Site": "fenced", "Sec-Fetch-Dest": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "https://elsewhere.example"},
+    ],
+    ids=lambda headers: " ".join(headers.values()),
+)
+def test_a_page_of_another_site_starts_nothing_from_within_itself(lab: Lab, headers: dict[str, str]) -> None:
+    answer = lab.client.get("/told?a=1", headers={**headers, **JSON}, status=403)
+
+    assert answer.json["error"]["message"] == "A page of another site asked for this, so it was not done."
+    assert "A page of another site" in lab.client.get("/told?a=1", headers=headers, status=403).text
+    assert nothing_is_stored()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        LINKED,
+        {**LINKED, "Sec-Fetch-Site": "same-site", "Sec-Fetch-User": "?1"},
+        from_another_site("navigate", "iframe", "same-origin"),
+        from_another_site("cors", "empty", "same-origin"),
+        from_another_site("navigate", "document", "none"),
+        {"Referer": "https://elsewhere.example/"},
+    ],
+    ids=lambda headers: " ".join(headers.values()),
+)
+def test_a_link_and_a_page_of_this_site_start_one(lab: Lab, headers: dict[str, str]) -> None:
+    lab.client.get("/told?a=1", headers=headers, status=307)
+
+    assert nothing_is_stored(tasks=1)
+
+
+@pytest.mark.parametrize("headers", [LINKED, {"Origin": "https://elsewhere.example"}], ids=["new", "old"])
+def test_where_other_sites_may_start_a_task_they_touch_none_of_the_visitors(
+    lab: Lab, headers: dict[str, str]
+) -> None:
+    task_id = lab.start("/open", a="1")
+    cookies = dict(lab.client.cookies)
+
+    for job in ("cancel", "restart"):
+        answer = lab.client.post("/open", {JOB: job, ID: task_id}, headers={**headers, **JSON}, status=403)
+        assert answer.json["error"]["message"].startswith("A page of another site")
+        lab.client.post(f"/open?{JOB}={job}&{ID}={task_id}", b"", headers=headers, status=403)
+    answer = lab.client.post("/open", {"a": "2"}, headers=headers, status=303)
+
+    # A cookie would take the place of the one that the browser has, and did not send.
+    assert "Set-Cookie" not in answer.headers
+    assert dict(lab.client.cookies) == cookies
+    assert (lab.state(task_id, "/open"), count(LongTask)) == ("ready", 2)
+    lab.client.post("/open", {JOB: "cancel", ID: task_id}, status=303)
 
 
 # --- who may cancel -------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from lastacross.signing import Signatures
 from lastacross.store import Store
 from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
+from tests.support.redis_server import unavailable_store
 
 pytestmark = pytest.mark.usefixtures("test_store")
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("test_store")
 @pytest.fixture
 def unavailable(test_store: Store, tmp_path: Path, clock: StoppedClock) -> Iterator[None]:
     """A Redis that nobody answers for."""
-    gone = store.Store(f"unix://{tmp_path}/nobody", clock)
+    gone = unavailable_store(tmp_path, clock)
     store.use(gone)
     yield
     gone.close()

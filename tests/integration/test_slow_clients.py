@@ -11,10 +11,11 @@ import pytest
 from lastacross.runtime import slow_clients
 from lastacross.runtime.slow_clients import Input, SlowRequests
 from lastacross.webapp.body_limit import SlowClientError
-from tests.integration.test_web_processes import SMALL, Web, is_answering, running_web
+from tests.integration.test_web_processes import MAIN, SMALL, is_answering
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
+from tests.support.web_server import WebServer, running_web
 
 pytestmark = pytest.mark.slow
 
@@ -29,10 +30,10 @@ NEXT = b"GET /?next HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def web(redis_server: RedisServer) -> Iterator[Web]:
+def web(redis_server: RedisServer) -> Iterator[WebServer]:
     """One process with few threads, and bounds that are a tenth of the usual ones or less."""
-    with running_web(redis_server, SMALL, ("-c", HURRIED)) as running:
-        yield running
+    with running_web(redis_server.url, {"main.py": MAIN}, SMALL, ("-c", HURRIED)) as server:
+        yield server
 
 
 class Client:
@@ -59,7 +60,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def clients(web: Web, begin: bytes, count: int = MANY) -> Iterator[list[Client]]:
+def clients(web: WebServer, begin: bytes, count: int = MANY) -> Iterator[list[Client]]:
     """Many of them, four for each thread."""
     with contextlib.ExitStack() as stack:
         found = [Client(web.port, begin) for _ in range(count)]
@@ -77,7 +78,7 @@ def clients(web: Web, begin: bytes, count: int = MANY) -> Iterator[list[Client]]
         HEAD + b"X: " + b"a" * 8000,
     ],
 )
-def test_who_sends_slowly_is_told_so_and_gives_the_thread_back(web: Web, begin: bytes) -> None:
+def test_who_sends_slowly_is_told_so_and_gives_the_thread_back(web: WebServer, begin: bytes) -> None:
     with clients(web, begin) as slow:
         assert is_answering(web.port)
         wait_until(lambda: all([client.go_on() for client in slow]), 20, "all are refused")
@@ -91,12 +92,12 @@ def test_who_sends_slowly_is_told_so_and_gives_the_thread_back(web: Web, begin: 
         assert b"too slowly" in answer or b"Your network has 2 requests that take more than" in answer
 
 
-def test_who_sends_nothing_has_no_thread(web: Web) -> None:
+def test_who_sends_nothing_has_no_thread(web: WebServer) -> None:
     with clients(web, b""):
         assert is_answering(web.port)
 
 
-def test_who_keeps_a_connection_that_is_over_keeps_nobody_waiting(web: Web) -> None:
+def test_who_keeps_a_connection_that_is_over_keeps_nobody_waiting(web: WebServer) -> None:
     with clients(web, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n") as done:
         assert is_answering(web.port)
         for client in done:
@@ -104,7 +105,7 @@ def test_who_keeps_a_connection_that_is_over_keeps_nobody_waiting(web: Web) -> N
             assert client.received.startswith(b"HTTP/1.1 200 OK")
 
 
-def test_who_does_not_read_an_answer_gives_the_thread_back(web: Web) -> None:
+def test_who_does_not_read_an_answer_gives_the_thread_back(web: WebServer) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MANY // 4):
             connection = stack.enter_context(socket.socket())
@@ -112,14 +113,14 @@ def test_who_does_not_read_an_answer_gives_the_thread_back(web: Web) -> None:
             connection.connect(("127.0.0.1", web.port))
             connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
-        wait_until(lambda: web.process.text().count("/large") == MANY // 4, 20, "all answers are given up")
+        wait_until(lambda: web.processes.text().count("/large") == MANY // 4, 20, "all answers are given up")
         assert is_answering(web.port)
 
 
 # --- what is left of a refused request ----------------------------------------------------
 
 
-def answers_to(web: Web, *sent: bytes) -> bytes:
+def answers_to(web: WebServer, *sent: bytes) -> bytes:
     """All that comes back until the server hangs up, or is silent for a second."""
     received = b""
     with socket.create_connection(("127.0.0.1", web.port), 20) as connection:
@@ -161,7 +162,7 @@ FOREIGN = HEAD + b"Origin: http://evil.example\r\n"
     ],
 )
 def test_what_follows_a_request_that_was_not_read_to_its_end_is_no_request(
-    web: Web, sent: list[bytes], expected: list[bytes]
+    web: WebServer, sent: list[bytes], expected: list[bytes]
 ) -> None:
     received = answers_to(web, *sent)
 
@@ -170,7 +171,7 @@ def test_what_follows_a_request_that_was_not_read_to_its_end_is_no_request(
     assert b"X-Query" not in received
 
 
-def test_a_refused_request_that_is_all_there_keeps_its_connection(web: Web) -> None:
+def test_a_refused_request_that_is_all_there_keeps_its_connection(web: WebServer) -> None:
     last = NEXT.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     received = answers_to(web, FOREIGN + b"Content-Length: 60\r\n\r\n" + INNER[:60].ljust(60) + last)
 

@@ -107,6 +107,18 @@ def test_an_amount_is_spent_until_it_would_be_too_much_and_counts_more_if_it_is_
     assert not spend(1, "203.0.113.7")
 
 
+@pytest.mark.usefixtures("opened")
+def test_refusals_are_counted_beside_the_starts_and_there_may_be_ten_times_as_many() -> None:
+    environ = {"REMOTE_ADDR": "203.0.113.9"}
+    refusals = [start_limits.check_refusals("test", "3/minute", environ) for _ in range(31)]
+
+    assert (refusals[:30], refusals[30] is not None) == ([None] * 30, True)
+    assert start_limits.check_refusals("test", "3/minute", environ, is_counted=False) is not None
+    assert start_limits.check_refusals("test", "3/minute", environ, is_exempt=True) is None
+    assert start_limits.check_refusals("test", "3/minute", {"REMOTE_ADDR": "203.0.113.8"}) is None
+    assert tries(4) == [True, True, True, False]
+
+
 def test_its_keys_have_our_prefix_and_go_when_the_time_is_over(opened: Store) -> None:
     tries(5)
 

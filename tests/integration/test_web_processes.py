@@ -7,19 +7,16 @@ import os
 import re
 import signal
 import socket
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from lastacross import datastore
 from lastacross.runtime.web import LINGER_MILLISECONDS
-from tests.support.processes import Started, python, started, wait_until
+from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
-from tests.support.site import free_port, wait_for_answer
+from tests.support.web_server import running_web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -48,12 +45,10 @@ class Web:
 
     Args:
         port: on loopback.
-        process: the parent of both.
     """
 
-    def __init__(self, port: int, process: Started) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self.process = process
 
     @contextlib.contextmanager
     def connections(self, count: int) -> Iterator[Counter[int]]:
@@ -88,35 +83,15 @@ class Web:
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """Two processes, once for the tests of this file."""
-    with running_web(redis_server, {"WEB_CONCURRENCY": "2"}) as running:
-        yield running
+    with running_web(redis_server.url, {"main.py": MAIN}, {"WEB_CONCURRENCY": "2"}) as server:
+        yield Web(server.port)
 
 
-@contextlib.contextmanager
-def running_web(
-    redis_server: RedisServer, variables: dict[str, str], program: Sequence[str] = ("-m", "lastacross")
-) -> Iterator[Web]:
-    """The server with these settings, as this program; it ends as it should."""
-    with tempfile.TemporaryDirectory(prefix="la-web-") as name:
-        folder, port = Path(name), free_port()
-        (folder / "main.py").write_text(MAIN)
-        (folder / "app.yaml").write_text("handlers:\n- url: /.*\n  script: main.app\n")
-        environ = {
-            "PORT": str(port),
-            "HOST": "127.0.0.1",
-            "REDIS_URL": redis_server.url,
-            "DATABASE_URL": f"sqlite:///{folder}/site.db",
-            "SECRET_KEY": "a secret key of the tests, long enough",
-            "LASTACROSS_DATA_DIR": str(folder / "var"),
-            **variables,
-        }
-        datastore.upgrade(environ["DATABASE_URL"], folder)
-        datastore.dispose()
-        with started(python(*program, "--app", name, "web"), folder, environ) as process:
-            wait_for_answer(f"http://127.0.0.1:{port}", process)
-            yield Web(port, process)
-            process.send(signal.SIGTERM)
-            assert process.wait() == 0, process.text()
+@pytest.fixture(scope="module")
+def small(redis_server: RedisServer) -> Iterator[Web]:
+    """One process with few threads, once for the tests that fill them."""
+    with running_web(redis_server.url, {"main.py": MAIN}, SMALL) as server:
+        yield Web(server.port)
 
 
 def test_new_connections_go_to_who_has_fewer_until_both_have_the_same(web: Web) -> None:
@@ -166,21 +141,20 @@ def test_requests_that_were_sent_together_are_answered_in_their_order(web: Web) 
     assert received.count(b"HTTP/1.1 200 OK") == 5
 
 
-def test_with_fewer_threads_than_connections_each_is_answered(redis_server: RedisServer) -> None:
-    with running_web(redis_server, SMALL) as small:
-        counts = [0] * 300
-        with contextlib.ExitStack() as stack:
-            connections = []
-            for _ in counts:
-                connection = http.client.HTTPConnection("127.0.0.1", small.port, timeout=20)
-                stack.callback(connection.close)
-                connections.append(connection)
-            for _ in range(3):
-                for connection in connections:
-                    connection.request("GET", "/")
-                for number, connection in enumerate(connections):
-                    counts[number] += connection.getresponse().read() != b""
-        assert counts == [3] * len(counts)
+def test_with_fewer_threads_than_connections_each_is_answered(small: Web) -> None:
+    counts = [0] * 300
+    with contextlib.ExitStack() as stack:
+        connections = []
+        for _ in counts:
+            connection = http.client.HTTPConnection("127.0.0.1", small.port, timeout=20)
+            stack.callback(connection.close)
+            connections.append(connection)
+        for _ in range(3):
+            for connection in connections:
+                connection.request("GET", "/")
+            for number, connection in enumerate(connections):
+                counts[number] += connection.getresponse().read() != b""
+    assert counts == [3] * len(counts)
 
 
 def test_the_successor_of_a_process_that_was_killed_gets_its_share(web: Web) -> None:

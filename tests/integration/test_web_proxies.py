@@ -4,25 +4,19 @@ import contextlib
 import http.client
 import json
 import re
-import signal
 import socket
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
-from lastacross import datastore
 from lastacross.store import Store
 from lastacross.webapp import administrator, security_headers
 from tests.conftest import SECRET_KEY
-from tests.support.processes import Started, python, started
 from tests.support.redis_server import RedisServer
 from tests.support.reverse_proxies import KINDS, NAME, ReverseProxy, running_proxy
-from tests.support.site import free_port, wait_for_answer
+from tests.support.web_server import WebServer, running_web
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -74,48 +68,17 @@ SPOOFED = {
 REDIRECTS = {"nginx": 301, "caddy": 308}
 
 
-@dataclass(frozen=True)
-class Web:
-    """A site that runs.
-
-    Attributes:
-        port: of loopback.
-        process: the parent of its processes.
-    """
-
-    port: int
-    process: Started
-
-
 @pytest.fixture(scope="module")
-def web(redis_server: RedisServer) -> Iterator[Web]:
+def web(redis_server: RedisServer) -> Iterator[WebServer]:
     """``lastacross web``, which believes proxies of this machine, and which has one name."""
-    with tempfile.TemporaryDirectory(prefix="la-web-") as name:
-        folder, port = Path(name), free_port()
-        (folder / "main.py").write_text(MAIN)
-        (folder / "app.yaml").write_text(APP_YAML)
-        environ = {
-            "PORT": str(port),
-            "HOST": "127.0.0.1",
-            "WEB_CONCURRENCY": "1",
-            "REDIS_URL": redis_server.url,
-            "DATABASE_URL": f"sqlite:///{folder}/site.db",
-            "SECRET_KEY": SECRET_KEY,
-            "LASTACROSS_DATA_DIR": str(folder / "var"),
-            "LASTACROSS_ALLOWED_HOSTS": NAME,
-            "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1",
-        }
-        datastore.upgrade(environ["DATABASE_URL"], folder)
-        datastore.dispose()
-        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
-            wait_for_answer(f"http://127.0.0.1:{port}", process)
-            yield Web(port, process)
-            process.send(signal.SIGTERM)
-            assert process.wait() == 0, process.text()
+    files = {"main.py": MAIN, "app.yaml": APP_YAML}
+    variables = {"LASTACROSS_ALLOWED_HOSTS": NAME, "LASTACROSS_TRUSTED_PROXIES": "127.0.0.1"}
+    with running_web(redis_server.url, files, variables) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def proxy(request: pytest.FixtureRequest, web: Web) -> Iterator[ReverseProxy]:
+def proxy(request: pytest.FixtureRequest, web: WebServer) -> Iterator[ReverseProxy]:
     """Each of the proxies before it."""
     with running_proxy(request.param, web.port) as running:
         yield running
@@ -218,7 +181,7 @@ def test_the_administrator_signs_in_through_the_proxy(proxy: ReverseProxy, redis
 # --- by itself ----------------------------------------------------------------------------
 
 
-def send(web: Web, data: bytes) -> bytes:
+def send(web: WebServer, data: bytes) -> bytes:
     """All that comes back for these bytes."""
     received = b""
     with socket.create_connection(("127.0.0.1", web.port), timeout=20) as connection:
@@ -243,7 +206,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_request_that_cannot_be_read_is_answered_with_the_security_headers(web: Web, name: str) -> None:
+def test_a_request_that_cannot_be_read_is_answered_with_the_security_headers(
+    web: WebServer, name: str
+) -> None:
     data, status = MALFORMED[name]
     answer = send(web, data).decode("latin-1")
     head, _, page = answer.partition("\r\n\r\n")
@@ -257,14 +222,14 @@ def test_a_request_that_cannot_be_read_is_answered_with_the_security_headers(web
 
 
 @pytest.mark.parametrize("path", ["/seen", "/nothing", "/_ah/health", "/_ah/static/engine.css", "/away"])
-def test_no_answer_names_the_server(web: Web, path: str) -> None:
+def test_no_answer_names_the_server(web: WebServer, path: str) -> None:
     answer = send(web, f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n".encode())
     head = answer.partition(b"\r\n\r\n")[0].lower()
     assert head.count(b"\r\nx-content-type-options: nosniff") == 1
     assert b"\r\nserver:" not in head
 
 
-def test_who_connects_without_the_proxy_is_not_believed_when_not_from_its_address(web: Web) -> None:
+def test_who_connects_without_the_proxy_is_not_believed_when_not_from_its_address(web: WebServer) -> None:
     """From 127.0.0.2, which is this machine as well, and is not listed."""
     spoofed = (
         b"GET /safe HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
@@ -275,5 +240,5 @@ def test_who_connects_without_the_proxy_is_not_believed_when_not_from_its_addres
         connection.sendall(spoofed)
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 403 ")
-    assert web.process.text().count("proxy.undeclared") == 1
-    assert "web.unsafe_setting" not in web.process.text()
+    assert web.processes.text().count("proxy.undeclared") == 1
+    assert "web.unsafe_setting" not in web.processes.text()

@@ -310,6 +310,26 @@ HOSTS = (
 def _foreign_hosts() -> Iterator[Request]:
     for host, path in itertools.product(HOSTS, (*PAGES, "/static/app.css", "/_ah/queue/deferred")):
         yield _request("GET", path, host=host)
+        # RFC 9112, 3.2.2: the host of the request line counts, whatever the Host header says.
+        yield _request("GET", f"http://{host}{path}")
+
+
+EMBEDDED = (
+    ("no-cors", "image"),
+    ("no-cors", "script"),
+    ("no-cors", "empty"),
+    ("cors", "empty"),
+    ("navigate", "iframe"),
+    ("navigate", "object"),
+    ("navigate", "embed"),
+    ("websocket", "websocket"),
+)
+
+
+def _embedded_starts() -> Iterator[Request]:
+    for (mode, dest), site, month in itertools.product(EMBEDDED, ("cross-site", "same-site"), range(1, 4)):
+        headers = f"Sec-Fetch-Site: {site}\r\nSec-Fetch-Mode: {mode}\r\nSec-Fetch-Dest: {dest}"
+        yield _request("GET", f"/intrastat?month=2020-{month:02}", headers)
 
 
 CROSS_SITE = (
@@ -461,6 +481,7 @@ CLASSES = (
     AttackClass("static files", _static_tricks, _works),
     AttackClass("foreign hosts", _foreign_hosts, lambda _, answer: answer.status != 400),
     AttackClass("cross-site writes", _cross_site_writes, _is_not_403),
+    AttackClass("embedded starts", _embedded_starts, _is_not_403),
     AttackClass("open redirects", _redirects, _leads_away),
     AttackClass("response splitting", _splits, _is_split),
     AttackClass("reflected markup", _markup, _is_reflected),

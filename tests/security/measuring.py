@@ -5,17 +5,14 @@ CPU time is that of the process, all threads of it; another load on the machine 
 
 import contextlib
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lastacross import datastore
 from tests.security.table import Row
-from tests.support.processes import Started, python, started
 from tests.support.redis_server import RedisServer
-from tests.support.site import free_port, wait_for_answer
+from tests.support.web_server import running_web
 
 MEGABYTE = 2**20
 
@@ -201,34 +198,18 @@ def attacked(web: Web, harmless: Request, variants: Mapping[str, Request], statu
 
 
 @contextlib.contextmanager
-def running_web(redis_server: RedisServer, variables: Mapping[str, str] | None = None) -> Iterator[Web]:
+def measured_web(redis_server: RedisServer, variables: Mapping[str, str] | None = None) -> Iterator[Web]:
     """The server, with an application that reads all there is."""
-    with tempfile.TemporaryDirectory(prefix="la-attacked-") as name:
-        folder, port = Path(name), free_port()
-        (folder / "main.py").write_text(MAIN)
-        (folder / "app.yaml").write_text(APP_YAML)
-        (folder / "static").mkdir()
-        (folder / "static" / "file.txt").write_text("static")
-        environ = {
-            "PORT": str(port),
-            "HOST": "127.0.0.1",
-            "REDIS_URL": redis_server.url,
-            "DATABASE_URL": f"sqlite:///{folder}/site.db",
-            "SECRET_KEY": "a secret key of the tests, long enough",
-            "LASTACROSS_DATA_DIR": str(folder / "var"),
-            "WEB_CONCURRENCY": "1",
-            # Memory is given back after each request, so that the next one's is seen.
-            "MALLOC_ARENA_MAX": "1",
-            "MALLOC_TRIM_THRESHOLD_": "65536",
-            "MALLOC_MMAP_THRESHOLD_": "65536",
-            **(variables or {}),
-        }
-        datastore.upgrade(environ["DATABASE_URL"], folder)
-        datastore.dispose()
-        with started(python("-m", "lastacross", "--app", name, "web"), folder, environ) as process:
-            wait_for_answer(f"http://127.0.0.1:{port}", process)
-            yield Web(port, _pid(port))
-            _stop(process)
+    files = {"main.py": MAIN, "app.yaml": APP_YAML, "static/file.txt": "static"}
+    # Memory is given back after each request, so that the next one's is seen.
+    own = {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        **(variables or {}),
+    }
+    with running_web(redis_server.url, files, own) as server:
+        yield Web(server.port, _pid(server.port))
 
 
 def _pid(port: int) -> int:
@@ -238,8 +219,3 @@ def _pid(port: int) -> int:
         while chunk := connection.recv(65_536):
             answer += chunk
     return int(answer.rpartition(b"\r\n\r\n")[2])
-
-
-def _stop(process: Started) -> None:
-    process.process.terminate()
-    process.wait()

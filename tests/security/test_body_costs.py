@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tests.security.measuring import MEGABYTE, Request, Web, attacked, running_web
+from tests.security.measuring import MEGABYTE, Request, Web, attacked, measured_web
 from tests.security.table import Row
 from tests.support.redis_server import RedisServer
 
@@ -19,7 +19,7 @@ LARGE = 10 * MEGABYTE
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """One server for the tests of this file."""
-    with running_web(redis_server) as running:
+    with measured_web(redis_server) as running:
         yield running
 
 

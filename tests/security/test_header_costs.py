@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from lastacross.webapp.request_limits import MAX_BYTES_OF
-from tests.security.measuring import Request, Web, attacked, running_web
+from tests.security.measuring import Request, Web, attacked, measured_web
 from tests.security.table import Row
 from tests.support.redis_server import RedisServer
 
@@ -98,7 +98,7 @@ ELSEWHERE = {
 @pytest.fixture(scope="module")
 def web(redis_server: RedisServer) -> Iterator[Web]:
     """One server for the tests of this file, behind a proxy: what that says of the client is read."""
-    with running_web(redis_server, {"LASTACROSS_TRUSTED_PROXIES": PROXIES}) as running:
+    with measured_web(redis_server, {"LASTACROSS_TRUSTED_PROXIES": PROXIES}) as running:
         yield running
 
 

@@ -24,6 +24,8 @@ from tests.support.modules import own_modules
 
 JSON = {"Accept": "application/json"}
 JOB, ID = "_longtaskjob", "_longtaskid"
+# The headers of a browser that follows a link of another site's page.
+LINKED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 MAIN = '''\
 """Long tasks that do as they are told, and tell what they were given."""
@@ -48,6 +50,10 @@ class Told(longtask.LongRunningTaskHandler):
     def execute_task(self, parameters):
         GIVEN.append(parameters)
         return ASIDE.get("execute", lambda handler, given: "the result")(self, parameters)
+
+
+class Open(Told):
+    pass
 
 
 class Joined(Told):
@@ -99,6 +105,7 @@ app = webapp2.WSGIApplication(
         ("/told", Told),
         webapp2.Route("/of/<year>", Told),
         webapp2.Route("/<:.*>anywhere<:.*>", Told),
+        ("/open", Open),
         ("/joined", Joined),
         ("/prepared", Prepared),
         ("/displayed", Displayed),

@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
+from lastacross.clock import Clock
 from lastacross.runtime import embedded
+from lastacross.store import Store
 from tests.support.recording import begin_fault, fault
 
 
@@ -91,6 +95,13 @@ class RedisServer:
         finally:
             self.process.send_signal(signal.SIGCONT)
             end_fault()
+
+
+def unavailable_store(folder: Path, clock: Clock | None = None) -> Store:
+    """A store whose Redis is not there; it is tried once, without the pauses of further tries."""
+    opened = Store(f"unix://{folder}/nobody", clock)
+    opened.redis.set_retry(Retry(NoBackoff(), 0))
+    return opened
 
 
 def server_binary() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from lastacross import config, datastore, store
 from tests.support import databases
 from tests.support.processes import ROOT
-from tests.support.redis_server import RedisServer
+from tests.support.redis_server import RedisServer, unavailable_store
 
 
 @contextmanager
@@ -32,6 +32,19 @@ def configured(database_url: str, folder: Path, **variables: str) -> Iterator[co
     finally:
         datastore.dispose()
         config.use(None)
+
+
+@contextmanager
+def with_unavailable_store(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
+    """The same while no Redis answers, so that tasks stay in the outbox."""
+    opened = unavailable_store(folder)
+    with configured(database_url, folder, REDIS_URL=opened.url, **variables) as loaded:
+        store.use(opened)
+        try:
+            yield loaded
+        finally:
+            store.use(None)
+            opened.close()
 
 
 @contextmanager

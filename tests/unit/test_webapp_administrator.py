@@ -157,6 +157,23 @@ def test_a_cookie_among_others_is_found(site: web.Site) -> None:
     assert is_administrator(site, f"a=b;{NAME}={value}")
 
 
+@pytest.mark.parametrize("place", [0, 4, 30, 75])
+def test_however_many_another_site_has_planted_ours_is_found(site: web.Site, place: int) -> None:
+    """As many as fit into 8 kB: all sites below one domain may set cookies for it."""
+    value = administrator.new_cookie(SECRET_KEY)
+    cookies = [f"{NAME}={value[:-3]}{number:03}" for number in range(75)]
+    cookies.insert(place, f"{NAME}={value}")
+    header = "; ".join(cookies)
+    assert 8_000 < len(header) <= 8_190
+
+    assert is_administrator(site, header)
+    assert not is_administrator(site, "; ".join(cookies[:place] + cookies[place + 1 :]))
+
+
+def test_the_length_of_a_value_decides_before_its_signature_does() -> None:
+    assert len(administrator.new_cookie(SECRET_KEY)) in administrator._CHARACTERS
+
+
 @pytest.mark.parametrize(
     "forged",
     [
@@ -253,6 +270,29 @@ def test_signing_out_needs_a_form_of_ours(site: web.Site) -> None:
     cookie = f"{NAME}={administrator.new_cookie(SECRET_KEY)}"
     assert site.get("/_ah/sign-out", HTTP_COOKIE=cookie).status_int == 405
     assert site.post("/_ah/sign-out", HTTP_COOKIE=cookie, HTTP_SEC_FETCH_SITE="same-site").status_int == 403
+    assert is_administrator(site, cookie)
+
+
+def test_only_who_was_signed_in_is_logged_as_signed_out(
+    site: web.Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    cookie = f"{NAME}={administrator.new_cookie(SECRET_KEY)}"
+    for planted in ("", "a=b", f"{NAME}=planted", cookie, cookie):
+        answer = site.post("/_ah/sign-out", HTTP_COOKIE=planted)
+        assert answer.headers["Set-Cookie"].startswith(f"{NAME}=; Max-Age=0")
+
+    assert len([record for record in caplog.records if "administrator.sign_out" in str(record.msg)]) == 1
+
+
+def test_with_an_emptied_redis_a_copy_counts_again(site: web.Site, test_store: Store) -> None:
+    """As docs/security.md says: a new SECRET_KEY then signs everybody out."""
+    cookie = f"{NAME}={administrator.new_cookie(SECRET_KEY)}"
+    site.post("/_ah/sign-out", HTTP_COOKIE=cookie)
+    assert not is_administrator(site, cookie)
+    administrator._signed_out.forget(administrator._sign_ins({"HTTP_COOKIE": cookie}, SECRET_KEY)[0])
+    test_store.redis.flushall()
+
     assert is_administrator(site, cookie)
 
 

@@ -274,6 +274,30 @@ def test_a_probe_may_ask_by_address(app: web.Site) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        ("http://app.example/echo", "evil.example", 200),
+        ("HTTPS://App.Example:443/echo?a=http://evil.example/", "evil.example", 200),
+        ("http://evil.example/echo", web.HOST, 400),
+        ("http://app.example@evil.example/echo", web.HOST, 400),
+        ("http://evil.example@app.example/echo", web.HOST, 400),
+        ("http:///echo", web.HOST, 400),
+        ("http://[app.example/echo", web.HOST, 400),
+        ("/echo?a=http://evil.example/", web.HOST, 200),
+        ("//evil.example/echo", web.HOST, 200),
+    ],
+)
+def test_the_host_of_an_absolute_request_line_is_the_only_one(
+    app: web.Site, target: str, host: str, status: int
+) -> None:
+    """RFC 9112, 3.2.2. The server has taken the path from the line by then."""
+    answer = app.get("/echo", RAW_URI=target, HTTP_HOST=host)
+    assert answer.status_int == status
+    origin = app.post("/echo", RAW_URI=target, HTTP_HOST=host, HTTP_ORIGIN=f"http://{host}")
+    assert origin.status_int == (200 if host == web.HOST and status == 200 else 403 if status == 200 else 400)
+
+
+@pytest.mark.parametrize(
     "path", ["/echo/../worker/", "/./echo", "/echo%00", "/echo%0d%0aX: y", "/%ff", "/echo?q=%ff", "/echo/.."]
 )
 def test_an_address_that_could_be_read_in_two_ways_is_400(app: web.Site, path: str) -> None:

@@ -9,6 +9,7 @@ import webapp2
 from lastacross import config
 from lastacross.signing import Signatures
 from lastacross.webapp import is_started_by, remember_started
+from lastacross.webapp.environ import IS_CROSS_SITE
 
 COOKIE = "lastacross_started"
 KEY = "a secret key of the tests, long enough"
@@ -34,7 +35,7 @@ def set_cookie(*names: str, scheme: str = "http", cookie: str = "") -> str:
 
 def asking(set_cookie: str = "", scheme: str = "http") -> webapp2.Request:
     """A request of the browser that was given this cookie."""
-    headers = {"Cookie": set_cookie.partition(";")[0]} if set_cookie else {}
+    headers = {"Cookie": set_cookie.partition("; Max-Age")[0]} if set_cookie else {}
     return webapp2.Request.blank(f"{scheme}://app.example/", headers=headers)
 
 
@@ -45,6 +46,31 @@ def test_a_browser_is_known_by_what_it_has_started_and_by_nothing_else() -> None
     assert is_started_by(browser, "count:Grüße \ud800")
     assert not is_started_by(browser, "quilt:2")
     assert not is_started_by(asking(), "quilt:1")
+
+
+def test_what_a_page_of_another_site_makes_a_browser_send_proves_nothing_and_remembers_nothing() -> None:
+    browser = asking(set_cookie("quilt:1"))
+    browser.environ[IS_CROSS_SITE] = True
+    response = webapp2.Response()
+    remember_started(browser, response, "quilt:2")
+
+    assert not is_started_by(browser, "quilt:1")
+    assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("planted", ["before", "after", "both", "signed"])
+def test_cookies_that_another_site_has_planted_hide_nothing(planted: str) -> None:
+    own = set_cookie("quilt:1").partition(";")[0]
+    others = "; ".join(f"{COOKIE}=planted{number}" for number in range(100))
+    cookies = {
+        "before": f"{others}; {own}",
+        "after": f"{own}; {others}",
+        "both": f"{others}; {own}; {others}",
+        "signed": f"{own}; {set_cookie('quilt:2').partition(';')[0]}",
+    }[planted]
+
+    assert is_started_by(asking(f"{cookies};"[:8190]), "quilt:1")
+    assert not is_started_by(asking(others), "quilt:1")
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "unsigned", "another key", "another purpose"])

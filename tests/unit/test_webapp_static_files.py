@@ -1,15 +1,19 @@
 """Static files: the right one with the right headers, and nothing from outside of the folder."""
 
+import contextlib
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
+import redis
 
 from lastacross import config, webapp
 from lastacross.errors import ConfigError
 from tests.support import web
+from tests.support.redis_server import running_server
 
 MAIN = """
 def app(environ, start_response):
@@ -296,13 +300,13 @@ def skipping(tmp_path: Path) -> Iterator[web.Site]:
         (tmp_path / "static" / name).write_text(name)
     (tmp_path / "static" / "kept.css.br").write_text("br")
     (tmp_path / "lib" / "more.yaml").write_text("skip_files: .*\\.tmp$\n")
-    for name in ("app.db", "app.db-wal", "app.db-journal", "other.db"):
+    for name in ("app", "app-wal", "app-journal", "other"):
         (tmp_path / "db" / name).write_text(CANARY)
     (tmp_path / "static" / "link.txt").symlink_to(tmp_path / "app.yaml")
     for name in ("queue.yaml", "cron.yaml", "dispatch.yaml", "backends.yaml"):
         (tmp_path / name).write_text(f"{name.partition('.')[0]}:\n")
     (tmp_path / "index.yaml").write_text("indexes:\n")
-    variables = {"DATABASE_URL": "sqlite:///db/app.db?timeout=5"}
+    variables = {"DATABASE_URL": "sqlite:///db/app?timeout=5"}
     with web.site(tmp_path, MAIN, SKIPPING, variables=variables) as site:
         yield site
 
@@ -339,11 +343,131 @@ OWN_FILES = [
 ]
 
 
-@pytest.mark.parametrize("name", [*OWN_FILES, "db/app.db", "db/app.db-wal", "db/app.db-journal"])
+@pytest.mark.parametrize("name", [*OWN_FILES, "db/app", "db/app-wal", "db/app-journal"])
 def test_the_configuration_and_the_database_are_never_served(skipping: web.Site, name: str) -> None:
     """Whatever the expressions say."""
     assert skipping.get(f"/all/{name}").status_int == 404
-    assert skipping.get("/all/db/other.db").text == CANARY
+    assert skipping.get("/all/db/other").text == CANARY
+
+
+EVERYTHING = """
+handlers:
+- {url: /all, static_dir: .}
+- {url: '/one/(.*)', static_files: '\\1', upload: '.*'}
+- {url: /deep, static_dir: deep}
+- {url: /.*, script: main.app}
+"""
+PRIVATE_NAMES = [
+    *(f"{name}.yaml" for name in ("app", "backends", "cron", "dispatch", "dos", "index", "queue")),
+    "App.YAML",
+    "queue.yml",
+    "app.yaml.gz",
+    "shop.db",
+    "shop.sqlite3",
+    "shop.sqlite3-wal",
+    "shop.SQLITE-shm",
+    "shop.db3-journal",
+    "shop.db.br",
+    "dump.rdb",
+    "temp-17.rdb",
+    "appendonly.aof",
+    "appendonly.aof.1.incr.aof",
+    "appendonly.aof.manifest",
+]
+PUBLIC_NAMES = [
+    "my-app.yaml",
+    "openapi.yaml",
+    "rdb",
+    "db",
+    "shop.dbx",
+    "data.json",
+    "yaml",
+    "my-journal",
+    "a-wal",
+]
+
+
+@pytest.fixture
+def open_site(tmp_path: Path) -> Iterator[web.Site]:
+    """An application that serves its whole folder."""
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    with web.site(tmp_path, MAIN, EVERYTHING) as site:
+        yield site
+
+
+def statuses(site: web.Site, name: str) -> set[int]:
+    """Of this file in the folder deep/er, by each of the handlers."""
+    return {site.get(f"{url}{name}").status_int for url in ("/all/deep/er/", "/one/deep/er/", "/deep/er/")}
+
+
+@pytest.mark.parametrize("name", PRIVATE_NAMES)
+def test_configuration_and_data_are_not_served_in_any_folder(
+    open_site: web.Site, tmp_path: Path, name: str
+) -> None:
+    """By their names."""
+    (tmp_path / "deep" / "er" / name).write_text(CANARY)
+    (tmp_path / "deep" / "er" / "link.txt").symlink_to(name)
+
+    assert statuses(open_site, name) == {404}
+    assert statuses(open_site, "link.txt") == {404}
+    assert open_site.get("/all/app.yaml").status_int == 404
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_files_with_similar_names_are_served(open_site: web.Site, tmp_path: Path, name: str) -> None:
+    (tmp_path / "deep" / "er" / name).write_text("*1 is no log")
+
+    assert statuses(open_site, name) == {200}
+
+
+@pytest.mark.parametrize("mode", ["delete", "persist", "wal"])
+def test_a_database_is_not_served_whatever_it_is_called(
+    open_site: web.Site, tmp_path: Path, mode: str
+) -> None:
+    """Nor its journals, while they are written and afterwards."""
+    folder = tmp_path / "deep" / "er"
+    with contextlib.closing(sqlite3.connect(folder / "shop", isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE a (b TEXT)")
+        connection.execute("INSERT INTO a VALUES ('x')")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE a SET b = 'y'")
+        found = {path.name for path in folder.iterdir()}
+        assert found == {"shop", "shop-wal", "shop-shm"} if mode == "wal" else {"shop", "shop-journal"}
+        assert {status for name in found for status in statuses(open_site, name)} == {404}
+        connection.execute("COMMIT")
+        found = {path.name for path in folder.iterdir()}
+        assert {status for name in found for status in statuses(open_site, name)} == {404}
+    assert (mode == "persist") is (folder / "shop-journal").exists()
+
+
+def test_what_redis_has_written_is_not_served_whatever_it_is_called(
+    open_site: web.Site, tmp_path: Path
+) -> None:
+    """A snapshot, and both parts of a log."""
+    with running_server(append_only=True) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("a", "b")
+            client.save()
+        written = [path for path in server.folder.rglob("*") if path.suffix in (".rdb", ".aof")]
+        for number, path in enumerate(written):
+            (tmp_path / "deep" / "er" / f"copy{number}").write_bytes(path.read_bytes())
+
+    assert len(written) == 3
+    assert [statuses(open_site, f"copy{number}") for number in range(3)] == [{404}] * 3
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///shop%2Ebin", "sqlite+pysqlite:///./x/../shop.bin?synchronous=full"]
+)
+def test_the_database_is_known_however_its_url_is_written(tmp_path: Path, url: str) -> None:
+    """Before there is anything in it, too."""
+    (tmp_path / "deep").mkdir()
+    for name in ("shop.bin", "other.bin"):
+        (tmp_path / name).write_text(CANARY)
+    with web.site(tmp_path, MAIN, EVERYTHING, variables={"DATABASE_URL": url}) as site:
+        assert site.get("/all/shop.bin").status_int == 404
+        assert site.get("/all/other.bin").status_int == 200
 
 
 def test_a_link_to_the_configuration_is_not_served_either(skipping: web.Site) -> None:

@@ -1,0 +1,81 @@
+"""``lastacross web`` in processes of its own, as an operator starts and ends it."""
+
+import contextlib
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import SECRET_KEY
+from tests.support.databases import migrated_sqlite
+from tests.support.processes import Started, python, started
+from tests.support.site import free_port, wait_for_answer
+
+HANDLERS = "handlers:\n- url: /.*\n  script: main.app\n"
+
+
+@dataclass(frozen=True)
+class WebServer:
+    """A server that answers.
+
+    Attributes:
+        port: on loopback.
+        processes: its parent, and those that serve.
+        environ: its settings.
+        root: the application's folder.
+    """
+
+    port: int
+    processes: Started
+    environ: dict[str, str]
+    root: Path
+
+    @property
+    def url(self) -> str:
+        """Without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextlib.contextmanager
+def running_web(
+    redis_url: str,
+    application: Path | Mapping[str, str],
+    variables: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "lastacross"),
+) -> Iterator[WebServer]:
+    """Start one web process, unless ``variables`` asks for more, on a migrated database; end it by SIGTERM.
+
+    Args:
+        redis_url: of its Redis.
+        application: its folder, or its files by name; app.yaml may be left out.
+        variables: further settings.
+        program: what runs the command, for ``python``.
+    """
+    with tempfile.TemporaryDirectory(prefix="la-web-") as name:
+        folder = Path(name)
+        root = application if isinstance(application, Path) else folder / "app"
+        if not isinstance(application, Path):
+            _write(root, {"app.yaml": HANDLERS, **application})
+        environ = {
+            "PORT": str(free_port()),
+            "HOST": "127.0.0.1",
+            "WEB_CONCURRENCY": "1",
+            "REDIS_URL": redis_url,
+            "DATABASE_URL": migrated_sqlite(folder / "site.db", root),
+            "SECRET_KEY": SECRET_KEY,
+            "LASTACROSS_DATA_DIR": str(folder / "var"),
+            **(variables or {}),
+        }
+        with started(python(*program, "--app", str(root), "web"), folder, environ) as processes:
+            server = WebServer(int(environ["PORT"]), processes, environ, root)
+            wait_for_answer(server.url, processes)
+            yield server
+            processes.send(signal.SIGTERM)
+            assert processes.wait() == 0, processes.text()
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
