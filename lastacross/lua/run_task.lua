@@ -40,11 +40,16 @@ end
 call('ZREM', SCHEDULED .. queue, id)
 call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)
-local list, group = place_of(queue, target)
 if status == 'queued' then
-  take_off(list, id)
-  call('LREM', RUN_NOW .. group, 0, id)
+  -- Not only where it belongs: RQ's own `requeue` knows its queue's first list only.
+  for _, place in ipairs(places_of(queue)) do
+    take_off(place, id)
+  end
+  for _, each in ipairs(groups_of_all()) do
+    call('LREM', RUN_NOW .. each, 0, id)
+  end
 end
+local list, group = place_of(queue, target)
 call('HSET', key, 'status', 'queued')
 if call('HGET', SETTINGS .. queue, 'mode') == 'pull' then
   -- Added while this was a push queue: its next lease takes it over.

@@ -127,6 +127,19 @@ def test_the_workers_of_its_service_run_it(scripts: Scripts) -> None:
     assert dict(zip(flat[::2], flat[1::2], strict=True))["group"] == "counter"
 
 
+def test_a_task_in_another_list_than_its_own_waits_in_one_place_afterwards(scripts: Scripts) -> None:
+    """RQ's own `requeue` puts each job into the first list of its queue."""
+    upload(scripts.store, services=["counter"])
+    scripts.add("default_a", target="counter")
+    scripts.redis.delete(store.ready_key("default.counter"))
+    scripts.redis.rpush(store.ready_key("default"), "default_a")
+
+    assert run_now(scripts) == "ready"
+
+    assert scripts.redis.exists(store.ready_key("default")) == 0
+    assert scripts.redis.lrange(store.RUN_NOW_PREFIX + "counter", 0, -1) == [b"default_a"]
+
+
 def test_a_worker_without_a_free_thread_leaves_it_to_another(scripts: Scripts) -> None:
     scripts.add("default_a", countdown=60)
     run_now(scripts)
