@@ -25,6 +25,8 @@ HEAD_SECONDS = 20.0
 # Apache: 20 s, and 500 bytes a second.
 BODY_SECONDS = 10.0
 MIN_BYTES_PER_SECOND = 1_000
+# Who has sent or read much may pause for so long, not for all that it was quicker than it had to be.
+MAX_PAUSE_SECONDS = 20.0
 # A request that takes longer to arrive counts among the slow ones of its network.
 SLOW_SECONDS = 2.0
 # So long a thread waits for the first byte of a new connection; the main loop waits on.
@@ -165,7 +167,8 @@ class Input(SocketUnreader):  # type: ignore[misc]
         except BlockingIOError:
             data = self._wait_and_receive(size, now)
         if self._is_body:
-            self._ends_at += len(data) / MIN_BYTES_PER_SECOND
+            credit = self._ends_at + len(data) / MIN_BYTES_PER_SECOND
+            self._ends_at = min(credit, max(self._ends_at, self._clock.monotonic() + MAX_PAUSE_SECONDS))
         if self._is_slow and size_hint and len(data) >= size_hint:
             # That was all of a body: what its handler does with it takes its own time.
             self.forget()
@@ -240,7 +243,7 @@ def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None
 
 def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
     begun_at = SYSTEM.monotonic()
-    ends_at = begun_at + BODY_SECONDS + len(rest) / MIN_BYTES_PER_SECOND
+    ends_at = begun_at + BODY_SECONDS
     with contextlib.ExitStack() as stack:
         is_slow = False
         while rest:
@@ -251,7 +254,10 @@ def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
                 raise BlockingIOError("the client reads its answer too slowly")
             seconds = BODY_SECONDS if is_slow else SLOW_SECONDS
             if is_ready(connection, select.POLLOUT, int(seconds * 1000) + 1):
-                rest = rest[connection.send(rest, socket.MSG_DONTWAIT) :]
+                sent = connection.send(rest, socket.MSG_DONTWAIT)
+                rest = rest[sent:]
+                credit = ends_at + sent / MIN_BYTES_PER_SECOND
+                ends_at = min(credit, max(ends_at, SYSTEM.monotonic() + MAX_PAUSE_SECONDS))
             elif is_slow:
                 raise BlockingIOError("the client does not read its answer")
 

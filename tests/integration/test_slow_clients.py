@@ -313,9 +313,23 @@ def test_a_body_has_a_time_for_each_byte(lines: list[Lines], clock: StoppedClock
     for _ in range(100):
         clock.advance(1.0)
         lines[0].sent(b"a" * 1_000)
-    clock.advance(15.0)
+    clock.advance(14.9)
     lines[0].sent(b"a")
-    clock.advance(0.1)
+    clock.advance(0.2)
+
+    with pytest.raises(SlowClientError):
+        lines[0].sent(b"a")
+
+
+def test_who_has_sent_much_may_not_pause_for_all_that_it_was_quicker(
+    lines: list[Lines], clock: StoppedClock
+) -> None:
+    lines[0].input.await_body()
+    for _ in range(100):
+        lines[0].sent(b"a" * 8_000)
+    clock.advance(19.9)
+    lines[0].sent(b"a")
+    clock.advance(0.2)
 
     with pytest.raises(SlowClientError):
         lines[0].sent(b"a")
