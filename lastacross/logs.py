@@ -22,8 +22,9 @@ from lastacross.config import Settings
 MASK = "***"
 # Libraries that tell of each ordinary step at level INFO.
 _CHATTY = ("alembic", "rq.worker")
-# C0, DEL, C1 and the two line separators of Unicode: all that ends a line or starts an escape.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# C0, DEL, C1 and Unicode's line separators, which end a line or start an escape; and what is not seen
+# itself, but turns the direction of a line or parts a word.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 # A traceback is several lines on a terminal; this before each tells them from a forged log line.
 _INDENT = "    | "
 # Log collectors cut or drop longer records, and one request must not fill a disk.
@@ -209,4 +210,7 @@ def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
 
 def _field(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return json.dumps(text, ensure_ascii=False) if not text or " " in text or '"' in text else text
+    if not text.isprintable():
+        # White space other than a blank could pass for the end of a field.
+        text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=') else text

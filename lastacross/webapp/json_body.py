@@ -8,6 +8,9 @@ from lastacross.webapp import json_depth
 MAX_DEPTH = 100
 """Lists and objects in each other."""
 
+MAX_VALUES = 10_000
+"""Of JSON that is read here: each becomes an object. What an application reads itself has no such limit."""
+
 
 class BadJsonError(ValueError):
     """Raised when JSON is not read; the message goes on where "The JSON" stands."""
@@ -32,7 +35,9 @@ def load(body: bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or a ``BadJsonError``.
+        ValueError: it is not JSON, or a ``BadJsonError``, which too many values are, too.
     """
     check(body)
+    if json_depth.max_values(body) > MAX_VALUES:
+        raise BadJsonError(f"has more than the {MAX_VALUES:,} values that are taken here")
     return json.loads(body)

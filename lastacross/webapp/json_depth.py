@@ -1,4 +1,4 @@
-"""How deep the lists and objects of a JSON text are in each other, without reading it. Pure.
+"""How deep a JSON text goes, and how many values it has, told without reading it. Pure.
 
 Python's reader raises RecursionError at some depth, which no handler expects, and makes an object of each
 value before anybody can say that there are too many.
@@ -13,6 +13,7 @@ MANY = 50_000
 
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
+_NO_SEPARATORS = bytes(set(range(256)) - set(b',[{"'))
 
 
 def is_deeper(text: bytes, limit: int) -> bool:
@@ -31,6 +32,14 @@ def is_deeper(text: bytes, limit: int) -> bool:
         # The innermost of all, at once: the others are one less deep.
         left, removed = left.replace(b"[]", b""), removed + 1
     return removed + _depth(left) > limit
+
+
+def max_values(text: bytes) -> int:
+    """At least as many as a JSON text has: each begins the text, a list or an object, or follows a comma."""
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = plain.translate(None, _NO_SEPARATORS).replace(b'""', b"")
+    left = b"".join(marks.split(b'"')[::2])
+    return 1 + len(left)
 
 
 def _depth(brackets: bytes) -> int:

@@ -144,6 +144,18 @@ def test_a_value_from_outside_cannot_begin_a_line_or_paint_the_terminal(
         assert not any(ord(character) < 32 or 127 <= ord(character) < 160 for character in line)
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u200b", "\u202e", "\u2066", " ", ""])
+def test_a_value_from_outside_cannot_pass_for_further_fields(space: str) -> None:
+    stream = Terminal()
+    logs.configure(SETTINGS, stream)
+    logs.get("lastacross.test").info("request", path=f"/a{space}status=200")
+
+    [line] = stream.getvalue().splitlines()
+    assert ' path="/a' in line
+    assert line.endswith('status=200"')
+    assert line.isascii()
+
+
 def test_an_exceptions_text_cannot_begin_a_line(stream: io.StringIO) -> None:
     """A traceback has several lines on a terminal; each is marked as part of it."""
     try:
