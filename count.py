@@ -168,6 +168,7 @@ class FormHandler(forms.Handler):
         if is_limited:
             # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
             starting.require_room_now(CountRun)
+        starting.admit(self, "counts", is_counted=False, work_ms=wanted.work_ms)
         try:
             counting.add_master(run, wanted.intervals)
         except taskqueue.TaskAlreadyExistsError:

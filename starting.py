@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 import forms
 from lastacross import datastore, start_limits, webapp
 from lastacross.clock import SYSTEM
-from lastacross.errors import StartRefusedError
+from lastacross.errors import StartLimitError, StartRefusedError
 from models import CountRun, Quilt
 
 MAX_WORK_SECONDS = 120
@@ -117,22 +117,35 @@ def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True,
     Raises:
         StartRefusedError: it has started, or asked in vain for, as much as it may.
     """
-    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
     if not is_counted:
         _check_refusals(handler, runs, is_counted=False)
+    _check_starts(handler, runs, is_counted=False)
     if work_ms:
-        _charge_work(handler, runs, work_ms)
+        _check_work(handler, runs, work_ms, is_counted=is_counted)
+    if is_counted:
+        _check_starts(handler, runs, is_counted=True)
+
+
+def _check_starts(handler: webapp.RequestHandler, runs: str, *, is_counted: bool) -> None:
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
     seconds = start_limits.check(runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted)
     if seconds is not None:
         words = f"one network may start {runs} {start_limits.in_words(START_LIMIT)}"
-        raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
+        raise StartLimitError(429, f"Nothing was started: {words}.", seconds)
 
 
-def _charge_work(handler: webapp.RequestHandler, runs: str, work_ms: int) -> None:
+def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_counted: bool) -> None:
     cost = -(-work_ms // (WORK_UNIT_SECONDS * 1000))
     environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
-    name = f"{runs}-work"
-    seconds = start_limits.check(name, _WORK_LIMIT, environ, is_exempt=is_exempt, cost=cost, is_share=True)
+    seconds = start_limits.check(
+        f"{runs}-work",
+        _WORK_LIMIT,
+        environ,
+        is_exempt=is_exempt,
+        is_counted=is_counted,
+        cost=cost,
+        is_share=True,
+    )
     if seconds is not None:
         words = (
             f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
@@ -162,7 +175,9 @@ def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
     try:
         try:
             yield
-        except (forms.FormError, webapp.BadInputError, TooManyError):
+        except StartLimitError:
+            raise
+        except (forms.FormError, webapp.BadInputError, TooManyError, StartRefusedError):
             _check_refusals(handler, runs, is_counted=True)
             raise
     except forms.FormError as error:
@@ -181,7 +196,7 @@ def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bo
     )
     if seconds is not None:
         message = f"Nothing was started: too many requests of your network to start {runs} were refused."
-        raise StartRefusedError(429, message, seconds)
+        raise StartLimitError(429, message, seconds)
 
 
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:

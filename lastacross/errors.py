@@ -361,6 +361,10 @@ class StartRefusedError(LongTaskError):
         super().__init__(message)
 
 
+class StartLimitError(StartRefusedError):
+    """Raised when a client has started something, or was refused, as often as it may."""
+
+
 class UnusableResultError(LongTaskError):
     """Raised when what ``execute_task`` returned is too large, or nothing that JSON can hold."""
 

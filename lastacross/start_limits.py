@@ -24,7 +24,7 @@ OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
 
 REFUSALS_PER_START = 10
-"""So many times as often as it may start something a client may ask for what is refused."""
+"""A client may be refused this many times as often as it may start something."""
 
 _SITE = "site"
 
@@ -69,15 +69,27 @@ def check(
     if is_share and not clients.own_network_of(environ):
         return None
     client = clients.network_of(environ) or _SITE
-    limiter = _current()
-    for rate in rates_of(limit):
-        seconds = limiter.check(rate, name, client, is_counted=is_counted, cost=cost)
-        if seconds is not None:
-            return seconds
+    limiter, rates = _current(), rates_of(limit)
+    # All are asked before one is counted: what a later one refuses must not use an earlier one up.
+    turns = (False, True) if is_counted and len(rates) > 1 else (is_counted,)
+    for counts in turns:
+        for rate in rates:
+            seconds = limiter.check(rate, name, client, is_counted=counts, cost=cost)
+            if seconds is not None:
+                return seconds
     return None
 
 
-def spend(name: str, client: str, amount: int, *, most: int, seconds: int, is_forced: bool = False) -> bool:
+def spend(
+    name: str,
+    client: str,
+    amount: int,
+    *,
+    most: int,
+    seconds: int,
+    is_forced: bool = False,
+    is_counted: bool = True,
+) -> bool:
     """Count an amount, such as bytes, of which a client may have so much within some time.
 
     The time begins with the first amount, and then anew: late in one and early in the next a client may have
@@ -90,12 +102,13 @@ def spend(name: str, client: str, amount: int, *, most: int, seconds: int, is_fo
         most: it may have within the time.
         seconds: the time.
         is_forced: it is spent already, and counted though it is too much.
+        is_counted: False only asks.
 
     Returns:
         False if it is too much.
     """
     budget = RateLimitItemPerSecond(max(1, most), seconds)
-    return _current().spend(budget, name, client, amount, is_forced=is_forced)
+    return _current().spend(budget, name, client, amount, is_forced=is_forced, is_counted=is_counted)
 
 
 def check_refusals(
@@ -192,7 +205,16 @@ class Limiter:
 
         return self._asked(ask)
 
-    def spend(self, budget: RateLimitItem, name: str, client: str, amount: int, *, is_forced: bool) -> bool:
+    def spend(
+        self,
+        budget: RateLimitItem,
+        name: str,
+        client: str,
+        amount: int,
+        *,
+        is_forced: bool,
+        is_counted: bool = True,
+    ) -> bool:
         """As the module's ``spend``."""
 
         def ask(storage: Storage) -> bool:
@@ -200,7 +222,7 @@ class Limiter:
             limiter = FixedWindowRateLimiter(storage)
             if not is_forced and not limiter.test(budget, name, client, cost=amount):
                 return False
-            return limiter.hit(budget, name, client, cost=amount)
+            return not is_counted or limiter.hit(budget, name, client, cost=amount)
 
         return self._asked(ask)
 

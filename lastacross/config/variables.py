@@ -12,6 +12,7 @@ from lastacross.config.units import parse_integer, parse_seconds
 
 SHORTEST_SECRET_KEY = 16
 DEFAULT_KEY_PREFIX = "rq"
+OWN_KEY_PREFIX = "lastacross"
 FIRST_RQ_WITH_PREFIX = 3
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -44,6 +45,8 @@ def key_prefix(text: str) -> str:
         return text
     if not _KEY_PREFIX.fullmatch(text):
         raise UnusableError("has more than letters, digits, and _ . : - { }")
+    if text == OWN_KEY_PREFIX:
+        raise UnusableError("is how the names of an installation without a prefix begin")
     installed = metadata.version("rq")
     if int(installed.partition(".")[0]) < FIRST_RQ_WITH_PREFIX:
         raise UnusableError(f"is ignored by RQ {installed}: install rq>={FIRST_RQ_WITH_PREFIX}, or unset it")

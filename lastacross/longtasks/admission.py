@@ -1,4 +1,4 @@
-"""Whether a client may start a long task: how often it may, and how often it may try in vain."""
+"""Whether a client may start a long task: how often it may, and how often it may be refused."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import webapp2
 
 from lastacross import start_limits
-from lastacross.errors import StartRefusedError
+from lastacross.errors import StartLimitError, StartRefusedError
 from lastacross.longtasks.hooks import Hooks
 from lastacross.webapp import BadInputError
 
@@ -31,7 +31,7 @@ def admit(handler: Hooks, *, is_counted: bool) -> None:
     if seconds is not None:
         rate = start_limits.in_words(handler.start_limit)
         message = f"One network may start “{title_of(handler)}” {rate}."
-        raise StartRefusedError(429, message, seconds)
+        raise StartLimitError(429, message, seconds)
 
 
 @contextlib.contextmanager
@@ -44,11 +44,9 @@ def counting_refusals(handler: Hooks) -> Iterator[None]:
     _check_refusals(handler, is_counted=False)
     try:
         yield
-    except StartRefusedError as refused:
-        if refused.status != 429:
-            _check_refusals(handler, is_counted=True)
+    except StartLimitError:
         raise
-    except (BadInputError, webapp2.exc.HTTPClientError):
+    except (StartRefusedError, BadInputError, webapp2.exc.HTTPClientError):
         _check_refusals(handler, is_counted=True)
         raise
 
@@ -62,7 +60,7 @@ def _check_refusals(handler: Hooks, *, is_counted: bool) -> None:
     )
     if seconds is not None:
         message = f"Too many requests of your network to start “{title_of(handler)}” were refused."
-        raise StartRefusedError(429, message, seconds)
+        raise StartLimitError(429, message, seconds)
 
 
 def _name(handler: Hooks) -> str:

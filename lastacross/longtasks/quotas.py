@@ -68,10 +68,12 @@ def check(size: int, network: str) -> None:
         raise _too_many_are_open()
     if not network:
         return
-    if tasks * SHARED_FROM >= settings.open_longtasks and not _may_open(network):
-        raise _share_is_used("LASTACROSS_OPEN_LONGTASKS", OPEN_RETRY_SECONDS)
-    if _is_shared((stored or 0) + size) and not _spend_bytes(network, size):
-        raise _share_is_used("LASTACROSS_LONGTASK_BYTES", BYTES_RETRY_SECONDS)
+    # Both are asked before one is counted: what is refused uses nothing up.
+    for is_counted in (False, True):
+        if tasks * SHARED_FROM >= settings.open_longtasks and not _may_open(network, is_counted):
+            raise _share_is_used("LASTACROSS_OPEN_LONGTASKS", OPEN_RETRY_SECONDS)
+        if _is_shared((stored or 0) + size) and not _spend_bytes(network, size, is_counted=is_counted):
+            raise _share_is_used("LASTACROSS_LONGTASK_BYTES", BYTES_RETRY_SECONDS)
 
 
 def count_end(size: int, network: str) -> None:
@@ -96,12 +98,14 @@ def _is_shared(stored: int) -> bool:
     return stored * SHARED_FROM > config.current().settings.longtask_bytes
 
 
-def _may_open(network: str) -> bool:
+def _may_open(network: str, is_counted: bool) -> bool:
     most = config.current().settings.open_longtasks // SHARE
-    return start_limits.spend("longtasks-open", network, 1, most=most, seconds=TASKS_SHARE_SECONDS)
+    return start_limits.spend(
+        "longtasks-open", network, 1, most=most, seconds=TASKS_SHARE_SECONDS, is_counted=is_counted
+    )
 
 
-def _spend_bytes(network: str, size: int, *, is_forced: bool = False) -> bool:
+def _spend_bytes(network: str, size: int, *, is_forced: bool = False, is_counted: bool = True) -> bool:
     settings = config.current().settings
     return start_limits.spend(
         "longtasks-bytes",
@@ -110,6 +114,7 @@ def _spend_bytes(network: str, size: int, *, is_forced: bool = False) -> bool:
         most=settings.longtask_bytes // SHARE,
         seconds=settings.longtask_seconds,
         is_forced=is_forced,
+        is_counted=is_counted,
     )
 
 

@@ -212,7 +212,11 @@ def test_the_work_that_a_network_starts_is_limited_by_the_minute_and_the_day(
     assert refused.status_int == 429
     assert "600 s of work per minute and 1,800 s per day" in refused.json["error"]["message"]
     assert begin(administrator, "administrators", **large).status_int == 202
-    start(client, kind, "other", REMOTE_ADDR="198.51.100.1")
+    # The name of a count is not used up.
+    start(client, kind, "late", REMOTE_ADDR="198.51.100.1")
+    for _ in range(99):
+        begin(client, "late-again", **FORMS[kind])
+    assert "were refused" in begin(client, "late-again", **FORMS[kind]).json["error"]["message"]
 
 
 def test_visitors_who_share_an_undeclared_proxy_do_not_use_up_each_others_work(client: Client) -> None:

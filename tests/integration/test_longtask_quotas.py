@@ -217,6 +217,18 @@ def test_one_network_fills_half_of_the_room_and_an_eighth_and_others_still_have_
     assert statuses(lab, 2, "198.51.100.2") == [202, 503], "that was the last room for anybody"
 
 
+def test_who_has_used_up_a_share_may_not_ask_on_and_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try brings a body that is read."""
+    set_limits(longtask_bytes=800_000)
+    statuses(lab, 5, "203.0.113.9")
+    monkeypatch.setattr(lab.main.Told, "start_limit", "1/minute")
+
+    told = [put(lab, "203.0.113.9").json["error"]["message"] for _ in range(11)]
+
+    assert ["LASTACROSS_LONGTASK_BYTES" in message for message in told] == [True] * 10 + [False]
+    assert "were refused" in told[-1]
+
+
 def test_what_a_task_stores_in_the_end_counts_for_who_started_it(lab: Lab) -> None:
     set_limits(longtask_bytes=800_000)
     statuses(lab, 5, "198.51.100.1")

@@ -69,6 +69,15 @@ def test_of_several_limits_each_holds_and_one_that_refuses_uses_up_no_longer_one
 
 
 @pytest.mark.usefixtures("opened")
+def test_what_the_longer_limit_refuses_uses_up_no_shorter_one() -> None:
+    def admitted(cost: int) -> bool:
+        environ = {"REMOTE_ADDR": "203.0.113.9"}
+        return start_limits.check("test", "24/minute;20/day", environ, cost=cost) is None
+
+    assert [admitted(cost) for cost in (12, 12, 12, 8)] == [True, False, False, True]
+
+
+@pytest.mark.usefixtures("opened")
 def test_a_start_may_count_for_several_and_one_that_is_refused_counts_for_nothing() -> None:
     def admitted(cost: int) -> bool:
         environ = {"REMOTE_ADDR": "203.0.113.9"}

@@ -169,6 +169,7 @@ WRONG = [
     ("REDIS_URL", "redis://h/zero", "a database that is not a number", None),
     ("REDIS_URL", "unix://", "does not begin with", None),
     ("RQ_KEY_PREFIX", "a b", "has more than letters, digits, and _ . : - { }", None),
+    ("RQ_KEY_PREFIX", "lastacross", "is how the names of an installation without a prefix begin", None),
     ("RQ_KEY_PREFIX", "it's", "has more than letters", None),
     ("RQ_KEY_PREFIX", "x" * 101, "has more than letters", None),
     ("DATABASE_URL", "mysql://h/d", "is neither SQLite (sqlite://) nor PostgreSQL", None),
