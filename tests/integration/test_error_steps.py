@@ -266,7 +266,7 @@ def test_reports_take_up_bytes_until_they_are_deleted(monkeypatch: pytest.Monkey
     clock = StoppedClock(SYSTEM.now())
     monkeypatch.setattr(error_limits, "SYSTEM", clock)
     large = {"traceback": "ä" * 65_536, "request": "x" * 65_536}
-    accepted = 1_000_000 // (3 * 65_536 + 1000)
+    accepted = 1_000_000 // (3 * 65_536 + 3 * error_limits.OVERHEAD_BYTES)
     for _ in range(accepted):
         accept(**large)
 
@@ -294,7 +294,7 @@ def test_what_takes_up_bytes_is_freed_once_whoever_deletes_it() -> None:
         later = SYSTEM.now() + 7.1 * DAY
         deleted = sum(pool.map(lambda _: error_limits.delete_reports(later, 4), range(3)))
 
-    assert kept > 6 * 1000
+    assert kept > 6 * error_limits.OVERHEAD_BYTES
     assert deleted == 6
     assert error_limits.kept_bytes() == 0
 
