@@ -10,12 +10,14 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 import error_statements as statements
+import grouping
+import notifying
+from error_fields import Fields
 from error_models import HOUR, ErrorRefusal, ErrorReport, ErrorUsage
 from lastacross import datastore, errors
 from lastacross.clock import SYSTEM
@@ -27,8 +29,10 @@ MAX_BYTES = "ERROR_MAX_BYTES"
 DEFAULTS = {MAX_REPORTS: 10_000, MAX_BYTES: 1_000_000_000}
 BOUNDS = {MAX_REPORTS: (1, 100_000_000), MAX_BYTES: (1_000_000, 10_000_000_000_000)}
 
-OVERHEAD_BYTES = 1000
-"""That a report counts for beside its texts: its row, its indexes, its share of groups and hours."""
+OVERHEAD_BYTES = 1400
+"""That a report counts for beside its texts: the rows and index entries that are made for it."""
+HALF_PAGE_BYTES = 2048
+"""SQLite leaves up to so much of a page empty for a row."""
 ROOM_AGAIN_SECONDS = 60
 """Old reports are deleted once a day, by a cron job that makes room bit by bit."""
 WRITE_SECONDS = 1.0
@@ -81,9 +85,21 @@ def limit(variable: str) -> int:
     return DEFAULTS[variable]
 
 
-def size_of(texts: Mapping[str, str]) -> int:
-    """What a report counts for, in bytes."""
-    return OVERHEAD_BYTES + sum(len(text.encode()) for text in texts.values())
+def size_of(fields: Fields) -> int:
+    """What a report counts for, in bytes: no less than it takes up if it makes a group and a notification."""
+    texts = fields.texts
+    sizes = {name: len(text.encode()) for name, text in texts.items()}
+    keys, domain = len(fields.account.encode()), len(grouping.domain_of(texts["url"]).encode())
+    # Account and uid are in an index, too.
+    report = sum(sizes.values()) + 2 * (keys + len((fields.uid or "").encode()))
+    # A mask has three bytes for each that it hides, at most.
+    masked = min(3 * sizes["msg"], 4 * grouping.LONGEST_MSG)
+    group = 2 * keys + sizes["type"] + sizes["server"] + masked + domain
+    shown = len(texts["msg"][: notifying.SHOWN_CHARACTERS].encode())
+    line = sizes["type"] + shown + domain
+    # JSON has two bytes for a quotation mark.
+    told = line + 2 * (line + keys + sizes["type"] + sizes["server"] + shown + domain)
+    return OVERHEAD_BYTES + report + min(report, HALF_PAGE_BYTES) + 2 * group + told
 
 
 # --- taking in ----------------------------------------------------------------------------

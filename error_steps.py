@@ -49,7 +49,7 @@ def accept(fields: Fields) -> str:
         RefusedError: too many have come.
     """
     error_limits.require_room(fields.account)
-    new_id, size = models.new_id(), error_limits.size_of(fields.texts)
+    new_id, size = models.new_id(), error_limits.size_of(fields)
     row = {
         "id": new_id,
         "account": fields.account,

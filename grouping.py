@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 LONGEST_DOMAIN = 255
+LONGEST_MSG = 500
+"""Characters of a group's message. Masked it may be longer than it came, and a group has one of its own."""
 
 # In this order: what a later one would take apart comes first. Each is linear in the text's length.
 _MASKS = [
@@ -30,25 +32,28 @@ _MASKS = [
 
 @dataclass(frozen=True)
 class Likeness:
-    """What the errors of a group have in common."""
+    """What the errors of a group have in common.
+
+    ``fingerprint`` is 64 hexadecimal digits, the same for the same likeness on every machine and in every
+    version. It is of the whole masked message, of which ``msg`` may be the beginning only.
+    """
 
     type: str
     server: str
     msg: str
     status: int
     domain: str
-
-    @property
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits, the same for the same likeness on every machine and in every version."""
-        parts = [self.type, self.server, self.msg, self.status, self.domain]
-        # JSON keeps the parts apart: "ab", "c" is not "a", "bc".
-        return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).hexdigest()
+    fingerprint: str
 
 
 def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -> Likeness:
     """What an error has in common with others of its group."""
-    return Likeness(error_type, server, masked(msg), status, domain_of(url))
+    msg, domain = masked(msg), domain_of(url)
+    # JSON keeps the parts apart: "ab", "c" is not "a", "bc".
+    parts = json.dumps([error_type, server, msg, status, domain], ensure_ascii=True)
+    fingerprint = hashlib.sha256(parts.encode()).hexdigest()
+    shown = msg if len(msg) <= LONGEST_MSG else f"{msg[: LONGEST_MSG - 1]}…"
+    return Likeness(error_type, server, shown, status, domain, fingerprint)
 
 
 def masked(msg: str) -> str:

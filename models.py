@@ -194,7 +194,8 @@ def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
     """(row, column, colour) of the squares coloured after the one of this number, in their order."""
     wanted = {"quilt": quilt_id, "known": position}
     with datastore.session(read_only=True) as session:
-        return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted)]
+        # All at once: one by one, rows take three times as long.
+        return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted).all()]
 
 
 def note_batch(quilt_id: str, batch_id: str) -> bool:

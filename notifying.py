@@ -237,7 +237,7 @@ def _note(
         group_id=group_id,
         created_at=now,
         text=text,
-        body=json.dumps(told),
+        body=json.dumps(told, ensure_ascii=False),
     )
     session.add(row)
     session.flush()

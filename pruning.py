@@ -24,10 +24,10 @@ KEPT_SECONDS = 30 * 86_400.0
 """How long quilts, counts and reloads are kept; a batch, which knows how far they are, is known as long."""
 MAX_SQUARES = 6_000_000
 """Of all quilts that are kept: 0.75 GB, as a square takes 124 bytes in SQLite, and a quilt itself as many."""
-MAX_NUMBERS = 75_000_000
-"""Of all counts that are kept: 0.9 GB, as a number takes 12 bytes."""
-INTERVAL_NUMBERS = 30
-"""An interval takes as much beside its numbers, with its lines of the log."""
+MAX_NUMBERS = 80_000_000
+"""Of all counts that are kept: 0.96 GB, as a number takes 12 bytes."""
+INTERVAL_NUMBERS = 44
+"""An interval takes as much beside its numbers, with its lines of the log: 528 bytes."""
 MAX_RESULTS = 2_000_000
 """Of all reloads that are kept: 1.1 GB, as a result takes 530 bytes."""
 LOST_SECONDS = 86_400.0

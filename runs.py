@@ -103,17 +103,17 @@ def find(name: str) -> CountRun | None:
 
 def recent() -> list[Row]:
     """The newest runs, newest first."""
-    counts = (
-        select(
-            CountInterval.run_id, func.count().label("all"), func.count(CountInterval.numbers).label("done")
-        )
-        .group_by(CountInterval.run_id)
-        .subquery()
-    )
-    query = select(CountRun, counts.c.all, counts.c.done).join(counts, counts.c.run_id == CountRun.id)
+    newest = select(CountRun).order_by(CountRun.created_at.desc()).limit(RUNS_LISTED)
     with datastore.session(read_only=True) as session:
-        newest = session.execute(query.order_by(CountRun.created_at.desc()).limit(RUNS_LISTED))
-        return [Row(run, intervals, counted) for run, intervals, counted in newest]
+        found = session.scalars(newest).all()
+        # Of these only: all intervals of a month are many.
+        counts = (
+            select(CountInterval.run_id, func.count(), func.count(CountInterval.numbers))
+            .where(CountInterval.run_id.in_([run.id for run in found]))
+            .group_by(CountInterval.run_id)
+        )
+        numbers = {run_id: (intervals, counted) for run_id, intervals, counted in session.execute(counts)}
+    return [Row(run, *numbers[run.id]) for run in found if run.id in numbers]
 
 
 def sums_of(run_id: str) -> Sums:

@@ -21,6 +21,7 @@ from models import CountRun
 from tests.support.hands import Hands, working_hands
 from tests.support.redis_server import RedisServer
 from tests.support.root_application import with_empty_store
+from tests.support.statements import plans_of, seen_statements
 
 JSON = {"Accept": "application/json"}
 
@@ -775,6 +776,18 @@ def test_the_form_lists_the_recent_runs_newest_first(client: Client, hands: Hand
     ]
     page = client.get("/count").text
     assert page.index('href="/count/second"') < page.index('href="/count/first"')
+
+
+def test_the_list_of_runs_reads_the_intervals_of_the_runs_in_it_and_no_others(client: Client) -> None:
+    start(client)
+
+    with seen_statements() as seen:
+        client.get("/count")
+    plans = [plan for plan in plans_of(seen) if " count_" in plan]
+
+    assert len(plans) == 2, plans
+    assert plans[0] == "SCAN count_run USING INDEX ix_count_run_created_at"
+    assert plans[1].startswith("SEARCH count_interval USING INDEX")
 
 
 def test_the_form_may_be_filled_in_by_a_link(client: Client) -> None:

@@ -12,6 +12,7 @@ import workers
 from lastacross import store, taskqueue
 from lastacross.taskqueue.current import CurrentTask, delivering
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
+from tests.support.statements import seen_statements
 
 JSON = {"Accept": "application/json"}
 Enqueued = Callable[..., list[EnqueuedTask]]
@@ -216,6 +217,35 @@ def test_a_finished_quilt_is_shown_from_the_datastore_alone(client: Client) -> N
     assert page.count("Last across the finish line") == 1
     assert "refresh" not in page
     assert "jsapi" not in page
+
+
+def test_the_squares_of_a_quilt_that_is_done_are_drawn_once_until_one_more_comes(client: Client) -> None:
+    """A page of 10,000 squares is the most expensive one that a stranger may ask for."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    for row, column in ((1, 1), (0, 1), (0, 0)):
+        workers.send_color(row, column, name)
+    models.finish_quilt(name, failed=1)
+    first = client.get(f"/quilt/{name}")
+
+    with seen_statements() as seen:
+        assert client.get(f"/quilt/{name}").text == first.text
+        assert client.head(f"/quilt/{name}").headers["Content-Length"] == str(len(first.body))
+
+    assert not [statement for statement, _ in seen if "quilt_square" in statement]
+    workers.send_color(1, 0, name)
+    assert client.get(f"/quilt/{name}").text.count('class="patch"') == 4
+
+
+def test_colours_are_escaped_in_the_page(client: Client) -> None:
+    """Whatever has written them."""
+    name = quilt_id(start(client, rows=2, columns=2))
+    for column, color in enumerate(["#00FF00", '"><b>&']):
+        models.paint(name, 0, column, color)
+
+    page = client.get(f"/quilt/{name}").text
+
+    assert '<rect class="patch" x="0" y="0" fill="#00FF00"/>' in page
+    assert '<rect class="patch" x="1" y="0" fill="&#34;&gt;&lt;b&gt;&amp;"/>' in page
 
 
 def test_the_end_of_a_quilt_is_kept_once(client: Client) -> None:

@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy import select
 
 import error_fields
+import error_limits
 import error_pages
 import error_queries
 import error_steps
 import notifying
 from error_models import ErrorGroup, ErrorNotification
 from lastacross import datastore
+from tests.support import databases
 from tests.support.processes import ROOT
 from tests.support.raw_server import raw_server
 from tests.support.root_application import with_unavailable_store
@@ -42,6 +44,41 @@ def group_id() -> str:
     """The id of the only group."""
     with datastore.session(read_only=True) as session:
         return session.scalars(select(ErrorGroup.id)).one()
+
+
+def disk_bytes() -> int:
+    """What the tables of an SQLite file take up, but for the outbox, whose rows go when they are sent."""
+    with datastore.engine().begin() as connection:
+        connection.exec_driver_sql("DELETE FROM lastacross_outbox")
+    with datastore.engine().connect() as connection:
+        names = ("page_count", "freelist_count", "page_size")
+        pages, free, size = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names)
+    return int((pages - free) * size)
+
+
+@pytest.mark.parametrize(
+    ("errors", "changes"),
+    [
+        (150, {"msg": "x"}),
+        (40, {"msg": "::: " * 1024}),
+        (40, {"msg": "🧵" * 500}),
+        (40, {"msg": "🧵" * 4096}),
+        (40, {"url": f"http://{'🧵' * 255}/", "server": "🧵" * 200}),
+        (40, {"msg": '"' * 200, "server": '"' * 200}),
+    ],
+    ids=["short", "longer when masked", "just over half a page", "long", "a long domain", "longer as JSON"],
+)
+def test_errors_of_many_groups_take_up_no_more_than_is_counted(
+    tmp_path: Path, errors: int, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifying, "MAX_TOLD", 1000)
+    url = databases.migrated_sqlite(tmp_path / "data" / "lastacross.db", ROOT)
+    with with_unavailable_store(url, tmp_path):
+        empty = disk_bytes()
+        for number in range(errors):
+            accept_grouped(type=f"Error{number}", **changes)
+
+        assert disk_bytes() - empty <= error_limits.kept_bytes()
 
 
 @pytest.mark.usefixtures("tables")

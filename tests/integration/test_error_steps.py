@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import Engine, delete, event, func, select, update
+from sqlalchemy import delete, func, select, update
 
 import error_fields
 import error_limits
@@ -21,6 +21,7 @@ from lastacross.clock import SYSTEM, iso
 from tests.support.clock import StoppedClock
 from tests.support.processes import ROOT
 from tests.support.root_application import with_unavailable_store
+from tests.support.statements import plans_of, seen_statements
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
 DAY = 86_400.0
@@ -181,27 +182,13 @@ def test_a_group_that_has_new_errors_keeps_its_count_when_the_old_ones_go() -> N
 def test_the_page_counts_errors_by_their_indexes_and_reads_no_traceback() -> None:
     error_steps.group(accept())
     accept(type="ValueError")
-    said = []
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        said.append((statement, parameters))
-
-    engine = datastore.engine()
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with seen_statements() as seen:
         assert error_queries.numbers() == {"errors": 2, "groups": 1, "waiting": 1}
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
 
-    if engine.dialect.name != "sqlite":
+    if datastore.engine().dialect.name != "sqlite":
         return  # PostgreSQL keeps long texts apart, and reads them only when they are asked for
-    counts = [each for each in said if each[0].startswith("SELECT")]
-    with engine.connect() as connection:
-        plans = [
-            row[3]
-            for statement, parameters in counts
-            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
-        ]
+    plans = plans_of(seen)
     assert len(plans) == 3
     assert all("USING COVERING INDEX" in plan for plan in plans), plans
 
@@ -266,7 +253,7 @@ def test_reports_take_up_bytes_until_they_are_deleted(monkeypatch: pytest.Monkey
     clock = StoppedClock(SYSTEM.now())
     monkeypatch.setattr(error_limits, "SYSTEM", clock)
     large = {"traceback": "ä" * 65_536, "request": "x" * 65_536}
-    accepted = 1_000_000 // (3 * 65_536 + 1000)
+    accepted = 1_000_000 // (3 * 65_536 + 3 * error_limits.OVERHEAD_BYTES)
     for _ in range(accepted):
         accept(**large)
 
@@ -294,7 +281,7 @@ def test_what_takes_up_bytes_is_freed_once_whoever_deletes_it() -> None:
         later = SYSTEM.now() + 7.1 * DAY
         deleted = sum(pool.map(lambda _: error_limits.delete_reports(later, 4), range(3)))
 
-    assert kept > 6 * 1000
+    assert kept > 6 * error_limits.OVERHEAD_BYTES
     assert deleted == 6
     assert error_limits.kept_bytes() == 0
 

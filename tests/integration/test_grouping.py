@@ -61,6 +61,19 @@ def test_an_error_is_like_another_in_type_server_message_status_and_domain() -> 
     assert of("ab", "c") != of("a", "bc")
 
 
+def test_a_long_message_is_cut_in_its_group_and_its_fingerprint_is_of_the_whole() -> None:
+    def of(msg: str) -> grouping.Likeness:
+        return grouping.likeness("KeyError", "web", msg, status=500, url="https://shop.example/a")
+
+    long = of("order 7 is gone " * 40)
+
+    assert len(long.msg) == grouping.LONGEST_MSG
+    assert long.msg.startswith("order <n> is gone order")
+    # As releases had it that kept the whole message: the same errors stay one group.
+    assert long.fingerprint == "edf66551f8823a61da5abe402ee68293379b35004de37a323b82a161b407e4be"
+    assert of("order 8 is gone " * 40) == long != of("order 7 is gone " * 39 + "order 7 is lost")
+
+
 @pytest.mark.parametrize(
     ("url", "domain"),
     [

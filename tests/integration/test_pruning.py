@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 import models
 import pruning
+import runs
 from lastacross import datastore
 from models import CountInterval, CountLine, CountRun, Quilt, Square
 from reload_models import ReloadResult, ReloadRun
@@ -127,6 +128,33 @@ def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pyte
     limit(monkeypatch, 0.5)
     assert pruning.prune(NOW)
     assert names_left() == {"runs"}, "one alone that is too large goes, too"
+
+
+def count_all(intervals: list[tuple[int, int]]) -> None:
+    """Count a run's intervals to the end, as its tasks do."""
+    run, instance = (
+        CountRun(id="r" * 22, name="large", delay_ms=0, created_at=NOW),
+        "counter on web-7f9c4d, 12345",
+    )
+    assert runs.begin(run, intervals)
+    for place, (first, last) in enumerate(intervals):
+        runs.claim(run.id, place, instance, retry_count=0)
+        runs.finish_interval(run.id, place, range(first, last + 1), instance)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("numbers", [12, 80])
+def test_a_count_of_the_largest_numbers_takes_up_no_more_than_it_counts_for(numbers: int) -> None:
+    def disk_bytes() -> int:
+        with datastore.engine().connect() as connection:
+            return 4096 * int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+
+    starts = range(900_000_000, 900_100_000, 1000)
+    empty = disk_bytes()
+
+    count_all([(first, first + numbers - 1) for first in starts])
+
+    assert 0 < disk_bytes() - empty <= 12 * 100 * (numbers + pruning.INTERVAL_NUMBERS)
 
 
 def test_two_at_once_and_a_task_that_still_colours_a_square_are_in_nobodys_way() -> None:
