@@ -36,6 +36,8 @@ MAX_ROWS = 500
 """Deleted in one transaction."""
 MAX_STEPS = 100
 """Transactions of one call."""
+MAX_INTERVALS = 100
+"""Of a count, with its row about as many rows."""
 
 
 Runs = type[Quilt] | type[CountRun] | type[ReloadRun]
@@ -49,23 +51,26 @@ class Old:
         table: the table.
         key: its primary key, of one column or of several.
         is_old: which rows.
+        rows_each: how many rows one of them takes along, with itself.
     """
 
     table: type[datastore.Model]
     key: Any
     is_old: ColumnElement[bool]
+    rows_each: int = 1
 
     def __call__(self, max_rows: int) -> int:
         """How many rows went."""
         columns = getattr(self.key, "clauses", [self.key])
         # On PostgreSQL two calls at once delete different rows.
-        some = select(*columns).where(self.is_old).limit(max_rows).with_for_update(skip_locked=True)
+        some = select(*columns).where(self.is_old).limit(max(1, max_rows // self.rows_each))
+        some = some.with_for_update(skip_locked=True)
         with datastore.session() as session:
             gone = session.execute(
                 delete(self.table).where(self.key.in_(some), self.is_old),
                 execution_options={"synchronize_session": False},
             )
-            return int(cast(CursorResult[Any], gone).rowcount)
+            return self.rows_each * int(cast(CursorResult[Any], gone).rowcount)
 
 
 def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_steps: int) -> bool:
@@ -101,7 +106,11 @@ def prune(now: float) -> bool:
 
 
 def _olds(now: float) -> list[Old]:
-    """What belongs to a run goes before the run, with which it would go all at once."""
+    """What belongs to a run goes before the run, with which it would go all at once.
+
+    The size of a run stays the same until it goes itself; a call that ends within a run would else leave the
+    rest of it. So the intervals of a count, which are its size, go with it.
+    """
     quilts, counts, reloads = (_is_to_go(table, now) for table in (Quilt, CountRun, ReloadRun))
     of_quilt = Square.quilt_id.in_(select(Quilt.id).where(quilts))
     old_counts, old_reloads = select(CountRun.id).where(counts), select(ReloadRun.id).where(reloads)
@@ -110,12 +119,7 @@ def _olds(now: float) -> list[Old]:
         Old(Square, tuple_(Square.quilt_id, Square.row, Square.column), of_quilt),
         Old(Quilt, Quilt.id, quilts),
         Old(CountLine, tuple_(CountLine.run_id, CountLine.number), CountLine.run_id.in_(old_counts)),
-        Old(
-            CountInterval,
-            tuple_(CountInterval.run_id, CountInterval.place),
-            CountInterval.run_id.in_(old_counts),
-        ),
-        Old(CountRun, CountRun.id, counts),
+        Old(CountRun, CountRun.id, counts, rows_each=MAX_INTERVALS),
         Old(ReloadResult, tuple_(ReloadResult.run_id, ReloadResult.account_id), of_reload),
         Old(ReloadRun, ReloadRun.id, reloads),
     ]
@@ -147,11 +151,10 @@ def _sizes() -> dict[Runs, tuple[Select[int], int]]:
     """How large a run of each table is, and how large all may be together."""
     numbers = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
     counts = select(numbers.label("size")).join(CountRun, CountRun.id == CountInterval.run_id)
-    reloads = select(func.count().label("size")).join(ReloadResult, ReloadResult.run_id == ReloadRun.id)
     return {
         Quilt: (select((Quilt.rows * Quilt.columns + 1).label("size")), MAX_SQUARES),
         CountRun: (counts, MAX_NUMBERS),
-        ReloadRun: (reloads, MAX_RESULTS),
+        ReloadRun: (select(ReloadRun.total.label("size")), MAX_RESULTS),
     }
 
 

@@ -31,7 +31,7 @@ count, or a few such runs would keep everybody from starting."""
 RETRY_SECONDS = 10
 """About as long as the workers of ``lastacross dev`` take for the largest quilt."""
 
-START_LIMIT = "10/minute;200/day"
+START_LIMIT = "10/minute;180/day"
 """How many quilts, counts and reloads one network may start; each kind has limits of its own."""
 
 WORK_UNIT_SECONDS = 10

@@ -183,7 +183,7 @@ def test_a_network_may_start_ten_in_a_minute_and_another_network_as_many(
 
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert (
-        f"one network may start {kind[1:]}s 10 times per minute and 200 times per day."
+        f"one network may start {kind[1:]}s 10 times per minute and 180 times per day."
         in refused.json["error"]["message"]
     )
     page = client.post(kind, {**FORMS[kind], "name": "late"}, status=429)

@@ -130,6 +130,28 @@ def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pyte
     assert names_left() == {"runs"}, "one alone that is too large goes, too"
 
 
+def test_of_a_run_that_is_too_much_nothing_is_left_wherever_a_call_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pruning, "MAX_ROWS", 2)
+    monkeypatch.setattr(pruning, "MAX_STEPS", 3)
+    limit(monkeypatch, 5.5)
+    for number in range(6):
+        add(f"run-{number}", 6 - number, 1)
+
+    while not pruning.prune(NOW):
+        pass
+
+    assert names_left() == {f"run-{number}" for number in range(1, 6)}
+    before = [count_of(table) for table in TABLES]
+    limit(monkeypatch, 1_000)
+    assert pruning.prune(NOW)
+    assert [count_of(table) for table in TABLES] == before
+    # Five runs of each kind, whole.
+    assert count_of(ReloadResult) == 5 * 9
+    assert (count_of(CountInterval), count_of(CountLine), count_of(Square)) == (5 * 3, 5 * 4, 5 * 12)
+
+
 def count_all(intervals: list[tuple[int, int]]) -> None:
     """Count a run's intervals to the end, as its tasks do."""
     run, instance = (
