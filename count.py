@@ -53,7 +53,7 @@ class Wanted:
     @property
     def work_ms(self) -> int:
         """What it costs in all."""
-        return self.numbers * max(self.delay_ms, starting.LEAST_NUMBER_MS)
+        return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
 
 
 def parse(form: Mapping[str, object]) -> Wanted:

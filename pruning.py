@@ -1,8 +1,8 @@
 """Deletes what is old or too much, a few rows at a time: a writer on SQLite keeps everybody else waiting.
 
 What is too much goes from the oldest on. To refuse new runs instead would let a few strangers stop the demo
-for a month. This way they only shorten the time for which results are kept, and one network cannot do that:
-each total is more than it may start in 30 days, or thirty such networks in a day (starting.py).
+for a month. This way they only shorten the time for which results are kept, and one network alone cannot do
+that: each total is more than it may start in 30 days, or thirty such networks in a day (starting.py).
 
 Each step is a transaction of its own, and finds by itself what is left: interrupted, repeated, or called by
 two at once, it deletes the same rows.

@@ -45,7 +45,7 @@ class Size:
     @property
     def work_ms(self) -> int:
         """What it costs in all."""
-        return self.rows * self.columns * max(self.delay_ms, starting.LEAST_SQUARE_MS)
+        return self.rows * self.columns * max(self.delay_ms, starting.MIN_SQUARE_MS)
 
 
 def parse_size(form: Mapping[str, object]) -> Size:

@@ -15,8 +15,8 @@ from models import CountRun, Quilt
 MAX_WORK_SECONDS = 120
 """Of one quilt or count: its squares, or numbers, times the delay of each."""
 
-LEAST_SQUARE_MS = 10
-LEAST_NUMBER_MS = 1
+MIN_SQUARE_MS = 10
+MIN_NUMBER_MS = 1
 """So much work a square and a number count for without any delay, because they are stored: a square takes 124
 bytes and a number 12 (measured), so that a second of work stores at most 12 kB. The largest quilt and the
 largest count that the forms take are 100 s."""

@@ -71,7 +71,7 @@ class Line:
 
 def seconds_of_a_small_one(delay_ms: int, *, others: int, threads: int, begun_at: float) -> float:
     """How long an 8 by 8 takes that comes at this instant, beside so many of the largest with its delay."""
-    work_ms = max(delay_ms, starting.LEAST_SQUARE_MS)
+    work_ms = max(delay_ms, starting.MIN_SQUARE_MS)
     total = min(LARGEST_TOTAL, starting.MAX_WORK_SECONDS * 1000 // work_ms)
     large = [models.Quilt(rows=total, columns=1, delay_ms=delay_ms) for _ in range(others)]
     line = Line(threads, [*large, models.Quilt(rows=SMALL, columns=1, delay_ms=delay_ms)])

@@ -242,9 +242,9 @@ def test_who_is_asked_to_come_later_has_started_nothing(client: Client, kind: st
 
 def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept() -> None:
     """The totals are more than it may start in thirty days, in runs that store as much as they can."""
-    squares = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_SQUARE_MS
+    squares = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_SQUARE_MS
     largest_runs = starting.MAX_DAY_SECONDS // starting.WORK_UNIT_SECONDS
-    numbers = starting.MAX_DAY_SECONDS * 1000 // starting.LEAST_NUMBER_MS
+    numbers = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_NUMBER_MS
     numbers += largest_runs * count.MOST_INTERVALS * pruning.INTERVAL_NUMBERS
 
     assert 30 * (squares + largest_runs) <= pruning.MAX_SQUARES

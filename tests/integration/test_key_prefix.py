@@ -37,6 +37,17 @@ def run_tests(prefix: str, redis_url: str, *choice: str) -> str:
     return done.stdout
 
 
+def test_an_empty_prefix_counts_as_none() -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import lastacross, rq; from lastacross import store; print(store.RECORD_PREFIX)",
+    ]
+    environ = {**os.environ, "RQ_KEY_PREFIX": " "}
+
+    assert subprocess.run(command, env=environ, capture_output=True, text=True).stdout == "rq:job:\n"
+
+
 # Every script, once; `make test-long` has all their tests.
 FEW = ("tests/lua/test_places.py", "tests/lua/test_create_batch.py", "tests/integration/test_rq_tools.py")
 ALL = ("tests/lua", "tests/integration/test_rq_tools.py")
