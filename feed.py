@@ -1,7 +1,7 @@
 """A small feed of statuses, so that the batch reload has something to fetch; and where the real one is.
 
 ``ACCOUNT_FEED_URL`` is the feed's address: an account's key is put at its end. Without it, the feed is this
-one; with it, this one is not there: strangers could have its slow accounts hold our threads. It answers the
+one, under ``dev`` only: elsewhere strangers could have its slow accounts hold our threads. It answers the
 same for a key each time; some accounts it has trouble with, and some are slow.
 """
 
@@ -78,9 +78,11 @@ class FeedHandler(webapp.RequestHandler):
     """One account's status as plain text."""
 
     def get(self, key: str) -> None:
-        """The status; or trouble, or the status after a while. 404 where another feed is asked."""
-        if elsewhere():
-            raise exc.HTTPNotFound("Statuses come from another feed.")
+        """The status; or trouble, or the status after a while. 404 outside of ``dev``."""
+        if elsewhere() or not config.current().settings.is_dev:
+            raise exc.HTTPNotFound(
+                f"This feed is part of lastacross dev. Set {VARIABLE} to the address of yours."
+            )
         if is_slow(key):
             # An event nobody sets: the wait gives way to other threads.
             threading.Event().wait(SLOW_SECONDS)

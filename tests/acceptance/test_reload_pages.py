@@ -381,6 +381,22 @@ def test_where_another_feed_is_asked_our_own_holds_no_thread(
     assert clock.SYSTEM.monotonic() - before < 10
 
 
+def test_outside_of_dev_our_own_feed_holds_no_thread(
+    redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = next(key for key in (f"account-{number}" for number in range(1000)) if feed.is_slow(key))
+    monkeypatch.delenv(feed.VARIABLE, raising=False)
+    monkeypatch.setattr(feed, "SLOW_SECONDS", 30.0)
+    with with_empty_store(redis_server, tmp_path) as loaded:
+        stranger = Client(webapp.outside(loaded, webapp.load_script, {}))
+        before = clock.SYSTEM.monotonic()
+
+        answer = stranger.get(f"/feed/{slow}", status=404)
+
+        assert clock.SYSTEM.monotonic() - before < 10
+        assert "Set ACCOUNT_FEED_URL" in answer.text
+
+
 def test_the_feed_is_our_own_unless_the_environment_names_another(
     loaded: config.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

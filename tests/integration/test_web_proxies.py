@@ -14,6 +14,7 @@ import pytest
 from lastacross.store import Store
 from lastacross.webapp import administrator, security_headers
 from tests.conftest import SECRET_KEY
+from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.reverse_proxies import KINDS, NAME, ReverseProxy, running_proxy
 from tests.support.web_server import WebServer, running_web
@@ -111,6 +112,21 @@ def test_a_secure_page_does_not_redirect_cookies_are_secure_and_hsts_is_sent(pro
     assert "Secure" in headers["Set-Cookie"]
     assert headers["Strict-Transport-Security"] == "max-age=31536000"
     assert not re.search(r"gunicorn|[0-9]", headers.get("Server", ""))
+
+
+def test_no_query_reaches_the_log(proxy: ReverseProxy) -> None:
+    """It may hold the token of an event stream, or the id of a long task."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.http_port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", "/plain?token=a-secret", headers={"Host": NAME})
+        assert connection.getresponse().status in REDIRECTS.values()
+    status, _, _ = proxy.request("/seen?token=a-secret", Referer=f"https://{NAME}/seen?token=a-secret")
+    assert status == 200
+
+    if proxy.kind == "nginx":
+        wait_until(lambda: '"/seen" 200' in proxy.logged(), 10, "nginx writes its log")
+        assert '"/plain" 301' in proxy.logged()
+    assert "a-secret" not in proxy.logged()
 
 
 def test_redirects_stay_at_our_own_host(proxy: ReverseProxy) -> None:

@@ -29,11 +29,13 @@ class ReverseProxy:
         kind: one of KINDS.
         http_port: where it takes plain HTTP, on loopback.
         https_port: where it takes TLS.
+        logged: gives all that it has logged so far.
     """
 
     kind: str
     http_port: int
     https_port: int
+    logged: Callable[[], str]
 
     @property
     def host(self) -> str:
@@ -62,6 +64,7 @@ def _nginx(folder: Path, changes: Mapping[str, str]) -> list[str]:
         (EXAMPLES / "nginx.conf").read_text(),
         {
             "127.0.0.1:8080": changes["site"],
+            "/var/log/nginx/access.log": f"{folder}/access.log",
             "listen 80 ": f"listen 127.0.0.1:{changes['http']} ",
             "listen 443 ": f"listen 127.0.0.1:{changes['https']} ",
             "/etc/ssl/shop.example.crt": f"{folder}/certificate.pem",
@@ -119,17 +122,23 @@ def _changed(text: str, changes: Mapping[str, str]) -> str:
 @contextlib.contextmanager
 def running_proxy(kind: str, site_port: int) -> Iterator[ReverseProxy]:
     """A proxy before the site at this port of loopback."""
-    proxy = ReverseProxy(kind, free_port(), free_port())
+    ports = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="la-proxy-") as name:
         folder = Path(name)
         tls.speaking_tls(folder)
         changes = {
             "site": f"127.0.0.1:{site_port}",
-            "http": str(proxy.http_port),
-            "https": str(proxy.https_port),
+            "http": str(ports[0]),
+            "https": str(ports[1]),
         }
         home = {"HOME": name, "XDG_DATA_HOME": name, "XDG_CONFIG_HOME": name}
         with started(KINDS[kind](folder, changes), folder, home) as process:
+            access_log = folder / "access.log"
+            proxy = ReverseProxy(
+                kind,
+                *ports,
+                logged=lambda: process.text() + (access_log.read_text() if access_log.exists() else ""),
+            )
             _wait(proxy, process)
             yield proxy
             if kind == "nginx":
