@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http import wsgi
 
-from lastacross.runtime.slow_clients import has_unread_body, note_headers
+from lastacross.runtime.slow_clients import has_unread_body
 from lastacross.webapp.security_headers import DEFAULTS
 
 _HEADERS = (
@@ -32,7 +32,8 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         if has_unread_body(self.req):
             # What is left of a request must never be taken for the next one.
             self.force_close()
-        note_headers(self.headers)
+        # They tell an event stream.
+        self.req.answer_headers = self.headers
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 
 

@@ -51,7 +51,7 @@ class Answer:
         while rest:
             begun_at = self._clock.monotonic()
             is_writable = slow_requests.is_ready(connection, select.POLLOUT, PROGRESS_MILLISECONDS)
-            sent = send(connection, rest) if is_writable else 0
+            sent = _send(connection, rest) if is_writable else 0
             rest, queued_before, queued = rest[sent:], queued, _queued_bytes(connection)
             self.add(self._clock.monotonic() - begun_at, queued_before + sent - queued)
 
@@ -86,8 +86,7 @@ def is_event_stream(headers: Sequence[tuple[str, str]]) -> bool:
     return any(kind.lower().startswith("text/event-stream") for kind in kinds)
 
 
-def send(connection: socket.socket, data: bytes | memoryview) -> int:
-    """Send what the kernel takes immediately; how many bytes it took."""
+def _send(connection: socket.socket, data: memoryview) -> int:
     try:
         return connection.send(data, socket.MSG_DONTWAIT)
     except BlockingIOError:

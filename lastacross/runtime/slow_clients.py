@@ -7,7 +7,6 @@ thread for five seconds, and waits for the end of each in its main loop, where i
 import contextlib
 import socket
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 from gunicorn import util
@@ -15,7 +14,7 @@ from gunicorn.workers import gthread
 from gunicorn.workers.gthread import TConn
 
 from lastacross.clock import SYSTEM
-from lastacross.runtime.slow_answers import Answer, is_event_stream, send
+from lastacross.runtime.slow_answers import Answer, is_event_stream
 from lastacross.runtime.slow_requests import Input, SlowRequests, is_readable
 from lastacross.webapp.body_limit import BODY_RECEIVED
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
@@ -45,7 +44,6 @@ class Connection(TConn):  # type: ignore[misc]
     slow: SlowRequests
     input: Input | None = None
     answer: Answer | None = None
-    answer_headers: Sequence[tuple[str, str]] = ()
 
     def init(self) -> None:
         """Make ready to read; called in a thread."""
@@ -63,7 +61,6 @@ class Connection(TConn):  # type: ignore[misc]
     def leave_thread(self) -> None:
         """Count nothing of it until its next request; called whatever has happened."""
         _thread.connection = None
-        self.answer_headers = ()
         self.end_answer()
         if self.input is not None:
             self.input.await_head()
@@ -97,19 +94,14 @@ def use(slow: SlowRequests) -> None:
     util.write_chunk = write_chunk
 
 
-def note_headers(headers: Sequence[tuple[str, str]]) -> None:
-    """Keep the headers of the answer that this thread begins: they tell an event stream."""
-    if _thread.connection is not None:
-        _thread.connection.answer_headers = headers
-
-
 def telling(application: Wsgi) -> Wsgi:
     """The application, which can tell that it has received a body."""
 
     def told(environ: Environ, start_response: Start) -> Body:
-        connection = _thread.connection
-        if connection is not None and connection.input is not None:
-            environ[BODY_RECEIVED] = connection.input.end_body
+        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+            connection = _thread.connection
+            if connection is not None and connection.input is not None:
+                environ[BODY_RECEIVED] = connection.input.end_body
         return application(environ, start_response)
 
     return told
@@ -124,7 +116,10 @@ def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None
     """
     if chunked:
         data = b"%X\r\n%b\r\n" % (len(data), data)
-    sent = send(connection, data)
+    try:
+        sent = connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        sent = 0
     if sent < len(data):
         _write_slowly(connection, memoryview(data)[sent:])
 
@@ -138,7 +133,7 @@ def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
     served = _thread.connection
     if served is not None and served.sock is connection:
         if served.answer is None:
-            is_stream = is_event_stream(served.answer_headers)
+            is_stream = is_event_stream(getattr(served.parser.mesg, "answer_headers", ()))
             served.answer = Answer(served.client, served.slow, is_stream=is_stream)
         served.answer.write(connection, rest)
         return

@@ -111,7 +111,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
         self._slow = slow
         self._clock = clock
         self._network: str | None = None
-        self._is_slow = self._is_received = False
+        self.is_slow = self._is_received = False
         self._is_body = False
         # 0 until the first bytes are asked for: between requests no time runs.
         self._slow_at = self._ends_at = 0.0
@@ -119,26 +119,26 @@ class Input(SocketUnreader):  # type: ignore[misc]
     def await_head(self) -> None:
         """Begin with the next request."""
         self._is_body, self._ends_at, self._is_received = False, 0.0, False
-        if self._is_slow:
+        if self.is_slow:
             self.forget()
 
     def await_body(self) -> None:
         """Go on with its body."""
         self._is_body, self._ends_at, self._is_received = True, 0.0, False
-        if self._is_slow:
+        if self.is_slow:
             self.forget()
 
     def end_body(self) -> None:
         """Do not count the rest of the request: its body is complete, and its handler takes its own time."""
         self._is_received = True
-        if self._is_slow:
+        if self.is_slow:
             self.forget()
 
     def forget(self) -> None:
         """Remove the request from the slow ones of its network."""
         if self._network is not None:
             self._slow.remove(self._network)
-        self._network, self._is_slow = None, False
+        self._network, self.is_slow = None, False
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         """The next bytes; called by gunicorn.
@@ -166,7 +166,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
         return data
 
     def _wait_and_receive(self, size: int, now: float) -> bytes:
-        if not self._is_slow:
+        if not self.is_slow:
             seconds = max(self._slow_at - now, 0.0)
             if self._slow.is_full(self._peer):
                 seconds = min(seconds, FULL_SECONDS)
@@ -176,9 +176,9 @@ class Input(SocketUnreader):  # type: ignore[misc]
         return data
 
     def _count(self) -> None:
-        if not self._is_slow and not self._is_received:
+        if not self.is_slow and not self._is_received:
             self._network = self._slow.add(self._peer)
-            self._is_slow = True
+            self.is_slow = True
 
 
 def is_readable(connection: socket.socket, milliseconds: int) -> bool:

@@ -137,7 +137,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             while kept is True and self._asks_again_soon(conn):
                 kept = super().handle(conn)
         finally:
-            conn.leave_thread()
+            # A kept connection has begun its next request, unless the rest of the last one was slow.
+            if kept is not True or conn.input.is_slow:
+                conn.leave_thread()
             if kept is False:
                 conn.hang_up()
         return kept
@@ -146,7 +148,8 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """Answer a request whose headers are there."""
         conn.input.await_body()
         kept = super().handle_request(req, conn)
-        conn.end_answer()
+        if conn.answer is not None:
+            conn.end_answer()
         conn.input.await_head()
         return kept
 

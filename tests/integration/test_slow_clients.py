@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import threading
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -311,6 +312,7 @@ def connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[slow_clien
     found = slow_clients.Connection(Config(), server, client.getsockname(), server.getsockname())
     found.init()
     yield found
+    found.parser.mesg = None
     found.leave_thread()
 
 
@@ -363,14 +365,15 @@ def test_an_event_stream_waits_for_a_browser_whatever_the_others_of_its_network_
     monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
     server, client = ends
     connection.slow.add(connection.client)
-    slow_clients.note_headers([("Content-Type", "text/event-stream; charset=utf-8")])
+    request = types.SimpleNamespace(answer_headers=[("Content-Type", "text/event-stream; charset=utf-8")])
+    connection.parser.mesg = request
     fill(server)
     with reading(client, 65_536, 0.02) as received:
         slow_clients.write(server, LARGE[:1_000])
         assert len(received) > 0
     connection.end_answer()
 
-    slow_clients.note_headers([("Content-Type", "text/html")])
+    request.answer_headers = [("Content-Type", "text/html")]
     with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
         slow_clients.write(server, LARGE)
 
@@ -539,7 +542,7 @@ def test_a_request_whose_body_is_there_does_not_count_while_its_handler_runs(
             "chunked" if is_chunked else "5"
         )
         arriving.await_body()
-        arriving._is_slow, arriving._network = True, slow.add(("192.0.2.1", 1))
+        arriving.is_slow, arriving._network = True, slow.add(("192.0.2.1", 1))
         client.sendall(end)
         if is_chunked and not end.endswith(b"0\r\n\r\n"):
             timer = threading.Timer(0.05, client.sendall, [b"0\r\n\r\n"])
