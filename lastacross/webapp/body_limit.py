@@ -20,6 +20,8 @@ from lastacross.webapp.environ import (
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
+# A key of the environ: the server's function to be called when a body is complete, if it has one.
+BODY_RECEIVED = "lastacross.body_received"
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 1_024
@@ -94,6 +96,8 @@ def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
         raise BodyTooLargeError
     is_chunked = declared is None and "HTTP_TRANSFER_ENCODING" in environ
     body = _read(environ, limit_bytes if is_chunked else declared or 0, is_chunked)
+    if (tell := environ.get(BODY_RECEIVED)) is not None:
+        tell()
     environ["CONTENT_LENGTH"] = str(body.seek(0, io.SEEK_END))
     body.seek(0)
     environ["wsgi.input"] = body

@@ -1,15 +1,28 @@
 """Clients that are slow to begin, to send, or to hang up: none of them holds a thread for long."""
 
 import contextlib
+import errno
+import logging
 import re
 import socket
+import struct
 import threading
+import types
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from gunicorn import util
+from gunicorn.config import Config
+from gunicorn.http import wsgi
+from gunicorn.http.parser import RequestParser
+from gunicorn.workers import gthread
 
-from lastacross.runtime import slow_clients
-from lastacross.runtime.slow_clients import Input, SlowRequests
+from lastacross.runtime import server_answers, slow_answers, slow_clients, slow_requests
+from lastacross.runtime import web as web_server
+from lastacross.runtime.slow_answers import Answer
+from lastacross.runtime.slow_requests import Input, SlowRequests
+from lastacross.webapp import body_limit
 from lastacross.webapp.body_limit import SlowClientError
 from tests.integration.test_web_processes import MAIN, SMALL, is_answering
 from tests.support.clock import StoppedClock
@@ -20,8 +33,9 @@ from tests.support.web_server import WebServer, running_web
 pytestmark = pytest.mark.slow
 
 HURRIED = (
-    "from lastacross import cli; from lastacross.runtime import slow_clients as s, web; "
-    "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, web.SILENCE_SECONDS = 0.8, 0.4, 0.2, 1; cli.run()"
+    "from lastacross import cli; from lastacross.runtime import slow_requests as s, web; "
+    "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, s.FULL_SECONDS = 0.8, 0.4, 0.2, 0.02; "
+    "s.MAX_PAUSE_SECONDS, web.SILENCE_SECONDS = 1, 1; cli.run()"
 )
 MANY = 4 * (int(SMALL["LASTACROSS_WEB_THREADS"]) + int(SMALL["LASTACROSS_STREAMS"]))
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -190,12 +204,16 @@ LARGE = bytes(20_000_000)
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The server's end of a connection, and the client's; the bounds are small."""
-    monkeypatch.setattr(slow_clients, "SLOW_SECONDS", 0.05)
-    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 0.2)
-    monkeypatch.setattr(slow_clients, "MIN_BYTES_PER_SECOND", 10_000_000)
+    monkeypatch.setattr(slow_requests, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(slow_requests, "MIN_BYTES_PER_SECOND", 100_000)
+    monkeypatch.setattr(slow_answers, "PROGRESS_MILLISECONDS", 10)
     monkeypatch.setattr(slow_clients.Connection, "slow", SlowRequests(1, str), raising=False)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        client = socket.create_connection(listener.getsockname(), 20)
+        client = socket.socket()
+        client.settimeout(20)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.connect(listener.getsockname())
         server, _ = listener.accept()
     with server, client:
         yield server, client
@@ -223,7 +241,7 @@ def reading(client: socket.socket, size: int, pause_seconds: float) -> Iterator[
 def test_an_answer_arrives_whole_at_a_client_that_reads(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_clients, "BODY_SECONDS", 20.0)
+    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
     server, client = ends
     answer = bytes(range(256)) * 4_000
     with reading(client, 65_536, 0.0) as received:
@@ -239,7 +257,7 @@ def test_who_reads_slowly_is_given_up(ends: tuple[socket.socket, socket.socket])
     server, client = ends
     with (
         reading(client, 500, 0.01),
-        pytest.raises(BlockingIOError, match=r"reads .* too slowly|does not read"),
+        pytest.raises(BlockingIOError, match="the client reads its answer too slowly"),
     ):
         slow_clients.write(server, LARGE)
     assert not slow_clients.Connection.slow.is_full(server.getpeername())
@@ -251,6 +269,152 @@ def test_a_network_has_so_many_slow_answers_at_once(ends: tuple[socket.socket, s
 
     with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
         slow_clients.write(server, LARGE)
+
+
+def test_a_client_that_reads_steadily_is_not_given_up_however_much_the_kernel_keeps(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel reports room only when a third of its buffer is free, which takes longer than the bounds."""
+    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 0.5)
+    server, client = ends
+    fill(server)
+    with reading(client, 20_000, 0.02) as received:
+        slow_clients.write(server, LARGE[:1_000])
+        assert len(received) > 0
+
+
+def test_a_client_that_reads_each_write_in_time_is_given_up_for_its_rate() -> None:
+    answer = Answer("192.0.2.1", SlowRequests(1, str), is_stream=False)
+    for _ in range(39):
+        answer.add(1.0, 500)
+    with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+        answer.add(1.0, 500)
+    answer.end()
+
+    answer = Answer("192.0.2.1", SlowRequests(1, str), is_stream=False)
+    for _ in range(1_000):
+        answer.add(1.0, 1_001)
+    answer.end()
+
+
+def test_a_client_that_has_read_much_may_pause_for_20_s() -> None:
+    answer = Answer("192.0.2.1", SlowRequests(1, str), is_stream=False)
+    answer.add(0.0, 10_000_000)
+    answer.add(19.9, 0)
+    with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+        answer.add(0.2, 0)
+
+
+@pytest.fixture
+def connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[slow_clients.Connection]:
+    """The server's end, as the connection that this thread serves."""
+    server, client = ends
+    found = slow_clients.Connection(Config(), server, client.getsockname(), server.getsockname())
+    found.init()
+    yield found
+    found.parser.mesg = None
+    found.leave_thread()
+
+
+def fill(connection: socket.socket) -> None:
+    """Send until the kernel takes no more."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.send(LARGE[:65_536], socket.MSG_DONTWAIT)
+
+
+def test_the_writes_of_an_answer_count_together(
+    ends: tuple[socket.socket, socket.socket],
+    connection: slow_clients.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
+    server, client = ends
+    with reading(client, 20_000, 0.01):
+        for _ in range(1_500):
+            slow_clients.write(server, bytes(8_192), chunked=True)
+            if connection.slow.is_full(connection.client):
+                break
+
+        assert connection.slow.is_full(connection.client)
+    connection.leave_thread()
+    assert not connection.slow.is_full(connection.client)
+
+
+def test_the_end_of_an_answer_is_bounded_too(
+    ends: tuple[socket.socket, socket.socket], connection: slow_clients.Connection
+) -> None:
+    server, _ = ends
+    # Without the bound this test fails instead of hanging.
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 2, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write", "write_chunk"):
+            patch.setattr(util, name, getattr(util, name))
+        patch.setattr(gthread, "TConn", gthread.TConn)
+        slow_clients.use(connection.slow)
+        answer = object.__new__(wsgi.Response)
+        answer.sock, answer.headers_sent, answer.chunked = server, True, True
+        fill(server)
+        with pytest.raises(BlockingIOError, match="the client reads its answer too slowly"):
+            answer.close()
+
+
+def test_an_event_stream_waits_for_a_browser_whatever_the_others_of_its_network_do(
+    ends: tuple[socket.socket, socket.socket],
+    connection: slow_clients.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
+    server, client = ends
+    connection.slow.add(connection.client)
+    request = types.SimpleNamespace(answer_headers=[("Content-Type", "text/event-stream; charset=utf-8")])
+    connection.parser.mesg = request
+    fill(server)
+    with reading(client, 65_536, 0.02) as received:
+        slow_clients.write(server, LARGE[:1_000])
+        assert len(received) > 0
+    connection.end_answer()
+
+    request.answer_headers = [("Content-Type", "text/html")]
+    with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
+        slow_clients.write(server, LARGE)
+
+
+def test_an_error_page_does_not_wait_for_its_client(ends: tuple[socket.socket, socket.socket]) -> None:
+    server, _ = ends
+    fill(server)
+    with pytest.raises(BlockingIOError) as failed:
+        server_answers.write_error(server, 408, "", "Too slow.")
+
+    assert failed.value.errno == errno.EAGAIN
+
+
+class Steps(StoppedClock):
+    """A clock that stands at each of these instants once, and then at the last."""
+
+    def __init__(self, *instants: float) -> None:
+        super().__init__()
+        self._instants = list(instants)
+
+    def monotonic(self) -> float:
+        """The next instant."""
+        return self._instants.pop(0) if len(self._instants) > 1 else self._instants[0]
+
+
+def test_a_slow_client_that_resets_its_connection_is_not_counted_any_longer(
+    ends: tuple[socket.socket, socket.socket], connection: slow_clients.Connection
+) -> None:
+    _, client = ends
+    client.sendall(HEAD + (b"X: " + b"a" * 995 + b"\r\n") * 30)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    assert connection.input is not None
+    connection.input._clock = Steps(1.0, 1.1, 1_000.0)
+    worker: Any = object.__new__(web_server._Worker)
+    worker.log, worker.alive, worker.cfg, worker.nr_conns = logging.getLogger(), True, Config(), 1
+
+    assert worker.handle(connection) is False
+    assert not connection.slow.is_full(connection.client)
 
 
 # --- time, by a clock that stands still ---------------------------------------------------
@@ -349,7 +513,7 @@ def test_the_time_between_requests_does_not_count(lines: list[Lines], clock: Sto
 def test_a_network_has_so_many_slow_requests_at_once(lines: list[Lines], clock: StoppedClock) -> None:
     for each in lines:
         each.sent(b"a")
-    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
+    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
     lines[0].sent(b"b")
     lines[1].sent(b"b")
 
@@ -361,13 +525,66 @@ def test_a_network_has_so_many_slow_requests_at_once(lines: list[Lines], clock: 
     assert lines[2].input.chunk() == b"b"
 
 
-def test_a_request_whose_body_is_there_is_slow_no_more(lines: list[Lines], clock: StoppedClock) -> None:
-    for each in lines:
-        each.input.await_body()
-        each.sent(b"a", 5)
-    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
+@pytest.mark.parametrize("end", [b"bcde", b"4\r\nbcde\r\n0\r\n\r\n", b"4\r\nbcde\r\n"])
+def test_a_request_whose_body_is_there_does_not_count_while_its_handler_runs(
+    slow: SlowRequests, clock: StoppedClock, end: bytes
+) -> None:
+    is_chunked = end != b"bcde"
+    framing = b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: 5"
+    with contextlib.ExitStack() as stack:
+        client, server = (stack.enter_context(each) for each in socket.socketpair())
+        parser = RequestParser(Config(), server, ("192.0.2.1", 1))
+        arriving = parser.unreader = Input(server, ("192.0.2.1", 1), slow, clock)
+        client.sendall(HEAD + framing + b"\r\n\r\n" + (b"1\r\na\r\n" if is_chunked else b"a"))
+        environ: dict[str, Any] = {
+            "wsgi.input": next(parser).body,
+            body_limit.BODY_RECEIVED: arriving.end_body,
+        }
+        environ["HTTP_TRANSFER_ENCODING" if is_chunked else "CONTENT_LENGTH"] = (
+            "chunked" if is_chunked else "5"
+        )
+        arriving.await_body()
+        arriving.is_slow, arriving._network = True, slow.add(("192.0.2.1", 1))
+        client.sendall(end)
+        if is_chunked and not end.endswith(b"0\r\n\r\n"):
+            timer = threading.Timer(0.05, client.sendall, [b"0\r\n\r\n"])
+            timer.start()
+            stack.callback(timer.join)
+        with body_limit.receive(environ, 100) as body:
+            assert body.read() == b"abcde"
+    assert slow._counts == {}
 
-    assert [each.sent(b"bcde", 4) for each in lines] == [b"bcde"] * 3
+
+def test_a_request_does_not_count_again_once_its_body_is_there(
+    lines: list[Lines], clock: StoppedClock, slow: SlowRequests
+) -> None:
+    lines[0].input.await_body()
+    lines[0].sent(b"a")
+    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
+    lines[0].sent(b"b")
+    lines[0].input.end_body()
+    lines[0].sent(b"c")
+    assert slow._counts == {}
+
+    lines[0].input.await_head()
+    lines[0].sent(b"d")
+    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
+    lines[0].sent(b"e")
+    assert slow._counts == {"192.0.2.1": 1}
+
+
+def test_a_body_may_come_a_moment_after_its_headers_however_many_slow_requests_a_network_has(
+    lines: list[Lines], slow: SlowRequests
+) -> None:
+    for _ in range(2):
+        slow.add(("192.0.2.1", 1))
+    lines[0].input.await_body()
+    timer = threading.Timer(0.02, lines[0].client.sendall, [b"a=b"])
+    timer.start()
+
+    assert lines[0].input.chunk() == b"a=b"
+    with pytest.raises(SlowClientError, match="Your network has 2 requests"):
+        lines[0].input.chunk()
 
 
 def test_the_requests_of_other_networks_and_of_proxies_are_not_counted_with_them(clock: StoppedClock) -> None:
