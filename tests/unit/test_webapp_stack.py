@@ -437,3 +437,15 @@ def test_what_other_sites_send_is_not_the_administrators(tmp_path: Path) -> None
 
     assert own.json["is_administrator"] is True
     assert foreign.json["is_administrator"] is False
+
+
+@pytest.mark.parametrize(("fetch_site", "mark"), [("cross-site", True), ("same-origin", None)])
+def test_what_other_sites_send_is_marked_for_the_handler(
+    tmp_path: Path, fetch_site: str, mark: bool | None
+) -> None:
+    """So that it cannot act for the browser's own user, as by the cookie of runs that the browser started."""
+    main = MAIN.replace(
+        '{"got": len(self.request.body)', '{"mark": self.request.environ.get("lastacross.is_cross_site")'
+    )
+    with web.site(tmp_path, main, OPEN_TO_OTHERS) as site:
+        assert site.post("/echo/in", HTTP_SEC_FETCH_SITE=fetch_site).json["mark"] is mark
