@@ -19,6 +19,8 @@ class {name}(datastore.Model):
     id: Mapped[int] = mapped_column(primary_key=True)
 """
 
+pytestmark = pytest.mark.slow
+
 Db = Callable[..., tuple[int, str, str]]
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from lastacross import store
 from tests.support import web
+from tests.support.redis_server import unavailable_store
 
 MAIN = """
 def app(environ, start_response):
@@ -64,6 +66,16 @@ EXPECTED = {
     "/_ahead": (200, 200, 200, 200),
     "/_ah/health": (200, 200, 200, 200),
 }
+
+
+@pytest.fixture(autouse=True)
+def unavailable(tmp_path: Path) -> Iterator[None]:
+    """No Redis is asked whether a cookie was signed out; it is tried once."""
+    opened = unavailable_store(tmp_path)
+    store.use(opened)
+    yield
+    store.use(None)
+    opened.close()
 
 
 def engine(environ: Any, start_response: Any) -> list[bytes]:
