@@ -1,7 +1,7 @@
 """Whether a client may start a long task: how often it may, and how often it may be refused."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import webapp2
 
@@ -22,14 +22,9 @@ def admit(handler: Hooks, *, is_counted: bool) -> None:
     Raises:
         StartRefusedError: it has started it as often as it may.
     """
-    if handler.start_limit is None:
-        return
-    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
-    seconds = start_limits.check(
-        _name(handler), handler.start_limit, environ, is_exempt=is_exempt, is_counted=is_counted
-    )
+    seconds = _seconds_to_wait(handler, start_limits.check, is_counted=is_counted)
     if seconds is not None:
-        rate = start_limits.in_words(handler.start_limit)
+        rate = start_limits.in_words(str(handler.start_limit))
         message = f"One network may start “{title_of(handler)}” {rate}."
         raise StartLimitError(429, message, seconds)
 
@@ -52,15 +47,18 @@ def counting_refusals(handler: Hooks) -> Iterator[None]:
 
 
 def _check_refusals(handler: Hooks, *, is_counted: bool) -> None:
-    if handler.start_limit is None:
-        return
-    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
-    seconds = start_limits.check_refusals(
-        _name(handler), handler.start_limit, environ, is_exempt=is_exempt, is_counted=is_counted
-    )
+    seconds = _seconds_to_wait(handler, start_limits.check_refusals, is_counted=is_counted)
     if seconds is not None:
         message = f"Too many requests of your network to start “{title_of(handler)}” were refused."
         raise StartLimitError(429, message, seconds)
+
+
+def _seconds_to_wait(handler: Hooks, ask: Callable[..., float | None], *, is_counted: bool) -> float | None:
+    """None if the handler has no limit, or the client is within it."""
+    if handler.start_limit is None:
+        return None
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    return ask(_name(handler), handler.start_limit, environ, is_exempt=is_exempt, is_counted=is_counted)
 
 
 def _name(handler: Hooks) -> str:

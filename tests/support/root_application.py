@@ -35,16 +35,22 @@ def configured(database_url: str, folder: Path, **variables: str) -> Iterator[co
 
 
 @contextmanager
+def in_use(opened: store.Store) -> Iterator[None]:
+    """This store as that of the process; closed at the end."""
+    store.use(opened)
+    try:
+        yield
+    finally:
+        store.use(None)
+        opened.close()
+
+
+@contextmanager
 def with_unavailable_store(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
     """The same while no Redis answers, so that tasks stay in the outbox."""
     opened = unavailable_store(folder)
-    with configured(database_url, folder, REDIS_URL=opened.url, **variables) as loaded:
-        store.use(opened)
-        try:
-            yield loaded
-        finally:
-            store.use(None)
-            opened.close()
+    with configured(database_url, folder, REDIS_URL=opened.url, **variables) as loaded, in_use(opened):
+        yield loaded
 
 
 @contextmanager
@@ -56,9 +62,5 @@ def with_empty_store(
     with configured(url, folder, REDIS_URL=redis_server.url, **variables) as loaded:
         opened = store.Store(redis_server.url)
         opened.redis.flushall()
-        store.use(opened)
-        try:
+        with in_use(opened):
             yield loaded
-        finally:
-            store.use(None)
-            opened.close()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lastacross import store
 from tests.support import web
 from tests.support.redis_server import unavailable_store
+from tests.support.root_application import in_use
 
 MAIN = """
 def app(environ, start_response):
@@ -71,11 +71,8 @@ EXPECTED = {
 @pytest.fixture(autouse=True)
 def unavailable(tmp_path: Path) -> Iterator[None]:
     """No Redis is asked whether a cookie was signed out; it is tried once."""
-    opened = unavailable_store(tmp_path)
-    store.use(opened)
-    yield
-    store.use(None)
-    opened.close()
+    with in_use(unavailable_store(tmp_path)):
+        yield
 
 
 def engine(environ: Any, start_response: Any) -> list[bytes]:
