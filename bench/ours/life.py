@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from lastacross.runtime import leash
+from lastacross.processes import die_with_parent
 
 
 @contextlib.contextmanager
@@ -20,4 +20,4 @@ def life() -> Iterator[int]:
 
 def environ_of(read_fd: int) -> dict[str, str]:
     """What tells the engine's own processes to stop at the end of that pipe."""
-    return {leash.SUPERVISOR_FD: str(read_fd)}
+    return {die_with_parent.SUPERVISOR_FD: str(read_fd)}

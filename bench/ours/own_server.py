@@ -37,7 +37,7 @@ def running() -> Iterator[str]:
         with life() as life_fd:
             # In a session of its own: Ctrl-C is for this process, which ends the workers before the server.
             process = subprocess.Popen(
-                [sys.executable, "-m", "lastacross.runtime.leash", *command],
+                [sys.executable, "-m", "lastacross.processes.die_with_parent", *command],
                 cwd=ROOT,
                 env={**os.environ, **environ_of(life_fd)},
                 stdin=subprocess.DEVNULL,

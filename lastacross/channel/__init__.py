@@ -10,6 +10,7 @@ one that has lost its connection.
 from lastacross.channel.frames import MAX_MESSAGE_LENGTH
 from lastacross.channel.messages import last_id, send_message, send_messages
 from lastacross.channel.tokens import MAX_CLIENT_ID_BYTES, create_channel
+from lastacross.channel.web import end_streams, write_directly
 from lastacross.errors import (
     ChannelError,
     InvalidChannelClientIdError,
@@ -30,7 +31,11 @@ __all__ = [
     "InvalidChannelTokenDurationError",
     "InvalidMessageError",
     "create_channel",
+    "end_streams",
     "last_id",
     "send_message",
     "send_messages",
+    "tokens",
+    "web",
+    "write_directly",
 ]

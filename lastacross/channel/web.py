@@ -26,7 +26,7 @@ from lastacross.channel.slots import Lack, Slots
 from lastacross.channel.tokens import Grant
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError, ExpiredSignatureError, StoreUnavailableError
-from lastacross.webapp.clients import network_of
+from lastacross.webapp import network_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

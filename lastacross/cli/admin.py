@@ -10,7 +10,7 @@ from lastacross import store
 from lastacross.cli.base import asking_redis, cli, takes_app
 from lastacross.config import Config, secret
 from lastacross.errors import ConfigError
-from lastacross.runtime import dev
+from lastacross.processes import dev
 from lastacross.webapp import administrator, hosts
 
 

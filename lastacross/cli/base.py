@@ -13,7 +13,7 @@ import click
 import lastacross
 from lastacross import config, logs, store
 from lastacross.config import Config
-from lastacross.runtime import embedded
+from lastacross.processes import embedded
 
 _APP_HELP = "The application's folder (LASTACROSS_APP); by default the current one."
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from lastacross import config, datastore
+from lastacross.cli import demo_data
 from lastacross.cli.base import cli, configured, takes_app
-from lastacross.runtime import application, demo_data
+from lastacross.processes import application
 
 
 @cli.group("config")

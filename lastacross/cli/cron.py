@@ -13,7 +13,7 @@ from lastacross.clock import SYSTEM, utc
 from lastacross.config import CronEntry
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import model
-from lastacross.datastore.tables import CronJob, CronRun
+from lastacross.datastore import CronJob, CronRun
 from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0

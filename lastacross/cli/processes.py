@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from lastacross.cli.base import cli, configured, environ_of, takes_app
-from lastacross.config import DEFAULT_SERVICE, Config, mistakes, variables
-from lastacross.runtime import dev, scheduler, supervisor, web, worker_process, workers
+from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
+from lastacross.processes import dev, scheduler, supervisor, web, worker, workers
 
 
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
@@ -37,8 +37,8 @@ class _Service(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
             return variables.service(value)
-        except mistakes.UnusableError as error:
-            self.fail(mistakes.sentence(f"{value!r} {error.problem}", error.hint), param, ctx)
+        except diagnostics.UnusableError as error:
+            self.fail(diagnostics.sentence(f"{value!r} {error.problem}", error.hint), param, ctx)
 
 
 @cli.command(
@@ -88,10 +88,10 @@ def _worker(root: Path, service: str | None, processes: int | None, threads: int
 def _remark_on_service(configuration: Config, name: str) -> None:
     """Say so when a name is likely a misspelt one; it may be meant, too."""
     known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
-    hint = mistakes.likely(name, known, 0.75)
+    hint = diagnostics.likely(name, known, 0.75)
     if name not in known and hint is not None:
         listed = f"{name!r} is a service of neither backends.yaml nor LASTACROSS_SERVICES"
-        click.echo(f"notice: --service {mistakes.sentence(listed, hint)}", err=True)
+        click.echo(f"notice: --service {diagnostics.sentence(listed, hint)}", err=True)
 
 
 @cli.command("worker-process", hidden=True)
@@ -101,16 +101,14 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 def _worker_process(root: Path, threads: int | None, queues: str) -> int:
     """Run one worker process; ``worker`` starts these."""
     configuration = configured(root)
-    return worker_process.run(
-        configuration, threads=threads or configuration.settings.threads, queues=_names(queues)
-    )
+    return worker.run(configuration, threads=threads or configuration.settings.threads, queues=_names(queues))
 
 
 @cli.command("worker-isolated", hidden=True)
 @takes_app
 def _worker_isolated(root: Path) -> int:
     """Run suspicious tasks alone; a worker process starts it."""
-    return worker_process.run_isolated(configured(root))
+    return worker.run_isolated(configured(root))
 
 
 @cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")

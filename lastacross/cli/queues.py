@@ -6,12 +6,11 @@ from pathlib import Path
 import click
 
 from lastacross import store
+from lastacross.broker import KnownQueue, Listing, queue_directory
 from lastacross.cli.base import asking_redis, cli, complain, takes_app
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.errors import UnknownQueueError
-from lastacross.taskqueue import Queue, known
-from lastacross.taskqueue.known import KnownQueue
-from lastacross.taskqueue.listing import Listing
+from lastacross.taskqueue import Queue
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
@@ -24,8 +23,8 @@ def existing(name: str) -> Queue:
         InvalidQueueNameError, UnknownQueueError: there can be none, or there is none.
     """
     queue = Queue(name)
-    if known.current().find(name) is None:
-        names = ", ".join(sorted(known.current().all()))
+    if queue_directory.current().find(name) is None:
+        names = ", ".join(sorted(queue_directory.current().all()))
         raise UnknownQueueError(f"there is no queue {name!r}; there are {names}")
     return queue
 
@@ -77,7 +76,7 @@ def _list(root: Path, as_json: bool) -> None:
     DEAD the dead letters. A queue is disabled when queue.yaml does not list it any more.
     """
     with asking_redis(root):
-        rows = [_row(queue) for _, queue in sorted(known.current().all().items())]
+        rows = [_row(queue) for _, queue in sorted(queue_directory.current().all().items())]
     if as_json:
         print_json([asdict(row) for row in rows])
         return

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from lastacross import store
+from lastacross.broker import STATES, ListedTask, Listing, WholeTask
 from lastacross.cli.base import asking_redis, cli, complain, takes_app
 from lastacross.cli.queues import existing
 from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import InvalidTaskError
 from lastacross.taskqueue import Task
-from lastacross.taskqueue.listing import STATES, ListedTask, Listing, WholeTask
 
 LONGEST_PAYLOAD = 1000
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from lastacross.config import handlers, includes
+from lastacross.config.diagnostics import UnusableError, likely, shown
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Count, one_of, parsed
 from lastacross.config.known_keys import (
@@ -16,7 +17,6 @@ from lastacross.config.known_keys import (
     SCALING_KEYS,
     Refusal,
 )
-from lastacross.config.mistakes import UnusableError, likely, shown
 from lastacross.config.units import parse_expiration
 from lastacross.config.values import (
     DEFAULT_SKIP_FILES,

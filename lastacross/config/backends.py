@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from lastacross.config import handlers, units, variables
+from lastacross.config.diagnostics import UnusableError, likely, shown
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import one_of, parsed
-from lastacross.config.mistakes import UnusableError, likely, shown
 from lastacross.config.values import DEFAULT_SERVICE, Backend, BackendState, Handler, InstanceClass
 
 START_URL = "/_ah/start"

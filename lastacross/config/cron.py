@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from lastacross import cron
 from lastacross.config import units
+from lastacross.config.diagnostics import UnusableError, shown
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Count, Seconds, one_of, parsed
-from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.values import LONG_DEADLINE_SECONDS, CronEntry, Misfire, RetryParameters
 from lastacross.errors import ScheduleError
 

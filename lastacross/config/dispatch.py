@@ -5,9 +5,9 @@ import re
 from typing import Annotated, Any
 
 from lastacross.config import variables
+from lastacross.config.diagnostics import UnusableError
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import parsed
-from lastacross.config.mistakes import UnusableError
 from lastacross.config.values import DispatchRule
 
 MOST_RULES = 20

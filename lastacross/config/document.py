@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lastacross.config import yaml_file
-from lastacross.config.mistakes import UnusableError, likely, sentence, shown
+from lastacross.config.diagnostics import UnusableError, likely, sentence, shown
 from lastacross.errors import ConfigError
 
 Path_ = yaml_file.Path_

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from lastacross.config import units
-from lastacross.config.mistakes import UnusableError, likely
+from lastacross.config.diagnostics import UnusableError, likely
 
 
 def parsed(parse: Callable[[str], Any]) -> BeforeValidator:

@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
+from lastacross.config.diagnostics import UnusableError, shown
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Switch, one_of, parsed
-from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.units import parse_expiration
 from lastacross.config.values import NOTHING, AuthFailAction, CrossSite, Handler, Login, Position, Secure
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lastacross.config import yaml_file
+from lastacross.config.diagnostics import UnusableError, likely, shown
 from lastacross.config.document import Document, Path_
 from lastacross.config.known_keys import BUILTINS
-from lastacross.config.mistakes import UnusableError, likely, shown
 from lastacross.config.units import parse_switch
 from lastacross.errors import ConfigError
 

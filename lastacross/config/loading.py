@@ -20,8 +20,8 @@ from lastacross.config import (
     settings,
     yaml_file,
 )
+from lastacross.config.diagnostics import shown, together
 from lastacross.config.document import Document
-from lastacross.config.mistakes import shown, together
 from lastacross.config.values import (
     DEFAULT_SERVICE,
     NOTHING,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lastacross.config.mistakes import likely
+from lastacross.config.diagnostics import likely
 from lastacross.config.values import AppConfig
 from lastacross.errors import ConfigError
 

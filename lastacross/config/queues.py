@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from lastacross.config import units
+from lastacross.config.diagnostics import UnusableError, shown
 from lastacross.config.document import Document, Entry, Path_
 from lastacross.config.fields import Count, Integer, Seconds, Switch, one_of, parsed
-from lastacross.config.mistakes import UnusableError, shown
 from lastacross.config.values import (
     CRON_QUEUE,
     DEFAULT_BUCKET_SIZE,

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from lastacross.config.diagnostics import likely, sentence, shown
 from lastacross.config.document import Document, Path_
-from lastacross.config.mistakes import likely, sentence, shown
 from lastacross.config.values import DEFAULT_SERVICE
 
 # Where it is, the key, the target, and what becomes of its tasks when nobody knows its service.

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lastacross.config import masks, secret, variables
-from lastacross.config.mistakes import UnusableError, likely, sentence, shown
+from lastacross.config.diagnostics import UnusableError, likely, sentence, shown
 from lastacross.config.values import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import ConfigError
 

@@ -6,7 +6,7 @@ Each function takes the text as written and raises UnusableError when it is none
 import math
 import re
 
-from lastacross.config.mistakes import UnusableError
+from lastacross.config.diagnostics import UnusableError
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import SplitResult, urlsplit
 
-from lastacross.config.mistakes import UnusableError, likely
+from lastacross.config.diagnostics import UnusableError, likely
 from lastacross.config.units import parse_integer, parse_seconds
 
 SHORTEST_SECRET_KEY = 16

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML, events
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
-from lastacross.config.mistakes import shown
+from lastacross.config.diagnostics import shown
 from lastacross.errors import ConfigError
 
 LARGEST_FILE_BYTES = 256 * 1024

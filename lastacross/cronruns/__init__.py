@@ -7,3 +7,9 @@ may die between any two steps: either nothing was written, or all. Rules: docs/a
 ``model``: the steps in the datastore. ``tasks``: a run as a task. ``ticking``: what a scheduler does.
 ``recording``: what a worker says of a run's end.
 """
+
+__all__ = [
+    "model",
+    "recording",
+    "ticking",
+]

@@ -14,11 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lastacross import datastore, logs
+from lastacross.broker import NewTask, record
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, CronEntry, RetryParameters
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import tasks
-from lastacross.datastore.tables import CronJob, CronRun, OutboxRow
+from lastacross.datastore import CronJob, CronRun, OutboxRow, outbox
 from lastacross.errors import (
     CronJobRunningError,
     Error,
@@ -26,8 +27,6 @@ from lastacross.errors import (
     UnknownCronJobError,
     UnreadableJobError,
 )
-from lastacross.taskqueue import outbox, record
-from lastacross.taskqueue.broker import NewTask
 
 # A run that comes so late was missed: nobody looked.
 MISFIRE_SECONDS = 60.0

@@ -1,10 +1,10 @@
 """What a worker says of a run: how an attempt ended, and whether it was the last."""
 
 from lastacross import logs
+from lastacross.broker import Leased
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model
 from lastacross.errors import DatastoreError
-from lastacross.taskqueue.record import Leased
 
 LONGEST_ERROR = 2000
 

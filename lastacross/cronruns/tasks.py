@@ -4,12 +4,11 @@ import json
 from datetime import UTC
 
 from lastacross import config
+from lastacross.broker import NewTask, new_name, record
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, DEFAULT_SERVICE, Config, CronEntry, RetryParameters
-from lastacross.taskqueue import Task, outbox, record
-from lastacross.taskqueue.broker import NewTask
-from lastacross.taskqueue.names import new_name
-from lastacross.taskqueue.targets import Targets
+from lastacross.datastore import outbox
+from lastacross.taskqueue import Targets, Task, record_of
 
 NO_RETRY = RetryParameters(task_retry_limit=0)
 
@@ -40,7 +39,7 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
     task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
     target = Targets("", configuration).of(task, CRON_QUEUE)
     tombstone = max(configuration.settings.tombstone_seconds, outbox.MARKER_SECONDS)
-    fields = record.dump(task, CRON_QUEUE, now, tombstone=tombstone, target=target)
+    fields = record_of(task, CRON_QUEUE, now, tombstone=tombstone, target=target)
     fields[fields.index("eta") + 1] = record.instant_text(due_at)
     fields += ("retry", json.dumps(record.dump_retry(entry.retry or NO_RETRY)), "request", name)
     if entry.attempt_deadline_seconds is not None:

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from lastacross import config, logs, store
+from lastacross.broker import lookup, record, settings
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
 from lastacross.cronruns.model import OpenRun
 from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
-from lastacross.taskqueue import lookup, record, settings
 
 # A worker tells of a run's end just after its task is gone; only then it counts as lost.
 LOST_AFTER_SECONDS = 3.0

@@ -19,8 +19,20 @@ import sqlalchemy
 
 from lastacross.datastore.contents import find_filled_table
 from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
-from lastacross.datastore.tables import DeferredPayload, EngineModel, Model, OutboxRow
+from lastacross.datastore.tables import (
+    OPEN_STATUSES,
+    CronJob,
+    CronRun,
+    DeferredPayload,
+    EngineModel,
+    LongTask,
+    LongTaskFile,
+    LongTaskUsage,
+    Model,
+    OutboxRow,
+)
 from lastacross.datastore.transactions import Transaction, current_transaction, session, transaction
+from lastacross.datastore.url import parse
 from lastacross.errors import (
     DatastoreError,
     DatastoreSchemaError,
@@ -32,12 +44,18 @@ if TYPE_CHECKING:
     from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
 
 __all__ = [
+    "OPEN_STATUSES",
+    "CronJob",
+    "CronRun",
     "DatastoreError",
     "DatastoreSchemaError",
     "DatastoreUnavailableError",
     "DatastoreUsageError",
     "DeferredPayload",
     "EngineModel",
+    "LongTask",
+    "LongTaskFile",
+    "LongTaskUsage",
     "Model",
     "OutboxRow",
     "Transaction",
@@ -48,7 +66,11 @@ __all__ = [
     "find_filled_table",
     "is_current",
     "is_in_use",
+    "outbox",
+    "parse",
+    "payloads",
     "ping",
+    "relay",
     "require_current",
     "revision",
     "session",

@@ -33,6 +33,7 @@ __all__ = [
     "handle",
     "invoke_member",
     "outcome",
+    "payloads",
     "run",
     "run_from_datastore",
     "serialize",

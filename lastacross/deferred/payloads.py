@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, exists, select, update
 
 from lastacross import clock, datastore, logs, store
-from lastacross.datastore.tables import DeferredPayload, OutboxRow
+from lastacross.datastore import DeferredPayload, OutboxRow
 from lastacross.errors import (
     BadTransactionStateError,
     DatastoreError,

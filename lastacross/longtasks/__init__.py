@@ -2,3 +2,17 @@
 
 An application imports ``longtask``, the top-level module; docs/longtasks.md is its manual.
 """
+
+from lastacross.longtasks.handler import LongRunningTaskHandler
+from lastacross.longtasks.listing import ListHandler
+from lastacross.longtasks.parameters import Parameters, UploadedFile
+from lastacross.longtasks.view import View
+
+__all__ = [
+    "ListHandler",
+    "LongRunningTaskHandler",
+    "Parameters",
+    "UploadedFile",
+    "View",
+    "expiry",
+]

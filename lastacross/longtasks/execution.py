@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import clock, logs
-from lastacross.datastore.tables import LongTask
+from lastacross.broker import backoff_seconds, lookup
+from lastacross.datastore import LongTask
 from lastacross.errors import (
     DatastoreError,
     DeadlineExceededError,
@@ -27,8 +28,7 @@ from lastacross.errors import (
 )
 from lastacross.longtasks import model, parameters, progress, quotas, results
 from lastacross.longtasks.view import printable
-from lastacross.taskqueue import CurrentTask, TaskRetryOptions, lookup
-from lastacross.taskqueue.retry import backoff_seconds
+from lastacross.taskqueue import CurrentTask, TaskRetryOptions
 
 DONE = 200
 FAILED = 500

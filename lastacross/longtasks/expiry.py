@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from lastacross import logs
+from lastacross.broker import TaskRecord, lookup
 from lastacross.clock import SYSTEM, Clock
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.longtasks import looking, model, quotas
-from lastacross.taskqueue import lookup
-from lastacross.taskqueue.lookup import TaskRecord
 
 CHUNK = 100
 MOST_CHUNKS = 20

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lastacross import clock, config
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.errors import StartRefusedError, UserError
 from lastacross.longtasks import (
     admission,
@@ -27,11 +27,18 @@ from lastacross.longtasks import (
 from lastacross.longtasks.hooks import Hooks
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import PREVIEW_CHARACTERS, View
-from lastacross.taskqueue import TaskRetryOptions, current_task
-from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.webapp import BadInputError, boundary, clients, is_started_by, remember_started
-from lastacross.webapp.environ import IS_CROSS_SITE, TASK, is_internal
-from lastacross.webapp.handlers import local_path
+from lastacross.taskqueue import MAX_URL_LENGTH, TaskRetryOptions, current_task
+from lastacross.webapp import (
+    IS_CROSS_SITE,
+    TASK,
+    BadInputError,
+    boundary,
+    clients,
+    is_internal,
+    is_started_by,
+    local_path,
+    remember_started,
+)
 
 LARGEST_SHOWN_BYTES = 1024 * 1024
 """Of a larger result a page reads the beginning only."""

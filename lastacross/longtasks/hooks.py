@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.longtasks import progress, results
 from lastacross.longtasks.parameters import Parameters
 from lastacross.longtasks.view import View

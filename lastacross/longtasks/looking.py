@@ -10,18 +10,17 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from lastacross import clock, logs, store
+from lastacross.broker import TaskRecord, lookup
+from lastacross.broker import task_id as id_in_queue
 from lastacross.channel import tokens
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.errors import StoreUnavailableError
 from lastacross.longtasks import model, parameters, progress
 from lastacross.longtasks.progress import Progress
 from lastacross.longtasks.view import State, Urls, View
 from lastacross.memcache import cache
 from lastacross.store import record_key
-from lastacross.taskqueue import lookup
-from lastacross.taskqueue.lookup import TaskRecord
-from lastacross.taskqueue.record import task_id as id_in_queue
-from lastacross.webapp.operations import duration, instant
+from lastacross.webapp import duration, instant
 
 JOB = "_longtaskjob"
 ID = "_longtaskid"

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from lastacross import clock, datastore, logs
-from lastacross.datastore.tables import OPEN_STATUSES, LongTask
+from lastacross.datastore import OPEN_STATUSES, LongTask
 
 MAX_NUMBER = 253_402_300_800.0
 """The end of the year 9999, in seconds since the epoch; no count is so high."""

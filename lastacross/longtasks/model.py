@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.orm import defer
 
 from lastacross import datastore
-from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
+from lastacross.datastore import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
 from lastacross.longtasks import quotas
 from lastacross.longtasks.mending import mended
 

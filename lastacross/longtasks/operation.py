@@ -5,10 +5,10 @@ import threading
 from typing import Any
 
 from lastacross import clock, config
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.longtasks import looking, model, results
 from lastacross.longtasks.view import View
-from lastacross.webapp.operations import Operation
+from lastacross.webapp import Operation
 
 LARGEST_INLINE_BYTES = 1024 * 1024
 """A larger result is fetched from its own address."""

@@ -12,13 +12,12 @@ from typing import Any
 
 from lastacross import channel, logs, memcache
 from lastacross.clock import SYSTEM, Clock
-from lastacross.datastore.tables import LongTask
+from lastacross.datastore import LongTask
 from lastacross.errors import ChannelError, DatastoreError, StoreUnavailableError, TaskStoppedError
 from lastacross.longtasks import estimate, model
 from lastacross.longtasks.estimate import Estimate, Report
 from lastacross.longtasks.view import printable
-from lastacross.memcache.encoding import server_key
-from lastacross.memcache.reading import Reader
+from lastacross.memcache import Reader, server_key
 
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000

@@ -18,7 +18,7 @@ from sqlalchemy import bindparam, func, literal, select, text
 from sqlalchemy.orm import Session
 
 from lastacross import config, datastore, start_limits
-from lastacross.datastore.tables import OPEN_STATUSES, LongTask, LongTaskUsage
+from lastacross.datastore import OPEN_STATUSES, LongTask, LongTaskUsage
 from lastacross.errors import DatastoreError, StartRefusedError
 
 ROW_BYTES = 1_000

@@ -8,11 +8,12 @@ from typing import Protocol
 from sqlalchemy.exc import IntegrityError
 
 from lastacross import clock, datastore, taskqueue
-from lastacross.datastore.tables import LongTask, LongTaskFile
+from lastacross.broker import lookup
+from lastacross.datastore import LongTask, LongTaskFile
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.longtasks import looking, model, quotas
 from lastacross.longtasks.parameters import UploadedFile
-from lastacross.taskqueue import TaskRetryOptions, lookup
+from lastacross.taskqueue import TaskRetryOptions
 
 JOINS = 3
 """So often a race for who is first is run; each has a winner, whom the next look finds."""

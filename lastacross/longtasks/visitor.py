@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lastacross.webapp.started import SignedList
+from lastacross.webapp import SignedList
 
 COOKIE = "lastacross_longtasks"
 

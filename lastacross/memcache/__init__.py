@@ -5,7 +5,8 @@ because it remembers what it has got: make one for each request.
 """
 
 from lastacross.memcache.client import Client
-from lastacross.memcache.encoding import MAX_KEY_SIZE, MAX_VALUE_SIZE
+from lastacross.memcache.encoding import MAX_KEY_SIZE, MAX_VALUE_SIZE, server_key
+from lastacross.memcache.reading import Reader
 from lastacross.memcache.results import (
     DELETE_ITEM_MISSING,
     DELETE_NETWORK_FAILURE,
@@ -30,10 +31,12 @@ __all__ = [
     "STORED",
     "Client",
     "ItemWithTimestamps",
+    "Reader",
     "Result",
     "add",
     "add_multi",
     "add_multi_async",
+    "cache",
     "debuglog",
     "decr",
     "decr_async",
@@ -58,6 +61,7 @@ __all__ = [
     "replace",
     "replace_multi",
     "replace_multi_async",
+    "server_key",
     "set",
     "set_multi",
     "set_multi_async",

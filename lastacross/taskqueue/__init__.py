@@ -3,6 +3,7 @@
 What ``google.appengine.api.taskqueue`` offered, and ``Batch`` and ``current_task``.
 """
 
+from lastacross.broker import CurrentTask, current_task
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
@@ -35,13 +36,16 @@ from lastacross.errors import (
 )
 from lastacross.errors import TaskQueueError as Error
 from lastacross.taskqueue.batch import Batch, Progress
-from lastacross.taskqueue.current import CurrentTask, current_task
+from lastacross.taskqueue.checks import MAX_URL_LENGTH
+from lastacross.taskqueue.new_tasks import record_of
 from lastacross.taskqueue.queue import MAX_TASKS_PER_ADD, Queue, add
 from lastacross.taskqueue.statistics import QueueStatistics
+from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task, TaskRetryOptions
 
 __all__ = [
     "MAX_TASKS_PER_ADD",
+    "MAX_URL_LENGTH",
     "BadTaskStateError",
     "BadTransactionStateError",
     "Batch",
@@ -67,6 +71,7 @@ __all__ = [
     "Queue",
     "QueuePausedError",
     "QueueStatistics",
+    "Targets",
     "Task",
     "TaskAlreadyExistsError",
     "TaskLeaseExpiredError",
@@ -80,4 +85,5 @@ __all__ = [
     "UnknownQueueError",
     "add",
     "current_task",
+    "record_of",
 ]

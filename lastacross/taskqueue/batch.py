@@ -13,6 +13,17 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from lastacross import config, store
+from lastacross.broker import (
+    EXISTS,
+    MAX_INSTANT,
+    TOMBSTONED,
+    CurrentTask,
+    NewTask,
+    batches,
+    current_task,
+    queue_directory,
+    record,
+)
 from lastacross.errors import (
     BadTaskStateError,
     InvalidQueueNameError,
@@ -24,11 +35,8 @@ from lastacross.errors import (
     TransientError,
     UnknownBatchError,
 )
-from lastacross.taskqueue import batches, known, payloads, record
-from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, NewTask
-from lastacross.taskqueue.current import CurrentTask, current_task
+from lastacross.taskqueue.new_tasks import claim_payloads, due_at, record_of
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
-from lastacross.taskqueue.readable import MAX_INSTANT
 from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task
 
@@ -230,9 +238,9 @@ class Batch:
             return None
         queue = self._queue.name
         target = self._targets().of(task, queue)
-        fields = record.dump(task, queue, store.current().now(), target=target)
+        fields = record_of(task, queue, store.current().now(), target=target)
         entry = NewTask(record.task_id(queue, f"{self.id}-{word}"), None, fields, target=target)
-        payloads.claim([task], [entry])
+        claim_payloads([task], [entry])
         return entry
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
@@ -242,9 +250,9 @@ class Batch:
             members = [
                 self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)
             ]
-            payloads.claim(tasks, members)
+            claim_payloads(tasks, members)
             if any(member.target for member in members):
-                known.current().require_upload()
+                queue_directory.current().require_upload()
             codes = self._steps().add(self.id, self._size, members)
         if codes == batches.NOT_KNOWN:
             raise UnknownBatchError(f"batch {self.id!r} is not known any more")
@@ -273,7 +281,7 @@ class Batch:
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
         target = targets.of(task, self._queue.name)
-        fields = record.dump(
+        fields = record_of(
             task,
             self._queue.name,
             now,
@@ -282,7 +290,7 @@ class Batch:
             target=target,
         )
         identifier = record.task_id(self._queue.name, task.name or f"{self.id}-{index}")
-        return NewTask(identifier, record.due_at(task, now), fields, bool(task.name), target)
+        return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
 
 
 class _transient:

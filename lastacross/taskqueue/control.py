@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lastacross import logs, store
+from lastacross.broker import Broker, KnownQueue, record
 from lastacross.errors import BadTaskStateError, InvalidTaskError, StoreUnavailableError, TransientError
 from lastacross.rpc import Result
 from lastacross.store import PAUSED, translated_errors
-from lastacross.taskqueue import checks, record
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.known import KnownQueue
+from lastacross.taskqueue import checks
 
 DEAD_PER_CALL = 100
 

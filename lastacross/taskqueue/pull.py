@@ -4,10 +4,11 @@ Rules: docs/appengine.md, "Pull queues". A lease moves the task's eta to the lea
 else is given it, and after that anybody.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
-from lastacross import logs, store
+from lastacross import store
+from lastacross.broker import KnownQueue, PullSteps, PullTask
 from lastacross.errors import (
     BadTaskStateError,
     InvalidLeaseTimeError,
@@ -21,129 +22,13 @@ from lastacross.errors import (
     TransientError,
 )
 from lastacross.rpc import Result
-from lastacross.store import Arg, Store
 from lastacross.taskqueue import checks
-from lastacross.taskqueue.broker import NewTask
-from lastacross.taskqueue.known import KnownQueue
-from lastacross.taskqueue.names import new_name
-from lastacross.taskqueue.record import Value, instant_text
 from lastacross.taskqueue.task import Task
 
 MAX_LEASE_SECONDS = 604_800
 MAX_TASKS_PER_LEASE = 1000
 
-# A hundred tasks of 1 MiB in one script would hold up everybody for 0.15 s.
-PORTION_BYTES = 8 << 20
-
-# Whose tasks a lease takes.
-_ALL, _TAG, _OLDEST_TAG = "", "tag", "oldest"
-
 T = TypeVar("T")
-
-_log = logs.get("lastacross.taskqueue")
-
-
-# --- steps --------------------------------------------------------------------------------
-
-
-class PullSteps:
-    """The steps of a pull task's life, each one Lua file run in Redis.
-
-    Args:
-        opened: the store that they run on.
-    """
-
-    def __init__(self, opened: Store) -> None:
-        self.store = opened
-
-    def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, (), args)
-
-    def add(self, tasks: Sequence[NewTask]) -> list[int]:
-        """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
-        answers: list[int] = []
-        for portion in _portions(tasks):
-            args: list[Arg] = []
-            for task in portion:
-                eta = self.store.now() if task.eta is None else task.eta
-                args += (task.id, instant_text(eta), len(task.fields))
-                args += task.fields
-            answers += self._run("add_pull_tasks", args)
-        return answers
-
-    def lease(self, queue: str, lease_seconds: float, max_tasks: int, tag: str | None = None) -> list[Task]:
-        """Lease up to so many tasks whose eta has passed.
-
-        Args:
-            queue: the queue's name.
-            lease_seconds: from now.
-            max_tasks: the most tasks.
-            tag: None: of any tag; '': of the tag of the oldest; else of this one.
-        """
-        grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
-        args: list[Arg] = [instant_text(self.store.now()), queue, lease_seconds, max_tasks]
-        tasks, buried = self._run("lease_pull_tasks", [*args, grouping, tag or "", new_name()])
-        for name in buried:
-            reason = "leased task_retry_limit times without being deleted, or damaged"
-            _log.error("task.dead_letter", queue=queue, task=name.decode("utf-8", "replace"), reason=reason)
-        return [task for entry in tasks if (task := self._readable(queue, entry)) is not None]
-
-    def _readable(self, queue: str, entry: Sequence[Any]) -> Task | None:
-        try:
-            return _leased_task(queue, entry)
-        except (ValueError, TaskQueueError) as error:
-            # Raised, it would keep the other tasks of this answer from everybody until their leases end.
-            _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
-            self._run("bury_pull_task", [instant_text(self.store.now()), queue, entry[0], str(error)])
-            return None
-
-    def modify(self, queue: str, task: Task, lease_seconds: float) -> tuple[str, float | None]:
-        """Let a lease end so many seconds from now: 'ok' and the new eta, else why not."""
-        args: list[Arg] = [
-            instant_text(self.store.now()),
-            queue,
-            str(task.name),
-            instant_text(task.eta_posix),
-        ]
-        code, eta = self._run("modify_pull_lease", [*args, lease_seconds, new_name()])
-        return code.decode(), float(eta) if eta else None
-
-
-def _portions(tasks: Sequence[NewTask]) -> Iterator[list[NewTask]]:
-    """The tasks in their order, but for a single larger one at most ``PORTION_BYTES`` at a time."""
-    portion: list[NewTask] = []
-    size = 0
-    for task in tasks:
-        own_size = sum(map(len, task.fields))
-        if portion and size + own_size > PORTION_BYTES:
-            yield portion
-            portion, size = [], 0
-        portion.append(task)
-        size += own_size
-    if portion:
-        yield portion
-
-
-def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) -> NewTask:
-    """A pull task on its way to Redis. Unlike a push task's, an eta in the past is kept: it is its rank.
-
-    Args:
-        identifier: its id.
-        task: what the caller gave.
-        fields: its record, without its tag.
-        now: seconds since the epoch.
-    """
-    due = task.due_at(now)
-    if task.tag:
-        fields = [*fields, "tag", task.tag]
-    return NewTask(identifier, now if due is None else due, fields, bool(task.name), is_pull=True)
-
-
-def _leased_task(queue: str, entry: Sequence[Any]) -> Task:
-    name, eta, leases, tag, body = entry
-    task = Task(body, name=name.decode(), method="PULL", tag=tag.decode() if tag else None, _size_check=False)
-    task._mark_leased(queue, float(eta), leases)
-    return task
 
 
 # --- what Queue offers --------------------------------------------------------------------
@@ -213,7 +98,9 @@ class PullOperations:
         if not task.name:
             raise BadTaskStateError("a task without a name has no lease: it was never added")
         self._check_mode()
-        code, eta = _transient(lambda: PullSteps(store.current()).modify(self._name, task, seconds))
+        code, eta = _transient(
+            lambda: PullSteps(store.current()).modify(self._name, str(task.name), task.eta_posix, seconds)
+        )
         if eta is None:
             raise self._lease_refusal(task, code)
         task._move_eta(eta)
@@ -237,7 +124,15 @@ class PullOperations:
         most = checked_max_tasks(max_tasks)
         checks.check_call_deadline(deadline)
         self._check_mode()
-        return _transient(lambda: PullSteps(store.current()).lease(self._name, seconds, most, tag))
+        return _transient(
+            lambda: PullSteps(store.current()).lease(self._name, seconds, most, tag, self._task_of)
+        )
+
+    def _task_of(self, leased: PullTask) -> Task:
+        """The task of a lease. Raises as ``Task`` does when its record is damaged."""
+        task = Task(leased.body, name=leased.name, method="PULL", tag=leased.tag, _size_check=False)
+        task._mark_leased(self._name, leased.eta, leased.leases)
+        return task
 
     def _check_mode(self) -> None:
         if self._known().mode != "pull":

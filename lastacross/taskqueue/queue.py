@@ -5,6 +5,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 from lastacross import config, datastore, logs, store
+from lastacross.broker import (
+    EXISTS,
+    TOMBSTONED,
+    Broker,
+    KnownQueue,
+    NewTask,
+    PullSteps,
+    new_name,
+    queue_directory,
+    record,
+)
+from lastacross.datastore import outbox
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
@@ -20,13 +32,10 @@ from lastacross.errors import (
     UnknownQueueError,
 )
 from lastacross.rpc import Result
-from lastacross.taskqueue import known, outbox, payloads, record
 from lastacross.taskqueue import task as tasks_module
-from lastacross.taskqueue.broker import EXISTS, TOMBSTONED, Broker, NewTask
 from lastacross.taskqueue.control import Control
-from lastacross.taskqueue.known import KnownQueue
-from lastacross.taskqueue.names import new_name
-from lastacross.taskqueue.pull import PullOperations, PullSteps, new_pull_task
+from lastacross.taskqueue.new_tasks import claim_payloads, due_at, new_pull_task, record_of
+from lastacross.taskqueue.pull import PullOperations
 from lastacross.taskqueue.targets import Targets
 from lastacross.taskqueue.task import Task
 
@@ -180,9 +189,9 @@ class Queue(Control, PullOperations):
     # --- checks ------------------------------------------------------------------------
 
     def _known(self) -> KnownQueue:
-        queue = known.current().find(self._name)
+        queue = queue_directory.current().find(self._name)
         if queue is None:
-            names = ", ".join(sorted(known.current().all()))
+            names = ", ".join(sorted(queue_directory.current().all()))
             raise UnknownQueueError(f"queue.yaml has no queue {self._name!r}; it has {names}")
         return queue
 
@@ -236,7 +245,7 @@ class Queue(Control, PullOperations):
         broker = Broker(store.current())
         try:
             entries = self._entries(tasks, queue, broker.now())
-            payloads.claim(tasks, entries)
+            claim_payloads(tasks, entries)
             codes = self._send(broker, entries)
         except StoreUnavailableError as error:
             raise TransientError(str(error)) from error
@@ -258,7 +267,7 @@ class Queue(Control, PullOperations):
         if len(entries) == 1 and first.eta is None and first.target is None and not first.is_named:
             return (broker.add_ready(first),)
         if any(entry.target for entry in entries):
-            known.current().require_upload()
+            queue_directory.current().require_upload()
         return broker.add(entries)
 
     def _add_to_outbox(self, tasks: Sequence[Task], queue: KnownQueue) -> None:
@@ -266,7 +275,7 @@ class Queue(Control, PullOperations):
         assert transaction is not None
         entries = self._entries(tasks, queue, outbox.now(), tombstone=outbox.MARKER_SECONDS)
         outbox.write(transaction, entries)
-        payloads.claim(tasks, entries, transaction)
+        claim_payloads(tasks, entries, transaction)
         for task, entry in zip(tasks, entries, strict=True):
             self._mark(task, entry)
             transaction.after_rollback(task._mark_taken_back)
@@ -284,12 +293,12 @@ class Queue(Control, PullOperations):
         identifier = record.task_id(self._name, name)
         is_pull = task.method == "PULL"
         target = None if is_pull else targets.of(task, self._name)
-        fields = record.dump(task, self._name, now, tombstone=tombstone, target=target)
+        fields = record_of(task, self._name, now, tombstone=tombstone, target=target)
         if task.name:
             fields += ("request", new_name())
         if is_pull:
             return new_pull_task(identifier, task, fields, now)
-        return NewTask(identifier, record.due_at(task, now), fields, bool(task.name), target)
+        return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
 
     def _mark(self, task: Task, entry: NewTask) -> None:
         task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])

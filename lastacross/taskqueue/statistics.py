@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import config, store
+from lastacross.broker import Broker, queue_directory
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.rpc import Result
-from lastacross.taskqueue import checks, control, known
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue import checks, control
 from lastacross.taskqueue.queue import Queue
 
 
@@ -76,7 +76,7 @@ def _read(queue: Queue) -> QueueStatistics:
     if rate is None:
         # Nothing was uploaded yet, or Redis was emptied: this process's queue.yaml stands in.
         configured = config.current().queues.get(queue.name)
-        if configured is None or known.current().find(queue.name) is None:
+        if configured is None or queue_directory.current().find(queue.name) is None:
             return QueueStatistics(queue)
         rate = configured.rate
     return QueueStatistics(

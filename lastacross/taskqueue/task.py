@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Never
 
 from lastacross import clock
+from lastacross.broker import Headers, checked_items, is_reserved
 from lastacross.errors import InvalidTaskError
 from lastacross.rpc import Result
 from lastacross.taskqueue import body as bodies
 from lastacross.taskqueue import checks
-from lastacross.taskqueue.headers import Headers, checked_items, is_reserved
 from lastacross.taskqueue.options import TaskRetryOptions
 
 __all__ = ["Task", "TaskRetryOptions"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lastacross.clock import SYSTEM
 from lastacross.errors import RunTasksError, StoreUnavailableError
-from lastacross.runtime import embedded
+from lastacross.processes import embedded
 from lastacross.store import Store
 
 START_SECONDS = 20.0

@@ -5,17 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import config
+from lastacross.broker import DEFAULT_GROUP, Broker, Grant, Leased, queue_directory, settings
+from lastacross.cronruns import recording
 from lastacross.errors import DeadlineExceededError, RunTasksError, TaskFailedError
-from lastacross.runtime.delivery import Delivery, Outcome
-from lastacross.runtime.serving import Serving
-from lastacross.runtime.settle import Settler
 from lastacross.store import READY_PREFIX, Store, record_key
-from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import DEFAULT_GROUP, Broker
-from lastacross.taskqueue.grants import Grant
-from lastacross.taskqueue.record import Leased
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.seen import DeliveredTask
+from lastacross.worker import Delivery, Outcome, Serving, Settler
 
 MOST_ATTEMPTS = 10_000
 LEASE_SECONDS = 86_400.0
@@ -44,7 +40,7 @@ class TaskRunner:
         self._delivery = delivery
         self._clock = clock
         self._broker = Broker(opened)
-        self._settler = Settler(self._broker, known.of(opened).retry_of)
+        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of, recording.note)
         self._leases = 0
 
     def attempts(
@@ -104,7 +100,7 @@ class TaskRunner:
         """What there is at this moment; tasks for services that run elsewhere are run here, too."""
         configuration = config.current()
         settings.upload_if_missing(self._store, lambda: configuration)
-        there = known.of(self._store)
+        there = queue_directory.of(self._store)
         there.look(is_urgent=True)
         services = {configuration.settings.service, *configuration.services, *there.services()}
         return Serving(there, [DEFAULT_GROUP, *sorted(services - {DEFAULT_GROUP})], queues)

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from lastacross.broker import STATES, Listing, WholeTask, queue_directory
 from lastacross.store import Store
-from lastacross.taskqueue import known
-from lastacross.taskqueue.listing import STATES, Listing, WholeTask
 
 # As many as a test is likely to add; a count above it would be wrong.
 MOST_PER_QUEUE = 100_000
@@ -124,7 +123,7 @@ def enqueued(
 
 def _queues(opened: Store, queue: str | None) -> Sequence[str]:
     if queue is None:
-        return sorted(known.of(opened).all())
+        return sorted(queue_directory.of(opened).all())
     mode_of(opened, queue)
     return [queue]
 
@@ -135,9 +134,9 @@ def mode_of(opened: Store, queue: str) -> str:
     Raises:
         ValueError: there is no such queue.
     """
-    found = known.of(opened).find(queue)
+    found = queue_directory.of(opened).find(queue)
     if found is None:
-        names = ", ".join(sorted(known.of(opened).all()))
+        names = ", ".join(sorted(queue_directory.of(opened).all()))
         raise ValueError(f"there is no queue {queue!r}; there are {names}")
     return found.mode
 

@@ -8,21 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lastacross import config, datastore, store
+from lastacross.broker import settings
 from lastacross.config import Config
 from lastacross.errors import ConfigError
-from lastacross.runtime import application as loading
-from lastacross.runtime.application import Application
-from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import Delivery
-from lastacross.taskqueue import settings
+from lastacross.processes import Application
+from lastacross.processes import application as loading
 from lastacross.testing import arguments, seen
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.inline import Inline, WatchedStore
 from lastacross.testing.redis_server import redis_server
 from lastacross.testing.running import MOST_ATTEMPTS, TaskRunner, raise_failure
 from lastacross.testing.seen import DeliveredTask, EnqueuedTask
-from lastacross.webapp import administrator
-from lastacross.webapp.environ import Wsgi
+from lastacross.webapp import Wsgi, administrator
+from lastacross.worker import Deadlines, Delivery
 
 SECRET_KEY = "of tests alone, and known to all"
 LOOPBACK = "localhost,127.0.0.1,[::1]"

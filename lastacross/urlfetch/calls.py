@@ -9,10 +9,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 from urllib.parse import unquote
 
+from lastacross.broker import current_task
 from lastacross.clock import SYSTEM
-from lastacross.current_request import current_request
 from lastacross.errors import FetchDeadlineExceededError, InvalidFetchUrlError, UrlFetchError
-from lastacross.taskqueue.current import current_task
+from lastacross.http_client import Threads
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.fetching import Fetcher
 from lastacross.urlfetch.places import PORTS, place_of, shown
@@ -27,7 +27,7 @@ from lastacross.urlfetch.requests import (
     response_limit,
 )
 from lastacross.urlfetch.response import Response
-from lastacross.urlfetch.threads import Threads
+from lastacross.webapp import current_request
 
 DEFAULT_DEADLINE_SECONDS = 5.0
 MOST_SECONDS_IN_REQUESTS = 60.0

@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.response import HTTPResponse
 
 from lastacross.errors import ConnectionClosedError, DownloadError, MalformedReplyError
-from lastacross.timed_response import TimedResponse
+from lastacross.http_client import TimedResponse
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.places import Place
 from lastacross.urlfetch.requests import Request

@@ -7,10 +7,11 @@ from urllib3.connection import HTTPConnection
 from lastacross import config
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import ResponseTooLargeError, TooManyRedirectsError
+from lastacross.http_client import LookUp, system_look_up
 from lastacross.urlfetch.connections import Connections, Key
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.exchange import Answer, NothingCameError, exchange
-from lastacross.urlfetch.names import LookUp, Names, system_look_up
+from lastacross.urlfetch.names import Names
 from lastacross.urlfetch.places import Place, place_of, redirected, shown
 from lastacross.urlfetch.private_networks import is_open
 from lastacross.urlfetch.requests import Request, check_size

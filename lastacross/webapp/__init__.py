@@ -1,18 +1,79 @@
 """What serves HTTP: the layers round an application, and what its handlers are made from."""
 
+from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
+from lastacross.webapp.clients import network_of
+from lastacross.webapp.current_request import current_request
+from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER
+from lastacross.webapp.environ import (
+    CRON,
+    CRON_HEADER,
+    CRON_SOURCE_ADDRESS,
+    FAILURE,
+    IS_CROSS_SITE,
+    SOURCE_ADDRESS,
+    SYSTEM,
+    TASK,
+    Body,
+    Environ,
+    Start,
+    Wsgi,
+    close,
+    is_internal,
+)
 from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandler, local_path
+from lastacross.webapp.operations import ENDS, Operation, duration, instant
+from lastacross.webapp.request_scope import SERVER_SOFTWARE
 from lastacross.webapp.script import load_script
+from lastacross.webapp.security_headers import DEFAULTS
 from lastacross.webapp.stack import inside, outside
-from lastacross.webapp.started import is_started_by, remember_started
+from lastacross.webapp.started import SignedList, is_started_by, remember_started
 
 __all__ = [
+    "BODY_RECEIVED",
+    "CRON",
+    "CRON_HEADER",
+    "CRON_SOURCE_ADDRESS",
+    "DEFAULTS",
+    "ENDS",
+    "FAILURE",
+    "FAILURE_HEADER",
+    "FINAL_HEADER",
+    "IS_CROSS_SITE",
+    "SERVER_SOFTWARE",
+    "SOURCE_ADDRESS",
+    "SYSTEM",
+    "TASK",
     "BadInputError",
+    "Body",
+    "Environ",
+    "Operation",
     "RequestHandler",
+    "SignedList",
+    "SlowClientError",
+    "Start",
     "TaskHandler",
+    "Wsgi",
+    "administrator",
+    "boundary",
+    "clients",
+    "close",
+    "current_request",
+    "delivery_token",
+    "duration",
+    "error_pages",
+    "form_error",
+    "health",
+    "hosts",
     "inside",
+    "instant",
+    "is_internal",
     "is_started_by",
+    "json_body",
     "load_script",
     "local_path",
+    "network_of",
     "outside",
+    "proxies",
     "remember_started",
+    "routes",
 ]

@@ -13,11 +13,11 @@ from http import HTTPStatus
 from urllib.parse import quote
 
 from lastacross import logs
+from lastacross.broker import CurrentTask, delivering
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError
 from lastacross.signing import Signatures
-from lastacross.taskqueue.current import CurrentTask, delivering
-from lastacross.webapp import answers, body_limit, boundary, delivery_token
+from lastacross.webapp import body_limit, boundary, delivery_token, error_pages
 from lastacross.webapp.delivery_token import Claims
 from lastacross.webapp.environ import (
     CRON,
@@ -214,5 +214,7 @@ def _refuse(environ: Environ, start_response: Start, refusal: Refusal) -> Body:
     """In one line: the worker keeps it as the reason why the attempt failed."""
     phrase = HTTPStatus(refusal.status).phrase
     text = f"{refusal.status} {phrase}: {refusal.message}\n".encode()
-    answer = answers.plain(start_response, refusal.status, text, "text/plain; charset=utf-8", refusal.headers)
+    answer = error_pages.plain(
+        start_response, refusal.status, text, "text/plain; charset=utf-8", refusal.headers
+    )
     return [] if environ.get("REQUEST_METHOD") == "HEAD" else answer

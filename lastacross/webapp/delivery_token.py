@@ -11,10 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lastacross.broker import CurrentTask, split_task_id
 from lastacross.errors import BadSignatureError
 from lastacross.signing import Signatures
-from lastacross.taskqueue.current import CurrentTask
-from lastacross.taskqueue.record import split_task_id
 
 HEADER = "X-Lastacross-Delivery"
 PURPOSE = "delivery"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from lastacross import config, logs, store
 from lastacross.clock import SYSTEM
 from lastacross.webapp import login
-from lastacross.webapp.answers import send_json
 from lastacross.webapp.environ import Body, Environ, Start, Wsgi
+from lastacross.webapp.error_pages import send_json
 
 _log = logs.get(__name__)
 

@@ -7,7 +7,7 @@ from typing import cast
 from lastacross import config
 from lastacross.application_modules import import_own
 from lastacross.errors import ApplicationModuleError, ConfigError
-from lastacross.webapp import adopt
+from lastacross.webapp import webapp2_compat
 from lastacross.webapp.environ import Wsgi
 
 # What `script: auto` means: App Engine's Python 3 runtimes serve `app` of main.py.
@@ -41,7 +41,7 @@ def _load(dotted: str, root: Path) -> Wsgi:
         raise _error(dotted, f"module `{module_name}` has no `{name}`")
     if not callable(found):
         raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI application")
-    return adopt.adopt(cast(Wsgi, found))
+    return webapp2_compat.adopt(cast(Wsgi, found))
 
 
 def _error(dotted: str, message: str) -> ConfigError:

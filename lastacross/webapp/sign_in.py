@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from lastacross import logs
 from lastacross.config import Config
 from lastacross.errors import StoreUnavailableError
-from lastacross.webapp import administrator, answers, login, templating
+from lastacross.webapp import administrator, error_pages, login, templating
 from lastacross.webapp.environ import Body, Environ, Headers, Refusal, Refuse, Start, Wsgi
 
 SIGN_OUT_PATH = "/_ah/sign-out"
@@ -71,7 +71,7 @@ class _Pages:
         settings = self._config.settings
         template = templating.environment(self._config.root, settings.is_dev).get_template(TEMPLATE)
         page = template.render(problem=problem, is_signed_in=login.is_administrator(environ, settings))
-        answer = answers.plain(start_response, status, page.encode(), "text/html; charset=utf-8")
+        answer = error_pages.plain(start_response, status, page.encode(), "text/html; charset=utf-8")
         return [] if environ["REQUEST_METHOD"] == "HEAD" else answer
 
 

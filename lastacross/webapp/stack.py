@@ -17,13 +17,13 @@ from lastacross.webapp import (
     proxies,
     request_id,
     request_limits,
+    request_scope,
     security_headers,
-    served,
     sign_in,
 )
-from lastacross.webapp.answers import ErrorPages
 from lastacross.webapp.dispatch import Dispatcher
 from lastacross.webapp.environ import Body, Environ, Layer, Refusal, Refuse, Start, Wsgi
+from lastacross.webapp.error_pages import ErrorPages
 from lastacross.webapp.static_files import Folder
 
 Scripts = Callable[[str], Wsgi]
@@ -86,7 +86,7 @@ def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -
 def _dispatcher(config: Config, scripts: Scripts, builtins: Mapping[str, Wsgi], refuse: Refuse) -> Wsgi:
     own = {"/_ah/health": health.live, STATIC: _own_files(refuse), **sign_in.pages(config, refuse)}
     dispatcher = Dispatcher(config, scripts, own | dict(builtins), refuse)
-    return served.layer(config.settings)(dispatcher)
+    return request_scope.layer(config.settings)(dispatcher)
 
 
 def _own_files(refuse: Refuse) -> Wsgi:

@@ -15,8 +15,7 @@ import count
 import counting
 import runs
 from lastacross import clock, config, errors, runtime, store, taskqueue, webapp
-from lastacross.runtime import hooks
-from lastacross.taskqueue import settings
+from lastacross.broker import settings
 from models import CountRun
 from tests.support.hands import Hands, working_hands
 from tests.support.redis_server import RedisServer
@@ -415,7 +414,7 @@ def test_the_hook_is_set_when_the_backend_starts_and_lets_go_of_what_is_held(
         webapp.inside(loaded, webapp.load_script, {}), extra_environ={"lastacross.system": "start"}
     )
     inside.get("/_ah/start", status=200)
-    hook = hooks.PROCESS.take_hook()
+    hook = runtime.PROCESS.take_hook()
     assert hook == counting.shut_down
     start(client, intervals="1-10")
     run = runs.find("seed")

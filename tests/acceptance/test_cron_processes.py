@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from lastacross import config, datastore
+from lastacross.broker.steps import Broker
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model, tasks
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.settle import Settler
+from lastacross.cronruns.recording import note
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.outcomes import Settler
 from tests.support import databases, recording
 from tests.support.judging import judged
 from tests.support.processes import Started, python, started
@@ -35,7 +36,7 @@ class Worker:
 
     def __init__(self, opened: Store) -> None:
         self._broker = Broker(opened)
-        self._settler = Settler(self._broker, lambda queue: None)
+        self._settler = Settler(self._broker, lambda queue: None, note)
         self._leases = 0
         self.ran: Counter[str] = Counter()
 

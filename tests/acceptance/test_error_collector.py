@@ -21,8 +21,8 @@ import errorlog
 import notifying
 from error_models import ErrorNotification
 from lastacross import config, datastore, store, webapp
-from lastacross.taskqueue import settings
-from lastacross.taskqueue.retry import backoff_seconds
+from lastacross.broker import settings
+from lastacross.broker.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
 from tests.support import administrator
 from tests.support.hands import Hands, working_hands

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lastacross import config, store, taskqueue
-from lastacross.runtime import data_folder, embedded
+from lastacross.broker.steps import Broker
+from lastacross.processes import data_folder, embedded
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, Queue, Task
-from lastacross.taskqueue.broker import Broker
 from tests.conftest import SECRET_KEY
 from tests.support.command_line import Capture, Command, command_line
 from tests.support.damage import BAD_VALUES, MISSING, flip

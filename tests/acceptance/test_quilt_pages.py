@@ -10,7 +10,7 @@ from webtest import TestApp as Client  # under its own name pytest would take it
 import models
 import workers
 from lastacross import store, taskqueue
-from lastacross.taskqueue.current import CurrentTask, delivering
+from lastacross.broker.current import CurrentTask, delivering
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
 from tests.support.statements import seen_statements
 

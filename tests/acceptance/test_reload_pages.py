@@ -22,13 +22,13 @@ import feed
 import reloading
 import reloads
 from lastacross import channel, clock, config, datastore, store, taskqueue, urlfetch, webapp
+from lastacross.broker import record
+from lastacross.broker.steps import Broker
 from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import tasks
 from lastacross.errors import StoreUnavailableError
-from lastacross.runtime.delivery import Outcome
-from lastacross.taskqueue import record
-from lastacross.taskqueue.broker import Broker
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
+from lastacross.worker.delivery import Outcome
 from reload_models import Account, ReloadResult, ReloadRun
 from reloading import Answer
 from tests.conftest import SECRET_KEY

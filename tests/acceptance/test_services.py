@@ -16,8 +16,8 @@ import rq
 from rq import command
 
 from lastacross import cli, config, logs, store, taskqueue
-from lastacross.runtime import workers
-from lastacross.taskqueue import settings
+from lastacross.broker import settings
+from lastacross.processes import workers
 from tests.conftest import SECRET_KEY
 from tests.support.lab import Lab, running_lab, worker_pids
 from tests.support.processes import Started, is_alive, kill, python, started, wait_until

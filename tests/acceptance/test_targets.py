@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from lastacross import datastore, store, taskqueue
-from lastacross.taskqueue import Queue, Task, settings
+from lastacross.broker import settings
+from lastacross.taskqueue import Queue, Task
 from tests.support import lab as labs
 from tests.support.lab import Lab, running_lab
 from tests.support.processes import Started, kill, python, started, wait_until

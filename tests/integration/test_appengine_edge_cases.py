@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from lastacross import config, store, taskqueue
+from lastacross.broker import queue_directory, settings
+from lastacross.broker.steps import Broker
 from lastacross.config import Config
-from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import Delivery
-from lastacross.runtime.settle import Settler
 from lastacross.store import Store
-from lastacross.taskqueue import Queue, Task, TaskRetryOptions, known, settings
-from lastacross.taskqueue.broker import Broker
+from lastacross.taskqueue import Queue, Task, TaskRetryOptions
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import Delivery
+from lastacross.worker.outcomes import Settler
 from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
@@ -69,7 +70,7 @@ class Machine:
         self.asked: list[dict[str, Any]] = []
         self._broker = Broker(opened)
         self._delivery = Delivery(self._answer, deadlines, calls_deferred=False)
-        self._settler = Settler(self._broker, known.of(opened).retry_of)
+        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of)
         self._leases = 0
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -89,7 +90,7 @@ class Machine:
     def run(self, *statuses: str) -> int:
         """Run what may run now, once; the handlers answer these. Returns how many attempts were made."""
         self.statuses = list(statuses)
-        queues = sorted(known.of(self.store).all())
+        queues = sorted(queue_directory.of(self.store).all())
         self._broker.promote_due(queues)
         self._leases += 100
         grant = self._broker.lease(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lastacross import store, taskqueue
+from lastacross.broker.batches import BatchSteps
+from lastacross.broker.current import delivering
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, CurrentTask, Task, batch
-from lastacross.taskqueue.batches import BatchSteps
-from lastacross.taskqueue.current import delivering
 from tests.support.scripts import Lease, Scripts
 
 QUEUES = """queue:

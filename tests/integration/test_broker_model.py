@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from lastacross import store, taskqueue
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker, Upload
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker, Upload
-from lastacross.taskqueue.record import Leased
 from tests.support import queue_model
 from tests.support.clock import StoppedClock
 from tests.support.queue_model import LIVES, Expected, Seen

@@ -10,10 +10,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from lastacross import connections
-from lastacross.connections import Connections
 from lastacross.errors import StoreUnavailableError
-from lastacross.store import Store
+from lastacross.store import Store, connections
+from lastacross.store.connections import Connections
 from tests.support.redis_server import RedisServer, running_server
 
 

@@ -10,14 +10,16 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore
+from lastacross.broker import queue_directory, settings
 from lastacross.config import CRON_QUEUE, RetryParameters
 from lastacross.cronruns import model, ticking
+from lastacross.datastore import outbox
 from lastacross.datastore.tables import CronJob
 from lastacross.errors import CronJobRunningError, UnknownCronJobError, UnreadableJobError
-from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import Delivery
 from lastacross.store import Store, settings_key
-from lastacross.taskqueue import Queue, known, outbox, settings
+from lastacross.taskqueue import Queue
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import Delivery
 from tests.support import uploads
 from tests.support.clock import StoppedClock
 from tests.support.cron_lab import CronLab, File, at, job
@@ -549,7 +551,7 @@ def test_the_engines_own_queue_is_there_whatever_is_uploaded(lab: CronLab) -> No
     """From another machine, say, or by a service without a cron.yaml."""
     scheduler = File(job("every 1 mins synchronized")).scheduler()
     lab.tick_at(scheduler, "2027-03-01 10:00:30")
-    queue = known.of(lab.store)
+    queue = queue_directory.of(lab.store)
     queue.look(is_urgent=True)
     assert CRON_QUEUE in queue.all()
 

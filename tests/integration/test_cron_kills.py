@@ -16,9 +16,8 @@ from lastacross.clock import utc
 from lastacross.config import CronEntry
 from lastacross.cron import parse_schedule
 from lastacross.cronruns.ticking import Ticker
-from lastacross.datastore import Transaction
+from lastacross.datastore import Transaction, outbox
 from lastacross.store import Store
-from lastacross.taskqueue import outbox
 from tests.support import uploads
 from tests.support.clock import StoppedClock
 from tests.support.cron_lab import CronLab, File, at, job

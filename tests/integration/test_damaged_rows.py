@@ -11,12 +11,11 @@ import pytest
 from sqlalchemy import select, text, update
 
 from lastacross import clock, config, datastore, taskqueue
-from lastacross.datastore import OutboxRow
+from lastacross.datastore import OutboxRow, outbox
+from lastacross.datastore import relay as relays
 from lastacross.datastore.tables import CronJob, CronRun, LongTask
 from lastacross.longtasks import expiry, model
 from lastacross.store import Store, ready_key
-from lastacross.taskqueue import outbox
-from lastacross.taskqueue import relay as relays
 from tests.support import databases, longtask_lab, uploads
 from tests.support.clock import StoppedClock
 from tests.support.cron_lab import CronLab, File, at, job

@@ -10,22 +10,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import channel, config, memcache, store, taskqueue
+from lastacross.broker import queue_directory, settings
+from lastacross.broker.listing import Listing
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.channel import tokens, web
 from lastacross.channel.event_stream import Limits
 from lastacross.config import Config
 from lastacross.errors import BadSignatureError, UnknownBatchError
 from lastacross.memcache import cache
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.orphans import Orphans
-from lastacross.runtime.runners import Runners
-from lastacross.runtime.settle import Settler
-from lastacross.runtime.upkeep import Upkeep
 from lastacross.signing import Signatures
 from lastacross.store import Store
-from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.listing import Listing
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.orphans import Orphans
+from lastacross.worker.outcomes import Settler
+from lastacross.worker.runners import Runners
+from lastacross.worker.upkeep import Upkeep
 from tests.support.browser import request
 from tests.support.clock import StoppedClock
 from tests.support.damage import BAD_VALUES, MISSING, flip, write_over
@@ -49,12 +49,12 @@ def mended_by_a_worker(opened: Store, clock: StoppedClock) -> list[str]:
     with capture_logs() as logged:
         upkeep = Upkeep(Broker(opened), ["default"], clock)
         for _ in range(2):
-            known.of(opened).look(is_urgent=True)
+            queue_directory.of(opened).look(is_urgent=True)
             upkeep.run_due()
             clock.advance(6)
     found: dict[bytes, bytes] = opened.redis.hgetall(store.settings_key("default"))  # type: ignore[assignment]
     assert (found[b"rate"], found[b"mode"], found[b"group"]) == (b"500.0", b"push", b"default")
-    assert known.of(opened).damaged == {}
+    assert queue_directory.of(opened).damaged == {}
     return [entry["event"] for entry in logged]
 
 
@@ -76,7 +76,7 @@ def test_damaged_settings_of_a_queue_are_uploaded_anew_and_meanwhile_the_file_st
     uploaded: Store, clock: StoppedClock, field: str, value: object
 ) -> None:
     flip(uploaded.redis, store.settings_key("default"), field, value)
-    fresh = known.KnownQueues(uploaded)
+    fresh = queue_directory.KnownQueues(uploaded)
 
     queue = fresh.find("default")
 
@@ -86,9 +86,9 @@ def test_damaged_settings_of_a_queue_are_uploaded_anew_and_meanwhile_the_file_st
         assert "queues.damaged" in damage_logged(uploaded, clock, fresh)
 
 
-def damage_logged(opened: Store, clock: StoppedClock, fresh: known.KnownQueues) -> list[str]:
-    known._of_store[opened] = fresh
-    known._last = None
+def damage_logged(opened: Store, clock: StoppedClock, fresh: queue_directory.KnownQueues) -> list[str]:
+    queue_directory._of_store[opened] = fresh
+    queue_directory._last = None
     return mended_by_a_worker(opened, clock)
 
 
@@ -99,7 +99,7 @@ def test_settings_of_the_wrong_type_are_moved_aside_and_uploaded_anew(
     uploaded: Store, clock: StoppedClock, key: str
 ) -> None:
     write_over(uploaded.redis, key)
-    fresh = known.KnownQueues(uploaded)
+    fresh = queue_directory.KnownQueues(uploaded)
 
     assert fresh.find("default") is not None
 
@@ -110,7 +110,7 @@ def test_settings_of_the_wrong_type_are_moved_aside_and_uploaded_anew(
 def test_a_queue_that_no_file_lists_is_only_forgotten(uploaded: Store, clock: StoppedClock) -> None:
     uploaded.redis.sadd(store.QUEUE_NAMES, "old", b"\xff")
     uploaded.redis.hset(store.settings_key("old"), mapping={"rate": "x", "mode": "push"})
-    fresh = known.KnownQueues(uploaded)
+    fresh = queue_directory.KnownQueues(uploaded)
     found = fresh.find("old")
     assert found is not None
     assert found.is_disabled

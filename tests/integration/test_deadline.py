@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lastacross.errors import DeadlineExceededError
-from lastacross.runtime import deadline
-from lastacross.runtime.deadline import Deadlines
+from lastacross.worker import deadline
+from lastacross.worker.deadline import Deadlines
 from tests.support.processes import wait_until
 
 SHORT = 0.02

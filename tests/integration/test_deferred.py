@@ -13,6 +13,7 @@ import sqlalchemy
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore, deferred, store, taskqueue
+from lastacross.broker.record import body_of
 from lastacross.errors import (
     BadTransactionStateError,
     DatastoreUnavailableError,
@@ -22,7 +23,6 @@ from lastacross.errors import (
     UnknownQueueError,
 )
 from lastacross.signing import Signatures
-from lastacross.taskqueue.record import body_of
 from tests.conftest import SECRET_KEY
 from tests.support import databases
 

@@ -6,13 +6,13 @@ import pytest
 from sqlalchemy import select, update
 
 from lastacross import clock, config, datastore, deferred, store, taskqueue
-from lastacross.datastore import DeferredPayload, OutboxRow
+from lastacross.broker.record import body_of
+from lastacross.datastore import DeferredPayload, OutboxRow, marking, outbox, relay
 from lastacross.deferred import payloads
 from lastacross.deferred.payloads import Pruner
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.store import Store
-from lastacross.taskqueue import Batch, Queue, marking, outbox, relay
-from lastacross.taskqueue.record import body_of
+from lastacross.taskqueue import Batch, Queue
 from tests.support.scripts import Scripts
 
 LARGE = "x" * 200_000

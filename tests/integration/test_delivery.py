@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lastacross import config, deferred, taskqueue
+from lastacross.broker.record import Leased
 from lastacross.errors import DeadlineExceededError
-from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import Delivery, Outcome
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import Delivery, Outcome
 from tests.support.leased import leased
 
 APPENGINE_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"

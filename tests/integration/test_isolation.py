@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lastacross.runtime.isolation import Crashed, IsolatedProcess, IsolatedProcesses
+from lastacross.worker.isolation import Crashed, IsolatedProcess, IsolatedProcesses
 from tests.conftest import SECRET_KEY
 from tests.support.leased import leased
 from tests.support.processes import ROOT, is_alive, wait_until
@@ -137,7 +137,7 @@ def test_closing_cuts_off_what_runs(isolated: IsolatedProcess, root: Path) -> No
 def test_it_ends_with_its_worker_even_in_the_middle_of_a_task(root: Path) -> None:
     program = (
         "import pathlib\n"
-        "from lastacross.runtime.isolation import IsolatedProcess\n"
+        "from lastacross.worker.isolation import IsolatedProcess\n"
         "from tests.support.leased import leased\n"
         "IsolatedProcess(pathlib.Path('.').absolute()).deliver(leased(url='/slow'))\n"
     )

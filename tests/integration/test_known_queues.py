@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, store, taskqueue
+from lastacross.broker import queue_directory, settings
+from lastacross.broker.queue_directory import KnownQueue, KnownQueues
 from lastacross.config import Config
 from lastacross.errors import InvalidQueueModeError, StoreUnavailableError, TransientError, UnknownQueueError
 from lastacross.store import Store
-from lastacross.taskqueue import known, settings
-from lastacross.taskqueue.known import KnownQueue, KnownQueues
 from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
 from tests.support.redis_server import RedisServer, running_server
@@ -276,8 +276,8 @@ def test_a_mode_that_was_uploaded_elsewhere_counts_here(test_store: Store, clock
 
 
 def test_one_view_is_kept_for_each_store(test_store: Store) -> None:
-    assert known.of(test_store) is known.of(test_store)
-    assert known.current() is known.of(test_store)
+    assert queue_directory.of(test_store) is queue_directory.of(test_store)
+    assert queue_directory.current() is queue_directory.of(test_store)
 
 
 # --- uploading -----------------------------------------------------------------------------------
@@ -334,13 +334,13 @@ def test_a_folder_without_queue_yaml_leaves_alone_what_is_there(test_store: Stor
 
     assert not settings.upload_if_changed(test_store, machine(app_root, "two", None))
 
-    assert "mail" in known.current().all()
+    assert "mail" in queue_directory.current().all()
 
 
 def test_a_folder_without_queue_yaml_is_better_than_nothing(test_store: Store, app_root: Path) -> None:
     assert settings.upload_if_changed(test_store, machine(app_root, "one", None))
 
-    assert set(known.current().all()) == {"default"}
+    assert set(queue_directory.current().all()) == {"default"}
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from lastacross import store, taskqueue
+from lastacross.broker import queue_directory
+from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError
-from lastacross.runtime.leasing import Leasing
-from lastacross.runtime.serving import Serving
 from lastacross.store import Store
-from lastacross.taskqueue import known
-from lastacross.taskqueue.broker import Broker
+from lastacross.worker.leasing import Leasing
+from lastacross.worker.serving import Serving
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.uploads import upload
@@ -33,7 +33,9 @@ def leasing(test_store: Store) -> Iterator[Leasing]:
 
 def leasing_of(opened: Store) -> Leasing:
     """The leases of a worker with token `w`."""
-    return Leasing(opened, Serving(known.of(opened), ["default"]), "w", lease_seconds=LEASE_SECONDS, most=50)
+    return Leasing(
+        opened, Serving(queue_directory.of(opened), ["default"]), "w", lease_seconds=LEASE_SECONDS, most=50
+    )
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def test_a_wake_up_for_a_queue_that_was_uploaded_during_the_sleep_is_not_the_las
     test_store: Store, never: int
 ) -> None:
     upload(test_store, ["default"])
-    serving = Serving(known.of(test_store), ["default"])
+    serving = Serving(queue_directory.of(test_store), ["default"])
     made = Leasing(test_store, serving, "w", lease_seconds=LEASE_SECONDS, most=50)
     made.lease(1, 1)
     made.wait(0, never, listen=True)
@@ -218,7 +220,7 @@ def test_an_answer_that_has_lain_unread_for_half_a_lease_is_given_back(
     made = leasing_of(test_store)
     made.lease(1, 1)
     stopped = StoppedClock()
-    monkeypatch.setattr("lastacross.runtime.leasing.SYSTEM", stopped)
+    monkeypatch.setattr("lastacross.worker.leasing.SYSTEM", stopped)
     made.wait(0, never, listen=True)
     taskqueue.add(url="/work", name="late")
     wait_until(lambda: leased(test_store) == ["default_late"], 30)

@@ -12,6 +12,7 @@ import pytest
 
 import longtask
 from lastacross import clock, config, memcache, store, taskqueue
+from lastacross.broker.steps import Broker
 from lastacross.errors import (
     DatastoreUnavailableError,
     DeadlineExceededError,
@@ -20,7 +21,6 @@ from lastacross.errors import (
 )
 from lastacross.longtasks import execution, expiry, looking, model, operation, progress
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker
 from lastacross.webapp import login
 from tests.support.longtask_lab import ID, JOB, JSON, Lab, id_in, running_lab
 from tests.support.redis_server import RedisServer

@@ -3,10 +3,10 @@
 import pytest
 
 from lastacross import store
+from lastacross.broker import lookup
+from lastacross.broker.lookup import TaskRecord
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.taskqueue import lookup
-from lastacross.taskqueue.lookup import TaskRecord
 from tests.support.scripts import Scripts
 
 

@@ -4,9 +4,9 @@ import pytest
 import rq
 
 from lastacross import store, taskqueue
-from lastacross.runtime.orphans import Orphans
-from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import Broker
+from lastacross.broker import settings
+from lastacross.broker.steps import Broker
+from lastacross.worker.orphans import Orphans
 
 QUEUES = ["default"]
 

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import func, select
 
 from lastacross import clock, config, datastore, store, taskqueue
-from lastacross.datastore import OutboxRow
+from lastacross.broker.steps import NewTask
+from lastacross.datastore import OutboxRow, marking, outbox
+from lastacross.datastore import relay as relays
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.taskqueue import Task, marking, outbox
-from lastacross.taskqueue import relay as relays
-from lastacross.taskqueue.broker import NewTask
+from lastacross.taskqueue import Task
 from tests.support import databases
 from tests.support.scripts import Scripts
 

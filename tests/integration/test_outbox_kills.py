@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from lastacross import config, datastore
-from lastacross.datastore import DeferredPayload, OutboxRow
-from lastacross.taskqueue import outbox, relay
+from lastacross.datastore import DeferredPayload, OutboxRow, outbox, relay
 from tests.support import outbox_process
 from tests.support.outbox_process import count, landed, run_to_its_death
 from tests.support.processes import wait_until

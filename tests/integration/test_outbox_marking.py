@@ -13,9 +13,8 @@ from sqlalchemy import event, make_url, select, text
 from structlog.testing import capture_logs
 
 from lastacross import clock, config, datastore, taskqueue
-from lastacross.datastore import OutboxRow
-from lastacross.taskqueue import marking, outbox
-from lastacross.taskqueue import relay as relays
+from lastacross.datastore import OutboxRow, marking, outbox
+from lastacross.datastore import relay as relays
 from tests.support import outbox_process
 from tests.support.outbox_process import command, count
 from tests.support.processes import wait_until

@@ -10,11 +10,11 @@ from sqlalchemy import func, select, text, update
 from structlog.testing import capture_logs
 
 from lastacross import clock, config, datastore, store, taskqueue
-from lastacross.datastore import OutboxRow
+from lastacross.broker import steps
+from lastacross.datastore import OutboxRow, marking, outbox
+from lastacross.datastore import relay as relays
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.taskqueue import broker, marking, outbox
-from lastacross.taskqueue import relay as relays
 from tests.support.redis_server import RedisServer, server_binary
 from tests.support.scripts import Scripts
 
@@ -119,15 +119,15 @@ def test_a_row_that_redis_refuses_is_set_aside_alone(
     scripts: Scripts, unsent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the reason, here one that shows in sending only."""
-    add_tasks = broker.Broker.add
+    add_tasks = steps.Broker.add
 
-    def refuse_one(self: broker.Broker, tasks: list[broker.NewTask]) -> list[int]:
+    def refuse_one(self: steps.Broker, tasks: list[steps.NewTask]) -> list[int]:
         if unsent[2] in [task.id for task in tasks]:
             raise RuntimeError("refused")
         return add_tasks(self, tasks)
 
     with monkeypatch.context() as patch:
-        patch.setattr(broker.Broker, "add", refuse_one)
+        patch.setattr(steps.Broker, "add", refuse_one)
         assert relays.relay(later()) == 4
     assert scripts.ready() == [*unsent[:2], *unsent[3:]]
 

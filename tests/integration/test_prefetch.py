@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.prefetch import AHEAD_SECONDS, FAR_TOO_MUCH, FIRST, MOST, SLOW_SECONDS, Prefetch
-from lastacross.runtime.runners import Runners
-from lastacross.taskqueue.record import Leased
+from lastacross.broker.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.prefetch import AHEAD_SECONDS, FAR_TOO_MUCH, FIRST, MOST, SLOW_SECONDS, Prefetch
+from lastacross.worker.runners import Runners
 from tests.support.clock import StoppedClock
 from tests.support.leased import leased
 from tests.support.processes import wait_until

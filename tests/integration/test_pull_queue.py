@@ -15,9 +15,11 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, clean_registries
 
 from lastacross import config, datastore, store, taskqueue
+from lastacross.broker import settings
 from lastacross.clock import SYSTEM
+from lastacross.datastore import outbox, relay
 from lastacross.store import Store
-from lastacross.taskqueue import Batch, Queue, Task, outbox, pull, relay, settings
+from lastacross.taskqueue import Batch, Queue, Task, pull
 from tests.integration.test_queue import lose_answers
 from tests.support import databases
 from tests.support.clock import StoppedClock

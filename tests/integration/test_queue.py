@@ -10,8 +10,8 @@ import redis
 
 from lastacross import clock as clocks
 from lastacross import store, taskqueue
-from lastacross.connections import Connections
 from lastacross.store import Store
+from lastacross.store.connections import Connections
 from lastacross.taskqueue import Batch, Queue, Task
 from tests.support.scripts import Scripts
 

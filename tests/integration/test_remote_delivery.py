@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 from urllib3.exceptions import ProtocolError
 
+from lastacross.broker.record import Leased
 from lastacross.clock import SystemClock
-from lastacross.runtime import remote
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.remote import RemoteDelivery
+from lastacross.http_client import LookUpTimeoutError, Resolver, name_lookup
 from lastacross.signing import Signatures
-from lastacross.taskqueue.record import Leased
-from lastacross.urlfetch import names
-from lastacross.urlfetch.names import LookUpTimeoutError, Resolver
 from lastacross.webapp import delivery_token
+from lastacross.worker import remote
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.remote import RemoteDelivery
 from tests.support.leased import leased
 from tests.support.processes import wait_until
 from tests.support.raw_server import Answer, RawServer, raw_server
@@ -345,7 +344,7 @@ def test_a_name_without_an_address_was_not_reached() -> None:
 
 
 def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "MAX_LOOKUP_SECONDS", 0.2)
+    monkeypatch.setattr(name_lookup, "MAX_LOOKUP_SECONDS", 0.2)
     stop = threading.Event()
 
     def never(host: str, port: int) -> list[str]:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from lastacross import config, deferred
+from lastacross.broker.record import Leased
 from lastacross.clock import SystemClock
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.remote import RemoteDelivery
 from lastacross.signing import Signatures
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.remote import RemoteDelivery
 from tests.support import remote_calls
 from tests.support.leased import leased
 from tests.support.processes import Started, python, started, wait_until

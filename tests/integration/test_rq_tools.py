@@ -15,10 +15,10 @@ from rq.registry import (
 from rq.suspension import resume, suspend
 
 from lastacross import store, taskqueue
+from lastacross.broker.batches import BatchSteps
+from lastacross.broker.steps import Broker
 from lastacross.clock import SYSTEM
 from lastacross.taskqueue import Batch, Task, stock
-from lastacross.taskqueue.batches import BatchSteps
-from lastacross.taskqueue.broker import Broker
 from tests.support.clock import StoppedClock
 from tests.support.scripts import Scripts
 

@@ -8,14 +8,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore, store, taskqueue
+from lastacross.broker import settings
 from lastacross.config import CRON_QUEUE, Config
 from lastacross.cronruns import ticking
+from lastacross.datastore import outbox
 from lastacross.errors import DatastoreUnavailableError, StoreUnavailableError
-from lastacross.runtime import scheduler
-from lastacross.runtime.scheduler import CronFile, QueueUpload
-from lastacross.runtime.step import Step
+from lastacross.processes import scheduler
+from lastacross.processes.scheduler import CronFile, QueueUpload
+from lastacross.processes.step import Step
 from lastacross.store import Store
-from lastacross.taskqueue import outbox, settings
 from tests.support.clock import StoppedClock
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}

@@ -8,7 +8,7 @@ import pytest
 from webob import Request
 
 from lastacross import __version__, config, testing
-from lastacross.runtime import application
+from lastacross.processes import application
 from tests.support.modules import own_modules
 from tests.support.redis_server import RedisServer
 

@@ -12,9 +12,10 @@ import pytest
 
 from lastacross import config
 from lastacross.config import Backend, Config
-from lastacross.runtime import service, worker_process, workers
-from lastacross.runtime.hooks import Shutdown
-from lastacross.runtime.service import Life
+from lastacross.processes import worker, workers
+from lastacross.runtime import Shutdown
+from lastacross.worker import lifecycle
+from lastacross.worker.lifecycle import Life
 from tests.support.processes import wait_until
 
 Answer = Callable[[str], str]
@@ -34,7 +35,7 @@ def signals() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trying again takes no time."""
-    monkeypatch.setattr(service, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(lifecycle, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture
@@ -115,7 +116,7 @@ def test_services_with_a_name_and_those_with_manual_or_basic_scaling_are_residen
 ) -> None:
     app = replace(configuration.app, scaling=replace(configuration.app.scaling, mode=mode))
 
-    assert service.is_resident(of_service(replace(configuration, app=app), name)) is is_asked
+    assert lifecycle.is_resident(of_service(replace(configuration, app=app), name)) is is_asked
 
 
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "299 -", "404 Not Found"])
@@ -176,8 +177,8 @@ def test_the_pause_before_another_try_doubles_to_a_limit(
 ) -> None:
     answers = ["500 -"] * 6 + ["200 OK"]
     pauses: list[float] = []
-    monkeypatch.setattr(service, "LONGEST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(service._log, "warning", lambda event, **seen: pauses.append(seen["pause_seconds"]))
+    monkeypatch.setattr(lifecycle, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lifecycle._log, "warning", lambda event, **seen: pauses.append(seen["pause_seconds"]))
 
     life_of(Program(lambda path: answers.pop(0)), counter, shutdown).start()
 
@@ -191,7 +192,7 @@ def test_a_process_told_to_stop_while_it_starts_lets_the_handler_end_and_calls_t
     shutdown.set_hook(lambda: events.append("hook"))
 
     def answer(path: str) -> str:
-        if path == service.START:
+        if path == lifecycle.START:
             _terminate()
             wait_until(lambda: shutdown.has_begun)
         events.append(path)
@@ -205,7 +206,7 @@ def test_a_process_told_to_stop_while_it_starts_lets_the_handler_end_and_calls_t
 def test_a_process_told_to_stop_while_its_start_fails_does_not_try_on(
     counter: Config, shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "FIRST_PAUSE_SECONDS", 60.0)
+    monkeypatch.setattr(lifecycle, "FIRST_PAUSE_SECONDS", 60.0)
     program = Program(lambda path: "500 -")
     life = life_of(program, counter, shutdown)
     threading.Timer(0.05, life.ask_to_stop).start()
@@ -219,7 +220,7 @@ def test_a_start_handler_that_hangs_does_not_outlive_the_grace(counter: Config, 
     release = threading.Event()
 
     def answer(path: str) -> str:
-        if path == service.START:
+        if path == lifecycle.START:
             life.ask_to_stop()
             release.wait(60)
         return "200 OK"
@@ -328,7 +329,7 @@ def test_a_stop_that_is_cut_off_is_told(
     counter: Config, shutdown: Shutdown, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned: list[str] = []
-    monkeypatch.setattr(service._log, "warning", lambda event, **_: warned.append(event))
+    monkeypatch.setattr(lifecycle._log, "warning", lambda event, **_: warned.append(event))
     release = threading.Event()
     shutdown.set_hook(lambda: release.wait(60))
     life = life_of(Program(), counter, shutdown)
@@ -374,7 +375,7 @@ def numbers(of: Config, folder: Path, **given: Any) -> tuple[list[str], str, set
     specs = workers.specs(of, {"GIVEN": "1"}, folder, **given)
     commands = {spec.command[spec.command.index("--threads") + 1] for spec in specs}
     [threads] = commands
-    tables = {(spec.environ or {})[worker_process.STARTED_TABLE] for spec in specs}
+    tables = {(spec.environ or {})[worker.STARTED_TABLE] for spec in specs}
     assert len(tables) == len(specs)
     return [spec.name for spec in specs], threads, {(spec.environ or {})[workers.SERVICE] for spec in specs}
 
@@ -436,7 +437,7 @@ def test_a_backend_named_worker_shares_no_table_with_the_workers(
     with_backends: Config, tmp_path: Path
 ) -> None:
     tables = [
-        (spec.environ or {})[worker_process.STARTED_TABLE]
+        (spec.environ or {})[worker.STARTED_TABLE]
         for name in ("default", "worker")
         for spec in workers.specs(with_backends, {}, tmp_path, service=name)
     ]

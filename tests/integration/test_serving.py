@@ -4,11 +4,11 @@ import pytest
 import rq
 
 from lastacross import store
-from lastacross.runtime.serving import Serving, groups_of
-from lastacross.runtime.upkeep import Upkeep
+from lastacross.broker import queue_directory
+from lastacross.broker.steps import Broker
 from lastacross.store import Store
-from lastacross.taskqueue import known
-from lastacross.taskqueue.broker import Broker
+from lastacross.worker.serving import Serving, groups_of
+from lastacross.worker.upkeep import Upkeep
 from tests.support.clock import StoppedClock
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
@@ -30,7 +30,7 @@ def test_a_services_own_workers_serve_it_alone(service: str, urls: dict[str, str
 
 def serving(opened: Store, *groups: str, only: tuple[str, ...] = ()) -> Serving:
     """What a worker of these groups serves."""
-    return Serving(known.of(opened), groups or ("default",), only)
+    return Serving(queue_directory.of(opened), groups or ("default",), only)
 
 
 def test_a_worker_serves_the_lists_of_its_groups(test_store: Store) -> None:

@@ -18,10 +18,10 @@ from gunicorn.http import wsgi
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers import gthread
 
-from lastacross.runtime import server_answers, slow_answers, slow_clients, slow_requests
-from lastacross.runtime import web as web_server
-from lastacross.runtime.slow_answers import Answer
-from lastacross.runtime.slow_requests import Input, SlowRequests
+from lastacross.processes import server_answers, slow_answers, slow_clients, slow_requests
+from lastacross.processes import web as web_server
+from lastacross.processes.slow_answers import Answer
+from lastacross.processes.slow_requests import Input, SlowRequests
 from lastacross.webapp import body_limit
 from lastacross.webapp.body_limit import SlowClientError
 from tests.integration.test_web_processes import MAIN, SMALL, is_answering

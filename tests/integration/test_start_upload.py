@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from lastacross import config
 from lastacross.config import Config
-from lastacross.runtime.start_upload import PATIENCE_SECONDS, StartUpload
+from lastacross.processes.start_upload import PATIENCE_SECONDS, StartUpload
 from lastacross.store import settings_key
 from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock

@@ -661,7 +661,7 @@ def test_a_database_that_is_not_empty_is_refused_before_anything_is_done_to_it(
             made.__enter__()
 
         assert real.execute("SELECT name FROM sqlite_master").fetchall() == [("customer",)]
-    assert store._current is None
+    assert store.store._current is None
 
 
 def test_the_process_is_as_it_was_at_the_end(lastacross_root: Path, lastacross_redis: str) -> None:
@@ -671,7 +671,7 @@ def test_the_process_is_as_it_was_at_the_end(lastacross_root: Path, lastacross_r
         assert os.environ["SERVER_SOFTWARE"].startswith("Development/")
 
     assert (dict(os.environ), sys.path) == (environ, path)
-    assert store._current is None
+    assert store.store._current is None
 
 
 def test_requests_say_that_this_is_development(lastacross_app: ApplicationUnderTest) -> None:
@@ -701,14 +701,14 @@ def test_a_machine_without_a_redis_server_is_told(
     def nothing() -> str:
         raise StartupError("there is no Redis server for this machine: install one")
 
-    monkeypatch.setattr("lastacross.runtime.embedded.find_server", nothing)
+    monkeypatch.setattr("lastacross.processes.embedded.find_server", nothing)
 
     with pytest.raises(StartupError, match="install one"), testing.application(lastacross_root):
         pass
 
 
 def test_a_server_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lastacross.runtime.embedded.find_server", lambda: "/bin/false")
+    monkeypatch.setattr("lastacross.processes.embedded.find_server", lambda: "/bin/false")
 
     with pytest.raises(RunTasksError, match="does not answer"), testing.redis_server():
         pass

@@ -2,11 +2,11 @@
 
 import pytest
 
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError
-from lastacross.runtime.upkeep import Renewer, Upkeep
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.upkeep import Renewer, Upkeep
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from lastacross import config, urlfetch
+from lastacross.broker.current import CurrentTask, delivering
 from lastacross.config import Config
-from lastacross.current_request import CurrentRequest, answering
-from lastacross.taskqueue.current import CurrentTask, delivering
+from lastacross.http_client import LookUp, system_look_up
 from lastacross.urlfetch import calls, connections
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.exchange import Gunzip
 from lastacross.urlfetch.fetching import Fetcher
-from lastacross.urlfetch.names import LookUp, system_look_up
 from lastacross.urlfetch.requests import Request
 from lastacross.urlfetch.response import Headers, Response
+from lastacross.webapp.current_request import CurrentRequest, answering
 from tests.support.raw_server import RawServer, raw_server
 from tests.support.site import free_port
 from tests.support.tls import speaking_tls

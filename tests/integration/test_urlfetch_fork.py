@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lastacross import config, urlfetch
+from lastacross.http_client.threads import Threads
 from lastacross.urlfetch import calls
 from lastacross.urlfetch.fetching import Fetcher
-from lastacross.urlfetch.threads import Threads
 from tests.support.processes import wait_until
 from tests.support.raw_server import raw_server
 from tests.support.tls import speaking_tls

@@ -16,9 +16,9 @@ from rq import command, registry, suspension
 from rq import worker as rq_worker
 
 from lastacross import store, taskqueue
-from lastacross.runtime.rq_worker import RqWorker
-from lastacross.runtime.worker import Worker
 from lastacross.store import ready_key
+from lastacross.worker.rq_worker import RqWorker
+from lastacross.worker.worker import Worker
 from tests.support import recording
 from tests.support.history import EMPTIED
 from tests.support.lab import Lab, running_lab, worker_pids

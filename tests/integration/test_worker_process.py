@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lastacross import config, store
-from lastacross.runtime import application, worker_process
-from lastacross.runtime.application import Application
+from lastacross.processes import application, worker
+from lastacross.processes.application import Application
 from tests.conftest import SECRET_KEY
 
 
@@ -60,9 +60,9 @@ def test_a_task_may_run_as_long_as_the_services_scaling_says(
     loaded = config.load(app_root, {"REDIS_URL": test_store.url, "SECRET_KEY": SECRET_KEY})
     empty = Application(outside=_ok, inside=_ok, calls_deferred=True)
     monkeypatch.setattr(application, "load", lambda _: empty)
-    monkeypatch.setattr(worker_process, "Worker", NotingWorker)
+    monkeypatch.setattr(worker, "Worker", NotingWorker)
 
-    worker_process.run(loaded, threads=1)
+    worker.run(loaded, threads=1)
 
     assert NotingWorker.made_with["deadline_seconds"] == seconds
 
@@ -81,9 +81,9 @@ def test_a_backends_tasks_may_run_for_a_day_and_its_worker_says_when_it_stops(
 
     noted = Application(outside=_ok, inside=noting, calls_deferred=True)
     monkeypatch.setattr(application, "load", lambda _: noted)
-    monkeypatch.setattr(worker_process, "Worker", NotingWorker)
+    monkeypatch.setattr(worker, "Worker", NotingWorker)
 
-    worker_process.run(loaded, threads=1)
+    worker.run(loaded, threads=1)
 
     assert asked == ["/_ah/start"]
     assert NotingWorker.made_with["deadline_seconds"] == 86_400

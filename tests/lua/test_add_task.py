@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lastacross import store
-from lastacross.taskqueue import record
-from lastacross.taskqueue.broker import ADDED, Broker, NewTask
+from lastacross.broker.steps import ADDED, Broker, NewTask
+from lastacross.taskqueue.new_tasks import record_of
 from lastacross.taskqueue.task import Task
 from tests.support.scripts import Scripts
 
@@ -48,7 +48,7 @@ def test_it_leaves_what_add_tasks_leaves(scripts: Scripts) -> None:
 def test_the_broker_gives_it_a_record_as_it_gives_it_to_add_tasks(
     scripts: Scripts, options: dict[str, Any]
 ) -> None:
-    fields = record.dump(Task(url="/a", **options), "default", scripts.clock.now())
+    fields = record_of(Task(url="/a", **options), "default", scripts.clock.now())
     task = NewTask("default_a", None, fields)
     assert Broker(scripts.store).add_ready(task) == ADDED
     one = all_that_is_kept(scripts)

@@ -2,10 +2,10 @@
 
 from structlog.testing import capture_logs
 
+from lastacross.broker import settings
+from lastacross.broker.steps import Broker
 from lastacross.config import Config
 from lastacross.store import QUEUE_NAMES, UPLOAD, Store, settings_key
-from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import Broker
 from tests.support.uploads import FIELDS, upload
 
 OWN = "lastacross-cron"

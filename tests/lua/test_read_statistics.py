@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross import store
-from lastacross.taskqueue.broker import Broker, QueueNumbers
+from lastacross.broker.steps import Broker, QueueNumbers
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
 

@@ -1,7 +1,7 @@
 """register_service: tasks for a service wait for it from the moment that its workers come."""
 
 from lastacross import store
-from lastacross.taskqueue.broker import Broker
+from lastacross.broker.steps import Broker
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
 

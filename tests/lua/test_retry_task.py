@@ -3,8 +3,8 @@
 import pytest
 
 from lastacross import store
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from tests.support.scripts import Scripts
 
 

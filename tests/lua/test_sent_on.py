@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lastacross import store
+from lastacross.broker.steps import Broker
 from lastacross.store import Arg
-from lastacross.taskqueue.broker import Broker
 from tests.support.places import FIXED, NOWHERE, PLAIN, Queues, add_for, is_woken, lease, leased, lists
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload

@@ -5,7 +5,7 @@ import rq
 from rq import registry
 
 from lastacross import store
-from lastacross.taskqueue.record import DATA
+from lastacross.broker.record import DATA
 from tests.support.scripts import Scripts
 
 INTERMEDIATE = store.ready_key("default") + ":intermediate"

@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross import store
-from lastacross.taskqueue.broker import DEFAULT_GROUP
+from lastacross.broker.steps import DEFAULT_GROUP
 from tests.support.scripts import Scripts
 from tests.support.uploads import FIELDS, upload
 

@@ -13,10 +13,10 @@ from rq.job import Job
 from rq.registry import DeferredJobRegistry, FailedJobRegistry, StartedJobRegistry
 
 from lastacross import store, taskqueue
+from lastacross.broker.current import CurrentTask, delivering
+from lastacross.broker.steps import Broker, Upload
 from lastacross.errors import StoreUnavailableError, TaskQueueError, UnknownBatchError
 from lastacross.taskqueue import Batch, Queue, Task, TaskRetryOptions
-from lastacross.taskqueue.broker import Broker, Upload
-from lastacross.taskqueue.current import CurrentTask, delivering
 from tests.simulator.network import Process, Request
 
 if TYPE_CHECKING:

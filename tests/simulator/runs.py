@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lastacross import config, store
-from lastacross.runtime import leasing, worker
-from lastacross.taskqueue.names import new_name
+from lastacross.broker.names import new_name
+from lastacross.worker import leasing, worker
 from tests.simulator import actors
 from tests.simulator.decisions import Decision, generate
 from tests.simulator.server import Mutant, Server
@@ -98,7 +98,7 @@ class Runner:
         self._stack.callback(config.use, None)
         self._stack.callback(store.use, None)
         process = self._stack.enter_context(running_server())
-        self._server = Server(process, store._scripts, self.mutant)
+        self._server = Server(process, store.SCRIPTS, self.mutant)
         self._stack.callback(self._server.close)
         return self
 
@@ -121,7 +121,7 @@ class Runner:
             self._server.reset()
             return self._run(self._server, seed, (schedule, drains), log)
         with running_server(append_only=True) as process:
-            server = Server(process, store._scripts, self.mutant)
+            server = Server(process, store.SCRIPTS, self.mutant)
             try:
                 return self._run(server, seed, (schedule, drains), log)
             finally:

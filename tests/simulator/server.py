@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lastacross import store
-from lastacross.scripts import Scripts
+from lastacross.store.scripts import Scripts
 from tests.simulator import snapshot
 from tests.simulator.snapshot import Record, Snapshot
 from tests.support.redis_server import RedisServer
 
 MUTANTS = Path(__file__).parent / "mutants"
-LUA = Path(store.__file__).parent / "lua"
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Mutant:
 
     def applied(self, text: str) -> str:
         """The text of a script, mutated if it contains the mutant's file."""
-        own = (LUA / f"{self.script}.lua").read_text()
+        own = store.own_text(self.script)
         if own.count(self.line) != 1:
             raise ValueError(f"{self.name}: the line stands {own.count(self.line)} times in {self.script}")
         return text.replace(own, own.replace(self.line, self.instead))

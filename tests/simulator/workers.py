@@ -6,21 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lastacross import store
+from lastacross.broker import queue_directory
+from lastacross.broker.current import CurrentTask, delivering
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import LEASE_SCRIPT, Broker
 from lastacross.errors import StoreUnavailableError, TaskQueueError
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.isolation import Crashed
-from lastacross.runtime.leasing import Leasing
-from lastacross.runtime.prefetch import MOST, Prefetch
-from lastacross.runtime.runners import SUSPECT_LANES
-from lastacross.runtime.serving import Serving
-from lastacross.runtime.settle import Settler
-from lastacross.runtime.upkeep import RENEWALS_PER_LEASE, Renewer, Upkeep
-from lastacross.runtime.worker import Worker
-from lastacross.taskqueue import Batch, Task, known
-from lastacross.taskqueue.broker import LEASE_SCRIPT, Broker
-from lastacross.taskqueue.current import CurrentTask, delivering
-from lastacross.taskqueue.record import Leased
-from lastacross.wakeup import Woken
+from lastacross.taskqueue import Batch, Task
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.isolation import Crashed
+from lastacross.worker.leasing import Leasing
+from lastacross.worker.outcomes import Settler
+from lastacross.worker.prefetch import MOST, Prefetch
+from lastacross.worker.runners import SUSPECT_LANES
+from lastacross.worker.serving import Serving
+from lastacross.worker.upkeep import RENEWALS_PER_LEASE, Renewer, Upkeep
+from lastacross.worker.wakeup import Woken
+from lastacross.worker.worker import Worker
 from tests.simulator.network import NOTHING, Process, Question, Request
 
 if TYPE_CHECKING:
@@ -266,12 +267,12 @@ class SimWorker(Worker):
         self._store = opened
         self._broker = Broker(opened)
         self._lease_seconds = LEASE_SECONDS
-        self._serving = Serving(known.of(opened), groups)
+        self._serving = Serving(queue_directory.of(opened), groups)
         self._interrupt: Any = SimInterrupt(process)
         self.runners = SimRunners(self, process, self._interrupt)
         self._runners: Any = self.runners
         self._prefetch = Prefetch(cast(Any, self.runners), clock=process.clock)
-        self._settler = Settler(self._broker, known.of(opened).retry_of)
+        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of)
         self._upkeep = Upkeep(
             self._broker, self._serving.queues, clock=process.clock, lease_seconds=LEASE_SECONDS
         )

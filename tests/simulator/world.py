@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import greenlet
 
 from lastacross import store
+from lastacross.broker.grants import granted
+from lastacross.broker.record import Leased, instant_text
 from lastacross.errors import StoreUnavailableError
-from lastacross.taskqueue.grants import granted
-from lastacross.taskqueue.record import Leased, instant_text
 from tests.simulator import actors, decisions
 from tests.simulator.decisions import Choices, Decision
 from tests.simulator.judge import Judge

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.clock import utc
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
+from lastacross.cronruns.recording import note
 from lastacross.cronruns.ticking import Ticker
+from lastacross.datastore import marking, relay
 from lastacross.datastore.tables import CronJob, CronRun
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.settle import Settler
 from lastacross.store import Store, tombstone_key
-from lastacross.taskqueue import marking, relay
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.outcomes import Settler
 from tests.support import recording
 from tests.support.clock import StoppedClock
 
@@ -109,7 +110,7 @@ class CronLab:
 
     def settle(self, task: Leased, status: int = 200, reason: str = "") -> None:
         """An attempt ends."""
-        Settler(self.broker, lambda queue: None).settle([Outcome(task, status, reason)])
+        Settler(self.broker, lambda queue: None, note).settle([Outcome(task, status, reason)])
 
     def work(self) -> list[str]:
         """Run all that waits, in no time; the names of the tasks."""

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lastacross import webapp
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.config import Config
-from lastacross.runtime.deadline import Deadlines
-from lastacross.runtime.delivery import Delivery, Outcome
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import Delivery, Outcome
 
 GROUPS = ("default", "counter")
 

@@ -66,7 +66,7 @@ def _recorded(path: Path, url: str | None, is_of_site: bool) -> Iterator[None]:
 def check_recorded(operations: Sequence[Operation]) -> None:
     """Fail if the processes of a site did not record: a history without operations breaks no rule."""
     recorded = {operation.asked["module"] for operation in operations if operation.op == "recording"}
-    missing = {"lastacross.taskqueue.broker", "lastacross.runtime.delivery"} - recorded
+    missing = {"lastacross.broker.steps", "lastacross.worker.delivery"} - recorded
     assert not missing, f"the site's processes did not record {sorted(missing)}"
 
 

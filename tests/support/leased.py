@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from lastacross.taskqueue import Task, record
-from lastacross.taskqueue.record import Leased
+from lastacross.broker import record
+from lastacross.broker.record import Leased
+from lastacross.taskqueue import Task
+from lastacross.taskqueue.new_tasks import record_of
 
 NOW = 1_800_000_000.0
 
@@ -23,7 +25,7 @@ def leased(queue: str = "default", *, name: str = "t1", lease: str = "w.1", **op
         if key in options
     }
     options.setdefault("url", "/work")
-    flat = record.dump(Task(**options), queue, NOW)
+    flat = record_of(Task(**options), queue, NOW)
     raw = [value if isinstance(value, bytes) else str(value).encode() for value in flat]
     fields = dict(zip(raw[::2], raw[1::2], strict=True))
     stored = {b"first_try_at": record.instant_text(NOW).encode()}

@@ -10,14 +10,14 @@ from sqlalchemy import delete
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
 from lastacross import config, datastore, store, webapp
+from lastacross.broker import settings
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.datastore.tables import LongTask
 from lastacross.longtasks import model
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.settle import Settler
 from lastacross.store import Store
-from lastacross.taskqueue import settings
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.outcomes import Settler
 from tests.conftest import SECRET_KEY
 from tests.support.hands import Hands, working_hands
 from tests.support.modules import own_modules

@@ -21,8 +21,8 @@ import sqlalchemy
 from sqlalchemy import text
 
 from lastacross import config, datastore, deferred, store, taskqueue
+from lastacross.datastore import marking, outbox, relay
 from lastacross.store import Store
-from lastacross.taskqueue import marking, outbox, relay
 from tests.support.history import Recorder
 
 LARGE = "x" * 200_000
@@ -85,7 +85,7 @@ def die_after_asking() -> None:
     """Redis has been asked, and has not answered yet."""
 
     def ask(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
-        body = store._scripts.find(script)[0]
+        body = store.SCRIPTS.find(script)[0]
         connection = opened.redis.connection_pool.get_connection()
         connection.send_command("EVAL", body, len(keys), *keys, *args)
         die()

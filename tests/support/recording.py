@@ -75,7 +75,7 @@ def _created_code(answer: int) -> int:
 
 # module → class → method → the operation, its arguments, and its answer.
 STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]]] = {
-    "lastacross.taskqueue.broker": {
+    "lastacross.broker.steps": {
         "Broker": {
             "add": ("add", _tasks, _same),
             "add_ready": ("add", lambda task: _tasks([task]), lambda code: [code]),
@@ -87,7 +87,7 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
         }
     },
     "lastacross.taskqueue.pull": {"PullSteps": {"add": ("add", _tasks, _same)}},
-    "lastacross.taskqueue.batches": {
+    "lastacross.broker.batches": {
         "BatchSteps": {
             "create": ("create", _created, _created_code),
             "add": ("member", lambda batch, first, tasks: {"batch": batch, **_tasks(tasks)}, _same),
@@ -95,8 +95,8 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
             "cancel": ("cancel", lambda batch: {"batch": batch}, _same),
         }
     },
-    "lastacross.runtime.delivery": {"Delivery": {"deliver": ("run", _run, _outcome)}},
-    "lastacross.runtime.remote": {"RemoteDelivery": {"deliver": ("run", _run, _outcome)}},
+    "lastacross.worker.delivery": {"Delivery": {"deliver": ("run", _run, _outcome)}},
+    "lastacross.worker.remote": {"RemoteDelivery": {"deliver": ("run", _run, _outcome)}},
 }
 
 

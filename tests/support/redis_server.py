@@ -14,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from lastacross.clock import Clock
-from lastacross.runtime import embedded
+from lastacross.processes import embedded
 from lastacross.store import Store
 from tests.support.recording import begin_fault, fault
 

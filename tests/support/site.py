@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lastacross import store
+from lastacross.broker.steps import Broker
 from lastacross.config import secret
-from lastacross.runtime.embedded import PORTS
-from lastacross.taskqueue.broker import Broker
+from lastacross.processes.embedded import PORTS
 from tests.support import administrator
 from tests.support.judging import judged
 from tests.support.processes import ROOT, Started, python, started

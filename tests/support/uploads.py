@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from lastacross.broker.steps import Broker, Upload
 from lastacross.store import Store
-from lastacross.taskqueue.broker import Broker, Upload
 
 FIELDS = {
     "mode": "push",

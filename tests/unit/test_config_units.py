@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross.config import units
-from lastacross.config.mistakes import LONGEST_HINT, UnusableError, sentence
+from lastacross.config.diagnostics import LONGEST_HINT, UnusableError, sentence
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Which web process lets another one go first."""
 
-from lastacross.runtime.connection_shares import SLOTS, ConnectionShares
+from lastacross.processes.connection_shares import SLOTS, ConnectionShares
 
 
 def test_who_has_more_connections_than_another_lets_it_go_first() -> None:

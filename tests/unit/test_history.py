@@ -597,7 +597,7 @@ def test_a_site_whose_processes_recorded_nothing_is_caught(tmp_path: Path) -> No
 
 
 def test_a_process_says_which_modules_it_records(tmp_path: Path) -> None:
-    modules = ["lastacross.taskqueue.broker", "lastacross.runtime.delivery"]
+    modules = ["lastacross.broker.steps", "lastacross.worker.delivery"]
     with judged(tmp_path / "site.jsonl", None, is_of_site=True) as environ:
         lines = "; ".join(f"import {name}" for name in modules)
         subprocess.run([sys.executable, "-c", lines], env={**os.environ, **environ}, check=True)

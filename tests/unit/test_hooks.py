@@ -6,8 +6,7 @@ import sys
 import pytest
 
 from lastacross import runtime
-from lastacross.runtime import hooks
-from lastacross.runtime.hooks import Shutdown
+from lastacross.runtime import Shutdown
 
 
 def first() -> None:
@@ -55,14 +54,14 @@ def test_a_process_is_shutting_down_once_that_has_begun() -> None:
 
 
 def test_the_public_names_speak_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "PROCESS", Shutdown())
+    monkeypatch.setattr(runtime, "PROCESS", Shutdown())
 
     assert runtime.set_shutdown_hook(first) is None
     assert runtime.set_shutdown_hook(None) is first
     with pytest.raises(TypeError):
         runtime.set_shutdown_hook("first")  # type: ignore[arg-type]
     assert not runtime.is_shutting_down()
-    hooks.PROCESS.begin()
+    runtime.PROCESS.begin()
     assert runtime.is_shutting_down()
 
 
@@ -72,4 +71,4 @@ def test_an_application_that_imports_it_imports_nothing_of_the_processes() -> No
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     names = {name for name in loaded.stdout.split() if name.startswith("lastacross")}
-    assert names == {"lastacross", "lastacross.runtime", "lastacross.runtime.hooks"}
+    assert names == {"lastacross", "lastacross.runtime"}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lastacross.runtime.interrupt import Interrupt
+from lastacross.worker.interrupt import Interrupt
 
 
 def is_set(interrupt: Interrupt) -> bool:

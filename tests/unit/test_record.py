@@ -2,7 +2,8 @@
 
 import pytest
 
-from lastacross.taskqueue import record
+from lastacross.broker import record
+from lastacross.taskqueue.new_tasks import record_of
 from lastacross.taskqueue.task import Task
 
 NOW = 1_700_000_000.0
@@ -10,7 +11,7 @@ NOW = 1_700_000_000.0
 
 def fields_of(task: Task) -> dict[bytes, bytes]:
     """What Redis would have of a new task."""
-    flat = record.dump(task, "default", NOW)
+    flat = record_of(task, "default", NOW)
     encoded = [value.encode() if isinstance(value, str) else value for value in flat]
     return dict(zip(encoded[::2], encoded[1::2], strict=True))
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lastacross.broker.retry import backoff_seconds, next_delay_seconds
 from lastacross.config import RetryParameters
-from lastacross.taskqueue.retry import backoff_seconds, next_delay_seconds
 
 # min, max, doublings, and the waits before retry 1, 2, 3 …
 BACK_OFF = [

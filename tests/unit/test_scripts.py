@@ -1,6 +1,6 @@
 """Scripts: the texts of Lua files with what they include in front."""
 
-from lastacross.scripts import Scripts
+from lastacross.store.scripts import Scripts
 
 NAMES = {"RECORD": "rq:job:", "READY": "rq:queue:"}
 LINE = "local RECORD, READY = 'rq:job:', 'rq:queue:'"

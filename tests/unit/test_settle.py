@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
+from lastacross.broker.record import Leased
+from lastacross.broker.steps import Broker
 from lastacross.config import RetryParameters
-from lastacross.runtime.delivery import Outcome
-from lastacross.runtime.isolation import Crashed
-from lastacross.runtime.settle import LONGEST_REASON, Settler
 from lastacross.taskqueue import TaskRetryOptions
-from lastacross.taskqueue.broker import Broker
-from lastacross.taskqueue.record import Leased
+from lastacross.worker.delivery import Outcome
+from lastacross.worker.isolation import Crashed
+from lastacross.worker.outcomes import LONGEST_REASON, Settler
 from tests.support.leased import NOW, leased
 
 

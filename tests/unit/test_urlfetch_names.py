@@ -10,9 +10,9 @@ import pytest
 
 from lastacross.clock import SYSTEM
 from lastacross.errors import DNSLookupFailedError, FetchDeadlineExceededError
-from lastacross.urlfetch import names
+from lastacross.http_client import LookUpTimeoutError, Resolver, name_lookup
 from lastacross.urlfetch.deadline import Deadline
-from lastacross.urlfetch.names import LookUpTimeoutError, Names, Resolver
+from lastacross.urlfetch.names import Names
 from lastacross.urlfetch.places import place_of
 from tests.support.processes import wait_until
 
@@ -65,8 +65,8 @@ def test_a_resolver_that_hangs_holds_32_threads_and_no_caller() -> None:
 
 
 def test_a_caller_waits_three_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert names.MAX_LOOKUP_SECONDS == 3.0
-    monkeypatch.setattr(names, "MAX_LOOKUP_SECONDS", 0.2)
+    assert name_lookup.MAX_LOOKUP_SECONDS == 3.0
+    monkeypatch.setattr(name_lookup, "MAX_LOOKUP_SECONDS", 0.2)
     with hanging() as look_up:
         began_at = time.monotonic()
         with pytest.raises(DNSLookupFailedError) as raised:

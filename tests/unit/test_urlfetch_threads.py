@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from lastacross.urlfetch import threads
-from lastacross.urlfetch.threads import Threads
+from lastacross.http_client import threads
+from lastacross.http_client.threads import Threads
 from tests.support.processes import wait_until
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from webob.cookies import parse_cookie
 
 from lastacross.webapp import cookies, webob_compat
-from lastacross.webapp.adopt import adopt
+from lastacross.webapp.webapp2_compat import adopt
 
 adopted = webapp2.WSGIApplication([])
 adopt(adopted)

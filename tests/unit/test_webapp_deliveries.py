@@ -10,10 +10,10 @@ import pytest
 from webob import Request, Response
 
 from lastacross import deferred
+from lastacross.broker.current import current_task
 from lastacross.clock import SYSTEM
 from lastacross.errors import PermanentTaskFailure
 from lastacross.signing import Signatures
-from lastacross.taskqueue.current import current_task
 from lastacross.webapp import delivery_token
 from lastacross.webapp.delivery_token import Claims
 from tests.support import web

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lastacross.webapp import forms
-from lastacross.webapp.adopt import adopt
+from lastacross.webapp.webapp2_compat import adopt
 
 FORM = "application/x-www-form-urlencoded"
 

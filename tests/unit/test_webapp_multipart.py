@@ -7,9 +7,9 @@ import pytest
 import webapp2
 
 from lastacross.webapp import forms, multipart_form
-from lastacross.webapp.adopt import adopt
 from lastacross.webapp.form_error import FormError
 from lastacross.webapp.forms import Limits
+from lastacross.webapp.webapp2_compat import adopt
 from tests.unit.test_webob_compat import environ_of
 
 KIND = "multipart/form-data; boundary=x"

@@ -1,0 +1,239 @@
+"""The tasks of a queue as an operator looks at them: which there are in each state, and one of them whole."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from lastacross.broker.readable import MAX_INSTANT
+from lastacross.broker.record import body_of, split_task_id, task_id
+from lastacross.errors import StoreUnavailableError, TransientError
+from lastacross.store import (
+    PULL_PREFIX,
+    READY_PREFIX,
+    RQ_QUEUES,
+    Store,
+    dead_key,
+    deferred_key,
+    leased_key,
+    pull_leased_key,
+    ready_key,
+    record_key,
+    scheduled_key,
+    translated_errors,
+)
+
+STATES = ("ready", "scheduled", "leased", "dead", "waiting")
+"""A task's states in the words of docs/lifecycle.md; ``waiting`` is for its batch."""
+
+_STATE_OF_STATUS = dict(zip(("queued", "scheduled", "started", "failed", "deferred"), STATES, strict=True))
+_FIELDS = (
+    "status",
+    "description",
+    "eta",
+    "failures",
+    "lost",
+    "target",
+    "tag",
+    "batch",
+    "error",
+    "dead_at",
+    "leases",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedTask:
+    """A task without its payload.
+
+    Instants are seconds since the epoch; None where there is none. ``attempts`` are those that have ended,
+    or the leases of a pull task; ``error`` is why it is a dead letter.
+    """
+
+    queue: str
+    name: str
+    state: str
+    method: str
+    url: str
+    eta: float | None
+    attempts: int
+    target: str | None = None
+    tag: str | None = None
+    batch: str | None = None
+    error: str | None = None
+    dead_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTask:
+    """A task with its payload and its own headers."""
+
+    task: ListedTask
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class Listing:
+    """What one Redis holds.
+
+    Args:
+        opened: the Redis.
+
+    Each method raises ``TransientError`` while it is away.
+    """
+
+    def __init__(self, opened: Store) -> None:
+        self._store = opened
+        self._redis: Any = opened.redis
+
+    def tasks(self, queue: str, states: Iterable[str] = STATES, most: int = 100) -> list[ListedTask]:
+        """The first ``most`` tasks in each of these states; the newest of the dead letters."""
+        try:
+            with translated_errors():
+                ids: dict[str, None] = {}
+                for state in states:
+                    found = [*self._ids(queue, state, most), *self._pull_ids(queue, state, most)]
+                    ids.update(dict.fromkeys(found[:most]))
+                wanted = frozenset(states)
+                return [task for task in self._listed(list(ids)) if task.state in wanted]
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+
+    def find(self, queue: str, name: str) -> WholeTask | None:
+        """One task; None when there is none of this name."""
+        identifier = task_id(queue, name)
+        try:
+            with translated_errors():
+                listed = next(iter(self._listed([identifier])), None)
+                if listed is None:
+                    return None
+                raw = cast("dict[bytes, bytes]", self._redis.hgetall(record_key(identifier)))
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+        if not raw:
+            return None
+        body = body_of(raw)
+        headers = _headers(raw)
+        raw.pop(b"data", None)
+        fields = {
+            key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
+            for key, value in sorted(raw.items())
+            if key.partition(b".")[0] != b"body"
+        }
+        return WholeTask(listed, body, headers, fields)
+
+    def count_dead(self, queue: str) -> int:
+        """How many dead letters it has."""
+        try:
+            with translated_errors():
+                return int(self._redis.zcard(dead_key(queue)))
+        except StoreUnavailableError as error:
+            raise TransientError(str(error)) from error
+
+    def _ids(self, queue: str, state: str, most: int) -> list[str]:
+        if state == "ready":
+            found = [
+                each for key in self._ready_lists(queue) for each in self._redis.lrange(key, 0, most - 1)
+            ]
+        elif state == "dead":
+            found = self._redis.zrevrange(dead_key(queue), 0, most - 1)
+        else:
+            keys = {"scheduled": scheduled_key, "leased": leased_key, "waiting": deferred_key}
+            found = self._redis.zrange(keys[state](queue), 0, most - 1)
+        # A leased one's entry has its lease behind a colon, which no id of ours has.
+        return [_text(each).partition(":")[0] for each in found]
+
+    def _pull_ids(self, queue: str, state: str, most: int) -> list[str]:
+        now = self._store.now()
+        if state == "leased":
+            names = self._redis.zrange(
+                pull_leased_key(queue), f"({now:.6f}", "+inf", byscore=True, offset=0, num=most
+            )
+        elif state in ("ready", "scheduled"):
+            bounds = ("-inf", f"{now:.6f}") if state == "ready" else (f"({now:.6f}", "+inf")
+            names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=most)
+        else:
+            names = []
+        return [task_id(queue, _text(name)) for name in names]
+
+    def _ready_lists(self, queue: str) -> list[str]:
+        own = ready_key(queue)
+        keys = sorted(_text(key) for key in self._redis.smembers(RQ_QUEUES))
+        return [own, *(key for key in keys if key.startswith(f"{READY_PREFIX}{queue}."))]
+
+    def _listed(self, ids: list[str]) -> list[ListedTask]:
+        now = self._store.now()
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for identifier in ids:
+                queue, name = split_task_id(identifier)
+                pipeline.hmget(record_key(identifier), _FIELDS)
+                pipeline.zscore(pull_leased_key(queue), name)
+            # A record of the wrong type is left out: the next lease makes a dead letter of it.
+            answers = pipeline.execute(raise_on_error=False)
+        found = zip(ids, answers[::2], answers[1::2], strict=True)
+        return [
+            _task(identifier, values, held_until, now)
+            for identifier, values, held_until in found
+            # No eta: a plain job of RQ, which the next lease makes a dead letter of.
+            if isinstance(values, list) and values[0] is not None and values[2] is not None
+        ]
+
+
+def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:
+    """A record's own headers, taken out of it; those of a damaged one stay among its fields."""
+    try:
+        found = tuple((str(key), str(value)) for key, value in json.loads(raw.get(b"headers", b"[]")))
+    except (ValueError, TypeError, RecursionError):
+        return ()
+    raw.pop(b"headers", None)
+    return found
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _instant(text: str | None) -> float | None:
+    """An instant of a record; None if there is none, or it cannot be one."""
+    try:
+        found = float(text or "nan")
+    except ValueError:
+        return None
+    return found if abs(found) <= MAX_INSTANT else None
+
+
+def _whole(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def _task(identifier: str, values: list[bytes | None], held_until: object, now: float) -> ListedTask:
+    text = {
+        key: value.decode("utf-8", "replace")
+        for key, value in zip(_FIELDS, values, strict=True)
+        if value is not None
+    }
+    queue, name = split_task_id(identifier)
+    method, _, url = text.get("description", "").partition(" ")
+    eta = _instant(text["eta"])
+    state = _STATE_OF_STATUS.get(text["status"], text["status"])
+    attempts = _whole(text.get("failures")) + _whole(text.get("lost"))
+    if method == "PULL":
+        attempts = _whole(text.get("leases"))
+        if state == "scheduled":
+            is_held = isinstance(held_until, float) and held_until > now
+            state = "leased" if is_held else "scheduled" if eta is not None and eta > now else "ready"
+    return ListedTask(
+        queue,
+        name,
+        state,
+        method,
+        url,
+        eta,
+        attempts,
+        target=text.get("target", "").removeprefix("!") or None,
+        tag=text.get("tag") or None,
+        batch=text.get("batch"),
+        error=text.get("error"),
+        dead_at=_instant(text.get("dead_at")),
+    )

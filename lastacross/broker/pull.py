@@ -1,0 +1,123 @@
+"""The steps of a pull task's life, each one Lua file run in Redis.
+
+A lease moves the task's eta to the lease's end: until then nobody else is given it, and after that anybody.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lastacross import logs
+from lastacross.broker.names import new_name
+from lastacross.broker.record import instant_text
+from lastacross.broker.steps import NewTask
+from lastacross.errors import TaskQueueError
+from lastacross.store import Arg, Store
+
+# A hundred tasks of 1 MiB in one script would hold up everybody for 0.15 s.
+PORTION_BYTES = 8 << 20
+
+# Whose tasks a lease takes.
+_ALL, _TAG, _OLDEST_TAG = "", "tag", "oldest"
+
+T = TypeVar("T")
+
+_log = logs.get("lastacross.taskqueue")
+
+
+@dataclass(frozen=True, slots=True)
+class PullTask:
+    """A pull task as a lease gives it; ``eta`` is the lease's end in seconds since the epoch."""
+
+    name: str
+    eta: float
+    leases: int
+    tag: str | None
+    body: bytes
+
+
+class PullSteps:
+    """The steps of a pull task's life, each one Lua file run in Redis.
+
+    Args:
+        opened: the store that they run on.
+    """
+
+    def __init__(self, opened: Store) -> None:
+        self.store = opened
+
+    def _run(self, script: str, args: Sequence[Arg]) -> Any:
+        return self.store.run(script, (), args)
+
+    def add(self, tasks: Sequence[NewTask]) -> list[int]:
+        """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
+        answers: list[int] = []
+        for portion in _portions(tasks):
+            args: list[Arg] = []
+            for task in portion:
+                eta = self.store.now() if task.eta is None else task.eta
+                args += (task.id, instant_text(eta), len(task.fields))
+                args += task.fields
+            answers += self._run("add_pull_tasks", args)
+        return answers
+
+    def lease(
+        self,
+        queue: str,
+        lease_seconds: float,
+        max_tasks: int,
+        tag: str | None,
+        read: Callable[[PullTask], T],
+    ) -> list[T]:
+        """Lease up to so many tasks whose eta has passed.
+
+        Args:
+            queue: the queue's name.
+            lease_seconds: from now.
+            max_tasks: the most tasks.
+            tag: None: of any tag; '': of the tag of the oldest; else of this one.
+            read: makes the caller's task of a leased one; where it raises ValueError or TaskQueueError, the
+                task is damaged and becomes a dead letter.
+        """
+        grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
+        args: list[Arg] = [instant_text(self.store.now()), queue, lease_seconds, max_tasks]
+        tasks, buried = self._run("lease_pull_tasks", [*args, grouping, tag or "", new_name()])
+        for name in buried:
+            reason = "leased task_retry_limit times without being deleted, or damaged"
+            _log.error("task.dead_letter", queue=queue, task=name.decode("utf-8", "replace"), reason=reason)
+        return [task for entry in tasks if (task := self._read(queue, entry, read)) is not None]
+
+    def _read(self, queue: str, entry: Sequence[Any], read: Callable[[PullTask], T]) -> T | None:
+        try:
+            return read(_leased_task(entry))
+        except (ValueError, TaskQueueError) as error:
+            # Raised, it would keep the other tasks of this answer from everybody until their leases end.
+            _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
+            self._run("bury_pull_task", [instant_text(self.store.now()), queue, entry[0], str(error)])
+            return None
+
+    def modify(self, queue: str, name: str, eta: float, lease_seconds: float) -> tuple[str, float | None]:
+        """Move the end of a lease to so many seconds from now: 'ok' and its new eta, else the reason."""
+        args: list[Arg] = [instant_text(self.store.now()), queue, name, instant_text(eta)]
+        code, eta = self._run("modify_pull_lease", [*args, lease_seconds, new_name()])
+        return code.decode(), float(eta) if eta else None
+
+
+def _portions(tasks: Sequence[NewTask]) -> Iterator[list[NewTask]]:
+    """The tasks in their order, but for a single larger one at most ``PORTION_BYTES`` at a time."""
+    portion: list[NewTask] = []
+    size = 0
+    for task in tasks:
+        own_size = sum(map(len, task.fields))
+        if portion and size + own_size > PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(task)
+        size += own_size
+    if portion:
+        yield portion
+
+
+def _leased_task(entry: Sequence[Any]) -> PullTask:
+    name, eta, leases, tag, body = entry
+    return PullTask(name.decode(), float(eta), int(leases), tag.decode() or None, body)

@@ -1,0 +1,269 @@
+"""The queues as the last upload says: what every process goes by, looked at again once a second.
+
+queue.yaml of this machine may be older or newer than that of another: what was uploaded last counts.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from lastacross import config, logs, store
+from lastacross.broker import settings
+from lastacross.broker.readable import retry_options
+from lastacross.broker.record import load_retry
+from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, RetryParameters, service_of
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import (
+    QUEUE_NAMES,
+    SERVICES,
+    UPLOAD,
+    ResponseError,
+    Store,
+    settings_key,
+    translated_errors,
+)
+
+LOOK_SECONDS = 1.0
+# Who asks while Redis is away waits for that; not everybody, every second.
+OUTAGE_LOOK_SECONDS = 5.0
+
+_NUMBER = re.compile(r"\d{1,15}(\.\d*)?(e[+-]?\d{1,2})?", re.ASCII)
+# The form of each setting; the scripts read them, too.
+_SETTINGS = {
+    "mode": re.compile("push|pull"),
+    "rate": _NUMBER,
+    "bucket_size": _NUMBER,
+    "max_concurrent": re.compile(rf"|{_NUMBER.pattern}", re.ASCII),
+    "dead_letter_seconds": _NUMBER,
+    "is_disabled": re.compile("|0|1"),
+}
+_TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set"}
+
+_log = logs.get("lastacross.queues")
+
+# An upload's digest, time and version.
+Stamp = tuple[bytes | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownQueue:
+    """A queue of the last upload.
+
+    Args:
+        name: of the queue.
+        mode: ``push`` or ``pull``.
+        group: whose workers its tasks wait for, unless a task says otherwise.
+        target: ``[version.]service`` that queue.yaml gives, '' for none.
+        retry: what queue.yaml says of retries, None when it says nothing.
+        is_disabled: the last upload did not list it: it keeps its tasks.
+    """
+
+    name: str
+    mode: str = "push"
+    group: str = DEFAULT_SERVICE
+    target: str = ""
+    retry: RetryParameters | None = None
+    is_disabled: bool = False
+
+
+class KnownQueues:
+    """What is known of the queues of one Redis.
+
+    While nothing was uploaded, or Redis is away, the process's own queue.yaml stands in.
+
+    Args:
+        opened: the Redis.
+
+    Attributes:
+        damaged: queues whose settings cannot be read, each with the reason; until they are uploaded again,
+            this process's queue.yaml stands in.
+    """
+
+    def __init__(self, opened: Store) -> None:
+        self.store = opened
+        self._stamp: Stamp | None = None
+        self._look_at = float("-inf")
+        self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
+        self._services: frozenset[str] = frozenset()
+        self.damaged: Mapping[str, str] = MappingProxyType({})
+        # What stands in, and the configuration that it is of.
+        self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
+
+    def find(self, name: str) -> KnownQueue | None:
+        """The queue of this name; one that was uploaded this very moment, too."""
+        self.look()
+        queue = self._now()[0].get(name)
+        if queue is None:
+            self.look(is_urgent=True)
+            queue = self._now()[0].get(name)
+        return queue
+
+    def all(self) -> Mapping[str, KnownQueue]:
+        """Every queue, by its name."""
+        self.look()
+        return self._now()[0]
+
+    def retry_of(self, name: str) -> RetryParameters | None:
+        """What queue.yaml says of the retries of a queue, None when it says nothing."""
+        queue = self.all().get(name)
+        return queue.retry if queue else None
+
+    def services(self) -> frozenset[str]:
+        """The services that tasks may wait for, beside the default one."""
+        self.look()
+        return self._now()[1]
+
+    def look(self, *, is_urgent: bool = False) -> None:
+        """See whether there was another upload, if it is time to or ``is_urgent``."""
+        now = self.store.clock.monotonic()
+        if now < self._look_at and not is_urgent:
+            return
+        # Other threads go on with what is known meanwhile.
+        self._look_at = now + LOOK_SECONDS
+        try:
+            self._read()
+        except StoreUnavailableError:
+            self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+        except ResponseError:
+            # Another program has written there. The queues stay as they are known until the next look.
+            _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
+            with contextlib.suppress(StoreUnavailableError):
+                self.store.set_aside(_TYPES)
+
+    def note(self, stamp: Stamp) -> None:
+        """Another call has seen which upload was the last: look only if it is not the one that is known."""
+        now = self.store.clock.monotonic()
+        self._look_at = now + LOOK_SECONDS if stamp == self._stamp else now
+
+    def require_upload(self) -> None:
+        """Upload this process's own files if nobody has: else no service is known but the default one.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        if self._stamp is None and settings.upload_if_missing(self.store):
+            self.look(is_urgent=True)
+
+    def _now(self) -> tuple[Mapping[str, KnownQueue], frozenset[str]]:
+        if self._stamp is not None:
+            return self._queues, self._services
+        configuration = config.current()
+        if self._file is None or self._file[0] is not configuration:
+            self._file = (configuration, _of_file(configuration))
+        return self._file[1], configuration.services
+
+    def _read(self) -> None:
+        redis = self.store.redis
+        with translated_errors():
+            stamp: Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
+            if stamp == self._stamp:
+                return
+            if stamp[0] is None:
+                self._stamp = None
+                return
+            names = sorted(_texts(redis.smembers(QUEUE_NAMES)))
+            with redis.pipeline(transaction=True) as pipeline:
+                pipeline.smembers(SERVICES)
+                for name in names:
+                    pipeline.hgetall(settings_key(name))
+                services, *found = pipeline.execute(raise_on_error=False)
+            if isinstance(services, Exception):
+                raise services
+        self._services = frozenset(_texts(services))
+        self._take(dict(zip(names, found, strict=True)))
+        self._stamp = stamp
+
+    def _take(self, found: Mapping[str, Any]) -> None:
+        groups = {DEFAULT_SERVICE, *self._services}
+        damaged, queues = {}, {}
+        for name, fields in found.items():
+            problem = _problem(fields, groups)
+            if problem is not None:
+                damaged[name] = problem
+                queues[name] = _stand_in(name)
+            elif fields:
+                queues[name] = _load(name, fields)
+        self._queues, self.damaged = MappingProxyType(queues), MappingProxyType(damaged)
+
+
+def _texts(names: Any) -> list[str]:
+    # A name that is not UTF-8 is not ours, and there is nothing under the rest of it.
+    return [name.decode("utf-8", "replace") for name in names]
+
+
+def _problem(fields: Any, groups: Collection[str]) -> str | None:
+    """The mistake in the settings of a queue, after "has"; None if they can be read."""
+    if isinstance(fields, Exception):
+        return f"settings that cannot be read ({fields})"
+    try:
+        text = {key.decode(): value.decode() for key, value in fields.items()}
+    except UnicodeDecodeError:
+        return "a setting that is not UTF-8"
+    if not text or text.keys() == {"is_disabled"}:
+        return None
+    for name, needed in _SETTINGS.items():
+        value = text.get(name)
+        if value is not None and not needed.fullmatch(value):
+            return f"{name} {value[:40]!r}"
+    if text.get("group", DEFAULT_SERVICE) not in groups:
+        return f"group {text['group'][:40]!r}, a service that there is not"
+    retry = text.get("retry")
+    if retry and (wrong := retry_options(retry)) is not None:
+        return f"retry {retry[:40]!r}, {wrong}"
+    return None
+
+
+def _stand_in(name: str) -> KnownQueue:
+    configuration = config.current()
+    queue = configuration.queues.get(name)
+    return KnownQueue(name, is_disabled=True) if queue is None else _of_entry(queue, configuration)
+
+
+def _load(name: str, fields: Mapping[bytes, bytes]) -> KnownQueue:
+    text = {key.decode(): value.decode() for key, value in fields.items()}
+    retry = text.get("retry")
+    return KnownQueue(
+        name,
+        text.get("mode", "push"),
+        text.get("group", DEFAULT_SERVICE),
+        text.get("target", ""),
+        load_retry(json.loads(retry)) if retry else None,
+        text.get("is_disabled") == "1",
+    )
+
+
+def _of_file(configuration: Config) -> Mapping[str, KnownQueue]:
+    return {name: _of_entry(queue, configuration) for name, queue in configuration.queues.items()}
+
+
+def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
+    service = service_of(queue.target or DEFAULT_SERVICE)
+    group = service if service in configuration.services else DEFAULT_SERVICE
+    return KnownQueue(queue.name, queue.mode, group, queue.target or "", queue.retry)
+
+
+_of_store: WeakKeyDictionary[Store, KnownQueues] = WeakKeyDictionary()
+# Whose turn it was last: a process has one store.
+_last: KnownQueues | None = None
+
+
+def of(opened: Store) -> KnownQueues:
+    """What is known of the queues of this Redis."""
+    global _last
+    found = _last
+    if found is None or found.store is not opened:
+        found = _of_store.get(opened)
+        if found is None:
+            found = _of_store.setdefault(opened, KnownQueues(opened))
+        _last = found
+    return found
+
+
+def current() -> KnownQueues:
+    """What is known of the queues of this process's Redis."""
+    return of(store.current())

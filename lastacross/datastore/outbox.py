@@ -1,0 +1,164 @@
+"""Transactional adds: the task is a row written with the data, and sent right after the commit.
+
+If the process dies between commit and sending, the relay sends it (``relay``). The row fixes the task's
+id, and a task that has run leaves a marker for an hour, so that sending twice adds once. That the row was
+sent is noted in it a moment later (``marking``).
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from lastacross import clock, datastore, logs, store
+from lastacross.broker import Broker, NewTask, PullSteps, Value, record
+from lastacross.datastore import marking
+from lastacross.datastore.tables import OutboxRow
+from lastacross.errors import (
+    Error,
+    StoreUnavailableError,
+    TooManyTasksError,
+    TransactionalRequestTooLargeError,
+)
+
+# What left less would be taken for lost, and be sent again (`relay`).
+MARKER_SECONDS = 3600
+MAX_TASKS_PER_TRANSACTION = 5
+MAX_BYTES_PER_TRANSACTION = 1 << 20
+
+_NOTE = "taskqueue.outbox"
+# To the table, not to the model: it is executed while, on SQLite, all other writers wait.
+_ADD = insert(OutboxRow.metadata.tables[OutboxRow.__tablename__])
+_log = logs.get("lastacross.taskqueue")
+
+
+def now() -> float:
+    """Seconds since the epoch by this machine's clock: a transaction must not need Redis."""
+    return clock.SYSTEM.now()
+
+
+# --- in the transaction, and right after it -----------------------------------------------
+
+
+def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
+    """Write tasks into the running transaction, to be sent when it has committed.
+
+    Raises:
+        TooManyTasksError: more than 5 in this transaction.
+        TransactionalRequestTooLargeError: more than 1 MiB in this transaction.
+    """
+    written = _written(transaction)
+    if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
+        raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
+    if not tasks:
+        return
+    rows = [_row(task) for task in tasks]
+    size = sum(len(value) for task in [*written, *tasks] for value in task.fields)
+    if size > MAX_BYTES_PER_TRANSACTION:
+        raise TransactionalRequestTooLargeError(
+            f"the tasks of this transaction take {size} bytes; at most 1 MiB"
+        )
+    transaction.session.execute(_ADD, rows)
+    noted = transaction.notes.setdefault(_NOTE, [])
+    noted.append(tasks)
+    # At each call: what a savepoint takes back, it takes out of the callbacks too. The first one sends all.
+    transaction.after_commit(lambda: _send_committed(noted))
+
+
+def _written(transaction: datastore.Transaction) -> list[NewTask]:
+    """What was written in this transaction and not taken back by a savepoint."""
+    noted = transaction.notes.get(_NOTE)
+    return _still_there(noted, transaction.session) if noted else []
+
+
+def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTask]:
+    tasks = list(itertools.chain.from_iterable(noted))
+    query = select(OutboxRow.task_id).where(OutboxRow.task_id.in_([task.id for task in tasks]))
+    ids = set(session.scalars(query))
+    return [task for task in tasks if task.id in ids]
+
+
+def _send_committed(noted: list[Sequence[NewTask]]) -> None:
+    """The commit has landed: whatever happens now, the relay will send the rest."""
+    calls = list(noted)
+    noted.clear()
+    try:
+        tasks: Sequence[NewTask] = calls[0] if calls else []
+        if len(calls) > 1:
+            with datastore.session(read_only=True) as session:
+                tasks = _still_there(calls, session)
+        if tasks:
+            send(tasks)
+            marking.PROCESS.note([task.id for task in tasks], now())
+    except (StoreUnavailableError, Error) as error:
+        _log.warning("outbox.relay_later", error=str(error))
+
+
+def send(tasks: Sequence[NewTask]) -> None:
+    """Add tasks to their queues; those that were added before, and have run, are not added again.
+
+    Args:
+        tasks: from committed rows, which are to be marked as sent next.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+    """
+    opened = store.current()
+    pull = [task for task in tasks if task.is_pull]
+    push = [task for task in tasks if not task.is_pull]
+    if push:
+        Broker(opened).add(push)
+    if pull:
+        PullSteps(opened).add(pull)
+
+
+# --- what a row holds ---------------------------------------------------------------------
+
+
+def _row(task: NewTask) -> dict[str, object]:
+    queue = task.id.partition("_")[0]
+    return {"queue": queue, "task_id": task.id, "record": dump(task), "created_at": now()}
+
+
+def dump(task: NewTask) -> bytes:
+    """A task as the outbox holds it."""
+    fields = [value.decode("latin-1") if isinstance(value, bytes) else value for value in task.fields]
+    is_bytes = [isinstance(value, bytes) for value in task.fields]
+    return json.dumps([task.id, task.eta, fields, is_bytes], ensure_ascii=False).encode()
+
+
+def load(raw: bytes) -> NewTask:
+    """A task from the outbox.
+
+    Raises:
+        ValueError: the row is damaged, or a newer version of this program wrote it.
+    """
+    match _parsed(raw):
+        case [str() as identifier, int() | float() | None as eta, list() as fields, list() as is_bytes]:
+            if eta is not None and not math.isfinite(eta):
+                raise ValueError(f"its eta is {eta}")
+            values = _values(fields, is_bytes)
+        case _:
+            raise ValueError("it is not in the form that this version writes")
+    return NewTask(identifier, eta, values, target=record.target_in(values), is_pull=record.is_pull(values))
+
+
+def _parsed(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _values(fields: list[object], is_bytes: list[object]) -> list[Value]:
+    if len(fields) % 2 or len(fields) != len(is_bytes):
+        raise ValueError("its fields and values do not pair")
+    values: list[Value] = []
+    for value, binary in zip(fields, is_bytes, strict=True):
+        if not isinstance(value, str):
+            raise ValueError(f"a field or value is {type(value).__name__}, not text")
+        values.append(value.encode("latin-1") if binary else value)
+    return values

@@ -1,0 +1,221 @@
+"""What becomes of the outbox's rows after their commit: the scheduler's part of transactional adds.
+
+Rows that their process did not come to send are sent. Sent ones are kept for a minute and deleted once
+Redis was seen to have kept the task: a power cut or a failover may cost Redis its last seconds. A row that
+cannot be sent is set aside, so that it does not hold up the others. Any number of processes may do this.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, LargeBinary, cast, delete, select, tuple_, update
+
+from lastacross import datastore, logs, store
+from lastacross.broker import NewTask
+from lastacross.datastore import marking, outbox
+from lastacross.datastore.tables import OutboxRow
+from lastacross.errors import DatastoreError, StoreUnavailableError
+
+# The process that wrote the rows sends them itself, at once, and marks them 0.25 s later (marking): the relay
+# takes those it left behind. What it takes too early it sends in vain, and marks.
+RELAY_AFTER_SECONDS = 3.0
+RELAY_CHUNK = 100
+
+# Redis with `appendfsync everysec` may lose its last two seconds, a replica about as much.
+KEEP_SENT_SECONDS = 60.0
+FORGET_CHUNK = 500
+# From this age on, the marker of a task that has run may be gone.
+MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
+
+# No clock is so wrong.
+FARTHEST_SECONDS = 366 * 86_400.0
+
+_ERROR_LENGTH = 500
+_REMEDY = (
+    "it stays in the table lastacross_outbox and is tried again each minute: if a newer version of this "
+    "program wrote it, start that one's scheduler; if it is damaged, delete the row"
+)
+
+_log = logs.get("lastacross.taskqueue")
+
+_WAITS = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_(None)
+_IS_SET_ASIDE = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_not(None)
+
+# What becomes of rows that cannot be sent, each with the reason, at an instant.
+_Refusals = Callable[[dict[int, str], float], None]
+
+
+def relay(at: float) -> int:
+    """Send what processes that are gone had written and not sent; returns how many.
+
+    Args:
+        at: seconds since the epoch by this machine's clock.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer.
+        DatastoreUnavailableError: the datastore does not.
+    """
+    count, last = 0, 0
+    # A long outage leaves a backlog: it goes out at once, in short steps.
+    is_left = (OutboxRow.created_at <= at - RELAY_AFTER_SECONDS) | _is_damaged(OutboxRow.created_at, at)
+    while rows := _read(_WAITS & is_left, last):
+        count += _send(rows, at, _set_aside)
+        last = rows[-1].id
+    return count
+
+
+def retry_set_aside(at: float) -> int:
+    """Try again what was set aside: a newer version of this program may be able to send it.
+
+    Raises:
+        StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
+    """
+    _unmark_damaged(at)
+    count, last = 0, 0
+    while rows := _read(_IS_SET_ASIDE & (OutboxRow.set_aside_at < at), last):
+        count += _send(rows, at, _leave)
+        last = rows[-1].id
+    return count
+
+
+def forget_sent(at: float) -> int:
+    """Delete rows sent a minute ago whose tasks Redis has kept; what it has lost is sent again.
+
+    Returns:
+        How many were sent again.
+
+    Raises:
+        StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
+    """
+    count, last = 0, (0.0, 0)
+    place = tuple_(OutboxRow.sent_at, OutboxRow.id)
+    query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*place).limit(FORGET_CHUNK)
+    while True:
+        # Each row is met once, whatever became of those before it.
+        which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (place > last)
+        with datastore.session(read_only=True) as session:
+            rows = session.execute(query.where(which)).all()
+        lost = _lost(rows, at) if rows else set()
+        kept = [row.id for row in rows if row.id not in lost]
+        if kept:
+            with datastore.session() as session:
+                session.execute(delete(OutboxRow).where(OutboxRow.id.in_(kept)))
+        count += _send_again(sorted(lost), at)
+        if len(rows) < FORGET_CHUNK:
+            return count
+        last = (rows[-1].sent_at, rows[-1].id)
+
+
+def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
+    """Whether an instant is before the epoch or a year ahead; on SQLite what is no number is ahead of all."""
+    found: ColumnElement[bool] = (instant > at + FARTHEST_SECONDS) | (instant < 0)
+    return found
+
+
+def _unmark_damaged(at: float) -> None:
+    """Have rows sent, perhaps once more, of which nobody can say when they were sent."""
+    with datastore.session(read_only=True) as session:
+        damaged = list(session.scalars(select(OutboxRow.id).where(_is_damaged(OutboxRow.sent_at, at))))
+    if damaged:
+        _log.error("outbox.damaged", rows=damaged, column="sent_at", remedy="they are sent again")
+        with datastore.session() as session:
+            session.execute(update(OutboxRow).where(OutboxRow.id.in_(damaged)).values(sent_at=None))
+
+
+def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
+    # The cast: on SQLite a record that was damaged by hand may be text, which the driver would stumble over.
+    columns = (OutboxRow.id, OutboxRow.task_id, cast(OutboxRow.record, LargeBinary).label("record"))
+    query = select(*columns).where(which, OutboxRow.id > after).order_by(OutboxRow.id).limit(RELAY_CHUNK)
+    with datastore.session(read_only=True) as session:
+        return session.execute(query).all()
+
+
+# --- sending ------------------------------------------------------------------------------
+
+
+def _send(rows: Sequence[Any], at: float, refuse: _Refusals) -> int:
+    """Send what can be sent; returns how many."""
+    tasks: dict[int, NewTask] = {}
+    errors: dict[int, str] = {}
+    for row in rows:
+        try:
+            tasks[row.id] = _load(row)
+        except ValueError as error:
+            errors[row.id] = str(error)
+    errors |= _send_or_errors(tasks, at)
+    refuse(errors, at)
+    return len(rows) - len(errors)
+
+
+def _load(row: Any) -> NewTask:
+    task = outbox.load(row.record)
+    if task.id != row.task_id or "_" not in task.id:
+        raise ValueError(f"it holds the task {task.id!r}, and its row says {row.task_id!r}")
+    return task
+
+
+def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
+    """Send them together, or one by one when that fails: then it shows which are to blame."""
+    if not tasks:
+        return {}
+    try:
+        outbox.send(list(tasks.values()))
+        with datastore.session() as session:
+            session.execute(marking.statement([task.id for task in tasks.values()], at))
+    except (StoreUnavailableError, DatastoreError):
+        raise
+    except Exception as error:
+        if len(tasks) == 1:
+            return {row_id: f"{type(error).__name__}: {error}" for row_id in tasks}
+        errors: dict[int, str] = {}
+        for row_id, task in tasks.items():
+            errors |= _send_or_errors({row_id: task}, at)
+        return errors
+    return {}
+
+
+def _leave(errors: dict[int, str], at: float) -> None:
+    """Nothing: it was told when they were set aside."""
+
+
+def _set_aside(errors: dict[int, str], at: float) -> None:
+    for row_id, error in errors.items():
+        text = error[:_ERROR_LENGTH].replace("\0", "�")
+        statement = (
+            update(OutboxRow)
+            .where(OutboxRow.id == row_id, ~_IS_SET_ASIDE)
+            .values(set_aside_at=at, error=text, sent_at=None)
+            .returning(OutboxRow.task_id)
+        )
+        with datastore.session() as session:
+            task_id = session.scalar(statement)
+        # None: another scheduler was first.
+        if task_id is not None:
+            _log.error("outbox.set_aside", row=row_id, task=task_id, error=text, remedy=_REMEDY)
+
+
+# --- what was sent ------------------------------------------------------------------------
+
+
+def _lost(rows: Sequence[Any], at: float) -> set[int]:
+    """Those whose task Redis does not know, neither waiting nor by the marker of one that has ended."""
+    redis = store.current().redis
+    with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:
+        for row in rows:
+            pipeline.exists(store.record_key(row.task_id), store.tombstone_key(row.task_id))
+        missing = [row for row, found in zip(rows, pipeline.execute(), strict=True) if not found]
+    sure = {row.id for row in missing if at - row.sent_at < MARKER_IS_SURE_SECONDS}
+    if len(sure) == len(missing):
+        return sure
+    # No scheduler ran for an hour, or no Redis: only what another life of Redis was sent can be lost.
+    with store.translated_errors():
+        started_at = at - float(redis.info("server")["uptime_in_seconds"])
+    return sure | {row.id for row in missing if row.sent_at <= started_at}
+
+
+def _send_again(ids: Sequence[int], at: float) -> int:
+    count = 0
+    for first in range(0, len(ids), RELAY_CHUNK):
+        rows = _read(OutboxRow.id.in_(ids[first : first + RELAY_CHUNK]), 0)
+        count += _send(rows, at, _set_aside)
+    return count

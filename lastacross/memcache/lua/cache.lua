@@ -1,0 +1,48 @@
+-- cache: how memcache keeps a value, for the scripts cache_*.
+--
+-- KEYS     1 the generation in use (string)  2 prefix of the values
+-- Entry    one string '<kind> <expires_at> <stored_at> <version>\n<payload>'; instants are integer
+--          microseconds since the epoch; kind L is no value but a lock against `add`.
+--
+-- The expiry is compared with the caller's now; Redis's own TTL only frees the memory.
+
+-- Another program may have written something else there: to a cache it is nothing.
+local function text_at(name)
+  local text = redis.pcall('GET', name)
+  return type(text) == 'string' and text or nil
+end
+
+local generation = text_at(KEYS[1]) or '0'
+
+local function cache_key(key)
+  return KEYS[2] .. generation .. ':' .. key
+end
+
+local function read_entry(name, now)
+  local text = text_at(name)
+  if not text then
+    return nil
+  end
+  local kind, expires_at, stored_at, version, start = string.match(text, '^(%a) (%d+) (%d+) (%x+)\n()')
+  if not kind or tonumber(expires_at) <= now then
+    return nil
+  end
+  return {
+    kind = kind,
+    expires_at = expires_at,
+    stored_at = stored_at,
+    version = version,
+    payload = string.sub(text, start),
+  }
+end
+
+-- expires_at and now are the strings that came as ARGV: Lua would print them with 14 digits.
+local function write_entry(name, now, kind, expires_at, version, payload)
+  local ttl_ms = math.ceil((tonumber(expires_at) - tonumber(now)) / 1000)
+  if ttl_ms <= 0 then
+    redis.call('UNLINK', name)
+    return
+  end
+  local head = kind .. ' ' .. expires_at .. ' ' .. now .. ' ' .. version .. '\n'
+  redis.call('SET', name, head .. payload, 'PX', string.format('%.0f', ttl_ms))
+end

@@ -1,0 +1,85 @@
+"""The application of a folder, with the engine's own URLs, as the two WSGI callables that serve it."""
+
+import functools
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lastacross import config, datastore, deferred, webapp
+from lastacross.channel import web
+from lastacross.config import Config
+from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health, routes
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application, loaded.
+
+    Args:
+        outside: what the web server serves to the world.
+        inside: what tasks and cron enter.
+        calls_deferred: whether a deferred function may be called without a request: the application
+            does not serve that URL itself.
+    """
+
+    outside: Wsgi
+    inside: Wsgi
+    calls_deferred: bool
+
+
+def load(configuration: Config, *, server_software: str | None = None) -> Application:
+    """Load the application of this configuration, and make it this process's.
+
+    Args:
+        configuration: of its folder.
+        server_software: as ``prepare_process``.
+
+    Raises:
+        ConfigError: app.yaml names a script, folder or file that is not there, or its import fails.
+    """
+    config.use(configuration)
+    prepare_process(configuration, server_software=server_software)
+    scripts = functools.partial(webapp.load_script, root=configuration.root)
+    is_own = routes.serves(configuration, scripts, deferred.DEFAULT_URL)
+    builtins = {
+        path: wsgi for path, wsgi in _builtins().items() if path != deferred.DEFAULT_URL or not is_own
+    }
+    return Application(
+        outside=webapp.outside(configuration, scripts, builtins),
+        inside=webapp.inside(configuration, scripts, builtins),
+        calls_deferred=not is_own,
+    )
+
+
+def prepare_process(configuration: Config, *, server_software: str | None = None) -> None:
+    """See to what the application's modules may count on when they are imported.
+
+    Args:
+        configuration: of its folder.
+        server_software: what SERVER_SOFTWARE is; None = as the configuration has it.
+    """
+    for name, value in configuration.app.env_variables.items():
+        # The operator's word counts more than the file's.
+        os.environ.setdefault(name, value)
+    # Not the operator's to say: a process that one of another kind has started would inherit it.
+    os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
+    root = str(configuration.root)
+    sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+
+
+def _builtins() -> Mapping[str, Wsgi]:
+    return {
+        "/_ah/ready": health.readiness({"redis": health.check_store, "datastore": datastore.ping}),
+        "/_ah/start": _ok,
+        "/_ah/stop": _ok,
+        "/_ah/warmup": _ok,
+        deferred.DEFAULT_URL: deferred.handle,
+        "/_ah/channel/jsapi": web.jsapi,
+        "/_ah/channel/stream": web.stream,
+    }
+
+
+def _ok(environ: Environ, start_response: Start) -> Body:
+    """Say yes where the application has no handler of its own."""
+    return error_pages.plain(start_response, 200, b"ok\n", "text/plain; charset=utf-8")

@@ -1,0 +1,114 @@
+"""The data folder of ``lastacross dev``: one owner at a time, and the secrets kept in it."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from lastacross.clock import SYSTEM
+from lastacross.errors import StartupError
+from lastacross.files import private
+
+# The Redis of a run that was killed holds the lock until it has written its data.
+LOCK_PATIENCE_SECONDS = 3.0
+LOOK_SECONDS = 0.05
+_SECRET_BYTES = 32
+
+
+class DataFolder:
+    """An opened data folder.
+
+    Args:
+        path: the folder.
+        lock_fd: holds the lock; a process that inherits it holds it too.
+    """
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self.lock_fd = lock_fd
+
+    def secret(self, name: str) -> str:
+        """A random secret, made at the first call and kept in a file only we may read."""
+        path = self.path / name
+        if not path.exists():
+            # Under another name first: a crash may not leave half of it. Nobody else writes here now.
+            new = path.with_name(path.name + ".new")
+            with open(new, "w", opener=private) as file:
+                file.write(secrets.token_urlsafe(_SECRET_BYTES) + "\n")
+            new.replace(path)
+        return path.read_text().strip()
+
+    def private_folder(self, name: str) -> Path:
+        """A folder in it that only we may enter."""
+        path = self.path / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[DataFolder]:
+    """The folder, made if it is not there, and ours alone until the end of the ``with``.
+
+    Raises:
+        StartupError: it cannot be written, or somebody else has it.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartupError(
+            f"the data folder {path} cannot be used ({error.strerror}): set LASTACROSS_DATA_DIR"
+        ) from error
+    try:
+        _lock(lock_fd, path)
+        os.ftruncate(lock_fd, 0)
+        os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
+        yield DataFolder(path, lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether somebody has this folder now."""
+    try:
+        lock_fd = os.open(path / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        # Whoever wants it just now waits longer than this takes.
+        return not _has_locked(lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
+def _lock(lock_fd: int, path: Path) -> None:
+    give_up_at = SYSTEM.monotonic() + LOCK_PATIENCE_SECONDS
+    while not _has_locked(lock_fd):
+        owner = os.pread(lock_fd, 20, 0).decode(errors="replace").strip()
+        if SYSTEM.monotonic() > give_up_at or _is_running(owner):
+            raise StartupError(
+                f"the data folder {path} is in use by another `lastacross dev` (process {owner}): "
+                "end it, or give this one another LASTACROSS_DATA_DIR and PORT"
+            )
+        threading.Event().wait(LOOK_SECONDS)
+
+
+def _has_locked(lock_fd: int) -> bool:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

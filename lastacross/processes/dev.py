@@ -1,0 +1,131 @@
+"""``lastacross dev``: everything on this machine under one supervisor, ready in seconds.
+
+A Redis of its own unless REDIS_URL is given, the datastore's tables brought up to date, the web
+server, two workers, those of the backends and a scheduler. All data is in the data folder and is there
+at the next start.
+"""
+
+import contextlib
+import http.client
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lastacross import config, datastore, logs
+from lastacross.config import DEFAULT_SERVICE, Config, Settings
+from lastacross.errors import StoreUnavailableError
+from lastacross.processes import data_folder, embedded, permissions, web, workers
+from lastacross.processes.supervisor import ChildSpec, Supervisor
+from lastacross.store import Store
+from lastacross.webapp import administrator
+
+GRACE_SECONDS = 10.0
+# In the data folder: where the site is, for `lastacross admin link`.
+URL_FILE = "url"
+_ANSWER_SECONDS = 1.0
+_REDIS_PATIENCE_SECONDS = 2.0
+
+
+def run(root: Path, environ: Mapping[str, str]) -> int:
+    """Run everything until Ctrl-C or SIGTERM.
+
+    Args:
+        root: the application's folder.
+        environ: the environment to start from.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: a file or a variable cannot be used.
+        StartupError: the port is taken, or the data folder is.
+        DatastoreError: the datastore's tables cannot be brought up to date.
+    """
+    environ = {**environ, "LASTACROSS_DEV": "1", workers.SERVICE: DEFAULT_SERVICE}
+    configuration = config.load(root, environ)
+    settings = configuration.settings
+    logs.configure(settings)
+    web.require_free_port(settings)
+    permissions.narrow(settings)
+    with data_folder.opened(settings.data_dir) as folder:
+        environ["LASTACROSS_APP"] = str(configuration.root)
+        environ["LASTACROSS_DATA_DIR"] = str(settings.data_dir)
+        redis_specs = []
+        if settings.sources["REDIS_URL"] == "default":
+            server = embedded.prepare(folder)
+            environ["REDIS_URL"] = server.url
+            redis_specs = [server.spec(folder.lock_fd)]
+        configuration = config.load(root, environ)
+        config.use(configuration)
+        _upgrade(configuration)
+        (folder.path / URL_FILE).touch(mode=0o600)
+        (folder.path / URL_FILE).write_text(f"{web.browsable_url(configuration.settings)}\n")
+        supervisor = Supervisor(
+            [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],
+            grace_seconds=GRACE_SECONDS,
+            on_tick=_Announcement(configuration.settings).try_once,
+        )
+        return supervisor.run()
+
+
+def site_url(data_dir: Path) -> str | None:
+    """Where the site of the ``lastacross dev`` is that has this data folder now; None if there is none."""
+    if not data_folder.is_in_use(data_dir):
+        return None
+    with contextlib.suppress(OSError):
+        return (data_dir / URL_FILE).read_text().strip()
+    return None
+
+
+def _upgrade(configuration: Config) -> None:
+    try:
+        datastore.upgrade(configuration.settings.database_url, configuration.root)
+    finally:
+        datastore.dispose()
+
+
+def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
+    """The web server, the workers, those of each backend that is to be started, and the scheduler."""
+    command = (sys.executable, "-m", "lastacross")
+    yield ChildSpec("web", (*command, "web"), environ, is_leashed=True)
+    yield from workers.specs(configuration, environ, folder)
+    for backend in configuration.backends.values():
+        if backend.state == "START":
+            yield from workers.specs(configuration, environ, folder, service=backend.name)
+    yield ChildSpec("scheduler", (*command, "scheduler"), environ)
+
+
+class _Announcement:
+    """Says once where the site is, and how to become its administrator, when it answers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._url = web.browsable_url(settings)
+
+    def try_once(self) -> bool:
+        """Ask the web server; returns whether it has answered."""
+        if not _is_healthy(self._url):
+            return False
+        print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
+        # Standard output, not the log: whoever started it may see it, and it works once.
+        print(self._sign_in(), flush=True)
+        return True
+
+    def _sign_in(self) -> str:
+        opened = Store(self._settings.redis_url, patience_seconds=_REDIS_PATIENCE_SECONDS)
+        try:
+            code = administrator.new_code(self._settings.secret_key, opened)
+        except StoreUnavailableError as error:
+            return f"To sign in as the administrator, run `lastacross admin link` later: {error}"
+        finally:
+            opened.close()
+        link = administrator.link(self._url, code)
+        return f"Sign in as its administrator, once, within an hour:\n  {link}"
+
+
+def _is_healthy(url: str) -> bool:
+    connection = http.client.HTTPConnection(url.removeprefix("http://").rstrip("/"), timeout=_ANSWER_SECONDS)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request("GET", "/_ah/health")
+        return connection.getresponse().status == 200
+    return False

@@ -1,0 +1,74 @@
+"""The leash: ends a program that cannot watch for its supervisor's death by itself.
+
+``python -m lastacross.processes.die_with_parent PROGRAM …`` becomes PROGRAM where the kernel offers to signal
+a child when its parent dies (Linux); elsewhere it stays as a small process between the two.
+Imports as little as it can: it is run before every start of the web server and of Redis.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+SUPERVISOR_FD = "LASTACROSS_SUPERVISOR_FD"
+"""Environment variable: the read end of a pipe that reaches its end when the supervisor dies."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LOOK_SECONDS = 0.2
+
+
+def supervisor_fd() -> int | None:
+    """The pipe's read end that this process inherited, None when it has no supervisor."""
+    text = os.environ.get(SUPERVISOR_FD, "")
+    return int(text) if text.isdigit() else None
+
+
+def is_supervisor_gone(fd: int, timeout_seconds: float = 0.0) -> bool:
+    """Whether the supervisor has died, waiting up to ``timeout_seconds`` for it."""
+    # Nobody ever writes to the pipe: readable means its end.
+    return bool(select.select([fd], [], [], timeout_seconds)[0])
+
+
+def signal_at_parents_death(number: int) -> bool:
+    """Ask the kernel for a signal when the process that started this one dies.
+
+    Returns:
+        Whether this system can do that; the request survives ``exec``.
+    """
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) == 0)
+
+
+def stand_between(command: Sequence[str], fd: int) -> int:
+    """Run a program until it ends, or the supervisor dies, which ends it.
+
+    Returns:
+        The program's exit code, 128 + n when signal n killed it.
+    """
+    process = subprocess.Popen(command, pass_fds=(fd,))
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while process.poll() is None:
+        if is_supervisor_gone(fd, _LOOK_SECONDS):
+            process.terminate()
+            process.wait()
+    code = process.returncode
+    return 128 - code if code < 0 else code
+
+
+def main(command: list[str]) -> int:
+    """Become, or run, the program given."""
+    fd = supervisor_fd()
+    if fd is None or signal_at_parents_death(signal.SIGTERM):
+        if fd is not None and is_supervisor_gone(fd):
+            return 1  # it died before the request was made, so no signal will come
+        os.execvp(command[0], command)
+    return stand_between(command, fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

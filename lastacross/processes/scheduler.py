@@ -1,0 +1,174 @@
+"""The scheduler: what must happen by the clock, whether or not anybody asks for it.
+
+It starts what cron.yaml has due, relays the outbox each second, looks twice a second whether queue.yaml
+has to be uploaded again, and tidies the datastore now and then. Any number of schedulers may run: each step
+finds nothing where another was first.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+
+from lastacross import config, datastore, logs, store
+from lastacross.broker import settings
+from lastacross.clock import SYSTEM, Clock
+from lastacross.config import Config, CronEntry
+from lastacross.cronruns import ticking
+from lastacross.datastore import relay
+from lastacross.deferred import payloads
+from lastacross.errors import ConfigError
+from lastacross.longtasks import expiry
+from lastacross.processes import permissions
+from lastacross.processes.step import Step
+
+log = logs.get("lastacross.scheduler")
+
+# A new queue.yaml holds within two seconds: a tick, and the second that others take to notice.
+TICK_SECONDS = 0.5
+
+Stamp = tuple[tuple[str, int, int], ...]
+
+
+class QueueUpload:
+    """Keeps the queues' settings in Redis as queue.yaml says, when it changes or Redis was emptied.
+
+    Args:
+        configuration: as read at the start.
+        environ: to read it again with.
+    """
+
+    def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
+        self._root = configuration.root
+        self._environ = environ
+        self._configuration = configuration
+        # None: the file may have changed since it was read at the start.
+        self._seen: tuple[tuple[str, int, int], ...] | None = None
+        self._has_uploaded = False
+
+    def act(self, now: float) -> None:
+        """Upload if there is a reason to.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            read = self._read_again()
+            # What cannot be used is no reason to undo another machine's upload.
+            self._has_uploaded = self._has_uploaded and read is self._configuration
+            self._configuration = read
+        if self._has_uploaded:
+            # Another machine's upload stands until this one's file changes: the last one wins.
+            settings.upload_if_missing(store.current(), self._read_again)
+            return
+        settings.upload_if_changed(store.current(), self._configuration)
+        self._has_uploaded = True
+
+    def _read_again(self) -> Config:
+        try:
+            return config.load(self._root, self._environ)
+        except ConfigError as error:
+            log.error("queues.unusable", error=str(error), until_then="the queues stay as they were")
+            return self._configuration
+
+    def _stamp(self) -> Stamp:
+        return stamp(self._root, "queue")
+
+
+class CronFile:
+    """Gives the jobs of cron.yaml at the start, and whenever the file has changed. No file has no jobs.
+
+    Args:
+        root: the application's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen: Stamp | None = None
+        self._was_missing = False
+
+    def read(self) -> tuple[CronEntry, ...] | None:
+        """The jobs if they are to be deployed; None when the file is as before, or wrong."""
+        found = stamp(self._root, "cron")
+        if found == self._seen:
+            return None
+        # A file that is being replaced may be away for a moment; at the next look it is back.
+        is_replaced = not found and not self._was_missing
+        self._was_missing = not found
+        if is_replaced:
+            return None
+        self._seen = found
+        try:
+            return config.read_cron(self._root) or ()
+        except ConfigError as error:
+            log.error("cron.unusable", error=str(error), until_then="the jobs stay as they were")
+            return None
+
+
+def stamp(root: Path, name: str) -> Stamp:
+    """What changes when the file ``name``.yaml (or .yml) changes."""
+    stamps = []
+    for file in (f"{name}.yaml", f"{name}.yml"):
+        path = Path(root, file)
+        if path.exists():
+            status = path.stat()
+            stamps.append((file, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)
+
+
+def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
+    """All that a scheduler does."""
+    return [
+        Step("queues", QueueUpload(configuration, environ).act),
+        Step("cron", ticking.Ticker(CronFile(configuration.root).read).act),
+        Step("outbox", _logged("outbox.relay", relay.relay), every_seconds=1),
+        Step("outbox_sent", _logged("outbox.send_again", relay.forget_sent), every_seconds=10),
+        Step("outbox_set_aside", _logged("outbox.take_up", relay.retry_set_aside), every_seconds=60),
+        Step("deferred", payloads.Pruner().act, every_seconds=120),
+        Step("cron_history", ticking.prune, every_seconds=600),
+        Step("longtasks", expiry.Pruner().act, every_seconds=60),
+    ]
+
+
+def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
+    """The act, whose number of tasks is logged when it is not 0."""
+
+    def act_and_log(now: float) -> None:
+        tasks = act(now)
+        if tasks:
+            log.info(event, tasks=tasks)
+
+    return act_and_log
+
+
+def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
+    """Do what is due; never raises what a step raised."""
+    for step in steps:
+        step.run_if_due(clock)
+
+
+def run(configuration: Config) -> int:
+    """Tick until SIGTERM or SIGINT.
+
+    Returns:
+        The exit code.
+    """
+    stopping = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    config.use(configuration)
+    permissions.narrow(configuration.settings)
+    log.info("scheduler.start")
+    all_steps = steps(configuration, dict(os.environ))
+    while not stopping.wait(TICK_SECONDS):
+        tick(all_steps)
+    datastore.dispose()
+    return 0

@@ -1,0 +1,352 @@
+"""The supervisor: starts processes, restarts what dies, and leaves none behind.
+
+One thread, no part of the application in it: what must look after the others may not die of what
+they do. Children are told to stop by SIGTERM, in the order of their ``stop_stage``, and killed when
+their grace is over. They are in sessions of their own, so that a Ctrl-C on the terminal reaches
+only the supervisor; if it is killed, they notice by the end of a pipe (``watch_parent``, ``leash``).
+"""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from lastacross import logs
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import StoreUnavailableError
+from lastacross.processes import die_with_parent
+
+log = logs.get("lastacross.supervisor")
+
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+# A child that has lived this long had started well: its next death begins a new series.
+SETTLED_SECONDS = 10.0
+GRACE_SECONDS = 30.0
+TICK_SECONDS = 0.1
+# One Ctrl-C may arrive twice, from the terminal and from a program in between.
+IMPATIENCE_SECONDS = 1.0
+
+EXIT_RESTART = os.EX_TEMPFAIL
+"""The exit code by which a child asks to be started again at once."""
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """One process to keep alive.
+
+    Args:
+        name: what the log calls it.
+        command: program and arguments.
+        environ: its environment; None is the supervisor's.
+        stop_stage: children of a stage are asked to stop when all of the stage before have ended.
+        on_death: called with pid and return code (negative: the signal) after each death, before the
+            next start. If it raises StoreUnavailableError, it is called again before that start.
+        is_leashed: for programs that do not call ``watch_parent`` themselves.
+        pass_fds: more file descriptors to inherit.
+        umask: of the process; -1 is the supervisor's.
+    """
+
+    name: str
+    command: Sequence[str]
+    environ: Mapping[str, str] | None = None
+    stop_stage: int = 0
+    on_death: Callable[[int, int], None] | None = None
+    is_leashed: bool = False
+    pass_fds: tuple[int, ...] = ()
+    umask: int = -1
+
+
+def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
+    """Seconds to wait before a dead child starts again.
+
+    Args:
+        delay_seconds: what was waited before the life that has just ended, 0 for its first.
+        life_seconds: how long it lived.
+    """
+    if delay_seconds == 0 or life_seconds >= SETTLED_SECONDS:
+        return FIRST_DELAY_SECONDS
+    return min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+
+
+@dataclass
+class _Child:
+    spec: ChildSpec
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    delay_seconds: float = 0.0
+    restart_at: float | None = None
+    kill_at: float | None = None
+    unreported: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Supervisor:
+    """Keeps the processes of ``specs`` alive until it is told to stop.
+
+    Args:
+        specs: what to start, in this order.
+        grace_seconds: how long a child may take to stop before it is killed.
+        on_tick: called about every 0.1 s until it returns True (waiting for something, say).
+        clock: when to restart and to kill.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[ChildSpec],
+        *,
+        grace_seconds: float = GRACE_SECONDS,
+        on_tick: Callable[[], bool] | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._children = [_Child(spec) for spec in specs]
+        self._grace_seconds = grace_seconds
+        self._on_tick = on_tick
+        self._clock = clock
+        self._stage: int | None = None  # of stopping; None while running
+        self._stop_asked_at = 0.0
+        self._signals: list[int] = []
+        # Held open by this process alone: its end is how children learn of our death.
+        self._life_read, self._life_write = os.pipe()
+        self._parent_fd = die_with_parent.supervisor_fd()
+
+    def run(self) -> int:
+        """Start everything and stay until SIGTERM or SIGINT has ended it all; main thread only.
+
+        Returns:
+            The exit code for this process.
+        """
+        with self._listening_to_signals() as wakeup_fd:
+            for child in self._children:
+                self._start(child)
+            while self._has_work():
+                self._wait(wakeup_fd)
+                self._take_signals()
+                self._reap()
+                self._restart_due()
+                self._kill_due()
+                self._go_to_next_stage()
+                self._tick()
+        os.close(self._life_write)
+        os.close(self._life_read)
+        return 0
+
+    def stop(self) -> None:
+        """Begin to stop; ``run`` returns when every child has ended. Asked again later, kill."""
+        now = self._clock.monotonic()
+        if self._stage is None:
+            log.info("supervisor.stop")
+            self._stop_asked_at = now
+            for child in self._children:
+                child.restart_at = None
+            self._enter_stage(min((child.spec.stop_stage for child in self._children), default=0))
+        elif now - self._stop_asked_at > IMPATIENCE_SECONDS:
+            for child in self._living(self._stage):
+                child.kill_at = now
+
+    # --- signals --------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _listening_to_signals(self) -> Iterator[int]:
+        """Collect signals; yields what becomes readable when there is one."""
+        read_fd, write_fd = os.pipe()
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        handlers = {number: signal.signal(number, self._note_signal) for number in numbers}
+        wakeup_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        try:
+            yield read_fd
+        finally:
+            signal.set_wakeup_fd(wakeup_before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            os.close(read_fd)
+            os.close(write_fd)
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            self._signals.append(number)
+
+    def _take_signals(self) -> None:
+        while self._signals:
+            self._signals.pop(0)
+            self.stop()
+
+    def _wait(self, wakeup_fd: int) -> None:
+        fds = [wakeup_fd]
+        if self._parent_fd is not None and self._stage is None:
+            fds.append(self._parent_fd)
+        readable, _, _ = select.select(fds, [], [], self._timeout_seconds())
+        if wakeup_fd in readable:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wakeup_fd, 4096)
+        if self._parent_fd in readable:
+            log.warning("supervisor.orphaned")
+            self.stop()
+
+    def _timeout_seconds(self) -> float | None:
+        instants = [
+            at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None
+        ]
+        if self._on_tick is not None and self._stage is None:
+            return TICK_SECONDS
+        return max(0.0, min(instants) - self._clock.monotonic()) if instants else None
+
+    # --- the life of a child --------------------------------------------------------------
+
+    def _start(self, child: _Child) -> None:
+        spec = child.spec
+        environ = {
+            **(os.environ if spec.environ is None else spec.environ),
+            die_with_parent.SUPERVISOR_FD: str(self._life_read),
+        }
+        before = [sys.executable, "-m", "lastacross.processes.die_with_parent"] if spec.is_leashed else []
+        child.restart_at = None
+        child.started_at = self._clock.monotonic()
+        try:
+            child.process = subprocess.Popen(
+                [*before, *spec.command],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(self._life_read, *spec.pass_fds),
+                umask=spec.umask,
+            )
+        except OSError as error:  # out of processes or memory for now, or a program that is gone
+            log.error("process.start_failed", process=spec.name, error=str(error))
+            self._restart_later(child)
+            return
+        log.debug("process.start", process=spec.name, pid=child.process.pid)
+
+    def _reap(self) -> None:
+        for child in self._children:
+            process = child.process
+            if process is None or process.poll() is None:
+                continue
+            child.process = None
+            child.kill_at = None
+            # What it started and left behind would hold its port, or run on unseen.
+            _kill_group(process.pid)
+            child.unreported.append((process.pid, process.returncode))
+            self._report(child)
+            if self._stage is not None:
+                continue
+            log.warning("process.exit", process=child.spec.name, pid=process.pid, code=process.returncode)
+            if process.returncode == EXIT_RESTART and not child.unreported:
+                self._start(child)
+            else:
+                self._restart_later(child)
+
+    def _report(self, child: _Child) -> None:
+        """Tell ``on_death`` of the deaths it has not heard of."""
+        while child.unreported and child.spec.on_death is not None:
+            try:
+                child.spec.on_death(*child.unreported[0])
+            except StoreUnavailableError as error:
+                log.warning("process.report_later", process=child.spec.name, error=str(error))
+                return
+            except Exception:
+                log.exception("process.report_failed", process=child.spec.name)
+            del child.unreported[0]
+        child.unreported.clear()
+
+    def _restart_later(self, child: _Child) -> None:
+        now = self._clock.monotonic()
+        child.delay_seconds = next_delay_seconds(child.delay_seconds, now - child.started_at)
+        child.restart_at = now + child.delay_seconds
+
+    def _restart_due(self) -> None:
+        for child in self._children:
+            if child.restart_at is None or child.restart_at > self._clock.monotonic():
+                continue
+            self._report(child)
+            if child.unreported:
+                self._restart_later(child)
+            else:
+                self._start(child)
+
+    # --- stopping -------------------------------------------------------------------------
+
+    def _living(self, stage: int) -> list[_Child]:
+        return [child for child in self._children if child.process and child.spec.stop_stage == stage]
+
+    def _enter_stage(self, stage: int) -> None:
+        self._stage = stage
+        for child in self._living(stage):
+            assert child.process is not None
+            child.kill_at = self._clock.monotonic() + self._grace_seconds
+            child.process.terminate()
+
+    def _go_to_next_stage(self) -> None:
+        if self._stage is None or self._living(self._stage):
+            return
+        later = [child.spec.stop_stage for child in self._children if child.process]
+        if later:
+            self._enter_stage(min(later))
+
+    def _kill_due(self) -> None:
+        for child in self._children:
+            if child.process and child.kill_at is not None and child.kill_at <= self._clock.monotonic():
+                log.warning("process.kill", process=child.spec.name, pid=child.process.pid)
+                _kill_group(child.process.pid)
+                child.kill_at = None
+
+    def _has_work(self) -> bool:
+        return self._stage is None or any(child.process for child in self._children)
+
+    def _tick(self) -> None:
+        if self._on_tick is None or self._stage is not None:
+            return
+        try:
+            is_done = self._on_tick()
+        except Exception:
+            # The processes need their supervisor more than what it looks for beside them.
+            log.exception("supervisor.tick_failed")
+            is_done = True
+        if is_done:
+            self._on_tick = None
+
+
+def _kill_group(leader_pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader_pid, signal.SIGKILL)
+
+
+def terminate_self() -> None:
+    """Ask this process to stop, as its supervisor would."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def watch_parent(
+    on_death: Callable[[], None] = terminate_self, *, grace_seconds: float = GRACE_SECONDS
+) -> threading.Thread | None:
+    """End this process when its supervisor dies, in a thread that waits for that.
+
+    Args:
+        on_death: asks the process to stop; by default SIGTERM.
+        grace_seconds: how long it may take before it is killed.
+
+    Returns:
+        The thread; None when this process has no supervisor.
+    """
+    fd = die_with_parent.supervisor_fd()
+    if fd is None:
+        return None
+    # Not for the programs that a handler may start: the number means nothing there.
+    del os.environ[die_with_parent.SUPERVISOR_FD]
+
+    def wait() -> None:
+        os.read(fd, 1)
+        on_death()
+        threading.Event().wait(grace_seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    thread = threading.Thread(target=wait, name="watch-parent", daemon=True)
+    thread.start()
+    return thread

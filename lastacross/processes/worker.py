@@ -1,0 +1,153 @@
+"""A worker process from start to end, and the isolated process beside it."""
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from lastacross import logs, store
+from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory, settings
+from lastacross.config import Config, QueueConfig
+from lastacross.cronruns import recording
+from lastacross.errors import ConfigError, StoreUnavailableError
+from lastacross.processes import application, supervisor
+from lastacross.signing import Signatures
+from lastacross.worker import (
+    DEV_DRAIN_SECONDS,
+    DRAIN_SECONDS,
+    LONGEST_OUTAGE_PAUSE_SECONDS,
+    Deadlines,
+    Delivery,
+    RemoteDelivery,
+    Serving,
+    Worker,
+    groups_of,
+    isolation,
+    lifecycle,
+)
+
+STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
+"""Environment variable: the file in which a worker process notes what it runs, for its supervisor."""
+
+_log = logs.get("lastacross.worker")
+
+
+def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
+    """Work until SIGTERM, SIGINT or the supervisor's death.
+
+    Args:
+        config: the application's.
+        threads: deliveries at once.
+        queues: which queues to serve; empty: all push queues of queue.yaml.
+
+    Returns:
+        The process's exit code.
+
+    Raises:
+        ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
+    """
+    only = list(served(config, queues)) if queues else []
+    # Until there is something to finish, the supervisor's death ends it outright: waiting for Redis, too.
+    on_death = [supervisor.terminate_self]
+    supervisor.watch_parent(lambda: on_death[-1]())
+    app = application.load(config)
+    # Its own, apart from what handlers use: a deadline that falls between a handler's question to Redis
+    # and the answer must not leave that answer to the next lease.
+    opened = store.Store(config.settings.redis_url)
+    _wait_for_redis(opened, config)
+    life = _life(app, config)
+    on_death.append(life.ask_to_stop)
+    if not life.start():
+        return 0
+    path = os.environ.get(STARTED_TABLE)
+    variables = config.settings
+    worker = Worker(
+        opened,
+        Serving(queue_directory.of(opened), groups_of(variables.service, variables.services), only),
+        app.inside,
+        threads=threads,
+        lease_seconds=config.settings.lease_seconds,
+        calls_deferred=app.calls_deferred,
+        deadline_seconds=config.deadline_seconds,
+        root=config.root,
+        table_path=Path(path) if path else None,
+        remote=_remote(config, threads),
+        on_end=recording.note,
+        on_stop=life.stop,
+    )
+    life.attach(worker.drain)
+    worker.work()
+    life.close()
+    return worker.exit_code
+
+
+def run_isolated(config: Config) -> int:
+    """Deliver the tasks that come on standard input, one at a time, until it ends.
+
+    It is a process of its service like any other: its tasks may count on what ``/_ah/start`` has done.
+    """
+    worker = isolation.FromWorker()
+    app = application.load(config)
+    life = _life(app, config)
+    if not life.start():
+        return 0
+    life.stop_when_asked()
+    deadlines = Deadlines(lambda _: os._exit(1))
+    deadlines.start()
+    delivery = Delivery(
+        app.inside,
+        deadlines,
+        calls_deferred=app.calls_deferred,
+        deadline_seconds=config.deadline_seconds,
+    )
+    worker.serve(delivery.deliver)
+    return 0
+
+
+def _remote(config: Config, threads: int) -> RemoteDelivery | None:
+    """How this worker delivers to services on other machines; those of a service deliver its tasks only."""
+    variables = config.settings
+    names = groups_of(variables.service, variables.services)[1:]
+    if not names:
+        return None
+    return RemoteDelivery(
+        Signatures(variables.secret_key),
+        {name: variables.services[name] for name in names},
+        deadline_seconds=config.app.deadline_seconds,
+        threads=threads,
+    )
+
+
+def _life(app: application.Application, config: Config) -> lifecycle.Life:
+    drain_seconds = DEV_DRAIN_SECONDS if config.settings.is_dev else DRAIN_SECONDS
+    return lifecycle.Life(app.inside, config, drain_seconds=drain_seconds)
+
+
+def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
+    """The push queues of these names, or all when there are none.
+
+    Raises:
+        ConfigError: queue.yaml has no push queue of one of these names.
+    """
+    push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
+    unknown = [name for name in names if name not in push]
+    if unknown:
+        raise ConfigError(f"no push queue {unknown[0]!r} in queue.yaml; it has {', '.join(sorted(push))}")
+    return {name: queue for name, queue in push.items() if not names or name in names}
+
+
+def _wait_for_redis(opened: store.Store, config: Config) -> None:
+    pause = 0.1
+    while True:
+        try:
+            opened.sync_clock()
+            settings.upload_if_missing(opened, lambda: settings.read_again(config))
+            for name in {config.settings.service, *config.settings.services} - {DEFAULT_GROUP}:
+                Broker(opened).register_service(name)
+            return
+        except StoreUnavailableError as error:
+            _log.warning("worker.redis", error=str(error), pause_seconds=pause)
+        except Exception:
+            _log.exception("worker.start_failed", pause_seconds=pause)
+        threading.Event().wait(pause)
+        pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)

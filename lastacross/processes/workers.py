@@ -1,0 +1,126 @@
+"""``lastacross worker``: the processes of a service, under a supervisor that knows what each had begun."""
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lastacross import logs
+from lastacross.broker import queue_directory
+from lastacross.config import DEFAULT_SERVICE, Config
+from lastacross.processes import permissions, worker
+from lastacross.processes.start_upload import StartUpload
+from lastacross.processes.supervisor import ChildSpec, Supervisor
+from lastacross.store import Store
+from lastacross.worker import in_flight
+
+SERVICE = "LASTACROSS_SERVICE"
+"""Environment variable: the service that a process belongs to."""
+
+log = logs.get("lastacross.supervisor")
+
+
+class _DeathReport:
+    """Gives back at once what a dead worker process held.
+
+    Args:
+        table: the file in which it noted what it ran.
+        store: the supervisor's.
+        queues: of queue.yaml; those uploaded since are looked after, too.
+    """
+
+    def __init__(self, table: Path, store: Store, queues: Sequence[str]) -> None:
+        self._table = table
+        self._store = store
+        self._queues = queues
+
+    def __call__(self, pid: int, returncode: int) -> None:
+        """Tell Redis.
+
+        Raises:
+            StoreUnavailableError: it does not answer.
+        """
+        queues = {*self._queues, *queue_directory.of(self._store).all()}
+        for task_id, outcome in in_flight.report_death(self._table, self._store, sorted(queues)).items():
+            log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
+
+
+def specs(
+    configuration: Config,
+    environ: Mapping[str, str],
+    folder: Path,
+    *,
+    service: str | None = None,
+    processes: int | None = None,
+    threads: int | None = None,
+    queues: Sequence[str] = (),
+) -> list[ChildSpec]:
+    """The worker processes of one service, for a supervisor.
+
+    Args:
+        configuration: the application's.
+        environ: the environment of the processes.
+        folder: where each notes what it runs; private to this supervisor.
+        service: which one; None as LASTACROSS_SERVICE says.
+        processes: how many; None as backends.yaml says of a backend, else LASTACROSS_PROCESSES.
+        threads: deliveries at once in each; None as backends.yaml says of a backend, else LASTACROSS_THREADS.
+        queues: which queues to serve; empty: all push queues of queue.yaml.
+
+    Raises:
+        ConfigError: a queue that queue.yaml does not have.
+    """
+    settings = configuration.settings
+    name = service or settings.service
+    if name == configuration.app.service:
+        name = DEFAULT_SERVICE  # which app.yaml may call by another name
+    backend = configuration.backends.get(name)
+    served = list(worker.served(configuration, queues))
+    store = Store(settings.redis_url)
+    threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
+    processes = processes or (backend.instances if backend else settings.worker_processes)
+    command = [sys.executable, "-m", "lastacross", "worker-process"]
+    command += ["--threads", str(threads), "--queues", ",".join(queues)]
+    found = []
+    for number in range(1, processes + 1):
+        # No service is called `@…`: a backend named `worker` must not share the others' tables.
+        table = folder / (f"worker-{number}" if name == DEFAULT_SERVICE else f"@{name}-{number}")
+        found.append(
+            ChildSpec(
+                name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
+                command=command,
+                environ={**environ, SERVICE: name, worker.STARTED_TABLE: str(table)},
+                on_death=_DeathReport(table, store, served),
+            )
+        )
+    return found
+
+
+def run(
+    configuration: Config,
+    environ: Mapping[str, str],
+    *,
+    service: str | None = None,
+    processes: int | None = None,
+    threads: int | None = None,
+    queues: Sequence[str] = (),
+) -> int:
+    """Supervise worker processes until SIGTERM or SIGINT; the arguments are those of ``specs``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: a queue that queue.yaml does not have.
+    """
+    permissions.narrow(configuration.settings)
+    with tempfile.TemporaryDirectory(prefix="lastacross-") as folder:
+        children = specs(
+            configuration,
+            environ,
+            Path(folder),
+            service=service,
+            processes=processes,
+            threads=threads,
+            queues=queues,
+        )
+        return Supervisor(children, on_tick=StartUpload(configuration).try_once).run()

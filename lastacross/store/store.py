@@ -1,0 +1,209 @@
+"""The connection to Redis, and each atomic step as one run of a Lua file.
+
+The only module that imports ``redis``.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from lastacross import config
+from lastacross.clock import Clock, ServerClock
+from lastacross.errors import ConfigError, StoreUnavailableError
+from lastacross.store.connections import Connections
+from lastacross.store.keys import DAMAGES, KEY_PREFIX, NAMES_IN_SCRIPTS
+from lastacross.store.scripts import Scripts
+
+Arg = str | bytes | int | float
+
+SCRIPTS = Scripts(NAMES_IN_SCRIPTS)
+
+# --- the connection -----------------------------------------------------------------------
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+RETRIES = 2
+# Monotonic clocks drift, and the server's own is set: it is asked again after this long.
+SYNC_SECONDS = 30.0
+# As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
+MAX_CONNECTIONS = 5000
+
+# For those who read a connection's answers themselves: the server does not know the script; it refuses.
+NoScriptError = redis.exceptions.NoScriptError
+ResponseError = redis.ResponseError
+_LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
+_REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
+
+
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn "Redis is unavailable or takes no writes" into StoreUnavailableError."""
+    try:
+        yield
+    except _LOST as error:
+        raise StoreUnavailableError(f"Redis is not available: {error}") from error
+    except redis.ResponseError as error:
+        if str(error).startswith(_REFUSALS):
+            raise StoreUnavailableError(f"Redis takes no writes: {error}") from error
+        raise
+
+
+class Store:
+    """One process's connection to Redis.
+
+    Args:
+        url: ``redis://…``, ``rediss://…`` or ``unix://…``.
+        clock: what the time is; by default the Redis server's.
+        patience_seconds: for who has somebody waiting: an answer that takes longer is given up at once.
+    """
+
+    def __init__(
+        self, url: str, clock: Clock | None = None, *, patience_seconds: float | None = None
+    ) -> None:
+        self.url = url
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
+        if patience_seconds is not None:
+            # A lost connection is made again; a server that is there and silent is not asked again.
+            retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES, (redis.ConnectionError,))
+        # A Unix socket has no half-open connections, and redis-py refuses the option there.
+        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        self.redis: redis.Redis = redis.Redis.from_url(
+            url,
+            socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
+            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, patience_seconds or CONNECT_TIMEOUT_SECONDS),
+            max_connections=MAX_CONNECTIONS,
+            health_check_interval=30,
+            retry=retry,
+            **keepalive,
+        )
+        self._connections = Connections(self.redis.connection_pool)
+        self._server_clock = ServerClock() if clock is None else None
+        self._clock_is_set = False
+        self._sync_at = 0.0
+        self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the Redis server's clock."""
+        if self._server_clock is not None and self.clock.monotonic() >= self._sync_at:
+            self._sync_if_possible()
+        return self.clock.now()
+
+    def _sync_if_possible(self) -> None:
+        """A clock that was set goes on without the server for a while; one that never was cannot."""
+        self._sync_at = self.clock.monotonic() + SYNC_SECONDS
+        try:
+            self.sync_clock()
+        except StoreUnavailableError:
+            if not self._clock_is_set:
+                self._sync_at = 0.0
+                raise
+
+    def sync_clock(self) -> None:
+        """Ask the server for its time.
+
+        Raises:
+            StoreUnavailableError: it does not answer.
+        """
+        if self._server_clock is None:
+            return
+        asked_at = self.clock.monotonic()
+        with translated_errors():
+            seconds, microseconds = self.redis.time()
+        self._server_clock.observe(seconds + microseconds / 1e6, asked_at, self.clock.monotonic())
+        self._clock_is_set = True
+        self._sync_at = self.clock.monotonic() + SYNC_SECONDS
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Run one Lua file as one atomic step.
+
+        Args:
+            script: the file's name in ``lua/``, without its ending.
+            keys: whole key names, as the file's head lists them; none for those that include ``keys``.
+            args: as the file's head lists them.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable or takes no writes.
+        """
+        text, sha = SCRIPTS.find(script)
+        call = self._connections.call
+        try:
+            try:
+                return call(b"EVALSHA", sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return call(b"EVAL", text, len(keys), *keys, *args)
+        except redis.RedisError:
+            # Not around the call: entering takes as long as the checks of a task.
+            with translated_errors():
+                raise
+
+    def set_aside(self, types: Mapping[str, str]) -> list[str]:
+        """Move keys aside that are not of the type that we give them; returns those that were.
+
+        Args:
+            types: name of a key → its type, in Redis's words.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable or takes no writes.
+        """
+        args = [part for pair in types.items() for part in pair]
+        return [name.decode("utf-8", "replace") for name in self.run("set_aside", (), args)]
+
+    def take_damages(self, most: int = 100) -> list[str]:
+        """Take the lines that the scripts have left on damaged keys and tasks, to be logged.
+
+        Raises:
+            StoreUnavailableError: Redis is unavailable or takes no writes.
+        """
+        try:
+            with translated_errors():
+                found: Any = self.redis.lpop(DAMAGES, most)
+        except ResponseError:
+            self.set_aside({DAMAGES: "list"})
+            return []
+        return [text.decode("utf-8", "replace") for text in found or []]
+
+    @property
+    def has_server_time(self) -> bool:
+        """Whether ``now`` is the Redis server's time, which scripts can ask for themselves."""
+        return self._server_clock is not None
+
+    def command_of(self, script: str, args: Sequence[Arg]) -> tuple[Arg, ...]:
+        """The command that runs a Lua file without keys, if the server has its text already."""
+        return ("EVALSHA", SCRIPTS.find(script)[1], 0, *args)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.redis.close()
+
+
+# --- the store of this process ------------------------------------------------------------
+
+_current: Store | None = None
+
+
+def current() -> Store:
+    """The store of this process, connected to REDIS_URL at the first call.
+
+    Raises:
+        ConfigError: the engine was imported with another RQ_KEY_PREFIX than the configuration's.
+    """
+    global _current
+    if _current is None:
+        settings = config.current().settings
+        if settings.key_prefix != KEY_PREFIX:
+            raise ConfigError(
+                f"RQ_KEY_PREFIX is {settings.key_prefix!r}, but was {KEY_PREFIX!r} when the engine was "
+                "imported: set it in the environment that the process starts with"
+            )
+        _current = Store(settings.redis_url)
+    return _current
+
+
+def use(store: Store | None) -> None:
+    """Make this the store of this process; None forgets it."""
+    global _current
+    _current = store

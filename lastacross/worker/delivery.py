@@ -1,0 +1,194 @@
+"""One delivery: a leased task becomes a request to the application, and its answer an outcome.
+
+In the worker process itself, through the application's own WSGI callable: no network in between.
+"""
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from lastacross import deferred, logs
+from lastacross.broker import CurrentTask, Leased, delivering, split_task_id
+from lastacross.errors import DeadlineExceededError
+from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
+from lastacross.worker import request_headers
+from lastacross.worker.deadline import Deadlines
+
+WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+DEFAULT_DEADLINE_SECONDS = 600.0
+KEPT_RESPONSE_BYTES = 2048
+
+_log = logs.get("lastacross.delivery")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one attempt.
+
+    ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed,
+    ``is_final`` that it failed in a way that no retry can mend, ``was_reached`` False that the attempt never
+    came as far as the application. ``error`` is what the handler raised, if it was in this process.
+    """
+
+    task: Leased
+    status: int | None
+    reason: str = ""
+    is_final: bool = False
+    was_reached: bool = True
+    error: BaseException | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """200-299, and nothing else: a redirect is a failure."""
+        return self.status is not None and 200 <= self.status <= 299 and not self.is_final
+
+
+class Delivery:
+    """Delivers to one application.
+
+    Args:
+        application: what tasks enter by: ``environ["lastacross.task"]`` tells it that it may trust the rest.
+        deadlines: watches over the handlers.
+        calls_deferred: whether a deferred function may be called without WSGI: the application does not route
+            ``/_ah/queue/deferred`` itself.
+        deadline_seconds: for a task without one of its own.
+        host: value of the Host header.
+    """
+
+    def __init__(
+        self,
+        application: WSGI,
+        deadlines: Deadlines,
+        *,
+        calls_deferred: bool,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        host: str = "localhost",
+    ) -> None:
+        self._application = application
+        self._deadlines = deadlines
+        self._calls_deferred = calls_deferred
+        self._deadline_seconds = deadline_seconds
+        self._base = base_environ(host)
+
+    def deliver(self, task: Leased) -> Outcome:
+        """Run one attempt to its end; never raises what the handler raised."""
+        seconds = DEFAULT_DEADLINE_SECONDS
+        try:
+            seconds = task.deadline_seconds or self._deadline_seconds
+            return self._deadlines.call(seconds, task.entry, lambda: self._attempt(task))
+        except DeadlineExceededError as error:
+            _log.error("task.deadline", **_seen(task), seconds=seconds)
+            reason = f"DeadlineExceededError: not done after {seconds:g} s"
+            return Outcome(task, 500, reason, error=error)
+        except BaseException as error:
+            # SystemExit too: sys.exit() in a handler ends the attempt, not the thread that ran it.
+            _log.exception("task.error", **_seen(task))
+            return Outcome(task, 500, f"{type(error).__name__}: {error}", error=error)
+
+    def _attempt(self, task: Leased) -> Outcome:
+        current = current_of(task)
+        method, url = task.method_and_url
+        with delivering(current):
+            is_default = url == deferred.DEFAULT_URL and method == "POST" and b"headers" not in task.fields
+            if self._calls_deferred and is_default:
+                status, answer = deferred.outcome(task.body), ""
+            else:
+                status, answer = self._request(task, current, method, url)
+        reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")
+        return Outcome(task, status, reason, current.has_failed_for_good, error=current.error)
+
+    def _request(self, task: Leased, current: CurrentTask, method: str, url: str) -> tuple[int, str]:
+        environ = self._environ(task, current, method, url)
+        started: list[str] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], exc_info: Any = None
+        ) -> Callable[[bytes], object]:
+            started[:] = [status]
+            return kept.write
+
+        kept = io.BytesIO()
+        body = self._application(environ, start_response)
+        try:
+            for chunk in body:
+                if kept.tell() < KEPT_RESPONSE_BYTES:
+                    kept.write(chunk[:KEPT_RESPONSE_BYTES])
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+        if not started:
+            raise RuntimeError("the application never called start_response")
+        current.error = environ.get(FAILURE, current.error)
+        status = int(started[0].split(" ", 1)[0])
+        is_success = 200 <= status <= 299
+        return status, "" if is_success else kept.getvalue()[:KEPT_RESPONSE_BYTES].decode("utf-8", "replace")
+
+    def _environ(self, task: Leased, current: CurrentTask, method: str, url: str) -> dict[str, Any]:
+        path, _, query = url.partition("?")
+        body = task.body
+        environ = self._base.copy()
+        environ.update(
+            {
+                "REQUEST_METHOD": method,
+                "PATH_INFO": _decoded(path),
+                "QUERY_STRING": query,
+                "CONTENT_LENGTH": str(len(body)),
+                "wsgi.input": io.BytesIO(body),
+                "lastacross.task": current,
+            }
+        )
+        environ.update(request_headers.of(task, current))
+        if CRON_HEADER in environ:
+            environ.update({CRON: current, "REMOTE_ADDR": CRON_SOURCE_ADDRESS})
+        return environ
+
+
+def current_of(task: Leased) -> CurrentTask:
+    """What the handler may know of this delivery."""
+    failures = task.failures
+    retry_count = failures + task.lost
+    queue, name = split_task_id(task.id)
+    return CurrentTask(
+        id=task.id,
+        name=name,
+        queue_name=queue,
+        attempt=retry_count + 1,
+        retry_count=retry_count,
+        execution_count=failures - task.unreached,
+        member=task.member,
+        request=task.request,
+    )
+
+
+def _seen(task: Leased) -> dict[str, Any]:
+    return {"queue": task.queue, "task": task.name, "attempt": task.attempt}
+
+
+def _decoded(path: str) -> str:
+    """A URL's path as WSGI has it: percent-decoded, its bytes as ISO 8859-1 characters."""
+    return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+
+
+def base_environ(host: str) -> dict[str, Any]:
+    """What every request has that the engine itself makes."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": host,
+        "REMOTE_ADDR": SOURCE_ADDRESS,
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        # The body is in memory: without this WebOb copies each into a temporary file.
+        "webob.is_body_seekable": True,
+    }

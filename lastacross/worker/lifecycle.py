@@ -1,0 +1,241 @@
+"""The life of a process of a service: ``/_ah/start``, its tasks, ``/_ah/stop`` and the shutdown hook.
+
+A backend, any other service with a name, and one with manual or basic scaling are *resident*: App Engine
+asks each of their processes to start before it gives it work, and tells it when to stop. The hook is
+called in every process that has set one.
+"""
+
+import io
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lastacross import logs, runtime
+from lastacross.clock import SYSTEM as CLOCK
+from lastacross.config import DEFAULT_SERVICE, Config
+from lastacross.webapp import SYSTEM, Wsgi, close
+from lastacross.worker.delivery import base_environ
+from lastacross.worker.interrupt import Interrupt
+
+START = "/_ah/start"
+STOP = "/_ah/stop"
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+NOT_FOUND = 404
+# How often the log says that a start handler still runs: it may take as long as it likes.
+REMINDER_SECONDS = 60.0
+
+_log = logs.get("lastacross.service")
+
+
+def is_resident(config: Config) -> bool:
+    """Whether processes of this configuration's service are asked to start and told to stop."""
+    return config.settings.service != DEFAULT_SERVICE or config.app.scaling.mode != "automatic"
+
+
+def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
+    """Call the shutdown hook, unless it has been; what it raises is logged and harms nothing."""
+    hook = shutdown.take_hook()
+    if hook is None:
+        return
+    began_at = CLOCK.monotonic()
+    try:
+        hook()
+    except BaseException:
+        # SystemExit too: the process ends anyway, and in its own time.
+        _log.exception("service.hook_failed")
+        return
+    _log.info("service.hook", seconds=round(CLOCK.monotonic() - began_at, 3))
+
+
+class Life:
+    """The life of this process, from before its first task to the end of its last.
+
+    Args:
+        application: where the engine's own requests enter the application.
+        config: the application's; ``settings.service`` is this process's.
+        drain_seconds: how long a process that is told to stop may take over it.
+        shutdown: this process's.
+    """
+
+    def __init__(
+        self,
+        application: Wsgi,
+        config: Config,
+        *,
+        drain_seconds: float,
+        shutdown: runtime.Shutdown = runtime.PROCESS,
+    ) -> None:
+        self._application = application
+        self._service = config.settings.service
+        self._is_resident = is_resident(config)
+        self._drain_seconds = drain_seconds
+        self._shutdown = shutdown
+        self._interrupt = Interrupt()
+        self._is_told_to_stop = False
+        self._drain: Callable[[], None] | None = None
+        self._starting: threading.Thread | None = None
+        self._stopping: threading.Thread | None = None
+
+    # --- the beginning -------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Request ``/_ah/start`` until it succeeds: 200-299, or 404, as on App Engine; main thread only.
+
+        A failure is logged and tried again after 0.1 s, doubling to 5 s; a process that is not resident is
+        not asked. From here on SIGTERM and SIGINT are ``ask_to_stop``, until the worker takes them over.
+
+        Returns:
+            False when the process was told to stop before; it has had its time to.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if not self._is_resident:
+            return True
+        began_at = CLOCK.monotonic()
+        pause = FIRST_PAUSE_SECONDS
+        while not self._is_told_to_stop:
+            status, reason = self._ask_to_start()
+            if self._is_told_to_stop:
+                break
+            if status is not None and (200 <= status <= 299 or status == NOT_FOUND):
+                seconds = round(CLOCK.monotonic() - began_at, 3)
+                _log.info("service.start", service=self._service, status=status, seconds=seconds)
+                return True
+            _log.warning(
+                "service.start_failed", service=self._service, answer=status or reason, pause_seconds=pause
+            )
+            self._interrupt.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        self._end_early()
+        return False
+
+    def _ask_to_start(self) -> tuple[int | None, str]:
+        """Status, or why there is none; nothing when the process was told to stop meanwhile."""
+        answers: list[tuple[int | None, str]] = []
+
+        def ask() -> None:
+            answers.append(self._request(START))
+            self._interrupt.set()
+
+        # Not here: a signal must not have to wait for the handler, which may run for hours.
+        asking = self._starting = threading.Thread(target=ask, name="service-start", daemon=True)
+        asking.start()
+        while not answers and not self._is_told_to_stop:
+            self._interrupt.wait(REMINDER_SECONDS)
+            if not answers and not self._is_told_to_stop:
+                _log.info("service.starting", service=self._service)
+        if not answers:
+            return None, "told to stop"
+        asking.join()
+        # What it has set must not cut the pause before the next try short.
+        self._interrupt.clear()
+        return answers[0]
+
+    def _end_early(self) -> None:
+        """Told to stop while it started: the start handler and the hook have the time that tasks would."""
+        deadline = CLOCK.monotonic() + self._drain_seconds
+        stopping = threading.Thread(target=self.stop, name="service-stop", daemon=True)
+        stopping.start()
+        for thread in (stopping, self._starting):
+            if thread is not None:
+                thread.join(max(0.0, deadline - CLOCK.monotonic()))
+        self.close()
+
+    # --- the end -------------------------------------------------------------------------
+
+    def attach(self, drain: Callable[[], None]) -> None:
+        """Have this called by ``ask_to_stop``; at once, if that was before."""
+        self._drain = drain
+        if self._is_told_to_stop:
+            drain()
+
+    def stop_when_asked(self) -> None:
+        """Do ``stop`` in a thread of its own when the process is told to, and leave the rest to others."""
+        asked = Interrupt()
+
+        def wait() -> None:
+            while not self._is_told_to_stop:
+                asked.wait(REMINDER_SECONDS)
+            self.stop()
+
+        # Not begun by the signal: a handler that interrupts the start of a thread may not start one.
+        threading.Thread(target=wait, name="service-stop", daemon=True).start()
+        self.attach(asked.set)
+
+    def ask_to_stop(self) -> None:
+        """As SIGTERM does; for the thread that saw the supervisor die."""
+        self._is_told_to_stop = True
+        self._interrupt.set()
+        if self._drain is not None:
+            self._drain()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.ask_to_stop()
+
+    def stop(self) -> None:
+        """Call the hook and request ``/_ah/stop``, both at once: neither can keep the other from running.
+
+        For a thread of its own, while the tasks still run and are this process's. Returns when both have
+        ended; how long to wait for that is the caller's affair.
+        """
+        self._shutdown.begin()
+        if self._stopping is not None:
+            return
+        self._stopping = threading.current_thread()
+        asking = threading.Thread(target=self._ask_for_the_end, name="service-stop-request", daemon=True)
+        if self._is_resident:
+            asking.start()
+        call_hook(self._shutdown)
+        if self._is_resident:
+            asking.join()
+            _log.info("service.stop", service=self._service)
+
+    def _ask_for_the_end(self) -> None:
+        status, reason = self._request(STOP)
+        if status is None or not (200 <= status <= 299 or status == NOT_FOUND):
+            _log.warning("service.stop_failed", service=self._service, answer=status or reason)
+
+    def close(self) -> None:
+        """The process ends; say so if that cuts off what was still being stopped."""
+        if self._stopping is not None and self._stopping.is_alive():
+            _log.warning("service.stop_cut_off", service=self._service, after_seconds=self._drain_seconds)
+
+    # --- requests ------------------------------------------------------------------------
+
+    def _request(self, path: str) -> tuple[int | None, str]:
+        """The status of a GET, or None and why there is none."""
+        environ: dict[str, Any] = {
+            **base_environ("localhost"),
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": path,
+            "QUERY_STRING": "",
+            "CONTENT_LENGTH": "0",
+            "wsgi.input": io.BytesIO(),
+            SYSTEM: self._service,
+        }
+        statuses: list[str] = []
+
+        def start_response(
+            status: str, headers: list[tuple[str, str]], exc_info: Any = None, /
+        ) -> Callable[[bytes], object]:
+            statuses[:] = [status]
+            return lambda _data: None
+
+        try:
+            body = self._application(environ, start_response)
+            try:
+                for _ in body:
+                    pass
+            finally:
+                close(body)
+            if not statuses:
+                return None, "the application never called start_response"
+            return int(statuses[0].split(" ", 1)[0]), ""
+        except BaseException as error:
+            # SystemExit too: sys.exit() in the handler is a failure of this request and no more.
+            _log.exception("service.error", path=path)
+            return None, f"{type(error).__name__}: {error}"

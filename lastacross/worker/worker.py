@@ -1,0 +1,398 @@
+"""The worker process: RQ's worker with another heart.
+
+It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the
+loop that fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main
+thread leases and settles in batches; ``Runners`` run; a renewer keeps the leases.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lastacross import config, logs
+from lastacross.broker import Broker, Grant, Leased, new_token, queue_directory, settings
+from lastacross.clock import SYSTEM
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import RQ_SUSPENDED, Store, translated_errors
+from lastacross.worker.attempts import Attempts
+from lastacross.worker.deadline import Deadlines
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
+from lastacross.worker.in_flight import StartedTable
+from lastacross.worker.interrupt import Interrupt
+from lastacross.worker.isolation import IsolatedProcesses
+from lastacross.worker.leasing import Leasing, Woken
+from lastacross.worker.orphans import OWN_NAME_PREFIX
+from lastacross.worker.outcomes import EndListener, Settler, no_listener
+from lastacross.worker.prefetch import MOST, SLOW_SECONDS, Prefetch
+from lastacross.worker.remote import RemoteDelivery
+from lastacross.worker.rq_worker import HEARTBEAT_TTL_SECONDS, RqWorker
+from lastacross.worker.runners import Runners
+from lastacross.worker.serving import Serving
+from lastacross.worker.upkeep import Renewer, Upkeep
+
+SAFETY_CALL_SECONDS = 1.0
+# The ends of so many tasks are written in one call.
+SETTLED_AT_ONCE = 200
+HEARTBEAT_SECONDS = 5.0
+SHOW_SECONDS = 1.0
+HAND_OVER_SECONDS = 0.001
+# Less than the supervisor's grace: what still runs then is given back in order. A task that is killed
+# instead counts as one that may have ended its process.
+DRAIN_SECONDS = 25.0
+DEV_DRAIN_SECONDS = 5.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
+SCHEDULED_MARKER = b"scheduled"
+
+_log = logs.get("lastacross.worker")
+
+
+class Worker(RqWorker):
+    """Leases and delivers.
+
+    Args:
+        store: this process's Redis.
+        serving: the groups and queues that it serves.
+        application: where tasks enter the application.
+        threads: deliveries at once.
+        lease_seconds: how long a lease lasts when it is not renewed.
+        calls_deferred: whether deferred functions may be called without WSGI.
+        deadline_seconds: how long a task may run that says nothing of it itself.
+        root: the application's folder, for the isolated process.
+        table_path: where to note what has started; None without a supervisor.
+        remote: delivers to services on other machines; None when there are none.
+        on_end: hears of each attempt that has ended.
+        on_stop: called in a thread when the drain begins, while what runs is still leased.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        serving: Serving,
+        application: WSGI,
+        *,
+        threads: int,
+        lease_seconds: float,
+        calls_deferred: bool,
+        root: Path,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        table_path: Path | None = None,
+        remote: RemoteDelivery | None = None,
+        on_end: EndListener = no_listener,
+        on_stop: Callable[[], None] | None = None,
+    ) -> None:
+        self._token = new_token()
+        self._interrupt = Interrupt()
+        self._store = store
+        self._serving = serving
+        self._on_stop = on_stop
+        name = f"{OWN_NAME_PREFIX}{socket.gethostname()}-{os.getpid()}-{self._token[:8]}"
+        with translated_errors():
+            super().__init__(
+                serving.served_queues, name=name, connection=store.redis, worker_ttl=HEARTBEAT_TTL_SECONDS
+            )
+        self._broker = Broker(store)
+        self._lease_seconds = lease_seconds
+        self._deadlines = Deadlines(self._give_up_stuck)
+        delivery = Delivery(
+            application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
+        )
+        self._isolated = IsolatedProcesses(root)
+        self._remote = remote
+        table = StartedTable(table_path, self._token, threads) if table_path else None
+        self._runners = self._make_runners(threads, delivery, table)
+        self._prefetch = Prefetch(self._runners)
+        self._settler = Settler(self._broker, queue_directory.of(store).retry_of, on_end)
+        self._upkeep = Upkeep(self._broker, serving.queues, lease_seconds=lease_seconds)
+        self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
+        self._held: dict[str, Leased] = {}
+        self._unsettled: list[Outcome] = []
+        self._unreleased: list[Leased] = []
+        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=MOST)
+        self._may_have_work = True
+        self._is_stuck = False
+        self._throttled_until: float | None = None
+        self._heartbeat_at = 0.0
+        self._is_suspended = False
+        # The state that `rq info` shows, and when it may change again.
+        self._shown, self._show_at = "idle", 0.0
+
+    def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
+        attempts = Attempts(
+            delivery,
+            self._isolated,
+            self._remote,
+            broker=self._broker,
+            lease_seconds=self._lease_seconds,
+            is_held=lambda task: task.entry in self._held,
+        )
+        alone, set_interrupt = attempts.make_alone, self._interrupt.set
+        return Runners(threads, attempts.make, deliver_suspect=alone, table=table, on_outcome=set_interrupt)
+
+    # --- RQ's worker, as far as we keep it -----------------------------------------------
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM, SIGINT, or RQ's shutdown command: finish what runs, lease no more."""
+        if not self._stop_requested:
+            _log.info("worker.drain", running=len(self._runners.running))
+        self._stop_requested = True
+        self._interrupt.set()
+
+    def drain(self) -> None:
+        """As SIGTERM does; for the thread that saw the supervisor die."""
+        self.request_stop(signal.SIGTERM, None)
+
+    def work(self, *args: Any, **kwargs: Any) -> bool:
+        """Run until stopped; returns whether any task was done."""
+        self.register_birth()
+        self.subscribe()
+        self._install_signal_handlers()
+        self.set_state("idle")
+        self._deadlines.start()
+        self._runners.start()
+        self._renewer.start()
+        _log.info(
+            "worker.start",
+            name=self.name,
+            groups=self._serving.groups,
+            queues=self._serving.served_queues,
+            threads=self._runners.threads,
+        )
+        try:
+            self._loop()
+            self._finish()
+        finally:
+            self._stop_threads()
+            self.teardown()
+            _log.info("worker.stop", name=self.name, done=self._settler.done, failed=self._settler.failed)
+        return self._settler.done > 0
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with: ``EX_TEMPFAIL`` asks the supervisor for a new one at once."""
+        return os.EX_TEMPFAIL if self._is_stuck else 0
+
+    # --- the loop ------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stop_requested and not self._is_stuck:
+            try:
+                self._turn()
+                pause = FIRST_PAUSE_SECONDS
+                continue
+            except StoreUnavailableError as error:
+                _log.warning("worker.redis", error=str(error), pause_seconds=pause)
+            except Exception:  # whatever it met: the tasks to come have only this thread
+                _log.exception("worker.turn_failed", held=len(self._held), pause_seconds=pause)
+            self._hold(self._leasing.close())
+            self._may_have_work = True
+            self._interrupt.wait(pause)
+            pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+
+    def _turn(self) -> None:
+        self._settle()
+        self._look_after()
+        self._beat()
+        self._lease()
+        self._release_surplus()
+        if (more := self._has_more_to_do()) and not self._leasing.must_look():
+            return
+        seconds = 0.0 if more else self._wait_seconds()
+        listens = not more and self._runners.free > 0
+        woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
+        if woken is not None:
+            self._take_woken(woken)
+            # The thread that was given the task needs the interpreter, which this one would hold.
+            self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
+        self._interrupt.clear()
+
+    def _look_after(self) -> None:
+        if self._upkeep.run_due():
+            # Once a second, whatever the markers say.
+            self._may_have_work = True
+            self._take_changes()
+            self._require_threads()
+        if self._throttled_until is not None and self._store.now() >= self._throttled_until:
+            self._throttled_until = None
+            self._may_have_work = True
+
+    def _require_threads(self) -> None:
+        """A thread that has ended in spite of its guard is replaced with its process."""
+        alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
+        alive["commands"] = self.hears_commands
+        if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
+            _log.error("worker.thread_ended", threads=ended, remedy="this process is replaced")
+            self._is_stuck = True
+
+    def _take_changes(self, *, is_urgent: bool = False) -> None:
+        """Go by queue.yaml as it was uploaded since."""
+        if self._serving.refresh(is_urgent=is_urgent):
+            self._upkeep.look_after(self._serving.queues)
+            names = self._serving.served_queues
+            self.queues = [self.queue_class(name, connection=self.connection) for name in names]
+            _log.info("worker.queues", queues=names)
+
+    def _take_woken(self, woken: Woken) -> None:
+        grant = woken.grant
+        if grant is not None:
+            self._take(grant)
+        leaves_some = grant is None or grant.has_more or grant.next_due is not None
+        if leaves_some and self._runners.free == 0 and woken.marker is not None:
+            # Another worker may have a free thread for what this one has to leave.
+            self._leasing.pass_on(woken.marker)
+        if woken.marker == SCHEDULED_MARKER:
+            self._upkeep.promote()
+            self._may_have_work = True
+        self._may_have_work |= grant is None or woken.is_outdated
+
+    def _has_more_to_do(self) -> bool:
+        """Whether to begin anew without a sleep: what has ended meanwhile comes before the next lease."""
+        return self._runners.has_outcomes or (self._may_have_work and self._prefetch.wanted > 0)
+
+    def _lease(self) -> None:
+        wanted = self._prefetch.wanted if self._may_have_work else 0
+        if wanted > 0:
+            self._may_have_work = False
+            self._take(self._leasing.lease(wanted, self._runners.free))
+
+    def _take(self, grant: Grant) -> None:
+        self._hold(grant.tasks)
+        self._throttled_until = grant.next_due
+        self._prefetch.must_run_dry = grant.first_left is not None
+        if grant.must_promote:
+            self._upkeep.promote()
+        self._may_have_work |= grant.has_more or bool(grant.missing)
+        if grant.missing:
+            # All of queue.yaml: the upload says that it is what the file says.
+            settings.upload(self._store, settings.read_again(config.current()))
+            self._take_changes(is_urgent=True)
+
+    def _hold(self, tasks: Sequence[Leased]) -> None:
+        self._held |= {task.entry: task for task in tasks}
+        self._prefetch.note_leased()
+        self._runners.put(tasks)
+
+    def _release_surplus(self) -> None:
+        kept = self._prefetch.kept
+        if kept is not None or self._unreleased:
+            self._release([] if kept is None else self._runners.take_beyond(kept))
+            self._may_have_work = True
+
+    def _wait_seconds(self) -> float:
+        seconds = SLOW_SECONDS if self._runners.waiting else SAFETY_CALL_SECONDS
+        now = self._store.now()
+        for due in (self._upkeep.next_due, self._throttled_until):
+            if due is not None:
+                seconds = min(seconds, max(0.0, due - now))
+        return seconds
+
+    # --- outcomes ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        self._unsettled += self._runners.take_outcomes(SETTLED_AT_ONCE)
+        if not self._unsettled:
+            return
+        self._settler.settle([outcome for outcome in self._unsettled if outcome.task.entry in self._held])
+        self._prefetch.note_ended(len(self._unsettled))
+        for outcome in self._unsettled:
+            self._held.pop(outcome.task.entry, None)
+        self._unsettled = []
+        self._may_have_work = True
+
+    def _give_up_stuck(self, entry: str) -> None:
+        """A handler outlived its deadline by 30 s: its attempt failed, and this process ends."""
+        task = self._held.get(entry)
+        if task is not None:
+            _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
+            # The main thread settles it: Redis may be away just now.
+            self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
+        self._is_stuck = True
+        self._interrupt.set()
+
+    # --- leases --------------------------------------------------------------------------
+
+    def _held_tasks(self) -> tuple[list[Leased], set[str]]:
+        started = {task.entry for task, _ in list(self._runners.running.values())}
+        return list(self._held.values()), started
+
+    def _forget(self, task: Leased) -> None:
+        self._held.pop(task.entry, None)
+
+    def _release(self, tasks: Sequence[Leased]) -> None:
+        # Nobody runs these any more: if Redis is away now, they must be released later.
+        self._unreleased += tasks
+        if self._unreleased:
+            self._broker.release(self._unreleased)
+            for task in self._unreleased:
+                self._forget(task)
+            self._unreleased = []
+
+    # --- the end -------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Give back what has not started; let what runs come to its end, for a while."""
+        is_dev = config.current().settings.is_dev
+        deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
+        stopping = self._call_on_stop()
+        self._unreleased += self._leasing.end()
+        self._held |= {task.entry: task for task in self._unreleased}
+        pause = 0.05
+        while True:
+            try:
+                self._release(self._runners.take_waiting())
+                self._settle()
+                if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
+                    self._release(list(self._held.values()))
+                    return
+                self._beat()
+            except StoreUnavailableError as error:
+                _log.warning("worker.redis", error=str(error))
+            except Exception:
+                _log.exception("worker.finish_failed", held=len(self._held))
+            # Also where one of the two has failed before it looked.
+            if SYSTEM.monotonic() > deadline:
+                return
+            self._interrupt.wait(pause)
+
+    def _call_on_stop(self) -> threading.Thread:
+        self._isolated.ask_to_stop()
+        thread = threading.Thread(target=self._on_stop or (lambda: None), name="on-stop", daemon=True)
+        thread.start()
+        return thread
+
+    def _stop_threads(self) -> None:
+        self._renewer.stop()
+        self._runners.stop()
+        self._deadlines.stop()
+        self._isolated.close()
+        if self._remote is not None:
+            self._remote.close()
+
+    # --- heartbeat, signals --------------------------------------------------------------
+
+    def _beat(self) -> None:
+        now = SYSTEM.monotonic()
+        if now >= self._heartbeat_at:
+            self._heartbeat_at = now + HEARTBEAT_SECONDS
+            self._store.sync_clock()
+            with translated_errors(), self.connection.pipeline(transaction=False) as pipeline:
+                self.heartbeat(pipeline=pipeline)
+                pipeline.exists(RQ_SUSPENDED)
+                self._is_suspended = bool(pipeline.execute()[-1])
+        elif now < self._show_at or self._shown == self._state_now():
+            return
+        self._show_at = now + SHOW_SECONDS
+        self._shown = self._state_now()
+        with translated_errors():
+            shown = {**self.serialize(), "state": self._shown}
+            shown |= {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
+            self.connection.hset(self.key, mapping=shown)
+
+    def _state_now(self) -> str:
+        return "suspended" if self._is_suspended else "busy" if self._runners.running else "idle"
