@@ -50,8 +50,8 @@ PARTS = (
     # --- the broker
     Part(
         "broker",
-        "lastacross/taskqueue/",
-        "broker",
+        "lastacross/broker/",
+        "steps",
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
         "lua/test_register_service.py lua/test_retry_task.py integration/test_control.py "
@@ -59,56 +59,56 @@ PARTS = (
     ),
     Part(
         "broker",
-        "lastacross/taskqueue/",
-        "batch batches",
+        "lastacross/",
+        "taskqueue/batch broker/batches",
         "integration/test_batch.py integration/test_rq_tools.py",
     ),
     Part(
         "broker",
-        "lastacross/taskqueue/",
-        "task record checks options headers body targets",
+        "lastacross/",
+        "taskqueue/task broker/record taskqueue/checks taskqueue/options broker/headers taskqueue/body taskqueue/targets",
         "unit/test_task.py unit/test_targets.py unit/test_record.py integration/test_task_add.py "
         "integration/test_queue.py integration/test_delivery.py",
     ),
     Part(
         "broker",
-        "lastacross/taskqueue/",
-        "queue control statistics lookup",
+        "lastacross/",
+        "taskqueue/queue taskqueue/control taskqueue/statistics broker/lookup",
         "integration/test_lookup.py integration/test_control.py integration/test_statistics.py "
         "integration/test_queue.py",
     ),
     Part("broker", "lastacross/taskqueue/", "pull", "integration/test_pull_queue.py"),
     Part(
         "broker",
-        "lastacross/taskqueue/",
-        "known settings",
+        "lastacross/broker/",
+        "queue_directory settings",
         "lua/test_keep_queue.py integration/test_known_queues.py",
     ),
     # --- retry
-    Part("retry", "lastacross/taskqueue/", "retry", "unit/test_retry.py"),
+    Part("retry", "lastacross/broker/", "retry", "unit/test_retry.py"),
     # --- the worker's decisions
     Part(
         "worker",
-        "lastacross/runtime/",
-        "settle attempts request_headers delivery deadline",
+        "lastacross/worker/",
+        "outcomes attempts request_headers delivery deadline",
         "unit/test_settle.py integration/test_deadline.py integration/test_delivery.py "
         "integration/test_appengine_edge_cases.py",
     ),
     Part(
         "worker",
-        "lastacross/runtime/",
-        "leasing serving prefetch connection_shares",
+        "lastacross/",
+        "worker/leasing worker/serving worker/prefetch processes/connection_shares",
         "unit/test_connection_shares.py integration/test_serving.py integration/test_leasing.py "
         "integration/test_prefetch.py",
     ),
     Part(
         "worker",
-        "lastacross/runtime/",
-        "upkeep started orphans runners",
+        "lastacross/worker/",
+        "upkeep in_flight orphans runners",
         "integration/test_started.py integration/test_orphans.py integration/test_upkeep.py "
         "integration/test_runners.py",
     ),
-    Part("worker", "lastacross/runtime/", "remote", "integration/test_remote_delivery.py"),
+    Part("worker", "lastacross/worker/", "remote", "integration/test_remote_delivery.py"),
     # --- cron
     Part(
         "cron",
@@ -132,7 +132,7 @@ PARTS = (
     Part(
         "config",
         "lastacross/config/",
-        "yaml_file document values units fields known_keys mistakes loading",
+        "yaml_file document values units fields known_keys diagnostics loading",
         "unit/test_config_units.py unit/test_config_loading.py unit/test_config_environment.py "
         "unit/test_config_cron.py unit/test_config_wrong_files.py "
         "unit/test_config_queues.py unit/test_config_app.py unit/test_config_bombs.py",
@@ -144,7 +144,7 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "boundary environ hosts routes stack adopt body_limit request_id security_headers login",
+        "boundary environ hosts routes stack webapp2_compat body_limit request_id security_headers login",
         "unit/test_webapp_hosts.py unit/test_webapp_routes.py unit/test_webapp_security_headers.py "
         "unit/test_webapp_body_limit.py unit/test_webapp_forms.py unit/test_webapp_login.py "
         "unit/test_webapp_stack.py unit/test_webapp_handlers.py unit/test_webapp_deliveries.py",
@@ -152,7 +152,7 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "deliveries delivery_token dispatch answers failures health static_files",
+        "deliveries delivery_token dispatch error_pages failures health static_files",
         "unit/test_webapp_health.py unit/test_webapp_answers.py unit/test_webapp_static_files.py "
         "unit/test_webapp_stack.py unit/test_webapp_login.py unit/test_webapp_deliveries.py "
         "unit/test_webapp_handlers.py",
