@@ -1,7 +1,6 @@
 """The parts that every HTTP client of the engine needs: names and answers against a deadline."""
 
 from lastacross.http_client.name_lookup import (
-    MAX_LOOKUP_SECONDS,
     LookUp,
     LookUpTimeoutError,
     Resolver,
@@ -11,11 +10,11 @@ from lastacross.http_client.threads import Threads
 from lastacross.http_client.timed_response import TimedResponse
 
 __all__ = [
-    "MAX_LOOKUP_SECONDS",
     "LookUp",
     "LookUpTimeoutError",
     "Resolver",
     "Threads",
     "TimedResponse",
+    "name_lookup",
     "system_look_up",
 ]

@@ -1,7 +1,7 @@
 """The addresses of the host of a fetch, looked up within its deadline."""
 
 from lastacross.errors import DNSLookupFailedError
-from lastacross.http_client import MAX_LOOKUP_SECONDS, LookUp, LookUpTimeoutError, Resolver, system_look_up
+from lastacross.http_client import LookUp, LookUpTimeoutError, Resolver, name_lookup, system_look_up
 from lastacross.urlfetch.deadline import Deadline
 from lastacross.urlfetch.places import Place
 
@@ -28,7 +28,7 @@ class Names:
         except LookUpTimeoutError as error:
             if deadline.remaining() <= 0:
                 raise deadline.error(place.url) from error
-            reason = f"the resolver gave no answer within {MAX_LOOKUP_SECONDS:g} s"
+            reason = f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
         except (OSError, UnicodeError) as error:
             reason = str(getattr(error, "strerror", None) or error)
             raise DNSLookupFailedError(f"the host {place.host} has no address: {reason}") from error

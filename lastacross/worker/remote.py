@@ -21,7 +21,7 @@ from urllib3.util import make_headers
 from lastacross import logs
 from lastacross.broker import CurrentTask, Leased
 from lastacross.clock import SYSTEM, Clock
-from lastacross.http_client import MAX_LOOKUP_SECONDS, LookUpTimeoutError, Resolver, TimedResponse
+from lastacross.http_client import LookUpTimeoutError, Resolver, TimedResponse, name_lookup
 from lastacross.signing import Signatures
 from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, delivery_token
 from lastacross.worker import request_headers
@@ -328,7 +328,7 @@ def _spelled(key: str) -> str:
 
 def _connecting_problem(error: Exception) -> str:
     if isinstance(error, LookUpTimeoutError):
-        return f"the resolver gave no answer within {MAX_LOOKUP_SECONDS:g} s"
+        return f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror | UnicodeError):
         return "its name has no address"
     # Before time-outs, of which urllib3 takes it to be one.

@@ -358,7 +358,7 @@ def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
     finally:
         stop.set()
 
-    assert remote._connecting_problem(raised.value) == "the resolver gave no answer within 3 s"
+    assert remote._connecting_problem(raised.value) == "the resolver gave no answer within 0.2 s"
 
 
 def test_the_next_address_of_a_service_is_tried_when_one_is_refused() -> None:

@@ -33,7 +33,7 @@ from tests.support.web_server import WebServer, running_web
 pytestmark = pytest.mark.slow
 
 HURRIED = (
-    "from lastacross import cli; from lastacross.runtime import slow_requests as s, web; "
+    "from lastacross import cli; from lastacross.processes import slow_requests as s, web; "
     "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, s.FULL_SECONDS = 0.8, 0.4, 0.2, 0.02; "
     "s.MAX_PAUSE_SECONDS, web.SILENCE_SECONDS = 1, 1; cli.run()"
 )

@@ -248,8 +248,8 @@ def test_without_the_kernels_help_the_leash_stays_between_and_ends_its_program(r
     program = run(
         """
         sleeper = child("a", SAY_UP.replace("NAME", "a")).command
-        stay = f"leash.stand_between({sleeper!r}, leash.supervisor_fd())"
-        Supervisor([child("a", f"from lastacross.runtime import leash; sys.exit({stay})")]).run()
+        stay = f"die_with_parent.stand_between({sleeper!r}, die_with_parent.supervisor_fd())"
+        Supervisor([child("a", f"from lastacross.processes import die_with_parent; sys.exit({stay})")]).run()
         """
     )
     wait_until(lambda: pids_of(program, "a"))

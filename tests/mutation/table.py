@@ -66,7 +66,8 @@ PARTS = (
     Part(
         "broker",
         "lastacross/",
-        "taskqueue/task broker/record taskqueue/checks taskqueue/options broker/headers taskqueue/body taskqueue/targets",
+        "taskqueue/task broker/record taskqueue/checks taskqueue/options broker/headers taskqueue/body "
+        "taskqueue/targets",
         "unit/test_task.py unit/test_targets.py unit/test_record.py integration/test_task_add.py "
         "integration/test_queue.py integration/test_delivery.py",
     ),

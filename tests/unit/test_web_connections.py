@@ -9,7 +9,7 @@ from tests.support.processes import ROOT
 
 PROGRAM = """
 import resource, types
-from lastacross.runtime import web
+from lastacross.processes import web
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 web.allow_connections(types.SimpleNamespace(web_threads=100))
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
