@@ -18,9 +18,9 @@ from lastacross import store
 CHUNK = 500
 
 _COUNTED = ("hits", "misses", "byte_hits")
-# What the scripts that include lua/shared/cache.lua get as their first KEYS.
+# What the scripts that include cache.lua get as their first KEYS.
 KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
-# An entry's head is shorter than this (see lua/shared/cache.lua).
+# An entry's head is shorter than this (see lua/cache.lua).
 _HEAD_BYTES = 80
 _ENTRY_HEAD = re.compile(rb"([A-Za-z]) ([0-9]{1,30}) ([0-9]{1,30}) [0-9a-f]+")
 
