@@ -17,10 +17,15 @@ class FanIn:
         self.fired: set[str] = set()
         # Members, '<batch>:<index>', that have filled a batch with failed members.
         self.failed_by_child: set[str] = set()
+        # Lease of a member that had sealed a child batch before the server lost the seal → these batches.
+        self._lost_seals: dict[str, set[str]] = {}
+        # The batches whose seal was lost, and whose member was acknowledged under that lease since then.
+        self.unsealed: set[str] = set()
 
-    def begin_again(self, seen: Snapshot, touched: set[str]) -> None:
-        """Take the contents of the server as correct."""
+    def begin_again(self, before: Snapshot, seen: Snapshot) -> None:
+        """Take the contents of the server as correct, and note the seals that it has lost."""
         self.ended, self.counted, self.fired, self.failed_by_child = {}, {}, set(), set()
+        self._lost_seals, self.unsealed = _lost_seals(before, seen), set()
         for batch, known in seen.batches.items():
             failed = seen.failed.get(batch, frozenset())
             bits = seen.finished.get(batch, frozenset())
@@ -84,6 +89,7 @@ class FanIn:
             found = True
         if step.script == "ack_tasks":
             self._note_acks_without_record(step)
+            self._note_unsealed(step)
         if step.script == "add_members" and isinstance(step.reply, list):
             for place, code in enumerate(step.reply):
                 if code == 2:
@@ -98,6 +104,12 @@ class FanIn:
                 batch, _, index = member.rpartition(":")
                 if int(step.before.children.get(batch, {}).get(index, 0)) > 0:
                     self._end(batch, int(index), "done")
+
+    def _note_unsealed(self, step: Step) -> None:
+        """An attempt that has sealed its child batch and is acknowledged never seals it again."""
+        for number, (task, lease, *_) in enumerate(step.texts(1, 5)):
+            if step.reply[number] == 1:
+                self.unsealed |= self._lost_seals.get(f"{task}:{lease}", set())
 
     def _end(self, batch: str, index: int, outcome: str) -> None:
         ended = self.ended.setdefault(batch, {})
@@ -192,3 +204,17 @@ class FanIn:
     def open_batches(self, seen: Snapshot) -> Iterable[str]:
         """The batches that have not fired."""
         return [batch for batch in seen.batches if batch not in self.fired]
+
+
+def _lost_seals(before: Snapshot, seen: Snapshot) -> dict[str, set[str]]:
+    """Held lease → the batches of its task that were sealed before and are open now."""
+    found: dict[str, set[str]] = {}
+    for batch, known in seen.batches.items():
+        parents_batch, _, index = known.parent.rpartition(":")
+        if known.is_sealed or not before.batches[batch].is_sealed or parents_batch not in seen.batches:
+            continue
+        task = FanIn.member(seen, parents_batch, int(index))
+        for entry in seen.leased.get(task.partition("_")[0], ()):
+            if entry.partition(":")[0] == task:
+                found.setdefault(entry, set()).add(batch)
+    return found

@@ -30,9 +30,9 @@ class Judge:
         self.fan_in = FanIn()
         self.limits = Limits()
 
-    def begin_again(self, seen: Snapshot) -> None:
+    def begin_again(self, before: Snapshot, seen: Snapshot) -> None:
         """Take the contents of the server as correct, because it has lost the end of its history."""
-        self.fan_in.begin_again(seen, self.touched)
+        self.fan_in.begin_again(before, seen)
         self.limits.begin_again()
 
     def check(self, request: Request, reply: object, before: Snapshot, after: Snapshot) -> None:

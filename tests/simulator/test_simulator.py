@@ -5,9 +5,13 @@ import time
 import pytest
 
 from tests.simulator.decisions import generate
+from tests.simulator.fan_in import FanIn
+from tests.simulator.network import Request
 from tests.simulator.runs import Failure, Runner
 from tests.simulator.server import Mutant, read_mutants
 from tests.simulator.shrinking import shrink, tell
+from tests.simulator.snapshot import SHIFT, Snapshot
+from tests.simulator.steps import Expected, Step
 
 SEED = "2027"
 STEPS = 100_000
@@ -90,3 +94,44 @@ def test_failures_are_alike_when_their_complaints_differ_in_names_and_numbers_on
     second = Failure("1:0", [], "default_n-41 is ready, but in ['dead']", 99, False)
 
     assert first.kind == second.kind
+
+
+def nested(*, sealed: int, leases: tuple[str, ...] = ("w.1",), children: str = "0\x011") -> Snapshot:
+    """A batch whose only member is leased and has filled a batch of its own."""
+    batch = "queue\1default\1total\1{}\1done\x010\1failed\x010\1cancelled\x010\1sealed\1{}"
+    raw = {
+        "lastacross:batches": "outer\x011\1inner\x012",
+        "lastacross:batch:outer": batch.format(1, 1),
+        "lastacross:batch:outer:added": "\x80",
+        "lastacross:batch:outer:children": children,
+        "lastacross:batch:inner": batch.format(2, sealed) + "\1parent\1outer:0",
+        "lastacross:batch:inner:added": "\xc0",
+    }
+    if leases:
+        raw["rq:wip:default"] = "\1".join(f"default_outer-0:{lease}\1{SHIFT + 9}" for lease in leases)
+    return Snapshot(raw)
+
+
+@pytest.mark.parametrize(
+    ("sealed", "after_loss", "acked", "reply", "unsealed"),
+    [
+        (1, nested(sealed=0), "w.1", 1, {"inner"}),
+        pytest.param(0, nested(sealed=0), "w.1", 1, set(), id="it was never sealed"),
+        pytest.param(1, nested(sealed=1), "w.1", 1, set(), id="the seal is still there"),
+        pytest.param(1, nested(sealed=0), "w.1", 0, set(), id="the lease was lost"),
+        pytest.param(1, nested(sealed=0), "w.2", 1, set(), id="a later attempt should have sealed it"),
+    ],
+)
+def test_a_child_batch_may_stay_open_only_if_redis_lost_its_seal_and_its_task_is_done(
+    sealed: int, after_loss: Snapshot, acked: str, reply: int, unsealed: set[str]
+) -> None:
+    fan_in = FanIn()
+    fan_in.begin_again(nested(sealed=sealed), after_loss)
+    is_sealed = int(after_loss.batches["inner"].is_sealed)
+    children = "0\x011\x010:outcome\1done" if reply else "0\x011"
+    after = nested(sealed=is_sealed, leases=(), children=children)
+    ack = Request("ack_tasks", ["1", "default_outer-0", acked, "outer:0", "", ""])
+
+    fan_in.check(Step(ack, [reply], after_loss, after), [], Expected(), set())
+
+    assert fan_in.unsealed == unsealed

@@ -173,6 +173,7 @@ class World:
             # second load would run it together with the next transaction.
             return
         self.is_cut = True
+        before = self.server.seen
         self.server.cut(self.choose.below(4000))
         self._say("the append-only file was cut")
         for process in self.processes:
@@ -183,7 +184,7 @@ class World:
             question.is_lost = True
         self.parked = []
         self.ghosts = []
-        self.judge.begin_again(self.server.seen)
+        self.judge.begin_again(before, self.server.seen)
         self.filled = {name for name in self.filled if name in self._sealed()}
         self.wakeups.excuse(self.now + 1.5)
 
@@ -484,10 +485,11 @@ class World:
         return False
 
     def is_abandoned(self, batch: str) -> bool:
-        """Whether a batch need not end, because the task that filled it died or was deleted before the seal.
+        """Whether a batch need not end, because nobody is left to seal it.
 
         A dead letter may be retried, so its child batch stays open, and so does the parent. The child of a
-        deleted task is swept. A batch without a parent is not, because nothing waits for it.
+        deleted task is swept. A batch without a parent is not, because nothing waits for it. A child batch
+        whose seal Redis has lost looks like one that was left open on purpose, so it is not swept either.
         """
         seen = self.server.seen
         known = seen.batches[batch]
@@ -495,7 +497,8 @@ class World:
             is_dead = any(
                 record.batch == known.parent and record.status == "failed" for record in seen.records.values()
             )
-            return batch not in self.jobs and (not known.parent or is_dead)
+            is_unsealed = batch in self.judge.fan_in.unsealed
+            return batch not in self.jobs and (not known.parent or is_dead or is_unsealed)
         return any(
             not each.is_finished and each.parent.rpartition(":")[0] == batch and self.is_abandoned(name)
             for name, each in seen.batches.items()
