@@ -568,6 +568,36 @@ def test_a_child_whose_filling_task_was_deleted_does_not_hold_its_parent_up(scri
     assert drain(scripts) == ["/complete"]
 
 
+@pytest.mark.parametrize("how", ["filled again", "sealed", "cancelled"])
+def test_a_child_whose_seal_redis_lost_stays_open_until_somebody_ends_it(scripts: Scripts, how: str) -> None:
+    """Nothing tells it from a batch that was left open to be sealed later, so no sweep touches it."""
+    opened = outer()
+    [master] = scripts.lease()
+    child = nest(scripts, master, 2)
+    # As if a power cut had taken the end of the append-only file.
+    store.current().redis.hset(store.BATCH_PREFIX + child.id, "sealed", 0)
+    store.current().redis.hdel(store.BATCH_PREFIX + child.id, "sealed_at")
+    scripts.ack(master)
+    assert drain(scripts) == ["/member/0", "/member/1"]
+
+    assert BatchSteps(store.current()).sweep(0, 0) == (0, 0)
+    assert (child.progress().done, child.progress().sealed) == (2, False)
+    assert drain(scripts) == []
+
+    if how == "filled again":
+        with Batch("other", name=child.id) as again:
+            again.add(tasks(2))
+    elif how == "sealed":
+        with Batch.get(child.id):
+            pass
+    else:
+        Batch.get(child.id).cancel()
+
+    assert child.progress().sealed
+    assert (opened.progress().done, opened.progress().failed) == (1, 0)
+    assert drain(scripts) == ["/end", "/win"]
+
+
 def test_a_cancelled_child_ends_its_parents_member(scripts: Scripts) -> None:
     opened = outer()
     [master] = scripts.lease()
