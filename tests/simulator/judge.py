@@ -26,12 +26,15 @@ class Judge:
 
     def __init__(self) -> None:
         self.stale: set[str] = set()
+        # All tasks that were stale at any time: Redis may go back to it.
+        self._was_stale: set[str] = set()
         self.touched: set[str] = set()
         self.fan_in = FanIn()
         self.limits = Limits()
 
     def begin_again(self, before: Snapshot, seen: Snapshot) -> None:
         """Take the contents of the server as correct, because it has lost the end of its history."""
+        self.stale |= self._was_stale
         self.fan_in.begin_again(before, seen)
         self.limits.begin_again()
 
@@ -45,6 +48,7 @@ class Judge:
         self.touched.update(request.breaks)
         expected = steps.expect(step)
         self.stale |= expected.stale
+        self._was_stale |= expected.stale
         changed = _changed(before, after)
         fired = self.fan_in.check(step, changed, expected, self.touched)
         self._check_changes(step, changed, expected, fired)

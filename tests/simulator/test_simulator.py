@@ -6,12 +6,13 @@ import pytest
 
 from tests.simulator.decisions import generate
 from tests.simulator.fan_in import FanIn
+from tests.simulator.judge import Judge
 from tests.simulator.network import Request
 from tests.simulator.runs import Failure, Runner
 from tests.simulator.server import Mutant, read_mutants
 from tests.simulator.shrinking import shrink, tell
-from tests.simulator.snapshot import SHIFT, Snapshot
-from tests.simulator.steps import Expected, Step
+from tests.simulator.snapshot import SHIFT, Record, Snapshot
+from tests.simulator.steps import Expected, Step, Violation
 
 SEED = "2027"
 STEPS = 100_000
@@ -135,3 +136,33 @@ def test_a_child_batch_may_stay_open_only_if_redis_lost_its_seal_and_its_task_is
     fan_in.check(Step(ack, [reply], after_loss, after), [], Expected(), set())
 
     assert fan_in.unsealed == unsealed
+
+
+def test_a_list_entry_that_a_cut_brings_back_is_as_stale_as_it_was() -> None:
+    record = Record(*[""] * len(Record._fields))._replace(status="queued", batch="outer:0", eta="1")
+    batch = "queue\1default\1total\x011\1sealed\x011"
+    listed = {
+        "lastacross:batch:outer": batch,
+        "lastacross:batch:outer:added": "\x80",
+        "rq:queue:default": "default_outer-0",
+    }
+    before = Snapshot(
+        listed | {"lastacross:batches": "outer\x011", "rq:job:default_outer-0": "\1".join(record)}
+    )
+    is_over = f"{batch}\1cancelled\x011\1cancelled_at\x011\1finished_at\x011"
+    dropped = Snapshot(
+        listed | {"lastacross:batch:outer": is_over, "lastacross:batch:outer:finished": "\x80"}
+    )
+    skipped = Snapshot({key: text for key, text in dropped.raw.items() if key != "rq:queue:default"})
+    nothing = Request("rq resume")
+    judge = Judge()
+    judge.check(Request("cancel_batch", ["1", "outer", "0", "1000"]), -1, before, dropped)
+    judge.check(nothing, None, dropped, skipped)
+
+    judge.begin_again(skipped, dropped)
+    judge.check(nothing, None, dropped, dropped)
+
+    fresh = Judge()
+    fresh.begin_again(skipped, dropped)
+    with pytest.raises(Violation, match="has no record"):
+        fresh.check(nothing, None, dropped, dropped)
