@@ -2,11 +2,12 @@
 
 import pytest
 
+from lastacross import store
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.worker.upkeep import Renewer, Upkeep
+from lastacross.worker.upkeep import RENEWALS_PER_LEASE, SWEEP_SECONDS, Renewer, Upkeep
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts
@@ -110,6 +111,43 @@ def test_a_worker_that_is_always_slow_rescues_all_the_same(test_store: Store, cl
         upkeep.run_due()
 
     assert scripts.ready() == ["default_a"]
+
+
+def test_a_pause_in_which_a_living_worker_would_have_renewed_is_not_an_outage(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    """The pause is as long as a renewal and a look take, so an expired lease is rescued without delay."""
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(upkeep, clock, 7)
+    clock.advance(LEASE_SECONDS / RENEWALS_PER_LEASE)
+
+    upkeep.run_due()
+
+    assert scripts.ready() == ["default_a"]
+
+
+def test_a_job_failed_by_another_program_is_found_behind_hundreds_of_dead_letters(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    """Each sweep looks at the next hundred."""
+    scripts = Scripts(test_store, clock)
+    dead = store.dead_key("default")
+    for number in range(350):
+        scripts.redis.hset(store.record_key(f"default_dead-{number}"), mapping={"eta": 1, "dead_at": 1})
+        scripts.redis.zadd(dead, {f"default_dead-{number}": number})
+    scripts.redis.hset(store.record_key("default_a"), mapping={"status": "failed", "eta": 1, "data": "x"})
+    scripts.redis.zadd(dead, {"default_a": 149.5})
+    upkeep = Upkeep(Broker(test_store), ["default"], clock)
+
+    upkeep.run_due()
+    assert scripts.ready() == []
+    clock.advance(SWEEP_SECONDS)
+    upkeep.run_due()
+
+    assert scripts.ready() == ["default_a"]
+    assert scripts.redis.zcard(dead) == 350
 
 
 @pytest.mark.parametrize("count", [3, 1001])

@@ -37,3 +37,14 @@ def test_a_large_body_is_kept_whole(size: int) -> None:
 
 def test_the_body_of_a_pull_task_is_kept_whole() -> None:
     assert fields_of(Task(b"x" * 200, method="PULL"))[b"body"] == b"x" * 200
+
+
+def test_a_lease_carries_every_field_of_the_record() -> None:
+    """The lease script returns the fields as Redis does: names and values in turn."""
+    fields = fields_of(Task(b"x" * 90, url="/work", name="t1"))
+    flat = [part for pair in fields.items() for part in pair]
+
+    leased = record.load(b"default_t1", b"w.1", flat)
+
+    assert (leased.id, leased.lease_id, leased.fields) == ("default_t1", "w.1", fields)
+    assert leased.body == b"x" * 90

@@ -9,6 +9,7 @@ import pytest
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
 from lastacross.config import RetryParameters
+from lastacross.errors import StoreUnavailableError
 from lastacross.taskqueue import TaskRetryOptions
 from lastacross.worker.delivery import Outcome
 from lastacross.worker.isolation import Crashed
@@ -168,3 +169,46 @@ def test_what_no_retry_can_mend_is_a_dead_letter_at_once() -> None:
 def test_a_reason_without_end_is_cut() -> None:
     [(_, _, reason)] = settled(Outcome(leased(), 500, "x" * 100_000), queue(task_retry_limit=0))
     assert len(reason) == LONGEST_REASON
+
+
+class FailingBroker(NotingBroker):
+    """Raises these errors at its first acks, then works."""
+
+    def __init__(self, *errors: Exception) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    def ack(self, tasks: list[Leased]) -> list[bool]:
+        """Fail, or note it."""
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().ack(tasks)
+
+
+UNAVAILABLE = StoreUnavailableError("no answer")
+
+
+@pytest.mark.parametrize("errors", [[UNAVAILABLE], [RuntimeError("one of them is damaged"), UNAVAILABLE]])
+def test_outcomes_are_settled_again_after_redis_was_unavailable(errors: list[Exception]) -> None:
+    """Redis may go while all are settled together, or while they are settled one by one."""
+    broker = FailingBroker(*errors)
+    settler = Settler(cast(Broker, broker), queue())
+    outcomes = [Outcome(leased(name="t1"), 200), Outcome(leased(name="t2"), 200)]
+
+    with pytest.raises(StoreUnavailableError):
+        settler.settle(outcomes)
+    assert (broker.steps, settler.done) == ([], 0)
+
+    settler.settle(outcomes)
+    assert broker.steps == [("ack", "t1"), ("ack", "t2")]
+    assert settler.done == 2
+
+
+def test_an_outcome_that_cannot_be_settled_does_not_stop_the_others() -> None:
+    damaged = RuntimeError("its record is damaged")
+    broker = FailingBroker(damaged, damaged)
+    settler = Settler(cast(Broker, broker), queue())
+
+    settler.settle([Outcome(leased(name="t1"), 200), Outcome(leased(name="t2"), 200)])
+
+    assert (broker.steps, settler.done) == ([("ack", "t2")], 1)
