@@ -23,7 +23,12 @@ class Slow(webapp2.RequestHandler):
     def get(self):
         self.abort(504)
 
-app = webapp2.WSGIApplication([("/broken", Broken), ("/away", Away), ("/slow", Slow)])
+class Busy(webapp2.RequestHandler):
+    def get(self):
+        self.abort(503)
+
+ROUTES = [("/broken", Broken), ("/away", Away), ("/slow", Slow), ("/busy", Busy)]
+app = webapp2.WSGIApplication(ROUTES)
 """
 HANDLERS = "handlers:\n- {url: /.*, script: main.app}\n"
 ERROR_HANDLERS = """
@@ -45,6 +50,28 @@ def test_a_page_of_app_yaml_replaces_ours_for_failures(tmp_path: Path) -> None:
         assert (site.get("/slow").status_int, site.get("/slow").text) == (504, "<h1>Oops")
         assert "Oops" not in site.get("/nowhere").text
         assert site.get("/broken", HTTP_ACCEPT="application/json").json["error"]["code"] == 500
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "message"),
+    [
+        ("/nowhere", 404, "There is nothing at this address."),
+        ("/broken", 500, "Something went wrong here, and it has been written down."),
+        ("/busy", 503, "A service that this page needs is not available just now."),
+    ],
+)
+def test_an_error_page_says_what_is_wrong_and_whether_to_try_again(
+    tmp_path: Path, path: str, status: int, message: str
+) -> None:
+    """In JSON it says the same."""
+    with web.site(tmp_path, MAIN, HANDLERS) as site:
+        page = site.get(path)
+        assert page.status_int == status
+        assert message in page.text
+        assert ("Please try again in a moment." in page.text) is (status >= 500)
+        error = site.get(path, HTTP_ACCEPT="application/json").json["error"]
+        assert error["code"] == status
+        assert error["message"].startswith(message)
 
 
 def test_an_address_that_ends_in_json_is_answered_in_json(tmp_path: Path) -> None:
