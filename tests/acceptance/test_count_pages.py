@@ -213,6 +213,17 @@ def test_a_name_is_refused_while_its_run_runs(client: Client, hands: Hands) -> N
     assert operation(client)["done"] is False
 
 
+def test_a_name_is_in_use_before_its_run_is_written_down(client: Client) -> None:
+    """The page that adds the master task may die before it writes the run: the task does that then."""
+    run = CountRun(id="r1", name="seed", delay_ms=0, created_at=clock.SYSTEM.now())
+    counting.add_master(run, [(1, 2)])
+
+    error = refusal(client)
+
+    assert error["message"] == "name is in use: the run of this name still runs."
+    assert (error["state"], error["refused_until"]) == ("running", None)
+
+
 def test_a_name_is_tombstoned_when_its_run_is_over(client: Client, hands: Hands) -> None:
     start(client)
     complete(hands)
@@ -508,6 +519,20 @@ def test_a_cancelled_run_drops_what_waits_and_says_how_far_it_came(client: Clien
     assert refusal(client)["state"] == "tombstoned"
 
 
+def test_no_task_of_a_cancelled_run_is_delivered_but_the_one_that_ends_it(
+    client: Client, hands: Hands
+) -> None:
+    """The tasks are dropped: none of them has to find out by itself that its run was cancelled."""
+    start(client, intervals="1-2,3-4,5-6")
+    hands.run("master")
+    hands.run("subtasks", at_most=1)
+
+    client.post("/count/seed/cancel", headers=JSON)
+
+    assert hands.run("subtasks") == []
+    assert [outcome.task.method_and_url[1] for outcome in hands.run("master")] == [counting.COMPLETE_URL]
+
+
 def test_a_run_cancelled_before_its_master_task_ran_hands_nothing_out(client: Client, hands: Hands) -> None:
     start(client)
     client.post("/count/seed/cancel", status=303)
@@ -706,6 +731,18 @@ def test_the_largest_run_is_taken(client: Client, hands: Hands) -> None:
 
     assert results(client, name) == [list(range(first, last + 1)) for first, last in intervals]
     assert client.get(f"/count/{name}").text.count("<details") == 100
+
+
+def test_forty_numbers_of_an_interval_are_shown_and_of_more_the_ends(client: Client, hands: Hands) -> None:
+    start(client, intervals="1-40,101-141")
+    complete(hands)
+
+    page = client.get("/count/seed").text
+
+    assert f'<p class="result">{", ".join(map(str, range(1, 41)))}</p>' in page
+    shortened = "101, 102, 103, 104, 105, 106, 107, 108, …, 140, 141"
+    assert f'<details class="result"><summary>{shortened}</summary>' in page
+    assert page.count('class="result"') == 2
 
 
 @pytest.mark.parametrize("path", ["/count/nobody", "/count/nobody.json", "/count/x'--"])
