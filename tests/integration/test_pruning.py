@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
+import count
 import models
 import pruning
 import runs
@@ -128,6 +129,73 @@ def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pyte
     limit(monkeypatch, 0.5)
     assert pruning.prune(NOW)
     assert names_left() == {"runs"}, "one alone that is too large goes, too"
+
+
+def add_sized(name: str, days: float, squares: int, numbers: int, results: int) -> None:
+    """Add a quilt, a count and a reload that have ended, of these sizes, without their rows."""
+    began = NOW - days * DAY
+    times: dict[str, Any] = {"created_at": began, "finished_at": began}
+    with datastore.session() as session:
+        session.add(Quilt(id=name, rows=1, columns=squares, delay_ms=0, painted=squares, **times))
+        session.add(CountRun(id=name, name=name, delay_ms=0, **times))
+        session.add(ReloadRun(id=name, started_by="cron", total=results, **times))
+        session.flush()
+        session.add(CountInterval(run_id=name, place=0, first=1, last=numbers))
+
+
+def test_there_is_room_for_6_million_squares_80_million_numbers_and_2_million_results() -> None:
+    """A quilt counts for one square more than it has, and an interval for 44 numbers more."""
+    add_sized("new", 1, 3_000_000 - 1, 40_000_000 - 44, 1_000_000)
+    add_sized("old", 2, 3_000_000 - 1, 40_000_000 - 44, 1_000_000)
+    assert pruning.prune(NOW)
+    assert [count_of(table) for table in (Quilt, CountRun, ReloadRun)] == [2, 2, 2]
+
+    with datastore.session() as session:
+        for quilt in session.scalars(select(Quilt).where(Quilt.id == "new")):
+            quilt.columns += 1
+        for interval in session.scalars(select(CountInterval).where(CountInterval.run_id == "new")):
+            interval.last += 1
+        for run in session.scalars(select(ReloadRun).where(ReloadRun.id == "new")):
+            run.total += 1
+    assert pruning.prune(NOW)
+
+    with datastore.session(read_only=True) as session:
+        for table in (Quilt, CountRun, ReloadRun):
+            assert session.scalars(select(table.id)).all() == ["new"]
+
+
+def test_a_transaction_deletes_at_most_500_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    add("old", 31, 31)
+    with datastore.session() as session:
+        session.add_all(
+            Square(quilt_id="old", row=9 + place, column=0, color="#1", position=13 + place)
+            for place in range(1_001 - 12)
+        )
+        session.add_all(
+            CountInterval(run_id="old", place=place, first=1, last=2)
+            for place in range(3, count.MOST_INTERVALS)
+        )
+    portions: dict[str, list[int]] = {}
+    delete = pruning.Old.__call__
+
+    def noted(old: pruning.Old, max_rows: int) -> int:
+        before = sum(count_of(table) for table in TABLES)
+        gone = delete(old, max_rows)
+        portions.setdefault(old.table.__name__, []).append(before - sum(count_of(table) for table in TABLES))
+        return gone
+
+    monkeypatch.setattr(pruning.Old, "__call__", noted)
+
+    assert pruning.prune(NOW)
+
+    assert portions["Square"] == [500, 500, 1]
+    assert max(max(each) for each in portions.values()) == 500
+    assert names_left() == set()
+
+
+def test_a_count_is_deleted_as_many_rows_as_the_form_lets_it_have() -> None:
+    """A count has at most so many intervals, and so a portion of 500 rows is five counts."""
+    assert pruning.MAX_INTERVALS == count.MOST_INTERVALS
 
 
 def test_of_a_run_that_is_too_much_nothing_is_left_wherever_a_call_ends(
