@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from lastacross import config
+from lastacross.config import yaml_file
+from lastacross.config.document import Document
 from lastacross.errors import ConfigError
 
 ENVIRON = {"SECRET_KEY": "a secret key of the tests, long enough"}
@@ -71,6 +73,22 @@ def test_a_file_of_just_256_kb_is_read(app_root: Path) -> None:
     (app_root / "queue.yaml").write_text(text + "x" * (256 * 1024 - len(text)))
 
     assert config.load(app_root, ENVIRON).queues["q"].rate == 1
+
+
+def test_a_text_from_elsewhere_may_be_as_large_as_a_file() -> None:
+    """A text counts by its bytes in UTF-8."""
+    assert yaml_file.parse("#" + "ä" * (128 * 1024 - 1), "queue.yaml").root is None
+
+    with pytest.raises(ConfigError, match=r"^queue\.yaml: is larger than 256 kB$"):
+        yaml_file.parse("#" + "ä" * (128 * 1024), "queue.yaml")
+
+
+def test_a_mistake_in_an_empty_file_is_on_its_first_line() -> None:
+    document = Document("# nothing yet\n", "dispatch.yaml", None)
+
+    document.mistake(("dispatch", 0), "url is missing")
+
+    assert [str(mistake) for mistake in document.mistakes] == ["dispatch.yaml:1:1: url is missing"]
 
 
 def test_a_thousand_queues_are_no_bomb(app_root: Path) -> None:

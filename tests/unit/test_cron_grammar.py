@@ -151,6 +151,14 @@ def test_a_refusal_says_what_was_expected_and_where(
     assert (f"did you mean {hint!r}?" in str(caught.value)) == (hint is not None)
 
 
+def test_of_words_without_spaces_between_them_a_refusal_names_the_wrong_one() -> None:
+    """Up to a hundred letters; a longer text is taken for one word."""
+    with pytest.raises(ScheduleError, match="has 'every' at column 6, where a number"):
+        parse_schedule("every" * 20)
+    with pytest.raises(ScheduleError, match=r"has 'everyevery.*' at column 1, where 'every'"):
+        parse_schedule("every" * 21)
+
+
 @pytest.mark.parametrize(
     ("zone", "hint"),
     [

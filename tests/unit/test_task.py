@@ -93,6 +93,17 @@ def test_another_name_is_refused(name: Any) -> None:
         Task(name=name)
 
 
+@pytest.mark.parametrize(("length", "shown"), [(98, f"'{98 * '.'}'"), (99, f"'{99 * '.'}…")])
+def test_a_refusal_quotes_a_short_value_whole_and_the_beginning_of_a_long_one(
+    length: int, shown: str
+) -> None:
+    """Of a hundred characters with their quotation marks, nothing is cut."""
+    with pytest.raises(InvalidTaskNameError) as caught:
+        Task(name="." * length)
+
+    assert str(caught.value).startswith(f"task name {shown} must be ")
+
+
 @pytest.mark.parametrize("url", ["/", "/a/b.c", "/" + "x" * 2082, "/a@b", "/a:80", "/a//b", "/%2e%2e"])
 def test_a_path_of_the_application_is_taken_as_it_is(url: str) -> None:
     """2083 characters are allowed."""
