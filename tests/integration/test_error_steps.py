@@ -15,7 +15,7 @@ import error_limits
 import error_queries
 import error_steps
 import notifying
-from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorReport
+from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorRefusal, ErrorReport
 from lastacross import datastore
 from lastacross.clock import SYSTEM, iso
 from tests.support.clock import StoppedClock
@@ -129,6 +129,19 @@ def test_what_is_older_than_seven_days_goes_a_few_rows_at_a_time(monkeypatch: py
     assert cleanings > 2
     for table in (ErrorReport, ErrorGroup, ErrorHour, ErrorNotification):
         assert count_of(table) == 0
+
+
+@pytest.mark.usefixtures("tables")
+def test_refused_posts_are_counted_for_seven_days() -> None:
+    now = (int(SYSTEM.now()) // HOUR) * HOUR
+    hours = [now - int(7 * DAY) - HOUR, now - int(7 * DAY), now]
+    with datastore.session() as session:
+        session.add_all([ErrorRefusal(hour=hour, reason="size", account="", count=1) for hour in hours])
+
+    assert error_steps.clean(now)
+
+    with datastore.session(read_only=True) as session:
+        assert session.scalars(select(ErrorRefusal.hour).order_by(ErrorRefusal.hour)).all() == hours[1:]
 
 
 @pytest.mark.usefixtures("tables")

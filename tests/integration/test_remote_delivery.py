@@ -265,6 +265,16 @@ def test_of_a_long_answer_the_beginning_is_kept() -> None:
     assert outcome.reason == "answered 500: " + "x" * 2048
 
 
+@pytest.mark.parametrize(("size", "connections"), [(65_536, 1), (65_537, 2)])
+def test_a_connection_is_kept_if_its_answer_was_read_to_the_end(size: int, connections: int) -> None:
+    """Up to 64 kB are read: the rest of a longer answer would be taken for the next one."""
+    answer = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size
+    with raw_server(answer) as app:
+        sender = delivery(app.url)
+        assert [sender.deliver(task()).status for _ in range(2)] == [200, 200]
+        assert app.connected == connections
+
+
 def test_an_answer_without_end_is_not_waited_for() -> None:
     sent = 0
 

@@ -27,11 +27,11 @@ class Doubling:
 
 
 def ask_while_one_is_under_way(
-    doubling: Doubling, numbers: Sequence[int], most: int = 100
+    doubling: Doubling, numbers: Sequence[int], **options: int
 ) -> list[int | BaseException]:
     """Ask for 0, for the others while that is made, and then let go; the answers in their order."""
-    double: together.Together[int, int] = together.Together(doubling, most)
-    with ThreadPoolExecutor(32) as threads:
+    double: together.Together[int, int] = together.Together(doubling, **options)
+    with ThreadPoolExecutor(len(numbers) + 1) as threads:
         asked = [threads.submit(double, 0)]
         wait_until(lambda: doubling.calls, what="the first call is under way")
         for count, number in enumerate(numbers, start=1):
@@ -65,6 +65,16 @@ def test_no_call_is_larger_than_it_may_be() -> None:
 
     assert answers == [0, 2, 4, 6, 8, 10]
     assert doubling.calls == [[0], [1, 2], [3, 4], [5]]
+
+
+def test_at_most_a_hundred_calls_are_made_as_one() -> None:
+    """So many rows are locked by one transaction."""
+    doubling = Doubling()
+
+    answers = ask_while_one_is_under_way(doubling, range(101, 202))
+
+    assert answers == [0, *range(202, 404, 2)]
+    assert [len(call) for call in doubling.calls] == [1, 100, 1]
 
 
 def test_an_error_is_everybodys_and_the_next_call_is_made() -> None:
