@@ -441,6 +441,17 @@ def test_by_hand_the_browser_is_sent_to_the_page_and_every_active_account_is_fet
     }
 
 
+def test_a_task_delivered_again_by_another_release_finds_its_run() -> None:
+    """Two releases share the queues during an upgrade, so both make the same id of a task."""
+    task = taskqueue.CurrentTask(
+        "default_nightly", "nightly", "default", attempt=2, retry_count=1, execution_count=1, request="r1"
+    )
+
+    assert reloads.run_id_of(task) == "task-2d3c0b5a497c9618"
+    assert reloads.run_id_of(replace(task, attempt=3)) == reloads.run_id_of(task)
+    assert reloads.run_id_of(replace(task, request="r2")) != reloads.run_id_of(task)
+
+
 def test_cron_names_the_run_by_its_instant(
     loaded: config.Config, client: Client, hands: Hands, fetched: Fetched
 ) -> None:
