@@ -11,6 +11,7 @@ from lastacross.worker.upkeep import RENEWALS_PER_LEASE, SWEEP_SECONDS, Renewer,
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts
+from tests.support.uploads import upload
 
 
 def test_all_that_a_machine_held_is_given_back_at_once(test_store: Store, clock: StoppedClock) -> None:
@@ -148,6 +149,29 @@ def test_a_job_failed_by_another_program_is_found_behind_hundreds_of_dead_letter
 
     assert scripts.ready() == ["default_a"]
     assert scripts.redis.zcard(dead) == 350
+
+
+def test_one_sweep_gives_back_all_that_was_leased_while_the_queue_was_a_pull_queue(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    """The script moves a hundred tasks at a call, and so does a lease."""
+    scripts = Scripts(test_store, clock)
+    ids = [f"default_{number}" for number in range(250)]
+    scripts.add(*ids, description="POST /a")
+    upload(test_store, {"default": {"mode": "pull"}})
+    clock.advance(1)
+    for request in ("r1", "r2", "r3"):
+        scripts.run("lease_pull_tasks", scripts.now, "default", 10, 1000, "", "", request)
+    assert scripts.redis.zcard(store.pull_key("default")) == 250
+    upload(test_store, {"default": {"mode": "push"}})
+
+    upkeep = Upkeep(Broker(test_store), ["default"], clock)
+    upkeep.run_due()
+
+    assert scripts.redis.zcard(store.pull_key("default")) == 0
+    clock.advance(11)
+    upkeep.run_due()
+    assert sorted(scripts.ready()) == sorted(ids)
 
 
 @pytest.mark.parametrize("count", [3, 1001])
