@@ -31,6 +31,10 @@ COSMIC_RAY = (
 )
 DROP_CALL = "DropCall"
 
+# Path of a module → its path when the sample was drawn. The sample is drawn by path, so without its former
+# path a moved module would get other mutants, and other survivors without an explanation.
+FORMER_PATHS: dict[str, str] = {}
+
 
 class DropCall(Operator):  # type: ignore[misc]
     """Leaves out a call whose result nobody uses: nobody is woken, nothing is stored."""
@@ -82,7 +86,8 @@ class Mutant:
 
     def rank(self, seed: int) -> bytes:
         """The sample takes the lowest."""
-        text = f"{seed} {self.module} {self.function} {self.operator} {self.line} {self.nth}"
+        module = FORMER_PATHS.get(self.module, self.module)
+        text = f"{seed} {module} {self.function} {self.operator} {self.line} {self.nth}"
         return hashlib.sha256(text.encode()).digest()
 
     def change(self, source: str) -> tuple[str, str] | None:

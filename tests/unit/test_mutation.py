@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation.bench import Answer
-from tests.mutation.mutants import DROP_CALL, Key, mutants_of, sample
+from tests.mutation.mutants import DROP_CALL, FORMER_PATHS, Key, mutants_of, sample
 from tests.mutation.run import MIN_MUTANTS, MIN_RATE, Result, complaints, print_table, repeated_alone
 from tests.mutation.table import PARTS
 
@@ -64,6 +64,17 @@ def test_the_sample_of_a_function_stays_when_lines_above_it_change(tmp_path: Pat
     assert len(before) == 2
     assert before <= after
     assert {key.function for key in after} == {"woken", "other"}
+
+
+def test_a_moved_module_keeps_its_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys(tmp_path, SOURCE, most=2)
+    (tmp_path / "moved.py").write_text(SOURCE)
+    monkeypatch.setitem(FORMER_PATHS, "moved.py", "module.py")
+
+    after = sample(tmp_path, mutants_of(tmp_path, "moved.py"), 2, seed=1)
+
+    assert {key[1:] for key in after} == {key[1:] for key in before}
+    assert {key.module for key in after} == {"moved.py"}
 
 
 def result(key: Key, status: int | None) -> Result:
