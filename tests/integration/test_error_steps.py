@@ -260,6 +260,16 @@ def test_in_the_next_hour_an_account_may_post_again(monkeypatch: pytest.MonkeyPa
     assert count_of(ErrorReport) == 2
 
 
+@pytest.mark.parametrize("name", ["type", "server"])
+def test_a_text_counts_for_each_row_that_repeats_it(name: str) -> None:
+    """The report, its group and its notification each have one."""
+    short, long = ({**GIVEN, "traceback": "x" * 5000, name: "x" * length} for length in (1, 101))
+
+    more = error_limits.size_of(error_fields.parse(long)) - error_limits.size_of(error_fields.parse(short))
+
+    assert more >= 3 * 100
+
+
 @pytest.mark.usefixtures("tables")
 def test_reports_take_up_bytes_until_they_are_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(error_limits.MAX_BYTES, "1000000")
