@@ -307,16 +307,22 @@ def test_a_server_that_is_down_was_not_reached_and_then_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "place"),
+    ("url", "place", "host"),
     [
-        ("http://counter.example/base", "counter.example:80"),
-        ("https://counter.example", "counter.example:443"),
-        ("https://counter.example:8443", "counter.example:8443"),
-        ("http://[::1]", "[::1]:80"),
+        ("http://counter.example/base", "counter.example:80", "counter.example"),
+        ("https://counter.example", "counter.example:443", "counter.example"),
+        ("https://counter.example:443", "counter.example:443", "counter.example"),
+        ("https://counter.example:80", "counter.example:80", "counter.example:80"),
+        ("https://counter.example:8443", "counter.example:8443", "counter.example:8443"),
+        ("http://counter.example:443", "counter.example:443", "counter.example:443"),
+        ("http://[::1]", "[::1]:80", "[::1]"),
     ],
 )
-def test_a_url_without_a_port_has_the_one_of_its_scheme(url: str, place: str) -> None:
-    assert remote._Server(url, 1, SystemClock(), Resolver()).place == place
+def test_a_url_without_a_port_has_the_one_of_its_scheme(url: str, place: str, host: str) -> None:
+    """The Host header names the port only if it is another one."""
+    server = remote._Server(url, 1, SystemClock(), Resolver())
+
+    assert (server.place, server.headers["Host"]) == (place, host)
 
 
 def test_the_cause_of_a_broken_answer_is_told_without_the_name_of_its_class() -> None:
