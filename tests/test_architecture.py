@@ -304,16 +304,9 @@ def assigned_elsewhere(tree: ast.Module) -> list[str]:
     ]
 
 
-# Each with the reason why it stands.
-PUT_INTO_OTHERS: dict[str, str] = {
-    "lastacross.taskqueue.queue": "two circles between Queue, Task and its statistics",
-    "lastacross.taskqueue.statistics": "the same",
-}
-
-
 @pytest.mark.parametrize("module", ENGINE)
 def test_no_module_puts_anything_into_another_at_import(module: str) -> None:
-    assert assigned_elsewhere(TREES[module]) == [] or module in PUT_INTO_OTHERS
+    assert assigned_elsewhere(TREES[module]) == []
 
 
 def test_what_is_put_into_another_module_is_seen() -> None:

@@ -11,7 +11,7 @@ from bench.ours.figures import Figures, Spent
 from bench.ours.options import Options
 from bench.ours.place import QUILT, Place
 from lastacross import deferred, taskqueue
-from lastacross.broker.names import new_name
+from lastacross.broker.record import new_name
 
 _STATUS = Path("/proc/self/status")
 _PEAK_RESET = Path("/proc/self/clear_refs")

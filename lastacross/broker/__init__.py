@@ -3,27 +3,28 @@
 docs/lifecycle.md draws it. Other rooms import from here, never from a module inside.
 """
 
-from lastacross.broker.batches import BatchSteps
 from lastacross.broker.current import CurrentTask, current_task, delivering
-from lastacross.broker.grants import Grant, granted
 from lastacross.broker.headers import Headers, checked_items, is_reserved
-from lastacross.broker.listing import STATES, ListedTask, Listing, WholeTask
-from lastacross.broker.lookup import TaskRecord
-from lastacross.broker.names import new_name
+from lastacross.broker.listing import STATES, ListedTask, Listing, TaskRecord, WholeTask
 from lastacross.broker.pull import PullSteps, PullTask
-from lastacross.broker.queue_directory import KnownQueue, KnownQueues
+from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
 from lastacross.broker.readable import MAX_INSTANT
-from lastacross.broker.record import Leased, Value, split_task_id, task_id
+from lastacross.broker.record import Leased, Value, new_name, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
 from lastacross.broker.steps import (
     DEFAULT_GROUP,
     EXISTS,
     LEASE_SCRIPT,
-    MOST_PER_QUEUE,
+    MAX_PER_QUEUE,
+    NAME_TAKEN,
+    NOT_KNOWN,
     TOMBSTONED,
+    BatchSteps,
     Broker,
+    LeaseRequest,
+    LeaseResult,
     NewTask,
-    Wish,
+    lease_result,
     new_token,
 )
 
@@ -32,41 +33,41 @@ __all__ = [
     "EXISTS",
     "LEASE_SCRIPT",
     "MAX_INSTANT",
-    "MOST_PER_QUEUE",
+    "MAX_PER_QUEUE",
+    "NAME_TAKEN",
+    "NOT_KNOWN",
     "STATES",
     "TOMBSTONED",
     "BatchSteps",
     "Broker",
     "CurrentTask",
-    "Grant",
     "Headers",
     "KnownQueue",
-    "KnownQueues",
+    "LeaseRequest",
+    "LeaseResult",
     "Leased",
     "ListedTask",
     "Listing",
     "NewTask",
     "PullSteps",
     "PullTask",
+    "QueueDirectory",
     "TaskRecord",
     "Value",
     "WholeTask",
-    "Wish",
     "backoff_seconds",
-    "batches",
     "checked_items",
     "current_task",
     "delivering",
-    "granted",
     "is_reserved",
-    "lookup",
+    "lease_result",
+    "listing",
     "new_name",
     "new_token",
     "next_delay_seconds",
     "queue_directory",
     "readable",
     "record",
-    "settings",
     "split_task_id",
     "task_id",
 ]

@@ -1,13 +1,14 @@
-"""The tasks of a queue as an operator looks at them: which there are in each state, and one of them whole."""
+"""Tasks looked up: one by its name, those of a queue by their states, and one of them whole."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from lastacross import store
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import body_of, split_task_id, task_id
-from lastacross.errors import StoreUnavailableError, TransientError
+from lastacross.broker.steps import transient_errors
 from lastacross.store import (
     PULL_PREFIX,
     READY_PREFIX,
@@ -20,7 +21,6 @@ from lastacross.store import (
     ready_key,
     record_key,
     scheduled_key,
-    translated_errors,
 )
 
 STATES = ("ready", "scheduled", "leased", "dead", "waiting")
@@ -40,6 +40,86 @@ _FIELDS = (
     "dead_at",
     "leases",
 )
+
+
+FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
+"""Of a record, those that tell where one task is in its life."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What Redis knows of a task.
+
+    Args:
+        status: RQ's word: ``queued``, ``scheduled``, ``started``, ``failed`` (a dead letter), ``deferred``.
+        eta: the earliest instant of its next, or of its running, attempt, in seconds since the epoch.
+        failures: attempts that ended with an answer outside 200-299, an exception or a deadline.
+        lost: attempts whose worker ended while they ran.
+        error: why it is a dead letter, '' if it is none.
+    """
+
+    status: str
+    eta: float
+    failures: int
+    lost: int
+    error: str = ""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its retries are used up: nobody runs it again but by hand."""
+        return self.status == "failed"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is ready or scheduled."""
+        return self.status in ("queued", "scheduled")
+
+
+def find(queue_name: str, name: str) -> TaskRecord | None:
+    """The task of this name in a queue; None when there is none: it is done, deleted, purged or lost.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    return find_all([(queue_name, name)])[0]
+
+
+def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
+    """The same for several tasks, each given by queue and name, in one round trip.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    if not tasks:
+        return []
+    with transient_errors(), store.current().redis.pipeline(transaction=False) as pipeline:
+        for queue_name, name in tasks:
+            pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
+        found = pipeline.execute(raise_on_error=False)
+    # A record of the wrong type is as good as none; the lease that meets it says so.
+    return [loaded(values) if isinstance(values, list) else None for values in found]
+
+
+def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
+    """What ``FIELDS`` of a task's record say, however they were read; None when there is no record."""
+    status, eta, failures, lost, dead_at, error = values
+    if status is None or eta is None:
+        return None
+    text = status.decode("utf-8", "replace")
+    if text == "failed" and dead_at is None:
+        # Another RQ tool took it for failed: a sweep puts it back.
+        text = "queued"
+    reason = error.decode("utf-8", "replace") if error else ""
+    return TaskRecord(text, _number(eta), int(_number(failures)), int(_number(lost)), reason)
+
+
+def _number(value: bytes | None) -> float:
+    """The number in a field; 0 where it is damaged: the worker that leases the task tells what is wrong."""
+    try:
+        number = float(value or 0)
+    except ValueError:
+        return 0.0
+    return number if 0 <= number <= MAX_INSTANT else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,28 +169,22 @@ class Listing:
 
     def tasks(self, queue: str, states: Iterable[str] = STATES, most: int = 100) -> list[ListedTask]:
         """The first ``most`` tasks in each of these states; the newest of the dead letters."""
-        try:
-            with translated_errors():
-                ids: dict[str, None] = {}
-                for state in states:
-                    found = [*self._ids(queue, state, most), *self._pull_ids(queue, state, most)]
-                    ids.update(dict.fromkeys(found[:most]))
-                wanted = frozenset(states)
-                return [task for task in self._listed(list(ids)) if task.state in wanted]
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
+        with transient_errors():
+            ids: dict[str, None] = {}
+            for state in states:
+                found = [*self._ids(queue, state, most), *self._pull_ids(queue, state, most)]
+                ids.update(dict.fromkeys(found[:most]))
+            wanted = frozenset(states)
+            return [task for task in self._listed(list(ids)) if task.state in wanted]
 
     def find(self, queue: str, name: str) -> WholeTask | None:
         """One task; None when there is none of this name."""
         identifier = task_id(queue, name)
-        try:
-            with translated_errors():
-                listed = next(iter(self._listed([identifier])), None)
-                if listed is None:
-                    return None
-                raw = cast("dict[bytes, bytes]", self._redis.hgetall(record_key(identifier)))
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
+        with transient_errors():
+            listed = next(iter(self._listed([identifier])), None)
+            if listed is None:
+                return None
+            raw = cast("dict[bytes, bytes]", self._redis.hgetall(record_key(identifier)))
         if not raw:
             return None
         body = body_of(raw)
@@ -125,11 +199,8 @@ class Listing:
 
     def count_dead(self, queue: str) -> int:
         """How many dead letters it has."""
-        try:
-            with translated_errors():
-                return int(self._redis.zcard(dead_key(queue)))
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
+        with transient_errors():
+            return int(self._redis.zcard(dead_key(queue)))
 
     def _ids(self, queue: str, state: str, most: int) -> list[str]:
         if state == "ready":

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lastacross import logs
-from lastacross.broker.names import new_name
-from lastacross.broker.record import instant_text
-from lastacross.broker.steps import NewTask
+from lastacross.broker.record import instant_text, new_name
+from lastacross.broker.steps import NewTask, Steps
 from lastacross.errors import TaskQueueError
-from lastacross.store import Arg, Store
+from lastacross.store import Arg
 
 # A hundred tasks of 1 MiB in one script would hold up everybody for 0.15 s.
 PORTION_BYTES = 8 << 20
@@ -36,18 +35,8 @@ class PullTask:
     body: bytes
 
 
-class PullSteps:
-    """The steps of a pull task's life, each one Lua file run in Redis.
-
-    Args:
-        opened: the store that they run on.
-    """
-
-    def __init__(self, opened: Store) -> None:
-        self.store = opened
-
-    def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, (), args)
+class PullSteps(Steps):
+    """The steps of a pull task."""
 
     def add(self, tasks: Sequence[NewTask]) -> list[int]:
         """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
@@ -55,7 +44,7 @@ class PullSteps:
         for portion in _portions(tasks):
             args: list[Arg] = []
             for task in portion:
-                eta = self.store.now() if task.eta is None else task.eta
+                eta = self.now() if task.eta is None else task.eta
                 args += (task.id, instant_text(eta), len(task.fields))
                 args += task.fields
             answers += self._run("add_pull_tasks", args)
@@ -80,9 +69,9 @@ class PullSteps:
                 task is damaged and becomes a dead letter.
         """
         grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
-        args: list[Arg] = [instant_text(self.store.now()), queue, lease_seconds, max_tasks]
-        tasks, buried = self._run("lease_pull_tasks", [*args, grouping, tag or "", new_name()])
-        for name in buried:
+        args: list[Arg] = [self._now_text(), queue, lease_seconds, max_tasks]
+        tasks, dead = self._run("lease_pull_tasks", [*args, grouping, tag or "", new_name()])
+        for name in dead:
             reason = "leased task_retry_limit times without being deleted, or damaged"
             _log.error("task.dead_letter", queue=queue, task=name.decode("utf-8", "replace"), reason=reason)
         return [task for entry in tasks if (task := self._read(queue, entry, read)) is not None]
@@ -93,12 +82,12 @@ class PullSteps:
         except (ValueError, TaskQueueError) as error:
             # Raised, it would keep the other tasks of this answer from everybody until their leases end.
             _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
-            self._run("bury_pull_task", [instant_text(self.store.now()), queue, entry[0], str(error)])
+            self._run("dead_letter_pull_task", [self._now_text(), queue, entry[0], str(error)])
             return None
 
     def modify(self, queue: str, name: str, eta: float, lease_seconds: float) -> tuple[str, float | None]:
         """Move the end of a lease to so many seconds from now: 'ok' and its new eta, else the reason."""
-        args: list[Arg] = [instant_text(self.store.now()), queue, name, instant_text(eta)]
+        args: list[Arg] = [self._now_text(), queue, name, instant_text(eta)]
         code, eta = self._run("modify_pull_lease", [*args, lease_seconds, new_name()])
         return code.decode(), float(eta) if eta else None
 

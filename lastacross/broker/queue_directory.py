@@ -1,23 +1,32 @@
-"""The queues as the last upload says: what every process goes by, looked at again once a second.
+"""The queues of the last upload: how queue.yaml gets there, and what every process knows of them.
 
-queue.yaml of this machine may be older or newer than that of another: what was uploaded last counts.
+As on App Engine, queue.yaml is deployed: starting with a file that differs from the last upload uploads it.
+The last upload wins on all machines, and each process reads it again once a second.
 """
 
 import contextlib
+import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from lastacross import config, logs, store
-from lastacross.broker import settings
 from lastacross.broker.readable import retry_options
-from lastacross.broker.record import load_retry
-from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig, RetryParameters, service_of
-from lastacross.errors import StoreUnavailableError
+from lastacross.broker.record import dump_retry, load_retry
+from lastacross.broker.steps import Broker, Upload, transient_errors
+from lastacross.config import (
+    CRON_QUEUE,
+    DEFAULT_SERVICE,
+    Config,
+    QueueConfig,
+    RetryParameters,
+    service_of,
+)
+from lastacross.errors import ConfigError, StoreUnavailableError
 from lastacross.store import (
     QUEUE_NAMES,
     SERVICES,
@@ -25,12 +34,16 @@ from lastacross.store import (
     ResponseError,
     Store,
     settings_key,
-    translated_errors,
 )
 
-LOOK_SECONDS = 1.0
+CRON_RATE = 500.0
+CRON_BUCKET_SIZE = 500
+# A run is looked up in its history, and the next one may be a minute away.
+CRON_DEAD_LETTER_SECONDS = 86_400
+
+REFRESH_SECONDS = 1.0
 # Who asks while Redis is away waits for that; not everybody, every second.
-OUTAGE_LOOK_SECONDS = 5.0
+OUTAGE_REFRESH_SECONDS = 5.0
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d*)?(e[+-]?\d{1,2})?", re.ASCII)
 # The form of each setting; the scripts read them, too.
@@ -48,6 +61,129 @@ _log = logs.get("lastacross.queues")
 
 # An upload's digest, time and version.
 Stamp = tuple[bytes | None, ...]
+
+
+# --- the upload ----------------------------------------------------------------------------
+
+
+def upload_if_changed(opened: Store, configuration: Config) -> bool:
+    """Upload the queues unless the last upload said the same; returns whether it did.
+
+    A folder without queue.yaml (another service of the application, say) leaves alone what is there.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors():
+        last = opened.redis.hget(UPLOAD, "digest")
+    if last == _digest(configuration).encode() or (last is not None and not configuration.has_queue_file):
+        return False
+    upload(opened, configuration)
+    return True
+
+
+def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
+    """Upload the queues if Redis was emptied since; returns whether it did.
+
+    Args:
+        opened: the Redis.
+        read: gives the configuration as it is now; called only then.
+    """
+    with transient_errors():
+        if opened.redis.exists(UPLOAD):
+            return False
+    upload(opened, read())
+    return True
+
+
+def upload(opened: Store, configuration: Config) -> None:
+    """Upload the queues whatever was uploaded before.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    added = Broker(opened).upload(
+        Upload(
+            digest=_digest(configuration),
+            queues={queue.name: _fields(queue, configuration) for queue in configuration.queues.values()},
+            services=sorted(configuration.services),
+            backends=sorted(configuration.backends),
+            resumes=bool(configuration.resume_paused_queues),
+        )
+    )
+    _log.info("queues.upload", queues=len(configuration.queues), added=sorted(added))
+
+
+def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
+    """Upload the queues again because the settings of some cannot be read.
+
+    Args:
+        opened: the Redis.
+        damaged: name of a queue → what is wrong with its settings.
+        configuration: with queue.yaml as it is now.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    for name, problem in damaged.items():
+        _log.error("queues.damaged", queue=name, problem=problem, remedy="they are uploaded again")
+        opened.run("forget_queue", (), [name, problem])
+    upload(opened, configuration)
+
+
+def keep_cron_queue(opened: Store, configuration: Config) -> None:
+    """See to it that the queue of cron's runs is there, whatever queue.yaml of any machine says.
+
+    Raises:
+        TransientError: Redis is unavailable.
+    """
+    with transient_errors():
+        if opened.redis.exists(settings_key(CRON_QUEUE)):
+            return
+    kept = min(configuration.settings.dead_letter_seconds, CRON_DEAD_LETTER_SECONDS)
+    queue = QueueConfig(CRON_QUEUE, rate=CRON_RATE, bucket_size=CRON_BUCKET_SIZE)
+    Broker(opened).keep_queue(CRON_QUEUE, _fields(queue, configuration) | {"dead_letter_seconds": str(kept)})
+    _log.info("queues.keep", queue=CRON_QUEUE)
+
+
+def read_again(configuration: Config) -> Config:
+    """The configuration with queue.yaml as it stands in its folder now; as it was if that cannot be used."""
+    try:
+        queues = config.read_queues(configuration.root)
+    except ConfigError:
+        return configuration
+    return dataclasses.replace(configuration, queues=queues)
+
+
+def _digest(configuration: Config) -> str:
+    """Of all that is uploaded: queue.yaml, the services, and what the environment says for all queues."""
+    parts = [
+        config.digest(configuration.queues),
+        str(configuration.settings.dead_letter_seconds),
+        *(["resumes"] if configuration.resume_paused_queues else []),
+        *sorted(configuration.backends),
+    ]
+    return "-".join(parts)
+
+
+def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
+    most = queue.max_concurrent_requests
+    target = queue.target or ""
+    if target and service_of(target) == configuration.app.service:
+        # The version stays: no rule of dispatch.yaml moves a task whose target names one.
+        target = target.removesuffix(configuration.app.service) + DEFAULT_SERVICE
+    return {
+        "mode": queue.mode,
+        "rate": repr(queue.rate),
+        "bucket_size": str(queue.bucket_size),
+        "max_concurrent": "" if most is None else str(most),
+        "target": target,
+        "retry": json.dumps(dump_retry(queue.retry)) if queue.retry is not None else "",
+        "dead_letter_seconds": str(configuration.settings.dead_letter_seconds),
+    }
+
+
+# --- what is known -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +207,7 @@ class KnownQueue:
     is_disabled: bool = False
 
 
-class KnownQueues:
+class QueueDirectory:
     """What is known of the queues of one Redis.
 
     While nothing was uploaded, or Redis is away, the process's own queue.yaml stands in.
@@ -87,7 +223,7 @@ class KnownQueues:
     def __init__(self, opened: Store) -> None:
         self.store = opened
         self._stamp: Stamp | None = None
-        self._look_at = float("-inf")
+        self._refresh_at = float("-inf")
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
         self.damaged: Mapping[str, str] = MappingProxyType({})
@@ -96,16 +232,16 @@ class KnownQueues:
 
     def find(self, name: str) -> KnownQueue | None:
         """The queue of this name; one that was uploaded this very moment, too."""
-        self.look()
+        self.refresh()
         queue = self._now()[0].get(name)
         if queue is None:
-            self.look(is_urgent=True)
+            self.refresh(is_urgent=True)
             queue = self._now()[0].get(name)
         return queue
 
     def all(self) -> Mapping[str, KnownQueue]:
         """Every queue, by its name."""
-        self.look()
+        self.refresh()
         return self._now()[0]
 
     def retry_of(self, name: str) -> RetryParameters | None:
@@ -115,22 +251,22 @@ class KnownQueues:
 
     def services(self) -> frozenset[str]:
         """The services that tasks may wait for, beside the default one."""
-        self.look()
+        self.refresh()
         return self._now()[1]
 
-    def look(self, *, is_urgent: bool = False) -> None:
+    def refresh(self, *, is_urgent: bool = False) -> None:
         """See whether there was another upload, if it is time to or ``is_urgent``."""
         now = self.store.clock.monotonic()
-        if now < self._look_at and not is_urgent:
+        if now < self._refresh_at and not is_urgent:
             return
         # Other threads go on with what is known meanwhile.
-        self._look_at = now + LOOK_SECONDS
+        self._refresh_at = now + REFRESH_SECONDS
         try:
             self._read()
         except StoreUnavailableError:
-            self._look_at = self.store.clock.monotonic() + OUTAGE_LOOK_SECONDS
+            self._refresh_at = self.store.clock.monotonic() + OUTAGE_REFRESH_SECONDS
         except ResponseError:
-            # Another program has written there. The queues stay as they are known until the next look.
+            # Another program has written there. The queues stay as they are known until the next refresh.
             _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
             with contextlib.suppress(StoreUnavailableError):
                 self.store.set_aside(_TYPES)
@@ -138,16 +274,16 @@ class KnownQueues:
     def note(self, stamp: Stamp) -> None:
         """Another call has seen which upload was the last: look only if it is not the one that is known."""
         now = self.store.clock.monotonic()
-        self._look_at = now + LOOK_SECONDS if stamp == self._stamp else now
+        self._refresh_at = now + REFRESH_SECONDS if stamp == self._stamp else now
 
     def require_upload(self) -> None:
         """Upload this process's own files if nobody has: else no service is known but the default one.
 
         Raises:
-            StoreUnavailableError: Redis does not answer.
+            TransientError: Redis is unavailable.
         """
-        if self._stamp is None and settings.upload_if_missing(self.store):
-            self.look(is_urgent=True)
+        if self._stamp is None and upload_if_missing(self.store):
+            self.refresh(is_urgent=True)
 
     def _now(self) -> tuple[Mapping[str, KnownQueue], frozenset[str]]:
         if self._stamp is not None:
@@ -159,7 +295,7 @@ class KnownQueues:
 
     def _read(self) -> None:
         redis = self.store.redis
-        with translated_errors():
+        with transient_errors():
             stamp: Stamp = tuple(redis.hmget(UPLOAD, ("digest", "uploaded_at", "version")))  # type: ignore[arg-type]
             if stamp == self._stamp:
                 return
@@ -247,23 +383,23 @@ def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
     return KnownQueue(queue.name, queue.mode, group, queue.target or "", queue.retry)
 
 
-_of_store: WeakKeyDictionary[Store, KnownQueues] = WeakKeyDictionary()
+_of_store: WeakKeyDictionary[Store, QueueDirectory] = WeakKeyDictionary()
 # Whose turn it was last: a process has one store.
-_last: KnownQueues | None = None
+_last: QueueDirectory | None = None
 
 
-def of(opened: Store) -> KnownQueues:
+def of(opened: Store) -> QueueDirectory:
     """What is known of the queues of this Redis."""
     global _last
     found = _last
     if found is None or found.store is not opened:
         found = _of_store.get(opened)
         if found is None:
-            found = _of_store.setdefault(opened, KnownQueues(opened))
+            found = _of_store.setdefault(opened, QueueDirectory(opened))
         _last = found
     return found
 
 
-def current() -> KnownQueues:
+def current() -> QueueDirectory:
     """What is known of the queues of this process's Redis."""
     return of(store.current())

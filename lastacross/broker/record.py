@@ -6,9 +6,12 @@ hash takes in Redis, so that bodies of a few hundred bytes are cut in pieces.
 """
 
 import functools
+import itertools
 import json
+import os
 import pickle
 import pickletools
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +28,8 @@ Value = str | bytes
 # Redis keeps a hash whose values are no longer than this in half the memory (its hash-max-listpack-value).
 PIECE_BYTES = 64
 # A longer body is kept whole: cutting it up would make every look at its record slower.
-MOST_PIECES = 8
-_LATER_PIECES = tuple(b"body.%d" % number for number in range(1, MOST_PIECES))
+MAX_PIECES = 8
+_LATER_PIECES = tuple(b"body.%d" % number for number in range(1, MAX_PIECES))
 
 _RETRY_KEYS = (
     "task_retry_limit",
@@ -147,7 +150,7 @@ def _headers_text(headers: tuple[tuple[str, str], ...]) -> str:
 
 def _body_fields(body: bytes, *, is_pull: bool) -> list[Value]:
     # What leases from a pull queue reads one field.
-    if is_pull or not PIECE_BYTES < len(body) <= PIECE_BYTES * MOST_PIECES:
+    if is_pull or not PIECE_BYTES < len(body) <= PIECE_BYTES * MAX_PIECES:
         return ["body", body]
     fields: list[Value] = ["body", body[:PIECE_BYTES]]
     for number, first in enumerate(range(PIECE_BYTES, len(body), PIECE_BYTES), 1):
@@ -298,3 +301,30 @@ class Leased:
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
     """A task as the lease script returned it."""
     return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+class NameMaker:
+    """Makes names for tasks without one: 64 random bits of the process and a counter.
+
+    After a fork both processes make different names.
+    """
+
+    def __init__(self) -> None:
+        self._pid = 0
+        self._prefix = ""
+        self._counter = itertools.count(1)
+
+    def __call__(self) -> str:
+        """A new name."""
+        pid = os.getpid()
+        if pid != self._pid:
+            self._prefix = secrets.token_hex(8)
+            self._counter = itertools.count(1)
+            self._pid = pid
+        return f"{self._prefix}-{next(self._counter):x}"
+
+
+new_name = NameMaker()

@@ -4,26 +4,45 @@ Times are seconds since the epoch by the Redis server's clock; ``now`` is an arg
 but where a lease waits for its moment at the server.
 """
 
+import contextlib
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
-from lastacross.broker.grants import Grant, granted
-from lastacross.broker.record import Leased, Value, instant_text, without_names
-from lastacross.store import Arg, Store
+from lastacross.broker.record import Leased, Value, instant_text, load, without_names
+from lastacross.errors import StoreUnavailableError, TransientError
+from lastacross.store import PAUSED, Arg, Store, batch_key, translated_errors
 
 ADDED = 0
 EXISTS = 10
 TOMBSTONED = 11
 
-MOST_PER_QUEUE = 100
+MAX_PER_QUEUE = 100
 # Sweeps look at hundreds of tasks of each: a hundred queues in one script would hold up everybody for 0.1 s.
 QUEUES_PER_SWEEP = 10
 
 # The workers of the default service.
 DEFAULT_GROUP = "default"
 LEASE_SCRIPT = "lease_tasks"
+
+NOT_KNOWN = -1
+SEALED = -2
+NAME_TAKEN = -2
+CANCEL_CHUNK = 1000
+SWEEP_CHUNK = 1000
+
+_PROGRESS_FIELDS = (
+    "total",
+    "done",
+    "failed",
+    "cancelled",
+    "sealed",
+    "created_at",
+    "finished_at",
+    "cancelled_at",
+    "queue",
+)
 
 
 class NewTask(NamedTuple):
@@ -40,7 +59,7 @@ class NewTask(NamedTuple):
     is_pull: bool = False
 
 
-class Wish(TypedDict):
+class LeaseRequest(TypedDict):
     """What a worker asks for when it asks for leases.
 
     Args:
@@ -61,7 +80,26 @@ class Wish(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LeaseResult:
+    """What one call for leases gave.
+
+    ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
+    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since;
+    ``resume_at_list`` the list to begin with once a thread is free, as a task must start immediately there;
+    ``unreadable`` tasks, with their leases, whose ids are not UTF-8: they become dead letters.
+    """
+
+    tasks: list[Leased]
+    next_due: float | None
+    has_more: bool
+    missing: list[str]
+    must_promote: bool
+    resume_at_list: str | None
+    unreadable: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
     """What one look at the queues found, and did.
 
     ``moved`` tasks became ready; ``next_due`` is the eta of the next scheduled one; ``rescued`` is task id →
@@ -113,21 +151,46 @@ def new_token() -> str:
     return secrets.token_hex(24)
 
 
-class Broker:
-    """The steps, on one store."""
+@contextlib.contextmanager
+def transient_errors() -> Iterator[None]:
+    """Raise TransientError where Redis is unavailable: the one place that makes it."""
+    try:
+        with translated_errors():
+            yield
+    except TransientError:
+        raise
+    except StoreUnavailableError as error:
+        raise TransientError(str(error)) from error
+
+
+class Steps:
+    """Runs steps on one store. Each raises TransientError while Redis is unavailable."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def now(self) -> float:
         """Seconds since the epoch by the Redis server's clock."""
-        return self.store.now()
+        try:
+            return self.store.now()
+        except StoreUnavailableError:
+            with transient_errors():
+                raise
 
     def _run(self, script: str, args: Sequence[Arg]) -> Any:
-        return self.store.run(script, (), args)
+        try:
+            return self.store.run(script, (), args)
+        except StoreUnavailableError:
+            # Not around the call: entering takes as long as the checks of a task.
+            with transient_errors():
+                raise
 
     def _now_text(self) -> str:
-        return instant_text(self.store.now())
+        return instant_text(self.now())
+
+
+class Broker(Steps):
+    """The steps of push tasks, queues and services."""
 
     # --- add ---------------------------------------------------------------------------
 
@@ -149,14 +212,14 @@ class Broker:
 
     # --- lease and answer ----------------------------------------------------------------
 
-    def lease(self, lists: Sequence[str], **wish: Unpack[Wish]) -> Grant:
+    def lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> LeaseResult:
         """Lease tasks from these lists: queues, or side lists (``store.side_list``), served in this order."""
-        return granted(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, wish)))
+        return lease_result(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, request)))
 
-    def args_of_later_lease(self, lists: Sequence[str], **wish: Unpack[Wish]) -> list[Arg]:
+    def args_of_later_lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> list[Arg]:
         """What to run ``LEASE_SCRIPT`` with at a moment not known yet: the server looks at its clock then."""
         now = "" if self.store.has_server_time else self._now_text()
-        return _lease_args(now, lists, wish)
+        return _lease_args(now, lists, request)
 
     def ack(self, tasks: Sequence[Leased]) -> list[bool]:
         """End tasks that are done; False where the lease was lost before."""
@@ -192,7 +255,7 @@ class Broker:
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
         return bool(self._run("dead_letter_task", args))
 
-    def bury_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
+    def dead_letter_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
         """Make a dead letter of a leased task whose id is not UTF-8."""
         self._run("dead_letter_task", [self._now_text(), task_id, lease_id, "", reason])
 
@@ -210,7 +273,7 @@ class Broker:
         """
         if not tasks:
             return []
-        args: list[Arg] = [instant_text(self.store.now() + lease_seconds)]
+        args: list[Arg] = [instant_text(self.now() + lease_seconds)]
         for task in tasks:
             args += (task.id, task.lease_id, 1 if task.entry in started else 0)
         return [bool(held) for held in self._run("renew_leases", args)]
@@ -219,18 +282,20 @@ class Broker:
 
     def promote_due(self, queues: Sequence[str]) -> tuple[int, float | None]:
         """Make due tasks ready: how many were moved, and the eta of the next one."""
-        moved, next_due = self._run("promote_due", [self._now_text(), MOST_PER_QUEUE, *queues])
+        moved, next_due = self._run("promote_due", [self._now_text(), MAX_PER_QUEUE, *queues])
         return int(moved), float(next_due) if next_due else None
 
-    def look_after(self, queues: Sequence[str], *, rescues: bool) -> Look:
+    def maintain(self, queues: Sequence[str], *, rescues: bool) -> Maintenance:
         """Promote, rescue if ``rescues``, at most 100 tasks of a queue each; and look at the last upload."""
-        args: list[Arg] = [self._now_text(), MOST_PER_QUEUE, 1 if rescues else 0, *queues]
-        moved, next_due, rescued, stamp = self._run("look_after", args)
-        return Look(int(moved), float(next_due) if next_due else None, _outcomes(rescued), tuple(stamp))
+        args: list[Arg] = [self._now_text(), MAX_PER_QUEUE, 1 if rescues else 0, *queues]
+        moved, next_due, rescued, stamp = self._run("maintain_queues", args)
+        return Maintenance(
+            int(moved), float(next_due) if next_due else None, _outcomes(rescued), tuple(stamp)
+        )
 
     def rescue_expired(self, queues: Sequence[str]) -> dict[str, str]:
         """Give back tasks whose lease ran out: task id → 'ready', 'poison' or 'gone'."""
-        return _outcomes(self._run("rescue_expired", [self._now_text(), MOST_PER_QUEUE, *queues]))
+        return _outcomes(self._run("rescue_expired", [self._now_text(), MAX_PER_QUEUE, *queues]))
 
     def rescue_worker(self, token: str, queues: Sequence[str], started: Sequence[str]) -> dict[str, str]:
         """Give back all that a worker held whose process is known to have ended.
@@ -256,22 +321,22 @@ class Broker:
 
         Args:
             queues: to look after.
-            seen: how many failed jobs earlier calls have looked at: ``MOST_PER_QUEUE`` each.
+            seen: how many failed jobs earlier calls have looked at: ``MAX_PER_QUEUE`` each.
         """
         restored: list[str] = []
         for part in _parts(queues):
-            answer = self._run("sweep_foreign", [MOST_PER_QUEUE, seen, *part])
+            answer = self._run("sweep_foreign", [MAX_PER_QUEUE, seen, *part])
             restored += [_shown(entry) for entry in answer]
         return restored
 
-    def send_on(self, queues: Sequence[str], seen: int = 0) -> int:
+    def reroute(self, queues: Sequence[str], seen: int = 0) -> int:
         """Move ready tasks that wait in the wrong list; returns how many there were.
 
         Args:
             queues: to look after.
-            seen: how many of each list earlier calls have looked at: ``MOST_PER_QUEUE`` each.
+            seen: how many of each list earlier calls have looked at: ``MAX_PER_QUEUE`` each.
         """
-        return sum(int(self._run("send_on", [MOST_PER_QUEUE, seen, *part])) for part in _parts(queues))
+        return sum(int(self._run("reroute_tasks", [MAX_PER_QUEUE, seen, *part])) for part in _parts(queues))
 
     # --- queues and services --------------------------------------------------------------
 
@@ -299,6 +364,11 @@ class Broker:
     def pause(self, queue: str, is_paused: bool) -> bool:
         """Hand out no more tasks of a queue, or go on; returns whether that changed anything."""
         return bool(self._run("pause_queue", [queue, 1 if is_paused else 0]))
+
+    def is_paused(self, queue: str) -> bool:
+        """Whether somebody has paused a queue."""
+        with transient_errors():
+            return bool(self.store.redis.sismember(PAUSED, queue))
 
     def read_statistics(self, queue: str) -> QueueNumbers:
         """How a queue is doing at this moment."""
@@ -335,6 +405,83 @@ class Broker:
         return count
 
 
+class BatchSteps(Steps):
+    """The steps of a batch."""
+
+    def create(
+        self,
+        batch_id: str,
+        queue: str,
+        *,
+        parent: str | None,
+        on_complete: NewTask | None,
+        on_success: NewTask | None,
+    ) -> int:
+        """Open a batch: 1 opened, 0 it was there already.
+
+        ``NOT_KNOWN`` for the parent's batch, ``NAME_TAKEN`` for one of the tasks that would wait for it.
+        """
+        args: list[Arg] = [self._now_text(), batch_id, queue, parent or ""]
+        for task in (on_complete, on_success):
+            if task is None:
+                args += ("", 0)
+            else:
+                args += (task.id, len(task.fields))
+                args += task.fields
+        return int(self._run("create_batch", args))
+
+    def add(self, batch_id: str, first_index: int, members: Sequence[NewTask]) -> list[int] | int:
+        """Add members with successive indices: a code for each, or ``NOT_KNOWN``, ``SEALED`` for all."""
+        args: list[Arg] = [self._now_text(), batch_id, first_index]
+        for member in members:
+            args += (
+                member.id,
+                _eta_text(member.eta),
+                member.target or "",
+                1 if member.is_named else 0,
+                len(member.fields),
+            )
+            args += member.fields
+        reply = self._run("add_members", args)
+        return reply if isinstance(reply, int) else list(reply)
+
+    def seal(self, batch_id: str) -> int:
+        """Nothing more is added: returns how many members there are, or ``NOT_KNOWN``."""
+        return int(self._run("seal_batch", [self._now_text(), batch_id]))
+
+    def cancel(self, batch_id: str) -> bool:
+        """Drop what has not been delivered; False when the batch is not known."""
+        index = 0
+        while index >= 0:
+            index = int(self._run("cancel_batch", [self._now_text(), batch_id, index, CANCEL_CHUNK]))
+        return index == -1
+
+    def sweep(self, rank: int, index: int) -> tuple[int, int]:
+        """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time, and abandoned batches.
+
+        Args:
+            rank: of the open batch to begin with.
+            index: of its member to begin with.
+
+        Returns:
+            What to go on with.
+        """
+        args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
+        rank, index, *abandoned = self._run("sweep_batches", args)
+        for batch_id in abandoned:
+            self.cancel(batch_id.decode("utf-8", "replace"))
+        return rank, index
+
+    def read(self, batch_id: str) -> dict[str, str] | None:
+        """The batch's counts and instants in one read; None when it is not known."""
+        with transient_errors():
+            values: list[bytes | None] = self.store.redis.hmget(batch_key(batch_id), _PROGRESS_FIELDS)  # type: ignore[assignment]
+        if all(value is None for value in values):
+            return None
+        found = zip(_PROGRESS_FIELDS, values, strict=True)
+        return {name: value.decode("utf-8", "replace") for name, value in found if value is not None}
+
+
 def _eta_text(eta: float | None) -> str:
     return "" if eta is None else instant_text(eta)
 
@@ -359,14 +506,34 @@ def _outcomes(flat: list[bytes]) -> dict[str, str]:
     return {flat[i].decode("utf-8", "replace"): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
-def _lease_args(now: str, lists: Sequence[str], wish: Wish) -> list[Arg]:
-    groups = wish.get("groups", (DEFAULT_GROUP,))
+def _lease_args(now: str, lists: Sequence[str], request: LeaseRequest) -> list[Arg]:
+    groups = request.get("groups", (DEFAULT_GROUP,))
     args: list[Arg] = [
         now,
-        wish["lease_seconds"],
-        wish["token"],
-        wish["number"],
-        wish["wanted"],
-        wish["free"],
+        request["lease_seconds"],
+        request["token"],
+        request["number"],
+        request["wanted"],
+        request["free"],
     ]
     return [*args, len(groups), *groups, *lists]
+
+
+def lease_result(answer: Any) -> LeaseResult:
+    """What ``LEASE_SCRIPT`` has answered."""
+    tasks, next_due, has_more, missing, must_promote, resume_at_list = answer
+    loaded, unreadable = [], []
+    for task in tasks:
+        try:
+            loaded.append(load(*task))
+        except UnicodeDecodeError:
+            unreadable.append((task[0], task[1]))
+    return LeaseResult(
+        loaded,
+        float(next_due) if next_due else None,
+        bool(has_more),
+        [queue.decode() for queue in missing],
+        bool(must_promote),
+        resume_at_list.decode() or None,
+        unreadable,
+    )

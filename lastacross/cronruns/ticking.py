@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from lastacross import config, logs, store
-from lastacross.broker import lookup, record, settings
+from lastacross.broker import listing, queue_directory, record
 from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cronruns import model
 from lastacross.cronruns.model import OpenRun
@@ -58,7 +58,7 @@ class Ticker:
         started = sum(self._take(job, now) for job in model.due(now))
         if not self._look_at - LOOK_SECONDS <= now < self._look_at:
             self._look_at = now + LOOK_SECONDS
-            settings.keep_cron_queue(store.current(), config.current())
+            queue_directory.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
         return started
 
@@ -87,7 +87,7 @@ class Ticker:
         """End runs whose tasks are dead letters, or gone without a word."""
         runs = model.open_runs()
         names = [run.task_name for run in runs]
-        found = lookup.find_all([(CRON_QUEUE, name) for name in names])
+        found = listing.find_all([(CRON_QUEUE, name) for name in names])
         gone = []
         for run, task in zip(runs, found, strict=True):
             if task is not None and task.is_dead:
@@ -100,7 +100,7 @@ class Ticker:
                 _log.warning("cron.lost", task=name)
 
 
-def _end_dead(run: OpenRun, task: lookup.TaskRecord, now: float) -> None:
+def _end_dead(run: OpenRun, task: listing.TaskRecord, now: float) -> None:
     try:
         model.end(run.task_name, now, "failed", error=task.error, attempts=task.failures + task.lost)
     except (DatastoreError, StoreUnavailableError):

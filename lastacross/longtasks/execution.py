@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import clock, logs
-from lastacross.broker import backoff_seconds, lookup
+from lastacross.broker import backoff_seconds, listing
 from lastacross.datastore import LongTask
 from lastacross.errors import (
     DatastoreError,
@@ -151,7 +151,7 @@ def _claimed(task_id: str, current: CurrentTask) -> LongTask | None:
     if task is not None:
         return task
     # A dead letter that is run again is counted anew; so its low number is right if its record says the same.
-    record = lookup.find(current.queue_name, current.name)
+    record = listing.find(current.queue_name, current.name)
     if record is None or record.failures + record.lost != delivery:
         return None
     return model.claim(task_id, delivery, now, is_newest=True)
@@ -212,7 +212,7 @@ def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
     """Seconds until the queue will deliver it again, as the queue counts."""
     failures = task.failures
     with contextlib.suppress(StoreUnavailableError):
-        record = lookup.find(current.queue_name, current.name)
+        record = listing.find(current.queue_name, current.name)
         failures = failures if record is None else record.failures
     return backoff_seconds(work.retry.parameters, failures + 1)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from lastacross import logs
-from lastacross.broker import TaskRecord, lookup
+from lastacross.broker import TaskRecord, listing
 from lastacross.clock import SYSTEM, Clock
 from lastacross.datastore import LongTask
 from lastacross.longtasks import looking, model, quotas
@@ -82,7 +82,7 @@ class Pruner:
 
 
 def _records_of(tasks: Sequence[LongTask]) -> Iterable[tuple[LongTask, TaskRecord | None]]:
-    records = lookup.find_all([(task.queue_name, task.task_name or "") for task in tasks]) if tasks else []
+    records = listing.find_all([(task.queue_name, task.task_name or "") for task in tasks]) if tasks else []
     return zip(tasks, records, strict=True)
 
 

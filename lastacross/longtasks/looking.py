@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from lastacross import clock, logs, store
-from lastacross.broker import TaskRecord, lookup
+from lastacross.broker import TaskRecord, listing
 from lastacross.broker import task_id as id_in_queue
 from lastacross.channel import tokens
 from lastacross.datastore import LongTask
@@ -94,12 +94,12 @@ def _ask(tasks: Sequence[LongTask]) -> tuple[dict[str, TaskRecord | None], dict[
     records = [record_key(id_in_queue(task.queue_name, task.task_name or "")) for task in tasks]
     arguments: list[store.Arg] = [
         cache.instant(),
-        len(lookup.FIELDS),
-        *lookup.FIELDS,
+        len(listing.FIELDS),
+        *listing.FIELDS,
         *progress.stored_keys(ids),
     ]
     found, answers = store.current().run("look_at_longtasks", [*cache.KEYS, *records], arguments)
-    loaded = {task_id: lookup.loaded(values) for task_id, values in zip(ids, found, strict=True)}
+    loaded = {task_id: listing.loaded(values) for task_id, values in zip(ids, found, strict=True)}
     return loaded, progress.read(ids, answers)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from sqlalchemy.exc import IntegrityError
 
 from lastacross import clock, datastore, taskqueue
-from lastacross.broker import lookup
+from lastacross.broker import listing
 from lastacross.datastore import LongTask, LongTaskFile
 from lastacross.errors import StoreUnavailableError, TransientError
 from lastacross.longtasks import looking, model, quotas
@@ -161,7 +161,7 @@ def _joined(join_key: str | None) -> LongTask | None:
     if found is None:
         return None
     try:
-        [record] = lookup.find_all([(found.queue_name, found.task_name or "")])
+        [record] = listing.find_all([(found.queue_name, found.task_name or "")])
     except StoreUnavailableError:
         return found
     if record is None or record.is_dead:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from lastacross import config, datastore, logs, store
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config, CronEntry
 from lastacross.cronruns import ticking
@@ -63,9 +63,9 @@ class QueueUpload:
             self._configuration = read
         if self._has_uploaded:
             # Another machine's upload stands until this one's file changes: the last one wins.
-            settings.upload_if_missing(store.current(), self._read_again)
+            queue_directory.upload_if_missing(store.current(), self._read_again)
             return
-        settings.upload_if_changed(store.current(), self._configuration)
+        queue_directory.upload_if_changed(store.current(), self._configuration)
         self._has_uploaded = True
 
     def _read_again(self) -> Config:

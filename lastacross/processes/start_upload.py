@@ -1,6 +1,6 @@
 """Uploading queue.yaml when a process starts, as deploying did; Redis may be away just then."""
 
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.config import Config
 from lastacross.processes.step import Step
@@ -37,7 +37,7 @@ class StartUpload:
     def _upload(self, _now: float) -> None:
         store = Store(self._configuration.settings.redis_url, patience_seconds=PATIENCE_SECONDS)
         try:
-            settings.upload_if_changed(store, self._configuration)
+            queue_directory.upload_if_changed(store, self._configuration)
         finally:
             store.close()
         self._is_done = True

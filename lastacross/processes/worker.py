@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lastacross import logs, store
-from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory, settings
+from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
 from lastacross.config import Config, QueueConfig
 from lastacross.cronruns import recording
 from lastacross.errors import ConfigError, StoreUnavailableError
@@ -141,7 +141,7 @@ def _wait_for_redis(opened: store.Store, config: Config) -> None:
     while True:
         try:
             opened.sync_clock()
-            settings.upload_if_missing(opened, lambda: settings.read_again(config))
+            queue_directory.upload_if_missing(opened, lambda: queue_directory.read_again(config))
             for name in {config.settings.service, *config.settings.services} - {DEFAULT_GROUP}:
                 Broker(opened).register_service(name)
             return

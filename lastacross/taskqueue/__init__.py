@@ -37,11 +37,9 @@ from lastacross.errors import (
 from lastacross.errors import TaskQueueError as Error
 from lastacross.taskqueue.batch import Batch, Progress
 from lastacross.taskqueue.checks import MAX_URL_LENGTH
-from lastacross.taskqueue.new_tasks import record_of
-from lastacross.taskqueue.queue import MAX_TASKS_PER_ADD, Queue, add
-from lastacross.taskqueue.statistics import QueueStatistics
-from lastacross.taskqueue.targets import Targets
-from lastacross.taskqueue.task import Task, TaskRetryOptions
+from lastacross.taskqueue.options import TaskRetryOptions
+from lastacross.taskqueue.queue import Queue, QueueStatistics, add
+from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Targets, Task, record_of
 
 __all__ = [
     "MAX_TASKS_PER_ADD",

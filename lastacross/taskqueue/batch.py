@@ -16,10 +16,12 @@ from lastacross import config, store
 from lastacross.broker import (
     EXISTS,
     MAX_INSTANT,
+    NAME_TAKEN,
+    NOT_KNOWN,
     TOMBSTONED,
+    BatchSteps,
     CurrentTask,
     NewTask,
-    batches,
     current_task,
     queue_directory,
     record,
@@ -29,24 +31,21 @@ from lastacross.errors import (
     InvalidQueueNameError,
     InvalidTaskError,
     InvalidTaskNameError,
-    StoreUnavailableError,
     TaskAlreadyExistsError,
     TombstonedTaskError,
-    TransientError,
     UnknownBatchError,
 )
-from lastacross.taskqueue.new_tasks import claim_payloads, due_at, record_of
-from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
-from lastacross.taskqueue.targets import Targets
-from lastacross.taskqueue.task import Task
+from lastacross.taskqueue import checks
+from lastacross.taskqueue.queue import DEFAULT_QUEUE
+from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, known_queue, record_of
 
 # One step of Redis stays short, and an iterable of any length takes bounded memory.
 CHUNK = 200
 
-_LONGEST_ID = 400
+_MAX_ID_LENGTH = 400
 # Each position is a bit in Redis: a larger one would make it reserve megabytes.
-_LAST_POSITION = 9_999_999
-_BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_LONGEST_ID}}}")
+_MAX_POSITION = 9_999_999
+_BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_MAX_ID_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Batch:
         name: str | None = None,
         parent: CurrentTask | None = None,
     ) -> None:
-        self._queue = Queue(queue_name)
+        self._queue = checks.checked_queue_name(queue_name)
         self._on_complete = on_complete
         self._on_success = on_success
         self._parent = parent
@@ -120,8 +119,7 @@ class Batch:
             UnknownBatchError: there is none, or it ended more than 30 days ago.
             TransientError: Redis is away.
         """
-        with _transient():
-            found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
+        found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
         if found is None or "queue" not in found:
             raise UnknownBatchError(f"no batch {batch_id!r}")
         try:
@@ -130,24 +128,23 @@ class Batch:
             raise UnknownBatchError(f"batch {batch_id!r} is damaged: {error}") from error
 
     def __enter__(self) -> "Batch":
-        queue = self._queue._known()
+        queue = known_queue(self._queue)
         if queue.mode == "pull":
             raise InvalidTaskError(f"queue {queue.name!r} is a pull queue: nothing would run its members")
         parent = self._parent.member if self._parent else None
-        with _transient():
-            code = self._steps().create(
-                self.id,
-                queue.name,
-                parent=parent,
-                on_complete=self._completion(self._on_complete, "complete"),
-                on_success=self._completion(self._on_success, "success"),
-            )
-        if code == batches.NOT_KNOWN:
+        code = self._steps().create(
+            self.id,
+            queue.name,
+            parent=parent,
+            on_complete=self._completion(self._on_complete, "complete"),
+            on_success=self._completion(self._on_success, "success"),
+        )
+        if code == NOT_KNOWN:
             raise UnknownBatchError(
                 f"batch {self.id!r} cannot be opened: the task that opens it has ended, or the batch that "
                 "this task belongs to is no longer known"
             )
-        if code == batches.NAME_TAKEN:
+        if code == NAME_TAKEN:
             raise TaskAlreadyExistsError(
                 f"a task in {queue.name!r} has the name {self.id}-complete or {self.id}-success, "
                 "which this batch would give to its own; name the batch differently"
@@ -163,8 +160,7 @@ class Batch:
         self._is_open = False
         if error is None:
             if not self._stays_open:
-                with _transient():
-                    self._steps().seal(self.id)
+                self._steps().seal(self.id)
         elif current_task() is None:
             # Nobody will fill it again.
             self.cancel()
@@ -189,8 +185,8 @@ class Batch:
             # The position of a member is known from the start of the `with` only.
             raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
         if first is not None:
-            if not 0 <= first <= _LAST_POSITION:
-                raise ValueError(f"first takes a position from 0 to {_LAST_POSITION:,}, not {first}")
+            if not 0 <= first <= _MAX_POSITION:
+                raise ValueError(f"first takes a position from 0 to {_MAX_POSITION:,}, not {first}")
             self._size = first
         members = iter([tasks] if isinstance(tasks, Task) else tasks)
         while chunk := list(itertools.islice(members, CHUNK)):
@@ -209,9 +205,8 @@ class Batch:
         Raises:
             UnknownBatchError: the batch is not known.
         """
-        with _transient():
-            if not self._steps().cancel(self.id):
-                raise UnknownBatchError(f"no batch {self.id!r}")
+        if not self._steps().cancel(self.id):
+            raise UnknownBatchError(f"no batch {self.id!r}")
 
     def progress(self) -> Progress:
         """How far it is.
@@ -220,9 +215,8 @@ class Batch:
             UnknownBatchError: the batch is not known.
             TransientError: Redis is away.
         """
-        with _transient():
-            found = self._steps().read(self.id)
-            now = store.current().now()
+        found = self._steps().read(self.id)
+        now = self._steps().now()
         if found is None:
             raise UnknownBatchError(f"no batch {self.id!r}")
         return _progress(found, now)
@@ -230,31 +224,28 @@ class Batch:
     # --- inside ------------------------------------------------------------------------
 
     @staticmethod
-    def _steps() -> batches.BatchSteps:
-        return batches.BatchSteps(store.current())
+    def _steps() -> BatchSteps:
+        return BatchSteps(store.current())
 
     def _completion(self, task: Task | None, word: str) -> NewTask | None:
         if task is None:
             return None
-        queue = self._queue.name
+        queue = self._queue
         target = self._targets().of(task, queue)
-        fields = record_of(task, queue, store.current().now(), target=target)
+        fields = record_of(task, queue, self._steps().now(), target=target)
         entry = NewTask(record.task_id(queue, f"{self.id}-{word}"), None, fields, target=target)
         claim_payloads([task], [entry])
         return entry
 
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
-        with _transient():
-            now = store.current().now()
-            targets = self._targets()
-            members = [
-                self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)
-            ]
-            claim_payloads(tasks, members)
-            if any(member.target for member in members):
-                queue_directory.current().require_upload()
-            codes = self._steps().add(self.id, self._size, members)
-        if codes == batches.NOT_KNOWN:
+        now = self._steps().now()
+        targets = self._targets()
+        members = [self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)]
+        claim_payloads(tasks, members)
+        if any(member.target for member in members):
+            queue_directory.current().require_upload()
+        codes = self._steps().add(self.id, self._size, members)
+        if codes == NOT_KNOWN:
             raise UnknownBatchError(f"batch {self.id!r} is not known any more")
         if isinstance(codes, int):
             raise BadTaskStateError(f"batch {self.id!r} is sealed; nothing can be added to it")
@@ -265,12 +256,12 @@ class Batch:
             if code in (EXISTS, TOMBSTONED):
                 refusals.append((name, code))
             else:
-                task._mark_enqueued(self._queue.name, name)
+                task._mark_enqueued(self._queue, name)
         if refusals:
-            raise _refusal(self._queue.name, *refusals[0])
+            raise _refusal(self._queue, *refusals[0])
 
     def _targets(self) -> Targets:
-        return self._queue._targets()
+        return Targets(known_queue(self._queue).target, config.current())
 
     def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):
@@ -280,30 +271,17 @@ class Batch:
         if task.method == "PULL":
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
-        target = targets.of(task, self._queue.name)
+        target = targets.of(task, self._queue)
         fields = record_of(
             task,
-            self._queue.name,
+            self._queue,
             now,
             tombstone=tombstone,
             member=f"{self.id}:{index}",
             target=target,
         )
-        identifier = record.task_id(self._queue.name, task.name or f"{self.id}-{index}")
+        identifier = record.task_id(self._queue, task.name or f"{self.id}-{index}")
         return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
-
-
-class _transient:
-    """Turns "Redis is away" into taskqueue's TransientError."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, StoreUnavailableError) and not isinstance(error, TransientError):
-            raise TransientError(str(error)) from error
 
 
 def _new_id() -> str:
@@ -311,7 +289,7 @@ def _new_id() -> str:
     if task is None:
         return secrets.token_urlsafe(16)
     identifier = task.next_batch_id()
-    if len(identifier) <= _LONGEST_ID:
+    if len(identifier) <= _MAX_ID_LENGTH:
         return identifier
     return hashlib.sha256(identifier.encode()).hexdigest()
 
@@ -334,7 +312,7 @@ def _check_completion(task: Task | None) -> None:
 
 
 def _number(text: str | None) -> float | None:
-    """A count or an instant of a batch; None where it is missing or damaged. Workers mend counts."""
+    """A count or an instant of a batch; None where it is missing or damaged. Workers fix counts."""
     try:
         number = float(text or "nan")
     except ValueError:

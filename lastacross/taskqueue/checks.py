@@ -1,6 +1,6 @@
-"""What a task's name, URL, method, target, ETA, size and deadline may be.
+"""The checks of all that a caller gives to a task, a queue or a lease.
 
-Pure. Rules: docs/appengine.md, "Tasks".
+Pure. Rules: docs/appengine.md, "Tasks" and "Pull queues".
 """
 
 import functools
@@ -13,6 +13,9 @@ from lastacross.errors import (
     InvalidDeadlineError,
     InvalidDispatchDeadlineError,
     InvalidEtaError,
+    InvalidLeaseTimeError,
+    InvalidMaxTasksError,
+    InvalidQueueNameError,
     InvalidTagError,
     InvalidTaskError,
     InvalidTaskNameError,
@@ -25,12 +28,15 @@ MAX_PUSH_TASK_SIZE_BYTES = 100 * 1024
 MAX_PULL_TASK_SIZE_BYTES = 1024 * 1024
 MAX_TAG_LENGTH = 500
 MAX_URL_LENGTH = 2083
+MAX_LEASE_SECONDS = 604_800
+MAX_TASKS_PER_LEASE = 1000
 MAX_ETA_DELTA_SECONDS = 30 * 86_400
 MIN_DISPATCH_DEADLINE_USEC = 15 * 1_000_000
 MAX_DISPATCH_DEADLINE_USEC = 24 * 3600 * 1_000_000
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "PUT", "DELETE", "PULL"})
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
+_QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
 # [instance.][version.]service.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]{1,100}\.){0,2}[A-Za-z0-9_-]{1,100}")
 # The last two end a line for str.splitlines and JavaScript.
@@ -47,6 +53,19 @@ def checked_name(name: str) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidTaskNameError(
             f"task name {_short(name)} must be 1 to {MAX_TASK_NAME_LENGTH} letters, digits, '_' or '-'"
+        )
+    return name
+
+
+def checked_queue_name(name: str) -> str:
+    """The name of a queue.
+
+    Raises:
+        InvalidQueueNameError: it has a wrong character or is too long.
+    """
+    if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
+        raise InvalidQueueNameError(
+            f"queue name {name!r} must be 1 to 100 letters, digits and hyphens, without an underscore"
         )
     return name
 
@@ -195,6 +214,36 @@ def check_call_deadline(deadline: float) -> None:
         raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
     if not (math.isfinite(deadline) and deadline > 0):
         raise InvalidDeadlineError(f"deadline must be a number of seconds above 0, not {deadline!r}")
+
+
+def checked_lease_seconds(lease_seconds: float) -> float:
+    """The length of a lease.
+
+    Raises:
+        TypeError: it is no int or float.
+        InvalidLeaseTimeError: it is negative, more than a week, or not finite.
+    """
+    if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float):
+        raise TypeError(f"lease_seconds must be an int or a float of seconds, not {lease_seconds!r}")
+    if not 0 <= lease_seconds <= MAX_LEASE_SECONDS:
+        raise InvalidLeaseTimeError(
+            f"lease_seconds must be 0 to {MAX_LEASE_SECONDS} (a week), not {lease_seconds!r}"
+        )
+    return float(lease_seconds)
+
+
+def checked_max_tasks(max_tasks: int) -> int:
+    """The most tasks of one lease.
+
+    Raises:
+        TypeError: it is no int.
+        InvalidMaxTasksError: it is outside 1 … 1,000.
+    """
+    if isinstance(max_tasks, bool) or not isinstance(max_tasks, int):
+        raise TypeError(f"max_tasks must be an int, not {max_tasks!r}")
+    if not 1 <= max_tasks <= MAX_TASKS_PER_LEASE:
+        raise InvalidMaxTasksError(f"max_tasks must be 1 to {MAX_TASKS_PER_LEASE}, not {max_tasks}")
+    return max_tasks
 
 
 def check_deadline(usec: int) -> None:

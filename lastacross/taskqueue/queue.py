@@ -1,49 +1,28 @@
-"""``Queue``: what an application asks of a queue, with App Engine's checks and errors."""
+"""``Queue``: what an application or an operator asks of a queue, with App Engine's checks and errors."""
 
-import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
-from lastacross import config, datastore, logs, store
-from lastacross.broker import (
-    EXISTS,
-    TOMBSTONED,
-    Broker,
-    KnownQueue,
-    NewTask,
-    PullSteps,
-    new_name,
-    queue_directory,
-    record,
-)
-from lastacross.datastore import outbox
+from lastacross import config, logs, store
+from lastacross.broker import Broker, KnownQueue, PullSteps, PullTask, queue_directory, record
 from lastacross.errors import (
     BadTaskStateError,
-    BadTransactionStateError,
-    DuplicateTaskNameError,
     InvalidQueueModeError,
-    InvalidQueueNameError,
     InvalidTaskError,
-    StoreUnavailableError,
-    TaskAlreadyExistsError,
+    QueuePausedError,
+    TaskLeaseExpiredError,
+    TaskQueueError,
     TombstonedTaskError,
-    TooManyTasksError,
-    TransientError,
-    UnknownQueueError,
 )
 from lastacross.rpc import Result
-from lastacross.taskqueue import task as tasks_module
-from lastacross.taskqueue.control import Control
-from lastacross.taskqueue.new_tasks import claim_payloads, due_at, new_pull_task, record_of
-from lastacross.taskqueue.pull import PullOperations
-from lastacross.taskqueue.targets import Targets
-from lastacross.taskqueue.task import Task
+from lastacross.taskqueue import checks
+from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Task, add_tasks, check_duplicates, known_queue
 
 DEFAULT_QUEUE = "default"
-MAX_TASKS_PER_ADD = 100
+DEAD_PER_CALL = 100
 
 _log = logs.get("lastacross.taskqueue")
-_QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
 
 
 def add(
@@ -64,7 +43,7 @@ def add(
     return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
 
 
-class Queue(Control, PullOperations):
+class Queue:
     """One queue of queue.yaml.
 
     Args:
@@ -75,11 +54,7 @@ class Queue(Control, PullOperations):
     """
 
     def __init__(self, name: str = DEFAULT_QUEUE) -> None:
-        if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
-            raise InvalidQueueNameError(
-                f"queue name {name!r} must be 1 to 100 letters, digits and hyphens, without an underscore"
-            )
-        self._name = name
+        self._name = checks.checked_queue_name(name)
 
     @property
     def name(self) -> str:
@@ -122,12 +97,7 @@ class Queue(Control, PullOperations):
             TransientError: Redis is away; the call may be repeated.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
-        queue = self._check_request(tasks)
-        if transactional:
-            self._check_transaction(tasks)
-            self._add_to_outbox(tasks, queue)
-        elif tasks:
-            self._add_now(tasks, queue)
+        add_tasks(self._name, tasks, transactional=transactional)
         return task if isinstance(task, Task) else tasks
 
     def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
@@ -158,7 +128,7 @@ class Queue(Control, PullOperations):
                 raise BadTaskStateError("a task without a name cannot be deleted: it was never added")
             if each.was_deleted:
                 raise BadTaskStateError(f"task {each.name!r} was deleted already")
-        self._check_duplicates(tasks)
+        check_duplicates(tasks)
         deleted = self._delete([each.name for each in tasks if each.name])
         for each, is_deleted in zip(tasks, deleted, strict=True):
             if is_deleted:
@@ -180,150 +150,269 @@ class Queue(Control, PullOperations):
             TransientError: Redis is away.
         """
         self._known()
-        try:
-            tasks = Broker(store.current()).purge(self._name)
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
+        tasks = Broker(store.current()).purge(self._name)
         _log.info("queue.purge", queue=self._name, tasks=tasks)
-
-    # --- checks ------------------------------------------------------------------------
-
-    def _known(self) -> KnownQueue:
-        queue = queue_directory.current().find(self._name)
-        if queue is None:
-            names = ", ".join(sorted(queue_directory.current().all()))
-            raise UnknownQueueError(f"queue.yaml has no queue {self._name!r}; it has {names}")
-        return queue
-
-    def _targets(self) -> Targets:
-        return Targets(self._known().target, config.current())
-
-    def _check_request(self, tasks: Sequence[Task]) -> KnownQueue:
-        if len(tasks) > MAX_TASKS_PER_ADD:
-            raise TooManyTasksError(
-                f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch"
-            )
-        for task in tasks:
-            if not isinstance(task, Task):
-                raise TypeError(f"add takes tasks, not {type(task).__name__}")
-            if task.was_enqueued:
-                raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
-        if len(tasks) > 1:
-            self._check_together(tasks)
-        queue = self._known()
-        if tasks and (tasks[0].method == "PULL") != (queue.mode == "pull"):
-            raise InvalidQueueModeError(f"queue {self._name!r} is a {queue.mode} queue in queue.yaml")
-        return queue
-
-    def _check_together(self, tasks: Sequence[Task]) -> None:
-        if len({id(task) for task in tasks}) < len(tasks):
-            raise BadTaskStateError("one Task object is twice in the request; make a new Task")
-        self._check_duplicates(tasks)
-        if len({task.method == "PULL" for task in tasks}) > 1:
-            raise InvalidTaskError("push and pull tasks cannot be added in one request")
-
-    @staticmethod
-    def _check_duplicates(tasks: Sequence[Task]) -> None:
-        names = [task.name for task in tasks if task.name]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise DuplicateTaskNameError(
-                f"names given to two tasks of one request: {', '.join(sorted(twice))}"
-            )
-
-    @staticmethod
-    def _check_transaction(tasks: Sequence[Task]) -> None:
-        if datastore.current_transaction() is None:
-            raise BadTransactionStateError("transactional=True needs a running datastore.transaction()")
-        named = [task.name for task in tasks if task.name]
-        if named:
-            raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
-
-    # --- adding ------------------------------------------------------------------------
-
-    def _add_now(self, tasks: Sequence[Task], queue: KnownQueue) -> None:
-        broker = Broker(store.current())
-        try:
-            entries = self._entries(tasks, queue, broker.now())
-            claim_payloads(tasks, entries)
-            codes = self._send(broker, entries)
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
-        refusals = []
-        for task, entry, code in zip(tasks, entries, codes, strict=True):
-            if code == TOMBSTONED or (code == EXISTS and entry.is_named):
-                refusals.append((task, code))
-            else:
-                # A name of our own that exists is this very request, repeated after a lost answer.
-                self._mark(task, entry)
-        if refusals:
-            raise self._refusal(*refusals[0])
-
-    @staticmethod
-    def _send(broker: Broker, entries: Sequence[NewTask]) -> Sequence[int]:
-        first = entries[0]
-        if first.is_pull:
-            return PullSteps(broker.store).add(entries)
-        if len(entries) == 1 and first.eta is None and first.target is None and not first.is_named:
-            return (broker.add_ready(first),)
-        if any(entry.target for entry in entries):
-            queue_directory.current().require_upload()
-        return broker.add(entries)
-
-    def _add_to_outbox(self, tasks: Sequence[Task], queue: KnownQueue) -> None:
-        transaction = datastore.current_transaction()
-        assert transaction is not None
-        entries = self._entries(tasks, queue, outbox.now(), tombstone=outbox.MARKER_SECONDS)
-        outbox.write(transaction, entries)
-        claim_payloads(tasks, entries, transaction)
-        for task, entry in zip(tasks, entries, strict=True):
-            self._mark(task, entry)
-            transaction.after_rollback(task._mark_taken_back)
-
-    def _entries(
-        self, tasks: Sequence[Task], queue: KnownQueue, now: float, *, tombstone: int | None = None
-    ) -> list[NewTask]:
-        targets = Targets(queue.target, config.current())
-        return [self._entry(task, targets, now, tombstone) for task in tasks]
-
-    def _entry(self, task: Task, targets: Targets, now: float, tombstone: int | None) -> NewTask:
-        name = task.name or new_name()
-        if task.name:
-            tombstone = max(targets.configuration.settings.tombstone_seconds, tombstone or 0)
-        identifier = record.task_id(self._name, name)
-        is_pull = task.method == "PULL"
-        target = None if is_pull else targets.of(task, self._name)
-        fields = record_of(task, self._name, now, tombstone=tombstone, target=target)
-        if task.name:
-            fields += ("request", new_name())
-        if is_pull:
-            return new_pull_task(identifier, task, fields, now)
-        return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
-
-    def _mark(self, task: Task, entry: NewTask) -> None:
-        task._mark_enqueued(self._name, record.split_task_id(entry.id)[1])
-
-    def _refusal(self, task: Task, code: int) -> InvalidTaskError:
-        if code == EXISTS:
-            return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {self._name!r}")
-        return TombstonedTaskError(
-            f"a task named {task.name!r} has been in queue {self._name!r}; its name is not free again yet"
-        )
 
     def _delete(self, names: Sequence[str]) -> list[bool]:
         self._known()
         ids = [record.task_id(self._name, name) for name in names]
         deleted: list[bool] = []
-        try:
-            for first in range(0, len(ids), MAX_TASKS_PER_ADD):
-                deleted += Broker(store.current()).delete(ids[first : first + MAX_TASKS_PER_ADD])
-        except StoreUnavailableError as error:
-            raise TransientError(str(error)) from error
+        for first in range(0, len(ids), MAX_TASKS_PER_ADD):
+            deleted += Broker(store.current()).delete(ids[first : first + MAX_TASKS_PER_ADD])
         return deleted
 
+    def _known(self) -> KnownQueue:
+        return known_queue(self._name)
 
-def _add_to_queue(task: Task, queue_name: str, transactional: bool) -> Task:
-    return Queue(queue_name).add(task, transactional=transactional)
+    # --- control -----------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Deliver no more of its tasks; adds are accepted, what runs finishes."""
+        self._set_paused(True)
+
+    def resume(self) -> None:
+        """Deliver again."""
+        self._set_paused(False)
+
+    def is_paused(self) -> bool:
+        """Whether somebody has paused it. A rate of 0 in queue.yaml is another matter."""
+        self._known()
+        return Broker(store.current()).is_paused(self._name)
+
+    def _set_paused(self, is_paused: bool) -> None:
+        self._known()
+        has_changed = Broker(store.current()).pause(self._name, is_paused)
+        if has_changed:
+            _log.info("queue.pause" if is_paused else "queue.resume", queue=self._name)
+
+    def run_now(self, name: str) -> None:
+        """Let a task run now, whatever its ETA: rate, bucket, concurrency and a pause do not count for it.
+
+        A dead letter runs again, with its retries before it anew.
+
+        Raises:
+            InvalidTaskError: the queue has no task of this name.
+            BadTaskStateError: it runs already, or waits for its batch to be complete.
+        """
+        self._known()
+        outcome = Broker(store.current()).run_now(record.task_id(self._name, name))
+        if outcome == "gone":
+            raise InvalidTaskError(f"queue {self._name!r} has no task {name!r}")
+        if outcome == "running":
+            raise BadTaskStateError(f"task {name!r} runs already")
+        if outcome == "waiting":
+            raise BadTaskStateError(f"task {name!r} runs when its batch is complete")
+        _log.info("task.run_now", queue=self._name, task=name)
+
+    def retry_dead(self, names: Sequence[str]) -> list[bool]:
+        """Let dead letters be tried again, with their retries before them anew; the queue's limits count.
+
+        Returns:
+            For each name whether there was a dead letter of it.
+        """
+        self._known()
+        ids = [record.task_id(self._name, name) for name in names]
+        found: list[bool] = []
+        for first in range(0, len(ids), DEAD_PER_CALL):
+            found += Broker(store.current()).retry_dead(ids[first : first + DEAD_PER_CALL])
+        return found
+
+    def fetch_statistics(self, deadline: float = 10) -> "QueueStatistics":
+        """How it is doing: a ``QueueStatistics``.
+
+        Args:
+            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+        """
+        checks.check_call_deadline(deadline)
+        return _read_statistics(self)
+
+    def fetch_statistics_async(self) -> "Result[QueueStatistics]":
+        """``fetch_statistics`` behind ``get_result()``."""
+        return Result.of(self.fetch_statistics)
+
+    # --- pull queues: each ``…_async`` twin makes the call at once and keeps its end ------
+
+    def lease_tasks(self, lease_seconds: float, max_tasks: int, deadline: float = 10) -> list[Task]:
+        """Lease tasks: nobody else is given them until the lease ends. Delete each when it is done.
+
+        Args:
+            lease_seconds: how long, 0 … 604,800 (a week); a fraction is fine.
+            max_tasks: the most tasks, 1 … 1,000; more than 32 MiB of payloads do not come in one answer.
+            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+
+        Returns:
+            The tasks whose eta has passed, by eta and then by name; empty when there are none.
+
+        Raises:
+            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: out of range; TypeError when no
+                number.
+            UnknownQueueError, InvalidQueueModeError: no such queue, or a push queue.
+            TransientError: Redis is away.
+        """
+        return self._lease(lease_seconds, max_tasks, None, deadline)
+
+    def lease_tasks_by_tag(
+        self, lease_seconds: float, max_tasks: int, tag: str | None = None, deadline: float = 10
+    ) -> list[Task]:
+        """``lease_tasks``, of one tag only.
+
+        Args:
+            lease_seconds: as for ``lease_tasks``.
+            max_tasks: as for ``lease_tasks``.
+            tag: the tag; None or '': that of the oldest task, and if it has none, those without a tag among
+                the oldest ``max_tasks``.
+            deadline: as for ``lease_tasks``.
+
+        Raises:
+            InvalidTagError: the tag is no text, or too long. Else as ``lease_tasks``.
+        """
+        checks.check_tag(tag)
+        return self._lease(lease_seconds, max_tasks, tag or "", deadline)
+
+    def modify_task_lease(self, task: Task, lease_seconds: float) -> None:
+        """Let the lease of a task end ``lease_seconds`` from now; 0 gives it back at once.
+
+        The task's ``eta`` is updated; its ``retry_count`` is not raised.
+
+        Raises:
+            TaskLeaseExpiredError: the lease has run out, or somebody else has the task since.
+            QueuePausedError: the queue is paused.
+            TombstonedTaskError: the task was deleted.
+            Error: there never was a task of this name; its subclasses as for ``lease_tasks``.
+            BadTaskStateError: the task has no name: it was never added.
+        """
+        seconds = checks.checked_lease_seconds(lease_seconds)
+        if not isinstance(task, Task):
+            raise TypeError(f"modify_task_lease takes a task, not {type(task).__name__}")
+        if not task.name:
+            raise BadTaskStateError("a task without a name has no lease: it was never added")
+        self._check_mode()
+        steps = PullSteps(store.current())
+        code, eta = steps.modify(self._name, task.name, task.eta_posix, seconds)
+        if eta is None:
+            raise self._lease_refusal(task, code)
+        task._move_eta(eta)
+
+    def lease_tasks_async(self, lease_seconds: float, max_tasks: int) -> Result[list[Task]]:
+        """``lease_tasks`` behind ``get_result()``."""
+        return Result.of(lambda: self.lease_tasks(lease_seconds, max_tasks))
+
+    def lease_tasks_by_tag_async(
+        self, lease_seconds: float, max_tasks: int, tag: str | None = None
+    ) -> Result[list[Task]]:
+        """``lease_tasks_by_tag`` behind ``get_result()``."""
+        return Result.of(lambda: self.lease_tasks_by_tag(lease_seconds, max_tasks, tag))
+
+    def modify_task_lease_async(self, task: Task, lease_seconds: float) -> Result[None]:
+        """``modify_task_lease`` behind ``get_result()``."""
+        return Result.of(lambda: self.modify_task_lease(task, lease_seconds))
+
+    def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
+        seconds = checks.checked_lease_seconds(lease_seconds)
+        most = checks.checked_max_tasks(max_tasks)
+        checks.check_call_deadline(deadline)
+        self._check_mode()
+        return PullSteps(store.current()).lease(self._name, seconds, most, tag, self._task_of)
+
+    def _task_of(self, leased: PullTask) -> Task:
+        """The task of a lease. Raises as ``Task`` does when its record is damaged."""
+        task = Task(leased.body, name=leased.name, method="PULL", tag=leased.tag, _size_check=False)
+        task._mark_leased(self._name, leased.eta, leased.leases)
+        return task
+
+    def _check_mode(self) -> None:
+        if self._known().mode != "pull":
+            raise InvalidQueueModeError(
+                f"queue {self._name!r} is a push queue in queue.yaml: its tasks are delivered, not leased; "
+                "give it 'mode: pull' to lease them"
+            )
+
+    def _lease_refusal(self, task: Task, code: str) -> TaskQueueError:
+        what = f"task {task.name!r} of queue {self._name!r}"
+        if code == "paused":
+            return QueuePausedError(
+                f"queue {self._name!r} is paused: no lease is changed until it is resumed"
+            )
+        if code == "expired":
+            return TaskLeaseExpiredError(f"the lease of {what} has run out; lease it again")
+        # A name that was made up leaves no tombstone, but whoever holds such an object has seen the task.
+        if code == "tombstoned" or (task.was_enqueued and task.queue_name == self._name):
+            return TombstonedTaskError(f"{what} was deleted, or leased as often as it may be")
+        return TaskQueueError(f"{what} is unknown")
 
 
-tasks_module.add_to_queue = _add_to_queue
+# --- statistics ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """A queue at one instant; for a queue that nobody knows ``tasks`` is 0 and the rest None.
+
+    Attributes:
+        queue: which.
+        tasks: that wait, are scheduled, or are being delivered (or leased, on a pull queue).
+        oldest_eta_usec: ETA of the oldest, in microseconds since the epoch; None when there is none.
+        executed_last_minute: attempts that ended in the last 60 seconds, well or not.
+        in_flight: deliveries under way, or leases.
+        enforced_rate: tasks a second that may start now: the queue's rate, 0 while it is paused or disabled.
+    """
+
+    queue: Queue
+    tasks: int = 0
+    oldest_eta_usec: int | None = None
+    executed_last_minute: int | None = None
+    in_flight: int | None = None
+    enforced_rate: float | None = None
+
+    @classmethod
+    def fetch(
+        cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str], deadline: float = 10
+    ) -> Any:
+        """The statistics of one queue, or a list of them for several.
+
+        Args:
+            queue_or_queues: a queue or its name; or queues, or names.
+            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+
+        Raises:
+            TypeError: queues and names are mixed.
+            InvalidQueueNameError: a name that no queue can have.
+            InvalidDeadlineError: a deadline of nothing.
+            TransientError: Redis is away.
+        """
+        checks.check_call_deadline(deadline)
+        if isinstance(queue_or_queues, Queue | str):
+            return _read_statistics(_queues_of([queue_or_queues])[0])
+        return [_read_statistics(queue) for queue in _queues_of(list(queue_or_queues))]
+
+    @classmethod
+    def fetch_async(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Result[Any]:
+        """``fetch`` behind ``get_result()``."""
+        return Result.of(lambda: cls.fetch(queue_or_queues))
+
+
+def _queues_of(given: list[Queue | str]) -> list[Queue]:
+    if all(isinstance(each, Queue) for each in given):
+        return [each for each in given if isinstance(each, Queue)]
+    if all(isinstance(each, str) for each in given):
+        return [Queue(str(each)) for each in given]
+    raise TypeError("fetch takes queues or names of queues, not both and nothing else")
+
+
+def _read_statistics(queue: Queue) -> QueueStatistics:
+    numbers = Broker(store.current()).read_statistics(queue.name)
+    rate = numbers.rate
+    if rate is None:
+        # Nothing was uploaded yet, or Redis was emptied: this process's queue.yaml stands in.
+        configured = config.current().queues.get(queue.name)
+        if configured is None or queue_directory.current().find(queue.name) is None:
+            return QueueStatistics(queue)
+        rate = configured.rate
+    return QueueStatistics(
+        queue,
+        tasks=numbers.tasks,
+        oldest_eta_usec=None if numbers.oldest_eta is None else round(numbers.oldest_eta * 1e6),
+        executed_last_minute=numbers.executed_last_minute,
+        in_flight=numbers.leased,
+        enforced_rate=rate,
+    )

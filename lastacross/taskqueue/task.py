@@ -1,33 +1,57 @@
-"""A task: a request to one of the application's own handlers, to be made later.
+"""A task, a request to one of the application's own handlers, and how tasks are added to a queue.
 
-Pure: it checks and holds; ``Queue.add`` stores. Rules: docs/appengine.md, "Tasks".
+``Task`` checks and holds. The functions below it make it a record and hand it to the broker; both
+``Task.add`` and ``Queue.add`` end there. Rules: docs/appengine.md, "Tasks" and "Targets".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Never
 
-from lastacross import clock
-from lastacross.broker import Headers, checked_items, is_reserved
-from lastacross.errors import InvalidTaskError
+from lastacross import clock, config, datastore, store
+from lastacross.broker import (
+    EXISTS,
+    TOMBSTONED,
+    Broker,
+    Headers,
+    KnownQueue,
+    NewTask,
+    PullSteps,
+    Value,
+    checked_items,
+    is_reserved,
+    new_name,
+    queue_directory,
+    record,
+)
+from lastacross.config import DEFAULT_SERVICE, Config, service_of
+from lastacross.datastore import outbox, payloads
+from lastacross.errors import (
+    BadTaskStateError,
+    BadTransactionStateError,
+    DuplicateTaskNameError,
+    InvalidQueueModeError,
+    InvalidTaskError,
+    TaskAlreadyExistsError,
+    TombstonedTaskError,
+    TooManyTasksError,
+    UnknownQueueError,
+)
 from lastacross.rpc import Result
 from lastacross.taskqueue import body as bodies
 from lastacross.taskqueue import checks
 from lastacross.taskqueue.options import TaskRetryOptions
 
-__all__ = ["Task", "TaskRetryOptions"]
-
+MAX_TASKS_PER_ADD = 100
 QUEUE_URL_PREFIX = "/_ah/queue/"
+# Before a service that dispatch.yaml names: it counts more than the queue's own target.
+DISPATCHED = "!"
 
 # The colon, the space and the line end of a header on the wire.
 _HEADER_OVERHEAD = 4
 # App Engine's client adds it to each task; one namespace is all that we have, and its name is empty.
 _NAMESPACE = "X-AppEngine-Current-Namespace"
-
-
-def add_to_queue(task: "Task", queue_name: str, transactional: bool) -> "Task":
-    """Put in place by the queues' module: this one decides and holds, and knows no queue."""
-    raise NotImplementedError("import lastacross.taskqueue to add tasks")
 
 
 class Task:
@@ -216,7 +240,8 @@ class Task:
 
     def add(self, queue_name: str = "default", transactional: bool = False) -> "Task":
         """Add this task: ``Queue(queue_name).add(task, transactional)``, with its errors."""
-        return add_to_queue(self, queue_name, transactional)
+        add_tasks(checks.checked_queue_name(queue_name), [self], transactional=transactional)
+        return self
 
     def add_async(self, queue_name: str = "default", transactional: bool = False) -> Result["Task"]:
         """``add`` behind ``get_result()``."""
@@ -316,3 +341,222 @@ class Task:
     def __repr__(self) -> str:
         place = self._tag if self._method == "PULL" else self._relative_url or QUEUE_URL_PREFIX
         return f"<Task {self._name or '(unnamed)'} {self._method} {place}, {self._size} bytes>"
+
+
+# --- adding ------------------------------------------------------------------------------
+
+
+def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) -> None:
+    """Add tasks in one step of Redis, or with the running transaction; as ``Queue.add``."""
+    queue = _checked_request(queue_name, tasks)
+    if transactional:
+        _add_to_outbox(tasks, queue)
+    elif tasks:
+        _add_now(tasks, queue)
+
+
+def known_queue(name: str) -> KnownQueue:
+    """The queue of this name.
+
+    Raises:
+        UnknownQueueError: queue.yaml has no such queue.
+    """
+    queue = queue_directory.current().find(name)
+    if queue is None:
+        names = ", ".join(sorted(queue_directory.current().all()))
+        raise UnknownQueueError(f"queue.yaml has no queue {name!r}; it has {names}")
+    return queue
+
+
+def check_duplicates(tasks: Sequence[Task]) -> None:
+    """Raise DuplicateTaskNameError when two tasks of one request have a name."""
+    names = [task.name for task in tasks if task.name]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise DuplicateTaskNameError(f"names given to two tasks of one request: {', '.join(sorted(twice))}")
+
+
+def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
+    if len(tasks) > MAX_TASKS_PER_ADD:
+        raise TooManyTasksError(
+            f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch"
+        )
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise TypeError(f"add takes tasks, not {type(task).__name__}")
+        if task.was_enqueued:
+            raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+    if len(tasks) > 1:
+        _check_together(tasks)
+    queue = known_queue(queue_name)
+    if tasks and (tasks[0].method == "PULL") != (queue.mode == "pull"):
+        raise InvalidQueueModeError(f"queue {queue_name!r} is a {queue.mode} queue in queue.yaml")
+    return queue
+
+
+def _check_together(tasks: Sequence[Task]) -> None:
+    if len({id(task) for task in tasks}) < len(tasks):
+        raise BadTaskStateError("one Task object is twice in the request; make a new Task")
+    check_duplicates(tasks)
+    if len({task.method == "PULL" for task in tasks}) > 1:
+        raise InvalidTaskError("push and pull tasks cannot be added in one request")
+
+
+def _add_now(tasks: Sequence[Task], queue: KnownQueue) -> None:
+    broker = Broker(store.current())
+    entries = _entries(tasks, queue, broker.now())
+    claim_payloads(tasks, entries)
+    refusals = []
+    for task, entry, code in zip(tasks, entries, _send(broker, entries), strict=True):
+        if code == TOMBSTONED or (code == EXISTS and entry.is_named):
+            refusals.append((task, code))
+        else:
+            # A name of our own that exists is this very request, repeated after a lost answer.
+            _mark(task, queue, entry)
+    if refusals:
+        raise _refusal(queue.name, *refusals[0])
+
+
+def _send(broker: Broker, entries: Sequence[NewTask]) -> Sequence[int]:
+    first = entries[0]
+    if first.is_pull:
+        return PullSteps(broker.store).add(entries)
+    if len(entries) == 1 and first.eta is None and first.target is None and not first.is_named:
+        return (broker.add_ready(first),)
+    if any(entry.target for entry in entries):
+        queue_directory.current().require_upload()
+    return broker.add(entries)
+
+
+def _add_to_outbox(tasks: Sequence[Task], queue: KnownQueue) -> None:
+    transaction = datastore.current_transaction()
+    if transaction is None:
+        raise BadTransactionStateError("transactional=True needs a running datastore.transaction()")
+    named = [task.name for task in tasks if task.name]
+    if named:
+        raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
+    entries = _entries(tasks, queue, outbox.now(), tombstone=outbox.MARKER_SECONDS)
+    outbox.write(transaction, entries)
+    claim_payloads(tasks, entries, transaction)
+    for task, entry in zip(tasks, entries, strict=True):
+        _mark(task, queue, entry)
+        transaction.after_rollback(task._mark_taken_back)
+
+
+def _entries(
+    tasks: Sequence[Task], queue: KnownQueue, now: float, *, tombstone: int | None = None
+) -> list[NewTask]:
+    targets = Targets(queue.target, config.current())
+    return [_entry(task, queue.name, targets, now, tombstone) for task in tasks]
+
+
+def _entry(task: Task, queue: str, targets: "Targets", now: float, tombstone: int | None) -> NewTask:
+    name = task.name or new_name()
+    if task.name:
+        tombstone = max(targets.configuration.settings.tombstone_seconds, tombstone or 0)
+    identifier = record.task_id(queue, name)
+    is_pull = task.method == "PULL"
+    target = None if is_pull else targets.of(task, queue)
+    fields = record_of(task, queue, now, tombstone=tombstone, target=target)
+    if task.name:
+        fields += ("request", new_name())
+    if is_pull:
+        return new_pull_task(identifier, task, fields, now)
+    return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
+
+
+def _mark(task: Task, queue: KnownQueue, entry: NewTask) -> None:
+    task._mark_enqueued(queue.name, record.split_task_id(entry.id)[1])
+
+
+def _refusal(queue: str, task: Task, code: int) -> InvalidTaskError:
+    if code == EXISTS:
+        return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {queue!r}")
+    return TombstonedTaskError(
+        f"a task named {task.name!r} has been in queue {queue!r}; its name is not free again yet"
+    )
+
+
+# --- the record ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Where the tasks go that one process adds to one queue, whose own target is '' when it has none."""
+
+    queue_target: str
+    configuration: Config
+
+    def of(self, task: Task, queue: str) -> str | None:
+        """The record's ``target``: None where the queue alone decides.
+
+        A rule of dispatch.yaml for the task's URL comes first, unless the target names a version; then the
+        queue's target, which the scripts know; the task's; the service of the process that adds it.
+        """
+        configuration, target = self.configuration, task.target
+        if configuration.dispatch and "." not in (self.queue_target or target or ""):
+            service = configuration.dispatched_service(task.url_on(queue).partition("?")[0])
+            if service is not None:
+                return DISPATCHED + self._named(service)
+        if target is not None:
+            return self._named(service_of(target))
+        own = configuration.settings.service
+        return None if own == DEFAULT_SERVICE or self.queue_target else own
+
+    def _named(self, service: str) -> str:
+        return DEFAULT_SERVICE if service == self.configuration.app.service else service
+
+
+def record_of(
+    task: Task,
+    queue: str,
+    now: float,
+    *,
+    tombstone: int | None = None,
+    member: str | None = None,
+    target: str | None = None,
+) -> list[Value]:
+    """The record of a new task, flat; the rest as ``broker.record.dump``."""
+    options = task.retry_options
+    return record.dump(
+        f"{task.method} {task.url_on(queue)}",
+        queue,
+        now,
+        eta=due_at(task, now) or now,
+        body=task.body or b"",
+        is_pull=task.method == "PULL",
+        headers=task.header_items(),
+        retry=None if options is None else options.parameters,
+        deadline=task.dispatch_deadline_seconds,
+        target=target,
+        tombstone=tombstone,
+        member=member,
+    )
+
+
+def due_at(task: Task, now: float) -> float | None:
+    """The instant from which it may run, seconds since the epoch; None when that is now or was before."""
+    due = task.due_at(now)
+    return due if due is not None and due > now else None
+
+
+def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) -> NewTask:
+    """A pull task on its way to Redis. Unlike a push task's, an eta in the past is kept: it is its rank."""
+    due = task.due_at(now)
+    if task.tag:
+        fields = [*fields, "tag", task.tag]
+    return NewTask(identifier, now if due is None else due, fields, bool(task.name), is_pull=True)
+
+
+def claim_payloads(
+    tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
+) -> None:
+    """Note the datastore's rows that these tasks need as theirs; the rest as ``datastore.payloads.claim``."""
+    payloads.claim(
+        [
+            (task.payload_row, entry.id)
+            for task, entry in zip(tasks, entries, strict=True)
+            if task.payload_row is not None
+        ],
+        transaction,
+    )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lastacross import config
-from lastacross.broker import DEFAULT_GROUP, Broker, Grant, Leased, queue_directory, settings
+from lastacross.broker import DEFAULT_GROUP, Broker, Leased, LeaseResult, queue_directory
 from lastacross.cronruns import recording
 from lastacross.errors import DeadlineExceededError, RunTasksError, TaskFailedError
 from lastacross.store import READY_PREFIX, Store, record_key
@@ -99,9 +99,9 @@ class TaskRunner:
     def _serving(self, queues: Sequence[str]) -> Serving:
         """What there is at this moment; tasks for services that run elsewhere are run here, too."""
         configuration = config.current()
-        settings.upload_if_missing(self._store, lambda: configuration)
+        queue_directory.upload_if_missing(self._store, lambda: configuration)
         there = queue_directory.of(self._store)
-        there.look(is_urgent=True)
+        there.refresh(is_urgent=True)
         services = {configuration.settings.service, *configuration.services, *there.services()}
         return Serving(there, [DEFAULT_GROUP, *sorted(services - {DEFAULT_GROUP})], queues)
 
@@ -126,7 +126,7 @@ class TaskRunner:
                 throttled_until = min(throttled_until, grant.next_due)
         return None, throttled_until
 
-    def _lease_from(self, ready_list: str, serving: Serving) -> Grant:
+    def _lease_from(self, ready_list: str, serving: Serving) -> LeaseResult:
         self._leases += 1
         return self._broker.lease(
             [ready_list],

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from lastacross import config, datastore, store
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.config import Config
 from lastacross.errors import ConfigError
 from lastacross.processes import Application
@@ -262,7 +262,7 @@ def _in_use(configuration: Config, opened: WatchedStore) -> Iterator[None]:
         opened.redis.flushall()
     config.use(configuration)
     store.use(opened)
-    settings.upload(opened, configuration)
+    queue_directory.upload(opened, configuration)
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lastacross import logs
-from lastacross.broker import LEASE_SCRIPT, Broker, Grant, Leased, Wish, granted
+from lastacross.broker import LEASE_SCRIPT, Broker, Leased, LeaseRequest, LeaseResult, lease_result
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Arg, Store
@@ -34,7 +34,7 @@ class Woken:
     """
 
     marker: bytes | None
-    grant: Grant | None
+    grant: LeaseResult | None
     is_outdated: bool = False
 
 
@@ -58,7 +58,7 @@ class Leasing:
         self._lease_seconds = lease_seconds
         self._most = most
         self._numbered = 0
-        self._first_left: str | None = None
+        self._resume_at_list: str | None = None
         # The very list: an upload that changes what is served makes another one.
         self._asked_for = serving.lists
         # When it was last seen that the question had no answer yet.
@@ -66,7 +66,7 @@ class Leasing:
         self._looked_at = 0.0
         self._wakeup = wakeup.Wakeup(store, serving.groups, LEASE_SCRIPT, self._args_when_woken)
 
-    def lease(self, wanted: int, free: int) -> Grant:
+    def lease(self, wanted: int, free: int) -> LeaseResult:
         """Ask for tasks.
 
         Args:
@@ -76,10 +76,10 @@ class Leasing:
         Raises:
             StoreUnavailableError: Redis does not answer.
         """
-        lists = self._serving.rotated(self._first_left)
+        lists = self._serving.rotated(self._resume_at_list)
         grant = self._broker.lease(lists, **self._wish(wanted, free))
-        self._bury_unreadable(grant)
-        self._first_left = grant.first_left
+        self._dead_letter_unreadable(grant)
+        self._resume_at_list = grant.resume_at_list
         return grant
 
     def must_look(self) -> bool:
@@ -108,12 +108,12 @@ class Leasing:
         if woken.marker is not None:
             with contextlib.suppress(StoreUnavailableError):
                 self.pass_on(woken.marker)
-        return [] if woken.answer is None else granted(woken.answer).tasks
+        return [] if woken.answer is None else lease_result(woken.answer).tasks
 
-    def _bury_unreadable(self, grant: Grant) -> None:
+    def _dead_letter_unreadable(self, grant: LeaseResult) -> None:
         for task_id, lease_id in grant.unreadable:
             _log.error("task.dead_letter", task=repr(task_id), reason=UNREADABLE_ID)
-            self._broker.bury_unreadable(task_id, lease_id, UNREADABLE_ID)
+            self._broker.dead_letter_unreadable(task_id, lease_id, UNREADABLE_ID)
 
     def close(self) -> list[Leased]:
         """Forget the question under way, as Redis seems to be away; returns what it has brought by now."""
@@ -128,7 +128,7 @@ class Leasing:
             return []
         return [] if grant is None else grant.tasks
 
-    def _granted(self, woken: wakeup.Woken) -> Grant | None:
+    def _granted(self, woken: wakeup.Woken) -> LeaseResult | None:
         """What came, if this process was there to take it.
 
         One that had been stopped, or was not let run, may find a lease here that has run out: others have the
@@ -136,8 +136,8 @@ class Leasing:
         """
         if woken.answer is None:
             return None
-        grant = granted(woken.answer)
-        self._bury_unreadable(grant)
+        grant = lease_result(woken.answer)
+        self._dead_letter_unreadable(grant)
         if grant.tasks and SYSTEM.monotonic() - self._nothing_at > self._lease_seconds / 2:
             _log.warning("lease.late", tasks=[task.id for task in grant.tasks], outcome="given back")
             self._broker.release(grant.tasks)
@@ -149,7 +149,7 @@ class Leasing:
         self._nothing_at = SYSTEM.monotonic()
         return self._broker.args_of_later_lease(self._serving.rotated(), **self._wish(WOKEN_BY, FREE_UNKNOWN))
 
-    def _wish(self, wanted: int, free: int) -> Wish:
+    def _wish(self, wanted: int, free: int) -> LeaseRequest:
         self._numbered += self._most
         return {
             "token": self._token,

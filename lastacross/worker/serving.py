@@ -5,7 +5,7 @@ It changes while the worker runs: queues come and go with queue.yaml, and their 
 
 from collections.abc import Mapping, Sequence
 
-from lastacross.broker import DEFAULT_GROUP, Broker, KnownQueues
+from lastacross.broker import DEFAULT_GROUP, Broker, QueueDirectory
 from lastacross.store import side_list
 
 
@@ -35,7 +35,7 @@ class Serving:
         only: names of the queues to serve; empty: every push queue.
     """
 
-    def __init__(self, known: KnownQueues, groups: Sequence[str], only: Sequence[str] = ()) -> None:
+    def __init__(self, known: QueueDirectory, groups: Sequence[str], only: Sequence[str] = ()) -> None:
         self._known = known
         self._only = frozenset(only)
         self.groups = list(groups)
@@ -53,7 +53,7 @@ class Serving:
         Raises:
             StoreUnavailableError: Redis was away when one of the services had to be registered again.
         """
-        self._known.look(is_urgent=is_urgent)
+        self._known.refresh(is_urgent=is_urgent)
         self._register_forgotten()
         return self._look()
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from lastacross import config, logs
-from lastacross.broker import MOST_PER_QUEUE, BatchSteps, Broker, Leased, queue_directory, settings
+from lastacross.broker import MAX_PER_QUEUE, BatchSteps, Broker, Leased, queue_directory
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.worker.orphans import Orphans
@@ -76,11 +76,13 @@ class Upkeep:
         return is_due
 
     def _look(self) -> None:
-        look = self._broker.look_after(self._queues, rescues=self._may_rescue())
+        look = self._broker.maintain(self._queues, rescues=self._may_rescue())
         self.next_due = look.next_due
         if look.stamp[0] is None:
             # Redis was emptied.
-            settings.upload_if_missing(self._broker.store, lambda: settings.read_again(config.current()))
+            queue_directory.upload_if_missing(
+                self._broker.store, lambda: queue_directory.read_again(config.current())
+            )
         queue_directory.of(self._broker.store).note(look.stamp)
         rescued = look.rescued
         while rescued:
@@ -121,7 +123,7 @@ class Upkeep:
 
     def _sweep(self) -> None:
         for step in (
-            self._send_on,
+            self._reroute,
             self._restore,
             self._sweep_batches,
             self._tell_damages,
@@ -136,12 +138,12 @@ class Upkeep:
                 _log.exception("upkeep.failed", step=step.__name__.strip("_"))
         self._sweeps += 1
 
-    def _send_on(self) -> None:
-        while self._broker.send_on(self._queues, self._sweeps * MOST_PER_QUEUE) >= MOST_PER_QUEUE:
+    def _reroute(self) -> None:
+        while self._broker.reroute(self._queues, self._sweeps * MAX_PER_QUEUE) >= MAX_PER_QUEUE:
             pass
 
     def _restore(self) -> None:
-        restored = self._broker.sweep_foreign(self._queues, self._sweeps * MOST_PER_QUEUE)
+        restored = self._broker.sweep_foreign(self._queues, self._sweeps * MAX_PER_QUEUE)
         for task_id in restored + self._orphans.restore():
             _log.warning(
                 "task.restore", task=task_id, reason="it was in no list: another program had taken it"
@@ -158,8 +160,10 @@ class Upkeep:
     def _mend_settings(self) -> None:
         found = queue_directory.of(self._broker.store)
         if found.damaged:
-            settings.mend(self._broker.store, found.damaged, settings.read_again(config.current()))
-            found.look(is_urgent=True)
+            queue_directory.repair(
+                self._broker.store, found.damaged, queue_directory.read_again(config.current())
+            )
+            found.refresh(is_urgent=True)
 
 
 class Renewer:

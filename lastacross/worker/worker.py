@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from lastacross import config, logs
-from lastacross.broker import Broker, Grant, Leased, new_token, queue_directory, settings
+from lastacross.broker import Broker, Leased, LeaseResult, new_token, queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
@@ -261,16 +261,16 @@ class Worker(RqWorker):
             self._may_have_work = False
             self._take(self._leasing.lease(wanted, self._runners.free))
 
-    def _take(self, grant: Grant) -> None:
+    def _take(self, grant: LeaseResult) -> None:
         self._hold(grant.tasks)
         self._throttled_until = grant.next_due
-        self._prefetch.must_run_dry = grant.first_left is not None
+        self._prefetch.must_run_dry = grant.resume_at_list is not None
         if grant.must_promote:
             self._upkeep.promote()
         self._may_have_work |= grant.has_more or bool(grant.missing)
         if grant.missing:
             # All of queue.yaml: the upload says that it is what the file says.
-            settings.upload(self._store, settings.read_again(config.current()))
+            queue_directory.upload(self._store, queue_directory.read_again(config.current()))
             self._take_changes(is_urgent=True)
 
     def _hold(self, tasks: Sequence[Leased]) -> None:

@@ -15,7 +15,7 @@ import count
 import counting
 import runs
 from lastacross import clock, config, errors, runtime, store, taskqueue, webapp
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from models import CountRun
 from tests.support.hands import Hands, working_hands
 from tests.support.redis_server import RedisServer
@@ -29,7 +29,7 @@ JSON = {"Accept": "application/json"}
 def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]:
     """The configuration of the application in the root; store and datastore are empty."""
     with with_empty_store(redis_server, tmp_path, LASTACROSS_SERVICE="counter") as loaded:
-        settings.upload_if_changed(store.current(), loaded)
+        queue_directory.upload_if_changed(store.current(), loaded)
         yield loaded
 
 
@@ -632,7 +632,7 @@ def test_a_run_whose_tasks_were_lost_says_so_and_its_name_is_free(client: Client
     hands.run("master")
     hands.run("subtasks", at_most=1)
     store.current().redis.flushall()
-    settings.upload_if_missing(store.current())
+    queue_directory.upload_if_missing(store.current())
 
     found = operation(client)
     assert found["done"] is True

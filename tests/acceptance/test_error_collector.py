@@ -21,7 +21,7 @@ import errorlog
 import notifying
 from error_models import ErrorNotification
 from lastacross import config, datastore, store, webapp
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.broker.retry import backoff_seconds
 from tests.conftest import SECRET_KEY
 from tests.support import administrator
@@ -51,7 +51,7 @@ def loaded(redis_server: RedisServer, tmp_path: Path) -> Iterator[config.Config]
     """The configuration of the application in the root as under dev; store and datastore are empty."""
     variables = {"LASTACROSS_DEV": "1", "LASTACROSS_FETCH_PRIVATE_HOSTS": "127.0.0.1"}
     with with_empty_store(redis_server, tmp_path, **variables) as loaded:
-        settings.upload_if_changed(store.current(), loaded)
+        queue_directory.upload_if_changed(store.current(), loaded)
         yield loaded
 
 

@@ -16,7 +16,7 @@ import rq
 from rq import command
 
 from lastacross import cli, config, logs, store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.processes import workers
 from tests.conftest import SECRET_KEY
 from tests.support.lab import Lab, running_lab, worker_pids
@@ -156,7 +156,7 @@ def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
         configuration = config.load(lab.root, lab.environ)
         config.use(configuration)
         # As `web` does when it starts: which services there are is known from then on.
-        settings.upload_if_changed(lab.store, configuration)
+        queue_directory.upload_if_changed(lab.store, configuration)
         yield lab
 
 

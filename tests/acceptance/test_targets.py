@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lastacross import datastore, store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.taskqueue import Queue, Task
 from tests.support import lab as labs
 from tests.support.lab import Lab, running_lab
@@ -46,7 +46,7 @@ dispatch:
 def lab() -> Iterator[Lab]:
     """An application whose notes say which service ran what; dispatch.yaml sends /dispatched to "counter"."""
     with running_lab(files=FILES) as lab:
-        settings.upload(lab.store, lab.config)
+        queue_directory.upload(lab.store, lab.config)
         yield lab
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lastacross import config, store, taskqueue
-from lastacross.broker import queue_directory, settings
+from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.config import Config
 from lastacross.store import Store
@@ -83,8 +83,8 @@ class Machine:
         """Upload queue.yaml, another one if it is given."""
         if queue_yaml is not None:
             (self.configuration.root / "queue.yaml").write_text(queue_yaml)
-            self.configuration = settings.read_again(self.configuration)
-        settings.upload_if_changed(self.store, self.configuration)
+            self.configuration = queue_directory.read_again(self.configuration)
+        queue_directory.upload_if_changed(self.store, self.configuration)
         self.clock.advance(1)
 
     def run(self, *statuses: str) -> int:
@@ -428,7 +428,7 @@ def test_a_pause_outlives_an_upload_unless_the_file_says_so(
     Queue().pause()
     (machine.configuration.root / "queue.yaml").write_text(f"{resume}{QUEUES}- name: fresh\n  rate: 1/s\n")
     environ = {"SECRET_KEY": SECRET_KEY, "REDIS_URL": machine.store.url}
-    settings.upload_if_changed(machine.store, config.load(machine.configuration.root, environ))
+    queue_directory.upload_if_changed(machine.store, config.load(machine.configuration.root, environ))
     machine.clock.advance(1)
 
     assert Queue().is_paused() is is_paused

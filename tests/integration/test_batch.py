@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lastacross import store, taskqueue
-from lastacross.broker.batches import BatchSteps
 from lastacross.broker.current import delivering
+from lastacross.broker.steps import BatchSteps
 from lastacross.store import Store
 from lastacross.taskqueue import Batch, CurrentTask, Task, batch
 from tests.support.scripts import Lease, Scripts

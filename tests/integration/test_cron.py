@@ -10,7 +10,7 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore
-from lastacross.broker import queue_directory, settings
+from lastacross.broker import queue_directory
 from lastacross.config import CRON_QUEUE, RetryParameters
 from lastacross.cronruns import model, ticking
 from lastacross.datastore import outbox
@@ -552,13 +552,13 @@ def test_the_engines_own_queue_is_there_whatever_is_uploaded(lab: CronLab) -> No
     scheduler = File(job("every 1 mins synchronized")).scheduler()
     lab.tick_at(scheduler, "2027-03-01 10:00:30")
     queue = queue_directory.of(lab.store)
-    queue.look(is_urgent=True)
+    queue.refresh(is_urgent=True)
     assert CRON_QUEUE in queue.all()
 
     uploads.upload(lab.store, ("other",), digest="another file")
     lab.tick_at(scheduler, "2027-03-01 10:01:00")
 
-    queue.look(is_urgent=True)
+    queue.refresh(is_urgent=True)
     assert {name for name, each in queue.all().items() if not each.is_disabled} == {"other", CRON_QUEUE}
     assert lab.work() == ["job-20270301T100100Z"]
     fields = lab.store.redis.hgetall(settings_key(CRON_QUEUE))
@@ -571,5 +571,5 @@ def test_the_engines_own_queue_does_not_pass_for_an_upload(lab: CronLab) -> None
 
     lab.tick(scheduler)
 
-    assert settings.upload_if_missing(lab.store)
-    assert not settings.upload_if_missing(lab.store)
+    assert queue_directory.upload_if_missing(lab.store)
+    assert not queue_directory.upload_if_missing(lab.store)

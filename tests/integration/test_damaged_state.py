@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import channel, config, memcache, store, taskqueue
-from lastacross.broker import queue_directory, settings
+from lastacross.broker import queue_directory
 from lastacross.broker.listing import Listing
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
@@ -40,7 +40,7 @@ bad_values = pytest.mark.parametrize("value", BAD_VALUES.values(), ids=BAD_VALUE
 
 @pytest.fixture
 def uploaded(test_store: Store, configuration: Config) -> Store:
-    settings.upload(test_store, configuration)
+    queue_directory.upload(test_store, configuration)
     return test_store
 
 
@@ -49,7 +49,7 @@ def mended_by_a_worker(opened: Store, clock: StoppedClock) -> list[str]:
     with capture_logs() as logged:
         upkeep = Upkeep(Broker(opened), ["default"], clock)
         for _ in range(2):
-            queue_directory.of(opened).look(is_urgent=True)
+            queue_directory.of(opened).refresh(is_urgent=True)
             upkeep.run_due()
             clock.advance(6)
     found: dict[bytes, bytes] = opened.redis.hgetall(store.settings_key("default"))  # type: ignore[assignment]
@@ -76,7 +76,7 @@ def test_damaged_settings_of_a_queue_are_uploaded_anew_and_meanwhile_the_file_st
     uploaded: Store, clock: StoppedClock, field: str, value: object
 ) -> None:
     flip(uploaded.redis, store.settings_key("default"), field, value)
-    fresh = queue_directory.KnownQueues(uploaded)
+    fresh = queue_directory.QueueDirectory(uploaded)
 
     queue = fresh.find("default")
 
@@ -86,7 +86,7 @@ def test_damaged_settings_of_a_queue_are_uploaded_anew_and_meanwhile_the_file_st
         assert "queues.damaged" in damage_logged(uploaded, clock, fresh)
 
 
-def damage_logged(opened: Store, clock: StoppedClock, fresh: queue_directory.KnownQueues) -> list[str]:
+def damage_logged(opened: Store, clock: StoppedClock, fresh: queue_directory.QueueDirectory) -> list[str]:
     queue_directory._of_store[opened] = fresh
     queue_directory._last = None
     return mended_by_a_worker(opened, clock)
@@ -99,7 +99,7 @@ def test_settings_of_the_wrong_type_are_moved_aside_and_uploaded_anew(
     uploaded: Store, clock: StoppedClock, key: str
 ) -> None:
     write_over(uploaded.redis, key)
-    fresh = queue_directory.KnownQueues(uploaded)
+    fresh = queue_directory.QueueDirectory(uploaded)
 
     assert fresh.find("default") is not None
 
@@ -110,7 +110,7 @@ def test_settings_of_the_wrong_type_are_moved_aside_and_uploaded_anew(
 def test_a_queue_that_no_file_lists_is_only_forgotten(uploaded: Store, clock: StoppedClock) -> None:
     uploaded.redis.sadd(store.QUEUE_NAMES, "old", b"\xff")
     uploaded.redis.hset(store.settings_key("old"), mapping={"rate": "x", "mode": "push"})
-    fresh = queue_directory.KnownQueues(uploaded)
+    fresh = queue_directory.QueueDirectory(uploaded)
     found = fresh.find("old")
     assert found is not None
     assert found.is_disabled
@@ -253,7 +253,7 @@ def pulled(test_store: Store, configuration: Config, app_root: Path) -> taskqueu
     queue.write_text(queue.read_text() + "- name: pulled\n  mode: pull\n")
     changed = config.load(app_root, {**ENVIRON, "REDIS_URL": test_store.url})
     config.use(changed)
-    settings.upload(test_store, changed)
+    queue_directory.upload(test_store, changed)
     return taskqueue.Queue("pulled")
 
 

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, store, taskqueue
-from lastacross.broker import queue_directory, settings
-from lastacross.broker.queue_directory import KnownQueue, KnownQueues
+from lastacross.broker import queue_directory
+from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
 from lastacross.config import Config
 from lastacross.errors import InvalidQueueModeError, StoreUnavailableError, TransientError, UnknownQueueError
 from lastacross.store import Store
@@ -22,9 +22,9 @@ from tests.support.uploads import upload
 
 
 @pytest.fixture
-def queues(test_store: Store) -> KnownQueues:
+def queues(test_store: Store) -> QueueDirectory:
     """A view of an empty Redis."""
-    return KnownQueues(test_store)
+    return QueueDirectory(test_store)
 
 
 def commands(opened: Store) -> int:
@@ -51,7 +51,7 @@ MAIL = "- name: mail\n  rate: 5/s\n"
 # --- looking --------------------------------------------------------------------------------
 
 
-def test_what_was_uploaded_is_known(queues: KnownQueues, test_store: Store) -> None:
+def test_what_was_uploaded_is_known(queues: QueueDirectory, test_store: Store) -> None:
     retry = "[3, null, 1.0, 10.0, 2]"
     upload(
         test_store,
@@ -67,7 +67,9 @@ def test_what_was_uploaded_is_known(queues: KnownQueues, test_store: Store) -> N
     assert queues.find("none") is None
 
 
-def test_it_is_looked_at_once_a_second(queues: KnownQueues, test_store: Store, clock: StoppedClock) -> None:
+def test_it_is_looked_at_once_a_second(
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
+) -> None:
     upload(test_store, ["default"])
     queues.all()
     upload(test_store, ["default", "mail"])
@@ -79,7 +81,7 @@ def test_it_is_looked_at_once_a_second(queues: KnownQueues, test_store: Store, c
 
 
 def test_within_the_second_redis_is_not_asked(
-    queues: KnownQueues, test_store: Store, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, ["default"])
     queues.all()
@@ -95,7 +97,7 @@ def test_within_the_second_redis_is_not_asked(
 
 
 def test_a_look_at_an_unchanged_upload_is_one_command(
-    queues: KnownQueues, test_store: Store, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, [f"q-{number}" for number in range(100)])
     queues.all()
@@ -107,7 +109,7 @@ def test_a_look_at_an_unchanged_upload_is_one_command(
     assert commands(test_store) - before == 2
 
 
-def test_a_queue_that_is_missed_is_looked_for_at_once(queues: KnownQueues, test_store: Store) -> None:
+def test_a_queue_that_is_missed_is_looked_for_at_once(queues: QueueDirectory, test_store: Store) -> None:
     upload(test_store, ["default"])
     assert queues.find("mail") is None
     upload(test_store, ["default", "mail"])
@@ -118,7 +120,7 @@ def test_a_queue_that_is_missed_is_looked_for_at_once(queues: KnownQueues, test_
 
 
 def test_a_new_service_is_noticed_without_an_upload(
-    queues: KnownQueues, test_store: Store, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, {"mail": {"target": "counter"}})
     assert queues.all()["mail"].group == "default"
@@ -131,7 +133,7 @@ def test_a_new_service_is_noticed_without_an_upload(
 
 
 def test_a_vanished_queue_is_known_as_disabled(
-    queues: KnownQueues, test_store: Store, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, ["default", "mail"])
     upload(test_store, ["default"])
@@ -143,12 +145,12 @@ def test_a_vanished_queue_is_known_as_disabled(
 # --- the file stands in -----------------------------------------------------------------------
 
 
-def test_before_the_first_upload_the_file_stands_in(queues: KnownQueues, configuration: Config) -> None:
+def test_before_the_first_upload_the_file_stands_in(queues: QueueDirectory, configuration: Config) -> None:
     assert set(queues.all()) == set(configuration.queues)
 
 
 def test_what_stands_in_is_made_once_for_each_configuration(
-    queues: KnownQueues, configuration: Config
+    queues: QueueDirectory, configuration: Config
 ) -> None:
     """Each add asks, and may do so for as long as Redis is unavailable."""
     before = queues.all()
@@ -161,7 +163,7 @@ def test_what_stands_in_is_made_once_for_each_configuration(
 
 
 def test_a_queue_of_the_file_has_the_group_of_a_service_that_is_listed(
-    queues: KnownQueues, configuration: Config
+    queues: QueueDirectory, configuration: Config
 ) -> None:
     (configuration.root / "queue.yaml").write_text("queue:\n" + MAIL + "  target: v1.counter\n")
     loaded = config.load(configuration.root, {"SECRET_KEY": SECRET_KEY})
@@ -176,7 +178,7 @@ def test_a_queue_of_the_file_has_the_group_of_a_service_that_is_listed(
 
 
 def test_after_redis_was_emptied_the_file_stands_in(
-    queues: KnownQueues, test_store: Store, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, ["default", "mail"])
     assert "mail" in queues.all()
@@ -216,17 +218,17 @@ def test_while_redis_is_unavailable_the_known_queues_hold_and_it_is_asked_rarely
 ) -> None:
     server, opened = dying_redis
     upload(opened, ["default", "mail"])
-    queues = KnownQueues(opened)
+    queues = QueueDirectory(opened)
     assert "mail" in queues.all()
     server.stop()
     asked = []
-    real = KnownQueues._read
+    real = QueueDirectory._read
 
-    def read(self: KnownQueues) -> None:
+    def read(self: QueueDirectory) -> None:
         asked.append(self)
         real(self)
 
-    monkeypatch.setattr(KnownQueues, "_read", read)
+    monkeypatch.setattr(QueueDirectory, "_read", read)
 
     for _ in range(10):
         clock.advance(1)
@@ -241,7 +243,7 @@ def test_a_process_that_starts_without_redis_goes_by_its_file(
     server, opened = dying_redis
     server.stop()
 
-    assert set(KnownQueues(opened).all()) == set(configuration.queues)
+    assert set(QueueDirectory(opened).all()) == set(configuration.queues)
     with pytest.raises(UnknownQueueError):
         taskqueue.add(url="/a", queue_name="mail")
     with pytest.raises(TransientError):
@@ -288,7 +290,7 @@ def test_a_file_that_says_the_same_is_not_uploaded_again(test_store: Store, app_
     there = machine(app_root, "there", "# another look, the same meaning\n- rate: 300/m\n  name: mail\n")
 
     with capture_logs() as logged:
-        answers = [settings.upload_if_changed(test_store, each) for each in (here, here, there)]
+        answers = [queue_directory.upload_if_changed(test_store, each) for each in (here, here, there)]
 
     assert answers == [True, False, False]
     assert logged == [
@@ -312,33 +314,33 @@ def test_a_file_that_says_the_same_is_not_uploaded_again(test_store: Store, app_
 def test_every_change_of_meaning_is_uploaded(
     test_store: Store, app_root: Path, text: str, files: dict[str, str]
 ) -> None:
-    settings.upload_if_changed(test_store, machine(app_root, "one", MAIL))
+    queue_directory.upload_if_changed(test_store, machine(app_root, "one", MAIL))
 
-    assert settings.upload_if_changed(test_store, machine(app_root, "two", text, **files))
+    assert queue_directory.upload_if_changed(test_store, machine(app_root, "two", text, **files))
 
 
 def test_of_two_machines_the_last_upload_counts_for_both(
-    queues: KnownQueues, test_store: Store, app_root: Path, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, app_root: Path, clock: StoppedClock
 ) -> None:
     one = machine(app_root, "one", MAIL)
     two = machine(app_root, "two", "- name: web\n  rate: 1/s\n")
 
     for each, names in ((one, {"default", "mail"}), (two, {"default", "web"}), (one, {"default", "mail"})):
-        assert settings.upload_if_changed(test_store, each)
+        assert queue_directory.upload_if_changed(test_store, each)
         clock.advance(1)
         assert {name for name, queue in queues.all().items() if not queue.is_disabled} == names
 
 
 def test_a_folder_without_queue_yaml_leaves_alone_what_is_there(test_store: Store, app_root: Path) -> None:
-    settings.upload_if_changed(test_store, machine(app_root, "one", MAIL))
+    queue_directory.upload_if_changed(test_store, machine(app_root, "one", MAIL))
 
-    assert not settings.upload_if_changed(test_store, machine(app_root, "two", None))
+    assert not queue_directory.upload_if_changed(test_store, machine(app_root, "two", None))
 
     assert "mail" in queue_directory.current().all()
 
 
 def test_a_folder_without_queue_yaml_is_better_than_nothing(test_store: Store, app_root: Path) -> None:
-    assert settings.upload_if_changed(test_store, machine(app_root, "one", None))
+    assert queue_directory.upload_if_changed(test_store, machine(app_root, "one", None))
 
     assert set(queue_directory.current().all()) == {"default"}
 
@@ -356,7 +358,7 @@ def test_an_upload_resumes_paused_queues_if_the_file_says_so(
     shutil.copy(app_root / "app.yaml", folder)
     (folder / "queue.yaml").write_text(f"{words}queue:\n{MAIL}")
 
-    settings.upload_if_changed(test_store, config.load(folder, {"SECRET_KEY": SECRET_KEY}))
+    queue_directory.upload_if_changed(test_store, config.load(folder, {"SECRET_KEY": SECRET_KEY}))
 
     assert taskqueue.Queue().is_paused() is is_paused
 
@@ -364,22 +366,22 @@ def test_an_upload_resumes_paused_queues_if_the_file_says_so(
 def test_asking_for_paused_queues_to_go_on_is_a_change_of_the_file(
     test_store: Store, configuration: Config
 ) -> None:
-    settings.upload(test_store, configuration)
+    queue_directory.upload(test_store, configuration)
     taskqueue.Queue().pause()
 
     changed = dataclasses.replace(configuration, resume_paused_queues=True)
 
-    assert [settings.upload_if_changed(test_store, changed) for _ in range(2)] == [True, False]
+    assert [queue_directory.upload_if_changed(test_store, changed) for _ in range(2)] == [True, False]
     assert not taskqueue.Queue().is_paused()
 
 
 @pytest.mark.parametrize(("target", "known"), [("shop", "default"), ("v1.shop", "v1.default")])
 def test_a_target_that_is_app_yamls_own_service_is_the_default_one(
-    queues: KnownQueues, test_store: Store, configuration: Config, target: str, known: str
+    queues: QueueDirectory, test_store: Store, configuration: Config, target: str, known: str
 ) -> None:
     mail = dataclasses.replace(configuration.queues["default"], name="mail", target=target)
     app = dataclasses.replace(configuration.app, service="shop")
-    settings.upload(test_store, dataclasses.replace(configuration, app=app, queues={"mail": mail}))
+    queue_directory.upload(test_store, dataclasses.replace(configuration, app=app, queues={"mail": mail}))
 
     assert queues.all()["mail"] == KnownQueue("mail", target=known)
 
@@ -414,4 +416,4 @@ def test_an_upload_without_redis_is_reported(
     server.stop()
 
     with pytest.raises(StoreUnavailableError):
-        settings.upload_if_changed(opened, configuration)
+        queue_directory.upload_if_changed(opened, configuration)

@@ -3,15 +3,15 @@
 import pytest
 
 from lastacross import store
-from lastacross.broker import lookup
-from lastacross.broker.lookup import TaskRecord
+from lastacross.broker import listing
+from lastacross.broker.listing import TaskRecord
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
 from tests.support.scripts import Scripts
 
 
 def found(name: str) -> TaskRecord:
-    record = lookup.find("default", name)
+    record = listing.find("default", name)
     assert record is not None
     return record
 
@@ -48,15 +48,15 @@ def test_a_task_that_is_gone_is_none(scripts: Scripts) -> None:
     scripts.ack(("default_a", lease))
     scripts.add("default_b")
 
-    assert lookup.find("default", "a") is None
-    assert [record is None for record in lookup.find_all([("default", "a"), ("default", "b")])] == [
+    assert listing.find("default", "a") is None
+    assert [record is None for record in listing.find_all([("default", "a"), ("default", "b")])] == [
         True,
         False,
     ]
-    assert lookup.find_all([]) == []
+    assert listing.find_all([]) == []
 
 
 def test_an_unavailable_redis_gives_no_answer(scripts: Scripts) -> None:
     store.use(Store("unix:///nowhere/redis.sock"))
     with pytest.raises(StoreUnavailableError):
-        lookup.find("default", "a")
+        listing.find("default", "a")

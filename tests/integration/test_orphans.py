@@ -4,7 +4,7 @@ import pytest
 import rq
 
 from lastacross import store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.worker.orphans import Orphans
 
@@ -14,7 +14,7 @@ QUEUES = ["default"]
 @pytest.fixture
 def orphans(test_store: store.Store) -> Orphans:
     """Looks after the queue "default"; nothing is in it."""
-    settings.upload_if_missing(test_store)
+    queue_directory.upload_if_missing(test_store)
     return Orphans(Broker(test_store), QUEUES)
 
 

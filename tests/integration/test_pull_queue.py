@@ -15,11 +15,11 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, clean_registries
 
 from lastacross import config, datastore, store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.datastore import outbox, relay
 from lastacross.store import Store
-from lastacross.taskqueue import Batch, Queue, Task, pull
+from lastacross.taskqueue import Batch, Queue, Task
 from tests.integration.test_queue import lose_answers
 from tests.support import databases
 from tests.support.clock import StoppedClock
@@ -54,7 +54,7 @@ def app_root(tmp_path: Path) -> Path:
 @pytest.fixture
 def opened(test_store: Store, configuration: config.Config) -> Store:
     """An empty store that the queues were uploaded to."""
-    settings.upload(test_store, configuration)
+    queue_directory.upload(test_store, configuration)
     return test_store
 
 
@@ -845,7 +845,7 @@ def test_a_call_adds_small_tasks_together_and_large_ones_apart(
         pulled.add([Task(b"x" * size, method="PULL") for _ in range(10)])
         return calls() - before
 
-    monkeypatch.setattr(pull, "PORTION_BYTES", 10_000)
+    monkeypatch.setattr("lastacross.broker.pull.PORTION_BYTES", 10_000)
     scripts_of(1)  # the first call may have to load the scripts
     assert (scripts_of(100), scripts_of(20_000)) == (1, 10)
 

@@ -15,8 +15,7 @@ from rq.registry import (
 from rq.suspension import resume, suspend
 
 from lastacross import store, taskqueue
-from lastacross.broker.batches import BatchSteps
-from lastacross.broker.steps import Broker
+from lastacross.broker.steps import BatchSteps, Broker
 from lastacross.clock import SYSTEM
 from lastacross.taskqueue import Batch, Task, stock
 from tests.support.clock import StoppedClock

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from lastacross import config, datastore, store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.config import CRON_QUEUE, Config
 from lastacross.cronruns import ticking
 from lastacross.datastore import outbox
@@ -204,7 +204,7 @@ def test_a_queue_yaml_with_a_mistake_does_not_undo_the_upload_of_another_machine
     upload = QueueUpload(configuration, ENVIRON)
     upload.act(0.0)
     elsewhere = dataclasses.replace(configuration.queues["default"], rate=9.0)
-    settings.upload(test_store, dataclasses.replace(configuration, queues={"default": elsewhere}))
+    queue_directory.upload(test_store, dataclasses.replace(configuration, queues={"default": elsewhere}))
 
     _write(configuration.root, "queue:\n- name: default\n  rate: 7/x\n")
     upload.act(1.0)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from lastacross import store, taskqueue
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.worker import in_flight
 from lastacross.worker.in_flight import StartedTable
@@ -65,7 +65,7 @@ def test_the_table_outlives_a_kill(tmp_path: Path) -> None:
 def test_a_death_gives_all_back_and_holds_it_against_what_had_begun(
     tmp_path: Path, test_store: store.Store, clock: StoppedClock
 ) -> None:
-    settings.upload_if_missing(test_store)
+    queue_directory.upload_if_missing(test_store)
     taskqueue.Queue("default").add([taskqueue.Task(url="/w", name=name) for name in ("a", "b", "c")])
     broker = Broker(test_store)
     grant = broker.lease(["default"], token="dead", number=0, wanted=2, free=8, lease_seconds=8)

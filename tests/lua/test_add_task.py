@@ -6,8 +6,7 @@ import pytest
 
 from lastacross import store
 from lastacross.broker.steps import ADDED, Broker, NewTask
-from lastacross.taskqueue.new_tasks import record_of
-from lastacross.taskqueue.task import Task
+from lastacross.taskqueue.task import Task, record_of
 from tests.support.scripts import Scripts
 
 FIRST = ("origin", "description", "data", "created_at", "eta")

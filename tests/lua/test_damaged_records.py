@@ -67,7 +67,7 @@ def test_a_status_that_none_has_makes_a_dead_letter_wherever_the_task_is(
         answer = scripts.run("rescue_expired", scripts.now, 100, "default")
         assert dict(zip(answer[::2], answer[1::2], strict=True)) == {VICTIM: "damaged", NEIGHBOUR: "ready"}
     elif state == "scheduled":
-        scripts.run("look_after", scripts.now, 100, 1, "default")
+        scripts.run("maintain_queues", scripts.now, 100, 1, "default")
     leases = dict(scripts.lease())
 
     assert set(leases) == {NEIGHBOUR}
@@ -196,7 +196,7 @@ def test_a_record_of_the_wrong_type_is_moved_aside_and_its_task_dead(scripts: Sc
         scripts.run("retry_task", VICTIM, leases[VICTIM], scripts.now, 500, scripts.now, 1)
     elif state == "dead":
         scripts.run("dead_letter_task", scripts.now, VICTIM, leases[VICTIM], "", "")
-    scripts.run("look_after", scripts.now, 100, 1, "default")
+    scripts.run("maintain_queues", scripts.now, 100, 1, "default")
     leases = dict(scripts.lease())
 
     assert set(leases) == {NEIGHBOUR}
@@ -243,8 +243,8 @@ def test_no_key_of_the_wrong_type_keeps_other_tasks_from_being_done(scripts: Scr
 
     done: set[str] = set()
     for _ in range(3):
-        scripts.run("look_after", scripts.now, 100, 1, "default", "other")
-        scripts.run("send_on", 100, 0, "default", "other")
+        scripts.run("maintain_queues", scripts.now, 100, 1, "default", "other")
+        scripts.run("reroute_tasks", 100, 0, "default", "other")
         scripts.run("sweep_foreign", 100, 0, "default", "other")
         scripts.run("sweep_batches", scripts.now, 0, 0, 1000)
         leases = scripts.lease("default", "other")

@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.config import Config
 from lastacross.store import QUEUE_NAMES, UPLOAD, Store, settings_key
@@ -43,9 +43,9 @@ def test_an_empty_redis_still_looks_as_if_nothing_was_uploaded(test_store: Store
 
 def test_the_queue_of_cron_is_made_once(configuration: Config, test_store: Store) -> None:
     with capture_logs() as events:
-        settings.keep_cron_queue(test_store, configuration)
+        queue_directory.keep_cron_queue(test_store, configuration)
         test_store.redis.hset(settings_key(OWN), "rate", "7.0")
-        settings.keep_cron_queue(test_store, configuration)
+        queue_directory.keep_cron_queue(test_store, configuration)
 
     assert test_store.redis.hget(settings_key(OWN), "rate") == b"7.0"
     assert [(event["event"], event["queue"]) for event in events] == [("queues.keep", OWN)]

@@ -57,36 +57,36 @@ PARTS = (
         "lastacross/broker/",
         "steps",
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
-        "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_sent_on.py lua/test_add_task.py "
-        "lua/test_register_service.py lua/test_retry_task.py integration/test_control.py "
-        "integration/test_upkeep.py integration/test_queue.py integration/test_rq_tools.py",
+        "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_reroute_tasks.py "
+        "lua/test_add_task.py lua/test_register_service.py lua/test_retry_task.py "
+        "integration/test_control.py integration/test_upkeep.py integration/test_queue.py "
+        "integration/test_rq_tools.py integration/test_batch.py",
     ),
     Part(
         "broker",
-        "lastacross/",
-        "taskqueue/batch broker/batches",
+        "lastacross/taskqueue/",
+        "batch",
         "integration/test_batch.py integration/test_rq_tools.py",
     ),
     Part(
         "broker",
         "lastacross/",
-        "taskqueue/task broker/record taskqueue/checks taskqueue/options broker/headers taskqueue/body "
-        "taskqueue/targets",
+        "taskqueue/task broker/record taskqueue/checks taskqueue/options broker/headers taskqueue/body",
         "unit/test_task.py unit/test_targets.py unit/test_record.py integration/test_task_add.py "
         "integration/test_queue.py integration/test_delivery.py",
     ),
     Part(
         "broker",
         "lastacross/",
-        "taskqueue/queue taskqueue/control taskqueue/statistics broker/lookup",
+        "taskqueue/queue broker/listing",
         "integration/test_lookup.py integration/test_control.py integration/test_statistics.py "
-        "integration/test_queue.py",
+        "integration/test_queue.py integration/test_pull_queue.py",
     ),
-    Part("broker", "lastacross/taskqueue/", "pull", "integration/test_pull_queue.py"),
+    Part("broker", "lastacross/broker/", "pull", "integration/test_pull_queue.py"),
     Part(
         "broker",
         "lastacross/broker/",
-        "queue_directory settings",
+        "queue_directory",
         "lua/test_keep_queue.py integration/test_known_queues.py",
     ),
     # --- retry

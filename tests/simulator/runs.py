@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lastacross import config, store
-from lastacross.broker.names import new_name
+from lastacross.broker.record import new_name
 from lastacross.worker import leasing, worker
 from tests.simulator import actors
 from tests.simulator.decisions import Decision, generate

@@ -367,7 +367,7 @@ def _promote_due(step: Step, expected: Expected) -> None:
     _promote(step, expected, [text for [text] in step.texts(2)], float(step.text(0)))
 
 
-def _look_after(step: Step, expected: Expected) -> None:
+def _maintain_queues(step: Step, expected: Expected) -> None:
     queues, now = [text for [text] in step.texts(3)], float(step.text(0))
     _promote(step, expected, queues, now)
     if step.text(2) == "1":
@@ -542,7 +542,7 @@ _CHECKS: dict[str, Callable[[Step, Expected], None]] = {
     "renew_leases": _renew_leases,
     "rescue_expired": _rescue_expired,
     "promote_due": _promote_due,
-    "look_after": _look_after,
+    "maintain_queues": _maintain_queues,
     "rescue_worker": _rescue_worker,
     "crash_task": _crash_task,
     "restore_orphans": _restore_orphans,

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import greenlet
 
 from lastacross import store
-from lastacross.broker.grants import granted
 from lastacross.broker.record import Leased, instant_text
+from lastacross.broker.steps import lease_result
 from lastacross.errors import StoreUnavailableError
 from tests.simulator import actors, decisions
 from tests.simulator.decisions import Choices, Decision
@@ -315,7 +315,7 @@ class World:
         worker = self.workers.get(process.slot)
         if worker is not None and request.script == "lease_tasks":
             self.wakeups.note_lease(worker, request)
-        elif worker is not None and request.script in ("look_after", "promote_due"):
+        elif worker is not None and request.script in ("maintain_queues", "promote_due"):
             self.wakeups.note_look(request)
 
     # --- the server ----------------------------------------------------------------------
@@ -372,7 +372,7 @@ class World:
         if all(worker.wakeup.question is not question for worker in self.workers.values()):
             # A machine that vanished while it waited takes the marker, and a task, with it.
             self.wakeups.excuse()
-        self._say(f"woken: {[task.id for task in granted(question.reply[2]).tasks]}")
+        self._say(f"woken: {[task.id for task in lease_result(question.reply[2]).tasks]}")
 
     def unblock(self, question: Question) -> None:
         """Run the script without a marker, as after CLIENT UNBLOCK."""

@@ -5,7 +5,7 @@ from typing import Any
 from lastacross.broker import record
 from lastacross.broker.record import Leased
 from lastacross.taskqueue import Task
-from lastacross.taskqueue.new_tasks import record_of
+from lastacross.taskqueue.task import record_of
 
 NOW = 1_800_000_000.0
 

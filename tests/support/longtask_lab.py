@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
 from lastacross import config, datastore, store, webapp
-from lastacross.broker import settings
+from lastacross.broker import queue_directory
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
 from lastacross.datastore.tables import LongTask
@@ -224,7 +224,7 @@ def running_lab(root: Path, redis_url: str, database_url: str, main: str = MAIN)
     opened = store.Store(redis_url)
     opened.redis.flushall()
     store.use(opened)
-    settings.upload_if_changed(opened, loaded)
+    queue_directory.upload_if_changed(opened, loaded)
     try:
         with own_modules(root), working_hands(loaded, opened) as hands:
             client = Client(webapp.outside(loaded, webapp.load_script, {}))

@@ -84,17 +84,15 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
             "delete": ("delete", lambda ids: {"ids": list(ids)}, _same),
             "purge": ("purge", lambda queue: {"queue": queue}, _same),
             "retry_dead": ("requeue", lambda ids: {"ids": list(ids)}, _same),
-        }
-    },
-    "lastacross.taskqueue.pull": {"PullSteps": {"add": ("add", _tasks, _same)}},
-    "lastacross.broker.batches": {
+        },
         "BatchSteps": {
             "create": ("create", _created, _created_code),
             "add": ("member", lambda batch, first, tasks: {"batch": batch, **_tasks(tasks)}, _same),
             "seal": ("seal", lambda batch: {"batch": batch}, _same),
             "cancel": ("cancel", lambda batch: {"batch": batch}, _same),
-        }
+        },
     },
+    "lastacross.broker.pull": {"PullSteps": {"add": ("add", _tasks, _same)}},
     "lastacross.worker.delivery": {"Delivery": {"deliver": ("run", _run, _outcome)}},
     "lastacross.worker.remote": {"RemoteDelivery": {"deliver": ("run", _run, _outcome)}},
 }

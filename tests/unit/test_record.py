@@ -3,8 +3,7 @@
 import pytest
 
 from lastacross.broker import record
-from lastacross.taskqueue.new_tasks import record_of
-from lastacross.taskqueue.task import Task
+from lastacross.taskqueue.task import Task, record_of
 
 NOW = 1_700_000_000.0
 

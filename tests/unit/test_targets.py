@@ -8,7 +8,7 @@ import pytest
 from lastacross import config
 from lastacross.config import AppConfig, Config, DispatchRule, service_of
 from lastacross.taskqueue import Task
-from lastacross.taskqueue.targets import Targets
+from lastacross.taskqueue.task import Targets
 from tests.conftest import SECRET_KEY
 
 RULES = (

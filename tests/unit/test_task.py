@@ -23,7 +23,7 @@ from lastacross.errors import (
     InvalidUrlError,
     TaskTooLargeError,
 )
-from lastacross.taskqueue.task import Task, TaskRetryOptions
+from lastacross.taskqueue import Task, TaskRetryOptions
 from tests.support.clock import StoppedClock
 
 DAY = 86_400

@@ -52,7 +52,7 @@ local function delete_records(places)
   local are_all_there = call('EXISTS', unpack(records)) == #records
   for number, position in ipairs(are_all_there and {} or places) do
     if call('EXISTS', records[number]) == 0 then
-      settle_lost_record(ARGV[position], now)
+      finish_lost_record(ARGV[position], now)
     end
   end
   call('DEL', unpack(records))
@@ -67,7 +67,7 @@ local function note_end(position)
   if member ~= '' then
     local batch, index = split_member(member)
     if not batch then
-      settle_lost_record(ARGV[position], now, 'done')
+      finish_lost_record(ARGV[position], now, 'done')
       return
     end
     local indexes = indexes_of_batch[batch] or {}

@@ -14,10 +14,10 @@ end
 count_executed(queue, 1, now)
 wake_for_place(queue)
 local fields = pairs_of(call('HGETALL', RECORD .. id))
-if bury_if_damaged(id, queue, fields.status, now) then
+if dead_letter_if_damaged(id, queue, fields.status, now) then
   return 1
 elseif not fields.status then
-  settle_lost_record(id, now)
+  finish_lost_record(id, now)
   return 1
 end
 -- A damaged number stays as it is, to be looked at.
@@ -26,5 +26,5 @@ call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then
   call('HSET', RECORD .. id, 'previous_response', ARGV[4])
 end
-bury(id, queue, fields, now, ARGV[5])
+make_dead_letter(id, queue, fields, now, ARGV[5])
 return 1

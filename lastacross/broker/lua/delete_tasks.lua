@@ -34,7 +34,7 @@ for position = 2, #ARGV do
     end
     leave_tombstone(id, tombstone)
     if batch then
-      settle_member(batch, 'cancelled', now)
+      finish_member(batch, 'cancelled', now)
     end
     results[#results + 1] = 1
   else

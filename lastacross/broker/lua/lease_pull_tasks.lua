@@ -13,8 +13,8 @@
 -- include: pull
 
 -- App Engine's limit for one call; what does not fit stays for the next.
-local MOST_BYTES = 32 * 1024 * 1024
-local MOST_TAKEN_OVER = 100
+local MAX_BYTES = 32 * 1024 * 1024
+local MAX_TAKEN_OVER = 100
 
 local now, queue, most, request = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), ARGV[7]
 local eta = instant(now + tonumber(ARGV[3]))
@@ -27,13 +27,13 @@ end
 local function take_over(id)
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if fields.status ~= 'queued' then
-    bury_if_damaged(id, queue, fields.status, now)
+    dead_letter_if_damaged(id, queue, fields.status, now)
     return
   elseif not fields.eta then
-    bury(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    make_dead_letter(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return
   elseif not tonumber(fields.eta) then
-    bury_damaged(id, queue, 'its eta is no number', now)
+    dead_letter_damaged(id, queue, 'its eta is no number', now)
     return
   end
   restore_pull_task(queue, id, fields.tag, fields.eta)
@@ -88,7 +88,7 @@ local function leases_allowed(retry)
   return number_of(task_retry_limit), not number_of(task_retry_limit)
 end
 
-for _, id in ipairs(call('LPOP', READY .. queue, MOST_TAKEN_OVER) or {}) do
+for _, id in ipairs(call('LPOP', READY .. queue, MAX_TAKEN_OVER) or {}) do
   take_over(id)
 end
 local tasks = granted_before()
@@ -98,12 +98,12 @@ end
 
 local names, set, is_untagged_only = candidates()
 local limit_of_queue = leases_allowed(queue_retry)
-local buried, moves, moves_by_tag, bytes = {}, {}, {}, 0
+local dead_names, moves, moves_by_tag, bytes = {}, {}, {}, 0
 
-local function bury_unreadable(id, name, tag, why)
+local function dead_letter_unreadable(id, name, tag, why)
   remove_pull_task(queue, name, tag)
-  bury_damaged(id, queue, why, now)
-  buried[#buried + 1] = name
+  dead_letter_damaged(id, queue, why, now)
+  dead_names[#dead_names + 1] = name
 end
 
 -- Returns whether the answer has room for more.
@@ -123,18 +123,18 @@ local function lease(name)
     remove_pull_task(queue, name)
   elseif not found or not leases or is_retry_damaged then
     call('ZREM', set, name)
-    bury_unreadable(id, name, tag, not found and 'its eta, or all of its record, is missing'
+    dead_letter_unreadable(id, name, tag, not found and 'its eta, or all of its record, is missing'
       or not leases and 'its number of leases is none' or 'its retry options cannot be read')
   elseif is_untagged_only and tag then
     return true
   elseif allowed and leases >= allowed then
     remove_pull_task(queue, name, tag)
-    bury(id, queue, { tombstone = tombstone, request = added_by }, now,
+    make_dead_letter(id, queue, { tombstone = tombstone, request = added_by }, now,
       'leased ' .. leases .. ' times without being deleted: task_retry_limit is ' .. allowed)
-    buried[#buried + 1] = name
+    dead_names[#dead_names + 1] = name
   else
     bytes = bytes + #(body or '')
-    if bytes > MOST_BYTES and #tasks > 0 then
+    if bytes > MAX_BYTES and #tasks > 0 then
       return false
     end
     call('HSET', RECORD .. id, 'eta', eta, 'leases', leases + 1, 'lease', request)
@@ -163,4 +163,4 @@ end
 for tag, others in pairs(moves_by_tag) do
   call('ZADD', tag_set(queue, tag), unpack(others))
 end
-return { tasks, buried }
+return { tasks, dead_names }

@@ -35,7 +35,7 @@ if not now then
   now = tonumber(seconds) + tonumber(microseconds) / 1e6
 end
 local score = instant(now + lease_seconds + LEASE_SHIFT)
-local leased, missing, next_due, more, must_promote, first_left = {}, {}, nil, 0, 0, nil
+local leased, missing, next_due, more, must_promote, resume_at_list = {}, {}, nil, 0, 0, nil
 local serves = {}
 for position = 8, 7 + groups do
   local group = ARGV[position]
@@ -156,20 +156,20 @@ local function lease(queue, list, group, id, entries)
   local fields = seen_in(record)
   if not fields.eta and not fields.data then
     -- Gone, or but what a stock worker noted on a task after its end.
-    if not bury_if_damaged(id, queue, nil, now) then
+    if not dead_letter_if_damaged(id, queue, nil, now) then
       call('DEL', RECORD .. id)
-      settle_lost_record(id, now)
+      finish_lost_record(id, now)
     end
     return false
   elseif fields.status ~= 'queued' then
     -- A second entry of a task that is elsewhere already.
-    bury_if_damaged(id, queue, fields.status, now)
+    dead_letter_if_damaged(id, queue, fields.status, now)
     return false
   elseif not fields.eta then
-    bury(id, queue, pairs_of(record), now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
+    make_dead_letter(id, queue, pairs_of(record), now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return false
   elseif string.sub(id, 1, #prefix) ~= prefix then
-    bury_damaged(id, queue, 'its id is none that this queue gives', now)
+    dead_letter_damaged(id, queue, 'its id is none that this queue gives', now)
     return false
   elseif list and (fields.target or list ~= READY .. queue) and not belongs(queue, list, id, fields.target) then
     return false
@@ -214,18 +214,18 @@ end
 -- The same, of what may start only at once: this worker begins with that list when it has a thread again.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
-    first_left = first_left or list
+    resume_at_list = resume_at_list or list
   end
   leave(group)
 end
 
 -- Somebody asked for each of these by hand: more than this waits for another call.
-local MOST_RUN_NOW = 1000
+local MAX_RUN_NOW = 1000
 
 -- Tasks that somebody wants run now: no limit of their queue counts for them. A worker that serves some queues
 -- only leaves those of the others.
 local function lease_run_now(group)
-  local ids = call('LRANGE', RUN_NOW .. group, 0, MOST_RUN_NOW - 1)
+  local ids = call('LRANGE', RUN_NOW .. group, 0, MAX_RUN_NOW - 1)
   local is_served, are_left = {}, false
   for position = 8 + groups, #ids > 0 and #ARGV or 0 do
     is_served[string.match(ARGV[position], '^[^.]*')] = true
@@ -306,4 +306,4 @@ for position = 8 + groups, #ARGV do
     end
   end
 end
-return { leased, next_due and instant(next_due) or '', more, missing, must_promote, first_left or '' }
+return { leased, next_due and instant(next_due) or '', more, missing, must_promote, resume_at_list or '' }

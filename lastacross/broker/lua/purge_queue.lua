@@ -23,9 +23,9 @@ local function forget_task(id)
   call('DEL', RECORD .. id)
   leave_tombstone(id, tombstone)
   if member then
-    settle_member(member, 'cancelled', now)
+    finish_member(member, 'cancelled', now)
   elseif not status then
-    settle_lost_record(id, now)
+    finish_lost_record(id, now)
   end
   return false
 end

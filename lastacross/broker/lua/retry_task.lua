@@ -16,10 +16,10 @@ count_executed(queue, 1, now)
 wake_for_place(queue)
 local status, member, tombstone, request, target = unpack(
   call('HMGET', key, 'status', 'batch', 'tombstone', 'request', 'target'))
-if bury_if_damaged(id, queue, status, now) then
+if dead_letter_if_damaged(id, queue, status, now) then
   return 1
 elseif not status then
-  settle_lost_record(id, now)
+  finish_lost_record(id, now)
   return 1
 end
 if drop_if_cancelled(id, member, now) then

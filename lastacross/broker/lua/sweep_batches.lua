@@ -80,7 +80,7 @@ local function sweep(batch)
     if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
       local outcome = unheard_end(batch, queue, index)
       if outcome then
-        settle_member(batch .. ':' .. index, outcome, now)
+        finish_member(batch .. ':' .. index, outcome, now)
       end
     end
     index, left = index + 1, left - 1

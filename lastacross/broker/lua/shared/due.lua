@@ -11,8 +11,8 @@ local function promote_of(queue, now, most)
       call('HSET', RECORD .. id, 'status', 'queued')
       arrive(queue, id, target)
       moved = moved + 1
-    elseif not bury_if_damaged(id, queue, status, now) and not status then
-      settle_lost_record(id, now)
+    elseif not dead_letter_if_damaged(id, queue, status, now) and not status then
+      finish_lost_record(id, now)
     end
   end
   if #due > 0 then

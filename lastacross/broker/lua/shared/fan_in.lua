@@ -208,13 +208,13 @@ local function complete_upwards(batch, now)
   end
 end
 
-local function settle_member(member, outcome, now)
+local function finish_member(member, outcome, now)
   complete_upwards(mark_member(member, outcome), now)
 end
 
 -- A task whose record is gone (some tool deleted it) counts as cancelled; its id tells the member. So it does
 -- where the record cannot: then the task has failed.
-local function settle_lost_record(id, now, outcome)
+local function finish_lost_record(id, now, outcome)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
   if not batch or #index > MAX_INDEX_DIGITS then
     return
@@ -222,7 +222,7 @@ local function settle_lost_record(id, now, outcome)
   local key = BATCH .. batch
   if call('HGET', key, 'queue') == queue_of(id) and call('GETBIT', key .. ':added', index) == 1
     and call('HEXISTS', key .. ':names', index) == 0 then
-    settle_member(batch .. ':' .. index, outcome or 'cancelled', now)
+    finish_member(batch .. ':' .. index, outcome or 'cancelled', now)
   end
 end
 
@@ -241,6 +241,6 @@ local function drop_if_cancelled(id, member, now)
     return false
   end
   call('DEL', RECORD .. id)
-  settle_member(member, 'cancelled', now)
+  finish_member(member, 'cancelled', now)
   return true
 end

@@ -20,22 +20,22 @@ local function dead_life_of(queue)
 end
 
 -- `queue`: where it was found; a plain RQ job's id does not tell.
-local function bury(id, queue, fields, now, error)
+local function make_dead_letter(id, queue, fields, now, error)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
   local life = dead_life_of(queue)
   call('ZADD', DEAD .. queue, instant(now + life), id)
   call('EXPIRE', RECORD .. id, life)
   leave_tombstone(id, fields.tombstone, fields.request)
   if fields.batch and split_member(fields.batch) then
-    settle_member(fields.batch, 'failed', now)
+    finish_member(fields.batch, 'failed', now)
   else
-    settle_lost_record(id, now, 'failed')
+    finish_lost_record(id, now, 'failed')
   end
 end
 
 -- Make a dead letter of a record that cannot be read, or is no task's; it says what is wrong. The record gets the
 -- fields that RQ's tools and ours ask of every one, if it has none. `why` begins with 'its'.
-local function bury_damaged(id, queue, why, now)
+local function dead_letter_damaged(id, queue, why, now)
   local key = RECORD .. id
   for name, value in pairs({ origin = queue, eta = instant(now), description = '' }) do
     call('HSETNX', key, name, value)
@@ -43,7 +43,7 @@ local function bury_damaged(id, queue, why, now)
   call('HDEL', key, 'lease', 'started')
   call('ZREM', SCHEDULED .. queue, id)
   local error = 'damaged: ' .. why
-  bury(id, queue, pairs_of(call('HGETALL', key)), now, error)
+  make_dead_letter(id, queue, pairs_of(call('HGETALL', key)), now, error)
   note_damage('the task ' .. id .. ' is a dead letter: ' .. error)
 end
 
@@ -52,7 +52,7 @@ local function increase(id, queue, field, now)
   if type_of(try('HINCRBY', RECORD .. id, field, 1)) == 'number' then
     return true
   end
-  bury_damaged(id, queue, 'its ' .. field .. ' is no whole number', now)
+  dead_letter_damaged(id, queue, 'its ' .. field .. ' is no whole number', now)
   return false
 end
 
@@ -64,14 +64,14 @@ end
 
 -- A record that is not where its status should have it, or is not there. Returns whether it was damaged: a dead
 -- letter, then.
-local function bury_if_damaged(id, queue, status, now)
+local function dead_letter_if_damaged(id, queue, status, now)
   local former = not status and former_type(id)
   if former then
-    bury_damaged(id, queue, 'its record was a ' .. former .. ', not a hash', now)
+    dead_letter_damaged(id, queue, 'its record was a ' .. former .. ', not a hash', now)
   elseif status and not is_status(status) then
-    bury_damaged(id, queue, "its status is '" .. string.sub(status, 1, 40) .. "', which no task has", now)
+    dead_letter_damaged(id, queue, "its status is '" .. string.sub(status, 1, 40) .. "', which no task has", now)
   elseif not status and call('HEXISTS', RECORD .. id, 'data') == 1 then
-    bury_damaged(id, queue, 'its status is missing', now)
+    dead_letter_damaged(id, queue, 'its status is missing', now)
   else
     return false
   end
@@ -85,10 +85,10 @@ local function lose(id, queue, lease, started, now)
     wake_for_place(queue)
   end
   local fields = pairs_of(call('HGETALL', RECORD .. id))
-  if bury_if_damaged(id, queue, fields.status, now) then
+  if dead_letter_if_damaged(id, queue, fields.status, now) then
     return 'damaged'
   elseif not fields.status then
-    settle_lost_record(id, now)
+    finish_lost_record(id, now)
     return 'gone'
   end
   if fields.status ~= 'started' or (fields.lease ~= lease and fields.lease
@@ -106,7 +106,7 @@ local function lose(id, queue, lease, started, now)
     local crashes = tonumber(call('HGET', RECORD .. id, 'crashes'))
     call('HSET', RECORD .. id, 'suspect', 1)
     if crashes >= POISON_AFTER then
-      bury(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
+      make_dead_letter(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
       return 'poison'
     end
   elseif started == nil then

@@ -32,12 +32,12 @@ local function remove_pull_task(queue, name, tag)
 end
 
 -- A push task's record may have its body in pieces (record.py); a lease of a pull queue reads one field.
-local MOST_PIECES = 8
+local MAX_PIECES = 8
 
 local function join_body(id)
   local key = RECORD .. id
   local whole = {}
-  for number = 1, MOST_PIECES - 1 do
+  for number = 1, MAX_PIECES - 1 do
     local piece = call('HGET', key, 'body.' .. number)
     if not piece then
       break

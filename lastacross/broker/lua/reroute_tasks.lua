@@ -1,4 +1,4 @@
--- send_on: ready tasks that wait where nobody may look for them go to where they belong.
+-- reroute_tasks: ready tasks that wait where nobody may look for them go to where they belong.
 --
 -- ARGV     1 the most to look at, at either end and in the middle of a list
 --          2 how many of the middle earlier calls have looked at  3… queues

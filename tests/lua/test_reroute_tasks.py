@@ -77,7 +77,7 @@ def test_a_changed_target_of_the_queue_counts_for_what_waits(
 
     found: list[str] = []
     if by == "upkeep":
-        Broker(scripts.store).send_on(["default"])
+        Broker(scripts.store).reroute(["default"])
     else:
         for each in ("default", "counter", "mail"):
             # The whole of what runtime.serving lets a worker of this group look at.
@@ -102,7 +102,7 @@ def test_a_dead_letter_that_rq_requeues_is_sent_to_its_service(scripts: Scripts)
     scripts.redis.rpush(store.ready_key("default"), task_id)
 
     # No worker of the default service runs.
-    assert Broker(scripts.store).send_on(["default", "other"]) == 1
+    assert Broker(scripts.store).reroute(["default", "other"]) == 1
 
     assert lists(scripts) == {"default.counter": ["default_a"]}
     assert is_woken(scripts, "counter")
@@ -113,7 +113,7 @@ def test_sending_on_leaves_alone_what_is_in_its_place(scripts: Scripts) -> None:
     scripts.add("default_c", target="counter")
     before = lists(scripts)
 
-    assert Broker(scripts.store).send_on(["default"]) == 0
+    assert Broker(scripts.store).reroute(["default"]) == 0
 
     assert lists(scripts) == before
 
@@ -127,7 +127,7 @@ def test_in_a_long_list_every_task_is_looked_at_in_time(scripts: Scripts) -> Non
         scripts.redis.hset(store.record_key(each), "target", "counter")
 
     for sweep in range(10):
-        Broker(scripts.store).send_on(["default"], sweep * 100)
+        Broker(scripts.store).reroute(["default"], sweep * 100)
 
     assert sorted(scripts.ready("default.counter")) == sorted(wrong)
     assert scripts.ready() == [each for each in ids if each not in wrong]
@@ -140,7 +140,7 @@ def test_tasks_of_a_backend_that_there_is_no_more_go_to_the_default_service(scri
         scripts.add(*ids[first : first + 50], target="gone")
     upload(scripts.store)
 
-    while Broker(scripts.store).send_on(["default"]):
+    while Broker(scripts.store).reroute(["default"]):
         pass
 
     assert sorted(scripts.ready()) == sorted(ids)
@@ -151,7 +151,7 @@ def test_a_missing_record_in_a_list_that_nobody_serves_does_not_stay_there(scrip
     scripts.redis.sadd(store.RQ_QUEUES, f"{store.RQ}queue:default.gone")
     scripts.redis.rpush(store.ready_key("default.gone"), "default_none")
 
-    Broker(scripts.store).send_on(["default"])
+    Broker(scripts.store).reroute(["default"])
     assert lease(scripts, "default", "default") == NOWHERE
 
     assert lists(scripts) == {}
@@ -173,11 +173,11 @@ def test_what_was_leased_while_the_queue_was_a_pull_queue_is_delivered_after_its
     scripts.add("default_a", description="POST /a")
     scripts.add("default_b", description="POST /b", target="counter")
     upload(scripts.store, PULLED, services=["counter"])
-    Broker(scripts.store).send_on(["default"])
+    Broker(scripts.store).reroute(["default"])
     assert sorted(lease_as_pull_queue(scripts)) == ["a", "b"]
     upload(scripts.store, PLAIN, services=["counter"])
 
-    assert Broker(scripts.store).send_on(["default"]) == 2
+    assert Broker(scripts.store).reroute(["default"]) == 2
     scripts.run("promote_due", scripts.now, 100, "default")
     assert lists(scripts) == {}
     scripts.clock.advance(11)
@@ -193,7 +193,7 @@ def test_who_leased_it_from_the_pull_queue_may_still_delete_it(scripts: Scripts)
     upload(scripts.store, PULLED)
     assert lease_as_pull_queue(scripts) == ["a"]
     upload(scripts.store, PLAIN)
-    Broker(scripts.store).send_on(["default"])
+    Broker(scripts.store).reroute(["default"])
 
     assert scripts.run("delete_tasks", scripts.now, "default_a") == [1]
 
@@ -208,7 +208,7 @@ def test_a_pull_task_stays_where_it_is_while_its_queue_is_a_push_queue(scripts: 
     scripts.run("add_pull_tasks", "default_p", scripts.now, len(strings), *strings)
     upload(scripts.store, PLAIN)
 
-    assert Broker(scripts.store).send_on(["default"]) == 0
+    assert Broker(scripts.store).reroute(["default"]) == 0
 
     assert scripts.redis.zrange(store.pull_key("default"), 0, -1) == [b"p"]
 
@@ -218,7 +218,7 @@ def test_a_pull_queue_hands_out_what_waited_for_another_service(scripts: Scripts
     assert lists(scripts) == {"default.counter": ["default_a"]}
     upload(scripts.store, PULLED, services=["counter"])
 
-    assert Broker(scripts.store).send_on(["default"]) == 1
+    assert Broker(scripts.store).reroute(["default"]) == 1
 
     assert lease_as_pull_queue(scripts) == ["a"]
     assert lists(scripts) == {}
@@ -274,16 +274,16 @@ def test_a_dead_letter_stays_one_whatever_becomes_of_its_target(scripts: Scripts
     scripts.run("dead_letter_task", scripts.now, "default_a", held, 500, "no")
 
     upload(scripts.store, FIXED, services=["counter", "mail"])
-    Broker(scripts.store).send_on(["default"])
+    Broker(scripts.store).reroute(["default"])
 
     assert scripts.state("default_a") == "dead"
     scripts.run("run_task", "default_a", scripts.now)
     assert lease(scripts, "counter", "default") == ["default_a"]
 
 
-@pytest.mark.parametrize("script", ["send_on", "sweep_foreign"])
+@pytest.mark.parametrize("step", ["reroute", "sweep_foreign"])
 def test_of_many_queues_a_few_are_looked_at_in_a_script(
-    scripts: Scripts, script: str, monkeypatch: pytest.MonkeyPatch
+    scripts: Scripts, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred of them, each with its lists, would hold up everybody for a tenth of a second."""
     queues = [f"queue-{number:02}" for number in range(25)]
@@ -297,7 +297,7 @@ def test_of_many_queues_a_few_are_looked_at_in_a_script(
 
     monkeypatch.setattr(scripts.store, "run", noted)
 
-    assert not getattr(Broker(scripts.store), script)(queues)
+    assert not getattr(Broker(scripts.store), step)(queues)
 
     assert [len(part) for part in asked] == [10, 10, 5]
     assert [queue for part in asked for queue in part] == queues

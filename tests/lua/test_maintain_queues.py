@@ -1,4 +1,4 @@
-"""look_after: promoting, rescuing and a look at the last upload, in one call."""
+"""maintain_queues: promoting, rescuing and a look at the last upload, in one call."""
 
 from lastacross import store
 from lastacross.store import Arg
@@ -9,7 +9,7 @@ MOST = 100
 
 def look(scripts: Scripts, *queues: Arg, rescues: bool = True) -> list[object]:
     """One look."""
-    return list(scripts.run("look_after", scripts.now, MOST, int(rescues), *queues))
+    return list(scripts.run("maintain_queues", scripts.now, MOST, int(rescues), *queues))
 
 
 def test_an_idle_system_has_nothing_to_do(scripts: Scripts) -> None:

@@ -1,4 +1,4 @@
--- look_after: what each worker does once a second: promote_due, rescue_expired, and a look at the last upload.
+-- maintain_queues: what each worker does once a second: promote_due, rescue_expired, and a look at the last upload.
 --
 -- ARGV     1 now  2 the most to move of one queue  3 1 if leases that ran out are to be ended  4… queues
 -- Returns  1 and 2 as promote_due  3 as rescue_expired  4 digest, time and version of the last upload

@@ -1,4 +1,4 @@
--- bury_pull_task: a pull task that was leased just now, and that nobody can make a task of.
+-- dead_letter_pull_task: a pull task that was leased just now, and that nobody can make a task of.
 --
 -- ARGV     1 now  2 queue  3 its name  4 what is wrong with it
 -- Returns  1
@@ -10,5 +10,5 @@
 local queue, name = ARGV[2], ARGV[3]
 local id = queue .. '_' .. name
 remove_pull_task(queue, name, call('HGET', RECORD .. id, 'tag'))
-bury_damaged(id, queue, ARGV[4], tonumber(ARGV[1]))
+dead_letter_damaged(id, queue, ARGV[4], tonumber(ARGV[1]))
 return 1
