@@ -5,12 +5,13 @@ docs/lifecycle.md draws it. Other rooms import from here, never from a module in
 
 from lastacross.broker.current import CurrentTask, current_task, delivering
 from lastacross.broker.headers import Headers, checked_items, is_reserved
-from lastacross.broker.listing import STATES, ListedTask, Listing, TaskRecord, WholeTask
+from lastacross.broker.listing import ListedTask, Listing, TaskRecord, WholeTask
 from lastacross.broker.pull import PullSteps, PullTask
 from lastacross.broker.queue_directory import KnownQueue, QueueDirectory
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import Leased, Value, new_name, split_task_id, task_id
 from lastacross.broker.retry import backoff_seconds, next_delay_seconds
+from lastacross.broker.states import STATES
 from lastacross.broker.steps import (
     DEFAULT_GROUP,
     EXISTS,

@@ -8,6 +8,7 @@ from typing import Any, cast
 from lastacross import store
 from lastacross.broker.readable import MAX_INSTANT
 from lastacross.broker.record import body_of, split_task_id, task_id
+from lastacross.broker.states import ALL, DEAD, READY, SCHEDULED, STATE_OF_STATUS, STATES
 from lastacross.broker.steps import transient_errors
 from lastacross.store import (
     PULL_PREFIX,
@@ -15,18 +16,11 @@ from lastacross.store import (
     RQ_QUEUES,
     Store,
     dead_key,
-    deferred_key,
-    leased_key,
     pull_leased_key,
     ready_key,
     record_key,
-    scheduled_key,
 )
 
-STATES = ("ready", "scheduled", "leased", "dead", "waiting")
-"""A task's states in the words of docs/lifecycle.md; ``waiting`` is for its batch."""
-
-_STATE_OF_STATUS = dict(zip(("queued", "scheduled", "started", "failed", "deferred"), STATES, strict=True))
 _FIELDS = (
     "status",
     "description",
@@ -67,12 +61,12 @@ class TaskRecord:
     @property
     def is_dead(self) -> bool:
         """Whether its retries are used up: nobody runs it again but by hand."""
-        return self.status == "failed"
+        return self.status == DEAD.status
 
     @property
     def waits(self) -> bool:
         """Whether it is ready or scheduled."""
-        return self.status in ("queued", "scheduled")
+        return self.status in (READY.status, SCHEDULED.status)
 
 
 def find(queue_name: str, name: str) -> TaskRecord | None:
@@ -106,9 +100,9 @@ def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
     if status is None or eta is None:
         return None
     text = status.decode("utf-8", "replace")
-    if text == "failed" and dead_at is None:
+    if text == DEAD.status and dead_at is None:
         # Another RQ tool took it for failed: a sweep puts it back.
-        text = "queued"
+        text = READY.status
     reason = error.decode("utf-8", "replace") if error else ""
     return TaskRecord(text, _number(eta), int(_number(failures)), int(_number(lost)), reason)
 
@@ -120,6 +114,9 @@ def _number(value: bytes | None) -> float:
     except ValueError:
         return 0.0
     return number if 0 <= number <= MAX_INSTANT else 0.0
+
+
+_KEY_OF_STATE = {state.name: state.key for state in ALL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +152,7 @@ class WholeTask:
 
 
 class Listing:
-    """What one Redis holds.
-
-    Args:
-        opened: the Redis.
-
-    Each method raises ``TransientError`` while it is away.
-    """
+    """The tasks in one Redis. Each method raises ``TransientError`` while it is unavailable."""
 
     def __init__(self, opened: Store) -> None:
         self._store = opened
@@ -210,8 +201,7 @@ class Listing:
         elif state == "dead":
             found = self._redis.zrevrange(dead_key(queue), 0, most - 1)
         else:
-            keys = {"scheduled": scheduled_key, "leased": leased_key, "waiting": deferred_key}
-            found = self._redis.zrange(keys[state](queue), 0, most - 1)
+            found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, most - 1)
         # A leased one's entry has its lease behind a colon, which no id of ours has.
         return [_text(each).partition(":")[0] for each in found]
 
@@ -287,7 +277,7 @@ def _task(identifier: str, values: list[bytes | None], held_until: object, now: 
     queue, name = split_task_id(identifier)
     method, _, url = text.get("description", "").partition(" ")
     eta = _instant(text["eta"])
-    state = _STATE_OF_STATUS.get(text["status"], text["status"])
+    state = STATE_OF_STATUS.get(text["status"], text["status"])
     attempts = _whole(text.get("failures")) + _whole(text.get("lost"))
     if method == "PULL":
         attempts = _whole(text.get("leases"))

@@ -3,6 +3,7 @@
 -- ARGV     1 now  then for each task: task id, lease id, and of its record '<batch id>:<index>', tombstone
 --          seconds and request ('' where it has none)
 -- Returns  for each task 1, or 0 when its lease was lost before
+-- States   ack: leased → gone
 --
 -- One script: the fan-in bit is set in the step that ends the task, or a crash between the two
 -- would leave a batch waiting for ever. A call for all tasks of a queue or of a batch, not one for each:

@@ -5,6 +5,7 @@
 --          n strings
 -- Returns  for each member 0 added, 1 it was added before, 2 the batch is cancelled, 10 a task of this
 --          name exists, 11 its name is tombstoned; or -1 when the batch is not known, -2 when it is sealed
+-- States   add: new → ready, scheduled
 --
 -- One script: the bit and the task are written together, so that filling may be repeated.
 -- include: keys

@@ -3,6 +3,7 @@
 -- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
 --          (App Engine's codes).
+-- States   add: new → ready, scheduled
 --
 -- One script: between the look at the name and the write another caller could have taken it.
 -- A client repeats a call whose answer was lost: see shared/names.

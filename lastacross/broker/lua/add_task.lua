@@ -3,6 +3,7 @@
 -- ARGV     1 task id  then of the record: 2 origin (the queue)  3 description  4 data  5 created_at  6 eta
 --          then strings: its other fields and values
 -- Returns  0 added, 10 it is there: this very request has added it before.
+-- States   add: new → ready
 --
 -- No other request makes this id, so its record is all there is to look at: `names` has more to tell apart.
 -- include: plain_call

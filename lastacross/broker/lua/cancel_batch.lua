@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 batch id  3 index to begin with  4 the most members to look at in this call
 -- Returns  the index to go on with, -1 when all were seen, -2 when the batch is not known
+-- States   cancel: ready, scheduled → gone
 -- include: keys
 -- include: fan_in
 -- include: members

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 task id  3 lease id
 -- Returns  'ready', 'poison', 'damaged', or 'gone' when the lease was lost before
+-- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -4,6 +4,7 @@
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
 -- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known or the parent has ended,
 --          -2 another task has the name of on_complete or on_success
+-- States   wait: new → waiting
 -- include: keys
 -- include: fan_in
 -- include: members

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 queue  3 its name  4 what is wrong with it
 -- Returns  1
+-- States   dead-letter: leased → dead
 -- include: keys
 -- include: fan_in
 -- include: lose

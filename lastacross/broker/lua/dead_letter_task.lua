@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 task id  3 lease id  4 status of this attempt's answer, or ''  5 why, in words
 -- Returns  1, or 0 when the lease was lost before
+-- States   dead-letter: leased → dead, gone
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  then the task ids
 -- Returns  for each task 1 deleted, 0 there is none
+-- States   delete: ready, scheduled, leased, dead → gone
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -4,6 +4,7 @@
 --          'oldest' for those that have the tag of the oldest, or like it none  6 the tag  7 the request
 -- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}
 --          2 the names of those that were leased as often as they may be: dead letters now
+-- States   lease: ready → leased, dead
 --
 -- One script: two clients that lease at once get different tasks.
 -- A client repeats a call whose answer was lost: it gets the tasks that it was given, not others.

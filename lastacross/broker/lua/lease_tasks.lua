@@ -13,6 +13,7 @@
 --          4 the queues whose settings are missing (Redis was emptied): upload them and call again
 --          5 1 if a marker asked to look at the scheduled tasks as well
 --          6 the list to begin with once a thread is free, as a task was left that must start at once; or ''
+-- States   lease: ready → leased, dead
 --
 -- One script: tokens and places are counted at the moment of the grant, for all machines together.
 -- include: keys

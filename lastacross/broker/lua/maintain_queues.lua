@@ -2,6 +2,8 @@
 --
 -- ARGV     1 now  2 the most to move of one queue  3 1 if leases that ran out are to be ended  4… queues
 -- Returns  1 and 2 as promote_due  3 as rescue_expired  4 digest, time and version of the last upload
+-- States   promote: scheduled → ready
+-- States   rescue: leased → ready, dead, gone
 --
 -- One call, though the steps are independent: an idle worker should hardly be seen.
 -- include: keys

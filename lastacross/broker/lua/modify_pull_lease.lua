@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 queue  3 name  4 the eta that the caller knows  5 lease seconds  6 the request
 -- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
+-- States   modify: leased → leased, ready
 --
 -- One script: between the check and the write the lease could run out and another client take the task.
 -- A client repeats a call whose answer was lost: what bears its mark it has done.

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 the most to move of one queue  3… queues
 -- Returns  1 how many were moved  2 the eta of the next scheduled task of these queues, or ''
+-- States   promote: scheduled → ready
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 queue  3 the most to forget in this call  4 when the purge began
 -- Returns  how many entries were taken away; call again until it is 0
+-- States   purge: ready, scheduled, leased → gone
 --
 -- The completion of a batch that the purge itself brings to its end is not of what was to be purged.
 -- include: keys

@@ -2,6 +2,7 @@
 --
 -- ARGV     for each task, in the order in which they were leased: task id, lease id
 -- Returns  how many were given back
+-- States   release: leased → ready
 -- include: keys
 
 local released = 0

@@ -3,6 +3,7 @@
 -- ARGV     1 the most to look at, at either end and in the middle of a list
 --          2 how many of the middle earlier calls have looked at  3… queues
 -- Returns  how many were sent on
+-- States   reroute: ready, scheduled → ready, scheduled
 --
 -- A lease sends on what it meets in a list that its worker serves. But the workers of a queue's own service
 -- may all be gone while `rq requeue` puts a task of another one into its list; and a list of tasks for a

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 the most to move of one queue  3… queues
 -- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
+-- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in
 -- include: lose

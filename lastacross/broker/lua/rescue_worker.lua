@@ -3,6 +3,7 @@
 -- ARGV     1 now  2 its lease token  3 number of queues n  4… n queues  then the entries
 --          '<task id>:<lease id>' that it had started
 -- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
+-- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in
 -- include: lose

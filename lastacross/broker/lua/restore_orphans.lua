@@ -3,6 +3,7 @@
 --
 -- ARGV     the task ids, each seen twice outside of every list
 -- Returns  flat: the task ids that were put back
+-- States   restore: ready, scheduled, leased → ready, scheduled
 --
 -- A second entry in the ready list does no harm: the lease that meets it finds the task elsewhere.
 -- include: keys

@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  then the task ids
 -- Returns  for each task 1, or 0 when it is no dead letter
+-- States   retry dead: dead → ready
 --
 -- Unlike run_task's, their queue's limits count: a thousand of them may come at once.
 -- include: keys

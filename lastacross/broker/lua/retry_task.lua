@@ -3,6 +3,7 @@
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 status of this attempt's answer, or ''
 --          5 now  6 1 if the attempt reached the application
 -- Returns  1, or 0 when the lease was lost before
+-- States   retry: leased → scheduled, gone
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -3,6 +3,7 @@
 -- ARGV     1 task id  2 now
 -- Returns  'ready', 'running' when it runs already, 'waiting' when it waits for its batch, 'gone' when
 --          there is none of that id
+-- States   run now: ready, scheduled, dead → ready
 --
 -- A pull task may be leased at once; one that somebody holds is 'running'.
 -- Far back in a long list its old entry stays: the lease that meets it finds the task elsewhere.

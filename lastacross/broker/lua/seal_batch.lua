@@ -2,6 +2,7 @@
 --
 -- ARGV     1 now  2 batch id
 -- Returns  how many members it has, or -1 when it is not known
+-- States   fire: waiting → ready, gone
 -- include: keys
 -- include: fan_in
 

@@ -4,6 +4,7 @@
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 the most members to look at in this call
 -- Returns  1 the rank and 2 the index to go on with: 0, 0 when all were seen; then the abandoned batches
+-- States   fire: waiting → ready, gone
 --
 -- Nothing else would meet such a member, and its batch would be open forever.
 -- include: keys

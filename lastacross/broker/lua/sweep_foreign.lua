@@ -2,6 +2,7 @@
 --
 -- ARGV     1 the most to move of one queue  2 how many failed jobs earlier calls have looked at  3… queues
 -- Returns  flat: the task ids that were put back
+-- States   restore: ready → ready, gone
 --
 -- A stock worker moves what it takes to '<queue>:intermediate', then fails it, for our `data` is a
 -- call that only says so. A failed entry without our dead_at never was a dead letter.

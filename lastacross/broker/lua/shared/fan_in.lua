@@ -1,5 +1,7 @@
 -- fan_in: the bit of a batch's member, the counts, and the one completion. Needs keys.
 --
+-- States   fire: waiting → ready, gone
+--
 -- A member is '<batch id>:<index>'. Its bit is set once, whatever runs twice: fan-in never counts
 -- deliveries. A member whose own batches (children) are open waits for the last of them.
 

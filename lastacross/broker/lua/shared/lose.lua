@@ -1,4 +1,6 @@
 -- lose: dead letters, and what becomes of a leased task whose worker is gone. Needs keys and fan_in.
+--
+-- States   dead-letter: ready, scheduled, leased → dead
 
 local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
