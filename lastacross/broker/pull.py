@@ -58,15 +58,10 @@ class PullSteps(Steps):
         tag: str | None,
         read: Callable[[PullTask], T],
     ) -> list[T]:
-        """Lease up to so many tasks whose eta has passed.
+        """Lease tasks whose eta has passed, of any tag (None), of the oldest task's ('') or of this one.
 
-        Args:
-            queue: the queue's name.
-            lease_seconds: from now.
-            max_tasks: the most tasks.
-            tag: None: of any tag; '': of the tag of the oldest; else of this one.
-            read: makes the caller's task of a leased one; where it raises ValueError or TaskQueueError, the
-                task is damaged and becomes a dead letter.
+        ``read`` makes the caller's task of a leased one. If it raises ValueError or TaskQueueError, the task
+        is damaged and becomes a dead letter.
         """
         grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
         args: list[Arg] = [self._now_text(), queue, lease_seconds, max_tasks]

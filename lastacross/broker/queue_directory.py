@@ -83,12 +83,7 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
 
 
 def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
-    """Upload the queues if Redis was emptied since; returns whether it did.
-
-    Args:
-        opened: the Redis.
-        read: gives the configuration as it is now; called only then.
-    """
+    """Upload the queues if Redis was emptied since; returns whether it did. Only then it calls ``read``."""
     with transient_errors():
         if opened.redis.exists(UPLOAD):
             return False
@@ -115,12 +110,7 @@ def upload(opened: Store, configuration: Config) -> None:
 
 
 def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
-    """Upload the queues again because the settings of some cannot be read.
-
-    Args:
-        opened: the Redis.
-        damaged: name of a queue → what is wrong with its settings.
-        configuration: with queue.yaml as it is now.
+    """Upload the queues again because some have damaged settings, each with the reason.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -190,13 +180,8 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
 class KnownQueue:
     """A queue of the last upload.
 
-    Args:
-        name: of the queue.
-        mode: ``push`` or ``pull``.
-        group: whose workers its tasks wait for, unless a task says otherwise.
-        target: ``[version.]service`` that queue.yaml gives, '' for none.
-        retry: what queue.yaml says of retries, None when it says nothing.
-        is_disabled: the last upload did not list it: it keeps its tasks.
+    Its tasks wait for the workers of ``group``, unless a task says otherwise. ``target`` is queue.yaml's
+    ``[version.]service``, '' for none. The last upload did not list a disabled queue: it keeps its tasks.
     """
 
     name: str
@@ -208,16 +193,10 @@ class KnownQueue:
 
 
 class QueueDirectory:
-    """What is known of the queues of one Redis.
+    """The queues of one Redis, as this process knows them.
 
-    While nothing was uploaded, or Redis is away, the process's own queue.yaml stands in.
-
-    Args:
-        opened: the Redis.
-
-    Attributes:
-        damaged: queues whose settings cannot be read, each with the reason; until they are uploaded again,
-            this process's queue.yaml stands in.
+    While nothing was uploaded, or Redis is unavailable, the process's own queue.yaml stands in. It also does
+    for ``damaged`` queues, whose settings cannot be read, each with the reason, until the next upload.
     """
 
     def __init__(self, opened: Store) -> None:

@@ -83,19 +83,8 @@ def dump(
 ) -> list[Value]:
     """The fields and values of a new task, flat, as HSET takes them; ``status`` is the script's.
 
-    Args:
-        request: ``POST /path?query``; ``PULL`` and a path for a pull task.
-        queue: the queue it goes to.
-        now: seconds since the epoch.
-        eta: the instant from which it may run, seconds since the epoch.
-        body: the payload.
-        is_pull: whether it goes to a pull queue.
-        headers: its own headers.
-        retry: its own retry options, which replace its queue's as a whole.
-        deadline: its own dispatch deadline in seconds.
-        target: the service it is for, as ``taskqueue.targets.Targets`` says.
-        tombstone: for how many seconds its name is refused after its end; None: not at all.
-        member: ``<batch id>:<index>`` of the batch that it belongs to.
+    ``request`` is ``POST /path?query``, or ``PULL`` and a path; ``deadline`` and ``tombstone`` are seconds,
+    None for no tombstone; ``member`` is ``<batch id>:<index>``.
     """
     # Each task has these, in this order: `without_names` counts on it.
     fields: list[Value] = [

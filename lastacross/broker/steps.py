@@ -60,15 +60,11 @@ class NewTask(NamedTuple):
 
 
 class LeaseRequest(TypedDict):
-    """What a worker asks for when it asks for leases.
+    """A worker's request for at most ``wanted`` leases.
 
-    Args:
-        token: this worker's, unique among all that run; the lease ids begin with it.
-        number: of the last lease that this worker was given.
-        wanted: the most tasks.
-        free: threads that can start a task at once; a throttled queue gives no more.
-        lease_seconds: how long the leases last without being renewed.
-        groups: which the worker serves, and whose markers this call takes; the default one when left out.
+    Lease ids begin with ``token``, which is unique among all running workers; ``number`` is that of the last
+    lease it was given. A throttled queue gives no more tasks than ``free`` threads can start immediately.
+    The call takes the markers of ``groups``, by default of the default one.
     """
 
     token: str
@@ -81,7 +77,7 @@ class LeaseRequest(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class LeaseResult:
-    """What one call for leases gave.
+    """The answer to a request for leases.
 
     ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
     ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since;
@@ -100,10 +96,10 @@ class LeaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """What one look at the queues found, and did.
+    """The result of one round of maintenance.
 
     ``moved`` tasks became ready; ``next_due`` is the eta of the next scheduled one; ``rescued`` is task id →
-    'ready', 'poison', 'damaged' or 'gone'; ``stamp`` tells one upload of queue.yaml from another (``known``).
+    'ready', 'poison', 'damaged' or 'gone'; ``stamp`` tells one upload of queue.yaml from another.
     """
 
     moved: int
@@ -114,10 +110,10 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What queue.yaml and its like say, on its way to Redis.
+    """The contents of queue.yaml and its like, on their way to Redis.
 
-    ``queues`` has the settings of each; ``backends`` those of the services that are of backends.yaml: one
-    that the next upload leaves out is not known any more; ``resumes`` whether paused queues go on.
+    ``queues`` has each one's settings. ``backends`` are the services of backends.yaml: an upload without one
+    makes it unknown. ``resumes`` is whether paused queues go on.
     """
 
     digest: str
@@ -240,11 +236,7 @@ class Broker(Steps):
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
         """Let a failed task wait until ``eta``; False where the lease was lost before.
 
-        Args:
-            task: what was tried.
-            eta: of the next attempt, seconds since the epoch.
-            status: of the answer, None when there was none.
-            was_reached: whether the attempt came as far as the application.
+        ``status`` is the answer's, None without one; ``was_reached`` whether the application saw the attempt.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
         args += [self._now_text(), 1 if was_reached else 0]
@@ -264,12 +256,9 @@ class Broker(Steps):
         return int(self._run("release_tasks", _ids_and_leases(tasks))) if tasks else 0
 
     def renew(self, tasks: Sequence[Leased], started: set[str], lease_seconds: float) -> list[bool]:
-        """Keep leased tasks for another ``lease_seconds``; False where the lease was lost before.
+        """Keep leased tasks for ``lease_seconds`` from now; False where the lease was lost before.
 
-        Args:
-            tasks: all that this worker holds.
-            started: the entries of those that have reached a handler.
-            lease_seconds: from now.
+        ``started`` has the entries of those that have reached a handler.
         """
         if not tasks:
             return []
@@ -300,10 +289,7 @@ class Broker(Steps):
     def rescue_worker(self, token: str, queues: Sequence[str], started: Sequence[str]) -> dict[str, str]:
         """Give back all that a worker held whose process is known to have ended.
 
-        Args:
-            token: its lease token.
-            queues: the queues that it served.
-            started: entries of the tasks that had reached a handler.
+        ``started`` has the entries of the tasks that had reached a handler.
         """
         args: list[Arg] = [self._now_text(), token, len(queues), *queues, *started]
         return _outcomes(self._run("rescue_worker", args))
@@ -317,11 +303,9 @@ class Broker(Steps):
         return [_shown(entry) for entry in self._run("restore_orphans", ids)] if ids else []
 
     def sweep_foreign(self, queues: Sequence[str], seen: int = 0) -> list[str]:
-        """Put back what another RQ tool took out of our queues; returns the task ids.
+        """Put back tasks that another RQ tool took out of our queues; returns the task ids.
 
-        Args:
-            queues: to look after.
-            seen: how many failed jobs earlier calls have looked at: ``MAX_PER_QUEUE`` each.
+        ``seen`` is how many failed jobs earlier calls have looked at: ``MAX_PER_QUEUE`` each.
         """
         restored: list[str] = []
         for part in _parts(queues):
@@ -332,9 +316,7 @@ class Broker(Steps):
     def reroute(self, queues: Sequence[str], seen: int = 0) -> int:
         """Move ready tasks that wait in the wrong list; returns how many there were.
 
-        Args:
-            queues: to look after.
-            seen: how many of each list earlier calls have looked at: ``MAX_PER_QUEUE`` each.
+        ``seen`` is how many of each list earlier calls have looked at: ``MAX_PER_QUEUE`` each.
         """
         return sum(int(self._run("reroute_tasks", [MAX_PER_QUEUE, seen, *part])) for part in _parts(queues))
 
@@ -459,12 +441,7 @@ class BatchSteps(Steps):
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
         """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time, and abandoned batches.
 
-        Args:
-            rank: of the open batch to begin with.
-            index: of its member to begin with.
-
-        Returns:
-            What to go on with.
+        Begins with the open batch of this rank and its member of this index; returns both for the next call.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)
@@ -520,7 +497,7 @@ def _lease_args(now: str, lists: Sequence[str], request: LeaseRequest) -> list[A
 
 
 def lease_result(answer: Any) -> LeaseResult:
-    """What ``LEASE_SCRIPT`` has answered."""
+    """The answer of ``LEASE_SCRIPT``."""
     tasks, next_due, has_more, missing, must_promote, resume_at_list = answer
     loaded, unreadable = [], []
     for task in tasks:
