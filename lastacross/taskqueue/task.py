@@ -552,11 +552,10 @@ def claim_payloads(
     tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
 ) -> None:
     """Note the datastore's rows that these tasks need as theirs; the rest as ``datastore.payloads.claim``."""
-    payloads.claim(
-        [
-            (task.payload_row, entry.id)
-            for task, entry in zip(tasks, entries, strict=True)
-            if task.payload_row is not None
-        ],
-        transaction,
-    )
+    needs = [
+        (task.payload_row, entry.id)
+        for task, entry in zip(tasks, entries, strict=True)
+        if task.payload_row is not None
+    ]
+    if needs:
+        payloads.claim(needs, transaction)

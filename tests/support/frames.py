@@ -1,0 +1,63 @@
+"""Which files of the engine, and which borders between its rooms, a piece of work passes."""
+
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+import lastacross
+
+ENGINE = Path(lastacross.__file__).parent
+
+
+class Frames:
+    """Notes every call in the engine while ``is_on``, in this thread and in those started later.
+
+    Attributes:
+        files: with an executed frame, relative to the engine.
+        borders: (room of the caller, room of the called) → calls.
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.files: set[str] = set()
+        self.borders: Counter[tuple[str, str]] = Counter()
+        self._paths: dict[str, str | None] = {}
+
+    def __enter__(self) -> "Frames":
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _arg: object) -> None:
+        if not self.is_on or event != "call":
+            return
+        path = self._path_of(frame)
+        if path is None:
+            return
+        self.files.add(path)
+        caller = frame.f_back
+        while caller is not None and self._path_of(caller) is None:
+            caller = caller.f_back
+        if caller is not None:
+            rooms = room_of(self._path_of(caller) or ""), room_of(path)
+            if rooms[0] != rooms[1]:
+                self.borders[rooms] += 1
+
+    def _path_of(self, frame: FrameType) -> str | None:
+        name = frame.f_code.co_filename
+        if name not in self._paths:
+            path = Path(name)
+            is_ours = path.is_relative_to(ENGINE)
+            self._paths[name] = str(path.relative_to(ENGINE)) if is_ours else None
+        return self._paths[name]
+
+
+def room_of(path: str) -> str:
+    """The room of a file of the engine."""
+    return path.partition("/")[0].removesuffix(".py")
