@@ -1,7 +1,7 @@
 """A task, a request to one of the application's own handlers, and how tasks are added to a queue.
 
 ``Task`` checks and holds. The functions below it make it a record and hand it to the broker; both
-``Task.add`` and ``Queue.add`` end there. Rules: docs/appengine.md, "Tasks" and "Targets".
+``Task.add`` and ``Queue.add`` end there. Rules: docs/appengine.md, "Tasks"; docs/appengine.md, "Targets".
 """
 
 from collections.abc import Mapping, Sequence
