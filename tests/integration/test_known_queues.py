@@ -387,10 +387,10 @@ def test_a_target_that_is_app_yamls_own_service_is_the_default_one(
 
 
 def test_settings_that_cannot_be_read_are_replaced_by_the_file_and_the_log_says_why(
-    queues: KnownQueues, test_store: Store, app_root: Path, clock: StoppedClock
+    queues: QueueDirectory, test_store: Store, app_root: Path, clock: StoppedClock
 ) -> None:
     here = machine(app_root, "here", MAIL)
-    settings.upload(test_store, here)
+    queue_directory.upload(test_store, here)
     key = store.settings_key("mail")
     intact = test_store.redis.hgetall(key)
     test_store.redis.hset(key, "mode", "fast")
@@ -398,7 +398,7 @@ def test_settings_that_cannot_be_read_are_replaced_by_the_file_and_the_log_says_
     assert list(queues.damaged) == ["mail"]
 
     with capture_logs() as logged:
-        settings.mend(test_store, queues.damaged, here)
+        queue_directory.repair(test_store, queues.damaged, here)
 
     assert test_store.redis.hgetall(key) == intact
     [damaged] = [line for line in logged if line["event"] == "queues.damaged"]
