@@ -1,9 +1,12 @@
-"""Pages: jinja2 with autoescape, the application's templates first, then the engine's own.
+"""Pages: jinja2 with autoescape, the application's templates first, then the engine's, then its packages'.
 
-The engine's are all below ``_ah/``; an application overrides one by having a file of that name.
+The engine's are all below ``_ah/``; an application overrides one by having a file of that name. A package of
+the application may keep its templates in its own folder: ``shop/orders/page.html`` is found in
+``shop/orders/templates/page.html``.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
@@ -21,7 +24,11 @@ def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
     """
     return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.FileSystemLoader(root / "templates"), jinja2.PackageLoader("lastacross.webapp")]
+            [
+                jinja2.FileSystemLoader(root / "templates"),
+                jinja2.PackageLoader("lastacross.webapp"),
+                PackagesLoader(root),
+            ]
         ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -29,3 +36,26 @@ def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+class PackagesLoader(jinja2.BaseLoader):
+    """Finds ``<package>/<name>`` in the folder ``templates`` of that package.
+
+    Args:
+        root: the folder that the packages are in.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._files = jinja2.FileSystemLoader(root)
+
+    def get_source(
+        self, environment: jinja2.Environment, template: str
+    ) -> tuple[str, str | None, Callable[[], bool] | None]:
+        """Read a template of a package."""
+        package, _, name = template.rpartition("/")
+        if not package:
+            raise jinja2.TemplateNotFound(template)
+        try:
+            return self._files.get_source(environment, f"{package}/templates/{name}")
+        except jinja2.TemplateNotFound:
+            raise jinja2.TemplateNotFound(template) from None
