@@ -52,7 +52,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_the_headings_that_docstrings_name_are_there() -> None:
     named = {
         found
-        for path in [*ROOT.glob("*.py"), *(ROOT / "lastacross").rglob("*.py")]
+        for folder in (ROOT, ROOT / "programs", ROOT / "lastacross")
+        for path in (folder.glob("*.py") if folder == ROOT else folder.rglob("*.py"))
         for found in re.findall(r'docs/(\w+)\.md, "([^"]+)"', path.read_text())
     }
 

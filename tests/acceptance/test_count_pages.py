@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import count
-import counting
-import runs
 from lastacross import clock, config, errors, runtime, store, taskqueue, webapp
 from lastacross.broker import queue_directory
-from models import CountRun
+from programs.count import pages as count
+from programs.count import runs
+from programs.count import tasks as counting
+from programs.count.models import CountRun
 from tests.support.hands import Hands, working_hands
 from tests.support.redis_server import RedisServer
 from tests.support.root_application import with_empty_store

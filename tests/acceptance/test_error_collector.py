@@ -16,13 +16,13 @@ import webtest
 from sqlalchemy import select
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import error_limits
-import errorlog
-import notifying
-from error_models import ErrorNotification
 from lastacross import config, datastore, store, webapp
 from lastacross.broker import queue_directory
 from lastacross.broker.retry import backoff_seconds
+from programs.errors import intake as errorlog
+from programs.errors import limits as error_limits
+from programs.errors import notifying
+from programs.errors.models import ErrorNotification
 from tests.conftest import SECRET_KEY
 from tests.support import administrator
 from tests.support.hands import Hands, working_hands

@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import demo
-import dispatches
-import intrastat
-import invoices
 from lastacross import clock, datastore
 from lastacross.longtasks import model
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
-from models import Invoice, InvoiceLine
+from programs.intrastat import demo, invoices
+from programs.intrastat import pages as intrastat
+from programs.intrastat import report as dispatches
+from programs.intrastat.models import Invoice, InvoiceLine
 
 JSON = {"Accept": "application/json"}
 RunTasks = Callable[..., list[DeliveredTask]]

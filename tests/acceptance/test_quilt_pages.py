@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import models
-import workers
 from lastacross import store, taskqueue
 from lastacross.broker.current import CurrentTask, delivering
 from lastacross.testing import ApplicationUnderTest, DeliveredTask, EnqueuedTask
+from programs.quilt import models
+from programs.quilt import tasks as workers
 from tests.support.statements import seen_statements
 
 JSON = {"Accept": "application/json"}

@@ -17,10 +17,6 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import accounts
-import feed
-import reloading
-import reloads
 from lastacross import channel, clock, config, datastore, store, taskqueue, urlfetch, webapp
 from lastacross.broker import record
 from lastacross.broker.steps import Broker
@@ -29,8 +25,11 @@ from lastacross.cronruns import tasks
 from lastacross.errors import StoreUnavailableError
 from lastacross.testing import ApplicationUnderTest, DeliveredTask
 from lastacross.worker.delivery import Outcome
-from reload_models import Account, ReloadResult, ReloadRun
-from reloading import Answer
+from programs.reload import accounts, feed
+from programs.reload import runs as reloading
+from programs.reload import tasks as reloads
+from programs.reload.models import Account, ReloadResult, ReloadRun
+from programs.reload.runs import Answer
 from tests.conftest import SECRET_KEY
 from tests.support import administrator, uploads
 from tests.support.hands import Hands, working_hands

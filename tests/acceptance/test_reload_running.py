@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-import feed
+from programs.reload import feed
 from tests.support.processes import ROOT, wait_until
 from tests.support.site import Site, running_site
 
@@ -28,7 +28,7 @@ cron:
   schedule: every 1 minutes
 """
 
-# At the end of the copy's feed.py: the feed notes whom it was asked for.
+# At the end of the copy's programs/reload/feed.py: the feed notes whom it was asked for.
 NOTES = """
 
 _get = FeedHandler.get
@@ -43,7 +43,7 @@ def _noted(self, key):
 FeedHandler.get = _noted
 """
 
-# At the end of the copy's reloading.py: while this file exists, the next loader is killed as it finishes.
+# At the end of the copy's programs/reload/runs.py: while this file exists, the next loader is killed.
 KILLED = """
 
 import os
@@ -132,14 +132,14 @@ def reloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloads]:
     asked, trap, copy = folder / "asked.txt", folder / "trap", folder / "app"
     asked.touch()
     copy.mkdir()
-    for name in ("static", "templates", "migrations"):
+    for name in ("programs", "static", "templates", "migrations"):
         shutil.copytree(ROOT / name, copy / name)
     for path in [*ROOT.glob("*.py"), *ROOT.glob("*.yaml")]:
         if path.name != "cron.yaml":
             shutil.copy(path, copy)
-    texts = {"feed": NOTES.format(path=str(asked)), "reloading": KILLED.format(path=str(trap))}
+    texts = {"feed": NOTES.format(path=str(asked)), "runs": KILLED.format(path=str(trap))}
     for module, text in texts.items():
-        with (copy / f"{module}.py").open("a") as file:
+        with (copy / "programs" / "reload" / f"{module}.py").open("a") as file:
             file.write(text)
     own = (
         f"- name: reload\n  rate: {RATE}/s\n  bucket_size: {AT_ONCE}\n  max_concurrent_requests: {AT_ONCE}\n"

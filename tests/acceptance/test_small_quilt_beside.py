@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-import models
-import quilt
-import starting
-import workers
 from lastacross import config
+from programs.quilt import models
+from programs.quilt import pages as quilt
+from programs.quilt import tasks as workers
+from programs.shared import starting
 from tests.support.processes import ROOT
 
 THREADS = 16

@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import update
 from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
-import count
-import counting
-import models
-import pruning
-import quilt
-import runs
-import starting
-import workers
 from lastacross import datastore, errors, taskqueue
 from lastacross.testing import ApplicationUnderTest, EnqueuedTask
+from programs.count import models as count_models
+from programs.count import pages as count
+from programs.count import runs
+from programs.count import tasks as counting
+from programs.quilt import models as quilt_models
+from programs.quilt import pages as quilt
+from programs.quilt import tasks as workers
+from programs.shared import pruning, starting
 
 JSON = {"Accept": "application/json"}
 Enqueued = Callable[..., list[EnqueuedTask]]
@@ -26,7 +26,7 @@ FORMS: dict[str, dict[str, str]] = {
     "/count": {"intervals": "1-2"},
 }
 KINDS = list(FORMS)
-TABLES: dict[str, Any] = {"/quilt": models.Quilt, "/count": models.CountRun}
+TABLES: dict[str, Any] = {"/quilt": quilt_models.Quilt, "/count": count_models.CountRun}
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_who_started_the_former_count_of_a_name_cannot_cancel_the_next(
     run = runs.find("seed")
     assert run is not None
     counting.cancel(run.id)
-    later = models.CountRun(id="later", name="seed", delay_ms=0, created_at=run.created_at + 1)
+    later = count_models.CountRun(id="later", name="seed", delay_ms=0, created_at=run.created_at + 1)
     assert runs.begin(later, count.parse_intervals("1-2"))
 
     other.post("/count/seed/cancel", status=403)
@@ -357,11 +357,11 @@ def test_a_forged_cookie_cancels_nothing(client: Client, new_client: Callable[[s
 # --- a large quilt's portions -------------------------------------------------------------
 
 
-def new_quilt(rows: int, columns: int, delay_ms: int = 0) -> models.Quilt:
+def new_quilt(rows: int, columns: int, delay_ms: int = 0) -> quilt_models.Quilt:
     """A quilt that nobody fills yet."""
     with datastore.session() as session:
-        quilt_id = models.add_quilt(session, rows, columns, delay_ms)
-    quilt = models.find_quilt(quilt_id)
+        quilt_id = quilt_models.add_quilt(session, rows, columns, delay_ms)
+    quilt = quilt_models.find_quilt(quilt_id)
     assert quilt is not None
     return quilt
 
@@ -382,7 +382,7 @@ def new_quilt(rows: int, columns: int, delay_ms: int = 0) -> models.Quilt:
 def test_a_portion_is_a_second_of_work_and_a_small_quilt_is_handed_out_whole(
     rows: int, columns: int, delay_ms: int, size: int
 ) -> None:
-    quilt = models.Quilt(rows=rows, columns=columns, delay_ms=delay_ms)
+    quilt = quilt_models.Quilt(rows=rows, columns=columns, delay_ms=delay_ms)
 
     assert workers.portion_size(quilt) == size
 
@@ -400,8 +400,8 @@ def test_a_large_quilt_waits_in_portions_and_every_square_is_coloured_once(
     assert len(waiting) == len(lastacross_app.enqueued("quilt")) == 100 + 1
     delivered = lastacross_app.run_tasks()
     assert len(delivered) == 250 + 2 + 1
-    assert len({(row, column) for row, column, _ in models.squares_after(quilt.id, 0)}) == 250
-    found = models.find_quilt(quilt.id)
+    assert len({(row, column) for row, column, _ in quilt_models.squares_after(quilt.id, 0)}) == 250
+    found = quilt_models.find_quilt(quilt.id)
     assert found is not None
     assert (found.painted, found.failed_count, found.cancelled_count) == (250, 0, 0)
     assert found.finished_at is not None
@@ -432,7 +432,7 @@ def test_a_quilt_that_the_former_release_has_begun_to_fill_goes_on_in_its_batch(
     quilt = new_quilt(15, 20)
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt.id})
     with taskqueue.Batch("quilt", complete, name="default_task-1") as batch:
-        models.note_batch(quilt.id, batch.id)
+        quilt_models.note_batch(quilt.id, batch.id)
         batch.add(workers._square_tasks(quilt, 0, 40))
         batch.leave_open()
 
@@ -440,7 +440,7 @@ def test_a_quilt_that_the_former_release_has_begun_to_fill_goes_on_in_its_batch(
 
     assert len(lastacross_app.enqueued("quilt")) == 300
     lastacross_app.run_tasks()
-    found = models.find_quilt(quilt.id)
+    found = quilt_models.find_quilt(quilt.id)
     assert found is not None
     assert (found.painted, found.batch_id) == (300, "default_task-1")
     assert found.finished_at is not None
@@ -457,7 +457,7 @@ def test_a_quilt_whose_next_portion_was_purged_ends_when_somebody_looks(
     assert administrator.get(path).json["done"] is False
 
     with datastore.session() as session:
-        session.execute(update(models.Quilt).values(created_at=models.Quilt.created_at - 61))
+        session.execute(update(quilt_models.Quilt).values(created_at=quilt_models.Quilt.created_at - 61))
     administrator.get(path)
     lastacross_app.run_tasks()
 
@@ -475,7 +475,7 @@ def test_a_cancelled_quilt_hands_out_no_more_portions(
     workers.fill_quilt(quilt.id, 100)
     lastacross_app.run_tasks()
 
-    found = models.find_quilt(quilt.id)
+    found = quilt_models.find_quilt(quilt.id)
     assert found is not None
     assert (found.painted, found.cancelled_count) == (0, 300)
 
@@ -487,7 +487,7 @@ def test_the_time_to_go_is_that_of_all_squares_not_of_those_handed_out(client: C
     for row in range(4):
         workers.send_color(row, 0, name)
     with datastore.session() as session:
-        session.execute(update(models.Quilt).values(created_at=models.Quilt.created_at - 8))
+        session.execute(update(quilt_models.Quilt).values(created_at=quilt_models.Quilt.created_at - 8))
 
     eta = client.get(f"/quilt/{name}.json").json["metadata"]["eta_seconds"]
 

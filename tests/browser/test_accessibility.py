@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from intrastat import LONGEST_DELAY_MS
+from programs.intrastat.pages import LONGEST_DELAY_MS
 from tests.browser import watching
 from tests.browser.conftest import SCREENSHOTS, Contexts, contexts, signed_in
 from tests.support.accounts import active_accounts

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-import feed
+from programs.reload import feed
 from tests.browser.conftest import Contexts, signed_in
 from tests.support.accounts import active_accounts, wait_until_no_reload_runs
 from tests.support.processes import wait_until

@@ -9,14 +9,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect, text
 
-import error_models
-import models
-import reload_models
 from lastacross import datastore
 from lastacross.datastore import DatastoreSchemaError, DatastoreUnavailableError, EngineModel, Model
 from lastacross.datastore.engines import build
 from lastacross.datastore.url import parse
 from lastacross.errors import ConfigError
+from programs.count import models as count_models
+from programs.errors import models as error_models
+from programs.intrastat import models as intrastat_models
+from programs.quilt import models as quilt_models
+from programs.reload import models as reload_models
 from tests.support import datastore_process
 from tests.support.processes import ROOT
 
@@ -184,7 +186,7 @@ def test_the_applications_migrations_make_what_its_models_declare(
     """Its own models alone: other tests declare more, and the engine's tables are in the same database."""
     declared = {
         name
-        for module in (models, error_models, reload_models)
+        for module in (count_models, error_models, intrastat_models, quilt_models, reload_models)
         for model in vars(module).values()
         if isinstance(model, type) and issubclass(model, Model) and model is not Model
         for name in [model.__tablename__]

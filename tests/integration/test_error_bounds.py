@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-import error_fields
-import error_limits
-import error_pages
-import error_queries
-import error_steps
-import notifying
-from error_models import ErrorGroup, ErrorNotification
 from lastacross import datastore
+from programs.errors import fields as error_fields
+from programs.errors import limits as error_limits
+from programs.errors import notifying
+from programs.errors import pages as error_pages
+from programs.errors import queries as error_queries
+from programs.errors import steps as error_steps
+from programs.errors.models import ErrorGroup, ErrorNotification
 from tests.support import databases
 from tests.support.processes import ROOT
 from tests.support.raw_server import raw_server

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import delete, func, select, update
 
-import error_fields
-import error_limits
-import error_queries
-import error_steps
-import notifying
-from error_models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorRefusal, ErrorReport
 from lastacross import datastore
 from lastacross.clock import SYSTEM, iso
+from programs.errors import fields as error_fields
+from programs.errors import limits as error_limits
+from programs.errors import notifying
+from programs.errors import queries as error_queries
+from programs.errors import steps as error_steps
+from programs.errors.models import HOUR, ErrorGroup, ErrorHour, ErrorNotification, ErrorRefusal, ErrorReport
 from tests.support.clock import StoppedClock
 from tests.support.processes import ROOT
 from tests.support.root_application import with_unavailable_store

@@ -4,12 +4,10 @@ import time
 
 import pytest
 
-import browsers
-import error_chart
-import error_fields
-import forms
-import grouping
-import notifying
+from programs.errors import browsers, grouping, notifying
+from programs.errors import chart as error_chart
+from programs.errors import fields as error_fields
+from programs.shared import forms
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
 DAY = 86_400.0

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-import demo
-import dispatches
-import invoices
-from commodities import COMMODITIES, EU_COUNTRIES
 from lastacross import config, datastore
 from lastacross.errors import DatastoreSchemaError
-from models import Invoice, InvoiceLine
+from programs.intrastat import demo, invoices
+from programs.intrastat import report as dispatches
+from programs.intrastat.commodities import COMMODITIES, EU_COUNTRIES
+from programs.intrastat.models import Invoice, InvoiceLine
 from tests.support.processes import ROOT
 
 TODAY = datetime.date(2026, 11, 21)

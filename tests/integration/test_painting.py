@@ -2,9 +2,9 @@
 
 import pytest
 
-import models
 from lastacross import datastore
-from models import Painted, Stroke
+from programs.quilt import models
+from programs.quilt.models import Painted, Stroke
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-import count
-import models
-import pruning
-import runs
 from lastacross import datastore
-from models import CountInterval, CountLine, CountRun, Quilt, Square
-from reload_models import ReloadResult, ReloadRun
+from programs.count import pages as count
+from programs.count import runs
+from programs.count.models import CountInterval, CountLine, CountRun
+from programs.quilt import models
+from programs.quilt.models import Quilt, Square
+from programs.reload.models import ReloadResult, ReloadRun
+from programs.shared import pruning
 from tests.support.processes import ROOT
 from tests.support.root_application import configured
 

@@ -10,12 +10,12 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import func, insert, select
 
-import accounts
-import reloading
-import reloads
 from lastacross import clock, datastore, store, taskqueue
-from reload_models import Account, ReloadResult, ReloadRun
-from reloading import Answer
+from programs.reload import accounts
+from programs.reload import runs as reloading
+from programs.reload import tasks as reloads
+from programs.reload.models import Account, ReloadResult, ReloadRun
+from programs.reload.runs import Answer
 from tests.support import uploads
 from tests.support.processes import ROOT
 from tests.support.redis_server import RedisServer

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import runs
 from lastacross import datastore
-from models import CountLine, CountRun
+from programs.count import runs
+from programs.count.models import CountLine, CountRun
 from tests.support.processes import ROOT
 from tests.support.root_application import configured
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import models
-import runs
-import starting
 from lastacross import datastore
 from lastacross.clock import SYSTEM
-from models import CountRun, Quilt
+from programs.count import runs
+from programs.count.models import CountRun
+from programs.quilt import models
+from programs.quilt.models import Quilt
+from programs.shared import starting
 from tests.support.processes import ROOT
 from tests.support.root_application import configured
 

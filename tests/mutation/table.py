@@ -165,38 +165,44 @@ PARTS = (
     # --- the programs
     Part(
         "programs",
-        "",
-        "quilt starting",
+        "programs/",
+        "quilt/models quilt/pages quilt/tasks shared/starting shared/queued",
         "unit/test_progress_words.py acceptance/test_quilt_pages.py acceptance/test_starting.py "
-        "integration/test_painting.py",
+        "integration/test_painting.py unit/test_queued_calls.py",
     ),
     Part(
         "programs",
-        "",
-        "error_chart error_fields error_limits error_models error_pages error_queries error_statements "
-        "error_steps errorlog browsers forms grouping notifying",
+        "programs/errors/",
+        "chart fields limits models pages queries statements steps intake browsers grouping notifying",
         f"{SCHEMA} integration/test_grouping.py integration/test_error_steps.py "
         "acceptance/test_error_collector.py",
     ),
     Part(
         "programs",
-        "",
-        "count count_view counting runs operations",
+        "programs/shared/",
+        "forms",
+        f"{SCHEMA} integration/test_grouping.py integration/test_error_steps.py "
+        "acceptance/test_error_collector.py",
+    ),
+    Part(
+        "programs",
+        "programs/",
+        "count/models count/pages count/view count/tasks count/runs shared/operations",
         "unit/test_progress_words.py integration/test_runs.py acceptance/test_count_pages.py",
     ),
     Part(
         "programs",
-        "",
-        "accounts feed reload_models reload_view reloading reloads",
+        "programs/reload/",
+        "accounts feed models view runs pages tasks",
         f"{SCHEMA} unit/test_progress_words.py integration/test_reloading.py acceptance/test_reload_pages.py",
     ),
-    Part("programs", "", "pruning", "integration/test_pruning.py"),
+    Part("programs", "programs/shared/", "pruning", "integration/test_pruning.py"),
     Part(
         "programs",
-        "",
-        "commodities demo dispatches intrastat invoices",
+        "programs/intrastat/",
+        "commodities demo models report pages invoices",
         "integration/test_intrastat.py acceptance/test_intrastat_pages.py",
         without=("several_processes", "busy_day"),
     ),
-    Part("programs", "", "together", "unit/test_together.py"),
+    Part("programs", "programs/quilt/", "together", "unit/test_together.py"),
 )

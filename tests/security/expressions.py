@@ -31,7 +31,7 @@ class Expression:
 
 def modules() -> dict[str, Path]:
     """The modules of the engine and of the programs that have any, by their names."""
-    paths = [*ROOT.glob("*.py"), *ROOT.glob("lastacross/**/*.py")]
+    paths = [*ROOT.glob("*.py"), *ROOT.glob("programs/**/*.py"), *ROOT.glob("lastacross/**/*.py")]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
     return {name: path for name, path in sorted(names.items()) if _USE.search(path.read_text())}
 

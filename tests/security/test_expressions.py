@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-import browsers
-import grouping
-import operations
 from lastacross import config, errors, taskqueue, webapp
 from lastacross.cron.grammar import parse_schedule
 from lastacross.longtasks.operation import wanted_seconds
 from lastacross.webapp import content_type, cookies, hosts, local_path
+from programs.errors import browsers, grouping
+from programs.shared import operations
 from tests.security import expressions
 from tests.security.expressions import Expression
 from tests.security.table import Row

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
-import feed
+from programs.reload import feed
 from tests.support.processes import wait_until
 from tests.support.site import Site
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-OUR_APPLICATION = {path.stem for path in ROOT.glob("*.py")}
+OUR_APPLICATION = {"programs", *(path.stem for path in ROOT.glob("*.py"))}
 
 
 @contextlib.contextmanager
@@ -16,7 +16,8 @@ def own_modules(root: Path) -> Iterator[None]:
     Our own application's modules are put back, not imported again: their tables exist once.
     """
     path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in OUR_APPLICATION & set(sys.modules)}
+    own = [name for name in sys.modules if name.partition(".")[0] in OUR_APPLICATION]
+    ours = {name: sys.modules.pop(name) for name in own}
     before = set(sys.modules)
     try:
         yield

@@ -5,14 +5,15 @@ from typing import cast
 
 import pytest
 
-import count_view
-import operations
-import quilt
-import reload_view
-import runs
 from lastacross.taskqueue import QueueStatistics
-from models import CountInterval, CountRun, Quilt
-from reload_models import ReloadRun
+from programs.count import runs
+from programs.count import view as count_view
+from programs.count.models import CountInterval, CountRun
+from programs.quilt import pages as quilt
+from programs.quilt.models import Quilt
+from programs.reload import view as reload_view
+from programs.reload.models import ReloadRun
+from programs.shared import operations
 
 BEGAN = 1_000_000.0
 

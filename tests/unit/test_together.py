@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import together
+from programs.quilt import together
 from tests.support.processes import wait_until
 
 

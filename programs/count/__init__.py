@@ -1,0 +1,1 @@
+"""The counting program: a master task, sub tasks on a backend, a log."""

@@ -1,0 +1,80 @@
+"""The counting program's tables: runs, their intervals, the lines of their log."""
+
+import json
+
+from sqlalchemy import (
+    Double,
+    ForeignKey,
+    String,
+    Text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lastacross import datastore
+
+LINE_LENGTH = 300
+
+
+class CountRun(datastore.Model):
+    """A run of the counting program. Instants are seconds since the epoch.
+
+    ``changes`` counts what happened to the run, and numbers it. The row is locked meanwhile, so
+    numbers become visible in order: a browser that has all up to n asks for what came after n.
+    ``handed_out_at``: when its master task began to put the sub tasks on their queue.
+    """
+
+    __tablename__ = "count_run"
+
+    id: Mapped[str] = mapped_column(String(22), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    delay_ms: Mapped[int]
+    created_at: Mapped[float] = mapped_column(Double, index=True)
+    changes: Mapped[int] = mapped_column(default=0)
+    handed_out_at: Mapped[float | None] = mapped_column(Double, default=None)
+    finished_at: Mapped[float | None] = mapped_column(Double, default=None)
+    is_cancelled: Mapped[bool] = mapped_column(default=False)
+
+
+class CountInterval(datastore.Model):
+    """An interval of a run: who counts it, how many numbers it has, and in the end all of them.
+
+    ``counted`` numbers are kept, from the first on; ``numbers`` is the result, a JSON list.
+    ``changed`` is the number of its last change among those of its run.
+    """
+
+    __tablename__ = "count_interval"
+
+    run_id: Mapped[str] = mapped_column(
+        String(22), ForeignKey("count_run.id", ondelete="CASCADE"), primary_key=True
+    )
+    place: Mapped[int] = mapped_column(primary_key=True)
+    first: Mapped[int]
+    last: Mapped[int]
+    counted: Mapped[int] = mapped_column(default=0)
+    instance: Mapped[str | None] = mapped_column(String(100), default=None)
+    numbers: Mapped[str | None] = mapped_column(Text, default=None)
+    changed: Mapped[int] = mapped_column(default=0)
+
+    @property
+    def total(self) -> int:
+        """How many numbers it has."""
+        return self.last - self.first + 1
+
+    @property
+    def result(self) -> list[int] | None:
+        """The numbers, None until all are counted."""
+        return None if self.numbers is None else [int(number) for number in json.loads(self.numbers)]
+
+
+class CountLine(datastore.Model):
+    """A line of the backend's log, kept with the run that it tells of; ``number`` as of a change."""
+
+    __tablename__ = "count_line"
+
+    run_id: Mapped[str] = mapped_column(
+        String(22), ForeignKey("count_run.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float] = mapped_column(Double)
+    instance: Mapped[str] = mapped_column(String(100))
+    text: Mapped[str] = mapped_column(String(LINE_LENGTH))

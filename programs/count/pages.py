@@ -1,0 +1,333 @@
+"""The counting program's pages: the form that starts a run, and the page that watches it."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import webapp2
+from webob import exc
+
+from lastacross import clock, config, errors, taskqueue, webapp
+from programs.count import runs, tasks
+from programs.count import view as count_view
+from programs.count.models import CountRun
+from programs.count.view import look
+from programs.shared import forms, operations, starting
+
+LONGEST_NAME = 100
+MOST_INTERVALS = 100
+MOST_NUMBERS = 1000
+"""In one interval."""
+LARGEST_DELAY_MS = 1000
+
+SHOWN_NUMBERS = 40
+"""Of a result on the page; of a longer one the rest is behind a click."""
+
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}", re.ASCII)
+_INTERVAL = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})", re.ASCII)
+
+INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 999,999,999"
+
+
+# --- the form -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be counted; ``delay_ms`` plays slow work before each number."""
+
+    name: str
+    intervals: list[tuple[int, int]]
+    delay_ms: int
+
+    @property
+    def numbers(self) -> int:
+        """How many there are in all intervals."""
+        return sum(last - first + 1 for first, last in self.intervals)
+
+    @property
+    def work_ms(self) -> int:
+        """What it costs in all."""
+        return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
+
+
+def parse(form: Mapping[str, object]) -> Wanted:
+    """What the form asks for.
+
+    Raises:
+        FormError: a field cannot be used, or they are too much work together.
+    """
+    mistakes: dict[str, str] = {}
+    name, intervals, delay_ms = form.get("name"), [], 0
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        mistakes["name"] = (
+            f"takes 1 to {LONGEST_NAME} letters, digits, hyphens and underscores{forms.given(name)}."
+        )
+    try:
+        intervals = parse_intervals(form.get("intervals"))
+    except ValueError as error:
+        mistakes["intervals"] = str(error)
+    if form.get("delay_ms") is not None:
+        try:
+            delay_ms = forms.number_between(form["delay_ms"], 0, LARGEST_DELAY_MS)
+        except ValueError as error:
+            mistakes["delay_ms"] = str(error)
+    if mistakes:
+        raise forms.FormError(mistakes)
+    wanted = Wanted(str(name), intervals, delay_ms)
+    try:
+        starting.check_work(wanted.numbers, delay_ms, run="count", piece="numbers")
+    except ValueError as error:
+        raise forms.FormError({"delay_ms": str(error)}) from error
+    return wanted
+
+
+def parse_intervals(text: object) -> list[tuple[int, int]]:
+    """The intervals of a text such as ``1-10, 11-20``, separated by commas or line ends.
+
+    They may overlap. None may be there twice: sub tasks are unique by name.
+
+    Raises:
+        ValueError: the text cannot be used; the message says what the field takes.
+    """
+    pieces = re.split(r"[,\n]", text) if isinstance(text, str) else []
+    pieces = [piece.strip() for piece in pieces if piece.strip()]
+    if not pieces:
+        raise ValueError(f"{INTERVALS_TAKES}{forms.given(text)}.")
+    if len(pieces) > MOST_INTERVALS:
+        raise ValueError(f"takes at most {MOST_INTERVALS} intervals, not {len(pieces)}.")
+    intervals: dict[tuple[int, int], None] = {}
+    for piece in pieces:
+        interval = _interval(piece)
+        if interval in intervals:
+            raise ValueError(f"takes each interval once; {interval[0]}-{interval[1]} is there twice.")
+        intervals[interval] = None
+    return list(intervals)
+
+
+def _interval(piece: str) -> tuple[int, int]:
+    found = _INTERVAL.fullmatch(piece)
+    if found is None:
+        raise ValueError(f"{INTERVALS_TAKES}{forms.given(piece)}.")
+    first, last = int(found[1]), int(found[2])
+    if first > last:
+        raise ValueError(f"takes the smaller number first: {last}-{first}, not “{piece}”.")
+    if last - first >= MOST_NUMBERS:
+        raise ValueError(
+            f"takes at most {MOST_NUMBERS:,} numbers in an interval; {first}-{last} has {last - first + 1:,}."
+        )
+    return first, last
+
+
+# --- the pages ----------------------------------------------------------------------------
+
+
+class FormHandler(forms.Handler):
+    """The form that starts a run, and the recent ones."""
+
+    def get(self) -> None:
+        """The form; its fields may be filled in by the query. As JSON: the recent runs."""
+        if self.wants_json():
+            self.render_json({"runs": [_listed(row) for row in runs.recent()]})
+        else:
+            self.show_form(self.request.GET, {})
+
+    def post(self) -> None:
+        """Start a run: its master task first, which decides whether the name is free; then its row."""
+        with starting.answering(self, "counts"):
+            starting.admit(self, "counts", is_counted=False)
+            self._answer_with(self._begin(parse(self.form())))
+
+    def _answer_with(self, run: CountRun) -> None:
+        webapp.remember_started(self.request, self.response, _started_name(run))
+        location = f"/count/{run.name}"
+        if not self.wants_json():
+            self.see_other(location)
+            return
+        self.response.headers["Location"] = location
+        self.response.headers["Retry-After"] = "1"
+        self.render_json(_operation(_known(run.name)), 202)
+
+    def _begin(self, wanted: Wanted) -> CountRun:
+        """Add the master task of a new run, and write the run down.
+
+        Raises:
+            FormError: the name is taken.
+            TooManyError: as many runs are under way as may be.
+            StartRefusedError: the client has started as many as it may.
+        """
+        run = CountRun(
+            id=operations.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
+        )
+        is_limited = not self.is_exempt_from_limits()
+        if is_limited:
+            # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
+            starting.require_room_now(CountRun)
+        starting.admit(self, "counts", is_counted=False, work_ms=wanted.work_ms)
+        try:
+            tasks.add_master(run, wanted.intervals)
+        except taskqueue.TaskAlreadyExistsError:
+            raise self._taken(wanted.name, is_tombstoned=False) from None
+        except taskqueue.TombstonedTaskError:
+            raise self._taken(wanted.name, is_tombstoned=True) from None
+        try:
+            # Only now: a name that is taken uses no start up.
+            starting.admit(self, "counts", work_ms=wanted.work_ms)
+            runs.begin(run, wanted.intervals, is_limited=is_limited)
+        except (starting.TooManyError, errors.StartRefusedError):
+            tasks.withdraw(run.id)
+            raise
+        return run
+
+    @staticmethod
+    def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
+        """For a 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
+        run = runs.find(name)
+        if is_tombstoned and (run is None or look(run).is_done):
+            until = _refused_until(run)
+            when = f" until {operations.instant(until)}" if until is not None else " for some days"
+            mistake = f"is tombstoned: a run of this name is over, and the name is refused{when}."
+            more = {"state": "tombstoned", "refused_until": clock.iso(until)}
+        else:
+            mistake = "is in use: the run of this name still runs."
+            more = {"state": "running", "refused_until": None}
+        return forms.FormError({"name": mistake}, 409, location=f"/count/{name}", **more)
+
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """The form, with something to start from, and the recent runs."""
+        # A form that was sent shows what was sent, and nothing else.
+        first = {"name": f"run-{secrets.token_hex(2)}", "intervals": "1-10, 11-20, 21-30", "delay_ms": "200"}
+        values = {name: given.get(name, "" if mistakes else value) for name, value in first.items()}
+        values = {name: value if isinstance(value, str) else "" for name, value in values.items()}
+        self.render(
+            "programs/count/form.html",
+            status=status,
+            values=values,
+            mistakes=mistakes,
+            taken=values["name"] if status == 409 else None,
+            recent=runs.recent(),
+            max_work_seconds=starting.MAX_WORK_SECONDS,
+        )
+
+
+def _listed(row: runs.Row) -> dict[str, Any]:
+    return {
+        "name": f"count/{row.run.name}",
+        "state": row.state,
+        "step": row.counted,
+        "total_steps": row.intervals,
+        "created_at": clock.iso(row.run.created_at),
+    }
+
+
+def _refused_until(run: CountRun | None) -> float | None:
+    """When the name is free again: so long after its master task ended; None if nobody knows."""
+    ended_at = None if run is None else run.handed_out_at or run.finished_at
+    return None if ended_at is None else ended_at + config.current().settings.tombstone_seconds
+
+
+def _started_name(run: CountRun) -> str:
+    """What a browser remembers of a run that it started. A name may be used again, an id never."""
+    return f"count:{run.id}"
+
+
+def _known(name: str) -> CountRun:
+    """The run of this name.
+
+    Raises:
+        HTTPNotFound: there is none.
+    """
+    run = runs.find(name)
+    if run is None:
+        raise exc.HTTPNotFound("There is no run of this name.")
+    return run
+
+
+def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
+    return look(run).operation(runs.intervals_of(run.id, after), runs.lines_of(run, after))
+
+
+class PageHandler(webapp.RequestHandler):
+    """One run, to be looked at while it counts and afterwards."""
+
+    def get(self, name: str) -> None:
+        """The page, complete as the server draws it; a script then keeps it so."""
+        if self.wants_json():
+            self.get_json(name)
+            return
+        view = look(_known(name))
+        token = None
+        if not view.is_done and not view.is_blind:
+            # Its stream begins here, before the intervals are read: what comes in between is sent as well.
+            token = operations.stream_token(tasks.client_id(view.run.id))
+            view = look(_known(name))
+        self._say_it_changes()
+        self.render(
+            "programs/count/page.html",
+            view=view,
+            run=view.run,
+            intervals=[
+                (each, count_view.interval_text(each, view)) for each in runs.intervals_of(view.run.id)
+            ],
+            lines=[count_view.line_json(line) for line in runs.lines_of(view.run)],
+            queues=[count_view.queue_texts(queue) for queue in view.queues_json() or []],
+            token=token,
+            may_cancel=starting.may_cancel(self, _started_name(view.run)),
+            shown_numbers=SHOWN_NUMBERS,
+            shortened=runs.shortened,
+            duration=operations.duration,
+            instant=operations.instant,
+        )
+
+    def get_json(self, name: str) -> None:
+        """The operation; ``?after=n`` leaves out what has not changed since change n, 304: nothing new."""
+        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
+        after = forms.whole_number(self.request.GET.get("after", "0"))
+        if after is None or after < 0:
+            raise webapp.BadInputError("after", "takes a whole number: how many changes are known already")
+        view = look(_known(name))
+        self.render_json(
+            view.operation(runs.intervals_of(view.run.id, after), runs.lines_of(view.run, after))
+        )
+        self._say_it_changes()
+        self.response.etag = view.etag
+        self.response.conditional_response = True
+
+    def _say_it_changes(self) -> None:
+        self.response.headers["Cache-Control"] = "private, no-cache"
+
+
+class CancelHandler(webapp.RequestHandler):
+    """The button that ends a run early."""
+
+    def post(self, name: str) -> None:
+        """Drop the sub tasks that nobody has begun, and let the others end; a run that is over stays."""
+        run = _known(name)
+        starting.require_may_cancel(self, _started_name(run))
+        if not look(run).is_done:
+            tasks.cancel(run.id)
+        if self.wants_json():
+            self.render_json(_operation(_known(name)))
+        else:
+            self.see_other(f"/count/{name}")
+
+
+NAME = "<name:[A-Za-z0-9_-]+>"
+
+ROUTES = [
+    # The form and the recent runs; a POST starts one and answers with the address of its page.
+    webapp2.Route("/count", FormHandler),
+    # The same run for programs, and for the page when it asks what is new.
+    webapp2.Route(f"/count/{NAME}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
+    # One run: its intervals, its queues, the backend's log.
+    webapp2.Route(f"/count/{NAME}", PageHandler),
+    # Its cancel button.
+    webapp2.Route(f"/count/{NAME}/cancel", CancelHandler),
+    # The backend's: it begins; its two queues' tasks; the master task is done.
+    webapp2.Route("/_ah/start", tasks.StartHandler),
+    webapp2.Route(f"/_ah/queue/{tasks.MASTER_QUEUE}", tasks.MasterHandler),
+    webapp2.Route(f"/_ah/queue/{tasks.SUB_QUEUE}", tasks.SubHandler),
+    webapp2.Route(tasks.COMPLETE_URL, tasks.CompleteHandler),
+]

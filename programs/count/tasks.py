@@ -1,0 +1,284 @@
+"""The counting program's tasks: a master task hands out intervals, sub tasks count them.
+
+A master task is unique by the run's name, a sub task by its run and its interval. Both run on the
+backend ``counter``, at the default URLs of their queues. Everything here may run twice.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lastacross import channel, clock, config, runtime, taskqueue, webapp
+from programs.count import runs
+from programs.count.models import CountRun
+from programs.shared.operations import plural
+
+MASTER_QUEUE = "master"
+SUB_QUEUE = "subtasks"
+COMPLETE_URL = "/tasks/count-complete"
+
+KEEP_SECONDS = 0.5
+"""How often a sub task keeps how far it is: that much is counted anew after a crash."""
+LOOK_SECONDS = 0.1
+"""How long a sub task waits at most before it looks whether its process is to stop."""
+
+Intervals = Sequence[tuple[int, int]]
+
+log = logging.getLogger("counting")
+
+
+def instance() -> str:
+    """The name of this process in the log: its service, and its process id."""
+    return f"{config.current().settings.service} {os.getpid()}"
+
+
+def client_id(run_id: str) -> str:
+    """Who listens to a run."""
+    return f"count-{run_id}"
+
+
+def tell(run_id: str, change: int | None) -> None:
+    """Say to whoever watches that there is something new: up to the change of this number."""
+    if change is not None:
+        channel.send_message(client_id(run_id), json.dumps({"change": change}))
+
+
+def text_of(intervals: Intervals) -> str:
+    """``1-10, 11-20``."""
+    return ", ".join(f"{first}-{last}" for first, last in intervals)
+
+
+# --- the master task ----------------------------------------------------------------------
+
+
+def outer_batch(run_id: str) -> taskqueue.Batch:
+    """The batch whose only member is the master task: it ends when all that the task started has ended."""
+    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
+    return taskqueue.Batch(queue_name=MASTER_QUEUE, name=run_id, on_complete=complete)
+
+
+def inner_batch_id(run_id: str) -> str:
+    """The id of the batch of the sub tasks.
+
+    Not left to the engine, which would take the master task's: the same for every run of this name.
+    """
+    return f"{run_id}-intervals"
+
+
+def add_master(run: CountRun, intervals: Intervals) -> None:
+    """Add the master task of a new run.
+
+    The task's name is what makes a run's name unique: no look into the datastore is needed, and none
+    would be safe between two visitors. The task carries all that the run is, so whatever of the steps
+    here and in the page is not reached, because the process is killed between them, is done by the
+    task: it seals its batch and writes the run down, if nobody has.
+
+    Raises:
+        TaskAlreadyExistsError: a master task of this name waits or runs.
+        TombstonedTaskError: one has been there, and its name is not free again yet.
+        TransientError: Redis is away.
+    """
+    task = taskqueue.Task(
+        name=f"count-{run.name}",
+        params={
+            "run": run.id,
+            "name": run.name,
+            "intervals": text_of(intervals),
+            "delay_ms": run.delay_ms,
+            "created_at": repr(run.created_at),
+        },
+    )
+    with outer_batch(run.id) as batch:
+        batch.add(task)
+
+
+def cancel(run_id: str) -> None:
+    """End a run: what nobody has begun is dropped, what runs finds out when it keeps how far it is."""
+    _log(run_id, runs.end(run_id, "a visitor", is_cancelled=True), "run cancelled")
+    withdraw(run_id)
+
+
+def withdraw(run_id: str) -> None:
+    """Drop the tasks of a run that nobody has begun."""
+    for batch_id in (run_id, inner_batch_id(run_id)):
+        with contextlib.suppress(taskqueue.UnknownBatchError):
+            taskqueue.Batch.get(batch_id).cancel()
+
+
+class MasterHandler(webapp.TaskHandler):
+    """``/_ah/queue/master``: hands the intervals of a run out as sub tasks."""
+
+    def post(self) -> None:
+        """Parameters come as key-value pairs. May be repeated: the batches skip what they have."""
+        fields = self.request.POST
+        intervals = [_pair(text) for text in fields["intervals"].split(", ")]
+        run = CountRun(
+            id=fields["run"],
+            name=fields["name"],
+            delay_ms=int(fields["delay_ms"]),
+            created_at=float(fields["created_at"]),
+        )
+        run_id, delay_ms = run.id, run.delay_ms
+        with outer_batch(run_id):
+            pass  # sealed, should the page have died before
+        if not runs.begin(run, intervals):
+            return  # the name has a newer run: nobody would look at this one
+        # Before the first sub task writes its own line, which it may do while others are being added.
+        text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
+        _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
+        with taskqueue.Batch(
+            queue_name=SUB_QUEUE, name=inner_batch_id(run_id), parent=taskqueue.current_task()
+        ) as batch:
+            batch.add(sub_tasks(run_id, intervals, delay_ms))
+
+
+def sub_tasks(run_id: str, intervals: Intervals, delay_ms: int) -> Iterable[taskqueue.Task]:
+    """A task for each interval; what it is to do is its payload."""
+    for place, (first, last) in enumerate(intervals):
+        work = {"run": run_id, "place": place, "first": first, "last": last, "delay_ms": delay_ms}
+        yield taskqueue.Task(
+            json.dumps(work), name=f"{run_id}-{first}-{last}", headers={"Content-Type": "application/json"}
+        )
+
+
+class CompleteHandler(webapp.TaskHandler):
+    """Runs once when the master task and all that it started have ended, well or not."""
+
+    def post(self) -> None:
+        """Mark the run finished. One that nobody has written down was refused: it has nothing to end."""
+        run_id = self.request.POST["run"]
+        change = runs.end(run_id, instance(), is_cancelled=False)
+        _log(run_id, change, "run over")
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last)
+
+
+def _log(run_id: str, change: int | None, text: str) -> None:
+    """The backend's log; the run's own, which its page shows, has the line already."""
+    if change is not None:
+        log.info("count.run", extra={"run": run_id, "text": text})
+        tell(run_id, change)
+
+
+# --- the sub tasks ------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Hold:
+    """An interval that this process counts at this moment."""
+
+    run_id: str
+    place: int
+    numbers: list[int] = field(default_factory=list)
+
+
+_held: set[Hold] = set()
+_lock = threading.Lock()
+
+
+class StartHandler(webapp.RequestHandler):
+    """``/_ah/start``: the backend begins."""
+
+    def get(self) -> None:
+        """Ask to be called when it is told to stop."""
+        runtime.set_shutdown_hook(shut_down)
+        log.info("count.start", extra={"instance": instance()})
+
+
+def shut_down() -> None:
+    """The shutdown hook: give back every interval that is being counted here, for another to go on with."""
+    with _lock:
+        holds = list(_held)
+    log.info("count.shutdown", extra={"instance": instance(), "intervals": len(holds)})
+    for hold in holds:
+        _give_back(hold)
+
+
+def _give_back(hold: Hold) -> None:
+    """Keep how far it is, and let it go: once, whoever of the hook and the counting is first."""
+    with _lock:
+        is_held = hold in _held
+        _held.discard(hold)
+    if is_held:
+        tell(hold.run_id, runs.release(hold.run_id, hold.place, instance(), len(hold.numbers)))
+
+
+@contextlib.contextmanager
+def _holding(hold: Hold) -> Iterator[None]:
+    with _lock:
+        _held.add(hold)
+    try:
+        yield
+    except BaseException:
+        # Too long for its deadline, say: the next attempt is to go on from here.
+        _give_back(hold)
+        raise
+    finally:
+        with _lock:
+            _held.discard(hold)
+
+
+class SubHandler(webapp.TaskHandler):
+    """``/_ah/queue/subtasks``: counts one interval."""
+
+    def post(self) -> None:
+        """What to do comes as payload. Goes on where an earlier attempt has come to."""
+        work = json.loads(self.request.body)
+        task = taskqueue.current_task()
+        claimed = runs.claim(
+            work["run"], work["place"], instance(), retry_count=task.retry_count if task else 0
+        )
+        if claimed is None:
+            return  # counted already, or not wanted any more
+        tell(work["run"], claimed.change)
+        numbers = range(work["first"], work["last"] + 1)
+        hold = Hold(work["run"], work["place"], list(numbers[: claimed.counted]))
+        with _holding(hold):
+            is_counted = count(hold, numbers, work["delay_ms"] / 1000)
+            if is_counted is None:
+                return
+            if not is_counted:
+                _give_back(hold)
+                # Anything but 200-299 is a failure: the queue has the task run again, by somebody else.
+                self.response.status = 503
+                self.response.text = f"{instance()} shuts down; {len(hold.numbers)} of {len(numbers)} counted"
+                return
+        tell(hold.run_id, runs.finish_interval(hold.run_id, hold.place, hold.numbers, instance()))
+        log.info("count.interval", extra={"run": hold.run_id, "text": runs.shortened(hold.numbers)})
+
+
+def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | None:
+    """Count on from what ``hold`` has, in no hurry; keep how far it is now and then.
+
+    Returns:
+        True when all is counted, False if the process is to stop first, None if the run is cancelled.
+    """
+    kept_at = clock.SYSTEM.monotonic()
+    for number in numbers[len(hold.numbers) :]:
+        if not _wait(delay_seconds):
+            return False
+        hold.numbers.append(number)
+        now = clock.SYSTEM.monotonic()
+        if now - kept_at >= KEEP_SECONDS:
+            kept_at = now
+            change = runs.keep(hold.run_id, hold.place, len(hold.numbers))
+            if change is None:
+                return None
+            tell(hold.run_id, change)
+    return True
+
+
+def _wait(seconds: float) -> bool:
+    """Play slow work; False as soon as this process is to stop."""
+    until = clock.SYSTEM.monotonic() + seconds
+    while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
+        # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+        threading.Event().wait(min(left, LOOK_SECONDS))
+    return not runtime.is_shutting_down()

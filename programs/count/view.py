@@ -1,0 +1,239 @@
+"""How far a run of the counting program is: in words, in numbers, as JSON."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lastacross import clock, errors, taskqueue
+from programs.count import runs, tasks
+from programs.count.models import CountInterval, CountLine, CountRun
+from programs.shared import operations
+from programs.shared.operations import ENDS, plural
+
+
+@dataclass(frozen=True)
+class View:
+    """A run at one instant, as its page and its JSON show it.
+
+    Attributes:
+        run: its row.
+        sums: its intervals, summed up.
+        now: seconds since the epoch.
+        state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
+        failed: intervals whose sub tasks are dead letters.
+        queues: how its two queues are; None while Redis is away.
+        is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
+        is_blind: Redis is away, so that the datastore alone was asked.
+    """
+
+    run: CountRun
+    sums: runs.Sums
+    now: float
+    state: str
+    failed: int
+    queues: Sequence[taskqueue.QueueStatistics] | None
+    is_lost: bool = False
+    is_blind: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is going to change any more."""
+        return self.state in ENDS
+
+    @property
+    def percent(self) -> int:
+        """Whole per cent of the numbers, 100 only when all are there."""
+        return 100 * self.sums.counted // self.sums.numbers
+
+    @property
+    def count_text(self) -> str:
+        """``2 of 3 intervals counted``."""
+        return f"{self.sums.done} of {plural(self.sums.intervals, 'interval')} counted"
+
+    @property
+    def numbers_text(self) -> str:
+        """``25 of 30``."""
+        return f"{self.sums.counted:,} of {self.sums.numbers:,}"
+
+    @property
+    def headline(self) -> str:
+        """What is said aloud: it changes at quarters and at the end only."""
+        if self.is_done:
+            return self.message
+        if self.run.handed_out_at is None:
+            return "The master task waits for the backend."
+        if 4 * self.sums.counted < self.sums.numbers:
+            return f"The master task has handed out {plural(self.sums.intervals, 'interval')}."
+        quarter = min(3, 4 * self.sums.counted // self.sums.numbers)
+        return ("", "A quarter is counted.", "Half is counted.", "Three quarters are counted.")[quarter]
+
+    @property
+    def message(self) -> str:
+        """The state in a sentence, with its numbers."""
+        count = self.sums.intervals
+        if self.state == "done":
+            what = f"All {count} intervals are" if count > 1 else "The only interval is"
+            return f"{what} counted, so the master task is done."
+        if self.is_lost:
+            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
+        if self.state == "failed":
+            return f"Finished, but {self.failed} of {plural(count, 'interval')} failed."
+        if self.state == "cancelled":
+            return f"Cancelled with {self.count_text}."
+        return f"{self.count_text}."
+
+    @property
+    def mark(self) -> str:
+        """What the title begins with: a tab has room for little more."""
+        return self.state.capitalize() if self.is_done else f"{self.percent} %"
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """From the start to the end, or to now."""
+        return max(0.0, (self.run.finished_at or self.now) - self.run.created_at)
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """How long it may still take, going on as it did; None as long as too little is known."""
+        if self.is_done or self.sums.counted < max(3, self.sums.numbers / 20):
+            return None
+        return (self.sums.numbers - self.sums.counted) * self.elapsed_seconds / self.sums.counted
+
+    @property
+    def remaining_text(self) -> str:
+        """A rough time, or ''."""
+        return operations.roughly(self.eta_seconds) if self.eta_seconds else ""
+
+    @property
+    def etag(self) -> str:
+        """Changes when something to be shown has."""
+        queues = hashlib.sha256(json.dumps(self.queues_json()).encode()).hexdigest()[:12]
+        return f"{self.run.changes}-{self.failed}-{self.state}-{queues}"
+
+    def queues_json(self) -> list[dict[str, Any]] | None:
+        """Both queues' statistics, None while Redis is away."""
+        if self.queues is None:
+            return None
+        return [queue_json(each) for each in self.queues]
+
+    def operation(self, intervals: Sequence[CountInterval], log: Sequence[CountLine]) -> dict[str, Any]:
+        """The JSON of a long-running operation, with the intervals and lines that the caller has not seen."""
+        run, sums = self.run, self.sums
+        operation = operations.Operation(
+            name=f"count/{run.name}",
+            state=self.state,
+            step=sums.done,
+            total_steps=sums.intervals,
+            failed=self.failed,
+            cancelled=sums.intervals - sums.done if self.state == "cancelled" else 0,
+            message=self.message,
+            created_at=run.created_at,
+            finished_at=run.finished_at,
+            eta_seconds=self.eta_seconds,
+            is_lost=self.is_lost,
+        )
+        response = {
+            "intervals": [interval_json(each, self) for each in intervals],
+            "log": [line_json(each) for each in log],
+        }
+        return operation.json(
+            response if run.changes else None,
+            change=run.changes,
+            headline=self.headline,
+            numbers={"counted": sums.counted, "total": sums.numbers},
+            queues=self.queues_json(),
+        )
+
+
+def interval_json(interval: CountInterval, view: View) -> dict[str, Any]:
+    """An interval and its result, None until all of it is counted."""
+    return {
+        "place": interval.place,
+        "first": interval.first,
+        "last": interval.last,
+        "counted": interval.counted,
+        "instance": interval.instance,
+        "text": interval_text(interval, view),
+        "numbers": interval.result,
+    }
+
+
+def interval_text(interval: CountInterval, view: View) -> str:
+    """How far an interval is, in a few words."""
+    if interval.numbers is not None:
+        return plural(interval.total, "number")
+    so_far = f"{interval.counted} of {interval.total}"
+    if view.is_done:
+        return f"not counted, {so_far}" if interval.counted else "not counted"
+    if interval.instance is not None:
+        return f"{interval.instance} counts, {so_far}"
+    return f"given back, {so_far}" if interval.counted else "waits"
+
+
+def line_json(line: CountLine) -> dict[str, Any]:
+    """A line of the backend's log."""
+    return {"number": line.number, "at": clock.iso(line.at), "instance": line.instance, "text": line.text}
+
+
+def queue_json(queue: taskqueue.QueueStatistics) -> dict[str, Any]:
+    """How a queue is; what the statistics do not know is null."""
+    oldest = queue.oldest_eta_usec
+    return {
+        "queue": queue.queue.name,
+        "tasks": queue.tasks,
+        "in_flight": queue.in_flight,
+        "executed_last_minute": queue.executed_last_minute,
+        "oldest_eta": None if oldest is None else clock.iso(oldest / 1e6),
+        "enforced_rate": queue.enforced_rate,
+    }
+
+
+def queue_texts(queue: Mapping[str, Any]) -> dict[str, str]:
+    """The numbers of ``queue_json`` as the page shows them; a dash for what is not known."""
+    texts = {name: "-" if value is None else f"{value}" for name, value in queue.items()}
+    if queue["oldest_eta"] is not None:
+        texts["oldest_eta"] = queue["oldest_eta"][11:19]
+    if queue["enforced_rate"] is not None:
+        texts["enforced_rate"] = f"{queue['enforced_rate']:g}/s"
+    return texts
+
+
+def look(run: CountRun) -> View:
+    """How far a run is. What became of a finished one is known from the datastore alone."""
+    now = clock.SYSTEM.now()
+    sums = runs.sums_of(run.id)
+    try:
+        queues = taskqueue.QueueStatistics.fetch([tasks.MASTER_QUEUE, tasks.SUB_QUEUE])
+    except errors.StoreUnavailableError:
+        queues = None
+    if run.finished_at is not None:
+        missing = sums.intervals - sums.done
+        # One that failed may have been run again since.
+        state = "done" if missing == 0 else "cancelled" if run.is_cancelled else "failed"
+        return View(run, sums, now, state, missing if state == "failed" else 0, queues)
+    state = "ready" if run.handed_out_at is None else "running"
+    if queues is None:
+        # Not asked again: each question costs a visitor the patience for a Redis that does not answer.
+        return View(run, sums, now, state, 0, None, is_blind=True)
+    try:
+        return View(run, sums, now, state, _failed(run), queues)
+    except errors.UnknownBatchError:
+        return View(run, sums, now, "failed", 0, queues, is_lost=True)
+    except errors.StoreUnavailableError:
+        return View(run, sums, now, state, 0, None, is_blind=True)
+
+
+def _failed(run: CountRun) -> int:
+    """How many sub tasks are dead letters.
+
+    Raises:
+        UnknownBatchError: Redis does not know the run (any more).
+        StoreUnavailableError: it is away.
+    """
+    taskqueue.Batch.get(run.id)
+    try:
+        return taskqueue.Batch.get(tasks.inner_batch_id(run.id)).progress().failed
+    except errors.UnknownBatchError:
+        return 0  # the master task has not come to it

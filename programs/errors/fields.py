@@ -1,0 +1,174 @@
+"""What a posted error consists of: its fields, which are missing or wrong, and what is too long. Pure."""
+
+import datetime
+import email.utils
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from programs.shared import forms
+
+LONGEST_KEY = 100
+"""Characters of ``account`` and ``uid``. They name things, so a longer one is refused, not cut."""
+
+LONGEST = {
+    "url": 2000,
+    "type": 200,
+    "msg": 4096,
+    "server": 200,
+    "traceback": 65_536,
+    "request": 65_536,
+    "user_agent": 1000,
+    "username": 200,
+}
+"""Characters of the others: what is longer is cut, with a mark. A long report is better than none."""
+
+REQUIRED = {
+    "account": f"takes 1 to {LONGEST_KEY} characters, the account that the error is for",
+    "url": "takes the address at which the error happened",
+    "status": "takes the HTTP status that was answered, a whole number from 100 to 599",
+    "type": "takes the error's class, such as KeyError",
+    "msg": "takes the error's message",
+}
+PRIORITIES = (1, 10)
+DEFAULT_PRIORITY = 5
+STATUSES = (100, 599)
+
+# What a database or a page would stumble over: NUL, other controls, halves of a surrogate pair.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_EARLIEST, _LATEST = 0.0, 4_102_444_800.0
+"""Instants that are taken for one: 1970 to 2099."""
+_FIRST_SECONDS, _FIRST_MILLISECONDS = 1e9, 1e12
+"""Of September 2001. A smaller number of seconds is rather a date, a year or a mistake; a larger one than
+the second is of no year that is taken."""
+_DIGITS_OF_A_DATE = 8
+
+
+@dataclass(frozen=True)
+class Fields:
+    """An error that can be taken in. ``uid`` and ``happened_at`` are None when not given."""
+
+    account: str
+    uid: str | None
+    happened_at: float | None
+    status: int
+    priority: int
+    texts: Mapping[str, str]
+
+
+def parse(given: Mapping[str, Any]) -> Fields:
+    """The fields of an error; those that nobody knows are ignored.
+
+    Raises:
+        FormError: fields are missing or cannot be used; each is named with what it takes.
+    """
+    texts: dict[str, str] = {}
+    mistakes: dict[str, str] = {}
+    for name in ("account", "uid", "status", "priority", "timestamp", *LONGEST):
+        try:
+            texts[name] = text_of(given.get(name))
+        except ValueError as error:
+            mistakes[name] = str(error)
+    for name, takes in REQUIRED.items():
+        if name not in mistakes and not texts[name].strip():
+            missing = "it is missing" if given.get(name) is None else "it is empty"
+            mistakes[name] = f"{takes}; {missing}."
+    numbers = _numbers(texts, mistakes)
+    for name in ("account", "uid"):
+        if len(texts.get(name, "")) > LONGEST_KEY:
+            mistakes[name] = f"takes at most {LONGEST_KEY} characters, not {len(texts[name]):,}."
+    if mistakes:
+        raise forms.FormError(mistakes)
+    return Fields(
+        account=texts["account"].strip(),
+        uid=texts["uid"].strip() or None,
+        happened_at=numbers.get("timestamp"),
+        status=int(numbers["status"]),
+        priority=int(numbers.get("priority", DEFAULT_PRIORITY)),
+        texts={
+            name: cut(texts[name], most, is_end_better=name == "traceback") for name, most in LONGEST.items()
+        },
+    )
+
+
+def _numbers(texts: Mapping[str, str], mistakes: dict[str, str]) -> dict[str, float]:
+    """The fields that are numbers, where they are given; mistakes are left in ``mistakes``."""
+    readers = {
+        "status": lambda text: forms.number_between(text, *STATUSES),
+        "priority": lambda text: forms.number_between(text, *PRIORITIES),
+        "timestamp": instant_of,
+    }
+    found: dict[str, float] = {}
+    for name, read in readers.items():
+        text = texts.get(name, "")
+        if name in mistakes or not text.strip():
+            continue
+        try:
+            found[name] = read(text)
+        except ValueError as error:
+            mistakes[name] = str(error)
+    return found
+
+
+def text_of(value: object) -> str:
+    """A field's text; numbers become text, lists and objects JSON, None is "".
+
+    Raises:
+        ValueError: it is a file.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool | int | float | list | dict):
+        value = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        raise ValueError("takes text, not a file.")
+    return _UNPRINTABLE.sub("\ufffd", value.replace("\r\n", "\n"))
+
+
+def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
+    """The text, of one that is longer the beginning, and with ``is_end_better`` more of the end."""
+    if len(text) <= most:
+        return text
+    mark = f" [… cut: {len(text):,} characters came, {most:,} are kept …] "
+    room = most - len(mark)
+    # A traceback says at its end what happened, and at its beginning where it came from.
+    head = room // 4 if is_end_better else room
+    return text[:head] + mark + text[len(text) - (room - head) :]
+
+
+def instant_of(text: str) -> float:
+    """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), a date as in HTTP's
+    headers, or seconds since 1970; 13 digits are JavaScript's milliseconds (``Date.now()``), and 8 a date.
+
+    Raises:
+        ValueError: it is none of them, or not of this century or the last third of the one before, or it is
+            seconds of before September 2001.
+    """
+    takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
+    text = text.strip()
+    try:
+        is_number = re.fullmatch(r"[0-9]+(\.[0-9]*)?", text, re.ASCII) and len(text) != _DIGITS_OF_A_DATE
+        seconds = _number(text) if is_number else _date(text)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{takes}{forms.given(text)}.") from None
+    if is_number and seconds < _FIRST_SECONDS:
+        raise ValueError(f"{takes}, {_FIRST_SECONDS:,.0f} or more{forms.given(text)}.")
+    if not math.isfinite(seconds) or not _EARLIEST <= seconds <= _LATEST:
+        raise ValueError(f"{takes}, of a year from 1970 to 2099{forms.given(text)}.")
+    return seconds
+
+
+def _number(text: str) -> float:
+    seconds = float(text)
+    return seconds / 1000 if seconds >= _FIRST_MILLISECONDS else seconds
+
+
+def _date(text: str) -> float:
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        found = email.utils.parsedate_to_datetime(text)
+    return (found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp()

@@ -1,0 +1,1 @@
+"""The INTRASTAT report: a long task over a month's invoices."""

@@ -1,0 +1,291 @@
+"""The demo's data: ``lastacross db demo`` calls ``load``.
+
+Invoices of a wholesaler for sports goods, a calendar month at a time. A month is always the same whenever
+and wherever it is made, so loading again adds the months that are missing and nothing else.
+"""
+
+import bisect
+import datetime
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from lastacross import clock, datastore
+from programs.intrastat import invoices
+from programs.intrastat.commodities import COMMODITIES, Commodity
+from programs.intrastat.models import Invoice, InvoiceLine
+from programs.shared.operations import plural
+
+MONTHS = 13
+"""So many whole months are loaded: with one of them the same month of the year before can be compared."""
+
+PREFIX = "DEMO-"
+"""Of every number, so that nobody takes these invoices for his own."""
+
+PRIVATE_CUSTOMER = "Private customer"
+WEEKDAY_INVOICES, SATURDAY_INVOICES, MORE_IN_DECEMBER = 24, 7, 1.5
+
+# country | how much of the business | VAT number's prefix | legal form | terms | modes of transport
+_COUNTRIES = """
+DE|22|DE|GmbH|DAP|3 5
+AT|14|ATU|GmbH|DAP|3 5
+FR|11|FR|SARL|DAP|3
+NL|10|NL|B.V.|FCA|3
+PL|7|PL|sp. z o.o.|CPT|3
+IT|7|IT|S.r.l.|CPT|3
+BE|6|BE|BV|DAP|3
+ES|5|ES|S.L.|CIP|3 1
+DK|4|DK|ApS|DAP|3
+CZ|4|CZ|s.r.o.|FCA|3
+SE|4|SE|AB|CIP|1 3
+HU|3|HU|Kft.|CPT|3
+FI|2|FI|Oy|CIP|1
+RO|2|RO|S.R.L.|CPT|3
+PT|2|PT|Lda.|CIP|3
+SK|2|SK|s.r.o.|EXW|3
+IE|2|IE|Ltd|CIF|1
+LU|2|LU|S.à r.l.|DAP|3
+GR|1|EL|E.P.E.|CIF|1
+HR|1|HR|d.o.o.|CPT|3
+SI|1|SI|d.o.o.|CPT|3
+BG|1|BG|OOD|CPT|3
+LT|1|LT|UAB|CPT|3
+EE|1|EE|OÜ|CPT|1
+CH|8||AG|DAP|3
+GB|5||Ltd|DDP|1 3
+NO|2||AS|DAP|1
+US|2||Inc.|FOB|4 1
+JP|1||K.K.|FOB|4
+"""
+_FIRST = "Alba Arcus Birkenfeld Borealis Castor Corvus Delta Elster Falke Gecko Hermelin Isar"
+_SECOND = "Kestrel Lumen Meridian Nordlicht Orca Polaris Quint Rondo Sirius Trapez"
+_NAMES = [*_FIRST.split(), *_SECOND.split()]
+_TRADES = ("Sport", "Spiel & Sport", "Trading", "Outdoor", "Toys")
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Customer:
+    """Somebody who buys."""
+
+    name: str
+    vat: str
+    country: str
+    terms: str
+    modes: Sequence[str]
+    goods: Sequence[Commodity]
+
+
+class Dice:
+    """Chance that falls the same everywhere: of Python's generator only ``random()`` is promised to.
+
+    Args:
+        seed: the same text, the same fall.
+    """
+
+    def __init__(self, seed: str) -> None:
+        self._random = random.Random(seed).random
+
+    def below(self, limit: float) -> float:
+        """A number from 0 to below ``limit``."""
+        return self._random() * limit
+
+    def between(self, lowest: int, highest: int) -> int:
+        """A whole number of this range, both ends included."""
+        return lowest + int(self.below(highest - lowest + 1))
+
+    def pick(self, items: Sequence[T]) -> T:
+        """One of them, each as likely."""
+        return items[int(self.below(len(items)))]
+
+    def happens(self, chance: float) -> bool:
+        """Whether something of this chance (0 to 1) happens."""
+        return self._random() < chance
+
+
+# --- who buys -----------------------------------------------------------------------------
+
+
+class Market:
+    """All customers; the larger a country's share, the more there are and the more each buys."""
+
+    def __init__(self) -> None:
+        self.customers: list[Customer] = []
+        shares: list[int] = []
+        for line in _COUNTRIES.split("\n"):
+            if line:
+                country, share, *rest = line.split("|")
+                shares += self._settle(country, int(share), rest)
+        self._reach = list(itertools.accumulate(shares))
+
+    def _settle(self, country: str, share: int, rest: Sequence[str]) -> list[int]:
+        """Add a country's customers; answers each one's share."""
+        prefix, form, terms, modes = rest
+        dice = Dice(f"customers of {country}")
+        count = 1 + share // 2
+        for number in range(count):
+            name = f"{_NAMES[(number * 7 + len(self.customers)) % len(_NAMES)]} {dice.pick(_TRADES)} {form}"
+            # Nobody's: none of these checks out with the tax office.
+            vat = f"{prefix}00{dice.between(100000, 999999)}" if prefix else ""
+            goods = list(COMMODITIES.values())
+            wanted = [goods[int(dice.below(len(goods)))] for _ in range(dice.between(6, 14))]
+            self.customers.append(Customer(name, vat, country, terms, modes.split(), wanted))
+        return [1 + share * 10 // count] * count
+
+    def customer(self, dice: Dice) -> Customer:
+        """Somebody, the large ones more often."""
+        return self.customers[bisect.bisect(self._reach, dice.below(self._reach[-1]))]
+
+
+MARKET = Market()
+
+
+# --- what they buy ------------------------------------------------------------------------
+
+
+def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
+    """The invoices and the lines of the month that begins on this day, in the order of their numbers."""
+    dice = Dice(f"invoices of {first:%Y-%m}")
+    heads: list[Row] = []
+    lines: list[Row] = []
+    for day in invoices.days_of(first):
+        for _ in range(_invoices_on(day, dice)):
+            number = f"{PREFIX}{first:%Y-%m}-{len(heads) + 1:04}"
+            head, customer = _head(number, day, dice)
+            heads.append(head)
+            lines.extend(_lines(head, customer, dice))
+    return heads, lines
+
+
+def _invoices_on(day: datetime.date, dice: Dice) -> int:
+    """Saturdays are quiet, and the first Sunday has an invoice of the web shop: no month begins without."""
+    usual = (WEEKDAY_INVOICES, SATURDAY_INVOICES, 1)[max(0, day.isoweekday() - 5)]
+    busy = MORE_IN_DECEMBER if day.month == 12 else 1.0
+    return max(1, int((usual + dice.between(-3, 3)) * busy))
+
+
+def _head(number: str, day: datetime.date, dice: Dice) -> tuple[Row, Customer]:
+    customer = MARKET.customer(dice)
+    is_private = customer.vat != "" and dice.happens(0.06)
+    terms, mode = customer.terms, customer.modes[0]
+    if dice.happens(0.15):
+        terms, mode = dice.pick(("EXW", "FCA", "DAP")), dice.pick(customer.modes)
+    head: Row = {
+        "number": number,
+        "date": day,
+        "customer": PRIVATE_CUSTOMER if is_private else customer.name,
+        "customer_vat": "" if is_private else customer.vat,
+        "country": customer.country,
+        "terms": "DAP" if is_private else terms,
+        "nature_of_transaction": "12" if is_private else _nature(dice),
+        "mode_of_transport": "5" if is_private else mode,
+        "currency": "EUR",
+    }
+    return head, customer
+
+
+def _nature(dice: Dice) -> str:
+    """Nearly always an outright sale; now and then goods that came back, or replace what did."""
+    chance = dice.below(1)
+    return "21" if chance < 0.02 else "22" if chance < 0.025 else "11"
+
+
+def _lines(head: Row, customer: Customer, dice: Dice) -> Iterator[Row]:
+    is_return = head["nature_of_transaction"] == "21"
+    # A credit note for the price alone: nothing moved.
+    is_rebate = head["nature_of_transaction"] == "11" and dice.happens(0.02)
+    is_small = is_return or is_rebate or head["nature_of_transaction"] == "12"
+    for place in range(1, (1 if is_small else dice.between(1, 8)) + 1):
+        goods = dice.pick(customer.goods)
+        # Many small lots and a few large ones; the dear ones are bought by the piece.
+        large = 400 if goods.cents < 5000 else 30
+        count = 1 if is_small else 1 + int(large * dice.below(1) * dice.below(1) * dice.below(1))
+        cents = goods.cents * count * dice.between(90, 105) // 100
+        sign = -1 if is_return else 0 if is_rebate else 1
+        yield {
+            "invoice_number": head["number"],
+            "place": place,
+            "commodity_code": goods.code,
+            "country_of_origin": goods.origins[0] if dice.happens(0.85) else dice.pick(goods.origins),
+            "quantity": sign * count,
+            "net_mass_grams": sign * (goods.grams * count * dice.between(97, 103) // 100),
+            "supplementary_units": sign * count if goods.supplementary_unit else None,
+            "value_cents": -cents if is_return else -(cents // 10) if is_rebate else cents,
+        }
+
+
+# --- loading ------------------------------------------------------------------------------
+
+_INVOICES = cast(Table, Invoice.__table__)
+_LINES = cast(Table, InvoiceLine.__table__)
+_INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+def load(today: datetime.date | None = None) -> str:
+    """Put the invoices of the last whole months into the datastore, those that are not there yet.
+
+    May be repeated, interrupted, and called by many at once: a month is there as a whole or not at all.
+
+    Args:
+        today: the months before this day's are loaded; None is the date in UTC.
+
+    Returns:
+        What was done, in a sentence.
+    """
+    first = invoices.previous_month(today or clock.utc(clock.SYSTEM.now()).date())
+    added = []
+    for _ in range(MONTHS):
+        counts = _load_month(first)
+        if counts is not None:
+            added.append((first, *counts))
+        first = invoices.previous_month(first)
+    return _told(added)
+
+
+def is_all_there_is() -> bool:
+    """Whether the datastore has no invoices but the demo's, or none at all."""
+    query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query) is None
+
+
+def _load_month(first: datetime.date) -> tuple[int, int] | None:
+    """How many invoices and lines were added; None if the month is there."""
+    heads, lines = month_rows(first)
+    with datastore.session(read_only=True) as session:
+        if session.get(Invoice, heads[0]["number"]) is not None:
+            return None
+    with datastore.session() as session:
+        if not _claim(session, heads[0]):
+            return None
+        insert = _INSERT[session.connection().dialect.name]
+        session.connection().execute(insert(_INVOICES).on_conflict_do_nothing(), heads[1:])
+        session.connection().execute(insert(_LINES).on_conflict_do_nothing(), lines)
+    return len(heads), len(lines)
+
+
+def _claim(session: Session, head: Row) -> bool:
+    """Whether this is who loads the month: who comes second waits here until the first has committed."""
+    connection = session.connection()
+    insert = _INSERT[connection.dialect.name](_INVOICES).on_conflict_do_nothing()
+    return connection.execute(insert.returning(_INVOICES.c.number), head).scalar() is not None
+
+
+def _told(added: Sequence[tuple[datetime.date, int, int]]) -> str:
+    if not added:
+        return f"nothing to add: the invoices of the last {MONTHS} months are there"
+    heads, lines = sum(each[1] for each in added), sum(each[2] for each in added)
+    newest, oldest = added[0][0], added[-1][0]
+    span = f"{newest:%Y-%m}" if newest == oldest else f"{oldest:%Y-%m} to {newest:%Y-%m}"
+    return f"added {plural(heads, 'invoice')} with {plural(lines, 'line')} ({span})"

@@ -1,0 +1,103 @@
+"""The questions asked of the invoices, and the calendar that goes with them."""
+
+import calendar
+import datetime
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+
+from lastacross import datastore
+from programs.intrastat.models import Invoice, InvoiceLine
+
+FETCHED_AT_ONCE = 500
+"""Lines of a day that are in memory at a time."""
+
+_MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
+
+
+def month_from(text: str) -> datetime.date | None:
+    """The first day of a month like ``2026-10``, None for any other text."""
+    if not _MONTH.fullmatch(text) or text.startswith("0000"):
+        return None
+    return datetime.date.fromisoformat(f"{text}-01")
+
+
+def previous_month(day: datetime.date) -> datetime.date:
+    """The first day of the month before this day's."""
+    return (day.replace(day=1) - datetime.timedelta(days=1)).replace(day=1)
+
+
+def days_of(first: datetime.date) -> list[datetime.date]:
+    """Every day of the month that begins on this one."""
+    count = calendar.monthrange(first.year, first.month)[1]
+    return [first.replace(day=number) for number in range(1, count + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sold:
+    """A line with what its invoice says of it."""
+
+    number: str
+    customer_vat: str
+    country: str
+    terms: str
+    nature_of_transaction: str
+    mode_of_transport: str
+    currency: str
+    commodity_code: str
+    country_of_origin: str
+    net_mass_grams: int
+    supplementary_units: int | None
+    value_cents: int
+
+
+_OF_A_DAY = (
+    select(
+        Invoice.number,
+        Invoice.customer_vat,
+        Invoice.country,
+        Invoice.terms,
+        Invoice.nature_of_transaction,
+        Invoice.mode_of_transport,
+        Invoice.currency,
+        InvoiceLine.commodity_code,
+        InvoiceLine.country_of_origin,
+        InvoiceLine.net_mass_grams,
+        InvoiceLine.supplementary_units,
+        InvoiceLine.value_cents,
+    )
+    .join(InvoiceLine, InvoiceLine.invoice_number == Invoice.number)
+    .order_by(Invoice.number, InvoiceLine.place)
+    .execution_options(yield_per=FETCHED_AT_ONCE)
+)
+
+
+def sold_on(day: datetime.date) -> Iterator[Sold]:
+    """The lines of a day's invoices, invoice by invoice, a few in memory at a time."""
+    with datastore.session(read_only=True) as session:
+        for row in session.execute(_OF_A_DAY.where(Invoice.date == day)):
+            values: Sequence[Any] = tuple(row)
+            yield Sold(*values)
+
+
+def count_in(first: datetime.date) -> int:
+    """How many invoices the month has that begins on this day."""
+    days = days_of(first)
+    query = select(func.count()).select_from(Invoice).where(Invoice.date.between(days[0], days[-1]))
+    with datastore.session(read_only=True) as session:
+        return session.scalar(query) or 0
+
+
+def months() -> list[datetime.date]:
+    """The months from the newest invoice's to the oldest's; none without invoices."""
+    query = select(func.min(Invoice.date), func.max(Invoice.date))
+    with datastore.session(read_only=True) as session:
+        oldest, newest = session.execute(query).one()
+    found: list[datetime.date] = []
+    while newest is not None and newest >= oldest:
+        found.append(newest.replace(day=1))
+        newest = found[-1] - datetime.timedelta(days=1)
+    return found

@@ -1,0 +1,55 @@
+"""The tables of invoices."""
+
+import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Date,
+    ForeignKey,
+    String,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from lastacross import datastore
+
+
+class Invoice(datastore.Model):
+    """What was sold to one customer on one day, or credited: then its lines have negative values.
+
+    ``country`` is where the goods went (ISO 3166, two letters). ``customer_vat`` is the customer's VAT
+    number, "" if it has none. ``terms`` are three letters of Incoterms; ``nature_of_transaction`` (two
+    digits) and ``mode_of_transport`` (one digit) are INTRASTAT's codes: docs/intrastat.md lists them.
+    """
+
+    __tablename__ = "invoice"
+
+    number: Mapped[str] = mapped_column(String(30), primary_key=True)
+    date: Mapped[datetime.date] = mapped_column(Date, index=True)
+    customer: Mapped[str] = mapped_column(String(200))
+    customer_vat: Mapped[str] = mapped_column(String(20), default="")
+    country: Mapped[str] = mapped_column(String(2))
+    terms: Mapped[str] = mapped_column(String(3))
+    nature_of_transaction: Mapped[str] = mapped_column(String(2))
+    mode_of_transport: Mapped[str] = mapped_column(String(1))
+    currency: Mapped[str] = mapped_column(String(3), default="EUR")
+
+
+class InvoiceLine(datastore.Model):
+    """Goods of one commodity code on an invoice; ``place`` is 1 for its first line.
+
+    Masses are whole grams and values whole cents, so that sums are exact on every database.
+    ``supplementary_units`` is how many pieces or pairs, None where the code does not ask for them.
+    """
+
+    __tablename__ = "invoice_line"
+
+    invoice_number: Mapped[str] = mapped_column(
+        String(30), ForeignKey("invoice.number", ondelete="CASCADE"), primary_key=True
+    )
+    place: Mapped[int] = mapped_column(primary_key=True)
+    commodity_code: Mapped[str] = mapped_column(String(8))
+    country_of_origin: Mapped[str] = mapped_column(String(2))
+    quantity: Mapped[int]
+    net_mass_grams: Mapped[int] = mapped_column(BigInteger)
+    supplementary_units: Mapped[int | None] = mapped_column(default=None)
+    value_cents: Mapped[int] = mapped_column(BigInteger)

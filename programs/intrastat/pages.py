@@ -1,0 +1,190 @@
+"""The INTRASTAT report: its form, the long task that makes it, the page and the file that show it."""
+
+import datetime
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import webapp2
+
+import longtask
+from lastacross import clock, config, webapp
+from programs.intrastat import commodities, demo, invoices, report
+from programs.shared import forms
+
+LONGEST_DELAY_MS = 900
+"""On each day: 28 s in a month. The reports that one network may start in a minute pause for less than two
+minutes together, which is what the two threads of their queue have in that time."""
+
+MAX_VALUE_CHARACTERS = 20
+"""Of a parameter, blanks included: it is stored as it came."""
+
+BEGINNING = datetime.date(1993, 1, 1)
+"""Of INTRASTAT, by Regulation (EEC) No 3330/91."""
+
+SHOWN_ROWS = 50
+"""Of the file, on the page: the others are in the file."""
+
+
+class Wanted(NamedTuple):
+    """What the parameters ask for."""
+
+    first: datetime.date
+    delay_ms: int
+
+
+def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
+    """What the parameters ask for; those that are missing, or empty, have their usual value.
+
+    Raises:
+        FormError: one of them cannot be used.
+    """
+    mistakes = {}
+    first, delay_ms = invoices.previous_month(today), 0
+    month, delay = (_text(given.get(name)) for name in ("month", "delay_ms"))
+    if month != "":
+        asked = invoices.month_from(month) if isinstance(month, str) else None
+        if asked is None:
+            mistakes["month"] = f"takes a month such as {first:%Y-%m}{_given(month)}."
+        elif not BEGINNING <= asked <= first:
+            span = f"from {BEGINNING:%Y-%m} to {first:%Y-%m}"
+            mistakes["month"] = f"takes a month that is over, {span}{_given(month)}."
+        first = asked or first
+    if delay != "":
+        try:
+            delay_ms = forms.number_between(delay, 0, LONGEST_DELAY_MS)
+        except ValueError as error:
+            mistakes["delay_ms"] = str(error)
+    if mistakes:
+        raise forms.FormError(mistakes)
+    return Wanted(first, delay_ms)
+
+
+def require_short(given: longtask.Parameters) -> None:
+    """Refuse values that would only fill the datastore: blanks around a month, or a name given many times.
+
+    Raises:
+        FormError: there is one.
+    """
+    mistakes = {}
+    for name in given:
+        values = given.get_all(name)
+        longest = max(len(value) if isinstance(value, str) else 0 for value in values)
+        if len(values) > 1:
+            mistakes[name] = f"takes one value, not {len(values)}."
+        elif longest > MAX_VALUE_CHARACTERS:
+            mistakes[name] = f"takes at most {MAX_VALUE_CHARACTERS} characters, not {longest:,}."
+    if mistakes:
+        raise forms.FormError(mistakes)
+
+
+def _text(value: object) -> object:
+    """A parameter as a form would have it: a program may send a number, or null for what it leaves open."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return "" if value is None else value.strip() if isinstance(value, str) else value
+
+
+def _given(value: object) -> str:
+    """What was given instead, for the end of a sentence."""
+    return forms.given(value) if isinstance(value, str) else ", as text"
+
+
+def _today() -> datetime.date:
+    return clock.utc(clock.SYSTEM.now()).date()
+
+
+class FormHandler(forms.Handler):
+    """Where a visitor chooses a month."""
+
+    def get(self) -> None:
+        """The form, with what the address says filled in."""
+        self.response.headers["Cache-Control"] = "no-cache"
+        self.show_form(self.request.GET, {})
+
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """The form, and which months have invoices."""
+        usual = {"month": f"{invoices.previous_month(_today()):%Y-%m}", "delay_ms": "0"}
+        values = {name: given.get(name, text) for name, text in usual.items()}
+        self.render(
+            "programs/intrastat/form.html",
+            status=status,
+            values={name: value if isinstance(value, str) else "" for name, value in values.items()},
+            mistakes=mistakes,
+            longest_delay_ms=LONGEST_DELAY_MS,
+            months=[f"{first:%Y-%m}" for first in invoices.months()],
+            is_dev=config.current().settings.is_dev,
+        )
+
+
+class IntrastatHandler(longtask.LongRunningTaskHandler):
+    """``/intrastat``: last month's dispatches, or another month's."""
+
+    title = "INTRASTAT report"
+    queue_name = "reports"
+    start_limit = "4/minute;100/day"
+    parameters = ("month", "delay_ms")
+    join_equal = True
+    shows_result_page = True
+    mistakes: Mapping[str, str] = {}
+
+    def prepare_task(self, parameters: longtask.Parameters) -> None:
+        """Fix the month, so that an attempt after midnight makes the same report.
+
+        Raises:
+            BadInputError: a parameter cannot be used; ``bad_request`` answers it.
+        """
+        try:
+            require_short(parameters)
+            first, delay_ms = wanted(parameters, _today())
+        except forms.FormError as error:
+            self.mistakes = error.mistakes
+            raise webapp.BadInputError(*next(iter(error.mistakes.items()))) from error
+        parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
+
+    def bad_request(self, field: str, message: str) -> None:
+        """Answer 400: a program as always, a browser with the form, each mistake at its field."""
+        if field in self.mistakes and not self.wants_json():
+            form = FormHandler(self.request, self.response)
+            form.show_form(self.request.params, self.mistakes, 400)
+        else:
+            super().bad_request(field, message)
+
+    def execute_task(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Go through the days of the month and sum up; docs/intrastat.md tells of what it answers."""
+        # The release before let a report wait for longer.
+        delay_ms = min(int(parameters["delay_ms"]), LONGEST_DELAY_MS)
+        first = wanted({"month": parameters["month"]}, datetime.date.max).first
+        if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
+            # Only then: made-up invoices have no place in the report of a business.
+            self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")
+            demo.load()
+        return report.report(first, self.log_progress, delay_seconds=delay_ms / 1000)
+
+    def render_result(
+        self, view: longtask.View, parameters: Mapping[str, Any], result: Mapping[str, Any]
+    ) -> None:
+        """The report as a table, when it was made and with which parameters, and where the file is."""
+        rows = report.parsed(result["csv"], SHOWN_ROWS)
+        self.render(
+            "programs/intrastat/report.html",
+            view=view,
+            report=result,
+            rows=rows,
+            more=result["rows"] - len(rows),
+            names={row["commodity_code"]: commodities.name_of(row["commodity_code"]) for row in rows},
+            left_out=[(result["left_out"].get(reason), text) for reason, text in report.LEFT_OUT.items()],
+        )
+
+    def display_result(self, parameters: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """The file that a statistics office takes."""
+        self.response.content_type = "text/csv"
+        self.response.charset = "utf-8"
+        self.response.content_disposition = f'attachment; filename="{result["file_name"]}"'
+        self.response.text = result["csv"]
+
+
+ROUTES = [
+    # A month's dispatches as a long task: any parameters start it, its address shows it; and its form.
+    webapp2.Route("/intrastat", IntrastatHandler),
+    webapp2.Route("/intrastat/form", FormHandler),
+]

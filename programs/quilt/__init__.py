@@ -1,0 +1,1 @@
+"""The quilt: each square is a task."""

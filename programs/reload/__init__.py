@@ -1,0 +1,1 @@
+"""The batch reload: each account's status is fetched by a task."""

@@ -1,0 +1,257 @@
+"""The accounts whose statuses the batch reload fetches: pages to list, add, activate and deactivate them.
+
+Anybody may look; what changes them is the administrator's, as app.yaml says for each account's addresses.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+from webob import exc
+
+from lastacross import clock, datastore, webapp
+from programs.reload.models import KEY_LENGTH, Account
+from programs.shared import forms, operations
+from programs.shared.operations import plural
+
+LISTED = 50
+MOST_KEYS = 1000
+"""That are added at once."""
+SAMPLES = 200
+
+STATES = {"": None, "active": True, "inactive": False}
+
+_KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{KEY_LENGTH - 1}}}", re.ASCII)
+_TAKES = f"letters, digits, dots, hyphens and underscores, at most {KEY_LENGTH}, a letter or digit first"
+
+
+# --- the datastore ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which accounts are listed: those that are ``state``, begin with ``start``, come after ``after``."""
+
+    state: str
+    start: str
+    after: str
+
+    @property
+    def query(self) -> str:
+        """The same for a link, without what is empty."""
+        return urlencode({name: value for name, value in vars(self).items() if value})
+
+
+def page_of(wanted: Wanted) -> list[Account]:
+    """The accounts of a page in the order of their keys, and one more if there are others."""
+    query = select(Account).order_by(Account.key).limit(LISTED + 1)
+    if wanted.after:
+        query = query.where(Account.key > wanted.after)
+    if wanted.start:
+        query = query.where(Account.key.startswith(wanted.start, autoescape=True))
+    is_active = STATES[wanted.state]
+    if is_active is not None:
+        query = query.where(Account.is_active.is_(is_active))
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(query))
+
+
+def numbers() -> dict[str, int]:
+    """How many accounts there are, and how many of them are active."""
+    query = select(func.count(), func.count().filter(Account.is_active)).select_from(Account)
+    with datastore.session(read_only=True) as session:
+        total, active = session.execute(query).one()
+    return {"accounts": total, "active": active}
+
+
+def known(keys: Sequence[str]) -> list[str]:
+    """Those of the keys that accounts have."""
+    with datastore.session(read_only=True) as session:
+        return list(session.scalars(select(Account.key).where(Account.key.in_(keys)).order_by(Account.key)))
+
+
+def add(keys: Sequence[str]) -> bool:
+    """Add active accounts, all or none; False if one is there already."""
+    now = clock.SYSTEM.now()
+    try:
+        with datastore.session() as session:
+            session.execute(
+                insert(Account), [{"key": key, "is_active": True, "created_at": now} for key in keys]
+            )
+    except IntegrityError:
+        return False
+    return True
+
+
+def set_active(key: str, is_active: bool) -> Account | None:
+    """Activate or deactivate an account; None if there is none of this key."""
+    changed = update(Account).where(Account.key == key).values(is_active=is_active).returning(Account)
+    with datastore.session() as session:
+        return session.scalar(changed)
+
+
+def sample_keys() -> list[str]:
+    """The keys of the sample accounts."""
+    return [f"runner-{number:03}" for number in range(1, SAMPLES + 1)]
+
+
+# --- the form -----------------------------------------------------------------------------
+
+
+def parse_keys(text: object) -> list[str]:
+    """The keys in a text, separated by spaces, commas or line ends.
+
+    Raises:
+        FormError: it cannot be used.
+    """
+    pieces = [piece for piece in re.split(r"[\s,]+", text) if piece] if isinstance(text, str) else []
+    mistake = None
+    if not pieces:
+        mistake = f"takes one key or several: {_TAKES}{forms.given(text)}."
+    elif len(pieces) > MOST_KEYS:
+        mistake = f"takes at most {MOST_KEYS:,} keys at once, not {len(pieces):,}."
+    elif wrong := [piece for piece in pieces if not _KEY.fullmatch(piece)]:
+        mistake = f"takes {_TAKES}{forms.given(wrong[0])}."
+    elif len(set(pieces)) < len(pieces):
+        twice = next(piece for place, piece in enumerate(pieces) if piece in pieces[:place])
+        mistake = f"takes each key once; {twice} is there twice."
+    if mistake is not None:
+        raise forms.FormError({"keys": mistake})
+    return pieces
+
+
+def parse_list(query: Mapping[str, str]) -> Wanted:
+    """What the address asks for.
+
+    Raises:
+        BadInputError: it cannot be used.
+    """
+    state, start, after = (query.get(name, "") for name in ("state", "start", "after"))
+    if state not in STATES:
+        raise webapp.BadInputError("state", "takes active or inactive; without it, all are listed")
+    for name, value in (("start", start), ("after", after)):
+        if value and not _KEY.fullmatch(value):
+            raise webapp.BadInputError(name, f"takes a key or the beginning of one: {_TAKES}")
+    return Wanted(state, start, after)
+
+
+# --- the pages ----------------------------------------------------------------------------
+
+
+class ListHandler(forms.Handler):
+    """The accounts a page at a time, and the form that adds some."""
+
+    def get(self) -> None:
+        """The list. As JSON: the same page of it."""
+        wanted = parse_list(self.request.GET)
+        if not self.wants_json():
+            self._show(wanted, {}, {}, 200)
+            return
+        accounts, more = _split(page_of(wanted), wanted)
+        listed = [account_json(account) for account in accounts]
+        self.render_json({"accounts": listed, "next": more, "numbers": numbers()})
+
+    def post(self) -> None:
+        """Add accounts, all or none: the administrator's, as app.yaml opens the list to everybody."""
+        self.require_administrator()
+        try:
+            keys = parse_keys(self.form().get("keys"))
+        except forms.FormError as error:
+            self.refuse(error)
+            return
+        if not add(keys):
+            there = known(keys)
+            some = ", ".join(there[:5]) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
+            mistake = f"has what is there already: {some}. Nothing was added."
+            self.refuse(forms.FormError({"keys": mistake}, 409))
+            return
+        if self.wants_json():
+            self.render_json({"added": len(keys), "numbers": numbers()}, 201)
+        else:
+            self.see_other("/accounts")
+
+    def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
+        """The list again, with the mistake at the field."""
+        self._show(Wanted("", "", ""), given, mistakes, status)
+
+    def _show(
+        self, wanted: Wanted, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int
+    ) -> None:
+        accounts, more = _split(page_of(wanted), wanted)
+        keys = given.get("keys", "")
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.render(
+            "programs/reload/accounts.html",
+            status=status,
+            accounts=accounts,
+            more=more,
+            wanted=wanted,
+            numbers=numbers(),
+            samples=SAMPLES,
+            may_change=self.is_administrator(),
+            values={"keys": keys if isinstance(keys, str) else ""},
+            mistakes=mistakes,
+            instant=operations.instant,
+            plural=plural,
+        )
+
+
+class SamplesHandler(webapp.RequestHandler):
+    """The button that gives a new site something to reload."""
+
+    def post(self) -> None:
+        """Add the sample accounts that are not there."""
+        keys = sample_keys()
+        missing = sorted(set(keys) - set(known(keys)))
+        # Somebody else may be adding them at this moment: then they are there.
+        added = len(missing) if missing and add(missing) else 0
+        if self.wants_json():
+            self.render_json({"added": added, "numbers": numbers()}, 201)
+        else:
+            self.see_other("/accounts")
+
+
+class ActiveHandler(webapp.RequestHandler):
+    """The two buttons of an account."""
+
+    def activate(self, key: str) -> None:
+        """It is in the runs that begin from now on."""
+        self._set(key, is_active=True)
+
+    def deactivate(self, key: str) -> None:
+        """It is in no run that begins from now on."""
+        self._set(key, is_active=False)
+
+    def _set(self, key: str, *, is_active: bool) -> None:
+        wanted = parse_list(self.request.GET)
+        account = set_active(key, is_active)
+        if account is None:
+            raise exc.HTTPNotFound("There is no account of this key.")
+        if self.wants_json():
+            self.render_json(account_json(account))
+        else:
+            self.see_other(f"/accounts?{wanted.query}" if wanted.query else "/accounts")
+
+
+def _split(accounts: list[Account], wanted: Wanted) -> tuple[list[Account], str | None]:
+    """The accounts of a page, and the address of the next one."""
+    if len(accounts) <= LISTED:
+        return accounts, None
+    accounts = accounts[:LISTED]
+    return accounts, f"/accounts?{Wanted(wanted.state, wanted.start, accounts[-1].key).query}"
+
+
+def account_json(account: Account) -> dict[str, Any]:
+    """An account and its status."""
+    return {
+        "key": account.key,
+        "is_active": account.is_active,
+        "status": account.status,
+        "status_at": clock.iso(account.status_at),
+        "problem": account.problem,
+        "checked_at": clock.iso(account.checked_at),
+    }

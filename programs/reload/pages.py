@@ -1,0 +1,182 @@
+"""The pages of the batch reload: its runs, one of them, the button that retries what failed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import webapp2
+from webob import exc
+
+from lastacross import webapp
+from programs.reload import accounts, feed, runs, tasks
+from programs.reload import view as reload_view
+from programs.reload.models import ReloadRun
+from programs.reload.view import look
+from programs.shared import forms, operations, starting
+
+
+class HistoryHandler(webapp.RequestHandler):
+    """The runs so far."""
+
+    def get(self) -> None:
+        """The newest first."""
+        views = [look(run) for run in runs.recent()]
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        if self.wants_json():
+            self.render_json({"reloads": [view.listed() for view in views]})
+        else:
+            may_start = self.is_administrator()
+            self.render(
+                "programs/reload/reloads.html", views=views, instant=operations.instant, may_start=may_start
+            )
+
+
+def _known(run_id: str) -> ReloadRun:
+    """The run of this id.
+
+    Raises:
+        HTTPNotFound: there is none.
+    """
+    run = runs.find(run_id)
+    if run is None:
+        raise exc.HTTPNotFound("There is no reload of this name.")
+    return run
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which failing accounts are listed: at most ``limit``, after the account of this key and id."""
+
+    after: str = ""
+    after_id: int = 0
+    limit: int = runs.FAILING_LISTED
+
+    def query(self, after: str | None = None) -> str:
+        """The same for a link, or for one to the accounts after another key; without what is left out."""
+        limit = "" if self.limit == runs.FAILING_LISTED else str(self.limit)
+        values = {"after": self.after if after is None else after, "limit": limit}
+        return urlencode({name: value for name, value in values.items() if value})
+
+
+def parse_wanted(query: Mapping[str, str]) -> Wanted:
+    """What the address asks for.
+
+    Raises:
+        BadInputError: it cannot be used.
+    """
+    after, limit, after_id = query.get("after", ""), runs.FAILING_LISTED, 0
+    if "limit" in query:
+        try:
+            limit = forms.number_between(query["limit"], 1, runs.MOST_FAILING_LISTED)
+        except ValueError as error:
+            raise webapp.BadInputError("limit", str(error)) from error
+    if after:
+        found = runs.id_of(after)
+        if found is None:
+            raise webapp.BadInputError("after", f"takes the key of an account{forms.given(after)}")
+        after_id = found
+    return Wanted(after, after_id, limit)
+
+
+class PageHandler(webapp.RequestHandler):
+    """One run, to be looked at while it goes on and afterwards."""
+
+    def get(self, run_id: str) -> None:
+        """The page, complete as the server draws it; a script then keeps it so."""
+        if self.wants_json():
+            self.get_json(run_id)
+            return
+        wanted = parse_wanted(self.request.GET)
+        view = look(_known(run_id))
+        token = None
+        if not view.is_done and not view.is_blind:
+            # Its stream begins here, before the results are read: what comes in between is sent as well.
+            token = operations.stream_token(runs.batch_id(run_id))
+            view = look(_known(run_id))
+        failing = runs.failing(run_id, wanted.after_id, wanted.limit)
+        self._say_it_changes()
+        self.render(
+            "programs/reload/reload.html",
+            view=view,
+            run=view.run,
+            slowest=[reload_view.result_json(each) for each in runs.slowest(run_id)],
+            failing=[reload_view.result_json(each) for each in failing.results],
+            failing_after=failing.after,
+            wanted=wanted,
+            is_instead="instead" in self.request.GET,
+            may_start=self.is_administrator(),
+            token=token,
+            instant=operations.instant,
+        )
+
+    def get_json(self, run_id: str) -> None:
+        """The operation; 304 says that nothing is new."""
+        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
+        wanted = parse_wanted(self.request.GET)
+        view = look(_known(run_id))
+        failing = runs.failing(run_id, wanted.after_id, wanted.limit)
+        self.render_json(view.operation(runs.slowest(run_id), failing))
+        self._say_it_changes()
+        self.response.etag = view.etag
+        self.response.conditional_response = True
+
+    def _say_it_changes(self) -> None:
+        self.response.headers["Cache-Control"] = "private, no-cache"
+
+
+class RetryHandler(webapp.RequestHandler):
+    """The button that has the failed accounts of a run fetched again."""
+
+    def post(self, run_id: str) -> None:
+        """Begin a run over them, unless one is under way; a second click leads to the same one."""
+        if starting.is_limited(self, "reloads"):
+            return
+        view = look(_known(run_id))
+        if not view.is_done:
+            raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
+        if view.run.retried_as is None and view.run.done == view.run.total:
+            raise exc.HTTPConflict("No account of this reload failed.")
+        try:
+            new = tasks.retry(view.run)
+        except runs.NothingToDoError:
+            raise exc.HTTPConflict("Every account that failed has been deactivated since.") from None
+        is_instead = new.retry_of != run_id
+        if is_instead:
+            tasks.log.warning("reload.skip", extra={"goes_on": new.id})
+        if not self.wants_json():
+            self.see_other(f"/reloads/{new.id}?instead=1" if is_instead else f"/reloads/{new.id}")
+        elif is_instead:
+            raise exc.HTTPConflict(
+                f"Reload {new.id} is still under way, and one runs at a time: try again later."
+            )
+        else:
+            self.response.headers["Location"] = f"/reloads/{new.id}"
+            self.render_json(look(new).operation([], runs.FailingPage([])), 202)
+
+
+KEY = "<key:[A-Za-z0-9._-]+>"
+RUN = "<run_id:[A-Za-z0-9-]+>"
+
+ROUTES = [
+    # The accounts, and the form that adds some; its button for samples; an account's two buttons.
+    webapp2.Route("/accounts", accounts.ListHandler),
+    webapp2.Route("/accounts/samples", accounts.SamplesHandler),
+    webapp2.Route(
+        f"/accounts/{KEY}/activate", accounts.ActiveHandler, handler_method="activate", methods=["POST"]
+    ),
+    webapp2.Route(
+        f"/accounts/{KEY}/deactivate", accounts.ActiveHandler, handler_method="deactivate", methods=["POST"]
+    ),
+    # What a status is fetched from, unless ACCOUNT_FEED_URL names something else.
+    webapp2.Route(f"/feed/{KEY}", feed.FeedHandler),
+    # Cron's, or the administrator's: begins a reload. And its tasks'.
+    webapp2.Route("/taskloader/", tasks.LoaderHandler),
+    webapp2.Route(tasks.WORKER_URL, tasks.WorkerHandler),
+    webapp2.Route(runs.FILL_URL, tasks.FillHandler),
+    webapp2.Route(tasks.COMPLETE_URL, tasks.CompleteHandler),
+    # The reloads so far; one of them, for programs and for people; its retry button.
+    webapp2.Route("/reloads", HistoryHandler),
+    webapp2.Route(f"/reloads/{RUN}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
+    webapp2.Route(f"/reloads/{RUN}", PageHandler),
+    webapp2.Route(f"/reloads/{RUN}/retry", RetryHandler),
+]

@@ -1,0 +1,234 @@
+"""The tasks of the batch reload: the loader that cron calls, the worker that fetches a status.
+
+Everything that a task is delivered to may run twice: docs/reload.md says why nothing is then done twice.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import threading
+
+from webob import exc
+
+from lastacross import channel, clock, config, errors, taskqueue, urlfetch, webapp
+from programs.reload import feed, runs
+from programs.reload.models import ReloadRun
+from programs.reload.runs import Answer
+from programs.reload.view import look
+from programs.shared import operations, starting
+
+QUEUE = "reload"
+
+
+COMPLETE_URL = "/tasks/reload-complete"
+
+
+WORKER_URL = "/worker/"
+
+
+FETCH_SECONDS = 10.0
+
+
+FETCH_BYTES = 65_536
+"""Of an answer that are read: a few hundred characters of it are kept, and many come at once."""
+
+
+TELL_SECONDS = 0.2
+"""How often this process says at most that a run has news: a page that hears of it asks for all of it."""
+
+
+_CRON_NAME = re.compile(r".+-(\d{8}T\d{6}Z)", re.ASCII)
+
+
+log = logging.getLogger("reloads")
+
+
+def run_id_of(task: taskqueue.CurrentTask | None) -> str:
+    """The id of the run that a request starts: cron's is the instant for which it was due.
+
+    Another delivery of the same task has the same id.
+    """
+    if task is None:
+        return runs.new_id()
+    due = _CRON_NAME.fullmatch(task.name) if task.queue_name == config.CRON_QUEUE else None
+    if due is not None:
+        return due[1]
+    return "task-" + hashlib.sha256(f"{task.id} {task.request}".encode()).hexdigest()[:16]
+
+
+def fill(run_id: str) -> None:
+    """Put a run's tasks on their queue, one an account. May be repeated, whatever it has come to."""
+    run = runs.find(run_id)
+    if run is None or run.finished_at is not None:
+        return
+    # Not given up as an account's task is: a run whose end nobody writes down would never end.
+    options = runs.patience()
+    complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=options)
+    batch = taskqueue.Batch(queue_name=QUEUE, name=runs.batch_id(run_id), on_complete=complete)
+    with batch:
+        runs.note_opened(run_id)
+        batch.add(taskqueue.Task(url=WORKER_URL, params={"key": key}) for key in runs.members(run_id))
+    runs.note_loaded(run_id)
+    log.info("reload.loaded", extra={"run": run_id, "accounts": run.total})
+
+
+def start(run_id: str, started_by: str) -> ReloadRun:
+    """The run of this id, begun unless it is there; or another one that still goes on, so that none is begun.
+
+    Runs would pile up where the feed is slower than the clock. One that is lost keeps nobody waiting:
+    looking at it ends it.
+
+    Raises:
+        NothingToDoError: no account is active.
+    """
+    other = _under_way() if runs.find(run_id) is None else None
+    return other or runs.begin(run_id, started_by)
+
+
+def retry(run: ReloadRun) -> ReloadRun:
+    """The run over the failed accounts of this one, begun unless it is there; or another one that goes on.
+
+    Raises:
+        NothingToDoError: none of them is active any more.
+    """
+    other = _under_way() if run.retried_as is None else None
+    return other or runs.retry(run.id)
+
+
+def _under_way() -> ReloadRun | None:
+    return next((run for run in runs.unfinished() if not look(run).is_done), None)
+
+
+class LoaderHandler(webapp.RequestHandler):
+    """``/taskloader/``: cron's, and the administrator's."""
+
+    def get(self) -> None:
+        """Cron's, or the administrator's who has typed the address: begin a run."""
+        self.post()
+
+    def post(self) -> None:
+        """Begin a run over all active accounts, unless one is under way. A task loads it."""
+        if starting.is_limited(self, "reloads"):
+            return
+        task = taskqueue.current_task()
+        run_id = run_id_of(task)
+        try:
+            run = start(run_id, "hand" if task is None else "cron")
+        except runs.NothingToDoError:
+            self._say_nothing_is_active(is_task=task is not None)
+            return
+        if run.id != run_id:
+            self._say_one_goes_on(run, is_task=task is not None)
+            return
+        log.info("reload.begin", extra={"run": run.id, "accounts": run.total})
+        if task is None:
+            self.see_other(f"/reloads/{run.id}")
+        else:
+            self.render_json({"run": run.id, "accounts": run.total})
+
+    def _say_one_goes_on(self, run: ReloadRun, *, is_task: bool) -> None:
+        log.warning("reload.skip", extra={"goes_on": run.id})
+        if is_task:
+            self.render_json({"run": None, "accounts": 0, "skipped": f"reload {run.id} is still under way"})
+        else:
+            self.see_other(f"/reloads/{run.id}?instead=1")
+
+    def _say_nothing_is_active(self, *, is_task: bool) -> None:
+        if not is_task:
+            raise exc.HTTPConflict("No account is active: add one on the page of the accounts first.")
+        self.render_json({"run": None, "accounts": 0})
+
+
+class FillHandler(webapp.TaskHandler):
+    """Loads a run that was begun."""
+
+    def post(self) -> None:
+        """May be repeated."""
+        fill(self.request.POST["run"])
+
+
+class WorkerHandler(webapp.TaskHandler):
+    """``/worker/``: fetches the status of one account, and writes it down."""
+
+    def post(self) -> None:
+        """A failing answer is kept, and makes the attempt fail: the queue has it run again."""
+        key = self.request.get("key")
+        if not key:
+            raise webapp.BadInputError("key", "takes the key of an account; it is missing")
+        task = taskqueue.current_task()
+        run_id = runs.run_of_batch(task.batch_id) if task is not None else None
+        answer = fetch(key)
+        attempt = 1 if task is None else task.retry_count + 1
+        change = runs.record(run_id, key, answer, attempt)
+        if run_id is not None and change is not None:
+            _teller.tell(run_id, change)
+        if not answer.is_ok:
+            self.response.status = 502
+            self.response.text = f"{key}: {answer.problem}"
+
+
+def fetch(key: str) -> Answer:
+    """The status of this account, as its feed has it now; whatever goes wrong is an answer, too."""
+    began_at, start = clock.SYSTEM.now(), clock.SYSTEM.monotonic()
+    headers = {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
+    status = None
+    try:
+        result = urlfetch.fetch(
+            feed.url_of(key),
+            None,
+            urlfetch.GET,
+            headers,
+            allow_truncated=True,
+            deadline=FETCH_SECONDS,
+            response_limit_bytes=FETCH_BYTES,
+        )
+        status, text = result.status_code, result.content.decode(errors="replace")
+    except urlfetch.Error as error:
+        text = f"{type(error).__name__}: {operations.fetch_problem(error)}"
+    duration_ms = round(1000 * (clock.SYSTEM.monotonic() - start))
+    return Answer(status == 200, status, text, began_at, duration_ms)
+
+
+class CompleteHandler(webapp.TaskHandler):
+    """Runs once when the last account's task of a run has ended, well or not."""
+
+    def post(self) -> None:
+        """Mark the run finished; only the call that does so says so."""
+        run_id = self.request.POST["run"]
+        try:
+            failed = taskqueue.Batch.get(runs.batch_id(run_id)).progress().failed
+        except taskqueue.UnknownBatchError:
+            return  # forgotten with all of Redis: the page says that the run is lost
+        if runs.finish(run_id, failed=failed):
+            log.info("reload.end", extra={"run": run_id, "failed": failed})
+            _send(run_id, {"complete": True})
+
+
+class _Teller:
+    """Says to whoever watches that a run has news, now and then: a page asks for all of it at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told_at: dict[str, float] = {}
+
+    def tell(self, run_id: str, change: int) -> None:
+        """There is something new, up to the change of this number."""
+        now = clock.SYSTEM.monotonic()
+        with self._lock:
+            if now - self._told_at.get(run_id, float("-inf")) < TELL_SECONDS:
+                return
+            self._told_at = {run: at for run, at in self._told_at.items() if now - at < TELL_SECONDS}
+            self._told_at[run_id] = now
+        _send(run_id, {"change": change})
+
+
+_teller = _Teller()
+
+
+def _send(run_id: str, news: dict[str, object]) -> None:
+    """Say something to whoever watches. If nobody can be told, what is written down is done all the same."""
+    try:
+        channel.send_message(runs.batch_id(run_id), json.dumps(news))
+    except errors.StoreUnavailableError as error:
+        log.warning("reload.untold", extra={"run": run_id, "problem": str(error)})

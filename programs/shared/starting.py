@@ -1,0 +1,216 @@
+"""What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from lastacross import datastore, start_limits, webapp
+from lastacross.clock import SYSTEM
+from lastacross.errors import StartLimitError, StartRefusedError
+from programs.count.models import CountRun
+from programs.quilt.models import Quilt
+from programs.shared import forms
+
+MAX_WORK_SECONDS = 120
+"""Of one quilt or count: its squares, or numbers, times the delay of each."""
+
+MIN_SQUARE_MS = 10
+MIN_NUMBER_MS = 1
+"""So much work a square and a number count for without any delay, because they are stored: a square takes 124
+bytes and a number 12 (measured), so that a second of work stores at most 12 kB. The largest quilt and the
+largest count that the forms take are 100 s."""
+
+MAX_UNDER_WAY = 10
+"""Quilts, and as many counts. Each waits for the others' work, so there must not be many."""
+
+UNDER_WAY_SECONDS = 3600.0
+"""A run with bounded work that has not ended by then has lost its tasks, or its queue is paused: it does not
+count, or a few such runs would keep everybody from starting."""
+
+RETRY_SECONDS = 10
+"""About as long as the workers of ``lastacross dev`` take for the largest quilt."""
+
+START_LIMIT = "10/minute;180/day"
+"""How many quilts, counts and reloads one network may start; each kind has limits of its own."""
+
+WORK_UNIT_SECONDS = 10
+"""In which work is counted. The work of a run is rounded up to it."""
+
+MAX_MINUTE_SECONDS = 600
+"""Work that one network may start in a minute: five of the largest quilts. Half of the places are left to
+others, and 360 s of the 960 s that the workers of ``lastacross dev`` do in a minute."""
+
+MAX_DAY_SECONDS = 1800
+"""Work that one network may start in a day, so that it fills the datastore slowly: see pruning.py."""
+
+_WORK_LIMIT = f"{MAX_MINUTE_SECONDS // WORK_UNIT_SECONDS}/minute;{MAX_DAY_SECONDS // WORK_UNIT_SECONDS}/day"
+
+_LOCK = 1_301_985
+"""Names PostgreSQL's advisory lock of those who start something: any number, but always the same."""
+
+
+class TooManyError(Exception):
+    """Raised when as many runs are under way as may be."""
+
+
+def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
+    """Refuse a run that would cost too much.
+
+    Args:
+        pieces: its squares or numbers.
+        delay_ms: of each.
+        run: what it is, for the message.
+        piece: what its pieces are called.
+
+    Raises:
+        ValueError: it would; the message says what the delay may be.
+    """
+    if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
+        most = MAX_WORK_SECONDS * 1000 // pieces
+        raise ValueError(
+            f"takes at most {most} ms for {pieces:,} {piece}: the work of a {run}, its {piece} times the "
+            f"delay, is limited to {MAX_WORK_SECONDS} s, and this would be {pieces * delay_ms / 1000:,.0f} s."
+        )
+
+
+def count_under_way(session: Session, table: type[Quilt] | type[CountRun]) -> int:
+    """How many runs were begun within the last hour and have not ended."""
+    created_at: InstrumentedAttribute[float] = table.created_at
+    is_under_way = created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
+    return session.scalar(select(func.count()).select_from(table).where(*is_under_way)) or 0
+
+
+def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
+    """Let a transaction begin one more run, and others wait until it is committed.
+
+    Raises:
+        TooManyError: as many are under way as may be.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        # SQLite has one writer at a time anyway.
+        session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+    if count_under_way(session, table) >= MAX_UNDER_WAY:
+        raise TooManyError
+
+
+def require_room_now(table: type[Quilt] | type[CountRun]) -> None:
+    """Ask for room before anything is used up. Others may begin a run meanwhile, so it is asked again.
+
+    Raises:
+        TooManyError: as many are under way as may be.
+    """
+    with datastore.session(read_only=True) as session:
+        if count_under_way(session, table) >= MAX_UNDER_WAY:
+            raise TooManyError
+
+
+def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True, work_ms: int = 0) -> None:
+    """Ask whether the client may start something, and count the start if it is one.
+
+    Args:
+        handler: of the request that starts something.
+        runs: ``quilts``, ``counts`` or ``reloads``.
+        is_counted: whether it starts now. To ask is the first step: what is refused uses nothing up.
+        work_ms: of what it starts; 0: its work is not limited.
+
+    Raises:
+        StartRefusedError: it has started, or asked in vain for, as much as it may.
+    """
+    if not is_counted:
+        _check_refusals(handler, runs, is_counted=False)
+    _check_starts(handler, runs, is_counted=False)
+    if work_ms:
+        _check_work(handler, runs, work_ms, is_counted=is_counted)
+    if is_counted:
+        _check_starts(handler, runs, is_counted=True)
+
+
+def _check_starts(handler: webapp.RequestHandler, runs: str, *, is_counted: bool) -> None:
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    seconds = start_limits.check(runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted)
+    if seconds is not None:
+        words = f"one network may start {runs} {start_limits.in_words(START_LIMIT)}"
+        raise StartLimitError(429, f"Nothing was started: {words}.", seconds)
+
+
+def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_counted: bool) -> None:
+    cost = -(-work_ms // (WORK_UNIT_SECONDS * 1000))
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    seconds = start_limits.check(
+        f"{runs}-work",
+        _WORK_LIMIT,
+        environ,
+        is_exempt=is_exempt,
+        is_counted=is_counted,
+        cost=cost,
+        is_share=True,
+    )
+    if seconds is not None:
+        words = (
+            f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
+            f"{MAX_DAY_SECONDS:,} s per day, and each counts for {WORK_UNIT_SECONDS} s at least"
+        )
+        raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
+
+
+def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
+    """Count a start, or answer 429: the client has started as much as it may."""
+    try:
+        admit(handler, runs)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
+    """Answer where the block refuses to start something. A mistake is counted, and not as a start.
+
+    Args:
+        handler: of the request.
+        runs: as for ``admit``.
+    """
+    try:
+        try:
+            yield
+        except StartLimitError:
+            raise
+        except (forms.FormError, webapp.BadInputError, TooManyError, StartRefusedError):
+            _check_refusals(handler, runs, is_counted=True)
+            raise
+    except forms.FormError as error:
+        handler.refuse(error)
+    except TooManyError:
+        many = f"{MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time"
+        handler.try_later(503, f"Nothing was started: {many}.", RETRY_SECONDS)
+    except StartRefusedError as refused:
+        handler.try_later(refused.status, str(refused), refused.seconds)
+
+
+def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bool) -> None:
+    environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
+    seconds = start_limits.check_refusals(
+        runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted
+    )
+    if seconds is not None:
+        message = f"Nothing was started: too many requests of your network to start {runs} were refused."
+        raise StartLimitError(429, message, seconds)
+
+
+def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
+    """Whether this browser began the run of this name, or the administrator asks.
+
+    Args:
+        handler: of the request.
+        name: as it was given to ``webapp.remember_started``.
+    """
+    return webapp.is_started_by(handler.request, name) or handler.is_exempt_from_limits()
+
+
+def require_may_cancel(handler: webapp.RequestHandler, name: str) -> None:
+    """Answer 403 to everybody else."""
+    if not may_cancel(handler, name):
+        handler.abort(403, detail="Only the browser that started this, or the administrator, may cancel it.")
