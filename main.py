@@ -1,20 +1,26 @@
 """The front page, and the route table: ``app`` is what app.yaml names."""
 
+import random
+
 import webapp2
 
 import longtask
 from lastacross import webapp
+from programs.count import models as counts
 from programs.count import pages as count
 from programs.errors import pages as errors
 from programs.intrastat import pages as intrastat
-from programs.quilt import models
+from programs.quilt import models as quilts
 from programs.quilt import pages as quilt
-from programs.quilt.tasks import rand_hex_color
+from programs.reload import models as reloads
 from programs.reload import pages as reload
 from programs.shared import pruning
 
 SAMPLE = [
-    (row, column, rand_hex_color()) for row in range(6) for column in range(6) if (row, column) < (4, 4)
+    (row, column, f"#{random.randrange(16**6):06X}")
+    for row in range(6)
+    for column in range(6)
+    if (row, column) < (4, 4)
 ]
 """The small quilt on the front page, another at each start: (row, column, colour)."""
 
@@ -22,14 +28,28 @@ SAMPLE = [
 class HomeHandler(webapp.RequestHandler):
     """The front page."""
 
+    numbers = [
+        quilts.quilt_numbers,
+    ]
+
     def get(self) -> None:
         """What this is, a card for each program, live numbers."""
-        numbers = models.quilt_numbers()
+        numbers = {name: number for ask in self.numbers for name, number in ask().items()}
         self.response.headers["Cache-Control"] = "no-cache"
         if self.wants_json():
             self.render_json(numbers)
         else:
             self.render("home.html", numbers=numbers, sample=SAMPLE)
+
+
+class PruneHandler(pruning.PruneHandler):
+    """Cron's: quilts, counts and reloads of more than 30 days ago are deleted."""
+
+    kept = [
+        quilts.KEPT,
+        counts.KEPT,
+        reloads.KEPT,
+    ]
 
 
 app = webapp2.WSGIApplication(
@@ -38,8 +58,7 @@ app = webapp2.WSGIApplication(
         webapp2.Route("/", HomeHandler),
         # What this browser has started, and how far it is.
         webapp2.Route("/longtasks", longtask.ListHandler),
-        # Cron's: quilts, counts and reloads of more than 30 days ago are deleted.
-        webapp2.Route(pruning.URL, pruning.PruneHandler),
+        webapp2.Route(pruning.URL, PruneHandler),
         *quilt.ROUTES,
         *count.ROUTES,
         *intrastat.ROUTES,

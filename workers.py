@@ -7,10 +7,10 @@ for as long as a call may wait, and for as long as a release that knows only thi
 from programs.count.tasks import CompleteHandler as CountCompleteHandler
 from programs.count.tasks import MasterHandler, StartHandler, SubHandler
 from programs.errors.intake import CleanHandler, CreatedHandler, DigestHandler, NotifyHandler
+from programs.intrastat.pages import IntrastatHandler
 from programs.quilt.tasks import QuiltCompleteHandler, fill_quilt, send_color
 from programs.reload.tasks import CompleteHandler as ReloadCompleteHandler
 from programs.reload.tasks import FillHandler, LoaderHandler, WorkerHandler
-from programs.shared.pruning import PruneHandler
 
 __all__ = [
     "CleanHandler",
@@ -18,10 +18,10 @@ __all__ = [
     "CreatedHandler",
     "DigestHandler",
     "FillHandler",
+    "IntrastatHandler",
     "LoaderHandler",
     "MasterHandler",
     "NotifyHandler",
-    "PruneHandler",
     "QuiltCompleteHandler",
     "ReloadCompleteHandler",
     "StartHandler",

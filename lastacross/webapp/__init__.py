@@ -20,7 +20,10 @@ from lastacross.webapp.environ import (
     close,
     is_internal,
 )
+from lastacross.webapp.form_error import FormError
 from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandler, local_path
+from lastacross.webapp.json_body import BadJsonError
+from lastacross.webapp.json_body import load as load_json
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
 from lastacross.webapp.request_scope import SERVER_SOFTWARE
 from lastacross.webapp.script import load_script
@@ -44,8 +47,10 @@ __all__ = [
     "SYSTEM",
     "TASK",
     "BadInputError",
+    "BadJsonError",
     "Body",
     "Environ",
+    "FormError",
     "Operation",
     "RequestHandler",
     "SignedList",
@@ -69,6 +74,7 @@ __all__ = [
     "is_internal",
     "is_started_by",
     "json_body",
+    "load_json",
     "load_script",
     "local_path",
     "network_of",

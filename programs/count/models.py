@@ -7,15 +7,20 @@ from sqlalchemy import (
     ForeignKey,
     String,
     Text,
+    func,
+    select,
+    tuple_,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lastacross import datastore
+from programs.shared import pruning
+from programs.shared.runs import Run
 
 LINE_LENGTH = 300
 
 
-class CountRun(datastore.Model):
+class CountRun(Run):
     """A run of the counting program. Instants are seconds since the epoch.
 
     ``changes`` counts what happened to the run, and numbers it. The row is locked meanwhile, so
@@ -28,10 +33,8 @@ class CountRun(datastore.Model):
     id: Mapped[str] = mapped_column(String(22), primary_key=True)
     name: Mapped[str] = mapped_column(String(100), unique=True)
     delay_ms: Mapped[int]
-    created_at: Mapped[float] = mapped_column(Double, index=True)
     changes: Mapped[int] = mapped_column(default=0)
     handed_out_at: Mapped[float | None] = mapped_column(Double, default=None)
-    finished_at: Mapped[float | None] = mapped_column(Double, default=None)
     is_cancelled: Mapped[bool] = mapped_column(default=False)
 
 
@@ -78,3 +81,24 @@ class CountLine(datastore.Model):
     at: Mapped[float] = mapped_column(Double)
     instance: Mapped[str] = mapped_column(String(100))
     text: Mapped[str] = mapped_column(String(LINE_LENGTH))
+
+
+# --- how much is kept ---------------------------------------------------------------------
+
+MAX_NUMBERS = 80_000_000
+"""Of all counts that are kept: 0.96 GB, as a number takes 12 bytes."""
+INTERVAL_NUMBERS = 44
+"""An interval takes as much beside its numbers, with its lines of the log: 528 bytes."""
+MAX_INTERVALS = 100
+"""Of a count, with its row about as many rows."""
+
+_NUMBERS = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
+
+# The intervals go with their run, because they are its size.
+KEPT = pruning.Kept(
+    CountRun,
+    size=select(_NUMBERS.label("size")).join(CountRun, CountRun.id == CountInterval.run_id),
+    max_size=MAX_NUMBERS,
+    parts=(pruning.Part(CountLine, tuple_(CountLine.run_id, CountLine.number), CountLine.run_id),),
+    rows_each=MAX_INTERVALS,
+)

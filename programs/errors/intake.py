@@ -10,7 +10,6 @@ from typing import Any
 from webob.multidict import NoVars
 
 from lastacross import clock, config, taskqueue, webapp
-from lastacross.webapp import form_error, json_body
 from programs.errors import fields as error_fields
 from programs.errors import limits, notifying, steps
 from programs.shared import forms
@@ -76,7 +75,7 @@ class IntakeHandler(webapp.RequestHandler):
             raise webapp.BadInputError("Content-Type", takes)
         try:
             fields: Any = self.request.POST
-        except form_error.FormError as error:
+        except webapp.FormError as error:
             takes = "takes a form in UTF-8, ASCII, ISO 8859-1 or -15, or Windows-1252"
             raise webapp.BadInputError("Content-Type", takes) from error
         if isinstance(fields, NoVars) or len(fields) > MOST_FIELDS:
@@ -97,8 +96,8 @@ class IntakeHandler(webapp.RequestHandler):
 
 def _json(body: bytes) -> Mapping[str, Any]:
     try:
-        found = json_body.load(body)
-    except json_body.BadJsonError as error:
+        found = webapp.load_json(body)
+    except webapp.BadJsonError as error:
         raise webapp.BadInputError("body", str(error)) from error
     except ValueError as error:
         # A message of json's has a position in it, that of a decoder nothing that helps.

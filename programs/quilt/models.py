@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from sqlalchemy import (
     ColumnElement,
-    Double,
     ForeignKey,
     String,
     Table,
@@ -16,6 +15,7 @@ from sqlalchemy import (
     case,
     func,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,10 +23,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from lastacross import datastore
 from lastacross.clock import SYSTEM
-from programs.shared import operations
+from programs.shared import operations, pruning
+from programs.shared.runs import Run
 
 
-class Quilt(datastore.Model):
+class Quilt(Run):
     """A quilt: its size, how far it is, and how it ended. Instants are seconds since the epoch.
 
     ``painted`` counts its squares and numbers them. The row is locked while a square is added, so
@@ -39,10 +40,8 @@ class Quilt(datastore.Model):
     rows: Mapped[int]
     columns: Mapped[int]
     delay_ms: Mapped[int]
-    created_at: Mapped[float] = mapped_column(Double, index=True)
     painted: Mapped[int] = mapped_column(default=0)
     batch_id: Mapped[str | None] = mapped_column(String(400), default=None)
-    finished_at: Mapped[float | None] = mapped_column(Double, default=None)
     failed_count: Mapped[int] = mapped_column(default=0)
     cancelled_count: Mapped[int] = mapped_column(default=0)
 
@@ -241,3 +240,16 @@ def quilt_numbers() -> dict[str, int]:
         "squares_coloured": int(painted or 0),
         "squares_to_come": int(to_come or 0),
     }
+
+
+# --- how much is kept ---------------------------------------------------------------------
+
+MAX_SQUARES = 6_000_000
+"""Of all quilts that are kept: 0.75 GB, as a square takes 124 bytes in SQLite, and a quilt itself as many."""
+
+KEPT = pruning.Kept(
+    Quilt,
+    size=select((Quilt.rows * Quilt.columns + 1).label("size")),
+    max_size=MAX_SQUARES,
+    parts=(pruning.Part(Square, tuple_(Square.quilt_id, Square.row, Square.column), Square.quilt_id),),
+)

@@ -1,9 +1,11 @@
 """The datastore models of the batch reload: accounts, runs over them, and what became of each account."""
 
-from sqlalchemy import Double, ForeignKey, Index, String, text
+from sqlalchemy import Double, ForeignKey, Index, String, select, text, tuple_
 from sqlalchemy.orm import Mapped, mapped_column
 
 from lastacross import datastore
+from programs.shared import pruning
+from programs.shared.runs import Run
 
 KEY_LENGTH = 100
 TEXT_LENGTH = 300
@@ -32,7 +34,7 @@ class Account(datastore.Model):
     checked_at: Mapped[float | None] = mapped_column(Double, default=None)
 
 
-class ReloadRun(datastore.Model):
+class ReloadRun(Run):
     """A run over the accounts that were active when it began. Instants are seconds since the epoch.
 
     ``done`` counts accounts with a new status; ``changes`` whatever happened. Both are counted in the
@@ -49,13 +51,11 @@ class ReloadRun(datastore.Model):
     started_by: Mapped[str] = mapped_column(String(5))
     retry_of: Mapped[str | None] = mapped_column(String(60), default=None)
     retried_as: Mapped[str | None] = mapped_column(String(60), default=None)
-    created_at: Mapped[float] = mapped_column(Double, index=True)
     total: Mapped[int] = mapped_column(default=0)
     done: Mapped[int] = mapped_column(default=0)
     changes: Mapped[int] = mapped_column(default=0)
     opened_at: Mapped[float | None] = mapped_column(Double, default=None)
     loaded_at: Mapped[float | None] = mapped_column(Double, default=None)
-    finished_at: Mapped[float | None] = mapped_column(Double, default=None)
     failed_count: Mapped[int] = mapped_column(default=0)
     lost_at: Mapped[float | None] = mapped_column(Double, default=None)
     place: Mapped[int | None] = mapped_column(index=True, unique=True, default=None)
@@ -98,3 +98,18 @@ class ReloadResult(datastore.Model):
     answer: Mapped[str | None] = mapped_column(String(TEXT_LENGTH), default=None)
     duration_ms: Mapped[int | None] = mapped_column(default=None)
     at: Mapped[float | None] = mapped_column(Double, default=None)
+
+
+# --- how much is kept ---------------------------------------------------------------------
+
+MAX_RESULTS = 2_000_000
+"""Of all reloads that are kept: 1.1 GB, as a result takes 530 bytes."""
+
+KEPT = pruning.Kept(
+    ReloadRun,
+    size=select(ReloadRun.total.label("size")),
+    max_size=MAX_RESULTS,
+    parts=(
+        pruning.Part(ReloadResult, tuple_(ReloadResult.run_id, ReloadResult.account_id), ReloadResult.run_id),
+    ),
+)

@@ -12,36 +12,56 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, CursorResult, Select, delete, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from lastacross import clock, datastore, taskqueue, webapp
-from programs.count.models import CountInterval, CountLine, CountRun
-from programs.quilt.models import Quilt, Square
-from programs.reload.models import ReloadResult, ReloadRun
+from programs.shared.runs import Run
 
 URL = "/tasks/prune"
 
 KEPT_SECONDS = 30 * 86_400.0
 """How long quilts, counts and reloads are kept; a batch, which knows how far they are, is known as long."""
-MAX_SQUARES = 6_000_000
-"""Of all quilts that are kept: 0.75 GB, as a square takes 124 bytes in SQLite, and a quilt itself as many."""
-MAX_NUMBERS = 80_000_000
-"""Of all counts that are kept: 0.96 GB, as a number takes 12 bytes."""
-INTERVAL_NUMBERS = 44
-"""An interval takes as much beside its numbers, with its lines of the log: 528 bytes."""
-MAX_RESULTS = 2_000_000
-"""Of all reloads that are kept: 1.1 GB, as a result takes 530 bytes."""
 LOST_SECONDS = 86_400.0
 """A run that has not ended by then may go: nothing may be going to end it."""
 MAX_ROWS = 500
 """Deleted in one transaction."""
 MAX_STEPS = 100
 """Transactions of one call."""
-MAX_INTERVALS = 100
-"""Of a count, with its row about as many rows."""
 
 
-Runs = type[Quilt] | type[CountRun] | type[ReloadRun]
+@dataclass(frozen=True)
+class Part:
+    """Rows that belong to a run, and are deleted before it.
+
+    Attributes:
+        table: theirs.
+        key: its primary key, of one column or of several.
+        run_id: the column that names the run.
+    """
+
+    table: type[datastore.Model]
+    key: Any
+    run_id: ColumnElement[str] | InstrumentedAttribute[str]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of a program's runs is kept.
+
+    Attributes:
+        runs: their table.
+        size: selects the column ``size``: how large a run is.
+        max_size: of all runs together.
+        parts: other rows of a run, without those that its size is made of.
+        rows_each: how many rows a run takes along, with itself.
+    """
+
+    runs: type[Run]
+    size: Select[Any]
+    max_size: int
+    parts: Sequence[Part]
+    rows_each: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,74 +117,58 @@ def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_s
     return True
 
 
-def prune(now: float) -> bool:
-    """Delete the quilts, counts and reloads that ended, or were lost, more than 30 days ago, or are too many.
+def prune(kept: Sequence[Kept], now: float) -> bool:
+    """Delete the runs that ended, or were lost, more than 30 days ago, or are too many.
 
     Returns:
         False if there are more: it has done its share, and wants to be called again.
     """
-    return delete_all(_olds(now), max_rows=MAX_ROWS, max_steps=MAX_STEPS)
+    olds = [old for each in kept for old in _olds(each, now)]
+    return delete_all(olds, max_rows=MAX_ROWS, max_steps=MAX_STEPS)
 
 
-def _olds(now: float) -> list[Old]:
+def _olds(kept: Kept, now: float) -> list[Old]:
     """What belongs to a run goes before the run, with which it would go all at once.
 
     The size of a run stays the same until it goes itself; a call that ends within a run would else leave the
-    rest of it. So the intervals of a count, which are its size, go with it.
+    rest of it. So rows that are its size, as the intervals of a count, go with it.
     """
-    quilts, counts, reloads = (_is_to_go(table, now) for table in (Quilt, CountRun, ReloadRun))
-    of_quilt = Square.quilt_id.in_(select(Quilt.id).where(quilts))
-    old_counts, old_reloads = select(CountRun.id).where(counts), select(ReloadRun.id).where(reloads)
-    of_reload = ReloadResult.run_id.in_(old_reloads)
-    return [
-        Old(Square, tuple_(Square.quilt_id, Square.row, Square.column), of_quilt),
-        Old(Quilt, Quilt.id, quilts),
-        Old(CountLine, tuple_(CountLine.run_id, CountLine.number), CountLine.run_id.in_(old_counts)),
-        Old(CountRun, CountRun.id, counts, rows_each=MAX_INTERVALS),
-        Old(ReloadResult, tuple_(ReloadResult.run_id, ReloadResult.account_id), of_reload),
-        Old(ReloadRun, ReloadRun.id, reloads),
-    ]
+    is_old = _is_to_go(kept, now)
+    runs = select(kept.runs.id).where(is_old)
+    parts = [Old(part.table, part.key, part.run_id.in_(runs)) for part in kept.parts]
+    return [*parts, Old(kept.runs, kept.runs.id, is_old, rows_each=kept.rows_each)]
 
 
-def _is_to_go(table: Runs, now: float) -> ColumnElement[bool]:
-    """Which runs of a table ended too long ago, unless their end was never written down, or are too many."""
-    before = now - KEPT_SECONDS
+def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
+    """Which runs ended too long ago, unless their end was never written down, or are too many."""
+    table, before = kept.runs, now - KEPT_SECONDS
     is_old = (table.created_at < before) & or_(table.finished_at.is_(None), table.finished_at < before)
-    beyond = _beyond(table)
+    beyond = _beyond(kept)
     if beyond is None:
         return is_old
     is_over = or_(table.finished_at.is_not(None), table.created_at < now - LOST_SECONDS)
     return or_(is_old, (table.created_at <= beyond) & is_over)
 
 
-def _beyond(table: Runs) -> float | None:
+def _beyond(kept: Kept) -> float | None:
     """When the newest run began that is too much with all that were begun after it; None: there is none."""
-    size, most = _sizes()[table]
-    runs = size.add_columns(table.created_at).group_by(table.id).subquery()
+    created_at = kept.runs.created_at
+    runs = kept.size.add_columns(created_at).group_by(kept.runs.id).subquery()
     total = func.sum(runs.c.size).over(order_by=runs.c.created_at.desc())
     totals = select(runs.c.created_at, total.label("total")).subquery()
-    newest: Select[float] = select(func.max(totals.c.created_at)).where(totals.c.total > most)
+    newest: Select[float] = select(func.max(totals.c.created_at)).where(totals.c.total > kept.max_size)
     with datastore.session(read_only=True) as session:
         return session.scalar(newest)
-
-
-def _sizes() -> dict[Runs, tuple[Select[int], int]]:
-    """How large a run of each table is, and how large all may be together."""
-    numbers = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
-    counts = select(numbers.label("size")).join(CountRun, CountRun.id == CountInterval.run_id)
-    return {
-        Quilt: (select((Quilt.rows * Quilt.columns + 1).label("size")), MAX_SQUARES),
-        CountRun: (counts, MAX_NUMBERS),
-        ReloadRun: (select(ReloadRun.total.label("size")), MAX_RESULTS),
-    }
 
 
 class PruneHandler(webapp.RequestHandler):
     """``/tasks/prune``: cron's, once an hour, and its own, where one request is not enough."""
 
+    kept: Sequence[Kept] = ()
+
     def get(self) -> None:
         """Delete what is older than 30 days, or too much."""
-        is_clean = prune(clock.SYSTEM.now())
+        is_clean = prune(self.kept, clock.SYSTEM.now())
         if not is_clean:
             taskqueue.add(url=URL, method="GET")
         self.render_json({"is_clean": is_clean})

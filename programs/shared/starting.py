@@ -4,14 +4,13 @@ import contextlib
 from collections.abc import Iterator
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.orm import Session
 
 from lastacross import datastore, start_limits, webapp
 from lastacross.clock import SYSTEM
 from lastacross.errors import StartLimitError, StartRefusedError
-from programs.count.models import CountRun
-from programs.quilt.models import Quilt
 from programs.shared import forms
+from programs.shared.runs import Run
 
 MAX_WORK_SECONDS = 120
 """Of one quilt or count: its squares, or numbers, times the delay of each."""
@@ -75,14 +74,13 @@ def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
         )
 
 
-def count_under_way(session: Session, table: type[Quilt] | type[CountRun]) -> int:
+def count_under_way(session: Session, table: type[Run]) -> int:
     """How many runs were begun within the last hour and have not ended."""
-    created_at: InstrumentedAttribute[float] = table.created_at
-    is_under_way = created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
+    is_under_way = table.created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
     return session.scalar(select(func.count()).select_from(table).where(*is_under_way)) or 0
 
 
-def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
+def require_room(session: Session, table: type[Run]) -> None:
     """Let a transaction begin one more run, and others wait until it is committed.
 
     Raises:
@@ -95,7 +93,7 @@ def require_room(session: Session, table: type[Quilt] | type[CountRun]) -> None:
         raise TooManyError
 
 
-def require_room_now(table: type[Quilt] | type[CountRun]) -> None:
+def require_room_now(table: type[Run]) -> None:
     """Ask for room before anything is used up. Others may begin a run meanwhile, so it is asked again.
 
     Raises:

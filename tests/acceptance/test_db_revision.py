@@ -1,6 +1,7 @@
 """``lastacross db upgrade`` and ``db revision``: what they say, write and refuse."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lastacross import datastore
-from tests.support.processes import python
+from tests.support.processes import ROOT, python
 
 MODELS = """
 from lastacross import datastore
@@ -105,3 +106,21 @@ def test_a_table_is_dropped_only_when_that_is_asked_for(db: Db, app_root: Path, 
 
     assert db("revision", "donkeys", "--allow-drop")[0] == 0
     assert len(versions(app_root)) == 2
+
+
+def test_the_programs_have_a_migration_for_every_table(db: Db, app_root: Path, tmp_path: Path) -> None:
+    """app.yaml names main.py, which imports each program with its tables."""
+    for name in ("programs", "static", "migrations"):
+        shutil.copytree(ROOT / name, app_root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("*.yaml"), ROOT / "pyproject.toml"]:
+        shutil.copy(path, app_root)
+    assert db("upgrade")[0] == 0
+    before = versions(app_root)
+
+    code, out, err = db("revision", "nothing")
+
+    assert (code, out[:19]) == (0, "nothing was written"), err
+    assert versions(app_root) == before
+    with (app_root / "programs" / "quilt" / "models.py").open("a") as file:
+        file.write(MODELS.format(name="Horse", table="horse"))
+    assert db("revision", "horses")[1].startswith("wrote ")

@@ -17,7 +17,7 @@ from programs.count import tasks as counting
 from programs.quilt import models as quilt_models
 from programs.quilt import pages as quilt
 from programs.quilt import tasks as workers
-from programs.shared import pruning, starting
+from programs.shared import starting
 
 JSON = {"Accept": "application/json"}
 Enqueued = Callable[..., list[EnqueuedTask]]
@@ -245,10 +245,10 @@ def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept()
     squares = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_SQUARE_MS
     largest_runs = starting.MAX_DAY_SECONDS // starting.WORK_UNIT_SECONDS
     numbers = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_NUMBER_MS
-    numbers += largest_runs * count.MOST_INTERVALS * pruning.INTERVAL_NUMBERS
+    numbers += largest_runs * count.MOST_INTERVALS * count_models.INTERVAL_NUMBERS
 
-    assert 30 * (squares + largest_runs) <= pruning.MAX_SQUARES
-    assert 30 * numbers <= pruning.MAX_NUMBERS
+    assert 30 * (squares + largest_runs) <= quilt_models.MAX_SQUARES
+    assert 30 * numbers <= count_models.MAX_NUMBERS
 
 
 def refuse_once(client: Client, kind: str, mistake: str) -> None:

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+import main
 from lastacross import datastore
 from programs.count import pages as count
 from programs.count import runs
-from programs.count.models import CountInterval, CountLine, CountRun
+from programs.count.models import INTERVAL_NUMBERS, CountInterval, CountLine, CountRun
 from programs.quilt import models
 from programs.quilt.models import Quilt, Square
 from programs.reload.models import ReloadResult, ReloadRun
@@ -68,6 +70,11 @@ def names_left() -> set[str]:
     return left
 
 
+def prune(now: float) -> bool:
+    """Prune as the application does."""
+    return pruning.prune(main.PruneHandler.kept, now)
+
+
 def count_of(table: type[datastore.Model]) -> int:
     """How many rows there are."""
     with datastore.session(read_only=True) as session:
@@ -81,10 +88,10 @@ def test_what_ended_more_than_thirty_days_ago_goes_with_all_that_belongs_to_it()
     add("runs", 1, None)
     add("lost", 31, None)
 
-    assert pruning.prune(NOW)
+    assert prune(NOW)
 
     assert names_left() == {"began-long-ago", "new", "runs"}
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert names_left() == {"began-long-ago", "new", "runs"}
 
 
@@ -97,7 +104,7 @@ def test_a_call_deletes_its_share_and_the_next_goes_on(monkeypatch: pytest.Monke
 
     rows = [sum(count_of(table) for table in TABLES)]
     calls = 0
-    while not pruning.prune(NOW):
+    while not prune(NOW):
         rows.append(sum(count_of(table) for table in TABLES))
         calls += 1
         # One that is interrupted has deleted whole portions, and what is left belongs to something.
@@ -109,9 +116,10 @@ def test_a_call_deletes_its_share_and_the_next_goes_on(monkeypatch: pytest.Monke
 
 def limit(monkeypatch: pytest.MonkeyPatch, runs: float) -> None:
     """Let there be room for so many of the runs of ``add``, of each kind."""
-    sizes = {"MAX_SQUARES": 12 + 1, "MAX_NUMBERS": 3 * (2 + pruning.INTERVAL_NUMBERS), "MAX_RESULTS": 9}
-    for name, size in sizes.items():
-        monkeypatch.setattr(pruning, name, int(runs * size))
+    sizes = (12 + 1, 3 * (2 + INTERVAL_NUMBERS), 9)
+    kept = main.PruneHandler.kept
+    limited = [replace(each, max_size=int(runs * size)) for each, size in zip(kept, sizes, strict=True)]
+    monkeypatch.setattr(main.PruneHandler, "kept", limited)
 
 
 def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,14 +129,14 @@ def test_of_too_many_the_oldest_go_that_have_ended_or_are_lost(monkeypatch: pyte
     for number, name in enumerate(["first", "second", "third", "fourth", "fifth"]):
         add(name, 0.8 - number / 10, 0)
 
-    assert pruning.prune(NOW)
+    assert prune(NOW)
 
     assert names_left() == {"runs", "third", "fourth", "fifth"}
     limit(monkeypatch, 4)
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert names_left() == {"runs", "third", "fourth", "fifth"}, "there is just enough room"
     limit(monkeypatch, 0.5)
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert names_left() == {"runs"}, "one alone that is too large goes, too"
 
 
@@ -208,13 +216,13 @@ def test_of_a_run_that_is_too_much_nothing_is_left_wherever_a_call_ends(
     for number in range(6):
         add(f"run-{number}", 6 - number, 1)
 
-    while not pruning.prune(NOW):
+    while not prune(NOW):
         pass
 
     assert names_left() == {f"run-{number}" for number in range(1, 6)}
     before = [count_of(table) for table in TABLES]
     limit(monkeypatch, 1_000)
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert [count_of(table) for table in TABLES] == before
     # Five runs of each kind, whole.
     assert count_of(ReloadResult) == 5 * 9
@@ -245,7 +253,7 @@ def test_a_count_of_the_largest_numbers_takes_up_no_more_than_it_counts_for(numb
 
     count_all([(first, first + numbers - 1) for first in starts])
 
-    assert 0 < disk_bytes() - empty <= 12 * 100 * (numbers + pruning.INTERVAL_NUMBERS)
+    assert 0 < disk_bytes() - empty <= 12 * 100 * (numbers + INTERVAL_NUMBERS)
 
 
 def test_two_at_once_and_a_task_that_still_colours_a_square_are_in_nobodys_way() -> None:
@@ -259,12 +267,12 @@ def test_two_at_once_and_a_task_that_still_colours_a_square_are_in_nobodys_way()
         models.paint("new", 2, 3, "#2")
 
     with ThreadPoolExecutor(3) as pool:
-        prunings = [pool.submit(pruning.prune, NOW) for _ in range(2)]
+        prunings = [pool.submit(prune, NOW) for _ in range(2)]
         painting = pool.submit(paint)
         assert all(each.result() for each in prunings)
         painting.result()
 
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert names_left() == {"new"}
 
 
