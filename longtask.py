@@ -10,7 +10,15 @@ docs/longtasks.md is the manual.
 
 from lastacross.datastore import LongTask
 from lastacross.errors import LongTaskError, TaskStoppedError, UnusableResultError, UserError
-from lastacross.longtasks import ListHandler, LongRunningTaskHandler, Parameters, UploadedFile, View
+from lastacross.longtasks import (
+    ListHandler,
+    LongRunningTaskHandler,
+    Parameters,
+    ProgressPage,
+    ProgressView,
+    UploadedFile,
+    View,
+)
 
 __all__ = [
     "ListHandler",
@@ -18,6 +26,8 @@ __all__ = [
     "LongTask",
     "LongTaskError",
     "Parameters",
+    "ProgressPage",
+    "ProgressView",
     "TaskStoppedError",
     "UnusableResultError",
     "UploadedFile",

@@ -60,7 +60,7 @@ class LongRunningTaskHandler(Hooks):
         if self.request.GET.get(looking.JOB):
             self.get(*args, **kwargs)
         else:
-            self._say_it_changes()
+            self.revalidate()
 
     def get(self, *args: Any, **kwargs: Any) -> None:
         """Start a task, or show one."""
@@ -229,7 +229,7 @@ class LongRunningTaskHandler(Hooks):
             return
         view = looking.look(self.task, with_token=True)
         view = dataclasses.replace(view, may_cancel=self._may_cancel())
-        self._say_it_changes()
+        self.revalidate()
         if view.state != "done":
             if view.error_text and self.is_administrator():
                 view = dataclasses.replace(view, traceback=model.traceback_of(view.id) or "")
@@ -258,7 +258,7 @@ class LongRunningTaskHandler(Hooks):
             )
             return
         given, result = self._given_and_result()
-        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.revalidate()
         # webapp2's own default would make any text a page of this origin, with all that is in it.
         self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
         arguments = (given, result, self.task) if self._takes_task() else (given, result)
@@ -333,7 +333,7 @@ class LongRunningTaskHandler(Hooks):
         return False
 
     def _refuse_missing(self, status: int, message: str) -> None:
-        self._say_it_changes()
+        self.revalidate()
         if self.wants_json():
             self._refuse(status, message)
         else:
@@ -353,17 +353,11 @@ class LongRunningTaskHandler(Hooks):
         self.task, has_waited = operation.wait_for_end(self.task, seconds)
         view = looking.look(self.task)
         self.render_json(operation.of(view), 200 if view.is_over else status)
-        self._say_it_changes()
+        self.revalidate(view.etag if status == 200 and self.request.method == "GET" else None)
         if has_waited:
             self.response.headers["Preference-Applied"] = f"wait={seconds:g}"
         if not view.is_over:
             self.response.headers["Retry-After"] = str(operation.retry_after_seconds(view))
-        if status == 200 and self.request.method == "GET":
-            self.response.etag = view.etag
-            self.response.conditional_response = True
-
-    def _say_it_changes(self) -> None:
-        self.response.headers["Cache-Control"] = "private, no-cache"
 
 
 def _started_name(task: LongTask) -> str:

@@ -14,7 +14,7 @@ class ListHandler(RequestHandler):
         """The page; as JSON ``{"longtasks": [operation, …]}``, without the results."""
         views = looking.views_of(visitor.recent_ids(self.request))
         # It is of one visitor, and changes.
-        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.revalidate()
         if self.wants_json():
             self.render_json({"longtasks": [operation.of(view, has_result=False) for view in views]})
         else:

@@ -31,8 +31,42 @@ class Urls:
     start: str
 
 
+class ProgressView:
+    """Something that takes long, at one instant: the base of what progress pages show.
+
+    Attributes:
+        state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
+        is_blind: Redis is unavailable: only what the datastore knows is shown.
+    """
+
+    state: str
+    is_blind: bool
+
+    @property
+    def percent(self) -> int | None:
+        """Whole per cent, 100 only when it is done; None when the total is not known."""
+        raise NotImplementedError
+
+    @property
+    def etag(self) -> str:
+        """Changes when something that is shown has changed, except the time that passes."""
+        raise NotImplementedError
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is going to change any more."""
+        return self.state in ENDS
+
+    @property
+    def mark(self) -> str:
+        """What the page's title begins with: a tab has room for little more."""
+        if self.is_over or self.percent is None:
+            return self.state.capitalize()
+        return f"{self.percent} %"
+
+
 @dataclass(frozen=True, kw_only=True)
-class View:
+class View(ProgressView):
     """A long task at one instant. Instants are seconds since the epoch, ``…_text`` is for people.
 
     Everything here is plain text: templates escape it.
@@ -114,18 +148,6 @@ class View:
     token: str | None = None
     is_blind: bool = False
     etag: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is going to change any more."""
-        return self.state in ENDS
-
-    @property
-    def mark(self) -> str:
-        """What the page's title begins with: a tab has room for little more."""
-        if self.is_over or self.percent is None:
-            return self.state.capitalize()
-        return f"{self.percent} %"
 
 
 PREVIEW_CHARACTERS = 20_000

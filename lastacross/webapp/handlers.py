@@ -80,6 +80,17 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         else:
             self.abort(400, detail=f"{field}: {message}")
 
+    def revalidate(self, etag: str | None = None) -> None:
+        """Have the visitor's browser ask before it uses this answer again, and no shared cache keep it.
+
+        Args:
+            etag: changes whenever the answer does: a client that has this one gets 304, and no body.
+        """
+        self.response.headers["Cache-Control"] = "private, no-cache"
+        if etag is not None:
+            self.response.etag = etag
+            self.response.conditional_response = True
+
     def try_later(self, status: int, message: str, seconds: float) -> None:
         """Answer that it cannot be done now, and when to try again: a page, or JSON; with ``Retry-After``.
 

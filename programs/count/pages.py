@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import webapp2
-from webob import exc
 
+import longtask
 from lastacross import clock, config, errors, taskqueue, webapp
 from programs.count import runs, tasks
 from programs.count import view as count_view
 from programs.count.models import CountRun
 from programs.count.view import look
-from programs.shared import forms, operations, starting
+from programs.shared import forms, operations, progress, starting
 
 LONGEST_NAME = 100
 MOST_INTERVALS = 100
@@ -185,7 +185,7 @@ class FormHandler(forms.Handler):
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
         """For a 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
         run = runs.find(name)
-        if is_tombstoned and (run is None or look(run).is_done):
+        if is_tombstoned and (run is None or look(run).is_over):
             until = _refused_until(run)
             when = f" until {operations.instant(until)}" if until is not None else " for some days"
             mistake = f"is tombstoned: a run of this name is over, and the name is refused{when}."
@@ -234,36 +234,33 @@ def _started_name(run: CountRun) -> str:
 
 
 def _known(name: str) -> CountRun:
-    """The run of this name.
-
-    Raises:
-        HTTPNotFound: there is none.
-    """
-    run = runs.find(name)
-    if run is None:
-        raise exc.HTTPNotFound("There is no run of this name.")
-    return run
+    return progress.known(runs.find(name), "run")
 
 
 def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
     return look(run).operation(runs.intervals_of(run.id, after), runs.lines_of(run, after))
 
 
-class PageHandler(webapp.RequestHandler):
-    """One run, to be looked at while it counts and afterwards."""
+class PageHandler(longtask.ProgressPage[count_view.View]):
+    """One run, to be looked at while it counts and afterwards; ``?after=n`` leaves out what change n had."""
 
-    def get(self, name: str) -> None:
-        """The page, complete as the server draws it; a script then keeps it so."""
-        if self.wants_json():
-            self.get_json(name)
-            return
-        view = look(_known(name))
-        token = None
-        if not view.is_done and not view.is_blind:
-            # Its stream begins here, before the intervals are read: what comes in between is sent as well.
-            token = operations.stream_token(tasks.client_id(view.run.id))
-            view = look(_known(name))
-        self._say_it_changes()
+    after = 0
+
+    def read_query(self, *, is_json: bool) -> None:
+        """The page draws all intervals."""
+        if is_json:
+            self.after = forms.known_before(self.request.GET, "changes")
+
+    def look(self, name: str) -> count_view.View:
+        """How far the run is."""
+        return look(_known(name))
+
+    def client_id(self, view: count_view.View) -> str:
+        """For messages of the run, not of others with its name."""
+        return tasks.client_id(view.run.id)
+
+    def show(self, view: count_view.View, token: str | None) -> None:
+        """Draw the page with its intervals, queues and log."""
         self.render(
             "programs/count/page.html",
             view=view,
@@ -277,26 +274,13 @@ class PageHandler(webapp.RequestHandler):
             may_cancel=starting.may_cancel(self, _started_name(view.run)),
             shown_numbers=SHOWN_NUMBERS,
             shortened=runs.shortened,
-            duration=operations.duration,
             instant=operations.instant,
         )
 
-    def get_json(self, name: str) -> None:
-        """The operation; ``?after=n`` leaves out what has not changed since change n, 304: nothing new."""
-        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
-        after = forms.whole_number(self.request.GET.get("after", "0"))
-        if after is None or after < 0:
-            raise webapp.BadInputError("after", "takes a whole number: how many changes are known already")
-        view = look(_known(name))
-        self.render_json(
-            view.operation(runs.intervals_of(view.run.id, after), runs.lines_of(view.run, after))
-        )
-        self._say_it_changes()
-        self.response.etag = view.etag
-        self.response.conditional_response = True
-
-    def _say_it_changes(self) -> None:
-        self.response.headers["Cache-Control"] = "private, no-cache"
+    def operation(self, view: count_view.View) -> dict[str, Any]:
+        """With the intervals and lines that have changed since."""
+        run = view.run
+        return view.operation(runs.intervals_of(run.id, self.after), runs.lines_of(run, self.after))
 
 
 class CancelHandler(webapp.RequestHandler):
@@ -306,7 +290,7 @@ class CancelHandler(webapp.RequestHandler):
         """Drop the sub tasks that nobody has begun, and let the others end; a run that is over stays."""
         run = _known(name)
         starting.require_may_cancel(self, _started_name(run))
-        if not look(run).is_done:
+        if not look(run).is_over:
             tasks.cancel(run.id)
         if self.wants_json():
             self.render_json(_operation(_known(name)))

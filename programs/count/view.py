@@ -9,43 +9,34 @@ from typing import Any
 from lastacross import clock, errors, taskqueue
 from programs.count import runs, tasks
 from programs.count.models import CountInterval, CountLine, CountRun
-from programs.shared import operations
-from programs.shared.operations import ENDS, plural
+from programs.shared import progress
+from programs.shared.operations import plural
 
 
 @dataclass(frozen=True)
-class View:
-    """A run at one instant, as its page and its JSON show it.
+class View(progress.RunView):
+    """A count at one instant.
 
     Attributes:
-        run: its row.
         sums: its intervals, summed up.
-        now: seconds since the epoch.
-        state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
-        failed: intervals whose sub tasks are dead letters.
-        queues: how its two queues are; None while Redis is away.
-        is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
-        is_blind: Redis is away, so that the datastore alone was asked.
+        queues: how its two queues are; None while Redis is unavailable.
     """
 
     run: CountRun
     sums: runs.Sums
-    now: float
-    state: str
-    failed: int
     queues: Sequence[taskqueue.QueueStatistics] | None
-    is_lost: bool = False
-    is_blind: bool = False
+
+    verb = "counted"
 
     @property
-    def is_done(self) -> bool:
-        """Whether nothing is going to change any more."""
-        return self.state in ENDS
+    def through(self) -> int:
+        """Numbers that are counted."""
+        return self.sums.counted
 
     @property
-    def percent(self) -> int:
-        """Whole per cent of the numbers, 100 only when all are there."""
-        return 100 * self.sums.counted // self.sums.numbers
+    def whole(self) -> int:
+        """All numbers."""
+        return self.sums.numbers
 
     @property
     def count_text(self) -> str:
@@ -59,52 +50,26 @@ class View:
 
     @property
     def headline(self) -> str:
-        """What is said aloud: it changes at quarters and at the end only."""
-        if self.is_done:
-            return self.message
-        if self.run.handed_out_at is None:
-            return "The master task waits for the backend."
-        if 4 * self.sums.counted < self.sums.numbers:
-            return f"The master task has handed out {plural(self.sums.intervals, 'interval')}."
-        quarter = min(3, 4 * self.sums.counted // self.sums.numbers)
-        return ("", "A quarter is counted.", "Half is counted.", "Three quarters are counted.")[quarter]
+        """Before the intervals are handed out, nothing can have been counted."""
+        is_waiting = not self.is_over and self.run.handed_out_at is None
+        return "The master task waits for the backend." if is_waiting else super().headline
 
     @property
-    def message(self) -> str:
-        """The state in a sentence, with its numbers."""
+    def beginning(self) -> str:
+        """The headline of the first quarter."""
+        return f"The master task has handed out {plural(self.sums.intervals, 'interval')}."
+
+    @property
+    def success(self) -> str:
+        """The message of a run that is done."""
         count = self.sums.intervals
-        if self.state == "done":
-            what = f"All {count} intervals are" if count > 1 else "The only interval is"
-            return f"{what} counted, so the master task is done."
-        if self.is_lost:
-            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
-        if self.state == "failed":
-            return f"Finished, but {self.failed} of {plural(count, 'interval')} failed."
-        if self.state == "cancelled":
-            return f"Cancelled with {self.count_text}."
-        return f"{self.count_text}."
+        what = f"All {count} intervals are" if count > 1 else "The only interval is"
+        return f"{what} counted, so the master task is done."
 
     @property
-    def mark(self) -> str:
-        """What the title begins with: a tab has room for little more."""
-        return self.state.capitalize() if self.is_done else f"{self.percent} %"
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """From the start to the end, or to now."""
-        return max(0.0, (self.run.finished_at or self.now) - self.run.created_at)
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """How long it may still take, going on as it did; None as long as too little is known."""
-        if self.is_done or self.sums.counted < max(3, self.sums.numbers / 20):
-            return None
-        return (self.sums.numbers - self.sums.counted) * self.elapsed_seconds / self.sums.counted
-
-    @property
-    def remaining_text(self) -> str:
-        """A rough time, or ''."""
-        return operations.roughly(self.eta_seconds) if self.eta_seconds else ""
+    def failures(self) -> str:
+        """``1 of 3 intervals``."""
+        return f"{self.failed} of {plural(self.sums.intervals, 'interval')}"
 
     @property
     def etag(self) -> str:
@@ -121,18 +86,12 @@ class View:
     def operation(self, intervals: Sequence[CountInterval], log: Sequence[CountLine]) -> dict[str, Any]:
         """The JSON of a long-running operation, with the intervals and lines that the caller has not seen."""
         run, sums = self.run, self.sums
-        operation = operations.Operation(
-            name=f"count/{run.name}",
-            state=self.state,
-            step=sums.done,
-            total_steps=sums.intervals,
-            failed=self.failed,
-            cancelled=sums.intervals - sums.done if self.state == "cancelled" else 0,
-            message=self.message,
-            created_at=run.created_at,
-            finished_at=run.finished_at,
-            eta_seconds=self.eta_seconds,
-            is_lost=self.is_lost,
+        missing = sums.intervals - sums.done
+        operation = self.operation_of(
+            f"count/{run.name}",
+            sums.done,
+            sums.intervals,
+            cancelled=missing if self.state == "cancelled" else 0,
         )
         response = {
             "intervals": [interval_json(each, self) for each in intervals],
@@ -165,7 +124,7 @@ def interval_text(interval: CountInterval, view: View) -> str:
     if interval.numbers is not None:
         return plural(interval.total, "number")
     so_far = f"{interval.counted} of {interval.total}"
-    if view.is_done:
+    if view.is_over:
         return f"not counted, {so_far}" if interval.counted else "not counted"
     if interval.instance is not None:
         return f"{interval.instance} counts, {so_far}"
@@ -212,17 +171,17 @@ def look(run: CountRun) -> View:
         missing = sums.intervals - sums.done
         # One that failed may have been run again since.
         state = "done" if missing == 0 else "cancelled" if run.is_cancelled else "failed"
-        return View(run, sums, now, state, missing if state == "failed" else 0, queues)
+        return View(run, now, state, missing if state == "failed" else 0, sums, queues)
     state = "ready" if run.handed_out_at is None else "running"
     if queues is None:
         # Not asked again: each question costs a visitor the patience for a Redis that does not answer.
-        return View(run, sums, now, state, 0, None, is_blind=True)
+        return View(run, now, state, 0, sums, None, is_blind=True)
     try:
-        return View(run, sums, now, state, _failed(run), queues)
+        return View(run, now, state, _failed(run), sums, queues)
     except errors.UnknownBatchError:
-        return View(run, sums, now, "failed", 0, queues, is_lost=True)
+        return View(run, now, "failed", 0, sums, queues, is_lost=True)
     except errors.StoreUnavailableError:
-        return View(run, sums, now, state, 0, None, is_blind=True)
+        return View(run, now, state, 0, sums, None, is_blind=True)
 
 
 def _failed(run: CountRun) -> int:

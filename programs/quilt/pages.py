@@ -7,12 +7,11 @@ from typing import Any
 
 import webapp2
 from markupsafe import Markup, escape
-from webob import exc
 
+import longtask
 from lastacross import clock, datastore, deferred, errors, taskqueue, webapp
 from programs.quilt import models, tasks
-from programs.shared import forms, operations, starting
-from programs.shared.operations import ENDS
+from programs.shared import forms, progress, starting
 
 FIELDS = {
     "rows": (1, 100, 8),
@@ -79,129 +78,68 @@ def parse_size(form: Mapping[str, object]) -> Size:
 
 
 @dataclass(frozen=True)
-class View:
-    """A quilt at one instant, as its page and its JSON show it.
+class View(progress.RunView):
+    """A quilt at one instant; ``eta_seconds`` is None where nobody can say."""
 
-    Attributes:
-        quilt: its row.
-        now: seconds since the epoch.
-        state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
-        failed_count: squares whose tasks are dead letters.
-        eta_seconds: how long it may still take; None where nobody can say.
-        is_lost: Redis was emptied while it ran, so that nothing is going to finish it.
-        is_blind: Redis is away, so that the datastore alone was asked.
-    """
-
-    quilt: models.Quilt
-    now: float
-    state: str
-    failed_count: int
+    run: models.Quilt
     eta_seconds: float | None = None
-    is_lost: bool = False
-    is_blind: bool = False
 
     @property
-    def is_done(self) -> bool:
-        """Whether nothing is going to change any more."""
-        return self.state in ENDS
+    def through(self) -> int:
+        """Squares that are coloured."""
+        return self.run.painted
+
+    @property
+    def whole(self) -> int:
+        """All squares."""
+        return self.run.total
 
     @property
     def is_sewn(self) -> bool:
         """Whether its squares are large enough for stitches."""
-        return max(self.quilt.rows, self.quilt.columns) <= LARGEST_SEWN
-
-    @property
-    def percent(self) -> int:
-        """Whole per cent, 100 only when all are there."""
-        return 100 * self.quilt.painted // self.quilt.total
+        return max(self.run.rows, self.run.columns) <= LARGEST_SEWN
 
     @property
     def count_text(self) -> str:
         """``37 of 64 squares done``."""
-        return f"{self.quilt.painted} of {self.quilt.total} {_squares(self.quilt.total)} done"
+        return f"{self.run.painted} of {self.run.total} {_squares(self.run.total)} done"
 
     @property
-    def headline(self) -> str:
-        """What is said aloud: it changes at quarters and at the end only."""
-        if self.is_done:
-            return self.message
-        if self.quilt.painted == 0:
-            return "Waiting for the first square."
-        quarter = min(3, 4 * self.quilt.painted // self.quilt.total)
-        return ("Under way.", "A quarter is done.", "Half is done.", "Three quarters are done.")[quarter]
+    def beginning(self) -> str:
+        """The headline of the first quarter."""
+        return "Under way." if self.run.painted else "Waiting for the first square."
 
     @property
-    def message(self) -> str:
-        """The state in a sentence, with its numbers."""
-        quilt = self.quilt
-        if self.state == "done":
-            all_squares = f"all {quilt.total} squares are" if quilt.total > 1 else "the only square is"
-            return f"Last across the finish line: {all_squares} done."
-        if self.is_lost:
-            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
-        if self.state == "failed":
-            return f"Finished, but {self.failed_count} of {quilt.total} {_squares(quilt.total)} failed."
-        if self.state == "cancelled":
-            return f"Cancelled with {self.count_text}."
-        return f"{self.count_text}."
+    def success(self) -> str:
+        """The message of a quilt that is done."""
+        total = self.run.total
+        all_squares = f"all {total} squares are" if total > 1 else "the only square is"
+        return f"Last across the finish line: {all_squares} done."
 
     @property
-    def mark(self) -> str:
-        """What the title begins with: a tab has room for little more."""
-        return self.state.capitalize() if self.is_done else f"{self.percent} %"
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """From the start to the end, or to now."""
-        return max(0.0, (self.quilt.finished_at or self.now) - self.quilt.created_at)
-
-    @property
-    def elapsed_text(self) -> str:
-        """``12.3 s`` or ``2 min 05 s``."""
-        return operations.duration(self.elapsed_seconds)
-
-    @property
-    def rate_text(self) -> str:
-        """Squares a second, from start to end; a dash before the first."""
-        if self.quilt.painted == 0:
-            return "-"
-        rate = self.quilt.painted / max(self.elapsed_seconds, 0.001)
-        return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
+    def failures(self) -> str:
+        """``3 of 64 squares``."""
+        return f"{self.failed} of {self.run.total} {_squares(self.run.total)}"
 
     @property
     def remaining_text(self) -> str:
         """A rough time, or '' as long as too little is known to name one."""
-        known = self.quilt.painted >= 3 and self.quilt.painted >= self.quilt.total / 20
-        return operations.roughly(self.eta_seconds) if known and self.eta_seconds and not self.is_done else ""
-
-    @property
-    def created_text(self) -> str:
-        """``2026-11-21 03:14:07 UTC``."""
-        return operations.instant(self.quilt.created_at)
+        is_known = self.run.painted >= 3 and self.run.painted >= self.run.total / 20
+        return super().remaining_text if is_known and not self.is_over else ""
 
     @property
     def etag(self) -> str:
         """Changes when something to be shown has."""
-        return f"{self.quilt.painted}-{self.failed_count}-{self.state}"
+        return f"{self.run.painted}-{self.failed}-{self.state}"
 
     def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
         """The JSON of a long-running operation; ``squares`` is what the caller has not seen yet."""
-        quilt = self.quilt
-        operation = operations.Operation(
-            name=f"quilt/{quilt.id}",
-            state=self.state,
-            step=quilt.painted,
-            total_steps=quilt.total,
-            failed=self.failed_count,
-            cancelled=quilt.cancelled_count,
-            message=self.message,
-            created_at=quilt.created_at,
-            finished_at=quilt.finished_at,
-            eta_seconds=self.eta_seconds,
-            is_lost=self.is_lost,
+        run = self.run
+        operation = self.operation_of(
+            f"quilt/{run.id}", run.painted, run.total, cancelled=run.cancelled_count
         )
-        response = {"rows": quilt.rows, "columns": quilt.columns, "squares": squares}
-        return operation.json(response if quilt.painted else None)
+        response = {"rows": run.rows, "columns": run.columns, "squares": squares}
+        return operation.json(response if run.painted else None)
 
 
 def _squares(count: int) -> str:
@@ -309,15 +247,7 @@ def _started_name(quilt_id: str) -> str:
 
 
 def _known(quilt_id: str) -> models.Quilt:
-    """The quilt of this id.
-
-    Raises:
-        HTTPNotFound: there is none.
-    """
-    quilt = models.find_quilt(quilt_id)
-    if quilt is None:
-        raise exc.HTTPNotFound("There is no quilt of this name.")
-    return quilt
+    return progress.known(models.find_quilt(quilt_id), "quilt")
 
 
 def _drawn(quilt_id: str, painted: int) -> Markup:
@@ -335,46 +265,40 @@ _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
 """The same for a quilt that is done, at most 0.6 MB each: its squares change if their number does."""
 
 
-class PageHandler(webapp.RequestHandler):
-    """One quilt, to be looked at while it grows and afterwards."""
+class PageHandler(longtask.ProgressPage[View]):
+    """One quilt, while it grows and afterwards; ``?after=n`` leaves out the first n squares."""
 
-    def get(self, quilt_id: str) -> None:
-        """The page, complete as the server draws it; a script then keeps it so."""
-        if self.wants_json():
-            self.get_json(quilt_id)
-            return
-        view = look(_known(quilt_id))
-        token = None
-        if not view.is_done and not view.is_blind:
-            # Its stream begins here, before the squares are read: what comes in between is sent as well.
-            token = operations.stream_token(quilt_id)
-            view = look(_known(quilt_id))
-        self._say_it_changes()
-        draw = _drawn_before if view.is_done else _drawn
+    after = 0
+
+    def read_query(self, *, is_json: bool) -> None:
+        """The page draws all squares."""
+        if is_json:
+            self.after = forms.known_before(self.request.GET, "squares")
+
+    def look(self, quilt_id: str) -> View:
+        """How far the quilt is."""
+        return look(_known(quilt_id))
+
+    def client_id(self, view: View) -> str:
+        """The quilt's id."""
+        return view.run.id
+
+    def show(self, view: View, token: str | None) -> None:
+        """Draw the page with its squares."""
+        draw = _drawn_before if view.is_over else _drawn
         self.render(
             "programs/quilt/page.html",
             view=view,
-            quilt=view.quilt,
-            patches=draw(quilt_id, view.quilt.painted),
+            quilt=view.run,
+            patches=draw(view.run.id, view.run.painted),
             token=token,
-            may_cancel=starting.may_cancel(self, _started_name(quilt_id)),
+            may_cancel=starting.may_cancel(self, _started_name(view.run.id)),
         )
 
-    def get_json(self, quilt_id: str) -> None:
-        """The operation; ``?after=n`` leaves out the first n squares, 304 says that nothing is new."""
-        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
-        after = forms.whole_number(self.request.GET.get("after", "0"))
-        if after is None or after < 0:
-            raise webapp.BadInputError("after", "takes a whole number: how many squares are known already")
-        view = look(_known(quilt_id))
-        squares = models.squares_after(quilt_id, after) if after < view.quilt.painted else []
-        self.render_json(view.operation(squares))
-        self._say_it_changes()
-        self.response.etag = view.etag
-        self.response.conditional_response = True
-
-    def _say_it_changes(self) -> None:
-        self.response.headers["Cache-Control"] = "private, no-cache"
+    def operation(self, view: View) -> dict[str, Any]:
+        """With the squares that the client does not have."""
+        is_new = self.after < view.run.painted
+        return view.operation(models.squares_after(view.run.id, self.after) if is_new else [])
 
 
 class CancelHandler(webapp.RequestHandler):
@@ -384,7 +308,7 @@ class CancelHandler(webapp.RequestHandler):
         """Drop the squares that nobody has begun; a quilt that is done stays as it is."""
         quilt = _known(quilt_id)
         starting.require_may_cancel(self, _started_name(quilt_id))
-        if not look(quilt).is_done:
+        if not look(quilt).is_over:
             _cancel(quilt)
         if self.wants_json():
             self.render_json(look(_known(quilt_id)).operation([]))

@@ -183,7 +183,7 @@ class ListHandler(forms.Handler):
     ) -> None:
         accounts, more = _split(page_of(wanted), wanted)
         keys = given.get("keys", "")
-        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.revalidate()
         self.render(
             "programs/reload/accounts.html",
             status=status,

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
 import webapp2
 from webob import exc
 
+import longtask
 from lastacross import webapp
 from programs.reload import accounts, feed, runs, tasks
 from programs.reload import view as reload_view
 from programs.reload.models import ReloadRun
 from programs.reload.view import look
-from programs.shared import forms, operations, starting
+from programs.shared import forms, operations, progress, starting
 
 
 class HistoryHandler(webapp.RequestHandler):
@@ -21,7 +23,7 @@ class HistoryHandler(webapp.RequestHandler):
     def get(self) -> None:
         """The newest first."""
         views = [look(run) for run in runs.recent()]
-        self.response.headers["Cache-Control"] = "private, no-cache"
+        self.revalidate()
         if self.wants_json():
             self.render_json({"reloads": [view.listed() for view in views]})
         else:
@@ -32,15 +34,7 @@ class HistoryHandler(webapp.RequestHandler):
 
 
 def _known(run_id: str) -> ReloadRun:
-    """The run of this id.
-
-    Raises:
-        HTTPNotFound: there is none.
-    """
-    run = runs.find(run_id)
-    if run is None:
-        raise exc.HTTPNotFound("There is no reload of this name.")
-    return run
+    return progress.known(runs.find(run_id), "reload")
 
 
 @dataclass(frozen=True)
@@ -78,50 +72,46 @@ def parse_wanted(query: Mapping[str, str]) -> Wanted:
     return Wanted(after, after_id, limit)
 
 
-class PageHandler(webapp.RequestHandler):
+class PageHandler(longtask.ProgressPage[reload_view.View]):
     """One run, to be looked at while it goes on and afterwards."""
 
-    def get(self, run_id: str) -> None:
-        """The page, complete as the server draws it; a script then keeps it so."""
-        if self.wants_json():
-            self.get_json(run_id)
-            return
-        wanted = parse_wanted(self.request.GET)
-        view = look(_known(run_id))
-        token = None
-        if not view.is_done and not view.is_blind:
-            # Its stream begins here, before the results are read: what comes in between is sent as well.
-            token = operations.stream_token(runs.batch_id(run_id))
-            view = look(_known(run_id))
-        failing = runs.failing(run_id, wanted.after_id, wanted.limit)
-        self._say_it_changes()
+    wanted = Wanted()
+
+    def read_query(self, *, is_json: bool) -> None:
+        """Which failing accounts are listed."""
+        self.wanted = parse_wanted(self.request.GET)
+
+    def look(self, run_id: str) -> reload_view.View:
+        """How far the run is."""
+        return look(_known(run_id))
+
+    def client_id(self, view: reload_view.View) -> str:
+        """The id of its batch."""
+        return runs.batch_id(view.run.id)
+
+    def show(self, view: reload_view.View, token: str | None) -> None:
+        """Draw the page with the slowest and the failing accounts."""
+        run, failing = view.run, self._failing(view)
         self.render(
             "programs/reload/reload.html",
             view=view,
-            run=view.run,
-            slowest=[reload_view.result_json(each) for each in runs.slowest(run_id)],
+            run=run,
+            slowest=[reload_view.result_json(each) for each in runs.slowest(run.id)],
             failing=[reload_view.result_json(each) for each in failing.results],
             failing_after=failing.after,
-            wanted=wanted,
+            wanted=self.wanted,
             is_instead="instead" in self.request.GET,
             may_start=self.is_administrator(),
             token=token,
             instant=operations.instant,
         )
 
-    def get_json(self, run_id: str) -> None:
-        """The operation; 304 says that nothing is new."""
-        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
-        wanted = parse_wanted(self.request.GET)
-        view = look(_known(run_id))
-        failing = runs.failing(run_id, wanted.after_id, wanted.limit)
-        self.render_json(view.operation(runs.slowest(run_id), failing))
-        self._say_it_changes()
-        self.response.etag = view.etag
-        self.response.conditional_response = True
+    def operation(self, view: reload_view.View) -> dict[str, Any]:
+        """With the same accounts."""
+        return view.operation(runs.slowest(view.run.id), self._failing(view))
 
-    def _say_it_changes(self) -> None:
-        self.response.headers["Cache-Control"] = "private, no-cache"
+    def _failing(self, view: reload_view.View) -> runs.FailingPage:
+        return runs.failing(view.run.id, self.wanted.after_id, self.wanted.limit)
 
 
 class RetryHandler(webapp.RequestHandler):
@@ -132,7 +122,7 @@ class RetryHandler(webapp.RequestHandler):
         if starting.is_limited(self, "reloads"):
             return
         view = look(_known(run_id))
-        if not view.is_done:
+        if not view.is_over:
             raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
             raise exc.HTTPConflict("No account of this reload failed.")

@@ -97,7 +97,7 @@ def retry(run: ReloadRun) -> ReloadRun:
 
 
 def _under_way() -> ReloadRun | None:
-    return next((run for run in runs.unfinished() if not look(run).is_done), None)
+    return next((run for run in runs.unfinished() if not look(run).is_over), None)
 
 
 class LoaderHandler(webapp.RequestHandler):

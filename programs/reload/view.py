@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lastacross import clock, errors, taskqueue
 from programs.reload import runs
 from programs.reload.models import ReloadResult, ReloadRun
 from programs.reload.runs import FailingPage
-from programs.shared import operations
-from programs.shared.operations import ENDS, plural
+from programs.shared import progress
+from programs.shared.operations import plural
 
 LOADED_WITHIN_SECONDS = 900.0
 """100,000 accounts take less than one minute, and the next run by the clock comes after 30."""
@@ -25,42 +25,27 @@ log = logging.getLogger("reloads")
 
 
 @dataclass(frozen=True)
-class View:
-    """A run at one instant, as its page and its JSON show it.
-
-    Attributes:
-        run: its row.
-        now: seconds since the epoch.
-        state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
-        failed: accounts whose tasks are dead letters.
-        is_blind: Redis is away, so that the datastore alone was asked.
-    """
+class View(progress.RunView):
+    """A reload at one instant."""
 
     run: ReloadRun
-    now: float
-    state: str
-    failed: int
-    is_blind: bool = False
+
+    verb = "through"
 
     @property
-    def is_done(self) -> bool:
-        """Whether nothing is going to change any more."""
-        return self.state in ENDS
+    def through(self) -> int:
+        """Accounts that have a new status, or failed for good."""
+        return self.run.done + self.failed
 
     @property
-    def is_lost(self) -> bool:
-        """Whether nothing was going to end it: its tasks, or the one that loads them, are gone."""
-        return self.run.lost_at is not None
+    def whole(self) -> int:
+        """All accounts."""
+        return self.run.total
 
     @property
     def remaining(self) -> int:
         """Accounts that have neither a status nor failed for good."""
-        return self.run.total - self.run.done - self.failed
-
-    @property
-    def percent(self) -> int:
-        """Whole per cent of the accounts that are through, well or not; 100 only when all are."""
-        return 100 * (self.run.done + self.failed) // max(1, self.run.total)
+        return self.whole - self.through
 
     @property
     def count_text(self) -> str:
@@ -68,74 +53,32 @@ class View:
         return f"{self.run.done:,} of {plural(self.run.total, 'account')} done"
 
     @property
-    def headline(self) -> str:
-        """What is said aloud: it changes at quarters and at the end only."""
-        if self.is_done:
-            return self.message
-        if self.run.done + self.failed == 0:
-            return "Waiting for the first answer."
-        quarter = min(3, self.percent // 25)
-        return ("Under way.", "A quarter is through.", "Half is through.", "Three quarters are through.")[
-            quarter
-        ]
+    def beginning(self) -> str:
+        """The headline of the first quarter."""
+        return "Under way." if self.through else "Waiting for the first answer."
+
+    @property
+    def success(self) -> str:
+        """The message of a run that is done."""
+        total = self.run.total
+        return f"All {total:,} accounts are up to date." if total > 1 else "The only account is up to date."
+
+    @property
+    def failures(self) -> str:
+        """``3 of 10,000 accounts``."""
+        return f"{self.failed:,} of {plural(self.run.total, 'account')}"
 
     @property
     def message(self) -> str:
         """The state in a sentence, with its numbers."""
-        total = self.run.total
-        if self.state == "done":
-            return (
-                f"All {total:,} accounts are up to date." if total > 1 else "The only account is up to date."
-            )
-        if self.is_lost and self.run.loaded_at is None:
+        if self.is_lost and self.state != "done" and self.run.loaded_at is None:
             minutes = round(LOADED_WITHIN_SECONDS / 60)
             return (
                 f"Not all of its tasks were added within {minutes} minutes: given up with {self.count_text}."
             )
-        if self.is_lost:
-            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
-        if self.state == "failed":
-            return f"Finished, but {self.failed:,} of {plural(total, 'account')} failed."
-        if self.state == "cancelled":
+        if self.state == "cancelled" and not self.is_lost:
             return f"Its tasks were deleted with {self.count_text}."
-        return f"{self.count_text}."
-
-    @property
-    def mark(self) -> str:
-        """What the title begins with: a tab has room for little more."""
-        return self.state.capitalize() if self.is_done else f"{self.percent} %"
-
-    @property
-    def elapsed_seconds(self) -> float:
-        """From the start to the end, or to now."""
-        return max(0.0, (self.run.finished_at or self.now) - self.run.created_at)
-
-    @property
-    def duration_text(self) -> str:
-        """``12.3 s`` or ``2 min 05 s``."""
-        return operations.duration(self.elapsed_seconds)
-
-    @property
-    def rate_text(self) -> str:
-        """Accounts a second, from start to end; a dash before the first."""
-        through = self.run.done + self.failed
-        if through == 0:
-            return "-"
-        rate = through / max(self.elapsed_seconds, 0.001)
-        return f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """How long it may still take, going on as it did; None as long as too little is known."""
-        through = self.run.done + self.failed
-        if self.is_done or through < max(3, self.run.total / 20):
-            return None
-        return self.remaining * self.elapsed_seconds / through
-
-    @property
-    def remaining_text(self) -> str:
-        """A rough time, or ''."""
-        return operations.roughly(self.eta_seconds) if self.eta_seconds else ""
+        return super().message
 
     @property
     def started_text(self) -> str:
@@ -145,7 +88,7 @@ class View:
     @property
     def can_retry(self) -> bool:
         """Whether there are failed accounts that no other run has taken over."""
-        return self.is_done and self.run.retried_as is None and self.run.done < self.run.total
+        return self.is_over and self.run.retried_as is None and self.run.done < self.run.total
 
     @property
     def etag(self) -> str:
@@ -168,19 +111,8 @@ class View:
     def operation(self, slowest: Sequence[ReloadResult], failing: FailingPage) -> dict[str, Any]:
         """The JSON of a long-running operation."""
         run = self.run
-        operation = operations.Operation(
-            name=f"reloads/{run.id}",
-            state=self.state,
-            step=run.done,
-            total_steps=run.total,
-            failed=self.failed,
-            cancelled=self.remaining if self.is_done and not self.is_lost else 0,
-            message=self.message,
-            created_at=run.created_at,
-            finished_at=run.finished_at,
-            eta_seconds=self.eta_seconds,
-            is_lost=self.is_lost,
-        )
+        cancelled = self.remaining if self.is_over and not self.is_lost else 0
+        operation = self.operation_of(f"reloads/{run.id}", run.done, run.total, cancelled=cancelled)
         response = {
             "slowest": [result_json(each) for each in slowest],
             "failing": [result_json(each) for each in failing.results],
@@ -208,7 +140,7 @@ class View:
         return {
             "count": self.count_text,
             "rate": self.rate_text,
-            "duration": self.duration_text,
+            "duration": self.elapsed_text,
             "remaining": self.remaining_text,
         }
 
@@ -227,13 +159,14 @@ def result_json(result: ReloadResult) -> dict[str, Any]:
 
 def remembered(run: ReloadRun) -> View:
     """How far a run is as far as the datastore alone knows: for lists."""
-    now = clock.SYSTEM.now()
+    now, is_lost = clock.SYSTEM.now(), run.lost_at is not None
     if run.finished_at is None:
-        return View(run, now, "ready" if run.opened_at is None else "running", 0)
+        return View(run, now, "ready" if run.opened_at is None else "running", 0, is_lost=is_lost)
     missing = run.total - run.done
     # One that failed may have been run again since, and one of a lost run may have come all the same.
     failed = min(run.failed_count, missing)
-    return View(run, now, "done" if missing == 0 else "failed" if failed else "cancelled", failed)
+    state = "done" if missing == 0 else "failed" if failed else "cancelled"
+    return View(run, now, state, failed, is_lost=is_lost)
 
 
 def look(run: ReloadRun) -> View:
@@ -242,19 +175,19 @@ def look(run: ReloadRun) -> View:
     The end of one that nobody is going to end is written down here: a lost run keeps no other waiting.
     """
     view = remembered(run)
-    if view.is_done:
+    if view.is_over:
         return view
     try:
-        progress = taskqueue.Batch.get(runs.batch_id(run.id)).progress()
+        batch = taskqueue.Batch.get(runs.batch_id(run.id)).progress()
     except errors.UnknownBatchError:
         return _ended(run, run.total, is_lost=True) if _is_lost(run, view.now, is_known=False) else view
     except errors.StoreUnavailableError:
-        return View(run, view.now, view.state, 0, is_blind=True)
-    if progress.finished_at is not None and view.now - progress.finished_at > NOTED_WITHIN_SECONDS:
-        return _ended(run, progress.failed)
+        return replace(view, is_blind=True)
+    if batch.finished_at is not None and view.now - batch.finished_at > NOTED_WITHIN_SECONDS:
+        return _ended(run, batch.failed)
     if _is_lost(run, view.now, is_known=True):
         return _ended(run, run.total, is_lost=True)
-    return View(run, view.now, "running", min(progress.failed, run.total - run.done))
+    return replace(view, state="running", failed=min(batch.failed, run.total - run.done))
 
 
 def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:

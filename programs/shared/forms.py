@@ -63,6 +63,18 @@ def whole_number(text: object) -> int | None:
     return int(str(text)) if is_one else None
 
 
+def known_before(query: Mapping[str, Any], what: str) -> int:
+    """How much a page has already, which ``?after=n`` leaves out.
+
+    Raises:
+        BadInputError: it is no such number.
+    """
+    after = whole_number(query.get("after", "0"))
+    if after is None or after < 0:
+        raise webapp.BadInputError("after", f"takes a whole number: how many {what} are known already")
+    return after
+
+
 def number_between(text: object, lowest: int, highest: int) -> int:
     """The whole number in a field.
 

@@ -3,7 +3,7 @@
 import re
 import secrets
 
-from lastacross import channel, errors, urlfetch
+from lastacross import urlfetch
 from lastacross.webapp import ENDS, Operation, duration, instant
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "new_id",
     "plural",
     "roughly",
-    "stream_token",
 ]
 
 _URL = re.compile(r"(?<![\w+.-])([+.-]*+\w[\w+.-]*+://[^/\s'\"]*)[^\s'\"]*")
@@ -25,14 +24,6 @@ _NO_URL = re.compile(r"'(?!\w[\w+.-]*://)[^'\s]*'(?= does not begin)")
 def new_id() -> str:
     """An id that nobody guesses: 128 random bits, safe in a URL."""
     return secrets.token_urlsafe(16)
-
-
-def stream_token(client_id: str) -> str | None:
-    """The right to listen to these messages; None while Redis is away, so that the page has to ask."""
-    try:
-        return channel.create_channel(client_id)
-    except errors.StoreUnavailableError:
-        return None
 
 
 def roughly(seconds: float) -> str:

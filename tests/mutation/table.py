@@ -166,7 +166,7 @@ PARTS = (
     Part(
         "programs",
         "programs/",
-        "quilt/models quilt/pages quilt/tasks shared/starting shared/queued",
+        "quilt/models quilt/pages quilt/tasks shared/starting shared/queued shared/progress",
         "unit/test_progress_words.py acceptance/test_quilt_pages.py acceptance/test_starting.py "
         "integration/test_painting.py unit/test_queued_calls.py",
     ),
@@ -196,7 +196,7 @@ PARTS = (
         "accounts feed models view runs pages tasks",
         f"{SCHEMA} unit/test_progress_words.py integration/test_reloading.py acceptance/test_reload_pages.py",
     ),
-    Part("programs", "programs/shared/", "pruning", "integration/test_pruning.py"),
+    Part("programs", "programs/shared/", "pruning runs", "integration/test_pruning.py"),
     Part(
         "programs",
         "programs/intrastat/",

@@ -34,7 +34,7 @@ def count(
         id="c", name="c", delay_ms=0, created_at=BEGAN, handed_out_at=BEGAN if handed_out else None
     )
     sums = runs.Sums(intervals=4, done=counted // 25, numbers=100, counted=counted)
-    return count_view.View(row, sums, now, state, 0, None)
+    return count_view.View(row, now, state, 0, sums, None)
 
 
 def reload(
@@ -60,7 +60,7 @@ def test_an_ended_run_has_taken_the_time_to_its_end() -> None:
     view = reload(100, now=BEGAN + 1000, state="done")
     view.run.finished_at = BEGAN + 65
 
-    assert (view.elapsed_seconds, view.duration_text) == (65, "1 min 05 s")
+    assert (view.elapsed_seconds, view.elapsed_text) == (65, "1 min 05 s")
 
 
 @pytest.mark.parametrize(("through", "text"), [(0, "-"), (1, "0.1"), (99, "9.9"), (100, "10")])
@@ -156,7 +156,7 @@ def test_the_end_of_a_run_is_told_of_one_and_of_two(number: int, counted: str, r
     run = CountRun(id="c", name="c", delay_ms=0, created_at=BEGAN, handed_out_at=BEGAN)
     sums = runs.Sums(intervals=number, done=number, numbers=number, counted=number)
 
-    assert count_view.View(run, sums, BEGAN, "done", 0, None).message.startswith(counted)
+    assert count_view.View(run, BEGAN, "done", 0, sums, None).message.startswith(counted)
     assert reload(number, state="done", total=number).message == reloaded
 
 
