@@ -138,17 +138,10 @@ class FormHandler(forms.Handler):
         """Start a run: its master task first, which decides whether the name is free; then its row."""
         with starting.answering(self, "counts"):
             starting.admit(self, "counts", is_counted=False)
-            self._answer_with(self._begin(parse(self.form())))
-
-    def _answer_with(self, run: CountRun) -> None:
-        webapp.remember_started(self.request, self.response, _started_name(run))
-        location = f"/count/{run.name}"
-        if not self.wants_json():
-            self.see_other(location)
-            return
-        self.response.headers["Location"] = location
-        self.response.headers["Retry-After"] = "1"
-        self.render_json(_operation(_known(run.name)), 202)
+            run = self._begin(parse(self.form()))
+            starting.answer_started(
+                self, _started_name(run), f"/count/{run.name}", lambda: _operation(_known(run.name))
+            )
 
     def _begin(self, wanted: Wanted) -> CountRun:
         """Add the master task of a new run, and write the run down.

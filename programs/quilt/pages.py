@@ -200,17 +200,10 @@ class FormHandler(forms.Handler):
         """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
         with starting.answering(self, "quilts"):
             starting.admit(self, "quilts", is_counted=False)
-            self._answer_with(self._begin(parse_size(self.form())))
-
-    def _answer_with(self, quilt_id: str) -> None:
-        webapp.remember_started(self.request, self.response, _started_name(quilt_id))
-        location = f"/quilt/{quilt_id}"
-        if not self.wants_json():
-            self.see_other(location)
-            return
-        self.response.headers["Location"] = location
-        self.response.headers["Retry-After"] = "1"
-        self.render_json(look(_known(quilt_id)).operation([]), 202)
+            quilt_id = self._begin(parse_size(self.form()))
+            starting.answer_started(
+                self, _started_name(quilt_id), f"/quilt/{quilt_id}", lambda: _operation(quilt_id)
+            )
 
     def _begin(self, size: Size) -> str:
         """The id of a new quilt.
@@ -248,6 +241,10 @@ def _started_name(quilt_id: str) -> str:
 
 def _known(quilt_id: str) -> models.Quilt:
     return progress.known(models.find_quilt(quilt_id), "quilt")
+
+
+def _operation(quilt_id: str) -> dict[str, Any]:
+    return look(_known(quilt_id)).operation([])
 
 
 def _drawn(quilt_id: str, painted: int) -> Markup:
@@ -311,7 +308,7 @@ class CancelHandler(webapp.RequestHandler):
         if not look(quilt).is_over:
             _cancel(quilt)
         if self.wants_json():
-            self.render_json(look(_known(quilt_id)).operation([]))
+            self.render_json(_operation(quilt_id))
         else:
             self.see_other(f"/quilt/{quilt_id}")
 

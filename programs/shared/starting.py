@@ -1,7 +1,8 @@
 """What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -198,12 +199,32 @@ def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bo
         raise StartLimitError(429, message, seconds)
 
 
+def answer_started(
+    handler: webapp.RequestHandler, name: str, location: str, operation: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Answer that a run has begun, and let this browser cancel it.
+
+    Args:
+        handler: of the request.
+        name: as ``may_cancel`` takes it.
+        location: the path of its page.
+        operation: makes the JSON for programs.
+    """
+    webapp.remember_started(handler.request, handler.response, name)
+    if not handler.wants_json():
+        handler.see_other(location)
+        return
+    handler.response.headers["Location"] = location
+    handler.response.headers["Retry-After"] = "1"
+    handler.render_json(operation(), 202)
+
+
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
     """Whether this browser began the run of this name, or the administrator asks.
 
     Args:
         handler: of the request.
-        name: as it was given to ``webapp.remember_started``.
+        name: as it was given to ``answer_started``.
     """
     return webapp.is_started_by(handler.request, name) or handler.is_exempt_from_limits()
 
