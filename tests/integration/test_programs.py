@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from webtest import TestApp as Client  # under its own name pytest would take it for tests
 
+from lastacross.testing import ApplicationUnderTest
 from tests.support import databases
 from tests.support.processes import ROOT
 
@@ -95,3 +97,18 @@ def test_a_program_is_removed_with_its_folder(program: str, tmp_path: Path) -> N
 
     answers = {path: int(status) for path, status in map(str.split, asked.stdout.splitlines())}
     assert answers == {**ANSWERS, **({ADDRESSES[program]: 404} if program else {})}, asked.stderr
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("programs/*/static/*")))
+def test_a_script_of_a_program_keeps_its_address(script: str, lastacross_app: ApplicationUnderTest) -> None:
+    [path] = ROOT.glob(f"programs/*/static/{script}")
+
+    answer = Client(lastacross_app.wsgi).get(f"/static/{script}")
+
+    assert answer.body == path.read_bytes()
+    assert answer.headers["Cache-Control"] == "max-age=60, public"
+
+
+@pytest.mark.parametrize("path", ["page.html", "templates/page.html", "quilt/quilt.js", "quilt.py"])
+def test_nothing_else_of_a_program_has_an_address(path: str, lastacross_app: ApplicationUnderTest) -> None:
+    Client(lastacross_app.wsgi).get(f"/static/{path}", status=404)
