@@ -219,7 +219,7 @@ def test_a_cancelled_quilt_says_how_far_it_came(page: Page, site: Site) -> None:
 def test_another_browser_watches_and_has_no_button_to_cancel(
     page: Page, new_context: Callable[..., BrowserContext], site: Site
 ) -> None:
-    path = watching.start(page, 8, 8, delay_ms=600)
+    path = watching.start(page, 14, 14, delay_ms=600)
     watching.wait_for_squares(page, 2)
     # Of another address than this machine's, whose visitors may be the administrator.
     other = new_context(extra_http_headers={"X-Forwarded-For": "203.0.113.9"}).new_page()
