@@ -16,7 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-APPLICATION = {path.stem for path in ROOT.glob("*.py")}
+# The modules in the root, and the room of each program.
+PROGRAMS = {path.name for path in (ROOT / "programs").iterdir() if (path / "__init__.py").is_file()}
+APPLICATION = {*(path.stem for path in ROOT.glob("*.py")), *(f"programs.{name}" for name in PROGRAMS)}
 
 # What every room may use, each with what it uses itself.
 FOUNDATION: dict[str, set[str]] = {
@@ -59,10 +61,12 @@ ROOMS: dict[str, set[str]] = {
     "__main__": {"cli"},
 }
 
-# What an application may use: the faces, and what they are made for.
+SHARED = "programs.shared"
+
+# What a program may use of the engine, beside `lastacross` itself: the faces, and what they are made for.
 FACES = {
-    *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "start_limits"),
-    *("webapp", "config", "clock", "errors", "logs", "runtime", "signing", "store", "broker"),
+    *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "webapp"),
+    *("start_limits", "config", "clock", "errors", "runtime"),
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.
@@ -109,7 +113,7 @@ def module_name(path: Path) -> str:
 
 PATHS = {
     module_name(path): path
-    for pattern in ("*.py", "lastacross/**/*.py", "tests/**/*.py")
+    for pattern in ("*.py", "programs/**/*.py", "lastacross/**/*.py", "tests/**/*.py")
     for path in ROOT.glob(pattern)
     if "versions" not in path.parts
 }
@@ -281,9 +285,26 @@ def test_an_import_from_inside_a_room_is_seen(text: str) -> None:
     )
 
 
+def named_of_application(tree: ast.AST, found: Collection[str]) -> set[str]:
+    """The modules of the application that a tree imports, or that it names in a string other than a text."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    names = {text for text in texts if isinstance(text, str) and text.split(".")[0] == "programs"}
+    roots = {name for name in APPLICATION if "." not in name} | {"programs"}
+    return names | {name for name in found if name.split(".")[0] in roots}
+
+
 @pytest.mark.parametrize("module", ENGINE)
 def test_the_engine_names_no_module_of_an_application(module: str) -> None:
-    assert {target.split(".")[0] for target in imports(module)} & (APPLICATION | {"programs"}) == set()
+    assert named_of_application(TREES[module], imports(module)) == set()
+
+
+@pytest.mark.parametrize(
+    "line", ["import main", "from programs.quilt import models", "name = 'programs.quilt'"]
+)
+def test_a_name_of_the_application_is_seen(line: str) -> None:
+    tree = ast.parse(line)
+
+    assert named_of_application(tree, imports_of("lastacross.cli", tree, TREES)) != set()
 
 
 def assigned_elsewhere(tree: ast.Module) -> list[str]:
@@ -392,11 +413,45 @@ def test_only_the_datastore_sets_up_engines(module: str) -> None:
     assert room(module) == "datastore" or names.isdisjoint({"create_engine", "sessionmaker"})
 
 
-@pytest.mark.parametrize("module", sorted(APPLICATION))
-def test_the_application_uses_the_faces(module: str) -> None:
-    used = {room(target) for target in imports(module) if target.startswith("lastacross.")}
+def program_of(module: str) -> str:
+    """``programs.quilt`` for each module of it; '' for any other module."""
+    return ".".join(module.split(".")[:2]) if module.startswith("programs.") else ""
 
-    assert used - FACES == set()
+
+def beyond_faces(found: Collection[str]) -> set[str]:
+    """The rooms of the engine among these modules that are no faces."""
+    return {room(name) for name in found if name.startswith("lastacross.")} - FACES
+
+
+@pytest.mark.parametrize("module", [module for module in PRODUCT if not module.startswith("lastacross")])
+def test_a_program_uses_the_faces(module: str) -> None:
+    assert beyond_faces(imports(module)) == set()
+
+
+def test_a_room_that_is_no_face_is_seen() -> None:
+    tree = ast.parse("from lastacross import taskqueue, cli\nfrom lastacross.broker import Broker")
+
+    assert beyond_faces(imports_of("programs.quilt.pages", tree, TREES)) == {"cli", "broker"}
+
+
+def foreign_programs(module: str, found: Collection[str]) -> set[str]:
+    """The modules among these that belong to another program than this module."""
+    rooms = {f"programs.{name}" for name in PROGRAMS} - {program_of(module), SHARED}
+    return {name for name in found if program_of(name) in rooms}
+
+
+@pytest.mark.parametrize("module", [module for module in PRODUCT if module.startswith("programs.")])
+def test_a_program_imports_no_other_program(module: str) -> None:
+    """Nor does a part that they share, or the modules in the root, which import them."""
+    assert foreign_programs(module, imports(module)) == set()
+    assert {name for name in imports(module) if name in {"main", "workers"}} == set()
+
+
+def test_an_import_of_another_program_is_seen() -> None:
+    for module in ("programs.quilt.pages", "programs.shared.forms"):
+        tree = ast.parse("from programs.count import runs\nfrom programs.shared import forms")
+
+        assert foreign_programs(module, imports_of(module, tree, TREES)) == {"programs.count.runs"}
 
 
 @pytest.mark.parametrize("module", sorted(TREES))

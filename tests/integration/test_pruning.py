@@ -13,7 +13,7 @@ import main
 from lastacross import datastore
 from programs.count import pages as count
 from programs.count import runs
-from programs.count.models import INTERVAL_NUMBERS, CountInterval, CountLine, CountRun
+from programs.count.models import INTERVAL_NUMBERS, MAX_INTERVALS, CountInterval, CountLine, CountRun
 from programs.quilt import models
 from programs.quilt.models import Quilt, Square
 from programs.reload.models import ReloadResult, ReloadRun
@@ -156,7 +156,7 @@ def test_there_is_room_for_6_million_squares_80_million_numbers_and_2_million_re
     """A quilt counts for one square more than it has, and an interval for 44 numbers more."""
     add_sized("new", 1, 3_000_000 - 1, 40_000_000 - 44, 1_000_000)
     add_sized("old", 2, 3_000_000 - 1, 40_000_000 - 44, 1_000_000)
-    assert pruning.prune(NOW)
+    assert prune(NOW)
     assert [count_of(table) for table in (Quilt, CountRun, ReloadRun)] == [2, 2, 2]
 
     with datastore.session() as session:
@@ -166,7 +166,7 @@ def test_there_is_room_for_6_million_squares_80_million_numbers_and_2_million_re
             interval.last += 1
         for run in session.scalars(select(ReloadRun).where(ReloadRun.id == "new")):
             run.total += 1
-    assert pruning.prune(NOW)
+    assert prune(NOW)
 
     with datastore.session(read_only=True) as session:
         for table in (Quilt, CountRun, ReloadRun):
@@ -195,7 +195,7 @@ def test_a_transaction_deletes_at_most_500_rows(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(pruning.Old, "__call__", noted)
 
-    assert pruning.prune(NOW)
+    assert prune(NOW)
 
     assert portions["Square"] == [500, 500, 1]
     assert max(max(each) for each in portions.values()) == 500
@@ -204,7 +204,7 @@ def test_a_transaction_deletes_at_most_500_rows(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_count_is_deleted_as_many_rows_as_the_form_lets_it_have() -> None:
     """A count has at most so many intervals, and so a portion of 500 rows is five counts."""
-    assert pruning.MAX_INTERVALS == count.MOST_INTERVALS
+    assert MAX_INTERVALS == count.MOST_INTERVALS
 
 
 def test_of_a_run_that_is_too_much_nothing_is_left_wherever_a_call_ends(
