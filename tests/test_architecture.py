@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
         *("broker", "channel", "datastore", "memcache", "start_limits", "store", "taskqueue", "webapp"),
     },
     "cronruns": {"broker", "datastore", "store", "taskqueue"},
-    "worker": {"broker", "deferred", "http_client", "store", "webapp"},
+    "worker": {"broker", "http_client", "store", "webapp"},
     "processes": {
         *("broker", "channel", "cronruns", "datastore", "deferred", "longtasks", "store", "webapp", "worker"),
     },

@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lastacross import config, datastore, deferred, webapp
@@ -19,13 +19,13 @@ class Application:
     Args:
         outside: what the web server serves to the world.
         inside: what tasks and cron enter.
-        calls_deferred: whether a deferred function may be called without a request: the application
-            does not serve that URL itself.
+        direct_calls: what a task calls without a request: deferred functions, unless the application
+            serves their URL itself.
     """
 
     outside: Wsgi
     inside: Wsgi
-    calls_deferred: bool
+    direct_calls: Mapping[str, Callable[[bytes], int]]
 
 
 def load(configuration: Config, *, server_software: str | None = None) -> Application:
@@ -48,7 +48,7 @@ def load(configuration: Config, *, server_software: str | None = None) -> Applic
     return Application(
         outside=webapp.outside(configuration, scripts, builtins),
         inside=webapp.inside(configuration, scripts, builtins),
-        calls_deferred=not is_own,
+        direct_calls={} if is_own else {deferred.DEFAULT_URL: deferred.outcome},
     )
 
 

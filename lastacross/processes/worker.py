@@ -67,7 +67,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         app.inside,
         threads=threads,
         lease_seconds=config.settings.lease_seconds,
-        calls_deferred=app.calls_deferred,
+        direct_calls=app.direct_calls,
         deadline_seconds=config.deadline_seconds,
         root=config.root,
         table_path=Path(path) if path else None,
@@ -97,7 +97,7 @@ def run_isolated(config: Config) -> int:
     delivery = Delivery(
         app.inside,
         deadlines,
-        calls_deferred=app.calls_deferred,
+        direct_calls=app.direct_calls,
         deadline_seconds=config.deadline_seconds,
     )
     worker.serve(delivery.deliver)

@@ -237,7 +237,7 @@ def application(
         delivery = Delivery(
             loaded.inside,
             deadlines,
-            calls_deferred=loaded.calls_deferred,
+            direct_calls=loaded.direct_calls,
             deadline_seconds=configuration.deadline_seconds,
         )
         yield ApplicationUnderTest(configuration, opened, clock, application=loaded, delivery=delivery)

@@ -5,12 +5,12 @@ In the worker process itself, through the application's own WSGI callable: no ne
 
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from lastacross import deferred, logs
+from lastacross import logs
 from lastacross.broker import CurrentTask, Leased, delivering, split_task_id
 from lastacross.errors import DeadlineExceededError
 from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
@@ -18,6 +18,8 @@ from lastacross.worker import request_headers
 from lastacross.worker.deadline import Deadlines
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+# Takes the body of a POST, and answers with an HTTP status.
+DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
 KEPT_RESPONSE_BYTES = 2048
@@ -53,8 +55,7 @@ class Delivery:
     Args:
         application: what tasks enter by: ``environ["lastacross.task"]`` tells it that it may trust the rest.
         deadlines: watches over the handlers.
-        calls_deferred: whether a deferred function may be called without WSGI: the application does not route
-            ``/_ah/queue/deferred`` itself.
+        direct_calls: URL → what a POST there calls without WSGI, if the task has no headers of its own.
         deadline_seconds: for a task without one of its own.
         host: value of the Host header.
     """
@@ -64,13 +65,13 @@ class Delivery:
         application: WSGI,
         deadlines: Deadlines,
         *,
-        calls_deferred: bool,
+        direct_calls: Mapping[str, DirectCall],
         deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         host: str = "localhost",
     ) -> None:
         self._application = application
         self._deadlines = deadlines
-        self._calls_deferred = calls_deferred
+        self._direct_calls = direct_calls
         self._deadline_seconds = deadline_seconds
         self._base = base_environ(host)
 
@@ -93,9 +94,9 @@ class Delivery:
         current = current_of(task)
         method, url = task.method_and_url
         with delivering(current):
-            is_default = url == deferred.DEFAULT_URL and method == "POST" and b"headers" not in task.fields
-            if self._calls_deferred and is_default:
-                status, answer = deferred.outcome(task.body), ""
+            call = self._direct_calls.get(url)
+            if call is not None and method == "POST" and b"headers" not in task.fields:
+                status, answer = call(task.body), ""
             else:
                 status, answer = self._request(task, current, method, url)
         reason = current.failure or (f"answered {status}: {answer}" if answer else f"answered {status}")

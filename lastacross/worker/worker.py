@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.worker.attempts import Attempts
 from lastacross.worker.deadline import Deadlines
-from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, Outcome
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, DirectCall, Outcome
 from lastacross.worker.in_flight import StartedTable
 from lastacross.worker.interrupt import Interrupt
 from lastacross.worker.isolation import IsolatedProcesses
@@ -61,7 +61,7 @@ class Worker(RqWorker):
         application: where tasks enter the application.
         threads: deliveries at once.
         lease_seconds: how long a lease lasts when it is not renewed.
-        calls_deferred: whether deferred functions may be called without WSGI.
+        direct_calls: as ``Delivery`` has them.
         deadline_seconds: how long a task may run that says nothing of it itself.
         root: the application's folder, for the isolated process.
         table_path: where to note what has started; None without a supervisor.
@@ -78,7 +78,7 @@ class Worker(RqWorker):
         *,
         threads: int,
         lease_seconds: float,
-        calls_deferred: bool,
+        direct_calls: Mapping[str, DirectCall],
         root: Path,
         deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         table_path: Path | None = None,
@@ -100,7 +100,7 @@ class Worker(RqWorker):
         self._lease_seconds = lease_seconds
         self._deadlines = Deadlines(self._give_up_stuck)
         delivery = Delivery(
-            application, self._deadlines, calls_deferred=calls_deferred, deadline_seconds=deadline_seconds
+            application, self._deadlines, direct_calls=direct_calls, deadline_seconds=deadline_seconds
         )
         self._isolated = IsolatedProcesses(root)
         self._remote = remote

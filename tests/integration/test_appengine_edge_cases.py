@@ -69,7 +69,7 @@ class Machine:
         self.statuses: list[str] = []
         self.asked: list[dict[str, Any]] = []
         self._broker = Broker(opened)
-        self._delivery = Delivery(self._answer, deadlines, calls_deferred=False)
+        self._delivery = Delivery(self._answer, deadlines, direct_calls={})
         self._settler = Settler(self._broker, queue_directory.of(opened).retry_of)
         self._leases = 0
 

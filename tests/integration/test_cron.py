@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from lastacross import config, datastore
+from lastacross import config, datastore, deferred
 from lastacross.broker import queue_directory
 from lastacross.config import CRON_QUEUE, RetryParameters
 from lastacross.cronruns import model, ticking
@@ -463,7 +463,9 @@ def test_the_handler_sees_app_engines_request(lab: CronLab) -> None:
     deadlines = Deadlines(lambda label: None)
     deadlines.start()
     try:
-        outcome = Delivery(application, deadlines, calls_deferred=True).deliver(task)
+        outcome = Delivery(
+            application, deadlines, direct_calls={deferred.DEFAULT_URL: deferred.outcome}
+        ).deliver(task)
     finally:
         deadlines.stop()
 

@@ -1,7 +1,8 @@
 """One attempt: what the handler sees, and which answers are a success (docs/appengine.md, "Delivery")."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from lastacross import config, deferred, taskqueue
 from lastacross.broker.record import Leased
 from lastacross.errors import DeadlineExceededError
 from lastacross.worker.deadline import Deadlines
-from lastacross.worker.delivery import Delivery, Outcome
+from lastacross.worker.delivery import Delivery, DirectCall, Outcome
 from tests.support.leased import leased
 
 APPENGINE_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
+DEFERRED: Mapping[str, DirectCall] = {deferred.DEFAULT_URL: deferred.outcome}
 
 
 class Handler:
@@ -45,10 +47,15 @@ def deadlines() -> Iterator[Deadlines]:
 
 
 def deliver(
-    deadlines: Deadlines, application: Any, task: Leased, *, calls_deferred: bool = False, **options: Any
+    deadlines: Deadlines,
+    application: Any,
+    task: Leased,
+    *,
+    direct_calls: Mapping[str, DirectCall] = MappingProxyType({}),
+    **options: Any,
 ) -> Outcome:
     """One attempt at one application."""
-    return Delivery(application, deadlines, calls_deferred=calls_deferred, **options).deliver(task)
+    return Delivery(application, deadlines, direct_calls=direct_calls, **options).deliver(task)
 
 
 def appengine_headers(environ: dict[str, Any]) -> dict[str, str]:
@@ -324,7 +331,7 @@ def test_a_deferred_function_is_called_without_a_request(
     _called.clear()
     handler = Handler()
     task = deferred_task(note, "hello")
-    outcome = deliver(deadlines, handler, task, calls_deferred=True)
+    outcome = deliver(deadlines, handler, task, direct_calls=DEFERRED)
     assert outcome.is_success
     [(word, current)] = _called
     assert word == "hello"
@@ -337,17 +344,17 @@ def test_a_deferred_function_that_fails_is_retried(
     deadlines: Deadlines, configuration: config.Config
 ) -> None:
     task = deferred_task(fail)
-    outcome = deliver(deadlines, Handler(), task, calls_deferred=True)
+    outcome = deliver(deadlines, Handler(), task, direct_calls=DEFERRED)
     assert (outcome.status, outcome.reason, outcome.is_final) == (500, "ValueError: never", False)
     assert not outcome.is_success
 
 
-@pytest.mark.parametrize("calls_deferred", [True, False])
+@pytest.mark.parametrize("direct_calls", [DEFERRED, {}])
 def test_a_deferred_function_that_fails_for_good_is_no_success_whatever_its_status(
-    deadlines: Deadlines, configuration: config.Config, calls_deferred: bool
+    deadlines: Deadlines, configuration: config.Config, direct_calls: Mapping[str, DirectCall]
 ) -> None:
     task = deferred_task(fail_for_good)
-    outcome = deliver(deadlines, deferred.handle, task, calls_deferred=calls_deferred)
+    outcome = deliver(deadlines, deferred.handle, task, direct_calls=direct_calls)
     assert (outcome.status, outcome.is_final, outcome.is_success) == (200, True, False)
     assert outcome.reason == "PermanentTaskFailure: no use"
 
@@ -360,7 +367,7 @@ def test_a_deferred_function_enters_by_wsgi_when_somebody_may_look(
     handler = Handler()
     own = {"X-Mine": "1"} if kind == "own headers" else {}
     task = deferred_task(note, "hello", **own)
-    deliver(deadlines, handler, task, calls_deferred=kind == "own headers")
+    deliver(deadlines, handler, task, direct_calls=DEFERRED if kind == "own headers" else {})
     assert [environ["PATH_INFO"] for environ in handler.seen] == ["/_ah/queue/deferred"]
     assert handler.bodies == [task.body]
     assert _called == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lastacross import config, store
+from lastacross import config, deferred, store
 from lastacross.processes import application, worker
 from lastacross.processes.application import Application
 from tests.conftest import SECRET_KEY
@@ -58,7 +58,7 @@ def test_a_task_may_run_as_long_as_the_services_scaling_says(
 ) -> None:
     (app_root / "app.yaml").write_text(f"{scaling}handlers:\n- url: /.*\n  script: main.app\n")
     loaded = config.load(app_root, {"REDIS_URL": test_store.url, "SECRET_KEY": SECRET_KEY})
-    empty = Application(outside=_ok, inside=_ok, calls_deferred=True)
+    empty = Application(outside=_ok, inside=_ok, direct_calls={deferred.DEFAULT_URL: deferred.outcome})
     monkeypatch.setattr(application, "load", lambda _: empty)
     monkeypatch.setattr(worker, "Worker", NotingWorker)
 
@@ -79,7 +79,7 @@ def test_a_backends_tasks_may_run_for_a_day_and_its_worker_says_when_it_stops(
         asked.append(environ["PATH_INFO"])
         return _ok(environ, start_response)
 
-    noted = Application(outside=_ok, inside=noting, calls_deferred=True)
+    noted = Application(outside=_ok, inside=noting, direct_calls={deferred.DEFAULT_URL: deferred.outcome})
     monkeypatch.setattr(application, "load", lambda _: noted)
     monkeypatch.setattr(worker, "Worker", NotingWorker)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lastacross import webapp
+from lastacross import deferred, webapp
 from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
 from lastacross.config import Config
@@ -73,6 +73,8 @@ def working_hands(configuration: Config, opened: Store) -> Iterator[Hands]:
     deadlines.start()
     try:
         inside = webapp.inside(configuration, webapp.load_script, {})
-        yield Hands(opened, Delivery(inside, deadlines, calls_deferred=True))
+        yield Hands(
+            opened, Delivery(inside, deadlines, direct_calls={deferred.DEFAULT_URL: deferred.outcome})
+        )
     finally:
         deadlines.stop()
