@@ -15,7 +15,7 @@ from lastacross.signing import Signatures
 from lastacross.worker import (
     DEV_DRAIN_SECONDS,
     DRAIN_SECONDS,
-    LONGEST_OUTAGE_PAUSE_SECONDS,
+    MAX_OUTAGE_PAUSE_SECONDS,
     Deadlines,
     Delivery,
     RemoteDelivery,
@@ -150,4 +150,4 @@ def _wait_for_redis(opened: store.Store, config: Config) -> None:
         except Exception:
             _log.exception("worker.start_failed", pause_seconds=pause)
         threading.Event().wait(pause)
-        pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+        pause = min(pause * 2, MAX_OUTAGE_PAUSE_SECONDS)

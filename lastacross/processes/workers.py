@@ -12,7 +12,7 @@ from lastacross.processes import permissions, worker
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
-from lastacross.worker import in_flight
+from lastacross.worker import report_death
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the service that a process belongs to."""
@@ -41,7 +41,7 @@ class _DeathReport:
             StoreUnavailableError: it does not answer.
         """
         queues = {*self._queues, *queue_directory.of(self._store).all()}
-        for task_id, outcome in in_flight.report_death(self._table, self._store, sorted(queues)).items():
+        for task_id, outcome in report_death(self._table, self._store, sorted(queues)).items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
 
 

@@ -61,6 +61,7 @@ from lastacross.store.keys import (
     tombstone_key,
     wakeup_key,
 )
+from lastacross.store.redis_compat import socket_of
 from lastacross.store.scripts import own_text
 from lastacross.store.store import (
     ANSWER_TIMEOUT_SECONDS,
@@ -145,6 +146,7 @@ __all__ = [
     "scheduled_key",
     "settings_key",
     "side_list",
+    "socket_of",
     "tombstone_key",
     "translated_errors",
     "use",

@@ -11,7 +11,7 @@ from lastacross.errors import DeadlineExceededError, RunTasksError, TaskFailedEr
 from lastacross.store import READY_PREFIX, Store, record_key
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.seen import DeliveredTask
-from lastacross.worker import Delivery, Outcome, Serving, Settler
+from lastacross.worker import Delivery, Outcome, OutcomeRecorder, Serving
 
 MOST_ATTEMPTS = 10_000
 LEASE_SECONDS = 86_400.0
@@ -40,7 +40,7 @@ class TaskRunner:
         self._delivery = delivery
         self._clock = clock
         self._broker = Broker(opened)
-        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of, recording.note)
+        self._recorder = OutcomeRecorder(self._broker, queue_directory.of(opened).retry_of, recording.note)
         self._leases = 0
 
     def attempts(
@@ -75,7 +75,7 @@ class TaskRunner:
             outcome = self._delivery.deliver(task)
             made.append(Attempt(_seen(task, outcome), outcome))
             if outcome.is_success or retry:
-                self._settler.settle([outcome])
+                self._recorder.record([outcome])
             else:
                 self._broker.dead_letter(task, outcome.status, outcome.reason)
                 break

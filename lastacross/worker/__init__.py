@@ -2,24 +2,25 @@
 
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery, Outcome
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.leasing import Serving, groups_of
+from lastacross.worker.outcomes import OutcomeRecorder
 from lastacross.worker.remote import RemoteDelivery
-from lastacross.worker.serving import Serving, groups_of
-from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, LONGEST_OUTAGE_PAUSE_SECONDS, Worker
+from lastacross.worker.runners import report_death
+from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, MAX_OUTAGE_PAUSE_SECONDS, Worker
 
 __all__ = [
     "DEV_DRAIN_SECONDS",
     "DRAIN_SECONDS",
-    "LONGEST_OUTAGE_PAUSE_SECONDS",
+    "MAX_OUTAGE_PAUSE_SECONDS",
     "Deadlines",
     "Delivery",
     "Outcome",
+    "OutcomeRecorder",
     "RemoteDelivery",
     "Serving",
-    "Settler",
     "Worker",
     "groups_of",
-    "in_flight",
     "isolation",
     "lifecycle",
+    "report_death",
 ]

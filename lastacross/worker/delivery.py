@@ -1,9 +1,12 @@
 """One delivery: a leased task becomes a request to the application, and its answer an outcome.
 
-In the worker process itself, through the application's own WSGI callable: no network in between.
+In the worker process itself, through the application's own WSGI callable: no network in between. A delivery
+over HTTP (``remote``) has the same headers.
 """
 
+import functools
 import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -11,10 +14,10 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from lastacross import logs
-from lastacross.broker import CurrentTask, Leased, delivering, split_task_id
+from lastacross.broker import CurrentTask, Leased, delivering, is_reserved, split_task_id
+from lastacross.config import CRON_QUEUE
 from lastacross.errors import DeadlineExceededError
 from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, SOURCE_ADDRESS
-from lastacross.worker import request_headers
 from lastacross.worker.deadline import Deadlines
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -143,7 +146,7 @@ class Delivery:
                 "lastacross.task": current,
             }
         )
-        environ.update(request_headers.of(task, current))
+        environ.update(request_headers(task, current))
         if CRON_HEADER in environ:
             environ.update({CRON: current, "REMOTE_ADDR": CRON_SOURCE_ADDRESS})
         return environ
@@ -193,3 +196,49 @@ def base_environ(host: str) -> dict[str, Any]:
         # The body is in memory: without this WebOb copies each into a temporary file.
         "webob.is_body_seekable": True,
     }
+
+
+# What App Engine called the queue of its cron.
+CRON_QUEUE_SHOWN = "__cron"
+USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
+
+
+def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
+    """The engine's own headers and those of the task that it may set, as a WSGI environ has them.
+
+    Rules: docs/appengine.md, "Delivery".
+    """
+    headers = {
+        "HTTP_X_APPENGINE_QUEUENAME": current.queue_name,
+        "HTTP_X_APPENGINE_TASKNAME": current.name,
+        "HTTP_X_APPENGINE_TASKRETRYCOUNT": str(current.retry_count),
+        "HTTP_X_APPENGINE_TASKEXECUTIONCOUNT": str(current.execution_count),
+        "HTTP_X_APPENGINE_TASKETA": task.eta_text,
+    }
+    if task.queue == CRON_QUEUE:
+        headers[CRON_HEADER] = "true"
+        headers["HTTP_X_APPENGINE_QUEUENAME"] = CRON_QUEUE_SHOWN
+    if task.previous_response is not None:
+        headers["HTTP_X_APPENGINE_TASKPREVIOUSRESPONSE"] = task.previous_response
+    own = task.fields.get(b"headers")
+    if own is not None:
+        headers.update(_settable(own))
+    if task.body:
+        headers.setdefault("CONTENT_TYPE", "application/octet-stream")
+    agent = headers.get("HTTP_USER_AGENT")
+    headers["HTTP_USER_AGENT"] = f"{agent} {USER_AGENT}" if agent else USER_AGENT
+    return headers
+
+
+@functools.lru_cache(maxsize=256)
+def _settable(raw: bytes) -> Mapping[str, str]:
+    """Those of a record's own headers that a task may set, as a WSGI environ has them.
+
+    Remembered: what one line of code adds has the same headers each time.
+    """
+    headers = {}
+    for name, value in json.loads(raw):
+        if not is_reserved(name):
+            key = name.upper().replace("-", "_")
+            headers["CONTENT_TYPE" if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
+    return headers

@@ -12,7 +12,7 @@ from lastacross.worker.delivery import Outcome
 from lastacross.worker.isolation import Crashed
 
 DEFAULT_RETRY = RetryParameters()
-LONGEST_REASON = 2000
+MAX_REASON_CHARACTERS = 2000
 LEASE_LOST = "the lease was lost"
 
 _log = logs.get("lastacross.worker")
@@ -34,8 +34,8 @@ def no_listener(task: Leased, at: float, state: str, *, status: int | None = Non
     """Nobody listens."""
 
 
-class Settler:
-    """Settles outcomes.
+class OutcomeRecorder:
+    """Records outcomes in Redis.
 
     Args:
         broker: the steps.
@@ -55,24 +55,24 @@ class Settler:
         self.done = 0
         self.failed = 0
 
-    def settle(self, outcomes: Sequence[Outcome]) -> None:
+    def record(self, outcomes: Sequence[Outcome]) -> None:
         """Tell Redis of every outcome; an answer whose lease was lost is logged and changes nothing.
 
         Raises:
-            StoreUnavailableError: Redis does not answer; settle the same outcomes again.
+            StoreUnavailableError: Redis does not answer; record the same outcomes again.
         """
         try:
-            self._settle(outcomes)
+            self._record(outcomes)
         except StoreUnavailableError:
             raise
         except Exception:
-            self._settle_apart(outcomes)
+            self._record_each(outcomes)
 
-    def _settle_apart(self, outcomes: Sequence[Outcome]) -> None:
+    def _record_each(self, outcomes: Sequence[Outcome]) -> None:
         """One by one, as together it failed: what failed alone is left to the end of its lease."""
         for outcome in outcomes:
             try:
-                self._settle([outcome])
+                self._record([outcome])
             except StoreUnavailableError:
                 raise
             except Exception:
@@ -81,7 +81,7 @@ class Settler:
                     "task.settle_failed", queue=outcome.task.queue, task=outcome.task.name, remedy=remedy
                 )
 
-    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
         done = [outcome.task for outcome in outcomes if outcome.is_success]
         statuses = {outcome.task.entry: outcome.status for outcome in outcomes}
         for task, is_held in zip(done, self._broker.ack(done), strict=True):
@@ -92,9 +92,9 @@ class Settler:
                 _log.warning("task.ack", queue=task.queue, task=task.name, refused=LEASE_LOST)
         for outcome in outcomes:
             if not outcome.is_success:
-                self.failed += self._settle_failure(outcome)
+                self.failed += self._record_failure(outcome)
 
-    def _settle_failure(self, outcome: Outcome) -> bool:
+    def _record_failure(self, outcome: Outcome) -> bool:
         """Whether it counted: the lease was still held."""
         task = outcome.task
         fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
@@ -106,7 +106,7 @@ class Settler:
         now = self._broker.now()
         delay = self._delay_seconds(outcome, now)
         if delay is None:
-            is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:LONGEST_REASON])
+            is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:MAX_REASON_CHARACTERS])
             event, level = "task.dead_letter", logging.ERROR
         else:
             is_held = self._broker.retry(task, now + delay, outcome.status, was_reached=outcome.was_reached)

@@ -24,8 +24,13 @@ from lastacross.clock import SYSTEM, Clock
 from lastacross.http_client import LookUpTimeoutError, Resolver, TimedResponse, name_lookup
 from lastacross.signing import Signatures
 from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, delivery_token
-from lastacross.worker import request_headers
-from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, KEPT_RESPONSE_BYTES, Outcome, current_of
+from lastacross.worker.delivery import (
+    DEFAULT_DEADLINE_SECONDS,
+    KEPT_RESPONSE_BYTES,
+    Outcome,
+    current_of,
+    request_headers,
+)
 
 CONNECT_SECONDS = 10.0
 # Less than the 5 s after which our web server hangs up: a request must not meet its goodbye.
@@ -149,7 +154,7 @@ class RemoteDelivery:
     def _request(self, task: Leased, server: "_Server") -> _Request:
         current = current_of(task)
         method, url = task.method_and_url
-        found = {key: value.strip(" \t") for key, value in request_headers.of(task, current).items()}
+        found = {key: value.strip(" \t") for key, value in request_headers(task, current).items()}
         headers = dict(server.headers)
         headers.update((_spelled(key), value) for key, value in found.items())
         headers[delivery_token.HEADER] = self._token(task, current, found)

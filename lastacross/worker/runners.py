@@ -1,24 +1,171 @@
-"""The threads of a worker process that run tasks, and what waits for them.
+"""The threads of a worker process that run tasks, how each makes an attempt, and a table of what has started.
 
-The main thread leases and settles; a runner takes the next leased task, delivers it and leaves the
-outcome. Suspects go to threads of their own, which hand them to isolated processes.
+The main thread leases tasks and records their outcomes. A runner takes the next leased task, delivers it and
+leaves the outcome. Suspects go to threads of their own, which hand them to isolated processes.
 """
 
+import mmap
 import queue
+import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from lastacross import logs
-from lastacross.broker import Leased
+from lastacross.broker import Broker, Leased, readable
 from lastacross.clock import SYSTEM, Clock
-from lastacross.worker.delivery import Outcome
-from lastacross.worker.in_flight import StartedTable
+from lastacross.errors import StoreUnavailableError
+from lastacross.files import private
+from lastacross.store import Store
+from lastacross.worker.delivery import Delivery, Outcome
+from lastacross.worker.isolation import IsolatedProcesses
+from lastacross.worker.remote import RemoteDelivery
 
 # Suspects that run at once, each in a process of its own.
 SUSPECT_LANES = 4
 SUSPECT_PATIENCE_SECONDS = 1.0
 
+# Of a started table.
+_TOKEN_BYTES = 64
+_SLOT_BYTES = 768  # two bytes of length; ids take at most 100 + 1 + 500, leases 60
+_LENGTH = struct.Struct("<H")
+
 _log = logs.get("lastacross.worker")
+
+
+class StartedTable:
+    """What one worker process runs, in a file that outlives it: its lease token, a slot for each thread.
+
+    A worker leases more tasks than it runs at once; when it is killed, only those that had started can have
+    been the cause. Redis is not told at every start (that would cost a call a task): each thread notes its
+    task in a shared memory page instead, and the supervisor reads the page when the process has ended.
+
+    Args:
+        path: the file; made, or begun anew, here.
+        token: the process's lease token.
+        slots: threads that run tasks.
+    """
+
+    def __init__(self, path: Path, token: str, slots: int) -> None:
+        size = _TOKEN_BYTES + slots * _SLOT_BYTES
+        with open(path, "w+b", opener=private) as file:
+            file.write(token.encode().ljust(_TOKEN_BYTES, b"\0").ljust(size, b"\0"))
+            file.flush()
+            self._page = mmap.mmap(file.fileno(), size)
+
+    def note(self, slot: int, entry: str) -> None:
+        """This thread begins ``entry`` (``<task id>:<lease id>``) now."""
+        raw = entry.encode()
+        if len(raw) > _SLOT_BYTES - _LENGTH.size:
+            # No id of ours is so long: it would overwrite another thread's slot.
+            return
+        offset = _TOKEN_BYTES + slot * _SLOT_BYTES
+        page = self._page
+        # The length comes last: a process killed in between leaves an empty slot, not a torn one.
+        page[offset + 2 : offset + 2 + len(raw)] = raw
+        page[offset : offset + 2] = _LENGTH.pack(len(raw))
+
+    def clear(self, slot: int) -> None:
+        """This thread runs nothing."""
+        offset = _TOKEN_BYTES + slot * _SLOT_BYTES
+        self._page[offset : offset + 2] = b"\0\0"
+
+    def close(self) -> None:
+        """Let go of the page."""
+        self._page.close()
+
+
+def started_entries(path: Path) -> tuple[str, list[str]]:
+    """The token and the started entries that a process left behind; ``("", [])`` if it left none."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return "", []
+    token = raw[:_TOKEN_BYTES].rstrip(b"\0").decode()
+    entries = []
+    for offset in range(_TOKEN_BYTES, len(raw), _SLOT_BYTES):
+        (length,) = _LENGTH.unpack_from(raw, offset)
+        if length:
+            entries.append(raw[offset + 2 : offset + 2 + length].decode())
+    return token, entries
+
+
+def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, str]:
+    """Give back at once all that an ended worker process held; what had started counts as crashed.
+
+    Args:
+        path: its table; removed when Redis has been told.
+        store: a store of the supervisor's.
+        queues: the push queues that there are.
+
+    Returns:
+        task id → 'ready', 'poison' or 'gone'.
+
+    Raises:
+        StoreUnavailableError: Redis does not answer; call again.
+    """
+    token, entries = started_entries(path)
+    if not token:
+        return {}
+    outcomes = Broker(store).rescue_worker(token, queues, entries)
+    path.unlink(missing_ok=True)
+    return outcomes
+
+
+class Attempts:
+    """Makes them, if the task's lease is still held.
+
+    Args:
+        delivery: in this process.
+        isolated: alone in another.
+        remote: at services on other machines; None when there are none.
+        broker: to say that a suspect has started.
+        lease_seconds: how long its lease lasts then.
+        is_held: whether this worker still has the lease.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        isolated: IsolatedProcesses,
+        remote: RemoteDelivery | None,
+        *,
+        broker: Broker,
+        lease_seconds: float,
+        is_held: Callable[[Leased], bool],
+    ) -> None:
+        self._delivery = delivery
+        self._isolated = isolated
+        self._remote = remote
+        self._broker = broker
+        self._lease_seconds = lease_seconds
+        self._is_held = is_held
+
+    def make(self, task: Leased) -> Outcome:
+        """Run one attempt to its end."""
+        if not self._is_held(task):
+            return Outcome(task, None, "its lease was lost before it started")
+        problem = readable.problem(task.fields)
+        if problem is not None:
+            return Outcome(task, None, problem, is_final=True, was_reached=False)
+        if self._remote is not None and self._remote.serves(task.group):
+            return self._remote.deliver(task)
+        return self._delivery.deliver(task)
+
+    def make_alone(self, task: Leased) -> Outcome:
+        """The same for a task that may have ended its worker process; one sent elsewhere cannot."""
+        is_readable = readable.problem(task.fields) is None
+        if not self._is_held(task) or not is_readable or self._is_remote(task):
+            return self.make(task)
+        try:
+            # Should this whole machine go down with it, the next rescue must know that it had started.
+            self._broker.renew([task], {task.entry}, self._lease_seconds)
+        except StoreUnavailableError as error:
+            _log.warning("worker.redis", error=str(error))
+        return self._isolated.deliver(task)
+
+    def _is_remote(self, task: Leased) -> bool:
+        return self._remote is not None and self._remote.serves(task.group)
 
 
 class Runners:

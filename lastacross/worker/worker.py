@@ -1,8 +1,8 @@
-"""The worker process: RQ's worker with another heart.
+"""The worker process: a subclass of RQ's worker with its own fetch loop.
 
 It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the
 loop that fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main
-thread leases and settles in batches; ``Runners`` run; a renewer keeps the leases.
+thread leases tasks and records outcomes in batches; ``Runners`` run; a renewer keeps the leases.
 """
 
 import os
@@ -19,25 +19,20 @@ from lastacross.broker import Broker, Leased, LeaseResult, new_token, queue_dire
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
-from lastacross.worker.attempts import Attempts
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, DirectCall, Outcome
-from lastacross.worker.in_flight import StartedTable
 from lastacross.worker.interrupt import Interrupt
 from lastacross.worker.isolation import IsolatedProcesses
-from lastacross.worker.leasing import Leasing, Woken
-from lastacross.worker.orphans import OWN_NAME_PREFIX
-from lastacross.worker.outcomes import EndListener, Settler, no_listener
-from lastacross.worker.prefetch import MOST, SLOW_SECONDS, Prefetch
+from lastacross.worker.leasing import MAX_PREFETCH, SLOW_TASK_SECONDS, Leasing, Prefetch, Serving, WakeUp
+from lastacross.worker.maintenance import OWN_NAME_PREFIX, Maintenance, Renewer
+from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
 from lastacross.worker.remote import RemoteDelivery
-from lastacross.worker.rq_worker import HEARTBEAT_TTL_SECONDS, RqWorker
-from lastacross.worker.runners import Runners
-from lastacross.worker.serving import Serving
-from lastacross.worker.upkeep import Renewer, Upkeep
+from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
+from lastacross.worker.runners import Attempts, Runners, StartedTable
 
 SAFETY_CALL_SECONDS = 1.0
 # The ends of so many tasks are written in one call.
-SETTLED_AT_ONCE = 200
+OUTCOMES_PER_CALL = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
@@ -46,7 +41,7 @@ HAND_OVER_SECONDS = 0.001
 DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_OUTAGE_PAUSE_SECONDS = 2.0
+MAX_OUTAGE_PAUSE_SECONDS = 2.0
 SCHEDULED_MARKER = b"scheduled"
 
 _log = logs.get("lastacross.worker")
@@ -107,15 +102,15 @@ class Worker(RqWorker):
         table = StartedTable(table_path, self._token, threads) if table_path else None
         self._runners = self._make_runners(threads, delivery, table)
         self._prefetch = Prefetch(self._runners)
-        self._settler = Settler(self._broker, queue_directory.of(store).retry_of, on_end)
-        self._upkeep = Upkeep(self._broker, serving.queues, lease_seconds=lease_seconds)
+        self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
+        self._maintenance = Maintenance(self._broker, serving.queues, lease_seconds=lease_seconds)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
-        self._unsettled: list[Outcome] = []
+        self._unrecorded: list[Outcome] = []
         self._unreleased: list[Leased] = []
-        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=MOST)
+        self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=MAX_PREFETCH)
         self._may_have_work = True
-        self._is_stuck = False
+        self._is_stuck = self._is_told_to_stop = False
         self._throttled_until: float | None = None
         self._heartbeat_at = 0.0
         self._is_suspended = False
@@ -138,9 +133,9 @@ class Worker(RqWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM, SIGINT, or RQ's shutdown command: finish what runs, lease no more."""
-        if not self._stop_requested:
+        if not self._is_told_to_stop:
             _log.info("worker.drain", running=len(self._runners.running))
-        self._stop_requested = True
+        self._is_told_to_stop = True
         self._interrupt.set()
 
     def drain(self) -> None:
@@ -151,7 +146,8 @@ class Worker(RqWorker):
         """Run until stopped; returns whether any task was done."""
         self.register_birth()
         self.subscribe()
-        self._install_signal_handlers()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.request_stop)
         self.set_state("idle")
         self._deadlines.start()
         self._runners.start()
@@ -169,8 +165,8 @@ class Worker(RqWorker):
         finally:
             self._stop_threads()
             self.teardown()
-            _log.info("worker.stop", name=self.name, done=self._settler.done, failed=self._settler.failed)
-        return self._settler.done > 0
+            _log.info("worker.stop", name=self.name, done=self._recorder.done, failed=self._recorder.failed)
+        return self._recorder.done > 0
 
     @property
     def exit_code(self) -> int:
@@ -181,7 +177,7 @@ class Worker(RqWorker):
 
     def _loop(self) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while not self._stop_requested and not self._is_stuck:
+        while not self._is_told_to_stop and not self._is_stuck:
             try:
                 self._turn()
                 pause = FIRST_PAUSE_SECONDS
@@ -193,15 +189,15 @@ class Worker(RqWorker):
             self._hold(self._leasing.close())
             self._may_have_work = True
             self._interrupt.wait(pause)
-            pause = min(pause * 2, LONGEST_OUTAGE_PAUSE_SECONDS)
+            pause = min(pause * 2, MAX_OUTAGE_PAUSE_SECONDS)
 
     def _turn(self) -> None:
-        self._settle()
-        self._look_after()
+        self._record_outcomes()
+        self._maintain()
         self._beat()
         self._lease()
         self._release_surplus()
-        if (more := self._has_more_to_do()) and not self._leasing.must_look():
+        if (more := self._has_more_to_do()) and not self._leasing.must_poll():
             return
         seconds = 0.0 if more else self._wait_seconds()
         listens = not more and self._runners.free > 0
@@ -212,8 +208,8 @@ class Worker(RqWorker):
             self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
         self._interrupt.clear()
 
-    def _look_after(self) -> None:
-        if self._upkeep.run_due():
+    def _maintain(self) -> None:
+        if self._maintenance.run_due():
             # Once a second, whatever the markers say.
             self._may_have_work = True
             self._take_changes()
@@ -233,12 +229,12 @@ class Worker(RqWorker):
     def _take_changes(self, *, is_urgent: bool = False) -> None:
         """Go by queue.yaml as it was uploaded since."""
         if self._serving.refresh(is_urgent=is_urgent):
-            self._upkeep.look_after(self._serving.queues)
+            self._maintenance.serve(self._serving.queues)
             names = self._serving.served_queues
             self.queues = [self.queue_class(name, connection=self.connection) for name in names]
             _log.info("worker.queues", queues=names)
 
-    def _take_woken(self, woken: Woken) -> None:
+    def _take_woken(self, woken: WakeUp) -> None:
         grant = woken.grant
         if grant is not None:
             self._take(grant)
@@ -247,7 +243,7 @@ class Worker(RqWorker):
             # Another worker may have a free thread for what this one has to leave.
             self._leasing.pass_on(woken.marker)
         if woken.marker == SCHEDULED_MARKER:
-            self._upkeep.promote()
+            self._maintenance.promote()
             self._may_have_work = True
         self._may_have_work |= grant is None or woken.is_outdated
 
@@ -264,9 +260,9 @@ class Worker(RqWorker):
     def _take(self, grant: LeaseResult) -> None:
         self._hold(grant.tasks)
         self._throttled_until = grant.next_due
-        self._prefetch.must_run_dry = grant.resume_at_list is not None
+        self._prefetch.lease_only_when_idle = grant.resume_at_list is not None
         if grant.must_promote:
-            self._upkeep.promote()
+            self._maintenance.promote()
         self._may_have_work |= grant.has_more or bool(grant.missing)
         if grant.missing:
             # All of queue.yaml: the upload says that it is what the file says.
@@ -285,24 +281,24 @@ class Worker(RqWorker):
             self._may_have_work = True
 
     def _wait_seconds(self) -> float:
-        seconds = SLOW_SECONDS if self._runners.waiting else SAFETY_CALL_SECONDS
+        seconds = SLOW_TASK_SECONDS if self._runners.waiting else SAFETY_CALL_SECONDS
         now = self._store.now()
-        for due in (self._upkeep.next_due, self._throttled_until):
+        for due in (self._maintenance.next_due, self._throttled_until):
             if due is not None:
                 seconds = min(seconds, max(0.0, due - now))
         return seconds
 
     # --- outcomes ------------------------------------------------------------------------
 
-    def _settle(self) -> None:
-        self._unsettled += self._runners.take_outcomes(SETTLED_AT_ONCE)
-        if not self._unsettled:
+    def _record_outcomes(self) -> None:
+        self._unrecorded += self._runners.take_outcomes(OUTCOMES_PER_CALL)
+        if not self._unrecorded:
             return
-        self._settler.settle([outcome for outcome in self._unsettled if outcome.task.entry in self._held])
-        self._prefetch.note_ended(len(self._unsettled))
-        for outcome in self._unsettled:
+        self._recorder.record([outcome for outcome in self._unrecorded if outcome.task.entry in self._held])
+        self._prefetch.note_ended(len(self._unrecorded))
+        for outcome in self._unrecorded:
             self._held.pop(outcome.task.entry, None)
-        self._unsettled = []
+        self._unrecorded = []
         self._may_have_work = True
 
     def _give_up_stuck(self, entry: str) -> None:
@@ -310,7 +306,7 @@ class Worker(RqWorker):
         task = self._held.get(entry)
         if task is not None:
             _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
-            # The main thread settles it: Redis may be away just now.
+            # The main thread records it: Redis may be unavailable just now.
             self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
         self._is_stuck = True
         self._interrupt.set()
@@ -346,7 +342,7 @@ class Worker(RqWorker):
         while True:
             try:
                 self._release(self._runners.take_waiting())
-                self._settle()
+                self._record_outcomes()
                 if SYSTEM.monotonic() > deadline or (not self._held and not stopping.is_alive()):
                     self._release(list(self._held.values()))
                     return
@@ -391,7 +387,7 @@ class Worker(RqWorker):
         self._shown = self._state_now()
         with translated_errors():
             shown = {**self.serialize(), "state": self._shown}
-            shown |= {"successful_job_count": self._settler.done, "failed_job_count": self._settler.failed}
+            shown |= {"successful_job_count": self._recorder.done, "failed_job_count": self._recorder.failed}
             self.connection.hset(self.key, mapping=shown)
 
     def _state_now(self) -> str:

@@ -18,7 +18,7 @@ from lastacross.cronruns import model, tasks
 from lastacross.cronruns.recording import note
 from lastacross.store import Store
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.outcomes import OutcomeRecorder
 from tests.support import databases, recording
 from tests.support.judging import judged
 from tests.support.processes import Started, python, started
@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(self, opened: Store) -> None:
         self._broker = Broker(opened)
-        self._settler = Settler(self._broker, lambda queue: None, note)
+        self._recorder = OutcomeRecorder(self._broker, lambda queue: None, note)
         self._leases = 0
         self.ran: Counter[str] = Counter()
 
@@ -49,7 +49,7 @@ class Worker:
         for task in found.tasks:
             self.ran[task.name] += 1
             recording.note("run", id=task.id)
-        self._settler.settle([Outcome(task, 200) for task in found.tasks])
+        self._recorder.record([Outcome(task, 200) for task in found.tasks])
 
 
 @pytest.fixture

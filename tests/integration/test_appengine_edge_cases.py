@@ -20,7 +20,7 @@ from lastacross.store import Store
 from lastacross.taskqueue import Queue, Task, TaskRetryOptions
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.outcomes import OutcomeRecorder
 from tests.conftest import SECRET_KEY
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
@@ -70,7 +70,7 @@ class Machine:
         self.asked: list[dict[str, Any]] = []
         self._broker = Broker(opened)
         self._delivery = Delivery(self._answer, deadlines, direct_calls={})
-        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of)
+        self._recorder = OutcomeRecorder(self._broker, queue_directory.of(opened).retry_of)
         self._leases = 0
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -96,7 +96,7 @@ class Machine:
         grant = self._broker.lease(
             queues, token="w", number=self._leases, wanted=50, free=50, lease_seconds=8
         )
-        self._settler.settle([self._delivery.deliver(task) for task in grant.tasks])
+        self._recorder.record([self._delivery.deliver(task) for task in grant.tasks])
         return len(grant.tasks)
 
     def run_until_over(self, status: str, queue: str = "default") -> list[float]:

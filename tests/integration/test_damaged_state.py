@@ -22,10 +22,9 @@ from lastacross.memcache import cache
 from lastacross.signing import Signatures
 from lastacross.store import Store
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.orphans import Orphans
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.maintenance import Maintenance, Orphans
+from lastacross.worker.outcomes import OutcomeRecorder
 from lastacross.worker.runners import Runners
-from lastacross.worker.upkeep import Upkeep
 from tests.support.browser import request
 from tests.support.clock import StoppedClock
 from tests.support.damage import BAD_VALUES, MISSING, flip, write_over
@@ -45,12 +44,12 @@ def uploaded(test_store: Store, configuration: Config) -> Store:
 
 
 def mended_by_a_worker(opened: Store, clock: StoppedClock) -> list[str]:
-    """The events that the upkeep of a worker logs; then the queue "default" is as queue.yaml says."""
+    """The events that a worker's maintenance logs; then the queue "default" is as queue.yaml says."""
     with capture_logs() as logged:
-        upkeep = Upkeep(Broker(opened), ["default"], clock)
+        maintenance = Maintenance(Broker(opened), ["default"], clock)
         for _ in range(2):
-            queue_directory.of(opened).refresh(is_urgent=True)
-            upkeep.run_due()
+            queue_directory.of(opened).look(is_urgent=True)
+            maintenance.run_due()
             clock.advance(6)
     found: dict[bytes, bytes] = opened.redis.hgetall(store.settings_key("default"))  # type: ignore[assignment]
     assert (found[b"rate"], found[b"mode"], found[b"group"]) == (b"500.0", b"push", b"default")
@@ -132,11 +131,11 @@ def test_the_tasks_of_a_list_that_was_written_over_are_found_again(
         scripts.lease()
     keys = {"ready": store.ready_key, "scheduled": store.scheduled_key, "leased": store.leased_key}
     write_over(scripts.redis, keys[kind]("default"))
-    upkeep = Upkeep(Broker(uploaded), ["default"], clock)
+    maintenance = Maintenance(Broker(uploaded), ["default"], clock)
 
     found: list[str] = []
     for _ in range(6):
-        upkeep.run_due()
+        maintenance.run_due()
         leases = scripts.lease()
         found += [task for task, _ in leases]
         scripts.ack(*leases)
@@ -152,10 +151,10 @@ def test_names_that_are_no_text_end_no_search_for_orphans(scripts: Scripts, uplo
     scripts.redis.set("rq:job:default_text", "x")
     scripts.add("default_a")
     scripts.redis.delete(store.ready_key("default"))
-    orphans = Orphans(Broker(uploaded), ["default"])
+    orphans = Orphans(Broker(uploaded))
 
-    assert orphans.restore() == []
-    assert "default_a" in orphans.restore()
+    assert orphans.restore(["default"]) == []
+    assert "default_a" in orphans.restore(["default"])
 
 
 # --- the parts of a worker ----------------------------------------------------------------------
@@ -198,11 +197,11 @@ def test_an_outcome_that_cannot_be_settled_keeps_the_others_from_nothing(scripts
     scripts.add("default_a", "default_b")
     held = {task: Leased(task, lease, leased("x").fields) for task, lease in scripts.lease()}
     odd = Leased("no-underscore", "w.9", {})
-    settler = Settler(Broker(scripts.store), lambda _: None)
+    recorder = OutcomeRecorder(Broker(scripts.store), lambda _: None)
 
     with capture_logs() as logged:
-        settler.settle([Outcome(held["default_a"], 200), Outcome(odd, 200), Outcome(odd, 500)])
-        settler.settle([Outcome(held["default_b"], 200)])
+        recorder.record([Outcome(held["default_a"], 200), Outcome(odd, 200), Outcome(odd, 500)])
+        recorder.record([Outcome(held["default_b"], 200)])
 
     assert [scripts.state(task) for task in held] == ["gone", "gone"]
     assert [entry["task"] for entry in logged if entry["event"] == "task.settle_failed"] == ["", ""]

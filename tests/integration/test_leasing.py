@@ -11,8 +11,7 @@ from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.worker.leasing import Leasing
-from lastacross.worker.serving import Serving
+from lastacross.worker.leasing import Leasing, Serving
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.uploads import upload

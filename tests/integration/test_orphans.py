@@ -6,7 +6,7 @@ import rq
 from lastacross import store, taskqueue
 from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
-from lastacross.worker.orphans import Orphans
+from lastacross.worker.maintenance import Orphans
 
 QUEUES = ["default"]
 
@@ -15,7 +15,7 @@ QUEUES = ["default"]
 def orphans(test_store: store.Store) -> Orphans:
     """Looks after the queue "default"; nothing is in it."""
     queue_directory.upload_if_missing(test_store)
-    return Orphans(Broker(test_store), QUEUES)
+    return Orphans(Broker(test_store))
 
 
 def register(opened: store.Store, name: str) -> None:
@@ -38,19 +38,19 @@ def test_a_task_seen_in_no_list_at_two_looks_is_put_back(orphans: Orphans, test_
     taskqueue.add(url="/work", name="waits")
     take(test_store)
 
-    assert orphans.restore() == []
-    assert orphans.restore() == ["default_taken"]
+    assert orphans.restore(QUEUES) == []
+    assert orphans.restore(QUEUES) == ["default_taken"]
     assert ready(test_store) == [b"default_waits", b"default_taken"]
-    assert orphans.restore() == []
+    assert orphans.restore(QUEUES) == []
 
 
 def test_a_task_that_came_back_by_itself_is_left_alone(orphans: Orphans, test_store: store.Store) -> None:
     register(test_store, "9f0b6e5f")
     taskqueue.add(url="/work", name="taken")
     take(test_store)
-    assert orphans.restore() == []
+    assert orphans.restore(QUEUES) == []
     test_store.redis.rpush("rq:queue:default", "default_taken")
-    assert orphans.restore() == []
+    assert orphans.restore(QUEUES) == []
     assert ready(test_store) == [b"default_taken"]
 
 
@@ -60,16 +60,16 @@ def test_a_second_look_happens_even_when_the_stock_worker_has_gone(
     register(test_store, "9f0b6e5f")
     taskqueue.add(url="/work", name="taken")
     take(test_store)
-    assert orphans.restore() == []
+    assert orphans.restore(QUEUES) == []
     test_store.redis.delete("rq:workers")
-    assert orphans.restore() == ["default_taken"]
+    assert orphans.restore(QUEUES) == ["default_taken"]
 
 
 def test_without_a_foreign_worker_no_record_is_read(orphans: Orphans, test_store: store.Store) -> None:
     register(test_store, "lastacross-here-1-abcdef")
     taskqueue.add(url="/work", name="taken")
     take(test_store)
-    assert [orphans.restore() for _ in range(3)] == [[], [], []]
+    assert [orphans.restore(QUEUES) for _ in range(3)] == [[], [], []]
 
 
 def test_leased_scheduled_dead_and_waiting_tasks_are_no_orphans(
@@ -84,14 +84,14 @@ def test_leased_scheduled_dead_and_waiting_tasks_are_no_orphans(
     taskqueue.add(url="/work", name="scheduled", countdown=60)
     with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
         batch.add(taskqueue.Task(url="/work"))
-    assert [orphans.restore() for _ in range(3)] == [[], [], []]
+    assert [orphans.restore(QUEUES) for _ in range(3)] == [[], [], []]
 
 
 def test_a_job_of_somebody_else_is_not_ours_to_put_back(orphans: Orphans, test_store: store.Store) -> None:
     register(test_store, "9f0b6e5f")
     rq.Queue("default", connection=test_store.redis).enqueue("os.getpid", job_id="default_plain")
     take(test_store)
-    assert [orphans.restore() for _ in range(3)] == [[], [], []]
+    assert [orphans.restore(QUEUES) for _ in range(3)] == [[], [], []]
 
 
 def test_thousands_are_found_too(orphans: Orphans, test_store: store.Store) -> None:
@@ -99,7 +99,7 @@ def test_thousands_are_found_too(orphans: Orphans, test_store: store.Store) -> N
     for _ in range(25):
         taskqueue.Queue().add([taskqueue.Task(url="/work") for _ in range(100)])
     test_store.redis.ltrim("rq:queue:default", 1200, -1)
-    assert orphans.restore() == []
-    assert len(orphans.restore()) == 1200
+    assert orphans.restore(QUEUES) == []
+    assert len(orphans.restore(QUEUES)) == 1200
     assert len(ready(test_store)) == 2500
     assert len(set(ready(test_store))) == 2500

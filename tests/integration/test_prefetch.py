@@ -7,7 +7,14 @@ import pytest
 
 from lastacross.broker.record import Leased
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.prefetch import AHEAD_SECONDS, FAR_TOO_MUCH, FIRST, MOST, SLOW_SECONDS, Prefetch
+from lastacross.worker.leasing import (
+    FIRST_PREFETCH,
+    MAX_PREFETCH,
+    PREFETCH_SECONDS,
+    SLOW_TASK_SECONDS,
+    SURPLUS_FACTOR,
+    Prefetch,
+)
 from lastacross.worker.runners import Runners
 from tests.support.clock import StoppedClock
 from tests.support.leased import leased
@@ -15,7 +22,7 @@ from tests.support.processes import wait_until
 
 THREADS = 2
 # By a hair more than it has to be: floats of a clock do not add up.
-MOMENT = AHEAD_SECONDS + 1e-6
+MOMENT = PREFETCH_SECONDS + 1e-6
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def ends(prefetch: Prefetch, clock: StoppedClock) -> Callable[[float], None]:
 
     def note(per_second: float) -> None:
         clock.advance(MOMENT)
-        prefetch.note_ended(round(per_second * AHEAD_SECONDS))
+        prefetch.note_ended(round(per_second * PREFETCH_SECONDS))
 
     return note
 
@@ -72,12 +79,17 @@ def put(runners: Runners, count: int) -> None:
 
 
 def test_who_has_run_nothing_yet_leases_some(prefetch: Prefetch) -> None:
-    assert (prefetch.wanted, prefetch.kept) == (FIRST, None)
+    assert (prefetch.wanted, prefetch.kept) == (FIRST_PREFETCH, None)
 
 
 @pytest.mark.parametrize(
     ("per_second", "wanted"),
-    [(10, THREADS), (THREADS / AHEAD_SECONDS, THREADS), (70 / AHEAD_SECONDS, 70), (1_000_000, MOST)],
+    [
+        (10, THREADS),
+        (THREADS / PREFETCH_SECONDS, THREADS),
+        (70 / PREFETCH_SECONDS, 70),
+        (1_000_000, MAX_PREFETCH),
+    ],
 )
 def test_it_leases_what_it_runs_in_a_moment(
     prefetch: Prefetch, ends: Callable[[float], None], per_second: float, wanted: int
@@ -110,7 +122,7 @@ def test_the_time_without_tasks_does_not_count(
 
 
 def test_time_in_which_tasks_run_does(prefetch: Prefetch, clock: StoppedClock) -> None:
-    clock.advance(SLOW_SECONDS * 0.9)
+    clock.advance(SLOW_TASK_SECONDS * 0.9)
 
     prefetch.note_leased()
     prefetch.note_ended(1)
@@ -119,12 +131,12 @@ def test_time_in_which_tasks_run_does(prefetch: Prefetch, clock: StoppedClock) -
 
 
 def test_it_leases_more_when_less_than_half_is_left(prefetch: Prefetch, busy: Runners) -> None:
-    put(busy, FIRST // 2)
+    put(busy, FIRST_PREFETCH // 2)
     assert prefetch.wanted == 0
 
-    busy.take_beyond(FIRST // 2 - 1)
+    busy.take_beyond(FIRST_PREFETCH // 2 - 1)
 
-    assert prefetch.wanted == FIRST // 2 + 1
+    assert prefetch.wanted == FIRST_PREFETCH // 2 + 1
 
 
 def test_behind_slow_tasks_none_is_leased_and_all_that_wait_are_given_back(
@@ -133,7 +145,7 @@ def test_behind_slow_tasks_none_is_leased_and_all_that_wait_are_given_back(
     put(busy, 3)
     assert prefetch.kept is None
 
-    clock.advance(SLOW_SECONDS * 1.01)
+    clock.advance(SLOW_TASK_SECONDS * 1.01)
 
     assert prefetch.wanted == 0
     assert prefetch.kept == 0
@@ -143,24 +155,24 @@ def test_what_has_become_far_too_much_is_given_back(
     prefetch: Prefetch, busy: Runners, ends: Callable[[float], None]
 ) -> None:
     ends(1_000_000)
-    put(busy, MOST)
+    put(busy, MAX_PREFETCH)
     assert prefetch.kept is None
 
-    ends(1.1 * MOST / FAR_TOO_MUCH / AHEAD_SECONDS)
+    ends(1.1 * MAX_PREFETCH / SURPLUS_FACTOR / PREFETCH_SECONDS)
     assert prefetch.kept is None
 
-    ends(0.9 * MOST / FAR_TOO_MUCH / AHEAD_SECONDS)
+    ends(0.9 * MAX_PREFETCH / SURPLUS_FACTOR / PREFETCH_SECONDS)
     assert prefetch.wanted == 0
-    assert prefetch.kept == round(0.9 * MOST / FAR_TOO_MUCH)
+    assert prefetch.kept == round(0.9 * MAX_PREFETCH / SURPLUS_FACTOR)
 
 
 def test_a_task_that_must_start_at_once_waits_for_a_free_thread_and_all_others_with_it(
     prefetch: Prefetch, busy: Runners, may_end: threading.Event
 ) -> None:
-    prefetch.must_run_dry = True
+    prefetch.lease_only_when_idle = True
     assert prefetch.wanted == 0
 
     may_end.set()
     wait_until(lambda: busy.free > 0)
 
-    assert prefetch.wanted == FIRST
+    assert prefetch.wanted == FIRST_PREFETCH

@@ -783,7 +783,7 @@ def test_a_dead_letter_that_rq_requeues_is_leased_again(later: Callable[..., Non
     assert (task.name, task.tag, task.payload, task.retry_count) == ("n", "t", b"\x00\xff", 1)
 
 
-def test_the_upkeep_of_workers_leaves_pull_tasks_alone(
+def test_the_maintenance_of_workers_leaves_pull_tasks_alone(
     later: Callable[..., None], scripts: Scripts, clock: StoppedClock
 ) -> None:
     waiting, held = add(countdown=60), leased(later)

@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from lastacross.broker.record import Leased
-from lastacross.worker import in_flight
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.in_flight import StartedTable
-from lastacross.worker.runners import SUSPECT_PATIENCE_SECONDS, Runners
+from lastacross.worker.runners import SUSPECT_PATIENCE_SECONDS, Runners, StartedTable, started_entries
 from tests.support.clock import StoppedClock
 from tests.support.leased import leased
 from tests.support.processes import wait_until
@@ -151,12 +149,12 @@ def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
     made = runners(handlers, 2, table)
     made.put([*tasks("a", "b", "c"), leased(name="suspect", suspect=1)])
     wait_until(lambda: len(made.running) == 3)
-    wait_until(lambda: len(in_flight.read(tmp_path / "table")[1]) == 2)
-    assert sorted(in_flight.read(tmp_path / "table")[1]) == ["default_a:w.1", "default_b:w.1"]
+    wait_until(lambda: len(started_entries(tmp_path / "table")[1]) == 2)
+    assert sorted(started_entries(tmp_path / "table")[1]) == ["default_a:w.1", "default_b:w.1"]
     handlers.may_end.set()
     outcomes(made, 4)
     wait_until(lambda: not made.running)
-    assert in_flight.read(tmp_path / "table")[1] == []
+    assert started_entries(tmp_path / "table")[1] == []
     made.stop()
 
 

@@ -7,8 +7,8 @@ from lastacross import store
 from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
 from lastacross.store import Store
-from lastacross.worker.serving import Serving, groups_of
-from lastacross.worker.upkeep import Upkeep
+from lastacross.worker.leasing import Serving, groups_of
+from lastacross.worker.maintenance import Maintenance
 from tests.support.clock import StoppedClock
 from tests.support.scripts import Scripts
 from tests.support.uploads import upload
@@ -145,22 +145,22 @@ def test_a_worker_without_any_push_queue_looks_after_nothing_and_lives(
     test_store: Store, clock: StoppedClock
 ) -> None:
     upload(test_store, {"default": {"mode": "pull"}})
-    upkeep = Upkeep(Broker(test_store), [], clock)
+    maintenance = Maintenance(Broker(test_store), [], clock)
 
-    assert upkeep.run_due()
-    upkeep.look_after(["default"])
+    assert maintenance.run_due()
+    maintenance.serve(["default"])
     clock.advance(5)
-    assert upkeep.run_due()
+    assert maintenance.run_due()
 
 
-def test_upkeep_sends_on_what_waits_for_nobody(scripts: Scripts, clock: StoppedClock) -> None:
+def test_maintenance_sends_on_what_waits_for_nobody(scripts: Scripts, clock: StoppedClock) -> None:
     """Many more than one call moves."""
     upload(scripts.store, backends=["gone"])
     for first in range(0, 500, 50):
         scripts.add(*(f"default_{number}" for number in range(first, first + 50)), target="gone")
     upload(scripts.store)
 
-    Upkeep(Broker(scripts.store), ["default"], clock).run_due()
+    Maintenance(Broker(scripts.store), ["default"], clock).run_due()
 
     assert len(scripts.ready()) == 500
 
@@ -173,7 +173,7 @@ def test_tasks_that_were_leased_when_their_queue_became_a_pull_queue_are_rescued
     clock.advance(60)
     found = serving(scripts.store)
 
-    Upkeep(Broker(scripts.store), found.queues, clock).run_due()
+    Maintenance(Broker(scripts.store), found.queues, clock).run_due()
 
     assert scripts.ready() == ["default_a"]
 

@@ -17,7 +17,7 @@ from rq import worker as rq_worker
 
 from lastacross import store, taskqueue
 from lastacross.store import ready_key
-from lastacross.worker.rq_worker import RqWorker
+from lastacross.worker.rq_compat import RqWorker
 from lastacross.worker.worker import Worker
 from tests.support import recording
 from tests.support.history import EMPTIED
@@ -398,7 +398,6 @@ CALLED = {
     "register_death": ["self"],
     "subscribe": ["self"],
     "unsubscribe": ["self"],
-    "_install_signal_handlers": ["self"],
     "set_state": ["self", "state", "pipeline"],
     "serialize": ["self"],
 }

@@ -59,7 +59,7 @@ PARTS = (
         "unit/test_record.py unit/test_task.py lua/test_lease_tasks.py lua/test_keep_queue.py "
         "lua/test_upload_queues.py lua/test_read_statistics.py lua/test_reroute_tasks.py "
         "lua/test_add_task.py lua/test_register_service.py lua/test_retry_task.py "
-        "integration/test_control.py integration/test_upkeep.py integration/test_queue.py "
+        "integration/test_control.py integration/test_maintenance.py integration/test_queue.py "
         "integration/test_rq_tools.py integration/test_batch.py",
     ),
     Part(
@@ -96,21 +96,21 @@ PARTS = (
         "worker",
         "lastacross/worker/",
         "outcomes attempts request_headers delivery deadline",
-        "unit/test_settle.py integration/test_deadline.py integration/test_delivery.py "
+        "unit/test_outcomes.py integration/test_deadline.py integration/test_delivery.py "
         "integration/test_appengine_edge_cases.py",
     ),
     Part(
         "worker",
         "lastacross/",
-        "worker/leasing worker/serving worker/prefetch processes/connection_shares",
+        "worker/leasing processes/connection_shares",
         "unit/test_connection_shares.py integration/test_serving.py integration/test_leasing.py "
         "integration/test_prefetch.py",
     ),
     Part(
         "worker",
         "lastacross/worker/",
-        "upkeep in_flight orphans runners",
-        "integration/test_started.py integration/test_orphans.py integration/test_upkeep.py "
+        "maintenance runners",
+        "integration/test_started.py integration/test_orphans.py integration/test_maintenance.py "
         "integration/test_runners.py",
     ),
     Part("worker", "lastacross/worker/", "remote", "integration/test_remote_delivery.py"),

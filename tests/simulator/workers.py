@@ -14,13 +14,10 @@ from lastacross.errors import StoreUnavailableError, TaskQueueError
 from lastacross.taskqueue import Batch, Task
 from lastacross.worker.delivery import Outcome
 from lastacross.worker.isolation import Crashed
-from lastacross.worker.leasing import Leasing
-from lastacross.worker.outcomes import Settler
-from lastacross.worker.prefetch import MOST, Prefetch
+from lastacross.worker.leasing import MAX_PREFETCH, Leasing, Prefetch, Reply, Serving
+from lastacross.worker.maintenance import RENEWALS_PER_LEASE, Maintenance, Renewer
+from lastacross.worker.outcomes import OutcomeRecorder
 from lastacross.worker.runners import SUSPECT_LANES
-from lastacross.worker.serving import Serving
-from lastacross.worker.upkeep import RENEWALS_PER_LEASE, Renewer, Upkeep
-from lastacross.worker.wakeup import Woken
 from lastacross.worker.worker import Worker
 from tests.simulator.network import NOTHING, Process, Question, Request
 
@@ -74,7 +71,7 @@ class SimInterrupt:
 
 
 class SimWakeup:
-    """The product's ``Wakeup`` without a socket.
+    """The product's ``MarkerListener`` without a socket.
 
     Args:
         process: the worker's process.
@@ -97,7 +94,7 @@ class SimWakeup:
         self.question: Question | None = None
         self._came_from = groups[0]
 
-    def wait(self, seconds: float, _interrupt_fd: int, *, listen: bool = True) -> Woken | None:
+    def wait(self, seconds: float, _interrupt_fd: int, *, listen: bool = True) -> Reply | None:
         """Sleep until a marker arrives, an interrupt comes, or the time is over."""
         if listen and self.question is None:
             self.question = Question(self._groups, LEASE_SCRIPT, self._args())
@@ -116,7 +113,7 @@ class SimWakeup:
         push = ("RPUSH", store.wakeup_key(self._came_from), marker)
         self._process.call(Request("pass_on", commands=[push]))
 
-    def take_back(self) -> Woken | None:
+    def take_back(self) -> Reply | None:
         """Stop waiting; returns an answer that has arrived meanwhile."""
         question = self.question
         if question is not None and question.is_parked and question.reply is NOTHING:
@@ -124,7 +121,7 @@ class SimWakeup:
             self._process.world.unblock(question)
         return self.close()
 
-    def close(self) -> Woken | None:
+    def close(self) -> Reply | None:
         """Drop the question; returns an answer that has arrived meanwhile."""
         question, self.question = self.question, None
         if question is None:
@@ -132,12 +129,12 @@ class SimWakeup:
         self._process.world.forget_question(question)
         return None if question.reply is NOTHING or question.is_lost else self._take(question)
 
-    def _take(self, question: Question) -> Woken:
+    def _take(self, question: Question) -> Reply:
         self.question = None
         group, marker, answer = question.reply
         self._process.world.note_answer(self._process, question)
         self._came_from = group or self._came_from
-        return Woken(marker, answer)
+        return Reply(marker, answer)
 
 
 class SimRunners:
@@ -252,7 +249,7 @@ class _Ended:
 
 
 class SimWorker(Worker):
-    """The product's worker with its own loop, leases, upkeep and outcomes.
+    """The product's worker with its own loop, leases, maintenance and outcomes.
 
     Args:
         process: its process.
@@ -272,21 +269,23 @@ class SimWorker(Worker):
         self.runners = SimRunners(self, process, self._interrupt)
         self._runners: Any = self.runners
         self._prefetch = Prefetch(cast(Any, self.runners), clock=process.clock)
-        self._settler = Settler(self._broker, queue_directory.of(opened).retry_of)
-        self._upkeep = Upkeep(
+        self._recorder = OutcomeRecorder(self._broker, queue_directory.of(opened).retry_of)
+        self._maintenance = Maintenance(
             self._broker, self._serving.queues, clock=process.clock, lease_seconds=LEASE_SECONDS
         )
         self._renewer = Renewer(self._broker, LEASE_SECONDS, self._held_tasks, self._forget)
         self._held: dict[str, Leased] = {}
-        self._unsettled: list[Outcome] = []
+        self._unrecorded: list[Outcome] = []
         self._unreleased: list[Leased] = []
-        self._leasing = Leasing(opened, self._serving, self._token, lease_seconds=LEASE_SECONDS, most=MOST)
-        self.wakeup = SimWakeup(process, self._interrupt, groups, self._leasing._args_when_woken)
-        self._leasing._wakeup = self.wakeup  # type: ignore[assignment]
+        self._leasing = Leasing(
+            opened, self._serving, self._token, lease_seconds=LEASE_SECONDS, most=MAX_PREFETCH
+        )
+        self.wakeup = SimWakeup(process, self._interrupt, groups, self._leasing._args_of_wake_up)
+        self._leasing._listener = self.wakeup  # type: ignore[assignment]
         self._may_have_work = True
         self._is_stuck = False
         self._throttled_until: float | None = None
-        self._stop_requested = False
+        self._is_told_to_stop = False
         self.queue_class: Any = lambda name, connection: name
         self.connection: Any = None
 
@@ -321,7 +320,7 @@ class SimWorker(Worker):
 
     def ask_to_stop(self) -> None:
         """Ask it to stop, as SIGTERM does."""
-        self._stop_requested = True
+        self._is_told_to_stop = True
         self._interrupt.set()
 
     def attempt(self, task: Leased, *, alone: bool) -> Outcome:

@@ -16,7 +16,7 @@ from lastacross.datastore import marking, relay
 from lastacross.datastore.tables import CronJob, CronRun
 from lastacross.store import Store, tombstone_key
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.outcomes import OutcomeRecorder
 from tests.support import recording
 from tests.support.clock import StoppedClock
 
@@ -110,7 +110,7 @@ class CronLab:
 
     def settle(self, task: Leased, status: int = 200, reason: str = "") -> None:
         """An attempt ends."""
-        Settler(self.broker, lambda queue: None, note).settle([Outcome(task, status, reason)])
+        OutcomeRecorder(self.broker, lambda queue: None, note).record([Outcome(task, status, reason)])
 
     def work(self) -> list[str]:
         """Run all that waits, in no time; the names of the tasks."""

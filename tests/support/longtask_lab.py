@@ -17,7 +17,7 @@ from lastacross.datastore.tables import LongTask
 from lastacross.longtasks import model
 from lastacross.store import Store
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.outcomes import Settler
+from lastacross.worker.outcomes import OutcomeRecorder
 from tests.conftest import SECRET_KEY
 from tests.support.hands import Hands, working_hands
 from tests.support.modules import own_modules
@@ -180,7 +180,7 @@ class Lab:
 
     def settle(self, outcome: Outcome) -> Outcome:
         """As a worker does."""
-        Settler(Broker(self.store), lambda queue: None).settle([outcome])
+        OutcomeRecorder(Broker(self.store), lambda queue: None).record([outcome])
         return outcome
 
     def promote(self) -> None:

@@ -7,7 +7,7 @@ from lastacross.broker.record import Leased
 from lastacross.broker.steps import Broker
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.worker.upkeep import RENEWALS_PER_LEASE, SWEEP_SECONDS, Renewer, Upkeep
+from lastacross.worker.maintenance import RENEWALS_PER_LEASE, SWEEP_SECONDS, Maintenance, Renewer
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts
@@ -22,7 +22,7 @@ def test_all_that_a_machine_held_is_given_back_at_once(test_store: Store, clock:
         assert len(scripts.lease()) == 50
     clock.advance(LEASE_SECONDS + 1)
 
-    assert Upkeep(Broker(test_store), ["default", "other"], clock).run_due()
+    assert Maintenance(Broker(test_store), ["default", "other"], clock).run_due()
 
     assert scripts.redis.llen("rq:queue:default") == 350
     assert scripts.redis.zcard("rq:wip:default") == 0
@@ -32,23 +32,23 @@ def test_a_task_that_comes_due_between_two_looks_does_not_wait_for_the_second(
     test_store: Store, clock: StoppedClock
 ) -> None:
     scripts = Scripts(test_store, clock)
-    upkeep = Upkeep(Broker(test_store), ["default", "other"], clock)
+    maintenance = Maintenance(Broker(test_store), ["default", "other"], clock)
     scripts.add("default_a", countdown=0.5)
-    assert upkeep.run_due()
-    assert upkeep.next_due == pytest.approx(clock.now() + 0.5)
+    assert maintenance.run_due()
+    assert maintenance.next_due == pytest.approx(clock.now() + 0.5)
     clock.advance(0.4)
-    assert not upkeep.run_due()
+    assert not maintenance.run_due()
 
     clock.advance(0.2)
 
-    assert upkeep.run_due()
-    assert (scripts.ready(), upkeep.next_due) == (["default_a"], None)
-    assert not upkeep.run_due()
+    assert maintenance.run_due()
+    assert (scripts.ready(), maintenance.next_due) == (["default_a"], None)
+    assert not maintenance.run_due()
 
 
-def look_each_second(upkeep: Upkeep, clock: StoppedClock, seconds: int) -> None:
+def look_each_second(maintenance: Maintenance, clock: StoppedClock, seconds: int) -> None:
     for _ in range(seconds):
-        upkeep.run_due()
+        maintenance.run_due()
         clock.advance(1)
 
 
@@ -58,14 +58,14 @@ def test_after_an_outage_of_redis_whoever_lives_may_renew_first(
     """No lease could be renewed meanwhile: the tasks run still, and must not be begun once more."""
     scripts = Scripts(test_store, clock)
     lease = scripts.leased("default_a")
-    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
-    look_each_second(upkeep, clock, 2)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 2)
     clock.advance(60)
 
-    look_each_second(upkeep, clock, 2)
+    look_each_second(maintenance, clock, 2)
     expires_at = clock.now() + LEASE_SECONDS
     assert scripts.run("renew_leases", expires_at, "default_a", lease, 1) == [1]
-    look_each_second(upkeep, clock, 7)
+    look_each_second(maintenance, clock, 7)
 
     assert scripts.ready() == []
     assert scripts.record("default_a")["status"] == "started"
@@ -76,12 +76,12 @@ def test_an_outage_in_the_middle_of_a_look_is_an_outage(
 ) -> None:
     scripts = Scripts(test_store, clock)
     scripts.leased("default_a")
-    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
-    look_each_second(upkeep, clock, 2)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 2)
 
     with monkeypatch.context() as patched:
-        patched.setattr(upkeep, "promote", lambda: clock.advance(60))
-        upkeep.run_due()
+        patched.setattr(maintenance, "promote", lambda: clock.advance(60))
+        maintenance.run_due()
 
     assert scripts.ready() == []
 
@@ -91,13 +91,13 @@ def test_after_an_outage_of_redis_the_dead_are_rescued_half_a_lease_later(
 ) -> None:
     scripts = Scripts(test_store, clock)
     scripts.leased("default_a")
-    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
-    look_each_second(upkeep, clock, 2)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 2)
     clock.advance(60)
 
-    look_each_second(upkeep, clock, 4)
+    look_each_second(maintenance, clock, 4)
     assert scripts.ready() == []
-    look_each_second(upkeep, clock, 1)
+    look_each_second(maintenance, clock, 1)
 
     assert scripts.ready() == ["default_a"]
 
@@ -105,11 +105,11 @@ def test_after_an_outage_of_redis_the_dead_are_rescued_half_a_lease_later(
 def test_a_worker_that_is_always_slow_rescues_all_the_same(test_store: Store, clock: StoppedClock) -> None:
     scripts = Scripts(test_store, clock)
     scripts.leased("default_a")
-    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
 
     for _ in range(3):
         clock.advance(5)
-        upkeep.run_due()
+        maintenance.run_due()
 
     assert scripts.ready() == ["default_a"]
 
@@ -120,11 +120,11 @@ def test_a_pause_in_which_a_living_worker_would_have_renewed_is_not_an_outage(
     """The pause is as long as a renewal and a look take, so an expired lease is rescued without delay."""
     scripts = Scripts(test_store, clock)
     scripts.leased("default_a")
-    upkeep = Upkeep(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
-    look_each_second(upkeep, clock, 7)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 7)
     clock.advance(LEASE_SECONDS / RENEWALS_PER_LEASE)
 
-    upkeep.run_due()
+    maintenance.run_due()
 
     assert scripts.ready() == ["default_a"]
 
@@ -140,12 +140,12 @@ def test_a_job_failed_by_another_program_is_found_behind_hundreds_of_dead_letter
         scripts.redis.zadd(dead, {f"default_dead-{number}": number})
     scripts.redis.hset(store.record_key("default_a"), mapping={"status": "failed", "eta": 1, "data": "x"})
     scripts.redis.zadd(dead, {"default_a": 149.5})
-    upkeep = Upkeep(Broker(test_store), ["default"], clock)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock)
 
-    upkeep.run_due()
+    maintenance.run_due()
     assert scripts.ready() == []
     clock.advance(SWEEP_SECONDS)
-    upkeep.run_due()
+    maintenance.run_due()
 
     assert scripts.ready() == ["default_a"]
     assert scripts.redis.zcard(dead) == 350
@@ -165,12 +165,12 @@ def test_one_sweep_gives_back_all_that_was_leased_while_the_queue_was_a_pull_que
     assert scripts.redis.zcard(store.pull_key("default")) == 250
     upload(test_store, {"default": {"mode": "push"}})
 
-    upkeep = Upkeep(Broker(test_store), ["default"], clock)
-    upkeep.run_due()
+    maintenance = Maintenance(Broker(test_store), ["default"], clock)
+    maintenance.run_due()
 
     assert scripts.redis.zcard(store.pull_key("default")) == 0
     clock.advance(11)
-    upkeep.run_due()
+    maintenance.run_due()
     assert sorted(scripts.ready()) == sorted(ids)
 
 

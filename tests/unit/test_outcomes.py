@@ -13,7 +13,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.taskqueue import TaskRetryOptions
 from lastacross.worker.delivery import Outcome
 from lastacross.worker.isolation import Crashed
-from lastacross.worker.outcomes import LONGEST_REASON, Settler
+from lastacross.worker.outcomes import MAX_REASON_CHARACTERS, OutcomeRecorder
 from tests.support.leased import NOW, leased
 
 
@@ -63,7 +63,7 @@ def queue(**options: Any) -> Retries:
 def settled(outcome: Outcome, retry_of: Retries) -> list[tuple[Any, ...]]:
     """The steps that one outcome leads to."""
     broker = NotingBroker()
-    Settler(cast(Broker, broker), retry_of).settle([outcome])
+    OutcomeRecorder(cast(Broker, broker), retry_of).record([outcome])
     return broker.steps
 
 
@@ -99,7 +99,7 @@ def test_a_failure_is_decided_by_the_tasks_options_or_else_its_queues(
 def test_a_retry_says_whether_the_attempt_reached_the_application(was_reached: bool) -> None:
     broker = NotingBroker()
     outcome = Outcome(leased(), None, "no connection", was_reached=was_reached)
-    Settler(cast(Broker, broker), queue()).settle([outcome])
+    OutcomeRecorder(cast(Broker, broker), queue()).record([outcome])
     assert broker.reached == [was_reached]
 
 
@@ -114,10 +114,10 @@ def test_a_task_of_a_queue_that_is_not_configured_any_more_has_the_defaults() ->
 
 def test_success_is_acknowledged_together_and_counted() -> None:
     broker = NotingBroker()
-    settler = Settler(cast(Broker, broker), queue())
-    settler.settle([Outcome(leased(name="a"), 200), Outcome(leased(name="b"), 204)])
+    recorder = OutcomeRecorder(cast(Broker, broker), queue())
+    recorder.record([Outcome(leased(name="a"), 200), Outcome(leased(name="b"), 204)])
     assert broker.steps == [("ack", "a"), ("ack", "b")]
-    assert (settler.done, settler.failed) == (2, 0)
+    assert (recorder.done, recorder.failed) == (2, 0)
 
 
 ANSWERS = {
@@ -133,10 +133,10 @@ def test_an_answer_whose_lease_was_lost_is_said_to_be_refused_and_not_counted(
     answer: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcome, event = ANSWERS[answer]
-    settler = Settler(cast(Broker, NotingBroker(held=False)), queue(task_retry_limit=10))
+    recorder = OutcomeRecorder(cast(Broker, NotingBroker(held=False)), queue(task_retry_limit=10))
     with caplog.at_level(logging.INFO):
-        settler.settle([outcome])
-    assert (settler.done, settler.failed) == (0, 0)
+        recorder.record([outcome])
+    assert (recorder.done, recorder.failed) == (0, 0)
     [line] = [cast(dict[str, Any], record.msg) for record in caplog.records]
     assert (line["event"], line.get("outcome", line.get("refused"))) == (
         event,
@@ -150,7 +150,7 @@ def test_the_log_counts_attempts_whose_worker_was_lost_too(
 ) -> None:
     outcome = kind(leased(failures=3, lost=2), None, "why")
     with caplog.at_level(logging.INFO):
-        Settler(cast(Broker, NotingBroker()), queue()).settle([outcome])
+        OutcomeRecorder(cast(Broker, NotingBroker()), queue()).record([outcome])
 
     [line] = [cast(dict[str, Any], record.msg) for record in caplog.records]
     assert (line["attempt"], line["reason"]) == (6, "why")
@@ -168,7 +168,7 @@ def test_what_no_retry_can_mend_is_a_dead_letter_at_once() -> None:
 
 def test_a_reason_without_end_is_cut() -> None:
     [(_, _, reason)] = settled(Outcome(leased(), 500, "x" * 100_000), queue(task_retry_limit=0))
-    assert len(reason) == LONGEST_REASON
+    assert len(reason) == MAX_REASON_CHARACTERS
 
 
 class FailingBroker(NotingBroker):
@@ -192,23 +192,23 @@ UNAVAILABLE = StoreUnavailableError("no answer")
 def test_outcomes_are_settled_again_after_redis_was_unavailable(errors: list[Exception]) -> None:
     """Redis may go while all are settled together, or while they are settled one by one."""
     broker = FailingBroker(*errors)
-    settler = Settler(cast(Broker, broker), queue())
+    recorder = OutcomeRecorder(cast(Broker, broker), queue())
     outcomes = [Outcome(leased(name="t1"), 200), Outcome(leased(name="t2"), 200)]
 
     with pytest.raises(StoreUnavailableError):
-        settler.settle(outcomes)
-    assert (broker.steps, settler.done) == ([], 0)
+        recorder.record(outcomes)
+    assert (broker.steps, recorder.done) == ([], 0)
 
-    settler.settle(outcomes)
+    recorder.record(outcomes)
     assert broker.steps == [("ack", "t1"), ("ack", "t2")]
-    assert settler.done == 2
+    assert recorder.done == 2
 
 
 def test_an_outcome_that_cannot_be_settled_does_not_stop_the_others() -> None:
     damaged = RuntimeError("its record is damaged")
     broker = FailingBroker(damaged, damaged)
-    settler = Settler(cast(Broker, broker), queue())
+    recorder = OutcomeRecorder(cast(Broker, broker), queue())
 
-    settler.settle([Outcome(leased(name="t1"), 200), Outcome(leased(name="t2"), 200)])
+    recorder.record([Outcome(leased(name="t1"), 200), Outcome(leased(name="t2"), 200)])
 
-    assert (broker.steps, settler.done) == ([("ack", "t2")], 1)
+    assert (broker.steps, recorder.done) == ([("ack", "t2")], 1)

@@ -1,0 +1,352 @@
+"""The maintenance that every worker does beside running tasks: promote, rescue, sweep, renew leases.
+
+Any number of workers may do it at once: each step is one atomic script, and finds nothing where another
+was first.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lastacross import config, logs
+from lastacross.broker import (
+    DEFAULT_GROUP,
+    MAX_PER_QUEUE,
+    BatchSteps,
+    Broker,
+    Leased,
+    queue_directory,
+)
+from lastacross.clock import SYSTEM, Clock
+from lastacross.errors import StoreUnavailableError
+from lastacross.store import (
+    LEASED_PREFIX,
+    READY_PREFIX,
+    RECORD_PREFIX,
+    RQ_QUEUES,
+    RQ_WORKER_PREFIX,
+    RQ_WORKERS,
+    RUN_NOW_PREFIX,
+    SCHEDULED_PREFIX,
+    translated_errors,
+)
+
+MAINTENANCE_SECONDS = 1.0
+SWEEP_SECONDS = 5.0
+RENEWALS_PER_LEASE = 4
+
+_log = logs.get("lastacross.worker")
+
+
+class Maintenance:
+    """The periodic steps of one worker.
+
+    Args:
+        broker: the steps.
+        queues: to maintain, whoever serves them: the workers of another service may all be gone.
+        clock: monotonic time between the steps.
+        lease_seconds: how long a lease lasts when it is not renewed.
+    """
+
+    def __init__(
+        self, broker: Broker, queues: Sequence[str], clock: Clock = SYSTEM, *, lease_seconds: float = 8.0
+    ) -> None:
+        self._broker = broker
+        self._queues = list(queues)
+        self._clock = clock
+        self._maintain_at = 0.0
+        self._lease_seconds = lease_seconds
+        self._maintained_at: float | None = None
+        self._trusts_at: float | None = None
+        self._sweep_at = 0.0
+        self._sweeps = 0
+        self._batch_cursor = (0, 0)
+        self._orphans = Orphans(broker)
+        self.next_due: float | None = None
+
+    def serve(self, queues: Sequence[str]) -> None:
+        """Maintain these queues from now on."""
+        if set(queues) != set(self._queues):
+            self._queues = list(queues)
+
+    def run_due(self) -> bool:
+        """Do what is due; sets ``next_due`` to the eta of the next scheduled task.
+
+        Returns:
+            Whether it did: something may be ready now.
+
+        Raises:
+            StoreUnavailableError: Redis does not answer.
+        """
+        now = self._clock.monotonic()
+        is_maintenance_due = now >= self._maintain_at
+        is_due = is_maintenance_due or (self.next_due is not None and self._broker.now() >= self.next_due)
+        if is_maintenance_due:
+            self._maintain_at = now + MAINTENANCE_SECONDS
+            self._rotate()
+            self._maintain()
+        elif is_due:
+            self.promote()
+        if now >= self._sweep_at:
+            self._sweep_at = now + SWEEP_SECONDS
+            self._sweep()
+        return is_due
+
+    def _maintain(self) -> None:
+        found = self._broker.maintain(self._queues, rescues=self._may_rescue())
+        self.next_due = found.next_due
+        if found.stamp[0] is None:
+            # Redis was emptied.
+            queue_directory.upload_if_missing(
+                self._broker.store, lambda: queue_directory.read_again(config.current())
+            )
+        queue_directory.of(self._broker.store).note(found.stamp)
+        rescued = found.rescued
+        while rescued:
+            for task_id, outcome in rescued.items():
+                _log.warning("task.rescue", task=task_id, outcome=outcome)
+            # Until there are no more: a machine may have held thousands when it went.
+            rescued = self._broker.rescue_expired(self._queues)
+        if found.moved:
+            self.promote()
+
+    def promote(self) -> None:
+        """Make due tasks ready, 100 of a queue at a time."""
+        moved = 1
+        while moved:
+            moved, self.next_due = self._broker.promote_due(self._queues)
+
+    def _may_rescue(self) -> bool:
+        """Whether a lease that ran out tells of its worker.
+
+        While Redis did not answer nobody could renew: whoever lives does so within the half of a lease after
+        that. Told by the time just before the rescues: any other call may have been the one that had to
+        wait, and one that waited itself goes by the time at which it was made.
+        """
+        now = self._clock.monotonic()
+        before, self._maintained_at = self._maintained_at, now
+        longest = self._lease_seconds / RENEWALS_PER_LEASE + MAINTENANCE_SECONDS
+        if self._trusts_at is None and before is not None and now - before > longest:
+            self._trusts_at = now + self._lease_seconds / 2
+        if self._trusts_at is not None and now < self._trusts_at:
+            return False
+        # If it was this worker that was slow, and is so all the time, it rescues every second time.
+        self._trusts_at = None
+        return True
+
+    def _rotate(self) -> None:
+        # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.
+        self._queues = self._queues[1:] + self._queues[:1]
+
+    def _sweep(self) -> None:
+        for step in (
+            self._reroute,
+            self._restore,
+            self._sweep_batches,
+            self._tell_damages,
+            self._mend_settings,
+        ):
+            try:
+                step()
+            except StoreUnavailableError:
+                raise
+            except Exception:
+                # A step that fails must not keep the others from being done.
+                _log.exception("upkeep.failed", step=step.__name__.strip("_"))
+        self._sweeps += 1
+
+    def _reroute(self) -> None:
+        while self._broker.reroute(self._queues, self._sweeps * MAX_PER_QUEUE) >= MAX_PER_QUEUE:
+            pass
+
+    def _restore(self) -> None:
+        restored = self._broker.sweep_foreign(self._queues, self._sweeps * MAX_PER_QUEUE)
+        for task_id in restored + self._orphans.restore(self._queues):
+            _log.warning(
+                "task.restore", task=task_id, reason="it was in no list: another program had taken it"
+            )
+
+    def _sweep_batches(self) -> None:
+        self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
+
+    def _tell_damages(self) -> None:
+        for text in self._broker.store.take_damages():
+            _log.error("store.damaged", what=text)
+            self._orphans.note_damage()
+
+    def _mend_settings(self) -> None:
+        found = queue_directory.of(self._broker.store)
+        if found.damaged:
+            queue_directory.repair(
+                self._broker.store, found.damaged, queue_directory.read_again(config.current())
+            )
+            found.refresh(is_urgent=True)
+
+
+class Renewer:
+    """A thread that keeps the leases of one worker process, whatever its other threads do.
+
+    Args:
+        broker: the steps.
+        lease_seconds: how long a lease lasts; it is renewed four times as often.
+        held: gives all leased tasks and, of these, the entries of those that run.
+        on_lost: called with a task whose lease is lost.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        lease_seconds: float,
+        held: Callable[[], tuple[list[Leased], set[str]]],
+        on_lost: Callable[[Leased], None],
+    ) -> None:
+        self._broker = broker
+        self._lease_seconds = lease_seconds
+        self._held = held
+        self._on_lost = on_lost
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Renew no longer."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._lease_seconds / RENEWALS_PER_LEASE):
+            try:
+                self.renew()
+            except StoreUnavailableError as error:
+                _log.warning("lease.renew", error=str(error))
+            except Exception:
+                # Without this thread every lease of the process would run out.
+                _log.exception("lease.renew")
+
+    def renew(self) -> None:
+        """Renew all leases once."""
+        tasks, started = self._held()
+        for first in range(0, len(tasks), 500):
+            part = tasks[first : first + 500]
+            kept = self._broker.renew(part, started, self._lease_seconds)
+            for task, is_held in zip(part, kept, strict=True):
+                if not is_held:
+                    self._on_lost(task)
+
+
+OWN_NAME_PREFIX = "lastacross-"
+CHUNK = 1000
+
+
+class Orphans:
+    """Tasks that a stock ``rq worker``, started on our queues by mistake, took with it when it was killed.
+
+    It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record
+    and nothing that points to it. Another program that writes over a list or a registry leaves the same.
+    Looking for such records means reading all of them: it is done only while a foreign worker is registered,
+    and after a damage was met. A record that was in no list at two looks in a row is put back.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._redis = broker.store.redis
+        self._suspected: set[str] = set()
+        self._has_warned = False
+        self._looks_after_damage = 0
+
+    def note_damage(self) -> None:
+        """A list or a registry may have been lost: look for its tasks."""
+        self._looks_after_damage = 2
+
+    def restore(self, queues: Sequence[str]) -> list[str]:
+        """Look once, if there is a foreign worker, there was one at the last look, or a damage was met.
+
+        Args:
+            queues: whose tasks to look for.
+
+        Returns:
+            The ids of the tasks that were put back.
+        """
+        with translated_errors():
+            foreign = self._foreign_workers()
+            if not foreign and not self._suspected and not self._looks_after_damage:
+                return []
+            self._looks_after_damage = max(0, self._looks_after_damage - 1)
+            if foreign and not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "worker.foreign", workers=foreign, remedy="run `lastacross worker`, not `rq worker`"
+                )
+            lost = self._in_no_list(queues)
+        twice = lost & self._suspected
+        self._suspected = lost - twice
+        return self._broker.restore_orphans(sorted(twice))
+
+    def _foreign_workers(self) -> list[str]:
+        keys = self._redis.smembers(RQ_WORKERS)
+        names = [_text(key).removeprefix(RQ_WORKER_PREFIX) for key in keys]
+        return sorted(name for name in names if not name.startswith(OWN_NAME_PREFIX))
+
+    def _in_no_list(self, queues: Sequence[str]) -> set[str]:
+        records = set(self._live_records(queues))
+        for queue in queues:
+            for key in self._ready_lists_of(queue):
+                records.difference_update(self._listed(key))
+            entries = self._redis.zrange(LEASED_PREFIX + queue, 0, -1)
+            records.difference_update(_text(entry).partition(":")[0] for entry in entries)
+            scheduled = self._redis.zrange(SCHEDULED_PREFIX + queue, 0, -1)
+            records.difference_update(_text(entry) for entry in scheduled)
+        for group in self._groups():
+            records.difference_update(self._listed(RUN_NOW_PREFIX + group))
+        return records
+
+    def _groups(self) -> list[str]:
+        return [DEFAULT_GROUP, *queue_directory.of(self._broker.store).services()]
+
+    def _ready_lists_of(self, queue: str) -> list[str]:
+        own = READY_PREFIX + queue
+        lists = {_text(key) for key in self._redis.smembers(RQ_QUEUES)}
+        return [own, *(key for key in lists if key.startswith(f"{own}."))]
+
+    def _live_records(self, queues: Sequence[str]) -> Iterator[str]:
+        """Ids of our records that should be in a ready list, leased or scheduled."""
+        for queue in queues:
+            keys: list[bytes] = []
+            for key in self._redis.scan_iter(match=f"{RECORD_PREFIX}{queue}_*", count=CHUNK):
+                keys.append(key)
+                if len(keys) == CHUNK:
+                    yield from self._live(keys)
+                    keys = []
+            yield from self._live(keys)
+
+    def _live(self, keys: list[bytes]) -> Iterator[str]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.hmget(key, "status", "eta", "description")
+            for key, found in zip(keys, pipeline.execute(raise_on_error=False), strict=True):
+                if isinstance(found, list) and _is_live(*found):
+                    yield _text(key).removeprefix(RECORD_PREFIX)
+
+    def _listed(self, key: str) -> Iterator[str]:
+        first = 0
+        while ids := self._redis.lrange(key, first, first + CHUNK - 1):
+            yield from (_text(identifier) for identifier in ids)
+            first += CHUNK
+
+
+def _is_live(status: bytes | None, eta: bytes | None, description: bytes | None) -> bool:
+    is_push = not (description or b"").startswith(b"PULL ")
+    return eta is not None and (status in (b"queued", b"started") or (status == b"scheduled" and is_push))
+
+
+def _text(name: Any) -> str:
+    # A name that is not UTF-8 is not ours: no script finds it.
+    return str(name.decode("utf-8", "replace"))
