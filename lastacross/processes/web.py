@@ -4,37 +4,27 @@ gunicorn reads no command line, no environment and no configuration file here: a
 comes from our Settings.
 """
 
-import contextlib
 import errno
 import functools
 import ipaddress
-import logging
 import os
 import resource
 import socket
-import struct
-import sys
-import threading
-from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError, HaltServer
-from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
-from lastacross import config, datastore, logs, runtime, store
-from lastacross.channel import end_streams, write_directly
-from lastacross.clock import SYSTEM
+from lastacross import config, datastore, logs, store
+from lastacross.channel import write_directly
 from lastacross.config import Config, Settings
 from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
-from lastacross.processes import application, permissions, server_answers, slow_clients, slow_requests
-from lastacross.processes.connection_shares import ConnectionShares
+from lastacross.processes import application, gunicorn_compat, permissions
+from lastacross.processes.slow_clients import SlowRequests
 from lastacross.processes.start_upload import StartUpload
 from lastacross.store import Store
-from lastacross.webapp import SlowClientError, proxies
-from lastacross.worker import lifecycle
+from lastacross.webapp import proxies
 
 log = logs.get("lastacross.web")
 
@@ -50,149 +40,6 @@ STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
 # A visitor is told within 3 s that Redis is away. More than the 2 s that a stream's reader blocks.
 REDIS_PATIENCE_SECONDS = 2.5
-# A client that stops in the middle of its request gives its thread back after this long.
-SILENCE_SECONDS = 10
-# So long a process leaves a new connection to another that has fewer, for each that it has more, up to so
-# many; then it takes it itself.
-YIELD_SECONDS = 0.001
-MOST_YIELDS = 5
-# Who has waited so long in vain does not wait again for this long.
-TAKES_ALL_SECONDS = 1.0
-
-# So long a thread waits for the next request of its connection; then that goes back to the main loop. The way
-# through the loop and to another thread costs as much as a short answer.
-LINGER_MILLISECONDS = 10
-
-_shares = ConnectionShares()
-
-
-class _Logger(Logger):  # type: ignore[misc]
-    """gunicorn's lines, in the shape of ours; its greetings are left out."""
-
-    def setup(self, cfg: Any) -> None:
-        """Send everything on to the root logger."""
-        self.cfg = cfg
-        self._access_log_enabled = False
-        self.error_log.propagate = True
-        self.error_log.setLevel(logging.WARNING)
-
-    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """A client that fell silent is no fault of ours: no traceback for it."""
-        if not isinstance(sys.exc_info()[1], BlockingIOError):
-            super().exception(msg, *args, **kwargs)
-
-
-class _Worker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's thread worker, which lets go of who would hold a thread for long.
-
-    The browsers that watch, when it has to stop: each of them holds a request that would not end by
-    itself before the grace is over. And at any time clients that begin a request and fall silent. New
-    connections it leaves to a process that has fewer.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Made in the parent, one at a time, before the process is there."""
-        super().__init__(*args, **options)
-        self.share = _shares.take()
-        self._takes_all_until = 0.0
-
-    def notify(self) -> None:
-        """Say that this process is alive; called in each turn of its main loop."""
-        if self.alive:
-            _shares.note(self.share, self.nr_conns)
-        super().notify()
-
-    def accept(self, listener: Any) -> None:
-        """Take a connection, unless another process has taken it meanwhile."""
-        has_to_yield = SYSTEM.monotonic() >= self._takes_all_until
-        waits = min(_shares.surplus(self.share), MOST_YIELDS) if has_to_yield else 0
-        if waits > 0:
-            threading.Event().wait(YIELD_SECONDS * waits)
-        before = self.nr_conns
-        super().accept(listener)
-        if waits == MOST_YIELDS and self.nr_conns > before:
-            # Nobody came for it: the others hang, or are busier than their numbers tell.
-            self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
-        if self.alive:
-            _shares.note(self.share, self.nr_conns)
-
-    def handle(self, conn: Any) -> Any:
-        """Serve one request of a connection; called in a thread."""
-        # Of the kernel: gunicorn sets the socket's own time-out back to none.
-        silence = struct.pack("ll", SILENCE_SECONDS, 0)
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # For what is not sent by gunicorn: the streams write by themselves.
-        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
-        kept: Any = False
-        try:
-            kept = super().handle(conn)
-            while kept is True and self._asks_again_soon(conn):
-                kept = super().handle(conn)
-        finally:
-            # A kept connection has begun its next request, unless the rest of the last one was slow.
-            if kept is not True or conn.input.is_slow:
-                conn.leave_thread()
-            if kept is False:
-                conn.hang_up()
-        return kept
-
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose headers are there."""
-        conn.input.await_body()
-        kept = super().handle_request(req, conn)
-        if conn.answer is not None:
-            conn.end_answer()
-        conn.input.await_head()
-        return kept
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request whose headers cannot be read, or do not come."""
-        if isinstance(exc, SlowClientError):
-            log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
-            # The client may be gone.
-            with contextlib.suppress(OSError):
-                server_answers.write_error(client, exc.status, "", str(exc))
-        else:
-            super().handle_error(req, client, addr, exc)
-            slow_clients.hang_up(client, addr, is_all_read=False)
-
-    def _asks_again_soon(self, conn: Any) -> bool:
-        """Wait a moment for the next request of a kept connection; whether it came.
-
-        Only as long as there is a thread for each connection: no other one waits for this thread.
-        """
-        if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
-            return False
-        return slow_requests.is_readable(conn.sock, LINGER_MILLISECONDS)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; called as a signal handler."""
-        runtime.PROCESS.begin()
-        _shares.leave(self.share)
-        end_streams()
-        # By the main loop: a signal handler that interrupts the start of a thread may not start one.
-        if self.alive:
-            self.method_queue.defer(_begin_hook)
-        super().handle_exit(sig, frame)
-
-    def run(self) -> None:
-        """Serve until told to stop, and finish the requests under way."""
-        super().run()
-        # The loop may have ended without another turn.
-        _begin_hook()
-
-
-def _give_back_share(_arbiter: Any, worker: _Worker) -> None:
-    _shares.give_back(worker.share)
-
-
-def _begin_hook() -> None:
-    """Call the application's shutdown hook once, beside the requests; the process ends after it.
-
-    gunicorn kills what its grace does not suffice for.
-    """
-    if runtime.PROCESS.has_begun:
-        threading.Thread(target=lifecycle.call_hook, name="shutdown-hook").start()
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
@@ -242,7 +89,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         store.use(Store(url, patience_seconds=REDIS_PATIENCE_SECONDS))
         write_directly()
         try:
-            return slow_clients.telling(application.load(self._configuration).outside)
+            return gunicorn_compat.telling(application.load(self._configuration).outside)
         except Error as error:
             raise AppImportError(str(error)) from error
 
@@ -252,8 +99,8 @@ def options(settings: Settings) -> dict[str, Any]:
     return {
         "bind": address(settings.host, settings.port),
         "workers": settings.web_processes,
-        "worker_class": _Worker,
-        "child_exit": _give_back_share,
+        "worker_class": gunicorn_compat.GunicornWorker,
+        "child_exit": gunicorn_compat.give_back_share,
         "threads": settings.web_threads,
         "worker_connections": settings.web_threads + SPARE_CONNECTIONS,
         "keepalive": KEEP_ALIVE_SECONDS,
@@ -262,7 +109,7 @@ def options(settings: Settings) -> dict[str, Any]:
         # It would be a thread of the parent, from which processes are forked.
         "control_socket_disable": True,
         "accesslog": None,
-        "logger_class": _Logger,
+        "logger_class": gunicorn_compat.GunicornLogger,
         # Whom to believe what it says of the client is decided by our own layer (webapp.proxies).
         "forwarded_allow_ips": "",
         "proxy_allow_ips": "",
@@ -341,8 +188,7 @@ def run(configuration: Config) -> int:
     allow_connections(configuration.settings)
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
-    server_answers.use()
-    slow_clients.use(_slow_requests(configuration.settings))
+    gunicorn_compat.use(_slow_requests(configuration.settings))
     permissions.narrow(configuration.settings)
     _look_at_services(configuration)
     config.use(configuration)
@@ -362,10 +208,10 @@ def run(configuration: Config) -> int:
     return 0
 
 
-def _slow_requests(settings: Settings) -> slow_requests.SlowRequests:
+def _slow_requests(settings: Settings) -> SlowRequests:
     """A network may hold half of a process's threads with them."""
     network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
-    return slow_requests.SlowRequests(max(1, settings.web_threads // 2), network_of)
+    return SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _look_at_services(configuration: Config) -> None:

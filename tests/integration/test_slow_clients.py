@@ -18,10 +18,9 @@ from gunicorn.http import wsgi
 from gunicorn.http.parser import RequestParser
 from gunicorn.workers import gthread
 
-from lastacross.processes import server_answers, slow_answers, slow_clients, slow_requests
-from lastacross.processes import web as web_server
-from lastacross.processes.slow_answers import Answer
-from lastacross.processes.slow_requests import Input, SlowRequests
+from lastacross.processes import gunicorn_compat, slow_clients
+from lastacross.processes.gunicorn_compat import Input
+from lastacross.processes.slow_clients import Answer, SlowRequests
 from lastacross.webapp import body_limit
 from lastacross.webapp.body_limit import SlowClientError
 from tests.integration.test_web_processes import MAIN, SMALL, is_answering
@@ -33,9 +32,9 @@ from tests.support.web_server import WebServer, running_web
 pytestmark = pytest.mark.slow
 
 HURRIED = (
-    "from lastacross import cli; from lastacross.processes import slow_requests as s, web; "
+    "from lastacross import cli; from lastacross.processes import gunicorn_compat, slow_clients as s; "
     "s.HEAD_SECONDS, s.BODY_SECONDS, s.SLOW_SECONDS, s.FULL_SECONDS = 0.8, 0.4, 0.2, 0.02; "
-    "s.MAX_PAUSE_SECONDS, web.SILENCE_SECONDS = 1, 1; cli.run()"
+    "s.MAX_PAUSE_SECONDS, gunicorn_compat.SILENCE_SECONDS = 1, 1; cli.run()"
 )
 MANY = 4 * (int(SMALL["LASTACROSS_WEB_THREADS"]) + int(SMALL["LASTACROSS_STREAMS"]))
 HEAD = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -204,11 +203,11 @@ LARGE = bytes(20_000_000)
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The server's end of a connection, and the client's; the bounds are small."""
-    monkeypatch.setattr(slow_requests, "SLOW_SECONDS", 0.05)
-    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 0.2)
-    monkeypatch.setattr(slow_requests, "MIN_BYTES_PER_SECOND", 100_000)
-    monkeypatch.setattr(slow_answers, "PROGRESS_MILLISECONDS", 10)
-    monkeypatch.setattr(slow_clients.Connection, "slow", SlowRequests(1, str), raising=False)
+    monkeypatch.setattr(slow_clients, "SLOW_SECONDS", 0.05)
+    monkeypatch.setattr(slow_clients, "MAX_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(slow_clients, "MIN_BYTES_PER_SECOND", 100_000)
+    monkeypatch.setattr(slow_clients, "PROGRESS_MILLISECONDS", 10)
+    monkeypatch.setattr(gunicorn_compat.Connection, "slow", SlowRequests(1, str), raising=False)
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         client = socket.socket()
         client.settimeout(20)
@@ -241,12 +240,12 @@ def reading(client: socket.socket, size: int, pause_seconds: float) -> Iterator[
 def test_an_answer_arrives_whole_at_a_client_that_reads(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
+    monkeypatch.setattr(slow_clients, "MAX_PAUSE_SECONDS", 20.0)
     server, client = ends
     answer = bytes(range(256)) * 4_000
     with reading(client, 65_536, 0.0) as received:
-        slow_clients.write(server, answer)
-        slow_clients.write(server, answer, chunked=True)
+        gunicorn_compat.write(server, answer)
+        gunicorn_compat.write(server, answer, chunked=True)
         server.shutdown(socket.SHUT_WR)
         wait_until(lambda: len(received) == 2 * len(answer) + 9, 20, "all is read")
 
@@ -259,27 +258,27 @@ def test_who_reads_slowly_is_given_up(ends: tuple[socket.socket, socket.socket])
         reading(client, 500, 0.01),
         pytest.raises(BlockingIOError, match="the client reads its answer too slowly"),
     ):
-        slow_clients.write(server, LARGE)
-    assert not slow_clients.Connection.slow.is_full(server.getpeername())
+        gunicorn_compat.write(server, LARGE)
+    assert not gunicorn_compat.Connection.slow.is_full(server.getpeername())
 
 
 def test_a_network_has_so_many_slow_answers_at_once(ends: tuple[socket.socket, socket.socket]) -> None:
     server, client = ends
-    slow_clients.Connection.slow.add(client.getsockname())
+    gunicorn_compat.Connection.slow.add(client.getsockname())
 
     with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
-        slow_clients.write(server, LARGE)
+        gunicorn_compat.write(server, LARGE)
 
 
 def test_a_client_that_reads_steadily_is_not_given_up_however_much_the_kernel_keeps(
     ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel reports room only when a third of its buffer is free, which takes longer than the bounds."""
-    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr(slow_clients, "MAX_PAUSE_SECONDS", 0.5)
     server, client = ends
     fill(server)
     with reading(client, 20_000, 0.02) as received:
-        slow_clients.write(server, LARGE[:1_000])
+        gunicorn_compat.write(server, LARGE[:1_000])
         assert len(received) > 0
 
 
@@ -306,10 +305,10 @@ def test_a_client_that_has_read_much_may_pause_for_20_s() -> None:
 
 
 @pytest.fixture
-def connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[slow_clients.Connection]:
+def connection(ends: tuple[socket.socket, socket.socket]) -> Iterator[gunicorn_compat.Connection]:
     """The server's end, as the connection that this thread serves."""
     server, client = ends
-    found = slow_clients.Connection(Config(), server, client.getsockname(), server.getsockname())
+    found = gunicorn_compat.Connection(Config(), server, client.getsockname(), server.getsockname())
     found.init()
     yield found
     found.parser.mesg = None
@@ -325,14 +324,14 @@ def fill(connection: socket.socket) -> None:
 
 def test_the_writes_of_an_answer_count_together(
     ends: tuple[socket.socket, socket.socket],
-    connection: slow_clients.Connection,
+    connection: gunicorn_compat.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
+    monkeypatch.setattr(slow_clients, "MAX_PAUSE_SECONDS", 20.0)
     server, client = ends
     with reading(client, 20_000, 0.01):
         for _ in range(1_500):
-            slow_clients.write(server, bytes(8_192), chunked=True)
+            gunicorn_compat.write(server, bytes(8_192), chunked=True)
             if connection.slow.is_full(connection.client):
                 break
 
@@ -342,16 +341,17 @@ def test_the_writes_of_an_answer_count_together(
 
 
 def test_the_end_of_an_answer_is_bounded_too(
-    ends: tuple[socket.socket, socket.socket], connection: slow_clients.Connection
+    ends: tuple[socket.socket, socket.socket], connection: gunicorn_compat.Connection
 ) -> None:
     server, _ = ends
     # Without the bound this test fails instead of hanging.
     server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 2, 0))
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("write", "write_chunk"):
+        for name in ("write", "write_chunk", "write_error"):
             patch.setattr(util, name, getattr(util, name))
         patch.setattr(gthread, "TConn", gthread.TConn)
-        slow_clients.use(connection.slow)
+        patch.setattr(wsgi, "Response", wsgi.Response)
+        gunicorn_compat.use(connection.slow)
         answer = object.__new__(wsgi.Response)
         answer.sock, answer.headers_sent, answer.chunked = server, True, True
         fill(server)
@@ -361,30 +361,30 @@ def test_the_end_of_an_answer_is_bounded_too(
 
 def test_an_event_stream_waits_for_a_browser_whatever_the_others_of_its_network_do(
     ends: tuple[socket.socket, socket.socket],
-    connection: slow_clients.Connection,
+    connection: gunicorn_compat.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(slow_requests, "MAX_PAUSE_SECONDS", 20.0)
+    monkeypatch.setattr(slow_clients, "MAX_PAUSE_SECONDS", 20.0)
     server, client = ends
     connection.slow.add(connection.client)
     request = types.SimpleNamespace(answer_headers=[("Content-Type", "text/event-stream; charset=utf-8")])
     connection.parser.mesg = request
     fill(server)
     with reading(client, 65_536, 0.02) as received:
-        slow_clients.write(server, LARGE[:1_000])
+        gunicorn_compat.write(server, LARGE[:1_000])
         assert len(received) > 0
     connection.end_answer()
 
     request.answer_headers = [("Content-Type", "text/html")]
     with pytest.raises(BlockingIOError, match="Your network has 1 requests"):
-        slow_clients.write(server, LARGE)
+        gunicorn_compat.write(server, LARGE)
 
 
 def test_an_error_page_does_not_wait_for_its_client(ends: tuple[socket.socket, socket.socket]) -> None:
     server, _ = ends
     fill(server)
     with pytest.raises(BlockingIOError) as failed:
-        server_answers.write_error(server, 408, "", "Too slow.")
+        gunicorn_compat.write_error(server, 408, "", "Too slow.")
 
     assert failed.value.errno == errno.EAGAIN
 
@@ -402,7 +402,7 @@ class Steps(StoppedClock):
 
 
 def test_a_slow_client_that_resets_its_connection_is_not_counted_any_longer(
-    ends: tuple[socket.socket, socket.socket], connection: slow_clients.Connection
+    ends: tuple[socket.socket, socket.socket], connection: gunicorn_compat.Connection
 ) -> None:
     _, client = ends
     client.sendall(HEAD + (b"X: " + b"a" * 995 + b"\r\n") * 30)
@@ -410,7 +410,7 @@ def test_a_slow_client_that_resets_its_connection_is_not_counted_any_longer(
     client.close()
     assert connection.input is not None
     connection.input._clock = Steps(1.0, 1.1, 1_000.0)
-    worker: Any = object.__new__(web_server._Worker)
+    worker: Any = object.__new__(gunicorn_compat.GunicornWorker)
     worker.log, worker.alive, worker.cfg, worker.nr_conns = logging.getLogger(), True, Config(), 1
 
     assert worker.handle(connection) is False
@@ -513,7 +513,7 @@ def test_the_time_between_requests_does_not_count(lines: list[Lines], clock: Sto
 def test_a_network_has_so_many_slow_requests_at_once(lines: list[Lines], clock: StoppedClock) -> None:
     for each in lines:
         each.sent(b"a")
-    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
+    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
     lines[0].sent(b"b")
     lines[1].sent(b"b")
 
@@ -560,7 +560,7 @@ def test_a_request_does_not_count_again_once_its_body_is_there(
 ) -> None:
     lines[0].input.await_body()
     lines[0].sent(b"a")
-    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
+    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
     lines[0].sent(b"b")
     lines[0].input.end_body()
     lines[0].sent(b"c")
@@ -568,7 +568,7 @@ def test_a_request_does_not_count_again_once_its_body_is_there(
 
     lines[0].input.await_head()
     lines[0].sent(b"d")
-    clock.advance(slow_requests.SLOW_SECONDS + 0.1)
+    clock.advance(slow_clients.SLOW_SECONDS + 0.1)
     lines[0].sent(b"e")
     assert slow._counts == {"192.0.2.1": 1}
 

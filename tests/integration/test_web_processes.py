@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lastacross.processes.web import LINGER_MILLISECONDS
+from lastacross.processes.gunicorn_compat import LINGER_MILLISECONDS
 from tests.support.processes import wait_until
 from tests.support.redis_server import RedisServer
 from tests.support.web_server import running_web

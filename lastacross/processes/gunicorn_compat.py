@@ -1,0 +1,480 @@
+"""gunicorn, as far as we change it: tests/unit/test_gunicorn_compat.py names the versions that this fits.
+
+gunicorn bounds each wait for the next bytes, not how many waits there are. It gives a silent connection a
+thread for five seconds, and waits for the end of each in its main loop, where it takes new ones. It has no
+setting for the ``Server`` header, nor for its pages for unreadable requests, which do not pass through our
+layers. So its connections, answers and worker are ours, and no client holds a thread for long.
+"""
+
+import contextlib
+import html
+import logging
+import socket
+import struct
+import sys
+import threading
+from http import HTTPStatus
+from types import FrameType
+from typing import Any
+
+from gunicorn import util
+from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers import gthread
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from lastacross import logs, runtime
+from lastacross.channel import end_streams
+from lastacross.clock import SYSTEM, Clock
+from lastacross.processes import slow_clients
+from lastacross.processes.connection_shares import ConnectionShares
+from lastacross.processes.slow_clients import Answer, SlowRequests, is_event_stream, is_readable
+from lastacross.webapp import BODY_RECEIVED, DEFAULTS, Body, Environ, SlowClientError, Start, Wsgi
+from lastacross.worker import lifecycle
+
+# How long a thread waits for the first byte of a new connection before it goes back to the main loop.
+FIRST_BYTE_MILLISECONDS = 10
+# A client that stops in the middle of its request gives its thread back after this long.
+SILENCE_SECONDS = 10
+# How long a thread waits for the next request of its connection, which then goes back to the main loop. The
+# way through the loop and to another thread costs as much as a short answer.
+LINGER_MILLISECONDS = 10
+# How long to yield a new connection, per surplus connection, to a less loaded process; up to so many times.
+YIELD_SECONDS = 0.001
+MAX_YIELDS = 5
+# A process that has yielded so often for nothing does not yield again for this long.
+TAKES_ALL_SECONDS = 1.0
+
+MAX_LINGER_SECONDS = 2.0
+MAX_LINGER_BYTES = 33_554_432
+_LINGER_PAUSE_MILLISECONDS = 250
+_CHUNK_BYTES = 65_536
+
+_HEADERS = (
+    ("Connection", "close"),
+    ("Content-Type", "text/html; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    *DEFAULTS,
+)
+_PAGE = "<!doctype html>\n<html lang=en><title>{title}</title>\n<h1>{title}</h1>\n<p>{message}</p>\n"
+
+_shares = ConnectionShares()
+
+_log = logs.get("lastacross.web")
+
+
+def use(slow: SlowRequests) -> None:
+    """Let gunicorn make our connections and answers, in this process and those that it forks.
+
+    Args:
+        slow: counts the slow clients of a process.
+    """
+    Connection.slow = slow
+    gthread.TConn = Connection
+    wsgi.Response = _Response
+    util.write = write
+    util.write_chunk = write_chunk
+    util.write_error = write_error
+
+
+# --- connections ---------------------------------------------------------------------------
+
+
+class Input(SocketUnreader):  # type: ignore[misc]
+    """The requests of a connection as they arrive, each in its time.
+
+    Args:
+        connection: its socket.
+        peer: the other side's address.
+        slow: counts those that are slow.
+        clock: whose time it is.
+    """
+
+    def __init__(
+        self, connection: socket.socket, peer: Any, slow: SlowRequests, clock: Clock = SYSTEM
+    ) -> None:
+        super().__init__(connection)
+        self._peer = peer
+        self._slow = slow
+        self._clock = clock
+        self._network: str | None = None
+        self.is_slow = self._is_received = False
+        self._is_body = False
+        # 0 until the first bytes are asked for: between requests no time runs.
+        self._slow_at = self._ends_at = 0.0
+
+    def await_head(self) -> None:
+        """Begin with the next request."""
+        self._is_body, self._ends_at, self._is_received = False, 0.0, False
+        if self.is_slow:
+            self.forget()
+
+    def await_body(self) -> None:
+        """Go on with its body."""
+        self._is_body, self._ends_at, self._is_received = True, 0.0, False
+        if self.is_slow:
+            self.forget()
+
+    def end_body(self) -> None:
+        """Do not count the rest of the request: its body is complete, and its handler takes its own time."""
+        self._is_received = True
+        if self.is_slow:
+            self.forget()
+
+    def forget(self) -> None:
+        """Remove the request from the slow ones of its network."""
+        if self._network is not None:
+            self._slow.remove(self._network)
+        self._network, self.is_slow = None, False
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """The next bytes; called by gunicorn.
+
+        Raises:
+            SlowClientError: the request took too long, or its network has too many that are slow.
+            OSError: nothing came for a while, or the connection is broken.
+        """
+        now = self._clock.monotonic()
+        if not self._ends_at:
+            self._slow_at = now + slow_clients.SLOW_SECONDS
+            self._ends_at = now + (slow_clients.BODY_SECONDS if self._is_body else slow_clients.HEAD_SECONDS)
+        elif now > self._ends_at:
+            raise SlowClientError(slow_clients.TOO_SLOW)
+        elif now > self._slow_at:
+            self._count()
+        size = min(size_hint, self.max_body_chunk) if size_hint and size_hint > self.mxchunk else self.mxchunk
+        try:
+            data: bytes = self.sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            data = self._wait_and_receive(size, now)
+        if self._is_body:
+            credit = self._ends_at + len(data) / slow_clients.MIN_BYTES_PER_SECOND
+            self._ends_at = min(
+                credit, max(self._ends_at, self._clock.monotonic() + slow_clients.MAX_PAUSE_SECONDS)
+            )
+        return data
+
+    def _wait_and_receive(self, size: int, now: float) -> bytes:
+        if not self.is_slow:
+            seconds = max(self._slow_at - now, 0.0)
+            if self._slow.is_full(self._peer):
+                seconds = min(seconds, slow_clients.FULL_SECONDS)
+            if not is_readable(self.sock, int(seconds * 1000)):
+                self._count()
+        data: bytes = self.sock.recv(size)
+        return data
+
+    def _count(self) -> None:
+        if not self.is_slow and not self._is_received:
+            self._network = self._slow.add(self._peer)
+            self.is_slow = True
+
+
+class _Thread(threading.local):
+    """The connection that a thread serves: gunicorn's functions get only the socket."""
+
+    connection: "Connection | None" = None
+
+
+_thread = _Thread()
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """gunicorn's, whose requests arrive in time, and whose end nobody waits for in the main loop."""
+
+    data_ready: bool
+    slow: SlowRequests
+    input: Input | None = None
+    answer: Answer | None = None
+
+    def init(self) -> None:
+        """Make ready to read; called in a thread."""
+        super().init()
+        if self.input is None:
+            self.input = self.parser.unreader = Input(self.sock, self.client, self.slow)
+        _thread.connection = self
+
+    def end_answer(self) -> None:
+        """Begin the next answer from zero."""
+        if self.answer is not None:
+            self.answer.end()
+            self.answer = None
+
+    def leave_thread(self) -> None:
+        """Count nothing of it until its next request; called whatever has happened."""
+        _thread.connection = None
+        self.end_answer()
+        if self.input is not None:
+            self.input.await_head()
+
+    def wait_for_data(self, _timeout: float) -> bool:
+        """Whether the first bytes are there, or come immediately."""
+        if not self.data_ready:
+            self.data_ready = is_readable(self.sock, FIRST_BYTE_MILLISECONDS)
+        return self.data_ready
+
+    def hang_up(self) -> None:
+        """Do all that takes time before ``close``."""
+        request = self.parser and self.parser.mesg
+        is_all_read = not request or not has_unread_body(request)
+        hang_up(self.sock, self.client, is_all_read=is_all_read)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close it: ``hang_up`` has done all that takes time."""
+        util.close(self.sock)
+
+
+def telling(application: Wsgi) -> Wsgi:
+    """The application, which can tell that it has received a body."""
+
+    def told(environ: Environ, start_response: Start) -> Body:
+        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+            connection = _thread.connection
+            if connection is not None and connection.input is not None:
+                environ[BODY_RECEIVED] = connection.input.end_body
+        return application(environ, start_response)
+
+    return told
+
+
+def has_unread_body(request: Any) -> bool:
+    """Whether a part of gunicorn's request is still to come: then its connection is good for no other."""
+    reader = request.body.reader
+    try:
+        left = reader.length
+    except AttributeError:
+        # Of chunks: gunicorn drops the parser at their end.
+        return reader.parser is not None
+    return bool(left and (request.body.failed or left > request.unreader.buf.getbuffer().nbytes))
+
+
+def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
+    """Say that nothing more comes, and read for a moment what the client may still send.
+
+    Else the kernel resets the connection, and the client may not see the answer; a proxy answers 502 then. It
+    counts as a slow request: for a network that has as many as it may have, nobody waits.
+
+    Args:
+        connection: to be closed next.
+        peer: the other side's address.
+        is_all_read: the request was; then nothing more is expected.
+    """
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        if is_all_read and not is_readable(connection, 0):
+            return
+        with Connection.slow.counted(peer):
+            _linger(connection)
+
+
+def _linger(connection: socket.socket) -> None:
+    ends_at, left = SYSTEM.monotonic() + MAX_LINGER_SECONDS, MAX_LINGER_BYTES
+    while left > 0 and SYSTEM.monotonic() < ends_at and is_readable(connection, _LINGER_PAUSE_MILLISECONDS):
+        data = connection.recv(_CHUNK_BYTES, socket.MSG_DONTWAIT)
+        if not data:
+            return
+        left -= len(data)
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+class _Response(wsgi.Response):  # type: ignore[misc]
+    """gunicorn's, without its name; it ends the connection where a request was not read to its end."""
+
+    def default_headers(self) -> list[str]:
+        """The status line and the headers that are the server's to set."""
+        if has_unread_body(self.req):
+            # What is left of a request must never be taken for the next one.
+            self.force_close()
+        # They tell an event stream.
+        self.req.answer_headers = self.headers
+        return [line for line in super().default_headers() if not line.startswith("Server:")]
+
+
+def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
+    """Answer a request that could not be read, and say why; called by gunicorn in place of its own.
+
+    Raises:
+        OSError: the client is gone, or does not read.
+    """
+    title = f"{status} {HTTPStatus(status).phrase}"
+    page = _PAGE.format(title=title, message=html.escape(message)).encode("ascii", "xmlcharrefreplace")
+    lines = [
+        f"HTTP/1.1 {title}",
+        *(f"{name}: {value}" for name, value in _HEADERS),
+        f"Content-Length: {len(page)}",
+    ]
+    # Never wait for the client: the page fits into an empty buffer.
+    sock.send("\r\n".join([*lines, "", ""]).encode("ascii") + page, socket.MSG_DONTWAIT)
+
+
+def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None:
+    """Send, as a chunk of a body or as it is; called by gunicorn.
+
+    Raises:
+        BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+        OSError: the connection is broken.
+    """
+    if chunked:
+        data = b"%X\r\n%b\r\n" % (len(data), data)
+    try:
+        sent = connection.send(data, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        sent = 0
+    if sent < len(data):
+        _write_slowly(connection, memoryview(data)[sent:])
+
+
+def write_chunk(connection: socket.socket, data: bytes) -> None:
+    """Send a chunk of a body, or its end; called by gunicorn. Raises as ``write`` does."""
+    write(connection, data, chunked=True)
+
+
+def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
+    served = _thread.connection
+    if served is not None and served.sock is connection:
+        if served.answer is None:
+            is_stream = is_event_stream(getattr(served.parser.mesg, "answer_headers", ()))
+            served.answer = Answer(served.client, served.slow, is_stream=is_stream)
+        served.answer.write(connection, rest)
+        return
+    answer = Answer(connection.getpeername(), Connection.slow, is_stream=False)
+    try:
+        answer.write(connection, rest)
+    finally:
+        answer.end()
+
+
+# --- the worker ----------------------------------------------------------------------------
+
+
+class GunicornWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's thread worker, which lets go of who would hold a thread for long.
+
+    The browsers that watch, when it has to stop: each of them holds a request that would not end by
+    itself before the grace is over. And at any time clients that begin a request and fall silent. New
+    connections it leaves to a process that has fewer.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Made in the parent, one at a time, before the process is there."""
+        super().__init__(*args, **options)
+        self.share = _shares.take()
+        self._takes_all_until = 0.0
+
+    def notify(self) -> None:
+        """Say that this process is alive; called in each turn of its main loop."""
+        if self.alive:
+            _shares.note(self.share, self.nr_conns)
+        super().notify()
+
+    def accept(self, listener: Any) -> None:
+        """Take a connection, unless another process has taken it meanwhile."""
+        has_to_yield = SYSTEM.monotonic() >= self._takes_all_until
+        waits = min(_shares.surplus(self.share), MAX_YIELDS) if has_to_yield else 0
+        if waits > 0:
+            threading.Event().wait(YIELD_SECONDS * waits)
+        before = self.nr_conns
+        super().accept(listener)
+        if waits == MAX_YIELDS and self.nr_conns > before:
+            # Nobody came for it: the others hang, or are busier than their numbers tell.
+            self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
+        if self.alive:
+            _shares.note(self.share, self.nr_conns)
+
+    def handle(self, conn: Any) -> Any:
+        """Serve one request of a connection; called in a thread."""
+        # Of the kernel: gunicorn sets the socket's own time-out back to none.
+        silence = struct.pack("ll", SILENCE_SECONDS, 0)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
+        # For what is not sent by gunicorn: the streams write by themselves.
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
+        kept: Any = False
+        try:
+            kept = super().handle(conn)
+            while kept is True and self._asks_again_soon(conn):
+                kept = super().handle(conn)
+        finally:
+            # A kept connection has begun its next request, unless the rest of the last one was slow.
+            if kept is not True or conn.input.is_slow:
+                conn.leave_thread()
+            if kept is False:
+                conn.hang_up()
+        return kept
+
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        """Answer a request whose headers are there."""
+        conn.input.await_body()
+        kept = super().handle_request(req, conn)
+        if conn.answer is not None:
+            conn.end_answer()
+        conn.input.await_head()
+        return kept
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """Answer a request whose headers cannot be read, or do not come."""
+        if isinstance(exc, SlowClientError):
+            _log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
+            # The client may be gone.
+            with contextlib.suppress(OSError):
+                write_error(client, exc.status, "", str(exc))
+        else:
+            super().handle_error(req, client, addr, exc)
+            hang_up(client, addr, is_all_read=False)
+
+    def _asks_again_soon(self, conn: Any) -> bool:
+        """Wait a moment for the next request of a kept connection; whether it came.
+
+        Only as long as there is a thread for each connection: no other one waits for this thread.
+        """
+        if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
+            return False
+        return is_readable(conn.sock, LINGER_MILLISECONDS)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; called as a signal handler."""
+        runtime.PROCESS.begin()
+        _shares.leave(self.share)
+        end_streams()
+        # By the main loop: a signal handler that interrupts the start of a thread may not start one.
+        if self.alive:
+            self.method_queue.defer(_begin_hook)
+        super().handle_exit(sig, frame)
+
+    def run(self) -> None:
+        """Serve until told to stop, and finish the requests under way."""
+        super().run()
+        # The loop may have ended without another turn.
+        _begin_hook()
+
+
+def give_back_share(_arbiter: Any, worker: GunicornWorker) -> None:
+    """Let another process have this one's slot; called by gunicorn when it has ended."""
+    _shares.give_back(worker.share)
+
+
+def _begin_hook() -> None:
+    """Call the application's shutdown hook once, beside the requests; the process ends after it.
+
+    gunicorn kills what its grace does not suffice for.
+    """
+    if runtime.PROCESS.has_begun:
+        threading.Thread(target=lifecycle.call_hook, name="shutdown-hook").start()
+
+
+class GunicornLogger(Logger):  # type: ignore[misc]
+    """gunicorn's lines, in the shape of ours; its greetings are left out."""
+
+    def setup(self, cfg: Any) -> None:
+        """Send everything on to the root logger."""
+        self.cfg = cfg
+        self._access_log_enabled = False
+        self.error_log.propagate = True
+        self.error_log.setLevel(logging.WARNING)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """A client that fell silent is no fault of ours: no traceback for it."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
