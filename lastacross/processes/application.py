@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lastacross import config, datastore, deferred, webapp
 from lastacross.channel import web
 from lastacross.config import Config
-from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health, routes
+from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error_pages, health
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def load(configuration: Config, *, server_software: str | None = None) -> Applic
     config.use(configuration)
     prepare_process(configuration, server_software=server_software)
     scripts = functools.partial(webapp.load_script, root=configuration.root)
-    is_own = routes.serves(configuration, scripts, deferred.DEFAULT_URL)
+    is_own = webapp.serves_itself(configuration, scripts, deferred.DEFAULT_URL)
     builtins = {
         path: wsgi for path, wsgi in _builtins().items() if path != deferred.DEFAULT_URL or not is_own
     }

@@ -2,7 +2,6 @@
 
 from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
 from lastacross.webapp.clients import network_of
-from lastacross.webapp.current_request import current_request
 from lastacross.webapp.deliveries import FAILURE_HEADER, FINAL_HEADER
 from lastacross.webapp.environ import (
     CRON,
@@ -25,8 +24,8 @@ from lastacross.webapp.handlers import BadInputError, RequestHandler, TaskHandle
 from lastacross.webapp.json_body import BadJsonError
 from lastacross.webapp.json_body import load as load_json
 from lastacross.webapp.operations import ENDS, Operation, duration, instant
-from lastacross.webapp.request_scope import SERVER_SOFTWARE
-from lastacross.webapp.script import load_script
+from lastacross.webapp.request_scope import SERVER_SOFTWARE, current_request
+from lastacross.webapp.script import load_script, serves_itself
 from lastacross.webapp.security_headers import DEFAULTS
 from lastacross.webapp.stack import inside, outside
 from lastacross.webapp.started import SignedList, is_started_by, remember_started
@@ -63,12 +62,11 @@ __all__ = [
     "clients",
     "close",
     "current_request",
-    "delivery_token",
+    "deliveries",
     "duration",
     "error_pages",
     "form_error",
     "health",
-    "hosts",
     "inside",
     "instant",
     "is_internal",
@@ -81,5 +79,5 @@ __all__ = [
     "outside",
     "proxies",
     "remember_started",
-    "routes",
+    "serves_itself",
 ]

@@ -1,11 +1,17 @@
-"""One log line for each request: ``request.answer``.
+"""One log line for each request, ``request.answer``, and the id that all log lines about a request have.
 
-Without the query string: channel tokens and bookmarkable keys travel there.
+The line is without the query string: channel tokens and bookmarkable keys travel there.
 """
+
+import re
+import secrets
+
+import structlog
 
 from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.webapp.environ import (
+    REQUEST_ID,
     Body,
     Environ,
     Headers,
@@ -17,10 +23,40 @@ from lastacross.webapp.environ import (
     run_and_close,
 )
 
+REQUEST_ID_HEADER = "X-Request-Id"
+# A proxy's id is kept, so that its log and ours meet; anything that is not plainly one is not.
+_WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+def give_request_id(application: Wsgi) -> Wsgi:
+    """Give the request an id: in the environ, in each log line, and in the answer's X-Request-Id."""
+
+    def identified(environ: Environ, start_response: Start) -> Body:
+        request_id = choose_request_id(environ.get("HTTP_X_REQUEST_ID"))
+        environ[REQUEST_ID] = environ["HTTP_X_REQUEST_ID"] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+
+        def with_id(_status: str, headers: Headers) -> Headers:
+            others = [(name, value) for name, value in headers if name.lower() != REQUEST_ID_HEADER.lower()]
+            return [*others, (REQUEST_ID_HEADER, request_id)]
+
+        def forget() -> None:
+            structlog.contextvars.unbind_contextvars("request_id")
+
+        return run_and_close(application, environ, intercept(start_response, with_id), forget)
+
+    return identified
+
+
+def choose_request_id(offered: str | None) -> str:
+    """The id that the client or a proxy offers if it is well-formed, else a new one."""
+    return offered if offered and _WELL_FORMED.fullmatch(offered) else secrets.token_urlsafe(16)
+
+
 _log = logs.get(__name__)
 
 
-def layer(clock: Clock = SYSTEM) -> Layer:
+def log_answers(clock: Clock = SYSTEM) -> Layer:
     """Log method, path, status and milliseconds when the answer has been sent to its end."""
 
     def logged_by(application: Wsgi) -> Wsgi:

@@ -1,4 +1,4 @@
-"""The boundary to the outside: what a request may not bring in, and which are refused at once."""
+"""The boundary to the outside: what a request may not bring in, which are refused, which hosts are ours."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from lastacross.config import Handler
-from lastacross.webapp import content_type, hosts
+from lastacross.webapp import content_type
 from lastacross.webapp.content_type import FORMS, MULTIPART
 from lastacross.webapp.environ import (
     IS_CROSS_SITE,
@@ -91,7 +91,7 @@ def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
         def checked(environ: Environ, start_response: Start) -> Body:
             problem = _problem_of_path(environ)
             if problem is None and environ.get("PATH_INFO") not in PROBES:
-                problem = hosts.problem(environ.get("HTTP_HOST"), allowed_hosts)
+                problem = host_problem(environ.get("HTTP_HOST"), allowed_hosts)
             if problem is None and (problem := _problem_of_form(environ)) is not None:
                 expect_program(environ)
             if problem is not None:
@@ -191,3 +191,42 @@ def _problem_of_form(environ: Environ) -> str | None:
     if kind.kind in FORMS and kind.charset is None:
         return "The charset of the form is unknown."
     return None
+
+
+ANY_HOST = "*"
+_HOST = re.compile(
+    r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+
+
+def split_host(host: str) -> tuple[str, str | None] | None:
+    """Name and port, None where it has none; None altogether if it is not the name of a host."""
+    found = _HOST.fullmatch(host)
+    return None if found is None else (found["name"], found["port"])
+
+
+def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
+    """What is wrong with this Host header, in a sentence for its sender; None if nothing is.
+
+    Args:
+        host: the header, with or without a port.
+        allowed: lower-case names; ``*`` is any, ``.example.com`` is that name and all below it.
+    """
+    found = split_host(host or "")
+    if found is None:
+        return "The Host header is missing or is not the name of a host."
+    name = found[0].lower().removesuffix(".")
+    if any(_matches(name, entry) for entry in allowed):
+        return None
+    return f"This server does not answer for the host {name}."
+
+
+def is_listed_host(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether the host is named as ours: ``*`` names none."""
+    return host_problem(host, tuple(entry for entry in allowed if entry != ANY_HOST)) is None
+
+
+def _matches(name: str, entry: str) -> bool:
+    if entry.startswith("."):
+        return name == entry[1:] or name.endswith(entry)
+    return entry in (ANY_HOST, name)

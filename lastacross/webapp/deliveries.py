@@ -1,24 +1,30 @@
-"""Tasks that a worker on another machine delivers over HTTP: what came signed is a task.
+"""Tasks that a worker on another machine delivers over HTTP: a request with a signed token is a task.
+
+The token has the worker's claims about its request as JSON of bounded length: parts that may be long (URL,
+headers, body) are in it as a digest.
 
 Two layers: the outermost strips as for everybody and keeps apart what came with a token; the inner
 one, where answers have their log line already, looks at it and lets the request in as a task, or refuses it.
 A delivery that comes twice within ``FRESH_SECONDS`` is run twice: as every task, at least once.
 """
 
+import base64
+import binascii
+import dataclasses
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote
 
 from lastacross import logs
-from lastacross.broker import CurrentTask, delivering
+from lastacross.broker import CurrentTask, delivering, split_task_id
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import BadSignatureError
 from lastacross.signing import Signatures
-from lastacross.webapp import body_limit, boundary, delivery_token, error_pages
-from lastacross.webapp.delivery_token import Claims
+from lastacross.webapp import body_limit, boundary, error_pages
 from lastacross.webapp.environ import (
     CRON,
     CRON_HEADER,
@@ -38,13 +44,109 @@ from lastacross.webapp.environ import (
     path_of,
 )
 
+DELIVERY_HEADER = "X-Lastacross-Delivery"
+_PURPOSE = "delivery"
+# Twice what the longest names make; gunicorn takes header lines of 8,190 bytes.
+MAX_TOKEN_CHARACTERS = 4096
+APPENGINE_PREFIX = "HTTP_X_APPENGINE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a worker says of one delivery.
+
+    Attributes:
+        task: the task's id: queue and name.
+        lease: the id of its lease, which no other attempt has.
+        retry_count: attempts before this one, as App Engine counts.
+        execution_count: those of them that ran and failed.
+        member: ``<batch id>:<index>`` if it belongs to a batch.
+        request: what tells the task from others that had its name.
+        method: of the request.
+        url: ``url_digest`` of the request.
+        headers: ``headers_digest`` of the request.
+        body: ``body_digest`` of the request.
+        signed_at: seconds since the epoch by the worker's clock.
+    """
+
+    task: str
+    lease: str
+    retry_count: int
+    execution_count: int
+    member: str | None
+    request: str
+    method: str
+    url: str
+    headers: str
+    body: str
+    signed_at: float
+
+    def current_task(self) -> CurrentTask:
+        """What the handler may know of its delivery."""
+        queue, name = split_task_id(self.task)
+        return CurrentTask(
+            id=self.task,
+            name=name,
+            queue_name=queue,
+            attempt=self.retry_count + 1,
+            retry_count=self.retry_count,
+            execution_count=self.execution_count,
+            member=self.member,
+            request=self.request,
+        )
+
+
+def dump_claims(signatures: Signatures, claims: Claims) -> str:
+    """The value of the header."""
+    payload = json.dumps(dataclasses.asdict(claims), separators=(",", ":")).encode()
+    return signatures.sign(_PURPOSE, base64.urlsafe_b64encode(payload)).decode()
+
+
+def load_claims(signatures: Signatures, token: str) -> Claims:
+    """The claims in a header's value.
+
+    Raises:
+        BadSignatureError: ``dump`` did not make it with this key, or that of another version did.
+    """
+    if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise BadSignatureError("the token is none of ours by its length or its characters")
+    payload = signatures.verify(_PURPOSE, token.encode())
+    try:
+        return Claims(**json.loads(base64.urlsafe_b64decode(payload)))
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise BadSignatureError("the claims are not those of this version of the engine") from error
+
+
+def url_digest(path: str, query: str) -> str:
+    """Of the path as WSGI has it (percent-decoded, below the base URL's) and the query as it was sent."""
+    return _digest(json.dumps([path, query]).encode())
+
+
+def headers_digest(environ: Mapping[str, str]) -> str:
+    """Of the ``X-AppEngine-*`` headers in an environ: of all that are there, and no others."""
+    found = sorted((key, value) for key, value in environ.items() if key.startswith(APPENGINE_PREFIX))
+    return _digest(json.dumps(found).encode())
+
+
+def body_digest(*parts: bytes) -> str:
+    """Of a body that comes in these parts."""
+    return _digest(*parts)
+
+
+def _digest(*parts: bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
 # A token is good for so long before and after it was signed, by this machine's clock.
 FRESH_SECONDS = 300.0
 # In the answer to a delivery: what a deferred call told of its failure, percent-encoded.
 FAILURE_HEADER = "X-Lastacross-Failure"
 # In the answer to a delivery: `1` when no retry can mend it.
 FINAL_HEADER = "X-Lastacross-Final"
-MOST_FAILURE_CHARACTERS = 1000
+MAX_FAILURE_CHARACTERS = 1000
 CHUNK_BYTES = 65_536
 
 _TOKEN_KEY = "HTTP_X_LASTACROSS_DELIVERY"
@@ -74,7 +176,7 @@ def set_apart(application: Wsgi) -> Wsgi:
         token = environ.pop(_TOKEN_KEY, None)
         if token is None:
             return without(environ, start_response)
-        found = [key for key in environ if key.startswith(delivery_token.APPENGINE_PREFIX)]
+        found = [key for key in environ if key.startswith(APPENGINE_PREFIX)]
         presented = _Presented(token, {key: environ[key] for key in found})
 
         def with_token(environ: Environ, start_response: Start) -> Body:
@@ -117,7 +219,7 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
 def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now: float) -> Claims:
     """The claims of this request, all but the body compared with it."""
     try:
-        claims = delivery_token.load(signatures, presented.token)
+        claims = load_claims(signatures, presented.token)
     except BadSignatureError as error:
         raise UnacceptableDeliveryError(
             f"its token is not ours ({error}): the worker has another SECRET_KEY, or it was altered"
@@ -132,12 +234,12 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
     path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
     if claims.method != environ.get("REQUEST_METHOD"):
         raise UnacceptableDeliveryError(f"it was signed for the method {claims.method}")
-    if claims.url != delivery_token.url_digest(path, query):
+    if claims.url != url_digest(path, query):
         raise UnacceptableDeliveryError(
             "it was signed for another path or query: a proxy must strip the path of the base URL, "
             "and that only"
         )
-    if claims.headers != delivery_token.headers_digest(presented.headers):
+    if claims.headers != headers_digest(presented.headers):
         raise UnacceptableDeliveryError("its X-AppEngine-* headers are not those that were signed")
     return claims
 
@@ -172,7 +274,7 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
     def with_failure(_status: str, headers: Headers) -> Headers:
         found = list(headers)
         if current.failure:
-            found.append((FAILURE_HEADER, quote(current.failure[:MOST_FAILURE_CHARACTERS])))
+            found.append((FAILURE_HEADER, quote(current.failure[:MAX_FAILURE_CHARACTERS])))
         if current.has_failed_for_good:
             found.append((FINAL_HEADER, "1"))
         return found

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from lastacross.config import Config, Handler
 from lastacross.errors import ConfigError
-from lastacross.webapp import hosts, login
+from lastacross.webapp import boundary, login
 from lastacross.webapp.environ import (
     HAS_UNDECLARED_PROXY,
     IS_OUTSIDE,
@@ -148,7 +148,7 @@ class Dispatcher:
         if environ.get(HAS_UNDECLARED_PROXY):
             # It may have come over HTTPS, and would be redirected there without end.
             return Refusal(403, f"{ONLY_HTTPS} {UNDECLARED_PROXY}")
-        if not hosts.is_listed(host, self._settings.allowed_hosts):
+        if not boundary.is_listed_host(host, self._settings.allowed_hosts):
             return Refusal(403, f"{ONLY_HTTPS} {UNLISTED_HOST}")
         # The port is plain HTTP's; the host was checked, and an IPv6 address keeps its brackets.
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lastacross.webapp import hosts
+from lastacross.webapp import boundary
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 IsTrusted = Callable[[Address], bool]
@@ -168,7 +168,7 @@ def _scheme(text: str | None) -> str | None:
 
 def _host(host: str, port: str | None, scheme: str) -> str:
     """The host with the port, unless it is the scheme's own or the host has one."""
-    found = hosts.split(host)
+    found = boundary.split_host(host)
     if found is None:
         raise UnclearForwardingError("A forwarding header names a host that is not one.")
     if port is None:

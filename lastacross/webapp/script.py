@@ -1,11 +1,15 @@
-"""The application's code, found by the dotted name that app.yaml's ``script:`` gives."""
+"""The application's code: found by the dotted name of app.yaml's ``script:``, and asked for its routes."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import webapp2
+
 from lastacross import config
 from lastacross.application_modules import import_own
+from lastacross.config import Config
 from lastacross.errors import ApplicationModuleError, ConfigError
 from lastacross.webapp import webapp2_compat
 from lastacross.webapp.environ import Wsgi
@@ -41,8 +45,35 @@ def _load(dotted: str, root: Path) -> Wsgi:
         raise _error(dotted, f"module `{module_name}` has no `{name}`")
     if not callable(found):
         raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI application")
-    return webapp2_compat.adopt(cast(Wsgi, found))
+    return webapp2_compat.prepare(cast(Wsgi, found))
 
 
 def _error(dotted: str, message: str) -> ConfigError:
     return ConfigError(f"script: {dotted}: {message}", file="app.yaml")
+
+
+def serves_itself(config: Config, scripts: Callable[[str], Wsgi], path: str) -> bool:
+    """Whether a POST to this path has a handler of the application's own.
+
+    True where app.yaml lists the very path, or where the webapp2 application that app.yaml gives it to has a
+    route for it. Another kind of application cannot be asked: there, app.yaml decides.
+    """
+    for handler in config.app.handlers:
+        if not handler.pattern.fullmatch(path):
+            continue
+        if handler.script is None:
+            return False
+        if handler.url.strip("^$") == path:
+            return True
+        return _has_route(scripts(handler.script), path)
+    return False
+
+
+def _has_route(application: Wsgi, path: str) -> bool:
+    if not isinstance(application, webapp2.WSGIApplication):
+        return False
+    request = application.request_class.blank(path, POST=b"")
+    try:
+        return application.router.match(request) is not None
+    except webapp2.exc.HTTPException:
+        return False

@@ -70,7 +70,7 @@ class _Request(webapp2.Request):  # type: ignore[misc]
         return known
 
 
-def adopt(application: Wsgi) -> Wsgi:
+def prepare(application: Wsgi) -> Wsgi:
     """The application, its errors left to our layers where it is webapp2's and handles none itself."""
     if isinstance(application, webapp2.WSGIApplication):
         if application.request_class is webapp2.Request:

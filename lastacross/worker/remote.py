@@ -23,7 +23,7 @@ from lastacross.broker import CurrentTask, Leased
 from lastacross.clock import SYSTEM, Clock
 from lastacross.http_client import LookUpTimeoutError, Resolver, TimedResponse, name_lookup
 from lastacross.signing import Signatures
-from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, delivery_token
+from lastacross.webapp import FAILURE_HEADER, FINAL_HEADER, deliveries
 from lastacross.worker.delivery import (
     DEFAULT_DEADLINE_SECONDS,
     KEPT_RESPONSE_BYTES,
@@ -157,13 +157,13 @@ class RemoteDelivery:
         found = {key: value.strip(" \t") for key, value in request_headers(task, current).items()}
         headers = dict(server.headers)
         headers.update((_spelled(key), value) for key, value in found.items())
-        headers[delivery_token.HEADER] = self._token(task, current, found)
+        headers[deliveries.DELIVERY_HEADER] = self._token(task, current, found)
         return _Request(method, server.prefix + url, headers, task.body)
 
     def _token(self, task: Leased, current: CurrentTask, headers: Mapping[str, str]) -> str:
         method, url = task.method_and_url
         path, _, query = url.partition("?")
-        claims = delivery_token.Claims(
+        claims = deliveries.Claims(
             task=task.id,
             lease=task.lease_id,
             retry_count=current.retry_count,
@@ -171,12 +171,12 @@ class RemoteDelivery:
             member=current.member,
             request=current.request,
             method=method,
-            url=delivery_token.url_digest(unquote_to_bytes(path).decode("latin-1"), query),
-            headers=delivery_token.headers_digest(headers),
-            body=delivery_token.body_digest(task.body),
+            url=deliveries.url_digest(unquote_to_bytes(path).decode("latin-1"), query),
+            headers=deliveries.headers_digest(headers),
+            body=deliveries.body_digest(task.body),
             signed_at=self._clock.now(),
         )
-        return delivery_token.dump(self._signatures, claims)
+        return deliveries.dump_claims(self._signatures, claims)
 
     def _exchange(self, connection: HTTPConnection, request: _Request, ends_at: float) -> _Answer:
         def remaining() -> float:

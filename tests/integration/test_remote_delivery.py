@@ -16,7 +16,7 @@ from lastacross.broker.record import Leased
 from lastacross.clock import SystemClock
 from lastacross.http_client import LookUpTimeoutError, Resolver, name_lookup
 from lastacross.signing import Signatures
-from lastacross.webapp import delivery_token
+from lastacross.webapp import deliveries
 from lastacross.worker import remote
 from lastacross.worker.delivery import Outcome
 from lastacross.worker.remote import RemoteDelivery
@@ -182,11 +182,11 @@ def test_the_token_says_what_the_receiving_server_will_see(app: RawServer) -> No
         url="/a%20b?c=%20", method="PUT", payload=b"x" * 100_000, failures=1, batch="b1:7", lease="w.9"
     )
     delivery(f"{app.url}/prefix").deliver(sent)
-    claims = delivery_token.load(SIGNATURES, headers_of(app.requests[0])["X-Lastacross-Delivery"])
+    claims = deliveries.load_claims(SIGNATURES, headers_of(app.requests[0])["X-Lastacross-Delivery"])
     assert (claims.task, claims.lease, claims.method, claims.member) == ("default_t1", "w.9", "PUT", "b1:7")
     assert (claims.retry_count, claims.execution_count) == (1, 1)
-    assert claims.url == delivery_token.url_digest("/a b", "c=%20")
-    assert claims.body == delivery_token.body_digest(b"x" * 100_000)
+    assert claims.url == deliveries.url_digest("/a b", "c=%20")
+    assert claims.body == deliveries.body_digest(b"x" * 100_000)
     assert abs(claims.signed_at - SystemClock().now()) < 60
 
 

@@ -22,7 +22,7 @@ from lastacross.urlfetch.exchange import Gunzip
 from lastacross.urlfetch.fetching import Fetcher
 from lastacross.urlfetch.requests import Request
 from lastacross.urlfetch.response import Headers, Response
-from lastacross.webapp.current_request import CurrentRequest, answering
+from lastacross.webapp.request_scope import CurrentRequest, answering
 from tests.support.raw_server import RawServer, raw_server
 from tests.support.site import free_port
 from tests.support.tls import speaking_tls

@@ -149,7 +149,7 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "boundary environ hosts routes stack webapp2_compat body_limit request_id security_headers login",
+        "boundary environ script stack webapp2_compat body_limit access_log security_headers login",
         "unit/test_webapp_hosts.py unit/test_webapp_routes.py unit/test_webapp_security_headers.py "
         "unit/test_webapp_body_limit.py unit/test_webapp_forms.py unit/test_webapp_login.py "
         "unit/test_webapp_stack.py unit/test_webapp_handlers.py unit/test_webapp_deliveries.py",
@@ -157,7 +157,7 @@ PARTS = (
     Part(
         "webapp",
         "lastacross/webapp/",
-        "deliveries delivery_token dispatch error_pages failures health static_files",
+        "deliveries dispatch error_pages failures health static_files",
         "unit/test_webapp_health.py unit/test_webapp_answers.py unit/test_webapp_static_files.py "
         "unit/test_webapp_stack.py unit/test_webapp_login.py unit/test_webapp_deliveries.py "
         "unit/test_webapp_handlers.py",

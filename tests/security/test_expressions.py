@@ -13,7 +13,7 @@ import pytest
 from lastacross import config, errors, taskqueue, webapp
 from lastacross.cron.grammar import parse_schedule
 from lastacross.longtasks.operation import wanted_seconds
-from lastacross.webapp import content_type, cookies, hosts, local_path
+from lastacross.webapp import boundary, content_type, cookies, local_path
 from programs.errors import browsers, grouping
 from programs.shared import operations
 from tests.security import expressions
@@ -149,7 +149,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "a task's address": lambda text: taskqueue.Task(url=f"/{text}"),
     "a task's target": lambda text: taskqueue.Task(url="/", target=text),
     "a user agent": browsers.parse,
-    "a host": lambda text: hosts.problem(text, ("localhost",)),
+    "a host": lambda text: boundary.host_problem(text, ("localhost",)),
     "a path": local_path,
     "a content type": content_type.parse.__wrapped__,
     "cookies": cookies.parse,

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from webob.cookies import parse_cookie
 
 from lastacross.webapp import cookies, webob_compat
-from lastacross.webapp.webapp2_compat import adopt
+from lastacross.webapp.webapp2_compat import prepare
 
-adopted = webapp2.WSGIApplication([])
-adopt(adopted)
+prepared = webapp2.WSGIApplication([])
+prepare(prepared)
 
 NAMES = st.text(alphabet="abcXYZ019_.!#%&'*+^`|~-", min_size=1, max_size=8)
 PLAIN = st.text(alphabet="abc019~!@#$%^&*()_+=-`.?|:/{}<>'", max_size=12)
@@ -71,7 +71,7 @@ def test_what_was_read_is_what_any_request_of_webob_finds() -> None:
 
 
 def test_an_application_can_change_the_cookies_of_its_request() -> None:
-    for cls in (webapp2.Request, adopted.request_class):
+    for cls in (webapp2.Request, prepared.request_class):
         request = cls({"HTTP_COOKIE": "a=1; b=2", "REQUEST_METHOD": "GET"})
         request.cookies["a"] = "3"
         assert dict(request.cookies) == {"a": "3", "b": "2"}

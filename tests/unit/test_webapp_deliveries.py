@@ -14,8 +14,8 @@ from lastacross.broker.current import current_task
 from lastacross.clock import SYSTEM
 from lastacross.errors import PermanentTaskFailure
 from lastacross.signing import Signatures
-from lastacross.webapp import delivery_token
-from lastacross.webapp.delivery_token import Claims
+from lastacross.webapp import deliveries
+from lastacross.webapp.deliveries import Claims
 from tests.support import web
 from tests.support.clock import StoppedClock
 from tests.support.web import HOST, SECRET_KEY
@@ -101,12 +101,12 @@ def token(
         "member": None,
         "request": "",
         "method": method,
-        "url": delivery_token.url_digest(path, query),
-        "headers": delivery_token.headers_digest(HEADERS),
-        "body": delivery_token.body_digest(body),
+        "url": deliveries.url_digest(path, query),
+        "headers": deliveries.headers_digest(HEADERS),
+        "body": deliveries.body_digest(body),
         "signed_at": SYSTEM.now() - age_seconds,
     }
-    return delivery_token.dump(Signatures(key), Claims(**(values | changes)))
+    return deliveries.dump_claims(Signatures(key), Claims(**(values | changes)))
 
 
 def send(
@@ -285,7 +285,7 @@ def test_a_token_that_is_none_of_ours_or_of_now_is_refused_and_the_log_says_why(
         ({"path": "/worker/other"}, "another path or query"),
         ({"query": "a=1"}, "another path or query"),
         ({"path": "/worker/mail?"}, "another path or query"),
-        ({"headers": delivery_token.headers_digest({})}, "X-AppEngine-* headers"),
+        ({"headers": deliveries.headers_digest({})}, "X-AppEngine-* headers"),
         ({"body": b"another"}, "its body"),
     ],
 )
@@ -382,9 +382,9 @@ def test_the_answer_to_a_head_that_is_refused_has_no_body(site: web.Site) -> Non
 
 def test_a_token_fits_into_a_header_whatever_the_names() -> None:
     longest = token(task=f"{'q' * 100}_{'n' * 500}", lease="l" * 60, member=f"{'b' * 600}:999999")
-    assert len(longest) <= delivery_token.MOST_CHARACTERS
+    assert len(longest) <= deliveries.MAX_TOKEN_CHARACTERS
     assert json.dumps(longest).isascii()
-    assert delivery_token.load(Signatures(SECRET_KEY), longest).task.endswith("n")
+    assert deliveries.load_claims(Signatures(SECRET_KEY), longest).task.endswith("n")
 
 
 def test_a_run_of_cron_comes_from_its_own_address_and_passes_login_admin(site: web.Site) -> None:
@@ -392,7 +392,7 @@ def test_a_run_of_cron_comes_from_its_own_address_and_passes_login_admin(site: w
         "HTTP_X_APPENGINE_CRON": "true",
         "HTTP_X_APPENGINE_QUEUENAME": "__cron",
     }
-    signed = token("GET", headers=delivery_token.headers_digest(headers))
+    signed = token("GET", headers=deliveries.headers_digest(headers))
 
     answer = send(site, signed, REQUEST_METHOD="GET", **headers)
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lastacross.webapp import forms
-from lastacross.webapp.webapp2_compat import adopt
+from lastacross.webapp.webapp2_compat import prepare
 
 FORM = "application/x-www-form-urlencoded"
 
-adopted = webapp2.WSGIApplication([])
-adopt(adopted)
+prepared = webapp2.WSGIApplication([])
+prepare(prepared)
 
 
 def environ_of(body: bytes, **changes: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def environ_of(body: bytes, **changes: Any) -> dict[str, Any]:
 def both(body: bytes, **changes: Any) -> list[list[tuple[str, str]]]:
     """The form as webapp2's own request reads it, and as ours does."""
     read = []
-    for cls in (webapp2.Request, adopted.request_class):
+    for cls in (webapp2.Request, prepared.request_class):
         request = cls(environ_of(body, **changes))
         read.append(list(request.POST.items()))
         # WebOb may have copied it into a file.
@@ -73,14 +73,14 @@ def test_other_requests_are_read_as_webob_reads_them(changes: dict[str, Any]) ->
 
 
 def test_the_body_can_be_read_after_the_form() -> None:
-    request = adopted.request_class(environ_of(b"a=1&a=2"))
+    request = prepared.request_class(environ_of(b"a=1&a=2"))
 
     assert request.get_all("a") == ["1", "2"]
     assert request.body == b"a=1&a=2"
 
 
 def test_a_body_that_the_application_replaces_is_read_anew() -> None:
-    request = adopted.request_class(environ_of(b"a=1"))
+    request = prepared.request_class(environ_of(b"a=1"))
     assert request.get("a") == "1"
 
     request.body = b"a=2"
@@ -99,7 +99,7 @@ def test_a_form_may_name_another_charset_of_the_west(charset: str, is_outside: b
     if is_outside:
         forms.take_in(environ, forms.UNLIMITED)
 
-    assert list(adopted.request_class(environ).POST.items()) == [(text, f"{text} {text}")]
+    assert list(prepared.request_class(environ).POST.items()) == [(text, f"{text} {text}")]
 
 
 @pytest.mark.parametrize("kind", [FORM.upper(), f"{FORM.title()} ; charset=UTF-8"])
@@ -110,7 +110,7 @@ def test_a_type_is_the_same_in_capitals(kind: str) -> None:
 
 
 def test_a_field_is_found_in_the_address_first_and_in_what_the_application_made_of_it() -> None:
-    for cls in (webapp2.Request, adopted.request_class):
+    for cls in (webapp2.Request, prepared.request_class):
         request = cls(environ_of(b"a=form&b=1", QUERY_STRING="a=address"))
         assert request.get_all("a") == ["address", "form"]
 
@@ -127,7 +127,7 @@ def test_a_field_is_found_in_the_address_first_and_in_what_the_application_made_
 def test_a_path_is_quoted_as_webob_quotes_it(path: str, script_name: str) -> None:
     raw = {key: value.encode().decode("latin-1") for key, value in (("path", path), ("script", script_name))}
     environ = environ_of(b"", PATH_INFO=raw["path"], SCRIPT_NAME=raw["script"])
-    ours, theirs = adopted.request_class(environ), webapp2.Request(environ)
+    ours, theirs = prepared.request_class(environ), webapp2.Request(environ)
 
     assert ours.path == theirs.path
     environ["PATH_INFO"] = "/rewritten"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lastacross.webapp import hosts
+from lastacross.webapp import boundary
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,9 @@ from lastacross.webapp import hosts
 )
 def test_a_host_is_ours_if_it_is_listed(host: str | None, allowed: tuple[str, ...], is_ours: bool) -> None:
     """Port and case aside; what is no host's name is nobody's."""
-    assert (hosts.problem(host, allowed) is None) == is_ours
+    assert (boundary.host_problem(host, allowed) is None) == is_ours
 
 
 def test_the_refusal_names_the_host() -> None:
     """Whoever set it up can see what to list."""
-    assert "other.example" in (hosts.problem("other.example", ("a.example",)) or "")
+    assert "other.example" in (boundary.host_problem("other.example", ("a.example",)) or "")

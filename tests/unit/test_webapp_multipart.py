@@ -9,14 +9,14 @@ import webapp2
 from lastacross.webapp import forms, multipart_form
 from lastacross.webapp.form_error import FormError
 from lastacross.webapp.forms import Limits
-from lastacross.webapp.webapp2_compat import adopt
+from lastacross.webapp.webapp2_compat import prepare
 from tests.unit.test_webob_compat import environ_of
 
 KIND = "multipart/form-data; boundary=x"
 END = b"--x--\r\n"
 
-adopted = webapp2.WSGIApplication([])
-adopt(adopted)
+prepared = webapp2.WSGIApplication([])
+prepare(prepared)
 
 
 def part(content: bytes, *headers: str, name: str = "a", more: str = "") -> bytes:
@@ -29,13 +29,13 @@ def form(body: bytes, limits: Limits = forms.UNLIMITED) -> Any:
     """The fields of a form that came from outside."""
     environ = environ_of(body, KIND)
     forms.take_in(environ, limits)
-    return adopted.request_class(environ).POST
+    return prepared.request_class(environ).POST
 
 
 def both(body: bytes) -> list[list[tuple[str, Any]]]:
     """The fields as WebOb reads them, and as we do; of a file what an application may ask it."""
     found = []
-    for cls in (webapp2.Request, adopted.request_class):
+    for cls in (webapp2.Request, prepared.request_class):
         request = cls(environ_of(body, KIND))
         found.append([(n, v if isinstance(v, str | bytes) else _seen(v)) for n, v in request.POST.items()])
         request.environ["wsgi.input"].close()
@@ -154,7 +154,7 @@ def test_files_may_be_longer_and_each_can_be_read_where_it_stands(size: int) -> 
     )
     environ = environ_of(body, KIND)
     opened = forms.take_in(environ, Limits(fields=3, size=1000))
-    fields = adopted.request_class(environ).POST
+    fields = prepared.request_class(environ).POST
 
     assert {name: fields[name].file.read() for name in files} == files
     assert fields["a"].file.read() == b""
@@ -178,4 +178,4 @@ def test_the_body_can_be_read_after_the_form() -> None:
     environ = environ_of(part(b"1") + END, KIND)
     forms.take_in(environ, forms.UNLIMITED)
 
-    assert adopted.request_class(environ).body == part(b"1") + END
+    assert prepared.request_class(environ).body == part(b"1") + END

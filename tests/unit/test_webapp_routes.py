@@ -7,7 +7,7 @@ import pytest
 import webapp2
 
 from lastacross import config
-from lastacross.webapp import routes
+from lastacross.webapp import serves_itself
 from lastacross.webapp.environ import Wsgi
 
 DEFERRED = "/_ah/queue/deferred"
@@ -47,4 +47,4 @@ def test_a_route_of_the_application_is_found(
     environ = MappingProxyType({"SECRET_KEY": "a secret key of the tests, long enough"})
     loaded = config.load(tmp_path, environ)
 
-    assert routes.serves(loaded, lambda _: application, DEFERRED) is expected
+    assert serves_itself(loaded, lambda _: application, DEFERRED) is expected

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from webob import Request
 
-from lastacross.webapp import request_id
+from lastacross.webapp import access_log
 from lastacross.webapp.environ import Body, Environ, Start
 from tests.support import web
 
@@ -398,7 +398,7 @@ def test_a_request_that_ends_in_an_exception_leaves_no_request_id_behind() -> No
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        request_id.layer(ended)({}, cast(Start, None))
+        access_log.give_request_id(ended)({}, cast(Start, None))
 
     assert "request_id" not in structlog.contextvars.get_contextvars()
 
