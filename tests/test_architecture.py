@@ -668,3 +668,12 @@ def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) ->
 
     assert "lastacross.datastore.transactions" in loaded.stdout.split()
     assert "alembic" not in loaded.stdout.split()
+
+
+def test_the_program_that_dies_with_its_parent_loads_nothing_else_of_the_engine() -> None:
+    program = "import sys, lastacross.processes.die_with_parent; print(*sorted(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    names = [name for name in loaded.stdout.split() if name.startswith("lastacross")]
+    assert names == ["lastacross", "lastacross.processes", "lastacross.processes.die_with_parent"]

@@ -87,7 +87,7 @@ def _upgrade(configuration: Config) -> None:
 def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
     """The web server, the workers, those of each backend that is to be started, and the scheduler."""
     command = (sys.executable, "-m", "lastacross")
-    yield ChildSpec("web", (*command, "web"), environ, is_leashed=True)
+    yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True)
     yield from workers.specs(configuration, environ, folder)
     for backend in configuration.backends.values():
         if backend.state == "START":

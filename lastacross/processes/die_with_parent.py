@@ -1,4 +1,4 @@
-"""The leash: ends a program that cannot watch for its supervisor's death by itself.
+"""Ends a program that cannot watch for its supervisor's death by itself.
 
 ``python -m lastacross.processes.die_with_parent PROGRAM …`` becomes PROGRAM where the kernel offers to signal
 a child when its parent dies (Linux); elsewhere it stays as a small process between the two.
@@ -17,7 +17,7 @@ SUPERVISOR_FD = "LASTACROSS_SUPERVISOR_FD"
 """Environment variable: the read end of a pipe that reaches its end when the supervisor dies."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 def supervisor_fd() -> int | None:
@@ -53,7 +53,7 @@ def stand_between(command: Sequence[str], fd: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while process.poll() is None:
-        if is_supervisor_gone(fd, _LOOK_SECONDS):
+        if is_supervisor_gone(fd, _POLL_SECONDS):
             process.terminate()
             process.wait()
     code = process.returncode

@@ -78,7 +78,7 @@ class EmbeddedRedis:
             command=(self.binary, str(self.folder / "redis.conf")),
             stop_stage=1,
             on_death=self._tell,
-            is_leashed=True,
+            dies_with_parent=True,
             pass_fds=(lock_fd,),
             # Its dumps, append-only files and log are for nobody else.
             umask=0o077,

@@ -1,4 +1,4 @@
-"""Something that is done again and again beside other work, and pauses while what it needs is away."""
+"""Something that is done again and again beside other work, and pauses while what it needs is unavailable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,14 +8,14 @@ from lastacross.clock import Clock
 from lastacross.errors import DatastoreError, StoreUnavailableError
 
 FIRST_PAUSE_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 10.0
 
 log = logs.get("lastacross.step")
 
 
 @dataclass
 class Step:
-    """Something done at every tick or more rarely; left alone for a while when a service it needs is away.
+    """Something done at every tick or more rarely; it pauses while a service that it needs is unavailable.
 
     Args:
         name: what the log calls it.
@@ -39,12 +39,12 @@ class Step:
         except (StoreUnavailableError, DatastoreError) as error:
             if not self.pause_seconds:
                 log.warning(f"{self.name}.pause", error=str(error))
-            self.pause_seconds = min(max(FIRST_PAUSE_SECONDS, self.pause_seconds * 2), LONGEST_PAUSE_SECONDS)
+            self.pause_seconds = min(max(FIRST_PAUSE_SECONDS, self.pause_seconds * 2), MAX_PAUSE_SECONDS)
             self.next_at = clock.monotonic() + self.pause_seconds
         except Exception:
             # One step's mistake must not keep the others from being done; it is logged each time.
             log.exception(f"{self.name}.failed")
-            self.next_at = clock.monotonic() + LONGEST_PAUSE_SECONDS
+            self.next_at = clock.monotonic() + MAX_PAUSE_SECONDS
         else:
             if self.pause_seconds:
                 log.info(f"{self.name}.resume")

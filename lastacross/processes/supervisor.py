@@ -3,7 +3,8 @@
 One thread, no part of the application in it: what must look after the others may not die of what
 they do. Children are told to stop by SIGTERM, in the order of their ``stop_stage``, and killed when
 their grace is over. They are in sessions of their own, so that a Ctrl-C on the terminal reaches
-only the supervisor; if it is killed, they notice by the end of a pipe (``watch_parent``, ``leash``).
+only the supervisor. If it is killed, they notice by the end of a pipe (``watch_parent`` and
+``die_with_parent``).
 """
 
 import contextlib
@@ -25,9 +26,9 @@ from lastacross.processes import die_with_parent
 log = logs.get("lastacross.supervisor")
 
 FIRST_DELAY_SECONDS = 0.1
-LONGEST_DELAY_SECONDS = 5.0
+MAX_DELAY_SECONDS = 5.0
 # A child that has lived this long had started well: its next death begins a new series.
-SETTLED_SECONDS = 10.0
+STEADY_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
 # One Ctrl-C may arrive twice, from the terminal and from a program in between.
@@ -48,7 +49,7 @@ class ChildSpec:
         stop_stage: children of a stage are asked to stop when all of the stage before have ended.
         on_death: called with pid and return code (negative: the signal) after each death, before the
             next start. If it raises StoreUnavailableError, it is called again before that start.
-        is_leashed: for programs that do not call ``watch_parent`` themselves.
+        dies_with_parent: for programs that do not call ``watch_parent`` themselves.
         pass_fds: more file descriptors to inherit.
         umask: of the process; -1 is the supervisor's.
     """
@@ -58,7 +59,7 @@ class ChildSpec:
     environ: Mapping[str, str] | None = None
     stop_stage: int = 0
     on_death: Callable[[int, int], None] | None = None
-    is_leashed: bool = False
+    dies_with_parent: bool = False
     pass_fds: tuple[int, ...] = ()
     umask: int = -1
 
@@ -70,9 +71,9 @@ def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
         delay_seconds: what was waited before the life that has just ended, 0 for its first.
         life_seconds: how long it lived.
     """
-    if delay_seconds == 0 or life_seconds >= SETTLED_SECONDS:
+    if delay_seconds == 0 or life_seconds >= STEADY_SECONDS:
         return FIRST_DELAY_SECONDS
-    return min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+    return min(delay_seconds * 2, MAX_DELAY_SECONDS)
 
 
 @dataclass
@@ -206,7 +207,9 @@ class Supervisor:
             **(os.environ if spec.environ is None else spec.environ),
             die_with_parent.SUPERVISOR_FD: str(self._life_read),
         }
-        before = [sys.executable, "-m", "lastacross.processes.die_with_parent"] if spec.is_leashed else []
+        before: list[str] = []
+        if spec.dies_with_parent:
+            before = [sys.executable, "-m", "lastacross.processes.die_with_parent"]
         child.restart_at = None
         child.started_at = self._clock.monotonic()
         try:

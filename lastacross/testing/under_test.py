@@ -11,7 +11,6 @@ from lastacross import config, datastore, store
 from lastacross.broker import queue_directory
 from lastacross.config import Config
 from lastacross.errors import ConfigError
-from lastacross.processes import Application
 from lastacross.processes import application as loading
 from lastacross.testing import arguments, seen
 from lastacross.testing.clock import StoppedClock
@@ -52,7 +51,7 @@ class ApplicationUnderTest:
         opened: WatchedStore,
         clock: StoppedClock,
         *,
-        application: Application,
+        application: loading.Application,
         delivery: Delivery,
     ) -> None:
         self.config = configuration

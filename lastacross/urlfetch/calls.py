@@ -18,7 +18,7 @@ from lastacross.urlfetch.fetching import Fetcher
 from lastacross.urlfetch.places import PORTS, place_of, shown
 from lastacross.urlfetch.requests import (
     GET,
-    MOST_RESPONSE_BYTES,
+    MAX_RESPONSE_BYTES,
     Payload,
     Request,
     body_of,
@@ -30,8 +30,8 @@ from lastacross.urlfetch.response import Response
 from lastacross.webapp import current_request
 
 DEFAULT_DEADLINE_SECONDS = 5.0
-MOST_SECONDS_IN_REQUESTS = 60.0
-MOST_SECONDS_IN_TASKS = 600.0
+MAX_SECONDS_IN_REQUESTS = 60.0
+MAX_SECONDS_IN_TASKS = 600.0
 CALLS_AT_ONCE = 128
 # A thread that is between two looks at its deadline is given so long to say so itself.
 _GRACE_SECONDS = 1.0
@@ -203,7 +203,7 @@ def fetch(
     follow_redirects: bool = True,
     deadline: float | None = None,
     validate_certificate: bool | None = None,
-    response_limit_bytes: int = MOST_RESPONSE_BYTES,
+    response_limit_bytes: int = MAX_RESPONSE_BYTES,
 ) -> Response:
     """Fetch a URL; an answer such as 404 is a result like any other.
 
@@ -246,7 +246,7 @@ def _request(
     allow_truncated: bool = False,
     follow_redirects: bool = True,
     validate_certificate: bool | None = None,
-    response_limit_bytes: int = MOST_RESPONSE_BYTES,
+    response_limit_bytes: int = MAX_RESPONSE_BYTES,
 ) -> Request:
     name = method_name(method)
     body = body_of(name, payload)
@@ -282,7 +282,7 @@ def _seconds(deadline: float | None) -> float:
     """A fetch's deadline in seconds; longer than it may be means as long as it may be, as on App Engine."""
     given = _checked(deadline) if deadline is not None else get_default_fetch_deadline()
     is_waited_for = current_request() is not None and current_task() is None
-    most = MOST_SECONDS_IN_REQUESTS if is_waited_for else MOST_SECONDS_IN_TASKS
+    most = MAX_SECONDS_IN_REQUESTS if is_waited_for else MAX_SECONDS_IN_TASKS
     return min(DEFAULT_DEADLINE_SECONDS if given is None else given, most)
 
 

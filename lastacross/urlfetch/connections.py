@@ -22,7 +22,7 @@ from lastacross.urlfetch.names import Names
 from lastacross.urlfetch.places import Place
 from lastacross.urlfetch.private_networks import is_private
 
-MOST_IDLE = 100
+MAX_IDLE = 100
 IDLE_SECONDS = 15.0
 
 Key = tuple[str, str, int, bool, bool]
@@ -67,7 +67,7 @@ class Connections:
             if not connection.is_closed:
                 self._idle[id(connection)] = (key, connection, self._clock.monotonic())
                 dropped = []
-            if len(self._idle) > MOST_IDLE:
+            if len(self._idle) > MAX_IDLE:
                 dropped.append(self._idle.popitem(last=False)[1][1])
         for each in dropped:
             each.close()

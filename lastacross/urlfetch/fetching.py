@@ -17,7 +17,7 @@ from lastacross.urlfetch.private_networks import is_open
 from lastacross.urlfetch.requests import Request, check_size
 from lastacross.urlfetch.response import Response, response_of
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Fetcher:
         place = place_of(url)
         check_size(request.body)
         before: Place | None = None
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             answer = self._answer(_hop(place, request, before), deadline)
             location = answer.location
             if location is None or not request.follows:
@@ -70,7 +70,7 @@ class Fetcher:
             before, place = place, redirected(place, location)
             request = request.after_redirect(answer.status, before, place)
         raise TooManyRedirectsError(
-            f"{shown(url)} redirects more than {MOST_REDIRECTS} times; last to {shown(place.url)}"
+            f"{shown(url)} redirects more than {MAX_REDIRECTS} times; last to {shown(place.url)}"
         )
 
     def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:

@@ -7,7 +7,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from lastacross.errors import InvalidFetchUrlError, MalformedReplyError
 
-LONGEST_URL = 2083
+MAX_URL_CHARACTERS = 2083
 PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,252}[a-z0-9_.])?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
@@ -73,8 +73,8 @@ def place_of(url: object) -> Place:
     """
     if not isinstance(url, str):
         raise InvalidFetchUrlError(f"a URL is text, not {type(url).__name__}")
-    if len(url) > LONGEST_URL:
-        raise InvalidFetchUrlError(f"a URL has at most {LONGEST_URL} characters, this one {len(url)}")
+    if len(url) > MAX_URL_CHARACTERS:
+        raise InvalidFetchUrlError(f"a URL has at most {MAX_URL_CHARACTERS} characters, this one {len(url)}")
     found = _CONTROL.search(url)
     if found:
         raise InvalidFetchUrlError(

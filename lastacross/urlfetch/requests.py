@@ -10,8 +10,8 @@ from lastacross.urlfetch.places import Place
 
 GET, POST, HEAD, PUT, DELETE, PATCH = 1, 2, 3, 4, 5, 6
 METHODS = {"GET": GET, "POST": POST, "HEAD": HEAD, "PUT": PUT, "DELETE": DELETE, "PATCH": PATCH}
-MOST_PAYLOAD_BYTES = 10 * 2**20
-MOST_RESPONSE_BYTES = 32 * 2**20
+MAX_PAYLOAD_BYTES = 10 * 2**20
+MAX_RESPONSE_BYTES = 32 * 2**20
 USER_AGENT = f"lastacross/{__version__}"
 
 _WITH_PAYLOAD = ("POST", "PUT", "PATCH")
@@ -60,7 +60,7 @@ class Request:
     follows: bool = True
     may_be_truncated: bool = False
     validates: bool = True
-    most_bytes: int = MOST_RESPONSE_BYTES
+    most_bytes: int = MAX_RESPONSE_BYTES
 
     @property
     def is_safe_to_repeat(self) -> bool:
@@ -117,8 +117,8 @@ def check_size(body: bytes | None) -> None:
     Raises:
         PayloadTooLargeError: it may not.
     """
-    if body is not None and len(body) > MOST_PAYLOAD_BYTES:
-        raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MOST_PAYLOAD_BYTES}")
+    if body is not None and len(body) > MAX_PAYLOAD_BYTES:
+        raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES}")
 
 
 def response_limit(limit: object) -> int:
@@ -131,7 +131,7 @@ def response_limit(limit: object) -> int:
         raise TypeError(f"a limit of an answer is a number of bytes, not {limit!r}")
     if limit < 1:
         raise ValueError(f"a limit of an answer is at least 1 byte, not {limit}")
-    return min(limit, MOST_RESPONSE_BYTES)
+    return min(limit, MAX_RESPONSE_BYTES)
 
 
 def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ...]:

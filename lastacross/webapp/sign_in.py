@@ -16,7 +16,7 @@ from lastacross.webapp.environ import Body, Environ, Headers, Refusal, Refuse, S
 
 SIGN_OUT_PATH = "/_ah/sign-out"
 TEMPLATE = "_ah/sign_in.html"
-MOST_BYTES = 4096
+MAX_FORM_BYTES = 4096
 USED = (
     "This code is not good any more, or never was: each works once, within an hour. "
     "`lastacross admin link` prints another."
@@ -43,7 +43,7 @@ class _Pages:
             return self._page(environ, start_response, 200)
         if environ["REQUEST_METHOD"] != "POST":
             return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "GET, HEAD, POST")]))
-        form = environ["wsgi.input"].read(MOST_BYTES).decode("latin-1")
+        form = environ["wsgi.input"].read(MAX_FORM_BYTES).decode("latin-1")
         code = parse_qs(form).get("code", [""])[-1].strip()
         address = environ.get("REMOTE_ADDR")
         if not administrator.use_code(self._secret_key, code):

@@ -23,7 +23,7 @@ START = "/_ah/start"
 STOP = "/_ah/stop"
 
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
+MAX_PAUSE_SECONDS = 5.0
 NOT_FOUND = 404
 # How often the log says that a start handler still runs: it may take as long as it likes.
 REMINDER_SECONDS = 60.0
@@ -109,7 +109,7 @@ class Life:
                 "service.start_failed", service=self._service, answer=status or reason, pause_seconds=pause
             )
             self._interrupt.wait(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            pause = min(pause * 2, MAX_PAUSE_SECONDS)
         self._end_early()
         return False
 

@@ -177,7 +177,7 @@ def test_the_pause_before_another_try_doubles_to_a_limit(
 ) -> None:
     answers = ["500 -"] * 6 + ["200 OK"]
     pauses: list[float] = []
-    monkeypatch.setattr(lifecycle, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(lifecycle, "MAX_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(lifecycle._log, "warning", lambda event, **seen: pauses.append(seen["pause_seconds"]))
 
     life_of(Program(lambda path: answers.pop(0)), counter, shutdown).start()

@@ -202,7 +202,7 @@ def test_a_supervisor_killed_outright_leaves_no_child(run: Run) -> None:
         watching = "from lastacross.processes.supervisor import watch_parent; watch_parent();"
         Supervisor([
             child("watching", watching + SAY_UP.replace("NAME", "watching")),
-            child("leashed", SAY_UP.replace("NAME", "leashed"), is_leashed=True),
+            child("leashed", SAY_UP.replace("NAME", "leashed"), dies_with_parent=True),
         ]).run()
         """
     )
@@ -244,7 +244,7 @@ def test_a_supervisor_under_a_supervisor_stops_when_that_one_is_killed(run: Run)
     assert "a stops" in program.text()
 
 
-def test_without_the_kernels_help_the_leash_stays_between_and_ends_its_program(run: Run) -> None:
+def test_without_the_kernels_help_a_process_stays_between_and_ends_its_program(run: Run) -> None:
     program = run(
         """
         sleeper = child("a", SAY_UP.replace("NAME", "a")).command

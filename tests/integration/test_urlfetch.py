@@ -183,7 +183,7 @@ def test_an_idle_connection_that_died_is_replaced() -> None:
 
 
 def test_no_more_than_a_hundred_connections_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MOST_IDLE", 1)
+    monkeypatch.setattr(connections, "MAX_IDLE", 1)
     with raw_server(OK) as first, raw_server(OK) as second:
         for url in (first.url, second.url, first.url):
             urlfetch.fetch(url)
