@@ -65,11 +65,7 @@ _log = logs.get("lastacross.web")
 
 
 def use(slow: SlowRequests) -> None:
-    """Let gunicorn make our connections and answers, in this process and those that it forks.
-
-    Args:
-        slow: counts the slow clients of a process.
-    """
+    """Let gunicorn make our connections and answers, in this process and those that it forks."""
     Connection.slow = slow
     gthread.TConn = Connection
     wsgi.Response = _Response
@@ -82,14 +78,7 @@ def use(slow: SlowRequests) -> None:
 
 
 class Input(SocketUnreader):  # type: ignore[misc]
-    """The requests of a connection as they arrive, each in its time.
-
-    Args:
-        connection: its socket.
-        peer: the other side's address.
-        slow: counts those that are slow.
-        clock: whose time it is.
-    """
+    """The requests of a connection as they arrive, each in its time."""
 
     def __init__(
         self, connection: socket.socket, peer: Any, slow: SlowRequests, clock: Clock = SYSTEM

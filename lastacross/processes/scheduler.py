@@ -33,12 +33,7 @@ Stamp = tuple[tuple[str, int, int], ...]
 
 
 class QueueUpload:
-    """Keeps the queues' settings in Redis as queue.yaml says, when it changes or Redis was emptied.
-
-    Args:
-        configuration: as read at the start.
-        environ: to read it again with.
-    """
+    """Keeps the queues' settings in Redis as queue.yaml says, when it changes or Redis was emptied."""
 
     def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
         self._root = configuration.root
@@ -80,11 +75,7 @@ class QueueUpload:
 
 
 class CronFile:
-    """Gives the jobs of cron.yaml at the start, and whenever the file has changed. No file has no jobs.
-
-    Args:
-        root: the application's folder.
-    """
+    """Gives the jobs of cron.yaml at the start, and whenever the file has changed. No file has no jobs."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

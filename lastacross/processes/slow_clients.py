@@ -102,13 +102,8 @@ class SlowRequests:
 class Answer:
     """An answer that its client does not read immediately, over all the writes that it is made of.
 
-    Only the time counts in which a thread waits for the client.
-
-    Args:
-        peer: the other side's address.
-        slow: counts the slow ones.
-        is_stream: never count it. The event streams of a network have a limit of their own.
-        clock: whose time it is.
+    Only the time counts in which a thread waits for the client. An event stream is never counted: the streams
+    of a network have a limit of their own.
     """
 
     def __init__(self, peer: Any, slow: SlowRequests, *, is_stream: bool, clock: Clock = SYSTEM) -> None:

@@ -16,10 +16,6 @@ class StartUpload:
 
     Not for the worker processes themselves: one that is started again after a crash would undo what
     another machine has uploaded since.
-
-    Args:
-        configuration: as this process has read it.
-        clock: when to try again.
     """
 
     def __init__(self, configuration: Config, clock: Clock = SYSTEM) -> None:

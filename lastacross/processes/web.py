@@ -62,12 +62,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, told what to serve.
-
-    Args:
-        configuration: what it serves and how.
-        upload: of its queue.yaml.
-    """
+    """gunicorn, told what to serve."""
 
     def __init__(self, configuration: Config, upload: StartUpload) -> None:
         self._configuration = configuration

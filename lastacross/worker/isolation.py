@@ -29,11 +29,7 @@ class Crashed(Outcome):
 
 
 class IsolatedProcess:
-    """Runs one task at a time in a child process; start and end are automatic.
-
-    Args:
-        root: the application's folder.
-    """
+    """Runs one task at a time in a child process; start and end are automatic."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -102,11 +98,7 @@ class IsolatedProcess:
 
 
 class IsolatedProcesses:
-    """As many isolated processes as suspects run at once; each is started when there is none idle.
-
-    Args:
-        root: the application's folder.
-    """
+    """As many isolated processes as suspects run at once; each is started when there is none idle."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

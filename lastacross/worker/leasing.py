@@ -135,10 +135,6 @@ class Prefetch:
     pause let the main thread have the interpreter only now and then. Too many, and another queue's task waits
     behind them, or they wait themselves while another worker is idle.
 
-    Args:
-        runners: the threads of this process.
-        clock: monotonic time.
-
     Attributes:
         lease_only_when_idle: a task was left that has to start immediately, so none is leased before a thread
             is free.
@@ -370,15 +366,7 @@ class WakeUp:
 
 
 class Leasing:
-    """One worker's leases.
-
-    Args:
-        store: its Redis.
-        serving: the groups and lists that it serves.
-        token: its lease token.
-        lease_seconds: how long a lease lasts when it is not renewed.
-        most: tasks that one call may be asked for.
-    """
+    """One worker's leases."""
 
     def __init__(
         self, store: Store, serving: Serving, token: str, *, lease_seconds: float, most: int

@@ -52,14 +52,7 @@ def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
 
 
 class Life:
-    """The life of this process, from before its first task to the end of its last.
-
-    Args:
-        application: where the engine's own requests enter the application.
-        config: the application's; ``settings.service`` is this process's.
-        drain_seconds: how long a process that is told to stop may take over it.
-        shutdown: this process's.
-    """
+    """The life of this process, from before its first task to the end of its last."""
 
     def __init__(
         self,

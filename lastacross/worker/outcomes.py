@@ -35,13 +35,7 @@ def no_listener(task: Leased, at: float, state: str, *, status: int | None = Non
 
 
 class OutcomeRecorder:
-    """Records outcomes in Redis.
-
-    Args:
-        broker: the steps.
-        retry_of: the retry parameters of a queue, for tasks without their own.
-        on_end: hears of each attempt that has ended.
-    """
+    """Records outcomes in Redis."""
 
     def __init__(
         self,

@@ -113,16 +113,7 @@ def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, s
 
 
 class Attempts:
-    """Makes them, if the task's lease is still held.
-
-    Args:
-        delivery: in this process.
-        isolated: alone in another.
-        remote: at services on other machines; None when there are none.
-        broker: to say that a suspect has started.
-        lease_seconds: how long its lease lasts then.
-        is_held: whether this worker still has the lease.
-    """
+    """Makes them, if the task's lease is still held."""
 
     def __init__(
         self,
