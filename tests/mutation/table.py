@@ -95,7 +95,7 @@ PARTS = (
     Part(
         "worker",
         "lastacross/worker/",
-        "outcomes attempts request_headers delivery deadline",
+        "outcomes delivery deadline",
         "unit/test_outcomes.py integration/test_deadline.py integration/test_delivery.py "
         "integration/test_appengine_edge_cases.py",
     ),
