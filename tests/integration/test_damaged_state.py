@@ -48,7 +48,7 @@ def mended_by_a_worker(opened: Store, clock: StoppedClock) -> list[str]:
     with capture_logs() as logged:
         maintenance = Maintenance(Broker(opened), ["default"], clock)
         for _ in range(2):
-            queue_directory.of(opened).look(is_urgent=True)
+            queue_directory.of(opened).refresh(is_urgent=True)
             maintenance.run_due()
             clock.advance(6)
     found: dict[bytes, bytes] = opened.redis.hgetall(store.settings_key("default"))  # type: ignore[assignment]

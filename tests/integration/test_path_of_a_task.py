@@ -11,8 +11,8 @@ from lastacross import taskqueue, webapp
 from lastacross.broker import queue_directory
 from lastacross.config import Config
 from lastacross.store import Store
-from lastacross.worker.serving import Serving
-from lastacross.worker.upkeep import Upkeep
+from lastacross.worker.leasing import Serving
+from lastacross.worker.maintenance import Maintenance
 from lastacross.worker.worker import Worker
 from tests.support.frames import Frames, room_of
 from tests.test_architecture import FOUNDATION
@@ -60,7 +60,7 @@ def worker(
     """A worker in this thread, whose turns the test makes."""
     assert not frames.is_on
     # A worker does these now and then, whether or not there is a task.
-    monkeypatch.setattr(Upkeep, "run_due", lambda _: False)
+    monkeypatch.setattr(Maintenance, "run_due", lambda _: False)
     monkeypatch.setattr(Worker, "_beat", lambda _: None)
     queue_directory.upload(test_store, configuration)
     made = Worker(
@@ -69,7 +69,7 @@ def worker(
         webapp.inside(configuration, webapp.load_script, {}),
         threads=1,
         lease_seconds=8,
-        calls_deferred=True,
+        direct_calls={},
         root=app_root,
     )
     made.register_birth()
@@ -83,12 +83,12 @@ def worker(
 
 def run(worker: Worker, tasks: int) -> None:
     """Make turns until so many more tasks are done."""
-    until = worker._settler.done + tasks
+    until = worker._recorder.done + tasks
     for _ in range(1000):
-        if worker._settler.done >= until:
+        if worker._recorder.done >= until:
             return
         worker._turn()
-    raise AssertionError(f"{until - worker._settler.done} tasks were not done in 1,000 turns")
+    raise AssertionError(f"{until - worker._recorder.done} tasks were not done in 1,000 turns")
 
 
 def test_one_task_passes_few_files_and_rooms(worker: Worker, frames: Frames) -> None:
