@@ -17,7 +17,6 @@ from lastacross.errors import ChannelError, DatastoreError, StoreUnavailableErro
 from lastacross.longtasks import estimate, model
 from lastacross.longtasks.estimate import Estimate, Report
 from lastacross.longtasks.view import printable
-from lastacross.memcache import Reader, server_key
 
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
@@ -29,7 +28,6 @@ OUTAGE_SECONDS = 5.0
 """So long Redis is left alone after it has not answered: the work must not wait for it each time."""
 
 _log = logs.get("lastacross.longtask")
-_cache = Reader()
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def percent(step: float, total_steps: float) -> int | None:
 
 def stored_keys(ids: Sequence[str]) -> list[bytes]:
     """Where memcache keeps the last reports of these tasks."""
-    return [server_key(KEY % task_id) for task_id in ids]
+    return [memcache.server_key(KEY % task_id) for task_id in ids]
 
 
 def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
@@ -86,7 +84,7 @@ def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
         ids: of the tasks.
         answers: what a script has read for their ``stored_keys``, in the same order.
     """
-    found = _cache.values_of([KEY % task_id for task_id in ids], answers)
+    found = memcache.values_of([KEY % task_id for task_id in ids], answers)
     pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]
     return {task_id: progress for task_id, progress in pairs if progress is not None}
 

@@ -1,13 +1,10 @@
 """A cache that all processes share: App Engine's ``memcache``.
 
 The functions act on one default ``Client``. ``gets`` and ``cas`` are methods of a ``Client`` only,
-because it remembers what it has got: make one for each request.
+because it remembers versions: make one for each request.
 """
 
-from lastacross.memcache.client import Client
-from lastacross.memcache.encoding import MAX_KEY_SIZE, MAX_VALUE_SIZE, server_key
-from lastacross.memcache.reading import Reader
-from lastacross.memcache.results import (
+from lastacross.memcache.client import (
     DELETE_ITEM_MISSING,
     DELETE_NETWORK_FAILURE,
     DELETE_SUCCESSFUL,
@@ -15,8 +12,10 @@ from lastacross.memcache.results import (
     EXISTS,
     NOT_STORED,
     STORED,
+    Client,
     ItemWithTimestamps,
 )
+from lastacross.memcache.encoding import MAX_KEY_SIZE, MAX_VALUE_SIZE, server_key
 from lastacross.rpc import Result
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "STORED",
     "Client",
     "ItemWithTimestamps",
-    "Reader",
     "Result",
     "add",
     "add_multi",
@@ -66,6 +64,7 @@ __all__ = [
     "set_multi",
     "set_multi_async",
     "set_servers",
+    "values_of",
 ]
 
 _client = Client()
@@ -101,3 +100,6 @@ flush_all = _client.flush_all
 flush_all_async = _client.flush_all_async
 get_stats = _client.get_stats
 get_stats_async = _client.get_stats_async
+
+# Not App Engine's: for rooms whose own scripts read entries of the cache.
+values_of = _client.values_of

@@ -1,8 +1,8 @@
 """The cache's steps in Redis, each one Lua file.
 
-All values of the cache carry the *generation* in use in their key. Emptying the cache is one
-write of a new generation, whatever it holds; what the old one held is then swept away in slices,
-so that the memory comes back at once and Redis is never blocked.
+The key of every value carries the current *generation*. Emptying the cache means writing a new
+generation. The old one's values are then deleted in slices, so that their memory comes back
+immediately and Redis is never blocked.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import Any, cast
 
 from lastacross import store
 
-# Values of one Lua call: more would keep Redis from its other callers for too long.
+# Values per Lua call. More would block the other callers of Redis for too long.
 CHUNK = 500
 
 _COUNTED = ("hits", "misses", "byte_hits")
-# What the scripts that include cache.lua get as their first KEYS.
+# The first KEYS of every script that includes lua/cache.lua.
 KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
 # An entry's head is shorter than this (see lua/cache.lua).
 _HEAD_BYTES = 80
@@ -40,43 +40,38 @@ class Entry:
 
 
 def read(keys: Sequence[bytes]) -> list[Entry | None]:
-    """The entries of these keys, in their order; None where there is none.
+    """The entries of these keys, in their order; None for a missing one.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     return entries(_in_chunks("cache_get", [instant()], [[key] for key in keys]))
 
 
 def entries(answers: Sequence[Any]) -> list[Entry | None]:
-    """The entries that ``cache_get``, or a script that reads more beside them, has answered with."""
+    """The entries in the answers of ``cache_get``, or of a script that reads more beside them."""
     return [_entry(answer) if answer else None for answer in answers]
 
 
 def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, bytes, str]]) -> list[bool]:
-    """Store values; whether each one was.
+    """Store values; True for each stored one.
 
-    Args:
-        policy: ``set``, ``add``, ``replace`` or ``cas``.
-        expires_at: seconds since the epoch.
-        items: key, kind, payload, and the version that ``cas`` expects (else "").
+    An item is key, kind, payload, and the version that ``cas`` expects (else "").
 
     Raises:
-        StoreUnavailableError: Redis is away or takes no writes.
+        StoreUnavailableError: Redis is unavailable or takes no writes.
     """
     head = [instant(), _microseconds(expires_at), policy, _new_version()]
     return [answer == 1 for answer in _in_chunks("cache_store", head, items)]
 
 
 def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
-    """Forget values: for each key 2 when there was one, else 1.
+    """Forget values: for each key 2 if there was one, else 1.
 
-    Args:
-        keys: stored keys.
-        locked_until: seconds since the epoch until when ``add`` refuses the keys; None = free at once.
+    ``add`` refuses the keys until ``locked_until``, in seconds since the epoch; None = no lock.
 
     Raises:
-        StoreUnavailableError: Redis is away or takes no writes.
+        StoreUnavailableError: Redis is unavailable or takes no writes.
     """
     lock = 0 if locked_until is None else _microseconds(locked_until)
     return _in_chunks("cache_delete", [instant(), lock, _new_version()], [[key] for key in keys])
@@ -85,10 +80,10 @@ def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
 def offset(
     deltas: Sequence[tuple[bytes, int]], expires_at: float, initial_value: int | None
 ) -> list[int | None]:
-    """Add to numbers (or take from them, when the delta is negative): the new ones, None where none is.
+    """Add deltas, which may be negative, to numbers: the new ones, None for a missing one.
 
     Raises:
-        StoreUnavailableError: Redis is away or takes no writes.
+        StoreUnavailableError: Redis is unavailable or takes no writes.
     """
     initial = "" if initial_value is None else initial_value
     items = [(key, "-" if delta < 0 else "+", abs(delta)) for key, delta in deltas]
@@ -97,12 +92,12 @@ def offset(
 
 
 def flush() -> None:
-    """Forget every value at once, then give their memory back.
+    """Forget every value immediately, then free their memory.
 
     The sweep reads all of Redis's key names, in slices: about a second for a million keys.
 
     Raises:
-        StoreUnavailableError: Redis is away or takes no writes.
+        StoreUnavailableError: Redis is unavailable or takes no writes.
     """
     redis = store.current().redis
     generation = os.urandom(6).hex()
@@ -121,7 +116,7 @@ def survey() -> dict[str, int]:
     Reads all of Redis's key names, and the head of each value, in slices.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     now = store.current().now()
     items, size, oldest = 0, 0, now
@@ -138,13 +133,13 @@ def _generation() -> str:
     try:
         found = cast(bytes | None, store.current().redis.get(store.CACHE_GENERATION))
     except store.ResponseError:
-        # The scripts, too, go by the first one while it is no string.
+        # The scripts, too, use the first generation while the key is not a string.
         found = None
     return (found or b"0").decode("utf-8", "replace")
 
 
 def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
-    """Bytes and stored_at of those of these entries that are values and have not expired."""
+    """Bytes and stored_at of each unexpired value among these entries; locks do not count."""
     pipeline = store.current().redis.pipeline(transaction=False)
     for name in names:
         pipeline.getrange(name, 0, _HEAD_BYTES)
@@ -158,7 +153,7 @@ def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
 
 
 class Counts:
-    """Hits and misses of this process, written to Redis once a second at most.
+    """Hits and misses of this process, written to Redis at most once a second.
 
     Counting in Redis at each ``get`` would make every read a write.
     """
@@ -174,7 +169,7 @@ class Counts:
         """Count the answers to a ``get``.
 
         Raises:
-            StoreUnavailableError: Redis is away or takes no writes.
+            StoreUnavailableError: Redis is unavailable or takes no writes.
         """
         found = [entry for entry in entries if entry is not None and entry.kind != "L"]
         now = store.current().clock.monotonic()
@@ -187,10 +182,10 @@ class Counts:
             self.write()
 
     def write(self) -> None:
-        """Write what is pending.
+        """Write the pending counts.
 
         Raises:
-            StoreUnavailableError: Redis is away or takes no writes.
+            StoreUnavailableError: Redis is unavailable or takes no writes.
         """
         now = store.current().clock.monotonic()
         with self._lock:
@@ -203,7 +198,7 @@ class Counts:
             with store.translated_errors():
                 pipeline.execute()
         except store.ResponseError:
-            # Not numbers: another program has written there. The cache goes on, and counts anew.
+            # Not numbers: another program has written there. Start counting from zero.
             with store.translated_errors():
                 store.current().redis.delete(store.CACHE_STATISTICS)
 
@@ -211,7 +206,7 @@ class Counts:
         """Hits, misses and byte_hits of all processes.
 
         Raises:
-            StoreUnavailableError: Redis is away.
+            StoreUnavailableError: Redis is unavailable.
         """
         try:
             with store.translated_errors():
@@ -220,7 +215,7 @@ class Counts:
                 )
             return {name: int(number or 0) for name, number in zip(_COUNTED, numbers, strict=True)}
         except (store.ResponseError, ValueError):
-            # Not numbers: the next count begins anew.
+            # Not numbers: the next write starts from zero.
             return dict.fromkeys(_COUNTED, 0)
 
 
@@ -233,7 +228,7 @@ def _in_chunks(script: str, head: list[Any], items: Sequence[Sequence[Any]]) -> 
 
 
 def _pages(prefix: str) -> Iterator[list[bytes]]:
-    """Names of the keys that begin with the prefix, a slice at a time."""
+    """Names of the keys that begin with the prefix, in slices."""
     redis = store.current().redis
     cursor = 0
     while True:
@@ -249,7 +244,7 @@ def _entry(answer: list[bytes]) -> Entry | None:
     try:
         return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
     except (ValueError, OverflowError):
-        # A number of hundreds of digits: not ours.
+        # A number with hundreds of digits: malformed.
         return None
 
 
@@ -263,5 +258,5 @@ def _microseconds(instant: float) -> int:
 
 
 def _new_version() -> str:
-    """What makes a write distinguishable from every other: 64 random bits."""
+    """64 random bits, which distinguish a write from every other."""
     return os.urandom(8).hex()

@@ -1,28 +1,404 @@
 """``Client``: App Engine's memcache, method for method.
 
-The cache never raises for being away: what reads answers as if it had nothing, what writes says
-that nothing was stored. It raises for what the caller got wrong: keys, values, times.
+The cache never raises because Redis is unavailable: reads find nothing, and writes report that
+nothing was stored. It raises for the caller's mistakes: wrong keys, values and times.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import functools
+import inspect
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from lastacross import config, logs, store
 from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
-from lastacross.memcache.reading import counts, log_away
-from lastacross.memcache.results import DELETE_NETWORK_FAILURE
-from lastacross.memcache.storing import Storer, expires_at
+from lastacross.memcache.reading import _signatures
 from lastacross.rpc import Result
 
+DELETE_NETWORK_FAILURE = 0
+DELETE_ITEM_MISSING = 1
+DELETE_SUCCESSFUL = 2
 
-class Client(Storer):
-    """The cache; one per request where ``gets`` and ``cas`` are used, because it keeps their ids."""
+# The status of each key in the result of set_multi_async and its like.
+STORED = 1
+NOT_STORED = 2
+ERROR = 3
+EXISTS = 4
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logs.get("lastacross.memcache")
+counts = cache.Counts()
+
+
+def _log_unavailable(operation: str, error: StoreUnavailableError) -> None:
+    log.warning("memcache.away", operation=operation, reason=str(error))
+
+
+def _expires_at(time: float) -> float:
+    """The instant, in seconds since the epoch, at which a value stored now with ``time`` expires."""
+    return encoding.expires_at(time, store.current().now(), config.current().settings.cache_seconds)
+
+
+class _Verb(NamedTuple):
+    """The one implementation of public methods that differ in a word only: ``set`` and ``add``, say."""
+
+    client: "Client"
+    word: str
+
+    def store(
+        self,
+        key: Key,
+        value: Any,
+        time: float = 0,
+        min_compress_len: int = 0,
+        namespace: str | None = None,
+    ) -> bool:
+        return not self.store_multi({key: value}, time, namespace=namespace)
+
+    def store_multi(
+        self,
+        mapping: Mapping[Any, Any],
+        time: float = 0,
+        key_prefix: str | bytes = "",
+        min_compress_len: int = 0,
+        namespace: str | None = None,
+    ) -> list[Any]:
+        statuses = self.store_multi_async(mapping, time, key_prefix, min_compress_len, namespace).get_result()
+        if statuses is None:
+            return [encoding.plain_key(key) for key in mapping]
+        return [key for key, status in statuses.items() if status != STORED]
+
+    def store_multi_async(
+        self,
+        mapping: Mapping[Any, Any],
+        time: float = 0,
+        key_prefix: str | bytes = "",
+        min_compress_len: int = 0,
+        namespace: str | None = None,
+        *,
+        rpc: object = None,
+    ) -> Result[dict[Any, int] | None]:
+        encoding.whole_seconds(time, "time")
+        keys = [encoding.plain_key(key) for key in mapping]
+        items = []
+        for key, value in zip(keys, mapping.values(), strict=True):
+            stored = encoding.server_key(key, key_prefix, namespace)
+            items.append((stored, *self.client._codec.encode(value), self.client._versions.get(stored, "")))
+        try:
+            answers = cache.write(self.word, _expires_at(time), items)
+        except StoreUnavailableError as error:
+            _log_unavailable(self.word, error)
+            return Result(None)
+        refused = EXISTS if self.word == "cas" else NOT_STORED
+        return Result({key: STORED if done else refused for key, done in zip(keys, answers, strict=True)})
+
+    def offset(
+        self,
+        key: Key | Iterable[Key],
+        delta: int = 1,
+        namespace: str | None = None,
+        initial_value: int | None = None,
+    ) -> Any:
+        amount = encoding.unsigned(delta, "delta") * (-1 if self.word == "decr" else 1)
+        is_pair = isinstance(key, tuple) and len(key) == 2 and not isinstance(key[0], str | bytes)
+        if is_pair or isinstance(key, str | bytes) or not isinstance(key, Iterable):
+            one = encoding.plain_key(key)  # type: ignore[arg-type]  # anything else is refused there
+            return self.client.offset_multi({one: amount}, "", namespace, initial_value)[one]
+        return self.client.offset_multi(dict.fromkeys(key, amount), "", namespace, initial_value)
+
+    def offset_async(
+        self,
+        key: Key | Iterable[Key],
+        delta: int = 1,
+        namespace: str | None = None,
+        initial_value: int | None = None,
+        rpc: object = None,
+    ) -> Result[Any]:
+        return Result(self.offset(key, delta, namespace, initial_value))
+
+
+def _with_verb(
+    method: Callable[Concatenate[_Verb, P], T],
+) -> Callable[[Callable[["Client"], None]], Callable[Concatenate["Client", P], T]]:
+    """Implement a public method by ``method``, whose verb is the first word of the public name.
+
+    The decorated function gives the name and the docstring. Parameters and result are those of ``method``,
+    for type checkers too.
+    """
+    signature = inspect.signature(method)
+
+    def decorate(public: Callable[["Client"], None]) -> Callable[Concatenate["Client", P], T]:
+        word = public.__name__.partition("_")[0]
+
+        @functools.wraps(public)
+        def call(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+            return method(_Verb(self, word), *args, **kwargs)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]  # for help()
+        return call
+
+    return decorate
+
+
+class ItemWithTimestamps:
+    """The result of ``peek``: a value and its instants in whole seconds since the epoch."""
+
+    def __init__(self, value: Any, entry: cache.Entry) -> None:
+        is_lock = entry.kind == "L"
+        self.value = value
+        self.expiration_time_sec = 0 if is_lock else int(entry.expires_at)
+        # Redis keeps no access time for us: the instant of the last write stands in.
+        self.last_access_time_sec = int(entry.stored_at)
+        self.delete_lock_time_sec = int(entry.expires_at) if is_lock else 0
+
+    def get_value(self) -> Any:
+        """The value; "" where a deletion holds the key locked."""
+        return self.value
+
+    def get_expiration_time_sec(self) -> int:
+        """When the value expires."""
+        return self.expiration_time_sec
+
+    def get_last_access_time_sec(self) -> int:
+        """When the value was last written."""
+        return self.last_access_time_sec
+
+    def get_delete_lock_time_sec(self) -> int:
+        """Until when the key is locked, 0 if it is not."""
+        return self.delete_lock_time_sec
+
+
+class Client:
+    """The cache; one per request where ``gets`` and ``cas`` are used, because it keeps their ids.
+
+    Args:
+        servers: ignored, as App Engine did.
+        debug: ignored, as App Engine did.
+        pickleProtocol: pickle protocol.
+        pickler: a ``pickle.Pickler`` or like it.
+        unpickler: a ``pickle.Unpickler`` or like it.
+        pload: ``persistent_load`` hook of the unpickler.
+        pid: ``persistent_id`` hook of the pickler.
+    """
+
+    def __init__(
+        self,
+        servers: object = None,
+        debug: object = 0,
+        pickleProtocol: int = pickle.HIGHEST_PROTOCOL,
+        pickler: Callable[..., Any] = pickle.Pickler,
+        unpickler: Callable[..., Any] = pickle.Unpickler,
+        *,
+        pload: Callable[[Any], Any] | None = None,
+        pid: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._codec = encoding.Codec(_signatures, pickleProtocol, pickler, unpickler, persistent=(pid, pload))
+        self._versions: dict[bytes, str] = {}
+
+    def set_servers(self, servers: object) -> None:
+        """Do nothing, as on App Engine."""
+
+    def disconnect_all(self) -> None:
+        """Do nothing, as on App Engine."""
+
+    def forget_dead_hosts(self) -> None:
+        """Do nothing, as on App Engine."""
+
+    def debuglog(self) -> None:
+        """Do nothing, as on App Engine."""
+
+    # --- reading --------------------------------------------------------------------------
+
+    def get(self, key: Key, namespace: str | None = None, for_cas: bool = False) -> Any:
+        """The value, None where there is none.
+
+        Args:
+            key: text or bytes.
+            namespace: keys of two namespaces never meet.
+            for_cas: note the value's version for ``cas``.
+
+        Raises:
+            TypeError: the key is neither text nor bytes.
+        """
+        found = self.get_multi([key], namespace=namespace, for_cas=for_cas)
+        return found.get(encoding.plain_key(key))
+
+    def gets(self, key: Key, namespace: str | None = None) -> Any:
+        """``get`` that notes the value's version for ``cas``."""
+        return self.get(key, namespace=namespace, for_cas=True)
+
+    def cas_reset(self) -> None:
+        """Forget the versions that ``gets`` has noted."""
+        self._versions.clear()
+
+    def get_multi(
+        self,
+        keys: Iterable[Key],
+        key_prefix: str | bytes = "",
+        namespace: str | None = None,
+        for_cas: bool = False,
+    ) -> dict[Any, Any]:
+        """The values that are there, by key without the prefix."""
+        return self._values(self._entries(keys, key_prefix, namespace), for_cas)
+
+    def get_multi_async(
+        self,
+        keys: Iterable[Key],
+        key_prefix: str | bytes = "",
+        namespace: str | None = None,
+        for_cas: bool = False,
+        rpc: object = None,
+    ) -> Result[dict[Any, Any]]:
+        """``get_multi`` behind ``get_result()``."""
+        return Result(self.get_multi(keys, key_prefix, namespace, for_cas))
+
+    def values_of(self, keys: Sequence[Key], answers: Sequence[Any]) -> dict[Any, Any]:
+        """``get_multi`` of keys whose entries a script has already read, beside something else.
+
+        Args:
+            keys: without namespace; the script was given the ``server_key`` of each.
+            answers: of the script, in the order of the keys.
+        """
+        entries = cache.entries(answers)
+        try:
+            counts.add(entries)
+        except StoreUnavailableError as error:
+            _log_unavailable("count", error)
+        pairs = zip(keys, entries, strict=True)
+        found = [(encoding.plain_key(key), b"", entry) for key, entry in pairs if entry is not None]
+        return self._values(found, for_cas=False)
+
+    def peek(self, key: Key, namespace: str | None = None) -> ItemWithTimestamps | None:
+        """The value with its instants; a locked key's too."""
+        return self.peek_multi([key], namespace=namespace).get(encoding.plain_key(key))
+
+    def peek_multi(
+        self, keys: Iterable[Key], key_prefix: str | bytes = "", namespace: str | None = None
+    ) -> dict[Any, ItemWithTimestamps]:
+        """``peek`` for many keys at once."""
+        found: dict[Any, ItemWithTimestamps] = {}
+        for key, _, entry in self._entries(keys, key_prefix, namespace):
+            try:
+                value = "" if entry.kind == "L" else self._codec.decode(entry.kind, entry.payload)
+            except encoding.UnreadableValueError:
+                continue
+            found[key] = ItemWithTimestamps(value, entry)
+        return found
+
+    def peek_multi_async(
+        self,
+        keys: Iterable[Key],
+        key_prefix: str | bytes = "",
+        namespace: str | None = None,
+        rpc: object = None,
+    ) -> Result[dict[Any, ItemWithTimestamps]]:
+        """``peek_multi`` behind ``get_result()``."""
+        return Result(self.peek_multi(keys, key_prefix, namespace))
+
+    def _entries(
+        self, keys: Iterable[Key], key_prefix: str | bytes, namespace: str | None
+    ) -> list[tuple[str | bytes, bytes, cache.Entry]]:
+        """Key, stored key and entry of each key that has one."""
+        wanted = {encoding.server_key(key, key_prefix, namespace): encoding.plain_key(key) for key in keys}
+        try:
+            entries = cache.read(list(wanted))
+            counts.add(entries)
+        except StoreUnavailableError as error:
+            _log_unavailable("get", error)
+            return []
+        pairs = zip(wanted.items(), entries, strict=True)
+        return [(key, stored, entry) for (stored, key), entry in pairs if entry is not None]
+
+    def _values(
+        self, entries: Iterable[tuple[str | bytes, bytes, cache.Entry]], for_cas: bool
+    ) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for key, stored, entry in entries:
+            if entry.kind == "L":
+                continue
+            try:
+                found[key] = self._codec.decode(entry.kind, entry.payload)
+            except encoding.UnreadableValueError as error:
+                log.warning("memcache.refuse", key=repr(key), reason=str(error))
+                continue
+            if for_cas:
+                self._versions[stored] = entry.version
+        return found
+
+    # --- storing --------------------------------------------------------------------------
+
+    @_with_verb(_Verb.store)
+    def set(self) -> None:
+        """Store the value whatever is there; whether it was stored.
+
+        Args:
+            key: text or bytes.
+            value: anything that can be pickled, at most 1,000,000 bytes.
+            time: seconds from now, up to a month; beyond that seconds since the epoch. Rounded up.
+                0 = the default, 24 hours.
+            min_compress_len: ignored.
+            namespace: keys of two namespaces never meet.
+
+        Raises:
+            TypeError: the key is neither text nor bytes, or the time is not a number.
+            ValueError: the value is too large, or the time is negative.
+        """
+
+    @_with_verb(_Verb.store)
+    def add(self) -> None:
+        """Store the value if the key has none and is not locked; like ``set`` otherwise."""
+
+    @_with_verb(_Verb.store)
+    def replace(self) -> None:
+        """Store the value if the key has one; like ``set`` otherwise."""
+
+    @_with_verb(_Verb.store)
+    def cas(self) -> None:
+        """Store the value if nobody has since this client's ``gets``; like ``set`` otherwise."""
+
+    @_with_verb(_Verb.store_multi)
+    def set_multi(self) -> None:
+        """``set`` many at once: the keys, without the prefix, that were not stored."""
+
+    @_with_verb(_Verb.store_multi)
+    def add_multi(self) -> None:
+        """``add`` many at once: the keys, without the prefix, that were not stored."""
+
+    @_with_verb(_Verb.store_multi)
+    def replace_multi(self) -> None:
+        """``replace`` many at once: the keys, without the prefix, that were not stored."""
+
+    @_with_verb(_Verb.store_multi)
+    def cas_multi(self) -> None:
+        """``cas`` many at once: the keys, without the prefix, that were not stored."""
+
+    @_with_verb(_Verb.store_multi_async)
+    def set_multi_async(self) -> None:
+        """``set_multi``; ``get_result()`` is a dict of key to STORED or NOT_STORED.
+
+        It is None when Redis is unavailable.
+        """
+
+    @_with_verb(_Verb.store_multi_async)
+    def add_multi_async(self) -> None:
+        """``add_multi``; result as in ``set_multi_async``."""
+
+    @_with_verb(_Verb.store_multi_async)
+    def replace_multi_async(self) -> None:
+        """``replace_multi``; result as in ``set_multi_async``."""
+
+    @_with_verb(_Verb.store_multi_async)
+    def cas_multi_async(self) -> None:
+        """``cas_multi``; result as in ``set_multi_async``, EXISTS where somebody else has stored."""
 
     # --- deleting -------------------------------------------------------------------------
 
     def delete(self, key: Key, seconds: float = 0, namespace: str | None = None) -> int:
-        """Forget the value: 2 when there was one, 1 when there was none, 0 when the cache is away.
+        """Forget the value: 2 if there was one, 1 if there was none, 0 if Redis is unavailable.
 
         Args:
             key: text or bytes.
@@ -31,10 +407,10 @@ class Client(Storer):
             namespace: keys of two namespaces never meet.
 
         Raises:
-            TypeError: the key is neither text nor bytes, or seconds is no number.
+            TypeError: the key is neither text nor bytes, or seconds is not a number.
             ValueError: seconds is negative.
         """
-        statuses = self._delete([key], seconds, "", namespace)
+        statuses = self.delete_multi_async([key], seconds, "", namespace).get_result()
         return DELETE_NETWORK_FAILURE if statuses is None else statuses[0]
 
     def delete_multi(
@@ -44,8 +420,8 @@ class Client(Storer):
         key_prefix: str | bytes = "",
         namespace: str | None = None,
     ) -> bool:
-        """``delete`` many at once: False only when the cache is away."""
-        return self._delete(keys, seconds, key_prefix, namespace) is not None
+        """``delete`` many at once: False only when Redis is unavailable."""
+        return self.delete_multi_async(keys, seconds, key_prefix, namespace).get_result() is not None
 
     def delete_multi_async(
         self,
@@ -55,74 +431,16 @@ class Client(Storer):
         namespace: str | None = None,
         rpc: object = None,
     ) -> Result[list[int] | None]:
-        """``delete_multi``; ``get_result()`` is a status a key, in order, None when away."""
-        return Result(self._delete(keys, seconds, key_prefix, namespace))
-
-    def _delete(
-        self, keys: Iterable[Key], seconds: float, key_prefix: str | bytes, namespace: str | None
-    ) -> list[int] | None:
+        """``delete_multi``; ``get_result()`` is a status per key, in order, None if Redis is unavailable."""
         has_lock = encoding.whole_seconds(seconds, "seconds") > 0
         stored = [encoding.server_key(key, key_prefix, namespace) for key in keys]
         try:
-            return cache.delete(stored, expires_at(seconds) if has_lock else None)
+            return Result(cache.delete(stored, _expires_at(seconds) if has_lock else None))
         except StoreUnavailableError as error:
-            log_away("delete", error)
-            return None
+            _log_unavailable("delete", error)
+            return Result(None)
 
     # --- numbers --------------------------------------------------------------------------
-
-    def incr(
-        self,
-        key: Key | Iterable[Key],
-        delta: int = 1,
-        namespace: str | None = None,
-        initial_value: int | None = None,
-    ) -> Any:
-        """Add to an unsigned 64-bit number, which wraps; the new one, None where there is none.
-
-        Args:
-            key: one key, or an iterable of them (then a dict of key to number is returned).
-            delta: what to add, not negative.
-            namespace: keys of two namespaces never meet.
-            initial_value: what a missing key starts from; the delta is added to it.
-
-        Raises:
-            TypeError: delta or initial_value is not an int.
-            ValueError: delta or initial_value is outside 0 … 2^64 - 1.
-        """
-        return self._offset(key, encoding.unsigned(delta, "delta"), namespace, initial_value)
-
-    def decr(
-        self,
-        key: Key | Iterable[Key],
-        delta: int = 1,
-        namespace: str | None = None,
-        initial_value: int | None = None,
-    ) -> Any:
-        """Take from an unsigned 64-bit number, which stops at 0; like ``incr`` otherwise."""
-        return self._offset(key, -encoding.unsigned(delta, "delta"), namespace, initial_value)
-
-    def incr_async(
-        self,
-        key: Key | Iterable[Key],
-        delta: int = 1,
-        namespace: str | None = None,
-        initial_value: int | None = None,
-        rpc: object = None,
-    ) -> Result[Any]:
-        """``incr`` behind ``get_result()``."""
-        return Result(self.incr(key, delta, namespace, initial_value))
-
-    def decr_async(
-        self,
-        key: Key | Iterable[Key],
-        delta: int = 1,
-        namespace: str | None = None,
-        initial_value: int | None = None,
-        rpc: object = None,
-    ) -> Result[Any]:
-        """``decr`` behind ``get_result()``."""
-        return Result(self.decr(key, delta, namespace, initial_value))
 
     def offset_multi(
         self,
@@ -139,9 +457,9 @@ class Client(Storer):
             encoding.unsigned(abs(delta) if isinstance(delta, int) else delta, "delta")
             deltas.append((encoding.server_key(key, key_prefix, namespace), delta))
         try:
-            numbers = cache.offset(deltas, expires_at(0), initial_value)
+            numbers = cache.offset(deltas, _expires_at(0), initial_value)
         except StoreUnavailableError as error:
-            log_away("offset", error)
+            _log_unavailable("offset", error)
             return dict.fromkeys(mapping, None)
         return dict(zip(mapping, numbers, strict=True))
 
@@ -156,27 +474,45 @@ class Client(Storer):
         """``offset_multi`` behind ``get_result()``."""
         return Result(self.offset_multi(mapping, key_prefix, namespace, initial_value))
 
-    def _offset(
-        self, key: Key | Iterable[Key], delta: int, namespace: str | None, initial_value: int | None
-    ) -> Any:
-        is_pair = isinstance(key, tuple) and len(key) == 2 and not isinstance(key[0], str | bytes)
-        if is_pair or isinstance(key, str | bytes) or not isinstance(key, Iterable):
-            one = encoding.plain_key(key)  # type: ignore[arg-type]  # anything else is refused there
-            return self.offset_multi({one: delta}, "", namespace, initial_value)[one]
-        return self.offset_multi(dict.fromkeys(key, delta), "", namespace, initial_value)
+    @_with_verb(_Verb.offset)
+    def incr(self) -> None:
+        """Add to an unsigned 64-bit number, which wraps; the new one, None where there is none.
+
+        Args:
+            key: one key, or an iterable of them (then a dict of key to number is returned).
+            delta: added to the number, not negative.
+            namespace: keys of two namespaces never meet.
+            initial_value: of a missing key; the delta is added to it.
+
+        Raises:
+            TypeError: delta or initial_value is not an int.
+            ValueError: delta or initial_value is outside 0 … 2^64 - 1.
+        """
+
+    @_with_verb(_Verb.offset)
+    def decr(self) -> None:
+        """Take from an unsigned 64-bit number, which stops at 0; like ``incr`` otherwise."""
+
+    @_with_verb(_Verb.offset_async)
+    def incr_async(self) -> None:
+        """``incr`` behind ``get_result()``."""
+
+    @_with_verb(_Verb.offset_async)
+    def decr_async(self) -> None:
+        """``decr`` behind ``get_result()``."""
 
     # --- the whole cache ------------------------------------------------------------------
 
     def flush_all(self) -> bool:
-        """Forget every value, in every namespace; False when the cache is away.
+        """Forget every value, in every namespace; False if Redis is unavailable.
 
-        Nothing but cached values is touched. They are gone at once for everybody; the memory
-        comes back before this returns, which takes about a second for a million keys in Redis.
+        Nothing but cached values is touched. Nobody sees them from now on; the memory is free
+        again before this returns, which takes about a second for a million keys in Redis.
         """
         try:
             cache.flush()
         except StoreUnavailableError as error:
-            log_away("flush_all", error)
+            _log_unavailable("flush_all", error)
             return False
         return True
 
@@ -185,16 +521,16 @@ class Client(Storer):
         return Result(self.flush_all())
 
     def get_stats(self) -> dict[str, int] | None:
-        """hits, misses, byte_hits, items, bytes and oldest_item_age (seconds); None when away.
+        """hits, misses, byte_hits, items, bytes and oldest_item_age (seconds); None if Redis is unavailable.
 
-        Counts of other processes may be a second old. Items are counted as they are, one
-        by one and in slices: about a second for 100,000 of them.
+        Counts of other processes may be a second old. Items are counted one by one, in slices: about a
+        second for 100,000 of them.
         """
         try:
             counts.write()
             return {**counts.totals(), **cache.survey()}
         except StoreUnavailableError as error:
-            log_away("get_stats", error)
+            _log_unavailable("get_stats", error)
             return None
 
     def get_stats_async(self, rpc: object = None) -> Result[dict[str, int] | None]:

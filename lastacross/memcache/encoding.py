@@ -1,6 +1,6 @@
 """How memcache writes keys, values and expiry times.
 
-Pure, but for the pickles' signature: the caller passes the key of it and the time.
+Pure: the caller passes the time, and the signatures of pickles.
 """
 
 import hashlib
@@ -18,21 +18,21 @@ Key = str | bytes | tuple[Any, str | bytes]
 
 MAX_KEY_SIZE = 250
 MAX_VALUE_SIZE = 10**6
-UNSIGNED_LIMIT = 2**64
+_UNSIGNED_LIMIT = 2**64
 
 # Beyond a month a time is an instant, as in memcached.
-MONTH_SECONDS = 30 * 86_400
+_MONTH_SECONDS = 30 * 86_400
 
 _NAMESPACE = re.compile(r"[0-9A-Za-z._-]{0,100}")
 _PURPOSE = "memcache"
 
 
 class UnreadableValueError(Exception):
-    """Raised when a stored value is not ours or cannot be unpickled: it counts as absent."""
+    """Raised when a stored value is malformed or cannot be unpickled; it counts as absent."""
 
 
 def plain_key(key: Key) -> str | bytes:
-    """The key itself, of a ``(hash, key)`` pair too.
+    """The key itself, also of a ``(hash, key)`` pair.
 
     Raises:
         TypeError: it is neither text nor bytes.
@@ -49,13 +49,13 @@ def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = N
 
     Raises:
         TypeError: key or prefix is neither text nor bytes.
-        ValueError: the namespace has a character that none may have.
+        ValueError: the namespace has a forbidden character.
     """
     if not isinstance(key_prefix, str | bytes):
         raise TypeError(f"a memcache key_prefix is str or bytes, not {key_prefix!r}")
     if not _NAMESPACE.fullmatch(namespace or ""):
         raise ValueError(f"namespace {namespace!r}: up to 100 letters, digits and . _ -")
-    # A namespace has no colon, so that no two pairs of namespace and key meet.
+    # A namespace has no colon, so two pairs of namespace and key never share a stored key.
     whole = (namespace or "").encode() + b":" + _bytes(key_prefix) + _bytes(plain_key(key))
     if len(whole) > MAX_KEY_SIZE:
         return hashlib.sha1(whole, usedforsecurity=False).hexdigest().encode()
@@ -63,28 +63,25 @@ def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = N
 
 
 def expires_at(time: float, now: float, default_seconds: float) -> float:
-    """The instant, in seconds since the epoch, at which a value stored with ``time`` is gone.
+    """The instant, in seconds since the epoch, at which a value stored with ``time`` expires.
 
-    Args:
-        time: seconds from now up to a month, beyond that seconds since the epoch; 0 = default.
-        now: seconds since the epoch.
-        default_seconds: life of a value stored without a time.
+    ``time`` is in seconds from now up to a month, and beyond that since the epoch; 0 = the default.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is negative.
     """
     seconds = whole_seconds(time, "time")
     if seconds == 0:
         return now + default_seconds
-    return now + seconds if seconds <= MONTH_SECONDS else float(seconds)
+    return now + seconds if seconds <= _MONTH_SECONDS else float(seconds)
 
 
 def whole_seconds(time: float, name: str) -> int:
     """The number rounded up.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is negative, or not finite.
     """
     if not isinstance(time, int | float):
@@ -95,15 +92,15 @@ def whole_seconds(time: float, name: str) -> int:
 
 
 def unsigned(number: object, name: str) -> int:
-    """The number, if it is one of 64 bits without a sign.
+    """The number, if it fits into 64 bits without a sign.
 
     Raises:
         TypeError: it is not an int.
-        ValueError: it is negative or 2^64 and more.
+        ValueError: it is negative, or 2^64 or more.
     """
     if not isinstance(number, int):
         raise TypeError(f"{name} must be an int, not {number!r}")
-    if not 0 <= number < UNSIGNED_LIMIT:
+    if not 0 <= number < _UNSIGNED_LIMIT:
         raise ValueError(f"{name} must be 0 … 2^64 - 1: {number!r}")
     return number
 
@@ -111,12 +108,7 @@ def unsigned(number: object, name: str) -> int:
 class Codec:
     """Values to bytes and back; bytes, str, bool and int keep their type, the rest is pickled.
 
-    Args:
-        signatures: where the signatures' maker comes from; asked for when a pickle needs it.
-        protocol: pickle protocol.
-        pickler: a ``pickle.Pickler`` or like it.
-        unpickler: a ``pickle.Unpickler`` or like it.
-        persistent: the hooks ``persistent_id`` and ``persistent_load``, or None.
+    ``persistent`` are the hooks ``persistent_id`` and ``persistent_load``.
     """
 
     def __init__(
@@ -149,7 +141,7 @@ class Codec:
         return kind, stored
 
     def _encode(self, value: Any) -> tuple[str, bytes]:
-        # Exact types: a subclass (an enum, say) comes back as itself only from a pickle.
+        # Exact types, because only a pickle preserves a subclass such as an enum.
         if type(value) is bytes:
             return "b", value
         if type(value) is str:
@@ -167,10 +159,10 @@ class Codec:
         return out.getvalue()
 
     def decode(self, kind: str, stored: bytes) -> Any:
-        """The value again.
+        """The value of a kind and its bytes.
 
         Raises:
-            UnreadableValueError: it is damaged, a pickle without our signature, or of what is gone.
+            UnreadableValueError: it is damaged, lacks our signature, or its class no longer exists.
         """
         if kind == "b":
             return stored
@@ -186,8 +178,8 @@ class Codec:
         except BadSignatureError as error:
             raise UnreadableValueError(str(error)) from error
         except Exception as error:
-            # Whatever unpickling runs into (a class that a new version has no more, say), a
-            # cache answers as if it had nothing.
+            # Whatever unpickling raises (for a class that a new version no longer has, say), the
+            # cache behaves as if it had nothing.
             raise UnreadableValueError(f"cannot be unpickled: {error!r}") from error
 
     def _unpickle(self, pickled: bytes) -> Any:
@@ -197,7 +189,7 @@ class Codec:
 def _hooked(factory: Callable[..., Any], name: str, hook: Callable[[Any], Any] | None) -> Callable[..., Any]:
     """A pickler or unpickler with one of its hooks.
 
-    By a subclass where it is a class: since Python 3.13 the hooks of instances cannot be set.
+    A class gets it by a subclass, because instances do not take hooks since Python 3.13.
     """
     if hook is None:
         return factory

@@ -1,7 +1,9 @@
 """memcache on a real Redis: the table of App Engine's behaviour, row by row."""
 
 import datetime
+import inspect
 import pickle
+import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -421,3 +423,48 @@ def test_app_engines_calls_that_do_nothing_are_there(test_store: Store) -> None:
 
     assert names(test_store) == before
     assert client.get("k") == 1
+
+
+# --- deferred calls of methods -------------------------------------------------------------------
+
+# The pickled default client of the release before this one, as a queued ``deferred.defer(memcache.set, …)``
+# holds it.
+FORMER_CLIENT = (
+    b"\x80\x04\x95\xf5\x00\x00\x00\x00\x00\x00\x00\x8c\x1alastacross.memcache.client\x94\x8c\x06Client\x94\x93\x94"
+    b")\x81\x94}\x94(\x8c\x06_codec\x94\x8c\x1clastacross.memcache.encoding\x94\x8c\x05Codec\x94\x93\x94)\x81\x94}"
+    b"\x94(\x8c\x0b_signatures\x94\x8c\x1blastacross.memcache.reading\x94h\x0b\x93\x94\x8c\t_protocol\x94K\x05\x8c"
+    b"\x08_pickler\x94\x8c\x07_pickle\x94\x8c\x07Pickler\x94\x93\x94\x8c\n_unpickler\x94h\x10\x8c\tUnpickler\x94\x93"
+    b"\x94ub\x8c\t_versions\x94}\x94ub."
+)
+
+
+def words_in(pickled: bytes) -> set[str]:
+    return {word for _, word, _ in pickletools.genops(pickled) if isinstance(word, str)}
+
+
+def test_a_client_that_the_former_release_pickled_stores_and_reads() -> None:
+    client = pickle.loads(FORMER_CLIENT)
+
+    assert client.set("k", ["pickled"]) is True
+    assert client.get("k") == ["pickled"]
+
+
+def test_a_pickled_client_names_nothing_that_the_former_release_lacks() -> None:
+    assert words_in(pickle.dumps(memcache.Client(), 4)) == words_in(FORMER_CLIENT)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(memcache.Client) if not name.startswith("_")])
+def test_a_method_carries_its_own_name_and_says_what_it_does(name: str) -> None:
+    method = getattr(memcache.Client, name)
+
+    assert method.__name__ == name
+    assert method.__doc__
+
+
+def test_help_shows_the_parameters_of_methods_that_share_an_implementation() -> None:
+    assert [*inspect.signature(memcache.add).parameters] == [
+        *("key", "value", "time", "min_compress_len", "namespace")
+    ]
+    assert [*inspect.signature(memcache.decr_async).parameters] == [
+        *("key", "delta", "namespace", "initial_value", "rpc")
+    ]
