@@ -21,7 +21,7 @@ from lastacross.errors import ConfigError
 MAX_DEPTH = 10
 MAX_FILES = 50
 # Together as much as one file: each value of a bomb costs time, in whatever file it is.
-MAX_BYTES = yaml_file.LARGEST_FILE_BYTES
+MAX_BYTES = yaml_file.MAX_FILE_BYTES
 
 FOLDER_FILE = "include.yaml"
 

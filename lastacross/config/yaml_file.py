@@ -7,6 +7,7 @@ refused at the event that brings them, before anything is built.
 
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from ruamel.yaml.reader import ReaderError
 from lastacross.config.diagnostics import shown
 from lastacross.errors import ConfigError
 
-LARGEST_FILE_BYTES = 256 * 1024
-DEEPEST = 20
+MAX_FILE_BYTES = 256 * 1024
+MAX_DEPTH = 20
 # A folder's worth of queues is a few thousand; a bomb of `[a,a,…` would hold the parser for seconds.
-MOST_VALUES = 20_000
+MAX_VALUES = 20_000
 
 Path_ = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -73,11 +74,11 @@ def read(path: Path, name: str | None = None) -> str:
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError("is not a plain file", file=name)
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE_BYTES + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", file=name) from error
-    if len(content) > LARGEST_FILE_BYTES:
-        raise ConfigError(f"is larger than {LARGEST_FILE_BYTES // 1024} kB", file=name)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -117,19 +118,14 @@ def parse(text: str, name: str) -> Tree:
         ConfigError: it is not YAML, or uses what these files do not: aliases, anchors, tags,
             several documents, nesting over 20 deep.
     """
-    if len(text.encode("utf-8", "surrogatepass")) > LARGEST_FILE_BYTES:
-        raise ConfigError(f"is larger than {LARGEST_FILE_BYTES // 1024} kB", file=name)
-    builder = _Builder(name)
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
+        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
     try:
-        for event in YAML(typ="safe", pure=True).parse(text):
-            builder.take(event)
+        return _Reader(YAML(typ="safe", pure=True).parse(text), name).read()
     except ConfigError:
         raise
     except Exception as error:  # whatever a parser raises over a stranger's text is that text's mistake
         raise _syntax_mistake(error, text, name) from error
-    if not builder.has_document:
-        builder.tree.root = None
-    return builder.tree
 
 
 def _syntax_mistake(error: Exception, text: str, name: str) -> ConfigError:
@@ -158,49 +154,72 @@ def _code(character: Any) -> int:
     return character if isinstance(character, int) else ord(character)
 
 
-class _Builder:
-    """Takes the parser's events one by one and grows the tree."""
+class _Reader:
+    """Takes the parser's events and makes a tree of them, one method call per value.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.tree = Tree()
-        self.has_document = False
-        self._path: list[str | int] = []
-        self._open: list[Any] = []
-        # For each open mapping: the key that waits for its value, with its place.
-        self._keys: list[tuple[str, Place] | None] = []
+    Recursion is bounded, because a value nested deeper than MAX_DEPTH is refused before it is entered.
+    """
+
+    def __init__(self, stream: Iterator[Any], name: str) -> None:
+        self._stream = stream
+        self._name = name
         self._count = 0
+        self.tree = Tree()
 
-    def take(self, event: Any) -> None:
-        """One event."""
+    def read(self) -> Tree:
+        """The values of the one document, or none."""
+        has_document = False
+        while (event := self._next()) is not None:
+            if isinstance(event, events.DocumentStartEvent):
+                if has_document:
+                    raise self._mistake(event, "a second document starts here ('---'); the file takes one")
+                has_document = True
+            elif isinstance(event, events.NodeEvent):
+                self.tree.root = self._value(event, ())
+        return self.tree
+
+    def _next(self) -> Any:
+        event = next(self._stream, None)
         self._count += 1
-        if self._count > MOST_VALUES:
-            raise self._mistake(event, f"more than {MOST_VALUES} values in one file")
-        if isinstance(event, events.DocumentStartEvent):
-            if self.has_document:
-                raise self._mistake(event, "a second document starts here ('---'); the file takes one")
-            self.has_document = True
-        elif isinstance(event, events.NodeEvent):
-            self._take_node(event)
-        elif isinstance(event, events.CollectionEndEvent):
-            self._open.pop()
-            self._keys.pop()
-            if self._path and self._open:
-                self._path.pop()
+        if event is not None and self._count > MAX_VALUES:
+            raise self._mistake(event, f"more than {MAX_VALUES} values in one file")
+        return event
 
-    def _take_node(self, event: Any) -> None:
+    def _value(self, event: Any, path: Path_, key_place: Place | None = None) -> Any:
+        """The value that begins with this event; ``key_place`` is the place of a value left out."""
         self._refuse_indirection(event)
-        if self._open and isinstance(self._open[-1], dict) and self._keys[-1] is None:
-            self._take_key(event)
-            return
         place = _place(event)
-        value = self._value(event)
-        self._attach(value, place)
-        if not isinstance(event, events.ScalarEvent):
-            self._open.append(value)
-            self._keys.append(None)
-            if len(self._open) > DEEPEST:
-                raise self._mistake(event, f"nested more than {DEEPEST} deep")
+        if isinstance(event, events.ScalarEvent):
+            value = None if event.implicit[0] and event.value in _NULLS else event.value
+            self.tree.places[path] = key_place or place if value is None else place
+            return value
+        self.tree.places[path] = place
+        if len(path) >= MAX_DEPTH:
+            raise self._mistake(event, f"nested more than {MAX_DEPTH} deep")
+        if isinstance(event, events.SequenceStartEvent):
+            return self._list(path)
+        return self._mapping(path)
+
+    def _list(self, path: Path_) -> list[Any]:
+        found: list[Any] = []
+        while not isinstance(event := self._next(), events.SequenceEndEvent):
+            found.append(self._value(event, (*path, len(found))))
+        return found
+
+    def _mapping(self, path: Path_) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        while not isinstance(event := self._next(), events.MappingEndEvent):
+            self._refuse_indirection(event)
+            if not isinstance(event, events.ScalarEvent):
+                raise self._mistake(event, "a key must be a word, not a list or a mapping")
+            if event.value == "":
+                raise self._mistake(event, "a key is missing before ':'")
+            key, place = str(event.value), _place(event)
+            if key in found:
+                self.tree.repeated.append(((*path, key), place))
+            self.tree.key_places[*path, key] = place
+            found[key] = self._value(self._next(), (*path, key), place)
+        return found
 
     def _refuse_indirection(self, event: Any) -> None:
         if isinstance(event, events.AliasEvent):
@@ -210,53 +229,9 @@ class _Builder:
         if getattr(event, "tag", None) is not None:
             raise self._mistake(event, f"the tag {shown(event.tag)}; write the value without it")
 
-    @staticmethod
-    def _value(event: Any) -> Any:
-        if isinstance(event, events.MappingStartEvent):
-            return {}
-        if isinstance(event, events.SequenceStartEvent):
-            return []
-        is_plain = event.implicit[0]
-        return None if is_plain and event.value in _NULLS else event.value
-
-    def _take_key(self, event: Any) -> None:
-        if not isinstance(event, events.ScalarEvent):
-            raise self._mistake(event, "a key must be a word, not a list or a mapping")
-        if event.value == "":
-            raise self._mistake(event, "a key is missing before ':'")
-        self._keys[-1] = (str(event.value), _place(event))
-
-    def _attach(self, value: Any, place: Place) -> None:
-        """Put a value where the open collection waits for it, and remember its place."""
-        if not self._open:
-            self.tree.root = value
-            self.tree.places[()] = place
-            return
-        parent = self._open[-1]
-        if isinstance(parent, list):
-            path: Path_ = (*self._path, len(parent))
-            parent.append(value)
-        else:
-            path, place = self._attach_to_mapping(parent, value, place)
-        self.tree.places[path] = place
-        if isinstance(value, dict | list):
-            self._path.append(path[-1])
-
-    def _attach_to_mapping(self, parent: dict[str, Any], value: Any, place: Place) -> tuple[Path_, Place]:
-        waiting = self._keys[-1]
-        assert waiting is not None
-        key, key_place = waiting
-        self._keys[-1] = None
-        path: Path_ = (*self._path, key)
-        if key in parent:
-            self.tree.repeated.append((path, key_place))
-        parent[key] = value
-        self.tree.key_places[path] = key_place
-        return path, key_place if value is None else place
-
     def _mistake(self, event: Any, problem: str) -> ConfigError:
         line, column = _place(event)
-        return ConfigError(problem, file=self.name, line=line, column=column)
+        return ConfigError(problem, file=self._name, line=line, column=column)
 
 
 def _place(event: Any) -> Place:
