@@ -1,16 +1,17 @@
-"""cron.yaml: the requests that are made by the clock."""
+"""cron.yaml: scheduled requests."""
 
 import hashlib
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import Annotated, Any
 
 from lastacross import cron
 from lastacross.config import units
 from lastacross.config.diagnostics import UnusableError, shown
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import Count, Seconds, one_of, parsed
+from lastacross.config.document import Count, Document, Entry, Path_, one_of, parsed
+from lastacross.config.queues import BackoffEntry
 from lastacross.config.values import LONG_DEADLINE_SECONDS, CronEntry, Misfire, RetryParameters
 from lastacross.errors import ScheduleError
 
@@ -18,18 +19,16 @@ EMPTY = (
     "Empty cron configuration: write 'cron:' with its jobs (or with none, to delete all), or remove the file"
 )
 
-# App Engine's maxima; ours are the machine's.
+# App Engine's maxima; only the machine limits us.
 APP_ENGINE_JOBS = 250
 APP_ENGINE_RETRIES = 5
 
 DEFAULT_RETRY_LIMIT = 5
-DEFAULT_MIN_BACKOFF_SECONDS = 5.0
-DEFAULT_MAX_BACKOFF_SECONDS = 3600.0
-DEFAULT_MAX_DOUBLINGS = 5
+DEFAULT_BACKOFF = RetryParameters(min_backoff_seconds=5.0, max_backoff_seconds=3600.0, max_doublings=5)
 
-LONGEST_DESCRIPTION = 499
-LONGEST_URL = 2083
-LONGEST_SLUG = 60
+MAX_DESCRIPTION_CHARACTERS = 499
+MAX_URL_CHARACTERS = 2083
+MAX_SLUG_CHARACTERS = 60
 
 TARGET_EXPRESSION = r"^(?:^(?:(?:((?!-)[a-z\d\-]{1,63}):)?)((?!-)[a-z\d\-]{1,100})$)$"
 _TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
@@ -46,8 +45,8 @@ def check_url(text: str) -> str:
         raise UnusableError("has a space or a control character", "".join(text.split()) or None)
     if "#" in text:
         raise UnusableError("has a '#', which no server ever sees", text.partition("#")[0])
-    if len(text) > LONGEST_URL:
-        raise UnusableError(f"is longer than {LONGEST_URL} characters")
+    if len(text) > MAX_URL_CHARACTERS:
+        raise UnusableError(f"is longer than {MAX_URL_CHARACTERS} characters")
     return text
 
 
@@ -69,13 +68,13 @@ def check_timezone(text: str) -> str:
 
 def check_description(text: str) -> str:
     """A text for people."""
-    if len(text) > LONGEST_DESCRIPTION:
-        raise UnusableError(f"is longer than {LONGEST_DESCRIPTION} characters")
+    if len(text) > MAX_DESCRIPTION_CHARACTERS:
+        raise UnusableError(f"is longer than {MAX_DESCRIPTION_CHARACTERS} characters")
     return text
 
 
 def check_target(text: str) -> str:
-    """``version``, or ``service:version`` with a colon; what App Engine said of others, ours says too."""
+    """``version``, or ``service:version`` with a colon; the message for others includes App Engine's."""
     if _TARGET.match(text) and not text.endswith("\n"):
         return text
     plain = re.sub(r"[^a-z0-9:-]+", "-", text[:164].lower()).strip("-")
@@ -95,7 +94,7 @@ def parse_age_limit(text: str) -> int:
 
 
 def parse_deadline(text: str) -> float:
-    """Seconds of an ``attempt_deadline`` such as ``90.5s``; App Engine took what is below zero, too."""
+    """Seconds of an ``attempt_deadline`` such as ``90.5s``; App Engine accepted negative ones, too."""
     if not _DEADLINE.fullmatch(text):
         rough = re.match(r"\s*([0-9]+(?:\.[0-9]+)?)", text)
         raise UnusableError(
@@ -107,16 +106,11 @@ def parse_deadline(text: str) -> float:
     return seconds
 
 
-class RetryEntry(Entry):
+class RetryEntry(BackoffEntry):
     """``retry_parameters`` of a job."""
-
-    WHAT = "retry_parameters"
 
     job_retry_limit: Count | None = None
     job_age_limit: Annotated[int, parsed(parse_age_limit)] | None = None
-    min_backoff_seconds: Seconds | None = None
-    max_backoff_seconds: Seconds | None = None
-    max_doublings: Count | None = None
 
 
 class JobEntry(Entry):
@@ -144,7 +138,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[CronEntry, ...]:
-    """The file's jobs, in its order; mistakes and notices are left in the document."""
+    """The file's jobs, in its order; leaves mistakes and notices in the document."""
     document.validate(FileEntry, document.content, ())
     found: list[CronEntry] = []
     names: Counter[str] = Counter()
@@ -164,11 +158,11 @@ def read(document: Document) -> tuple[CronEntry, ...]:
 
 
 def job_name(url: str, target: str | None) -> str:
-    """What a job is called: readable, and the same whatever becomes of its schedule.
+    """A job's name: readable, and independent of its schedule.
 
     ``/tasks/load?x=1`` → ``tasks-load-x-1-`` and eight digits of a digest of URL and target.
     """
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:LONGEST_SLUG].strip("-") or "root"
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:MAX_SLUG_CHARACTERS].strip("-") or "root"
     digest = hashlib.sha256(f"{target or ''} {url}".encode()).hexdigest()[:8]
     return f"{slug}-{digest}"
 
@@ -200,27 +194,12 @@ def _deadline(seconds: float | None, document: Document, path: Path_) -> float |
 
 
 def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:
-    """The parameters, None = a failed run is not repeated; a bound left out gives way to the written one."""
+    """The parameters; None = a failed run is not repeated."""
     if entry is None:
         return None
-    shortest, longest = entry.min_backoff_seconds, entry.max_backoff_seconds
-    if shortest is not None and longest is not None and shortest > longest:
-        problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
-        document.mistake((*path, "min_backoff_seconds"), problem)
-    if shortest is None:
-        shortest = min(
-            DEFAULT_MIN_BACKOFF_SECONDS, DEFAULT_MAX_BACKOFF_SECONDS if longest is None else longest
-        )
-    if longest is None:
-        longest = max(DEFAULT_MAX_BACKOFF_SECONDS, shortest)
     limit = DEFAULT_RETRY_LIMIT if entry.job_retry_limit is None else entry.job_retry_limit
     if limit > APP_ENGINE_RETRIES:
         remark = f"job_retry_limit {limit} is above App Engine's {APP_ENGINE_RETRIES}; it is taken as it is"
         document.notice((*path, "job_retry_limit"), remark)
-    return RetryParameters(
-        task_retry_limit=limit,
-        task_age_limit_seconds=entry.job_age_limit,
-        min_backoff_seconds=shortest,
-        max_backoff_seconds=longest,
-        max_doublings=DEFAULT_MAX_DOUBLINGS if entry.max_doublings is None else entry.max_doublings,
-    )
+    limits = replace(DEFAULT_BACKOFF, task_retry_limit=limit, task_age_limit_seconds=entry.job_age_limit)
+    return entry.back_off(limits, document, path)

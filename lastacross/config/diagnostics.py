@@ -1,21 +1,19 @@
-"""How a mistake is worded: the key, the offending text, what it takes, what was likely meant."""
+"""The wording of mistakes: the key, the offending text, the expected form, a likely correction."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lastacross.errors import ConfigError
 
 SHOWN_CHARACTERS = 60
-LONGEST_HINT = 250
+MAX_HINT_CHARACTERS = 250
 
 
 class UnusableError(ValueError):
     """Raised when a text cannot be a value of its key.
 
-    Args:
-        problem: continues the sentence "<key> <text> …".
-        hint: what was likely meant, as it should be written.
+    ``problem`` continues the sentence "<key> <text> …"; ``hint`` is the likely correction.
     """
 
     def __init__(self, problem: str, hint: str | None = None) -> None:
@@ -37,20 +35,27 @@ def shown(value: Any) -> str:
 
 
 def likely(word: str, choices: Iterable[str], closeness: float = 0.6) -> str | None:
-    """The choice that looks most like the word, or None when none does."""
+    """The choice that looks most like the word, or None if none is close."""
     by_plain = {choice.lower().replace("-", "_"): choice for choice in choices}
     plain = word[:100].lower().replace("-", "_")
     found = difflib.get_close_matches(plain, by_plain, n=1, cutoff=closeness)
     return by_plain[found[0]] if found else None
 
 
+def listed(words: Sequence[str]) -> str:
+    """The words as a choice: "a, b or c"."""
+    return f"{', '.join(words[:-1])} or {words[-1]}"
+
+
 def sentence(problem: str, hint: str | None = None) -> str:
-    """A problem with its hint, unless that is too long to be read."""
-    return problem if hint is None or len(hint) > LONGEST_HINT else f"{problem}, did you mean {hint!r}?"
+    """A problem with its hint, unless the hint is too long to read."""
+    return (
+        problem if hint is None or len(hint) > MAX_HINT_CHARACTERS else f"{problem}, did you mean {hint!r}?"
+    )
 
 
 def together(mistakes: Iterable[ConfigError]) -> ConfigError:
-    """One error that carries all of them and speaks of the first."""
+    """One error that carries all of them and states the first."""
     every = tuple(mistakes)
     first = every[0]
     return ConfigError(first.message, file=first.file, line=first.line, column=first.column, mistakes=every)

@@ -1,16 +1,16 @@
 """A configuration file while it is read: its values, and the mistakes and notices found so far.
 
-pydantic checks an entry; what it finds is told in the words of ``mistakes``, at the line and
-column where it stands.
+pydantic checks an entry. Its findings become mistakes in the words of ``diagnostics``, each with
+line and column.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from lastacross.config import yaml_file
-from lastacross.config.diagnostics import UnusableError, likely, sentence, shown
+from lastacross.config import units, yaml_file
+from lastacross.config.diagnostics import UnusableError, likely, listed, sentence, shown
 from lastacross.errors import ConfigError
 
 Path_ = yaml_file.Path_
@@ -19,7 +19,7 @@ Path_ = yaml_file.Path_
 class Entry(BaseModel):
     """A mapping of a file: an unknown key is a mistake, and nothing is converted silently.
 
-    ``WHAT`` is what messages call it: "a queue".
+    ``WHAT`` is its name in messages: "a queue".
     """
 
     WHAT: ClassVar[str] = ""
@@ -30,16 +30,41 @@ class Entry(BaseModel):
 EntryType = TypeVar("EntryType", bound=Entry)
 
 
-class Document:
-    """One file's values with what was found wrong in them.
+def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
+    """A single value, which ``parse`` reads or refuses with UnusableError."""
 
-    Args:
-        text: the file's text.
-        name: its name, for messages.
-        is_empty_because: the message when nothing is in it; None = it may be empty.
+    def check(value: Any) -> Any:
+        if not isinstance(value, str):
+            raise UnusableError("is not a single value")
+        return parse(value)
+
+    return BeforeValidator(check)
+
+
+def one_of(*choices: str) -> BeforeValidator:
+    """One of a few words."""
+
+    def check(text: str) -> str:
+        if text not in choices:
+            raise UnusableError(f"is not {listed(choices)}", likely(text, choices))
+        return text
+
+    return parsed(check)
+
+
+Integer = Annotated[int, parsed(units.parse_integer)]
+Count = Annotated[int, parsed(units.parse_count)]
+Seconds = Annotated[float, parsed(units.parse_seconds)]
+Switch = Annotated[bool, parsed(units.parse_switch)]
+
+
+class Document:
+    """One file's values, with its mistakes and notices.
+
+    ``name`` is for messages. ``is_empty_because`` is the message for an empty file; None = it may be empty.
 
     Raises:
-        ConfigError: it is not YAML that these files may be, or empty, or not a mapping.
+        ConfigError: it is not YAML as these files may use it, or empty, or not a mapping.
     """
 
     def __init__(self, text: str, name: str, is_empty_because: str | None) -> None:
@@ -83,26 +108,20 @@ class Document:
         self.mistakes.append(ConfigError(sentence(problem, hint), file=self.name, line=line, column=column))
 
     def notice(self, path: Path_, text: str, *, is_of_key: bool = False) -> None:
-        """Remember something the author should know, that stops nothing."""
+        """Remember a remark for the author, which stops nothing."""
         self._notices.append((self._place(path, is_of_key), text))
 
     def validate(self, model: type[EntryType], value: Any, path: Path_) -> EntryType | None:
-        """The value as an entry, or None with the mistakes remembered.
-
-        Args:
-            model: the entry's schema.
-            value: the mapping, as the file has it.
-            path: where it stands.
-        """
+        """The mapping as an entry, or None with its mistakes remembered."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                self._tell(detail, path, model)
+                self._add_mistake(detail, path, model)
             return None
 
     def entries(self, key: str, what: str) -> Iterable[tuple[Path_, Any]]:
-        """The items of a top-level list with their paths; a mistake and nothing if it is no list."""
+        """The items of a top-level list with their paths; a mistake and no items if it is not a list."""
         value = self.content.get(key)
         if value is None:
             return ()
@@ -113,9 +132,9 @@ class Document:
         return [((key, index), item) for index, item in enumerate(value)]
 
     def set_aside(self, value: Any, known: Mapping[str, str], path: Path_, what: str) -> Any:
-        """The mapping without the known keys that nothing acts on; a notice for each.
+        """The mapping without known keys that are not acted on; a notice for each.
 
-        ``known`` maps a key to what to say of it.
+        ``known`` maps a key to the notice; empty is the usual one.
         """
         if not isinstance(value, dict):
             return value
@@ -125,7 +144,7 @@ class Document:
         return {key: item for key, item in value.items() if key not in known}
 
     def _place(self, path: Path_, is_of_key: bool = False) -> yaml_file.Place:
-        """Where a path stands, or the nearest thing round it that stands somewhere."""
+        """The place of a path, or of the nearest path around it that has one."""
         places = self._tree.key_places if is_of_key else self._tree.places
         if path in places:
             return places[path]
@@ -133,7 +152,7 @@ class Document:
             path = path[:-1]
         return self._tree.places[path]
 
-    def _tell(self, detail: Any, base: Path_, model: type[Entry]) -> None:
+    def _add_mistake(self, detail: Any, base: Path_, model: type[Entry]) -> None:
         """Turn one of pydantic's findings into a mistake."""
         path = (*base, *detail["loc"])
         kind, value = detail["type"], detail["input"]
@@ -151,7 +170,7 @@ class Document:
 
 
 def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:
-    """The schema of the mapping that is reached by these keys."""
+    """The schema of the mapping at these keys."""
     for key in keys:
         if isinstance(key, str) and key in model.model_fields:
             model = next(_entries_in(model.model_fields[key].annotation), model)
@@ -159,7 +178,7 @@ def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:
 
 
 def _entries_in(annotation: Any) -> Iterator[type[Entry]]:
-    """The schemas that a field's type speaks of."""
+    """The schemas in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, Entry):
         yield annotation
     for inner in get_args(annotation):

@@ -1,4 +1,4 @@
-"""queue.yaml: the queues, how fast each goes, and how it retries."""
+"""queue.yaml: the queues, their rates and their retries."""
 
 import dataclasses
 import hashlib
@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal
 
 from lastacross.config import units
 from lastacross.config.diagnostics import UnusableError, shown
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import Count, Integer, Seconds, Switch, one_of, parsed
+from lastacross.config.document import Count, Document, Entry, Integer, Path_, Seconds, Switch, one_of, parsed
 from lastacross.config.values import (
     CRON_QUEUE,
     DEFAULT_BUCKET_SIZE,
@@ -24,7 +23,7 @@ from lastacross.config.values import (
 
 EMPTY = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
 
-# App Engine's maxima. Ours are the machine's; a file that passes them would not move back.
+# App Engine's maxima. Only the machine limits us, but a file above them could not move back.
 APP_ENGINE_RATE = 500
 APP_ENGINE_BUCKET_SIZE = 500
 APP_ENGINE_CONCURRENCY = 5000
@@ -36,7 +35,7 @@ _TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
 
 @dataclass(frozen=True)
 class QueueFile:
-    """What queue.yaml says."""
+    """The meaning of queue.yaml."""
 
     queues: Mapping[str, QueueConfig]
     total_storage_limit_bytes: int | None = None
@@ -70,16 +69,30 @@ def check_target(text: str) -> str:
     )
 
 
-class RetryEntry(Entry):
-    """``retry_parameters`` of a queue."""
+class BackoffEntry(Entry):
+    """The keys that ``retry_parameters`` of a queue and of a cron job share."""
 
     WHAT = "retry_parameters"
 
-    task_retry_limit: Count | None = None
-    task_age_limit: Annotated[int, parsed(units.parse_age_limit)] | None = None
     min_backoff_seconds: Seconds | None = None
     max_backoff_seconds: Seconds | None = None
     max_doublings: Count | None = None
+
+    def back_off(self, limits: RetryParameters, document: Document, path: Path_) -> RetryParameters:
+        """The limits with this back-off; a mistake is left in the document if its bounds are crossed."""
+        shortest, longest = self.min_backoff_seconds, self.max_backoff_seconds
+        if shortest is not None and longest is not None and shortest > longest:
+            problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
+            document.mistake((*path, "min_backoff_seconds"), problem)
+        doublings = limits.max_doublings if self.max_doublings is None else self.max_doublings
+        return dataclasses.replace(limits, max_doublings=doublings).with_backoff(shortest, longest)
+
+
+class RetryEntry(BackoffEntry):
+    """``retry_parameters`` of a queue."""
+
+    task_retry_limit: Count | None = None
+    task_age_limit: Annotated[int, parsed(units.parse_age_limit)] | None = None
 
 
 class AclEntry(Entry):
@@ -118,12 +131,12 @@ class FileEntry(Entry):
 
 
 def default_queues() -> QueueFile:
-    """What holds without a queue.yaml: the queue ``default``."""
+    """The queues without a queue.yaml: only ``default``."""
     return QueueFile(MappingProxyType({"default": QueueConfig("default")}))
 
 
 def read(document: Document) -> QueueFile:
-    """The file's queues; mistakes and notices are left in the document."""
+    """The file's queues; leaves mistakes and notices in the document."""
     top = document.validate(FileEntry, document.content, ())
     queues: dict[str, QueueConfig] = {}
     for path, value in document.entries("queue", "queues"):
@@ -142,7 +155,7 @@ def read(document: Document) -> QueueFile:
 
 
 def digest(queues: Mapping[str, QueueConfig]) -> str:
-    """A short text that changes when what the queues mean changes, not when the file's looks do."""
+    """A short text that changes with the meaning of the queues, not with the file's layout."""
     meaning = {name: dataclasses.asdict(queue) for name, queue in queues.items()}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]
@@ -217,22 +230,9 @@ def _above(document: Document, path: Path_, value: str, maximum: str) -> None:
 
 
 def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:
-    """The parameters; a bound left out gives way to the one that is written."""
     if entry is None:
         return None
-    plain = RetryParameters()
-    shortest, longest = entry.min_backoff_seconds, entry.max_backoff_seconds
-    if shortest is not None and longest is not None and shortest > longest:
-        problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
-        document.mistake((*path, "min_backoff_seconds"), problem)
-    if shortest is None:
-        shortest = min(plain.min_backoff_seconds, plain.max_backoff_seconds if longest is None else longest)
-    if longest is None:
-        longest = max(plain.max_backoff_seconds, shortest)
-    return RetryParameters(
-        task_retry_limit=entry.task_retry_limit,
-        task_age_limit_seconds=entry.task_age_limit,
-        min_backoff_seconds=shortest,
-        max_backoff_seconds=longest,
-        max_doublings=plain.max_doublings if entry.max_doublings is None else entry.max_doublings,
+    limits = RetryParameters(
+        task_retry_limit=entry.task_retry_limit, task_age_limit_seconds=entry.task_age_limit
     )
+    return entry.back_off(limits, document, path)

@@ -1,6 +1,6 @@
 """The small notations of the YAML files: rates, lengths of time, sizes, counts. Pure.
 
-Each function takes the text as written and raises UnusableError when it is none.
+Each function takes the text as written, and raises UnusableError if it has another form.
 """
 
 import math
@@ -10,8 +10,8 @@ from lastacross.config.diagnostics import UnusableError
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-# Redis scripts count in doubles: up to here they hold every whole number.
-LARGEST = 2**53
+# Redis scripts calculate with doubles, which hold every whole number up to this one.
+_MAX_NUMBER = 2**53
 
 _RATE = re.compile(r"0|[0-9]+(\.[0-9]*)?/[smhd]", re.ASCII)
 _AGE = re.compile(r"([0-9]++\.?[0-9]*+|\.[0-9]+)([eE][+-]?[0-9]+)?[smhd]", re.ASCII)
@@ -77,8 +77,16 @@ def parse_integer(text: str) -> int:
         near = text.strip().partition(".")[0].replace(",", "").replace("_", "")
         hint = near if near != text and _INTEGER.fullmatch(near) else None
         raise UnusableError("is not a whole number", hint)
-    # int() refuses thousands of digits with an error of its own; a float takes any.
+    # int() refuses thousands of digits with an error of its own, so the bound is checked on a float.
     return int(_bounded(float(text)) and int(text))
+
+
+def parse_between(text: str, lowest: int, highest: int) -> int:
+    """A whole number within bounds."""
+    number = parse_integer(text)
+    if not lowest <= number <= highest:
+        raise UnusableError(f"is not between {lowest} and {highest}")
+    return number
 
 
 def parse_count(text: str) -> int:
@@ -111,14 +119,14 @@ def parse_switch(text: str) -> bool:
 
 
 def _bounded(number: float) -> float:
-    """The number, if it can be counted with."""
-    if not math.isfinite(number) or abs(number) > LARGEST:
+    """The number, if a double holds it exactly."""
+    if not math.isfinite(number) or abs(number) > _MAX_NUMBER:
         raise UnusableError("is too large")
     return number
 
 
 def _likely_quantity(text: str, separator: str) -> str | None:
-    """A number and unit as they should be written, guessed from a text that has a number in it."""
+    """A guess at number and unit as they should be written."""
     match = _ROUGH.search(text[:100])
     if match is None:
         return None

@@ -1,8 +1,8 @@
-"""What the files and the environment say, as frozen values; every default is here."""
+"""The files and the environment as frozen values, with every default."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
@@ -45,13 +45,21 @@ CRON_QUEUE = "lastacross-cron"
 
 @dataclass(frozen=True)
 class RetryParameters:
-    """When a queue's failed tasks run again; None is without limit. Back-off is in seconds."""
+    """When a queue's failed tasks run again. None = no limit. Back-off is in seconds."""
 
     task_retry_limit: int | None = None
     task_age_limit_seconds: int | None = None
     min_backoff_seconds: float = 0.1
     max_backoff_seconds: float = 3600.0
     max_doublings: int = 16
+
+    def with_backoff(self, shortest: float | None, longest: float | None) -> "RetryParameters":
+        """The same with other bounds, in seconds; one that is None gives way to the other."""
+        if shortest is None:
+            shortest = self.min_backoff_seconds if longest is None else min(self.min_backoff_seconds, longest)
+        if longest is None:
+            longest = max(self.max_backoff_seconds, shortest)
+        return replace(self, min_backoff_seconds=shortest, max_backoff_seconds=longest)
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,11 @@ class QueueConfig:
 class Handler:
     """One entry of app.yaml's ``handlers``: the first whose ``pattern`` matches a path serves it.
 
-    ``pattern`` is anchored at both ends. That of a ``static_dir`` also takes what follows the
-    prefix, which is its group ``path``. ``script`` is a dotted name; ``auto`` is read as
-    ``main.app``. ``expiration_seconds`` None = the file's ``default_expiration``. ``allows_cross_site``:
-    it takes a POST that a browser was made to send by a page of another site, as anybody's.
-    ``redirect_status`` is that of the redirect to HTTPS. ``file`` and ``line`` say where it is written.
+    ``pattern`` is anchored at both ends. A ``static_dir``'s pattern has the path below the prefix as its
+    group ``path``. ``script`` is a dotted name; ``auto`` is read as ``main.app``. ``expiration_seconds``
+    None = the file's ``default_expiration``. ``allows_cross_site``: it accepts a POST from pages of other
+    sites, as an anonymous one. ``redirect_status`` is for the redirect to HTTPS. ``file`` and ``line`` are
+    the handler's place.
     """
 
     url: str
@@ -112,7 +120,7 @@ class Handler:
 
 @dataclass(frozen=True)
 class ErrorHandler:
-    """A page to send in place of the plain one; ``error_code`` is App Engine's word for when."""
+    """A page to send in place of the plain one; ``error_code`` is App Engine's name of the occasion."""
 
     file: str
     error_code: str = "default"
@@ -121,7 +129,7 @@ class ErrorHandler:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How many run at once; None where the file says nothing."""
+    """How many run in parallel; None = not in the file."""
 
     mode: ScalingMode = "automatic"
     instances: int | None = None
@@ -130,7 +138,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class AppConfig:
-    """app.yaml with the files that it includes, as far as they are acted on.
+    """app.yaml with its included files, as far as they are acted on.
 
     ``skip_files`` are matched from the beginning of a path below the application's folder. ``included`` are
     the paths of the included files, below that folder.
@@ -147,7 +155,7 @@ class AppConfig:
     included: tuple[str, ...] = ()
 
     def is_skipped(self, path: str) -> bool:
-        """Whether App Engine would not have uploaded this file or folder, or a folder that it is in.
+        """Whether App Engine would have skipped this file or folder, or a folder around it, at upload.
 
         Args:
             path: below the application's folder, with ``/`` between its parts.
@@ -166,9 +174,9 @@ class AppConfig:
 class Backend:
     """One service of backends.yaml: the same application, run by worker processes of its own.
 
-    ``instances`` is how many processes, ``max_concurrent_requests`` how many tasks each runs at once;
-    None = LASTACROSS_THREADS. ``start`` is the dotted name of what answers ``/_ah/start``, None = as
-    app.yaml says. ``instance_class`` and ``options`` are read and not acted on.
+    ``instances`` is the number of processes, ``max_concurrent_requests`` the tasks that each runs in
+    parallel; None = LASTACROSS_THREADS. ``start`` is the dotted name of the application for ``/_ah/start``,
+    None = as in app.yaml. ``instance_class`` and ``options`` are read and not acted on.
     """
 
     name: str
@@ -184,9 +192,9 @@ class Backend:
 class CronEntry:
     """One job of cron.yaml.
 
-    ``name`` tells it from the others and does not change with its schedule. ``retry`` None = a failed run is
-    not repeated. ``attempt_deadline_seconds`` None = as other requests. ``misfire`` is what becomes of runs
-    that came due while no scheduler ran: one is made up for, or none.
+    ``name`` is unique and does not change with the schedule. ``retry`` None = a failed run is not repeated.
+    ``attempt_deadline_seconds`` None = as for other requests. ``misfire``: whether one of the runs that came
+    due while no scheduler ran is made up for.
     """
 
     name: str
@@ -202,9 +210,9 @@ class CronEntry:
 
 @dataclass(frozen=True)
 class DispatchRule:
-    """One rule of dispatch.yaml: which service takes the requests for a URL.
+    """One rule of dispatch.yaml: the service for the requests to a URL.
 
-    ``host`` may begin with ``*`` and ``path`` may end with one: there any text, or none, matches.
+    ``host`` may begin and ``path`` may end with ``*``, which matches any text or none.
     """
 
     host: str
@@ -212,7 +220,7 @@ class DispatchRule:
     service: str
 
     def has(self, host: str, path: str) -> bool:
-        """Whether the rule is for this URL; hosts are compared without regard to case."""
+        """Whether the rule is for this URL; the case of hosts does not matter."""
         if self.host.startswith("*"):
             is_host = host.lower().endswith(self.host[1:])
         else:
@@ -224,23 +232,22 @@ class DispatchRule:
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment. ``sources`` says of each variable where its value came from.
+    """The environment. ``sources`` names each variable's source.
 
     ``service`` is the one that this process belongs to, ``default`` if it is app.yaml's own; ``services``
     maps others to their base URLs.
-    ``key_prefix`` comes before the names of all keys in Redis; RQ and the engine read it when they are
-    imported.
+    ``key_prefix`` begins the names of all keys in Redis; RQ and the engine read it when they are imported.
     ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
     ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
     loopback, else any, of which ``config check`` and the start warn.
-    ``trusted_proxies`` are the networks of the proxies that are believed what they say of the client.
-    ``max_form_bytes`` is for forms and JSON, the files of a form not counted; ``max_form_fields`` for the
-    fields of a form and the parameters of an address.
-    ``fetch_private_hosts`` are those, ``host`` or ``host:port``, that ``urlfetch`` may fetch from though they
-    are in a private network.
-    ``open_longtasks`` bounds the long tasks that wait or run, ``longtask_bytes`` their parameters, files and
-    results, of all together.
-    ``threads`` and ``worker_processes`` are of ``lastacross worker``, ``web_…`` of ``lastacross web``.
+    ``trusted_proxies`` are the networks of proxies whose statements about the client are believed.
+    ``max_form_bytes`` is for JSON and for forms without their files; ``max_form_fields`` for the fields of a
+    form and the parameters of an address.
+    ``fetch_private_hosts`` are hosts, as ``host`` or ``host:port``, from which ``urlfetch`` may fetch
+    although they are in a private network.
+    ``open_longtasks`` bounds the waiting and running long tasks, ``longtask_bytes`` the total size of their
+    parameters, files and results.
+    ``threads`` and ``worker_processes`` are for ``lastacross worker``, ``web_…`` for ``lastacross web``.
     """
 
     port: int
@@ -277,7 +284,7 @@ class Settings:
 
     @property
     def server_software(self) -> str:
-        """What SERVER_SOFTWARE is, in a process's environment and in every request."""
+        """The value of SERVER_SOFTWARE in a process's environment and in every request."""
         return f"{'Development' if self.is_dev else 'Google App Engine'}/{__version__}"
 
 
@@ -285,9 +292,9 @@ class Settings:
 class Config:
     """Everything configured: read once, never changed.
 
-    ``notices`` are one line each: what was read but is not acted on, or not as written.
+    ``notices`` are one line each: about keys that are not acted on, or not as written.
     ``has_queue_file`` False = there is no queue.yaml, and ``queues`` has only the queue ``default``.
-    ``has_cron_file`` False = there is no cron.yaml; what was read on another machine stands.
+    ``has_cron_file`` False = there is no cron.yaml, so jobs read on another machine stay.
     """
 
     root: Path
@@ -310,7 +317,7 @@ class Config:
 
     @property
     def deadline_seconds(self) -> int:
-        """How long a task may run in this process; a backend's may run 24 hours, whatever app.yaml says."""
+        """How long a task may run in this process; 24 hours in a backend, whatever app.yaml says."""
         if self.settings.service in self.backends:
             return LONG_DEADLINE_SECONDS
         return self.app.deadline_seconds
@@ -318,7 +325,7 @@ class Config:
     def dispatched_service(self, path: str) -> str | None:
         """The service to which dispatch.yaml sends a task's URL, or None when no rule is for it.
 
-        A task has no host of its own, so only rules for any host (``*/…``) can be for it. The first counts.
+        A task has no host of its own, so only rules for any host (``*/…``) apply. The first one counts.
 
         Args:
             path: the task's URL; its query does not matter.

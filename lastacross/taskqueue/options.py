@@ -4,6 +4,7 @@ Pure. Rules: docs/appengine.md, "queue.yaml".
 """
 
 import math
+from dataclasses import replace
 from typing import Never
 
 from lastacross.config import RetryParameters
@@ -63,18 +64,10 @@ class TaskRetryOptions:
 
         One bound given beyond the other's default moves the other to it, as in queue.yaml.
         """
-        default = RetryParameters()
-        low, high = self.min_backoff_seconds, self.max_backoff_seconds
-        if low is None:
-            low = default.min_backoff_seconds if high is None else min(high, default.min_backoff_seconds)
-        if high is None:
-            high = max(low, default.max_backoff_seconds)
-        return RetryParameters(
-            task_retry_limit=self.task_retry_limit,
-            task_age_limit_seconds=self.task_age_limit,
-            min_backoff_seconds=low,
-            max_backoff_seconds=high,
-            max_doublings=default.max_doublings if self.max_doublings is None else self.max_doublings,
+        default = RetryParameters(self.task_retry_limit, self.task_age_limit)
+        doublings = default.max_doublings if self.max_doublings is None else self.max_doublings
+        return replace(default, max_doublings=doublings).with_backoff(
+            self.min_backoff_seconds, self.max_backoff_seconds
         )
 
     def __eq__(self, other: object) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from lastacross.config import units
-from lastacross.config.diagnostics import LONGEST_HINT, UnusableError, sentence
+from lastacross.config.diagnostics import MAX_HINT_CHARACTERS, UnusableError, sentence
 
 
 @pytest.mark.parametrize(
@@ -154,5 +154,5 @@ def test_a_switch_takes_every_spelling_of_yaml_1_1(text: str, value: bool) -> No
 
 def test_a_hint_that_is_too_long_to_be_read_is_left_out() -> None:
     """A hint repeats the text, which may be a megabyte."""
-    assert sentence("is wrong", "x" * LONGEST_HINT).endswith("xx'?")
-    assert sentence("is wrong", "x" * (LONGEST_HINT + 1)) == "is wrong"
+    assert sentence("is wrong", "x" * MAX_HINT_CHARACTERS).endswith("xx'?")
+    assert sentence("is wrong", "x" * (MAX_HINT_CHARACTERS + 1)) == "is wrong"
