@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import redis
 
 from lastacross import config, deferred, store, taskqueue
-from lastacross.config import masks
-from lastacross.config.settings import VARIABLES
+from lastacross.config.settings import VARIABLES, masked_url
 
 WORK = "work"
 QUILT = "quilt"
@@ -156,7 +155,7 @@ def made_place(redis_url: str, queues: int = _FIRST_QUEUES) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def _connected(redis_url: str) -> Iterator[redis.Redis]:
-    shown = masks.masked_url(redis_url)
+    shown = masked_url(redis_url)
     try:
         client = redis.Redis.from_url(redis_url)
     except ValueError as error:

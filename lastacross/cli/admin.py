@@ -8,7 +8,7 @@ import click
 
 from lastacross import store
 from lastacross.cli.base import asking_redis, cli, takes_app
-from lastacross.config import Config, secret
+from lastacross.config import Config, read_secret_key
 from lastacross.errors import ConfigError
 from lastacross.processes import dev
 from lastacross.webapp import administrator, boundary
@@ -72,7 +72,7 @@ def _secret_key(configuration: Config) -> str:
     settings = configuration.settings
     key = settings.secret_key
     if not key and dev.site_url(settings.data_dir) is not None:
-        key = secret.read(settings.data_dir) or ""
+        key = read_secret_key(settings.data_dir) or ""
     if not key:
         raise ConfigError("SECRET_KEY is not set: run this with the site's own, and with its REDIS_URL")
     return key

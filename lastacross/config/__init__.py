@@ -8,7 +8,7 @@ from lastacross.config.loading import Findings, check, current, load, read_cron,
 from lastacross.config.project import Project, read_project
 from lastacross.config.queues import digest
 from lastacross.config.services import service_of
-from lastacross.config.settings import describe, warnings
+from lastacross.config.settings import describe, read_secret_key, warnings
 from lastacross.config.units import parse_rate
 from lastacross.config.values import (
     CRON_QUEUE,
@@ -54,7 +54,7 @@ __all__ = [
     "read_cron",
     "read_project",
     "read_queues",
-    "secret",
+    "read_secret_key",
     "service_of",
     "use",
     "variables",

@@ -1,4 +1,4 @@
-"""app.yaml with what it includes: the service, its handlers, and how it is scaled."""
+"""app.yaml with its included files: the service, its handlers, its scaling."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from lastacross.config import handlers, includes
 from lastacross.config.diagnostics import UnusableError, likely, shown
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import Count, one_of, parsed
+from lastacross.config.document import Count, Document, Entry, Path_, one_of, parsed
 from lastacross.config.known_keys import (
     APP_KEYS,
     CONSOLE_PAGES,
@@ -27,7 +26,7 @@ from lastacross.config.values import (
     ScalingMode,
 )
 
-MOST_HANDLERS = 100
+MAX_HANDLERS = 100
 
 _SERVICE = re.compile(r"(?!-)[a-z0-9-]{0,62}[a-z0-9]", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -54,7 +53,7 @@ class ErrorHandlerEntry(Entry):
 
 
 class ScalingEntry(Entry):
-    """What is checked of every kind of scaling; acted on is only which kind it is."""
+    """The keys that every kind of scaling shares; only the kind is acted on."""
 
     instances: Count | None = None
     max_concurrent_requests: Count | None = None
@@ -113,12 +112,7 @@ class FileEntry(IncludedEntry):
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
-    """The files' meaning; mistakes and notices are left in the documents.
-
-    Args:
-        document: app.yaml.
-        included: what it includes, in the order in which that counts.
-    """
+    """The meaning of app.yaml and its included files, in their order; leaves mistakes in the documents."""
     _refuse_unkept(document)
     content = _without_known_keys(document)
     top = document.validate(FileEntry, content, ()) or FileEntry()
@@ -141,7 +135,7 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
 
 
 def _without_known_keys(document: Document) -> dict[str, Any]:
-    """The file without the keys that nothing acts on; an unknown key that resembles one is told so."""
+    """The file without keys that nothing acts on; the mistake of an unknown key may suggest one of them."""
     content: dict[str, Any] = document.set_aside(document.content, APP_KEYS, (), "app.yaml")
     unknown = [key for key in content if key not in FileEntry.model_fields]
     for key in unknown:
@@ -151,7 +145,7 @@ def _without_known_keys(document: Document) -> dict[str, Any]:
 
 
 def _top_of_included(document: Document) -> IncludedEntry:
-    """An included file's top level; a mistake for each key that only app.yaml has, and for an unknown one."""
+    """An included file's top level; a mistake for each unknown key, and for each that only app.yaml has."""
     aside = {"admin_console": CONSOLE_PAGES}
     content: dict[str, Any] = document.set_aside(document.content, aside, (), "an included file")
     unknown = [key for key in content if key not in IncludedEntry.model_fields]
@@ -182,9 +176,9 @@ def _is_refused(refusal: Refusal, value: Any) -> bool:
 
 
 def _handlers(document: Document, included: Sequence[Document]) -> tuple[Handler, ...]:
-    """All handlers in the order in which they are asked: included ones go before or after app.yaml's own."""
+    """All handlers in the order of matching; included ones go before or after app.yaml's own."""
     if not any(one.content.get("handlers") is not None for one in (document, *included)):
-        # As App Engine's newer runtimes do: everything goes to the application.
+        # As in App Engine's newer runtimes, everything goes to the application.
         return (Handler(url="/.*", pattern=handlers.compile_expression("/.*"), script=handlers.AUTO_SCRIPT),)
     first: list[Handler | None] = []
     last: list[Handler | None] = []
@@ -193,9 +187,9 @@ def _handlers(document: Document, included: Sequence[Document]) -> tuple[Handler
             is_tail = isinstance(value, dict) and value.get("position") == "tail"
             (last if is_tail else first).append(handlers.read(value, one, path))
     found = [*first, *_own_handlers(document), *last]
-    if len(found) > MOST_HANDLERS:
+    if len(found) > MAX_HANDLERS:
         remark = (
-            f"{len(found)} handlers are more than App Engine's {MOST_HANDLERS}; they are taken as they are"
+            f"{len(found)} handlers are more than App Engine's {MAX_HANDLERS}; they are taken as they are"
         )
         document.notice(("handlers",), remark)
     return tuple(handler for handler in found if handler is not None)
@@ -237,7 +231,7 @@ def _check_variable(name: str, value: str, document: Document) -> None:
 
 
 def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pattern[str], ...]:
-    """App.yaml's expressions, or the usual ones if it gives none; those of included files come on top."""
+    """App.yaml's expressions, or the usual ones if it has none, and those of included files."""
     own = document.content.get("skip_files")
     found = list(DEFAULT_SKIP_FILES) if own is None else _expressions(document)
     for one in included:
@@ -246,7 +240,7 @@ def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pa
 
 
 def _expressions(document: Document) -> list[re.Pattern[str]]:
-    """The expressions of ``skip_files``: one text, of several lines maybe, or a list of texts."""
+    """The expressions of ``skip_files``: one text, possibly of several lines, or a list of texts."""
     value = document.content.get("skip_files")
     is_list = isinstance(value, list)
     found = []
@@ -260,7 +254,7 @@ def _expressions(document: Document) -> list[re.Pattern[str]]:
             )
             continue
         try:
-            # As App Engine did: a block of several lines is one expression.
+            # As on App Engine, a block of several lines is one expression.
             found.append(handlers.compile_plain("".join(text.splitlines())))
         except UnusableError as error:
             document.mistake(path, f"skip_files {shown(text)} {error.problem}")
@@ -278,7 +272,7 @@ def _error_handlers(document: Document) -> list[ErrorHandler]:
 
 
 def _scaling(documents: Iterable[Document]) -> Scaling:
-    """The kind of scaling, which all files must agree on; of manual scaling the most instances count."""
+    """The kind of scaling, on which all files must agree; the highest number of instances counts."""
     found: Scaling | None = None
     for document in documents:
         for mode, schema in SCALING_ENTRIES.items():

@@ -1,5 +1,6 @@
 """backends.yaml: services that run the same application in worker processes of their own."""
 
+import functools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,20 +9,19 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from lastacross.config import handlers, units, variables
-from lastacross.config.diagnostics import UnusableError, likely, shown
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import one_of, parsed
+from lastacross.config.diagnostics import UnusableError, likely, listed, shown
+from lastacross.config.document import Document, Entry, Path_, one_of, parsed
 from lastacross.config.values import DEFAULT_SERVICE, Backend, BackendState, Handler, InstanceClass
 
 START_URL = "/_ah/start"
 
-MOST_INSTANCES = 20
-MOST_THREADS = 1024
+MAX_INSTANCES = 20
+MAX_THREADS = 1024
 
 CLASSES = ("B1", "B2", "B4", "B4_1G", "B8")
 OPTIONS = ("dynamic", "failfast", "public")
 
-# What people write from memory of app.yaml, or of App Engine's command line, and where it belongs.
+# Keys that people remember from app.yaml or App Engine's command line, with their place here.
 _ELSEWHERE = {"instance_class": "class"} | {word: f"options: {word}" for word in OPTIONS}
 
 _MODULE_FILE = re.compile(r"[^\W\d]\w*(/[^\W\d]\w*)*\.py")
@@ -38,13 +38,12 @@ def check_name(text: str) -> str:
 def check_class(text: str) -> str:
     """An instance class, in either case as App Engine took it."""
     if text.upper() not in CLASSES:
-        listed = f"{', '.join(CLASSES[:-1])} or {CLASSES[-1]}"
-        raise UnusableError(f"is not {listed}", likely(text.upper(), CLASSES))
+        raise UnusableError(f"is not {listed(CLASSES)}", likely(text.upper(), CLASSES))
     return text.upper()
 
 
 def check_start(text: str) -> str:
-    """The dotted name of what answers ``/_ah/start``; ``crawler.py`` is read as ``crawler.app``."""
+    """The dotted name of the application for ``/_ah/start``; ``crawler.py`` is read as ``crawler.app``."""
     if _MODULE_FILE.fullmatch(text):
         return f"{text[:-3].replace('/', '.')}.app"
     return handlers.check_script(text)
@@ -58,19 +57,12 @@ def check_options(value: Any) -> frozenset[str]:
     plain = [word.strip() for word in words if word.strip()]
     for word in plain:
         if word not in OPTIONS:
-            listed = f"{', '.join(OPTIONS[:-1])} or {OPTIONS[-1]}"
-            raise UnusableError(f"has {shown(word)}, which is not {listed}", likely(word, OPTIONS))
+            raise UnusableError(f"has {shown(word)}, which is not {listed(OPTIONS)}", likely(word, OPTIONS))
     return frozenset(plain)
 
 
-def _between(lowest: int, highest: int) -> BeforeValidator:
-    def parse(text: str) -> int:
-        number = units.parse_integer(text)
-        if not lowest <= number <= highest:
-            raise UnusableError(f"is not between {lowest} and {highest}")
-        return number
-
-    return parsed(parse)
+def _up_to(highest: int) -> BeforeValidator:
+    return parsed(functools.partial(units.parse_between, lowest=1, highest=highest))
 
 
 class BackendEntry(Entry):
@@ -80,8 +72,8 @@ class BackendEntry(Entry):
 
     name: Annotated[str, parsed(check_name)]
     instance_class: Annotated[InstanceClass, parsed(check_class)] | None = Field(None, alias="class")
-    instances: Annotated[int, _between(1, MOST_INSTANCES)] | None = None
-    max_concurrent_requests: Annotated[int, _between(1, MOST_THREADS)] | None = None
+    instances: Annotated[int, _up_to(MAX_INSTANCES)] | None = None
+    max_concurrent_requests: Annotated[int, _up_to(MAX_THREADS)] | None = None
     options: Annotated[frozenset[str], BeforeValidator(check_options)] | None = None
     start: Annotated[str, parsed(check_start)] | None = None
     state: Annotated[BackendState, one_of("START", "STOP")] | None = None
@@ -119,7 +111,7 @@ def read(document: Document) -> Mapping[str, Backend]:
 
 
 def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
-    """The mapping without the keys that have another place; a mistake for each."""
+    """The mapping without misplaced keys; each is a mistake."""
     if not isinstance(value, dict):
         return value
     for key in [key for key in value if key in _ELSEWHERE]:
@@ -128,7 +120,7 @@ def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
 
 
 def start_handler(backend: Backend) -> Handler | None:
-    """What goes before app.yaml's handlers in a backend's processes, or None when they serve all."""
+    """The handler before app.yaml's own in a backend's processes, or None if they serve everything."""
     if backend.start is None:
         return None
     pattern = handlers.compile_expression(START_URL)
@@ -136,7 +128,7 @@ def start_handler(backend: Backend) -> Handler | None:
 
 
 def _notice(entry: BackendEntry, value: Any, document: Document, path: Path_) -> None:
-    """What is read and has nothing to act on, or was written in an old way."""
+    """Leave a notice at each key that is not acted on, or is written in an old way."""
     for key, given in (("class", entry.instance_class), ("options", entry.options)):
         if given:
             document.notice((*path, key), f"{key!r} of a backend is read but not acted on", is_of_key=True)

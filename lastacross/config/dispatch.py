@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 from lastacross.config import variables
 from lastacross.config.diagnostics import UnusableError
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import parsed
+from lastacross.config.document import Document, Entry, Path_, parsed
 from lastacross.config.values import DispatchRule
 
-MOST_RULES = 20
-LONGEST_PART = 100
+MAX_RULES = 20
+MAX_PART_CHARACTERS = 100
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
-# What stands right after the asterisk may be the end of a label: ``*-dot-shop.example.com``.
+# The text right after the asterisk may be the end of a label: ``*-dot-shop.example.com``.
 _LABEL_END = re.compile(r"[a-z0-9-]*[a-z0-9]", re.ASCII)
 _PATH = re.compile(r"/[!$%&'()+,./:;=@_~0-9A-Za-z-]*\*?", re.ASCII)
 
@@ -29,8 +28,8 @@ def check_url(text: str) -> str:
     if not host:
         raise UnusableError("has no host; '*' is any", f"*{text}")
     for part, name in ((host, "host"), (slash + path, "path")):
-        if len(part) > LONGEST_PART:
-            raise UnusableError(f"has a {name} of {len(part)} characters; {LONGEST_PART} are allowed")
+        if len(part) > MAX_PART_CHARACTERS:
+            raise UnusableError(f"has a {name} of {len(part)} characters; {MAX_PART_CHARACTERS} are allowed")
     _check_host(host, slash + path)
     _check_path(host, slash + path)
     return text
@@ -70,7 +69,7 @@ def _is_ipv4(host: str) -> bool:
     if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,3}", part, re.ASCII) for part in parts):
         return False
     try:
-        # Leading zeros are no reason to take it for a name.
+        # An address with leading zeros is still an address.
         ipaddress.IPv4Address(".".join(str(int(part)) for part in parts))
     except ValueError:
         return False
@@ -97,12 +96,12 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[DispatchRule, ...]:
-    """The file's rules in their order; mistakes and notices are left in the document."""
+    """The file's rules in their order; leaves mistakes and notices in the document."""
     document.validate(FileEntry, document.content, ())
     rules = []
     for path, value in document.entries("dispatch", "dispatch rules"):
-        if path[-1] == MOST_RULES:
-            problem = f"rule {MOST_RULES + 1} of dispatch: App Engine took {MOST_RULES}; join or remove some"
+        if path[-1] == MAX_RULES:
+            problem = f"rule {MAX_RULES + 1} of dispatch: App Engine took {MAX_RULES}; join or remove some"
             document.mistake(path, problem)
         entry = document.validate(RuleEntry, value, path)
         if entry is not None:

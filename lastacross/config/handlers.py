@@ -1,4 +1,4 @@
-"""One entry of app.yaml's ``handlers``: which URLs, and who serves them to whom."""
+"""One entry of app.yaml's ``handlers``: its URLs, the code or files behind them, and their protection."""
 
 import re
 from pathlib import PurePosixPath
@@ -6,8 +6,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from lastacross.config.diagnostics import UnusableError, shown
-from lastacross.config.document import Document, Entry, Path_
-from lastacross.config.fields import Switch, one_of, parsed
+from lastacross.config.document import Document, Entry, Path_, Switch, one_of, parsed
 from lastacross.config.units import parse_expiration
 from lastacross.config.values import NOTHING, AuthFailAction, CrossSite, Handler, Login, Position, Secure
 
@@ -19,7 +18,7 @@ _MIME_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;\s*[\w-]+=\"?[\w.-]+\"?)*", re.A
 _FLAGS = re.compile(r"\(\?([aimsux]+)\)", re.ASCII)
 _REFERENCE = re.compile(r"\\(\d+)")
 
-# What a server decides per answer; app.yaml may not.
+# Headers that a server sets for each response; app.yaml may not.
 _RESERVED_HEADERS = {
     "connection",
     "content-encoding",
@@ -37,7 +36,7 @@ _RESERVED_HEADERS = {
 
 _STATIC_ONLY = ("application_readable", "expiration", "http_headers", "mime_type", "require_matching_file")
 
-# Code of App Engine's SDK that app.yaml files name, by file or by module.
+# Prefixes of App Engine SDK code that app.yaml files name, by file or by module.
 _SDK_CODE = ("$PYTHON_LIB", "google.appengine.", "google/appengine/")
 
 
@@ -119,7 +118,7 @@ def check_mime_type(text: str) -> str:
 
 
 class HandlerEntry(Entry):
-    """What is acted on of a handler."""
+    """The keys of a handler that are acted on."""
 
     WHAT = "a handler"
 
@@ -145,7 +144,7 @@ class HandlerEntry(Entry):
 
 
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
-    """The handler, or None; mistakes and notices are left in the document."""
+    """The handler, or None; leaves mistakes and notices in the document."""
     entry = document.validate(HandlerEntry, value, path)
     if entry is None:
         return None
@@ -189,7 +188,7 @@ def _pattern(entry: HandlerEntry, document: Document, path: Path_) -> re.Pattern
 
 
 def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """A handler is of one kind, and has only that kind's keys."""
+    """Check that a handler is of one kind, and has only that kind's keys."""
     kinds = [key for key in ("script", "static_dir", "static_files") if getattr(entry, key) is not None]
     if not kinds:
         document.mistake(path, f"the handler of {shown(entry.url)} needs script, static_dir or static_files")
@@ -244,7 +243,7 @@ def _check_static_files(entry: HandlerEntry, template: str, document: Document, 
 
 
 def _check_cross_site(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """Only a script that is open to everybody may take what pages of other sites send."""
+    """Check that only a script open to everybody takes requests from pages of other sites."""
     if entry.cross_site != "allow":
         return
     problem = None

@@ -20,7 +20,7 @@ from lastacross.errors import ConfigError
 
 MAX_DEPTH = 10
 MAX_FILES = 50
-# Together as much as one file: each value of a bomb costs time, in whatever file it is.
+# Together as much as one file, because each value of a bomb costs time, whatever file it is in.
 MAX_BYTES = yaml_file.MAX_FILE_BYTES
 
 FOLDER_FILE = "include.yaml"
@@ -55,10 +55,6 @@ def gather(document: Document, root: Path) -> Included:
     """The files that app.yaml includes, and those that they include.
 
     A path that cannot be included is a mistake in the including document.
-
-    Args:
-        document: app.yaml.
-        root: the application's folder.
     """
     walk = _Walk(root)
     walk.visit(document, 1)
@@ -69,7 +65,7 @@ def check_builtins(document: Document) -> None:
     """Leave a notice at each builtin that this engine lacks, and a mistake at each unknown one."""
     value = document.content.get("builtins")
     if isinstance(value, dict):
-        # Old files leave the hyphens out.
+        # Old files have no hyphens.
         items: list[tuple[Path_, Any]] = [(("builtins",), value)]
     else:
         items = list(document.entries("builtins", "builtins such as 'deferred: on'"))

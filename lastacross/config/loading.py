@@ -1,4 +1,4 @@
-"""From a folder and an environment to one frozen value, and that of this process."""
+"""Reads a folder and an environment into one frozen value, and keeps the one of this process."""
 
 import os
 import posixpath
@@ -45,7 +45,7 @@ _UNLISTED = "static handlers serve the files that it names, unless skip_files of
 class Findings:
     """What ``check`` found: mistakes stop every process, notices stop nothing.
 
-    ``files`` are the names of the files that were read. ``warnings`` tell of what leaves a door open.
+    ``files`` are the names of the files that were read. ``warnings`` name settings that leave the site open.
     """
 
     mistakes: tuple[ConfigError, ...]
@@ -55,11 +55,7 @@ class Findings:
 
 
 class _Files:
-    """The files of one application's folder while they are read.
-
-    Args:
-        root: the folder.
-    """
+    """The files of one application's folder while they are read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -70,12 +66,9 @@ class _Files:
     def read(
         self, name: str, is_empty_because: str | None, read: Callable[[Document], ReadType]
     ) -> ReadType | None:
-        """What a file says, or None when it is not there or cannot be read at all.
+        """The meaning of ``<name>.yaml``, or None if there is no such file or it cannot be read at all.
 
-        Args:
-            name: of the file, without its ending.
-            is_empty_because: the message when nothing is in it; None = it may be empty.
-            read: makes its meaning of it, and leaves mistakes and notices in the document.
+        ``read`` finds the meaning, and leaves mistakes and notices in the document.
         """
         try:
             path = yaml_file.find(self.root, name)
@@ -92,20 +85,20 @@ class _Files:
         return value
 
     def add_included(self, included: includes.Included) -> None:
-        """Take the files that app.yaml includes among those that were read."""
+        """Add the files that app.yaml includes."""
         for document in included.documents:
             self.names.append(document.name)
-            # No file's name without its ending, which is the key of the others.
+            # Cannot be another document's key, which is a file name without its ending.
             self.documents[f"included: {document.name}"] = document
             self.mistakes += document.sorted_mistakes
         self.mistakes += included.mistakes
 
     def queues(self) -> queues.QueueFile:
-        """What queue.yaml says; without one, the queue ``default``."""
+        """The meaning of queue.yaml; without one, the queue ``default``."""
         return self.read("queue", queues.EMPTY, queues.read) or queues.default_queues()
 
     def cron(self) -> tuple[CronEntry, ...] | None:
-        """What cron.yaml says; None without one."""
+        """The meaning of cron.yaml; None without one."""
         return self.read("cron", cron.EMPTY, cron.read)
 
 
@@ -146,7 +139,7 @@ class _Reading:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Those of the files in the order of reading, then those of the environment."""
+        """Notices of the files in the order of reading, then of the environment."""
         found = [notice for document in self._files.documents.values() for notice in document.notices]
         if (self.root / UPLOAD_LIST).is_file():
             found.append(f"{UPLOAD_LIST}: is not read: {_UNLISTED}")
@@ -171,7 +164,7 @@ class _Reading:
         return found
 
     def _read_app(self, document: Document) -> AppConfig:
-        """app.yaml, with the folders and files that it names: each must be there, or no process starts."""
+        """app.yaml; every folder and file that it names must exist, or no process starts."""
         self._included = includes.gather(document, self.root)
         documents = (document, *self._included.documents)
         found = app.read(document, self._included.documents)
@@ -216,10 +209,10 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
     Args:
         root: the folder with app.yaml; queue.yaml, cron.yaml, backends.yaml, dispatch.yaml if there are any.
         environ: the environment, as ``os.environ``.
-        needs_secret_key: False = for looking on: a SECRET_KEY that is not set is ``""``, and none is made.
+        needs_secret_key: False = for commands that only look: an unset SECRET_KEY is "", and none is made.
 
     Raises:
-        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
     """
     reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
     if reading.mistakes:
@@ -242,26 +235,26 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
 
 
 def _own(reading: _Reading) -> Settings:
-    """The settings; whose LASTACROSS_SERVICE is app.yaml's service, belongs to the default one."""
+    """The settings; a LASTACROSS_SERVICE that is app.yaml's own service means the default one."""
     own = settings.build(reading.environment)
     return replace(own, service=DEFAULT_SERVICE) if own.service == reading.app.service else own
 
 
 def _app_of(reading: _Reading, service: str) -> AppConfig:
-    """app.yaml as this service runs it: a backend's ``start`` goes before the handlers."""
+    """app.yaml as this service runs it, with a backend's ``start`` before the handlers."""
     backend = reading.backends.get(service)
     first = None if backend is None else backends.start_handler(backend)
     return reading.app if first is None else replace(reading.app, handlers=(first, *reading.app.handlers))
 
 
 def read_queues(root: Path) -> Mapping[str, QueueConfig]:
-    """What queue.yaml says now, without the other files; the queue ``default`` when it is not there.
+    """Read queue.yaml only; the queue ``default`` if there is none.
 
     Args:
         root: the application's folder.
 
     Raises:
-        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
     """
     files = _Files(root)
     found = files.queues()
@@ -271,13 +264,13 @@ def read_queues(root: Path) -> Mapping[str, QueueConfig]:
 
 
 def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
-    """What cron.yaml says now, without the other files; None when it is not there.
+    """Read cron.yaml only; None if there is none.
 
     Args:
         root: the application's folder.
 
     Raises:
-        ConfigError: something in it cannot be used; ``mistakes`` has all that is wrong.
+        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
     """
     files = _Files(root)
     found = files.cron()
@@ -287,7 +280,7 @@ def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
 
 
 def check(root: Path, environ: Mapping[str, str]) -> Findings:
-    """All that ``load`` would say, without making a file."""
+    """Everything that ``load`` would report; makes no file."""
     reading = _Reading(root, environ, may_make_key=False, needs_key=True)
     warnings = () if reading.mistakes else settings.warnings(_own(reading))
     return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))

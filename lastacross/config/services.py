@@ -1,4 +1,4 @@
-"""Services across the files: a name that one file uses and no other knows."""
+"""Services across the files: names that one file uses and no other declares."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -6,7 +6,7 @@ from lastacross.config.diagnostics import likely, sentence, shown
 from lastacross.config.document import Document, Path_
 from lastacross.config.values import DEFAULT_SERVICE
 
-# Where it is, the key, the target, and what becomes of its tasks when nobody knows its service.
+# Path, key, target, and what happens to its tasks if its service is unknown.
 _Use = tuple[Path_, str, str, str]
 
 _UNTIL_SERVED = "its tasks run on the default service unless `lastacross worker --service {service}` runs"
@@ -19,12 +19,7 @@ def service_of(target: str) -> str:
 
 
 def refuse_own_name(document: Document, app_service: str) -> None:
-    """Leave a mistake at a backend that has the name of the service it belongs to: a target could mean both.
-
-    Args:
-        document: backends.yaml.
-        app_service: app.yaml's ``service``.
-    """
+    """Leave a mistake at a backend with the name of app.yaml's service, because a target could mean both."""
     for path, value in document.entries("backends", "backends"):
         if value["name"] == app_service:
             problem = f"name {shown(app_service)} is app.yaml's service; a backend needs another name"
@@ -32,22 +27,14 @@ def refuse_own_name(document: Document, app_service: str) -> None:
 
 
 def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
-    """The names that a target may have without a remark.
-
-    Args:
-        app_service: app.yaml's ``service``.
-        backends: the names in backends.yaml.
-        elsewhere: the names in LASTACROSS_SERVICES.
-    """
+    """The names that a target may have without a remark; ``elsewhere`` are LASTACROSS_SERVICES."""
     return frozenset({DEFAULT_SERVICE, app_service, *backends, *elsewhere})
 
 
 def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:
     """Leave a notice at each unknown target of queue.yaml and cron.yaml, and service of dispatch.yaml.
 
-    Args:
-        documents: by the name of the file, without its ending; free of mistakes.
-        names: the services that are known.
+    ``documents`` have no mistakes; their keys are file names without ending.
     """
     for file, uses in (("queue", _targets), ("cron", _cron_targets), ("dispatch", _dispatched)):
         document = documents.get(file)
@@ -64,14 +51,14 @@ def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> No
 
 
 def _targets(document: Document) -> Iterator[_Use]:
-    """The targets of push queues, each with its path; a pull queue's means nothing."""
+    """The targets of push queues with their paths; a pull queue's target has no meaning."""
     for path, value in document.entries("queue", "queues"):
         if value.get("target") is not None and value.get("mode") != "pull":
             yield (*path, "target"), "target", value["target"], _UNTIL_SERVED
 
 
 def _cron_targets(document: Document) -> Iterator[_Use]:
-    """The targets of cron jobs, each with its path; a word alone may be meant for a version."""
+    """The targets of cron jobs with their paths; a single word may mean a version."""
     for path, value in document.entries("cron", "cron jobs"):
         if value.get("target") is not None:
             service, colon, _ = value["target"].partition(":")

@@ -1,14 +1,23 @@
-"""The environment: every variable, its default, and where its value came from."""
+"""The environment: every variable, its default, and its value's source.
+
+Values that hold a secret are masked wherever they are shown. The secret key of a development set-up is
+made once and kept in the data folder.
+"""
 
 import functools
 import os
+import re
+import secrets
+import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
-from lastacross.config import masks, secret, variables
+from lastacross.config import variables
 from lastacross.config.diagnostics import UnusableError, likely, sentence, shown
 from lastacross.config.values import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import ConfigError
@@ -20,10 +29,99 @@ NOT_SET = "not set"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 NEW_KEY = "python -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
+SECRET_KEY_FILE = "secret_key"
+SECRET_KEY_BYTES = 48
+
+MASK = "********"
+_PARAMETER = re.compile(r"((?:password|passwd|sslpassword|secret|token)=)[^&#\s,']*", re.IGNORECASE)
+
+
+def masked_url(url: str) -> str:
+    """The URL with its password, and any parameter that is one, hidden."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return MASK
+    if "@" in parts.path:
+        # A password with a slash in it, whose end cannot be known.
+        return masked_text(url)
+    credentials, at, place = parts.netloc.rpartition("@")
+    user, colon, _ = credentials.partition(":")
+    netloc = f"{user}{colon}{MASK}{at}{place}" if colon else parts.netloc
+    return _PARAMETER.sub(rf"\1{MASK}", url.replace(f"//{parts.netloc}", f"//{netloc}", 1))
+
+
+def masked_text(text: str) -> str:
+    """Any text without a possible password: everything between the first ``:`` and the last ``@``."""
+    start, end = text.find(":"), text.rfind("@")
+    if 0 <= start < end:
+        text = f"{text[: start + 1]}{MASK}{text[end:]}"
+    return _PARAMETER.sub(rf"\1{MASK}", text)
+
+
+def read_secret_key(data_dir: Path) -> str | None:
+    """The kept key, or None if none has been made yet.
+
+    Raises:
+        ConfigError: the file cannot be read, is too short, or others may read it.
+    """
+    path = data_dir / SECRET_KEY_FILE
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = file.read(4096).decode("ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"SECRET_KEY: {path} cannot be read: {error}") from error
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError(f"SECRET_KEY: others may read {path}; run: chmod 600 {path}")
+    if len(key) < variables.MIN_SECRET_KEY_CHARACTERS:
+        raise ConfigError(f"SECRET_KEY: {path} is too short; remove it and a new one is made")
+    return key
+
+
+def read_or_make_secret_key(data_dir: Path) -> str:
+    """The kept key, made now if there is none. Processes that start simultaneously agree on one.
+
+    Raises:
+        ConfigError: the file cannot be read or made.
+    """
+    kept = read_secret_key(data_dir)
+    if kept is not None:
+        return kept
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_secret_key(data_dir)
+    except OSError as error:
+        raise ConfigError(f"SECRET_KEY: no key can be kept in {data_dir}: {error.strerror}") from error
+    kept = read_secret_key(data_dir)
+    if kept is None:
+        raise ConfigError(f"SECRET_KEY: {data_dir / SECRET_KEY_FILE} vanished while it was made")
+    return kept
+
+
+def _make_secret_key(data_dir: Path) -> None:
+    """Write a key under another name and link it: the name appears with all of its content.
+
+    The link fails when another process was first; its key counts then.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{SECRET_KEY_FILE}.", dir=data_dir)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(SECRET_KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, data_dir / SECRET_KEY_FILE)
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(temporary)
+
 
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable: its field of Settings, how it is read, how it is shown."""
+    """One environment variable: its field of Settings, its parser, and how it is shown."""
 
     name: str
     field: str
@@ -41,7 +139,7 @@ def _show_networks(value: tuple[object, ...]) -> str:
 
 
 def _show_services(value: Mapping[str, str]) -> str:
-    return ",".join(f"{name}={masks.masked_url(url)}" for name, url in value.items())
+    return ",".join(f"{name}={masked_url(url)}" for name, url in value.items())
 
 
 DEV = "LASTACROSS_DEV"
@@ -52,9 +150,9 @@ APP = "LASTACROSS_APP"
 VARIABLES = (
     Variable("PORT", "port", _between(0, 65_535)),
     Variable("HOST", "host", variables.host),
-    Variable("REDIS_URL", "redis_url", variables.redis_url, show=masks.masked_url),
+    Variable("REDIS_URL", "redis_url", variables.redis_url, show=masked_url),
     Variable("RQ_KEY_PREFIX", "key_prefix", variables.key_prefix),
-    Variable("DATABASE_URL", "database_url", str, show=masks.masked_url),
+    Variable("DATABASE_URL", "database_url", str, show=masked_url),
     Variable("SECRET_KEY", "secret_key", variables.secret_key, is_secret=True),
     Variable(DATA_DIR, "data_dir", Path),
     Variable(DEV, "is_dev", variables.switch, show=lambda value: "1" if value else "0"),
@@ -89,11 +187,9 @@ VARIABLES = (
 
 
 class Environment:
-    """The variables while they are read: what is given, what was wrong.
+    """The variables while they are read; an empty value counts as none.
 
-    Args:
-        root: the application's folder; relative paths begin there.
-        environ: the process's environment; an empty value counts as none.
+    ``root`` is the application's folder, where relative paths begin.
     """
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
@@ -125,21 +221,21 @@ class Environment:
 
     @staticmethod
     def _mistake(variable: Variable, text: str, error: UnusableError) -> ConfigError:
-        """The mistake, without the secrets that a value of this variable may hold."""
-        value = masks.MASK if variable.is_secret else shown(masks.masked_text(text))
-        hint = None if error.hint is None else masks.masked_text(error.hint)
-        problem = f"{variable.name} {value} {masks.masked_text(error.problem)}"
+        """The mistake, without secrets that the variable's value may hold."""
+        value = MASK if variable.is_secret else shown(masked_text(text))
+        hint = None if error.hint is None else masked_text(error.hint)
+        problem = f"{variable.name} {value} {masked_text(error.problem)}"
         return ConfigError(sentence(problem, hint))
 
     def _folder(self, text: str) -> Path:
-        # os.path answers where pathlib raises: a name too long, an unknown ~user.
+        # os.path works where pathlib raises: with a name too long, an unknown ~user.
         folder = (self.root / os.path.expanduser(text)).absolute()
         if "\0" in text or (os.path.lexists(folder) and not os.path.isdir(folder)):
             raise UnusableError("is not a folder")
         return folder
 
     def add_defaults(self) -> None:
-        """Give the rest the values that depend on others; Settings has the constant ones."""
+        """Set defaults that depend on other values; Settings has the constant ones."""
         is_dev = self.values.setdefault("is_dev", False)
         data_dir = self.values.setdefault("data_dir", (self.root / "var").absolute())
         self.values.setdefault("port", 8080)
@@ -178,11 +274,9 @@ class Environment:
                     self.notices.append(sentence(f"the variable {name} is not read", hint))
 
     def add_secret_key(self, *, may_make: bool, is_needed: bool) -> None:
-        """The key of the environment; under ``dev`` the one that is kept in the data folder.
+        """The key of the environment; under ``dev`` the one kept in the data folder.
 
-        Args:
-            may_make: make the file when it is not there.
-            is_needed: to have none, outside of ``dev``, is a mistake.
+        ``may_make`` allows making the file. Outside of ``dev`` a missing key is a mistake if ``is_needed``.
         """
         if self.sources["SECRET_KEY"] == ENVIRONMENT:
             return
@@ -195,25 +289,18 @@ class Environment:
             return
         data_dir = self.values["data_dir"]
         try:
-            key = secret.read_or_make(data_dir) if may_make else secret.read(data_dir)
+            key = read_or_make_secret_key(data_dir) if may_make else read_secret_key(data_dir)
         except ConfigError as error:
             self.mistakes.append(error)
             return
         self.values["secret_key"] = key or ""
-        self.sources["SECRET_KEY"] = f"file {data_dir / secret.FILE_NAME}" if key else NOT_SET
+        self.sources["SECRET_KEY"] = f"file {data_dir / SECRET_KEY_FILE}" if key else NOT_SET
 
 
 def read(
     root: Path, environ: Mapping[str, str], *, may_make_key: bool = True, needs_key: bool = True
 ) -> Environment:
-    """Read every variable; mistakes and notices are left in what is returned.
-
-    Args:
-        root: the application's folder.
-        environ: the process's environment.
-        may_make_key: under ``dev``, make the secret key that is not there yet.
-        needs_key: a missing SECRET_KEY is a mistake.
-    """
+    """Read every variable; the result holds mistakes and notices."""
     environment = Environment(root, environ)
     environment.read_given()
     environment.add_defaults()
@@ -228,7 +315,7 @@ def build(environment: Environment) -> Settings:
 
 
 def warnings(own: Settings) -> list[str]:
-    """A line for each setting that works and leaves a door open."""
+    """A line for each setting that works and leaves the site open."""
     if own.is_dev or "*" not in own.allowed_hosts:
         return []
     remark = "any Host is answered; list the names that the site is reached by, such as shop.example"
@@ -243,7 +330,7 @@ def describe(config: Config) -> list[tuple[str, str, str]]:
     rows = []
     for variable in VARIABLES:
         value = getattr(config.settings, variable.field)
-        # A secret that is not there is nothing to hide, and to show stars for it would deceive.
-        text = (value and masks.MASK) if variable.is_secret else variable.show(value)
+        # Stars for a secret that is not set would deceive.
+        text = (value and MASK) if variable.is_secret else variable.show(value)
         rows.append((variable.name, text, config.settings.sources.get(variable.name, DEFAULT)))
     return rows

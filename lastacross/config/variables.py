@@ -1,4 +1,4 @@
-"""What each environment variable takes. Pure: text in, value out, or UnusableError."""
+"""The parser of each environment variable. Pure: text in, value out, or UnusableError."""
 
 import ipaddress
 import re
@@ -8,9 +8,9 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, urlsplit
 
 from lastacross.config.diagnostics import UnusableError, likely
-from lastacross.config.units import parse_integer, parse_seconds
+from lastacross.config.units import parse_between, parse_seconds
 
-SHORTEST_SECRET_KEY = 16
+MIN_SECRET_KEY_CHARACTERS = 16
 DEFAULT_KEY_PREFIX = "rq"
 OWN_KEY_PREFIX = "lastacross"
 FIRST_RQ_WITH_PREFIX = 3
@@ -25,10 +25,7 @@ _PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
 
 def whole_number(text: str, lowest: int, highest: int) -> int:
     """A whole number within bounds."""
-    number = parse_integer(text.strip())
-    if not lowest <= number <= highest:
-        raise UnusableError(f"is not between {lowest} and {highest}")
-    return number
+    return parse_between(text.strip(), lowest, highest)
 
 
 def seconds(text: str, lowest: float, highest: float) -> float:
@@ -40,7 +37,7 @@ def seconds(text: str, lowest: float, highest: float) -> float:
 
 
 def key_prefix(text: str) -> str:
-    """What stands before the names of keys; RQ's own rule, since RQ 3 (``rq.defaults``)."""
+    """The prefix of all key names; the rule is RQ's own, since RQ 3 (``rq.defaults``)."""
     if text == DEFAULT_KEY_PREFIX:
         return text
     if not _KEY_PREFIX.fullmatch(text):
@@ -62,8 +59,8 @@ def host(text: str) -> str:
 
 def secret_key(text: str) -> str:
     """A secret of at least 16 characters."""
-    if len(text) < SHORTEST_SECRET_KEY:
-        raise UnusableError(f"has {len(text)} characters; it needs at least {SHORTEST_SECRET_KEY}")
+    if len(text) < MIN_SECRET_KEY_CHARACTERS:
+        raise UnusableError(f"has {len(text)} characters; it needs at least {MIN_SECRET_KEY_CHARACTERS}")
     return text
 
 
@@ -217,7 +214,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        # The parser's words may quote a piece of a password that it took for a port.
+        # The parser's message may quote a piece of a password that it took for a port.
         reason = "write a password's special characters as %XX" if "@" in url else str(error)
         raise UnusableError(f"is not a URL: {reason}") from error
     return parts

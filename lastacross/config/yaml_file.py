@@ -1,8 +1,8 @@
-"""A YAML file → plain values with the place of each. The only module that imports ruamel.
+"""A YAML file → plain values with their places. The only module that imports ruamel.
 
-Values are built from the parser's events, not by a loader: a scalar stays the text that was
-written (``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are
-refused at the event that brings them, before anything is built.
+Values are built from the parser's events, not by a loader. So a scalar stays the text as written
+(``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are refused at
+their own event, before anything is built.
 """
 
 import os
@@ -35,7 +35,7 @@ class Tree:
     """A file's values: ``root`` is made of dict, list, str and None.
 
     ``places`` and ``key_places`` are (line, column), from 1, by path from the root.
-    ``repeated`` lists the paths of keys that were there before, with the second one's place.
+    ``repeated`` lists the paths of duplicate keys, with the place of the second one.
     """
 
     root: Any = None
@@ -45,7 +45,7 @@ class Tree:
 
 
 def find(root: Path, name: str) -> Path | None:
-    """The file ``name``.yaml in a folder, or ``name``.yml as App Engine took it too; None if neither.
+    """The file ``name``.yaml in a folder, or ``name``.yml as App Engine also accepted; None if neither.
 
     Raises:
         ConfigError: both are there.
@@ -57,14 +57,10 @@ def find(root: Path, name: str) -> Path | None:
 
 
 def read(path: Path, name: str | None = None) -> str:
-    """A file's text.
-
-    Args:
-        path: of the file.
-        name: what messages call it; None = its last part.
+    """A file's text; ``name`` is its name in messages, None = its last part.
 
     Raises:
-        ConfigError: it is no file, too large, unreadable, or not UTF-8.
+        ConfigError: it is not a file, too large, unreadable, or not UTF-8.
     """
     name = path.name if name is None else name
     try:
@@ -90,7 +86,7 @@ def read(path: Path, name: str | None = None) -> str:
 
 
 def unreadable(root: Path, name: str) -> str | None:
-    """Why a file that one of ours names cannot be read, or None when it can.
+    """The reason why a file named in the configuration cannot be read, or None.
 
     Continues the sentence "file <name> …".
     """
@@ -115,7 +111,7 @@ def parse(text: str, name: str) -> Tree:
     """The values of a text; ``name`` is the file's, for messages.
 
     Raises:
-        ConfigError: it is not YAML, or uses what these files do not: aliases, anchors, tags,
+        ConfigError: it is not YAML, or uses features that these files may not: aliases, anchors, tags,
             several documents, nesting over 20 deep.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
@@ -124,12 +120,12 @@ def parse(text: str, name: str) -> Tree:
         return _Reader(YAML(typ="safe", pure=True).parse(text), name).read()
     except ConfigError:
         raise
-    except Exception as error:  # whatever a parser raises over a stranger's text is that text's mistake
+    except Exception as error:  # whatever a parser raises is the text's mistake
         raise _syntax_mistake(error, text, name) from error
 
 
 def _syntax_mistake(error: Exception, text: str, name: str) -> ConfigError:
-    """What the parser says, in one line."""
+    """The parser's message in one line."""
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)

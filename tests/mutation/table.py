@@ -137,14 +137,12 @@ PARTS = (
     Part(
         "config",
         "lastacross/config/",
-        "yaml_file document values units fields known_keys diagnostics loading",
+        "yaml_file document values units known_keys diagnostics loading",
         "unit/test_config_units.py unit/test_config_loading.py unit/test_config_environment.py "
         "unit/test_config_cron.py unit/test_config_wrong_files.py "
         "unit/test_config_queues.py unit/test_config_app.py unit/test_config_bombs.py",
     ),
-    Part(
-        "config", "lastacross/config/", "settings secret masks variables", "unit/test_config_environment.py"
-    ),
+    Part("config", "lastacross/config/", "settings variables", "unit/test_config_environment.py"),
     # --- webapp's boundary
     Part(
         "webapp",

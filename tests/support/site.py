@@ -17,7 +17,7 @@ from typing import Any
 
 from lastacross import store
 from lastacross.broker.steps import Broker
-from lastacross.config import secret
+from lastacross.config import read_secret_key
 from lastacross.processes.embedded import PORTS
 from tests.support import administrator
 from tests.support.judging import judged
@@ -127,7 +127,7 @@ def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -
         }
         with started(python("-m", "lastacross", "dev", "--app", str(app)), folder, environ) as processes:
             wait_for_answer(url, processes)
-            key = environ.get("SECRET_KEY") or secret.read(folder / "var") or ""
+            key = environ.get("SECRET_KEY") or read_secret_key(folder / "var") or ""
             yield Site(url, redis_server, processes, app, key)
             processes.send(signal.SIGINT)
             processes.wait()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lastacross import config
-from lastacross.config import masks, secret
+from lastacross.config.settings import _make_secret_key, masked_url, read_or_make_secret_key
 from lastacross.errors import ConfigError
 
 KEY = "a secret key of the tests, long enough"
@@ -340,18 +340,18 @@ def test_dev_makes_a_key_once_and_keeps_it_to_itself(app_root: Path) -> None:
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     """None of them reads half of a key, or its own."""
     with ProcessPoolExecutor(4) as pool:
-        keys = set(pool.map(secret.read_or_make, [tmp_path / "var"] * 16))
+        keys = set(pool.map(read_or_make_secret_key, [tmp_path / "var"] * 16))
 
     assert len(keys) == 1
 
 
 def test_the_loser_of_the_race_takes_the_winner_s_key(tmp_path: Path) -> None:
     """The key that was there first is never replaced."""
-    winner = secret.read_or_make(tmp_path)
+    winner = read_or_make_secret_key(tmp_path)
 
-    secret._make(tmp_path)
+    _make_secret_key(tmp_path)
 
-    assert secret.read_or_make(tmp_path) == winner
+    assert read_or_make_secret_key(tmp_path) == winner
     assert [one.name for one in tmp_path.iterdir()] == ["secret_key"]
 
 
@@ -446,4 +446,4 @@ def test_a_mistake_does_not_give_a_secret_away(app_root: Path, name: str, value:
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
     """The rest of it stays readable."""
-    assert masks.masked_url(url) == shown
+    assert masked_url(url) == shown
