@@ -1,6 +1,6 @@
-"""The life of a task: its record, its states, and each step between them as one Lua file run in Redis.
+"""The life of a task: its record, its states and its steps. Each step is one Lua file that Redis runs.
 
-docs/lifecycle.md draws it. Other rooms import from here, never from a module inside.
+docs/lifecycle.md shows the states and steps. Other rooms import from this module, not from its submodules.
 """
 
 from lastacross.broker.current import CurrentTask, current_task, delivering

@@ -1,4 +1,4 @@
-"""The task that the running code was delivered as."""
+"""The task that the calling code is running in."""
 
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class CurrentTask:
-    """What a handler may know of its own delivery.
+    """The current delivery, as its handler sees it.
 
-    ``attempt`` is 1 on the first try; ``retry_count`` is App Engine's count, 0 there. ``member`` is
-    ``<batch id>:<index>`` when the task belongs to a batch. A deferred call leaves why it
-    failed in ``failure``, and in ``has_failed_for_good`` that no retry can mend it, which its status
-    (200) does not tell. ``error`` is what its code raised, whoever made an answer of it. ``request``
-    tells a task that was named by its caller from others that had its name.
+    ``attempt`` is 1 on the first try. ``retry_count`` is App Engine's count, which starts at 0. ``member``
+    is
+    ``<batch id>:<index>`` when the task belongs to a batch. A failed deferred call stores its reason in
+    ``failure`` and sets ``has_failed_for_good`` if it must not be retried; its status, 200, shows neither.
+    ``error`` is the exception that the handler raised, even if a response was made from it. ``request``
+    distinguishes a task from an earlier one with the same chosen name.
     """
 
     id: str
@@ -30,22 +31,23 @@ class CurrentTask:
 
     @property
     def batch_id(self) -> str | None:
-        """The batch that it is a member of."""
+        """The id of its batch."""
         return self.member.rpartition(":")[0] if self.member else None
 
     def next_batch_id(self) -> str:
-        """The id of the next batch without a name that this delivery makes.
+        """The id of the next unnamed batch that this delivery creates.
 
-        The same ids come in the same order at a second delivery, so that filling can be repeated.
+        A second delivery gets the same ids in the same order, so a batch can be filled again.
         """
         self._batches += 1
         base = self._unique_id()
         return base if self._batches == 1 else f"{base}-b{self._batches}"
 
     def _unique_id(self) -> str:
-        """The id, and what tells this task from another that has its name when that is free again.
+        """The id, made unique among tasks that reuse one name.
 
-        A batch is remembered longer than a name is refused: a later task would find the earlier one's.
+        A batch outlives its task's tombstone, so a later task of that name would otherwise find the earlier
+        batch.
         """
         if self.request:
             return f"{self.id}-{self.request}"
@@ -57,12 +59,12 @@ _current: ContextVar[CurrentTask | None] = ContextVar("lastacross_current_task",
 
 
 def current_task() -> CurrentTask | None:
-    """The task that is being delivered to the calling code, None outside of one."""
+    """The task that is being delivered to the calling code; None outside of a delivery."""
     return _current.get()
 
 
 class delivering:
-    """Make this the current task within the block."""
+    """Makes this the current task within the block."""
 
     __slots__ = ("_task", "_token")
 

@@ -1,6 +1,6 @@
-"""Headers of a task: a mapping that ignores letter case, and which names belong to the engine.
+"""A task's headers: a case-insensitive mapping, and the names that only the engine may set.
 
-Pure. Rules: docs/appengine.md, "Tasks" and "Delivery".
+Pure. docs/appengine.md has the rules, under "Tasks" and "Delivery".
 """
 
 import re
@@ -10,16 +10,15 @@ from lastacross.errors import InvalidTaskError
 
 # The token of RFC 9110 5.6.2.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# What WSGI and HTTP/1.1 carry: visible ISO 8859-1, spaces and tabs; a line end would begin
-# another header.
+# WSGI and HTTP/1.1 carry visible ISO 8859-1, spaces and tabs. A line end would begin another header.
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
-# Namespaces and fail-fast are the X-AppEngine-* headers that a caller sets on purpose.
+# Callers may set these X-AppEngine-* headers: the namespaces and fail-fast.
 _ALLOWED = frozenset(
     {"x-appengine-current-namespace", "x-appengine-default-namespace", "x-appengine-failfast"}
 )
 _RESERVED_PREFIXES = ("x-appengine-", "x-google-")
-# The last line: they speak of one connection, which a task does not know.
+# The second line lists headers that describe one connection, which a stored task does not have.
 _RESERVED = frozenset(
     {"host", "content-length"}
     | {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
@@ -27,10 +26,10 @@ _RESERVED = frozenset(
 
 
 class Headers(Mapping[str, str]):
-    """Header names to values; a name is found in any letter case and kept as it was written.
+    """Maps header names to values. Lookups ignore case, and names keep their spelling.
 
     Args:
-        items: pairs of name and value; of equal names the last one stands, as in a dict.
+        items: pairs of name and value; the last pair wins when names are equal, as in a dict.
     """
 
     __slots__ = ("_items",)
@@ -66,10 +65,10 @@ class Headers(Mapping[str, str]):
 
 
 def checked_items(headers: object) -> tuple[tuple[str, str], ...]:
-    """The names and values that a caller gave; an iterable value is one comma-separated value.
+    """A caller's headers as text; an iterable value is joined with commas.
 
     Raises:
-        InvalidTaskError: this is no mapping, or a name or value cannot stand in a request.
+        InvalidTaskError: the headers are not a mapping, or a name or value is not valid in a request.
     """
     if not isinstance(headers, Mapping):
         raise InvalidTaskError(f"headers must be a mapping of names to values, not {headers!r}")
@@ -77,9 +76,9 @@ def checked_items(headers: object) -> tuple[tuple[str, str], ...]:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether the engine alone sets this header, so that a task's own is dropped at delivery.
+    """Whether only the engine sets this header. Delivery drops a task's own.
 
-    An underscore counts as a hyphen: both become the same key of a WSGI environ.
+    An underscore counts as a hyphen because both become the same key of a WSGI environ.
     """
     key = name.lower().replace("_", "-")
     return key in _RESERVED or (key.startswith(_RESERVED_PREFIXES) and key not in _ALLOWED)

@@ -1,4 +1,4 @@
-"""Tasks looked up: one by its name, those of a queue by their states, and one of them whole."""
+"""Reads tasks: one by its name, those of a queue by state, and one with its payload."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,19 +37,19 @@ _FIELDS = (
 
 
 FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
-"""Of a record, those that tell where one task is in its life."""
+"""The fields of a record that show a task's state and failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """What Redis knows of a task.
+    """A task's state and failures, from its record.
 
     Args:
         status: RQ's word: ``queued``, ``scheduled``, ``started``, ``failed`` (a dead letter), ``deferred``.
-        eta: the earliest instant of its next, or of its running, attempt, in seconds since the epoch.
-        failures: attempts that ended with an answer outside 200-299, an exception or a deadline.
+        eta: the earliest time of the next or the running attempt, in seconds since the epoch.
+        failures: attempts that ended with a status outside 200-299, an exception or a missed deadline.
         lost: attempts whose worker ended while they ran.
-        error: why it is a dead letter, '' if it is none.
+        error: the reason why the task is a dead letter, '' if it is not one.
     """
 
     status: str
@@ -60,7 +60,7 @@ class TaskRecord:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its retries are used up: nobody runs it again but by hand."""
+        """Whether its retries are used up, so that it runs again only by hand."""
         return self.status == DEAD.status
 
     @property
@@ -70,7 +70,7 @@ class TaskRecord:
 
 
 def find(queue_name: str, name: str) -> TaskRecord | None:
-    """The task of this name in a queue; None when there is none: it is done, deleted, purged or lost.
+    """The task of this name in a queue; None if it is done, deleted, purged or lost.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -79,7 +79,7 @@ def find(queue_name: str, name: str) -> TaskRecord | None:
 
 
 def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
-    """The same for several tasks, each given by queue and name, in one round trip.
+    """Find several tasks, given by queue and name, in one round trip.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -90,25 +90,25 @@ def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
         for queue_name, name in tasks:
             pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
         found = pipeline.execute(raise_on_error=False)
-    # A record of the wrong type is as good as none; the lease that meets it says so.
+    # A record of the wrong type counts as missing; the lease that meets it reports it.
     return [loaded(values) if isinstance(values, list) else None for values in found]
 
 
 def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
-    """What ``FIELDS`` of a task's record say, however they were read; None when there is no record."""
+    """A record made of the values of ``FIELDS``; None if there is none."""
     status, eta, failures, lost, dead_at, error = values
     if status is None or eta is None:
         return None
     text = status.decode("utf-8", "replace")
     if text == DEAD.status and dead_at is None:
-        # Another RQ tool took it for failed: a sweep puts it back.
+        # Another RQ tool marked it as failed; a sweep restores it.
         text = READY.status
     reason = error.decode("utf-8", "replace") if error else ""
     return TaskRecord(text, _number(eta), int(_number(failures)), int(_number(lost)), reason)
 
 
 def _number(value: bytes | None) -> float:
-    """The number in a field; 0 where it is damaged: the worker that leases the task tells what is wrong."""
+    """The number in a field; 0 if it is damaged, which the worker reports when it leases the task."""
     try:
         number = float(value or 0)
     except ValueError:
@@ -123,8 +123,8 @@ _KEY_OF_STATE = {state.name: state.key for state in ALL}
 class ListedTask:
     """A task without its payload.
 
-    Instants are seconds since the epoch; None where there is none. ``attempts`` are those that have ended,
-    or the leases of a pull task; ``error`` is why it is a dead letter.
+    Times are seconds since the epoch, None if not set. ``attempts`` counts ended attempts, or a pull task's
+    leases. ``error`` is the reason why the task is a dead letter.
     """
 
     queue: str
@@ -152,14 +152,14 @@ class WholeTask:
 
 
 class Listing:
-    """The tasks in one Redis. Each method raises ``TransientError`` while it is unavailable."""
+    """Reads the tasks in one Redis. Each method raises ``TransientError`` while Redis is unavailable."""
 
     def __init__(self, opened: Store) -> None:
         self._store = opened
         self._redis: Any = opened.redis
 
     def tasks(self, queue: str, states: Iterable[str] = STATES, most: int = 100) -> list[ListedTask]:
-        """The first ``most`` tasks in each of these states; the newest of the dead letters."""
+        """The first ``most`` tasks in each of these states; of dead letters, the newest."""
         with transient_errors():
             ids: dict[str, None] = {}
             for state in states:
@@ -169,7 +169,7 @@ class Listing:
             return [task for task in self._listed(list(ids)) if task.state in wanted]
 
     def find(self, queue: str, name: str) -> WholeTask | None:
-        """One task; None when there is none of this name."""
+        """One task by name; None if it does not exist."""
         identifier = task_id(queue, name)
         with transient_errors():
             listed = next(iter(self._listed([identifier])), None)
@@ -189,7 +189,7 @@ class Listing:
         return WholeTask(listed, body, headers, fields)
 
     def count_dead(self, queue: str) -> int:
-        """How many dead letters it has."""
+        """The number of dead letters in a queue."""
         with transient_errors():
             return int(self._redis.zcard(dead_key(queue)))
 
@@ -202,7 +202,7 @@ class Listing:
             found = self._redis.zrevrange(dead_key(queue), 0, most - 1)
         else:
             found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, most - 1)
-        # A leased one's entry has its lease behind a colon, which no id of ours has.
+        # The entry of a leased task is its id, a colon and its lease id; our ids have no colon.
         return [_text(each).partition(":")[0] for each in found]
 
     def _pull_ids(self, queue: str, state: str, most: int) -> list[str]:
@@ -230,19 +230,19 @@ class Listing:
                 queue, name = split_task_id(identifier)
                 pipeline.hmget(record_key(identifier), _FIELDS)
                 pipeline.zscore(pull_leased_key(queue), name)
-            # A record of the wrong type is left out: the next lease makes a dead letter of it.
+            # A record of the wrong type is skipped; the next lease makes it a dead letter.
             answers = pipeline.execute(raise_on_error=False)
         found = zip(ids, answers[::2], answers[1::2], strict=True)
         return [
             _task(identifier, values, held_until, now)
             for identifier, values, held_until in found
-            # No eta: a plain job of RQ, which the next lease makes a dead letter of.
+            # A record without an eta is a plain RQ job, which the next lease makes a dead letter.
             if isinstance(values, list) and values[0] is not None and values[2] is not None
         ]
 
 
 def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:
-    """A record's own headers, taken out of it; those of a damaged one stay among its fields."""
+    """Take a record's own headers out of its fields; damaged headers stay there."""
     try:
         found = tuple((str(key), str(value)) for key, value in json.loads(raw.get(b"headers", b"[]")))
     except (ValueError, TypeError, RecursionError):
@@ -256,7 +256,7 @@ def _text(name: bytes) -> str:
 
 
 def _instant(text: str | None) -> float | None:
-    """An instant of a record; None if there is none, or it cannot be one."""
+    """A time in a record; None if it is missing or invalid."""
     try:
         found = float(text or "nan")
     except ValueError:

@@ -1,6 +1,7 @@
-"""The steps of a pull task's life, each one Lua file run in Redis.
+"""The steps of a pull task's life. Each one is a Lua file that Redis runs.
 
-A lease moves the task's eta to the lease's end: until then nobody else is given it, and after that anybody.
+A lease moves the task's eta to the end of the lease. Nobody else can lease it before, and anybody can
+after.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,10 @@ from lastacross.broker.steps import NewTask, Steps
 from lastacross.errors import TaskQueueError
 from lastacross.store import Arg
 
-# A hundred tasks of 1 MiB in one script would hold up everybody for 0.15 s.
+# A hundred tasks of 1 MiB in one script would block Redis for 0.15 s.
 PORTION_BYTES = 8 << 20
 
-# Whose tasks a lease takes.
+# How a lease filters tasks: not at all, by tag, or by the oldest task's tag.
 _ALL, _TAG, _OLDEST_TAG = "", "tag", "oldest"
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ _log = logs.get("lastacross.taskqueue")
 
 @dataclass(frozen=True, slots=True)
 class PullTask:
-    """A pull task as a lease gives it; ``eta`` is the lease's end in seconds since the epoch."""
+    """A leased pull task; ``eta`` is the end of its lease in seconds since the epoch."""
 
     name: str
     eta: float
@@ -39,7 +40,7 @@ class PullSteps(Steps):
     """The steps of a pull task."""
 
     def add(self, tasks: Sequence[NewTask]) -> list[int]:
-        """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
+        """Store new tasks; returns ``ADDED``, ``EXISTS`` or ``TOMBSTONED`` for each."""
         answers: list[int] = []
         for portion in _portions(tasks):
             args: list[Arg] = []
@@ -58,9 +59,10 @@ class PullSteps(Steps):
         tag: str | None,
         read: Callable[[PullTask], T],
     ) -> list[T]:
-        """Lease tasks whose eta has passed, of any tag (None), of the oldest task's ('') or of this one.
+        """Lease due tasks: with any tag (None), with the oldest task's tag ('') or with this tag.
 
-        ``read`` makes the caller's task of a leased one. If it raises ValueError or TaskQueueError, the task
+        ``read`` turns a leased task into the caller's type. If it raises ValueError or TaskQueueError, the
+        task
         is damaged and becomes a dead letter.
         """
         grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
@@ -75,20 +77,20 @@ class PullSteps(Steps):
         try:
             return read(_leased_task(entry))
         except (ValueError, TaskQueueError) as error:
-            # Raised, it would keep the other tasks of this answer from everybody until their leases end.
+            # Raising here would hide the other leased tasks from every caller until their leases end.
             _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
             self._run("dead_letter_pull_task", [self._now_text(), queue, entry[0], str(error)])
             return None
 
     def modify(self, queue: str, name: str, eta: float, lease_seconds: float) -> tuple[str, float | None]:
-        """Move the end of a lease to so many seconds from now: 'ok' and its new eta, else the reason."""
+        """Move a lease's end to ``lease_seconds`` from now; returns 'ok' and the new eta, or the reason."""
         args: list[Arg] = [self._now_text(), queue, name, instant_text(eta)]
         code, eta = self._run("modify_pull_lease", [*args, lease_seconds, new_name()])
         return code.decode(), float(eta) if eta else None
 
 
 def _portions(tasks: Sequence[NewTask]) -> Iterator[list[NewTask]]:
-    """The tasks in their order, but for a single larger one at most ``PORTION_BYTES`` at a time."""
+    """Split the tasks, in order, into portions of at most ``PORTION_BYTES``, or of one larger task."""
     portion: list[NewTask] = []
     size = 0
     for task in tasks:

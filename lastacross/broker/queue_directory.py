@@ -1,7 +1,7 @@
-"""The queues of the last upload: how queue.yaml gets there, and what every process knows of them.
+"""The queues of the last upload: uploading queue.yaml, and each process's copy of its settings.
 
-As on App Engine, queue.yaml is deployed: starting with a file that differs from the last upload uploads it.
-The last upload wins on all machines, and each process reads it again once a second.
+As on App Engine, queue.yaml is deployed: a process that starts with a file unlike the last upload uploads
+it. The last upload counts on all machines. Each process checks for a new one once a second.
 """
 
 import contextlib
@@ -38,15 +38,15 @@ from lastacross.store import (
 
 CRON_RATE = 500.0
 CRON_BUCKET_SIZE = 500
-# A run is looked up in its history, and the next one may be a minute away.
+# The cron history keeps failed runs, and the next run may follow within a minute.
 CRON_DEAD_LETTER_SECONDS = 86_400
 
 REFRESH_SECONDS = 1.0
-# Who asks while Redis is away waits for that; not everybody, every second.
+# While Redis is unavailable, a refresh blocks its caller, so refreshes are rarer.
 OUTAGE_REFRESH_SECONDS = 5.0
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d*)?(e[+-]?\d{1,2})?", re.ASCII)
-# The form of each setting; the scripts read them, too.
+# The format of each setting, as the Lua scripts also expect it.
 _SETTINGS = {
     "mode": re.compile("push|pull"),
     "rate": _NUMBER,
@@ -67,9 +67,9 @@ Stamp = tuple[bytes | None, ...]
 
 
 def upload_if_changed(opened: Store, configuration: Config) -> bool:
-    """Upload the queues unless the last upload said the same; returns whether it did.
+    """Upload the queues unless the last upload was the same; returns whether it did.
 
-    A folder without queue.yaml (another service of the application, say) leaves alone what is there.
+    A folder without queue.yaml, such as another service's, does not replace an upload.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -83,7 +83,7 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
 
 
 def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
-    """Upload the queues if Redis was emptied since; returns whether it did. Only then it calls ``read``."""
+    """Upload the queues if Redis has no upload; returns whether it did. ``read`` is called only then."""
     with transient_errors():
         if opened.redis.exists(UPLOAD):
             return False
@@ -92,7 +92,7 @@ def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current
 
 
 def upload(opened: Store, configuration: Config) -> None:
-    """Upload the queues whatever was uploaded before.
+    """Upload the queues unconditionally.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -110,7 +110,7 @@ def upload(opened: Store, configuration: Config) -> None:
 
 
 def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
-    """Upload the queues again because some have damaged settings, each with the reason.
+    """Upload the queues again because some settings are damaged; ``damaged`` has the reason by queue.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -122,7 +122,7 @@ def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> 
 
 
 def keep_cron_queue(opened: Store, configuration: Config) -> None:
-    """See to it that the queue of cron's runs is there, whatever queue.yaml of any machine says.
+    """Create the queue for cron's runs if it is missing. It does not depend on queue.yaml.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -137,7 +137,7 @@ def keep_cron_queue(opened: Store, configuration: Config) -> None:
 
 
 def read_again(configuration: Config) -> Config:
-    """The configuration with queue.yaml as it stands in its folder now; as it was if that cannot be used."""
+    """The configuration with the current queue.yaml of its folder; unchanged if that file is invalid."""
     try:
         queues = config.read_queues(configuration.root)
     except ConfigError:
@@ -146,7 +146,7 @@ def read_again(configuration: Config) -> Config:
 
 
 def _digest(configuration: Config) -> str:
-    """Of all that is uploaded: queue.yaml, the services, and what the environment says for all queues."""
+    """A digest of everything that is uploaded: queue.yaml, the services and the environment's settings."""
     parts = [
         config.digest(configuration.queues),
         str(configuration.settings.dead_letter_seconds),
@@ -160,7 +160,7 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
     most = queue.max_concurrent_requests
     target = queue.target or ""
     if target and service_of(target) == configuration.app.service:
-        # The version stays: no rule of dispatch.yaml moves a task whose target names one.
+        # The version stays because no rule of dispatch.yaml moves a task whose target names a version.
         target = target.removesuffix(configuration.app.service) + DEFAULT_SERVICE
     return {
         "mode": queue.mode,
@@ -180,8 +180,9 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
 class KnownQueue:
     """A queue of the last upload.
 
-    Its tasks wait for the workers of ``group``, unless a task says otherwise. ``target`` is queue.yaml's
-    ``[version.]service``, '' for none. The last upload did not list a disabled queue: it keeps its tasks.
+    Its tasks go to the workers of ``group`` unless a task names another. ``target`` is
+    ``[version.]service``
+    from queue.yaml, '' for none. A disabled queue is missing in the last upload, and it keeps its tasks.
     """
 
     name: str
@@ -193,10 +194,10 @@ class KnownQueue:
 
 
 class QueueDirectory:
-    """The queues of one Redis, as this process knows them.
+    """This process's copy of the queue settings in one Redis.
 
-    While nothing was uploaded, or Redis is unavailable, the process's own queue.yaml stands in. It also does
-    for ``damaged`` queues, whose settings cannot be read, each with the reason, until the next upload.
+    The process's own queue.yaml is used while nothing is uploaded or Redis is unavailable. It also replaces
+    the settings of ``damaged`` queues until the next upload; ``damaged`` has the reason by queue.
     """
 
     def __init__(self, opened: Store) -> None:
@@ -206,11 +207,11 @@ class QueueDirectory:
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
         self.damaged: Mapping[str, str] = MappingProxyType({})
-        # What stands in, and the configuration that it is of.
+        # The queues made from the process's own configuration, with that configuration.
         self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
 
     def find(self, name: str) -> KnownQueue | None:
-        """The queue of this name; one that was uploaded this very moment, too."""
+        """The queue of this name. A name that is missing is looked up in Redis again."""
         self.refresh()
         queue = self._now()[0].get(name)
         if queue is None:
@@ -219,44 +220,44 @@ class QueueDirectory:
         return queue
 
     def all(self) -> Mapping[str, KnownQueue]:
-        """Every queue, by its name."""
+        """Every queue by its name."""
         self.refresh()
         return self._now()[0]
 
     def retry_of(self, name: str) -> RetryParameters | None:
-        """What queue.yaml says of the retries of a queue, None when it says nothing."""
+        """The queue's retry parameters in queue.yaml, None if it has none."""
         queue = self.all().get(name)
         return queue.retry if queue else None
 
     def services(self) -> frozenset[str]:
-        """The services that tasks may wait for, beside the default one."""
+        """The services that tasks may target, besides the default one."""
         self.refresh()
         return self._now()[1]
 
     def refresh(self, *, is_urgent: bool = False) -> None:
-        """See whether there was another upload, if it is time to or ``is_urgent``."""
+        """Check for a new upload if the last check is a second old or ``is_urgent``."""
         now = self.store.clock.monotonic()
         if now < self._refresh_at and not is_urgent:
             return
-        # Other threads go on with what is known meanwhile.
+        # Meanwhile other threads use the present settings.
         self._refresh_at = now + REFRESH_SECONDS
         try:
             self._read()
         except StoreUnavailableError:
             self._refresh_at = self.store.clock.monotonic() + OUTAGE_REFRESH_SECONDS
         except ResponseError:
-            # Another program has written there. The queues stay as they are known until the next refresh.
+            # Another program wrote to these keys. The present settings stay until the next refresh.
             _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
             with contextlib.suppress(StoreUnavailableError):
                 self.store.set_aside(_TYPES)
 
     def note(self, stamp: Stamp) -> None:
-        """Another call has seen which upload was the last: look only if it is not the one that is known."""
+        """Compare the last upload, as a step reported it, with this copy; refresh soon if they differ."""
         now = self.store.clock.monotonic()
         self._refresh_at = now + REFRESH_SECONDS if stamp == self._stamp else now
 
     def require_upload(self) -> None:
-        """Upload this process's own files if nobody has: else no service is known but the default one.
+        """Upload this process's files if nothing is uploaded; otherwise only the default service would exist.
 
         Raises:
             TransientError: Redis is unavailable.
@@ -307,12 +308,12 @@ class QueueDirectory:
 
 
 def _texts(names: Any) -> list[str]:
-    # A name that is not UTF-8 is not ours, and there is nothing under the rest of it.
+    # Names that are not UTF-8 are malformed. Their replacement names have no settings.
     return [name.decode("utf-8", "replace") for name in names]
 
 
 def _problem(fields: Any, groups: Collection[str]) -> str | None:
-    """The mistake in the settings of a queue, after "has"; None if they can be read."""
+    """The problem in a queue's settings, to follow "has"; None if they are valid."""
     if isinstance(fields, Exception):
         return f"settings that cannot be read ({fields})"
     try:
@@ -363,12 +364,12 @@ def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
 
 
 _of_store: WeakKeyDictionary[Store, QueueDirectory] = WeakKeyDictionary()
-# Whose turn it was last: a process has one store.
+# The directory that was used last. A process normally has one store.
 _last: QueueDirectory | None = None
 
 
 def of(opened: Store) -> QueueDirectory:
-    """What is known of the queues of this Redis."""
+    """The queue directory of this Redis."""
     global _last
     found = _last
     if found is None or found.store is not opened:
@@ -380,5 +381,5 @@ def of(opened: Store) -> QueueDirectory:
 
 
 def current() -> QueueDirectory:
-    """What is known of the queues of this process's Redis."""
+    """The queue directory of this process's Redis."""
     return of(store.current())

@@ -1,7 +1,7 @@
-"""Whether a leased record can be read: what it must have, and what each of its fields may be.
+"""Check a leased record: its required fields and the format of each field.
 
-Pure. A record may have been written by another program or by hand, or have lost a part of itself. It is
-looked at once an attempt, before its handler is called: a task that was read half would be half done.
+Pure. Another program may have written the record, or part of it may be lost. The worker checks it once
+per attempt, before it calls the handler, because a record read in part would run the wrong request.
 """
 
 import functools
@@ -14,7 +14,7 @@ MAX_INSTANT = 253_402_300_800.0
 MAX_SECONDS = 1e9
 
 MAX_INDEX_DIGITS = 9
-"""Of a member's position, as ``shared/fan_in.lua`` has it."""
+"""For a member's position, the same as in ``shared/fan_in.lua``."""
 
 _SHOWN_BYTES = 40
 _COUNT = re.compile(rb"[0-9]{1,15}")
@@ -23,7 +23,7 @@ _RETRY_OPTIONS = 5
 
 
 def problem(fields: Mapping[bytes, bytes]) -> str | None:
-    """The mistake in a record, in words; None if it can be delivered."""
+    """The problem in a record as text; None if the task can be delivered."""
     for name, value in fields.items():
         check = _CHECKS.get(name)
         if check is not None and (wrong := check(value)) is not None:
@@ -41,7 +41,7 @@ def _count(value: bytes) -> str | None:
 
 def _instant(value: bytes) -> str | None:
     try:
-        # NaN is between nothing.
+        # NaN fails this comparison.
         if 0 <= float(value) <= MAX_INSTANT:
             return None
     except ValueError:
@@ -67,7 +67,7 @@ def _text(value: bytes) -> str | None:
     return None
 
 
-# Tasks that one line of code adds have the same each time, but for their query.
+# Tasks added by one line of code have equal requests, except for their queries.
 @functools.lru_cache(maxsize=256)
 def _request(value: bytes) -> str | None:
     return _text(value) if _REQUEST.fullmatch(value) else "not a method and a path"
@@ -97,7 +97,7 @@ def _is_pair(pair: object) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def retry_options(value: bytes | str) -> str | None:
-    """The mistake in retry parameters, ``record.dump_retry`` in JSON; None if there is none."""
+    """The problem in retry parameters, the JSON of ``record.dump_retry``; None if they are valid."""
     try:
         values = json.loads(value)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""A task as Redis holds it: RQ's hash of a job, with our fields beside RQ's.
+"""A task's record in Redis: the hash of an RQ job with additional fields of our own.
 
-Pure: text and bytes in, text and bytes out. RQ reads ``data``, ``created_at``, ``origin``, ``status`` and
-``description``; the rest is ours. Most values stay under 64 bytes: one longer value doubles what the
-hash takes in Redis, so that bodies of a few hundred bytes are cut in pieces.
+Pure: converts between values and text or bytes. RQ reads ``data``, ``created_at``, ``origin``, ``status``
+and ``description``. Most values stay within 64 bytes, because one longer value doubles the hash's memory
+in Redis. For that reason bodies of a few hundred bytes are stored in pieces.
 """
 
 import functools
@@ -19,15 +19,15 @@ from typing import Any
 from lastacross.clock import utc
 from lastacross.config import RetryParameters
 
-# What RQ's own worker would call. We write it and never load it: it only says that this queue is
-# not for a stock worker, so that the task fails there and our sweep puts it back.
+# The function that RQ's own worker would call. We write it and never load it. On a stock worker it makes
+# the task fail with an explanation, and our sweep restores the task.
 DATA = pickletools.optimize(pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2))
 
 Value = str | bytes
 
-# Redis keeps a hash whose values are no longer than this in half the memory (its hash-max-listpack-value).
+# Redis needs half the memory for a hash without longer values (its hash-max-listpack-value).
 PIECE_BYTES = 64
-# A longer body is kept whole: cutting it up would make every look at its record slower.
+# A longer body is stored whole because more pieces would slow down every read of the record.
 MAX_PIECES = 8
 _LATER_PIECES = tuple(b"body.%d" % number for number in range(1, MAX_PIECES))
 
@@ -41,28 +41,28 @@ _RETRY_KEYS = (
 
 
 def instant_text(instant: float) -> str:
-    """Seconds since the epoch as scripts and records hold them: six digits after the point."""
+    """Format seconds since the epoch with six decimals, as scripts and records store them."""
     return f"{instant:.6f}"
 
 
 def task_id(queue: str, name: str) -> str:
-    """The id of a task: a queue's name has no underscore, so it splits one way only."""
+    """The id of a task. A queue's name has no underscore, so the id splits in one way only."""
     return f"{queue}_{name}"
 
 
 def split_task_id(identifier: str) -> tuple[str, str]:
-    """The queue and the name in a task id."""
+    """Split a task id into the queue and the name."""
     queue, _, name = identifier.partition("_")
     return queue, name
 
 
 def dump_retry(parameters: RetryParameters) -> list[float | int | None]:
-    """Retry parameters as a JSON list."""
+    """Retry parameters as a list for JSON."""
     return [getattr(parameters, key) for key in _RETRY_KEYS]
 
 
 def load_retry(values: list[Any]) -> RetryParameters:
-    """Retry parameters from such a list."""
+    """Retry parameters from the list made by ``dump_retry``."""
     return RetryParameters(**dict(zip(_RETRY_KEYS, values, strict=True)))
 
 
@@ -81,12 +81,12 @@ def dump(
     tombstone: int | None = None,
     member: str | None = None,
 ) -> list[Value]:
-    """The fields and values of a new task, flat, as HSET takes them; ``status`` is the script's.
+    """A new task's fields and values as a flat list for HSET; the script sets ``status``.
 
-    ``request`` is ``POST /path?query``, or ``PULL`` and a path; ``deadline`` and ``tombstone`` are seconds,
-    None for no tombstone; ``member`` is ``<batch id>:<index>``.
+    ``request`` is ``POST /path?query``, or ``PULL`` and a path. ``deadline`` and ``tombstone`` are seconds;
+    None means no tombstone. ``member`` is ``<batch id>:<index>``.
     """
-    # Each task has these, in this order: `without_names` counts on it.
+    # Every task has these fields in this order; `without_names` depends on it.
     fields: list[Value] = [
         "origin",
         queue,
@@ -117,12 +117,12 @@ def dump(
 
 
 def without_names(fields: list[Value]) -> list[Value]:
-    """A new record's fields for a script that knows the first ones: their values, then the rest as it is."""
+    """Drop the names of the first five fields, which the script knows by position."""
     return [*fields[1:10:2], *fields[10:]]
 
 
 def _created_at(now: float) -> str:
-    """An instant as RQ's records have it."""
+    """Format a time as RQ's records do."""
     seconds, point, digits = instant_text(now).partition(".")
     return f"{_second_text(int(seconds))}{point}{digits}Z"
 
@@ -138,7 +138,7 @@ def _headers_text(headers: tuple[tuple[str, str], ...]) -> str:
 
 
 def _body_fields(body: bytes, *, is_pull: bool) -> list[Value]:
-    # What leases from a pull queue reads one field.
+    # Leasing from a pull queue reads only the field `body`.
     if is_pull or not PIECE_BYTES < len(body) <= PIECE_BYTES * MAX_PIECES:
         return ["body", body]
     fields: list[Value] = ["body", body[:PIECE_BYTES]]
@@ -148,7 +148,7 @@ def _body_fields(body: bytes, *, is_pull: bool) -> list[Value]:
 
 
 def body_of(fields: Mapping[bytes, bytes]) -> bytes:
-    """The body in a record's fields, empty if there is none."""
+    """Join the body from a record's fields; empty if there is none."""
     body = fields.get(b"body", b"")
     for name in _LATER_PIECES:
         piece = fields.get(name)
@@ -159,20 +159,20 @@ def body_of(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 def target_in(fields: list[Value]) -> str | None:
-    """The target in a record's flat fields."""
+    """The target in a record's flat fields, None if it has none."""
     found = [fields[place + 1] for place in range(0, len(fields), 2) if fields[place] == "target"]
     return str(found[0]) if found else None
 
 
 def is_pull(fields: list[Value]) -> bool:
-    """Whether a record's flat fields are those of a pull task."""
+    """Whether a record's flat fields describe a pull task."""
     record = dict(zip(fields[::2], fields[1::2], strict=True))
     return str(record.get("description", "")).startswith("PULL ")
 
 
 @dataclass(slots=True)
 class Leased:
-    """A task that this process holds a lease on; ``entry`` is its member in the registry of leased tasks."""
+    """A leased task; ``entry`` is its member in the registry of leased tasks."""
 
     id: str
     lease_id: str
@@ -184,12 +184,12 @@ class Leased:
 
     @property
     def queue(self) -> str:
-        """The name of its queue."""
+        """The queue's name."""
         return self.id.partition("_")[0]
 
     @property
     def name(self) -> str:
-        """Its name in its queue."""
+        """The task's name in its queue."""
         return self.id.partition("_")[2]
 
     @property
@@ -205,23 +205,23 @@ class Leased:
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """Its own headers, in the order in which they were given."""
+        """The task's own headers in their original order."""
         raw = self.fields.get(b"headers")
         return [(key, value) for key, value in json.loads(raw)] if raw else []
 
     @property
     def eta_text(self) -> str:
-        """The same as ``eta``, as the record has it: six digits after the point."""
+        """``eta`` as the record stores it, with six decimals."""
         return self.fields[b"eta"].decode()
 
     @property
     def eta(self) -> float:
-        """The earliest instant of this attempt, seconds since the epoch."""
+        """The earliest time of this attempt, in seconds since the epoch."""
         return float(self.fields[b"eta"])
 
     @property
     def failures(self) -> int:
-        """Attempts that ended with an answer outside 200-299, an exception or a deadline."""
+        """Attempts that ended with a status outside 200-299, an exception or a missed deadline."""
         return int(self.fields.get(b"failures", 0))
 
     @property
@@ -231,7 +231,7 @@ class Leased:
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt, as the log has it; 0 where the record does not tell."""
+        """The number of this attempt for the log; 0 if the record is damaged."""
         try:
             return self.failures + self.lost + 1
         except ValueError:
@@ -239,56 +239,56 @@ class Leased:
 
     @property
     def first_try_at(self) -> float:
-        """The instant at which the first attempt was leased; of this one, if it is the first."""
+        """The time when the first attempt was leased; for a first attempt, this lease's time."""
         return float(self.fields[b"first_try_at"])
 
     @property
     def previous_response(self) -> str | None:
-        """The status of the attempt before, if it had one."""
+        """The HTTP status of the previous attempt, None if it had none."""
         raw = self.fields.get(b"previous_response")
         return raw.decode() if raw else None
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a worker ended while it may have run: it runs alone now."""
+        """Whether a worker ended while the task may have run. It runs alone now."""
         return b"suspect" in self.fields
 
     @property
     def member(self) -> str | None:
-        """``<batch id>:<index>`` if it belongs to a batch."""
+        """``<batch id>:<index>`` if the task belongs to a batch."""
         raw = self.fields.get(b"batch")
         return raw.decode() if raw else None
 
     @property
     def deadline_seconds(self) -> float | None:
-        """Its own dispatch deadline."""
+        """The task's own dispatch deadline."""
         raw = self.fields.get(b"deadline")
         return float(raw) if raw else None
 
     @property
     def retry(self) -> RetryParameters | None:
-        """Its own retry options, which replace its queue's as a whole."""
+        """The task's own retry options, which replace the queue's completely."""
         raw = self.fields.get(b"retry")
         return load_retry(json.loads(raw)) if raw else None
 
     @property
     def group(self) -> str:
-        """The service whose workers it was leased by."""
+        """The service whose workers leased it."""
         return self.fields.get(b"group", b"default").decode()
 
     @property
     def request(self) -> str:
-        """What tells it from other tasks of its name; '' where it was not named by its caller."""
+        """Distinguishes tasks that reuse a chosen name; '' for a generated name."""
         return self.fields.get(b"request", b"").decode()
 
     @property
     def unreached(self) -> int:
-        """Failures, of all, of attempts that never came as far as the application."""
+        """The failures whose attempt never reached the application."""
         return int(self.fields.get(b"unreached", 0))
 
 
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
-    """A task as the lease script returned it."""
+    """A task from the lease script's reply."""
     return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
@@ -296,9 +296,9 @@ def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
 
 
 class NameMaker:
-    """Makes names for tasks without one: 64 random bits of the process and a counter.
+    """Generates task names from 64 random bits of the process and a counter.
 
-    After a fork both processes make different names.
+    After a fork both processes generate different names.
     """
 
     def __init__(self) -> None:
@@ -307,7 +307,7 @@ class NameMaker:
         self._counter = itertools.count(1)
 
     def __call__(self) -> str:
-        """A new name."""
+        """Generate a new name."""
         pid = os.getpid()
         if pid != self._pid:
             self._prefix = secrets.token_hex(8)

@@ -1,6 +1,6 @@
-"""Retry policy: whether, and how long from now, a failed task runs again.
+"""Retry policy: whether and when a failed task runs again.
 
-Pure: the caller passes the retry's number and the task's age. Rules: docs/appengine.md, "Delivery".
+Pure: the caller passes the retry's number and the task's age. docs/appengine.md has the rules ("Delivery").
 """
 
 import math
@@ -9,12 +9,12 @@ from lastacross.config import RetryParameters
 
 
 def next_delay_seconds(parameters: RetryParameters, retry_number: int, age_seconds: float) -> float | None:
-    """Seconds from the failure to this retry, or None when the retries are used up.
+    """Seconds from the failure to this retry; None if the retries are used up.
 
     Args:
-        parameters: of the task itself, else of its queue, else the defaults; never merged.
-        retry_number: the retry being considered, 1 = the one after the first attempt.
-        age_seconds: since the **first try**, not since the task was added.
+        parameters: the task's, else its queue's, else the defaults; never merged.
+        retry_number: the retry being considered; 1 follows the first attempt.
+        age_seconds: counted from the **first try**, not from the add.
     """
     if not _is_allowed(parameters, retry_number, age_seconds):
         return None
@@ -24,20 +24,20 @@ def next_delay_seconds(parameters: RetryParameters, retry_number: int, age_secon
 def backoff_seconds(parameters: RetryParameters, retry_number: int) -> float:
     """Seconds to wait before this retry (1 = the first).
 
-    Doubles ``max_doublings`` times, then grows by a constant, never past ``max_backoff_seconds``.
+    The wait doubles ``max_doublings`` times, then grows by a constant, up to ``max_backoff_seconds``.
     """
     doublings = max(0, min(retry_number - 1, parameters.max_doublings))
     steps = retry_number - doublings
     try:
         wait = math.ldexp(parameters.min_backoff_seconds, doublings) * steps
     except OverflowError:
-        # Past the largest float, and so past any cap.
+        # The wait exceeds the largest float, and so exceeds the cap.
         return parameters.max_backoff_seconds
     return min(wait, parameters.max_backoff_seconds)
 
 
 def _is_allowed(parameters: RetryParameters, retry_number: int, age_seconds: float) -> bool:
-    """With both limits set a task fails only when **both** are passed, as App Engine had it."""
+    """With both limits set, a task fails only when **both** are exceeded, as on App Engine."""
     limit, age_limit = parameters.task_retry_limit, parameters.task_age_limit_seconds
     is_within_limit = limit is not None and retry_number <= limit
     is_within_age = age_limit is not None and age_seconds <= age_limit

@@ -1,6 +1,6 @@
-"""A task's states and every step that moves it: one table.
+"""A task's states and every step between them, in one table.
 
-docs/lifecycle.md shows the same table, and the head of each Lua file its own lines; a test compares them.
+docs/lifecycle.md shows the same table, and each Lua file lists its own steps. A test compares all three.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lastacross.store import dead_key, deferred_key, leased_key, ready_key, sche
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state: its name in our words, its ``status`` in RQ's, and the key of the queue's tasks in it."""
+    """A state with its name, RQ's ``status`` for it, and the key of a queue's tasks in that state."""
 
     name: str
     status: str
@@ -26,20 +26,21 @@ WAITING = State("waiting", "deferred", deferred_key)
 
 ALL = (READY, SCHEDULED, LEASED, DEAD, WAITING)
 STATES = tuple(state.name for state in ALL)
-"""A task's states in the words of docs/lifecycle.md; ``waiting`` is for its batch."""
+"""The names of the states, as in docs/lifecycle.md; a ``waiting`` task waits for its batch."""
 
 STATE_OF_STATUS = {state.status: state.name for state in ALL}
 
-# No states: a task that there is not yet, and one that there is no longer.
+# Pseudo-states for a task that does not exist yet, and for one that no longer exists.
 NEW, GONE = "new", "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One Lua file that moves tasks in one step.
+    """A Lua file that moves tasks between states in one step.
 
-    ``before`` and ``after`` are names of states, ``new`` and ``gone``; a pull task is leased while its lease
-    lasts, though its status stays ``scheduled``. ``written`` is where the step leaves its mark.
+    ``before`` and ``after`` name states, or ``new`` and ``gone``. A pull task counts as leased during its
+    lease
+    although its status stays ``scheduled``. ``written`` lists the data that the step changes.
     """
 
     step: str
@@ -50,7 +51,7 @@ class Transition:
 
     @property
     def line(self) -> str:
-        """This transition as the head of its Lua file has it."""
+        """This transition as a line in the head of its Lua file."""
         return f"{self.step}: {self.before} → {self.after}"
 
 

@@ -1,7 +1,7 @@
-"""The steps of a task's life, each one Lua file run in Redis: one plain method a step.
+"""The steps of a task's life: one method per step, and one Lua file per step that Redis runs.
 
-Times are seconds since the epoch by the Redis server's clock; ``now`` is an argument of the script,
-but where a lease waits for its moment at the server.
+Times are seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument, except
+for a lease that starts later, for which the script reads the server's clock.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ EXISTS = 10
 TOMBSTONED = 11
 
 MAX_PER_QUEUE = 100
-# Sweeps look at hundreds of tasks of each: a hundred queues in one script would hold up everybody for 0.1 s.
+# A sweep reads hundreds of tasks per queue, so a hundred queues in one script would block Redis for 0.1 s.
 QUEUES_PER_SWEEP = 10
 
-# The workers of the default service.
+# The group of the default service's workers.
 DEFAULT_GROUP = "default"
 LEASE_SCRIPT = "lease_tasks"
 
@@ -46,9 +46,9 @@ _PROGRESS_FIELDS = (
 
 
 class NewTask(NamedTuple):
-    """A task on its way to Redis: its id, its earliest instant (None = now) and its record, flat.
+    """A task to be stored: its id, its earliest time (None = now) and its flat record.
 
-    ``target`` is the record's field of that name; ``is_pull`` that it goes to a pull queue.
+    ``target`` repeats the record's field. ``is_pull`` says whether the task is for a pull queue.
     """
 
     id: str
@@ -62,9 +62,11 @@ class NewTask(NamedTuple):
 class LeaseRequest(TypedDict):
     """A worker's request for at most ``wanted`` leases.
 
-    Lease ids begin with ``token``, which is unique among all running workers; ``number`` is that of the last
-    lease it was given. A throttled queue gives no more tasks than ``free`` threads can start immediately.
-    The call takes the markers of ``groups``, by default of the default one.
+    Lease ids begin with ``token``, which is unique among all running workers. ``number`` is the number of
+    the
+    worker's last lease. A throttled queue gives at most ``free`` tasks, which threads can start
+    immediately.
+    The step also takes the markers of ``groups`` (by default, of the default group).
     """
 
     token: str
@@ -79,10 +81,12 @@ class LeaseRequest(TypedDict):
 class LeaseResult:
     """The answer to a request for leases.
 
-    ``next_due`` is when a throttled queue has a token again; ``has_more`` that more could be leased now;
-    ``missing`` the queues whose settings are not in Redis; ``must_promote`` that tasks were scheduled since;
-    ``resume_at_list`` the list to begin with once a thread is free, as a task must start immediately there;
-    ``unreadable`` tasks, with their leases, whose ids are not UTF-8: they become dead letters.
+    - ``next_due``: when a throttled queue has a token again.
+    - ``has_more``: whether more tasks could be leased now.
+    - ``missing``: queues whose settings are not in Redis.
+    - ``must_promote``: whether tasks were scheduled since the last promotion.
+    - ``resume_at_list``: the list to begin with once a thread is free to start its task immediately.
+    - ``unreadable``: tasks, with their leases, whose ids are not UTF-8. They become dead letters.
     """
 
     tasks: list[Leased]
@@ -98,8 +102,10 @@ class LeaseResult:
 class Maintenance:
     """The result of one round of maintenance.
 
-    ``moved`` tasks became ready; ``next_due`` is the eta of the next scheduled one; ``rescued`` is task id →
-    'ready', 'poison', 'damaged' or 'gone'; ``stamp`` tells one upload of queue.yaml from another.
+    ``moved`` counts the tasks that became ready. ``next_due`` is the eta of the next scheduled task.
+    ``rescued``
+    maps task ids to 'ready', 'poison', 'damaged' or 'gone'. ``stamp`` identifies the last upload of
+    queue.yaml.
     """
 
     moved: int
@@ -110,10 +116,11 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The contents of queue.yaml and its like, on their way to Redis.
+    """The contents of queue.yaml and related files, to be uploaded to Redis.
 
-    ``queues`` has each one's settings. ``backends`` are the services of backends.yaml: an upload without one
-    makes it unknown. ``resumes`` is whether paused queues go on.
+    ``queues`` has the settings by queue. ``backends`` lists the services of backends.yaml; an upload
+    without
+    a service makes it unknown. ``resumes`` says whether paused queues continue.
     """
 
     digest: str
@@ -125,9 +132,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class QueueNumbers:
-    """A queue at one instant; ``oldest_eta`` in seconds since the epoch, ``rate`` in tasks a second.
+    """A queue's numbers at one moment; ``oldest_eta`` in seconds since the epoch, ``rate`` in tasks a second.
 
-    ``rate`` is what is enforced now; None for a queue that was never uploaded.
+    ``rate`` is the rate enforced now; None for a queue that was never uploaded.
     """
 
     tasks: int
@@ -139,17 +146,17 @@ class QueueNumbers:
 
 
 def new_token() -> str:
-    """A worker's lease token, unique among all that run.
+    """A new lease token, unique among all running workers.
 
-    Long enough that no entry of a registry of leased tasks has 64 bytes or less: those of a few workers
-    Redis would keep in a list, and search it at each step.
+    It makes every entry of a registry of leased tasks longer than 64 bytes. Redis would keep a few shorter
+    entries in a list and search it in every step.
     """
     return secrets.token_hex(24)
 
 
 @contextlib.contextmanager
 def transient_errors() -> Iterator[None]:
-    """Raise TransientError where Redis is unavailable: the one place that makes it."""
+    """Raise TransientError when Redis is unavailable. No other code raises it."""
     try:
         with translated_errors():
             yield
@@ -160,13 +167,13 @@ def transient_errors() -> Iterator[None]:
 
 
 class Steps:
-    """Runs steps on one store. Each raises TransientError while Redis is unavailable."""
+    """Runs steps on one store. Each step raises TransientError while Redis is unavailable."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
     def now(self) -> float:
-        """Seconds since the epoch by the Redis server's clock."""
+        """The Redis server's time in seconds since the epoch."""
         try:
             return self.store.now()
         except StoreUnavailableError:
@@ -177,7 +184,7 @@ class Steps:
         try:
             return self.store.run(script, (), args)
         except StoreUnavailableError:
-            # Not around the call: entering takes as long as the checks of a task.
+            # The call stays outside the block because entering the block costs as much as a task's checks.
             with transient_errors():
                 raise
 
@@ -191,7 +198,7 @@ class Broker(Steps):
     # --- add ---------------------------------------------------------------------------
 
     def add(self, tasks: Iterable[NewTask]) -> list[int]:
-        """Store new tasks: for each ``ADDED``, ``EXISTS`` or ``TOMBSTONED``."""
+        """Store new tasks; returns ``ADDED``, ``EXISTS`` or ``TOMBSTONED`` for each."""
         args: list[Arg] = [self._now_text()]
         for task in tasks:
             args += (task.id, _eta_text(task.eta), task.target or "", len(task.fields))
@@ -199,26 +206,27 @@ class Broker(Steps):
         return list(self._run("add_tasks", args))
 
     def add_ready(self, task: NewTask) -> int:
-        """Store one new task that is ready, has no target and no name of its caller's.
+        """Store one ready task that has no target and no chosen name.
 
-        ``add`` does the same in twice the time: it looks for what this task cannot have. Returns ``ADDED``,
-        or ``EXISTS``: this very request has added it before.
+        It takes half the time of ``add``, which also checks for targets and tombstones. Returns ``ADDED``,
+        or
+        ``EXISTS`` if a retry of this request has already added the task.
         """
         return int(self._run("add_task", (task.id, *without_names(task.fields))))
 
     # --- lease and answer ----------------------------------------------------------------
 
     def lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> LeaseResult:
-        """Lease tasks from these lists: queues, or side lists (``store.side_list``), served in this order."""
+        """Lease tasks from queues or side lists (``store.side_list``) in this order."""
         return lease_result(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, request)))
 
     def args_of_later_lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> list[Arg]:
-        """What to run ``LEASE_SCRIPT`` with at a moment not known yet: the server looks at its clock then."""
+        """The arguments for running ``LEASE_SCRIPT`` later, with the time read from the server's clock."""
         now = "" if self.store.has_server_time else self._now_text()
         return _lease_args(now, lists, request)
 
     def ack(self, tasks: Sequence[Leased]) -> list[bool]:
-        """End tasks that are done; False where the lease was lost before."""
+        """End completed tasks; False where the lease was lost before."""
         if not tasks:
             return []
         args: list[Arg] = [self._now_text()]
@@ -234,31 +242,32 @@ class Broker(Steps):
         return [bool(held) for held in self._run("ack_tasks", args)]
 
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
-        """Let a failed task wait until ``eta``; False where the lease was lost before.
+        """Schedule a failed task for ``eta``; False if the lease was lost before.
 
-        ``status`` is the answer's, None without one; ``was_reached`` whether the application saw the attempt.
+        ``status`` is the HTTP status, if any. ``was_reached`` says whether the attempt reached the
+        application.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
         args += [self._now_text(), 1 if was_reached else 0]
         return bool(self._run("retry_task", args))
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
-        """Keep a task whose retries are used up; False where the lease was lost before."""
+        """Make a task without retries left a dead letter; False if the lease was lost before."""
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
         return bool(self._run("dead_letter_task", args))
 
     def dead_letter_unreadable(self, task_id: bytes, lease_id: bytes, reason: str) -> None:
-        """Make a dead letter of a leased task whose id is not UTF-8."""
+        """Make a leased task whose id is not UTF-8 a dead letter."""
         self._run("dead_letter_task", [self._now_text(), task_id, lease_id, "", reason])
 
     def release(self, tasks: Sequence[Leased]) -> int:
-        """Give back tasks that have not started; returns how many were still held."""
+        """Return unstarted tasks to their queues; returns how many leases were still held."""
         return int(self._run("release_tasks", _ids_and_leases(tasks))) if tasks else 0
 
     def renew(self, tasks: Sequence[Leased], started: set[str], lease_seconds: float) -> list[bool]:
-        """Keep leased tasks for ``lease_seconds`` from now; False where the lease was lost before.
+        """Extend leases to ``lease_seconds`` from now; False where a lease was lost before.
 
-        ``started`` has the entries of those that have reached a handler.
+        ``started`` has the entries of the tasks that have reached a handler.
         """
         if not tasks:
             return []
@@ -270,12 +279,12 @@ class Broker(Steps):
     # --- upkeep --------------------------------------------------------------------------
 
     def promote_due(self, queues: Sequence[str]) -> tuple[int, float | None]:
-        """Make due tasks ready: how many were moved, and the eta of the next one."""
+        """Make due tasks ready; returns how many, and the eta of the next one."""
         moved, next_due = self._run("promote_due", [self._now_text(), MAX_PER_QUEUE, *queues])
         return int(moved), float(next_due) if next_due else None
 
     def maintain(self, queues: Sequence[str], *, rescues: bool) -> Maintenance:
-        """Promote, rescue if ``rescues``, at most 100 tasks of a queue each; and look at the last upload."""
+        """Promote (and rescue, if ``rescues``) up to 100 tasks per queue; read the last upload's stamp."""
         args: list[Arg] = [self._now_text(), MAX_PER_QUEUE, 1 if rescues else 0, *queues]
         moved, next_due, rescued, stamp = self._run("maintain_queues", args)
         return Maintenance(
@@ -283,11 +292,11 @@ class Broker(Steps):
         )
 
     def rescue_expired(self, queues: Sequence[str]) -> dict[str, str]:
-        """Give back tasks whose lease ran out: task id → 'ready', 'poison' or 'gone'."""
+        """Recover tasks whose lease expired: task id → 'ready', 'poison' or 'gone'."""
         return _outcomes(self._run("rescue_expired", [self._now_text(), MAX_PER_QUEUE, *queues]))
 
     def rescue_worker(self, token: str, queues: Sequence[str], started: Sequence[str]) -> dict[str, str]:
-        """Give back all that a worker held whose process is known to have ended.
+        """Recover all tasks of a worker whose process has ended.
 
         ``started`` has the entries of the tasks that had reached a handler.
         """
@@ -295,17 +304,17 @@ class Broker(Steps):
         return _outcomes(self._run("rescue_worker", args))
 
     def crash(self, task: Leased) -> str:
-        """The process that ran this one task alone has ended: 'ready', 'poison' or 'gone'."""
+        """Record that the process which ran only this task has ended: 'ready', 'poison' or 'gone'."""
         return str(self._run("crash_task", [self._now_text(), task.id, task.lease_id]).decode())
 
     def restore_orphans(self, ids: Sequence[str]) -> list[str]:
-        """Put back tasks that were seen in no list; returns those that needed it."""
+        """Restore tasks that no list contains; returns those that needed it."""
         return [_shown(entry) for entry in self._run("restore_orphans", ids)] if ids else []
 
     def sweep_foreign(self, queues: Sequence[str], seen: int = 0) -> list[str]:
-        """Put back tasks that another RQ tool took out of our queues; returns the task ids.
+        """Restore tasks that another RQ tool removed from our queues; returns their ids.
 
-        ``seen`` is how many failed jobs earlier calls have looked at: ``MAX_PER_QUEUE`` each.
+        ``seen`` is the number of failed jobs that earlier calls checked, ``MAX_PER_QUEUE`` each.
         """
         restored: list[str] = []
         for part in _parts(queues):
@@ -314,16 +323,16 @@ class Broker(Steps):
         return restored
 
     def reroute(self, queues: Sequence[str], seen: int = 0) -> int:
-        """Move ready tasks that wait in the wrong list; returns how many there were.
+        """Move ready tasks that are in the wrong list; returns how many.
 
-        ``seen`` is how many of each list earlier calls have looked at: ``MAX_PER_QUEUE`` each.
+        ``seen`` is the number of tasks per list that earlier calls checked, ``MAX_PER_QUEUE`` each.
         """
         return sum(int(self._run("reroute_tasks", [MAX_PER_QUEUE, seen, *part])) for part in _parts(queues))
 
     # --- queues and services --------------------------------------------------------------
 
     def upload(self, upload: Upload) -> list[str]:
-        """Make a queue.yaml what all machines go by; returns the queues that are new, or were disabled."""
+        """Upload queue.yaml for all machines; returns the queues that are new or were disabled."""
         args: list[Arg] = [self._now_text(), upload.digest, 1 if upload.resumes else 0]
         args += [len(upload.services), *upload.services, " ".join(upload.backends)]
         for name, fields in upload.queues.items():
@@ -333,27 +342,27 @@ class Broker(Steps):
         return [queue.decode() for queue in self._run("upload_queues", args)]
 
     def keep_queue(self, queue: str, fields: Mapping[str, str]) -> bool:
-        """Give a queue of the engine's own its settings; returns whether it is new."""
+        """Write the settings of a queue that the engine itself uses; returns whether it is new."""
         args: list[Arg] = [queue]
         for pair in fields.items():
             args += pair
         return bool(self._run("keep_queue", args))
 
     def register_service(self, service: str) -> None:
-        """Workers of this service have come: what is targeted at it waits for them."""
+        """Register a service whose workers have started, so that tasks with that target wait for them."""
         self._run("register_service", [service])
 
     def pause(self, queue: str, is_paused: bool) -> bool:
-        """Hand out no more tasks of a queue, or go on; returns whether that changed anything."""
+        """Pause or resume a queue; returns whether that changed anything."""
         return bool(self._run("pause_queue", [queue, 1 if is_paused else 0]))
 
     def is_paused(self, queue: str) -> bool:
-        """Whether somebody has paused a queue."""
+        """Whether a queue is paused."""
         with transient_errors():
             return bool(self.store.redis.sismember(PAUSED, queue))
 
     def read_statistics(self, queue: str) -> QueueNumbers:
-        """How a queue is doing at this moment."""
+        """The queue's numbers at this moment."""
         tasks, leased, oldest, executed, rate, mode = self._run("read_statistics", [self._now_text(), queue])
         return QueueNumbers(
             tasks=tasks,
@@ -367,19 +376,19 @@ class Broker(Steps):
     # --- on request ----------------------------------------------------------------------
 
     def run_now(self, task_id: str) -> str:
-        """Let a task run now, whatever its eta and its queue: 'ready', 'running', 'waiting', 'gone'."""
+        """Run a task now, whatever its eta and queue: 'ready', 'running', 'waiting', 'gone'."""
         return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
     def retry_dead(self, ids: Sequence[str]) -> list[bool]:
-        """Let dead letters be tried again; False where there is none of that id."""
+        """Let dead letters run again; False where an id is not a dead letter."""
         return [bool(was_dead) for was_dead in self._run("retry_dead", [self._now_text(), *ids])]
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
-        """Forget tasks; False where there is none of that id."""
+        """Delete tasks; False where an id does not exist."""
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]
 
     def purge(self, queue: str) -> int:
-        """Forget all tasks of a queue but its dead letters; returns how many there were."""
+        """Delete all tasks of a queue except its dead letters; returns how many."""
         count = 0
         began_at = self._now_text()
         while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000, began_at])):
@@ -399,9 +408,11 @@ class BatchSteps(Steps):
         on_complete: NewTask | None,
         on_success: NewTask | None,
     ) -> int:
-        """Open a batch: 1 opened, 0 it was there already.
+        """Open a batch: 1 if it is new, 0 if it exists.
 
-        ``NOT_KNOWN`` for the parent's batch, ``NAME_TAKEN`` for one of the tasks that would wait for it.
+        Returns ``NOT_KNOWN`` if the parent's batch does not exist, and ``NAME_TAKEN`` if the name of a
+        completion
+        task is in use.
         """
         args: list[Arg] = [self._now_text(), batch_id, queue, parent or ""]
         for task in (on_complete, on_success):
@@ -413,7 +424,7 @@ class BatchSteps(Steps):
         return int(self._run("create_batch", args))
 
     def add(self, batch_id: str, first_index: int, members: Sequence[NewTask]) -> list[int] | int:
-        """Add members with successive indices: a code for each, or ``NOT_KNOWN``, ``SEALED`` for all."""
+        """Add members with consecutive indices: a code for each, or ``NOT_KNOWN`` or ``SEALED`` for all."""
         args: list[Arg] = [self._now_text(), batch_id, first_index]
         for member in members:
             args += (
@@ -428,20 +439,21 @@ class BatchSteps(Steps):
         return reply if isinstance(reply, int) else list(reply)
 
     def seal(self, batch_id: str) -> int:
-        """Nothing more is added: returns how many members there are, or ``NOT_KNOWN``."""
+        """Close a batch to new members; returns how many it has, or ``NOT_KNOWN``."""
         return int(self._run("seal_batch", [self._now_text(), batch_id]))
 
     def cancel(self, batch_id: str) -> bool:
-        """Drop what has not been delivered; False when the batch is not known."""
+        """Drop a batch's undelivered members; False if the batch does not exist."""
         index = 0
         while index >= 0:
             index = int(self._run("cancel_batch", [self._now_text(), batch_id, index, CANCEL_CHUNK]))
         return index == -1
 
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
-        """Cancel members whose record is gone, ``SWEEP_CHUNK`` of them at a time, and abandoned batches.
+        """Cancel up to ``SWEEP_CHUNK`` members whose record is gone, and abandoned batches.
 
-        Begins with the open batch of this rank and its member of this index; returns both for the next call.
+        Begins with the open batch of this rank and its member of this index; returns both for the next
+        call.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)
@@ -450,7 +462,7 @@ class BatchSteps(Steps):
         return rank, index
 
     def read(self, batch_id: str) -> dict[str, str] | None:
-        """The batch's counts and instants in one read; None when it is not known."""
+        """A batch's counts and times in one read; None if it does not exist."""
         with transient_errors():
             values: list[bytes | None] = self.store.redis.hmget(batch_key(batch_id), _PROGRESS_FIELDS)  # type: ignore[assignment]
         if all(value is None for value in values):
@@ -479,7 +491,7 @@ def _ids_and_leases(tasks: Sequence[Leased]) -> list[Arg]:
 
 
 def _outcomes(flat: list[bytes]) -> dict[str, str]:
-    # An id may be of another program: it is only logged.
+    # The id may belong to another program; it is only logged.
     return {flat[i].decode("utf-8", "replace"): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
@@ -497,7 +509,7 @@ def _lease_args(now: str, lists: Sequence[str], request: LeaseRequest) -> list[A
 
 
 def lease_result(answer: Any) -> LeaseResult:
-    """The answer of ``LEASE_SCRIPT``."""
+    """Parse the reply of ``LEASE_SCRIPT``."""
     tasks, next_due, has_more, missing, must_promote, resume_at_list = answer
     loaded, unreadable = [], []
     for task in tasks:

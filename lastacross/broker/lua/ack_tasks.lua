@@ -1,13 +1,12 @@
--- ack_tasks: these tasks are done: delete them, and set their bits in their batches.
+-- ack_tasks: delete completed tasks and set their bits in their batches.
 --
--- ARGV     1 now  then for each task: task id, lease id, and of its record '<batch id>:<index>', tombstone
---          seconds and request ('' where it has none)
+-- ARGV     1 now  then for each task: task id, lease id, and from its record '<batch id>:<index>', tombstone
+--          seconds and request ('' for a missing field)
 -- Returns  for each task 1, or 0 when its lease was lost before
 -- States   ack: leased → gone
 --
--- One script: the fan-in bit is set in the step that ends the task, or a crash between the two
--- would leave a batch waiting for ever. A call for all tasks of a queue or of a batch, not one for each:
--- this is the script that runs most.
+-- One script sets the fan-in bit and ends the task. With two, a crash in between would leave a batch open
+-- forever. This script runs most often, so it makes one call per queue or batch, not per task.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -23,7 +22,7 @@ for position = 2, #ARGV, WIDTH do
   results[#results + 1] = 0
 end
 
--- The places in ARGV of those tasks whose lease is still held; it is not any more then.
+-- End the leases of these tasks. Returns the positions in ARGV of the tasks whose lease was still held.
 local function take_leases(queue, places)
   local entries = {}
   for number, position in ipairs(places) do

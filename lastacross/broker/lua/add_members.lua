@@ -1,13 +1,13 @@
--- add_members: add tasks to an open batch; a member whose bit says that it was added is left alone.
+-- add_members: add tasks to an open batch; skip members whose bit says that they were added before.
 --
 -- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
 --          eta ('' = ready now), target as in add_tasks, 1 if its caller named it, number of strings n,
 --          n strings
--- Returns  for each member 0 added, 1 it was added before, 2 the batch is cancelled, 10 a task of this
---          name exists, 11 its name is tombstoned; or -1 when the batch is not known, -2 when it is sealed
+-- Returns  for each member 0 added, 1 added before, 2 the batch is cancelled, 10 a task of this name exists,
+--          11 its name is tombstoned; or -1 when the batch does not exist, -2 when it is sealed
 -- States   add: new → ready, scheduled
 --
--- One script: the bit and the task are written together, so that filling may be repeated.
+-- One script writes the bit and the task together, so filling may be repeated.
 -- include: keys
 
 local now, batch, index = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -30,16 +30,16 @@ local function store(id, eta, target, first, last)
   end
 end
 
--- A name is refused when a task outside this batch has it or had it; one that we made may be somebody's too.
+-- Refuse a name that a task outside this batch has or had. Such a task may also have a name like our generated ones.
 local function refusal(id, is_named)
   local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
   if status and not (status == 'failed' and dead_at) then
-    -- Failed without dead_at: a stock worker had it, and it will be put back.
+    -- Failed without dead_at: a stock worker took it, and a sweep will restore it.
     return 10
   elseif is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
     return 11
   elseif status then
-    -- A dead letter older than its tombstone: the name is free again.
+    -- The dead letter is older than its tombstone, so the name is free again.
     call('DEL', RECORD .. id)
     call('ZREM', DEAD .. queue_of(id), id)
   end
@@ -75,7 +75,7 @@ while position <= #ARGV do
   index = index + 1
 end
 if added > 0 then
-  -- A damaged count is mended by sweep_batches.
+  -- sweep_batches repairs a damaged count.
   try('HINCRBY', key, 'total', added)
 end
 make_arrivals_ready()

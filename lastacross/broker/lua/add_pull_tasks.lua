@@ -1,13 +1,13 @@
--- add_pull_tasks: store new tasks in their pull queues, unless their name is used.
+-- add_pull_tasks: store new tasks in their pull queues, unless their names are used.
 --
 -- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
 --          (App Engine's codes).
 -- States   add: new → ready, scheduled
 --
--- One script: between the look at the name and the write another caller could have taken it.
--- A client repeats a call whose answer was lost: see shared/names.
--- To RQ these tasks are scheduled, in no list or registry of its own: no worker and no sweep takes them.
+-- One script checks the name and writes the task, so no other caller can take the name in between.
+-- A client repeats a call after it lost the answer: see shared/names.
+-- RQ sees these tasks as scheduled but in none of its lists and registries, so no worker or sweep takes them.
 -- include: keys
 -- include: names
 -- include: pull

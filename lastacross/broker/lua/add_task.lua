@@ -1,11 +1,11 @@
--- add_task: store one ready task for its queue's own list, named by the engine: what nearly every add is.
+-- add_task: store one ready task in its queue's own list, with a generated name. Nearly every add uses this.
 --
--- ARGV     1 task id  then of the record: 2 origin (the queue)  3 description  4 data  5 created_at  6 eta
+-- ARGV     1 task id  then from the record: 2 origin (the queue)  3 description  4 data  5 created_at  6 eta
 --          then strings: its other fields and values
--- Returns  0 added, 10 it is there: this very request has added it before.
+-- Returns  0 added, 10 a retry of this request has already added it
 -- States   add: new → ready
 --
--- No other request makes this id, so its record is all there is to look at: `names` has more to tell apart.
+-- No other request generates this id, so checking for its record is enough. `names` does the full check.
 -- include: plain_call
 -- include: arrival
 

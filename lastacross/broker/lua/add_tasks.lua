@@ -1,4 +1,4 @@
--- add_tasks: store new tasks, each ready or scheduled, unless its name is used.
+-- add_tasks: store new tasks, each ready or scheduled, unless their names are used.
 --
 -- ARGV     1 now  then for each task: task id, eta ('' = ready now), target ('' = none, else the record's
 --          field of that name), number of strings n, n strings: the record's fields and values
@@ -6,8 +6,8 @@
 --          (App Engine's codes).
 -- States   add: new → ready, scheduled
 --
--- One script: between the look at the name and the write another caller could have taken it.
--- A client repeats a call whose answer was lost: see shared/names.
+-- One script checks the name and writes the task, so no other caller can take the name in between.
+-- A client repeats a call after it lost the answer: see shared/names.
 -- include: keys
 -- include: names
 

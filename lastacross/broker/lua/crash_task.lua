@@ -1,4 +1,4 @@
--- crash_task: the process that ran this one task alone has ended: the task is known to have started.
+-- crash_task: end the lease of a task whose own process died. The task ran there alone, so it had started.
 --
 -- ARGV     1 now  2 task id  3 lease id
 -- Returns  'ready', 'poison', 'damaged', or 'gone' when the lease was lost before

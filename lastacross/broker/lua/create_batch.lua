@@ -1,8 +1,8 @@
--- create_batch: open a batch, with the tasks that wait for it; or find the one that a first try opened.
+-- create_batch: open a batch and store its completion tasks, unless a first try has already opened it.
 --
 -- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
--- Returns  1 opened, 0 it was there already, -1 the parent's batch is not known or the parent has ended,
+-- Returns  1 opened, 0 it exists, -1 the parent's batch does not exist or the parent has ended,
 --          -2 another task has the name of on_complete or on_success
 -- States   wait: new → waiting
 -- include: keys
@@ -32,7 +32,7 @@ if parent ~= '' then
   if parents_key then
     parents_queue, finished_at = unpack(call('HMGET', parents_key, 'queue', 'finished_at'))
   end
-  -- A late request of a process that has lost its task: nobody would fill the batch.
+  -- This late request comes from a process that has lost its task, so nobody would fill the batch.
   if not parents_queue or is_gone(parents_batch, parents_queue, index) then
     return -1
   end
@@ -40,7 +40,7 @@ if parent ~= '' then
     call('HSET', parents_key .. ':children', index, 1)
   end
   if finished_at then
-    -- The parent is a dead letter that runs again: its batch's keys have their expiry already.
+    -- The parent is a dead letter that runs again, so its batch's keys already have an expiry.
     call('EXPIRE', parents_key .. ':children', BATCH_LIFE)
   end
   call('HSET', key, 'parent', parent)

@@ -1,6 +1,6 @@
--- dead_letter_pull_task: a pull task that was leased just now, and that nobody can make a task of.
+-- dead_letter_pull_task: make a just leased pull task that the client cannot read a dead letter.
 --
--- ARGV     1 now  2 queue  3 its name  4 what is wrong with it
+-- ARGV     1 now  2 queue  3 the task's name  4 the reason
 -- Returns  1
 -- States   dead-letter: leased → dead
 -- include: keys

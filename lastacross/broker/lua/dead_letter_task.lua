@@ -1,6 +1,6 @@
--- dead_letter_task: the last attempt failed: keep the task to be looked at, fail it in its batch.
+-- dead_letter_task: after the last failed attempt, keep the task for inspection and fail it in its batch.
 --
--- ARGV     1 now  2 task id  3 lease id  4 status of this attempt's answer, or ''  5 why, in words
+-- ARGV     1 now  2 task id  3 lease id  4 HTTP status of this attempt, or ''  5 the reason as text
 -- Returns  1, or 0 when the lease was lost before
 -- States   dead-letter: leased → dead, gone
 -- include: keys
@@ -21,7 +21,7 @@ elseif not fields.status then
   finish_lost_record(id, now)
   return 1
 end
--- A damaged number stays as it is, to be looked at.
+-- A damaged number stays unchanged for inspection.
 try('HINCRBY', RECORD .. id, 'failures', 1)
 call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then

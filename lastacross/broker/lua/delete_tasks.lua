@@ -1,7 +1,7 @@
--- delete_tasks: forget tasks, wherever they wait; one that runs now finishes unheard.
+-- delete_tasks: delete tasks wherever they wait. A running task finishes, and its result is ignored.
 --
 -- ARGV     1 now  then the task ids
--- Returns  for each task 1 deleted, 0 there is none
+-- Returns  for each task 1 deleted, 0 it does not exist
 -- States   delete: ready, scheduled, leased, dead → gone
 -- include: keys
 -- include: fan_in
@@ -13,16 +13,16 @@ local results = {}
 for position = 2, #ARGV do
   local id = ARGV[position]
   local queue = queue_of(id)
-  -- Not the whole record: a hundred payloads of 1 MiB would hold up everybody else.
+  -- Read fields, not whole records: a hundred payloads of 1 MiB would block Redis.
   local status, lease, leases, tag, target, tombstone, batch = unpack(
     call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'target', 'tombstone', 'batch'))
-  -- Without a status it is damaged, and may be deleted as any other.
+  -- A record without a status is damaged and may be deleted like any other.
   if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
     call('DEL', RECORD .. id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)
     if remove_pull_task(queue, name_of(id), tag) and leases then
-      -- Deleting is how a pull task ends well.
+      -- Clients delete a pull task to report its success.
       count_executed(queue, 1, now)
     end
     if lease and call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then

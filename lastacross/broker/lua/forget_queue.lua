@@ -1,7 +1,7 @@
--- forget_queue: move the settings of a queue aside that cannot be read: they are to be uploaded anew.
+-- forget_queue: move a queue's unreadable settings aside, so that they are uploaded again.
 --
--- ARGV     1 the queue  2 what is wrong with them, after 'has'
--- Returns  1 if there were any
+-- ARGV     1 the queue  2 the problem, to follow 'has'
+-- Returns  1 if the queue had settings
 -- include: keys
 
 if call('EXISTS', SETTINGS .. ARGV[1]) == 0 then

@@ -1,19 +1,19 @@
--- lease_pull_tasks: lease tasks of a pull queue whose eta has passed, in the order of eta and name.
+-- lease_pull_tasks: lease due tasks of a pull queue, ordered by eta and name.
 --
--- ARGV     1 now  2 queue  3 lease seconds  4 the most tasks  5 '' for all tasks, 'tag' for those of one tag,
---          'oldest' for those that have the tag of the oldest, or like it none  6 the tag  7 the request
+-- ARGV     1 now  2 queue  3 lease seconds  4 maximum number of tasks  5 '' for all tasks, 'tag' for one tag,
+--          'oldest' for the oldest task's tag, or for untagged tasks if it has none  6 the tag  7 the request
 -- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}
---          2 the names of those that were leased as often as they may be: dead letters now
+--          2 the names of the tasks that have used up their leases and are dead letters now
 -- States   lease: ready → leased, dead
 --
--- One script: two clients that lease at once get different tasks.
--- A client repeats a call whose answer was lost: it gets the tasks that it was given, not others.
+-- One script, so two concurrent clients lease different tasks.
+-- A client repeats a call after it lost the answer; the repeated call returns the same tasks.
 -- include: keys
 -- include: fan_in
 -- include: lose
 -- include: pull
 
--- App Engine's limit for one call; what does not fit stays for the next.
+-- App Engine's limit for one call; the remaining tasks stay for the next call.
 local MAX_BYTES = 32 * 1024 * 1024
 local MAX_TAKEN_OVER = 100
 
@@ -24,7 +24,7 @@ if is_disabled == '1' then
   return { {}, {} }
 end
 
--- What was run again by hand (`rq requeue`), or was added while this was a push queue, is in RQ's list.
+-- RQ's list holds tasks that `rq requeue` ran again, or that were added while this was a push queue.
 local function take_over(id)
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if fields.status ~= 'queued' then
@@ -40,7 +40,7 @@ local function take_over(id)
   restore_pull_task(queue, id, fields.tag, fields.eta)
 end
 
--- The tasks that this very request was given: its leases end at one instant, and bear its mark.
+-- The tasks that a first try of this request leased. Their leases have one end and the request's id.
 local function granted_before()
   local tasks = {}
   for _, name in ipairs(call('ZRANGEBYSCORE', PULL_LEASED .. queue, eta, eta)) do
@@ -57,7 +57,7 @@ local function eligible(set)
   return call('ZRANGEBYSCORE', set, '-inf', '(' .. ARGV[1], 'LIMIT', 0, most)
 end
 
--- The names to lease, the set that they were found in, and whether those with a tag are left out.
+-- Returns the names to lease, their set, and whether to skip tasks with a tag.
 local function candidates()
   local set = ARGV[5] == 'tag' and tag_set(queue, ARGV[6]) or PULL .. queue
   local names = eligible(set)
@@ -71,9 +71,9 @@ local function candidates()
   return eligible(tagged), tagged, false
 end
 
--- How often a task may be leased; nil: as often as one likes. Age does not count here, and a limit of both
--- is passed when both are: with a task_age_limit beside it the other never ends a pull task.
--- The second answer: whether that could not be read.
+-- Returns how many leases a task may have (nil = no limit), and whether that limit is damaged.
+-- A task fails only when all its limits are passed, and age does not count for pull tasks. So with a
+-- task_age_limit as well, task_retry_limit never ends a pull task.
 local function leases_allowed(retry)
   if not retry or retry == '' then
     return nil, false
@@ -113,13 +113,13 @@ local function lease(name)
   local found, body, tag, leases, retry, tombstone, added_by = unpack(
     call('HMGET', RECORD .. id, 'eta', 'body', 'tag', 'leases', 'retry', 'tombstone', 'request'))
   tag, leases = tag ~= '' and tag, number_of(leases or 0)
-  -- The task's own options replace the queue's whole.
+  -- The task's own options replace all of the queue's.
   local allowed, is_retry_damaged = limit_of_queue, false
   if retry then
     allowed, is_retry_damaged = leases_allowed(retry)
   end
   if not found and call('EXISTS', RECORD .. id, ASIDE .. RECORD .. id) == 0 then
-    -- Some tool deleted the record.
+    -- Another tool deleted the record.
     call('ZREM', set, name)
     remove_pull_task(queue, name)
   elseif not found or not leases or is_retry_damaged then

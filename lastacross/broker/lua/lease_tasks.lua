@@ -1,21 +1,22 @@
--- lease_tasks: give a worker ready tasks of its group, as many as their queues' limits allow.
+-- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV     1 now; '' = the server's: this call waits behind a BLPOP, who knows how long  2 lease seconds
+-- ARGV     1 now; '' = read the server's clock, because this call waits behind a BLPOP  2 lease seconds
 --          3 the worker's lease token  4 number of its next lease  5 tasks wanted
---          6 threads free; -1 = it is not known when this runs: the worker is given what no limit binds, and
---          asks again at once where it is told of more  7 number of groups n that the worker serves  8… n groups
---          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for the tasks of a
---          queue that wait for another group than its own
+--          6 free threads; -1 = unknown when this runs: the worker gets only tasks that no limit binds, and
+--          asks again immediately if there are others  7 number of groups n that the worker serves
+--          8… n groups
+--          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for a queue's tasks
+--          that wait for a group other than the queue's own
 -- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}; the record of a task of
---            another group than 'default' has the field 'group'
---          2 the instant at which a throttled queue has a token again, or ''
---          3 1 if a queue has more that could be leased now
+--            a group other than 'default' has the field 'group'
+--          2 the time at which a throttled queue has a token again, or ''
+--          3 1 if a queue has more tasks that could be leased now
 --          4 the queues whose settings are missing (Redis was emptied): upload them and call again
---          5 1 if a marker asked to look at the scheduled tasks as well
---          6 the list to begin with once a thread is free, as a task was left that must start at once; or ''
+--          5 1 if a marker asked for a promotion of scheduled tasks as well
+--          6 the list to begin with once a thread is free to start its task immediately; or ''
 -- States   lease: ready → leased, dead
 --
--- One script: tokens and places are counted at the moment of the grant, for all machines together.
+-- One script counts the tokens and slots of all machines in the step that grants the leases.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -26,8 +27,8 @@ end
 
 local lease_seconds, token, number = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
--- A thread that is free when the question is asked may run a task when it is answered: a throttled queue's task
--- would wait for it, its token spent.
+-- A thread that is free at the request may be busy at the answer. A throttled queue's task would then wait for
+-- the thread with its token already spent.
 local is_asleep = free < 0
 free = math.max(0, free)
 local now = tonumber(ARGV[1])
@@ -41,7 +42,7 @@ local serves = {}
 for position = 8, 7 + groups do
   local group = ARGV[position]
   serves[group] = true
-  -- Whoever looks takes the marker, if it has a thread for what is behind it. Anyone can promote.
+  -- The worker takes the marker if it has a thread for the task that it announces. Any worker can promote.
   local is_scheduled = call('LINDEX', WAKEUP .. group, 0) == 'scheduled'
   if is_scheduled then
     must_promote = 1
@@ -51,15 +52,15 @@ for position = 8, 7 + groups do
   end
 end
 
--- Machines agree on the time to a few milliseconds; a bucket counted later than this was counted
--- before the server's clock was set back.
+-- Machines agree on the time to a few milliseconds. A bucket counted later than this was counted before
+-- the server's clock was set back.
 local LARGEST_SKEW_SECONDS = 10
 
--- The queue's bucket at this moment. Its instant never goes back, or machines whose clocks differ a
--- little would be given the difference in tokens each time they take turns.
+-- The queue's bucket now. Its time never goes back: otherwise machines whose clocks differ a little
+-- would gain the difference in tokens whenever they take turns.
 local function bucket_of(queue, rate, bucket_size)
   local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
-  -- By rounding it may be a little below 0.
+  -- Rounding may make it slightly negative.
   tokens, counted_at = tonumber(tokens), number_of(counted_at)
   if not counted_at or not tokens or not number_of(tokens + 0.5) then
     return { tokens = bucket_size, rate = rate, counted_at = now }
@@ -72,10 +73,10 @@ local function bucket_of(queue, rate, bucket_size)
   return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
--- After this long at the latest a worker gives back what is too much for it; the tokens that it took are gone.
+-- A worker gives back surplus tasks within this time; their tokens are not refunded.
 local GIVEN_BACK_AFTER_SECONDS = 0.05
 
--- What the queue may hand out to this worker now: how many tasks, its bucket, and whether a limit binds.
+-- Returns how many tasks the queue may give this worker now, its bucket, and whether a limit binds.
 local function allowance(queue, settings)
   local rate = settings.rate
   if rate == 0 or settings.is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 then
@@ -83,7 +84,7 @@ local function allowance(queue, settings)
   end
   local bucket = bucket_of(queue, rate, settings.bucket_size)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
-  -- A rate that makes up for tokens of tasks given back binds nobody; any other lets start what is leased.
+  -- A rate binds unless it replaces the tokens of returned tasks in time. If it binds, leased tasks must start.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
   if settings.most then
     bucket.places = settings.most - call('ZCARD', LEASED .. queue)
@@ -91,7 +92,7 @@ local function allowance(queue, settings)
     binds = true
   end
   if binds then
-    -- Where a limit binds, a task that is leased must start at once.
+    -- If a limit binds, a leased task must start immediately.
     grant = math.min(grant, free)
   end
   return math.max(0, grant), bucket, binds
@@ -104,7 +105,7 @@ local function settings_of(queue)
     if is_disabled ~= '1' then
       missing[#missing + 1] = queue
     end
-    -- Else an upload did not list it either: asking for another one would not help.
+    -- A disabled queue was not listed in an upload, so another upload would not help.
     return nil
   end
   local found = { rate = number_of(rate), bucket_size = number_of(bucket_size), group = group or 'default',
@@ -120,7 +121,7 @@ local function settings_of(queue)
   return found
 end
 
--- Whether a task found in this list waits there rightly; else it is sent on to where it belongs.
+-- Returns whether this list is the right one for the task; if not, moves the task to the right list.
 local function belongs(queue, list, id, target)
   local own, group = place_of(queue, target)
   if own == list then
@@ -134,7 +135,7 @@ end
 
 local SEEN = { eta = true, data = true, status = true, target = true, dead_at = true, first_try_at = true }
 
--- What this script looks at in a record, of the reply of HGETALL.
+-- Picks the fields that this script uses from the reply of HGETALL.
 local function seen_in(flat)
   local fields = {}
   for place = 1, #flat, 2 do
@@ -145,10 +146,10 @@ local function seen_in(flat)
   return fields
 end
 
--- The beginning of all ids of the queue whose list is looked at.
+-- The prefix of all task ids of the current queue.
 local prefix
 
--- Lease one ready id. Returns whether it was a task that can run. `list` nil: it runs wherever it was found.
+-- Lease one ready id. Returns whether the task can run. Without `list`, the task runs wherever it was found.
 local function lease(queue, list, group, id, entries)
   local record = try('HGETALL', RECORD .. id)
   if record.err then
@@ -156,14 +157,14 @@ local function lease(queue, list, group, id, entries)
   end
   local fields = seen_in(record)
   if not fields.eta and not fields.data then
-    -- Gone, or but what a stock worker noted on a task after its end.
+    -- The record is gone, or holds only fields that a stock worker wrote after the task had ended.
     if not dead_letter_if_damaged(id, queue, nil, now) then
       call('DEL', RECORD .. id)
       finish_lost_record(id, now)
     end
     return false
   elseif fields.status ~= 'queued' then
-    -- A second entry of a task that is elsewhere already.
+    -- This is a second entry of a task that is already elsewhere.
     dead_letter_if_damaged(id, queue, fields.status, now)
     return false
   elseif not fields.eta then
@@ -178,7 +179,7 @@ local function lease(queue, list, group, id, entries)
   number = number + 1
   local lease_id = token .. '.' .. number
   if fields.dead_at then
-    -- A dead letter run again has its retries before it again.
+    -- A dead letter that runs again gets all its retries back.
     call('HDEL', RECORD .. id, 'dead_at', 'error', 'failures', 'unreached', 'lost', 'crashes', 'suspect',
       'first_try_at', 'previous_response')
     call('PERSIST', RECORD .. id)
@@ -203,7 +204,7 @@ local function lease(queue, list, group, id, entries)
   return true
 end
 
--- Something of this group's stays that could run now: this worker itself comes for it, or whoever wakes up.
+-- A task of this group stays and could run now. This worker asks again, or a woken one does.
 local function leave(group)
   if is_asleep then
     more = 1
@@ -212,7 +213,7 @@ local function leave(group)
   end
 end
 
--- The same, of what may start only at once: this worker begins with that list when it has a thread again.
+-- The same for a task that must start immediately: this worker begins with its list once a thread is free.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
     resume_at_list = resume_at_list or list
@@ -220,11 +221,11 @@ local function leave_for_free_thread(group, list)
   leave(group)
 end
 
--- Somebody asked for each of these by hand: more than this waits for another call.
+-- Each of these tasks was requested by hand; any more wait for another call.
 local MAX_RUN_NOW = 1000
 
--- Tasks that somebody wants run now: no limit of their queue counts for them. A worker that serves some queues
--- only leaves those of the others.
+-- Lease tasks that were requested by hand. Their queues' limits do not apply. A worker that serves only some
+-- queues skips the tasks of the others.
 local function lease_run_now(group)
   local ids = call('LRANGE', RUN_NOW .. group, 0, MAX_RUN_NOW - 1)
   local is_served, are_left = {}, false
@@ -249,7 +250,7 @@ local function lease_run_now(group)
   end
 end
 
--- Lease from one list. Returns how many, the queue's bucket and whether a limit binds.
+-- Lease from one list. Returns how many, the grant, the queue's bucket and whether a limit binds.
 local function lease_from(list, queue, group, settings)
   local grant, bucket, binds = allowance(queue, settings)
   local entries, taken = {}, 0
@@ -262,7 +263,7 @@ local function lease_from(list, queue, group, settings)
   if taken > 0 then
     call('ZADD', LEASED .. queue, unpack(entries))
     bucket.tokens = bucket.tokens - taken
-    -- All digits: of a third of a token not a millionth may get lost at each grant.
+    -- Store all digits, because a rounded third of a token would lose a little at each grant.
     call('HSET', BUCKET .. queue, 'tokens', string.format('%.17g', bucket.tokens), 'counted_at',
       instant(bucket.counted_at))
     wanted, free = wanted - taken, free - taken
@@ -270,17 +271,17 @@ local function lease_from(list, queue, group, settings)
   return taken, grant, bucket, binds
 end
 
--- Some tasks of the list stay: see that somebody comes for them as soon as one may run.
+-- Some tasks stay in the list: make sure that a worker comes for them as soon as one may run.
 local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
-    -- A microsecond later, for instants are rounded to one: who came too early would ask all the time.
+    -- Times are rounded to a microsecond, so wait one longer. A worker that asks too early would ask continuously.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then
     more = 1
     leave(group)
   elseif not bucket.places or bucket.places > taken then
-    -- This worker's threads are full, and it listens no more; another's may be free before one of them is.
+    -- This worker's threads are full, and it stops listening. Another worker may have a free thread sooner.
     leave_for_free_thread(group, list)
   end
 end

@@ -1,11 +1,11 @@
--- modify_pull_lease: let the lease of a pull task end at another instant, counted from now; 0 gives it back.
+-- modify_pull_lease: move the end of a pull task's lease to a time counted from now; 0 gives the task back.
 --
--- ARGV     1 now  2 queue  3 name  4 the eta that the caller knows  5 lease seconds  6 the request
+-- ARGV     1 now  2 queue  3 name  4 the eta that the caller has  5 lease seconds  6 the request
 -- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
 -- States   modify: leased → leased, ready
 --
--- One script: between the check and the write the lease could run out and another client take the task.
--- A client repeats a call whose answer was lost: what bears its mark it has done.
+-- One script: otherwise the lease could expire after the check, and another client could take the task.
+-- A client repeats a call after it lost the answer; the request's id shows that the step was done.
 -- include: keys
 -- include: pull
 

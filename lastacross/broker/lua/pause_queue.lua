@@ -1,4 +1,4 @@
--- pause_queue: hand out no more tasks of a queue, or go on.
+-- pause_queue: stop or resume leasing from a queue.
 --
 -- ARGV     1 queue  2 1 to pause, 0 to resume
 -- Returns  1 if that changed anything

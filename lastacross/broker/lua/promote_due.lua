@@ -1,6 +1,6 @@
--- promote_due: scheduled tasks whose eta has come become ready.
+-- promote_due: make scheduled tasks ready once their eta has passed.
 --
--- ARGV     1 now  2 the most to move of one queue  3… queues
+-- ARGV     1 now  2 maximum number to move per queue  3… queues
 -- Returns  1 how many were moved  2 the eta of the next scheduled task of these queues, or ''
 -- States   promote: scheduled → ready
 -- include: keys

@@ -1,10 +1,10 @@
--- purge_queue: forget tasks of a queue: ready, scheduled and leased ones; dead letters stay.
+-- purge_queue: delete a queue's ready, scheduled and leased tasks; dead letters stay.
 --
--- ARGV     1 now  2 queue  3 the most to forget in this call  4 when the purge began
--- Returns  how many entries were taken away; call again until it is 0
+-- ARGV     1 now  2 queue  3 maximum number to delete in this call  4 when the purge began
+-- Returns  how many entries were removed; call again until it is 0
 -- States   purge: ready, scheduled, leased → gone
 --
--- The completion of a batch that the purge itself brings to its end is not of what was to be purged.
+-- A completion task that the purge itself fires is not purged.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -12,7 +12,7 @@
 
 local now, queue, most, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- Returns whether it is to stay.
+-- Returns whether the task must stay.
 local function forget_task(id)
   local tombstone, member, status, fired_at = unpack(
     call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at'))
@@ -42,7 +42,7 @@ for _, place in ipairs(places_of(queue)) do
   end
 end
 for _, group in ipairs(groups_of_all()) do
-  -- Short lists: what somebody wanted run by hand, and no worker has taken yet.
+  -- These lists are short: they hold run-now requests that no worker has taken yet.
   for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
     if queue_of(id) == queue and not forget_task(id) then
       call('LREM', RUN_NOW .. group, 0, id)

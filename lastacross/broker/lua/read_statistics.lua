@@ -1,12 +1,12 @@
--- read_statistics: how a queue is doing at this moment.
+-- read_statistics: read a queue's current numbers.
 --
 -- ARGV     1 now  2 queue
--- Returns  1 tasks: ready, scheduled and leased  2 leased ones  3 the eta of the oldest, or ''
---          4 attempts that ended in the last minute  5 the rate that is enforced now, or '' for an unknown queue
+-- Returns  1 tasks: ready, scheduled and leased  2 leased tasks  3 the eta of the oldest task, or ''
+--          4 attempts that ended in the last minute  5 the rate enforced now, or '' for an unknown queue
 --          6 the queue's mode
 --
--- The oldest ready task is looked for at the front of the list only: tasks become ready in the order of
--- their etas but for those that were rescued.
+-- The oldest ready task is looked up only at the front of the list. Apart from rescued tasks, tasks become
+-- ready in the order of their etas.
 -- include: keys
 
 local FRONT = 10
@@ -33,7 +33,7 @@ look_at(call('ZRANGE', LEASED .. queue, 0, FRONT - 1))
 look_at(call('ZRANGE', SCHEDULED .. queue, 0, 0))
 tasks = tasks + leased + call('ZCARD', SCHEDULED .. queue)
 
--- A pull queue's.
+-- In a pull queue.
 local first = call('ZRANGE', PULL .. queue, 0, 0)[1]
 if first then
   look_at({ queue .. '_' .. first })
@@ -41,7 +41,7 @@ if first then
   leased = leased + call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
 end
 
--- What somebody wants run now, and no worker has taken yet.
+-- Include run-now requests that no worker has taken yet.
 for _, group in ipairs(groups_of_all()) do
   for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
     if queue_of(id) == queue then

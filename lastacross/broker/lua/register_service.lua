@@ -1,9 +1,9 @@
--- register_service: workers of this service have come: what is targeted at it waits for them from now on.
+-- register_service: register a service whose workers have started; from now on its tasks wait for them.
 --
 -- ARGV     1 the service
 -- Returns  1 if it was not known before
 --
--- Tasks that had fallen to the default service meanwhile are sent on by the lease that meets them.
+-- Some of its tasks may have gone to the default service meanwhile. The next lease that meets one moves it.
 -- include: keys
 
 local service = ARGV[1]

@@ -1,4 +1,4 @@
--- release_tasks: give back leased tasks, at the front of their queue and with nothing held against them.
+-- release_tasks: return leased, unstarted tasks to the front of their queues without counting a failure.
 --
 -- ARGV     for each task, in the order in which they were leased: task id, lease id
 -- Returns  how many were given back
@@ -11,7 +11,7 @@ for position = #ARGV - 1, 1, -2 do
   local queue = queue_of(id)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
     local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
-    -- Without a record too: the lease that meets it tells its batch.
+    -- A task without a record too: the next lease then ends it in its batch.
     make_ready(queue, id, target, 'LPUSH')
     if status then
       call('HSET', RECORD .. id, 'status', 'queued')

@@ -1,4 +1,4 @@
--- renew_leases: keep leased tasks with their worker until expires_at, and note which have started.
+-- renew_leases: extend a worker's leases until expires_at, and record which tasks have started.
 --
 -- ARGV     1 expires_at (seconds since the epoch)  then for each task: task id, lease id, 1 if started
 -- Returns  for each task 1, or 0 when its lease was lost before

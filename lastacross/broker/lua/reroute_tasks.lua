@@ -1,21 +1,21 @@
--- reroute_tasks: ready tasks that wait where nobody may look for them go to where they belong.
+-- reroute_tasks: move ready tasks from lists that no worker may serve to the right lists.
 --
--- ARGV     1 the most to look at, at either end and in the middle of a list
---          2 how many of the middle earlier calls have looked at  3… queues
--- Returns  how many were sent on
+-- ARGV     1 maximum number to check at each end and in the middle of a list
+--          2 number of entries of the middle that earlier calls checked  3… queues
+-- Returns  how many were moved
 -- States   reroute: ready, scheduled → ready, scheduled
 --
--- A lease sends on what it meets in a list that its worker serves. But the workers of a queue's own service
--- may all be gone while `rq requeue` puts a task of another one into its list; and a list of tasks for a
--- service that there is no more has no workers at all. And a queue that was a pull queue for a while has
--- push tasks where only its leases look: those that somebody leased then, and has not deleted.
+-- A lease moves misplaced tasks only in lists that its worker serves. Three cases need this script:
+-- - `rq requeue` puts another service's task into the queue's list while the queue's own workers are gone.
+-- - A service no longer exists, so its list has no workers.
+-- - A former pull queue holds push tasks that were leased then and not deleted. Only pull leases see them.
 -- include: keys
 -- include: pull
 
 local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sent = 0
 
--- Thousands of tasks, and few places: '' stands for tasks without a target.
+-- There are thousands of tasks but few targets; '' stands for tasks without one.
 local places = {}
 
 local function place_for(queue, target)
@@ -24,7 +24,7 @@ local function place_for(queue, target)
   return places[key]
 end
 
--- `count`: from which end LREM looks for it.
+-- `count` tells LREM at which end to begin.
 local function look_at(queue, list, first, last, count)
   for _, id in ipairs(call('LRANGE', list, first, last)) do
     local target = call('HGET', RECORD .. id, 'target')
@@ -36,7 +36,7 @@ local function look_at(queue, list, first, last, count)
   end
 end
 
--- At the end of its lease, if somebody has it: who still works on it may delete it until then.
+-- A leased task becomes ready when its lease ends, because its client may still delete it until then.
 local function deliver_again(queue, name)
   local id = queue .. '_' .. name
   local status, eta, tag, target, description = unpack(
@@ -47,7 +47,7 @@ local function deliver_again(queue, name)
   remove_pull_task(queue, name, tag)
   if status == 'scheduled' then
     call('HDEL', RECORD .. id, 'lease', 'leases')
-    -- The lease that meets a damaged eta says so.
+    -- The next lease reports a damaged eta.
     schedule(queue, id, number_of(eta) and eta or 0, target or nil)
   end
   sent = sent + 1

@@ -1,6 +1,6 @@
--- rescue_expired: tasks whose lease ran out go back to ready; their worker died or stalled.
+-- rescue_expired: make tasks whose lease expired ready again, because their worker died or stalled.
 --
--- ARGV     1 now  2 the most to move of one queue  3… queues
+-- ARGV     1 now  2 maximum number to move per queue  3… queues
 -- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
 -- States   rescue: leased → ready, dead, gone
 -- include: keys

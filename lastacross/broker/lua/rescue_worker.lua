@@ -1,4 +1,4 @@
--- rescue_worker: a worker process is known to have ended: give back all that it had leased, at once.
+-- rescue_worker: immediately recover all leased tasks of a worker process that has ended.
 --
 -- ARGV     1 now  2 its lease token  3 number of queues n  4… n queues  then the entries
 --          '<task id>:<lease id>' that it had started

@@ -1,11 +1,11 @@
--- restore_orphans: put back tasks that are in no list and no registry: a stock worker took them and died, or
--- another program wrote over the list.
+-- restore_orphans: restore tasks that are in no list and no registry. A stock worker took them and died, or
+-- another program overwrote the list.
 --
 -- ARGV     the task ids, each seen twice outside of every list
--- Returns  flat: the task ids that were put back
+-- Returns  flat: the task ids that were restored
 -- States   restore: ready, scheduled, leased → ready, scheduled
 --
--- A second entry in the ready list does no harm: the lease that meets it finds the task elsewhere.
+-- A second entry in the ready list is harmless: the lease that meets it finds the task elsewhere.
 -- include: keys
 
 local restored = {}
@@ -19,7 +19,7 @@ for _, id in ipairs(ARGV) do
     make_ready(queue, id, target)
     restored[#restored + 1] = id
   elseif status == 'scheduled' and not call('ZSCORE', SCHEDULED .. queue, id) then
-    -- Another program has written over the registry.
+    -- Another program overwrote the registry.
     schedule(queue, id, number_of(eta) and eta or 0, target or nil)
     restored[#restored + 1] = id
   end

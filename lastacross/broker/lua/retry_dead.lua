@@ -1,10 +1,10 @@
--- retry_dead: dead letters go back to where they wait for delivery, with their retries before them again.
+-- retry_dead: make dead letters ready again with all their retries.
 --
 -- ARGV     1 now  then the task ids
--- Returns  for each task 1, or 0 when it is no dead letter
+-- Returns  for each task 1, or 0 when it is not a dead letter
 -- States   retry dead: dead → ready
 --
--- Unlike run_task's, their queue's limits count: a thousand of them may come at once.
+-- Unlike in run_task, their queues' limits apply, because a thousand of them may come together.
 -- include: keys
 -- include: pull
 
@@ -18,7 +18,7 @@ for position = 2, #ARGV do
   if is_dead and string.sub(description or '', 1, 5) == 'PULL ' then
     restore_pull_task(queue, id, tag, ARGV[1])
   elseif is_dead then
-    -- What it has failed so far is forgotten by the lease, as after `rq requeue`.
+    -- The lease resets the counts of failures, as after `rq requeue`.
     call('ZREM', DEAD .. queue, id)
     call('PERSIST', key)
     call('HSET', key, 'status', 'queued')

@@ -1,12 +1,12 @@
--- run_task: let a task run now, whatever its eta, and its queue's rate, limit or pause.
+-- run_task: run a task now, whatever its eta and its queue's rate, limit or pause.
 --
 -- ARGV     1 task id  2 now
--- Returns  'ready', 'running' when it runs already, 'waiting' when it waits for its batch, 'gone' when
---          there is none of that id
+-- Returns  'ready', 'running' if it runs already, 'waiting' if it waits for its batch, 'gone' if it does
+--          not exist
 -- States   run now: ready, scheduled, dead → ready
 --
--- A pull task may be leased at once; one that somebody holds is 'running'.
--- Far back in a long list its old entry stays: the lease that meets it finds the task elsewhere.
+-- A pull task can be leased immediately; a leased one is 'running'.
+-- In a long list the old entry stays; the lease that meets it finds the task elsewhere.
 -- include: keys
 -- include: pull
 
@@ -42,7 +42,7 @@ call('ZREM', SCHEDULED .. queue, id)
 call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)
 if status == 'queued' then
-  -- Not only where it belongs: RQ's own `requeue` knows its queue's first list only.
+  -- Search every list, because RQ's own `requeue` uses only the queue's first list.
   for _, place in ipairs(places_of(queue)) do
     take_off(place, id)
   end
@@ -53,7 +53,7 @@ end
 local list, group = place_of(queue, target)
 call('HSET', key, 'status', 'queued')
 if call('HGET', SETTINGS .. queue, 'mode') == 'pull' then
-  -- Added while this was a push queue: its next lease takes it over.
+  -- It was added while this was a push queue; the next lease takes it over.
   call('RPUSH', list, id)
 else
   call('RPUSH', RUN_NOW .. group, id)

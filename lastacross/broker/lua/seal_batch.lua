@@ -1,7 +1,7 @@
--- seal_batch: nothing more is added to the batch; it completes when its last member has ended.
+-- seal_batch: close a batch to new members; it completes when its last member has ended.
 --
 -- ARGV     1 now  2 batch id
--- Returns  how many members it has, or -1 when it is not known
+-- Returns  how many members it has, or -1 when it does not exist
 -- States   fire: waiting → ready, gone
 -- include: keys
 -- include: fan_in

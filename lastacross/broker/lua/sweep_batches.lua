@@ -1,20 +1,20 @@
--- sweep_batches: count members as cancelled whose record is gone: an RQ tool deleted or cancelled them; mend what
--- is damaged; and find abandoned batches.
+-- sweep_batches: cancel members whose record another RQ tool deleted or cancelled, repair damaged batches, and
+-- find abandoned ones.
 --
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
---          4 the most members to look at in this call
--- Returns  1 the rank and 2 the index to go on with: 0, 0 when all were seen; then the abandoned batches
+--          4 maximum number of members to check in this call
+-- Returns  1 the rank and 2 the index to continue with (0, 0 when all were checked), then the abandoned batches
 -- States   fire: waiting → ready, gone
 --
--- Nothing else would meet such a member, and its batch would be open forever.
+-- No other step would find such a member, so its batch would stay open forever.
 -- include: keys
 -- include: fan_in
 -- include: members
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- How a member has ended that its batch has not heard of; nil if it has not. A dead letter whose record does not
--- name its batch is damaged.
+-- The outcome of a member whose end its batch has missed; nil if it has not ended. A dead letter whose record
+-- does not name its batch is damaged.
 local function unheard_end(batch, queue, at)
   if is_gone(batch, queue, at) then
     return 'cancelled'
@@ -23,7 +23,7 @@ local function unheard_end(batch, queue, at)
   return status == 'failed' and dead_at and member ~= batch .. ':' .. at and 'failed' or nil
 end
 
--- The bits are what counts: everything else of a batch is made anew from them where it cannot be right.
+-- Rebuild a batch's damaged fields from its bits, which are authoritative.
 local function mend(batch)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, sealed_at = unpack(
@@ -45,8 +45,8 @@ local function mend(batch)
   complete_upwards(batch, now)
 end
 
--- Whether nobody can fill and seal a child batch: the member that opened it was deleted, purged or dropped, or
--- was a dead letter that is gone. A dead letter that is still there may be retried, and goes on filling.
+-- Whether nobody can fill and seal a child batch any longer. The member that opened it was deleted, purged or
+-- dropped, or was a dead letter that is gone. An existing dead letter may be retried and continue filling.
 local function is_abandoned(batch)
   local sealed, parent = unpack(call('HMGET', BATCH .. batch, 'sealed', 'parent'))
   if sealed ~= '0' or not parent then
@@ -59,7 +59,7 @@ local function is_abandoned(batch)
   local key = BATCH .. parents_batch
   local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
   -- A member that waits for this child has no bit yet. A member with a bit and no outcome had ended before a late
-  -- request opened the child, which create_batch refuses now.
+  -- request opened the child; create_batch refuses such requests now.
   local has_ended
   if outcome then
     has_ended = outcome ~= 'done'
@@ -69,7 +69,7 @@ local function is_abandoned(batch)
   return queue and has_ended and is_gone(parents_batch, queue, at)
 end
 
--- Look at members from `index` on. Returns the index to go on with, nil when all were seen.
+-- Check members from `index` on. Returns the index to continue with, nil when all were checked.
 local function sweep(batch)
   local key = BATCH .. batch
   local queue = call('HGET', key, 'queue')
@@ -105,7 +105,7 @@ while true do
   if next_index then
     return { rank, next_index, unpack(abandoned) }
   end
-  -- A batch that is complete now has left the open ones, and another has its rank.
+  -- A batch that has just completed is no longer among the open ones, so the next batch has its rank.
   if call('ZSCORE', OPEN_BATCHES, batch) then
     if call('EXISTS', BATCH .. batch) == 0 then
       call('ZREM', OPEN_BATCHES, batch)

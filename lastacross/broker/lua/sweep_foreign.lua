@@ -1,11 +1,11 @@
--- sweep_foreign: put back what a stock `rq worker` or another RQ tool took out of our queues.
+-- sweep_foreign: restore tasks that a stock `rq worker` or another RQ tool removed from our queues.
 --
--- ARGV     1 the most to move of one queue  2 how many failed jobs earlier calls have looked at  3… queues
--- Returns  flat: the task ids that were put back
+-- ARGV     1 maximum number to move per queue  2 number of failed jobs that earlier calls checked  3… queues
+-- Returns  flat: the task ids that were restored
 -- States   restore: ready → ready, gone
 --
--- A stock worker moves what it takes to '<queue>:intermediate', then fails it, for our `data` is a
--- call that only says so. A failed entry without our dead_at never was a dead letter.
+-- A stock worker moves a job to '<queue>:intermediate' and then fails it, because our `data` is a call that
+-- always raises. A failed entry without our dead_at was never a dead letter.
 -- include: keys
 
 local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -21,8 +21,8 @@ local function restore(queue, id)
   end
 end
 
--- A record without our eta: gone, or only what a stock worker noted on a task of ours after its end. Where it
--- fails a job, it writes all fields that it knows.
+-- Whether a record lacks our eta. The task is gone, or a stock worker wrote to its record after it had ended: a
+-- worker that fails a job writes every field it knows.
 local function is_husk(id, queue)
   local data, description = unpack(call('HMGET', RECORD .. id, 'data', 'description'))
   return not data or (queue_of(id) == queue and string.find(description or '', '^%u+ /') ~= nil)
@@ -38,7 +38,7 @@ for position = 3, #ARGV do
       end
     end
   end
-  -- RQ keeps failed jobs for a year: they lie at the end. Round by round the others are looked at as well.
+  -- RQ keeps failed jobs for a year, so they gather at the end. Later rounds check the others too.
   local newest = call('ZREVRANGE', DEAD .. queue, 0, most - 1)
   local rank = seen % math.max(1, call('ZCARD', DEAD .. queue))
   for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + most - 1)) do

@@ -1,19 +1,19 @@
--- upload_queues: make queue.yaml what all machines go by, as deploying did.
+-- upload_queues: upload queue.yaml for all machines, as a deployment did on App Engine.
 --
--- ARGV     1 now  2 the file's digest  3 1 if paused queues go on  4 number of services n  5… n services
---          then the backends among them, with spaces between  then for each queue: its name, number of
+-- ARGV     1 now  2 the file's digest  3 1 if paused queues continue  4 number of services n  5… n services
+--          then the backends among them, separated by spaces  then for each queue: its name, number of
 --          strings m, m strings: the fields and values of its settings
 -- Returns  the names of the queues that are new, or were disabled
 --
--- A queue that the file does not list any more keeps its tasks and hands out none; one of the engine's own
--- (keep_queue) is no file's.
+-- A queue that is no longer listed keeps its tasks but does not lease them. This does not apply to the
+-- engine's own queues (keep_queue), which are in no file.
 -- include: keys
 
 local services = tonumber(ARGV[4])
 local backends = ARGV[5 + services]
 
--- A backend that is not listed any more: its tasks fall to the default service, unless its workers say
--- within a second that they are there all the same.
+-- A backend is no longer listed. Its tasks go to the default service unless its workers register again within a
+-- second.
 local is_backend = {}
 for backend in string.gmatch(backends, '%S+') do
   is_backend[backend] = true
@@ -62,7 +62,7 @@ if ARGV[3] == '1' then
 end
 call('HSET', UPLOAD, 'digest', ARGV[2], 'uploaded_at', ARGV[1], 'backends', backends)
 call('HINCRBY', UPLOAD, 'version', 1)
--- What waited for a token of the old rate may go now.
+-- Tasks that waited for a token at the old rate may run now.
 for _, group in ipairs(groups_of_all()) do
   wake_group(group)
 end

@@ -1,16 +1,16 @@
--- call: redis.call for scripts that go on when they meet a key of the wrong type. No step of ours makes one: it
--- was written by another program, or by hand. It is moved aside, and the command finds nothing there.
+-- call: redis.call for scripts that continue after meeting a key of the wrong type. None of our steps makes such a
+-- key: another program wrote it, or a person did. It is moved aside, and the command finds nothing there.
 -- include: key_names
 
 local try, type_of = redis.pcall, type
 
--- For a key of which this run has just seen that it is of its type: what is done for each task.
+-- For a key whose type this run has just checked, in code that runs for each task.
 local sure_call = redis.call
 
 local ASIDE_SECONDS = 30 * 86400
 local MAX_DAMAGES = 1000
 
--- Leave a line for the log of the next worker that looks.
+-- Write a line that the next worker to collect damages will log.
 local function note_damage(text)
   try('RPUSH', DAMAGES, text)
   try('LTRIM', DAMAGES, -MAX_DAMAGES, -1)
@@ -30,7 +30,7 @@ local function call(...)
       local _, key = ...
       move_aside(key, 'is of the wrong type (' .. redis.call('TYPE', key).ok .. ')')
     end
-    -- A command that fails has changed nothing; any other error is raised by this second call.
+    -- A failed command has changed nothing. This second call raises any other error.
     return redis.call(...)
   end
   return answer

@@ -1,3 +1,3 @@
--- plain_call: redis.call as it is, for the shortest script: `call` would be a tenth of it.
+-- plain_call: plain redis.call for the shortest script, of which `call` would be a tenth.
 
 local call = redis.call

@@ -1,7 +1,7 @@
--- set_aside: move keys aside that are not of the type that they should have.
+-- set_aside: move keys aside whose type is wrong.
 --
 -- ARGV     for each key: its name, its type
--- Returns  the names of those that were moved
+-- Returns  the names of the keys that were moved
 -- include: call
 
 local moved = {}

@@ -1,10 +1,10 @@
--- arrival: a ready task comes to a list. It is apart from `keys` because one task is added in so short a script that
--- making the functions of `keys` would be half of it. Needs call or plain_call.
--- The names of keys and prefixes (RECORD, READY, …: what ends in a colon is a prefix) are as `store` has them.
+-- arrival: put a ready task into a list. Needs call or plain_call.
+-- It is separate from `keys` because the script that adds one task is so short that the functions of `keys`
+-- would double its cost. The names of keys and prefixes are those of `store`; a prefix ends in a colon.
 -- include: key_names
 
--- Leave a marker for the workers of this group, unless one waits there already.
--- 'scheduled' asks the one that takes it to look at the scheduled tasks as well.
+-- Leave a marker for this group's workers, unless one waits already.
+-- With 'scheduled', the worker that takes it also promotes scheduled tasks.
 local function wake_group(group, reason)
   local list = WAKEUP .. group
   if call('EXISTS', list) == 0 then
@@ -14,7 +14,7 @@ local function wake_group(group, reason)
   end
 end
 
--- Put one task at the end of a list (or, with 'LPUSH', the front), and wake the group that looks there.
+-- Append one task to a list (or prepend it with 'LPUSH'), and wake the group that serves the list.
 local function push_ready(list, group, id, command)
   if call(command or 'RPUSH', list, id) == 1 then
     call('SADD', QUEUES, list)

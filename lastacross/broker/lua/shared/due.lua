@@ -1,7 +1,7 @@
--- due: scheduled tasks whose eta has come. Needs keys, fan_in and lose.
+-- due: promote scheduled tasks. Needs keys, fan_in and lose.
 
--- Scheduled tasks whose eta has come are collected with `arrive`. Returns how many, and the eta of the next one
--- or nil. Once, at the end, the caller makes the arrivals ready.
+-- Collect a queue's due tasks with `arrive`. Returns how many, and the eta of the next task or nil.
+-- At the end, the caller runs `make_arrivals_ready` once.
 local function promote_of(queue, now, most)
   local scheduled, moved = SCHEDULED .. queue, 0
   local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, most)
@@ -22,7 +22,7 @@ local function promote_of(queue, now, most)
   return moved, first[2] and tonumber(first[2])
 end
 
--- The same of many queues, made ready. Returns how many, and the eta of the next one or ''.
+-- Promote the due tasks of many queues. Returns how many, and the eta of the next task or ''.
 local function promote_of_all(queues, now, most)
   local moved, next_due = 0, nil
   for _, queue in ipairs(queues) do

@@ -1,17 +1,17 @@
--- fan_in: the bit of a batch's member, the counts, and the one completion. Needs keys.
+-- fan_in: a batch's bits and counts, and its single completion. Needs keys.
 --
 -- States   fire: waiting → ready, gone
 --
--- A member is '<batch id>:<index>'. Its bit is set once, whatever runs twice: fan-in never counts
--- deliveries. A member whose own batches (children) are open waits for the last of them.
+-- A member is '<batch id>:<index>'. Its bit is set once however often it runs, so fan-in never counts
+-- deliveries. A member whose child batches are open waits for the last of them.
 
 local BATCH_LIFE = 30 * 86400
 local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names' }
 
--- A bit's offset has 32 bits: a longer number is damaged, or of somebody's own name.
+-- A bit's offset has 32 bits. A longer number is damaged, or part of a chosen name.
 local MAX_INDEX_DIGITS = 9
 
--- Nothing where it cannot be read.
+-- Returns nothing if the member is malformed.
 local function split_member(member)
   local batch, index = string.match(member, '^(.*):(%d+)$')
   if batch and #index <= MAX_INDEX_DIGITS then
@@ -19,14 +19,14 @@ local function split_member(member)
   end
 end
 
--- The statuses that RQ and we write; of any other nobody can say where the task is.
+-- The statuses that RQ and we write. A task with any other status cannot be located.
 local STATUSES = ' queued scheduled started failed deferred created finished stopped canceled '
 
 local function is_status(text)
   return string.find(STATUSES, ' ' .. text .. ' ', 1, true) ~= nil
 end
 
--- A task that waited for its batch becomes ready.
+-- Make a task that waited for its batch ready.
 local function fire(id, now)
   local queue = queue_of(id)
   local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
@@ -42,8 +42,8 @@ local function forget(id)
   call('ZREM', DEFERRED .. queue_of(id), id)
 end
 
--- Make all counts of a batch anew from its bits, as one of them cannot be right. They do not tell the done from the
--- cancelled members: one of these two counts has to. `outcome`, `number`: what has not been counted yet.
+-- Rebuild a batch's counts from its bits because one is wrong. The bits do not separate done from cancelled
+-- members, so one of these two counts must be right. `outcome` and `number` are the uncounted rest.
 local function recount(batch, outcome, number)
   local key = BATCH .. batch
   local failed = call('BITCOUNT', key .. ':failed')
@@ -61,7 +61,7 @@ local function recount(batch, outcome, number)
   note_damage('the counts of the batch ' .. batch .. ' could not be right; they were made anew')
 end
 
--- Count members of a batch, whose bits are set by now. Returns whether what there was could be read.
+-- Count members whose bits are already set. Returns whether the old count was valid.
 local function count(batch, outcome, number)
   if type_of(try('HINCRBY', BATCH .. batch, outcome, number)) == 'number' then
     return true
@@ -70,8 +70,8 @@ local function count(batch, outcome, number)
   return false
 end
 
--- One child batch of a member is complete. Returns the member and its outcome if that was the last
--- thing it waited for.
+-- Record that a member's child batch is complete. Returns the member and its outcome if it waited for
+-- nothing else.
 local function child_complete(member, is_failed)
   local batch, index = split_member(member)
   if not batch then
@@ -84,7 +84,7 @@ local function child_complete(member, is_failed)
   end
   local open = try('HINCRBY', children, index, -1)
   if type_of(open) ~= 'number' then
-    -- Of several children nobody knows any more how many are open: late is worse than early.
+    -- The number of open children is lost. Completing late is worse than completing early.
     call('HSET', children, index, 0)
     open = 0
   end
@@ -94,8 +94,8 @@ local function child_complete(member, is_failed)
   end
 end
 
--- Complete a batch if it is sealed and nothing of it is open. Returns the parent's member and
--- outcome if this was the last thing that waited for.
+-- Complete a batch if it is sealed and all members have ended. Returns the parent's member and its outcome if
+-- the parent waited for nothing else.
 local function complete_batch(batch, now)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, finished_at, on_complete, on_success, parent, cancelled_at = unpack(
@@ -106,7 +106,7 @@ local function complete_batch(batch, now)
   end
   local all, ended = tonumber(total), (tonumber(done) or 0) + (tonumber(failed) or 0) + (tonumber(cancelled) or 0)
   if all and ended < all then
-    -- Nearly always. Should a count be wrong, sweep_batches finds it.
+    -- The usual case. If a count is wrong, sweep_batches finds it.
     return
   end
   if not (number_of(total) and number_of(done) and number_of(failed) and number_of(cancelled)) then
@@ -122,7 +122,7 @@ local function complete_batch(batch, now)
     fire(on_complete, now)
   end
   if on_success and queue_of(on_success) then
-    -- Cancelled while it was filled: what there is may be done, but it is not all.
+    -- In a batch that was cancelled while it was filled, all members may be done, but some are missing.
     if done == total and not cancelled_at then
       fire(on_success, now)
     else
@@ -137,7 +137,7 @@ local function complete_batch(batch, now)
   end
 end
 
--- Set a member's bit. Returns its batch if that changed its counts.
+-- Set a member's bit. Returns its batch if that changed the batch's counts.
 local function mark_member(member, outcome)
   local batch, index = split_member(member)
   local key = BATCH .. (batch or '')
@@ -154,7 +154,7 @@ local function mark_member(member, outcome)
     outcome = of_children
   end
   if call('SETBIT', key .. ':finished', index, 1) == 1 then
-    -- Only a dead letter that was run again, and now succeeds, changes what was counted.
+    -- The counts change only for a dead letter that ran again and succeeded.
     if outcome == 'done' and not of_children and call('GETBIT', key .. ':failed', index) == 1 then
       call('SETBIT', key .. ':failed', index, 0)
       if count(batch, 'failed', -1) then
@@ -170,7 +170,7 @@ local function mark_member(member, outcome)
   return batch
 end
 
--- The same for many members of one batch that are done. Returns whether that changed its counts.
+-- Set the bits of many done members of one batch. Returns whether that changed the batch's counts.
 local function mark_members_done(batch, indexes)
   local key = BATCH .. batch
   if call('EXISTS', key) == 0 then
@@ -202,7 +202,7 @@ local function mark_members_done(batch, indexes)
   return done > 0
 end
 
--- Complete a batch, and upwards every batch that waited for it.
+-- Complete a batch, and then every ancestor that waited for it.
 local function complete_upwards(batch, now)
   while batch do
     local member, outcome = complete_batch(batch, now)
@@ -214,8 +214,8 @@ local function finish_member(member, outcome, now)
   complete_upwards(mark_member(member, outcome), now)
 end
 
--- A task whose record is gone (some tool deleted it) counts as cancelled; its id tells the member. So it does
--- where the record cannot: then the task has failed.
+-- End a batch member by its task id, because its record is gone (another tool deleted it) or does not name the
+-- member. The outcome is 'cancelled' unless the caller passes another.
 local function finish_lost_record(id, now, outcome)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
   if not batch or #index > MAX_INDEX_DIGITS then
@@ -228,8 +228,8 @@ local function finish_lost_record(id, now, outcome)
   end
 end
 
--- A member of a cancelled batch that ran and did not end well is dropped: nobody wants it run again.
--- But for a dead letter, counted before, that somebody wanted to run again. Returns whether it was dropped.
+-- Drop a failed member of a cancelled batch instead of retrying it. Returns whether it was dropped.
+-- A dead letter that was run again by hand, and so was counted before, is not dropped.
 local function drop_if_cancelled(id, member, now)
   if not member then
     return false

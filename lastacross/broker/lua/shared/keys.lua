@@ -1,20 +1,20 @@
--- keys: what every script of taskqueue needs, but the shortest one.
+-- keys: shared by all of the broker's scripts except the shortest one.
 -- include: call
 -- include: arrival
 
--- RQ's tools "clean" the registry of leased tasks by score, so ours lie a day ahead of the truth.
+-- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the lease's end.
 local LEASE_SHIFT = 86400
 
--- A number that a record or a setting should hold, 0 or more; nil for what is none, or is too large to be one.
+-- A number from a record or a setting, 0 or more; nil if it is invalid or too large.
 local function number_of(text)
   local number = tonumber(text)
-  -- To tonumber a text ends at its first NUL.
+  -- tonumber stops reading a text at its first NUL.
   if number and number >= 0 and number < 1e15 and not string.find(text, '%z') then
     return number
   end
 end
 
--- Lua's own tostring keeps 14 digits: an instant would lose its microseconds.
+-- Lua's own tostring keeps 14 digits, so a time would lose its microseconds.
 local function instant(seconds)
   return string.format('%.6f', seconds)
 end
@@ -24,18 +24,18 @@ local function queue_of(id)
   return string.match(id, '^([^_]*)_')
 end
 
--- The group that serves a target `[version.]service`: its own, or the default one when nobody knows it.
+-- The group that serves a target `[version.]service`: its own, or the default one if it is unknown.
 local function group_of(target)
   local service = string.match(target, '[^.!]*$')
   return call('SISMEMBER', SERVICES, service) == 1 and service or 'default'
 end
 
--- Where a task of this queue waits while it is ready: the list, and the group of workers it waits for.
--- `target` is the record's field; '!service' if dispatch.yaml said so, which beats the queue's own target.
+-- Returns the list where a queue's ready task belongs, and the group that serves this list.
+-- `target` is the record's field. It is '!service' if dispatch.yaml set it; then it overrides the queue's target.
 local function place_of(queue, target)
   local own, fixed, mode = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target', 'mode'))
   own = own or 'default'
-  -- Whoever leases from a pull queue looks into its own list only, for what was added before it was one.
+  -- Clients of a pull queue read only its own list for tasks that were added before it became one.
   if not target or mode == 'pull' or (fixed and fixed ~= '' and string.sub(target, 1, 1) ~= '!') then
     return READY .. queue, own
   end
@@ -53,7 +53,7 @@ local function groups_of_all()
   return groups
 end
 
--- Every list in which ready tasks of this queue wait; of services, too, that nobody knows any more.
+-- Every list with ready tasks of this queue, including lists of services that no longer exist.
 local function places_of(queue)
   local own = READY .. queue
   local places = { own }
@@ -65,7 +65,7 @@ local function places_of(queue)
   return places
 end
 
--- A place among the queue's running tasks is free: somebody may wait for it.
+-- One of the queue's concurrency slots is free: wake the workers that may wait for it.
 local function wake_for_place(queue)
   local most, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
   if not most or most == '' then
@@ -81,14 +81,14 @@ local function wake_for_place(queue)
   end
 end
 
--- A task was scheduled: who serves it looks again at what is due.
+-- A task was scheduled: make its group check for due tasks again.
 local function wake_for_scheduled(queue, target)
   local _, group = place_of(queue, target)
   call('SADD', QUEUES, READY .. queue)
   wake_group(group, 'scheduled')
 end
 
--- Many tasks: scheduled one by one, then everybody who serves one of them is woken.
+-- For many tasks: schedule each one, then wake every group involved.
 local scheduled = {}
 
 local function schedule(queue, id, eta, target)
@@ -102,14 +102,14 @@ local function wake_for_all_scheduled()
   end
 end
 
--- Put one task where it waits, at the end (or, with 'LPUSH', the front), and wake who serves it.
+-- Append one task to its list (or prepend it with 'LPUSH'), and wake its group.
 local function make_ready(queue, id, target, command)
   local list, group = place_of(queue, target)
   push_ready(list, group, id, command)
 end
 
--- Longer than this a search through a list would hold up everybody else: the entry stays, and the lease
--- that meets it finds no record, or the task elsewhere.
+-- Searching a longer list would block Redis. The entry stays, and the lease that meets it finds no record, or
+-- finds the task elsewhere.
 local LONGEST_SEARCH = 10000
 
 local function take_off(list, id)
@@ -118,7 +118,7 @@ local function take_off(list, id)
   end
 end
 
--- Many tasks: collected by place with `arrive`, then pushed, a call for each place, by `make_arrivals_ready`.
+-- For many tasks: `arrive` collects them by list, and `make_arrivals_ready` pushes them with one call per list.
 local arrivals, arrivals_in_order = {}, {}
 
 local function arrive(queue, id, target)
@@ -142,7 +142,7 @@ local function make_arrivals_ready()
   end
 end
 
--- Attempts that have ended, counted by the second for the queue's statistics.
+-- Count ended attempts by the second for the queue's statistics.
 local EXECUTED_SECONDS = 90
 
 local function count_executed(queue, number, now)

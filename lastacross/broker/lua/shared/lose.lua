@@ -1,15 +1,15 @@
--- lose: dead letters, and what becomes of a leased task whose worker is gone. Needs keys and fan_in.
+-- lose: dead letters, and recovering a leased task whose worker is gone. Needs keys and fan_in.
 --
 -- States   dead-letter: ready, scheduled, leased → dead
 
 local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
 
--- The name of a task that is gone for good stays refused for a while, if its caller chose it.
--- `request`: the one that added it, as add_tasks knows it; nil where that does not matter any more.
+-- Refuse a chosen name for a while after its task has gone.
+-- `request` identifies the adding request, as in add_tasks; nil where it no longer matters.
 local function leave_tombstone(id, seconds, request)
   if seconds then
-    -- A damaged one refuses no name.
+    -- A damaged tombstone refuses no name.
     try('SET', TOMBSTONE .. id, request or 1, 'EX', seconds)
   end
 end
@@ -21,7 +21,7 @@ local function dead_life_of(queue)
   return math.min(math.floor(seconds or DEAD_LIFE_SECONDS), MAX_DEAD_LIFE_SECONDS)
 end
 
--- `queue`: where it was found; a plain RQ job's id does not tell.
+-- `queue` is where the task was found; a plain RQ job's id does not contain it.
 local function make_dead_letter(id, queue, fields, now, error)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
   local life = dead_life_of(queue)
@@ -35,8 +35,8 @@ local function make_dead_letter(id, queue, fields, now, error)
   end
 end
 
--- Make a dead letter of a record that cannot be read, or is no task's; it says what is wrong. The record gets the
--- fields that RQ's tools and ours ask of every one, if it has none. `why` begins with 'its'.
+-- Make a dead letter of an unreadable record, with the reason. Fields that RQ's tools and ours expect in every
+-- record are added if they are missing. `why` begins with 'its'.
 local function dead_letter_damaged(id, queue, why, now)
   local key = RECORD .. id
   for name, value in pairs({ origin = queue, eta = instant(now), description = '' }) do
@@ -49,7 +49,7 @@ local function dead_letter_damaged(id, queue, why, now)
   note_damage('the task ' .. id .. ' is a dead letter: ' .. error)
 end
 
--- Add 1 to a number of a record. Returns false, and the task is a dead letter, if it is none.
+-- Add 1 to a number of a record. If it is not a number, make the task a dead letter and return false.
 local function increase(id, queue, field, now)
   if type_of(try('HINCRBY', RECORD .. id, field, 1)) == 'number' then
     return true
@@ -58,14 +58,14 @@ local function increase(id, queue, field, now)
   return false
 end
 
--- The type of a record that this or another step has moved aside; nil if none has.
+-- The type of a record that any step has moved aside; nil if none has.
 local function former_type(id)
   local found = call('TYPE', ASIDE .. RECORD .. id).ok
   return found ~= 'none' and found or nil
 end
 
--- A record that is not where its status should have it, or is not there. Returns whether it was damaged: a dead
--- letter, then.
+-- Handle a record that is missing or not where its status says. Returns whether it was damaged and became a dead
+-- letter.
 local function dead_letter_if_damaged(id, queue, status, now)
   local former = not status and former_type(id)
   if former then
@@ -80,7 +80,7 @@ local function dead_letter_if_damaged(id, queue, status, now)
   return true
 end
 
--- Give back a task whose lease was lost. `started`: true, false, or nil when nobody knows.
+-- Recover a task whose lease was lost. `started` is true, false, or nil if unknown.
 -- Returns 'ready', 'poison', 'damaged' or 'gone'.
 local function lose(id, queue, lease, started, now)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
@@ -98,7 +98,7 @@ local function lose(id, queue, lease, started, now)
     return 'gone'
   end
   if fields.started == lease and (started == nil or fields.suspect) then
-    -- A suspect runs outside of its worker process, which notes the others only.
+    -- A suspect runs outside its worker process, which records only the starts of other tasks.
     started = true
   end
   if started then
@@ -112,7 +112,7 @@ local function lose(id, queue, lease, started, now)
       return 'poison'
     end
   elseif started == nil then
-    -- It may have been what ended the worker: it runs alone, but nothing is held against it.
+    -- It may have ended the worker, so it runs alone, but no crash is counted against it.
     call('HSET', RECORD .. id, 'suspect', 1)
   elseif not fields.failures and not fields.lost then
     call('HDEL', RECORD .. id, 'first_try_at')

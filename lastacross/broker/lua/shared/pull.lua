@@ -1,8 +1,8 @@
--- pull: where the tasks of a pull queue are. Needs keys.
+-- pull: the sets of a pull queue. Needs keys.
 --
--- Each is in the set of its queue and, if it has a tag, in the set of that tag: score = eta, which a lease moves
--- to its end. Members are names, so that what has one eta is in the order of names. Who was leased is in a third
--- set, score = end of the lease: there the past means that nobody holds it.
+-- A task is in the set of its queue and, if it has a tag, in the tag's set. The score is its eta, which a lease
+-- moves to its end. Members are names, so tasks with equal etas are ordered by name. A third set has the leased
+-- tasks with the end of the lease as score; a score in the past means that nobody holds the task.
 
 local function name_of(id)
   return string.match(id, '^[^_]*_(.*)$')
@@ -21,7 +21,7 @@ local function place_pull_task(queue, name, tag, eta)
   end
 end
 
--- Returns whether it was there.
+-- Returns whether the task was there.
 local function remove_pull_task(queue, name, tag)
   call('ZREM', PULL_LEASED .. queue, name)
   local set = tag_set(queue, tag)
@@ -31,7 +31,7 @@ local function remove_pull_task(queue, name, tag)
   return call('ZREM', PULL .. queue, name) == 1
 end
 
--- A push task's record may have its body in pieces (record.py); a lease of a pull queue reads one field.
+-- A push task's record may have its body in pieces (record.py), but a pull lease reads one field.
 local MAX_PIECES = 8
 
 local function join_body(id)
@@ -50,7 +50,7 @@ local function join_body(id)
   end
 end
 
--- Put a task back that was somewhere else: a dead letter has its leases before it again.
+-- Put a task back from elsewhere. A dead letter gets all its leases back.
 local function restore_pull_task(queue, id, tag, eta)
   eta = tonumber(eta) and eta or 0
   join_body(id)
@@ -61,7 +61,7 @@ local function restore_pull_task(queue, id, tag, eta)
   place_pull_task(queue, name_of(id), tag, eta)
 end
 
--- Take the oldest out of every set; returns their ids.
+-- Remove the oldest tasks from every set; returns their ids.
 local function pop_pull_tasks(queue, most)
   local ids = {}
   local entries = call('ZPOPMIN', PULL .. queue, most)

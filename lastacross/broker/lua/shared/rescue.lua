@@ -1,4 +1,4 @@
--- rescue: tasks whose lease ran out go back to ready. Needs keys, fan_in and lose.
+-- rescue: make tasks with expired leases ready again. Needs keys, fan_in and lose.
 
 -- Returns, flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended.
 local function rescue_of_all(queues, now, most)
