@@ -1,7 +1,7 @@
-"""The one place that reads a clock.
+"""The only module that reads a clock.
 
-``now()`` is seconds since the epoch with a fraction; it may jump, and it is what gets stored.
-``monotonic()`` never jumps and is never stored. Code takes a ``Clock``, so that tests stop time.
+``now()`` is seconds since the epoch with a fraction; it may jump, and it may be stored. ``monotonic()``
+never jumps and is never stored. Code takes a ``Clock``, so that tests can stop time.
 """
 
 import time
@@ -10,13 +10,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the engine needs of time."""
+    """The engine's interface to time."""
 
     def now(self) -> float:
         """Seconds since the epoch, with a fraction."""
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant; only differences mean something."""
+        """Seconds since an unspecified time; only differences are meaningful."""
 
 
 class SystemClock:
@@ -27,17 +27,17 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """Seconds since an unspecified time."""
         return time.monotonic()
 
 
 class ServerClock:
     """The Redis server's time, so that all machines agree whatever their own clocks say.
 
-    It is the monotonic clock plus an offset; ``observe`` feeds it answers of the server.
+    It is the monotonic clock plus an offset, which ``observe`` derives from the server's answers.
     """
 
-    # An older measurement is replaced by a slower one after this long: monotonic clocks drift.
+    # After this time even a slower measurement replaces the old one, because monotonic clocks drift.
     MEASUREMENT_LIFE_SECONDS = 60.0
 
     def __init__(self) -> None:
@@ -46,20 +46,20 @@ class ServerClock:
         self._measured_at = 0.0
 
     def now(self) -> float:
-        """Seconds since the epoch by the Redis server's clock."""
+        """The Redis server's time in seconds since the epoch."""
         return time.monotonic() + self._offset
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """Seconds since an unspecified time."""
         return time.monotonic()
 
     def observe(self, server_time: float, asked_at: float, answered_at: float) -> None:
-        """Take in one answer of the server; the one with the shortest round trip wins.
+        """Use one answer of the server; the answer with the shortest round trip wins.
 
         Args:
-            server_time: seconds since the epoch, as the server said.
-            asked_at: monotonic instant at which it was asked.
-            answered_at: monotonic instant at which the answer was there.
+            server_time: the server's time, in seconds since the epoch.
+            asked_at: the monotonic time of the request.
+            answered_at: the monotonic time of the answer.
         """
         round_trip = answered_at - asked_at
         is_stale = answered_at - self._measured_at > self.MEASUREMENT_LIFE_SECONDS
@@ -72,12 +72,12 @@ class ServerClock:
 
 
 def utc(instant: float) -> datetime:
-    """The aware UTC datetime of an instant in seconds since the epoch."""
+    """Seconds since the epoch as an aware UTC datetime."""
     return datetime.fromtimestamp(instant, UTC)
 
 
 def iso(instant: float | None) -> str | None:
-    """An instant as JSON shows it (RFC 3339, UTC, milliseconds), None as None."""
+    """Seconds since the epoch as JSON text (RFC 3339, UTC, milliseconds); None stays None."""
     if instant is None:
         return None
     return utc(instant).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,23 +1,23 @@
 """Every error of the engine, in one tree.
 
-App Engine's modules each had an ``Error`` of their own; here they are the branches
-``TaskQueueError``, ``DeferredError``, ``ChannelError`` … and the service modules
-re-export them under App Engine's names (``taskqueue.Error``, ``taskqueue.TombstonedTaskError``).
+App Engine's modules each had their own ``Error``. Here they are the branches ``TaskQueueError``,
+``DeferredError``, ``ChannelError`` and so on. The service modules re-export them under App Engine's names
+(``taskqueue.Error``, ``taskqueue.TombstonedTaskError``).
 """
 
 
 class Error(Exception):
-    """The root: everything the engine raises on purpose is one of these."""
+    """The root of all errors that the engine raises on purpose."""
 
 
 # --- foundation ---------------------------------------------------------------------------
 
 
 class ConfigError(Error):
-    """Raised when a configuration file or an environment variable cannot be used.
+    """Raised when a configuration file or an environment variable is invalid.
 
     ``str()`` is one line for a person: ``queue.yaml:7:11: rate '5/x' …, did you mean '5/s'?``
-    Several mistakes found in one reading are in ``mistakes``, first one first.
+    If one reading finds several mistakes, ``mistakes`` has them all in order.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class BadSignatureError(Error):
 
 
 class ExpiredSignatureError(BadSignatureError):
-    """Raised when the signature is right but older than it may be."""
+    """Raised when the signature is valid but too old."""
 
 
 class StoreUnavailableError(Error):
@@ -58,7 +58,7 @@ class StoreUnavailableError(Error):
 
 
 class TaskQueueError(Error):
-    """Raised by ``taskqueue``: its ``Error``."""
+    """The root of ``taskqueue``'s errors, exported there as ``Error``."""
 
 
 class UnknownQueueError(TaskQueueError):
@@ -66,31 +66,31 @@ class UnknownQueueError(TaskQueueError):
 
 
 class TransientError(TaskQueueError, StoreUnavailableError):
-    """Raised when a task could not be stored just now; the call may be repeated."""
+    """Raised when a task cannot be stored at present; the call may be repeated."""
 
 
 class InternalError(TaskQueueError):
-    """Raised when the engine meets a state that it should not be in."""
+    """Raised when the engine finds itself in an invalid state."""
 
 
 class InvalidTaskError(TaskQueueError):
-    """Raised when a task's parameters, headers or method cannot be used."""
+    """Raised when a task's parameters, headers or method are invalid."""
 
 
 class InvalidTaskNameError(InvalidTaskError):
-    """Raised when a task's name has a wrong character or is too long."""
+    """Raised when a task's name has an invalid character or is too long."""
 
 
 class TaskTooLargeError(InvalidTaskError):
-    """Raised when payload, URL and headers together are over the limit."""
+    """Raised when a task's payload, URL and headers together exceed the limit."""
 
 
 class TaskAlreadyExistsError(InvalidTaskError):
-    """Raised when a task of this name waits or runs."""
+    """Raised when another task of this name is waiting or running."""
 
 
 class TombstonedTaskError(InvalidTaskError):
-    """Raised when a task of this name has existed and its name is not free again yet."""
+    """Raised when a task of this name has existed and the name is still refused."""
 
 
 class InvalidUrlError(InvalidTaskError):
@@ -110,23 +110,23 @@ class InvalidTagError(InvalidTaskError):
 
 
 class BadTaskStateError(TaskQueueError):
-    """Raised when a task is in the wrong state for the request: added or deleted already."""
+    """Raised when a task is in the wrong state for the request: already added or deleted."""
 
 
 class InvalidQueueError(TaskQueueError):
-    """Raised when a queue cannot be used as asked."""
+    """Raised when a queue does not allow the requested operation."""
 
 
 class InvalidQueueNameError(InvalidQueueError):
-    """Raised when a queue's name has a wrong character or is too long."""
+    """Raised when a queue's name has an invalid character or is too long."""
 
 
 class InvalidQueueModeError(TaskQueueError):
-    """Raised when a push operation meets a pull queue, or the reverse."""
+    """Raised when a push operation is called on a pull queue, or the reverse."""
 
 
 class PermissionDeniedError(TaskQueueError):
-    """Raised when the caller may not do this to the queue."""
+    """Raised when the caller lacks permission for an operation on the queue."""
 
 
 class DuplicateTaskNameError(TaskQueueError):
@@ -134,11 +134,11 @@ class DuplicateTaskNameError(TaskQueueError):
 
 
 class TooManyTasksError(TaskQueueError):
-    """Raised when one request adds or deletes more tasks than it may."""
+    """Raised when one request adds or deletes too many tasks."""
 
 
 class BadTransactionStateError(TaskQueueError):
-    """Raised when a transactional add is asked for outside of a transaction."""
+    """Raised when a transactional add is called outside of a transaction."""
 
 
 class TransactionalRequestTooLargeError(TaskQueueError):
@@ -150,7 +150,7 @@ class InvalidTaskRetryOptionsError(TaskQueueError):
 
 
 class InvalidDeadlineError(TaskQueueError):
-    """Raised when a call is given no time: a deadline of zero, below, or that is not finite."""
+    """Raised when a deadline leaves no time: it is zero, negative or not finite."""
 
 
 class InvalidLeaseTimeError(TaskQueueError):
@@ -158,11 +158,11 @@ class InvalidLeaseTimeError(TaskQueueError):
 
 
 class InvalidMaxTasksError(TaskQueueError):
-    """Raised when a pull lease asks for less than one or more than 1,000 tasks."""
+    """Raised when a pull lease asks for fewer than one or more than 1,000 tasks."""
 
 
 class TaskLeaseExpiredError(TaskQueueError):
-    """Raised when a task is acked, retried or renewed after another worker could take it."""
+    """Raised when a task is acked, retried or renewed after its lease has expired."""
 
 
 class QueuePausedError(TaskQueueError):
@@ -170,22 +170,22 @@ class QueuePausedError(TaskQueueError):
 
 
 class UnknownBatchError(TaskQueueError):
-    """Raised when no batch of this id is known, or it has been forgotten since."""
+    """Raised when no batch has this id, or when it has been forgotten since."""
 
 
 # --- cron ---------------------------------------------------------------------------------
 
 
 class ScheduleError(Error, ValueError):
-    """Raised when a schedule's text or time zone cannot be used, or it never comes due again.
+    """Raised when a schedule's text or time zone is invalid, or the schedule never comes due again.
 
     ``str()`` is one line for a person: ``schedule 'every 5 minuts' has 'minuts' at column 9, where …``
 
     Args:
-        subject: what is wrong: ``schedule 'every 5 minuts'``.
+        subject: the invalid thing: ``schedule 'every 5 minuts'``.
         problem: continues the sentence that the subject begins.
-        column: where in the text, from 1; None when it is not one place.
-        hint: what was likely meant, as it should be written.
+        column: the position in the text, from 1; None if there is no single position.
+        hint: the correct spelling of the text that was probably meant.
     """
 
     def __init__(
@@ -199,95 +199,95 @@ class ScheduleError(Error, ValueError):
 
 
 class UnknownCronJobError(Error):
-    """Raised when no job of this name was deployed."""
+    """Raised when no deployed job has this name."""
 
 
 class CronJobRunningError(Error):
-    """Raised when a job is to be run by hand while it runs."""
+    """Raised when a person starts a job that is already running."""
 
 
 class UnreadableJobError(Error):
-    """Raised for a job whose row cannot be read; others go on."""
+    """Raised for a job whose row cannot be read; other jobs continue."""
 
 
 # --- deferred -----------------------------------------------------------------------------
 
 
 class DeferredError(Error):
-    """Raised by ``deferred``: its ``Error``."""
+    """The root of ``deferred``'s errors, exported there as ``Error``."""
 
 
 class PermanentTaskFailure(DeferredError):
-    """Raised by a deferred function that must not be tried again: it is logged and acked."""
+    """Raised by a deferred function that must not be retried: it is logged and acked."""
 
 
 class SingularTaskFailure(DeferredError):
-    """Raised by a deferred function that wants one quiet retry: answers 408, no error log."""
+    """Raised by a deferred function that wants one quiet retry: it answers 408 and logs no error."""
 
 
 # --- datastore ----------------------------------------------------------------------------
 
 
 class DatastoreError(Error):
-    """Raised by ``datastore``: the root of its branch."""
+    """The root of ``datastore``'s errors."""
 
 
 class DatastoreUnavailableError(DatastoreError):
-    """Raised when the database cannot be reached, stays locked, or takes no writes; may be repeated."""
+    """Raised when the database is unreachable, locked or read-only for the moment; retry the call."""
 
 
 class DatastoreSchemaError(DatastoreError):
-    """Raised when the database's tables are older or newer than the program; says what to run."""
+    """Raised when the database's tables are older or newer than the program; names the command to run."""
 
 
 class DatastoreUsageError(DatastoreError):
-    """Raised when sessions and transactions are used in a way that cannot work; repeating is useless."""
+    """Raised when sessions and transactions are used in an impossible way; a retry would fail again."""
 
 
 # --- channel, memcache --------------------------------------------------------------------
 
 
 class ChannelError(Error):
-    """Raised by ``channel``: its ``Error``."""
+    """The root of ``channel``'s errors, exported there as ``Error``."""
 
 
 class InvalidChannelClientIdError(ChannelError):
-    """Raised when a client id is empty, not text, or longer than 256 bytes."""
+    """Raised when a client id is empty, not a string, or longer than 256 bytes."""
 
 
 class InvalidChannelTokenDurationError(ChannelError):
-    """Raised when a token's life is outside 1 … 1440 minutes."""
+    """Raised when a token's lifetime is outside 1 … 1440 minutes."""
 
 
 class InvalidMessageError(ChannelError):
-    """Raised when a message is not text or is longer than 32,767 characters."""
+    """Raised when a message is not a string or is longer than 32,767 characters."""
 
 
 # --- urlfetch -----------------------------------------------------------------------------
 
 
 class UrlFetchError(Error):
-    """Raised by ``urlfetch``: its ``Error``."""
+    """The root of ``urlfetch``'s errors, exported there as ``Error``."""
 
 
 class InvalidFetchUrlError(UrlFetchError):
-    """Raised when a URL cannot be fetched as it is written; ``urlfetch.InvalidURLError``."""
+    """Raised when a URL is invalid; exported as ``urlfetch.InvalidURLError``."""
 
 
 class PayloadTooLargeError(InvalidFetchUrlError):
-    """Raised when the body of a request is over 10 MB."""
+    """Raised when a request's body is over 10 MB."""
 
 
 class InvalidMethodError(UrlFetchError):
-    """Raised when a fetch names a method that there is none of."""
+    """Raised when a fetch names a method that does not exist."""
 
 
 class DownloadError(UrlFetchError):
-    """Raised when a server could not be reached, or talked nonsense."""
+    """Raised when a server cannot be reached, or its answer is invalid."""
 
 
 class FetchDeadlineExceededError(DownloadError):
-    """Raised when the whole answer was not there in time; ``urlfetch.DeadlineExceededError``."""
+    """Raised when the answer is incomplete at the deadline; ``urlfetch.DeadlineExceededError``."""
 
 
 class DNSLookupFailedError(DownloadError):
@@ -295,15 +295,15 @@ class DNSLookupFailedError(DownloadError):
 
 
 class PrivateAddressError(DownloadError):
-    """Raised when a URL, or a redirect, leads into a private network that is not open to ``urlfetch``."""
+    """Raised when a URL or a redirect points to a private network that ``urlfetch`` may not reach."""
 
 
 class ConnectionClosedError(DownloadError):
-    """Raised when the server hung up before its answer was whole."""
+    """Raised when the server closes the connection before its answer is complete."""
 
 
 class MalformedReplyError(DownloadError):
-    """Raised when what came back is no HTTP."""
+    """Raised when the answer is not valid HTTP."""
 
 
 class TooManyRedirectsError(DownloadError):
@@ -311,10 +311,10 @@ class TooManyRedirectsError(DownloadError):
 
 
 class ResponseTooLargeError(UrlFetchError):
-    """Raised when an answer is over 32 MB and was not allowed to be truncated.
+    """Raised when an answer is over 32 MB and may not be truncated.
 
     Args:
-        message: in words.
+        message: the error as text.
         response: the answer, as far as it was read.
     """
 
@@ -324,22 +324,23 @@ class ResponseTooLargeError(UrlFetchError):
 
 
 class SSLCertificateError(UrlFetchError):
-    """Raised when the server's certificate is not trusted, or is another host's."""
+    """Raised when the server's certificate is not trusted, or belongs to another host."""
 
 
 # --- long tasks ---------------------------------------------------------------------------
 
 
 class LongTaskError(Error):
-    """Raised by ``longtask``: the root of its branch."""
+    """The root of ``longtask``'s errors."""
 
 
 class UserError(LongTaskError):
-    """Raised by ``execute_task`` with words that its user may read.
+    """Raised by ``execute_task`` with a message that its user may read.
 
     Args:
         message: shown on the page.
-        is_final: no retry can mend it; False: it is tried again like after any other exception.
+        is_final: whether a retry would fail again; if False, the task is retried as after any other
+            exception.
     """
 
     def __init__(self, message: str, *, is_final: bool = True) -> None:
@@ -348,11 +349,11 @@ class UserError(LongTaskError):
 
 
 class StartRefusedError(LongTaskError):
-    """Raised when a long task may not start now: its client, or the whole application, has met a limit.
+    """Raised when a long task may not start now because its client or the whole application has met a limit.
 
     Attributes:
         status: 429 for the client's own limit, 503 for the application's.
-        seconds: until another try may succeed.
+        seconds: how long to wait before another try.
     """
 
     def __init__(self, status: int, message: str, seconds: float) -> None:
@@ -362,17 +363,17 @@ class StartRefusedError(LongTaskError):
 
 
 class StartLimitError(StartRefusedError):
-    """Raised when a client has started something, or was refused, as often as it may."""
+    """Raised when a client's starts and refused starts have reached the limit."""
 
 
 class UnusableResultError(LongTaskError):
-    """Raised when what ``execute_task`` returned is too large, or nothing that JSON can hold."""
+    """Raised when the result of ``execute_task`` is too large, or cannot be stored as JSON."""
 
 
 class TaskStoppedError(BaseException):
-    """Raised by ``log_progress`` inside an attempt that nobody needs any more: cancelled, or another runs.
+    """Raised by ``log_progress`` in an attempt that is no longer needed: cancelled, or replaced by another.
 
-    A BaseException, so that ``except Exception`` in ``execute_task`` does not swallow it.
+    It is a BaseException, so that ``except Exception`` in ``execute_task`` does not swallow it.
     """
 
 
@@ -380,9 +381,9 @@ class TaskStoppedError(BaseException):
 
 
 class DeadlineExceededError(BaseException):
-    """Raised inside a handler that has run longer than its deadline.
+    """Raised inside a handler that has exceeded its deadline.
 
-    A BaseException as App Engine's was, so that ``except Exception`` does not swallow it.
+    It is a BaseException as on App Engine, so that ``except Exception`` does not swallow it.
     """
 
 
@@ -394,8 +395,8 @@ class StartupError(Error):
 
 
 class TaskFailedError(Error):
-    """Raised by ``lastacross.testing`` when a task was answered outside 200-299, without an exception."""
+    """Raised by ``lastacross.testing`` when a handler answers outside 200-299 without an exception."""
 
 
 class RunTasksError(Error):
-    """Raised by ``lastacross.testing`` when tasks cannot be run: no application, no Redis, no end."""
+    """Raised by ``lastacross.testing`` when tasks cannot run: no application, no Redis, or no end."""

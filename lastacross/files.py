@@ -1,8 +1,8 @@
-"""How files are made that only their owner may read."""
+"""Creates files that only their owner may read."""
 
 import os
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for ``open``: only the owner may read what it makes."""
+    """An opener for ``open`` that makes new files readable only by their owner."""
     return os.open(path, flags, 0o600)

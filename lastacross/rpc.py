@@ -1,6 +1,6 @@
-"""What App Engine's ``…_async`` calls return: the call is over when they do.
+"""The results of App Engine's ``…_async`` calls, which finish before they return.
 
-Redis answers in less time than a second thread takes to start, so nothing would be won by going on beside it.
+Redis answers faster than a second thread starts, so running beside the call would gain nothing.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 class Result(Generic[T]):
-    """The end of a call: its value, or the error that it raises when it is asked for.
+    """The outcome of a call: its value, or the error that reading it raises.
 
     Args:
-        value: what the call returned.
-        error: what it raised.
+        value: the call's return value.
+        error: the exception that the call raised.
     """
 
     def __init__(self, value: T | None = None, error: Exception | None = None) -> None:
@@ -23,21 +23,21 @@ class Result(Generic[T]):
 
     @classmethod
     def of(cls, call: Callable[[], T]) -> "Result[T]":
-        """Make the call and keep its end."""
+        """Make the call and keep its outcome."""
         try:
             return cls(call())
         except Exception as error:
             return cls(error=error)
 
     def wait(self) -> None:
-        """Wait for the end of the call."""
+        """Do nothing, because the call has already finished."""
 
     def check_success(self) -> None:
-        """Raise what the call raised, if it did."""
+        """Raise the call's exception, if there is one."""
         if self._error is not None:
             raise self._error
 
     def get_result(self) -> T:
-        """What the method of the same name without ``_async`` returns or raises."""
+        """Return or raise the outcome of the method without ``_async``."""
         self.check_success()
         return self._value  # type: ignore[return-value]

@@ -1,6 +1,6 @@
-"""Signatures: what comes back from Redis or a browser is only trusted when it carries ours.
+"""Signatures: a value from Redis or a browser is trusted only with a valid signature of ours.
 
-``purpose`` separates the uses: a channel token cannot pass for a deferred payload.
+``purpose`` separates the uses, so a channel token is not accepted as a deferred payload.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ class Signatures:
         secret_key: the application's SECRET_KEY, at least 16 characters.
 
     Raises:
-        ConfigError: there is none. Commands that only look run without one; they must not sign with nothing.
+        ConfigError: the key is missing. Read-only commands run without a key, but must not sign without
+            one.
     """
 
     def __init__(self, secret_key: str) -> None:
@@ -33,10 +34,10 @@ class Signatures:
         return self._signer(purpose).sign(payload)
 
     def verify(self, purpose: str, signed: bytes) -> bytes:
-        """The payload of what ``sign`` made.
+        """The payload of a value made by ``sign``.
 
         Raises:
-            BadSignatureError: it was not made by ``sign`` with this key and purpose.
+            BadSignatureError: the value was not made by ``sign`` with this key and purpose.
         """
         try:
             return self._signer(purpose).unsign(signed)
@@ -52,7 +53,7 @@ class Signatures:
 
         Raises:
             ExpiredSignatureError: the token is older than ``max_age_seconds``.
-            BadSignatureError: the token is not ours.
+            BadSignatureError: the token was not signed with our key for this purpose.
         """
         try:
             return self._serializer(purpose).loads(token, max_age=max_age_seconds)  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ class Signatures:
     def _signer(self, purpose: str) -> Signer:
         signer = self._signers.get(purpose)
         if signer is None:
-            # Derived once: left to the signer, it would be done again for each task.
+            # Derive the key once; the signer would derive it again for each task.
             key = hmac.digest(self._secret_key.encode(), f"lastacross.{purpose}".encode(), "sha256")
             signer = Signer(key, key_derivation="none", digest_method=hashlib.sha256)
             self._signers[purpose] = signer

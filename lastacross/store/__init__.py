@@ -1,6 +1,6 @@
-"""Redis, as the engine sees it: the connection, every key name, and the loader of the Lua files.
+"""Redis for the engine: the connection, every key name, and the loader of the Lua files.
 
-The only room that imports ``redis``.
+Only this room imports ``redis``.
 """
 
 from lastacross.store.keys import (

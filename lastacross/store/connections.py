@@ -1,7 +1,7 @@
-"""The connections on which scripts run: taken from redis-py's pool once, and kept for the next script.
+"""Connections for running scripts: taken once from redis-py's pool and reused for later scripts.
 
-The pool locks, polls the socket and counts each time a connection is taken and given back: together that
-takes longer than a short script does.
+The pool locks, polls the socket and counts whenever a connection is taken or returned. That takes longer
+than a short script.
 """
 
 import os
@@ -9,17 +9,18 @@ from typing import Any
 
 from lastacross import clock
 
-# The server may have closed what was left alone for longer: the pool looks.
+# The server may have closed a connection that was idle for longer, so the pool checks it.
 FRESH_SECONDS = 0.1
 
 
 class Connections:
-    """Free connections of one process, the one used last on top.
+    """A process's free connections; the most recently used one comes first.
 
-    Any number of threads may call; each call has a connection to itself. A forked child begins anew.
+    Any number of threads may call at the same time, because each call uses its own connection. A forked
+    child starts without connections.
 
     Args:
-        pool: redis-py's, which makes them, and knows those that are kept here as in use.
+        pool: redis-py's pool, which creates the connections and counts the ones kept here as in use.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -28,7 +29,7 @@ class Connections:
         self._pid = os.getpid()
 
     def call(self, *command: str | bytes | int | float) -> Any:
-        """Send one command and wait for its answer; what is lost is made again as redis-py's client does.
+        """Send one command and wait for its answer; reconnects as redis-py's client does.
 
         Raises:
             redis.RedisError: as redis-py.
@@ -42,7 +43,7 @@ class Connections:
         try:
             answer = connection.retry.call_with_retry(ask, lambda error: connection.disconnect())
         except BaseException:
-            # A thread may be interrupted anywhere: what is still to come would be the next call's answer.
+            # A thread may be interrupted anywhere, and the next call would read the rest of this answer.
             connection.disconnect()
             self._pool.release(connection)
             raise

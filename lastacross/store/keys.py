@@ -1,10 +1,10 @@
 """Every key name in Redis.
 
-Keys that RQ has a place for are RQ's own, so that its tools read them; the rest begin with ``lastacross:``.
-RQ 3 reads a prefix from RQ_KEY_PREFIX; it comes before our names, too, so that two installations can share a
-Redis, and a hash tag such as ``{la}`` keeps all keys in one slot of a Redis Cluster. A script gets whole keys
-as KEYS, or finds the names and prefixes written in front of its text; to a prefix it appends a task's id or a
-queue's name.
+If RQ defines a key, we use RQ's name, so that its tools can read it; other keys begin with ``lastacross:``.
+RQ 3 reads a prefix from RQ_KEY_PREFIX. It also precedes our names, so two installations can share a Redis,
+and a hash tag such as ``{la}`` keeps all keys in one slot of a Redis Cluster. A script gets whole keys as
+KEYS, or finds names and prefixes at the start of its text. To a prefix it appends a task id or a queue
+name.
 """
 
 import os
@@ -51,23 +51,23 @@ SIGN_OUT_PREFIX = OWN + "sign-out:"
 CHANNEL_PREFIX = OWN + "channel:"
 CHANNEL_WAKEUP_PREFIX = OWN + "channel-wakeup:"
 LIMIT_PREFIX = OWN + "limit"
-"""The library writes a colon, and the rest, behind it."""
+"""The library appends a colon and the rest."""
 DAMAGES = OWN + "damages"
 ASIDE_PREFIX = OWN + "damaged:"
 
 
 def record_key(task_id: str) -> str:
-    """The task itself: RQ's hash of the job, with our fields beside RQ's."""
+    """A task's record: RQ's hash of the job with additional fields of our own."""
     return RECORD_PREFIX + task_id
 
 
 def ready_key(queue: str) -> str:
-    """Ready tasks of a queue, oldest first: RQ's list."""
+    """The queue's ready tasks, oldest first, in RQ's list."""
     return READY_PREFIX + queue
 
 
 def side_list(queue: str, group: str) -> str:
-    """Name of the list, after ``READY_PREFIX``, of tasks that wait for another group than their queue's."""
+    """The name, to follow ``READY_PREFIX``, of the list of tasks for a group other than their queue's."""
     return f"{queue}.{group}"
 
 
@@ -77,37 +77,37 @@ def leased_key(queue: str) -> str:
 
 
 def scheduled_key(queue: str) -> str:
-    """Scheduled tasks: RQ's registry, score = eta in seconds since the epoch."""
+    """Scheduled tasks in RQ's registry; the score is the eta in seconds since the epoch."""
     return SCHEDULED_PREFIX + queue
 
 
 def deferred_key(queue: str) -> str:
-    """Tasks that wait for their batch to be complete: RQ's registry of deferred jobs."""
+    """Tasks that wait for their batch to complete, in RQ's registry of deferred jobs."""
     return DEFERRED_PREFIX + queue
 
 
 def dead_key(queue: str) -> str:
-    """Dead letters: RQ's registry of failed jobs, score = when they are forgotten."""
+    """Dead letters in RQ's registry of failed jobs; the score is their expiry."""
     return DEAD_PREFIX + queue
 
 
 def settings_key(queue: str) -> str:
-    """What queue.yaml says of a queue, as the scripts read it."""
+    """A queue's settings from queue.yaml, in the form that the scripts read."""
     return SETTINGS_PREFIX + queue
 
 
 def bucket_key(queue: str) -> str:
-    """The queue's token bucket: tokens and the instant they were counted at."""
+    """The queue's token bucket: the tokens and the time when they were counted."""
     return BUCKET_PREFIX + queue
 
 
 def tombstone_key(task_id: str) -> str:
-    """There while a used task name is still refused."""
+    """Exists while a used task name is refused."""
     return TOMBSTONE_PREFIX + task_id
 
 
 def wakeup_key(group: str) -> str:
-    """The marker list on which the workers of a group wait."""
+    """The list of markers on which a group's workers wait."""
     return WAKEUP_PREFIX + group
 
 
@@ -122,12 +122,12 @@ def pull_key(queue: str) -> str:
 
 
 def pull_tag_key(queue: str, tag: str) -> str:
-    """Those that have this tag, in the same way."""
+    """The queue's tasks with this tag, in the same form as ``pull_key``."""
     return f"{PULL_TAG_PREFIX}{queue}:{tag}"
 
 
 def pull_leased_key(queue: str) -> str:
-    """Those that have been leased: score = end of the lease; where that has passed nobody holds them."""
+    """Leased tasks of a pull queue; the score is the lease's end. After that nobody holds the task."""
     return PULL_LEASED_PREFIX + queue
 
 
@@ -137,12 +137,12 @@ def channel_key(client_id: str) -> str:
 
 
 def channel_wakeup_key(reader: str) -> str:
-    """The stream whose messages make one process's reader look again at what it has to read."""
+    """The stream whose messages make one process's reader check again what it must read."""
     return CHANNEL_WAKEUP_PREFIX + reader
 
 
-# Key names and prefixes as the scripts of taskqueue know them, written into their text: as KEYS, two dozen
-# of them would cost each call as much as a short script does itself.
+# Key names and prefixes for the broker's scripts, written into their text. As KEYS, two dozen of
+# them would cost each call as much as a short script.
 NAMES_IN_SCRIPTS = {
     "RECORD": RECORD_PREFIX,
     "READY": READY_PREFIX,
@@ -171,7 +171,7 @@ NAMES_IN_SCRIPTS = {
     "ASIDE": ASIDE_PREFIX,
 }
 
-# Any RQ tool that counts also "cleans" this registry by score: a lease that has just run out
-# would be moved to failed by one `rq info`. A day ahead, RQ never sees one as expired.
-# The scripts have it as LEASE_SHIFT.
+# Every RQ tool that counts also "cleans" this registry by score, so one `rq info` would move a lease that
+# has just expired to failed. With scores a day ahead, RQ never sees an expired lease. In the scripts, the
+# constant is LEASE_SHIFT.
 LEASE_SCORE_SHIFT_SECONDS = 86_400

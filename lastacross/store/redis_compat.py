@@ -1,6 +1,6 @@
 """The private parts of redis-py that we rely on; tests/integration/test_redis_compat.py names the versions.
 
-redis-py has no public way to wait for an answer with ``select`` beside another file.
+redis-py has no public way to wait with ``select`` for an answer and another file at the same time.
 """
 
 import socket
@@ -8,6 +8,6 @@ from typing import Any
 
 
 def socket_of(connection: Any) -> socket.socket | None:
-    """The socket of one of redis-py's connections; None while it is not connected."""
+    """The socket of a redis-py connection; None while it is not connected."""
     found: socket.socket | None = connection._sock
     return found

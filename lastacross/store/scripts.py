@@ -1,6 +1,6 @@
-"""The Lua files of all rooms: each one's whole text, as it is sent to Redis.
+"""The Lua files of all rooms, as the whole texts that are sent to Redis.
 
-Each room keeps its own in its folder ``lua``; ``lua/shared`` holds what several include. Names are unique.
+Each room keeps its files in its folder ``lua``; ``lua/shared`` has the included ones. Names are unique.
 """
 
 import functools
@@ -11,15 +11,15 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
-# No file: the names that `Scripts` is given.
+# This include is not a file but the names that `Scripts` gets.
 _KEY_NAMES = "key_names"
 
 
 class Scripts:
-    """Texts of scripts, each put together once.
+    """Builds each script's text once.
 
     Args:
-        names: Lua's name → a key or prefix; they stand in front of what includes ``key_names``.
+        names: Lua's name → a key or prefix; they precede any script that includes ``key_names``.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -28,10 +28,10 @@ class Scripts:
         self._found: dict[str, tuple[str, str]] = {}
 
     def find(self, name: str) -> tuple[str, str]:
-        """A file's text, after the key names and the shared files that its head includes, and its SHA-1.
+        """The text of a file with the key names and shared files that it includes, and the text's SHA-1.
 
         Args:
-            name: of the file, without its ending.
+            name: the file's name without its ending.
         """
         found = self._found.get(name)
         if found is None:
@@ -47,7 +47,7 @@ class Scripts:
         return "\n".join([*shared.values(), own])
 
     def _collect(self, text: str, shared: dict[str, str]) -> None:
-        """Add what a file includes, each after what it includes itself."""
+        """Collect a file's includes; each one follows its own includes."""
         for part in _INCLUDE.findall(text):
             if part == _KEY_NAMES:
                 shared.setdefault(part, self._names)
@@ -58,7 +58,7 @@ class Scripts:
 
 
 def own_text(name: str) -> str:
-    """A file without what it includes."""
+    """A file without its includes."""
     return _files()[f"{name}.lua"].read_text()
 
 

@@ -1,6 +1,6 @@
-"""The connection to Redis, and each atomic step as one run of a Lua file.
+"""The connection to Redis, which runs each Lua file as one atomic step.
 
-The only module that imports ``redis``.
+Only this module imports ``redis``.
 """
 
 import contextlib
@@ -27,12 +27,13 @@ SCRIPTS = Scripts(NAMES_IN_SCRIPTS)
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
-# Monotonic clocks drift, and the server's own is set: it is asked again after this long.
+# Monotonic clocks drift, and the server's clock may be set, so the offset is measured again after this
+# time.
 SYNC_SECONDS = 30.0
-# As many as a process may have threads: redis's own limit of 100 turns a burst into errors.
+# A process may have this many threads. With redis-py's own limit of 100, a burst would raise errors.
 MAX_CONNECTIONS = 5000
 
-# For those who read a connection's answers themselves: the server does not know the script; it refuses.
+# For callers that read a connection's answers themselves: an unknown script, and an error reply.
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
@@ -41,7 +42,7 @@ _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUS
 
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
-    """Turn "Redis is unavailable or takes no writes" into StoreUnavailableError."""
+    """Translate "Redis is unavailable or refuses writes" into StoreUnavailableError."""
     try:
         yield
     except _LOST as error:
@@ -57,8 +58,8 @@ class Store:
 
     Args:
         url: ``redis://…``, ``rediss://…`` or ``unix://…``.
-        clock: what the time is; by default the Redis server's.
-        patience_seconds: for who has somebody waiting: an answer that takes longer is given up at once.
+        clock: gives the time; by default the Redis server's.
+        patience_seconds: for callers with a waiting user: a slower answer is given up immediately.
     """
 
     def __init__(
@@ -67,9 +68,9 @@ class Store:
         self.url = url
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
         if patience_seconds is not None:
-            # A lost connection is made again; a server that is there and silent is not asked again.
+            # Reconnect after a lost connection, but do not ask a silent server again.
             retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES, (redis.ConnectionError,))
-        # A Unix socket has no half-open connections, and redis-py refuses the option there.
+        # A Unix socket cannot be half-open, and redis-py rejects the option there.
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
         self.redis: redis.Redis = redis.Redis.from_url(
             url,
@@ -87,13 +88,13 @@ class Store:
         self.clock: Clock = clock if clock is not None else cast(Clock, self._server_clock)
 
     def now(self) -> float:
-        """Seconds since the epoch by the Redis server's clock."""
+        """The Redis server's time in seconds since the epoch."""
         if self._server_clock is not None and self.clock.monotonic() >= self._sync_at:
             self._sync_if_possible()
         return self.clock.now()
 
     def _sync_if_possible(self) -> None:
-        """A clock that was set goes on without the server for a while; one that never was cannot."""
+        """Once set, a clock can run for a while without the server. A new clock needs the server."""
         self._sync_at = self.clock.monotonic() + SYNC_SECONDS
         try:
             self.sync_clock()
@@ -106,7 +107,7 @@ class Store:
         """Ask the server for its time.
 
         Raises:
-            StoreUnavailableError: it does not answer.
+            StoreUnavailableError: the server does not answer.
         """
         if self._server_clock is None:
             return
@@ -122,11 +123,11 @@ class Store:
 
         Args:
             script: the file's name in ``lua/``, without its ending.
-            keys: whole key names, as the file's head lists them; none for those that include ``keys``.
+            keys: whole key names, as the file's head lists them; empty for files that include ``keys``.
             args: as the file's head lists them.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or takes no writes.
+            StoreUnavailableError: Redis is unavailable or refuses writes.
         """
         text, sha = SCRIPTS.find(script)
         call = self._connections.call
@@ -136,27 +137,27 @@ class Store:
             except redis.exceptions.NoScriptError:
                 return call(b"EVAL", text, len(keys), *keys, *args)
         except redis.RedisError:
-            # Not around the call: entering takes as long as the checks of a task.
+            # The call stays outside the block because entering the block costs as much as a task's checks.
             with translated_errors():
                 raise
 
     def set_aside(self, types: Mapping[str, str]) -> list[str]:
-        """Move keys aside that are not of the type that we give them; returns those that were.
+        """Move keys of the wrong type aside; returns their names.
 
         Args:
             types: name of a key → its type, in Redis's words.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or takes no writes.
+            StoreUnavailableError: Redis is unavailable or refuses writes.
         """
         args = [part for pair in types.items() for part in pair]
         return [name.decode("utf-8", "replace") for name in self.run("set_aside", (), args)]
 
     def take_damages(self, most: int = 100) -> list[str]:
-        """Take the lines that the scripts have left on damaged keys and tasks, to be logged.
+        """Take the scripts' messages about damaged keys and tasks, to be logged.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or takes no writes.
+            StoreUnavailableError: Redis is unavailable or refuses writes.
         """
         try:
             with translated_errors():
@@ -168,11 +169,11 @@ class Store:
 
     @property
     def has_server_time(self) -> bool:
-        """Whether ``now`` is the Redis server's time, which scripts can ask for themselves."""
+        """Whether ``now`` is the Redis server's time, which scripts can read themselves."""
         return self._server_clock is not None
 
     def command_of(self, script: str, args: Sequence[Arg]) -> tuple[Arg, ...]:
-        """The command that runs a Lua file without keys, if the server has its text already."""
+        """The command that runs a Lua file without keys, if the server already has its text."""
         return ("EVALSHA", SCRIPTS.find(script)[1], 0, *args)
 
     def close(self) -> None:
@@ -186,10 +187,10 @@ _current: Store | None = None
 
 
 def current() -> Store:
-    """The store of this process, connected to REDIS_URL at the first call.
+    """This process's store, which connects to REDIS_URL at the first call.
 
     Raises:
-        ConfigError: the engine was imported with another RQ_KEY_PREFIX than the configuration's.
+        ConfigError: RQ_KEY_PREFIX has changed since the engine was imported.
     """
     global _current
     if _current is None:
@@ -204,6 +205,6 @@ def current() -> Store:
 
 
 def use(store: Store | None) -> None:
-    """Make this the store of this process; None forgets it."""
+    """Make this the process's store; None forgets the present one."""
     global _current
     _current = store

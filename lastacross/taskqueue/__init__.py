@@ -1,6 +1,6 @@
-"""Push queues under App Engine's names: ``from lastacross import taskqueue``.
+"""App Engine's task queue API: ``from lastacross import taskqueue``.
 
-What ``google.appengine.api.taskqueue`` offered, and ``Batch`` and ``current_task``.
+It has the names of ``google.appengine.api.taskqueue``, plus ``Batch`` and ``current_task``.
 """
 
 from lastacross.broker import CurrentTask, current_task

@@ -1,7 +1,7 @@
-"""``Batch``: tasks added together, and one task for when all of them have ended.
+"""``Batch``: tasks that are added together, with one completion task that runs when all have ended.
 
-The batch fires ``on_complete`` exactly once, however often its members run: completion is a bit per
-member, set in the step that ends the task.
+The batch fires ``on_complete`` exactly once, however often its members run. Each member has one
+completion bit, which is set in the step that ends the task.
 """
 
 import hashlib
@@ -39,21 +39,21 @@ from lastacross.taskqueue import checks
 from lastacross.taskqueue.queue import DEFAULT_QUEUE
 from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, known_queue, record_of
 
-# One step of Redis stays short, and an iterable of any length takes bounded memory.
+# Chunks keep each Redis step short and the memory bounded for an iterable of any length.
 CHUNK = 200
 
 _MAX_ID_LENGTH = 400
-# Each position is a bit in Redis: a larger one would make it reserve megabytes.
+# Each position is a bit in Redis, so a larger one would reserve megabytes.
 _MAX_POSITION = 9_999_999
 _BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_MAX_ID_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is: one read of Redis, whatever its size.
+    """A batch's progress, from one read of Redis whatever the batch's size.
 
-    ``total`` grows until ``sealed``. Instants are seconds since the epoch; ``eta_seconds`` is None
-    until there is something to judge by.
+    ``total`` grows until ``sealed``. Times are seconds since the epoch. ``eta_seconds`` is None until there
+    is enough progress for an estimate.
     """
 
     total: int
@@ -69,18 +69,19 @@ class Progress:
 
 
 class Batch:
-    """Tasks added together. Use it in a ``with``: the end of the block seals it.
+    """Tasks that are added together. Use it in a ``with``; the end of the block seals the batch.
 
     Args:
-        queue_name: the queue of its members. on_complete: added when it is sealed and every member is
-        done, dead, deleted, purged or cancelled. on_success: added then only if every member is done.
-        name: its id, chosen by the caller; filling a batch of the same name again adds what is missing.
-        parent: the current task, itself a member of a batch: that member ends when this batch has ended
-        too.
+        queue_name: the queue of its members. on_complete: added once the batch is sealed and every member
+            is
+        done, dead, deleted, purged or cancelled. on_success: added as well if every member is done.
+        name: an id chosen by the caller; filling a batch of the same name again adds the missing members.
+        parent: the current task, itself a member of a batch. This member does not end before the new batch
+        has ended.
 
-    Without a name it takes the id of the task in which it is made, so that a second delivery of that
-    task fills the same batch; outside of a task, 128 random bits. Filling must be deterministic: a
-    member is known by its position.
+    An unnamed batch takes the id of the task that makes it, so a second delivery of that task fills the
+    same batch. Outside of a task, the id is 128 random bits. Filling must be deterministic, because a
+    member is identified by its position.
     """
 
     def __init__(
@@ -116,8 +117,8 @@ class Batch:
         """The batch of this id.
 
         Raises:
-            UnknownBatchError: there is none, or it ended more than 30 days ago.
-            TransientError: Redis is away.
+            UnknownBatchError: it does not exist, or it ended more than 30 days ago.
+            TransientError: Redis is unavailable.
         """
         found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
         if found is None or "queue" not in found:
@@ -162,27 +163,29 @@ class Batch:
             if not self._stays_open:
                 self._steps().seal(self.id)
         elif current_task() is None:
-            # Nobody will fill it again.
+            # Nobody would fill it again.
             self.cancel()
 
     def add(self, tasks: Task | Iterable[Task], *, first: int | None = None) -> None:
-        """Add members; they may run at once. Takes an iterable of any length in bounded memory.
+        """Add members, which may run immediately. Takes an iterable of any length in bounded memory.
 
         Args:
-            tasks: one or many.
-            first: the position of the first of them, for a batch that several tasks fill; positions may be
-                left out, and one that has a member keeps it. None = after the last one added in this block.
+            tasks: one task or many.
+            first: the position of the first task, for a batch that several tasks fill. Positions may be
+                left out;
+                a position that has a member keeps it. None = after the last one added in this block.
 
         Raises:
             ValueError: ``first`` is negative or too large for a position.
-            BadTaskStateError: not inside of the batch's ``with``, the batch was sealed by somebody else, or a
+            BadTaskStateError: the call is outside of the batch's ``with``, another process sealed the
+                batch, or a
                 task object was added before.
-            UnknownBatchError: the batch was forgotten.
+            UnknownBatchError: the batch no longer exists.
             TaskAlreadyExistsError, TombstonedTaskError: a member's name is taken outside of this batch.
-            TransientError: Redis is away; filling may be repeated.
+            TransientError: Redis is unavailable; filling may be repeated.
         """
         if not self._is_open:
-            # The position of a member is known from the start of the `with` only.
+            # A member's position is known only inside the `with`.
             raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
         if first is not None:
             if not 0 <= first <= _MAX_POSITION:
@@ -195,25 +198,25 @@ class Batch:
     def leave_open(self) -> None:
         """Let this block end without sealing the batch, so that another task may add more members.
 
-        The batch completes only after a later block seals it. Cancelling it seals it as well.
+        The batch completes only after a later block seals it. Cancelling also seals it.
         """
         self._stays_open = True
 
     def cancel(self) -> None:
-        """Drop the members that have not been delivered; those that run finish.
+        """Drop the undelivered members; running members finish.
 
         Raises:
-            UnknownBatchError: the batch is not known.
+            UnknownBatchError: the batch does not exist.
         """
         if not self._steps().cancel(self.id):
             raise UnknownBatchError(f"no batch {self.id!r}")
 
     def progress(self) -> Progress:
-        """How far it is.
+        """The batch's progress.
 
         Raises:
-            UnknownBatchError: the batch is not known.
-            TransientError: Redis is away.
+            UnknownBatchError: the batch does not exist.
+            TransientError: Redis is unavailable.
         """
         found = self._steps().read(self.id)
         now = self._steps().now()
@@ -312,7 +315,7 @@ def _check_completion(task: Task | None) -> None:
 
 
 def _number(text: str | None) -> float | None:
-    """A count or an instant of a batch; None where it is missing or damaged. Workers fix counts."""
+    """A count or a time of a batch; None if it is missing or damaged. Workers repair counts."""
     try:
         number = float(text or "nan")
     except ValueError:

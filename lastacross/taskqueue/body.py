@@ -1,6 +1,6 @@
-"""The body of a task's request: text, bytes or form fields to bytes and a content type.
+"""Encodes the body of a task's request: text, bytes or form fields become bytes and a content type.
 
-Pure. Rules: docs/appengine.md, "Tasks".
+Pure. docs/appengine.md has the rules, under "Tasks".
 """
 
 import re
@@ -15,7 +15,7 @@ TEXT = "text/plain; charset=utf-8"
 
 Params = Mapping[Any, Any]
 
-# One value of a form, not several: nearly all are of these.
+# Values of these types are single form values. Nearly all form values are.
 _SINGLE = frozenset({str, bytes, int, float, bool})
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]*")
 
@@ -23,10 +23,10 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]*")
 def encoded(
     method: str, payload: str | bytes | None, params: Params | None, query: str
 ) -> tuple[bytes | None, str | None, str]:
-    """Body, its content type when it has a known one, and query of the request.
+    """The request's body, its content type (if known) and its query.
 
     Raises:
-        InvalidTaskError: the method, the query, payload and params do not go together.
+        InvalidTaskError: the method, query, payload and params contradict each other.
     """
     if payload is not None and not isinstance(payload, str | bytes):
         raise InvalidTaskError(f"a payload must be text or bytes, not {type(payload).__name__}")
@@ -49,10 +49,10 @@ def encoded(
 
 
 def fields(form: bytes) -> dict[str, str | list[str]]:
-    """The fields of a form; one that comes once is a string, a repeated one a list.
+    """A form's fields; a repeated field is a list, any other a string.
 
     Raises:
-        ValueError: this is no form.
+        ValueError: the bytes are not a form.
     """
     found: dict[str, list[str]] = {}
     if form:
@@ -85,5 +85,5 @@ def _quoted(value: object) -> str:
     if isinstance(value, bytes):
         return quote_plus(value)
     text = str(value)
-    # Most names and values have nothing to quote, and the quoting takes longer than all else in a form.
+    # Most names and values need no quoting, and quoting is the slowest part of encoding a form.
     return text if _UNQUOTED.fullmatch(text) else quote_plus(_utf8(text))

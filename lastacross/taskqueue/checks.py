@@ -1,6 +1,6 @@
-"""The checks of all that a caller gives to a task, a queue or a lease.
+"""Checks the values that a caller passes to a task, a queue or a lease.
 
-Pure. Rules: docs/appengine.md, "Tasks" and "Pull queues".
+Pure. docs/appengine.md has the rules, under "Tasks" and "Pull queues".
 """
 
 import functools
@@ -39,16 +39,16 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
 # [instance.][version.]service.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]{1,100}\.){0,2}[A-Za-z0-9_-]{1,100}")
-# The last two end a line for str.splitlines and JavaScript.
+# str.splitlines and JavaScript end a line at the last two.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _URL_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 
 
 def checked_name(name: str) -> str:
-    """The name.
+    """The valid name of a task.
 
     Raises:
-        InvalidTaskNameError: it has a wrong character or is too long.
+        InvalidTaskNameError: the name has an invalid character or is too long.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidTaskNameError(
@@ -58,10 +58,10 @@ def checked_name(name: str) -> str:
 
 
 def checked_queue_name(name: str) -> str:
-    """The name of a queue.
+    """The valid name of a queue.
 
     Raises:
-        InvalidQueueNameError: it has a wrong character or is too long.
+        InvalidQueueNameError: the name has an invalid character or is too long.
     """
     if not isinstance(name, str) or not _QUEUE_NAME.fullmatch(name):
         raise InvalidQueueNameError(
@@ -71,10 +71,10 @@ def checked_queue_name(name: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Path and query of a URL that cannot lead out of the application, percent-encoded.
+    """Split a URL into percent-encoded path and query; it must stay within the application.
 
     Raises:
-        InvalidUrlError: it is no path, or is too long.
+        InvalidUrlError: the URL is not a path, or is too long.
     """
     if not isinstance(url, str):
         raise InvalidUrlError(f"a task's url must be text, not {url!r}")
@@ -83,7 +83,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def _split_text_url(url: str) -> tuple[str, str]:
-    """Path and query of a URL that cannot lead out of the application, percent-encoded."""
+    """``split_url`` for a string."""
     if len(url) > MAX_URL_LENGTH:
         raise InvalidUrlError(f"a task's url may have {MAX_URL_LENGTH} characters, this one has {len(url)}")
     if not url.startswith("/") or url.startswith("//"):
@@ -91,7 +91,7 @@ def _split_text_url(url: str) -> tuple[str, str]:
             f"a task's url must be a path of this application, like '/work', "
             f"without scheme or host: {_short(url)}"
         )
-    # A browser and some proxies read '\' as '/', and skip control characters: '/\host' is '//host'.
+    # Browsers and some proxies read '\' as '/' and skip control characters, so '/\host' becomes '//host'.
     if "\\" in url or _CONTROL.search(url):
         raise InvalidUrlError(f"a task's url may have no backslash or control character: {_short(url)}")
     if "#" in url:
@@ -107,7 +107,7 @@ def checked_method(method: str) -> str:
     """The method in capital letters.
 
     Raises:
-        InvalidTaskError: there is no such method.
+        InvalidTaskError: the method does not exist.
     """
     found = method.upper() if isinstance(method, str) else None
     if found not in _METHODS:
@@ -116,7 +116,7 @@ def checked_method(method: str) -> str:
 
 
 def check_combination(method: str, query: str, params: object, tag: object) -> None:
-    """Raise InvalidTaskError when two things are given that exclude each other."""
+    """Raise InvalidTaskError when two mutually exclusive values are given."""
     if query and params:
         raise InvalidTaskError("a query in the url and params are both given; give one of them")
     if tag is not None and method != "PULL":
@@ -124,17 +124,17 @@ def check_combination(method: str, query: str, params: object, tag: object) -> N
 
 
 def check_pull(url: object, headers: object, target: object) -> None:
-    """Raise InvalidTaskError when a pull task is given what only a request has."""
+    """Raise InvalidTaskError when a pull task gets a value that only a push task may have."""
     for what, given in (("url", url), ("headers", headers), ("target", target)):
         if given:
             raise InvalidTaskError(f"a pull task takes no {what}: it is leased, not delivered")
 
 
 def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
-    """The target.
+    """The valid target.
 
     Raises:
-        InvalidTaskError: it names no service, or there is a Host header beside it.
+        InvalidTaskError: the target does not name a service, or a Host header is also given.
     """
     if any(name.lower() == "host" for name, _ in headers):
         raise InvalidTaskError("a target and a Host header are both given; give the target only")
@@ -144,11 +144,11 @@ def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
 
 
 def instant(eta: datetime) -> float:
-    """An ETA in seconds since the epoch; a naive one is local time of this process.
+    """An ETA in seconds since the epoch; a naive one is in this process's local time.
 
     Raises:
-        InvalidTaskError: it is no datetime.
-        InvalidEtaError: it is out of range.
+        InvalidTaskError: the ETA is not a datetime.
+        InvalidEtaError: the ETA is out of range.
     """
     if not isinstance(eta, datetime):
         raise InvalidTaskError(f"eta must be a datetime, not {eta!r}")
@@ -159,7 +159,7 @@ def instant(eta: datetime) -> float:
 
 
 def check_eta(eta: float, now: float) -> None:
-    """Raise InvalidEtaError when an instant is too far ahead, or before 1970."""
+    """Raise InvalidEtaError when an ETA is too far ahead, or before 1970."""
     if eta - now > MAX_ETA_DELTA_SECONDS:
         raise InvalidEtaError(f"the ETA is {(eta - now) / 86_400:.2f} days ahead, at most 30 are allowed")
     if eta < 0:
@@ -167,10 +167,10 @@ def check_eta(eta: float, now: float) -> None:
 
 
 def finite_seconds(countdown: float) -> float:
-    """A countdown as a float; what ``float()`` takes is taken.
+    """A countdown as a float; accepts everything that ``float()`` accepts.
 
     Raises:
-        InvalidTaskError: it is no finite number.
+        InvalidTaskError: the countdown is not a finite number.
     """
     try:
         seconds = float(countdown)
@@ -194,7 +194,7 @@ def check_size(method: str, size: int, tag: str | None) -> None:
 
 
 def check_tag(tag: str | None) -> None:
-    """Raise InvalidTagError when a tag is no text, is too long, or cannot be stored."""
+    """Raise InvalidTagError when a tag is not a string, is too long, or cannot be stored."""
     if tag is not None and not isinstance(tag, str):
         raise InvalidTagError(f"a tag must be text, not {_short(tag)}")
     if tag and len(tag) > MAX_TAG_LENGTH:
@@ -206,9 +206,9 @@ def check_tag(tag: str | None) -> None:
 
 
 def check_call_deadline(deadline: float) -> None:
-    """Raise InvalidDeadlineError when a call is given no time, or TypeError when it is no number.
+    """Raise InvalidDeadlineError when a deadline leaves no time, or TypeError when it is not a number.
 
-    App Engine's limit for a whole call, in seconds; here the answers of Redis have their own.
+    It is App Engine's limit for a whole call in seconds; Redis calls have their own timeout.
     """
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
@@ -217,11 +217,11 @@ def check_call_deadline(deadline: float) -> None:
 
 
 def checked_lease_seconds(lease_seconds: float) -> float:
-    """The length of a lease.
+    """The valid length of a lease.
 
     Raises:
-        TypeError: it is no int or float.
-        InvalidLeaseTimeError: it is negative, more than a week, or not finite.
+        TypeError: the length is not an int or float.
+        InvalidLeaseTimeError: the length is negative, more than a week, or not finite.
     """
     if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float):
         raise TypeError(f"lease_seconds must be an int or a float of seconds, not {lease_seconds!r}")
@@ -233,11 +233,11 @@ def checked_lease_seconds(lease_seconds: float) -> float:
 
 
 def checked_max_tasks(max_tasks: int) -> int:
-    """The most tasks of one lease.
+    """The valid maximum number of tasks of one lease.
 
     Raises:
-        TypeError: it is no int.
-        InvalidMaxTasksError: it is outside 1 … 1,000.
+        TypeError: the number is not an int.
+        InvalidMaxTasksError: the number is outside 1 … 1,000.
     """
     if isinstance(max_tasks, bool) or not isinstance(max_tasks, int):
         raise TypeError(f"max_tasks must be an int, not {max_tasks!r}")
@@ -247,7 +247,7 @@ def checked_max_tasks(max_tasks: int) -> int:
 
 
 def check_deadline(usec: int) -> None:
-    """Raise InvalidDispatchDeadlineError, or TypeError when it is no int."""
+    """Raise InvalidDispatchDeadlineError when it is out of range, or TypeError when it is not an int."""
     if isinstance(usec, bool) or not isinstance(usec, int):
         raise TypeError(f"dispatch_deadline_usec must be an int of microseconds, not {usec!r}")
     if not MIN_DISPATCH_DEADLINE_USEC <= usec <= MAX_DISPATCH_DEADLINE_USEC:

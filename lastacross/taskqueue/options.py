@@ -1,6 +1,6 @@
-"""A task's own retry options, which replace its queue's ``retry_parameters`` whole.
+"""A task's own retry options, which replace all of its queue's ``retry_parameters``.
 
-Pure. Rules: docs/appengine.md, "queue.yaml".
+Pure. docs/appengine.md has the rules, under "queue.yaml".
 """
 
 import math
@@ -12,18 +12,19 @@ from lastacross.errors import InvalidTaskRetryOptionsError
 
 
 class TaskRetryOptions:
-    """How a task is retried; what is not given has App Engine's default, not the queue's.
+    """How a task is retried. A missing option has App Engine's default, not the queue's.
 
     Args:
-        min_backoff_seconds: wait before the first retry (default 0.1).
-        max_backoff_seconds: longest wait (default 3600).
+        min_backoff_seconds: the wait before the first retry (default 0.1).
+        max_backoff_seconds: the longest wait (default 3600).
         task_age_limit: seconds since the first try, rounded up (default: no limit).
         max_doublings: how often the wait doubles before it grows by a constant (default 16).
-        task_retry_limit: retries, so that 0 means one attempt (default: no limit).
+        task_retry_limit: the number of retries; 0 means one attempt (default: no limit).
 
     Raises:
-        InvalidTaskRetryOptionsError: a negative number, no number, or a maximum below the minimum.
-        TypeError: another keyword.
+        InvalidTaskRetryOptionsError: a value is negative or not a number, or a maximum is below the
+            minimum.
+        TypeError: the keyword does not exist.
     """
 
     __slots__ = (
@@ -60,9 +61,9 @@ class TaskRetryOptions:
 
     @property
     def parameters(self) -> RetryParameters:
-        """What the back-off is computed from.
+        """The parameters for computing the back-off.
 
-        One bound given beyond the other's default moves the other to it, as in queue.yaml.
+        If one bound is beyond the other bound's default, the other moves to it, as in queue.yaml.
         """
         default = RetryParameters(self.task_retry_limit, self.task_age_limit)
         doublings = default.max_doublings if self.max_doublings is None else self.max_doublings

@@ -1,4 +1,4 @@
-"""``Queue``: what an application or an operator asks of a queue, with App Engine's checks and errors."""
+"""``Queue``: an application's and an operator's operations on a queue, with App Engine's errors."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ def add(
     """Add one task: shorthand for ``Queue(queue_name).add(Task(payload, **task_options))``.
 
     Raises:
-        InvalidTaskError: the task cannot be used as it is; its subclasses say what is wrong.
-        TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was until lately.
-        UnknownQueueError: queue.yaml has no such queue.
-        TransientError: Redis is away; the call may be repeated.
+        InvalidTaskError: the task is invalid; the subclasses tell why.
+        TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
+        UnknownQueueError: queue.yaml does not have the queue.
+        TransientError: Redis is unavailable; the call may be repeated.
     """
     return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
 
@@ -75,50 +75,50 @@ class Queue:
     @overload
     def add(self, task: Iterable[Task], transactional: bool = False) -> list[Task]: ...
     def add(self, task: Task | Iterable[Task], transactional: bool = False) -> Task | list[Task]:
-        """Add a task, or up to 100 tasks in one step of Redis.
+        """Add one task, or up to 100 tasks in one step of Redis.
 
-        Nothing is added when any task is bad in itself. A name in use on one task does not undo the others:
-        one error is raised for the request, and the tasks that were added have ``was_enqueued`` set.
+        If any task is invalid, none is added. A used name does not undo the other adds: one error is raised
+        for the request, and the tasks that were added have ``was_enqueued`` set.
 
         Args:
-            task: one, or several.
+            task: one task, or several.
             transactional: add if, and only if, the running ``datastore.transaction()`` commits.
 
         Returns:
-            What was given, with names.
+            The given tasks, with names.
 
         Raises:
-            TooManyTasksError: more than 100.
-            DuplicateTaskNameError: one name twice in the request.
+            TooManyTasksError: the request has more than 100 tasks.
+            DuplicateTaskNameError: two tasks of the request have the same name.
             BadTaskStateError: a task object was added before.
-            BadTransactionStateError: transactional outside of a transaction.
-            TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was until lately.
-            UnknownQueueError, InvalidQueueModeError: of the queue.
-            TransientError: Redis is away; the call may be repeated.
+            BadTransactionStateError: the call is transactional but outside of a transaction.
+            TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
+            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or has the other mode.
+            TransientError: Redis is unavailable; the call may be repeated.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         add_tasks(self._name, tasks, transactional=transactional)
         return task if isinstance(task, Task) else tasks
 
     def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
-        """``add`` behind ``get_result()``."""
+        """``add`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.add(task, transactional=transactional))
 
     def delete_tasks_async(self, task: Task | Iterable[Task]) -> Result[Any]:
-        """``delete_tasks`` behind ``get_result()``."""
+        """``delete_tasks`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.delete_tasks(task))
 
     def delete_tasks_by_name_async(self, name: str | Iterable[str]) -> Result[Any]:
-        """``delete_tasks_by_name`` behind ``get_result()``."""
+        """``delete_tasks_by_name`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.delete_tasks_by_name(name))
 
     def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
-        """Delete tasks, wherever they wait; sets ``was_deleted`` on those that were there.
+        """Delete tasks wherever they wait; sets ``was_deleted`` on those that existed.
 
         Raises:
             BadTaskStateError: a task has no name, or was deleted before.
-            DuplicateTaskNameError: one name twice in the request.
-            UnknownQueueError: queue.yaml has no such queue.
+            DuplicateTaskNameError: two tasks of the request have the same name.
+            UnknownQueueError: queue.yaml does not have the queue.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         for each in tasks:
@@ -136,18 +136,18 @@ class Queue:
         return task if isinstance(task, Task) else tasks
 
     def delete_tasks_by_name(self, name: str | Iterable[str]) -> Task | list[Task]:
-        """Delete tasks by their names; ``was_deleted`` of the answer says which were there."""
+        """Delete tasks by name; ``was_deleted`` of each returned task says whether it existed."""
         names = [name] if isinstance(name, str) else list(name)
         tasks = [Task(name=each) for each in names]
         self.delete_tasks(tasks)
         return tasks[0] if isinstance(name, str) else tasks
 
     def purge(self) -> None:
-        """Delete all tasks of the queue; their names stay refused as if they had run.
+        """Delete all tasks of the queue. Their names stay refused as if the tasks had run.
 
         Raises:
-            UnknownQueueError: queue.yaml has no such queue.
-            TransientError: Redis is away.
+            UnknownQueueError: queue.yaml does not have the queue.
+            TransientError: Redis is unavailable.
         """
         self._known()
         tasks = Broker(store.current()).purge(self._name)
@@ -167,15 +167,15 @@ class Queue:
     # --- control -----------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Deliver no more of its tasks; adds are accepted, what runs finishes."""
+        """Stop delivering the queue's tasks. It still accepts adds, and running tasks finish."""
         self._set_paused(True)
 
     def resume(self) -> None:
-        """Deliver again."""
+        """Resume delivery."""
         self._set_paused(False)
 
     def is_paused(self) -> bool:
-        """Whether somebody has paused it. A rate of 0 in queue.yaml is another matter."""
+        """Whether the queue is paused. A rate of 0 in queue.yaml does not count as paused."""
         self._known()
         return Broker(store.current()).is_paused(self._name)
 
@@ -186,13 +186,13 @@ class Queue:
             _log.info("queue.pause" if is_paused else "queue.resume", queue=self._name)
 
     def run_now(self, name: str) -> None:
-        """Let a task run now, whatever its ETA: rate, bucket, concurrency and a pause do not count for it.
+        """Run a task now, whatever its ETA and its queue's rate, bucket, concurrency limit or pause.
 
-        A dead letter runs again, with its retries before it anew.
+        A dead letter runs again with all its retries.
 
         Raises:
             InvalidTaskError: the queue has no task of this name.
-            BadTaskStateError: it runs already, or waits for its batch to be complete.
+            BadTaskStateError: the task runs already, or waits for its batch to complete.
         """
         self._known()
         outcome = Broker(store.current()).run_now(record.task_id(self._name, name))
@@ -205,10 +205,10 @@ class Queue:
         _log.info("task.run_now", queue=self._name, task=name)
 
     def retry_dead(self, names: Sequence[str]) -> list[bool]:
-        """Let dead letters be tried again, with their retries before them anew; the queue's limits count.
+        """Let dead letters run again with all their retries, within the queue's limits.
 
         Returns:
-            For each name whether there was a dead letter of it.
+            For each name, whether it was a dead letter.
         """
         self._known()
         ids = [record.task_id(self._name, name) for name in names]
@@ -218,68 +218,69 @@ class Queue:
         return found
 
     def fetch_statistics(self, deadline: float = 10) -> "QueueStatistics":
-        """How it is doing: a ``QueueStatistics``.
+        """The queue's numbers as a ``QueueStatistics``.
 
         Args:
-            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
         """
         checks.check_call_deadline(deadline)
         return _read_statistics(self)
 
     def fetch_statistics_async(self) -> "Result[QueueStatistics]":
-        """``fetch_statistics`` behind ``get_result()``."""
+        """``fetch_statistics`` with its outcome in a ``Result``."""
         return Result.of(self.fetch_statistics)
 
     # --- pull queues: each ``…_async`` twin makes the call at once and keeps its end ------
 
     def lease_tasks(self, lease_seconds: float, max_tasks: int, deadline: float = 10) -> list[Task]:
-        """Lease tasks: nobody else is given them until the lease ends. Delete each when it is done.
+        """Lease tasks: no other caller gets them until the lease ends. Delete each task when it is done.
 
         Args:
-            lease_seconds: how long, 0 … 604,800 (a week); a fraction is fine.
-            max_tasks: the most tasks, 1 … 1,000; more than 32 MiB of payloads do not come in one answer.
-            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+            lease_seconds: the length of the lease, 0 … 604,800 (a week), possibly with a fraction.
+            max_tasks: the maximum number of tasks, 1 … 1,000; one call returns at most 32 MiB of payloads.
+            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
 
         Returns:
-            The tasks whose eta has passed, by eta and then by name; empty when there are none.
+            The due tasks, ordered by eta and then by name; empty if there are none.
 
         Raises:
-            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: out of range; TypeError when no
-                number.
-            UnknownQueueError, InvalidQueueModeError: no such queue, or a push queue.
-            TransientError: Redis is away.
+            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: the value is out of range;
+                TypeError if it is not a number.
+            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or is a push queue.
+            TransientError: Redis is unavailable.
         """
         return self._lease(lease_seconds, max_tasks, None, deadline)
 
     def lease_tasks_by_tag(
         self, lease_seconds: float, max_tasks: int, tag: str | None = None, deadline: float = 10
     ) -> list[Task]:
-        """``lease_tasks``, of one tag only.
+        """``lease_tasks`` for one tag.
 
         Args:
             lease_seconds: as for ``lease_tasks``.
             max_tasks: as for ``lease_tasks``.
-            tag: the tag; None or '': that of the oldest task, and if it has none, those without a tag among
-                the oldest ``max_tasks``.
+            tag: the tag. With None or '' it is the oldest task's tag; if that task has no tag, the untagged
+                tasks
+                among the oldest ``max_tasks`` are leased.
             deadline: as for ``lease_tasks``.
 
         Raises:
-            InvalidTagError: the tag is no text, or too long. Else as ``lease_tasks``.
+            InvalidTagError: the tag is not a string, or too long. Otherwise as ``lease_tasks``.
         """
         checks.check_tag(tag)
         return self._lease(lease_seconds, max_tasks, tag or "", deadline)
 
     def modify_task_lease(self, task: Task, lease_seconds: float) -> None:
-        """Let the lease of a task end ``lease_seconds`` from now; 0 gives it back at once.
+        """Let a task's lease end ``lease_seconds`` from now; 0 gives the task back immediately.
 
-        The task's ``eta`` is updated; its ``retry_count`` is not raised.
+        The task's ``eta`` is updated, but its ``retry_count`` does not grow.
 
         Raises:
-            TaskLeaseExpiredError: the lease has run out, or somebody else has the task since.
+            TaskLeaseExpiredError: the lease has expired, or another caller has the task since.
             QueuePausedError: the queue is paused.
             TombstonedTaskError: the task was deleted.
-            Error: there never was a task of this name; its subclasses as for ``lease_tasks``.
-            BadTaskStateError: the task has no name: it was never added.
+            Error: a task of this name never existed; the subclasses as for ``lease_tasks``.
+            BadTaskStateError: the task has no name because it was never added.
         """
         seconds = checks.checked_lease_seconds(lease_seconds)
         if not isinstance(task, Task):
@@ -294,17 +295,17 @@ class Queue:
         task._move_eta(eta)
 
     def lease_tasks_async(self, lease_seconds: float, max_tasks: int) -> Result[list[Task]]:
-        """``lease_tasks`` behind ``get_result()``."""
+        """``lease_tasks`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.lease_tasks(lease_seconds, max_tasks))
 
     def lease_tasks_by_tag_async(
         self, lease_seconds: float, max_tasks: int, tag: str | None = None
     ) -> Result[list[Task]]:
-        """``lease_tasks_by_tag`` behind ``get_result()``."""
+        """``lease_tasks_by_tag`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.lease_tasks_by_tag(lease_seconds, max_tasks, tag))
 
     def modify_task_lease_async(self, task: Task, lease_seconds: float) -> Result[None]:
-        """``modify_task_lease`` behind ``get_result()``."""
+        """``modify_task_lease`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.modify_task_lease(task, lease_seconds))
 
     def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
@@ -315,7 +316,7 @@ class Queue:
         return PullSteps(store.current()).lease(self._name, seconds, most, tag, self._task_of)
 
     def _task_of(self, leased: PullTask) -> Task:
-        """The task of a lease. Raises as ``Task`` does when its record is damaged."""
+        """Make a ``Task`` of a leased task; raises as ``Task`` does if the record is damaged."""
         task = Task(leased.body, name=leased.name, method="PULL", tag=leased.tag, _size_check=False)
         task._mark_leased(self._name, leased.eta, leased.leases)
         return task
@@ -335,7 +336,7 @@ class Queue:
             )
         if code == "expired":
             return TaskLeaseExpiredError(f"the lease of {what} has run out; lease it again")
-        # A name that was made up leaves no tombstone, but whoever holds such an object has seen the task.
+        # A generated name leaves no tombstone, but a caller with such an object must have seen the task.
         if code == "tombstoned" or (task.was_enqueued and task.queue_name == self._name):
             return TombstonedTaskError(f"{what} was deleted, or leased as often as it may be")
         return TaskQueueError(f"{what} is unknown")
@@ -346,15 +347,16 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """A queue at one instant; for a queue that nobody knows ``tasks`` is 0 and the rest None.
+    """A queue's numbers at one moment. For an unknown queue ``tasks`` is 0 and the rest None.
 
     Attributes:
-        queue: which.
-        tasks: that wait, are scheduled, or are being delivered (or leased, on a pull queue).
-        oldest_eta_usec: ETA of the oldest, in microseconds since the epoch; None when there is none.
-        executed_last_minute: attempts that ended in the last 60 seconds, well or not.
-        in_flight: deliveries under way, or leases.
-        enforced_rate: tasks a second that may start now: the queue's rate, 0 while it is paused or disabled.
+        queue: the queue.
+        tasks: tasks that are ready, scheduled, or being delivered (or leased, on a pull queue).
+        oldest_eta_usec: the ETA of the oldest task, in microseconds since the epoch; None if there is none.
+        executed_last_minute: attempts that ended in the last 60 seconds, successful or not.
+        in_flight: running deliveries, or leases.
+        enforced_rate: tasks a second that may start now: the queue's rate, 0 while it is paused or
+            disabled.
     """
 
     queue: Queue
@@ -368,17 +370,17 @@ class QueueStatistics:
     def fetch(
         cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str], deadline: float = 10
     ) -> Any:
-        """The statistics of one queue, or a list of them for several.
+        """The statistics of one queue, or a list of them for several queues.
 
         Args:
-            queue_or_queues: a queue or its name; or queues, or names.
-            deadline: App Engine's, for the whole call; here the answer of Redis has its own.
+            queue_or_queues: a queue or its name; or several queues or names.
+            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
 
         Raises:
             TypeError: queues and names are mixed.
-            InvalidQueueNameError: a name that no queue can have.
-            InvalidDeadlineError: a deadline of nothing.
-            TransientError: Redis is away.
+            InvalidQueueNameError: a name is not valid for a queue.
+            InvalidDeadlineError: the deadline leaves no time.
+            TransientError: Redis is unavailable.
         """
         checks.check_call_deadline(deadline)
         if isinstance(queue_or_queues, Queue | str):
@@ -387,7 +389,7 @@ class QueueStatistics:
 
     @classmethod
     def fetch_async(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Result[Any]:
-        """``fetch`` behind ``get_result()``."""
+        """``fetch`` with its outcome in a ``Result``."""
         return Result.of(lambda: cls.fetch(queue_or_queues))
 
 
@@ -403,7 +405,7 @@ def _read_statistics(queue: Queue) -> QueueStatistics:
     numbers = Broker(store.current()).read_statistics(queue.name)
     rate = numbers.rate
     if rate is None:
-        # Nothing was uploaded yet, or Redis was emptied: this process's queue.yaml stands in.
+        # Nothing is uploaded yet, or Redis was emptied, so this process's queue.yaml is used.
         configured = config.current().queues.get(queue.name)
         if configured is None or queue_directory.current().find(queue.name) is None:
             return QueueStatistics(queue)

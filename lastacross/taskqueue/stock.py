@@ -1,8 +1,8 @@
-"""What a stock ``rq worker`` finds when it is started on one of our queues by mistake."""
+"""The function that a stock ``rq worker`` calls if it is started on one of our queues by mistake."""
 
 
 def refuse() -> None:
-    """Say so, and fail: the task is put back for the workers it belongs to.
+    """Fail with an explanation; the task is restored for the workers of its queue.
 
     Raises:
         RuntimeError: always.

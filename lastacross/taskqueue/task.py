@@ -1,7 +1,7 @@
-"""A task, a request to one of the application's own handlers, and how tasks are added to a queue.
+"""A task, which is a request to one of the application's handlers, and the functions that add tasks.
 
-``Task`` checks and holds. The functions below it make it a record and hand it to the broker; both
-``Task.add`` and ``Queue.add`` end there. Rules: docs/appengine.md, "Tasks"; docs/appengine.md, "Targets".
+``Task`` checks and holds the values. The functions below it build the record and pass it to the broker;
+``Task.add`` and ``Queue.add`` both use them. docs/appengine.md has the rules ("Tasks" and "Targets").
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,35 +45,35 @@ from lastacross.taskqueue.options import TaskRetryOptions
 
 MAX_TASKS_PER_ADD = 100
 QUEUE_URL_PREFIX = "/_ah/queue/"
-# Before a service that dispatch.yaml names: it counts more than the queue's own target.
+# Marks a service that dispatch.yaml chose, which overrides the queue's own target.
 DISPATCHED = "!"
 
-# The colon, the space and the line end of a header on the wire.
+# A header's colon, space and line end on the wire.
 _HEADER_OVERHEAD = 4
-# App Engine's client adds it to each task; one namespace is all that we have, and its name is empty.
+# App Engine's client adds it to each task. We have only one namespace, whose name is empty.
 _NAMESPACE = "X-AppEngine-Current-Namespace"
 
 
 class Task:
-    """One unit of work, for a push queue (a request) or, with method PULL, for a pull queue.
+    """One unit of work: a request for a push queue, or a task for a pull queue (method PULL).
 
     Args:
-        payload: the body. Text is sent as UTF-8 with a text/plain content type; bytes as they are.
-        name: unique in its queue, and refused for nine days after use; made up when left out.
-        url: a path of this application; left out, it is ``/_ah/queue/<queue>``.
+        payload: the body. Text is sent as UTF-8 with a text/plain content type; bytes are sent unchanged.
+        name: unique in its queue, and refused for nine days after use; generated if missing.
+        url: a path of this application; by default ``/_ah/queue/<queue>``.
         method: POST (default), GET, HEAD, PUT, DELETE, or PULL.
-        params: form fields: the body of a POST, else the query; a list repeats its field.
+        params: form fields, for the body of a POST, else for the query; a list repeats its field.
         headers: sent with the request, except those that the engine sets itself.
         countdown: seconds from now until it may run; may be negative.
-        eta: instant from which on it may run, at most 30 days ahead; a naive one is local time.
-        retry_options: replace the queue's retry parameters whole.
+        eta: the earliest time to run, at most 30 days ahead; a naive one is in local time.
+        retry_options: replace all of the queue's retry parameters.
         tag: groups pull tasks.
-        target: ``[instance.][version.]service`` that the task is for.
+        target: ``[instance.][version.]service`` that receives the task.
         dispatch_deadline_usec: microseconds that one delivery may take, 15 s … 24 h.
 
     Raises:
-        InvalidTaskError: or the class below it that names what is wrong.
-        TypeError: an unknown keyword, or a deadline that is no int.
+        InvalidTaskError: a value is invalid; the subclasses tell which.
+        TypeError: a keyword is unknown, or a deadline is not an int.
     """
 
     _queue_name: str | None = None
@@ -137,11 +137,11 @@ class Task:
         checks.check_eta(self._eta_posix, now)
 
     def _measure(self) -> int:
-        # A task without a URL gets its queue's, of which only the beginning is known yet.
+        # A task without a URL gets its queue's URL, of which only the prefix is known yet.
         url = self._url if self._url or self._method == "PULL" else QUEUE_URL_PREFIX
         size = len(self._method) + len(url) + len(self._payload or b"")
         if not self._own_headers and self._target is None:
-            # The same sum without building the mapping: the case of nearly every task.
+            # This computes the same sum without building the mapping, because nearly every task gets here.
             size += len(_NAMESPACE) + _HEADER_OVERHEAD
             if self._content_type is not None:
                 size += len("Content-Type") + len(self._content_type) + _HEADER_OVERHEAD
@@ -152,32 +152,32 @@ class Task:
 
     @property
     def name(self) -> str | None:
-        """Unique in its queue; None until it is added, unless the caller chose it."""
+        """The task's name, unique in its queue; None until it is added, unless the caller chose it."""
         return self._name
 
     @property
     def url(self) -> str:
-        """Path and query; '' when the task goes to its queue's own URL."""
+        """Path and query; '' if the task goes to its queue's own URL."""
         return self._url
 
     @property
     def on_queue_url(self) -> bool:
-        """Whether the task goes to ``/_ah/queue/<queue>``, because no URL was given."""
+        """Whether the task goes to ``/_ah/queue/<queue>`` because no URL was given."""
         return self._on_queue_url
 
     @property
     def method(self) -> str:
-        """In capital letters."""
+        """The method in capital letters."""
         return self._method
 
     @property
     def payload(self) -> bytes | None:
-        """The encoded body, None when there is none."""
+        """The encoded body, None if there is none."""
         return self._payload
 
     @property
     def headers(self) -> Headers:
-        """The caller's, and those that App Engine's client added."""
+        """The caller's headers, and those that App Engine's client added."""
         added = [(_NAMESPACE, "")]
         if self._content_type is not None:
             added.append(("Content-Type", self._content_type))
@@ -187,52 +187,52 @@ class Task:
 
     @property
     def eta(self) -> datetime:
-        """From when on it may run, in UTC."""
+        """The earliest time to run, in UTC."""
         return clock.utc(self._eta_posix)
 
     @property
     def eta_posix(self) -> float:
-        """From when on it may run, in seconds since the epoch."""
+        """The earliest time to run, in seconds since the epoch."""
         return self._eta_posix
 
     @property
     def size(self) -> int:
-        """Bytes of method, URL, payload and headers, a header counted as key + value + 4."""
+        """The bytes of method, URL, payload and headers; each header counts as key + value + 4."""
         return self._size
 
     @property
     def tag(self) -> str | None:
-        """Groups pull tasks."""
+        """The tag that groups pull tasks."""
         return self._tag
 
     @property
     def target(self) -> str | None:
-        """``[instance.][version.]service``; None: the one that runs this application."""
+        """``[instance.][version.]service``; None means the service that runs this application."""
         return self._target
 
     @property
     def retry_options(self) -> TaskRetryOptions | None:
-        """The task's own; None: the queue's."""
+        """The task's own retry options; None means the queue's."""
         return self._retry_options
 
     @property
     def dispatch_deadline_usec(self) -> int | None:
-        """Microseconds that one delivery may take; None: what the service's scaling gives."""
+        """Microseconds that one delivery may take; None means the service's scaling decides."""
         return self._dispatch_deadline_usec
 
     @property
     def dispatch_deadline_seconds(self) -> float | None:
-        """The same in seconds."""
+        """Seconds that one delivery may take, None as for ``dispatch_deadline_usec``."""
         usec = self._dispatch_deadline_usec
         return None if usec is None else usec / 1e6
 
     def extract_params(self) -> dict[str, str | list[str]]:
-        """The form fields: of the body for POST and PULL, else of the query.
+        """The form fields in the body of a POST or PULL task, else in the query.
 
-        A field that comes once is a string, a repeated one a list.
+        A repeated field is a list, any other a string.
 
         Raises:
-            ValueError: the body or query is no form.
+            ValueError: the body or query is not a form.
         """
         if self._method in ("POST", "PULL"):
             return bodies.fields(self.body)
@@ -244,19 +244,19 @@ class Task:
         return self
 
     def add_async(self, queue_name: str = "default", transactional: bool = False) -> Result["Task"]:
-        """``add`` behind ``get_result()``."""
+        """``add`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.add(queue_name, transactional))
 
     # --- what became of it ----------------------------------------------------------------
 
     @property
     def queue_name(self) -> str | None:
-        """The queue it was added to, None before."""
+        """The queue that it was added to, None before."""
         return self._queue_name
 
     @property
     def retry_count(self) -> int:
-        """Retries, or leases of a pull task, so far."""
+        """The number of retries so far, or of a pull task's leases."""
         return self._retry_count
 
     @property
@@ -273,12 +273,12 @@ class Task:
 
     @property
     def body(self) -> bytes:
-        """The payload, empty when there is none."""
+        """The payload, empty if there is none."""
         return self._payload or b""
 
     @property
     def relative_url(self) -> str:
-        """Path and query of the request; known for a task on its queue's URL once it is added."""
+        """The request's path and query; for a task on its queue's URL, known once it is added."""
         return self._relative_url
 
     def url_on(self, queue_name: str) -> str:
@@ -290,7 +290,7 @@ class Task:
     def header_items(self) -> list[tuple[str, str]]:
         """The headers to deliver: the caller's, without those that only the engine may set.
 
-        Without defaults too: the content type of bytes is the delivery's to add.
+        Default headers are not included either: the delivery adds the content type of bytes.
         """
         if not self._own_headers:
             return [] if self._content_type is None else [("Content-Type", self._content_type)]
@@ -301,9 +301,9 @@ class Task:
         ]
 
     def due_at(self, now: float) -> float | None:
-        """From when on it may run, by the clock that says ``now``; None: at once.
+        """The earliest time to run; None means immediately.
 
-        A countdown is taken from that ``now``, so that machines whose clocks differ agree.
+        A countdown is added to this ``now``, so that machines with different clocks agree.
         """
         if self._countdown is not None:
             return now + self._countdown
@@ -325,14 +325,14 @@ class Task:
         self._eta_posix = eta_posix
 
     def _mark_taken_back(self) -> None:
-        """The transaction that it was added in has not committed: it may be added again."""
+        """Mark the task as not added, because its transaction has not committed."""
         self._queue_name = self._name = None
         self._relative_url = self._url
         self._was_enqueued = False
 
     @property
     def payload_row(self) -> int | None:
-        """The row of the datastore that holds its deferred call, None for a call that it carries itself."""
+        """The datastore row with its deferred call, None if the task carries the call itself."""
         return self._payload_row
 
     def _mark_deleted(self) -> None:
@@ -347,7 +347,7 @@ class Task:
 
 
 def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) -> None:
-    """Add tasks in one step of Redis, or with the running transaction; as ``Queue.add``."""
+    """Add tasks in one step of Redis, or with the running transaction, as ``Queue.add`` does."""
     queue = _checked_request(queue_name, tasks)
     if transactional:
         _add_to_outbox(tasks, queue)
@@ -359,7 +359,7 @@ def known_queue(name: str) -> KnownQueue:
     """The queue of this name.
 
     Raises:
-        UnknownQueueError: queue.yaml has no such queue.
+        UnknownQueueError: queue.yaml does not have the queue.
     """
     queue = queue_directory.current().find(name)
     if queue is None:
@@ -369,7 +369,7 @@ def known_queue(name: str) -> KnownQueue:
 
 
 def check_duplicates(tasks: Sequence[Task]) -> None:
-    """Raise DuplicateTaskNameError when two tasks of one request have a name."""
+    """Raise DuplicateTaskNameError when two tasks of one request have the same name."""
     names = [task.name for task in tasks if task.name]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -411,7 +411,7 @@ def _add_now(tasks: Sequence[Task], queue: KnownQueue) -> None:
         if code == TOMBSTONED or (code == EXISTS and entry.is_named):
             refusals.append((task, code))
         else:
-            # A name of our own that exists is this very request, repeated after a lost answer.
+            # A generated name that exists was added by this request before its answer was lost.
             _mark(task, queue, entry)
     if refusals:
         raise _refusal(queue.name, *refusals[0])
@@ -482,16 +482,17 @@ def _refusal(queue: str, task: Task, code: int) -> InvalidTaskError:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Where the tasks go that one process adds to one queue, whose own target is '' when it has none."""
+    """Finds the targets of tasks that one process adds to one queue, whose own target is '' if it has none."""
 
     queue_target: str
     configuration: Config
 
     def of(self, task: Task, queue: str) -> str | None:
-        """The record's ``target``: None where the queue alone decides.
+        """The record's ``target``; None if the queue alone decides.
 
-        A rule of dispatch.yaml for the task's URL comes first, unless the target names a version; then the
-        queue's target, which the scripts know; the task's; the service of the process that adds it.
+        A rule of dispatch.yaml for the task's URL comes first, unless the target names a version. Then come
+        the queue's target, which the scripts know, the task's target, and the service of the process that
+        adds it.
         """
         configuration, target = self.configuration, task.target
         if configuration.dispatch and "." not in (self.queue_target or target or ""):
@@ -516,7 +517,7 @@ def record_of(
     member: str | None = None,
     target: str | None = None,
 ) -> list[Value]:
-    """The record of a new task, flat; the rest as ``broker.record.dump``."""
+    """A new task's flat record; other values as in ``broker.record.dump``."""
     options = task.retry_options
     return record.dump(
         f"{task.method} {task.url_on(queue)}",
@@ -535,13 +536,13 @@ def record_of(
 
 
 def due_at(task: Task, now: float) -> float | None:
-    """The instant from which it may run, seconds since the epoch; None when that is now or was before."""
+    """The earliest time to run, in seconds since the epoch; None if that is now or in the past."""
     due = task.due_at(now)
     return due if due is not None and due > now else None
 
 
 def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) -> NewTask:
-    """A pull task on its way to Redis. Unlike a push task's, an eta in the past is kept: it is its rank."""
+    """A pull task to be stored. Unlike a push task's, a past eta is kept because it orders the tasks."""
     due = task.due_at(now)
     if task.tag:
         fields = [*fields, "tag", task.tag]
@@ -551,7 +552,7 @@ def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) 
 def claim_payloads(
     tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
 ) -> None:
-    """Note the datastore's rows that these tasks need as theirs; the rest as ``datastore.payloads.claim``."""
+    """Note which task needs which datastore row; otherwise as ``datastore.payloads.claim``."""
     needs = [
         (task.payload_row, entry.id)
         for task, entry in zip(tasks, entries, strict=True)
