@@ -1,8 +1,8 @@
-"""Logs: one event a line, text for people on a terminal, JSON otherwise.
+"""Logs: one event per line, as text on a terminal and as JSON otherwise.
 
-An event is named by its verb (``task.add``, ``web.request``); everything else is a field. What
-came from outside is escaped, so that no value can begin a line or paint a terminal, and the
-secrets of the configuration are masked wherever they turn up.
+An event is named by its verb (``task.add``, ``web.request``); everything else is a field. External values
+are escaped, so that none can begin a line or send control codes to a terminal. The configuration's secrets
+are masked wherever they occur.
 """
 
 import json
@@ -20,12 +20,12 @@ from lastacross import clock
 from lastacross.config import Settings
 
 MASK = "***"
-# Libraries that tell of each ordinary step at level INFO.
+# These libraries log each ordinary step at level INFO.
 _CHATTY = ("alembic", "rq.worker")
-# C0, DEL, C1 and Unicode's line separators, which end a line or start an escape; and what is not seen
-# itself, but turns the direction of a line or parts a word.
+# C0, DEL, C1 and Unicode's line separators end a line or start an escape. The others are invisible, and
+# change a line's direction or split a word.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-# A traceback is several lines on a terminal; this before each tells them from a forged log line.
+# This precedes each line of a traceback on a terminal, so that it cannot be mistaken for a log line.
 _INDENT = "    | "
 # Log collectors cut or drop longer records, and one request must not fill a disk.
 MAX_RECORD_BYTES = 65_536
@@ -46,11 +46,11 @@ def get(name: str) -> Any:
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send this process's logs, the standard library's too, to ``stream`` (standard error).
+    """Send this process's logs, including the standard library's, to ``stream`` (standard error).
 
     Args:
         settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
-        stream: where to; text when it is a terminal, else JSON.
+        stream: where to write; text if it is a terminal, else JSON.
     """
     out = stream if stream is not None else sys.stderr
     _route_to_stdlib()
@@ -75,7 +75,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What must not be seen in a log: the secret key, and the passwords of the two addresses."""
+    """The values that no log may show: the secret key, and the passwords of the two URLs."""
     found = {settings.secret_key}
     for url in (settings.redis_url, settings.database_url):
         password = urlsplit(url).password
@@ -85,7 +85,7 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """The text with every control character written out: ``\\n``, ``\\x1b``, ``\\u2028``."""
+    """The text with every control character escaped: ``\\n``, ``\\x1b``, ``\\u2028``."""
     return _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
 
 
@@ -113,7 +113,7 @@ _SHARED: list[Processor] = [
 ]
 
 
-# One list for good: a logger keeps the list that it met first, and structlog's tests change it in place.
+# This list is never replaced: a logger keeps its first list, and structlog's tests change it in place.
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,
@@ -122,13 +122,13 @@ _PROCESSORS: list[Processor] = [
 
 
 class _Cleaner:
-    """The processor that masks secrets and escapes control characters, in every text of an event."""
+    """A processor that masks secrets and escapes control characters in every text of an event."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = list(secrets)
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
-        # The lines of a traceback are told apart by whoever renders them.
+        # The renderer separates the lines of a traceback itself.
         return {
             escape(self._masked(str(key))): self._masked(value) if key == "exception" else self._clean(value)
             for key, value in event.items()
@@ -150,7 +150,7 @@ class _Cleaner:
 
 
 class _Bounded:
-    """The last processor: a record as one text, of at most 64 kB; a cut is marked where it was made."""
+    """The last processor: renders a record as one text of at most 64 kB and marks each cut."""
 
     def __init__(self, render: Callable[[Any, str, EventDict], str]) -> None:
         self._render = render
@@ -170,14 +170,14 @@ class _Bounded:
 
 
 def _fits(line: str) -> bool:
-    # A character has at most four bytes; only a line that is near the limit is encoded to be counted.
+    # A character has at most four bytes, so only a line near the limit must be encoded and counted.
     if len(line) * 4 <= MAX_RECORD_BYTES:
         return True
     return len(line) <= MAX_RECORD_BYTES and len(line.encode("utf-8", "replace")) <= MAX_RECORD_BYTES
 
 
 def _cut(value: Any, length: int) -> Any:
-    """The value with long texts, lists and mappings cut in the middle: both ends tell something."""
+    """The value with long texts, lists and mappings cut in the middle, because both ends matter."""
     if isinstance(value, str):
         if len(value) <= length:
             return value
@@ -211,6 +211,6 @@ def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
 def _field(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if not text.isprintable():
-        # White space other than a blank could pass for the end of a field.
+        # White space other than a blank could look like the end of a field.
         text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=') else text

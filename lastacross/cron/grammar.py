@@ -1,4 +1,4 @@
-"""From App Engine's schedule text to a Schedule; what is wrong is told with its column. Pure.
+"""Parses App Engine's schedule text into a Schedule; an error names its column. Pure.
 
 The grammar (docs/appengine.md, "Schedules"):
 
@@ -18,7 +18,7 @@ from lastacross.cron.tokens import MONTHS, ORDINALS, UNITS, WEEKDAYS, WORDS, Tok
 from lastacross.errors import ScheduleError
 
 SHOWN_CHARACTERS = 60
-# All days, weekdays and months together take 300 characters.
+# All days, weekdays and months together need 300 characters.
 MOST_CHARACTERS = 2000
 DAY_SECONDS = 86_400
 
@@ -42,14 +42,14 @@ _SINGULARS = {"hour": "hours", "minute": "minutes", "min": "mins"}
 
 
 def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
-    """The schedule that a text of cron.yaml means.
+    """Parse the text of a schedule in cron.yaml.
 
     Args:
-        text: as ``every 5 minutes`` or ``1st,third monday of month 04:00``; lower case.
-        timezone: of the tz database; the text's times are of its clocks.
+        text: for example ``every 5 minutes`` or ``1st,third monday of month 04:00``, in lower case.
+        timezone: a name from the tz database; the text's times are local times of this zone.
 
     Raises:
-        ScheduleError: the text or the time zone cannot be used.
+        ScheduleError: the text or the time zone is invalid.
     """
     zone = check_zone_name(timezone)
     if len(text) > MOST_CHARACTERS:
@@ -65,7 +65,7 @@ def _subject(text: str) -> str:
 
 
 def _refuse_crontab(text: str) -> None:
-    """Refuse the notation of Unix's cron by its name."""
+    """Reject Unix crontab notation with an error that names it."""
     plain = text.strip()
     hint = _NICKNAMES.get(plain.lower())
     minutes = _EVERY_MINUTES.fullmatch(plain)
@@ -77,11 +77,11 @@ def _refuse_crontab(text: str) -> None:
 
 
 class _Parser:
-    """Takes the tokens of one text from the left to the right.
+    """Consumes the tokens of one text from left to right.
 
     Args:
         text: the schedule.
-        timezone: its zone's name.
+        timezone: the zone's name.
         zone: the zone itself.
     """
 
@@ -92,7 +92,7 @@ class _Parser:
         self._next = 0
 
     def schedule(self) -> Schedule:
-        """All of the text."""
+        """Parse the whole text."""
         found = self._any_kind()
         if self._peek() is not None:
             self._refuse("the end", ())
@@ -197,7 +197,7 @@ class _Parser:
         return frozenset(number + first for number in numbers for first in (0, 3, 6, 9))
 
     def _several(self, words: Mapping[str, int], expected: str, others: Iterable[str] = ()) -> frozenset[int]:
-        """The values of one or more words with commas between them."""
+        """The values of one or more comma-separated words."""
         found: set[int] = set()
         while True:
             number = words.get(self._word())
@@ -220,7 +220,7 @@ class _Parser:
         return time(*found)
 
     def _may_go_on(self) -> bool:
-        """Whether a list of weekdays has just ended: more of it, or months, may follow."""
+        """Whether more weekdays, or months, may follow the list of weekdays that has just ended."""
         return self._next > 0 and self._tokens[self._next - 1].text in WEEKDAYS
 
     def _peek(self) -> Token | None:
@@ -242,7 +242,7 @@ class _Parser:
         return True
 
     def _refuse(self, expected: str, words: Iterable[str], hint: str | None = None) -> NoReturn:
-        """Say what stands where something else is expected; the hint is the likeliest of the words."""
+        """Raise an error with the actual and the expected text; the hint is the most likely word."""
         token = self._peek()
         if token is None:
             end = len(self._text.rstrip()) + 1
@@ -264,7 +264,7 @@ def _as_step(seconds: int) -> str:
 
 
 def _likely_time(token: Token | None) -> str | None:
-    """The time that was likely meant by something that is none."""
+    """The time that an invalid time was probably meant to be."""
     if token is None:
         return None
     digits = token.text.partition(":")[0][:5]

@@ -1,4 +1,4 @@
-"""Local times and the instants they are: a clock set back shows some twice, one set forward skips some."""
+"""Converts local times to UTC. A clock set back shows some local times twice; one set forward skips some."""
 
 import difflib
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ LONGEST_NAME = 100
 
 _MINUTE = timedelta(minutes=1)
 
-# What tzdata keeps beside zones, and what the machine calls its own: not the same everywhere.
+# These names depend on the machine: tzdata's files that are not zones, and the machine's own zone.
 _NOT_ZONES = {"localtime", "posixrules", "Factory"}
 
 
@@ -18,7 +18,7 @@ def check_zone_name(name: str) -> ZoneInfo:
     """The time zone of a name such as ``Europe/Berlin``.
 
     Raises:
-        ScheduleError: there is none of this name.
+        ScheduleError: no zone has this name.
     """
     subject = f"timezone {name[:LONGEST_NAME]!r}"
     if len(name) > LONGEST_NAME:
@@ -37,14 +37,14 @@ def _likely(name: str) -> str | None:
     plain = name.strip().lower().replace(" ", "_")
     close = difflib.get_close_matches(plain, by_plain, n=1, cutoff=0.75)
     if not close:
-        # Berlin, for Europe/Berlin.
+        # For example Berlin, for Europe/Berlin.
         ends = [zone for zone in by_plain if "/" in zone and zone.rpartition("/")[2] == plain]
         close = ends[:1]
     return by_plain[close[0]] if close else None
 
 
 def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
-    """When a naive local time happens, in UTC: never, once, or twice with the earlier first."""
+    """The UTC times of a naive local time: none, one, or two with the earlier first."""
     found: list[datetime] = []
     for fold in (0, 1):
         instant = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
@@ -55,11 +55,11 @@ def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
 
 
 def first_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """When a clock of the zone first shows this naive local time, or a later one if it skips it; in UTC."""
+    """The first UTC time at which this naive local time, or a later one if it is skipped, occurs."""
     real = instants(local, zone)
     if real:
         return real[0]
-    # In a gap (PEP 495): fold=1 counts with the offset after it and is too early, fold=0 too late or right.
+    # In a gap (PEP 495), fold=1 uses the offset after it and is too early; fold=0 is too late or right.
     early = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
     late = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     low, high = 0, (late - early) // _MINUTE

@@ -1,7 +1,7 @@
-"""The three kinds of schedule, and when each comes due after an instant. Pure.
+"""The three kinds of schedule, and the next due time of each. Pure.
 
-Answers are in UTC: two aware datetimes of one zone compare by their clocks' faces, and in the hour that
-happens twice the later one would not be greater.
+Results are in UTC: two aware datetimes of one zone compare by local time, so in the hour that happens twice
+the later one would not be greater.
 """
 
 import calendar
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from lastacross.cron.local_time import first_instant, instants
 from lastacross.errors import ScheduleError
 
-# Calendar and clocks repeat after 400 years: what has not come due by then never does.
+# Calendar and clocks repeat after 400 years, so a schedule that has not come due by then never will.
 CYCLE_YEARS = 400
 
 _DAY = timedelta(days=1)
@@ -23,10 +23,10 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """When something is to be done, again and again.
+    """A repeating schedule.
 
-    ``text`` and ``timezone`` are as they were written. ``is_fixed``: the runs are instants of the clock;
-    else each counts from the end of the one before.
+    ``text`` and ``timezone`` are kept as written. ``is_fixed`` says whether the due times are fixed;
+    otherwise each one counts from the end of the previous run.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Schedule(ABC):
     is_fixed: ClassVar[bool] = True
 
     def next_run(self, after: datetime) -> datetime:
-        """The earliest instant after an aware one, at which it comes due; an aware datetime in UTC.
+        """The earliest due time after an aware datetime, in UTC.
 
         Raises:
             ValueError: ``after`` is naive.
-            ScheduleError: there is none: not in 400 years, or not before the year 10000.
+            ScheduleError: no due time follows within 400 years and before the year 10000.
         """
         if after.tzinfo is None or after.utcoffset() is None:
             raise ValueError("after is a naive datetime; give it a time zone: datetime.now(UTC)")
@@ -55,12 +55,12 @@ class Schedule(ABC):
 
     @abstractmethod
     def _next(self, after: datetime) -> datetime | None:
-        """The next run after an instant in UTC."""
+        """The next due time after a time in UTC."""
 
 
 @dataclass(frozen=True)
 class Interval(Schedule):
-    """``every 5 minutes``: so long after the end of the last run, on the full minute."""
+    """``every 5 minutes``: this long after the end of the last run, on the full minute."""
 
     step: timedelta
 
@@ -95,7 +95,7 @@ class DailyRange(Schedule):
     def _next_of_day(
         self, after: datetime, day: date, anchor: datetime, following: datetime
     ) -> datetime | None:
-        """The next run of the range that starts at this anchor; it ends before the following one."""
+        """The next run of the range from this anchor; the range ends before the following anchor."""
         if after < anchor:
             return anchor
         run = anchor + ((after - anchor) // self.step + 1) * self.step
@@ -103,9 +103,9 @@ class DailyRange(Schedule):
 
     @property
     def _is_whole_day(self) -> bool:
-        """Whether the last minute is the one before the first: nothing of the day is left out.
+        """Whether the range covers the whole day, because its last minute is just before its first.
 
-        Where midnight sets the clocks back 23:59 comes twice, and the second hour before it is of the day.
+        If the clocks go back at midnight, 23:59 comes twice, and the repeated hour belongs to the day.
         """
         minutes = [moment.hour * 60 + moment.minute for moment in (self.start, self.end)]
         return (minutes[1] + 1 - minutes[0]) % (24 * 60) == 0
@@ -119,9 +119,9 @@ class DailyRange(Schedule):
 
 @dataclass(frozen=True)
 class SpecificTimes(Schedule):
-    """``1st,third monday of month 04:00``: a time of some days.
+    """``1st,third monday of month 04:00``: one time on certain days.
 
-    Either ``month_days`` (1 … 31) or ``weekdays`` (0 = Monday) with ``ordinals`` (1 … 5) says which days.
+    Either ``month_days`` (1 … 31) or ``weekdays`` (0 = Monday) with ``ordinals`` (1 … 5) selects the days.
     """
 
     moment: time
@@ -131,7 +131,7 @@ class SpecificTimes(Schedule):
     ordinals: frozenset[int] = frozenset()
 
     def _next(self, after: datetime) -> datetime | None:
-        # A day early: where midnight sets the clocks back, yesterday comes again.
+        # Begin a day earlier, because the day repeats in part if the clocks go back at midnight.
         first = after.astimezone(self.zone).date() - _DAY
         for day in self._days(first):
             for instant in instants(datetime.combine(day, self.moment), self.zone):
@@ -140,7 +140,7 @@ class SpecificTimes(Schedule):
         return None
 
     def _days(self, first: date) -> Iterator[date]:
-        """The days that match, from this one on, for as long as it makes sense to look."""
+        """The matching days from this one on, within the period worth searching."""
         for year in range(first.year, min(first.year + CYCLE_YEARS, 9999) + 1):
             for month in sorted(self.months):
                 if (year, month) < (first.year, first.month):

@@ -1,11 +1,11 @@
-"""cron.yaml at work: each due instant of a job becomes one task, whatever number of schedulers look.
+"""Runs the jobs of cron.yaml: each due time becomes one task, however many schedulers run.
 
-What decides is in the datastore: a job's row says when it is due next, and whoever moves it on from that
-instant writes, in the same transaction, the run and its task (the outbox sends it). So a scheduler
-may die between any two steps: either nothing was written, or all. Rules: docs/appengine.md, "cron.yaml".
+The datastore decides: a job's row has its next due time. The process that advances it writes the run and
+its task in the same transaction, and the outbox sends the task. So a scheduler may die between any two
+steps: either everything was written, or nothing. docs/appengine.md has the rules, under "cron.yaml".
 
-``model``: the steps in the datastore. ``tasks``: a run as a task. ``ticking``: what a scheduler does.
-``recording``: what a worker says of a run's end.
+``model`` has the steps in the datastore, ``tasks`` makes a run's task, ``ticking`` is the scheduler's part,
+and ``recording`` is the worker's part at a run's end.
 """
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The steps of jobs and runs in the datastore, each one transaction.
 
-A step that another process was faster with changes nothing and says so.
+A step changes nothing if another process did it first; its result says so.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from lastacross.errors import (
     UnreadableJobError,
 )
 
-# A run that comes so late was missed: nobody looked.
+# A run that is this late counts as missed, because no scheduler was running.
 MISFIRE_SECONDS = 60.0
 
 _log = logs.get("lastacross.cron")
@@ -38,15 +38,15 @@ _log = logs.get("lastacross.cron")
 
 
 def dump_entry(entry: CronEntry) -> str:
-    """A job as its row holds it."""
+    """A job as JSON for its row."""
     return json.dumps(dataclasses.asdict(entry), sort_keys=True)
 
 
 def load_entry(text: str) -> CronEntry:
-    """A job from its row; keys that a newer version wrote are left out.
+    """A job from its row; keys that a newer version wrote are dropped.
 
     Raises:
-        UnreadableJobError: what is left cannot be a job.
+        UnreadableJobError: the remaining keys do not make a job.
     """
     try:
         values = _known(json.loads(text), CronEntry)
@@ -60,7 +60,7 @@ def load_entry(text: str) -> CronEntry:
 
 
 def _read_schedule(entry: CronEntry) -> Schedule:
-    """The schedule; its deploy has checked it, perhaps with a newer grammar or another tz database."""
+    """The job's schedule. Its deployment checked it, perhaps with a newer grammar or another tz database."""
     try:
         return parse_schedule(entry.schedule, entry.timezone)
     except (ValueError, TypeError, AttributeError) as error:
@@ -73,7 +73,7 @@ def _known(values: dict[str, Any], kind: type[CronEntry] | type[RetryParameters]
 
 
 def next_after(schedule: Schedule, after: float) -> float | None:
-    """The next due instant, seconds since the epoch; None when there is none any more."""
+    """The next due time in seconds since the epoch; None if it never comes due again."""
     try:
         return schedule.next_run(utc(after)).timestamp()
     except ScheduleError as error:
@@ -85,10 +85,10 @@ def next_after(schedule: Schedule, after: float) -> float | None:
 
 
 def deploy(entries: Sequence[CronEntry], at: float) -> bool:
-    """Make these the jobs; those that stay as they were are left alone.
+    """Deploy these jobs; unchanged jobs are not touched.
 
     Returns:
-        Whether it is done; False when another process did the same at this moment: try again.
+        Whether it is done; False if another process deployed at the same moment: try again.
     """
     try:
         with datastore.session() as session:
@@ -117,13 +117,13 @@ def _deploy_one(session: Session, row: CronJob | None, entry: CronEntry, positio
     if is_set_aside or (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
         schedule = parse_schedule(entry.schedule, entry.timezone)
         row.schedule, row.timezone, row.deployed_at = entry.schedule, entry.timezone, at
-        # An interval begins at the end of what runs.
+        # An interval begins when the running run ends.
         row.next_at = next_after(schedule, at) if schedule.is_fixed or row.run_id is None else None
         _log.info("cron.deploy", job=entry.name, schedule=entry.schedule, timezone=entry.timezone)
 
 
 def _open_run(session: Session, job: str) -> int | None:
-    """A run that a job left behind when it was deleted, and that has not ended."""
+    """An unfinished run that a job left behind when it was deleted."""
     query = select(CronRun.id).where(CronRun.job == job, CronRun.state == "open")
     return session.scalar(query.order_by(CronRun.id.desc()).limit(1))
 
@@ -133,7 +133,7 @@ def _open_run(session: Session, job: str) -> int | None:
 
 @dataclass(frozen=True)
 class DueJob:
-    """A job whose instant has come; ``text`` is its entry as it stands in the row."""
+    """A job whose due time has come; ``text`` is its entry as stored in the row."""
 
     name: str
     due_at: float
@@ -141,7 +141,7 @@ class DueJob:
 
 
 def due(at: float) -> list[DueJob]:
-    """The jobs that are due, the longest waiting first."""
+    """The due jobs; the one waiting longest comes first."""
     query = select(CronJob.name, CronJob.next_at, CronJob.entry).where(CronJob.next_at <= at)
     with datastore.session(read_only=True) as session:
         found = session.execute(query.order_by(CronJob.next_at, CronJob.position)).all()
@@ -149,15 +149,16 @@ def due(at: float) -> list[DueJob]:
 
 
 def take(job: DueJob, at: float) -> str | None:
-    """Move the job on from its due instant and, in the same transaction, write its run and its task.
+    """Advance a job from its due time and, in the same transaction, write its run and its task.
 
     Returns:
-        The state of the run: ``open``; ``skipped`` because the last one has not ended; ``missed`` because
-        it came too late; ``failed`` because it cannot be a task, and the job waits for the next deploy;
-        None when another process had moved it on.
+        The run's state: ``open``; ``skipped`` if the last run has not ended; ``missed`` if it is too late;
+        ``failed`` if it cannot be made a task, and the job waits for the next deploy; None if another
+        process
+        advanced the job first.
 
     Raises:
-        UnreadableJobError: nothing was done; another version, or another machine, may be able to read it.
+        UnreadableJobError: nothing was done; another version or another machine may be able to read it.
     """
     name = tasks.scheduled_name(job.name, job.due_at)
     entry = load_entry(job.text)
@@ -168,7 +169,7 @@ def take(job: DueJob, at: float) -> str | None:
         return _set_aside(job, at, error)
     is_late = at - job.due_at > MISFIRE_SECONDS
     is_missed = is_late and entry.misfire == "skip"
-    # An interval counts from the end of the run; if there is none, from now.
+    # An interval counts from the end of the run, or from now if there is no run.
     following = (
         next_after(schedule, at if is_late else job.due_at) if schedule.is_fixed or is_missed else None
     )
@@ -196,14 +197,14 @@ def _values(job: DueJob, at: float, cause: str) -> dict[str, Any]:
 
 
 def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
-    """The row with its ``run_id``; None when another process was first."""
+    """The job's row with its ``run_id``; None if another process was first."""
     is_the_same = (CronJob.name == job.name) & (CronJob.next_at == job.due_at)
     moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
     return session.execute(moved.returning(CronJob.run_id)).one_or_none()
 
 
 def _is_open(session: Session, run_id: int) -> bool:
-    """Whether a run has not ended. A lost run, or one in an unknown state, holds up no other."""
+    """Whether a run has not ended. A lost run, or one in an unknown state, does not block the next."""
     found = select(CronRun.id).where(CronRun.id == run_id, CronRun.state == "open")
     return session.scalar(found) is not None
 
@@ -213,7 +214,7 @@ def _free(session: Session, job: str) -> None:
 
 
 def _was_here(session: Session, task_name: str) -> bool:
-    """Whether this instant has had its run: the clock went back."""
+    """Whether this due time has already had its run, because the clock went back."""
     return session.scalar(select(CronRun.id).where(CronRun.task_name == task_name)) is not None
 
 
@@ -236,7 +237,7 @@ def _set_next(session: Session, job: str, next_at: float | None) -> None:
 
 
 def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any], task: NewTask) -> None:
-    """Write a run, its task, and into its job that it runs."""
+    """Write a run and its task, and note the run in its job."""
     session = transaction.session
     new = insert(CronRun).values(**values, state="open").returning(CronRun.id)
     run_id = session.scalar(new)
@@ -248,12 +249,12 @@ def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any],
 
 
 def run_by_hand(job: str, at: float) -> str:
-    """Let a job run now, whatever its schedule; returns the name of its task.
+    """Run a job now, whatever its schedule; returns the name of its task.
 
     Raises:
-        UnknownCronJobError: no job of this name was deployed.
-        CronJobRunningError: it runs.
-        UnreadableJobError: its row cannot be read.
+        UnknownCronJobError: no deployed job has this name.
+        CronJobRunningError: the job is running.
+        UnreadableJobError: the job's row cannot be read.
     """
     with datastore.transaction() as transaction:
         text = transaction.session.scalar(select(CronJob.entry).where(CronJob.name == job))
@@ -269,7 +270,7 @@ def run_by_hand(job: str, at: float) -> str:
 
 
 def note_attempt(task_name: str, *, started_at: float, attempts: int, status: int | None, error: str) -> None:
-    """Note that an attempt has failed and another one will be made."""
+    """Record that an attempt has failed and will be retried."""
     values = {"started_at": started_at, "attempts": attempts, "status": status, "error": error}
     is_it = (CronRun.task_name == task_name) & (CronRun.state == "open")
     with datastore.session() as session:
@@ -277,16 +278,16 @@ def note_attempt(task_name: str, *, started_at: float, attempts: int, status: in
 
 
 def end(task_name: str, at: float, state: str, **values: Any) -> bool:
-    """End a run: its job may start again, an interval counts from here.
+    """End a run: its job may start again, and an interval counts from here.
 
     Args:
-        task_name: of its task.
+        task_name: the name of the run's task.
         at: seconds since the epoch.
         state: ``done``, ``failed`` or ``lost``.
         values: other columns of the run.
 
     Returns:
-        Whether it was open. What was taken for lost and told of later gets its state, no more.
+        Whether the run was open. A run that was marked lost and is reported later gets only its state.
     """
     was_open = (CronRun.task_name == task_name) & (CronRun.state == "open")
     was_lost = (CronRun.task_name == task_name) & (CronRun.state == "lost")
@@ -305,7 +306,7 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
 
 
 def _go_on(session: Session, name: str, job: Any, at: float) -> None:
-    """An interval counts from the end of a run; a fixed start has its next one already."""
+    """Set an interval's next due time, counted from the run's end. A fixed schedule already has one."""
     try:
         schedule = parse_schedule(job.schedule, job.timezone)
     except (ValueError, TypeError, AttributeError) as error:
@@ -318,7 +319,7 @@ def _go_on(session: Session, name: str, job: Any, at: float) -> None:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that has not ended, as far as the datastore knows."""
+    """A run that has not ended according to the datastore."""
 
     job: str
     task_name: str
@@ -326,7 +327,7 @@ class OpenRun:
 
 
 def open_runs() -> list[OpenRun]:
-    """The runs that have not ended, and whether the outbox may still send each task."""
+    """The unfinished runs, each with whether the outbox may still send its task."""
     query = select(CronRun.job, CronRun.task_name).where(CronRun.state == "open")
     with datastore.session(read_only=True) as session:
         rows = session.execute(query.order_by(CronRun.id)).all()
@@ -340,20 +341,20 @@ def open_runs() -> list[OpenRun]:
 
 
 def jobs() -> list[CronJob]:
-    """The jobs that are deployed, in the order of the file."""
+    """The deployed jobs in the order of the file."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(CronJob).order_by(CronJob.position, CronJob.name)))
 
 
 def last_runs(job: str, limit: int) -> list[CronRun]:
-    """The newest runs of a job, the newest first."""
+    """A job's newest runs, newest first."""
     query = select(CronRun).where(CronRun.job == job).order_by(CronRun.id.desc()).limit(limit)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(query))
 
 
 def prune(states: Sequence[str], before: float) -> int:
-    """Forget runs in these states that were written before this instant; returns how many."""
+    """Delete runs in these states that were written before this time; returns how many."""
     old = delete(CronRun).where(CronRun.state.in_(states), CronRun.created_at < before)
     with datastore.session() as session:
         result: Any = session.execute(old)

@@ -1,4 +1,4 @@
-"""What a worker says of a run: how an attempt ended, and whether it was the last."""
+"""The worker's part of a run: records how an attempt ended, and whether it was the last one."""
 
 from lastacross import logs
 from lastacross.broker import Leased
@@ -12,16 +12,16 @@ _log = logs.get("lastacross.cron")
 
 
 def note(task: Leased, at: float, state: str, *, status: int | None = None, reason: str = "") -> None:
-    """Write into the history what became of an attempt, if the task is a run of cron; never raises.
+    """Record an attempt in the history if its task is a cron run; never raises.
 
-    What cannot be written now the scheduler finds out by itself: the task is gone.
+    If this fails, the scheduler notices later that the task is gone.
 
     Args:
-        task: after Redis was told.
+        task: the task, after its outcome was written to Redis.
         at: the end of the attempt, seconds since the epoch.
-        state: ``done``, ``failed``, or ``open`` when another attempt will be made.
-        status: of the answer.
-        reason: why it failed.
+        state: ``done``, ``failed``, or ``open`` if the attempt will be retried.
+        status: the HTTP status.
+        reason: the reason of the failure.
     """
     if task.queue != CRON_QUEUE:
         return

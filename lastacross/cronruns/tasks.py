@@ -1,4 +1,4 @@
-"""A run of a job as a task of the engine's own queue."""
+"""A job's run as a task in the engine's own queue."""
 
 import json
 from datetime import UTC
@@ -14,26 +14,26 @@ NO_RETRY = RetryParameters(task_retry_limit=0)
 
 
 def scheduled_name(job: str, due_at: float) -> str:
-    """The name of the task of a job at a due instant: whoever adds it, it is this one."""
+    """The task name of a job's run at a due time, the same for every process that adds it."""
     return f"{job}-{utc(due_at).astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def hand_name(job: str) -> str:
-    """The name of the task of a run that somebody asked for."""
+    """The task name of a run that a person started."""
     return f"{job}-hand-{new_name()}"
 
 
 def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
-    """The task on its way to its queue.
+    """Make the task of a run.
 
     Args:
         entry: the job.
-        name: of the task.
-        due_at: the instant that it is for, which it bears as its eta.
+        name: the task's name.
+        due_at: the due time, which becomes the task's eta.
         now: seconds since the epoch.
 
     Raises:
-        InvalidTaskError: its URL or target cannot be a task's.
+        InvalidTaskError: the job's URL or target is invalid for a task.
     """
     configuration = config.current()
     task = Task(url=entry.url, method="GET", name=name, target=_target(entry, configuration))
@@ -48,9 +48,10 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
 
 
 def _target(entry: CronEntry, configuration: Config) -> str | None:
-    """The task's target; None where a rule of dispatch.yaml, or nothing, says where it goes.
+    """The task's target; None if a rule of dispatch.yaml decides, or nothing does.
 
-    A word alone is tried as a service, then as a version of the default one. There is one version.
+    A single word is tried as a service, then as a version of the default service. There is only one
+    version.
     """
     if entry.target is None or configuration.dispatched_service(entry.url) is not None:
         return None

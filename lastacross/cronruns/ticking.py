@@ -1,4 +1,4 @@
-"""What a scheduler does for cron at each tick; any number of schedulers may."""
+"""The scheduler's work for cron at each tick; any number of schedulers may run it."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,12 +10,13 @@ from lastacross.cronruns.model import OpenRun
 from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
 
-# A worker tells of a run's end just after its task is gone; only then it counts as lost.
+# A worker reports a run's end shortly after its task is gone. Only after this time does the run count as
+# lost.
 LOST_AFTER_SECONDS = 3.0
 LOOK_SECONDS = 1.0
 
 HISTORY_SECONDS = 30 * 86_400.0
-# A job of each minute that hangs for a day would leave 1,440.
+# Without a limit, a job that runs every minute and hangs for a day would leave 1,440 rows.
 SKIPPED_SECONDS = 86_400.0
 
 NOT_TOLD = "nobody told how it ended: its worker died just then, or its task was deleted or lost"
@@ -24,10 +25,10 @@ _log = logs.get("lastacross.cron")
 
 
 class Ticker:
-    """Deploys cron.yaml when it changes, starts what is due, and ends runs that nobody ended.
+    """Deploys a changed cron.yaml, starts due jobs, and ends runs that no worker ended.
 
     Args:
-        read: gives the jobs of cron.yaml if they are to be deployed now: at the first call, and when the
+        read: returns the jobs of cron.yaml if they must be deployed now: at the first call, and when the
             file has changed since; else None.
     """
 
@@ -40,17 +41,17 @@ class Ticker:
         self._unreadable: dict[str, str] = {}
 
     def act(self, now: float) -> int:
-        """Do what is due; returns how many runs were started.
+        """Start the due jobs; returns how many.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
-            DatastoreUnavailableError: the datastore does not.
+            DatastoreUnavailableError: the datastore does not answer.
         """
         entries = self._read()
         if entries is not None:
             self._to_deploy = entries
         if self._to_deploy is not None and model.deploy(self._to_deploy, now):
-            # Without jobs, what they have left is still looked after.
+            # Without jobs, runs of deleted jobs still need to be ended.
             self._is_in_use = self._is_in_use or bool(self._to_deploy) or bool(model.open_runs())
             self._to_deploy = None
         if not self._is_in_use:
@@ -68,7 +69,7 @@ class Ticker:
         except (DatastoreError, StoreUnavailableError):
             raise
         except Exception as error:
-            # Whatever its row holds: the jobs behind it are due, too.
+            # A broken row must not stop the jobs behind it, which are due as well.
             self._set_aside(job, error)
             return False
         if state not in (None, "failed"):
@@ -77,14 +78,14 @@ class Ticker:
         return state == "open"
 
     def _set_aside(self, job: model.DueJob, error: Exception) -> None:
-        """Leave a job to schedulers that can read it; said once for each text of its row."""
+        """Skip a job that other schedulers may be able to read; logged once for each text of its row."""
         if self._unreadable.get(job.name) != job.text:
             self._unreadable[job.name] = job.text
             until = "a scheduler of the version that wrote it, or the next deploy"
             _log.error("cron.set_aside", job=job.name, error=str(error), until=until)
 
     def _end_lost(self, now: float) -> None:
-        """End runs whose tasks are dead letters, or gone without a word."""
+        """End runs whose tasks are dead letters, or gone without a report."""
         runs = model.open_runs()
         names = [run.task_name for run in runs]
         found = listing.find_all([(CRON_QUEUE, name) for name in names])
@@ -106,17 +107,17 @@ def _end_dead(run: OpenRun, task: listing.TaskRecord, now: float) -> None:
     except (DatastoreError, StoreUnavailableError):
         raise
     except Exception:
-        # The others are to be ended, too.
+        # The other runs must end as well.
         _log.exception("cron.end_failed", job=run.job, task=run.task_name)
 
 
 def _has_tombstone(run: OpenRun) -> bool:
-    """Whether the task has been in its queue and is over."""
+    """Whether the run's task has been in its queue and is over."""
     with translated_errors():
         return bool(store.current().redis.exists(tombstone_key(record.task_id(CRON_QUEUE, run.task_name))))
 
 
 def prune(now: float) -> int:
-    """Forget old runs; returns how many."""
+    """Delete old runs; returns how many."""
     count = model.prune(("done", "failed", "lost"), now - HISTORY_SECONDS)
     return count + model.prune(("skipped", "missed"), now - SKIPPED_SECONDS)

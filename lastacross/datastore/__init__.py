@@ -1,4 +1,4 @@
-"""The datastore: SQLAlchemy 2 models on SQLite or PostgreSQL, as DATABASE_URL says.
+"""The datastore: SQLAlchemy 2 models on the SQLite or PostgreSQL database of DATABASE_URL.
 
     class Square(datastore.Model): ...
 
@@ -9,7 +9,7 @@
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
-``url``: what DATABASE_URL takes. ``migrate``: how tables come and change.
+``url`` checks DATABASE_URL. ``migrate`` creates and changes tables.
 """
 
 import importlib
@@ -82,7 +82,7 @@ _MIGRATING = frozenset({"is_current", "require_current", "revision", "upgrade"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import migrate.py when it is first used: Alembic would be a sixth of every process's start."""
+    """Import migrate.py at its first use, because Alembic would take a sixth of every process's start."""
     if name in _MIGRATING:
         return getattr(importlib.import_module("lastacross.datastore.migrate"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -92,9 +92,9 @@ def ping() -> None:
     """Read a little from the database.
 
     Raises:
-        DatastoreUnavailableError: it does not answer, or its file is none.
+        DatastoreUnavailableError: the database does not answer, or its file is not a database.
     """
     with session(read_only=True) as opened:
-        # On SQLite, selecting a constant would not touch the file.
+        # On SQLite, selecting a constant would not read the file.
         is_sqlite = opened.get_bind().dialect.name == "sqlite"
         opened.execute(sqlalchemy.text("PRAGMA schema_version" if is_sqlite else "SELECT 1"))

@@ -1,4 +1,4 @@
-"""What a database holds, whoever wrote it."""
+"""Finds data in a database, whichever program wrote it."""
 
 from sqlalchemy import exists, inspect, literal, select, table
 
@@ -7,10 +7,10 @@ from lastacross.datastore.transactions import session
 
 
 def find_filled_table() -> str | None:
-    """The name of a table that has rows, those of the migrations aside; None if no table has any.
+    """The name of a table with rows, except the migrations' tables; None if all tables are empty.
 
     Raises:
-        DatastoreUnavailableError: the database is away.
+        DatastoreUnavailableError: the database is unavailable.
     """
     make_folder(engines().database)
     with session(read_only=True) as opened:

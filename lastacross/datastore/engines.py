@@ -1,17 +1,17 @@
-"""SQLAlchemy's engine of this process, and how SQLite and PostgreSQL are set up.
+"""This process's SQLAlchemy engine, and the setup of SQLite and PostgreSQL.
 
-SQLite: WAL, so that readers and the one writer do not wait for each other; every unit that may
-write begins with BEGIN IMMEDIATE, because a transaction that reads first and then wants to write
-fails with "database is locked" at once, whatever the timeout; a writer waits up to
-``BUSY_TIMEOUT_SECONDS`` for its turn, and asks often enough to get one (``_await_turn``).
+SQLite runs in WAL mode, so readers and the one writer do not block each other. Every unit that may write
+begins with BEGIN IMMEDIATE. A transaction that reads first and writes later would fail immediately with
+"database is locked", whatever the timeout. A writer waits up to ``BUSY_TIMEOUT_SECONDS`` for its turn, and
+asks often enough to get one (``_await_turn``).
 
-PostgreSQL: psycopg 3; each connection is probed before it is handed out, so that a restarted
-server costs the units under way and no later one.
+PostgreSQL uses psycopg 3. Each connection is probed before it is handed out, so a restarted server breaks
+only the units in progress.
 
-An engine never crosses a fork: the child makes its own. SQLite's locks do not cross one either, and a
-child that opened the file while it still has a connection of its parent's would believe in locks that
-it does not hold, and could lose data (https://www.sqlite.org/howtocorrupt.html, 2.6). So idle connections
-are closed before a fork, and a child forked in the middle of its parent's unit is refused the file.
+An engine never crosses a fork: the child makes its own. SQLite's locks do not cross a fork either. A child
+that opened the file while it still has its parent's connection would trust locks that it does not hold,
+and could lose data (https://www.sqlite.org/howtocorrupt.html, 2.6). So idle connections are closed before a
+fork, and a child that was forked during its parent's unit may not open the file.
 """
 
 import contextlib
@@ -35,15 +35,15 @@ from lastacross.datastore.url import DatabaseUrl, parse
 from lastacross.errors import DatastoreUsageError
 
 BUSY_TIMEOUT_SECONDS = 5.0
-# How long a waiting writer sleeps before it asks again, at first and in the end.
+# How long a waiting writer sleeps between two tries, at first and at last.
 FIRST_TURN_SECONDS = 0.004
 SHORTEST_TURN_SECONDS = 0.0003
 CONNECT_TIMEOUT_SECONDS = 5
-# PostgreSQL takes 100 connections by default: web, scheduler and four workers of 8 threads fit.
+# PostgreSQL allows 100 connections by default, enough for web, scheduler and four workers of 8 threads.
 POOL_SIZE = 8
 POOL_OVERFLOW = 8
 POOL_TIMEOUT_SECONDS = 10.0
-# After a long reader the log is cut down to this again; without a limit it keeps its largest size.
+# The log shrinks to this size after a long reader; without a limit it keeps its largest size.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 READ_ONLY = "lastacross_read_only"
@@ -51,13 +51,13 @@ READ_ONLY = "lastacross_read_only"
 
 @dataclass(frozen=True)
 class Engines:
-    """What one process holds of one database.
+    """The engines of one process for one database.
 
     Attributes:
         text: the URL as configured.
-        database: the URL as understood.
+        database: the parsed URL.
         write: for units that may write.
-        read: the same pool; its transactions only read, and on SQLite never wait for a writer.
+        read: shares the pool; its transactions only read, and on SQLite never wait for a writer.
     """
 
     text: str
@@ -67,28 +67,28 @@ class Engines:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """SQLite's connection, which can be counted without being kept alive.
+    """A SQLite connection that supports weak references, so it can be counted without being kept alive.
 
-    ``is_left``: its pool was disposed of while it was in use, so nobody but us will close it.
+    ``is_left`` says that its pool was disposed of while it was in use, so we must close it.
     """
 
     __slots__ = ("__weakref__", "is_left")
     is_left: bool
 
 
-# Those open now, in this process or, right after a fork, in its parent.
+# The connections open now in this process or, right after a fork, in its parent.
 _open_files: weakref.WeakSet[_SqliteConnection] = weakref.WeakSet()
 
 
 def build(
     database: DatabaseUrl, *, for_migrations: bool = False, busy_seconds: float | None = None
 ) -> Engine:
-    """An engine; nothing is opened yet.
+    """Build an engine without opening anything.
 
     Args:
-        database: which.
-        for_migrations: no pool, and on SQLite no foreign keys: a table that is rebuilt is dropped
-            first, which would delete what refers to it.
+        database: the database.
+        for_migrations: without a pool, and on SQLite without foreign keys. Rebuilding a table drops it
+            first, which would delete the rows that refer to it.
         busy_seconds: how long a SQLite writer waits for its turn; None is the usual time.
     """
     pool: dict[str, Any] = {"poolclass": NullPool}
@@ -114,27 +114,27 @@ def build(
 
 
 def _make_private(_dialect: object, _record: object, arguments: Any, _options: object) -> None:
-    """Make the file, if it is not there, for its owner alone: SQLite would go by the umask.
+    """Create a missing file for its owner only, because SQLite would apply the umask.
 
     The journals get the mode of their database (https://www.sqlite.org/src/file/src/os_unix.c,
-    findCreateFileMode). Not opened if it is there: closing it would drop this process's locks on it.
+    findCreateFileMode). An existing file is not opened, because closing it would drop this process's locks.
     """
     path = arguments[0]
-    # No other thread may open it before it is closed here.
+    # No other thread may open the file before it is closed here.
     with _lock:
         if not os.path.exists(path):
-            # SQLite says better what keeps it from being made.
+            # SQLite reports better why the file cannot be created.
             with contextlib.suppress(OSError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_SqliteConnection, object], None]:
-    """What is done to each new connection."""
+    """Makes the function that sets up each new connection."""
 
     def prepare(connection: _SqliteConnection, _record: object) -> None:
         connection.is_left = False
         _open_files.add(connection)
-        # The driver would begin transactions late, and plain ones: _begin_sqlite does it instead.
+        # The driver would begin transactions late and without IMMEDIATE; _begin_sqlite does it instead.
         connection.isolation_level = None
         _enter_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -149,14 +149,14 @@ def _forget_file(connection: _SqliteConnection, _record: object) -> None:
 
 
 def _close_left(connection: _SqliteConnection | None, _record: object) -> None:
-    """Close a connection whose pool is gone: left to the garbage collector, Python 3.13 complains."""
+    """Close a connection whose pool is gone, because Python 3.13 warns if the garbage collector has to."""
     if connection is not None and connection.is_left:
         _open_files.discard(connection)
         connection.close()
 
 
 def _dispose(engine: Engine) -> None:
-    """Close the idle connections now, and the others when they are given back."""
+    """Close the idle connections now, and the others when they are returned."""
     engine.dispose()
     if engine.dialect.name == "sqlite":
         for connection in list(_open_files):
@@ -164,10 +164,10 @@ def _dispose(engine: Engine) -> None:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Make the file a WAL one, unless it is.
+    """Switch the file to WAL mode, unless it is.
 
-    The change needs the file for itself, and SQLite does not wait its busy timeout for that: when
-    several processes open a new database at once, the others try again.
+    The switch needs exclusive access, for which SQLite does not wait its busy timeout. So when several
+    processes open a new database together, all but one try again.
     """
     pause = threading.Event()
     for attempts_left in reversed(range(250)):
@@ -182,10 +182,10 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 
 
 class _WritersQueue:
-    """Lets one thread of this process at a time ask SQLite to be the writer.
+    """Lets one thread of this process at a time ask SQLite for the write lock.
 
-    Threads that all ask, and sleep in between, leave the file unused most of the time: of 16 in two
-    processes, 800 commits a second came through where one thread in each makes thousands (measured).
+    If all threads ask and sleep in between, the file is idle most of the time. Sixteen threads in two
+    processes made 800 commits a second, but one thread in each makes thousands (measured).
     """
 
     _PLACE = "lastacross.is_first"
@@ -195,18 +195,18 @@ class _WritersQueue:
         self._longest_wait_seconds = longest_wait_seconds
 
     def enter(self, connection: Connection) -> None:
-        """Wait to be first. Who waited in vain asks all the same: SQLite knows how to say no."""
+        """Wait to be first. After a timeout the thread asks anyway, and SQLite reports the error."""
         if not connection.info.get(self._PLACE):
             connection.info[self._PLACE] = self._lock.acquire(timeout=self._longest_wait_seconds)
 
     def leave(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        """The connection went back to its pool: the transaction has ended."""
+        """The connection is back in its pool, so its transaction has ended."""
         if record.info.pop(self._PLACE, False):
             self._lock.release()
 
 
 def _sqlite_beginner(queue: _WritersQueue, busy_seconds: float) -> Callable[[Connection], None]:
-    """How transactions begin: at once as the writer, or as a reader that cannot write."""
+    """Makes the function that begins transactions: immediately as the writer, or as a read-only reader."""
 
     def begin(connection: Connection) -> None:
         read_only = bool(connection.get_execution_options().get(READ_ONLY, False))
@@ -218,18 +218,18 @@ def _sqlite_beginner(queue: _WritersQueue, busy_seconds: float) -> Callable[[Con
             return
         queue.enter(connection)
         if not _await_turn(cast(sqlite3.Connection, connection.connection.driver_connection), busy_seconds):
-            # Once more, so that what it raises is SQLAlchemy's.
+            # Try again through SQLAlchemy, so that the error is SQLAlchemy's.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return begin
 
 
 def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
-    """Become the writer, or give up; whether it became it.
+    """Wait for the write lock; returns whether the caller got it.
 
-    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so that whoever comes later wins
-    again and again: of 16 threads that held the lock for 10 ms each, some waited for over 5 s
-    (measured). So it asks the more often the longer it has waited: the oldest is the likeliest next.
+    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so later callers win again and again.
+    Of 16 threads that held the lock for 10 ms each, some waited for over 5 s (measured). So a caller asks
+    more often the longer it has waited, and the oldest is most likely to be next.
     """
     started = SYSTEM.monotonic()
     connection.execute("PRAGMA busy_timeout=0")
@@ -249,7 +249,7 @@ def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
 
 
 def read_only(engine: Engine) -> Engine:
-    """The same engine, whose transactions only read."""
+    """The same engine with read-only transactions."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{READ_ONLY: True})
     return engine.execution_options(postgresql_readonly=True)
@@ -260,16 +260,16 @@ def read_only(engine: Engine) -> Engine:
 _lock = threading.Lock()
 _current: Engines | None = None
 _before_dispose: list[Callable[[], object]] = []
-# Held for ever: to collect a parent's connection would close it, and with it the parent's locks.
+# Kept forever: collecting a parent's connection would close it and release the parent's locks.
 _left_by_parents: list[Engines] = []
 _was_forked_within_unit = False
 
 
 def engines() -> Engines:
-    """The engines of this process, for the configured database; made at the first call.
+    """This process's engines for the configured database, made at the first call.
 
     Raises:
-        ConfigError: DATABASE_URL cannot be used.
+        ConfigError: DATABASE_URL is invalid.
         DatastoreUsageError: this process was forked while its parent had a unit of work open on SQLite.
     """
     global _current
@@ -293,24 +293,24 @@ def engines() -> Engines:
 
 
 def engine() -> Engine:
-    """SQLAlchemy's engine of this process; ``session`` and ``transaction`` are the usual way to it.
+    """This process's SQLAlchemy engine; usually ``session`` and ``transaction`` are used instead.
 
-    On SQLite every transaction begun on it is the writer; for reading take ``session(read_only=True)``.
+    On SQLite, each of its transactions takes the write lock; for reading use ``session(read_only=True)``.
 
     Raises:
-        ConfigError: DATABASE_URL cannot be used.
+        ConfigError: DATABASE_URL is invalid.
     """
     return engines().write
 
 
 def is_in_use(engine: Engine) -> bool:
-    """Whether this is the engine of this process, and has not been disposed of."""
+    """Whether this is the process's engine and has not been disposed of."""
     found = _current
     return found is not None and found.write is engine
 
 
 def before_dispose(write: Callable[[], object]) -> None:
-    """Have a function called at the beginning of each ``dispose``: it writes what is still to be written."""
+    """Register a function that each ``dispose`` calls first, to write pending data."""
     _before_dispose.append(write)
 
 
@@ -326,19 +326,19 @@ def dispose() -> None:
 
 
 def make_folder(database: DatabaseUrl) -> None:
-    """Make the folder of a SQLite file, unless it is there."""
+    """Make the folder of a SQLite file if it is missing."""
     if database.is_sqlite and database.url.database:
         Path(database.url.database).absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _close_idle() -> None:
-    """Before a fork: what is not open cannot be inherited."""
+    """Before a fork: close idle connections, so that the child does not inherit them."""
     if _current is not None and _current.database.is_sqlite:
         _dispose(_current.write)
 
 
 def _leave_to_parent() -> None:
-    """In a fork's child: the lock may be held by a thread that is not here, the pool is the parent's."""
+    """In a fork's child: the lock's owner may be a thread of the parent, and the pool is the parent's."""
     global _current, _lock, _was_forked_within_unit
     _lock = threading.Lock()
     _was_forked_within_unit = len(_open_files) > 0

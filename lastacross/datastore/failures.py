@@ -1,7 +1,7 @@
-"""Which of the database's errors mean "not available", "wrong schema" or "read-only".
+"""Classifies the database's errors as "not available", "wrong schema" or "read-only".
 
-Pure: an error in, a decision out. SQLite: result codes (https://www.sqlite.org/rescode.html);
-PostgreSQL: SQLSTATE (its manual, appendix A).
+Pure: maps an error to a decision. SQLite has result codes (https://www.sqlite.org/rescode.html), and
+PostgreSQL has SQLSTATE (its manual, appendix A).
 """
 
 import sqlite3
@@ -39,7 +39,7 @@ _SQLITE_MISSING = ("no such table", "no such column", "has no column named")
 def translate(
     error: exc.SQLAlchemyError, database: DatabaseUrl, *, read_only: bool
 ) -> DatastoreUnavailableError | DatastoreUsageError | None:
-    """The engine's error for one of SQLAlchemy's, or None where SQLAlchemy's says it best."""
+    """The engine's error for one of SQLAlchemy's, or None if SQLAlchemy's is more helpful."""
     if read_only and _is_refused_write(error):
         return DatastoreUsageError(f"a read-only session was asked to write: {_cause(error)}")
     if not is_unavailable(error):
@@ -51,7 +51,7 @@ def translate(
 
 
 def is_unavailable(error: exc.SQLAlchemyError) -> bool:
-    """Whether the database was out of reach, locked, full or shutting down."""
+    """Whether the database was unreachable, locked, full or shutting down."""
     if isinstance(error, exc.TimeoutError):
         return True  # every connection of the pool is taken
     if not isinstance(error, exc.DBAPIError):
@@ -60,13 +60,13 @@ def is_unavailable(error: exc.SQLAlchemyError) -> bool:
         return _sqlite_code(error) in _SQLITE_UNAVAILABLE
     state = _sqlstate(error)
     if state is None:
-        # The server never gave an answer: psycopg has no state for that.
+        # The server never answered, so psycopg has no SQLSTATE.
         return error.connection_invalidated or isinstance(error, exc.OperationalError)
     return state.startswith(_POSTGRESQL_UNAVAILABLE)
 
 
 def is_about_the_schema(error: exc.SQLAlchemyError) -> bool:
-    """Whether a table or a column was not there."""
+    """Whether a table or a column was missing."""
     if not isinstance(error, exc.DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
@@ -79,7 +79,7 @@ def _is_refused_write(error: exc.SQLAlchemyError) -> bool:
 
 
 def _sqlite_code(error: exc.SQLAlchemyError) -> int:
-    """The primary result code, 0 if the error is not SQLite's."""
+    """The primary result code, 0 if the error is not from SQLite."""
     if isinstance(error, exc.DBAPIError) and isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     return 0
@@ -90,6 +90,6 @@ def _sqlstate(error: exc.SQLAlchemyError) -> str | None:
 
 
 def _cause(error: exc.SQLAlchemyError) -> str:
-    """The driver's own words, without the statement and its values."""
+    """The driver's own message, without the statement and its values."""
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig else error
     return " ".join(str(cause).split())

@@ -1,10 +1,10 @@
-"""Rows of the outbox are marked as sent a moment after their tasks were, many rows in one statement.
+"""Marks rows of the outbox as sent shortly after their tasks were sent, many rows in one statement.
 
-Somebody waits for the commit that wrote them and for its tasks to be on their queues; for the mark nobody
-does. On SQLite it would wait for the one writer a second time. Until a row is marked it looks like one whose
-process died before it sent: the relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is many
-times as long. If it meets one all the same, because this process was killed or could not write, the
-task is sent twice and added once (``outbox``).
+A caller waits for the commit and for its tasks to be on their queues, but not for the mark. On SQLite, the
+mark would have to wait for the one writer a second time. An unmarked row looks as if its process had died
+before sending. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is many times as long.
+If this process was killed or could not write, the relay sends the task again, but it is added only once
+(``outbox``).
 """
 
 import atexit
@@ -23,7 +23,7 @@ from lastacross.datastore.tables import OutboxRow
 GATHER_SECONDS = 0.25
 IDLE_SECONDS = 10.0
 CHUNK = 500
-# A database that does not answer may hold up the thread that marks, and not somebody's fork.
+# A database that does not answer may block the marking thread, but not a fork.
 FORK_PATIENCE_SECONDS = 1.0
 
 _Noted = tuple[Engine, Sequence[str], float]
@@ -32,41 +32,41 @@ _log = logs.get("lastacross.taskqueue")
 
 
 def statement(task_ids: Sequence[str], at: float) -> Update:
-    """The statement that marks the rows of these tasks as sent at an instant, in seconds since the epoch."""
+    """The statement that marks the rows of these tasks as sent; ``at`` is in seconds since the epoch."""
     sent = update(OutboxRow).where(OutboxRow.task_id.in_(task_ids))
     return sent.values(sent_at=at, set_aside_at=None, error=None)
 
 
 class Marks:
-    """What one process has sent and not marked yet, and the thread that marks it."""
+    """The unmarked tasks that one process has sent, and the thread that marks them."""
 
     def __init__(self) -> None:
-        # Its methods are one step each: a deadline that falls into a handler leaves no lock behind.
+        # Each method is a single step, so a deadline that interrupts a handler leaves no lock behind.
         self._noted: queue.SimpleQueue[_Noted] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        # Of each thread its own: two may fork at once, and one of them in vain.
+        # Per thread, because two threads may fork together, and one of them may fail to get the lock.
         self._forking = threading.local()
 
     def note(self, task_ids: Sequence[str], at: float) -> None:
         """Have the rows of these tasks marked soon.
 
         Args:
-            task_ids: of rows of the database that is in use.
+            task_ids: tasks whose rows are in the database in use.
             at: when they were sent, seconds since the epoch.
         """
         self._noted.put((datastore.engine(), task_ids, at))
         thread = self._thread
         if thread is None or not thread.is_alive():
-            # Two of them would do no harm.
+            # A second thread would be harmless.
             self._thread = thread = threading.Thread(target=self._serve, name="outbox-marks", daemon=True)
             thread.start()
 
     def flush(self) -> None:
-        """Mark now what was noted until now. What cannot be marked is left to the relay."""
+        """Mark the tasks noted so far. The relay handles those that cannot be marked."""
         with self._writing:
             for engine, task_ids, at in _together(self._take_all()):
-                # Whoever was in use then and is not now was disposed of: to open it again would leave it so.
+                # An engine that is no longer in use was disposed of; using it again would leave it open.
                 if not datastore.is_in_use(engine):
                     continue
                 try:
@@ -83,17 +83,17 @@ class Marks:
             try:
                 self.flush()
             except Exception:
-                # The relay marks what was not marked.
+                # The relay marks the rest.
                 _log.exception("outbox.relay_later")
 
     def _is_noted(self) -> bool:
-        """Wait for something; False, and no thread is counted on, when there was nothing for a while."""
+        """Wait for a note; False if none came for a while, and the thread then counts as ended."""
         with contextlib.suppress(queue.Empty):
-            # Put back: who flushes in the meantime is to find it.
+            # Put it back, so that a concurrent flush finds it.
             self._noted.put(self._noted.get(timeout=IDLE_SECONDS))
             return True
         self._thread = None
-        # In this order: who notes something now sees that there is no thread, or it is seen here.
+        # The order matters: a concurrent note sees that there is no thread, or it is seen here.
         return not self._noted.empty()
 
     def _take_all(self) -> Iterator[_Noted]:
@@ -102,17 +102,17 @@ class Marks:
                 yield self._noted.get_nowait()
 
     def before_fork(self) -> None:
-        """Let the statement under way end: SQLite's locks do not cross a fork."""
+        """Let the running statement end, because SQLite's locks do not cross a fork."""
         self._forking.has_lock = self._writing.acquire(timeout=FORK_PATIENCE_SECONDS)
 
     def after_fork(self) -> None:
-        """In the parent, and in the thread that forked: go on."""
+        """Continue in the parent, in the thread that forked."""
         if self._forking.has_lock:
             self._writing.release()
 
 
 def _together(noted: Iterator[_Noted]) -> list[_Noted]:
-    """Of each database one list, with the earliest instant: no row may seem to be sent later than it was."""
+    """Merge the notes of each database under the earliest time, so that no row seems sent too late."""
     found: dict[int, _Noted] = {}
     for engine, task_ids, at in noted:
         _, ids, earliest = found.get(id(engine), (engine, [], at))
@@ -121,16 +121,16 @@ def _together(noted: Iterator[_Noted]) -> list[_Noted]:
 
 
 PROCESS = Marks()
-"""Those of this process."""
+"""The marks of this process."""
 
 
 def flush() -> None:
-    """Mark now what this process has sent."""
+    """Mark the tasks that this process has sent."""
     PROCESS.flush()
 
 
 def _begin_anew() -> None:
-    """In a fork's child: thread, lock and rows are its parent's."""
+    """In a fork's child: thread, lock and rows belong to the parent."""
     global PROCESS
     PROCESS = Marks()
 

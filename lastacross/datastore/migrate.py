@@ -1,17 +1,17 @@
-"""Bring a database's tables up to date: two Alembic histories, the engine's and the application's.
+"""Brings a database's tables up to date with two Alembic histories, the engine's and the application's.
 
-An application needs one folder and no boilerplate: ``<root>/migrations/versions/*.py``, ordinary
+An application needs one folder and no boilerplate: ``<root>/migrations/versions/*.py``, with ordinary
 Alembic revisions (``from alembic import op``; ``revision``, ``down_revision``, ``upgrade()``,
-``downgrade()``). There is no alembic.ini, env.py or script.py.mako to keep: the engine is the
-environment. ``revision("what changes")``, or ``lastacross db revision``, writes the next file by
-comparing the database with ``datastore.Model``'s tables, as the application's modules declare them
+``downgrade()``). It needs no alembic.ini, env.py or script.py.mako, because the engine is the
+environment. ``revision("what changes")``, or ``lastacross db revision``, writes the next file. It compares
+the database with ``datastore.Model``'s tables, as the application's modules declare them
 (``config.read_project``).
 
 The engine's own revisions are in ``lastacross/datastore/migrations/versions``. The version tables
 are ``lastacross_alembic_version`` and ``alembic_version``.
 
-One process at a time migrates, the others wait and then find nothing to do. On SQLite all of an
-upgrade is one transaction. On PostgreSQL each history is one, so that a revision may use
+One process at a time migrates; the others wait and then find nothing to do. On SQLite, a whole upgrade is
+one transaction. On PostgreSQL each history is one, so that a revision may use
 ``op.get_context().autocommit_block()``.
 """
 
@@ -42,11 +42,11 @@ from lastacross.datastore.tables import EngineModel, Model
 from lastacross.datastore.url import DatabaseUrl, parse
 from lastacross.errors import ApplicationModuleError, ConfigError, DatastoreSchemaError
 
-# How long an upgrade waits for another process's: a large table takes its time.
+# How long an upgrade waits for another process's; migrating a large table takes time.
 LOCK_SECONDS = 120
-# Any number, the same in every process: ASCII "lastacro".
+# An arbitrary number, the same in every process: ASCII "lastacro".
 _ADVISORY_LOCK = 0x6C61737461_63726F
-# script.py.mako lives here, for the application's revisions too.
+# Contains script.py.mako, for the application's revisions too.
 _TEMPLATES = Path(__file__).parent / "migrations"
 _ENGINE_TABLES = "lastacross_"
 
@@ -58,8 +58,8 @@ class History:
     """One chain of revisions.
 
     Attributes:
-        owner: whose tables, for messages.
-        version_table: where the database says how far it is.
+        owner: the tables' owner, for messages.
+        version_table: the table with the database's revision.
         versions: the folder of the revisions.
         metadata: the tables as the models declare them.
     """
@@ -82,17 +82,17 @@ def application_history(root: Path) -> History:
     return History("application", "alembic_version", root / "migrations" / "versions", Model.metadata)
 
 
-# Alembic keeps the environment in a global of its module: one at a time in a process.
+# Alembic keeps its environment in a module global, so a process can use only one at a time.
 _alembic = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What an upgrade did to one history.
+    """The revisions that an upgrade ran in one history.
 
     Attributes:
         owner: ``engine`` or ``application``.
-        revisions: the revisions that it ran, in their order.
+        revisions: the revisions in the order in which they ran.
     """
 
     owner: str
@@ -100,22 +100,22 @@ class Upgraded:
 
 
 def upgrade(url: str | None = None, root: Path | None = None) -> list[Upgraded]:
-    """Bring the engine's tables, then the application's, to their newest revisions.
+    """Upgrade the engine's tables, then the application's, to their newest revisions.
 
-    Safe to call at every start and from several processes at once. Makes a SQLite file and its
-    folder where there is none.
+    Safe to call at every start and from several processes together. Makes a SQLite file and its folder if
+    they are missing.
 
     Args:
         url: as DATABASE_URL; None is the configured one.
         root: the application's folder; None is the configured one.
 
     Returns:
-        What was done, the engine's part first.
+        The revisions that ran, the engine's first.
 
     Raises:
-        ConfigError: the URL cannot be used.
-        DatastoreUnavailableError: the database is away, or another process migrates for over 120 s.
-        DatastoreSchemaError: the database is of a newer version, or a revision cannot be run.
+        ConfigError: the URL is invalid.
+        DatastoreUnavailableError: the database is unavailable, or another process migrates for over 120 s.
+        DatastoreSchemaError: the database belongs to a newer version, or a revision cannot run.
     """
     database, root = _target(url, root)
     make_folder(database)
@@ -124,11 +124,11 @@ def upgrade(url: str | None = None, root: Path | None = None) -> list[Upgraded]:
 
 
 def is_current(url: str | None = None, root: Path | None = None) -> bool:
-    """Whether the database has exactly the tables that this version and this application know.
+    """Whether the database has exactly the tables that this version and this application expect.
 
     Raises:
-        ConfigError: the URL cannot be used.
-        DatastoreUnavailableError: the database is away.
+        ConfigError: the URL is invalid.
+        DatastoreUnavailableError: the database is unavailable.
     """
     try:
         require_current(url, root)
@@ -138,12 +138,12 @@ def is_current(url: str | None = None, root: Path | None = None) -> bool:
 
 
 def require_current(url: str | None = None, root: Path | None = None) -> None:
-    """Pass, or say what to run.
+    """Pass, or raise an error that names the command to run.
 
     Raises:
         DatastoreSchemaError: the tables are older or newer than the program.
-        ConfigError: the URL cannot be used.
-        DatastoreUnavailableError: the database is away.
+        ConfigError: the URL is invalid.
+        DatastoreUnavailableError: the database is unavailable.
     """
     database, root = _target(url, root)
     if database.is_sqlite and not Path(str(database.url.database)).exists():
@@ -161,22 +161,22 @@ def revision(
     models: Sequence[str] | None = None,
     allow_drop: bool = False,
 ) -> Path | None:
-    """Write the application's next revision: what its models have and its database has not.
+    """Write the application's next revision from the differences between its models and the database.
 
     Args:
-        message: what changes, in a few words; becomes part of the file's name.
+        message: the change in a few words; becomes part of the file's name.
         root: the application's folder; None is the configured one.
-        url: of a database that is up to date; None is the configured one.
+        url: a database that is up to date; None is the configured one.
         models: dotted names of the modules that declare tables; None: as ``config.read_project``.
         allow_drop: whether the revision may drop a table.
 
     Returns:
-        The file, to be read before it is used; None if nothing differs.
+        The file, to be reviewed before use; None if nothing differs.
 
     Raises:
         DatastoreSchemaError: the database is not up to date, or the revision would drop a table.
-        ConfigError: the URL cannot be used, or a module with models cannot be imported.
-        DatastoreUnavailableError: the database is away.
+        ConfigError: the URL is invalid, or a module with models cannot be imported.
+        DatastoreUnavailableError: the database is unavailable.
     """
     if models is None:
         app = config.current().app if root is None else None
@@ -191,7 +191,7 @@ def revision(
 def _write_revision(
     message: str, history: History, database: DatabaseUrl, keeping_for: Sequence[str]
 ) -> Path | None:
-    """``keeping_for``: the modules whose models were looked at, if no table may be dropped."""
+    """Write a revision. ``keeping_for`` has the modules with models if no table may be dropped."""
     script = history.script()
     arguments: dict[str, Any] = dict.fromkeys(
         ("head", "branch_label", "version_path", "rev_id", "depends_on")
@@ -265,15 +265,15 @@ def _run(
     steps: Callable[..., Any],
     **options: Any,
 ) -> None:
-    """Do what an env.py does."""
+    """Run Alembic as an env.py would."""
     is_sqlite = connection.dialect.name == "sqlite"
     with EnvironmentContext(AlembicConfig(), script, fn=steps, **options) as environment:
         environment.configure(
             connection=connection,
             target_metadata=history.metadata,
             version_table=history.version_table,
-            # SQLite alters little: Alembic copies the table instead. And it has DDL in transactions,
-            # as our engine begins them itself.
+            # SQLite supports few ALTER statements, so Alembic copies the table instead. Its DDL runs in
+            # transactions, which our engine begins itself.
             render_as_batch=is_sqlite,
             transactional_ddl=True,
             include_name=lambda name, kind, _parents: _is_of(history, name, kind),
@@ -283,7 +283,7 @@ def _run(
 
 
 def _is_of(history: History, name: str | None, kind: str) -> bool:
-    """Whether a table found in the database is this history's business."""
+    """Whether a table in the database belongs to this history."""
     if kind != "table" or name is None:
         return True
     return name.startswith(_ENGINE_TABLES) == (history is ENGINE) and not name.endswith("alembic_version")
@@ -323,7 +323,7 @@ def _reading(database: DatabaseUrl) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def _locked(database: DatabaseUrl) -> Iterator[Connection]:
-    """A connection to migrate on, while no other process does."""
+    """A connection for migrating, while no other process migrates."""
     with _locked_sqlite(database) if database.is_sqlite else _locked_postgresql(database) as connection:
         yield connection
 
@@ -345,7 +345,8 @@ def _locked_sqlite(database: DatabaseUrl) -> Iterator[Connection]:
 @contextlib.contextmanager
 def _locked_postgresql(database: DatabaseUrl) -> Iterator[Connection]:
     engine = build(database, for_migrations=True)
-    # The lock is its own connection's and in no transaction: CREATE INDEX CONCURRENTLY waits for those.
+    # The lock has its own connection without a transaction, because CREATE INDEX CONCURRENTLY waits for
+    # those.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as lock:
         lock.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         lock.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))

@@ -1,8 +1,8 @@
-"""Transactional adds: the task is a row written with the data, and sent right after the commit.
+"""Transactional adds: the task is a row, written with the data and sent right after the commit.
 
-If the process dies between commit and sending, the relay sends it (``relay``). The row fixes the task's
-id, and a task that has run leaves a marker for an hour, so that sending twice adds once. That the row was
-sent is noted in it a moment later (``marking``).
+If the process dies between commit and sending, the relay sends the task (``relay``). The row fixes the
+task's id, and a task that has run leaves a marker for an hour, so sending twice adds the task once. The row
+is marked as sent a moment later (``marking``).
 """
 
 import itertools
@@ -24,19 +24,19 @@ from lastacross.errors import (
     TransactionalRequestTooLargeError,
 )
 
-# What left less would be taken for lost, and be sent again (`relay`).
+# A task without a marker for this long would count as lost and be sent again (`relay`).
 MARKER_SECONDS = 3600
 MAX_TASKS_PER_TRANSACTION = 5
 MAX_BYTES_PER_TRANSACTION = 1 << 20
 
 _NOTE = "taskqueue.outbox"
-# To the table, not to the model: it is executed while, on SQLite, all other writers wait.
+# Inserts into the table, not the model, because on SQLite all other writers wait meanwhile.
 _ADD = insert(OutboxRow.metadata.tables[OutboxRow.__tablename__])
 _log = logs.get("lastacross.taskqueue")
 
 
 def now() -> float:
-    """Seconds since the epoch by this machine's clock: a transaction must not need Redis."""
+    """This machine's time in seconds since the epoch; a transaction must not need Redis."""
     return clock.SYSTEM.now()
 
 
@@ -44,11 +44,11 @@ def now() -> float:
 
 
 def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
-    """Write tasks into the running transaction, to be sent when it has committed.
+    """Write tasks into the running transaction; they are sent after its commit.
 
     Raises:
-        TooManyTasksError: more than 5 in this transaction.
-        TransactionalRequestTooLargeError: more than 1 MiB in this transaction.
+        TooManyTasksError: this transaction has more than 5 tasks.
+        TransactionalRequestTooLargeError: this transaction's tasks exceed 1 MiB.
     """
     written = _written(transaction)
     if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
@@ -64,12 +64,13 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     transaction.session.execute(_ADD, rows)
     noted = transaction.notes.setdefault(_NOTE, [])
     noted.append(tasks)
-    # At each call: what a savepoint takes back, it takes out of the callbacks too. The first one sends all.
+    # Registered at each call, because a savepoint's rollback also drops its callbacks. The first one sends
+    # all.
     transaction.after_commit(lambda: _send_committed(noted))
 
 
 def _written(transaction: datastore.Transaction) -> list[NewTask]:
-    """What was written in this transaction and not taken back by a savepoint."""
+    """The tasks written in this transaction, except those that a savepoint rolled back."""
     noted = transaction.notes.get(_NOTE)
     return _still_there(noted, transaction.session) if noted else []
 
@@ -82,7 +83,7 @@ def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTa
 
 
 def _send_committed(noted: list[Sequence[NewTask]]) -> None:
-    """The commit has landed: whatever happens now, the relay will send the rest."""
+    """The commit is done; whatever happens now, the relay will send the rest."""
     calls = list(noted)
     noted.clear()
     try:
@@ -98,10 +99,10 @@ def _send_committed(noted: list[Sequence[NewTask]]) -> None:
 
 
 def send(tasks: Sequence[NewTask]) -> None:
-    """Add tasks to their queues; those that were added before, and have run, are not added again.
+    """Add tasks to their queues, except those that were added before and have run.
 
     Args:
-        tasks: from committed rows, which are to be marked as sent next.
+        tasks: tasks from committed rows; the caller marks them as sent next.
 
     Raises:
         StoreUnavailableError: Redis does not answer.
@@ -124,7 +125,7 @@ def _row(task: NewTask) -> dict[str, object]:
 
 
 def dump(task: NewTask) -> bytes:
-    """A task as the outbox holds it."""
+    """A task as the outbox stores it."""
     fields = [value.decode("latin-1") if isinstance(value, bytes) else value for value in task.fields]
     is_bytes = [isinstance(value, bytes) for value in task.fields]
     return json.dumps([task.id, task.eta, fields, is_bytes], ensure_ascii=False).encode()

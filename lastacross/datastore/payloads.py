@@ -1,7 +1,7 @@
-"""Which task needs which row of the datastore: the bodies of deferred calls that were too large for a task.
+"""Records which task needs which datastore row: the rows with deferred calls that were too large for a task.
 
-The row is noted as its task's *before* the task is added: a row that no task is known to need may be old
-before anybody can say that it is of no use (``deferred.payloads``).
+A row gets its task's id *before* the task is added. A row without a task's id may be deleted only when it
+is old enough that no task can need it (``deferred.payloads``).
 """
 
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ _log = logs.get("lastacross.taskqueue")
 
 
 def claim(needs: Sequence[tuple[int, str]], transaction: datastore.Transaction | None = None) -> None:
-    """Note each row as its task's; nothing at all for no rows.
+    """Note the task of each row; does nothing without rows.
 
     Args:
-        needs: the id of a row and that of the task that needs it and is about to be added.
-        transaction: that they are added in, None when they are added at once.
+        needs: pairs of a row's id and the id of the task that needs it and is about to be added.
+        transaction: the transaction of the add, None if the tasks are added immediately.
 
     Raises:
-        DatastoreUnavailableError: the database is away.
+        DatastoreUnavailableError: the database is unavailable.
     """
     if not needs:
         return

@@ -1,8 +1,8 @@
-"""What becomes of the outbox's rows after their commit: the scheduler's part of transactional adds.
+"""Handles the outbox's rows after their commit: the scheduler's part of transactional adds.
 
-Rows that their process did not come to send are sent. Sent ones are kept for a minute and deleted once
-Redis was seen to have kept the task: a power cut or a failover may cost Redis its last seconds. A row that
-cannot be sent is set aside, so that it does not hold up the others. Any number of processes may do this.
+It sends rows that their process did not send. Sent rows are kept for a minute and deleted once Redis has
+proved to have kept the task, because a power cut or a failover may cost Redis its last seconds. A row that
+cannot be sent is set aside, so that it does not block the others. Any number of processes may do this.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,18 +16,19 @@ from lastacross.datastore import marking, outbox
 from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import DatastoreError, StoreUnavailableError
 
-# The process that wrote the rows sends them itself, at once, and marks them 0.25 s later (marking): the relay
-# takes those it left behind. What it takes too early it sends in vain, and marks.
+# The process that wrote the rows sends them itself immediately, and marks them 0.25 s later (marking).
+# The relay takes the rows left behind. If it takes one too early, sending has no effect and the row is
+# marked.
 RELAY_AFTER_SECONDS = 3.0
 RELAY_CHUNK = 100
 
 # Redis with `appendfsync everysec` may lose its last two seconds, a replica about as much.
 KEEP_SENT_SECONDS = 60.0
 FORGET_CHUNK = 500
-# From this age on, the marker of a task that has run may be gone.
+# From this age on, the marker of a task that has run may have expired.
 MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
 
-# No clock is so wrong.
+# No clock is wrong by more than this.
 FARTHEST_SECONDS = 366 * 86_400.0
 
 _ERROR_LENGTH = 500
@@ -41,22 +42,22 @@ _log = logs.get("lastacross.taskqueue")
 _WAITS = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_(None)
 _IS_SET_ASIDE = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_not(None)
 
-# What becomes of rows that cannot be sent, each with the reason, at an instant.
+# Handles rows that cannot be sent, each with its reason, at a given time.
 _Refusals = Callable[[dict[int, str], float], None]
 
 
 def relay(at: float) -> int:
-    """Send what processes that are gone had written and not sent; returns how many.
+    """Send the rows that ended processes wrote and did not send; returns how many.
 
     Args:
         at: seconds since the epoch by this machine's clock.
 
     Raises:
         StoreUnavailableError: Redis does not answer.
-        DatastoreUnavailableError: the datastore does not.
+        DatastoreUnavailableError: the datastore does not answer.
     """
     count, last = 0, 0
-    # A long outage leaves a backlog: it goes out at once, in short steps.
+    # A long outage leaves a backlog, which is sent immediately in short steps.
     is_left = (OutboxRow.created_at <= at - RELAY_AFTER_SECONDS) | _is_damaged(OutboxRow.created_at, at)
     while rows := _read(_WAITS & is_left, last):
         count += _send(rows, at, _set_aside)
@@ -65,7 +66,7 @@ def relay(at: float) -> int:
 
 
 def retry_set_aside(at: float) -> int:
-    """Try again what was set aside: a newer version of this program may be able to send it.
+    """Try the rows that were set aside again: a newer version of this program may be able to send them.
 
     Raises:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
@@ -79,7 +80,7 @@ def retry_set_aside(at: float) -> int:
 
 
 def forget_sent(at: float) -> int:
-    """Delete rows sent a minute ago whose tasks Redis has kept; what it has lost is sent again.
+    """Delete rows sent a minute ago if Redis has kept their tasks; resend the tasks that it has lost.
 
     Returns:
         How many were sent again.
@@ -91,7 +92,7 @@ def forget_sent(at: float) -> int:
     place = tuple_(OutboxRow.sent_at, OutboxRow.id)
     query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*place).limit(FORGET_CHUNK)
     while True:
-        # Each row is met once, whatever became of those before it.
+        # Each row is visited once, whatever happened to earlier ones.
         which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (place > last)
         with datastore.session(read_only=True) as session:
             rows = session.execute(query.where(which)).all()
@@ -107,13 +108,13 @@ def forget_sent(at: float) -> int:
 
 
 def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
-    """Whether an instant is before the epoch or a year ahead; on SQLite what is no number is ahead of all."""
+    """Whether a time is before the epoch or a year ahead; on SQLite, a text sorts after all numbers."""
     found: ColumnElement[bool] = (instant > at + FARTHEST_SECONDS) | (instant < 0)
     return found
 
 
 def _unmark_damaged(at: float) -> None:
-    """Have rows sent, perhaps once more, of which nobody can say when they were sent."""
+    """Mark rows as unsent if their time of sending is damaged, so that they are sent, perhaps again."""
     with datastore.session(read_only=True) as session:
         damaged = list(session.scalars(select(OutboxRow.id).where(_is_damaged(OutboxRow.sent_at, at))))
     if damaged:
@@ -123,7 +124,7 @@ def _unmark_damaged(at: float) -> None:
 
 
 def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
-    # The cast: on SQLite a record that was damaged by hand may be text, which the driver would stumble over.
+    # The cast: on SQLite, a record damaged by hand may be text, on which the driver would fail.
     columns = (OutboxRow.id, OutboxRow.task_id, cast(OutboxRow.record, LargeBinary).label("record"))
     query = select(*columns).where(which, OutboxRow.id > after).order_by(OutboxRow.id).limit(RELAY_CHUNK)
     with datastore.session(read_only=True) as session:
@@ -134,7 +135,7 @@ def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
 
 
 def _send(rows: Sequence[Any], at: float, refuse: _Refusals) -> int:
-    """Send what can be sent; returns how many."""
+    """Send the rows that can be sent; returns how many."""
     tasks: dict[int, NewTask] = {}
     errors: dict[int, str] = {}
     for row in rows:
@@ -155,7 +156,7 @@ def _load(row: Any) -> NewTask:
 
 
 def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
-    """Send them together, or one by one when that fails: then it shows which are to blame."""
+    """Send the tasks together, or one by one if that fails, to find the ones that cannot be sent."""
     if not tasks:
         return {}
     try:
@@ -175,7 +176,7 @@ def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
 
 
 def _leave(errors: dict[int, str], at: float) -> None:
-    """Nothing: it was told when they were set aside."""
+    """Do nothing: these were logged when they were set aside."""
 
 
 def _set_aside(errors: dict[int, str], at: float) -> None:
@@ -198,7 +199,7 @@ def _set_aside(errors: dict[int, str], at: float) -> None:
 
 
 def _lost(rows: Sequence[Any], at: float) -> set[int]:
-    """Those whose task Redis does not know, neither waiting nor by the marker of one that has ended."""
+    """The rows whose task Redis does not know: it neither waits nor has left a marker."""
     redis = store.current().redis
     with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:
         for row in rows:
@@ -207,7 +208,7 @@ def _lost(rows: Sequence[Any], at: float) -> set[int]:
     sure = {row.id for row in missing if at - row.sent_at < MARKER_IS_SURE_SECONDS}
     if len(sure) == len(missing):
         return sure
-    # No scheduler ran for an hour, or no Redis: only what another life of Redis was sent can be lost.
+    # For an hour no scheduler or no Redis ran, so only rows sent before a restart of Redis can be lost.
     with store.translated_errors():
         started_at = at - float(redis.info("server")["uptime_in_seconds"])
     return sure | {row.id for row in missing if row.sent_at <= started_at}

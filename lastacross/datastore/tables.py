@@ -7,7 +7,7 @@ version, the application's with the application's.
 import sqlalchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column
 
-# Every constraint gets a name, because SQLite's batch migrations can only change what has one.
+# Every constraint gets a name, because SQLite's batch migrations can only change named ones.
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -16,7 +16,7 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-# SQLite counts by itself in a column whose type is exactly INTEGER, and nowhere else.
+# SQLite generates ids only in a column whose type is exactly INTEGER.
 _RowId = sqlalchemy.BigInteger().with_variant(sqlalchemy.Integer(), "sqlite")
 
 
@@ -33,16 +33,16 @@ class EngineModel(DeclarativeBase):
 
 
 class OutboxRow(EngineModel):
-    """A task written with the data of its transaction: to be sent, or sent a moment ago.
+    """A task written with the data of its transaction, to be sent or just sent.
 
-    A sent row is kept until Redis was seen to have kept the task; one that cannot be sent is set aside.
-    An id is never given twice, even after its row is gone: a relay that deletes what it has sent
-    by id must not meet another task there. Hence AUTOINCREMENT on SQLite.
+    A sent row is kept until Redis has proved to have kept the task. A row that cannot be sent is set aside.
+    An id is never reused, even after its row is gone: the relay deletes rows by id and must not meet
+    another task there. Hence AUTOINCREMENT on SQLite.
     """
 
     __tablename__ = "lastacross_outbox"
     __table_args__ = (
-        # One index for both questions: what is still to be sent, and what was sent long enough ago.
+        # One index finds both the rows still to be sent, and those sent long enough ago.
         sqlalchemy.Index("ix_lastacross_outbox_sent_at", "sent_at", "id"),
         {"sqlite_autoincrement": True},
     )
@@ -56,15 +56,15 @@ class OutboxRow(EngineModel):
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     """Seconds since the epoch."""
     sent_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Seconds since the epoch of the last sending; None: not sent."""
+    """The time of the last sending in seconds since the epoch; None: not sent."""
     set_aside_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Seconds since the epoch when it could not be sent, whatever is tried; None: it can."""
+    """When it was set aside because it cannot be sent, in seconds since the epoch; None: not set aside."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
     """Why it was set aside."""
 
 
 class DeferredPayload(EngineModel):
-    """The body of a deferred call that was too large for a task; the task carries the id."""
+    """The body of a deferred call that was too large for a task; the task carries the row's id."""
 
     __tablename__ = "lastacross_deferred_payload"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -74,81 +74,81 @@ class DeferredPayload(EngineModel):
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double, index=True)
     """Seconds since the epoch."""
     task_id: Mapped[str | None] = mapped_column(sqlalchemy.String(601))
-    """The task that carries the id, noted before it is added; None: nobody has tried to add one."""
+    """The task that carries the id, noted before it is added; None: no add was tried."""
     unused_since: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Seconds since the epoch when that task was first found to be gone; None: it was there."""
+    """When the task was first found to be gone, in seconds since the epoch; None: it existed."""
 
 
 OPEN_STATUSES = ("ready", "started", "error")
 
 
 class LongTask(EngineModel):
-    """One long task: what was asked for, how far its attempts came, and the result.
+    """One long task: its request, the state of its attempts, and its result.
 
-    Instants are seconds since the epoch. What may be large is read when it is asked for only.
+    Times are seconds since the epoch. Large columns are loaded only on demand.
     """
 
     __tablename__ = "lastacross_long_task"
     __table_args__ = (
-        # Rows stay for a year after their data: what is to be forgotten is found without looking at those.
+        # Rows stay for a year after their data, so this index finds expiring data without reading them.
         sqlalchemy.Index("ix_lastacross_long_task_expiry", "expired_at", "expires_at"),
-        # Each start counts the open ones.
+        # Each start counts the open tasks.
         sqlalchemy.Index("ix_lastacross_long_task_status", "status"),
     )
 
     id: Mapped[str] = mapped_column(sqlalchemy.String(43), primary_key=True)
-    """128 random bits: who knows it may see the task."""
+    """128 random bits: anyone who knows the id may see the task."""
     path: Mapped[str] = mapped_column(sqlalchemy.Text)
-    """Of its handler, percent-encoded."""
+    """The handler's path, percent-encoded."""
     method: Mapped[str] = mapped_column(sqlalchemy.String(8))
-    """Of the request that started it."""
+    """The method of the request that started it."""
     title: Mapped[str] = mapped_column(sqlalchemy.Text)
     status: Mapped[str] = mapped_column(sqlalchemy.String(10), default="ready")
-    """``ready``, ``started``, ``error`` (to be tried again), ``done``, ``failed`` or ``cancelled``."""
+    """``ready``, ``started``, ``error`` (to be retried), ``done``, ``failed`` or ``cancelled``."""
     queue_name: Mapped[str] = mapped_column(sqlalchemy.String(100))
     task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(500))
-    """Of the task that executes it; None for the moment between the row and the task."""
+    """The name of the task that executes it; None between writing the row and adding the task."""
     join_key: Mapped[str | None] = mapped_column(sqlalchemy.String(64), unique=True)
-    """Equal for equal requests that are to be joined; None: not to be, or over."""
+    """Equal for equal requests that join one task; None: not joinable, or over."""
     attempts: Mapped[int] = mapped_column(default=0)
-    """That were begun."""
+    """The number of attempts begun."""
     failures: Mapped[int] = mapped_column(default=0)
-    """Attempts whose ``execute_task`` raised; not those whose worker or datastore went away."""
+    """Attempts whose ``execute_task`` raised; a lost worker or datastore does not count."""
     delivery: Mapped[int] = mapped_column(default=0)
-    """The number, by its queue's count, of the delivery that has the claim."""
+    """The number of the delivery that has the claim, as its queue counts them."""
     claim: Mapped[str | None] = mapped_column(sqlalchemy.String(22))
-    """Of the attempt that may say how it ended; None: of none."""
+    """The attempt that may write the outcome; None: no attempt may."""
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     started_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Of the first attempt."""
+    """Start of the first attempt."""
     attempted_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Of the newest attempt."""
+    """Start of the newest attempt."""
     finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     next_try_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     expires_at: Mapped[float] = mapped_column(sqlalchemy.Double)
-    """From when on its data may be forgotten, if it is over."""
+    """When its data may be forgotten, if it is over."""
     expires_seconds: Mapped[float] = mapped_column(sqlalchemy.Double)
     """How long it is kept after its end."""
     expired_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """When its data was forgotten; the row stays, to say so."""
+    """When its data was forgotten; the row stays to record that."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
-    """What its user may know of the last failure."""
+    """The part of the last failure that its user may see."""
     result_kind: Mapped[str | None] = mapped_column(sqlalchemy.String(5))
     """``text``, ``bytes`` or ``json``."""
     result_size: Mapped[int] = mapped_column(default=0)
     """In bytes."""
     stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger, default=0, server_default="0")
-    """That it counts for in ``LongTaskUsage``; 0 once its data was forgotten."""
+    """Its share of ``LongTaskUsage``; 0 once its data was forgotten."""
     given: Mapped[str] = mapped_column(sqlalchemy.Text)
-    """The parameters as they came, as JSON."""
+    """The parameters as received, as JSON."""
     parameters: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
-    """What ``prepare_task`` made of them; None: nothing else."""
+    """The result of ``prepare_task``; None: unchanged parameters."""
     traceback: Mapped[str | None] = deferred(mapped_column(sqlalchemy.Text))
-    """Of the last failure, for the operator."""
+    """The last failure's traceback, for the operator."""
     result: Mapped[bytes | None] = deferred(mapped_column(sqlalchemy.LargeBinary))
 
     def key(self) -> str:
-        """Its id, under the name that App Engine's models had for it."""
+        """Its id under App Engine's name for it."""
         return self.id
 
     @property
@@ -157,45 +157,45 @@ class LongTask(EngineModel):
         return self.status in OPEN_STATUSES
 
     def has_expired(self, at: float) -> bool:
-        """Whether it is over, and for so long that it counts as forgotten."""
+        """Whether it is over and has passed its expiry."""
         return self.expired_at is not None or (not self.is_open and self.expires_at <= at)
 
 
 class LongTaskUsage(EngineModel):
-    """How much all long tasks store together: one row, with the id 1."""
+    """The storage of all long tasks together, in one row with the id 1."""
 
     __tablename__ = "lastacross_long_task_usage"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     stored_bytes: Mapped[int] = mapped_column(sqlalchemy.BigInteger)
-    """The sum of the column of this name in all long tasks."""
+    """The sum of the column of this name over all long tasks."""
 
 
 class CronJob(EngineModel):
-    """A job of cron.yaml as it was deployed: when it is due next, and whether it runs.
+    """A deployed job of cron.yaml, with its next due time and its running run.
 
-    Instants are seconds since the epoch.
+    Times are seconds since the epoch.
     """
 
     __tablename__ = "lastacross_cron_job"
 
     name: Mapped[str] = mapped_column(sqlalchemy.String(100), primary_key=True)
     position: Mapped[int] = mapped_column()
-    """In the file."""
+    """Its position in the file."""
     entry: Mapped[str] = mapped_column(sqlalchemy.Text)
-    """What the file says of it, as JSON."""
+    """Its entry in the file as JSON."""
     schedule: Mapped[str] = mapped_column(sqlalchemy.Text)
     timezone: Mapped[str] = mapped_column(sqlalchemy.String(100))
     deployed_at: Mapped[float] = mapped_column(sqlalchemy.Double)
-    """When this schedule was first seen."""
+    """When this schedule was first deployed."""
     next_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """None: not before its run has ended, or never. Whoever moves it on from an instant has that run."""
+    """None: not before its run has ended, or never. The process that advances it starts that run."""
     run_id: Mapped[int | None] = mapped_column(_RowId)
-    """Of the run that has not ended; None: it may start."""
+    """The run that has not ended; None: a run may start."""
 
 
 class CronRun(EngineModel):
-    """A run of a job, or one that was left out: the history."""
+    """A run of a job, or a skipped one, for the history."""
 
     __tablename__ = "lastacross_cron_run"
     __table_args__ = (
@@ -207,20 +207,20 @@ class CronRun(EngineModel):
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     job: Mapped[str] = mapped_column(sqlalchemy.String(100))
     task_name: Mapped[str | None] = mapped_column(sqlalchemy.String(200), unique=True)
-    """Made of job and instant: there is one task for each; None: it was left out."""
+    """Made of job and due time, so each due time has one task; None: skipped."""
     due_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     cause: Mapped[str] = mapped_column(sqlalchemy.String(8))
     """``schedule``, ``misfire`` (made up for after a time without schedulers) or ``hand``."""
     state: Mapped[str] = mapped_column(sqlalchemy.String(8))
-    """``open``, ``done``, ``failed``, ``lost`` (nobody told how it ended), ``skipped`` or ``missed``."""
+    """``open``, ``done``, ``failed``, ``lost`` (its end was not reported), ``skipped`` or ``missed``."""
     created_at: Mapped[float] = mapped_column(sqlalchemy.Double)
     started_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
-    """Of its first attempt, once one has ended."""
+    """Start of the first attempt, known once an attempt has ended."""
     finished_at: Mapped[float | None] = mapped_column(sqlalchemy.Double)
     attempts: Mapped[int] = mapped_column(default=0)
-    """That have ended."""
+    """The number of ended attempts."""
     status: Mapped[int | None] = mapped_column()
-    """Of the last answer."""
+    """The last HTTP status."""
     error: Mapped[str | None] = mapped_column(sqlalchemy.Text)
     """Why the last attempt failed."""
 
@@ -234,5 +234,5 @@ class LongTaskFile(EngineModel):
         sqlalchemy.ForeignKey(LongTask.id, ondelete="CASCADE"), primary_key=True
     )
     position: Mapped[int] = mapped_column(primary_key=True)
-    """The number by which the parameters refer to it."""
+    """The parameters refer to the file by this number."""
     body: Mapped[bytes] = mapped_column(sqlalchemy.LargeBinary)

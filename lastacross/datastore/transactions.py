@@ -1,8 +1,8 @@
-"""Sessions and transactions: the two ways to the data.
+"""Sessions and transactions, the two ways to access the data.
 
-``session()`` is a SQLAlchemy Session that commits at the end of its ``with``. ``transaction()`` is a
-unit of work that services can join: inside it ``taskqueue.add(…, transactional=True)`` is part of
-what commits. Objects stay readable after the ``with``: nothing is expired at the commit.
+``session()`` is a SQLAlchemy Session that commits at the end of its ``with``. ``transaction()`` is a unit
+of work that services can join: inside it, ``taskqueue.add(…, transactional=True)`` becomes part of the
+commit. Objects stay readable after the ``with``, because the commit does not expire them.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _HOLDS_CONNECTION = "lastacross_holds_connection"
 
 
 class _WriterSession(Session):
-    """A session that knows whether it has begun in the database: on SQLite, holds the write lock."""
+    """A session that knows whether it has begun in the database; on SQLite, it then holds the write lock."""
 
     def holds_connection(self) -> bool:
         """Whether a statement has been sent since the last commit or rollback."""
@@ -49,7 +49,7 @@ def _note_end(session: Session, transaction: SessionTransaction) -> None:
 
 
 class _UnitSession(_WriterSession):
-    """A session whose end is its transaction's business, so that nothing commits half of it."""
+    """A session that only its transaction can end, so that no part of it is committed alone."""
 
     def commit(self) -> NoReturn:
         raise DatastoreUsageError(
@@ -63,20 +63,20 @@ class _UnitSession(_WriterSession):
         )
 
     def close(self) -> None:
-        """Nothing: the end of the ``with`` closes it."""
+        """Do nothing; the end of the ``with`` closes the session."""
 
     def finish(self) -> None:
-        """Give the connection back; what was not committed is rolled back."""
+        """Return the connection and roll back uncommitted changes."""
         super().close()
 
 
 class Transaction:
-    """A unit of work under way: all of it is committed, or none.
+    """A unit of work in progress: all of it is committed, or none.
 
     Attributes:
-        session: where its reads and writes go. ``commit`` and ``rollback`` are refused there;
-            ``begin_nested`` (a savepoint) is not.
-        notes: a place for services to keep what belongs to this transaction, under their own keys.
+        session: for its reads and writes. ``commit`` and ``rollback`` are refused there;
+            ``begin_nested`` (a savepoint) is allowed.
+        notes: a place for services to keep data of this transaction, under their own keys.
     """
 
     def __init__(self, session: _UnitSession) -> None:
@@ -87,7 +87,7 @@ class Transaction:
         self._root = session.begin()
         self._callbacks: list[Callable[[], object]] = []
         self._undoers: list[Callable[[], object]] = []
-        # How many of both there were when each savepoint was set.
+        # How many of both existed when each savepoint was set.
         self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, tuple[int, int]] = (
             weakref.WeakKeyDictionary()
         )
@@ -96,11 +96,11 @@ class Transaction:
         self._is_finished = False
 
     def after_commit(self, callback: Callable[[], object]) -> None:
-        """Call this once the commit has landed; never if the transaction is rolled back.
+        """Call this after the commit; never if the transaction is rolled back.
 
-        It runs outside of the transaction, in the order of registration. An exception in it is
-        logged and changes nothing: the commit stands. What is registered inside a savepoint goes
-        with the savepoint.
+        It runs outside of the transaction, in the order of registration. If it raises, the exception is
+        logged and the commit stands. A callback registered inside a savepoint is dropped if the savepoint
+        is rolled back.
 
         Raises:
             DatastoreUsageError: the transaction is over.
@@ -110,10 +110,11 @@ class Transaction:
         self._callbacks.append(callback)
 
     def after_rollback(self, callback: Callable[[], object]) -> None:
-        """Call this if what was done so far is taken back, with the transaction or with its savepoint.
+        """Call this if the work so far is rolled back, with the transaction or with its savepoint.
 
-        For what is in memory: it must not use the session. The last one registered runs first; an
-        exception in it is logged. A commit whose answer was lost counts as taken back, and may have landed.
+        It is for data in memory and must not use the session. The last one registered runs first; an
+        exception in it is logged. A commit whose answer was lost counts as rolled back, although it may
+        have succeeded.
 
         Raises:
             DatastoreUsageError: the transaction is over.
@@ -123,18 +124,18 @@ class Transaction:
         self._undoers.append(callback)
 
     def is_here(self) -> bool:
-        """Whether it was begun by this thread of this process, and is still under way."""
+        """Whether this thread of this process began it, and it is still in progress."""
         return not self._is_finished and self._owner == _owner()
 
     def spoil(self) -> None:
-        """Let it end in a rollback, whatever happens."""
+        """Make the transaction end in a rollback, whatever happens."""
         self._is_spoilt = True
 
     def commit(self) -> None:
         """Commit, as the end of the outermost ``with`` does.
 
         Raises:
-            DatastoreUsageError: a part of it failed or was ended by somebody else.
+            DatastoreUsageError: a part of it failed, or other code ended it.
         """
         if self._is_spoilt:
             raise DatastoreUsageError(
@@ -147,7 +148,7 @@ class Transaction:
         self._is_committed = True
 
     def finish(self) -> list[Callable[[], object]]:
-        """Mark it as over; the callbacks that a commit owes, after those of a rollback were called."""
+        """Mark it as over and call the rollback callbacks if needed; returns the commit callbacks to call."""
         self._is_finished = True
         if not self._is_committed:
             self._undo_from(0)
@@ -158,7 +159,7 @@ class Transaction:
         self._savepoints[savepoint] = (len(self._callbacks), len(self._undoers))
 
     def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
-        """Drop what was registered since the savepoint, and undo it."""
+        """Undo and drop the callbacks registered since the savepoint."""
         if savepoint in self._savepoints:
             callbacks, undoers = self._savepoints[savepoint]
             del self._callbacks[callbacks:]
@@ -191,24 +192,25 @@ _writers: contextvars.ContextVar[tuple[tuple[object, _WriterSession], ...]] = co
 
 
 def current_transaction() -> Transaction | None:
-    """The transaction that this code runs in, or None; other threads and processes have their own."""
+    """The transaction that the calling code runs in, or None; other threads and processes have their own."""
     found = _transaction.get()
     return found if found is not None and found.is_here() else None
 
 
 @contextlib.contextmanager
 def session(*, read_only: bool = False) -> Iterator[Session]:
-    """A session of its own: committed at the end of the ``with``, rolled back on an exception.
+    """An independent session: committed at the end of the ``with``, rolled back on an exception.
 
     Args:
-        read_only: it only reads, which on SQLite lets it run beside a writer, and it is refused
-            to write. It sees what was committed when it began to read.
+        read_only: refuse writes; on SQLite, this lets the session run beside a writer. It sees the data
+            that
+            was committed when it began to read.
 
     Raises:
-        DatastoreUnavailableError: the database is away, or was locked for 5 s (SQLite).
+        DatastoreUnavailableError: the database is unavailable, or was locked for 5 s (SQLite).
         DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
-        DatastoreUsageError: on SQLite, the same code has a writer open around it and would wait
-            for itself; or a read-only session was asked to write.
+        DatastoreUsageError: on SQLite, the calling code has a writer open and would wait for itself; or a
+            read-only session received a write.
     """
     current = engines()
     if read_only:
@@ -233,14 +235,14 @@ def session(*, read_only: bool = False) -> Iterator[Session]:
 def transaction() -> Iterator[Transaction]:
     """A unit of work: committed at the end of the outermost ``with``, rolled back on an exception.
 
-    Inside another one it is the other one: nothing is committed before that ends, and an exception
-    that leaves the inner ``with`` dooms the whole, even if it is caught in between.
+    Inside another transaction it joins that one: nothing is committed before the outer one ends. An
+    exception that leaves the inner ``with`` dooms the whole transaction, even if it is caught in between.
 
     Raises:
-        DatastoreUnavailableError: the database is away, or was locked for 5 s (SQLite). After a
-            connection lost during the commit itself, whether it landed is unknown.
+        DatastoreUnavailableError: the database is unavailable, or was locked for 5 s (SQLite). If the
+            connection is lost during the commit itself, its outcome is unknown.
         DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
-        DatastoreUsageError: a part failed and was caught; or on SQLite, a ``session()`` that
+        DatastoreUsageError: a part failed and its exception was caught; or on SQLite, a ``session()`` that
             writes is open around it.
     """
     outer = current_transaction()
@@ -293,7 +295,7 @@ def _writing(opened: _WriterSession) -> Iterator[None]:
 
 
 def _refuse_second_writer(current: Engines) -> None:
-    """On SQLite, say at once what would wait for itself until the busy timeout is over."""
+    """On SQLite, immediately raise an error for code that would wait for itself until the busy timeout."""
     if not current.database.is_sqlite:
         return
     for owner, opened in _writers.get():
@@ -305,13 +307,13 @@ def _refuse_second_writer(current: Engines) -> None:
 
 
 def _owner() -> tuple[int, int]:
-    """Who runs this: a fork's child and a thread given a copy of our context are somebody else."""
+    """Identifies the running code; a fork's child, or a thread with a copy of our context, differs."""
     return os.getpid(), threading.get_ident()
 
 
 @contextlib.contextmanager
 def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator[None]:
-    """Turn SQLAlchemy's errors into ours where ours say more; the session is closed by then."""
+    """Translate SQLAlchemy's errors into ours if ours say more; the session is closed by then."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -319,7 +321,7 @@ def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator
         if translated is not None:
             raise translated from error
         if failures.is_about_the_schema(error):
-            # Alembic is imported for this message only, not at every start.
+            # Alembic is imported only for this message, not at every start.
             migrate = importlib.import_module("lastacross.datastore.migrate")
             with contextlib.suppress(SQLAlchemyError):
                 migrate.require_current()

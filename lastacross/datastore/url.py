@@ -1,13 +1,13 @@
-"""What DATABASE_URL says, checked: which database, and how surely SQLite writes.
+"""Parses and checks DATABASE_URL: the database, and the durability of SQLite's commits.
 
-Pure: nothing is opened here.
+Pure: it does not open the database.
 
-``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``, with ``?synchronous=full`` where a
-commit must outlive a loss of power (each commit then waits for the disk). The default, ``normal``,
-is safe against the death of any process; a loss of power may cost the last commits, never the file.
+``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``, with ``?synchronous=full`` if a commit
+must survive a power loss (each commit then waits for the disk). The default, ``normal``, is safe against
+the death of any process. A power loss may cost the last commits, but never the file.
 
-``postgresql://user:password@host/database``, with libpq's own parameters after a ``?``; Heroku's
-``postgres://`` is understood.
+``postgresql://user:password@host/database``, with libpq's own parameters after a ``?``. Heroku's
+``postgres://`` is accepted.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ _EXAMPLES = "sqlite:////absolute/path.db or postgresql://user:password@host/data
 
 @dataclass(frozen=True)
 class DatabaseUrl:
-    """A DATABASE_URL that can be used.
+    """A valid DATABASE_URL.
 
     Attributes:
-        url: what SQLAlchemy is given.
-        synchronous: SQLite's PRAGMA of this name; of no meaning for PostgreSQL.
+        url: the URL for SQLAlchemy.
+        synchronous: SQLite's PRAGMA of this name; unused for PostgreSQL.
     """
 
     url: sqlalchemy.URL
@@ -46,15 +46,15 @@ class DatabaseUrl:
 
 
 def parse(text: str) -> DatabaseUrl:
-    """The database that ``text`` names.
+    """Parse the URL of a database.
 
     Raises:
-        ConfigError: it is no URL, or of a database that is not supported.
+        ConfigError: the text is not a URL, or the database is not supported.
     """
     try:
         url = sqlalchemy.make_url(text)
     except ArgumentError as error:
-        # The text may hold a password: it is not repeated.
+        # The text may hold a password, so it is not repeated.
         raise ConfigError(f"DATABASE_URL is not a database's URL: it takes {_EXAMPLES}") from error
     if url.drivername in _SQLITE:
         return _sqlite(url)

@@ -1,12 +1,12 @@
-"""Deferred calls: ``deferred.defer(function, argument, …)`` runs it later, in a task.
+"""Deferred calls: ``deferred.defer(function, argument, …)`` runs a function later, in a task.
 
-The call is pickled and signed with SECRET_KEY, and nothing that does not carry that signature is
-ever unpickled: who can write to Redis cannot run code. Rules: docs/appengine.md, "Deferred".
+The call is pickled and signed with SECRET_KEY. Only calls with a valid signature are unpickled, so access
+to Redis does not allow running code. docs/appengine.md has the rules, under "Deferred".
 
-A function must be one that a worker can import: at the top level of a module. Arguments are
-copied; a method takes its object along. Like any task a call may happen twice.
+A worker must be able to import the function, so it must be at the top level of a module. Arguments are
+copied, and a method takes its object along. Like any task, a call may run twice.
 
-A call that is too large for a task is kept in the datastore, and the task carries its key.
+A call that is too large for a task is stored in the datastore, and the task carries its key.
 """
 
 from lastacross.deferred.calls import (

@@ -1,4 +1,4 @@
-"""Asking for a call, and making it: what a deferred task carries."""
+"""Defers a call and runs it: the content of a deferred task."""
 
 import inspect
 import pickle
@@ -21,12 +21,12 @@ DEFAULT_URL = "/_ah/queue/deferred"
 DEFAULT_QUEUE = "default"
 
 _PURPOSE = "deferred"
-# Calling one of these runs nothing of its body, so that the task would succeed without an effect.
+# Calling one of these runs nothing of its body, so the task would succeed without any effect.
 _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class UnverifiedCallError(PermanentTaskFailure):
-    """Raised for a call whose signature is not ours: this process may hold the wrong key, so it is kept."""
+    """Raised for a call without a valid signature. It is kept: this process may have the wrong key."""
 
 
 _signatures: tuple[config.Config, Signatures] | None = None
@@ -50,7 +50,7 @@ def defer(
     _queue: str = DEFAULT_QUEUE,
     **kwargs: Any,
 ) -> taskqueue.Task:
-    """Call ``obj(*args, **kwargs)`` later, in a task; the names with an underscore are the task's.
+    """Call ``obj(*args, **kwargs)`` later, in a task; names with an underscore are options of the task.
 
     Raises:
         ValueError: a worker could not call it (a lambda, a nested function, …), or it or an
@@ -62,7 +62,8 @@ def defer(
     try:
         return taskqueue.Queue(_queue).add(call, transactional=_transactional)
     except StoreUnavailableError:
-        # The answer may be lost, and the task added: its row is pruned if it was not.
+        # The task may have been added although its answer was lost, so the row stays. Unused rows are
+        # pruned.
         raise
     except Exception:
         payloads.discard(call.payload_row, is_transactional=_transactional)
@@ -82,11 +83,11 @@ def task(
     _retry_options: taskqueue.TaskRetryOptions | None = None,
     **kwargs: Any,
 ) -> taskqueue.Task:
-    """The task that ``defer`` would add, not added: for ``Batch.add`` and ``Queue.add``.
+    """Make the task that ``defer`` would add, for ``Batch.add`` and ``Queue.add``.
 
     Raises:
         ValueError, InvalidTaskError: as ``defer``.
-        TypeError: ``_queue`` or ``_transactional``, which belong to the adding.
+        TypeError: ``_queue`` or ``_transactional`` is given, which are options of the add.
     """
     for name in ("_queue", "_transactional"):
         if name in kwargs:
@@ -96,7 +97,7 @@ def task(
 
 
 def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
-    """The call as a task carries it: pickled, signed.
+    """The pickled and signed call, as a task carries it.
 
     Raises:
         ValueError: a worker could not call it, or it or an argument cannot be pickled.
@@ -111,7 +112,7 @@ def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes
 
 
 def invoke_member(obj: object, member: str, /, *args: Any, **kwargs: Any) -> object:
-    """Call a method by its name: how a bound method is carried."""
+    """Call a method by its name; bound methods are stored this way."""
     return getattr(obj, member)(*args, **kwargs)
 
 
@@ -137,7 +138,7 @@ def _options(
 
 
 def _build(body: bytes, options: dict[str, Any], *, is_transactional: bool) -> taskqueue.Task:
-    """The task; a call that is too large for it is kept in a row of the datastore."""
+    """Make the task; a call that is too large for it is stored in a row of the datastore."""
     try:
         return taskqueue.Task(body, **options)
     except TaskTooLargeError:
@@ -152,7 +153,7 @@ def _build(body: bytes, options: dict[str, Any], *, is_transactional: bool) -> t
 
 
 def _own_signatures() -> Signatures:
-    """Made once a configuration: deriving the key takes longer than signing."""
+    """Cached per configuration, because deriving the key takes longer than signing."""
     global _signatures
     current = config.current()
     if _signatures is None or _signatures[0] is not current:
@@ -180,7 +181,7 @@ def _check_callable(obj: Callable[..., object]) -> None:
 
 
 def _importable(obj: Callable[..., object]) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    """What to pickle for it, and the arguments to put before the caller's."""
+    """The object to pickle for a callable, and the arguments that precede the caller's."""
     if not isinstance(obj, MethodType | BuiltinMethodType):
         return obj, ()
     owner = obj.__self__
@@ -218,10 +219,10 @@ def _name_of(obj: object) -> str:
 
 
 def run(body: bytes) -> object:
-    """Make the call that ``serialize`` wrote; what it returns.
+    """Run a call that ``serialize`` wrote, and return its result.
 
     Raises:
-        PermanentTaskFailure: the signature is not ours, or the call cannot be unpickled.
+        PermanentTaskFailure: the signature is invalid, or the call cannot be unpickled.
         Exception: whatever the function raises.
     """
     function, args, kwargs = _load(body)
@@ -246,11 +247,12 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
 
 
 def run_from_datastore(row_id: int, /) -> object:
-    """Run the call that a row holds; the row is deleted when the call has succeeded.
+    """Run the call in a row; the row is deleted when the call has succeeded.
 
     Raises:
-        PermanentTaskFailure: the row is gone, or the function says that no retry can mend it; that call is
-            kept with its dead letter, to be run again by hand.
+        PermanentTaskFailure: the row is gone, or the function must not be retried. In the second case the
+            row
+            stays with the dead letter, which can be run again by hand.
     """
     result = run(payloads.read(row_id))
     payloads.discard(row_id)

@@ -1,4 +1,4 @@
-"""A deferred task being delivered: its call is made, and answered with a status."""
+"""Delivers a deferred task: runs its call and answers with an HTTP status."""
 
 import logging
 from collections.abc import Callable, Iterable, MutableMapping
@@ -10,25 +10,28 @@ from lastacross.deferred.calls import UnverifiedCallError, run
 from lastacross.errors import PermanentTaskFailure, SingularTaskFailure
 
 log = logs.get("lastacross.deferred")
-# Asked first: a line that nobody keeps is made for each task.
+# Checked first, because a line is made for each task and usually dropped.
 _level_of = logging.getLogger("lastacross.deferred")
 
 _log_level = logging.DEBUG
 
 
 def set_log_level(level: int) -> None:
-    """Set the level at which each received task is logged (``logging.DEBUG`` at the beginning)."""
+    """Set the level for logging each received task (``logging.DEBUG`` by default)."""
     global _log_level
     _log_level = level
 
 
 def outcome(body: bytes) -> int:
-    """Run a call and answer as the handler would: an HTTP status. Logs what went wrong.
+    """Run a call and return the HTTP status that a handler would answer; logs failures.
 
-    200 also for PermanentTaskFailure, which no retry can mend (the current task is told, so that its worker
-    keeps it as a dead letter); 408 for SingularTaskFailure, 500 for any
-    other exception and for a call that is not signed with our key, which a process with the right one
-    can still run: all of them are retried. BaseExceptions, a deadline for one, go through.
+    - 200 for success, and for PermanentTaskFailure, which must not be retried. The current task is marked,
+      so
+      that its worker keeps it as a dead letter.
+    - 408 for SingularTaskFailure, and 500 for any other exception. Both are retried.
+    - 500 for a call without a valid signature, because a process with the right key can still run it.
+
+    BaseExceptions, such as a deadline, propagate.
     """
     current = taskqueue.current_task()
     seen: dict[str, Any] = (
@@ -52,7 +55,7 @@ def _is_final(failure: Exception) -> bool:
 
 
 def _log_failure(failure: Exception, seen: dict[str, Any]) -> int:
-    """Log it in its way; the status that it means."""
+    """Log a failure according to its kind; returns its HTTP status."""
     if isinstance(failure, SingularTaskFailure):
         log.debug("deferred.singular_failure", reason=str(failure), **seen)
         return 408
@@ -72,7 +75,7 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
     """WSGI for ``/_ah/queue/deferred``: 405 unless a POST, 403 unless a task, else its outcome.
 
-    That it is a task is known by ``environ["lastacross.task"]``, which no HTTP request can set.
+    A task is recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
     """
     allow: list[tuple[str, str]] = []
     if environ["REQUEST_METHOD"] != "POST":

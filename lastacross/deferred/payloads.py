@@ -1,7 +1,7 @@
-"""Deferred calls that are too large for a task: rows of the datastore, and when they are of no use any more.
+"""Stores deferred calls that are too large for a task in rows of the datastore, and deletes unused rows.
 
-A row is deleted by the call that has run. What is left over, by a batch filled twice or a task that was
-deleted, purged or cancelled, is pruned by the scheduler.
+The call deletes its row when it has run. The scheduler prunes the rows of tasks that were deleted, purged
+or cancelled, and of batches that were filled twice.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from lastacross.errors import (
     PermanentTaskFailure,
 )
 
-# A younger row is not looked at: its task may be about to be added.
+# Younger rows are skipped because their task may be about to be added.
 YOUNGEST_SECONDS = 3600.0
-# So long a task must have been gone: a Redis that was emptied is put back from a backup meanwhile.
+# A task must be gone this long, so that an emptied Redis can be restored from a backup first.
 UNUSED_SECONDS = 3 * 86_400.0
-# No task is known for a row: it may be scheduled for 30 days, and a dead letter for 30 more.
+# For a row without a known task: a task may be scheduled for 30 days, and be a dead letter for 30 more.
 UNCLAIMED_SECONDS = 62 * 86_400.0
 PRUNE_CHUNK = 1000
 
@@ -33,12 +33,12 @@ log = logs.get("lastacross.deferred")
 
 
 def keep(body: bytes, *, is_transactional: bool) -> int:
-    """Keep a call; the id of its row.
+    """Store a call; returns the id of its row.
 
     Raises:
-        BadTransactionStateError: transactional outside of a transaction.
-        DatastoreUsageError: on SQLite, the same code has a writer open around it.
-        DatastoreUnavailableError: the database is away.
+        BadTransactionStateError: the call is transactional but outside of a transaction.
+        DatastoreUsageError: on SQLite, the calling code has a write transaction open.
+        DatastoreUnavailableError: the database is unavailable.
     """
     row = DeferredPayload(body=body, created_at=clock.SYSTEM.now())
     if is_transactional:
@@ -49,7 +49,7 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
         transaction.session.flush()
         return row.id
     try:
-        # Committed at once: the task may run before the caller's own transaction ends.
+        # Commit immediately, because the task may run before the caller's own transaction ends.
         with datastore.session() as session:
             session.add(row)
     except DatastoreUsageError as error:
@@ -62,7 +62,7 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
 
 
 def read(row_id: int) -> bytes:
-    """The call that a row holds.
+    """The call in a row.
 
     Raises:
         PermanentTaskFailure: the row is gone.
@@ -78,7 +78,7 @@ def read(row_id: int) -> bytes:
 
 
 def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
-    """Delete the row of a call that has run or was never added; a failure only leaves a row behind."""
+    """Delete the row of a call that has run or was never added. If this fails, the row is pruned later."""
     if row_id is None:
         return
     statement = delete(DeferredPayload).where(DeferredPayload.id == row_id)
@@ -97,23 +97,23 @@ def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
 
 
 class Pruner:
-    """Looks at all rows again and again, some at each call; any number of processes may."""
+    """Checks all rows in turn, a chunk per call. Any number of processes may do so."""
 
     def __init__(self) -> None:
         self._last = 0
 
     def act(self, at: float) -> int:
-        """Look at the next 1,000 rows; delete those of no use. Returns how many.
+        """Check the next 1,000 rows and delete the unused ones; returns how many.
 
-        A row is deleted when its task was gone at each look for three days; the outbox's tasks and dead
-        letters are there. One that was kept for a task which nobody came to add goes after 62 days.
+        A row is deleted after its task has been gone for three days at every check. Tasks in the outbox and
+        dead letters are not gone. A row whose task was never added is deleted after 62 days.
 
         Args:
             at: seconds since the epoch.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
-            DatastoreUnavailableError: the datastore does not.
+            DatastoreUnavailableError: the datastore does not answer.
         """
         rows = _rows_after(self._last, at)
         deleted = _judge(rows, at) if rows else 0
@@ -137,7 +137,7 @@ def _rows_after(last: int, at: float) -> Sequence[Any]:
 
 
 def _judge(rows: Sequence[Any], at: float) -> int:
-    """Note what has become of the rows' tasks; returns how many rows that ended."""
+    """Note which rows have lost their tasks, and delete the expired ones; returns how many."""
     used = _used(rows)
     claimed = [row for row in rows if row.task_id is not None]
     unused = [row for row in claimed if row.id not in used]
@@ -158,7 +158,7 @@ def _judge(rows: Sequence[Any], at: float) -> int:
 
 
 def _used(rows: Sequence[Any]) -> set[int]:
-    """Those whose task is in the outbox or in Redis, whatever its state."""
+    """The rows whose task is in the outbox or in Redis, in any state."""
     claimed = [row for row in rows if row.task_id is not None]
     redis = store.current().redis
     with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:

@@ -27,8 +27,7 @@ SCRIPTS = Scripts(NAMES_IN_SCRIPTS)
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
-# Monotonic clocks drift, and the server's clock may be set, so the offset is measured again after this
-# time.
+# Measure the offset again after this, because monotonic clocks drift and the server's clock may be set.
 SYNC_SECONDS = 30.0
 # A process may have this many threads. With redis-py's own limit of 100, a burst would raise errors.
 MAX_CONNECTIONS = 5000

@@ -482,7 +482,7 @@ def _refusal(queue: str, task: Task, code: int) -> InvalidTaskError:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Finds the targets of tasks that one process adds to one queue, whose own target is '' if it has none."""
+    """Finds the targets of tasks that one process adds to one queue; ``own`` is the queue's, '' if none."""
 
     queue_target: str
     configuration: Config

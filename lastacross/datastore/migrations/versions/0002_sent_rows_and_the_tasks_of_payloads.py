@@ -1,4 +1,4 @@
-"""Outbox rows that were sent or set aside, and the tasks that the bodies of large calls belong to.
+"""Add sent and set-aside outbox rows, and the tasks of large deferred calls.
 
 Revision 0002.
 """
