@@ -158,13 +158,13 @@ class Listing:
         self._store = opened
         self._redis: Any = opened.redis
 
-    def tasks(self, queue: str, states: Iterable[str] = STATES, most: int = 100) -> list[ListedTask]:
-        """The first ``most`` tasks in each of these states; of dead letters, the newest."""
+    def tasks(self, queue: str, states: Iterable[str] = STATES, limit: int = 100) -> list[ListedTask]:
+        """The first ``limit`` tasks in each of these states; of dead letters, the newest."""
         with transient_errors():
             ids: dict[str, None] = {}
             for state in states:
-                found = [*self._ids(queue, state, most), *self._pull_ids(queue, state, most)]
-                ids.update(dict.fromkeys(found[:most]))
+                found = [*self._ids(queue, state, limit), *self._pull_ids(queue, state, limit)]
+                ids.update(dict.fromkeys(found[:limit]))
             wanted = frozenset(states)
             return [task for task in self._listed(list(ids)) if task.state in wanted]
 
@@ -193,27 +193,27 @@ class Listing:
         with transient_errors():
             return int(self._redis.zcard(dead_key(queue)))
 
-    def _ids(self, queue: str, state: str, most: int) -> list[str]:
+    def _ids(self, queue: str, state: str, limit: int) -> list[str]:
         if state == "ready":
             found = [
-                each for key in self._ready_lists(queue) for each in self._redis.lrange(key, 0, most - 1)
+                each for key in self._ready_lists(queue) for each in self._redis.lrange(key, 0, limit - 1)
             ]
         elif state == "dead":
-            found = self._redis.zrevrange(dead_key(queue), 0, most - 1)
+            found = self._redis.zrevrange(dead_key(queue), 0, limit - 1)
         else:
-            found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, most - 1)
+            found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, limit - 1)
         # The entry of a leased task is its id, a colon and its lease id; our ids have no colon.
         return [_text(each).partition(":")[0] for each in found]
 
-    def _pull_ids(self, queue: str, state: str, most: int) -> list[str]:
+    def _pull_ids(self, queue: str, state: str, limit: int) -> list[str]:
         now = self._store.now()
         if state == "leased":
             names = self._redis.zrange(
-                pull_leased_key(queue), f"({now:.6f}", "+inf", byscore=True, offset=0, num=most
+                pull_leased_key(queue), f"({now:.6f}", "+inf", byscore=True, offset=0, num=limit
             )
         elif state in ("ready", "scheduled"):
             bounds = ("-inf", f"{now:.6f}") if state == "ready" else (f"({now:.6f}", "+inf")
-            names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=most)
+            names = self._redis.zrange(PULL_PREFIX + queue, *bounds, byscore=True, offset=0, num=limit)
         else:
             names = []
         return [task_id(queue, _text(name)) for name in names]

@@ -157,7 +157,7 @@ def _digest(configuration: Config) -> str:
 
 
 def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
-    most = queue.max_concurrent_requests
+    max_concurrent = queue.max_concurrent_requests
     target = queue.target or ""
     if target and service_of(target) == configuration.app.service:
         # The version stays because no rule of dispatch.yaml moves a task whose target names a version.
@@ -166,7 +166,7 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
         "mode": queue.mode,
         "rate": repr(queue.rate),
         "bucket_size": str(queue.bucket_size),
-        "max_concurrent": "" if most is None else str(most),
+        "max_concurrent": "" if max_concurrent is None else str(max_concurrent),
         "target": target,
         "retry": json.dumps(dump_retry(queue.retry)) if queue.retry is not None else "",
         "dead_letter_seconds": str(configuration.settings.dead_letter_seconds),
@@ -327,7 +327,7 @@ def _problem(fields: Any, groups: Collection[str]) -> str | None:
         if value is not None and not needed.fullmatch(value):
             return f"{name} {value[:40]!r}"
     if text.get("group", DEFAULT_SERVICE) not in groups:
-        return f"group {text['group'][:40]!r}, a service that there is not"
+        return f"group {text['group'][:40]!r}, a service that does not exist"
     retry = text.get("retry")
     if retry and (wrong := retry_options(retry)) is not None:
         return f"retry {retry[:40]!r}, {wrong}"

@@ -104,10 +104,10 @@ def retry_options(value: bytes | str) -> str | None:
         return "not JSON"
     if not isinstance(values, list) or len(values) != _RETRY_OPTIONS:
         return "not a list of five numbers"
-    *limits, least, most, doublings = values
+    *limits, min_backoff, max_backoff, doublings = values
     are_limits = all(limit is None or _is_number(limit) for limit in limits)
     is_whole = isinstance(doublings, int)
-    if are_limits and is_whole and all(_is_number(each) for each in (least, most, doublings)):
+    if are_limits and is_whole and all(_is_number(each) for each in (min_backoff, max_backoff, doublings)):
         return None
     return "not numbers of retries and seconds"
 

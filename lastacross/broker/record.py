@@ -160,7 +160,7 @@ def body_of(fields: Mapping[bytes, bytes]) -> bytes:
 
 def target_in(fields: list[Value]) -> str | None:
     """The target in a record's flat fields, None if it has none."""
-    found = [fields[place + 1] for place in range(0, len(fields), 2) if fields[place] == "target"]
+    found = [fields[index + 1] for index in range(0, len(fields), 2) if fields[index] == "target"]
     return str(found[0]) if found else None
 
 

@@ -19,13 +19,13 @@ from lastacross.errors import ScheduleError
 
 SHOWN_CHARACTERS = 60
 # All days, weekdays and months together need 300 characters.
-MOST_CHARACTERS = 2000
+MAX_CHARACTERS = 2000
 DAY_SECONDS = 86_400
 
 ALL_MONTHS = frozenset(range(1, 13))
 ALL_ORDINALS = frozenset(range(1, 6))
 ALL_WEEKDAYS = frozenset(range(7))
-LONGEST_MONTH = {month: 29 if month == 2 else 30 if month in {4, 6, 9, 11} else 31 for month in ALL_MONTHS}
+MAX_DAYS = {month: 29 if month == 2 else 30 if month in {4, 6, 9, 11} else 31 for month in ALL_MONTHS}
 
 _CRONTAB = re.compile(r"[0-9*/,?LW-]+(\s+[0-9A-Za-z*/,?#-]+){4,5}", re.ASCII)
 _EVERY_MINUTES = re.compile(r"\*/([0-9]+)(\s+\*){4}", re.ASCII)
@@ -52,9 +52,9 @@ def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
         ScheduleError: the text or the time zone is invalid.
     """
     zone = check_zone_name(timezone)
-    if len(text) > MOST_CHARACTERS:
-        problem = f"is longer than {MOST_CHARACTERS} characters"
-        raise ScheduleError(_subject(text), problem, column=MOST_CHARACTERS + 1)
+    if len(text) > MAX_CHARACTERS:
+        problem = f"is longer than {MAX_CHARACTERS} characters"
+        raise ScheduleError(_subject(text), problem, column=MAX_CHARACTERS + 1)
     _refuse_crontab(text)
     return _Parser(text, timezone, zone).schedule()
 
@@ -169,7 +169,7 @@ class _Parser:
         if not self._take("of"):
             self._refuse("',' or 'of' and a month", {"of"})
         months = self._months()
-        if min(days) > max(LONGEST_MONTH[month] for month in months):
+        if min(days) > max(MAX_DAYS[month] for month in months):
             self._fail("names days that these months never have", 1)
         return SpecificTimes(*self._head, self._time(), months, month_days=frozenset(days))
 

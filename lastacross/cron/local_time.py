@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from lastacross.errors import ScheduleError
 
-LONGEST_NAME = 100
+MAX_NAME_CHARACTERS = 100
 
 _MINUTE = timedelta(minutes=1)
 
@@ -20,9 +20,9 @@ def check_zone_name(name: str) -> ZoneInfo:
     Raises:
         ScheduleError: no zone has this name.
     """
-    subject = f"timezone {name[:LONGEST_NAME]!r}"
-    if len(name) > LONGEST_NAME:
-        raise ScheduleError(subject, f"is longer than {LONGEST_NAME} characters")
+    subject = f"timezone {name[:MAX_NAME_CHARACTERS]!r}"
+    if len(name) > MAX_NAME_CHARACTERS:
+        raise ScheduleError(subject, f"is longer than {MAX_NAME_CHARACTERS} characters")
     try:
         if name in _NOT_ZONES or name.startswith(("posix/", "right/")):
             raise ZoneInfoNotFoundError(name)

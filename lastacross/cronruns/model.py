@@ -49,9 +49,9 @@ def load_entry(text: str) -> CronEntry:
         UnreadableJobError: the remaining keys do not make a job.
     """
     try:
-        values = _known(json.loads(text), CronEntry)
+        values = _fields_of(json.loads(text), CronEntry)
         if values.get("retry") is not None:
-            values["retry"] = RetryParameters(**_known(values["retry"], RetryParameters))
+            values["retry"] = RetryParameters(**_fields_of(values["retry"], RetryParameters))
         return CronEntry(**values)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableJobError(
@@ -67,7 +67,7 @@ def _read_schedule(entry: CronEntry) -> Schedule:
         raise UnreadableJobError(str(error)) from error
 
 
-def _known(values: dict[str, Any], kind: type[CronEntry] | type[RetryParameters]) -> dict[str, Any]:
+def _fields_of(values: dict[str, Any], kind: type[CronEntry] | type[RetryParameters]) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(kind)}
     return {key: value for key, value in values.items() if key in names}
 

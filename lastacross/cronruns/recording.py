@@ -6,7 +6,7 @@ from lastacross.config import CRON_QUEUE
 from lastacross.cronruns import model
 from lastacross.errors import DatastoreError
 
-LONGEST_ERROR = 2000
+MAX_ERROR_CHARACTERS = 2000
 
 _log = logs.get("lastacross.cron")
 
@@ -25,7 +25,7 @@ def note(task: Leased, at: float, state: str, *, status: int | None = None, reas
     """
     if task.queue != CRON_QUEUE:
         return
-    error = reason[:LONGEST_ERROR].replace("\0", "�")
+    error = reason[:MAX_ERROR_CHARACTERS].replace("\0", "�")
     try:
         attempts = task.failures + task.lost + 1
         started_at = task.first_try_at

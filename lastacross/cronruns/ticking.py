@@ -13,13 +13,13 @@ from lastacross.store import tombstone_key, translated_errors
 # A worker reports a run's end shortly after its task is gone. Only after this time does the run count as
 # lost.
 LOST_AFTER_SECONDS = 3.0
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 HISTORY_SECONDS = 30 * 86_400.0
 # Without a limit, a job that runs every minute and hangs for a day would leave 1,440 rows.
 SKIPPED_SECONDS = 86_400.0
 
-NOT_TOLD = "nobody told how it ended: its worker died just then, or its task was deleted or lost"
+NOT_REPORTED = "its end was not reported: its worker died just then, or its task was deleted or lost"
 
 _log = logs.get("lastacross.cron")
 
@@ -36,7 +36,7 @@ class Ticker:
         self._read = read
         self._to_deploy: Sequence[CronEntry] | None = None
         self._is_in_use = False
-        self._look_at = float("-inf")
+        self._check_at = float("-inf")
         self._gone_since: dict[str, float] = {}
         self._unreadable: dict[str, str] = {}
 
@@ -57,8 +57,8 @@ class Ticker:
         if not self._is_in_use:
             return 0
         started = sum(self._take(job, now) for job in model.due(now))
-        if not self._look_at - LOOK_SECONDS <= now < self._look_at:
-            self._look_at = now + LOOK_SECONDS
+        if not self._check_at - CHECK_SECONDS <= now < self._check_at:
+            self._check_at = now + CHECK_SECONDS
             queue_directory.keep_cron_queue(store.current(), config.current())
             self._end_lost(now)
         return started
@@ -97,7 +97,7 @@ class Ticker:
                 gone.append(run.task_name)
         self._gone_since = {name: self._gone_since.get(name, now) for name in gone}
         for name, since in list(self._gone_since.items()):
-            if now - since >= LOST_AFTER_SECONDS and model.end(name, now, "lost", error=NOT_TOLD):
+            if now - since >= LOST_AFTER_SECONDS and model.end(name, now, "lost", error=NOT_REPORTED):
                 _log.warning("cron.lost", task=name)
 
 

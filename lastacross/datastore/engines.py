@@ -37,7 +37,7 @@ from lastacross.errors import DatastoreUsageError
 BUSY_TIMEOUT_SECONDS = 5.0
 # How long a waiting writer sleeps between two tries, at first and at last.
 FIRST_TURN_SECONDS = 0.004
-SHORTEST_TURN_SECONDS = 0.0003
+MIN_TURN_SECONDS = 0.0003
 CONNECT_TIMEOUT_SECONDS = 5
 # PostgreSQL allows 100 connections by default, enough for web, scheduler and four workers of 8 threads.
 POOL_SIZE = 8
@@ -242,7 +242,7 @@ def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
                 waited = SYSTEM.monotonic() - started
                 if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or waited > busy_seconds:
                     return False
-            pause = max(SHORTEST_TURN_SECONDS, FIRST_TURN_SECONDS / (1 + waited / 0.1))
+            pause = max(MIN_TURN_SECONDS, FIRST_TURN_SECONDS / (1 + waited / 0.1))
             threading.Event().wait(pause * random.uniform(0.5, 1.5))
     finally:
         connection.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")

@@ -65,7 +65,7 @@ class Marks:
     def flush(self) -> None:
         """Mark the tasks noted so far. The relay handles those that cannot be marked."""
         with self._writing:
-            for engine, task_ids, at in _together(self._take_all()):
+            for engine, task_ids, at in _merged(self._take_all()):
                 # An engine that is no longer in use was disposed of; using it again would leave it open.
                 if not datastore.is_in_use(engine):
                     continue
@@ -111,7 +111,7 @@ class Marks:
             self._writing.release()
 
 
-def _together(noted: Iterator[_Noted]) -> list[_Noted]:
+def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
     """Merge the notes of each database under the earliest time, so that no row seems sent too late."""
     found: dict[int, _Noted] = {}
     for engine, task_ids, at in noted:

@@ -29,7 +29,7 @@ FORGET_CHUNK = 500
 MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
 
 # No clock is wrong by more than this.
-FARTHEST_SECONDS = 366 * 86_400.0
+MAX_AHEAD_SECONDS = 366 * 86_400.0
 
 _ERROR_LENGTH = 500
 _REMEDY = (
@@ -89,11 +89,11 @@ def forget_sent(at: float) -> int:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
     """
     count, last = 0, (0.0, 0)
-    place = tuple_(OutboxRow.sent_at, OutboxRow.id)
-    query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*place).limit(FORGET_CHUNK)
+    order = tuple_(OutboxRow.sent_at, OutboxRow.id)
+    query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*order).limit(FORGET_CHUNK)
     while True:
         # Each row is visited once, whatever happened to earlier ones.
-        which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (place > last)
+        which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (order > last)
         with datastore.session(read_only=True) as session:
             rows = session.execute(query.where(which)).all()
         lost = _lost(rows, at) if rows else set()
@@ -109,7 +109,7 @@ def forget_sent(at: float) -> int:
 
 def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
     """Whether a time is before the epoch or a year ahead; on SQLite, a text sorts after all numbers."""
-    found: ColumnElement[bool] = (instant > at + FARTHEST_SECONDS) | (instant < 0)
+    found: ColumnElement[bool] = (instant > at + MAX_AHEAD_SECONDS) | (instant < 0)
     return found
 
 

@@ -87,5 +87,7 @@ def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
         raise ConfigError(f"DATABASE_URL: SQLite takes ?synchronous=full and no {unknown[0]!r}")
     synchronous = url.query.get("synchronous", "normal")
     if not isinstance(synchronous, str) or synchronous.lower() not in _SYNCHRONOUS:
-        raise ConfigError(f"DATABASE_URL: synchronous={synchronous!r} is none of {', '.join(_SYNCHRONOUS)}")
+        raise ConfigError(
+            f"DATABASE_URL: synchronous={synchronous!r} is not one of {', '.join(_SYNCHRONOUS)}"
+        )
     return DatabaseUrl(url.difference_update_query(["synchronous"]), synchronous.lower())

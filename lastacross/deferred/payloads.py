@@ -19,7 +19,7 @@ from lastacross.errors import (
 )
 
 # Younger rows are skipped because their task may be about to be added.
-YOUNGEST_SECONDS = 3600.0
+MIN_AGE_SECONDS = 3600.0
 # A task must be gone this long, so that an emptied Redis can be restored from a backup first.
 UNUSED_SECONDS = 3 * 86_400.0
 # For a row without a known task: a task may be scheduled for 30 days, and be a dead letter for 30 more.
@@ -128,7 +128,7 @@ def _rows_after(last: int, at: float) -> Sequence[Any]:
     columns = (DeferredPayload.id, DeferredPayload.task_id, DeferredPayload.unused_since)
     query = (
         select(*columns, DeferredPayload.created_at, waits.label("waits"))
-        .where(DeferredPayload.id > last, DeferredPayload.created_at <= at - YOUNGEST_SECONDS)
+        .where(DeferredPayload.id > last, DeferredPayload.created_at <= at - MIN_AGE_SECONDS)
         .order_by(DeferredPayload.id)
         .limit(PRUNE_CHUNK)
     )

@@ -152,7 +152,7 @@ class Store:
         args = [part for pair in types.items() for part in pair]
         return [name.decode("utf-8", "replace") for name in self.run("set_aside", (), args)]
 
-    def take_damages(self, most: int = 100) -> list[str]:
+    def take_damages(self, limit: int = 100) -> list[str]:
         """Take the scripts' messages about damaged keys and tasks, to be logged.
 
         Raises:
@@ -160,7 +160,7 @@ class Store:
         """
         try:
             with translated_errors():
-                found: Any = self.redis.lpop(DAMAGES, most)
+                found: Any = self.redis.lpop(DAMAGES, limit)
         except ResponseError:
             self.set_aside({DAMAGES: "list"})
             return []

@@ -37,7 +37,7 @@ from lastacross.errors import (
 )
 from lastacross.taskqueue import checks
 from lastacross.taskqueue.queue import DEFAULT_QUEUE
-from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, known_queue, record_of
+from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, existing_queue, record_of
 
 # Chunks keep each Redis step short and the memory bounded for an iterable of any length.
 CHUNK = 200
@@ -129,7 +129,7 @@ class Batch:
             raise UnknownBatchError(f"batch {batch_id!r} is damaged: {error}") from error
 
     def __enter__(self) -> "Batch":
-        queue = known_queue(self._queue)
+        queue = existing_queue(self._queue)
         if queue.mode == "pull":
             raise InvalidTaskError(f"queue {queue.name!r} is a pull queue: nothing would run its members")
         parent = self._parent.member if self._parent else None
@@ -243,13 +243,13 @@ class Batch:
     def _add_chunk(self, tasks: Sequence[Task]) -> None:
         now = self._steps().now()
         targets = self._targets()
-        members = [self._member(task, self._size + place, now, targets) for place, task in enumerate(tasks)]
+        members = [self._member(task, self._size + index, now, targets) for index, task in enumerate(tasks)]
         claim_payloads(tasks, members)
         if any(member.target for member in members):
             queue_directory.current().require_upload()
         codes = self._steps().add(self.id, self._size, members)
         if codes == NOT_KNOWN:
-            raise UnknownBatchError(f"batch {self.id!r} is not known any more")
+            raise UnknownBatchError(f"batch {self.id!r} no longer exists")
         if isinstance(codes, int):
             raise BadTaskStateError(f"batch {self.id!r} is sealed; nothing can be added to it")
         self._size += len(tasks)
@@ -264,7 +264,7 @@ class Batch:
             raise _refusal(self._queue, *refusals[0])
 
     def _targets(self) -> Targets:
-        return Targets(known_queue(self._queue).target, config.current())
+        return Targets(existing_queue(self._queue).target, config.current())
 
     def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):

@@ -111,7 +111,7 @@ def checked_method(method: str) -> str:
     """
     found = method.upper() if isinstance(method, str) else None
     if found not in _METHODS:
-        raise InvalidTaskError(f"method {method!r} is none of {', '.join(sorted(_METHODS))}")
+        raise InvalidTaskError(f"method {method!r} is not one of {', '.join(sorted(_METHODS))}")
     return found
 
 

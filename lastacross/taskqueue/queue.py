@@ -17,7 +17,7 @@ from lastacross.errors import (
 )
 from lastacross.rpc import Result
 from lastacross.taskqueue import checks
-from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Task, add_tasks, check_duplicates, known_queue
+from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Task, add_tasks, check_duplicates, existing_queue
 
 DEFAULT_QUEUE = "default"
 DEAD_PER_CALL = 100
@@ -149,20 +149,20 @@ class Queue:
             UnknownQueueError: queue.yaml does not have the queue.
             TransientError: Redis is unavailable.
         """
-        self._known()
+        self._existing()
         tasks = Broker(store.current()).purge(self._name)
         _log.info("queue.purge", queue=self._name, tasks=tasks)
 
     def _delete(self, names: Sequence[str]) -> list[bool]:
-        self._known()
+        self._existing()
         ids = [record.task_id(self._name, name) for name in names]
         deleted: list[bool] = []
         for first in range(0, len(ids), MAX_TASKS_PER_ADD):
             deleted += Broker(store.current()).delete(ids[first : first + MAX_TASKS_PER_ADD])
         return deleted
 
-    def _known(self) -> KnownQueue:
-        return known_queue(self._name)
+    def _existing(self) -> KnownQueue:
+        return existing_queue(self._name)
 
     # --- control -----------------------------------------------------------------------
 
@@ -176,11 +176,11 @@ class Queue:
 
     def is_paused(self) -> bool:
         """Whether the queue is paused. A rate of 0 in queue.yaml does not count as paused."""
-        self._known()
+        self._existing()
         return Broker(store.current()).is_paused(self._name)
 
     def _set_paused(self, is_paused: bool) -> None:
-        self._known()
+        self._existing()
         has_changed = Broker(store.current()).pause(self._name, is_paused)
         if has_changed:
             _log.info("queue.pause" if is_paused else "queue.resume", queue=self._name)
@@ -194,7 +194,7 @@ class Queue:
             InvalidTaskError: the queue has no task of this name.
             BadTaskStateError: the task runs already, or waits for its batch to complete.
         """
-        self._known()
+        self._existing()
         outcome = Broker(store.current()).run_now(record.task_id(self._name, name))
         if outcome == "gone":
             raise InvalidTaskError(f"queue {self._name!r} has no task {name!r}")
@@ -210,7 +210,7 @@ class Queue:
         Returns:
             For each name, whether it was a dead letter.
         """
-        self._known()
+        self._existing()
         ids = [record.task_id(self._name, name) for name in names]
         found: list[bool] = []
         for first in range(0, len(ids), DEAD_PER_CALL):
@@ -310,10 +310,10 @@ class Queue:
 
     def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
         seconds = checks.checked_lease_seconds(lease_seconds)
-        most = checks.checked_max_tasks(max_tasks)
+        max_count = checks.checked_max_tasks(max_tasks)
         checks.check_call_deadline(deadline)
         self._check_mode()
-        return PullSteps(store.current()).lease(self._name, seconds, most, tag, self._task_of)
+        return PullSteps(store.current()).lease(self._name, seconds, max_count, tag, self._task_of)
 
     def _task_of(self, leased: PullTask) -> Task:
         """Make a ``Task`` of a leased task; raises as ``Task`` does if the record is damaged."""
@@ -322,7 +322,7 @@ class Queue:
         return task
 
     def _check_mode(self) -> None:
-        if self._known().mode != "pull":
+        if self._existing().mode != "pull":
             raise InvalidQueueModeError(
                 f"queue {self._name!r} is a push queue in queue.yaml: its tasks are delivered, not leased; "
                 "give it 'mode: pull' to lease them"

@@ -339,8 +339,8 @@ class Task:
         self._was_deleted = True
 
     def __repr__(self) -> str:
-        place = self._tag if self._method == "PULL" else self._relative_url or QUEUE_URL_PREFIX
-        return f"<Task {self._name or '(unnamed)'} {self._method} {place}, {self._size} bytes>"
+        where = self._tag if self._method == "PULL" else self._relative_url or QUEUE_URL_PREFIX
+        return f"<Task {self._name or '(unnamed)'} {self._method} {where}, {self._size} bytes>"
 
 
 # --- adding ------------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) ->
         _add_now(tasks, queue)
 
 
-def known_queue(name: str) -> KnownQueue:
+def existing_queue(name: str) -> KnownQueue:
     """The queue of this name.
 
     Raises:
@@ -387,14 +387,14 @@ def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
         if task.was_enqueued:
             raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
     if len(tasks) > 1:
-        _check_together(tasks)
-    queue = known_queue(queue_name)
+        _check_request(tasks)
+    queue = existing_queue(queue_name)
     if tasks and (tasks[0].method == "PULL") != (queue.mode == "pull"):
         raise InvalidQueueModeError(f"queue {queue_name!r} is a {queue.mode} queue in queue.yaml")
     return queue
 
 
-def _check_together(tasks: Sequence[Task]) -> None:
+def _check_request(tasks: Sequence[Task]) -> None:
     if len({id(task) for task in tasks}) < len(tasks):
         raise BadTaskStateError("one Task object is twice in the request; make a new Task")
     check_duplicates(tasks)

@@ -177,7 +177,7 @@ def test_a_foreign_id_in_our_list_is_a_dead_letter(scripts: Scripts) -> None:
 
     assert [task for task, _ in scripts.lease()] == ["default_a"]
 
-    assert scripts.record("foreign")["error"] == "damaged: its id is none that this queue gives"
+    assert scripts.record("foreign")["error"] == "damaged: its id is not valid in this queue"
 
 
 # --- keys of the wrong type -----------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_a_password_is_never_shown() -> None:
         ("sqlite://data/app.db", "four an absolute"),
         ("sqlite:////srv/app.db?sync=full", "'sync'"),
         ("sqlite:////srv/app.db?synchronous=off", "'off'"),
-        ("sqlite:////srv/app.db?synchronous=full&synchronous=normal", "none of normal, full, extra"),
+        ("sqlite:////srv/app.db?synchronous=full&synchronous=normal", "not one of normal, full, extra"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_what_to_write(text: str, message: str) -> None:

@@ -13,24 +13,24 @@
 
 local WIDTH = 5
 local now = tonumber(ARGV[1])
-local results, places_of_queue = {}, {}
+local results, positions_of_queue = {}, {}
 for position = 2, #ARGV, WIDTH do
   local queue = queue_of(ARGV[position])
-  local places = places_of_queue[queue] or {}
-  places_of_queue[queue] = places
-  places[#places + 1] = position
+  local positions = positions_of_queue[queue] or {}
+  positions_of_queue[queue] = positions
+  positions[#positions + 1] = position
   results[#results + 1] = 0
 end
 
 -- End the leases of these tasks. Returns the positions in ARGV of the tasks whose lease was still held.
-local function take_leases(queue, places)
+local function take_leases(queue, positions)
   local entries = {}
-  for number, position in ipairs(places) do
+  for number, position in ipairs(positions) do
     entries[number] = ARGV[position] .. ':' .. ARGV[position + 1]
   end
   local scores = call('ZMSCORE', LEASED .. queue, unpack(entries))
   local held, held_entries, is_taken = {}, {}, {}
-  for number, position in ipairs(places) do
+  for number, position in ipairs(positions) do
     if scores[number] and not is_taken[entries[number]] then
       is_taken[entries[number]] = true
       held[#held + 1] = position
@@ -44,13 +44,13 @@ local function take_leases(queue, places)
   return held
 end
 
-local function delete_records(places)
+local function delete_records(positions)
   local records = {}
-  for number, position in ipairs(places) do
+  for number, position in ipairs(positions) do
     records[number] = RECORD .. ARGV[position]
   end
   local are_all_there = call('EXISTS', unpack(records)) == #records
-  for number, position in ipairs(are_all_there and {} or places) do
+  for number, position in ipairs(are_all_there and {} or positions) do
     if call('EXISTS', records[number]) == 0 then
       finish_lost_record(ARGV[position], now)
     end
@@ -76,15 +76,15 @@ local function note_end(position)
   end
 end
 
-for queue, places in pairs(places_of_queue) do
-  local held = take_leases(queue, places)
+for queue, positions in pairs(positions_of_queue) do
+  local held = take_leases(queue, positions)
   if #held > 0 then
     delete_records(held)
     for _, position in ipairs(held) do
       note_end(position)
     end
     count_executed(queue, #held, now)
-    wake_for_place(queue)
+    wake_for_slot(queue)
   end
 end
 for batch, indexes in pairs(indexes_of_batch) do

@@ -22,7 +22,7 @@ while position <= #ARGV do
   if not answer then
     call('HSET', RECORD .. id, unpack(ARGV, first, last))
     call('HSET', RECORD .. id, 'status', 'scheduled', 'eta', eta)
-    place_pull_task(queue_of(id), name_of(id), call('HGET', RECORD .. id, 'tag'), eta)
+    index_pull_task(queue_of(id), name_of(id), call('HGET', RECORD .. id, 'tag'), eta)
   end
   results[#results + 1] = answer or 0
 end

@@ -8,7 +8,7 @@
 -- include: members
 -- include: lose
 
-local now, batch, index, most = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, batch, index, limit = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local key = BATCH .. batch
 local queue, finished_at, cancelled_at = unpack(call('HMGET', key, 'queue', 'finished_at', 'cancelled_at'))
 if not queue then
@@ -34,7 +34,7 @@ end
 
 -- Interrupted filling leaves gaps: indexes that were never added between added ones.
 local seen, last = 0, call('STRLEN', key .. ':added') * 8 - 1
-while index <= last and seen < most do
+while index <= last and seen < limit do
   if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then
     drop(member_id(batch, queue, index), batch .. ':' .. index)
   end

@@ -13,7 +13,7 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
 count_executed(queue, 1, now)
-wake_for_place(queue)
+wake_for_slot(queue)
 local fields = pairs_of(call('HGETALL', RECORD .. id))
 if dead_letter_if_damaged(id, queue, fields.status, now) then
   return 1

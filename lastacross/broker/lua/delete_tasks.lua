@@ -26,11 +26,11 @@ for position = 2, #ARGV do
       count_executed(queue, 1, now)
     end
     if lease and call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
-      wake_for_place(queue)
+      wake_for_slot(queue)
     end
     if status == 'queued' then
-      local place, group = place_of(queue, target)
-      take_off(place, id)
+      local list, group = ready_list_of(queue, target)
+      take_off(list, id)
       call('LREM', RUN_NOW .. group, 0, id)
     end
     leave_tombstone(id, tombstone)

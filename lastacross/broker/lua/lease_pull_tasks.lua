@@ -17,7 +17,7 @@
 local MAX_BYTES = 32 * 1024 * 1024
 local MAX_TAKEN_OVER = 100
 
-local now, queue, most, request = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), ARGV[7]
+local now, queue, limit, request = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[4]), ARGV[7]
 local eta = instant(now + tonumber(ARGV[3]))
 local queue_retry, is_disabled = unpack(call('HMGET', SETTINGS .. queue, 'retry', 'is_disabled'))
 if is_disabled == '1' then
@@ -34,7 +34,7 @@ local function take_over(id)
     make_dead_letter(id, queue, fields, now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return
   elseif not tonumber(fields.eta) then
-    dead_letter_damaged(id, queue, 'its eta is no number', now)
+    dead_letter_damaged(id, queue, 'its eta is not a number', now)
     return
   end
   restore_pull_task(queue, id, fields.tag, fields.eta)
@@ -54,7 +54,7 @@ local function granted_before()
 end
 
 local function eligible(set)
-  return call('ZRANGEBYSCORE', set, '-inf', '(' .. ARGV[1], 'LIMIT', 0, most)
+  return call('ZRANGEBYSCORE', set, '-inf', '(' .. ARGV[1], 'LIMIT', 0, limit)
 end
 
 -- Returns the names to lease, their set, and whether to skip tasks with a tag.
@@ -125,7 +125,7 @@ local function lease(name)
   elseif not found or not leases or is_retry_damaged then
     call('ZREM', set, name)
     dead_letter_unreadable(id, name, tag, not found and 'its eta, or all of its record, is missing'
-      or not leases and 'its number of leases is none' or 'its retry options cannot be read')
+      or not leases and 'its number of leases is damaged' or 'its retry options cannot be read')
   elseif is_untagged_only and tag then
     return true
   elseif allowed and leases >= allowed then

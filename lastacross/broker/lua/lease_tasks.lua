@@ -54,7 +54,7 @@ end
 
 -- Machines agree on the time to a few milliseconds. A bucket counted later than this was counted before
 -- the server's clock was set back.
-local LARGEST_SKEW_SECONDS = 10
+local MAX_SKEW_SECONDS = 10
 
 -- The queue's bucket now. Its time never goes back: otherwise machines whose clocks differ a little
 -- would gain the difference in tokens whenever they take turns.
@@ -65,7 +65,7 @@ local function bucket_of(queue, rate, bucket_size)
   if not counted_at or not tokens or not number_of(tokens + 0.5) then
     return { tokens = bucket_size, rate = rate, counted_at = now }
   end
-  if counted_at > now + LARGEST_SKEW_SECONDS then
+  if counted_at > now + MAX_SKEW_SECONDS then
     counted_at = now
     call('HSET', BUCKET .. queue, 'counted_at', instant(now))
   end
@@ -86,9 +86,9 @@ local function allowance(queue, settings)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
   -- A rate binds unless it replaces the tokens of returned tasks in time. If it binds, leased tasks must start.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
-  if settings.most then
-    bucket.places = settings.most - call('ZCARD', LEASED .. queue)
-    grant = math.min(grant, bucket.places)
+  if settings.max_concurrent then
+    bucket.slots = settings.max_concurrent - call('ZCARD', LEASED .. queue)
+    grant = math.min(grant, bucket.slots)
     binds = true
   end
   if binds then
@@ -99,7 +99,7 @@ local function allowance(queue, settings)
 end
 
 local function settings_of(queue)
-  local rate, bucket_size, most, group, is_disabled = unpack(
+  local rate, bucket_size, max_concurrent, group, is_disabled = unpack(
     call('HMGET', SETTINGS .. queue, 'rate', 'bucket_size', 'max_concurrent', 'group', 'is_disabled'))
   if not rate then
     if is_disabled ~= '1' then
@@ -110,10 +110,10 @@ local function settings_of(queue)
   end
   local found = { rate = number_of(rate), bucket_size = number_of(bucket_size), group = group or 'default',
     is_disabled = is_disabled }
-  if most and most ~= '' then
-    found.most = number_of(most)
+  if max_concurrent and max_concurrent ~= '' then
+    found.max_concurrent = number_of(max_concurrent)
   end
-  if not found.rate or not found.bucket_size or (most and most ~= '' and not found.most) then
+  if not found.rate or not found.bucket_size or (max_concurrent and max_concurrent ~= '' and not found.max_concurrent) then
     move_aside(SETTINGS .. queue, 'has a number that cannot be read')
     missing[#missing + 1] = queue
     return nil
@@ -123,7 +123,7 @@ end
 
 -- Returns whether this list is the right one for the task; if not, moves the task to the right list.
 local function belongs(queue, list, id, target)
-  local own, group = place_of(queue, target)
+  local own, group = ready_list_of(queue, target)
   if own == list then
     return true
   end
@@ -138,9 +138,9 @@ local SEEN = { eta = true, data = true, status = true, target = true, dead_at = 
 -- Picks the fields that this script uses from the reply of HGETALL.
 local function seen_in(flat)
   local fields = {}
-  for place = 1, #flat, 2 do
-    if SEEN[flat[place]] then
-      fields[flat[place]] = flat[place + 1]
+  for index = 1, #flat, 2 do
+    if SEEN[flat[index]] then
+      fields[flat[index]] = flat[index + 1]
     end
   end
   return fields
@@ -171,7 +171,7 @@ local function lease(queue, list, group, id, entries)
     make_dead_letter(id, queue, pairs_of(record), now, 'a plain RQ job: this queue takes tasks of taskqueue.add only')
     return false
   elseif string.sub(id, 1, #prefix) ~= prefix then
-    dead_letter_damaged(id, queue, 'its id is none that this queue gives', now)
+    dead_letter_damaged(id, queue, 'its id is not valid in this queue', now)
     return false
   elseif list and (fields.target or list ~= READY .. queue) and not belongs(queue, list, id, fields.target) then
     return false
@@ -280,7 +280,7 @@ local function leave_rest(list, group, taken, grant, bucket, binds)
   elseif not binds or grant > taken then
     more = 1
     leave(group)
-  elseif not bucket.places or bucket.places > taken then
+  elseif not bucket.slots or bucket.slots > taken then
     -- This worker's threads are full, and it stops listening. Another worker may have a free thread sooner.
     leave_for_free_thread(group, list)
   end

@@ -12,7 +12,7 @@
 -- include: due
 -- include: rescue
 
-local now, most, queues = tonumber(ARGV[1]), ARGV[2], { unpack(ARGV, 4) }
-local moved, next_due = promote_of_all(queues, now, most)
-local rescued = ARGV[3] == '1' and rescue_of_all(queues, now, most) or {}
+local now, limit, queues = tonumber(ARGV[1]), ARGV[2], { unpack(ARGV, 4) }
+local moved, next_due = promote_of_all(queues, now, limit)
+local rescued = ARGV[3] == '1' and rescue_of_all(queues, now, limit) or {}
 return { moved, next_due, rescued, call('HMGET', UPLOAD, 'digest', 'uploaded_at', 'version') }

@@ -24,6 +24,6 @@ elseif not eta or eta ~= ARGV[4] or tonumber(eta) < now then
   return { 'expired', '' }
 end
 call('HSET', RECORD .. id, 'eta', new_eta, 'lease', request)
-place_pull_task(queue, name, tag, new_eta)
+index_pull_task(queue, name, tag, new_eta)
 call('ZADD', PULL_LEASED .. queue, 'XX', new_eta, name)
 return { 'ok', new_eta }

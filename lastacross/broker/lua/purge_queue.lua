@@ -10,7 +10,7 @@
 -- include: lose
 -- include: pull
 
-local now, queue, most, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now, queue, limit, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- Returns whether the task must stay.
 local function forget_task(id)
@@ -32,10 +32,10 @@ local function forget_task(id)
 end
 
 local count = 0
-for _, place in ipairs(places_of(queue)) do
-  for _, id in ipairs(count < most and call('LPOP', place, most - count) or {}) do
+for _, list in ipairs(ready_lists_of(queue)) do
+  for _, id in ipairs(count < limit and call('LPOP', list, limit - count) or {}) do
     if forget_task(id) then
-      call('RPUSH', place, id)
+      call('RPUSH', list, id)
     else
       count = count + 1
     end
@@ -51,8 +51,8 @@ for _, group in ipairs(groups_of_all()) do
   end
 end
 for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
-  if count < most then
-    local entries = call('ZPOPMIN', key, most - count)
+  if count < limit then
+    local entries = call('ZPOPMIN', key, limit - count)
     for position = 1, #entries, 2 do
       if forget_task(string.match(entries[position], '^[^:]*')) then
         call('ZADD', key, entries[position + 1], entries[position])
@@ -62,7 +62,7 @@ for _, key in ipairs({ SCHEDULED .. queue, LEASED .. queue }) do
     end
   end
 end
-for _, id in ipairs(count < most and pop_pull_tasks(queue, most - count) or {}) do
+for _, id in ipairs(count < limit and pop_pull_tasks(queue, limit - count) or {}) do
   forget_task(id)
   count = count + 1
 end

@@ -14,7 +14,7 @@ local FRONT = 10
 local now, queue = tonumber(ARGV[1]), ARGV[2]
 local oldest = nil
 
-local function look_at(ids)
+local function note_oldest(ids)
   for _, id in ipairs(ids) do
     local eta = tonumber(call('HGET', RECORD .. string.match(id, '^[^:]*'), 'eta'))
     if eta and number_of(math.abs(eta)) and (not oldest or eta < oldest) then
@@ -24,19 +24,19 @@ local function look_at(ids)
 end
 
 local tasks = 0
-for _, place in ipairs(places_of(queue)) do
-  tasks = tasks + call('LLEN', place)
-  look_at(call('LRANGE', place, 0, FRONT - 1))
+for _, list in ipairs(ready_lists_of(queue)) do
+  tasks = tasks + call('LLEN', list)
+  note_oldest(call('LRANGE', list, 0, FRONT - 1))
 end
 local leased = call('ZCARD', LEASED .. queue)
-look_at(call('ZRANGE', LEASED .. queue, 0, FRONT - 1))
-look_at(call('ZRANGE', SCHEDULED .. queue, 0, 0))
+note_oldest(call('ZRANGE', LEASED .. queue, 0, FRONT - 1))
+note_oldest(call('ZRANGE', SCHEDULED .. queue, 0, 0))
 tasks = tasks + leased + call('ZCARD', SCHEDULED .. queue)
 
 -- In a pull queue.
 local first = call('ZRANGE', PULL .. queue, 0, 0)[1]
 if first then
-  look_at({ queue .. '_' .. first })
+  note_oldest({ queue .. '_' .. first })
   tasks = tasks + call('ZCARD', PULL .. queue)
   leased = leased + call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
 end
@@ -46,7 +46,7 @@ for _, group in ipairs(groups_of_all()) do
   for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
     if queue_of(id) == queue then
       tasks = tasks + 1
-      look_at({ id })
+      note_oldest({ id })
     end
   end
 end

@@ -12,23 +12,23 @@
 -- include: keys
 -- include: pull
 
-local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sent = 0
 
 -- There are thousands of tasks but few targets; '' stands for tasks without one.
-local places = {}
+local list_of_target = {}
 
-local function place_for(queue, target)
+local function ready_list_for(queue, target)
   local key = queue .. '.' .. (target or '')
-  places[key] = places[key] or place_of(queue, target)
-  return places[key]
+  list_of_target[key] = list_of_target[key] or ready_list_of(queue, target)
+  return list_of_target[key]
 end
 
 -- `count` tells LREM at which end to begin.
-local function look_at(queue, list, first, last, count)
+local function reroute(queue, list, first, last, count)
   for _, id in ipairs(call('LRANGE', list, first, last)) do
     local target = call('HGET', RECORD .. id, 'target')
-    if (target or list ~= READY .. queue) and place_for(queue, target) ~= list
+    if (target or list ~= READY .. queue) and ready_list_for(queue, target) ~= list
       and call('LREM', list, count, id) == 1 then
       make_ready(queue, id, target)
       sent = sent + 1
@@ -57,19 +57,19 @@ for position = 3, #ARGV do
   local queue = ARGV[position]
   local pulled = call('ZCARD', PULL .. queue)
   if pulled > 0 and call('HGET', SETTINGS .. queue, 'mode') == 'push' then
-    for _, name in ipairs(call('ZRANGE', PULL .. queue, seen % pulled, seen % pulled + most - 1)) do
+    for _, name in ipairs(call('ZRANGE', PULL .. queue, seen % pulled, seen % pulled + limit - 1)) do
       deliver_again(queue, name)
     end
   end
-  for _, list in ipairs(places_of(queue)) do
-    local middle = call('LLEN', list) - 2 * most
-    look_at(queue, list, 0, most - 1, 1)
-    if middle > -most then
-      look_at(queue, list, -most, -1, -1)
+  for _, list in ipairs(ready_lists_of(queue)) do
+    local middle = call('LLEN', list) - 2 * limit
+    reroute(queue, list, 0, limit - 1, 1)
+    if middle > -limit then
+      reroute(queue, list, -limit, -1, -1)
     end
     if middle > 0 then
-      local first = most + seen % math.min(middle, LONGEST_SEARCH)
-      look_at(queue, list, first, first + most - 1, 1)
+      local first = limit + seen % math.min(middle, MAX_SEARCH_LENGTH)
+      reroute(queue, list, first, first + limit - 1, 1)
     end
   end
 end

@@ -14,7 +14,7 @@ if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 0 then
   return 0
 end
 count_executed(queue, 1, now)
-wake_for_place(queue)
+wake_for_slot(queue)
 local status, member, tombstone, request, target = unpack(
   call('HMGET', key, 'status', 'batch', 'tombstone', 'request', 'target'))
 if dead_letter_if_damaged(id, queue, status, now) then

@@ -24,7 +24,7 @@ local function let_lease_now()
     return 'running'
   elseif not tonumber(eta) or tonumber(eta) > tonumber(now) then
     call('HSET', key, 'eta', now)
-    place_pull_task(queue, name, tag, now)
+    index_pull_task(queue, name, tag, now)
   end
   return 'ready'
 end
@@ -43,14 +43,14 @@ call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)
 if status == 'queued' then
   -- Search every list, because RQ's own `requeue` uses only the queue's first list.
-  for _, place in ipairs(places_of(queue)) do
-    take_off(place, id)
+  for _, list in ipairs(ready_lists_of(queue)) do
+    take_off(list, id)
   end
   for _, each in ipairs(groups_of_all()) do
     call('LREM', RUN_NOW .. each, 0, id)
   end
 end
-local list, group = place_of(queue, target)
+local list, group = ready_list_of(queue, target)
 call('HSET', key, 'status', 'queued')
 if call('HGET', SETTINGS .. queue, 'mode') == 'pull' then
   -- It was added while this was a push queue; the next lease takes it over.

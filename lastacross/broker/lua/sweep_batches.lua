@@ -24,7 +24,7 @@ local function unheard_end(batch, queue, at)
 end
 
 -- Rebuild a batch's damaged fields from its bits, which are authoritative.
-local function mend(batch)
+local function repair(batch)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, sealed_at = unpack(
     call('HMGET', key, 'total', 'done', 'failed', 'cancelled', 'sealed', 'sealed_at'))
@@ -96,7 +96,7 @@ while true do
     return { 0, 0, unpack(abandoned) }
   end
   if index == 0 and call('EXISTS', BATCH .. batch) == 1 then
-    mend(batch)
+    repair(batch)
     if is_abandoned(batch) then
       abandoned[#abandoned + 1] = batch
     end

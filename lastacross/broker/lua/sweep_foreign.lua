@@ -8,7 +8,7 @@
 -- always raises. A failed entry without our dead_at was never a dead letter.
 -- include: keys
 
-local most, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local restored = {}
 
 local function restore(queue, id)
@@ -30,8 +30,8 @@ end
 
 for position = 3, #ARGV do
   local queue = ARGV[position]
-  for _, place in ipairs(places_of(queue)) do
-    for _, id in ipairs(call('LPOP', place .. ':intermediate', most) or {}) do
+  for _, list in ipairs(ready_lists_of(queue)) do
+    for _, id in ipairs(call('LPOP', list .. ':intermediate', limit) or {}) do
       local status = call('HGET', RECORD .. id, 'status')
       if status == 'queued' then
         restore(queue, id)
@@ -39,9 +39,9 @@ for position = 3, #ARGV do
     end
   end
   -- RQ keeps failed jobs for a year, so they gather at the end. Later rounds check the others too.
-  local newest = call('ZREVRANGE', DEAD .. queue, 0, most - 1)
+  local newest = call('ZREVRANGE', DEAD .. queue, 0, limit - 1)
   local rank = seen % math.max(1, call('ZCARD', DEAD .. queue))
-  for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + most - 1)) do
+  for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + limit - 1)) do
     newest[#newest + 1] = id
   end
   for _, id in ipairs(newest) do

@@ -2,9 +2,9 @@
 
 -- Collect a queue's due tasks with `arrive`. Returns how many, and the eta of the next task or nil.
 -- At the end, the caller runs `make_arrivals_ready` once.
-local function promote_of(queue, now, most)
+local function promote_of(queue, now, limit)
   local scheduled, moved = SCHEDULED .. queue, 0
-  local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, most)
+  local due = call('ZRANGEBYSCORE', scheduled, '-inf', instant(now), 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
     local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
     if status == 'scheduled' then
@@ -23,10 +23,10 @@ local function promote_of(queue, now, most)
 end
 
 -- Promote the due tasks of many queues. Returns how many, and the eta of the next task or ''.
-local function promote_of_all(queues, now, most)
+local function promote_of_all(queues, now, limit)
   local moved, next_due = 0, nil
   for _, queue in ipairs(queues) do
-    local number, next_of_queue = promote_of(queue, now, most)
+    local number, next_of_queue = promote_of(queue, now, limit)
     moved = moved + number
     next_due = next_of_queue and math.min(next_due or next_of_queue, next_of_queue) or next_due
   end

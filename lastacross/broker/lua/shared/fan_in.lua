@@ -75,7 +75,7 @@ end
 local function child_complete(member, is_failed)
   local batch, index = split_member(member)
   if not batch then
-    note_damage('a batch that is complete has the parent ' .. member .. ', which is none')
+    note_damage('a complete batch has the malformed parent ' .. member)
     return
   end
   local children = BATCH .. batch .. ':children'
@@ -185,8 +185,8 @@ local function mark_members_done(batch, indexes)
   end
   local steps = {}
   for number, index in ipairs(indexes) do
-    local place = 4 * number
-    steps[place - 3], steps[place - 2], steps[place - 1], steps[place] = 'SET', 'u1', index, 1
+    local last = 4 * number
+    steps[last - 3], steps[last - 2], steps[last - 1], steps[last] = 'SET', 'u1', index, 1
   end
   local done = 0
   for number, was_set in ipairs(call('BITFIELD', key .. ':finished', unpack(steps))) do

@@ -32,7 +32,7 @@ end
 
 -- Returns the list where a queue's ready task belongs, and the group that serves this list.
 -- `target` is the record's field. It is '!service' if dispatch.yaml set it; then it overrides the queue's target.
-local function place_of(queue, target)
+local function ready_list_of(queue, target)
   local own, fixed, mode = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target', 'mode'))
   own = own or 'default'
   -- Clients of a pull queue read only its own list for tasks that were added before it became one.
@@ -54,21 +54,21 @@ local function groups_of_all()
 end
 
 -- Every list with ready tasks of this queue, including lists of services that no longer exist.
-local function places_of(queue)
+local function ready_lists_of(queue)
   local own = READY .. queue
-  local places = { own }
+  local lists = { own }
   for _, list in ipairs(call('SMEMBERS', QUEUES)) do
     if string.sub(list, 1, #own + 1) == own .. '.' then
-      places[#places + 1] = list
+      lists[#lists + 1] = list
     end
   end
-  return places
+  return lists
 end
 
 -- One of the queue's concurrency slots is free: wake the workers that may wait for it.
-local function wake_for_place(queue)
-  local most, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
-  if not most or most == '' then
+local function wake_for_slot(queue)
+  local max_concurrent, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
+  if not max_concurrent or max_concurrent == '' then
     return
   end
   if call('EXISTS', READY .. queue) == 1 then
@@ -83,7 +83,7 @@ end
 
 -- A task was scheduled: make its group check for due tasks again.
 local function wake_for_scheduled(queue, target)
-  local _, group = place_of(queue, target)
+  local _, group = ready_list_of(queue, target)
   call('SADD', QUEUES, READY .. queue)
   wake_group(group, 'scheduled')
 end
@@ -104,16 +104,16 @@ end
 
 -- Append one task to its list (or prepend it with 'LPUSH'), and wake its group.
 local function make_ready(queue, id, target, command)
-  local list, group = place_of(queue, target)
+  local list, group = ready_list_of(queue, target)
   push_ready(list, group, id, command)
 end
 
 -- Searching a longer list would block Redis. The entry stays, and the lease that meets it finds no record, or
 -- finds the task elsewhere.
-local LONGEST_SEARCH = 10000
+local MAX_SEARCH_LENGTH = 10000
 
 local function take_off(list, id)
-  if call('LLEN', list) <= LONGEST_SEARCH then
+  if call('LLEN', list) <= MAX_SEARCH_LENGTH then
     call('LREM', list, 0, id)
   end
 end
@@ -122,11 +122,11 @@ end
 local arrivals, arrivals_in_order = {}, {}
 
 local function arrive(queue, id, target)
-  local place = target and queue .. '.' .. target or queue
-  local found = arrivals[place]
+  local key = target and queue .. '.' .. target or queue
+  local found = arrivals[key]
   if not found then
     found = { queue = queue, target = target, ids = {} }
-    arrivals[place] = found
+    arrivals[key] = found
     arrivals_in_order[#arrivals_in_order + 1] = found
   end
   found.ids[#found.ids + 1] = id
@@ -134,7 +134,7 @@ end
 
 local function make_arrivals_ready()
   for _, found in ipairs(arrivals_in_order) do
-    local list, group = place_of(found.queue, found.target)
+    local list, group = ready_list_of(found.queue, found.target)
     if call('RPUSH', list, unpack(found.ids)) == #found.ids then
       call('SADD', QUEUES, list)
     end

@@ -54,7 +54,7 @@ local function increase(id, queue, field, now)
   if type_of(try('HINCRBY', RECORD .. id, field, 1)) == 'number' then
     return true
   end
-  dead_letter_damaged(id, queue, 'its ' .. field .. ' is no whole number', now)
+  dead_letter_damaged(id, queue, 'its ' .. field .. ' is not a whole number', now)
   return false
 end
 
@@ -84,7 +84,7 @@ end
 -- Returns 'ready', 'poison', 'damaged' or 'gone'.
 local function lose(id, queue, lease, started, now)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
-    wake_for_place(queue)
+    wake_for_slot(queue)
   end
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if dead_letter_if_damaged(id, queue, fields.status, now) then

@@ -5,9 +5,9 @@
 
 -- Whether the record's fields and values in ARGV[first…last] come from the request `known`.
 local function is_request(known, first, last)
-  for place = first, last, 2 do
-    if ARGV[place] == 'request' then
-      return ARGV[place + 1] == known
+  for index = first, last, 2 do
+    if ARGV[index] == 'request' then
+      return ARGV[index + 1] == known
     end
   end
   return false

@@ -13,7 +13,7 @@ local function tag_set(queue, tag)
   return tag and tag ~= '' and PULL_TAG .. queue .. ':' .. tag or nil
 end
 
-local function place_pull_task(queue, name, tag, eta)
+local function index_pull_task(queue, name, tag, eta)
   call('ZADD', PULL .. queue, eta, name)
   local set = tag_set(queue, tag)
   if set then
@@ -58,13 +58,13 @@ local function restore_pull_task(queue, id, tag, eta)
   call('HDEL', RECORD .. id, 'dead_at', 'error', 'leases', 'lease')
   call('PERSIST', RECORD .. id)
   call('ZREM', DEAD .. queue, id)
-  place_pull_task(queue, name_of(id), tag, eta)
+  index_pull_task(queue, name_of(id), tag, eta)
 end
 
 -- Remove the oldest tasks from every set; returns their ids.
-local function pop_pull_tasks(queue, most)
+local function pop_pull_tasks(queue, limit)
   local ids = {}
-  local entries = call('ZPOPMIN', PULL .. queue, most)
+  local entries = call('ZPOPMIN', PULL .. queue, limit)
   for position = 1, #entries, 2 do
     local id = queue .. '_' .. entries[position]
     remove_pull_task(queue, entries[position], call('HGET', RECORD .. id, 'tag'))

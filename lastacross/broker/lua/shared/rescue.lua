@@ -1,11 +1,11 @@
 -- rescue: make tasks with expired leases ready again. Needs keys, fan_in and lose.
 
 -- Returns, flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended.
-local function rescue_of_all(queues, now, most)
+local function rescue_of_all(queues, now, limit)
   local results = {}
   for _, queue in ipairs(queues) do
     local leased = LEASED .. queue
-    local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, most)
+    local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, limit)
     for _, entry in ipairs(entries) do
       local id, lease = string.match(entry, '^([^:]*):?(.*)$')
       if lease == '' then
