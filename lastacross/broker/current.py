@@ -9,8 +9,7 @@ class CurrentTask:
     """The current delivery, as its handler sees it.
 
     ``attempt`` is 1 on the first try. ``retry_count`` is App Engine's count, which starts at 0. ``member``
-    is
-    ``<batch id>:<index>`` when the task belongs to a batch. A failed deferred call stores its reason in
+    is ``<batch id>:<index>`` when the task belongs to a batch. A failed deferred call stores its reason in
     ``failure`` and sets ``has_failed_for_good`` if it must not be retried; its status, 200, shows neither.
     ``error`` is the exception that the handler raised, even if a response was made from it. ``request``
     distinguishes a task from an earlier one with the same chosen name.
@@ -46,8 +45,7 @@ class CurrentTask:
     def _unique_id(self) -> str:
         """The id, made unique among tasks that reuse one name.
 
-        A batch outlives its task's tombstone, so a later task of that name would otherwise find the earlier
-        batch.
+        A batch outlives its task's tombstone, so a later task of that name would find the earlier batch.
         """
         if self.request:
             return f"{self.id}-{self.request}"

@@ -1,7 +1,6 @@
 """The steps of a pull task's life. Each one is a Lua file that Redis runs.
 
-A lease moves the task's eta to the end of the lease. Nobody else can lease it before, and anybody can
-after.
+A lease moves the task's eta to the end of the lease. Nobody else can lease it before, and anybody can after.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -62,8 +61,7 @@ class PullSteps(Steps):
         """Lease due tasks: with any tag (None), with the oldest task's tag ('') or with this tag.
 
         ``read`` turns a leased task into the caller's type. If it raises ValueError or TaskQueueError, the
-        task
-        is damaged and becomes a dead letter.
+        task is damaged and becomes a dead letter.
         """
         grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
         args: list[Arg] = [self._now_text(), queue, lease_seconds, max_tasks]

@@ -181,8 +181,8 @@ class KnownQueue:
     """A queue of the last upload.
 
     Its tasks go to the workers of ``group`` unless a task names another. ``target`` is
-    ``[version.]service``
-    from queue.yaml, '' for none. A disabled queue is missing in the last upload, and it keeps its tasks.
+    ``[version.]service`` from queue.yaml, '' for none. A disabled queue is missing in the last upload, and
+    it keeps its tasks.
     """
 
     name: str

@@ -39,8 +39,7 @@ class Transition:
     """A Lua file that moves tasks between states in one step.
 
     ``before`` and ``after`` name states, or ``new`` and ``gone``. A pull task counts as leased during its
-    lease
-    although its status stays ``scheduled``. ``written`` lists the data that the step changes.
+    lease although its status stays ``scheduled``. ``written`` lists the data that the step changes.
     """
 
     step: str

@@ -63,10 +63,8 @@ class LeaseRequest(TypedDict):
     """A worker's request for at most ``wanted`` leases.
 
     Lease ids begin with ``token``, which is unique among all running workers. ``number`` is the number of
-    the
-    worker's last lease. A throttled queue gives at most ``free`` tasks, which threads can start
-    immediately.
-    The step also takes the markers of ``groups`` (by default, of the default group).
+    the worker's last lease. A throttled queue gives at most ``free`` tasks, which threads can start
+    immediately. The step also takes the markers of ``groups`` (by default, of the default group).
     """
 
     token: str
@@ -119,8 +117,7 @@ class Upload:
     """The contents of queue.yaml and related files, to be uploaded to Redis.
 
     ``queues`` has the settings by queue. ``backends`` lists the services of backends.yaml; an upload
-    without
-    a service makes it unknown. ``resumes`` says whether paused queues continue.
+    without a service makes it unknown. ``resumes`` says whether paused queues continue.
     """
 
     digest: str
@@ -209,8 +206,7 @@ class Broker(Steps):
         """Store one ready task that has no target and no chosen name.
 
         It takes half the time of ``add``, which also checks for targets and tombstones. Returns ``ADDED``,
-        or
-        ``EXISTS`` if a retry of this request has already added the task.
+        or ``EXISTS`` if a retry of this request has already added the task.
         """
         return int(self._run("add_task", (task.id, *without_names(task.fields))))
 
@@ -452,8 +448,7 @@ class BatchSteps(Steps):
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
         """Cancel up to ``SWEEP_CHUNK`` members whose record is gone, and abandoned batches.
 
-        Begins with the open batch of this rank and its member of this index; returns both for the next
-        call.
+        Begins with the open batch of this rank and its member of this index; returns both for the next call.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)

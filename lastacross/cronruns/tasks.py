@@ -50,8 +50,7 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
 def _target(entry: CronEntry, configuration: Config) -> str | None:
     """The task's target; None if a rule of dispatch.yaml decides, or nothing does.
 
-    A single word is tried as a service, then as a version of the default service. There is only one
-    version.
+    A single word is tried as a service, then as a version of the default service. There is only one version.
     """
     if entry.target is None or configuration.dispatched_service(entry.url) is not None:
         return None

@@ -10,8 +10,7 @@ from lastacross.cronruns.model import OpenRun
 from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
 
-# A worker reports a run's end shortly after its task is gone. Only after this time does the run count as
-# lost.
+# A worker reports a run's end shortly after its task is gone. The run counts as lost only after this time.
 LOST_AFTER_SECONDS = 3.0
 CHECK_SECONDS = 1.0
 

@@ -2,8 +2,8 @@
 
 A caller waits for the commit and for its tasks to be on their queues, but not for the mark. On SQLite, the
 mark would have to wait for the one writer a second time. An unmarked row looks as if its process had died
-before sending. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is many times as long.
-If this process was killed or could not write, the relay sends the task again, but it is added only once
+before sending. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is many times as long. If
+this process was killed or could not write, the relay sends the task again, but it is added only once
 (``outbox``).
 """
 

@@ -345,8 +345,7 @@ def _locked_sqlite(database: DatabaseUrl) -> Iterator[Connection]:
 @contextlib.contextmanager
 def _locked_postgresql(database: DatabaseUrl) -> Iterator[Connection]:
     engine = build(database, for_migrations=True)
-    # The lock has its own connection without a transaction, because CREATE INDEX CONCURRENTLY waits for
-    # those.
+    # The lock needs a connection without a transaction: CREATE INDEX CONCURRENTLY waits for those.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as lock:
         lock.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         lock.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))

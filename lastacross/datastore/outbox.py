@@ -64,8 +64,7 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     transaction.session.execute(_ADD, rows)
     noted = transaction.notes.setdefault(_NOTE, [])
     noted.append(tasks)
-    # Registered at each call, because a savepoint's rollback also drops its callbacks. The first one sends
-    # all.
+    # Register at each call, because a savepoint's rollback drops its callbacks. The first one sends all.
     transaction.after_commit(lambda: _send_committed(noted))
 
 

@@ -16,9 +16,8 @@ from lastacross.datastore import marking, outbox
 from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import DatastoreError, StoreUnavailableError
 
-# The process that wrote the rows sends them itself immediately, and marks them 0.25 s later (marking).
-# The relay takes the rows left behind. If it takes one too early, sending has no effect and the row is
-# marked.
+# The process that wrote the rows sends them itself immediately, and marks them 0.25 s later (marking). The
+# relay takes the rows left behind. If it takes one too early, sending has no effect and the row is marked.
 RELAY_AFTER_SECONDS = 3.0
 RELAY_CHUNK = 100
 

@@ -99,8 +99,8 @@ class Transaction:
         """Call this after the commit; never if the transaction is rolled back.
 
         It runs outside of the transaction, in the order of registration. If it raises, the exception is
-        logged and the commit stands. A callback registered inside a savepoint is dropped if the savepoint
-        is rolled back.
+        logged and the commit stands. A callback registered inside a savepoint is dropped if the savepoint is
+        rolled back.
 
         Raises:
             DatastoreUsageError: the transaction is over.
@@ -113,8 +113,8 @@ class Transaction:
         """Call this if the work so far is rolled back, with the transaction or with its savepoint.
 
         It is for data in memory and must not use the session. The last one registered runs first; an
-        exception in it is logged. A commit whose answer was lost counts as rolled back, although it may
-        have succeeded.
+        exception in it is logged. A commit whose answer was lost counts as rolled back, although it may have
+        succeeded.
 
         Raises:
             DatastoreUsageError: the transaction is over.

@@ -62,8 +62,7 @@ def defer(
     try:
         return taskqueue.Queue(_queue).add(call, transactional=_transactional)
     except StoreUnavailableError:
-        # The task may have been added although its answer was lost, so the row stays. Unused rows are
-        # pruned.
+        # The task may have been added although its answer was lost, so the row stays. Unused rows are pruned.
         raise
     except Exception:
         payloads.discard(call.payload_row, is_transactional=_transactional)

@@ -12,8 +12,7 @@
 local services = tonumber(ARGV[4])
 local backends = ARGV[5 + services]
 
--- A backend is no longer listed. Its tasks go to the default service unless its workers register again within a
--- second.
+-- A backend is no longer listed. Its tasks go to the default service unless its workers register within a second.
 local is_backend = {}
 for backend in string.gmatch(backends, '%S+') do
   is_backend[backend] = true

@@ -70,8 +70,7 @@ local function count(batch, outcome, number)
   return false
 end
 
--- Record that a member's child batch is complete. Returns the member and its outcome if it waited for
--- nothing else.
+-- Record that a member's child batch is complete. Returns the member and its outcome if it waited for nothing else.
 local function child_complete(member, is_failed)
   local batch, index = split_member(member)
   if not batch then

@@ -64,8 +64,7 @@ local function former_type(id)
   return found ~= 'none' and found or nil
 end
 
--- Handle a record that is missing or not where its status says. Returns whether it was damaged and became a dead
--- letter.
+-- Handle a record that is missing or not where its status says. Returns whether it became a dead letter.
 local function dead_letter_if_damaged(id, queue, status, now)
   local former = not status and former_type(id)
   if former then
