@@ -1,6 +1,6 @@
 """A task's headers: a case-insensitive mapping, and the names that only the engine may set.
 
-Pure. docs/appengine.md has the rules, under "Tasks" and "Delivery".
+Pure. The rules are in docs/appengine.md, "Tasks" and "Delivery".
 """
 
 import re

@@ -1,6 +1,6 @@
 """Retry policy: whether and when a failed task runs again.
 
-Pure: the caller passes the retry's number and the task's age. docs/appengine.md has the rules ("Delivery").
+Pure: the caller passes the retry's number and the task's age. See docs/appengine.md, "Delivery".
 """
 
 import math

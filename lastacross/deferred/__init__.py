@@ -1,7 +1,7 @@
 """Deferred calls: ``deferred.defer(function, argument, …)`` runs a function later, in a task.
 
 The call is pickled and signed with SECRET_KEY. Only calls with a valid signature are unpickled, so access
-to Redis does not allow running code. docs/appengine.md has the rules, under "Deferred".
+to Redis does not allow running code. The rules are in docs/appengine.md, "Deferred".
 
 A worker must be able to import the function, so it must be at the top level of a module. Arguments are
 copied, and a method takes its object along. Like any task, a call may run twice.

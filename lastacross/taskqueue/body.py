@@ -1,6 +1,6 @@
 """Encodes the body of a task's request: text, bytes or form fields become bytes and a content type.
 
-Pure. docs/appengine.md has the rules, under "Tasks".
+Pure. The rules are in docs/appengine.md, "Tasks".
 """
 
 import re

@@ -1,6 +1,6 @@
 """Checks the values that a caller passes to a task, a queue or a lease.
 
-Pure. docs/appengine.md has the rules, under "Tasks" and "Pull queues".
+Pure. The rules are in docs/appengine.md, "Tasks" and "Pull queues".
 """
 
 import functools

@@ -1,6 +1,6 @@
 """A task's own retry options, which replace all of its queue's ``retry_parameters``.
 
-Pure. docs/appengine.md has the rules, under "queue.yaml".
+Pure. The rules are in docs/appengine.md, "queue.yaml".
 """
 
 import math

@@ -1,7 +1,8 @@
 """A task, which is a request to one of the application's handlers, and the functions that add tasks.
 
 ``Task`` checks and holds the values. The functions below it build the record and pass it to the broker;
-``Task.add`` and ``Queue.add`` both use them. docs/appengine.md has the rules ("Tasks" and "Targets").
+``Task.add`` and ``Queue.add`` both use them. The rules are in docs/appengine.md, "Tasks", and in
+docs/appengine.md, "Targets".
 """
 
 from collections.abc import Mapping, Sequence

@@ -30,7 +30,7 @@ local function store(id, eta, target, first, last)
   end
 end
 
--- Refuse a name that a task outside this batch has or had. Such a task may also have a name like our generated ones.
+-- Refuse a name that a task outside this batch has or had. A caller may also have chosen one of our names.
 local function refusal(id, is_named)
   local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
   if status and not (status == 'failed' and dead_at) then
