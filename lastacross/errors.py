@@ -339,8 +339,7 @@ class UserError(LongTaskError):
 
     Args:
         message: shown on the page.
-        is_final: whether a retry would fail again; if False, the task is retried as after any other
-            exception.
+        is_final: whether a retry would fail again; if False, it is retried like any failure.
     """
 
     def __init__(self, message: str, *, is_final: bool = True) -> None:

@@ -173,7 +173,7 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
     }
 
 
-# --- what is known -------------------------------------------------------------------------
+# --- known queues --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

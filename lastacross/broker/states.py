@@ -71,7 +71,7 @@ TRANSITIONS = (
     Transition("lease", "lease_tasks", "ready", "leased, dead", "record, leased set, bucket"),
     Transition("lease", "lease_pull_tasks", "ready", "leased, dead", "record, eta in both sets"),
     Transition("modify", "modify_pull_lease", "leased", "leased, ready", "record, eta in both sets"),
-    Transition("ack", "ack_tasks", "leased", GONE, "record and lease go; tombstone, batch's bit"),
+    Transition("ack", "ack_tasks", "leased", GONE, "record and lease deleted; tombstone, batch's bit"),
     Transition("retry", "retry_task", "leased", "scheduled, gone", "failures, record, scheduled set"),
     Transition("release", "release_tasks", "leased", "ready", "lease, record, front of the ready list"),
     Transition("rescue", "rescue_expired", "leased", "ready, dead, gone", _LEASE_ENDS),
@@ -86,11 +86,11 @@ TRANSITIONS = (
     Transition("run now", "run_task", "ready, scheduled, dead", "ready", "record, the group's run-now list"),
     Transition("retry dead", "retry_dead", "dead", "ready", "dead letters, record, ready list"),
     Transition(
-        "delete", "delete_tasks", "ready, scheduled, leased, dead", GONE, "nothing stays; batch's bit"
+        "delete", "delete_tasks", "ready, scheduled, leased, dead", GONE, "all entries deleted; batch's bit"
     ),
-    Transition("purge", "purge_queue", "ready, scheduled, leased", GONE, "nothing stays; batch's bit"),
-    Transition("cancel", "cancel_batch", "ready, scheduled", GONE, "nothing stays; batch's bit"),
+    Transition("purge", "purge_queue", "ready, scheduled, leased", GONE, "all entries deleted; batch's bit"),
+    Transition("cancel", "cancel_batch", "ready, scheduled", GONE, "all entries deleted; batch's bit"),
     Transition("restore", "restore_orphans", "ready, scheduled, leased", "ready, scheduled", "record, list"),
     Transition("restore", "sweep_foreign", "ready", "ready, gone", "record, ready list"),
-    Transition("reroute", "reroute_tasks", "ready, scheduled", "ready, scheduled", "its list, and no other"),
+    Transition("reroute", "reroute_tasks", "ready, scheduled", "ready, scheduled", "the task's list only"),
 )

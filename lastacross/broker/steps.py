@@ -101,9 +101,8 @@ class Maintenance:
     """The result of one round of maintenance.
 
     ``moved`` counts the tasks that became ready. ``next_due`` is the eta of the next scheduled task.
-    ``rescued``
-    maps task ids to 'ready', 'poison', 'damaged' or 'gone'. ``stamp`` identifies the last upload of
-    queue.yaml.
+    ``rescued`` maps task ids to 'ready', 'poison', 'damaged' or 'gone'. ``stamp`` identifies the last upload
+    of queue.yaml.
     """
 
     moved: int
@@ -240,8 +239,7 @@ class Broker(Steps):
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
         """Schedule a failed task for ``eta``; False if the lease was lost before.
 
-        ``status`` is the HTTP status, if any. ``was_reached`` says whether the attempt reached the
-        application.
+        ``status`` is the HTTP status, if any. ``was_reached`` says whether it reached the application.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
         args += [self._now_text(), 1 if was_reached else 0]
@@ -272,7 +270,7 @@ class Broker(Steps):
             args += (task.id, task.lease_id, 1 if task.entry in started else 0)
         return [bool(held) for held in self._run("renew_leases", args)]
 
-    # --- upkeep --------------------------------------------------------------------------
+    # --- maintenance ---------------------------------------------------------------------
 
     def promote_due(self, queues: Sequence[str]) -> tuple[int, float | None]:
         """Make due tasks ready; returns how many, and the eta of the next one."""
@@ -407,8 +405,7 @@ class BatchSteps(Steps):
         """Open a batch: 1 if it is new, 0 if it exists.
 
         Returns ``NOT_KNOWN`` if the parent's batch does not exist, and ``NAME_TAKEN`` if the name of a
-        completion
-        task is in use.
+        completion task is in use.
         """
         args: list[Arg] = [self._now_text(), batch_id, queue, parent or ""]
         for task in (on_complete, on_success):

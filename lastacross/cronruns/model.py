@@ -128,7 +128,7 @@ def _open_run(session: Session, job: str) -> int | None:
     return session.scalar(query.order_by(CronRun.id.desc()).limit(1))
 
 
-# --- coming due ---------------------------------------------------------------------------
+# --- due jobs -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ def take(job: DueJob, at: float) -> str | None:
     Returns:
         The run's state: ``open``; ``skipped`` if the last run has not ended; ``missed`` if it is too late;
         ``failed`` if it cannot be made a task, and the job waits for the next deploy; None if another
-        process
-        advanced the job first.
+        process advanced the job first.
 
     Raises:
         UnreadableJobError: nothing was done; another version or another machine may be able to read it.

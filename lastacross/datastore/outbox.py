@@ -115,7 +115,7 @@ def send(tasks: Sequence[NewTask]) -> None:
         PullSteps(opened).add(pull)
 
 
-# --- what a row holds ---------------------------------------------------------------------
+# --- the content of a row -----------------------------------------------------------------
 
 
 def _row(task: NewTask) -> dict[str, object]:

@@ -194,7 +194,7 @@ def _set_aside(errors: dict[int, str], at: float) -> None:
             _log.error("outbox.set_aside", row=row_id, task=task_id, error=text, remedy=_REMEDY)
 
 
-# --- what was sent ------------------------------------------------------------------------
+# --- sent rows ----------------------------------------------------------------------------
 
 
 def _lost(rows: Sequence[Any], at: float) -> set[int]:

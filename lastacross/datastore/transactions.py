@@ -203,8 +203,7 @@ def session(*, read_only: bool = False) -> Iterator[Session]:
 
     Args:
         read_only: refuse writes; on SQLite, this lets the session run beside a writer. It sees the data
-            that
-            was committed when it began to read.
+            that was committed when it began to read.
 
     Raises:
         DatastoreUnavailableError: the database is unavailable, or was locked for 5 s (SQLite).

@@ -32,7 +32,7 @@ class UnverifiedCallError(PermanentTaskFailure):
 _signatures: tuple[config.Config, Signatures] | None = None
 
 
-# --- asking for a call --------------------------------------------------------------------
+# --- deferring ----------------------------------------------------------------------------
 
 
 def defer(
@@ -160,7 +160,7 @@ def _own_signatures() -> Signatures:
     return _signatures[1]
 
 
-# --- what can be called from a worker -----------------------------------------------------
+# --- callables that a worker can import ---------------------------------------------------
 
 
 def _check_callable(obj: Callable[..., object]) -> None:
@@ -250,8 +250,7 @@ def run_from_datastore(row_id: int, /) -> object:
 
     Raises:
         PermanentTaskFailure: the row is gone, or the function must not be retried. In the second case the
-            row
-            stays with the dead letter, which can be run again by hand.
+            row stays with the dead letter, which can be run again by hand.
     """
     result = run(payloads.read(row_id))
     payloads.discard(row_id)

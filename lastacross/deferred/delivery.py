@@ -26,8 +26,7 @@ def outcome(body: bytes) -> int:
     """Run a call and return the HTTP status that a handler would answer; logs failures.
 
     - 200 for success, and for PermanentTaskFailure, which must not be retried. The current task is marked,
-      so
-      that its worker keeps it as a dead letter.
+      so that its worker keeps it as a dead letter.
     - 408 for SingularTaskFailure, and 500 for any other exception. Both are retried.
     - 500 for a call without a valid signature, because a process with the right key can still run it.
 

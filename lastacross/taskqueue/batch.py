@@ -72,12 +72,11 @@ class Batch:
     """Tasks that are added together. Use it in a ``with``; the end of the block seals the batch.
 
     Args:
-        queue_name: the queue of its members. on_complete: added once the batch is sealed and every member
-            is
-        done, dead, deleted, purged or cancelled. on_success: added as well if every member is done.
+        queue_name: the queue of its members.
+        on_complete: added once the batch is sealed and each member is done, dead, deleted, purged or cancelled.
+        on_success: added as well if every member is done.
         name: an id chosen by the caller; filling a batch of the same name again adds the missing members.
-        parent: the current task, itself a member of a batch. This member does not end before the new batch
-        has ended.
+        parent: the current task, itself a member of a batch. It does not end before the new batch ends.
 
     An unnamed batch takes the id of the task that makes it, so a second delivery of that task fills the
     same batch. Outside of a task, the id is 128 random bits. Filling must be deterministic, because a
@@ -172,14 +171,13 @@ class Batch:
         Args:
             tasks: one task or many.
             first: the position of the first task, for a batch that several tasks fill. Positions may be
-                left out;
-                a position that has a member keeps it. None = after the last one added in this block.
+                left out; a position that has a member keeps it. None = after the last one added in this
+                block.
 
         Raises:
             ValueError: ``first`` is negative or too large for a position.
             BadTaskStateError: the call is outside of the batch's ``with``, another process sealed the
-                batch, or a
-                task object was added before.
+                batch, or a task object was added before.
             UnknownBatchError: the batch no longer exists.
             TaskAlreadyExistsError, TombstonedTaskError: a member's name is taken outside of this batch.
             TransientError: Redis is unavailable; filling may be repeated.

@@ -22,8 +22,7 @@ class TaskRetryOptions:
         task_retry_limit: the number of retries; 0 means one attempt (default: no limit).
 
     Raises:
-        InvalidTaskRetryOptionsError: a value is negative or not a number, or a maximum is below the
-            minimum.
+        InvalidTaskRetryOptionsError: a value is negative or not a number, or a maximum is below a minimum.
         TypeError: the keyword does not exist.
     """
 

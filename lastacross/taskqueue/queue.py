@@ -230,7 +230,7 @@ class Queue:
         """``fetch_statistics`` with its outcome in a ``Result``."""
         return Result.of(self.fetch_statistics)
 
-    # --- pull queues: each ``…_async`` twin makes the call at once and keeps its end ------
+    # --- pull queues; each ``…_async`` method makes its call immediately ------------------
 
     def lease_tasks(self, lease_seconds: float, max_tasks: int, deadline: float = 10) -> list[Task]:
         """Lease tasks: no other caller gets them until the lease ends. Delete each task when it is done.
@@ -260,8 +260,7 @@ class Queue:
             lease_seconds: as for ``lease_tasks``.
             max_tasks: as for ``lease_tasks``.
             tag: the tag. With None or '' it is the oldest task's tag; if that task has no tag, the untagged
-                tasks
-                among the oldest ``max_tasks`` are leased.
+                tasks among the oldest ``max_tasks`` are leased.
             deadline: as for ``lease_tasks``.
 
         Raises:

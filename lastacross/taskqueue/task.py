@@ -149,7 +149,7 @@ class Task:
             return size
         return size + sum(len(name) + len(value) + _HEADER_OVERHEAD for name, value in self.headers.items())
 
-    # --- what the caller said -------------------------------------------------------------
+    # --- the caller's values --------------------------------------------------------------
 
     @property
     def name(self) -> str | None:
@@ -248,7 +248,7 @@ class Task:
         """``add`` with its outcome in a ``Result``."""
         return Result.of(lambda: self.add(queue_name, transactional))
 
-    # --- what became of it ----------------------------------------------------------------
+    # --- after the add --------------------------------------------------------------------
 
     @property
     def queue_name(self) -> str | None:

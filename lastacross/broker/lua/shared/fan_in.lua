@@ -58,7 +58,7 @@ local function recount(batch, outcome, number)
   cancelled = math.max(0, math.min(cancelled, ended))
   call('HSET', key, 'total', call('BITCOUNT', key .. ':added'), 'failed', failed, 'cancelled', cancelled,
     'done', ended - cancelled)
-  note_damage('the counts of the batch ' .. batch .. ' could not be right; they were made anew')
+  note_damage('the counts of the batch ' .. batch .. ' were wrong and have been recounted')
 end
 
 -- Count members whose bits are already set. Returns whether the old count was valid.
