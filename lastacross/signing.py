@@ -24,7 +24,7 @@ class Signatures:
 
     def __init__(self, secret_key: str) -> None:
         if not secret_key:
-            raise ConfigError("SECRET_KEY is not set, and something is to be signed with it")
+            raise ConfigError("SECRET_KEY is not set, but it is needed to sign data")
         self._secret_key = secret_key
         self._signers: dict[str, Signer] = {}
 

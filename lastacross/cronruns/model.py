@@ -243,7 +243,7 @@ def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any],
     is_free = (CronJob.name == job) & CronJob.run_id.is_(None)
     begun = session.execute(update(CronJob).where(is_free).values(run_id=run_id).returning(CronJob.name))
     if begun.one_or_none() is None:
-        raise CronJobRunningError(f"job {job!r} runs; wait for its end: a job runs once at a time")
+        raise CronJobRunningError(f"job {job!r} is running; wait for its end: a job runs only once at a time")
     outbox.write(transaction, [task])
 
 

@@ -155,7 +155,7 @@ def _parsed(raw: bytes) -> object:
 
 def _values(fields: list[object], is_bytes: list[object]) -> list[Value]:
     if len(fields) % 2 or len(fields) != len(is_bytes):
-        raise ValueError("its fields and values do not pair")
+        raise ValueError("its fields and values do not match")
     values: list[Value] = []
     for value, binary in zip(fields, is_bytes, strict=True):
         if not isinstance(value, str):

@@ -73,7 +73,8 @@ class Batch:
 
     Args:
         queue_name: the queue of its members.
-        on_complete: added once the batch is sealed and each member is done, dead, deleted, purged or cancelled.
+        on_complete: added once the batch is sealed and every member is done, dead, deleted, purged
+            or cancelled.
         on_success: added as well if every member is done.
         name: an id chosen by the caller; filling a batch of the same name again adds the missing members.
         parent: the current task, itself a member of a batch. It does not end before the new batch ends.

@@ -397,7 +397,7 @@ def _queues_of(given: list[Queue | str]) -> list[Queue]:
         return [each for each in given if isinstance(each, Queue)]
     if all(isinstance(each, str) for each in given):
         return [Queue(str(each)) for each in given]
-    raise TypeError("fetch takes queues or names of queues, not both and nothing else")
+    raise TypeError("fetch takes only queues or only names of queues")
 
 
 def _read_statistics(queue: Queue) -> QueueStatistics:

@@ -397,7 +397,7 @@ def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
 
 def _check_request(tasks: Sequence[Task]) -> None:
     if len({id(task) for task in tasks}) < len(tasks):
-        raise BadTaskStateError("one Task object is twice in the request; make a new Task")
+        raise BadTaskStateError("one Task object appears twice in the request; make a new Task")
     check_duplicates(tasks)
     if len({task.method == "PULL" for task in tasks}) > 1:
         raise InvalidTaskError("push and pull tasks cannot be added in one request")

@@ -213,7 +213,7 @@ local function finish_member(member, outcome, now)
   complete_upwards(mark_member(member, outcome), now)
 end
 
--- End a batch member by its task id, because its record is gone (another tool deleted it) or does not name the
+-- End a batch member by its task id, because its record is gone (deleted by another tool) or does not name the
 -- member. The outcome is 'cancelled' unless the caller passes another.
 local function finish_lost_record(id, now, outcome)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
