@@ -1,4 +1,4 @@
-"""What serves HTTP: the layers round an application, and what its handlers are made from."""
+"""Serves HTTP: the layers around an application, and the base classes of its handlers."""
 
 from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
 from lastacross.webapp.clients import network_of

@@ -1,6 +1,6 @@
-"""One log line for each request, ``request.answer``, and the id that all log lines about a request have.
+"""One log line per request, ``request.answer``, and the request id that every log line carries.
 
-The line is without the query string: channel tokens and bookmarkable keys travel there.
+The line omits the query string, because channel tokens and bookmarkable keys travel there.
 """
 
 import re
@@ -24,12 +24,12 @@ from lastacross.webapp.environ import (
 )
 
 REQUEST_ID_HEADER = "X-Request-Id"
-# A proxy's id is kept, so that its log and ours meet; anything that is not plainly one is not.
+# Keep a proxy's well-formed id so that its log and ours can be matched; replace anything else.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 def give_request_id(application: Wsgi) -> Wsgi:
-    """Give the request an id: in the environ, in each log line, and in the answer's X-Request-Id."""
+    """Give the request an id and put it in the environ, each log line, and the X-Request-Id header."""
 
     def identified(environ: Environ, start_response: Start) -> Body:
         request_id = choose_request_id(environ.get("HTTP_X_REQUEST_ID"))
@@ -49,7 +49,7 @@ def give_request_id(application: Wsgi) -> Wsgi:
 
 
 def choose_request_id(offered: str | None) -> str:
-    """The id that the client or a proxy offers if it is well-formed, else a new one."""
+    """The id offered by the client or a proxy if it is well-formed, otherwise a new one."""
     return offered if offered and _WELL_FORMED.fullmatch(offered) else secrets.token_urlsafe(16)
 
 
@@ -57,13 +57,13 @@ _log = logs.get(__name__)
 
 
 def log_answers(clock: Clock = SYSTEM) -> Layer:
-    """Log method, path, status and milliseconds when the answer has been sent to its end."""
+    """Log method, path, status and milliseconds once the whole answer has been sent."""
 
     def logged_by(application: Wsgi) -> Wsgi:
         def logged(environ: Environ, start_response: Start) -> Body:
             started_at = clock.monotonic()
             answered: list[str] = []
-            # Read now: an application may rewrite PATH_INFO (PEP 3333 lets it).
+            # Read the path now, because an application may rewrite PATH_INFO (PEP 3333 allows it).
             method, path = str(environ.get("REQUEST_METHOD")), path_of(environ)
 
             def note(status: str, headers: Headers) -> Headers:

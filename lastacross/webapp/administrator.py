@@ -1,9 +1,9 @@
-"""The administrator's sign-in: a code that works once, and the signed cookie that it is exchanged for.
+"""The administrator's sign-in: a one-time code that is exchanged for a signed cookie.
 
-``lastacross dev`` and ``lastacross admin link`` make a code, with SECRET_KEY and Redis. Redis has the digests
-of those that are unused, so that each works once on all machines, and none after Redis was emptied; the
-signature keeps out who can write to Redis alone. The cookie is a signature and needs no Redis, so that the
-administrator can see what is wrong while that is unavailable.
+``lastacross dev`` and ``lastacross admin link`` make a code with SECRET_KEY and Redis. Redis holds the
+digests of unused codes, so each code works once across all machines, and none works after Redis was emptied.
+The signature keeps out anyone who can only write to Redis. The cookie is a signature and needs no Redis, so
+the administrator can still see the problem while Redis is unavailable.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from lastacross.webapp.environ import Environ
 PATH = "/_ah/sign-in"
 CODE_SECONDS = 3600
 COOKIE_SECONDS = 7 * 86_400
-# So long a process may go on believing a cookie that was signed out at another.
+# How long a process may trust a cookie after another process has signed it out.
 TRUST_SECONDS = 5.0
 
 _CODE, _COOKIE = "sign-in", "administrator"
 _COOKIE_NAME = "lastacross_admin"
-# No cookie of ours has a value of another length, so that no signature is computed for others.
+# Our cookies always have this length, so no signature is computed for other values.
 _CHARACTERS = range(40, 120)
 
 
@@ -50,7 +50,7 @@ def new_code(secret_key: str, opened: Store) -> str:
 
 
 def use_code(secret_key: str, code: str) -> bool:
-    """Whether the code is good; from now on it is not.
+    """Use up the code; returns whether it was valid.
 
     Raises:
         StoreUnavailableError: Redis cannot tell.
@@ -64,7 +64,7 @@ def use_code(secret_key: str, code: str) -> bool:
 
 
 def link(site_url: str, code: str) -> str:
-    """The address to open. Browsers send the part after # to no server, so no log and no Referer has it."""
+    """The address to open. Browsers keep the part after # to themselves, so no log and no Referer has it."""
     return f"{site_url.rstrip('/')}{PATH}#{code}"
 
 
@@ -77,7 +77,7 @@ def _key(prefix: str, token: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def cookie_name(secret_key: str) -> str:
-    """The cookie's name. Each installation has its own: browsers do not tell the ports of a machine apart."""
+    """The cookie's name, unique per installation, because browsers ignore ports when they match cookies."""
     digest = hmac.digest(secret_key.encode(), b"lastacross.administrator's cookie", "sha256")
     return f"{_COOKIE_NAME}_{digest.hex()[:12]}"
 
@@ -88,27 +88,27 @@ def new_cookie(secret_key: str) -> str:
 
 
 def set_cookie(secret_key: str, value: str, seconds: int = COOKIE_SECONDS) -> tuple[str, str]:
-    """The header that gives a browser the cookie, and with 0 seconds takes it away.
+    """The header that sets the cookie in a browser, or deletes it if ``seconds`` is 0.
 
-    Over HTTPS ``Secure`` is added where all cookies get it.
+    Over HTTPS, ``secure`` in security_headers adds ``Secure`` to every cookie.
     """
     attributes = f"Max-Age={seconds}; Path=/; HttpOnly; SameSite=Strict"
     return "Set-Cookie", f"{cookie_name(secret_key)}={value}; {attributes}"
 
 
 def has_cookie(environ: Environ, secret_key: str) -> bool:
-    """Whether the request has a cookie that is ours, is not too old, and was not signed out."""
+    """Whether the request has a valid cookie of ours that has neither expired nor been signed out."""
     return any(not _signed_out.has(sign_in) for sign_in in _sign_ins(environ, secret_key))
 
 
 def sign_out(environ: Environ, secret_key: str) -> bool:
-    """Let the cookies of this request be worth nothing any more, copies of them included.
+    """Invalidate this request's cookies, including any copies of them.
 
     Returns:
-        Whether one of them was worth anything.
+        Whether one of them was valid.
 
     Raises:
-        StoreUnavailableError: Redis cannot remember them: a copy is good until it is too old.
+        StoreUnavailableError: Redis cannot record the sign-out, so a copy stays valid until it expires.
     """
     was_signed_in = False
     for sign_in in _sign_ins(environ, secret_key):
@@ -121,9 +121,9 @@ def sign_out(environ: Environ, secret_key: str) -> bool:
 
 
 def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
-    """The ids that the good cookies of a request are signatures of.
+    """The ids behind the request's valid cookies.
 
-    Not the cookies themselves: base64 has several spellings of one signature.
+    Compares ids rather than cookies, because base64 can spell one signature in several ways.
     """
     header = str(environ.get("HTTP_COOKIE", ""))
     if not header or not secret_key:
@@ -138,9 +138,10 @@ def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
 
 
 class _SignedOut:
-    """Which sign-ins have ended: Redis knows, and is asked for each every few seconds.
+    """Which sign-ins have ended; Redis is asked about each one every few seconds.
 
-    One that cannot be asked for goes on: its signature holds, and the administrator is needed then.
+    If Redis cannot be asked, the sign-in stays valid: its signature holds, and an outage needs the
+    administrator.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -149,7 +150,7 @@ class _SignedOut:
         self._known: dict[str, tuple[float, bool]] = {}
 
     def has(self, sign_in: str) -> bool:
-        """Whether this one has ended."""
+        """Whether this sign-in has ended."""
         now = self._clock.monotonic()
         until, is_out = self._known.get(sign_in, (0.0, False))
         if now >= until:
@@ -161,7 +162,7 @@ class _SignedOut:
         return is_out
 
     def forget(self, sign_in: str) -> None:
-        """Ask anew for this one."""
+        """Drop the cached answer for this sign-in."""
         with self._lock:
             self._known.pop(sign_in, None)
 

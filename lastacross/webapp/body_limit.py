@@ -1,4 +1,4 @@
-"""Request bodies: no larger than allowed, complete, and never more than 1 MiB of one in memory."""
+"""Reads request bodies whole, enforces their size limit, and keeps at most 1 MiB of each in memory."""
 
 import io
 import tempfile
@@ -20,13 +20,13 @@ from lastacross.webapp.environ import (
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
-# A key of the environ: the server's function to be called when a body is complete, if it has one.
+# Environ key of the server's function to call when a body is complete, if it has one.
 BODY_RECEIVED = "lastacross.body_received"
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 1_024
-# Of a chunk's size with its extensions, of which no client sends any; and of all of them: so much, and a part
-# of the body.
+# Limits on a chunk's size line, whose extensions no client uses, and on all size lines of a body: this many
+# bytes plus a fraction of the body.
 MAX_CHUNK_LINE_BYTES = 256
 LINE_BYTES = 65_536
 LINE_BYTES_DIVISOR = 64
@@ -34,7 +34,7 @@ MAX_TRAILER_BYTES = 8_192
 
 
 class BadBodyError(Exception):
-    """Raised when a body ends early, or its framing is wrong; ``status`` is that of the answer."""
+    """Raised when a body ends early or its framing is wrong; ``status`` is the answer's status."""
 
     status = 400
 
@@ -50,11 +50,11 @@ class BodyTooLargeError(Exception):
 
 
 def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> Layer:
-    """Read the body before the application runs: it gets a whole, seekable one, or is not called.
+    """Read the whole body first, so the application gets a complete, seekable one or is not called.
 
-    A form without files, or JSON, has a limit of its own, ``form_bytes``: its reader makes objects of it
-    all. A declared length over the limit is refused unread; one of unknown length (chunked) as soon as it
-    passes the limit. A body of more than 1 MiB waits in a temporary file.
+    A form without files, or JSON, has its own limit, ``form_bytes``, because its reader turns all of it into
+    objects. A declared length over the limit is refused unread. A body of unknown length (chunked) is refused
+    as soon as it passes the limit. A body of more than 1 MiB waits in a temporary file.
     """
 
     def limited_by(application: Wsgi) -> Wsgi:
@@ -88,8 +88,8 @@ def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
     """Read the body and put it back in the environ, with its true length.
 
     Raises:
-        BodyTooLargeError: it is longer than ``limit_bytes``.
-        BadBodyError: it is shorter than it says, or its length or framing is wrong.
+        BodyTooLargeError: the body is longer than ``limit_bytes``.
+        BadBodyError: the body is shorter than declared, or its length or framing is wrong.
     """
     declared = _declared_length(environ)
     if declared is not None and declared > limit_bytes:
@@ -101,7 +101,7 @@ def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
     environ["CONTENT_LENGTH"] = str(body.seek(0, io.SEEK_END))
     body.seek(0)
     environ["wsgi.input"] = body
-    # The body is plain now; WebOb must neither doubt that it can be rewound nor look for chunks.
+    # The body is plain now: WebOb must know that it can be rewound, and must not look for chunks.
     environ["webob.is_body_seekable"] = True
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     return body
@@ -111,14 +111,14 @@ def _declared_length(environ: Environ) -> int | None:
     text = environ.get("CONTENT_LENGTH")
     if not text:
         return None
-    # int() alone would take "+4", " 4", "4_0" and the digits of other scripts.
+    # int() alone would accept "+4", " 4", "4_0" and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadBodyError("The Content-Length header is not a number of bytes.")
     return int(text)
 
 
 def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
-    """Read ``wanted`` bytes, or for a chunked body all there are up to ``wanted``."""
+    """Read ``wanted`` bytes, or a whole chunked body up to ``wanted`` bytes."""
     body = _container(None if is_chunked else wanted)
     if is_chunked:
         _bound_chunks(environ["wsgi.input"])
@@ -135,7 +135,7 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
 
 
 class _Chunks:
-    """The chunks of a body, counted: gunicorn needs microseconds for each, and for what its size line holds.
+    """Counts a body's chunks, because gunicorn spends microseconds on each chunk and on its size line.
 
     Args:
         reader: gunicorn's.
@@ -159,7 +159,7 @@ class _Chunks:
             chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES:,} bytes"
             raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
         self._count += 1
-        # gunicorn's own limit is for lines whose end has not come yet.
+        # gunicorn's own limit applies only to size lines that have not ended yet.
         line = data or b""
         while (end := line.find(b"\r\n", 0, MAX_CHUNK_LINE_BYTES + 2)) < 0 and len(
             line
@@ -183,7 +183,7 @@ def _bound_chunks(source: Any) -> None:
 
 
 def _container(length: int | None) -> IO[bytes]:
-    """Where a body of this length (None: unknown) is kept."""
+    """A file-like object to hold a body of this length (None: unknown)."""
     if length is not None and length <= MEMORY_BYTES:
         return io.BytesIO()
     return cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES))
@@ -197,7 +197,7 @@ def _copy(source: Any, target: Any, most: int) -> int:
         except BadBodyError:
             raise
         except Exception as error:
-            # Each server has its own error for a malformed chunk or a client that went away.
+            # Each server has its own error for a malformed chunk or a client that disconnected.
             raise BadBodyError("The request's body could not be read to its end.") from error
         if not chunk:
             break

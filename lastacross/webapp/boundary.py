@@ -1,4 +1,4 @@
-"""The boundary to the outside: what a request may not bring in, which are refused, which hosts are ours."""
+"""The boundary to the outside: strips reserved headers, refuses bad requests, and checks the host."""
 
 import functools
 import re
@@ -23,7 +23,7 @@ from lastacross.webapp.environ import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Asked by machines that know an address, not our name; their answers do not depend on Host.
+# Machines that know our address but not our name request these; the answers do not depend on Host.
 PROBES = frozenset({"/_ah/health", "/_ah/ready"})
 
 _OWN = "lastacross."
@@ -34,10 +34,10 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 
 
 def strip_trusted(application: Wsgi) -> Wsgi:
-    """Drop what only the engine may say: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
+    """Drop everything that only the engine may set: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
 
-    A header's name is compared by its letters and digits alone: ``X_AppEngine_TaskName`` has the
-    same WSGI key as ``X-AppEngine-TaskName``, and servers differ in what they make of others.
+    Header names are compared by letters and digits only: ``X_AppEngine_TaskName`` has the same WSGI key as
+    ``X-AppEngine-TaskName``, and servers treat other characters differently.
     """
 
     def stripped(environ: Environ, start_response: Start) -> Body:
@@ -50,9 +50,9 @@ def strip_trusted(application: Wsgi) -> Wsgi:
 
 
 def take_host_of_target(application: Wsgi) -> Wsgi:
-    """Let Host be that of the request line, where that has one (``GET http://host/ HTTP/1.1``).
+    """Take the host from the request line if it names one (``GET http://host/ HTTP/1.1``).
 
-    RFC 9112, 3.2.2: the Host header is ignored then. No layer is to check the one and use the other.
+    RFC 9112, 3.2.2, ignores the Host header then. All layers must check and use the same host.
     """
 
     def taken(environ: Environ, start_response: Start) -> Body:
@@ -65,7 +65,7 @@ def take_host_of_target(application: Wsgi) -> Wsgi:
 
 
 def _host_of(url: str) -> str:
-    """Host and port of a URL; '' where they cannot be told."""
+    """Host and port of a URL; '' if they cannot be determined."""
     try:
         return urlsplit(url).netloc
     except ValueError:
@@ -74,17 +74,17 @@ def _host_of(url: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def is_reserved(key: str) -> bool:
-    """Whether this environ key is the engine's to set."""
-    # A name may be as long as a header, so no object is made of each sign in it.
+    """Whether only the engine may set this environ key."""
+    # A name may be as long as a header, so do not create an object for each character.
     plain = key.upper().encode("latin-1", "replace").translate(None, _NOT_ALPHANUMERIC)
     return key.lower().startswith(_OWN) or plain.startswith(_RESERVED)
 
 
 def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
-    """Refuse a Host that is not ours, an address that can be read in two ways, a form that cannot be read.
+    """Refuse a foreign Host, an ambiguous address, or an unreadable form.
 
-    A redirect, a link in a mail or a check of Origin is built on Host, so a foreign one is an
-    attack (or a missing LASTACROSS_ALLOWED_HOSTS); it is also what DNS rebinding needs.
+    Redirects, links in mails and checks of Origin use Host. A foreign Host is therefore an attack or a
+    missing LASTACROSS_ALLOWED_HOSTS. DNS rebinding needs one, too.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -104,11 +104,11 @@ def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
 
 
 def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
-    """Refuse a browser's POST (or other unsafe method) that another site made it send.
+    """Refuse a POST (or other unsafe method) that another site made a browser send.
 
-    Browsers say where a request comes from in Sec-Fetch-Site, over plain HTTP in Origin alone;
-    no page can forge either. A client that sends neither is not a browser of this decade.
-    Where the handler says ``cross_site: allow`` such a request comes in, as one of nobody in particular.
+    Browsers state a request's source in Sec-Fetch-Site, or only in Origin over plain HTTP; no page can forge
+    either. A client that sends neither is not a current browser. If the handler says ``cross_site: allow``,
+    the request is accepted as anonymous.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -140,19 +140,19 @@ def is_cross_site(environ: Environ) -> bool:
 
 
 def is_embedded(environ: Environ) -> bool:
-    """Whether a page of another origin asks for this within itself, or by a script: not by leading here.
+    """Whether another origin's page embeds or fetches this, rather than linking to it.
 
-    Fetch Metadata: only a link, a redirect or an address bar makes a navigation of a whole page. A browser
-    that sends no such headers tells of a cross-origin ``fetch()`` in Origin alone, and not of an image.
+    By Fetch Metadata, only a link, a redirect or the address bar navigates a whole page. Without those
+    headers, a browser reveals a cross-origin ``fetch()`` only by Origin, and an image not at all.
     """
     leads_here = environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST")
     return is_cross_site(environ) and leads_here != ("navigate", "document")
 
 
 def comes_from_elsewhere(environ: Environ) -> bool:
-    """Whether a page of another origin led here, by a link too; who says nothing of it came by itself.
+    """Whether another origin's page led here, by a link or otherwise; without evidence the answer is no.
 
-    Referer tells it where Sec-Fetch-Site and Origin are not sent: over plain HTTP, for a GET.
+    Referer is the evidence for a GET over plain HTTP, where Sec-Fetch-Site and Origin are not sent.
     """
     if is_cross_site(environ) or "HTTP_SEC_FETCH_SITE" in environ:
         return is_cross_site(environ)
@@ -161,7 +161,7 @@ def comes_from_elsewhere(environ: Environ) -> bool:
 
 
 def _is_own(url: str, environ: Environ) -> bool:
-    # Only the host is compared: behind a proxy that ends TLS our own scheme may look like http.
+    # Compare only the host: behind a proxy that terminates TLS our own scheme may look like http.
     host = _host_of(url).lower()
     return bool(host) and host == str(environ.get("HTTP_HOST", "")).lower()
 
@@ -182,7 +182,7 @@ def _problem_of_path(environ: Environ) -> str | None:
 
 
 def _problem_of_form(environ: Environ) -> str | None:
-    """What would make WebOb raise before the handler has read a field."""
+    """The problem that would make WebOb raise before the handler reads a field, if any."""
     if not environ.get("CONTENT_TYPE"):
         return None
     kind = content_type.parse(environ["CONTENT_TYPE"])
@@ -200,17 +200,17 @@ _HOST = re.compile(
 
 
 def split_host(host: str) -> tuple[str, str | None] | None:
-    """Name and port, None where it has none; None altogether if it is not the name of a host."""
+    """The name and the port (None if absent); None if this is not a valid host."""
     found = _HOST.fullmatch(host)
     return None if found is None else (found["name"], found["port"])
 
 
 def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
-    """What is wrong with this Host header, in a sentence for its sender; None if nothing is.
+    """The problem with this Host header, as a sentence for its sender; None if it is fine.
 
     Args:
         host: the header, with or without a port.
-        allowed: lower-case names; ``*`` is any, ``.example.com`` is that name and all below it.
+        allowed: lower-case names; ``*`` is any, ``.example.com`` is that name and every name below it.
     """
     found = split_host(host or "")
     if found is None:
@@ -222,7 +222,7 @@ def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
 
 
 def is_listed_host(host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether the host is named as ours: ``*`` names none."""
+    """Whether the host is explicitly listed as ours; ``*`` does not count."""
     return host_problem(host, tuple(entry for entry in allowed if entry != ANY_HOST)) is None
 
 

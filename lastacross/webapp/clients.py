@@ -1,4 +1,4 @@
-"""Which client a request comes from, as far as limits are concerned: its network, never its headers."""
+"""Identifies a client for limits by its network, never by its headers."""
 
 import functools
 import ipaddress
@@ -6,24 +6,24 @@ import ipaddress
 from lastacross.webapp.environ import HAS_UNDECLARED_PROXY, Environ
 
 IPV6_PREFIX = 64
-"""Of a client's network: a home or an office has at least this much to choose addresses from (RFC 6177)."""
+"""Prefix length of a client's network: a home or an office has at least a /64 of addresses (RFC 6177)."""
 
 
 def network_of(environ: Environ) -> str:
     """The network that a limit per client counts by: an IPv4 address, the /64 of an IPv6 address.
 
-    Behind a proxy that is not declared it is the proxy's own, so the limit is one for all of its visitors; a
-    client that only pretends to be such a proxy has its own. '' where the server does not know the
-    address, as behind a Unix socket.
+    Behind an undeclared proxy it is the proxy's network, so all of its visitors share one limit. A client
+    that merely pretends to be a proxy gets its own. '' if the server does not know the address, as behind a
+    Unix socket.
     """
     return _network(str(environ.get("REMOTE_ADDR") or ""))
 
 
 def own_network_of(environ: Environ) -> str:
-    """The same, but '' where all visitors may have it: it is that of a proxy which is not declared.
+    """The same, but '' if all visitors may share it because it belongs to an undeclared proxy.
 
-    A forwarding header alone does not tell, or anybody could escape a share by one. The proxy in front of a
-    site has an address besides that no stranger on the Internet has.
+    A forwarding header alone is not enough evidence, or anyone could escape a share by sending one. The proxy
+    in front of a site also has an address that no stranger on the Internet can have.
     """
     network = network_of(environ)
     if network and environ.get(HAS_UNDECLARED_PROXY) and not _is_public(network):

@@ -1,8 +1,8 @@
 """The Content-Type of a body: its kind, its parameters, its charset. Pure.
 
-Strangers write it: all here is linear in its length, and a charset is looked up among the
-web's own. Python has codecs that are not for text or take minutes, and remembers each unknown name that it
-is asked for.
+Clients are untrusted, so everything here is linear in the header's length, and a charset must be one of the
+web's own. Python also has codecs that are not for text or take minutes, and it caches each unknown name it is
+asked for.
 """
 
 import functools
@@ -15,14 +15,14 @@ MULTIPART = "multipart/form-data"
 FORMS = frozenset({FORM, MULTIPART})
 JSON = "application/json"
 MAX_BOUNDARY_CHARACTERS = 200
-"""RFC 2046 has 70; some programs send more."""
+"""RFC 2046 allows 70; some programs send more."""
 
-# A quoted value ends the one before it, and a name begins after a semicolon only: each is looked at once.
+# A quoted value ends the one before it, and a name begins only after a semicolon: each is scanned once.
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]*+))', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _BOUNDARY = re.compile(r"[ -~]*[!-~]")
 
-# Labels of the WHATWG's Encoding Standard, and Python's own names of the same, to Python's codecs.
+# Maps labels of the WHATWG's Encoding Standard, and Python's own names for them, to Python's codecs.
 _CHARSETS: Mapping[str, str] = {
     **dict.fromkeys(("utf-8", "utf8"), "utf-8"),
     **dict.fromkeys(("us-ascii", "ascii"), "ascii"),
@@ -36,33 +36,33 @@ _CHARSETS: Mapping[str, str] = {
 }
 
 FORM_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"})
-"""Python's names of those that a form may be in: UTF-8, as browsers send it, and what older programs name."""
+"""Python's names of the charsets allowed in forms: UTF-8, as browsers send it, and those of older tools."""
 
-# Of these Python replaces in C what is not theirs; of the others it calls a function for each byte.
+# For these codecs Python replaces invalid bytes in C; for the others it calls a function per byte.
 _REPLACED = frozenset({"utf-8", "ascii"})
 
 
 @dataclass(frozen=True, slots=True)
 class ContentType:
-    """A Content-Type: ``kind``, "" for none, and its parameters by their names, both in small letters."""
+    """A Content-Type: its ``kind`` ("" for none) and its parameters by name, both in lower case."""
 
     kind: str
     parameters: Mapping[str, str]
 
     @property
     def is_json(self) -> bool:
-        """Whether the body says that it is JSON."""
+        """Whether the body is declared as JSON."""
         return self.kind == JSON or self.kind.endswith("+json")
 
     @property
     def charset(self) -> str | None:
-        """Python's name of the charset, UTF-8 where none is given; None for one that is not of the web."""
+        """Python's name of the charset, UTF-8 by default; None for a charset that the web does not use."""
         given = self.parameters.get("charset", "").strip().lower()
         return _CHARSETS.get(given) if given else "utf-8"
 
     @property
     def boundary(self) -> str | None:
-        """The text that divides the parts of a multipart body; None where no text could."""
+        """The boundary between the parts of a multipart body; None if it is invalid."""
         given = self.parameters.get("boundary", "").rstrip()
         is_one = len(given) <= MAX_BOUNDARY_CHARACTERS and _BOUNDARY.fullmatch(given)
         return given if is_one else None
@@ -72,14 +72,14 @@ def decoded(text: bytes, charset: str) -> str:
     """The text, in one of ``FORM_CHARSETS``.
 
     Raises:
-        UnicodeDecodeError: it has bytes that the charset has not, and that cannot be replaced quickly.
+        UnicodeDecodeError: it has bytes outside of the charset that cannot be replaced quickly.
     """
     return text.decode(charset, "replace" if charset in _REPLACED else "strict")
 
 
 @functools.lru_cache(maxsize=128)
 def parse(header: str) -> ContentType:
-    """Read the header; of a parameter that comes twice the first counts."""
+    """Read the header; if a parameter is repeated, its first value counts."""
     kind, semicolon, _ = header.partition(";")
     parameters: dict[str, str] = {}
     if semicolon:

@@ -1,15 +1,14 @@
 """The cookies of a request, read once and in linear time. Pure.
 
-As WebOb reads them, whose own expression takes time that grows with the square of the header's length:
-1.4 s for 8 kB of `a`.
+Gives the same result as WebOb, whose own regular expression takes quadratic time: 1.4 s for 8 kB of `a`.
 """
 
 import re
 
-# As WebOb has it: what may be in a name and in a value without quotes, which may hold octal numbers too.
+# WebOb's rules for the characters of names and unquoted values, which may also hold octal escapes.
 _LEGAL = rb"\w~!@#$%^&*()+\-`.?|:/{}<>'"
-# A name begins where something else has ended, so a long run of letters is looked at once, not from each of
-# them anew. A quote ends the one before it: no more than the last of them can be open.
+# A name begins where something else has ended, so a long run of letters is scanned once instead of from every
+# letter. A quote ends the one before it, so only the last one can be open.
 _COOKIE = re.compile(
     rb"(?<![" + _LEGAL + rb"=])([" + _LEGAL + rb"]++)\s*+=\s*+"
     rb'("(?:[^"\\]|\\.)*+"|(?:[' + _LEGAL + rb"=]|\\.)*+)",
@@ -17,14 +16,14 @@ _COOKIE = re.compile(
 )
 _ESCAPED = re.compile(rb"\\([0-3][0-7][0-7]|.)", re.DOTALL)
 _NAME = re.compile(rb"[!#%&'*+\-.^_`|~0-9A-Za-z][!#$%&'*+\-.^_`|~0-9A-Za-z]*+")
-# A server says these of a cookie, never a browser.
+# Only servers send these cookie attributes, never browsers.
 _ATTRIBUTES = frozenset(
     {b"path", b"comment", b"domain", b"max-age", b"expires", b"secure", b"httponly", b"samesite"}
 )
 
 
 def parse(header: str) -> dict[str, str]:
-    """The cookies by their names, of several of one name the last; without those that are not UTF-8."""
+    """The cookies by name; the last of a repeated name wins, and cookies that are not UTF-8 are left out."""
     found: dict[str, str] = {}
     for name, value in _COOKIE.findall(header.encode("latin-1", "replace")):
         if _NAME.fullmatch(name) is None or name.lower() in _ATTRIBUTES:
@@ -37,10 +36,10 @@ def parse(header: str) -> dict[str, str]:
 
 
 def values_of(header: str, name: str) -> list[str]:
-    """The different values, as they are written, of the cookies of this name.
+    """The distinct raw values of the cookies with this name.
 
-    Another site may set some for a domain that we share: whoever signs its cookies looks at each of them. The
-    limit on the header is one on their number.
+    Another site may set some for a shared domain, so code that signs its cookies must check each value. The
+    header's size limit bounds their number.
     """
     if name not in header:
         return []
@@ -49,7 +48,7 @@ def values_of(header: str, name: str) -> list[str]:
 
 
 def replaced(header: str, name: str, value: str | None) -> str:
-    """The header with this cookie, as it is written, in place of those of its name; None: without one."""
+    """The header with this raw cookie in place of those with its name; None removes them."""
     kept = [pair for pair in _pairs(header) if pair.partition("=")[0].rstrip() != name]
     return "; ".join(kept if value is None else [*kept, f"{name}={value}"])
 

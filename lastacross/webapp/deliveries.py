@@ -1,11 +1,12 @@
-"""Tasks that a worker on another machine delivers over HTTP: a request with a signed token is a task.
+"""Accepts tasks that workers on other machines deliver over HTTP: a request with a signed token is a task.
 
-The token has the worker's claims about its request as JSON of bounded length: parts that may be long (URL,
-headers, body) are in it as a digest.
+The token holds the worker's claims about its request as JSON of bounded length. Parts that may be long (URL,
+headers, body) appear in it as digests.
 
-Two layers: the outermost strips as for everybody and keeps apart what came with a token; the inner
-one, where answers have their log line already, looks at it and lets the request in as a task, or refuses it.
-A delivery that comes twice within ``FRESH_SECONDS`` is run twice: as every task, at least once.
+There are two layers. The outermost strips reserved keys as for every request and sets aside what came with a
+token. The inner layer, where answers are already logged, checks it and admits the request as a task or
+refuses it.
+A delivery that arrives twice within ``FRESH_SECONDS`` runs twice: tasks run at least once.
 """
 
 import base64
@@ -46,14 +47,14 @@ from lastacross.webapp.environ import (
 
 DELIVERY_HEADER = "X-Lastacross-Delivery"
 _PURPOSE = "delivery"
-# Twice what the longest names make; gunicorn takes header lines of 8,190 bytes.
+# Twice the length that the longest names produce; gunicorn accepts header lines of 8,190 bytes.
 MAX_TOKEN_CHARACTERS = 4096
 APPENGINE_PREFIX = "HTTP_X_APPENGINE_"
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a worker says of one delivery.
+    """A worker's claims about one delivery.
 
     Attributes:
         task: the task's id: queue and name.
@@ -61,7 +62,7 @@ class Claims:
         retry_count: attempts before this one, as App Engine counts.
         execution_count: those of them that ran and failed.
         member: ``<batch id>:<index>`` if it belongs to a batch.
-        request: what tells the task from others that had its name.
+        request: distinguishes the task from others that had its name.
         method: of the request.
         url: ``url_digest`` of the request.
         headers: ``headers_digest`` of the request.
@@ -82,7 +83,7 @@ class Claims:
     signed_at: float
 
     def current_task(self) -> CurrentTask:
-        """What the handler may know of its delivery."""
+        """The part of its delivery that the handler may see."""
         queue, name = split_task_id(self.task)
         return CurrentTask(
             id=self.task,
@@ -106,7 +107,7 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
     """The claims in a header's value.
 
     Raises:
-        BadSignatureError: ``dump`` did not make it with this key, or that of another version did.
+        BadSignatureError: ``dump_claims`` did not make it with this key, or another version made it.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadSignatureError("the token is none of ours by its length or its characters")
@@ -118,18 +119,18 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
 
 
 def url_digest(path: str, query: str) -> str:
-    """Of the path as WSGI has it (percent-decoded, below the base URL's) and the query as it was sent."""
+    """Digest of the WSGI path (percent-decoded, below the base URL's path) and of the query as sent."""
     return _digest(json.dumps([path, query]).encode())
 
 
 def headers_digest(environ: Mapping[str, str]) -> str:
-    """Of the ``X-AppEngine-*`` headers in an environ: of all that are there, and no others."""
+    """Digest of all ``X-AppEngine-*`` headers in an environ, and of no others."""
     found = sorted((key, value) for key, value in environ.items() if key.startswith(APPENGINE_PREFIX))
     return _digest(json.dumps(found).encode())
 
 
 def body_digest(*parts: bytes) -> str:
-    """Of a body that comes in these parts."""
+    """Digest of a body made of these parts."""
     return _digest(*parts)
 
 
@@ -140,11 +141,11 @@ def _digest(*parts: bytes) -> str:
     return found.hexdigest()
 
 
-# A token is good for so long before and after it was signed, by this machine's clock.
+# How long a token is valid before and after its signing time, by this machine's clock.
 FRESH_SECONDS = 300.0
-# In the answer to a delivery: what a deferred call told of its failure, percent-encoded.
+# In the answer to a delivery: the reason that a deferred call gave for its failure, percent-encoded.
 FAILURE_HEADER = "X-Lastacross-Failure"
-# In the answer to a delivery: `1` when no retry can mend it.
+# In the answer to a delivery: `1` when no retry can fix the failure.
 FINAL_HEADER = "X-Lastacross-Final"
 MAX_FAILURE_CHARACTERS = 1000
 CHUNK_BYTES = 65_536
@@ -157,19 +158,19 @@ _log = logs.get(__name__)
 
 
 class UnacceptableDeliveryError(Exception):
-    """Raised when a token is there and does not fit its request; the message is for the worker's log."""
+    """Raised when a token does not match its request; the message is for the worker's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Presented:
-    """What came with a request that says it is a delivery; none of it is believed yet."""
+    """The unverified claims of a request that presents itself as a delivery."""
 
     token: str
     headers: dict[str, str]
 
 
 def set_apart(application: Wsgi) -> Wsgi:
-    """Drop what only the engine may say; of a request with a token, keep it where ``admit`` finds it."""
+    """Drop reserved keys; if the request has a token, keep them where ``admit`` finds them."""
     without = boundary.strip_trusted(application)
 
     def stripped(environ: Environ, start_response: Start) -> Body:
@@ -189,13 +190,13 @@ def set_apart(application: Wsgi) -> Wsgi:
 
 
 def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock = SYSTEM) -> Layer:
-    """Let a signed delivery in to ``trusted`` as a task; refuse with 403 what has a token that does not fit.
+    """Admit a signed delivery to ``trusted`` as a task; answer 403 if its token does not match.
 
     Args:
         signatures: the application's.
-        limit_bytes: how long a body may be.
-        trusted: the application without the checks that are made for browsers.
-        clock: whose time a token's is compared with.
+        limit_bytes: the longest accepted body.
+        trusted: the application without the checks meant for browsers.
+        clock: checks the age of tokens.
     """
     delivered = body_limit.layer(limit_bytes, _refuse)(_with_checked_body(trusted))
 
@@ -217,7 +218,7 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
 
 
 def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now: float) -> Claims:
-    """The claims of this request, all but the body compared with it."""
+    """The claims of this request, with everything but the body verified."""
     try:
         claims = load_claims(signatures, presented.token)
     except BadSignatureError as error:
@@ -245,7 +246,7 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
 
 
 def _with_checked_body(trusted: Wsgi) -> Wsgi:
-    """Runs with the whole body there: compares it with the claims, then trusts the request."""
+    """Runs once the whole body has arrived: compares it with the claims, then trusts the request."""
 
     def checked(environ: Environ, start_response: Start) -> Body:
         claims, headers = environ.pop(_CLAIMS)
@@ -281,12 +282,12 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
 
     with delivering(current):
         body = trusted(environ, intercept(start_response, with_failure))
-    # A list is there already; anything else may still run the handler's code while it is sent.
+    # A list is complete already; any other body may still run the handler's code while it is sent.
     return body if isinstance(body, list) else _DeliveredBody(body, current)
 
 
 class _DeliveredBody:
-    """A body that is still being made: the task is the current one for each piece of it."""
+    """A response body produced lazily; the task is the current one while each piece is produced."""
 
     def __init__(self, body: Body, current: CurrentTask) -> None:
         self._body = body
@@ -295,7 +296,7 @@ class _DeliveredBody:
     def __iter__(self) -> Iterator[bytes]:
         pieces = iter(self._body)
         while True:
-            # Not round the `yield`: the server's thread does not belong to the task.
+            # Do not wrap the `yield`: the server's thread does not belong to the task.
             with delivering(self._current):
                 piece = next(pieces, None)
             if piece is None:
@@ -313,7 +314,7 @@ def _forbid(environ: Environ, start_response: Start, error: UnacceptableDelivery
 
 
 def _refuse(environ: Environ, start_response: Start, refusal: Refusal) -> Body:
-    """In one line: the worker keeps it as the reason why the attempt failed."""
+    """Refuse in one line, which the worker keeps as the reason for the failed attempt."""
     phrase = HTTPStatus(refusal.status).phrase
     text = f"{refusal.status} {phrase}: {refusal.message}\n".encode()
     answer = error_pages.plain(

@@ -1,9 +1,9 @@
 """app.yaml's ``handlers``: the first whose URL matches serves the request, if its login admits it.
 
-Below ``/_ah/`` nothing is open that is not listed: a handler that names the very path, then the
-engine's own, then handlers whose URL begins with ``/_ah/``; a catch-all counts there for tasks
-and cron alone. A process that starts or ends asks whoever serves its URL on App Engine: the first
-handler that matches, a catch-all too.
+URLs below ``/_ah/`` are closed unless they are listed. A handler for the exact path comes first, then the
+engine's own URLs, then handlers whose URL begins with ``/_ah/``. A catch-all serves these URLs for tasks and
+cron only. A process that starts or stops requests its URL as on App Engine: from the first matching handler,
+even a catch-all.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from lastacross.webapp.script import AUTO
 from lastacross.webapp.static_files import StaticHandler
 
 RESERVED = "/_ah/"
-# Requests that only the engine makes: refused from outside even where app.yaml lists them as open.
+# Only the engine makes these requests: they are refused from outside even if app.yaml lists them as open.
 TASKS_ONLY = (
     "/_ah/queue",
     "/_ah/start",
@@ -50,14 +50,14 @@ UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so nobody is 
 
 @dataclass(frozen=True)
 class _Target:
-    """What serves a request, and the handler whose rules it is under (None: the engine's own)."""
+    """The application that serves a request, and the handler whose rules apply (None: the engine's own)."""
 
     serve: Wsgi
     handler: Handler | None = None
 
 
 class _Entry:
-    """One handler, with what serves it."""
+    """One handler with the application that serves it."""
 
     def __init__(self, handler: Handler, config: Config, scripts: Callable[[str], Wsgi]) -> None:
         self.handler = handler
@@ -70,7 +70,7 @@ class _Entry:
         self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)
 
     def find(self, path: str) -> _Target | None:
-        """What serves this path; None when another handler should."""
+        """The target for this path; None if another handler should serve it."""
         match = self.handler.pattern.match(path)
         if match is None:
             return None
@@ -83,12 +83,12 @@ class _Entry:
 
 
 class Dispatcher:
-    """The WSGI application that is made of app.yaml's handlers and the engine's own URLs.
+    """The WSGI application built from app.yaml's handlers and the engine's own URLs.
 
     Args:
-        config: the handlers, and who is administrator.
-        scripts: the WSGI application of a ``script:``; called once for each handler, here.
-        builtins: path → the engine's own; a path that ends in ``/`` takes all below it.
+        config: the handlers, and the settings that identify the administrator.
+        scripts: returns the WSGI application of a ``script:``; called here, once per handler.
+        builtins: path → the engine's own application; a path that ends in ``/`` covers everything below it.
         refuse: answers with an error page.
     """
 
@@ -114,7 +114,7 @@ class Dispatcher:
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:
                 return self._refuse(environ, start_response, refusal)
-        # Only now: who may not come here does not learn which files there are.
+        # Look for the file only now, so that a visitor without access does not learn which files exist.
         if target.serve is _nothing:
             return self._refuse(environ, start_response, Refusal(404))
         return target.serve(environ, start_response)
@@ -140,17 +140,17 @@ class Dispatcher:
         return self._builtins[max(above, key=len)] if above else None
 
     def _redirect(self, handler: Handler, environ: Environ) -> Refusal | None:
-        """To HTTPS, where ``secure: always`` says so; under ``dev`` there is none."""
+        """Redirect to HTTPS where ``secure: always`` demands it; ``dev`` has no HTTPS."""
         wanted = handler.secure == "always" and environ.get(IS_OUTSIDE) and not self._settings.is_dev
         if not wanted or is_https(environ):
             return None
         host = str(environ.get("HTTP_HOST", ""))
         if environ.get(HAS_UNDECLARED_PROXY):
-            # It may have come over HTTPS, and would be redirected there without end.
+            # The request may already have come over HTTPS; a redirect could then loop forever.
             return Refusal(403, f"{ONLY_HTTPS} {UNDECLARED_PROXY}")
         if not boundary.is_listed_host(host, self._settings.allowed_hosts):
             return Refusal(403, f"{ONLY_HTTPS} {UNLISTED_HOST}")
-        # The port is plain HTTP's; the host was checked, and an IPv6 address keeps its brackets.
+        # Drop the port, which is plain HTTP's. The host was checked, and an IPv6 address keeps its brackets.
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         path = quote(environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~-._", encoding="latin-1")
         query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
@@ -159,7 +159,7 @@ class Dispatcher:
 
 
 def _nothing(environ: Environ, start_response: Start) -> Body:
-    """Stands for a static handler that matches the URL and has no such file."""
+    """Placeholder for a static handler that matches the URL but has no such file."""
     raise NotImplementedError
 
 
@@ -172,7 +172,7 @@ def _is_at(path: str, places: tuple[str, ...]) -> bool:
 
 
 def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Refusal | None:
-    """Whether this visitor may not come here whatever app.yaml says."""
+    """The refusal of a reserved address for this visitor, regardless of app.yaml; None if admitted."""
     if not path.startswith(RESERVED):
         return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:

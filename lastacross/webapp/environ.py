@@ -1,7 +1,7 @@
-"""What the layers read from, and leave in, a WSGI environ.
+"""The keys that the layers read from a WSGI environ and store in it.
 
-Keys that begin with ``lastacross.`` are the engine's own: no HTTP request can make them, and
-the outermost layer drops those that a server in front might have set.
+Keys that begin with ``lastacross.`` are the engine's own. No HTTP request can create them, and the outermost
+layer drops any that a server in front might have set.
 """
 
 import functools
@@ -22,33 +22,33 @@ Headers = list[tuple[str, str]]
 Body = Iterable[bytes]
 Layer = Callable[[WSGIApplication], WSGIApplication]
 
-# Put there by the worker and the scheduler: the task or the cron entry that this request is.
+# Set by the worker and the scheduler: the task or cron entry behind this request.
 TASK = "lastacross.task"
 CRON = "lastacross.cron"
-# Put there by a process of a service that starts or ends: its request to /_ah/start or /_ah/stop.
+# Set by a starting or stopping process of a service: its request to /_ah/start or /_ah/stop.
 SYSTEM = "lastacross.system"
-# Whence App Engine's own requests came.
+# The address that App Engine's own requests came from.
 SOURCE_ADDRESS = "0.1.0.2"
 CRON_SOURCE_ADDRESS = "0.1.0.1"
-# The header of a run of cron.yaml, which only the engine may send.
+# The header of a cron.yaml run, which only the engine may send.
 CRON_HEADER = "HTTP_X_APPENGINE_CRON"
-# Put there by the outermost layers.
+# Set by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
-# Put there where a proxy that LASTACROSS_TRUSTED_PROXIES does not list has passed the request on, or a client
-# says that one has: REMOTE_ADDR and the scheme are of whoever connected.
+# Set if a proxy missing from LASTACROSS_TRUSTED_PROXIES forwarded the request, or a client claims so:
+# REMOTE_ADDR and the scheme are those of the connecting peer.
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
-# Put there by the boundary: a page of another site made a browser send this, and its handler takes it.
+# Set by the boundary: another site's page made a browser send this, and the handler accepts it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
-# Put there when a handler raised: the exception, for the log line and for the delivery's record.
+# Set when a handler raised: the exception, for the log line and the delivery's record.
 FAILURE = "lastacross.failure"
-# Put there when a handler said no (`self.abort(404)`): the Refusal that our page should show.
+# Set when a handler aborts (`self.abort(404)`): the Refusal that our page should show.
 REFUSAL = "lastacross.refusal"
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer before it has a page; an empty message means the usual one of its status."""
+    """An error answer without its page; an empty message means the status's usual one."""
 
     status: int
     message: str = ""
@@ -56,7 +56,7 @@ class Refusal:
 
 
 class Refuse(Protocol):
-    """How a layer answers with an error page: ``ErrorPages.refuse`` of the application."""
+    """Answers with an error page: ``ErrorPages.refuse`` of the application."""
 
     def __call__(self, environ: Environ, start_response: Start, refusal: Refusal) -> Body:
         """Start the response and return its body."""
@@ -69,13 +69,13 @@ def is_internal(environ: Environ) -> bool:
 
 
 def path_of(environ: Environ) -> str:
-    """The decoded path. WSGI carries its bytes as Latin-1 (PEP 3333); bad UTF-8 becomes U+FFFD."""
+    """The decoded path. WSGI carries its bytes as Latin-1 (PEP 3333); invalid UTF-8 becomes U+FFFD."""
     raw: str = environ.get("PATH_INFO") or "/"
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 def request_id_of(environ: Environ) -> str | None:
-    """The id that this request has in the logs, None for one that no web server took in."""
+    """The request's id in the logs; None if it did not come through a web server."""
     found: str | None = environ.get(REQUEST_ID)
     return found
 
@@ -87,7 +87,7 @@ def wants_json(environ: Environ) -> bool:
 
 
 def expect_program(environ: Environ) -> None:
-    """Let who does not ask for a page by name get JSON: no browser sends a body that is refused unread."""
+    """Prefer JSON unless the client asks for HTML by name: no browser sends a body that is refused unread."""
     if "text/html" not in str(environ.get("HTTP_ACCEPT", "")).lower():
         environ["HTTP_ACCEPT"] = "application/json"
 
@@ -99,12 +99,12 @@ def _prefers_json(accept: str) -> bool:
 
 
 def is_https(environ: Environ) -> bool:
-    """Whether the client speaks TLS, as the server (or a proxy it trusts) says."""
+    """Whether the client uses TLS, according to the server or a proxy that it trusts."""
     return bool(environ.get("wsgi.url_scheme") == "https")
 
 
 def intercept(start_response: Start, change: Callable[[str, Headers], Headers]) -> Start:
-    """A ``start_response`` that sends what ``change`` makes of status and headers."""
+    """A ``start_response`` that passes the status and headers through ``change`` first."""
 
     def start(
         status: str, headers: Headers, exc_info: "OptExcInfo | None" = None, /
@@ -115,7 +115,7 @@ def intercept(start_response: Start, change: Callable[[str, Headers], Headers]) 
 
 
 class ClosingBody:
-    """A response body that calls ``on_close`` after the server is done with it (PEP 3333)."""
+    """A response body that calls ``on_close`` when the server has finished with it (PEP 3333)."""
 
     def __init__(self, body: Body, on_close: Callable[[], None]) -> None:
         self._body = body
@@ -125,7 +125,7 @@ class ClosingBody:
         return iter(self._body)
 
     def close(self) -> None:
-        """Close the body below, then do ours."""
+        """Close the inner body, then call ``on_close``."""
         try:
             close(self._body)
         finally:
@@ -135,7 +135,7 @@ class ClosingBody:
 def run_and_close(
     application: Wsgi, environ: Environ, start_response: Start, on_close: Callable[[], None]
 ) -> Body:
-    """The application's answer; ``on_close`` is called after it, or at once if the application raises."""
+    """The application's answer; calls ``on_close`` after it, or immediately if the application raises."""
     try:
         return ClosingBody(application(environ, start_response), on_close)
     except BaseException:
@@ -144,7 +144,7 @@ def run_and_close(
 
 
 def close(body: Any) -> None:
-    """Call ``close`` of a response body, as PEP 3333 asks of whoever consumes one."""
+    """Call a response body's ``close``, as PEP 3333 requires of its consumer."""
     closer = getattr(body, "close", None)
     if closer is not None:
         closer()

@@ -1,4 +1,4 @@
-"""Error answers in plain words: a page, JSON for who asks for it, a line of text for a task."""
+"""Error answers in plain words: a page, JSON for clients that ask for it, or a line of text for a task."""
 
 import json
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ MESSAGES: Mapping[int, str] = {
     500: "Something went wrong here, and it has been written down. Please try again in a moment.",
     503: "A service that this page needs is not available just now. Please try again in a moment.",
 }
-# app.yaml's error codes for the statuses that the engine itself answers with.
+# app.yaml's error codes for the engine's own error statuses.
 ERROR_CODES: Mapping[int, str] = {500: "default", 503: "over_quota", 504: "timeout"}
 
 
 def plain(
     start_response: Start, status: int, body: bytes, content_type: str, headers: Headers | None = None
 ) -> Body:
-    """Start an uncacheable response of one piece."""
+    """Start an uncacheable response and return its body in one piece."""
     phrase = HTTPStatus(status).phrase
     start_response(
         f"{status} {phrase}",
@@ -59,23 +59,23 @@ def plain(
 
 
 def send_json(start_response: Start, status: int, value: object, headers: Headers | None = None) -> Body:
-    """Start a response that is one JSON value."""
+    """Start a response that consists of one JSON value."""
     return plain(start_response, status, json.dumps(value).encode(), "application/json", headers)
 
 
 @dataclass(frozen=True)
 class ErrorFile:
-    """A page that app.yaml's ``error_handlers`` gives for one error code."""
+    """A page from app.yaml's ``error_handlers`` for one error code."""
 
     body: bytes
     content_type: str
 
 
 class ErrorPages:
-    """Turns a Refusal into the answer that this client can read.
+    """Turns a Refusal into an answer that the client can read.
 
     Args:
-        config: whose templates and ``error_handlers`` are used.
+        config: provides the templates and ``error_handlers``.
 
     Raises:
         ConfigError: a file of ``error_handlers`` cannot be read.
@@ -99,7 +99,7 @@ class ErrorPages:
         phrase = HTTPStatus(status).phrase
         message = refusal.message or MESSAGES.get(status, f"{phrase}.")
         request_id = request_id_of(environ)
-        # A program that asks for /x.json need not say so twice.
+        # A program that requests /x.json need not send an Accept header, too.
         if wants_json(environ) or path_of(environ).endswith(".json"):
             error = {"code": status, "message": message, "request_id": request_id}
             return json.dumps({"error": error}).encode(), "application/json"
@@ -112,7 +112,7 @@ class ErrorPages:
         try:
             page = self._templates.get_template(TEMPLATE).render(values)
         except (jinja2.TemplateError, OSError) as error:
-            # The application may override the page; a mistake there must not hide the first error.
+            # The application may override the page; a bug in it must not hide the first error.
             _log.error("page.broken", template=TEMPLATE, error=str(error))
             return f"{status} {phrase}\n\n{message}\n".encode(), "text/plain; charset=utf-8"
         return page.encode(), "text/html; charset=utf-8"

@@ -1,4 +1,4 @@
-"""What a client gets to see, and the log to keep, when a handler raises or says no."""
+"""Decides what the client sees and what the log records when a handler raises or aborts."""
 
 import sys
 import traceback
@@ -38,7 +38,7 @@ UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
 
 
 def layer(refuse: Refuse) -> Layer:
-    """Turn an exception into a 500 (503 when Redis or the datastore is away), logged once."""
+    """Turn an exception into a 500 (503 when Redis or the datastore is unavailable), logged once."""
 
     def guarded_by(application: Wsgi) -> Wsgi:
         def guarded(environ: Environ, start_response: Start) -> Body:
@@ -50,7 +50,7 @@ def layer(refuse: Refuse) -> Layer:
 
 
 class _Guard:
-    """One request: holds back an answer that stands for a failure, and answers in its place."""
+    """Handles one request: holds back an answer that represents a failure, and sends a proper one instead."""
 
     def __init__(self, refuse: Refuse, environ: Environ, start_response: Start) -> None:
         self._refuse = refuse
@@ -67,7 +67,7 @@ class _Guard:
         if not self._is_started and (failure is not None or refusal is not None):
             close(body)
             return self._answer(refusal) if failure is None else self._fail(failure)
-        # A list is there already; anything else may still raise while it is sent.
+        # A list is complete already; any other body may still raise while it is sent.
         return body if isinstance(body, list) else _GuardedBody(body, self._fail)
 
     def _start(
@@ -86,14 +86,15 @@ class _Guard:
         def restart(
             status: str, headers: Headers, _exc_info: "OptExcInfo | None" = None, /
         ) -> Callable[[bytes], object]:
-            # With exc_info a server replaces what it has not sent, else raises and hangs up.
+            # Given exc_info, a server replaces an unsent answer, otherwise it raises and closes the
+            # connection.
             return self._start_response(status, headers, sys.exc_info() if self._is_started else None)
 
         return self._refuse(self._environ, restart, refusal or Refusal(500))
 
 
 class _GuardedBody:
-    """A body that is still being made; an exception in it becomes the answer if none was sent."""
+    """A lazily produced body; an exception in it becomes the answer if nothing was sent yet."""
 
     def __init__(self, body: Body, fail: Callable[[Exception], Body]) -> None:
         self._body = body
@@ -110,7 +111,7 @@ class _GuardedBody:
 
 
 def _refusal_for(error: Exception, environ: Environ) -> Refusal:
-    """The answer for an exception; writes its line to the log."""
+    """The answer to an exception; also logs it."""
     for kind, message in UNAVAILABLE:
         if isinstance(error, kind):
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
@@ -123,14 +124,14 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
         _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
         return Refusal(400, UNREADABLE)
     _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
-    # The delivery keeps what a task was answered, for whoever looks at why it failed.
+    # The delivery keeps the task's answer for anyone who investigates the failure.
     return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")
 
 
 def _is_raised_by_form(error: Exception) -> bool:
-    """Whether reading the form raised it: WebOb has no error of its own for what a client sent.
+    """Whether reading the form raised it: WebOb has no error type of its own for bad client data.
 
-    What it raises is a ValueError, a LookupError, even a DeprecationWarning; where tells more.
+    WebOb raises ValueError, LookupError or even DeprecationWarning, so the traceback's location decides.
     """
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code is webob_compat.READ_FORM for frame, _ in frames)

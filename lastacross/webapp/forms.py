@@ -1,7 +1,7 @@
-"""The form of a request: read once, bounded, and kept where WebOb finds it.
+"""Reads a request's form once, within limits, and stores it where WebOb finds it.
 
-All of WebOb's requests find it there, the application's own kinds of them too. WebOb's own reader, which
-takes any number of fields and any time, is not run.
+Every kind of WebOb request finds it there, including the application's subclasses. WebOb's own reader, which
+accepts any number of fields and takes any amount of time, never runs.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from lastacross.webapp.multipart_form import Files, Reader
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a form may have, None for any amount.
+    """Limits of a form, None for no limit.
 
-    ``fields`` counts them, files too; ``size`` is in bytes, those of files not counted.
+    ``fields`` is the number of fields including files; ``size`` is in bytes, without those of files.
     """
 
     fields: int | None = None
@@ -32,16 +32,16 @@ UNLIMITED = Limits()
 
 
 def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
-    """The fields of any form, kept; NoVars where there is none.
+    """The fields of any form, stored for WebOb; NoVars if there is none.
 
-    For a request that nobody has looked at: a task's, or one whose body the application has replaced.
+    For a request that was not read before: a task's, or one whose body the application has replaced.
 
     Args:
         environ: the request.
-        make_body_seekable: makes it so that the body can be rewound.
+        make_body_seekable: makes the body seekable.
 
     Raises:
-        FormError: it cannot be read.
+        FormError: the form cannot be read.
     """
     kind = kind_of(environ)
     if not (kind.kind in FORMS or _is_unnamed(environ, kind)):
@@ -55,13 +55,13 @@ def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
 
 
 def take_in(environ: Environ, limits: Limits) -> Files | None:
-    """Read the form of a request whose body is there and can be rewound, if it has one.
+    """Read the form, if any, of a request whose whole body is available and seekable.
 
     Returns:
-        The form's files, to be closed after the request; None if it has none.
+        The form's files, to be closed after the request; None if there is no form.
 
     Raises:
-        FormError: it has too much of something, or cannot be read.
+        FormError: the form exceeds a limit or cannot be read.
     """
     kind = kind_of(environ)
     is_unnamed = _is_unnamed(environ, kind)
@@ -75,7 +75,7 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
     except FormError:
         if not is_unnamed:
             raise
-        # Then it is anything, as HTTP has it: what was not said to be a form need not be one.
+        # HTTP then leaves the type open: a body that was not declared as a form need not be one.
         fields, files = NoVars("The body has no Content-Type, and is not a form"), None
     webob_compat.keep_form(environ, fields)
     environ["wsgi.input"].seek(0)
@@ -83,7 +83,7 @@ def take_in(environ: Environ, limits: Limits) -> Files | None:
 
 
 def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
-    """A form in any other charset is for a handler that reads it itself."""
+    """Leave a form in any other charset to a handler that reads it itself."""
     if kind.kind == MULTIPART:
         raise FormError(400, UNREADABLE)
     body: IO[bytes] = environ["wsgi.input"]
@@ -93,7 +93,7 @@ def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
 
 
 def kind_of(environ: Environ) -> ContentType:
-    """The Content-Type of the body; that of a form is written in small letters, as WebOb knows it."""
+    """The Content-Type of the body; a form's type is rewritten in lower case, as WebOb expects it."""
     header = environ.get("CONTENT_TYPE") or ""
     kind = content_type.parse(header)
     if kind.kind in FORMS:
@@ -104,7 +104,7 @@ def kind_of(environ: Environ) -> ContentType:
 
 
 def _is_readable(kind: ContentType) -> bool:
-    # The parts of a form have charsets of their own; of the form's WebOb takes UTF-8 only.
+    # The parts of a form have their own charsets; for the form itself WebOb accepts only UTF-8.
     return kind.charset == "utf-8" or (kind.kind == FORM and kind.charset in FORM_CHARSETS)
 
 
@@ -113,7 +113,7 @@ def _is_unnamed(environ: Environ, kind: ContentType) -> bool:
 
 
 def _read(environ: Environ, kind: ContentType, limits: Limits) -> tuple[Any, Files | None]:
-    # As WebOb: a header that is there and empty says that it is not a form.
+    # Like WebOb, treat an empty header as a statement that the body is not a form.
     is_empty = environ.get("REQUEST_METHOD") in ("GET", "HEAD") or environ.get("CONTENT_TYPE") == ""
     if is_empty:
         return MultiDict(), None

@@ -1,7 +1,7 @@
-"""Reads ``Forwarded`` (RFC 7239) and ``X-Forwarded-*``: client, scheme and host as proxies tell them. Pure.
+"""Reads client, scheme and host from ``Forwarded`` (RFC 7239) and ``X-Forwarded-*``. Pure.
 
-gunicorn's ``forwarded_allow_ips`` looks at the address of the peer, but reads the scheme alone; Werkzeug's
-ProxyFix and waitress count hops, and do not look at their addresses. So the headers are read here.
+gunicorn's ``forwarded_allow_ips`` checks the peer's address but reads only the scheme. Werkzeug's ProxyFix
+and waitress count hops and ignore the addresses. So we read the headers here.
 """
 
 import ipaddress
@@ -18,15 +18,15 @@ IsTrusted = Callable[[Address], bool]
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# forwarded-pair of RFC 7239, 4, and what stands behind it. Blanks round it are taken, never given back
-# (*+): two runs of them side by side would be divided in each possible way.
+# forwarded-pair of RFC 7239, section 4, and what follows it. Blanks around it are matched possessively (*+):
+# two adjacent runs of them would otherwise be split in every possible way.
 _PAIR = re.compile(
     rf'[ \t]*+(?:(?P<name>{_TOKEN})=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\.)*)"))?'
     r"[ \t]*+(?P<end>[;,]|\Z)",
     re.ASCII,
 )
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
-# node of RFC 7239, 6; X-Forwarded-For has IPv6 addresses without brackets, too.
+# node of RFC 7239, section 6; X-Forwarded-For may also have IPv6 addresses without brackets.
 _NODE = re.compile(
     rf"(?P<v4>[0-9.]{{7,15}}){_PORT}|\[(?P<v6>[0-9A-Fa-f:.]{{2,45}})\]{_PORT}|(?P<bare>[0-9A-Fa-f:.]{{2,45}})"
     rf"|(?P<hidden>unknown|_[A-Za-z0-9._-]+){_PORT}",
@@ -35,12 +35,12 @@ _NODE = re.compile(
 
 
 class UnclearForwardingError(Exception):
-    """Raised when the headers cannot be read in one way; the message is a sentence for the sender."""
+    """Raised when the headers are ambiguous; the message is a sentence for the sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """The client as one family of headers tells of it; None where it says nothing."""
+    """The client as described by one family of headers; None for details that it omits."""
 
     client: str | None = None
     scheme: str | None = None
@@ -48,18 +48,18 @@ class Forwarding:
 
 
 def read(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
-    """The client, as a trusted proxy tells of it.
+    """The client as described by a trusted proxy.
 
-    Its address is the right-most hop that is no trusted proxy: each proxy appends whom it was asked by, and
-    what stands further left the client itself has written.
+    The client is the right-most hop that is not a trusted proxy, because each proxy appends its peer.
+    Anything further left was written by the client itself.
 
     Args:
-        environ: of WSGI.
-        is_trusted: whether an address is a trusted proxy's.
+        environ: the WSGI environ.
+        is_trusted: returns whether an address belongs to a trusted proxy.
 
     Raises:
-        UnclearForwardingError: a header is malformed, or both families are there and say different things: a
-            proxy writes one of them, and passes on what the client wrote into the other.
+        UnclearForwardingError: a header is malformed, or the two families contradict each other. A proxy
+            writes only one of them and passes on whatever the client wrote into the other.
     """
     said = set()
     if environ.get("HTTP_FORWARDED"):
@@ -117,7 +117,7 @@ def _listed(environ: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _said(environ: Mapping[str, Any], name: str, hops: int) -> str | None:
-    """The value for the client's hop: each proxy appends one, or they keep to one value."""
+    """The value for the client's hop: proxies either append one value each or share a single value."""
     values = _listed(environ, name)
     if len(values) < 2:
         return values[0] if values else None
@@ -129,7 +129,7 @@ def _said(environ: Mapping[str, Any], name: str, hops: int) -> str | None:
 
 
 def _client(nodes: Sequence[str], is_trusted: IsTrusted) -> tuple[str | None, int]:
-    """The client's address if it is told, and which hop it is, counted from the right (0: there are none)."""
+    """The client's address, if given, and its hop counted from the right (0: there are no hops)."""
     client, hops = None, 0
     for node in reversed(nodes):
         hops += 1
@@ -143,7 +143,7 @@ def _client(nodes: Sequence[str], is_trusted: IsTrusted) -> tuple[str | None, in
 
 
 def _address(node: str) -> Address | None:
-    """The address of a node; None where the proxy does not tell it (RFC 7239, 6.2 and 6.3)."""
+    """The address of a node; None if the proxy hides it (RFC 7239, 6.2 and 6.3)."""
     found = _NODE.fullmatch(node)
     if found is not None and found["hidden"]:
         return None
@@ -155,7 +155,7 @@ def _address(node: str) -> Address | None:
 
 
 def plain(address: Address) -> Address:
-    """The IPv4 address that an IPv6 socket shows as ``::ffff:192.0.2.1``, any other as it is."""
+    """The IPv4 address behind ``::ffff:192.0.2.1``, as IPv6 sockets show it; any other address unchanged."""
     return getattr(address, "ipv4_mapped", None) or address
 
 
@@ -167,7 +167,7 @@ def _scheme(text: str | None) -> str | None:
 
 
 def _host(host: str, port: str | None, scheme: str) -> str:
-    """The host with the port, unless it is the scheme's own or the host has one."""
+    """The host with the port, unless it is the scheme's default or the host already has one."""
     found = boundary.split_host(host)
     if found is None:
         raise UnclearForwardingError("A forwarding header names a host that is not one.")

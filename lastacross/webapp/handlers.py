@@ -1,7 +1,7 @@
-"""What the application's handlers are made from: webapp2's, with the rules of this house.
+"""Base classes for the application's handlers: webapp2's, with safer defaults.
 
-Where a handler takes input, a wrong value is answered with 400 and the name of the field; where
-it redirects, to a path of our own; where it draws a page, through a template that escapes.
+A wrong input value is answered with 400 and the field's name. Redirects lead only to paths of this
+application. Pages are rendered through templates that escape.
 """
 
 import math
@@ -18,9 +18,9 @@ _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
 def local_path(url: str | None) -> str | None:
-    """The URL if it is a path of our own, None if it might lead a browser to another host.
+    """The URL if it is a path of this application, None if it might lead a browser to another host.
 
-    For ``continue``, ``next`` and the like, which anybody can write into a link.
+    For ``continue``, ``next`` and the like, which anyone can write into a link.
     """
     return url if url is not None and _LOCAL.fullmatch(url) else None
 
@@ -35,22 +35,22 @@ class BadInputError(Exception):
 
 
 class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
-    """webapp2's handler; ``get``, ``post`` … are the application's."""
+    """webapp2's handler; the application defines ``get``, ``post`` …."""
 
     def dispatch(self) -> Any:
-        """Call the method's handler; HEAD is GET without the body unless ``head`` is there."""
+        """Call the method's handler; HEAD runs GET without the body unless ``head`` is defined."""
         if self.request.method == "HEAD" and not hasattr(self, "head") and hasattr(self, "get"):
             self.head = self.get
         return super().dispatch()
 
     def handle_exception(self, exception: Exception, debug: bool) -> Any:
-        """Answer BadInputError; leave the rest to webapp2 and our layers."""
+        """Answer BadInputError; leave other exceptions to webapp2 and our layers."""
         if isinstance(exception, BadInputError):
             return self.bad_request(exception.field, exception.message)
         return super().handle_exception(exception, debug)
 
     def render(self, template: str, *, status: int = 200, **values: Any) -> None:
-        """Answer with a page: a template of ``templates/`` filled with these values."""
+        """Answer with a page: a template from ``templates/`` rendered with these values."""
         current = config.current()
         page = templating.environment(current.root, current.settings.is_dev).get_template(template)
         self.response.status = status
@@ -66,12 +66,12 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.json = value
 
     def wants_json(self) -> bool:
-        """Whether the client prefers JSON to a page. Says so to caches, too."""
+        """Whether the client prefers JSON to a page. Also adds Vary: Accept for caches."""
         self.response.vary = "Accept"
         return wants_json(self.request.environ)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400, naming the field and what it takes, as JSON or as a page.
+        """Answer 400 with the field's name and the values that it accepts, as JSON or as a page.
 
         Override to draw the form again with the message at its field (status 400).
         """
@@ -81,10 +81,11 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
             self.abort(400, detail=f"{field}: {message}")
 
     def revalidate(self, etag: str | None = None) -> None:
-        """Have the visitor's browser ask before it uses this answer again, and no shared cache keep it.
+        """Make the browser revalidate this answer before reusing it, and keep it out of shared caches.
 
         Args:
-            etag: changes whenever the answer does: a client that has this one gets 304, and no body.
+            etag: changes whenever the answer does; a client that already has this one gets 304 without a
+                body.
         """
         self.response.headers["Cache-Control"] = "private, no-cache"
         if etag is not None:
@@ -92,11 +93,11 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
             self.response.conditional_response = True
 
     def try_later(self, status: int, message: str, seconds: float) -> None:
-        """Answer that it cannot be done now, and when to try again: a page, or JSON; with ``Retry-After``.
+        """Answer that the request must be repeated later: a page or JSON, with ``Retry-After``.
 
         Args:
-            status: 429 where this client has asked for too much, 503 where all have.
-            message: which limit was met, in a sentence; when to try again is added.
+            status: 429 if this client has asked for too much, 503 if all clients together have.
+            message: a sentence that names the limit; the time of the next try is appended.
             seconds: until another try may succeed.
         """
         retry_after = max(1, math.ceil(seconds))
@@ -109,10 +110,10 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.headers.update({**header, "Cache-Control": "no-store"})
 
     def see_other(self, url: str) -> None:
-        """Answer 303: the browser goes on with a GET of this path of our own.
+        """Answer 303: the browser continues with a GET of this path of the application.
 
         Raises:
-            ValueError: it is not a path of ours; see ``local_path``.
+            ValueError: the URL is not a path of this application; see ``local_path``.
         """
         if local_path(url) is None:
             raise ValueError(f"{url!r} is not a path of this application")
@@ -120,36 +121,36 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.location = url
 
     def is_administrator(self) -> bool:
-        """Whether the administrator is asking: what `login: admin` admits, tasks and cron aside."""
+        """Whether the administrator is asking, as `login: admin` checks it, but without tasks and cron."""
         who = login.visitor(self.request.environ, config.current().settings)
         return who is login.Visitor.ADMINISTRATOR
 
     def require_administrator(self) -> None:
-        """Answer 403, and how to sign in, unless the administrator is asking."""
+        """Answer 403 with instructions to sign in, unless the administrator is asking."""
         if not self.is_administrator():
             self.abort(403, detail=login.for_administrator(self.request.environ))
 
     def is_exempt_from_limits(self) -> bool:
-        """Whether limits on what visitors may start do not hold: for the administrator, tasks and cron."""
+        """Whether limits on visitors do not apply: for the administrator, tasks and cron."""
         return is_internal(self.request.environ) or self.is_administrator()
 
 
 class TaskHandler(RequestHandler):
-    """A handler that only tasks reach, whatever app.yaml says.
+    """A handler that only tasks can reach, regardless of app.yaml.
 
-    A task is delivered at least once, so what ``post`` does must be idempotent: done twice it has
-    the effect of once (check ``taskqueue.current_task().id``).
+    A task is delivered at least once, so ``post`` must be idempotent: running it twice has the same effect as
+    running it once (check ``taskqueue.current_task().id``).
     """
 
     def dispatch(self) -> Any:
-        """Refuse everybody but a task, then call the method's handler."""
+        """Refuse every request but a task's, then call the method's handler."""
         if login.visitor(self.request.environ, config.current().settings) is not login.Visitor.TASK:
             refuse_visitor(self)
         return super().dispatch()
 
 
 def _in_words(seconds: int) -> str:
-    """``24 seconds``, ``5 minutes``, ``2 hours``: never less than it is."""
+    """``24 seconds``, ``5 minutes``, ``2 hours``: always rounded up."""
     for unit, length in (("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:
             return f"{math.ceil(seconds / length)} {unit}s"
@@ -157,6 +158,6 @@ def _in_words(seconds: int) -> str:
 
 
 def refuse_visitor(handler: webapp2.RequestHandler) -> NoReturn:
-    """Answer 403 to who is not a task."""
+    """Answer 403 to a request that is not a task."""
     handler.abort(403, detail="This address is for the tasks of this application.")
     raise AssertionError("abort raises")

@@ -1,4 +1,4 @@
-"""Is this process alive, and can it serve? ``/_ah/health`` and ``/_ah/ready``."""
+"""Health checks: whether this process is alive (``/_ah/health``) and can serve (``/_ah/ready``)."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ Check = Callable[[], None]
 
 
 def live(environ: Environ, start_response: Start) -> Body:
-    """``/_ah/health``: this process answers. Asks nobody else."""
+    """``/_ah/health``: this process answers. Checks no other service."""
     return send_json(start_response, 200, {"status": "ok"})
 
 
@@ -28,11 +28,11 @@ def check_store() -> None:
 
 
 def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS) -> Wsgi:
-    """``/_ah/ready``: 200 when every check passes in time, else 503; the administrator is told the reasons.
+    """``/_ah/ready``: 200 if every check passes in time, else 503; shows the reasons to the administrator.
 
     Args:
-        checks: name → a call that raises when that part is not ready; its text is the reason.
-        limit_seconds: what all of them together may take. They run side by side.
+        checks: name → a function that raises if that part is not ready; the exception's text is the reason.
+        limit_seconds: time limit for all checks together, which run in parallel.
     """
     probes = {name: _Probe(check) for name, check in checks.items()}
 
@@ -45,7 +45,7 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
             return send_json(start_response, 200, {"status": "ready"})
         _log.warning("health.not_ready", reasons=reasons)
         answer: dict[str, object] = {"status": "not ready"}
-        # They name hosts and ports behind the site.
+        # The reasons name hosts and ports behind the site.
         if login.is_administrator(environ, config.current().settings):
             answer["reasons"] = reasons
         return send_json(start_response, 503, answer, [("Retry-After", "2")])
@@ -54,7 +54,7 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
 
 
 class _Run:
-    """One run of a check, on a thread of its own."""
+    """One run of a check, in its own thread."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -75,12 +75,12 @@ class _Run:
         return self._is_done.is_set()
 
     def result(self, seconds: float) -> str | None:
-        """The reason why it is not ready, None if it is."""
+        """The reason why this part is not ready, None if it is."""
         return self._reason if self._is_done.wait(max(0.0, seconds)) else "does not answer in time"
 
 
 class _Probe:
-    """A check that is never run twice at once: a hanging one must not collect threads."""
+    """A check that never runs twice at the same time, so a hanging one does not pile up threads."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -88,7 +88,7 @@ class _Probe:
         self._last: _Run | None = None
 
     def start(self) -> _Run:
-        """A new run, or the one that still hangs."""
+        """Start a new run, or return the one that still hangs."""
         with self._lock:
             if self._last is None or self._last.is_done:
                 self._last = _Run(self._check)

@@ -1,4 +1,4 @@
-"""JSON of strangers: UTF-8, and no deeper than its reader and ours can go. Pure."""
+"""Checks untrusted JSON: UTF-8 only, and no deeper than Python's reader and ours can handle. Pure."""
 
 import json
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 from lastacross.webapp import json_depth
 
 MAX_DEPTH = 100
-"""Lists and objects in each other."""
+"""Nesting depth of lists and objects."""
 
 MAX_VALUES = 10_000
-"""Of JSON that is read here: each becomes an object. What an application reads itself has no such limit."""
+"""Limit for JSON that is read here, as each value becomes an object. Applications' own reads have none."""
 
 
 class BadJsonError(ValueError):
-    """Raised when JSON is not read; the message goes on where "The JSON" stands."""
+    """Raised when JSON is rejected; the message continues a sentence that begins with "The JSON"."""
 
 
 def check(body: bytes) -> None:
-    """Pass if the JSON may be read, whatever it says.
+    """Pass if the JSON is safe to read, whatever it contains.
 
     Raises:
-        BadJsonError: it is too deep, or UTF-16 or UTF-32 (which Python's reader takes, and in which a depth
-            cannot be told from the bytes).
+        BadJsonError: the JSON is too deep, or is UTF-16 or UTF-32. Python's reader accepts those, but their
+            depth cannot be determined from the bytes.
     """
-    # Each bracket of those has a byte that is 0, which in UTF-8 stands for a control character only.
+    # In UTF-16 and UTF-32 each bracket has a zero byte, which in UTF-8 is only a control character.
     if b"\0" in body:
         raise BadJsonError("has a byte that is 0: JSON is UTF-8 (RFC 8259, section 8.1)")
     if json_depth.is_deeper(body, MAX_DEPTH):
@@ -35,7 +35,7 @@ def load(body: bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or a ``BadJsonError``, which too many values are, too.
+        ValueError: the text is not JSON, or a ``BadJsonError``, which also covers too many values.
     """
     check(body)
     if json_depth.max_values(body) > MAX_VALUES:

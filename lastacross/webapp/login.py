@@ -1,4 +1,4 @@
-"""Who is asking, and whether a handler's ``login`` admits them."""
+"""Determines who makes a request, and whether a handler's ``login`` admits them."""
 
 import enum
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class Visitor(enum.Enum):
     SYSTEM = "system"
 
 
-# As on App Engine: what is made for people who signed in does not admit tasks and cron. A process that
-# starts or ends does not come to a page: `login: required` over all URLs must not keep it from starting.
+# As on App Engine, pages for signed-in people do not admit tasks and cron. A starting or stopping process
+# does not request a page, so `login: required` over all URLs must not keep it from starting.
 ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "optional": frozenset(Visitor),
     "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR, Visitor.SYSTEM}),
@@ -39,7 +39,7 @@ LED_HERE = (
 def visitor(environ: Environ, settings: Settings) -> Visitor:
     """Who makes this request."""
     if environ.get(IS_CROSS_SITE):
-        # Whoever's browser it was, the request is not his.
+        # The request was not the browser user's intention, whoever the user is.
         return Visitor.ANYBODY
     if environ.get(IS_OUTSIDE):
         return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
@@ -51,9 +51,9 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
-    """Whether the administrator asks: with the cookie, and not because a page of another origin led here.
+    """Whether the administrator asks: with the cookie, and not led here by another origin's page.
 
-    To SameSite=Strict other ports, and other names of the same domain, are the same site. A GET of theirs
+    SameSite=Strict treats other ports, and other names of the same domain, as the same site. A GET from those
     must not start what cron starts.
     """
     return administrator.has_cookie(environ, settings.secret_key) and not boundary.comes_from_elsewhere(
@@ -62,19 +62,19 @@ def is_administrator(environ: Environ, settings: Settings) -> bool:
 
 
 def for_administrator(environ: Environ) -> str:
-    """That a page is the administrator's, and how to become that."""
+    """A message that a page is for the administrator, with instructions to sign in."""
     hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
     return " ".join(["This page is for the administrator.", *hints])
 
 
 def refusal(handler: Handler, who: Visitor, environ: Environ) -> Refusal | None:
-    """Why this handler does not admit this visitor, None if it does."""
+    """The reason why this handler does not admit this visitor, None if it does."""
     if who in ADMITTED[handler.login]:
         return None
     message = "This page is for people who have signed in."
     if handler.login == "admin":
         message = for_administrator(environ)
-    # `redirect` leads to a page to sign in at; while there is none, it is a plain no.
+    # App Engine's `redirect` leads to a sign-in page; we have none, so it is a plain refusal.
     if handler.auth_fail_action == "unauthorized" and who is Visitor.ANYBODY:
         return Refusal(401, message, [("WWW-Authenticate", "LastAcross")])
     return Refusal(403, message)

@@ -1,7 +1,7 @@
-"""Forms in parts, some of which are files: read once, as a stream, and bounded.
+"""Reads multipart forms, including their files, once, as a stream and within limits.
 
-The text of the fields is kept in memory, so it is limited. The files lie one behind the other in one file: a
-form may have a thousand of them, and a process not as many that are open.
+Field texts stay in memory, so their size is limited. All files are stored back to back in one file, because a
+form may have a thousand of them, more than a process can keep open.
 """
 
 import binascii
@@ -29,7 +29,7 @@ CHUNK_BYTES = 65_536
 MAX_PART_HEADERS = 8
 MAX_PART_HEADER_BYTES = 1_024
 MAX_HEADER_BYTES = 262_144
-"""Of all parts together: it takes microseconds to read a header."""
+"""Limit for the headers of all parts together, because reading a header takes microseconds."""
 
 _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
     "base64": binascii.a2b_base64,
@@ -38,10 +38,10 @@ _ENCODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 class Files:
-    """The files of one form, one behind the other.
+    """The files of one form, stored back to back.
 
     Args:
-        most_bytes: how long they are together at most: in memory where that is little.
+        most_bytes: their largest total size; a small total is kept in memory.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -55,17 +55,17 @@ class Files:
         self.size += len(chunk)
 
     def read(self, place: int, size: int) -> bytes:
-        """So many bytes from this place on."""
+        """Read ``size`` bytes from this offset."""
         with self._lock:
             self._file.seek(place)
             return self._file.read(size)
 
     def opened(self, start: int, end: int) -> IO[bytes]:
-        """The bytes between two places, as a file of their own."""
+        """The bytes between two offsets, as a separate file object."""
         return cast(IO[bytes], io.BufferedReader(_Slice(self, start, end)))
 
     def close(self) -> None:
-        """Forget them."""
+        """Discard the files."""
         self._file.close()
 
 
@@ -74,7 +74,7 @@ def _container(most_bytes: int) -> IO[bytes]:
 
 
 class _Slice(io.RawIOBase):
-    """Some of the bytes, as a file."""
+    """A range of the bytes as a file object."""
 
     def __init__(self, files: Files, start: int, end: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class _Slice(io.RawIOBase):
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc]
-    """The package's, strict but for the names of parts."""
+    """The multipart package's parser, strict except about the names of parts."""
 
     header_bytes = 0
 
@@ -125,13 +125,13 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
 
 
 class Reader:
-    """Reads one form; a part of it that has no name is not a field.
+    """Reads one form; a part without a name is not a field.
 
     Args:
-        boundary: what divides its parts.
-        max_fields: how many it may have, None for any number.
-        max_bytes: how long names, text and headers may be together, None for any length.
-        files: gets the content of its files.
+        boundary: separates its parts.
+        max_fields: limit on the number of fields, None for no limit.
+        max_bytes: limit on the total length of names, text and headers, None for no limit.
+        files: receives the content of the form's files.
     """
 
     def __init__(self, boundary: str, max_fields: int | None, max_bytes: int | None, files: Files) -> None:
@@ -140,7 +140,7 @@ class Reader:
         self._files = files
         self._fields = 0
         self._bytes = 0
-        # Strict: else a header may go on in many lines, and each is put together with all before it.
+        # Strict, because otherwise a header may span many lines, each joined with all before it.
         self._parser = _Parser(
             boundary,
             max_header_size=MAX_PART_HEADER_BYTES,
@@ -149,14 +149,14 @@ class Reader:
         )
 
     def fields(self, body: IO[bytes], length: int) -> list[tuple[str, Any]]:
-        """The fields in their order: text, or a file.
+        """The fields in order: text or files.
 
         Args:
-            body: read from where it stands.
-            length: of it in bytes.
+            body: read from its current position.
+            length: the body's length in bytes.
 
         Raises:
-            FormError: there is too much of something, or it is not in the parts that it says.
+            FormError: the form exceeds a limit, or its parts do not match its declaration.
         """
         try:
             return list(self._read(body, length))
@@ -195,7 +195,7 @@ class Reader:
                 try:
                     yield from parser.parse(chunk)
                 except StrictParserError:
-                    # Bytes after the last boundary are forgiven; at anything else, closing it raises again.
+                    # Ignore bytes after the last boundary; for other errors, closing the parser raises again.
                     break
 
     def _count_field(self, segment: MultipartSegment) -> None:
@@ -217,7 +217,7 @@ class Reader:
                 str(segment.name), segment.filename, kind, header_list=segment.headerlist, opened=opened
             )
         if segment.filename is not None:
-            # A field for a file in which none was chosen.
+            # A file field without a chosen file.
             return text
         charset = kind.charset
         if charset not in content_type.FORM_CHARSETS or kind.kind.startswith("multipart/"):

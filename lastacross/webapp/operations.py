@@ -1,4 +1,4 @@
-"""Long-running operations, as the JSON of every status page and in words."""
+"""Long-running operations: the JSON of all status pages, and their state in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What is shown of something that takes long, at one instant. Instants are seconds since the epoch.
+    """A snapshot of a long-running operation for display. Instants are seconds since the epoch.
 
     Attributes:
         name: the path of its page, without the first slash.
         state: ``ready``, ``running``, ``retrying``, or one of ENDS.
-        step: how many of ``total_steps`` are done.
-        failed: how many failed for good.
+        step: the number of ``total_steps`` that are done.
+        failed: the number that failed permanently.
         message: the state in a sentence.
-        eta_seconds: how long it may still take; None where nobody can say.
+        eta_seconds: the estimated time left; None if unknown.
         is_lost: Redis was emptied while it ran.
-        error: why it failed; the message, unless there is more to say.
+        error: the reason for the failure; by default the message.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Operation:
     error: str = ""
 
     def json(self, response: Mapping[str, Any] | None, **metadata: object) -> dict[str, Any]:
-        """The JSON of every status page; ``response`` is what there is to show, None for nothing yet."""
+        """The JSON of every status page; ``response`` is the result so far, None if there is none."""
         shown: dict[str, Any] = {
             "name": self.name,
             "done": self.state in ENDS,
@@ -76,7 +76,7 @@ def instant(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as people write it."""
+    """A duration as people write it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Files that no static handler serves, wherever they are: configuration, databases, what Redis writes."""
+"""Recognizes files that no static handler may serve: configuration, databases, and Redis's files."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 CONFIGURATION = ("app", "backends", "cron", "dispatch", "dos", "index", "queue")
 
-# SQLite's journals have what the database has.
+# SQLite's journals contain the database's data.
 _JOURNALS = ("-journal", "-wal", "-shm")
 _ENDINGS = r"(?:\.(?:gz|br))?"
 _NAMES = re.compile(
@@ -19,9 +19,9 @@ _NAMES = re.compile(
     rf"|.*\.(?:rdb|aof|aof\.manifest){_ENDINGS}",
     re.IGNORECASE | re.DOTALL,
 )
-# The first bytes: https://www.sqlite.org/fileformat2.html of the database, its journal and its WAL, and
-# https://www.sqlite.org/walformat.html of its index in either byte order; Redis's and Valkey's snapshots, and
-# Redis's log, which begins with a command of its protocol.
+# The first bytes of each format: https://www.sqlite.org/fileformat2.html for the database, its journal and
+# its WAL, and https://www.sqlite.org/walformat.html for its index in either byte order; also Redis's and
+# Valkey's snapshots, and Redis's log, which begins with a command of its protocol.
 _MAGIC = re.compile(
     rb"SQLite format 3\0|\xd9\xd5\x05\xf9\x20\xa1\x63\xd7|\x37\x7f\x06[\x82\x83]"
     rb"|\x18\xe2\x2d\0|\0\x2d\xe2\x18|REDIS[0-9]{4}|VALKEY[0-9]{3}|\*[0-9]+\r\n\$[0-9]+\r\n"
@@ -30,10 +30,10 @@ _MAGIC_BYTES = 16
 
 
 def is_private(relative: str, real: str) -> bool:
-    """Whether a file is one of them, by its name or by what it begins with.
+    """Whether a file is private, judged by its name and its first bytes.
 
     Args:
-        relative: how it is asked for.
+        relative: its requested path.
         real: its real path.
     """
     names = {os.path.basename(relative), os.path.basename(real)}
@@ -43,7 +43,7 @@ def is_private(relative: str, real: str) -> bool:
 def _is_database(path: str) -> bool:
     if _MAGIC.match(_beginning(path)):
         return True
-    # SQLite blanks the head of a journal that it keeps, and leaves the rest.
+    # SQLite blanks the header of a journal that it keeps, and leaves the rest.
     return any(path.endswith(end) and _is_database(path.removesuffix(end)) for end in _JOURNALS)
 
 
@@ -56,7 +56,7 @@ def _beginning(path: str) -> bytes:
 
 
 def database_files(database_url: str) -> Iterator[str]:
-    """The real paths of the database and its journals if it is one file; none if the URL cannot be read."""
+    """The real paths of a single-file database and its journals; none if the URL cannot be parsed."""
     with contextlib.suppress(ArgumentError):
         url = sqlalchemy.make_url(database_url)
         if url.get_backend_name() == "sqlite" and url.database:

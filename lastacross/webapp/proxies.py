@@ -1,8 +1,8 @@
-"""The client behind proxies: who is asking, by which scheme, for which host.
+"""Finds the client behind proxies: its address, scheme and requested host.
 
-Two layers. The outermost believes the proxies of LASTACROSS_TRUSTED_PROXIES, and drops what they and others
-have said, so that nobody further in reads it in another way: WebOb takes the left-most address, which is the
-client's own word. The inner one, where answers have their page, refuses what could not be read.
+There are two layers. The outermost trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all forwarding
+headers, so that no inner layer reads them differently: WebOb takes the left-most address, which the client
+itself wrote. The inner layer, where answers have their error pages, refuses unreadable headers.
 """
 
 import ipaddress
@@ -25,7 +25,7 @@ from lastacross.webapp.forwarding import Address, UnclearForwardingError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Proxies tell of the client in these. `Via` is not among them: a browser's own proxy adds it.
+# Proxies describe the client in these headers. `Via` is not among them, as a browser's own proxy adds it.
 HEADERS = (
     "HTTP_FORWARDED",
     "HTTP_X_FORWARDED",
@@ -46,9 +46,9 @@ _log = logs.get(__name__)
 
 
 def layer(trusted: Sequence[Network]) -> Layer:
-    """Let REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST be the client's where a trusted proxy tells them.
+    """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the client's, according to a trusted proxy.
 
-    From anybody else such headers are dropped, ``HAS_UNDECLARED_PROXY`` is set, and the log says so once.
+    Drop such headers from anyone else, set ``HAS_UNDECLARED_PROXY``, and log that once.
     """
 
     def is_trusted(address: Address) -> bool:
@@ -79,7 +79,7 @@ def layer(trusted: Sequence[Network]) -> Layer:
 
 
 def refuse_unclear(refuse: Refuse) -> Layer:
-    """Refuse what a trusted proxy says at too great a length, or so that it can be read as one likes."""
+    """Refuse a trusted proxy's headers if they are too long or ambiguous."""
 
     def outer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
@@ -94,11 +94,11 @@ def refuse_unclear(refuse: Refuse) -> Layer:
 
 
 def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
-    """The network that a connection comes from, as a limit counts by it; None for a trusted proxy's.
+    """The network of a connection for limits; None if it is a trusted proxy's.
 
     Args:
         trusted: the proxies' networks.
-        peer: its address, as a socket tells it.
+        peer: the connection's address, as the socket reports it.
     """
     environ: Environ = {"REMOTE_ADDR": peer[0]} if isinstance(peer, tuple) else {}
     address = _peer(environ)
@@ -108,16 +108,16 @@ def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
 
 
 def _peer(environ: Environ) -> Address | None:
-    """The address that connected; None where it has none (a unix socket)."""
+    """The peer's address; None if it has none (a Unix socket)."""
     try:
-        # Behind a % is the interface that a link-local address belongs to.
+        # After a % comes the interface of a link-local address.
         return forwarding.plain(ipaddress.ip_address(str(environ.get("REMOTE_ADDR", "")).partition("%")[0]))
     except ValueError:
         return None
 
 
 def _believe(environ: Environ, given: Sequence[str], is_trusted: forwarding.IsTrusted) -> Refusal | None:
-    """Let the client be whom the proxy tells of; the refusal if that cannot be read."""
+    """Set the client from the proxy's headers; returns a refusal if they cannot be read."""
     for key in given:
         if request_limits.is_too_long(key, environ[key]):
             return request_limits.refusal_of(key)

@@ -1,6 +1,6 @@
-"""The cost of a request before the application's code runs: each thing that is read of it is bounded.
+"""Bounds the cost of reading a request before the application's code runs.
 
-Limits of the web server itself come before: 100 headers of 8,190 bytes, and an address of 4,094.
+The web server's own limits apply first: 100 headers of 8,190 bytes, and an address of 4,094.
 """
 
 from collections.abc import Mapping
@@ -20,20 +20,20 @@ from lastacross.webapp.environ import (
 from lastacross.webapp.form_error import FIELDS_SETTING, FormError
 
 MAX_HEADER_BYTES = 8_192
-"""Of any header; a server puts those of one name together, and so may pass on a hundred times as much."""
+"""Limit for any header; a server joins headers of one name, so it may pass on a hundred times as much."""
 
 MAX_BYTES_OF: Mapping[str, int] = {
     "CONTENT_TYPE": 1_024,
     "HTTP_AUTHORIZATION": 1_024,
     "HTTP_RANGE": 1_024,
 }
-"""Of headers that WebOb needs the square of their length for; Authorization only where it has parameters."""
+"""Limits of headers that WebOb parses in quadratic time; Authorization only if it has parameters."""
 
 _LEAST = min(MAX_BYTES_OF.values())
 
 
 def check_headers(refuse: Refuse) -> Layer:
-    """Refuse a header that is longer than whatever reads it can take."""
+    """Refuse a header that is too long for the code that reads it."""
 
     def layer(application: Wsgi) -> Wsgi:
         def checked(environ: Environ, start_response: Start) -> Body:
@@ -41,7 +41,7 @@ def check_headers(refuse: Refuse) -> Layer:
             if not too_long:
                 return application(environ, start_response)
             for key in too_long:
-                # The answer depends on headers, too.
+                # The choice of the error page depends on headers, too.
                 del environ[key]
             return refuse(environ, start_response, refusal_of(too_long[0]))
 
@@ -51,15 +51,15 @@ def check_headers(refuse: Refuse) -> Layer:
 
 
 def refusal_of(key: str) -> Refusal:
-    """The answer to a header, by its key, that is too long."""
+    """The answer to a header, named by its environ key, that is too long."""
     limit = MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
     name = key.removeprefix("HTTP_").replace("_", "-").title()
     return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server takes.")
 
 
 def is_too_long(key: str, value: object) -> bool:
-    """Whether this value of an environ is a header that nobody should read."""
-    # Nearly all are short; the server's own values are not text, or are not read by its clients' leave.
+    """Whether this environ value is a header that is too long to read."""
+    # Nearly all are short; the server's own values are not strings, or clients cannot cause their reading.
     if not isinstance(value, str) or len(value) <= _LEAST:
         return False
     if key == "HTTP_AUTHORIZATION" and not webob_compat.has_parameters(value):
@@ -69,9 +69,9 @@ def is_too_long(key: str, value: object) -> bool:
 
 
 def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
-    """Read cookies and form, so that nobody has to, and refuse what has too much of something.
+    """Read cookies and the form once for all code inside, and refuse those that exceed a limit.
 
-    Stands where the body is there already, whole and seekable.
+    Runs inside the layer that makes the body complete and seekable.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -96,7 +96,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
 
 def _check_query(environ: Environ, limits: forms.Limits) -> None:
     query = environ.get("QUERY_STRING", "")
-    # WebOb divides it at both.
+    # WebOb splits the query at both.
     if limits.fields is not None and query.count("&") + query.count(";") >= limits.fields:
         raise FormError(
             400,
@@ -113,7 +113,7 @@ def _check_body(environ: Environ, limits: forms.Limits) -> None:
         raise FormError(400, "The charset of the body is unknown.")
     if kind.is_json:
         if kind.charset not in content_type.FORM_CHARSETS:
-            # In some of the others a byte of a letter is that of a quote.
+            # In some other charsets, part of a letter is the byte of a quote.
             raise FormError(400, f"JSON is UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
         body = environ["wsgi.input"]
         try:

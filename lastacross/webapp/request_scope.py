@@ -1,6 +1,6 @@
-"""The scope of a request around the application's code, and the request that the calling code answers.
+"""The request scope around the application's code, and access to the current request.
 
-Services that behave differently within a request ask for it.
+Services that behave differently within a request use it.
 """
 
 import os
@@ -12,11 +12,11 @@ from lastacross.webapp.environ import Body, Environ, Layer, Start, Wsgi, path_of
 
 
 class CurrentRequest(NamedTuple):
-    """A request under way.
+    """A request in progress.
 
     Args:
         method: such as ``GET``.
-        host: as its Host header has it, lower case, with the port if that is given there.
+        host: from its Host header, in lower case, with the port if given there.
         path: percent-decoded.
     """
 
@@ -29,12 +29,12 @@ _current: ContextVar[CurrentRequest | None] = ContextVar("lastacross_current_req
 
 
 def current_request() -> CurrentRequest | None:
-    """The request that the calling code answers, None outside of one."""
+    """The request that the calling code answers; None outside a request."""
     return _current.get()
 
 
 class answering:
-    """Make this the current request within the block."""
+    """Make this the current request inside the block."""
 
     __slots__ = ("_request", "_token")
 
@@ -54,10 +54,10 @@ SERVER_SOFTWARE = "SERVER_SOFTWARE"
 
 
 def layer(settings: Settings) -> Layer:
-    """Sets SERVER_SOFTWARE as the process's environment has it (docs/appengine.md, "SERVER_SOFTWARE").
+    """Set SERVER_SOFTWARE from the process's environment (docs/appengine.md, "SERVER_SOFTWARE").
 
-    And makes the request the current one while the application is called: a body that is made later, while
-    it is sent, is outside of it.
+    Also make the request the current one while the application is called. A body produced later, while it is
+    sent, is outside the scope.
     """
 
     def wrap(application: Wsgi) -> Wsgi:

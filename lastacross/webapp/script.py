@@ -1,4 +1,4 @@
-"""The application's code: found by the dotted name of app.yaml's ``script:``, and asked for its routes."""
+"""Loads the application's code by the dotted name in app.yaml's ``script:``, and queries its routes."""
 
 import functools
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from lastacross.errors import ApplicationModuleError, ConfigError
 from lastacross.webapp import webapp2_compat
 from lastacross.webapp.environ import Wsgi
 
-# What `script: auto` means: App Engine's Python 3 runtimes serve `app` of main.py.
+# The meaning of `script: auto`: App Engine's Python 3 runtimes serve `app` of main.py.
 AUTO = "main.app"
 
 
 def load_script(dotted: str, root: Path | None = None) -> Wsgi:
-    """The WSGI application that a ``script:`` names; its module is imported at the first call.
+    """The WSGI application named by a ``script:``; the first call imports its module.
 
     Args:
         dotted: ``module.app``, ``package.module.app`` or ``auto``.
-        root: the application's folder, put first on ``sys.path``; by default the current one.
+        root: the application's folder, put first on ``sys.path``; by default the current folder.
 
     Raises:
-        ConfigError: there is no such module or name, its import fails, or it is not callable.
+        ConfigError: the module or name does not exist, its import fails, or it is not callable.
     """
     return _load(dotted, (root or config.current().root).resolve())
 
@@ -53,10 +53,10 @@ def _error(dotted: str, message: str) -> ConfigError:
 
 
 def serves_itself(config: Config, scripts: Callable[[str], Wsgi], path: str) -> bool:
-    """Whether a POST to this path has a handler of the application's own.
+    """Whether the application itself handles a POST to this path.
 
-    True where app.yaml lists the very path, or where the webapp2 application that app.yaml gives it to has a
-    route for it. Another kind of application cannot be asked: there, app.yaml decides.
+    True if app.yaml lists the exact path, or if app.yaml's webapp2 application for it has a matching route.
+    Other kinds of application cannot be queried, so app.yaml decides for them.
     """
     for handler in config.app.handlers:
         if not handler.pattern.fullmatch(path):

@@ -1,4 +1,4 @@
-"""The headers that tell browsers what a page may not do: on every answer, errors too."""
+"""Adds security headers, which restrict what a page may do, to every answer including errors."""
 
 from urllib.parse import urlsplit
 
@@ -13,9 +13,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-# Where an answer has none of its own. Referrer-Policy is not no-referrer: that turns the Origin
-# of a page's own POST into `null`, and over plain HTTP Origin is all that check_cross_site has.
-# same-origin tells other sites as little.
+# Defaults for answers without their own. Referrer-Policy is not no-referrer, because that turns the Origin of
+# a page's own POST into `null`, and over plain HTTP check_cross_site has only Origin. same-origin reveals
+# just as little to other sites.
 DEFAULTS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -23,12 +23,12 @@ DEFAULTS = (
     ("Cross-Origin-Opener-Policy", "same-origin"),
 )
 STRICT_TRANSPORT_SECURITY = ("Strict-Transport-Security", "max-age=31536000")
-# What tells an attacker the versions to look up.
+# Headers that reveal versions to an attacker.
 DROPPED = frozenset({"server", "x-powered-by", "x-aspnet-version", "x-generator"})
 
 
 def layer(application: Wsgi) -> Wsgi:
-    """Add the security headers to each answer, and mend its cookies and redirects."""
+    """Add the security headers to each answer, and fix its cookies and redirects."""
 
     def secured(environ: Environ, start_response: Start) -> Body:
         return application(
@@ -39,7 +39,7 @@ def layer(application: Wsgi) -> Wsgi:
 
 
 def secure(headers: Headers, environ: Environ) -> Headers:
-    """The headers of an answer with ours added; its own policies stay."""
+    """An answer's headers plus ours; its own policies stay."""
     https = is_https(environ)
     kept = [
         (name, _mend(name.lower(), value, environ, https))
@@ -52,7 +52,7 @@ def secure(headers: Headers, environ: Environ) -> Headers:
 
 
 def cookie(value: str, https: bool) -> str:
-    """A Set-Cookie with HttpOnly, SameSite (Lax unless it says which) and, over HTTPS, Secure."""
+    """A Set-Cookie with HttpOnly, SameSite (default Lax) and, over HTTPS, Secure."""
     given = {part.split("=", 1)[0].strip().lower() for part in value.split(";")[1:]}
     wanted = [("httponly", "HttpOnly"), ("samesite", "SameSite=Lax")]
     if https:
@@ -69,10 +69,10 @@ def _mend(name: str, value: str, environ: Environ, https: bool) -> str:
 
 
 def _relative(location: str, environ: Environ) -> str:
-    """A redirect to ourselves without scheme and host.
+    """A redirect to this site, without scheme and host.
 
-    WebOb makes every Location absolute with the scheme that this server sees; behind a proxy that
-    ends TLS it would send the browser back to http.
+    WebOb makes every Location absolute with the scheme that this server sees. Behind a proxy that terminates
+    TLS, that would send the browser back to http.
     """
     try:
         parts = urlsplit(location)
@@ -82,5 +82,5 @@ def _relative(location: str, environ: Environ) -> str:
     if not is_own:
         return location
     path = parts.path or "/"
-    # A path of two slashes alone would be another host.
+    # A path that begins with two slashes would name another host.
     return location if path.startswith("//") else parts._replace(scheme="", netloc="", path=path).geturl()

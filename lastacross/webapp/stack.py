@@ -35,11 +35,11 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
     Args:
         config: hosts, limits and handlers.
         application: the WSGI application of a ``script:``, such as ``load_script``.
-        builtins: path → the engine's own; a path that ends in ``/`` takes all below it. Used
-            unless app.yaml lists that very path.
+        builtins: path → the engine's own application; a path that ends in ``/`` covers everything below it.
+            Used unless app.yaml lists the exact path.
 
     Raises:
-        ConfigError: app.yaml names a script, folder or file that is not there.
+        ConfigError: app.yaml names a missing script, folder or file.
     """
     refuse = ErrorPages(config).refuse
     dispatcher = _dispatcher(config, application, builtins, refuse)
@@ -66,9 +66,9 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
 
 
 def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
-    """The application as tasks and cron enter it, trusted by what their environ holds.
+    """The application for tasks and cron, which trusts its environ.
 
-    Never to be given a request that came over HTTP: nothing is stripped here.
+    Never pass it a request that came over HTTP, because nothing is stripped here.
 
     Args:
         config: the handlers.
@@ -89,7 +89,7 @@ def _dispatcher(config: Config, scripts: Scripts, builtins: Mapping[str, Wsgi], 
 
 
 def _own_files(refuse: Refuse) -> Wsgi:
-    """The engine's stylesheet and scripts, from the package."""
+    """Serves the engine's stylesheet and scripts from the package."""
     folder = Folder(Path(__file__).parent / "static")
 
     def serve(environ: Environ, start_response: Start) -> Body:

@@ -1,4 +1,4 @@
-"""What a browser has started: names in a signed cookie, so that it alone may cancel its own runs."""
+"""Remembers a browser's runs by name in a signed cookie, so that only this browser can cancel them."""
 
 import base64
 import contextlib
@@ -14,16 +14,16 @@ from lastacross.webapp.environ import IS_CROSS_SITE, is_https
 MAX_REMEMBERED = 50
 REMEMBERED_SECONDS = 30 * 86_400
 
-# A name may be long, and the cookie must stay small; nobody finds a second name for 96 bits.
+# Names may be long and the cookie must stay small; a second name for the same 96 bits cannot be found.
 _DIGEST_BYTES = 12
 
 
 class SignedList:
-    """The newest 50 texts that one cookie of a browser carries, signed, newest first.
+    """The newest 50 texts in one signed cookie of a browser, newest first.
 
     Args:
         cookie: the cookie's name.
-        purpose: of the signature.
+        purpose: the signature's purpose.
     """
 
     def __init__(self, cookie: str, purpose: str) -> None:
@@ -31,7 +31,7 @@ class SignedList:
         self._purpose = purpose
 
     def read(self, request: Any) -> list[str]:
-        """The texts; none if the cookie is missing or was not signed by us."""
+        """The texts; empty if the cookie is missing or its signature is not ours."""
         signatures, texts = _signatures(), list[str]()
         for value in cookies.values_of(request.environ.get("HTTP_COOKIE", ""), self._cookie):
             with contextlib.suppress(BadSignatureError):
@@ -40,9 +40,9 @@ class SignedList:
         return [text for text in texts if isinstance(text, str)]
 
     def add(self, request: Any, response: Any, text: str) -> None:
-        """Put a text in front of the others; the oldest beyond 50 is dropped. Not for another site's page."""
+        """Insert a text at the front and drop the oldest beyond 50. Does nothing for another site's page."""
         if request.environ.get(IS_CROSS_SITE):
-            # The browser has left out the cookie that it has: the new one would take its place.
+            # The browser withheld its existing cookie, which the new one would replace.
             return
         texts = [text, *(other for other in self.read(request) if other != text)]
         response.set_cookie(
@@ -60,25 +60,25 @@ _STARTED = SignedList("lastacross_started", "started")
 
 
 def remember_started(request: Any, response: Any, name: str) -> None:
-    """Let this browser prove later that it started the run of this name.
+    """Let this browser prove later that it started the run with this name.
 
-    The proof is a signed cookie of at most 1.5 kB for the newest 50 runs, kept for 30 days. Call it once for
-    a response.
+    The proof is a signed cookie of at most 1.5 kB for the newest 50 runs, kept for 30 days. Call it once per
+    response.
 
     Args:
         request: the request that starts the run.
         response: the answer to it.
-        name: of the run, unlike that of any other run of the application, now or later:
-            ``f"quilt:{row_id}"``, not a name that may be used again.
+        name: the run's name, different from every other run's of the application, now or later:
+            ``f"quilt:{row_id}"``, not a reusable name.
     """
     _STARTED.add(request, response, _digest(name))
 
 
 def is_started_by(request: Any, name: str) -> bool:
-    """Whether the browser that makes this request started the run of this name (``remember_started``).
+    """Whether this request's browser started the run with this name (``remember_started``).
 
-    Never for a request that a page of another site has made it send (``cross_site: allow``). Who must not
-    lock the administrator out asks ``handler.is_administrator()`` too.
+    Always False for a request that another site's page made it send (``cross_site: allow``). To keep the
+    administrator from being locked out, also check ``handler.is_administrator()``.
     """
     return not request.environ.get(IS_CROSS_SITE) and _digest(name) in _STARTED.read(request)
 

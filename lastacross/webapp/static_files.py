@@ -1,9 +1,8 @@
-"""Static files: which file a URL means is decided here, sending it is WhiteNoise's.
+"""Static files: this module maps a URL to a file, and WhiteNoise sends it.
 
-A file is served only if its real path is inside the real folder, so neither ``..`` in any
-encoding nor a symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files``
-leaves out, configuration files, databases, and the data are never served: App Engine never uploaded
-them, or had them elsewhere.
+A file is served only if its real path is inside the real folder, so neither ``..`` in any encoding nor a
+symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files`` excludes, configuration
+files, databases and the data are never served, because App Engine never uploaded them or kept them elsewhere.
 """
 
 import os
@@ -21,7 +20,7 @@ from lastacross.errors import ConfigError
 from lastacross.webapp import private_files
 from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept
 
-# App Engine's own, where app.yaml gives none.
+# App Engine's default, if app.yaml sets none.
 DEFAULT_EXPIRATION_SECONDS = 600
 COMPRESSED = {"gzip": ".gz", "br": ".br"}
 
@@ -31,12 +30,12 @@ class Folder:
 
     Args:
         root: the folder.
-        max_age_seconds: how long a browser may keep a file without asking.
-        is_cached: look at each file once only; for deployments, whose files do not change.
-        mime_type: the type of every file, None to tell it by its name.
+        max_age_seconds: how long a browser may keep a file without revalidating it.
+        is_cached: examine each file only once; for deployments, whose files do not change.
+        mime_type: the type of every file, None to guess it from the name.
         http_headers: added to every answer.
-        is_private: no cache but the browser's own may keep a file.
-        leaves_out: whether a file is not served; takes its path below the folder, and its real path.
+        is_private: only the browser's own cache may keep a file.
+        leaves_out: returns whether a file is excluded, given its path below the folder and its real path.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Folder:
         self._sender = WhiteNoise(None)
 
     def find(self, relative: str) -> Wsgi | None:
-        """The sender of the file at this path below the folder, None if there is no such file."""
+        """The WSGI sender of the file at this path below the folder; None if it does not exist."""
         if self._known is not None and relative in self._known:
             return self._send(self._known[relative])
         path = self._path(relative)
@@ -80,7 +79,7 @@ class Folder:
         path = os.path.join(self._root, *segments)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             return None
-        # WhiteNoise prefers a compressed file beside it, which may not lead out either.
+        # WhiteNoise prefers a compressed file beside it, which must not lead out either.
         every = [path, *(path + end for end in COMPRESSED.values() if os.path.lexists(path + end))]
         if not all(self._is_inside(found) for found in every):
             return None
@@ -113,13 +112,13 @@ class Folder:
         return send
 
     def _add_headers(self, _status: str, headers: Headers) -> Headers:
-        """Add the own headers where they lack: WhiteNoise leaves most out of a 304, 405 or 416."""
+        """Add missing headers of ours, because WhiteNoise omits most of them from a 304, 405 or 416."""
         given = {name.lower(): value for name, value in headers}
         added = []
         for name, value in self._own_headers.items():
             found = given.get(name.lower())
             if name.lower() == "vary" and found not in (None, value):
-                # WhiteNoise's own takes the place of ours where there is a compressed file.
+                # WhiteNoise's header replaces ours if there is a compressed file.
                 headers = [pair for pair in headers if pair[0].lower() != "vary"]
                 added.append((name, f"{found}, {value}"))
             elif found is None and name.lower() != "content-type":
@@ -154,13 +153,13 @@ class StaticHandler:
             is_cached=not config.settings.is_dev,
             mime_type=handler.mime_type,
             http_headers=handler.http_headers,
-            # A shared cache would give a file to people whom its login does not admit.
+            # A shared cache could serve a file to people without the required login.
             is_private=handler.login != "optional",
             leaves_out=self._leaves_out,
         )
 
     def find(self, match: re.Match[str]) -> Wsgi | None:
-        """The sender of the file that a matched URL means, None if there is no such file."""
+        """The WSGI sender of the file for a matched URL; None if it does not exist."""
         if self._template is None:
             return self._folder.find(match["path"])
         relative = match.expand(self._template)
@@ -175,7 +174,7 @@ class StaticHandler:
 
 
 def _own_files(config: Config) -> Iterator[str]:
-    """The real paths of files that are the engine's, whatever they are called."""
+    """The real paths of the engine's own files, whatever their names."""
     for name in config.app.included:
         yield os.path.realpath(config.root / name)
     yield from private_files.database_files(config.settings.database_url)
@@ -185,5 +184,5 @@ def _expiration(handler: Handler, config: Config) -> int:
     for given in (handler.expiration_seconds, config.app.default_expiration_seconds):
         if given is not None:
             return given
-    # Somebody at work on a page wants to see the change.
+    # A developer working on a page wants to see the change.
     return 0 if config.settings.is_dev else DEFAULT_EXPIRATION_SECONDS

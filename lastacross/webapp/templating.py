@@ -1,8 +1,8 @@
-"""Pages: jinja2 with autoescape, the application's templates first, then the engine's, then its packages'.
+"""Renders pages with jinja2 and autoescape. The application's templates come first, then the engine's.
 
-The engine's are all below ``_ah/``; an application overrides one by having a file of that name. A package of
-the application may keep its templates in its own folder: ``shop/orders/page.html`` is found in
-``shop/orders/templates/page.html``.
+The engine's templates are all below ``_ah/``; an application overrides one with a file of the same name. The
+packages of the application come last and may keep templates in their own folders: ``shop/orders/page.html``
+is found in ``shop/orders/templates/page.html``.
 """
 
 import functools
@@ -16,11 +16,11 @@ import jinja2
 def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
     """The template environment of the application in ``root``.
 
-    A value that a template names and nobody gave is an error, not an empty string.
+    A missing template value is an error, not an empty string.
 
     Args:
-        root: the application's folder; its templates are in ``templates/``.
-        reloads: look at the files' times at each use, for development.
+        root: the application's folder, which contains ``templates/``.
+        reloads: check the files' modification times at each use, for development.
     """
     return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
@@ -39,10 +39,10 @@ def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
 
 
 class PackagesLoader(jinja2.BaseLoader):
-    """Finds ``<package>/<name>`` in the folder ``templates`` of that package.
+    """Finds ``<package>/<name>`` in that package's ``templates`` folder.
 
     Args:
-        root: the folder that the packages are in.
+        root: the folder that contains the packages.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,7 +51,7 @@ class PackagesLoader(jinja2.BaseLoader):
     def get_source(
         self, environment: jinja2.Environment, template: str
     ) -> tuple[str, str | None, Callable[[], bool] | None]:
-        """Read a template of a package."""
+        """Read a package's template."""
         package, _, name = template.rpartition("/")
         if not package:
             raise jinja2.TemplateNotFound(template)

@@ -1,6 +1,6 @@
-"""Forms of the kind ``a=1&b=2``, read as ``urllib.parse.parse_qsl`` reads them, and many times as fast. Pure.
+"""Reads forms like ``a=1&b=2`` with the result of ``urllib.parse.parse_qsl``, many times as fast. Pure.
 
-A stranger's form may be nothing but escapes, of which Python's own decoder makes an object each.
+An untrusted form may consist only of escapes, and Python's own decoder makes an object of each.
 """
 
 import binascii
@@ -10,27 +10,27 @@ from lastacross.webapp import content_type
 from lastacross.webapp.form_error import FormError
 
 MAX_STRAYS = 1_000
-"""Per cent signs of a form that begin no escape. A browser sends none."""
+"""Limit on a form's percent signs that do not begin an escape. Browsers send none."""
 
 _STRAY = re.compile(rb"=(?![0-9A-Fa-f]{2})")
 
 
 def parse(body: bytes, max_fields: int | None = None, charset: str = "utf-8") -> list[tuple[str, str]]:
-    """The fields in their order; one without ``=`` has the value "".
+    """The fields in order; one without ``=`` has the value "".
 
     Args:
         body: the form.
-        max_fields: how many it may have, None for any number.
+        max_fields: limit on the number of fields, None for no limit.
         charset: one of ``content_type.FORM_CHARSETS``.
 
     Raises:
-        FormError: there are more fields, too many per cent signs that begin no escape, or bytes that the
-            charset has not.
+        FormError: the form has too many fields, too many percent signs that do not begin an escape, or bytes
+            that are invalid in the charset.
     """
     if max_fields is not None and body.count(b"&") >= max_fields:
         raise FormError.of_fields(max_fields)
     if charset == "utf-8" and not body.isascii():
-        # As where text is decoded before it is taken apart: an escape does not complete what came raw.
+        # Same result as decoding the text before splitting it: an escape does not complete raw bytes.
         body = body.decode("utf-8", "replace").encode()
     decoder = _Decoder(charset)
     fields = []
@@ -45,7 +45,7 @@ def parse(body: bytes, max_fields: int | None = None, charset: str = "utf-8") ->
 
 
 class _Decoder:
-    """Undoes the escapes of one form."""
+    """Decodes the escapes of one form."""
 
     def __init__(self, charset: str) -> None:
         self._charset = charset
@@ -57,10 +57,11 @@ class _Decoder:
         return content_type.decoded(unescaped, self._charset)
 
     def _unescaped(self, escaped: bytes) -> bytes:
-        # Quoted-printable has another sign for the same, and a decoder in C.
+        # Quoted-printable is the same with another sign, and has a decoder in C.
         printable = escaped.replace(b"=", b"%3D").replace(b"%", b"=")
         decoded = binascii.a2b_qp(printable)
-        # Each escape has become shorter by two. A line's end after the sign would, too, and be lost.
+        # Each escape has become two bytes shorter. So would a line end after the sign, which would then be
+        # lost.
         has_line_end = b"=\n" in printable or b"=\r" in printable
         if not has_line_end and len(decoded) == len(printable) - 2 * printable.count(b"="):
             return decoded

@@ -1,9 +1,9 @@
-"""webapp2 applications, made to leave their errors to our layers, and to find a route sooner.
+"""Makes webapp2 applications leave errors to our layers and find routes faster.
 
-webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. Its own table of
-error handlers is enough to change that, so the application's code needs no line of ours. Each route that
-it tries asks the request for its path, which WebOb quotes anew each time. And a form that is in memory, as
-each task's is, is read without the machinery that WebOb has for files.
+webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. Its own table of error handlers
+is enough to change that, so applications need no changes. Each route that it tries asks the request for its
+path, which WebOb quotes again each time. A form in memory, as in every task, is read without WebOb's
+machinery for files.
 """
 
 import functools
@@ -16,25 +16,25 @@ from webob.multidict import NestedMultiDict
 from lastacross.webapp import forms, webob_compat
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
-# WebOb's exceptions carry a page of their own; only these headers of theirs say more than ours.
+# WebOb's exceptions carry their own pages; of their headers only these add something to ours.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _PARAMS = "lastacross.params"
-# Where an application says that its addresses are not UTF-8.
+# Environ key for an application whose addresses are not UTF-8.
 _ENCODING = "webob.url_encoding"
 
 
 @functools.lru_cache(maxsize=512)
 def _quoted(script_name: str, path_info: str) -> str:
-    """``Request.path`` as WebOb makes it."""
+    """``Request.path`` as WebOb computes it."""
     return str(webapp2.Request({"SCRIPT_NAME": script_name, "PATH_INFO": path_info}).path)
 
 
 class _Request(webapp2.Request):  # type: ignore[misc]
-    """webapp2's, which quotes a path once, and makes its fields once."""
+    """webapp2's request, which quotes its path and builds its fields only once."""
 
     @property
     def path(self) -> str:
-        """As WebOb's. An application may rewrite what it is made of, so that is looked at."""
+        """Same as WebOb's, recomputed if the application has rewritten its parts."""
         environ = self.environ
         if _ENCODING in environ:
             return str(super().path)
@@ -42,17 +42,17 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def POST(self) -> Any:
-        """As WebOb's: the fields of the form, those of a request from outside as they were read before.
+        """Same as WebOb's: the form's fields, as already read for requests from outside.
 
         Raises:
-            FormError: it cannot be read.
+            FormError: the form cannot be read.
         """
         kept = webob_compat.kept_form(self.environ)
         return forms.read(self.environ, self.make_body_seekable) if kept is None else kept
 
     @property
     def cookies(self) -> Any:
-        """As WebOb's."""
+        """Same as WebOb's."""
         return webob_compat.Cookies(self.environ)
 
     @cookies.setter
@@ -62,7 +62,7 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def params(self) -> Any:
-        """As WebOb's: the fields of the address and of the form. It is the same for as long as those are."""
+        """Same as WebOb's: the fields of the address and the form, rebuilt only when one of them changes."""
         get, post = self.GET, self.POST
         known = self.environ.get(_PARAMS)
         if known is None or known.dicts[0] is not get or known.dicts[1] is not post:
@@ -71,7 +71,7 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
 
 def prepare(application: Wsgi) -> Wsgi:
-    """The application, its errors left to our layers where it is webapp2's and handles none itself."""
+    """Leave a webapp2 application's errors to our layers unless it handles them itself."""
     if isinstance(application, webapp2.WSGIApplication):
         if application.request_class is webapp2.Request:
             application.request_class = _Request
@@ -82,9 +82,9 @@ def prepare(application: Wsgi) -> Wsgi:
 
 
 def note_error(request: Any, response: Any, error: Exception) -> Any:
-    """webapp2's error handler: note what happened in the environ, for the layer that answers.
+    """webapp2's error handler: store the error in the environ for the layer that answers.
 
-    An ``HTTPException`` whose body the application wrote is its own answer and stays.
+    An ``HTTPException`` with a body written by the application is sent unchanged.
     """
     if not isinstance(error, exc.HTTPException):
         request.environ[FAILURE] = error

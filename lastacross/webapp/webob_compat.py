@@ -1,6 +1,6 @@
-"""The inside of WebOb that we rely on: where it keeps what it has read, so that it does not read it again.
+"""The WebOb internals that we rely on: where WebOb keeps data that it has read, to avoid a second read.
 
-None of it is documented: tests/unit/test_webob_compat.py names the versions of which it is known to be true.
+They are undocumented; tests/unit/test_webob_compat.py names the versions that they were checked with.
 """
 
 import functools
@@ -20,28 +20,28 @@ from lastacross.webapp.environ import Environ
 _FORM = "webob._parsed_post_vars"
 _COOKIES = "webob._parsed_cookies"
 
-# The code that reads a form, to be found in a traceback.
+# The code that reads a form, to recognize it in a traceback.
 READ_FORM = BaseRequest.POST.fget.__code__
 
 
 def keep_form(environ: Environ, fields: Any) -> None:
-    """Let ``Request.POST`` be these fields for as long as the body is not replaced."""
+    """Make ``Request.POST`` return these fields until the body is replaced."""
     environ[_FORM] = (fields, environ["wsgi.input"])
 
 
 def kept_form(environ: Environ) -> Any:
-    """The fields that were kept for this body; None if there are none."""
+    """The fields stored for this body; None if there are none."""
     found: tuple[Any, Any] | None = environ.get(_FORM)
     return found[0] if found is not None and found[1] is environ["wsgi.input"] else None
 
 
 def keep_cookies(environ: Environ, header: str) -> None:
-    """Read this Cookie header, so that ``Request.cookies`` need not."""
+    """Parse this Cookie header and store the result for ``Request.cookies``."""
     environ[_COOKIES] = (cookies.parse(header), header)
 
 
 def has_parameters(authorization: str) -> bool:
-    """Whether WebOb looks for parameters in this Authorization header, from each of its letters anew."""
+    """Whether WebOb would search this Authorization header for parameters, starting at every letter."""
     scheme, _, rest = authorization.partition(" ")
     return scheme in known_auth_schemes and (scheme != "Basic" or '"' in rest)
 
@@ -65,16 +65,16 @@ class Cookies(RequestCookies):  # type: ignore[misc]
 
 
 class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
-    """A file of a form: what ``cgi.FieldStorage`` says of one, without its parser.
+    """An uploaded file with the interface of ``cgi.FieldStorage``, without its parser.
 
-    An application may ask whether it is an instance of that class, as webapp2 does in ``Request.get``.
+    An application may check for an instance of that class, as webapp2 does in ``Request.get``.
 
     Args:
-        name: of the field.
-        filename: as its sender calls it.
+        name: the field's name.
+        filename: the name given by its sender.
         kind: its Content-Type.
-        header_list: the headers of its part of the form.
-        opened: makes the file, which is open at its beginning, when it is asked for.
+        header_list: the headers of its part.
+        opened: makes the file on first use, positioned at its beginning.
     """
 
     length = -1
@@ -90,7 +90,7 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
         header_list: list[tuple[str, str]],
         opened: Callable[[], IO[bytes]],
     ) -> None:
-        # Not that of the class above, which would read.
+        # Do not call the base class's method, which would read.
         self.list = None
         self.name = name
         self.filename = filename
@@ -102,16 +102,16 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
 
     @functools.cached_property
     def headers(self) -> Headers:
-        """The headers of its part."""
+        """The headers of its part of the form."""
         return Headers(self._header_list)
 
     @functools.cached_property
     def file(self) -> IO[bytes]:
-        """The bytes as a file, each time the same one."""
+        """The bytes as a file; always the same object."""
         return self._opened()
 
     def __del__(self) -> None:
-        """Not that of the class above, which closes the file: whoever made it does."""
+        """Override the base class's method, which closes the file: its maker does that."""
 
     def __repr__(self) -> str:
         return f"UploadedFile({self.name!r}, {self.filename!r})"
