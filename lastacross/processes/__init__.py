@@ -1,7 +1,7 @@
-"""The kinds of processes, and who starts them again: supervisor, web, worker, scheduler, dev, embedded Redis.
+"""The kinds of processes and their supervisor: web, worker, scheduler, dev, embedded Redis.
 
-Import the one you need: each brings what it runs on, gunicorn for instance. This module imports none, because
-``die_with_parent`` is started before each web server and Redis.
+Import only the module you need, because each brings its own dependencies, such as gunicorn. This package
+imports none of them, because ``die_with_parent`` starts before each web server and Redis.
 """
 
 __all__ = [

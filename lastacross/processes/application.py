@@ -1,4 +1,4 @@
-"""The application of a folder, with the engine's own URLs, as the two WSGI callables that serve it."""
+"""Loads a folder's application and the engine's own URLs as two WSGI callables."""
 
 import functools
 import os
@@ -14,12 +14,12 @@ from lastacross.webapp import SERVER_SOFTWARE, Body, Environ, Start, Wsgi, error
 
 @dataclass(frozen=True)
 class Application:
-    """One application, loaded.
+    """A loaded application.
 
     Args:
-        outside: what the web server serves to the world.
-        inside: what tasks and cron enter.
-        direct_calls: what a task calls without a request: deferred functions, unless the application
+        outside: the WSGI callable that the web server serves to the world.
+        inside: the WSGI callable for tasks and cron.
+        direct_calls: functions that a task calls without a request: deferred ones, unless the application
             serves their URL itself.
     """
 
@@ -29,14 +29,14 @@ class Application:
 
 
 def load(configuration: Config, *, server_software: str | None = None) -> Application:
-    """Load the application of this configuration, and make it this process's.
+    """Load this configuration's application and make it the process's current one.
 
     Args:
         configuration: of its folder.
-        server_software: as ``prepare_process``.
+        server_software: as for ``prepare_process``.
 
     Raises:
-        ConfigError: app.yaml names a script, folder or file that is not there, or its import fails.
+        ConfigError: app.yaml names a missing script, folder or file, or the script's import fails.
     """
     config.use(configuration)
     prepare_process(configuration, server_software=server_software)
@@ -53,16 +53,16 @@ def load(configuration: Config, *, server_software: str | None = None) -> Applic
 
 
 def prepare_process(configuration: Config, *, server_software: str | None = None) -> None:
-    """See to what the application's modules may count on when they are imported.
+    """Set up everything that the application's modules rely on when they are imported.
 
     Args:
         configuration: of its folder.
-        server_software: what SERVER_SOFTWARE is; None = as the configuration has it.
+        server_software: the value of SERVER_SOFTWARE; None uses the configuration's.
     """
     for name, value in configuration.app.env_variables.items():
-        # The operator's word counts more than the file's.
+        # The operator's environment overrides the file.
         os.environ.setdefault(name, value)
-    # Not the operator's to say: a process that one of another kind has started would inherit it.
+    # The operator's environment cannot set this, because a child process of another kind would inherit it.
     os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
@@ -81,5 +81,5 @@ def _builtins() -> Mapping[str, Wsgi]:
 
 
 def _ok(environ: Environ, start_response: Start) -> Body:
-    """Say yes where the application has no handler of its own."""
+    """Answer OK if the application has no handler of its own."""
     return error_pages.plain(start_response, 200, b"ok\n", "text/plain; charset=utf-8")

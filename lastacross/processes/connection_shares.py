@@ -1,50 +1,50 @@
-"""How many connections each web process has, so that new ones go to the one that has fewest.
+"""Tracks each web process's connections, so that new ones go to the process with the fewest.
 
-All processes listen on one socket, and the kernel gives a new connection to whichever is awake first: with
-16 kept-alive clients often to one of them alone, whose interpreter is then the only one at work. So each
-process notes its number in a page of memory that all see, and who has more than another lets it go first.
+All processes listen on one socket, and the kernel gives a new connection to whichever wakes first. With 16
+kept-alive clients that is often a single process, whose interpreter then does all the work. So each process
+publishes its number in shared memory, and a process with more connections than another yields first.
 """
 
 import mmap
 
 SLOTS = 64
-"""Processes that can be counted; one beyond them takes what comes."""
+"""Maximum number of counted processes; any further one accepts connections without counting."""
 
 _NOT_ACCEPTING = -1
 
 
 class ConnectionShares:
-    """The numbers of all processes; made, and given slots out, by their parent before it forks them."""
+    """The numbers of all processes; the parent creates it and assigns slots before it forks them."""
 
     def __init__(self) -> None:
-        # Eight bytes each, written at once: what is read is never half of a number.
+        # Eight bytes each, written atomically, so a reader never sees half a number.
         self._counts = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")
         self._free = list(range(SLOTS))
         for slot in self._free:
             self._counts[slot] = _NOT_ACCEPTING
 
     def take(self) -> int | None:
-        """A slot for a process that is about to start; None if all are taken."""
+        """Take a slot for a process that is about to start; None if all are taken."""
         return self._free.pop(0) if self._free else None
 
     def give_back(self, slot: int | None) -> None:
-        """Its process has ended, however it did."""
+        """Free the slot of a process that has ended for any reason."""
         if slot is not None:
             self.leave(slot)
             self._free.append(slot)
 
     def note(self, slot: int | None, count: int) -> None:
-        """The process of this slot accepts connections, and has so many."""
+        """Publish that this slot's process accepts connections and has ``count`` of them."""
         if slot is not None:
             self._counts[slot] = count
 
     def leave(self, slot: int | None) -> None:
-        """The process of this slot accepts no more: nobody is to wait for it."""
+        """Publish that this slot's process accepts no more, so that none waits for it."""
         if slot is not None:
             self._counts[slot] = _NOT_ACCEPTING
 
     def surplus(self, slot: int | None) -> int:
-        """How many more the process of this slot has than the one that has fewest and accepts connections."""
+        """How many more connections this process has than the accepting process with the fewest."""
         if slot is None:
             return 0
         own = self._counts[slot]

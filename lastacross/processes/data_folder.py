@@ -1,4 +1,4 @@
-"""The data folder of ``lastacross dev``: one owner at a time, and the secrets kept in it."""
+"""The data folder of ``lastacross dev``: enforces one owner at a time and stores its secrets."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,7 @@ from lastacross.clock import SYSTEM
 from lastacross.errors import StartupError
 from lastacross.files import private
 
-# The Redis of a run that was killed holds the lock until it has written its data.
+# After a run was killed, its Redis holds the lock until it has written its data.
 LOCK_PATIENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 _SECRET_BYTES = 32
@@ -23,7 +23,7 @@ class DataFolder:
 
     Args:
         path: the folder.
-        lock_fd: holds the lock; a process that inherits it holds it too.
+        lock_fd: holds the lock; a process that inherits it also holds the lock.
     """
 
     def __init__(self, path: Path, lock_fd: int) -> None:
@@ -31,10 +31,11 @@ class DataFolder:
         self.lock_fd = lock_fd
 
     def secret(self, name: str) -> str:
-        """A random secret, made at the first call and kept in a file only we may read."""
+        """A random secret, created on first use and kept in a file that only we can read."""
         path = self.path / name
         if not path.exists():
-            # Under another name first: a crash may not leave half of it. Nobody else writes here now.
+            # Write under another name first, so that a crash cannot leave half a secret. We are the only
+            # writer.
             new = path.with_name(path.name + ".new")
             with open(new, "w", opener=private) as file:
                 file.write(secrets.token_urlsafe(_SECRET_BYTES) + "\n")
@@ -42,7 +43,7 @@ class DataFolder:
         return path.read_text().strip()
 
     def private_folder(self, name: str) -> Path:
-        """A folder in it that only we may enter."""
+        """A subfolder that only we can enter."""
         path = self.path / name
         path.mkdir(mode=0o700, exist_ok=True)
         return path
@@ -50,10 +51,10 @@ class DataFolder:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[DataFolder]:
-    """The folder, made if it is not there, and ours alone until the end of the ``with``.
+    """The folder, created if missing, and locked for us until the end of the ``with``.
 
     Raises:
-        StartupError: it cannot be written, or somebody else has it.
+        StartupError: the folder cannot be written, or another process has it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,13 +73,13 @@ def opened(path: Path) -> Iterator[DataFolder]:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether somebody has this folder now."""
+    """Whether a process has this folder now."""
     try:
         lock_fd = os.open(path / "lock", os.O_RDWR)
     except OSError:
         return False
     try:
-        # Whoever wants it just now waits longer than this takes.
+        # A process that wants the folder right now waits longer than this takes.
         return not _has_locked(lock_fd)
     finally:
         os.close(lock_fd)

@@ -1,8 +1,8 @@
 """``lastacross dev``: everything on this machine under one supervisor, ready in seconds.
 
-A Redis of its own unless REDIS_URL is given, the datastore's tables brought up to date, the web
-server, two workers, those of the backends and a scheduler. All data is in the data folder and is there
-at the next start.
+It starts its own Redis unless REDIS_URL is given, updates the datastore's tables, and starts the web server,
+two workers, the backends' workers and a scheduler. All data is in the data folder and survives until the next
+start.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from lastacross.store import Store
 from lastacross.webapp import administrator
 
 GRACE_SECONDS = 10.0
-# In the data folder: where the site is, for `lastacross admin link`.
+# File in the data folder with the site's address, for `lastacross admin link`.
 URL_FILE = "url"
 _ANSWER_SECONDS = 1.0
 _REDIS_PATIENCE_SECONDS = 2.0
@@ -31,15 +31,15 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
 
     Args:
         root: the application's folder.
-        environ: the environment to start from.
+        environ: the base environment.
 
     Returns:
         The exit code.
 
     Raises:
         ConfigError: a file or a variable cannot be used.
-        StartupError: the port is taken, or the data folder is.
-        DatastoreError: the datastore's tables cannot be brought up to date.
+        StartupError: the port or the data folder is taken.
+        DatastoreError: the datastore's tables cannot be updated.
     """
     environ = {**environ, "LASTACROSS_DEV": "1", workers.SERVICE: DEFAULT_SERVICE}
     configuration = config.load(root, environ)
@@ -69,7 +69,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
 
 
 def site_url(data_dir: Path) -> str | None:
-    """Where the site of the ``lastacross dev`` is that has this data folder now; None if there is none."""
+    """The address of the ``lastacross dev`` that has this data folder now; None if there is none."""
     if not data_folder.is_in_use(data_dir):
         return None
     with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def _upgrade(configuration: Config) -> None:
 
 
 def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
-    """The web server, the workers, those of each backend that is to be started, and the scheduler."""
+    """The web server, the workers, the workers of each backend that should start, and the scheduler."""
     command = (sys.executable, "-m", "lastacross")
     yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True)
     yield from workers.specs(configuration, environ, folder)
@@ -96,7 +96,7 @@ def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> I
 
 
 class _Announcement:
-    """Says once where the site is, and how to become its administrator, when it answers."""
+    """Prints the site's address and a sign-in link once, when it answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -107,7 +107,7 @@ class _Announcement:
         if not _is_healthy(self._url):
             return False
         print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
-        # Standard output, not the log: whoever started it may see it, and it works once.
+        # Print to standard output, not to the log: the link works once and is for whoever started this.
         print(self._sign_in(), flush=True)
         return True
 

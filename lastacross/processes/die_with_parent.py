@@ -1,8 +1,8 @@
-"""Ends a program that cannot watch for its supervisor's death by itself.
+"""Ends a program that cannot detect its supervisor's death itself.
 
-``python -m lastacross.processes.die_with_parent PROGRAM …`` becomes PROGRAM where the kernel offers to signal
-a child when its parent dies (Linux); elsewhere it stays as a small process between the two.
-Imports as little as it can: it is run before every start of the web server and of Redis.
+``python -m lastacross.processes.die_with_parent PROGRAM …`` becomes PROGRAM if the kernel can signal a child
+when its parent dies (Linux). Otherwise it stays as a small process between the two.
+Imports as little as possible, because it runs before every start of the web server and of Redis.
 """
 
 import ctypes
@@ -14,21 +14,21 @@ import sys
 from collections.abc import Sequence
 
 SUPERVISOR_FD = "LASTACROSS_SUPERVISOR_FD"
-"""Environment variable: the read end of a pipe that reaches its end when the supervisor dies."""
+"""Environment variable: the read end of a pipe that is closed when the supervisor dies."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _POLL_SECONDS = 0.2
 
 
 def supervisor_fd() -> int | None:
-    """The pipe's read end that this process inherited, None when it has no supervisor."""
+    """The read end that this process inherited; None without a supervisor."""
     text = os.environ.get(SUPERVISOR_FD, "")
     return int(text) if text.isdigit() else None
 
 
 def is_supervisor_gone(fd: int, timeout_seconds: float = 0.0) -> bool:
-    """Whether the supervisor has died, waiting up to ``timeout_seconds`` for it."""
-    # Nobody ever writes to the pipe: readable means its end.
+    """Whether the supervisor is dead; waits up to ``timeout_seconds`` for its death."""
+    # Nothing is ever written to the pipe, so readable means closed.
     return bool(select.select([fd], [], [], timeout_seconds)[0])
 
 
@@ -36,7 +36,7 @@ def signal_at_parents_death(number: int) -> bool:
     """Ask the kernel for a signal when the process that started this one dies.
 
     Returns:
-        Whether this system can do that; the request survives ``exec``.
+        Whether this system supports that; the request survives ``exec``.
     """
     if sys.platform != "linux":
         return False
@@ -44,7 +44,7 @@ def signal_at_parents_death(number: int) -> bool:
 
 
 def stand_between(command: Sequence[str], fd: int) -> int:
-    """Run a program until it ends, or the supervisor dies, which ends it.
+    """Run a program until it ends, and end it if the supervisor dies.
 
     Returns:
         The program's exit code, 128 + n when signal n killed it.
@@ -61,11 +61,11 @@ def stand_between(command: Sequence[str], fd: int) -> int:
 
 
 def main(command: list[str]) -> int:
-    """Become, or run, the program given."""
+    """Become the given program, or run it."""
     fd = supervisor_fd()
     if fd is None or signal_at_parents_death(signal.SIGTERM):
         if fd is not None and is_supervisor_gone(fd):
-            return 1  # it died before the request was made, so no signal will come
+            return 1  # it died before our request, so no signal will come
         os.execvp(command[0], command)
     return stand_between(command, fd)
 

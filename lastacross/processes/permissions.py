@@ -1,7 +1,7 @@
-"""Permissions of the files on disk: the data folder is its owner's alone, from the first file on.
+"""Restricts file permissions: the data folder is private to its owner from the first file on.
 
-New files are made so (``data_folder``, ``embedded``, ``datastore.engines``); files that an older version left
-open are closed at the start. The folder may hold more: only what the engine keeps there is touched.
+New files are created private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
+version left open are closed at the start. Other files in the folder are not touched.
 """
 
 import os
@@ -24,7 +24,7 @@ log = logs.get("lastacross.data")
 
 
 def narrow(settings: Settings) -> None:
-    """Close the data folder, and the database in it, to everybody but their owner; says what was open."""
+    """Restrict the data folder and its database to their owner; logs what was open."""
     folder = settings.data_dir
     database = _sqlite_file(settings.database_url)
     if folder.is_dir():
@@ -46,7 +46,7 @@ def _narrow_all(folder: Path, database: Path | None) -> None:
 
 
 def _kept(folder: Path, database: Path | None) -> Iterator[Path]:
-    """The engine's own files; the folder first: from then on nobody else gets in."""
+    """The engine's own files, with the folder first, which then keeps others out."""
     yield folder
     files = [folder / name for name in FILES]
     if database is not None and database.is_relative_to(folder):
@@ -73,7 +73,7 @@ def _has_narrowed(path: Path) -> bool:
 
 
 def _warn_of_open(database: Path) -> None:
-    """A database outside of the data folder is its operator's: its mode may be meant."""
+    """Only warn about a database outside the data folder, because its mode may be intended."""
     for path in (Path(f"{database}{ending}") for ending in JOURNALS):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)

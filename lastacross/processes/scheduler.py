@@ -1,8 +1,8 @@
-"""The scheduler: what must happen by the clock, whether or not anybody asks for it.
+"""The scheduler does the work that is due by the clock, regardless of requests.
 
-It starts what cron.yaml has due, relays the outbox each second, looks twice a second whether queue.yaml
-has to be uploaded again, and tidies the datastore now and then. Any number of schedulers may run: each step
-finds nothing where another was first.
+It starts due jobs of cron.yaml, relays the outbox every second, checks twice a second for changes of
+queue.yaml to upload, and tidies the datastore now and then. Any number of schedulers may run: each step does
+nothing if another scheduler was first.
 """
 
 import os
@@ -26,25 +26,25 @@ from lastacross.processes.step import Step
 
 log = logs.get("lastacross.scheduler")
 
-# A new queue.yaml holds within two seconds: a tick, and the second that others take to notice.
+# A new queue.yaml takes effect within two seconds: a tick, and the second until others notice.
 TICK_SECONDS = 0.5
 
 Stamp = tuple[tuple[str, int, int], ...]
 
 
 class QueueUpload:
-    """Keeps the queues' settings in Redis as queue.yaml says, when it changes or Redis was emptied."""
+    """Uploads queue.yaml to Redis when it changes or Redis was emptied."""
 
     def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
         self._root = configuration.root
         self._environ = environ
         self._configuration = configuration
-        # None: the file may have changed since it was read at the start.
+        # None, because the file may have changed since it was read at the start.
         self._seen: tuple[tuple[str, int, int], ...] | None = None
         self._has_uploaded = False
 
     def act(self, now: float) -> None:
-        """Upload if there is a reason to.
+        """Upload if necessary.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -53,11 +53,11 @@ class QueueUpload:
         if stamp != self._seen:
             self._seen = stamp
             read = self._read_again()
-            # What cannot be used is no reason to undo another machine's upload.
+            # An invalid file must not undo another machine's upload.
             self._has_uploaded = self._has_uploaded and read is self._configuration
             self._configuration = read
         if self._has_uploaded:
-            # Another machine's upload stands until this one's file changes: the last one wins.
+            # Another machine's upload stands until this machine's file changes: the last upload wins.
             queue_directory.upload_if_missing(store.current(), self._read_again)
             return
         queue_directory.upload_if_changed(store.current(), self._configuration)
@@ -75,7 +75,7 @@ class QueueUpload:
 
 
 class CronFile:
-    """Gives the jobs of cron.yaml at the start, and whenever the file has changed. No file has no jobs."""
+    """Reads the jobs of cron.yaml at the start and after each change. Without the file there are no jobs."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -83,11 +83,11 @@ class CronFile:
         self._was_missing = False
 
     def read(self) -> tuple[CronEntry, ...] | None:
-        """The jobs if they are to be deployed; None when the file is as before, or wrong."""
+        """The jobs to deploy; None if the file is unchanged or invalid."""
         found = stamp(self._root, "cron")
         if found == self._seen:
             return None
-        # A file that is being replaced may be away for a moment; at the next look it is back.
+        # A file that is being replaced may be missing for a moment; it is back at the next check.
         is_replaced = not found and not self._was_missing
         self._was_missing = not found
         if is_replaced:
@@ -101,7 +101,7 @@ class CronFile:
 
 
 def stamp(root: Path, name: str) -> Stamp:
-    """What changes when the file ``name``.yaml (or .yml) changes."""
+    """A value that changes whenever the file ``name``.yaml (or .yml) changes."""
     stamps = []
     for file in (f"{name}.yaml", f"{name}.yml"):
         path = Path(root, file)
@@ -112,7 +112,7 @@ def stamp(root: Path, name: str) -> Stamp:
 
 
 def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
-    """All that a scheduler does."""
+    """All steps of a scheduler."""
     return [
         Step("queues", QueueUpload(configuration, environ).act),
         Step("cron", ticking.Ticker(CronFile(configuration.root).read).act),
@@ -126,7 +126,7 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
 
 
 def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
-    """The act, whose number of tasks is logged when it is not 0."""
+    """Wraps the act to log its number of tasks unless it is 0."""
 
     def act_and_log(now: float) -> None:
         tasks = act(now)
@@ -137,7 +137,7 @@ def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
 
 
 def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
-    """Do what is due; never raises what a step raised."""
+    """Run the due steps; never raises a step's exceptions."""
     for step in steps:
         step.run_if_due(clock)
 

@@ -1,4 +1,4 @@
-"""Clients that are slow to send or to read: how long they may take, and how many a network may have.
+"""Bounds slow clients: how long they may take to send or read, and how many a network may have.
 
 Each holds a thread. The time is measured at the socket.
 """
@@ -22,13 +22,13 @@ HEAD_SECONDS = 20.0
 # Apache: 20 s, and 500 bytes a second.
 BODY_SECONDS = 10.0
 MIN_BYTES_PER_SECOND = 1_000
-# The longest pause of a client that has sent or read much, however quick it was before.
+# The longest allowed pause of a client that has sent or read much, however fast it was before.
 MAX_PAUSE_SECONDS = 20.0
-# A request that takes longer to arrive counts among the slow ones of its network.
+# A request that takes longer than this to arrive counts as slow for its network.
 SLOW_SECONDS = 2.0
-# How long a request may pause when its network has its share of slow ones: a body may be a packet of its own.
+# How long a request may pause when its network has its share of slow ones; a body may be sent separately.
 FULL_SECONDS = 0.2
-# How often to measure what a client has read: the socket is writable only when a third of its buffer is free.
+# How often to measure a client's reading, as the socket is writable only when a third of its buffer is free.
 PROGRESS_MILLISECONDS = 500
 
 TOO_SLOW = (
@@ -38,11 +38,11 @@ TOO_SLOW = (
 
 
 class SlowRequests:
-    """Counts the requests of a process that are slow to arrive; each holds a thread.
+    """Counts a process's slowly arriving requests, each of which holds a thread.
 
     Args:
-        max_per_network: how many one network may have at once.
-        network_of: the network of a peer's address; None for one whose requests are not counted.
+        max_per_network: the limit for one network.
+        network_of: returns the network of a peer's address; None if its requests are not counted.
     """
 
     def __init__(self, max_per_network: int, network_of: Callable[[Any], str | None]) -> None:
@@ -52,7 +52,7 @@ class SlowRequests:
         self._counts: Counter[str] = Counter()
 
     def add(self, peer: Any) -> str | None:
-        """Count one; its network, to be given to ``remove``, None if it is not counted.
+        """Count a request; returns its network for ``remove``, or None if it is not counted.
 
         Raises:
             SlowClientError: its network has as many as it may have.
@@ -71,7 +71,7 @@ class SlowRequests:
 
     @contextlib.contextmanager
     def counted(self, peer: Any) -> Iterator[None]:
-        """Count one for the block.
+        """Count a request during the block.
 
         Raises:
             BlockingIOError: its network has as many as it may have.
@@ -87,12 +87,12 @@ class SlowRequests:
                 self.remove(network)
 
     def is_full(self, peer: Any) -> bool:
-        """Whether ``add`` would refuse one."""
+        """Whether ``add`` would refuse a request."""
         network = self._network_of(peer)
         return network is not None and self._counts[network] >= self._max_per_network
 
     def remove(self, network: str) -> None:
-        """Do not count one any more."""
+        """Stop counting a request."""
         with self._lock:
             self._counts[network] -= 1
             if not self._counts[network]:
@@ -100,10 +100,10 @@ class SlowRequests:
 
 
 class Answer:
-    """An answer that its client does not read immediately, over all the writes that it is made of.
+    """Times an answer that its client does not read immediately, across all of its writes.
 
-    Only the time counts in which a thread waits for the client. An event stream is never counted: the streams
-    of a network have a limit of their own.
+    Only the time in which a thread waits for the client counts. An event stream never counts, because a
+    network's streams have their own limit.
     """
 
     def __init__(self, peer: Any, slow: SlowRequests, *, is_stream: bool, clock: Clock = SYSTEM) -> None:
@@ -113,11 +113,11 @@ class Answer:
         self._network: str | None = None
         self._is_counted = is_stream
         self._waited = 0.0
-        # What it has read before the first wait is not known: the kernel has taken it.
+        # Reading before the first wait cannot be measured, because the kernel has taken the data.
         self._left = MAX_PAUSE_SECONDS
 
     def write(self, connection: socket.socket, rest: memoryview) -> None:
-        """Send the rest of a write as the client reads.
+        """Send the rest of a write as fast as the client reads.
 
         Raises:
             BlockingIOError: the client reads too slowly, or its network has too many that are slow.
@@ -132,7 +132,7 @@ class Answer:
             self.add(self._clock.monotonic() - begun_at, queued_before + sent - queued)
 
     def add(self, seconds: float, read: int) -> None:
-        """Note how long a thread has waited, and how many bytes the client has read meanwhile.
+        """Record how long a thread has waited and how many bytes the client has read meanwhile.
 
         Raises:
             BlockingIOError: the client reads too slowly, or its network has too many that are slow.
@@ -150,14 +150,14 @@ class Answer:
             self._is_counted = True
 
     def end(self) -> None:
-        """Remove it from the slow ones of its network."""
+        """Remove it from its network's slow ones."""
         if self._network is not None:
             self._slow.remove(self._network)
             self._network = None
 
 
 def is_event_stream(headers: Sequence[tuple[str, str]]) -> bool:
-    """Whether an answer with these headers is one of server-sent events."""
+    """Whether these headers announce server-sent events."""
     kinds = (value for name, value in headers if name.lower() == "content-type")
     return any(kind.lower().startswith("text/event-stream") for kind in kinds)
 
@@ -170,7 +170,7 @@ def _send(connection: socket.socket, data: memoryview) -> int:
 
 
 def _queued_bytes(connection: socket.socket) -> int:
-    """How many bytes the kernel keeps that the client has not accepted; 0 where it does not say."""
+    """The number of bytes in the kernel that the client has not accepted; 0 if unknown."""
     try:
         return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
     except OSError:
@@ -178,12 +178,12 @@ def _queued_bytes(connection: socket.socket) -> int:
 
 
 def is_readable(connection: socket.socket, milliseconds: int) -> bool:
-    """Whether something comes, or the end, within this time."""
+    """Whether data or the end arrives within this time."""
     return is_ready(connection, select.POLLIN, milliseconds)
 
 
 def is_ready(connection: socket.socket, events: int, milliseconds: int) -> bool:
-    """Whether one of these events of ``poll`` comes, or the end, within this time."""
+    """Whether one of these ``poll`` events, or the end, arrives within this time."""
     waiting = select.poll()
     waiting.register(connection, events)
     return bool(waiting.poll(milliseconds))

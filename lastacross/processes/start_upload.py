@@ -1,4 +1,4 @@
-"""Uploading queue.yaml when a process starts, as deploying did; Redis may be away just then."""
+"""Uploads queue.yaml when a process starts, like a deployment; Redis may be unavailable at that moment."""
 
 from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM, Clock
@@ -6,16 +6,16 @@ from lastacross.config import Config
 from lastacross.processes.step import Step
 from lastacross.store import Store
 
-# Who has children to look after must not wait long for Redis. Only a host whose name cannot be looked up
-# takes longer: that has no limit of its own.
+# A process with children must not wait long for Redis. Only a host name that cannot be looked up takes
+# longer, because that has no time limit.
 PATIENCE_SECONDS = 1.0
 
 
 class StartUpload:
-    """Uploads once, if the last upload said something else.
+    """Uploads once, if the last upload differs.
 
-    Not for the worker processes themselves: one that is started again after a crash would undo what
-    another machine has uploaded since.
+    Worker processes must not use it: a worker restarted after a crash would undo a later upload from another
+    machine.
     """
 
     def __init__(self, configuration: Config, clock: Clock = SYSTEM) -> None:
@@ -25,7 +25,7 @@ class StartUpload:
         self._is_done = False
 
     def try_once(self) -> bool:
-        """Try, if it is time to; returns whether it is done. What goes wrong is logged, and tried again."""
+        """Try if it is time to; returns whether the upload is done. Errors are logged, then retried."""
         if not self._is_done:
             self._step.run_if_due(self._clock)
         return self._is_done

@@ -1,4 +1,4 @@
-"""Something that is done again and again beside other work, and pauses while what it needs is unavailable."""
+"""A periodic step beside other work, which pauses while a service that it needs is unavailable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ log = logs.get("lastacross.step")
 
 @dataclass
 class Step:
-    """Something done at every tick or more rarely; it pauses while a service that it needs is unavailable.
+    """A periodic step, at every tick or less often; it pauses while a service that it needs is unavailable.
 
     Args:
-        name: what the log calls it.
-        act: does it, given the time in seconds since the epoch.
-        every_seconds: the least time from one beginning to the next.
+        name: its name in the log.
+        act: does the work, given the time in seconds since the epoch.
+        every_seconds: the minimum time between two starts.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Step:
     next_at: float = field(default=float("-inf"))
 
     def run_if_due(self, clock: Clock) -> None:
-        """Do it unless it pauses; an outage begins or lengthens the pause."""
+        """Run it unless it pauses; an outage starts or lengthens the pause."""
         started_at = clock.monotonic()
         if started_at < self.next_at:
             return
@@ -42,7 +42,7 @@ class Step:
             self.pause_seconds = min(max(FIRST_PAUSE_SECONDS, self.pause_seconds * 2), MAX_PAUSE_SECONDS)
             self.next_at = clock.monotonic() + self.pause_seconds
         except Exception:
-            # One step's mistake must not keep the others from being done; it is logged each time.
+            # A step's bug must not keep the others from running; it is logged each time.
             log.exception(f"{self.name}.failed")
             self.next_at = clock.monotonic() + MAX_PAUSE_SECONDS
         else:

@@ -1,10 +1,9 @@
-"""The supervisor: starts processes, restarts what dies, and leaves none behind.
+"""The supervisor starts processes, restarts those that die, and leaves none behind.
 
-One thread, no part of the application in it: what must look after the others may not die of what
-they do. Children are told to stop by SIGTERM, in the order of their ``stop_stage``, and killed when
-their grace is over. They are in sessions of their own, so that a Ctrl-C on the terminal reaches
-only the supervisor. If it is killed, they notice by the end of a pipe (``watch_parent`` and
-``die_with_parent``).
+It has one thread and contains nothing of the application, because it must not die of the others' bugs.
+Children are stopped by SIGTERM in the order of their ``stop_stage``, and killed after their grace. They run
+in separate sessions, so that a Ctrl-C on the terminal reaches only the supervisor. If the supervisor is
+killed, they notice it by a closed pipe (``watch_parent`` and ``die_with_parent``).
 """
 
 import contextlib
@@ -27,15 +26,15 @@ log = logs.get("lastacross.supervisor")
 
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
-# A child that has lived this long had started well: its next death begins a new series.
+# A child that has lived this long had started well; its next death begins a new series.
 STEADY_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
-# One Ctrl-C may arrive twice, from the terminal and from a program in between.
+# A single Ctrl-C may arrive twice, from the terminal and from a program in between.
 IMPATIENCE_SECONDS = 1.0
 
 EXIT_RESTART = os.EX_TEMPFAIL
-"""The exit code by which a child asks to be started again at once."""
+"""The exit code by which a child asks to be restarted immediately."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,15 @@ class ChildSpec:
     """One process to keep alive.
 
     Args:
-        name: what the log calls it.
+        name: its name in the log.
         command: program and arguments.
-        environ: its environment; None is the supervisor's.
-        stop_stage: children of a stage are asked to stop when all of the stage before have ended.
-        on_death: called with pid and return code (negative: the signal) after each death, before the
-            next start. If it raises StoreUnavailableError, it is called again before that start.
+        environ: its environment; None inherits the supervisor's.
+        stop_stage: a stage's children are stopped when all of the previous stage have ended.
+        on_death: called with pid and return code (negative: the signal) after each death, before the next
+            start. If it raises StoreUnavailableError, it is called again before that start.
         dies_with_parent: for programs that do not call ``watch_parent`` themselves.
-        pass_fds: more file descriptors to inherit.
-        umask: of the process; -1 is the supervisor's.
+        pass_fds: additional file descriptors to inherit.
+        umask: the process's umask; -1 inherits the supervisor's.
     """
 
     name: str
@@ -68,7 +67,7 @@ def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
     """Seconds to wait before a dead child starts again.
 
     Args:
-        delay_seconds: what was waited before the life that has just ended, 0 for its first.
+        delay_seconds: the delay before the life that has just ended, 0 for the first.
         life_seconds: how long it lived.
     """
     if delay_seconds == 0 or life_seconds >= STEADY_SECONDS:
@@ -93,8 +92,8 @@ class Supervisor:
     Args:
         specs: what to start, in this order.
         grace_seconds: how long a child may take to stop before it is killed.
-        on_tick: called about every 0.1 s until it returns True (waiting for something, say).
-        clock: when to restart and to kill.
+        on_tick: called about every 0.1 s until it returns True, for example to wait for something.
+        clock: times restarts and kills.
     """
 
     def __init__(
@@ -112,12 +111,12 @@ class Supervisor:
         self._stage: int | None = None  # of stopping; None while running
         self._stop_asked_at = 0.0
         self._signals: list[int] = []
-        # Held open by this process alone: its end is how children learn of our death.
+        # Only this process holds the write end open, so children learn of our death when it closes.
         self._life_read, self._life_write = os.pipe()
         self._parent_fd = die_with_parent.supervisor_fd()
 
     def run(self) -> int:
-        """Start everything and stay until SIGTERM or SIGINT has ended it all; main thread only.
+        """Start everything and run until SIGTERM or SIGINT has ended it all; main thread only.
 
         Returns:
             The exit code for this process.
@@ -138,7 +137,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Begin to stop; ``run`` returns when every child has ended. Asked again later, kill."""
+        """Begin to stop; ``run`` returns when every child has ended. A later second call kills them."""
         now = self._clock.monotonic()
         if self._stage is None:
             log.info("supervisor.stop")
@@ -154,7 +153,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _listening_to_signals(self) -> Iterator[int]:
-        """Collect signals; yields what becomes readable when there is one."""
+        """Collect signals; yields a descriptor that becomes readable when one arrives."""
         read_fd, write_fd = os.pipe()
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
@@ -221,7 +220,7 @@ class Supervisor:
                 pass_fds=(self._life_read, *spec.pass_fds),
                 umask=spec.umask,
             )
-        except OSError as error:  # out of processes or memory for now, or a program that is gone
+        except OSError as error:  # temporarily out of processes or memory, or the program is missing
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
             return
@@ -234,7 +233,7 @@ class Supervisor:
                 continue
             child.process = None
             child.kill_at = None
-            # What it started and left behind would hold its port, or run on unseen.
+            # Its leftover children would hold its port, or keep running unnoticed.
             _kill_group(process.pid)
             child.unreported.append((process.pid, process.returncode))
             self._report(child)
@@ -247,7 +246,7 @@ class Supervisor:
                 self._restart_later(child)
 
     def _report(self, child: _Child) -> None:
-        """Tell ``on_death`` of the deaths it has not heard of."""
+        """Report deaths that ``on_death`` has not handled yet."""
         while child.unreported and child.spec.on_death is not None:
             try:
                 child.spec.on_death(*child.unreported[0])
@@ -309,7 +308,7 @@ class Supervisor:
         try:
             is_done = self._on_tick()
         except Exception:
-            # The processes need their supervisor more than what it looks for beside them.
+            # The processes need their supervisor more than they need ``on_tick``.
             log.exception("supervisor.tick_failed")
             is_done = True
         if is_done:
@@ -322,26 +321,26 @@ def _kill_group(leader_pid: int) -> None:
 
 
 def terminate_self() -> None:
-    """Ask this process to stop, as its supervisor would."""
+    """Stop this process the way its supervisor would."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def watch_parent(
     on_death: Callable[[], None] = terminate_self, *, grace_seconds: float = GRACE_SECONDS
 ) -> threading.Thread | None:
-    """End this process when its supervisor dies, in a thread that waits for that.
+    """Start a thread that ends this process when its supervisor dies.
 
     Args:
         on_death: asks the process to stop; by default SIGTERM.
-        grace_seconds: how long it may take before it is killed.
+        grace_seconds: how long the process may take before it is killed.
 
     Returns:
-        The thread; None when this process has no supervisor.
+        The thread; None without a supervisor.
     """
     fd = die_with_parent.supervisor_fd()
     if fd is None:
         return None
-    # Not for the programs that a handler may start: the number means nothing there.
+    # Hide it from programs that a handler may start, where the number means nothing.
     del os.environ[die_with_parent.SUPERVISOR_FD]
 
     def wait() -> None:

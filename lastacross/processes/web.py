@@ -1,7 +1,7 @@
-"""The web server: gunicorn with threads, since every browser that watches holds one.
+"""The web server: gunicorn with threads, because every browser with an open stream holds one.
 
-gunicorn reads no command line, no environment and no configuration file here: all it is told
-comes from our Settings.
+gunicorn does not read a command line, its environment variables or a configuration file here: all of its
+options come from our Settings.
 """
 
 import errno
@@ -28,25 +28,25 @@ from lastacross.webapp import proxies
 
 log = logs.get("lastacross.web")
 
-# How long requests under way may take once the server is told to stop.
+# How long running requests may take after the server was told to stop.
 GRACE_SECONDS = 25
 DEV_GRACE_SECONDS = 5
-# Connections beyond the threads: kept alive, or waiting for their first byte.
+# Connections beyond the number of threads: kept alive, or waiting for their first byte.
 SPARE_CONNECTIONS = 1000
-# Files that a process opens beside its connections: Redis, the datastore, the application's.
+# Files that a process opens besides its connections: Redis, the datastore, the application's.
 OTHER_FILES = 512
-# A process whose main loop has not moved for this long is replaced; requests do not run in it.
+# A process whose main loop has stood still for this long is replaced; requests do not run in it.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
-# A visitor is told within 3 s that Redis is away. More than the 2 s that a stream's reader blocks.
+# A visitor learns within 3 s that Redis is unavailable. More than the 2 s for which a stream's reader blocks.
 REDIS_PATIENCE_SECONDS = 2.5
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """The parent of the serving processes, which also uploads queue.yaml, between its looks at them.
+    """The parent of the serving processes, which also uploads queue.yaml between its checks of them.
 
-    Not in a thread: a process that is forked while a thread imports a module, or holds any other lock, finds
-    that lock taken for ever.
+    The upload must not run in a thread: a process forked while a thread imports a module, or holds another
+    lock, would find that lock held forever.
     """
 
     def __init__(self, server: "_Server", upload: StartUpload) -> None:
@@ -54,15 +54,15 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._upload = upload
 
     def manage_workers(self) -> None:
-        """Start or end processes, as many as need be; called in each turn of the main loop."""
+        """Start or end processes as needed; called in each turn of the main loop."""
         super().manage_workers()
-        # A signal that waits comes first: it may be the one to stop.
+        # Handle pending signals first, as one may be the signal to stop.
         if self.SIG_QUEUE.empty():
             self._upload.try_once()
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
-    """gunicorn, told what to serve."""
+    """gunicorn with our application and options."""
 
     def __init__(self, configuration: Config, upload: StartUpload) -> None:
         self._configuration = configuration
@@ -70,7 +70,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """Set every option that is not left at its default."""
+        """Set every option that differs from gunicorn's default."""
         for name, value in options(self._configuration.settings).items():
             self.cfg.set(name, value)
 
@@ -101,11 +101,11 @@ def options(settings: Settings) -> dict[str, Any]:
         "keepalive": KEEP_ALIVE_SECONDS,
         "timeout": STALLED_SECONDS,
         "graceful_timeout": DEV_GRACE_SECONDS if settings.is_dev else GRACE_SECONDS,
-        # It would be a thread of the parent, from which processes are forked.
+        # It would be a thread in the parent, which forks processes.
         "control_socket_disable": True,
         "accesslog": None,
         "logger_class": gunicorn_compat.GunicornLogger,
-        # Whom to believe what it says of the client is decided by our own layer (webapp.proxies).
+        # Our own layer (webapp.proxies) decides which proxies to trust.
         "forwarded_allow_ips": "",
         "proxy_allow_ips": "",
         "proc_name": "lastacross",
@@ -118,16 +118,16 @@ def address(host: str, port: int) -> str:
 
 
 def browsable_url(settings: Settings) -> str:
-    """Where a browser on this machine finds the server."""
+    """The server's address for a browser on this machine."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return f"http://{address(anywhere.get(settings.host, settings.host), settings.port)}/"
 
 
 def require_free_port(settings: Settings) -> None:
-    """Pass if the server could listen.
+    """Pass if the server can listen on its port.
 
     Raises:
-        StartupError: the port is taken or may not be used, or the host is not this machine's.
+        StartupError: the port is taken or not permitted, or the host is not this machine's.
     """
     family = socket.AF_INET6 if _is_ipv6(settings.host) else socket.AF_INET
     with socket.socket(family) as probe:
@@ -145,10 +145,10 @@ def require_free_port(settings: Settings) -> None:
 
 
 def allow_connections(settings: Settings) -> None:
-    """Let this process, and those it starts, open as many files as it takes connections, if it may.
+    """Raise the limit of open files to fit all connections, here and in child processes, if permitted.
 
-    The usual limit, 1,024, is fewer than the streams of a process; it is the system's for programs that use
-    ``select``, which these do not for what visitors open.
+    The usual limit of 1,024 is less than a process's streams. It exists for programs that use ``select``,
+    which these do not use for visitors' connections.
     """
     wanted = settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -176,8 +176,8 @@ def run(configuration: Config) -> int:
         The exit code.
 
     Raises:
-        StartupError: it cannot listen.
-        DatastoreSchemaError: the datastore's tables are not those of this version.
+        StartupError: the server cannot listen.
+        DatastoreSchemaError: the datastore's tables do not match this version.
     """
     require_free_port(configuration.settings)
     allow_connections(configuration.settings)
@@ -188,29 +188,29 @@ def run(configuration: Config) -> int:
     _look_at_services(configuration)
     config.use(configuration)
     upload = StartUpload(configuration)
-    # Before the first request, which may add to a queue that is new.
+    # Upload before the first request, which may add to a new queue.
     upload.try_once()
     pid = os.getpid()
     try:
         _Server(configuration, upload).run()
     except SystemExit as end:
         if os.getpid() != pid:
-            raise  # a serving process, which comes out here too: gunicorn reads its code
-        # gunicorn's codes (3: a process could not start, 4: nor could the application) are all 1 here.
+            raise  # a serving process also ends here, and gunicorn reads its exit code
+        # gunicorn's exit codes (3: a process could not start, 4: the application could not) all become 1.
         return 1 if end.code else 0
     except HaltServer:
-        return 1  # a second process could not start while gunicorn was ending because of the first
+        return 1  # a second process failed to start while gunicorn was stopping because of the first
     return 0
 
 
 def _slow_requests(settings: Settings) -> SlowRequests:
-    """A network may hold half of a process's threads with them."""
+    """A counter that lets a network hold half of a process's threads with slow requests."""
     network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
     return SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _look_at_services(configuration: Config) -> None:
-    """Say what is away; it may come, and until then the answer is 503."""
+    """Log which services are unavailable; until they return, the answer is 503."""
     asked = Store(configuration.settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     try:
         asked.sync_clock()

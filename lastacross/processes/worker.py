@@ -1,4 +1,4 @@
-"""A worker process from start to end, and the isolated process beside it."""
+"""Runs a worker process from start to end, and the isolated process beside it."""
 
 import os
 import threading
@@ -27,7 +27,7 @@ from lastacross.worker import (
 )
 
 STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
-"""Environment variable: the file in which a worker process notes what it runs, for its supervisor."""
+"""Environment variable: the file where a worker process notes its running tasks for its supervisor."""
 
 _log = logs.get("lastacross.worker")
 
@@ -37,7 +37,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
 
     Args:
         config: the application's.
-        threads: deliveries at once.
+        threads: number of concurrent deliveries.
         queues: which queues to serve; empty: all push queues of queue.yaml.
 
     Returns:
@@ -47,12 +47,12 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
     """
     only = list(served(config, queues)) if queues else []
-    # Until there is something to finish, the supervisor's death ends it outright: waiting for Redis, too.
+    # Until there is work to finish, the supervisor's death kills it directly, even while it waits for Redis.
     on_death = [supervisor.terminate_self]
     supervisor.watch_parent(lambda: on_death[-1]())
     app = application.load(config)
-    # Its own, apart from what handlers use: a deadline that falls between a handler's question to Redis
-    # and the answer must not leave that answer to the next lease.
+    # Use a separate store, not the handlers': a deadline may fall between a handler's question to Redis and
+    # the answer, which must not be left for the next lease.
     opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
     life = _life(app, config)
@@ -82,9 +82,9 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
 
 
 def run_isolated(config: Config) -> int:
-    """Deliver the tasks that come on standard input, one at a time, until it ends.
+    """Deliver tasks from standard input, one at a time, until it ends.
 
-    It is a process of its service like any other: its tasks may count on what ``/_ah/start`` has done.
+    Like any process of its service, it runs ``/_ah/start`` first, so its tasks may rely on that.
     """
     worker = isolation.FromWorker()
     app = application.load(config)
@@ -105,7 +105,7 @@ def run_isolated(config: Config) -> int:
 
 
 def _remote(config: Config, threads: int) -> RemoteDelivery | None:
-    """How this worker delivers to services on other machines; those of a service deliver its tasks only."""
+    """Delivers to services on other machines; None for a named service, which runs only its own tasks."""
     variables = config.settings
     names = groups_of(variables.service, variables.services)[1:]
     if not names:
@@ -124,10 +124,10 @@ def _life(app: application.Application, config: Config) -> lifecycle.Life:
 
 
 def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
-    """The push queues of these names, or all when there are none.
+    """The push queues with these names, or all if there are no names.
 
     Raises:
-        ConfigError: queue.yaml has no push queue of one of these names.
+        ConfigError: queue.yaml lacks a push queue of one of these names.
     """
     push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
     unknown = [name for name in names if name not in push]

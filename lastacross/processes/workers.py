@@ -1,4 +1,4 @@
-"""``lastacross worker``: the processes of a service, under a supervisor that knows what each had begun."""
+"""``lastacross worker``: a service's processes, under a supervisor that knows the started tasks of each."""
 
 import sys
 import tempfile
@@ -15,18 +15,18 @@ from lastacross.store import Store
 from lastacross.worker import report_death
 
 SERVICE = "LASTACROSS_SERVICE"
-"""Environment variable: the service that a process belongs to."""
+"""Environment variable: the process's service."""
 
 log = logs.get("lastacross.supervisor")
 
 
 class _DeathReport:
-    """Gives back at once what a dead worker process held.
+    """Immediately releases the tasks of a dead worker process.
 
     Args:
-        table: the file in which it noted what it ran.
-        store: the supervisor's.
-        queues: of queue.yaml; those uploaded since are looked after, too.
+        table: the file where it noted its running tasks.
+        store: the supervisor's store.
+        queues: those of queue.yaml; queues uploaded since are handled, too.
     """
 
     def __init__(self, table: Path, store: Store, queues: Sequence[str]) -> None:
@@ -35,10 +35,10 @@ class _DeathReport:
         self._queues = queues
 
     def __call__(self, pid: int, returncode: int) -> None:
-        """Tell Redis.
+        """Record the death in Redis.
 
         Raises:
-            StoreUnavailableError: it does not answer.
+            StoreUnavailableError: Redis does not answer.
         """
         queues = {*self._queues, *queue_directory.of(self._store).all()}
         for task_id, outcome in report_death(self._table, self._store, sorted(queues)).items():
@@ -58,12 +58,13 @@ def specs(
     """The worker processes of one service, for a supervisor.
 
     Args:
-        configuration: the application's.
-        environ: the environment of the processes.
-        folder: where each notes what it runs; private to this supervisor.
-        service: which one; None as LASTACROSS_SERVICE says.
-        processes: how many; None as backends.yaml says of a backend, else LASTACROSS_PROCESSES.
-        threads: deliveries at once in each; None as backends.yaml says of a backend, else LASTACROSS_THREADS.
+        configuration: the application's configuration.
+        environ: the processes' environment.
+        folder: where each process notes its running tasks; private to this supervisor.
+        service: its name; None uses LASTACROSS_SERVICE.
+        processes: their number; None uses backends.yaml for a backend, else LASTACROSS_PROCESSES.
+        threads: concurrent deliveries in each; None uses backends.yaml for a backend, else
+            LASTACROSS_THREADS.
         queues: which queues to serve; empty: all push queues of queue.yaml.
 
     Raises:
@@ -72,7 +73,7 @@ def specs(
     settings = configuration.settings
     name = service or settings.service
     if name == configuration.app.service:
-        name = DEFAULT_SERVICE  # which app.yaml may call by another name
+        name = DEFAULT_SERVICE  # app.yaml may give it another name
     backend = configuration.backends.get(name)
     served = list(worker.served(configuration, queues))
     store = Store(settings.redis_url)
@@ -82,7 +83,7 @@ def specs(
     command += ["--threads", str(threads), "--queues", ",".join(queues)]
     found = []
     for number in range(1, processes + 1):
-        # No service is called `@…`: a backend named `worker` must not share the others' tables.
+        # Service names never begin with `@`, so a backend named `worker` cannot share the others' tables.
         table = folder / (f"worker-{number}" if name == DEFAULT_SERVICE else f"@{name}-{number}")
         found.append(
             ChildSpec(

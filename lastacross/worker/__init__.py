@@ -1,4 +1,4 @@
-"""How a leased task is run: the loop, the pool, delivery, isolation, deadlines, outcomes, maintenance."""
+"""Runs leased tasks: the loop, the pool, delivery, isolation, deadlines, outcomes, maintenance."""
 
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery, Outcome

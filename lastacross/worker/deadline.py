@@ -1,7 +1,7 @@
-"""Deadlines of handlers: DeadlineExceededError, raised inside the handler's own thread.
+"""Enforces handlers' deadlines by raising DeadlineExceededError in the handler's own thread.
 
-It cannot interrupt a blocking call; a handler that has not ended 30 s later is reported as stuck, and
-costs its process (App Engine ended the instance).
+The error cannot interrupt a blocking call. A handler that still runs 30 s later is reported as stuck, and its
+process is replaced (App Engine ended the instance).
 """
 
 import ctypes
@@ -22,13 +22,13 @@ T = TypeVar("T")
 _log = logs.get("lastacross.worker")
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-# Not py_object: that makes None an object, to be raised, where the C function wants NULL.
+# Not py_object, which would pass None as an object to raise, where the C function expects NULL.
 _set_async_exc.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
 
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """One handler under way; ``at`` is the monotonic instant of its next step."""
+    """A running handler; ``at`` is the monotonic instant of its next step."""
 
     at: float
     thread_id: int
@@ -37,18 +37,18 @@ class _Watch:
 
 
 class Deadlines:
-    """Watches the handlers of a process from one thread of its own.
+    """Watches a process's handlers from a single thread.
 
     Args:
-        on_stuck: called with the label of a handler that did not end ``GRACE_SECONDS`` after its deadline.
-        clock: whose monotonic time counts.
+        on_stuck: called with the label of a handler that still runs ``GRACE_SECONDS`` after its deadline.
+        clock: its monotonic time measures the deadlines.
     """
 
     def __init__(self, on_stuck: Callable[[str], None], clock: Clock = SYSTEM) -> None:
         self._on_stuck = on_stuck
         self._clock = clock
-        # Handlers' threads take the plain lock: `with` on it leaves no gap between taking it and the
-        # block. In the gap inside of Condition's own __enter__, our error would leave it locked for ever.
+        # Handlers' threads use the plain lock, because `with` leaves no gap between acquiring it and the
+        # block. Condition's own __enter__ has such a gap, where our error would leave the lock held forever.
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
         self._watches: dict[int, _Watch] = {}
@@ -57,12 +57,12 @@ class Deadlines:
         self._is_running = False
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._is_running = True
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         with self._changed:
             self._is_running = False
             self._changed.notify()
@@ -74,14 +74,14 @@ class Deadlines:
 
     @property
     def watched(self) -> int:
-        """How many calls are under way."""
+        """The number of running calls."""
         return len(self._watches)
 
     def call(self, seconds: float, label: str, function: Callable[[], T]) -> T:
         """Call the function; raise DeadlineExceededError in it if it takes longer.
 
-        The error is armed and disarmed under a lock, so that it cannot land after this call has ended.
-        No context manager: the error could land inside of its machinery, before its end is reached.
+        The error is armed and disarmed under a lock, so that it cannot land after this call has ended. A
+        context manager would not work: the error could land inside its machinery, before its exit code runs.
         """
         watch = _Watch(self._clock.monotonic() + seconds, threading.get_ident(), label)
         try:
@@ -91,7 +91,7 @@ class Deadlines:
             finally:
                 self._disarm(watch)
         except DeadlineExceededError:
-            # It may have been raised on the way into that `finally`.
+            # The error may have been raised on the way into that `finally`.
             self._disarm(watch)
             raise
 
@@ -107,11 +107,11 @@ class Deadlines:
                 with self._mutex:
                     self._watches.pop(id(watch), None)
                     if watch.has_fired:
-                        # Fired, and perhaps not yet raised: take it back before it hits other code.
+                        # Fired, but perhaps not raised yet: cancel it before it hits other code.
                         _set_async_exc(watch.thread_id, None)
                     return
             except DeadlineExceededError:
-                # It came as the function ended by itself, a moment too late to matter.
+                # The error arrived just as the function ended by itself, too late to matter.
                 continue
 
     def _run(self) -> None:
@@ -134,7 +134,7 @@ class Deadlines:
         try:
             self._on_stuck(label)
         except Exception:
-            # The other deadlines of the process have only this thread.
+            # All other deadlines of the process depend on this thread.
             _log.exception("deadline.stuck", label=label)
 
     def _expire(self, watch: _Watch) -> str | None:

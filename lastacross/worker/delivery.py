@@ -1,7 +1,7 @@
-"""One delivery: a leased task becomes a request to the application, and its answer an outcome.
+"""Delivers a leased task as a request to the application and turns its answer into an outcome.
 
-In the worker process itself, through the application's own WSGI callable: no network in between. A delivery
-over HTTP (``remote``) has the same headers.
+The request stays in the worker process: it calls the application's own WSGI callable without a network. A
+delivery over HTTP (``remote``) has the same headers.
 """
 
 import functools
@@ -21,7 +21,7 @@ from lastacross.webapp import CRON, CRON_HEADER, CRON_SOURCE_ADDRESS, FAILURE, S
 from lastacross.worker.deadline import Deadlines
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-# Takes the body of a POST, and answers with an HTTP status.
+# Takes a POST's body and returns an HTTP status.
 DirectCall = Callable[[bytes], int]
 
 DEFAULT_DEADLINE_SECONDS = 600.0
@@ -32,11 +32,11 @@ _log = logs.get("lastacross.delivery")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one attempt.
+    """The outcome of one attempt.
 
-    ``status`` is the HTTP status, None when there was no answer; ``reason`` says in words why it failed,
-    ``is_final`` that it failed in a way that no retry can mend, ``was_reached`` False that the attempt never
-    came as far as the application. ``error`` is what the handler raised, if it was in this process.
+    ``status`` is the HTTP status, None without an answer. ``reason`` explains a failure. ``is_final`` marks a
+    failure that no retry can fix. ``was_reached`` is False if the attempt never reached the application.
+    ``error`` is the handler's exception, if it ran in this process.
     """
 
     task: Leased
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def is_success(self) -> bool:
-        """200-299, and nothing else: a redirect is a failure."""
+        """Only 200-299 is a success; a redirect is a failure."""
         return self.status is not None and 200 <= self.status <= 299 and not self.is_final
 
 
@@ -56,11 +56,11 @@ class Delivery:
     """Delivers to one application.
 
     Args:
-        application: what tasks enter by: ``environ["lastacross.task"]`` tells it that it may trust the rest.
-        deadlines: watches over the handlers.
-        direct_calls: URL → what a POST there calls without WSGI, if the task has no headers of its own.
-        deadline_seconds: for a task without one of its own.
-        host: value of the Host header.
+        application: the WSGI callable for tasks; it trusts an environ with ``lastacross.task``.
+        deadlines: watches the handlers.
+        direct_calls: URL → function called directly for a POST, if the task has no headers of its own.
+        deadline_seconds: for tasks without their own.
+        host: the Host header's value.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Delivery:
         self._base = base_environ(host)
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt to its end; never raises what the handler raised."""
+        """Run one attempt to its end; never raises the handler's exceptions."""
         seconds = DEFAULT_DEADLINE_SECONDS
         try:
             seconds = task.deadline_seconds or self._deadline_seconds
@@ -89,7 +89,7 @@ class Delivery:
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
             return Outcome(task, 500, reason, error=error)
         except BaseException as error:
-            # SystemExit too: sys.exit() in a handler ends the attempt, not the thread that ran it.
+            # Also SystemExit: sys.exit() in a handler ends the attempt, not the runner's thread.
             _log.exception("task.error", **_seen(task))
             return Outcome(task, 500, f"{type(error).__name__}: {error}", error=error)
 
@@ -153,7 +153,7 @@ class Delivery:
 
 
 def current_of(task: Leased) -> CurrentTask:
-    """What the handler may know of this delivery."""
+    """The part of this delivery that the handler may see."""
     failures = task.failures
     retry_count = failures + task.lost
     queue, name = split_task_id(task.id)
@@ -174,12 +174,12 @@ def _seen(task: Leased) -> dict[str, Any]:
 
 
 def _decoded(path: str) -> str:
-    """A URL's path as WSGI has it: percent-decoded, its bytes as ISO 8859-1 characters."""
+    """A URL's path in WSGI's form: percent-decoded, with its bytes as ISO 8859-1 characters."""
     return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
 def base_environ(host: str) -> dict[str, Any]:
-    """What every request has that the engine itself makes."""
+    """The environ common to all requests made by the engine."""
     return {
         "SCRIPT_NAME": "",
         "SERVER_NAME": host,
@@ -193,18 +193,18 @@ def base_environ(host: str) -> dict[str, Any]:
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
-        # The body is in memory: without this WebOb copies each into a temporary file.
+        # The body is in memory; without this key WebOb copies each body into a temporary file.
         "webob.is_body_seekable": True,
     }
 
 
-# What App Engine called the queue of its cron.
+# App Engine's name for the queue of its cron.
 CRON_QUEUE_SHOWN = "__cron"
 USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 
 
 def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
-    """The engine's own headers and those of the task that it may set, as a WSGI environ has them.
+    """The engine's headers and the task's permitted ones, as WSGI environ entries.
 
     Rules: docs/appengine.md, "Delivery".
     """
@@ -232,9 +232,9 @@ def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def _settable(raw: bytes) -> Mapping[str, str]:
-    """Those of a record's own headers that a task may set, as a WSGI environ has them.
+    """A record's own headers that a task may set, as WSGI environ entries.
 
-    Remembered: what one line of code adds has the same headers each time.
+    Cached, because tasks added by the same line of code have the same headers each time.
     """
     headers = {}
     for name, value in json.loads(raw):

@@ -1,4 +1,4 @@
-"""A way to end the main thread's sleep from another thread, or from a signal handler."""
+"""Ends the main thread's sleep from another thread or from a signal handler."""
 
 import contextlib
 import os
@@ -15,20 +15,20 @@ class Interrupt:
         self._is_set = False
 
     def set(self) -> None:
-        """End the sleep; cheap when it is set already."""
+        """End the sleep; cheap when already set."""
         if not self._is_set:
             self._is_set = True
             os.write(self._write_fd, b"!")
 
     def clear(self) -> None:
-        """Be ready for the next one; the caller then looks after whatever it was set for."""
+        """Reset; the caller must then handle whatever the interrupt was set for."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.fd, 4096)
-        # Only now: one set before is read here, or looked after by the caller; a byte written since is one
-        # sleep less.
+        # Read only now: an interrupt set before is consumed here or handled by the caller. A byte written
+        # since then only costs one sleep.
         self._is_set = False
 
     def wait(self, seconds: float) -> None:
-        """Sleep until it is set, ``seconds`` at most, and clear it."""
+        """Sleep until it is set, at most ``seconds``, and reset it."""
         select.select([self.fd], [], [], seconds)
         self.clear()

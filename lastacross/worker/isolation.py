@@ -1,7 +1,7 @@
-"""A process of its own for a task that may have ended its worker: it runs there alone.
+"""Runs a task that may have killed its worker alone in a separate process.
 
-If it was innocent it simply succeeds; if it kills again, it kills this process and no neighbour. The
-process is kept for the next suspect and ends when its parent does.
+An innocent task simply succeeds; a task that kills again only kills this process and harms no neighbour. The
+process is kept for the next suspect and ends with its parent.
 """
 
 import base64
@@ -20,7 +20,7 @@ from lastacross.broker import Leased
 from lastacross.worker.delivery import Outcome
 
 READY = b"ready\n"
-# Between the end of its answers and the end of the process.
+# Time limit between the end of the process's answers and its exit.
 ENDING_SECONDS = 5.0
 
 
@@ -29,7 +29,7 @@ class Crashed(Outcome):
 
 
 class IsolatedProcess:
-    """Runs one task at a time in a child process; start and end are automatic."""
+    """Runs one task at a time in a child process, which starts and ends automatically."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -52,7 +52,7 @@ class IsolatedProcess:
             try:
                 return Outcome(task, *json.loads(line))
             except (ValueError, TypeError) as error:
-                # It is not known any more which task its answers are about.
+                # We no longer know which task its answers belong to.
                 self._process, self._is_ready = None, False
                 _end(process, 0)
                 return Outcome(
@@ -60,21 +60,21 @@ class IsolatedProcess:
                 )
 
     def ask_to_stop(self) -> None:
-        """Have it call the shutdown hook; the task that runs in it may still come to its end."""
+        """Make it call the shutdown hook; its running task may still finish."""
         self._is_told_to_stop = True
         process = self._process
         if process is not None and self._is_ready:
-            # Not before: until it listens, the signal would end it.
+            # Not earlier: until the process handles the signal, the signal would kill it.
             process.terminate()
 
     def close(self) -> None:
-        """End the process; a task that runs in it is cut off."""
+        """End the process and interrupt any task that runs in it."""
         process = self._process
         self._process = None
         if process is not None:
             process.kill()
             process.wait()
-            # The thread that waited for an answer has read its last.
+            # The thread that waited for an answer has now read the last one.
             with self._lock:
                 _end(process, ENDING_SECONDS)
 
@@ -82,12 +82,12 @@ class IsolatedProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         command = [sys.executable, "-m", "lastacross", "--app", str(self._root), "worker-isolated"]
-        # Its own session: a Ctrl-C on the terminal is for the supervisor alone.
+        # A separate session, so that a Ctrl-C on the terminal reaches only the supervisor.
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._process, self._is_ready = process, False
-        # A task is held to have crashed it only if it had reached it.
+        # Blame a task for a crash only if the task had reached the process.
         if _ask(process, b"") != READY:
             self._process = None
             raise OSError(f"it ended with code {_end(process, ENDING_SECONDS)} before it was ready")
@@ -98,7 +98,7 @@ class IsolatedProcess:
 
 
 class IsolatedProcesses:
-    """As many isolated processes as suspects run at once; each is started when there is none idle."""
+    """One isolated process per suspect that runs at the same time; starts one if none is idle."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -117,14 +117,14 @@ class IsolatedProcesses:
                 self._idle.append(process)
 
     def ask_to_stop(self) -> None:
-        """Have them call their shutdown hooks; the tasks that run in them may still come to their ends."""
+        """Make them call their shutdown hooks; their running tasks may still finish."""
         with self._lock:
             self._is_told_to_stop = True
             for process in self._all:
                 process.ask_to_stop()
 
     def close(self) -> None:
-        """End the processes; tasks that run in them are cut off."""
+        """End the processes and interrupt any tasks that run in them."""
         for process in self._all:
             process.close()
 
@@ -139,7 +139,7 @@ class IsolatedProcesses:
 
 
 def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
-    """The answer to one line; without a line end, or empty, when the process has ended."""
+    """The answer to one line; it is empty or lacks a line end if the process has ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -151,7 +151,7 @@ def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
 
 
 def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
-    """Wait for a process that is ending, and sweep up what it had started."""
+    """Wait for an ending process, then kill any processes that it has left behind."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -167,14 +167,14 @@ def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
 
 
 class FromWorker:
-    """The child's side: what comes on standard input, until it ends and this process with it.
+    """The child's side: reads tasks from standard input until it ends, and the process with it.
 
-    To be made first of all: an application that cannot start must not outlive its worker, and what it
-    prints while it is imported is no answer.
+    Create it before anything else: an application that cannot start must not outlive its worker, and output
+    printed during its import is not an answer.
     """
 
     def __init__(self) -> None:
-        # What the handlers read and print must not mix with what the worker says and hears.
+        # Keep handlers' input and output apart from the conversation with the worker.
         self._source = os.fdopen(os.dup(0), "rb")
         self._answers = os.fdopen(os.dup(1), "wb")
         with open(os.devnull, "rb") as nothing:
@@ -184,7 +184,7 @@ class FromWorker:
         threading.Thread(target=self._read, name="from-worker", daemon=True).start()
 
     def serve(self, deliver: Callable[[Leased], Outcome]) -> None:
-        """Say that it is ready, and deliver what comes; never returns."""
+        """Report readiness, then deliver incoming tasks; never returns."""
         self._answer(READY)
         while True:
             outcome = deliver(_decoded(self._tasks.get()))
@@ -197,7 +197,8 @@ class FromWorker:
     def _read(self) -> None:
         for line in self._source:
             self._tasks.put(line)
-        # The worker has ended, perhaps killed: what runs here will be run again, and nobody would end it.
+        # The worker has ended, maybe killed. Its tasks will run again, and nothing else would end this
+        # process.
         os._exit(0)
 
 

@@ -1,6 +1,6 @@
-"""How a worker comes to its tasks: it asks, or sleeps until the first of them wakes it.
+"""Gets a worker its tasks: it asks for them, or sleeps until the first task wakes it.
 
-``Serving`` says which lists it leases from, ``Prefetch`` how many tasks, and ``MarkerListener`` sleeps.
+``Serving`` knows the lists to lease from, ``Prefetch`` the number of tasks, and ``MarkerListener`` sleeps.
 """
 
 import contextlib
@@ -39,9 +39,8 @@ def groups_of(service: str, services: Mapping[str, str]) -> list[str]:
     """The groups that a worker of this service serves.
 
     Args:
-        service: its own.
-        services: those that it can reach by HTTP, with their base URLs; the default service's workers
-            deliver to them.
+        service: the worker's own service.
+        services: base URLs of the services reachable by HTTP; the default service's workers deliver to them.
     """
     if service != DEFAULT_GROUP:
         return [service]
@@ -49,15 +48,15 @@ def groups_of(service: str, services: Mapping[str, str]) -> list[str]:
 
 
 class Serving:
-    """What is served, as the last upload says.
+    """The queues served according to the last upload.
 
-    ``queues`` are all that there are, whoever serves them: their tasks are looked after by every worker. A
-    pull queue is among them: it may have been a push queue when its tasks were leased. ``served_queues`` are
-    the lists of ready tasks, which RQ's tools take for queues.
+    ``queues`` are all existing queues, because every worker maintains them regardless of service. They
+    include pull queues, which may have been push queues when their tasks were leased. ``served_queues`` are
+    the lists of ready tasks, which RQ's tools treat as queues.
 
     Args:
-        known: all queues that there are.
-        groups: of this worker.
+        known: the directory of all existing queues.
+        groups: this worker's groups.
         only: names of the queues to serve; empty: every push queue.
     """
 
@@ -71,13 +70,13 @@ class Serving:
         self._look()
 
     def refresh(self, *, is_urgent: bool = False) -> bool:
-        """See what there is now; returns whether it differs from what there was.
+        """Reload the queues and services; returns whether they changed.
 
         Args:
-            is_urgent: look at the last upload though it is less than a second since the last look.
+            is_urgent: check for an upload even if the last check was less than a second ago.
 
         Raises:
-            StoreUnavailableError: Redis was away when one of the services had to be registered again.
+            StoreUnavailableError: Redis was unavailable when a service had to be registered again.
         """
         self._known.refresh(is_urgent=is_urgent)
         self._register_forgotten()
@@ -89,7 +88,8 @@ class Serving:
         for name, queue in sorted(found.items()):
             if queue.mode == "push" and (not self._only or name in self._only):
                 lists += [name if group == queue.group else side_list(name, group) for group in self.groups]
-                # What waits there since the queue was another group's: the lease sends it on.
+                # Tasks may wait there from the time when the queue was another group's; the lease reroutes
+                # them.
                 left_over += [side_list(name, group) for group in self.groups if group == queue.group]
         if set(lists) == set(self.served_queues) and set(found) == set(self.queues):
             return False
@@ -98,17 +98,17 @@ class Serving:
         return True
 
     def _register_forgotten(self) -> None:
-        """Redis was emptied, or backends.yaml does not list a service that has workers all the same."""
+        """Register services again after Redis was emptied, or if backends.yaml omits one that has workers."""
         services = self._known.services()
         for group in self.groups:
             if group != DEFAULT_GROUP and group not in services:
                 Broker(self._known.store).register_service(group)
 
     def rotated(self, first: str | None = None) -> list[str]:
-        """The lists, each time with another one first: nobody is always the last to be served.
+        """The lists, starting with a different one each time so that none is always served last.
 
         Args:
-            first: the one to begin with, if it is still served.
+            first: the list to begin with, if it is still served.
         """
         if self.lists:
             turns = self.lists.index(first) if first in self.lists else 1
@@ -117,27 +117,27 @@ class Serving:
         return self.lists
 
 
-# As long as it is not known how fast they are.
+# Number of tasks to lease while their speed is unknown.
 FIRST_PREFETCH = 50
 MAX_PREFETCH = 100
-# It leases what it will have run in so long, going by what it has run just now.
+# Lease as many tasks as it will run in this time, judging by the most recent ones.
 PREFETCH_SECONDS = 0.01
-# When so many times too much waits, the rest is given back.
+# When this many times too many tasks wait, release the surplus.
 SURPLUS_FACTOR = 4
-# When every thread has been busy for so long, its tasks are not short.
+# When every thread has been busy for this long, its tasks are not short.
 SLOW_TASK_SECONDS = 0.05
 
 
 class Prefetch:
-    """How many tasks to lease before a thread is free for them.
+    """Decides how many tasks to lease ahead of free threads.
 
-    Too few, and the threads wait while the worker asks for more: threads that run short tasks without a
-    pause let the main thread have the interpreter only now and then. Too many, and another queue's task waits
-    behind them, or they wait themselves while another worker is idle.
+    With too few, threads wait while the worker asks for more: threads that run short tasks without a pause
+    rarely let the main thread have the interpreter. With too many, another queue's task waits behind them, or
+    they wait while another worker is idle.
 
     Attributes:
-        lease_only_when_idle: a task was left that has to start immediately, so none is leased before a thread
-            is free.
+        lease_only_when_idle: a task that has to start immediately was left, so lease none until a thread is
+            free.
     """
 
     def __init__(self, runners: Runners, *, clock: Clock = SYSTEM) -> None:
@@ -149,12 +149,12 @@ class Prefetch:
         self.lease_only_when_idle = False
 
     def note_leased(self) -> None:
-        """Tasks are about to be given to the threads: how long those had nothing to do does not count."""
+        """Note that threads are about to get tasks, so that their idle time before does not count."""
         if self._runners.is_idle:
             self._ended, self._counted_from_at = 0, self._clock.monotonic()
 
     def note_ended(self, count: int) -> None:
-        """So many tasks more have ended."""
+        """Note that ``count`` more tasks have ended."""
         self._ended += count
         now = self._clock.monotonic()
         elapsed = now - self._counted_from_at
@@ -165,7 +165,7 @@ class Prefetch:
 
     @property
     def wanted(self) -> int:
-        """How many tasks to lease now; 0 while there are enough."""
+        """The number of tasks to lease now; 0 while enough are waiting."""
         if self._is_slow or (self.lease_only_when_idle and not self._runners.free):
             return 0
         lacking = self._ahead - self._runners.waiting
@@ -173,7 +173,7 @@ class Prefetch:
 
     @property
     def kept(self) -> int | None:
-        """How many of the waiting tasks to keep, so that a free worker may take the others; None for all."""
+        """The number of waiting tasks to keep, so that a free worker may take the rest; None for all."""
         waiting = self._runners.waiting
         if waiting and self._is_slow:
             return 0
@@ -181,21 +181,21 @@ class Prefetch:
 
     @property
     def _is_slow(self) -> bool:
-        """Every thread is busy, and has been for longer than a short task takes."""
+        """Whether all threads have been busy for longer than a short task takes."""
         return (
             self._runners.is_full and self._clock.monotonic() - self._runners.last_start > SLOW_TASK_SECONDS
         )
 
 
-# How long the server may take to answer a question that is taken back.
+# How long the server may take to answer after the question was cancelled.
 UNBLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers that ended a sleep: a marker, and the answer of the script that stood behind it.
+    """The answers that ended a sleep: the marker's, and that of the script queued behind it.
 
-    ``marker`` is None when the question was taken back, ``answer`` when the server did not know the script.
+    ``marker`` is None if the question was cancelled, ``answer`` if the server did not know the script.
     """
 
     marker: bytes | None
@@ -203,18 +203,18 @@ class Reply:
 
 
 class MarkerListener:
-    """One BLPOP kept outstanding on a connection of its own, waited for with ``select``.
+    """Keeps one BLPOP outstanding on its own connection and waits for it with ``select``.
 
-    ``BLPOP`` waits for a marker, and behind it, on the same connection, stands the script that leases. Redis
-    runs it in the moment in which the marker comes, and both answers arrive together: the worker is not woken
-    to ask a question for whose answer it would have to sleep again. BLPOP's own timeout is up to 100 ms late;
-    ``select`` is not.
+    ``BLPOP`` waits for a marker, and the leasing script is queued behind it on the same connection. Redis
+    runs the script as soon as the marker arrives, so both answers come together. The worker does not have to
+    wake up, ask, and sleep again for the answer. BLPOP's own timeout is up to 100 ms late; that of ``select``
+    is not.
 
     Args:
-        opened: this process's Redis.
-        groups: whose markers to wait for.
-        script: what runs when one comes; it has no keys.
-        args: gives its arguments, each time a question is asked.
+        opened: this process's Redis store.
+        groups: the groups whose markers to wait for.
+        script: runs when a marker comes; it has no keys.
+        args: returns its arguments for each new question.
     """
 
     def __init__(
@@ -226,21 +226,21 @@ class MarkerListener:
         self._args = args
         self._came_from = self._keys[0]
         self._connection: Any = None
-        # The server's number of the connection, and the socket that it is the number of.
+        # The server's id of the connection, and the socket that this id belongs to.
         self._client_id: int | None = None
         self._known: Any = None
         self._is_asked = False
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> Reply | None:
-        """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is over.
+        """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is up.
 
         Args:
             seconds: the longest sleep.
-            interrupt_fd: a pipe's end, to end the sleep from another thread.
-            listen: whether to ask for the next marker; one that was asked for before may still come.
+            interrupt_fd: a pipe's read end, by which another thread ends the sleep.
+            listen: whether to ask for the next marker; the answer to an earlier question may still come.
 
         Returns:
-            What came, None if nothing did.
+            The answers, None if none came.
 
         Raises:
             StoreUnavailableError: the connection is lost; call again to make a new one.
@@ -281,7 +281,7 @@ class MarkerListener:
         try:
             self._client_id = int(self._connection.read_response())
         except ResponseError:
-            # Who may not know it cannot take back its question, and needs to do so only at the end.
+            # Without permission to read the id we cannot cancel the question, which matters only at the end.
             self._client_id = None
         self._known = socket_of(self._connection)
 
@@ -299,15 +299,15 @@ class MarkerListener:
         return Reply(bytes(marker), answer)
 
     def pass_on(self, marker: bytes) -> None:
-        """Put a marker back for another worker; it does no harm if one waits there already."""
+        """Put a marker back for another worker; harmless if one is there already."""
         with translated_errors():
             self._store.redis.rpush(self._came_from, marker)
 
     def take_back(self) -> Reply | None:
-        """Ask no more. The script runs nevertheless, so its answer is to be looked at.
+        """Cancel the question. The script still runs, so its answer must be handled.
 
         Returns:
-            What came; None if nothing was asked, or if the server has to find out that nobody listens.
+            The answers; None if nothing was asked, or if the server must find out that the listener is gone.
         """
         if self._is_asked and self._client_id is not None:
             try:
@@ -319,7 +319,7 @@ class MarkerListener:
         return self.close()
 
     def close(self) -> Reply | None:
-        """Drop the connection, and with it the outstanding question; returns what has come by now."""
+        """Drop the connection with the outstanding question; returns answers that have already arrived."""
         try:
             if self._is_asked and self._wait_for_answer(0):
                 with translated_errors():
@@ -341,23 +341,23 @@ class MarkerListener:
 
 _log = logs.get("lastacross.worker")
 
-# A wake-up brings one task: what else there is, is leased when that one has been handed to its thread, and a
-# machine that vanished in its sleep takes no more than this with it.
+# A wake-up leases one task; the others are leased once it has been handed to its thread. A machine that
+# vanished in its sleep therefore takes no more than this with it.
 TASKS_PER_WAKE_UP = 1
-# How often a worker with other work polls for an answer: a poll lets the runners have the interpreter, and
-# they give it back after as long as five milliseconds.
+# How often a worker with other work polls for an answer. A poll lets the runners have the interpreter, and
+# they may keep it for up to five milliseconds.
 POLL_SECONDS = 0.05
-# The lease script's word for "that is not known yet".
+# Tells the lease script that the number of free threads is not known yet.
 FREE_UNKNOWN = -1
 UNREADABLE_ID = "damaged: its id is not UTF-8"
 
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """The end of a sleep: a marker, and what was leased with it.
+    """The end of a sleep: a marker, and the tasks leased with it.
 
-    ``marker`` is None where the question was taken back, ``grant`` where the lease has still to be asked for;
-    ``is_outdated`` says that other lists than it was asked for are served by now.
+    ``marker`` is None if the question was cancelled, ``grant`` if tasks must still be leased. ``is_outdated``
+    means that the served lists have changed since the question was asked.
     """
 
     marker: bytes | None
@@ -378,19 +378,19 @@ class Leasing:
         self._most = most
         self._numbered = 0
         self._resume_at_list: str | None = None
-        # The very list: an upload that changes what is served makes another one.
+        # The same list object: an upload that changes the served lists makes a new one.
         self._asked_for = serving.lists
-        # When it was last seen that the question had no answer yet.
+        # When we last saw that the question was still unanswered.
         self._nothing_at = 0.0
         self._polled_at = 0.0
         self._listener = MarkerListener(store, serving.groups, LEASE_SCRIPT, self._args_of_wake_up)
 
     def lease(self, wanted: int, free: int) -> LeaseResult:
-        """Ask for tasks.
+        """Lease tasks.
 
         Args:
-            wanted: the most.
-            free: threads that can start one at once.
+            wanted: the maximum number.
+            free: threads that can start a task immediately.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -402,11 +402,11 @@ class Leasing:
         return grant
 
     def must_poll(self) -> bool:
-        """Whether an answer may have lain here for long: ``wait``, be it for no time."""
+        """Whether an answer may have been waiting for long, so that ``wait`` must run, even with 0 s."""
         return SYSTEM.monotonic() - self._polled_at > POLL_SECONDS
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool) -> WakeUp | None:
-        """Sleep until a task comes; as ``MarkerListener.wait``."""
+        """Sleep until a task comes; arguments as for ``MarkerListener.wait``."""
         reply = self._listener.wait(seconds, interrupt_fd, listen=listen)
         self._polled_at = SYSTEM.monotonic()
         if reply is None:
@@ -420,7 +420,7 @@ class Leasing:
         self._listener.pass_on(marker)
 
     def end(self) -> list[Leased]:
-        """Sleep no more; returns what came all the same, to be given back."""
+        """Stop listening; returns tasks that were leased nevertheless and must be released."""
         reply = self._listener.take_back()
         if reply is None:
             return []
@@ -435,23 +435,22 @@ class Leasing:
             self._broker.dead_letter_unreadable(task_id, lease_id, UNREADABLE_ID)
 
     def close(self) -> list[Leased]:
-        """Forget the question under way, as Redis seems to be away; returns what it has brought by now."""
+        """Drop the outstanding question, as Redis seems unavailable; returns tasks that it already leased."""
         try:
             reply = self._listener.close()
             grant = None if reply is None else self._granted(reply)
         except StoreUnavailableError:
             return []
         except Exception:
-            # The leases run out by themselves.
+            # The leases expire by themselves.
             _log.exception("lease.lost")
             return []
         return [] if grant is None else grant.tasks
 
     def _granted(self, reply: Reply) -> LeaseResult | None:
-        """What came, if this process was there to take it.
+        """The leased tasks, if this process was running in time to take them.
 
-        One that had been stopped, or was not let run, may find a lease here that has run out: others have the
-        task by now.
+        A process that was stopped or starved may find an expired lease here: others have the task by then.
         """
         if reply.answer is None:
             return None

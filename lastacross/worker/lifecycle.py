@@ -1,8 +1,8 @@
-"""The life of a process of a service: ``/_ah/start``, its tasks, ``/_ah/stop`` and the shutdown hook.
+"""The life of a service's process: ``/_ah/start``, its tasks, ``/_ah/stop`` and the shutdown hook.
 
-A backend, any other service with a name, and one with manual or basic scaling are *resident*: App Engine
-asks each of their processes to start before it gives it work, and tells it when to stop. The hook is
-called in every process that has set one.
+A backend, any other named service, and a service with manual or basic scaling are *resident*: App Engine asks
+each of their processes to start before giving it work, and notifies it when to stop. The hook is called in
+every process that has set one.
 """
 
 import io
@@ -25,19 +25,19 @@ STOP = "/_ah/stop"
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
 NOT_FOUND = 404
-# How often the log says that a start handler still runs: it may take as long as it likes.
+# How often to log that a start handler is still running; it has no time limit.
 REMINDER_SECONDS = 60.0
 
 _log = logs.get("lastacross.service")
 
 
 def is_resident(config: Config) -> bool:
-    """Whether processes of this configuration's service are asked to start and told to stop."""
+    """Whether this service's processes get requests to start and stop."""
     return config.settings.service != DEFAULT_SERVICE or config.app.scaling.mode != "automatic"
 
 
 def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
-    """Call the shutdown hook, unless it has been; what it raises is logged and harms nothing."""
+    """Call the shutdown hook if it was not called yet; log its exceptions and ignore them."""
     hook = shutdown.take_hook()
     if hook is None:
         return
@@ -45,14 +45,14 @@ def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
     try:
         hook()
     except BaseException:
-        # SystemExit too: the process ends anyway, and in its own time.
+        # Also SystemExit: the process ends anyway, at its own time.
         _log.exception("service.hook_failed")
         return
     _log.info("service.hook", seconds=round(CLOCK.monotonic() - began_at, 3))
 
 
 class Life:
-    """The life of this process, from before its first task to the end of its last."""
+    """The life of this process, from before its first task until after its last."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class Life:
     def start(self) -> bool:
         """Request ``/_ah/start`` until it succeeds: 200-299, or 404, as on App Engine; main thread only.
 
-        A failure is logged and tried again after 0.1 s, doubling to 5 s; a process that is not resident is
-        not asked. From here on SIGTERM and SIGINT are ``ask_to_stop``, until the worker takes them over.
+        A failure is logged and retried after 0.1 s, doubling to 5 s; a process that is not resident is not
+        asked. From here on SIGTERM and SIGINT call ``ask_to_stop``, until the worker takes them over.
 
         Returns:
-            False when the process was told to stop before; it has had its time to.
+            False if the process was told to stop before; its time for stopping has then been spent.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -107,14 +107,14 @@ class Life:
         return False
 
     def _ask_to_start(self) -> tuple[int | None, str]:
-        """Status, or why there is none; nothing when the process was told to stop meanwhile."""
+        """The status, or None with the reason: no answer, or told to stop meanwhile."""
         answers: list[tuple[int | None, str]] = []
 
         def ask() -> None:
             answers.append(self._request(START))
             self._interrupt.set()
 
-        # Not here: a signal must not have to wait for the handler, which may run for hours.
+        # Not in this thread: a signal must not wait for the handler, which may run for hours.
         asking = self._starting = threading.Thread(target=ask, name="service-start", daemon=True)
         asking.start()
         while not answers and not self._is_told_to_stop:
@@ -124,12 +124,12 @@ class Life:
         if not answers:
             return None, "told to stop"
         asking.join()
-        # What it has set must not cut the pause before the next try short.
+        # Clear the interrupt so that it does not shorten the pause before the next try.
         self._interrupt.clear()
         return answers[0]
 
     def _end_early(self) -> None:
-        """Told to stop while it started: the start handler and the hook have the time that tasks would."""
+        """Handle a stop during the start: the start handler and the hook get the time of running tasks."""
         deadline = CLOCK.monotonic() + self._drain_seconds
         stopping = threading.Thread(target=self.stop, name="service-stop", daemon=True)
         stopping.start()
@@ -141,13 +141,13 @@ class Life:
     # --- the end -------------------------------------------------------------------------
 
     def attach(self, drain: Callable[[], None]) -> None:
-        """Have this called by ``ask_to_stop``; at once, if that was before."""
+        """Register ``drain`` for ``ask_to_stop``; call it immediately if that has already happened."""
         self._drain = drain
         if self._is_told_to_stop:
             drain()
 
     def stop_when_asked(self) -> None:
-        """Do ``stop`` in a thread of its own when the process is told to, and leave the rest to others."""
+        """Run ``stop`` in its own thread when the process is told to stop; does nothing else."""
         asked = Interrupt()
 
         def wait() -> None:
@@ -155,12 +155,12 @@ class Life:
                 asked.wait(REMINDER_SECONDS)
             self.stop()
 
-        # Not begun by the signal: a handler that interrupts the start of a thread may not start one.
+        # The signal handler must not start the thread, because it may interrupt another thread's start.
         threading.Thread(target=wait, name="service-stop", daemon=True).start()
         self.attach(asked.set)
 
     def ask_to_stop(self) -> None:
-        """As SIGTERM does; for the thread that saw the supervisor die."""
+        """Do the same as SIGTERM; for the thread that noticed the supervisor's death."""
         self._is_told_to_stop = True
         self._interrupt.set()
         if self._drain is not None:
@@ -170,10 +170,10 @@ class Life:
         self.ask_to_stop()
 
     def stop(self) -> None:
-        """Call the hook and request ``/_ah/stop``, both at once: neither can keep the other from running.
+        """Call the hook and request ``/_ah/stop`` concurrently, so that neither can block the other.
 
-        For a thread of its own, while the tasks still run and are this process's. Returns when both have
-        ended; how long to wait for that is the caller's affair.
+        Runs in its own thread, while this process still holds its tasks. Returns when both have ended; the
+        caller decides how long to wait for that.
         """
         self._shutdown.begin()
         if self._stopping is not None:
@@ -193,14 +193,14 @@ class Life:
             _log.warning("service.stop_failed", service=self._service, answer=status or reason)
 
     def close(self) -> None:
-        """The process ends; say so if that cuts off what was still being stopped."""
+        """Log at the process's end if it interrupts work that was still stopping."""
         if self._stopping is not None and self._stopping.is_alive():
             _log.warning("service.stop_cut_off", service=self._service, after_seconds=self._drain_seconds)
 
     # --- requests ------------------------------------------------------------------------
 
     def _request(self, path: str) -> tuple[int | None, str]:
-        """The status of a GET, or None and why there is none."""
+        """The status of a GET, or None with the reason for its absence."""
         environ: dict[str, Any] = {
             **base_environ("localhost"),
             "REQUEST_METHOD": "GET",
@@ -229,6 +229,6 @@ class Life:
                 return None, "the application never called start_response"
             return int(statuses[0].split(" ", 1)[0]), ""
         except BaseException as error:
-            # SystemExit too: sys.exit() in the handler is a failure of this request and no more.
+            # Also SystemExit: sys.exit() in the handler only fails this request.
             _log.exception("service.error", path=path)
             return None, f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""The maintenance that every worker does beside running tasks: promote, rescue, sweep, renew leases.
+"""The maintenance that every worker does besides running tasks: promote, rescue, sweep, renew leases.
 
-Any number of workers may do it at once: each step is one atomic script, and finds nothing where another
-was first.
+Any number of workers may do it concurrently: each step is one atomic script, and does nothing if another
+worker was first.
 """
 
 import threading
@@ -43,9 +43,9 @@ class Maintenance:
 
     Args:
         broker: the steps.
-        queues: to maintain, whoever serves them: the workers of another service may all be gone.
-        clock: monotonic time between the steps.
-        lease_seconds: how long a lease lasts when it is not renewed.
+        queues: all queues to maintain, because the workers of another service may all be gone.
+        clock: its monotonic time schedules the steps.
+        lease_seconds: how long a lease lasts without renewal.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Maintenance:
             self._queues = list(queues)
 
     def run_due(self) -> bool:
-        """Do what is due; sets ``next_due`` to the eta of the next scheduled task.
+        """Run the steps that are due; sets ``next_due`` to the eta of the next scheduled task.
 
         Returns:
-            Whether it did: something may be ready now.
+            Whether a step ran, so that a task may be ready now.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -105,7 +105,7 @@ class Maintenance:
         while rescued:
             for task_id, outcome in rescued.items():
                 _log.warning("task.rescue", task=task_id, outcome=outcome)
-            # Until there are no more: a machine may have held thousands when it went.
+            # Repeat until none is left: a machine may have held thousands when it died.
             rescued = self._broker.rescue_expired(self._queues)
         if found.moved:
             self.promote()
@@ -117,11 +117,11 @@ class Maintenance:
             moved, self.next_due = self._broker.promote_due(self._queues)
 
     def _may_rescue(self) -> bool:
-        """Whether a lease that ran out tells of its worker.
+        """Whether an expired lease is evidence against its worker.
 
-        While Redis did not answer nobody could renew: whoever lives does so within the half of a lease after
-        that. Told by the time just before the rescues: any other call may have been the one that had to
-        wait, and one that waited itself goes by the time at which it was made.
+        While Redis did not answer, no worker could renew its leases; a live worker does so within half a
+        lease afterwards. The instant just before the rescue decides, because any other call may have been the
+        one that waited. A rescue call that waited itself uses the time at which it was made.
         """
         now = self._clock.monotonic()
         before, self._maintained_at = self._maintained_at, now
@@ -130,12 +130,12 @@ class Maintenance:
             self._trusts_at = now + self._lease_seconds / 2
         if self._trusts_at is not None and now < self._trusts_at:
             return False
-        # If it was this worker that was slow, and is so all the time, it rescues every second time.
+        # If this worker itself is slow, and stays slow, it rescues every second time.
         self._trusts_at = None
         return True
 
     def _rotate(self) -> None:
-        # Each step moves at most 100 tasks of a queue: nobody is always the last to be served.
+        # Each step moves at most 100 tasks of a queue, so no queue is always served last.
         self._queues = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
@@ -151,7 +151,7 @@ class Maintenance:
             except StoreUnavailableError:
                 raise
             except Exception:
-                # A step that fails must not keep the others from being done.
+                # A failing step must not keep the others from running.
                 _log.exception("upkeep.failed", step=step.__name__.strip("_"))
         self._sweeps += 1
 
@@ -184,12 +184,12 @@ class Maintenance:
 
 
 class Renewer:
-    """A thread that keeps the leases of one worker process, whatever its other threads do.
+    """A thread that renews a worker process's leases, whatever its other threads do.
 
     Args:
         broker: the steps.
-        lease_seconds: how long a lease lasts; it is renewed four times as often.
-        held: gives all leased tasks and, of these, the entries of those that run.
+        lease_seconds: how long a lease lasts; it is renewed four times in that time.
+        held: returns all leased tasks, and the entries of those that are running.
         on_lost: called with a task whose lease is lost.
     """
 
@@ -208,7 +208,7 @@ class Renewer:
         self._thread = threading.Thread(target=self._run, name="renewer", daemon=True)
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Start renewing."""
         self._thread.start()
 
     @property
@@ -217,7 +217,7 @@ class Renewer:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Renew no longer."""
+        """Stop renewing."""
         self._stopping.set()
         self._thread.join(timeout=5)
 
@@ -228,7 +228,7 @@ class Renewer:
             except StoreUnavailableError as error:
                 _log.warning("lease.renew", error=str(error))
             except Exception:
-                # Without this thread every lease of the process would run out.
+                # Without this thread every lease of the process would expire.
                 _log.exception("lease.renew")
 
     def renew(self) -> None:
@@ -247,12 +247,12 @@ CHUNK = 1000
 
 
 class Orphans:
-    """Tasks that a stock ``rq worker``, started on our queues by mistake, took with it when it was killed.
+    """Finds tasks that a stock ``rq worker``, started on our queues by mistake, lost when it was killed.
 
-    It takes a task off the list before it notes it anywhere, so that a kill in between leaves the record
-    and nothing that points to it. Another program that writes over a list or a registry leaves the same.
-    Looking for such records means reading all of them: it is done only while a foreign worker is registered,
-    and after a damage was met. A record that was in no list at two looks in a row is put back.
+    It removes a task from the list before noting it elsewhere, so a kill in between leaves an unreferenced
+    record. A program that overwrites a list or a registry has the same effect.
+    Finding such records means reading all of them, so it is done only while a foreign worker is registered,
+    or after damage. A record that is in no list at two consecutive checks is put back.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -263,17 +263,17 @@ class Orphans:
         self._looks_after_damage = 0
 
     def note_damage(self) -> None:
-        """A list or a registry may have been lost: look for its tasks."""
+        """Schedule a check, because a list or a registry may have been lost."""
         self._looks_after_damage = 2
 
     def restore(self, queues: Sequence[str]) -> list[str]:
-        """Look once, if there is a foreign worker, there was one at the last look, or a damage was met.
+        """Check once, if there is or was a foreign worker at the last check, or damage was found.
 
         Args:
-            queues: whose tasks to look for.
+            queues: the queues to check.
 
         Returns:
-            The ids of the tasks that were put back.
+            The ids of the restored tasks.
         """
         with translated_errors():
             foreign = self._foreign_workers()
@@ -317,7 +317,7 @@ class Orphans:
         return [own, *(key for key in lists if key.startswith(f"{own}."))]
 
     def _live_records(self, queues: Sequence[str]) -> Iterator[str]:
-        """Ids of our records that should be in a ready list, leased or scheduled."""
+        """Ids of our records that should be ready, leased or scheduled."""
         for queue in queues:
             keys: list[bytes] = []
             for key in self._redis.scan_iter(match=f"{RECORD_PREFIX}{queue}_*", count=CHUNK):
@@ -348,5 +348,5 @@ def _is_live(status: bytes | None, eta: bytes | None, description: bytes | None)
 
 
 def _text(name: Any) -> str:
-    # A name that is not UTF-8 is not ours: no script finds it.
+    # A name that is not UTF-8 is not ours, so no script would find it.
     return str(name.decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""What becomes of attempts that have ended: done, tried again later, or a dead letter."""
+"""Records the outcomes of attempts: done, to be retried, or a dead letter."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ _log = logs.get("lastacross.worker")
 
 
 class EndListener(Protocol):
-    """Hears of each attempt that has ended, after Redis was told; must not raise.
+    """Called for each ended attempt, after Redis has recorded it; must not raise.
 
-    ``state`` is ``done``, ``failed`` (a dead letter now), or ``open`` when another attempt will be made.
+    ``state`` is ``done``, ``failed`` (now a dead letter), or ``open`` if another attempt will follow.
     """
 
     def __call__(
         self, task: Leased, at: float, state: str, *, status: int | None = None, reason: str = ""
     ) -> None:
-        """The attempt of this task ended at this instant, in seconds since the epoch."""
+        """Handle the end of an attempt; ``at`` is in seconds since the epoch."""
 
 
 def no_listener(task: Leased, at: float, state: str, *, status: int | None = None, reason: str = "") -> None:
-    """Nobody listens."""
+    """Ignore the end of an attempt."""
 
 
 class OutcomeRecorder:
@@ -50,7 +50,7 @@ class OutcomeRecorder:
         self.failed = 0
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Tell Redis of every outcome; an answer whose lease was lost is logged and changes nothing.
+        """Record every outcome; one whose lease was lost is logged and changes nothing.
 
         Raises:
             StoreUnavailableError: Redis does not answer; record the same outcomes again.
@@ -63,7 +63,7 @@ class OutcomeRecorder:
             self._record_each(outcomes)
 
     def _record_each(self, outcomes: Sequence[Outcome]) -> None:
-        """One by one, as together it failed: what failed alone is left to the end of its lease."""
+        """Record outcomes one by one after a joint failure; a failing one is left until its lease expires."""
         for outcome in outcomes:
             try:
                 self._record([outcome])
@@ -89,7 +89,7 @@ class OutcomeRecorder:
                 self.failed += self._record_failure(outcome)
 
     def _record_failure(self, outcome: Outcome) -> bool:
-        """Whether it counted: the lease was still held."""
+        """Record a failed attempt; returns whether it counted, because the lease was still held."""
         task = outcome.task
         fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
         fields["reason"] = outcome.reason

@@ -1,6 +1,6 @@
-"""Deliveries to services on other machines: a leased task becomes a signed HTTP request.
+"""Delivers leased tasks to services on other machines as signed HTTP requests.
 
-Nothing is tried twice here and no redirect is followed: what fails is the queue's to retry.
+This module neither retries nor follows redirects: the queue's settings decide on retries.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ from lastacross.worker.delivery import (
 )
 
 CONNECT_SECONDS = 10.0
-# Less than the 5 s after which our web server hangs up: a request must not meet its goodbye.
+# Less than the 5 s after which our web server closes an idle connection, to avoid a race with it.
 IDLE_SECONDS = 4.0
-# The status says how a delivery ended, so the rest of a longer answer is not read.
+# The status tells the delivery's outcome, so we do not read the rest of a longer answer.
 MAX_ANSWER_BYTES = 65_536
-# A machine that went away without a word is noticed within about a minute, however long the deadline.
+# A machine that vanished silently is noticed within about a minute, however long the deadline.
 _LIFE_SIGNS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 _SPELLED = {
     f"HTTP_X_APPENGINE_{name.upper()}": f"X-AppEngine-{name}"
@@ -59,7 +59,7 @@ _log = logs.get("lastacross.delivery")
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """One request, ready to be sent."""
+    """A request that is ready to send."""
 
     method: str
     target: str
@@ -69,7 +69,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came back: the beginning of the body only."""
+    """The answer, with only the beginning of its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -77,14 +77,14 @@ class _Answer:
 
 
 class RemoteDelivery:
-    """Delivers to the services that other machines run.
+    """Delivers to services that run on other machines.
 
     Args:
-        signatures: of this application; the services have the same SECRET_KEY.
-        services: name of a service → its base URL.
-        deadline_seconds: for a task without one of its own.
-        threads: how many deliveries are made at once, and so how many connections are kept to each service.
-        clock: its monotonic time measures deadlines, its time of day is signed.
+        signatures: this application's; the services share its SECRET_KEY.
+        services: service name → base URL.
+        deadline_seconds: for tasks without their own.
+        threads: number of concurrent deliveries, and of connections kept to each service.
+        clock: its monotonic time measures deadlines, and its time of day is signed.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class RemoteDelivery:
         self._servers = {name: _Server(url, threads, clock, resolver) for name, url in services.items()}
 
     def serves(self, group: str) -> bool:
-        """Whether tasks of this service are delivered here."""
+        """Whether this worker delivers the service's tasks."""
         return group in self._servers
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class RemoteDelivery:
             server.close()
 
     def deliver(self, task: Leased) -> Outcome:
-        """Make one attempt, to its end or its deadline; never raises."""
+        """Make one attempt, until its end or its deadline; never raises."""
         group = task.fields.get(b"group", b"default").decode()
         server = self._servers.get(group)
         if server is None:
@@ -121,7 +121,7 @@ class RemoteDelivery:
         try:
             return self._attempt(task, server)
         except Exception as error:
-            # A record that nobody can make a request of, or a mistake of ours: nothing was sent.
+            # The record cannot become a request, or our code has a bug: nothing was sent.
             _log.exception("task.error", queue=task.queue, task=task.name, service=group)
             return Outcome(task, None, f"{type(error).__name__}: {error}", was_reached=False)
 
@@ -135,7 +135,7 @@ class RemoteDelivery:
             return Outcome(task, None, reason, was_reached=False)
         is_sent = False
         try:
-            # Signed only now: what it waited for the connection does not count against its freshness.
+            # Sign only now, so that the wait for the connection does not count against the token's freshness.
             request = self._request(task, server)
             is_sent = True
             answer = self._exchange(connection, request, ends_at)
@@ -184,9 +184,9 @@ class RemoteDelivery:
 
         connection.timeout = max(remaining(), 0.001)
         connection.response_class = functools.partial(TimedResponse, remaining=remaining)  # type: ignore[assignment]
-        # A server may answer and hang up before it has read all: its answer is there all the same.
+        # A server may answer and disconnect before it has read the whole request; its answer still counts.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            # Not through a pool: urllib3 writes the percent signs of its URLs anew there.
+            # Bypass urllib3's pool, which re-encodes the percent signs of its URLs.
             connection.request(
                 request.method,
                 request.target,
@@ -213,7 +213,7 @@ class _Server:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if self._is_tls else 80)
         host = f"[{self._host}]" if ":" in self._host else self._host
-        # In words, without the password that the URL may hold.
+        # A description without the URL's password, if any.
         self.place = f"{host}:{self._port}"
         self.prefix = quote(parts.path.rstrip("/"), safe=_PATH_SAFE)
         is_usual_port = self._port == (443 if self._is_tls else 80)
@@ -230,11 +230,11 @@ class _Server:
         self._idle: list[tuple[HTTPConnection, float]] = []
 
     def connection(self, seconds: float) -> HTTPConnection:
-        """A connection that nobody uses, made within so many seconds if there is none."""
+        """An idle connection, or a new one made within this many seconds."""
         return self._taken() or self._connected(min(seconds, CONNECT_SECONDS))
 
     def keep(self, connection: HTTPConnection) -> None:
-        """Take back a connection whose answer was read."""
+        """Keep a connection whose answer was read for reuse."""
         with self._lock:
             if not connection.is_closed and len(self._idle) < self._most_idle:
                 self._idle.append((connection, self._clock.monotonic()))
@@ -254,7 +254,7 @@ class _Server:
                 if not self._idle:
                     return None
                 connection, since = self._idle.pop()
-            # The server's goodbye, or bytes that nobody asked for, can be read from it.
+            # It is readable: the server has closed it or sent unexpected bytes.
             if self._clock.monotonic() - since < IDLE_SECONDS and connection.is_connected:
                 return connection
             connection.close()
@@ -264,7 +264,7 @@ class _Server:
         addresses = self._resolver.addresses(self._host, self._port, seconds)
         problem: Exception | None = None
         for tried, address in enumerate(addresses):
-            # An address that does not answer must leave time for the next.
+            # An unresponsive address must leave time for the next one.
             share = max(ends_at - self._clock.monotonic(), 0.001) / (len(addresses) - tried)
             try:
                 return self._connected_to(address, share)
@@ -304,7 +304,7 @@ class _Server:
 
 
 def _read(response: HTTPResponse) -> tuple[bytes, bool]:
-    """The beginning of the body, and whether it was read to its end."""
+    """The beginning of the body, and whether it was read completely."""
     kept, received = b"", 0
     while chunk := response.read1(MAX_ANSWER_BYTES):
         kept += chunk[: KEPT_RESPONSE_BYTES - len(kept)]
@@ -327,7 +327,7 @@ def _outcome(task: Leased, answer: _Answer) -> Outcome:
 
 
 def _spelled(key: str) -> str:
-    """A header's name as it is written in a request."""
+    """A header's name as written in a request."""
     return _SPELLED.get(key) or key.removeprefix("HTTP_").replace("_", "-").title()
 
 
@@ -336,7 +336,7 @@ def _connecting_problem(error: Exception) -> str:
         return f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror | UnicodeError):
         return "its name has no address"
-    # Before time-outs, of which urllib3 takes it to be one.
+    # Check this before time-outs, because urllib3 makes it a subclass of one.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return _in_words(error.__cause__ or error)
     if isinstance(error, _TOO_LATE):
@@ -347,7 +347,7 @@ def _connecting_problem(error: Exception) -> str:
 
 
 def _exchange_problem(error: Exception) -> str:
-    # urllib3 wraps what broke a body; the last argument is the error itself.
+    # urllib3 wraps the error that interrupted a body; the last argument is the original error.
     cause = error.args[-1] if isinstance(error, urllib3.exceptions.ProtocolError) else error
     return _in_words(cause if isinstance(cause, Exception) else error)
 

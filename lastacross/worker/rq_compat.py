@@ -1,6 +1,6 @@
-"""RQ's worker, as far as we keep it: its registration, heartbeats, signals, and the thread of its commands.
+"""The parts of RQ's worker that we keep: registration, heartbeats, signals, and the command thread.
 
-That thread listens to ``rq:pubsub:<worker>``, where anybody may publish anything.
+That thread listens to ``rq:pubsub:<worker>``, where anyone may publish anything.
 """
 
 import threading
@@ -21,18 +21,18 @@ _log = logs.get("lastacross.worker")
 
 
 class RqWorker(rq.Worker):
-    """RQ's worker, whose threads outlive what comes to them."""
+    """RQ's worker with threads that survive any message."""
 
     def _set_connection(self, connection: Any) -> Any:
-        """RQ would lengthen the connection's time-outs for its blocking calls."""
+        """Keep the connection's time-outs, which RQ would lengthen for its blocking calls."""
         return connection
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """As RQ's, but a killed worker leaves RQ's list after half a minute."""
+        """Same as RQ's, but a killed worker leaves RQ's list after half a minute."""
         super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)
 
     def handle_payload(self, message: Any) -> None:
-        """A command of RQ's; what is none is logged."""
+        """Handle an RQ command; log anything else."""
         try:
             super().handle_payload(message)  # type: ignore[no-untyped-call]
         except Exception as error:
@@ -40,7 +40,7 @@ class RqWorker(rq.Worker):
             _log.warning("worker.command_refused", message=shown, reason=f"{type(error).__name__}: {error}")
 
     def _pubsub_exception_handler(self, exc: Any, pubsub: Any, pubsub_thread: Any) -> None:
-        """Go on listening, after a pause: without its thread the worker would hear no command any more."""
+        """Keep listening after a pause: without this thread the worker would hear no more commands."""
         if not isinstance(exc, Exception):
             raise exc
         _log.warning("worker.commands", error=str(exc), pause_seconds=COMMAND_PAUSE_SECONDS)
@@ -48,11 +48,11 @@ class RqWorker(rq.Worker):
 
     @property
     def hears_commands(self) -> bool:
-        """Whether the thread of RQ's commands runs."""
+        """Whether RQ's command thread runs."""
         return self.pubsub_thread is not None and self.pubsub_thread.is_alive()
 
     def teardown(self) -> None:
-        """Unregister; a Redis that is unavailable forgets us by itself."""
+        """Unregister; if Redis is unavailable, the registration expires by itself."""
         try:
             with translated_errors():
                 self.register_death()

@@ -1,7 +1,7 @@
-"""The threads of a worker process that run tasks, how each makes an attempt, and a table of what has started.
+"""The threads of a worker process that run tasks, their attempts, and a table of started tasks.
 
 The main thread leases tasks and records their outcomes. A runner takes the next leased task, delivers it and
-leaves the outcome. Suspects go to threads of their own, which hand them to isolated processes.
+leaves its outcome. Suspects have their own threads, which pass them to isolated processes.
 """
 
 import mmap
@@ -21,11 +21,11 @@ from lastacross.worker.delivery import Delivery, Outcome
 from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.remote import RemoteDelivery
 
-# Suspects that run at once, each in a process of its own.
+# Maximum number of suspects that run concurrently, each in its own process.
 SUSPECT_LANES = 4
 SUSPECT_PATIENCE_SECONDS = 1.0
 
-# Of a started table.
+# The file format of a started table.
 _TOKEN_BYTES = 64
 _SLOT_BYTES = 768  # two bytes of length; ids take at most 100 + 1 + 500, leases 60
 _LENGTH = struct.Struct("<H")
@@ -34,16 +34,16 @@ _log = logs.get("lastacross.worker")
 
 
 class StartedTable:
-    """What one worker process runs, in a file that outlives it: its lease token, a slot for each thread.
+    """Records a worker process's running tasks and lease token in a file that outlives it, a slot per thread.
 
-    A worker leases more tasks than it runs at once; when it is killed, only those that had started can have
-    been the cause. Redis is not told at every start (that would cost a call a task): each thread notes its
-    task in a shared memory page instead, and the supervisor reads the page when the process has ended.
+    A worker leases more tasks than it runs at the same time. If it is killed, only a started task can be the
+    cause. Telling Redis about every start would cost a call per task, so each thread notes its task in shared
+    memory instead. The supervisor reads that memory when the process has ended.
 
     Args:
-        path: the file; made, or begun anew, here.
+        path: the file, created or reset here.
         token: the process's lease token.
-        slots: threads that run tasks.
+        slots: the number of threads that run tasks.
     """
 
     def __init__(self, path: Path, token: str, slots: int) -> None:
@@ -54,29 +54,29 @@ class StartedTable:
             self._page = mmap.mmap(file.fileno(), size)
 
     def note(self, slot: int, entry: str) -> None:
-        """This thread begins ``entry`` (``<task id>:<lease id>``) now."""
+        """Note that this thread now starts ``entry`` (``<task id>:<lease id>``)."""
         raw = entry.encode()
         if len(raw) > _SLOT_BYTES - _LENGTH.size:
-            # No id of ours is so long: it would overwrite another thread's slot.
+            # Our ids are never this long; it would overwrite another thread's slot.
             return
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         page = self._page
-        # The length comes last: a process killed in between leaves an empty slot, not a torn one.
+        # Write the length last, so that a process killed in between leaves an empty slot, not a torn one.
         page[offset + 2 : offset + 2 + len(raw)] = raw
         page[offset : offset + 2] = _LENGTH.pack(len(raw))
 
     def clear(self, slot: int) -> None:
-        """This thread runs nothing."""
+        """Note that this thread runs nothing."""
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         self._page[offset : offset + 2] = b"\0\0"
 
     def close(self) -> None:
-        """Let go of the page."""
+        """Release the shared memory."""
         self._page.close()
 
 
 def started_entries(path: Path) -> tuple[str, list[str]]:
-    """The token and the started entries that a process left behind; ``("", [])`` if it left none."""
+    """The token and the started entries left behind by a process; ``("", [])`` if there are none."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -91,12 +91,12 @@ def started_entries(path: Path) -> tuple[str, list[str]]:
 
 
 def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, str]:
-    """Give back at once all that an ended worker process held; what had started counts as crashed.
+    """Release all tasks of an ended worker process immediately; started ones count as crashed.
 
     Args:
-        path: its table; removed when Redis has been told.
-        store: a store of the supervisor's.
-        queues: the push queues that there are.
+        path: its table, removed once Redis has recorded the death.
+        store: the supervisor's store.
+        queues: all push queues.
 
     Returns:
         task id → 'ready', 'poison' or 'gone'.
@@ -113,7 +113,7 @@ def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, s
 
 
 class Attempts:
-    """Makes them, if the task's lease is still held."""
+    """Makes attempts while the task's lease is still held."""
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class Attempts:
         return self._delivery.deliver(task)
 
     def make_alone(self, task: Leased) -> Outcome:
-        """The same for a task that may have ended its worker process; one sent elsewhere cannot."""
+        """Run a suspect task in isolation; a task for another machine needs none."""
         is_readable = readable.problem(task.fields) is None
         if not self._is_held(task) or not is_readable or self._is_remote(task):
             return self.make(task)
         try:
-            # Should this whole machine go down with it, the next rescue must know that it had started.
+            # If the whole machine goes down with it, the next rescue must know that it had started.
             self._broker.renew([task], {task.entry}, self._lease_seconds)
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
@@ -163,12 +163,12 @@ class Runners:
     """Threads that run tasks.
 
     Args:
-        threads: deliveries at once.
+        threads: number of concurrent deliveries.
         deliver: runs one attempt.
         deliver_suspect: runs one attempt in the isolated process.
-        table: where each thread notes what it runs.
-        on_outcome: called, from a runner, when an outcome waits for ``take_outcomes``.
-        clock: monotonic time since when tasks run.
+        table: where each thread notes its running task.
+        on_outcome: called from a runner when an outcome waits for ``take_outcomes``.
+        clock: its monotonic time tells since when tasks run.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Runners:
         self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
         self._suspects: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        # slot → what runs there since when; one key per thread, so no lock is needed.
+        # slot → its running task and start time; one key per thread, so no lock is needed.
         self.running: dict[int, tuple[Leased, float]] = {}
         self.last_start = clock.monotonic()
         self._all = [
@@ -210,11 +210,11 @@ class Runners:
             thread.start()
 
     def ended_threads(self) -> list[str]:
-        """Names of threads that have ended, though nobody stopped them."""
+        """Names of threads that ended without being stopped."""
         return [thread.name for thread in self._all if not thread.is_alive()]
 
     def stop(self) -> None:
-        """Let the threads end when they have finished what they run."""
+        """Let the threads end when they have finished their current tasks."""
         for _ in range(self.threads):
             self._waiting.put(None)
         for _ in range(SUSPECT_LANES):
@@ -222,7 +222,7 @@ class Runners:
         self._has_suspects.set()
 
     def put(self, tasks: Iterable[Leased]) -> None:
-        """Leased tasks, to be run in this order."""
+        """Queue leased tasks to run in this order."""
         for task in tasks:
             (self._suspects if task.is_suspect else self._waiting).put(task)
         if self._suspects.qsize():
@@ -230,27 +230,27 @@ class Runners:
 
     @property
     def waiting(self) -> int:
-        """Leased tasks that no thread has taken yet; suspects apart."""
+        """The number of leased tasks that no thread has taken yet, without suspects."""
         return self._waiting.qsize()
 
     @property
     def is_full(self) -> bool:
-        """Every thread runs a task."""
+        """Whether every thread runs a task."""
         return self._busy >= self.threads
 
     @property
     def free(self) -> int:
-        """Threads that would start one more task at once."""
+        """The number of threads that could start a task immediately."""
         return max(0, self.threads - self._busy - self.waiting)
 
     @property
     def _busy(self) -> int:
-        # The suspects' threads do not count.
+        # Do not count the suspects' threads.
         return sum(1 for slot in list(self.running) if slot < self.threads)
 
     @property
     def is_idle(self) -> bool:
-        """Nothing runs, waits, or has an outcome that was not taken."""
+        """Whether nothing runs, waits, or has an outcome that was not taken."""
         return (
             not self.running
             and not self.waiting
@@ -259,17 +259,17 @@ class Runners:
         )
 
     def leave_outcome(self, outcome: Outcome) -> None:
-        """Leave an outcome for ``take_outcomes``; from any thread."""
+        """Leave an outcome for ``take_outcomes``; callable from any thread."""
         self._outcomes.put(outcome)
         self._on_outcome()
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether some wait for ``take_outcomes``."""
+        """Whether outcomes wait for ``take_outcomes``."""
         return not self._outcomes.empty()
 
     def take_outcomes(self, most: int) -> list[Outcome]:
-        """What has ended since."""
+        """The next outcomes, at most ``most``."""
         outcomes: list[Outcome] = []
         while len(outcomes) < most:
             try:
@@ -279,11 +279,11 @@ class Runners:
         return outcomes
 
     def take_waiting(self) -> list[Leased]:
-        """Take back what no thread has begun, suspects too, to be released."""
+        """Take back all tasks that no thread has started, including suspects, to release them."""
         return _drained(self._waiting) + _drained(self._suspects)
 
     def take_beyond(self, kept: int) -> list[Leased]:
-        """Take back what waits after so many that are kept, to be released; suspects apart."""
+        """Take back the waiting tasks beyond the first ``kept``, without suspects, to release them."""
         waiting = _drained(self._waiting)
         self.put(waiting[:kept])
         return waiting[kept:]
@@ -301,9 +301,9 @@ class Runners:
             self._end(slot, _attempted(self._deliver_suspect, task))
 
     def _next_suspect(self, lane: int) -> Leased | None:
-        """The first lane takes what comes; the others help when nothing was taken for a while.
+        """The next suspect: the first lane takes any; the others help when none was taken for a while.
 
-        Each needs a process of its own, so that many suspects which are soon done share one.
+        Each lane needs its own process, so many short suspects share one.
         """
         if lane == 0:
             return self._suspects.get()
@@ -335,7 +335,7 @@ class Runners:
 
 
 def _attempted(deliver: Callable[[Leased], Outcome], task: Leased) -> Outcome:
-    """The outcome of an attempt, whatever it raises: a runner must not end."""
+    """The outcome of an attempt, even if it raises, because a runner must not end."""
     try:
         return deliver(task)
     except BaseException as error:

@@ -1,8 +1,8 @@
 """The worker process: a subclass of RQ's worker with its own fetch loop.
 
-It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it; the
-loop that fetches, runs and finishes is ours, and RQ's cleaning of registries never runs. The main
-thread leases tasks and records outcomes in batches; ``Runners`` run; a renewer keeps the leases.
+It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it. The loop
+that fetches, runs and finishes tasks is ours, and RQ's registry cleaning never runs. The main thread leases
+tasks and records outcomes in batches; ``Runners`` run them; a renewer keeps the leases.
 """
 
 import os
@@ -31,13 +31,13 @@ from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners, StartedTable
 
 SAFETY_CALL_SECONDS = 1.0
-# The ends of so many tasks are written in one call.
+# The most outcomes recorded in one call.
 OUTCOMES_PER_CALL = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
-# Less than the supervisor's grace: what still runs then is given back in order. A task that is killed
-# instead counts as one that may have ended its process.
+# Less than the supervisor's grace, so that tasks still running then are released properly. A task that is
+# killed instead counts as a suspect in its process's death.
 DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -48,21 +48,21 @@ _log = logs.get("lastacross.worker")
 
 
 class Worker(RqWorker):
-    """Leases and delivers.
+    """Leases and delivers tasks.
 
     Args:
         store: this process's Redis.
-        serving: the groups and queues that it serves.
-        application: where tasks enter the application.
-        threads: deliveries at once.
-        lease_seconds: how long a lease lasts when it is not renewed.
-        direct_calls: as ``Delivery`` has them.
-        deadline_seconds: how long a task may run that says nothing of it itself.
+        serving: the groups and queues to serve.
+        application: the WSGI callable for tasks.
+        threads: number of concurrent deliveries.
+        lease_seconds: how long a lease lasts without renewal.
+        direct_calls: as for ``Delivery``.
+        deadline_seconds: how long a task without its own deadline may run.
         root: the application's folder, for the isolated process.
-        table_path: where to note what has started; None without a supervisor.
+        table_path: the file for started tasks; None without a supervisor.
         remote: delivers to services on other machines; None when there are none.
-        on_end: hears of each attempt that has ended.
-        on_stop: called in a thread when the drain begins, while what runs is still leased.
+        on_end: called for each ended attempt.
+        on_stop: called in its own thread when the drain begins, while running tasks are still leased.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Worker(RqWorker):
         self._throttled_until: float | None = None
         self._heartbeat_at = 0.0
         self._is_suspended = False
-        # The state that `rq info` shows, and when it may change again.
+        # The state that `rq info` shows, and the instant from which it may change again.
         self._shown, self._show_at = "idle", 0.0
 
     def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
@@ -132,14 +132,14 @@ class Worker(RqWorker):
     # --- RQ's worker, as far as we keep it -----------------------------------------------
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """SIGTERM, SIGINT, or RQ's shutdown command: finish what runs, lease no more."""
+        """Handle SIGTERM, SIGINT, or RQ's shutdown command: finish running tasks and lease no more."""
         if not self._is_told_to_stop:
             _log.info("worker.drain", running=len(self._runners.running))
         self._is_told_to_stop = True
         self._interrupt.set()
 
     def drain(self) -> None:
-        """As SIGTERM does; for the thread that saw the supervisor die."""
+        """Do the same as SIGTERM; for the thread that noticed the supervisor's death."""
         self.request_stop(signal.SIGTERM, None)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
@@ -170,7 +170,7 @@ class Worker(RqWorker):
 
     @property
     def exit_code(self) -> int:
-        """What the process should end with: ``EX_TEMPFAIL`` asks the supervisor for a new one at once."""
+        """The process's exit code; ``EX_TEMPFAIL`` makes the supervisor restart it immediately."""
         return os.EX_TEMPFAIL if self._is_stuck else 0
 
     # --- the loop ------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Worker(RqWorker):
                 continue
             except StoreUnavailableError as error:
                 _log.warning("worker.redis", error=str(error), pause_seconds=pause)
-            except Exception:  # whatever it met: the tasks to come have only this thread
+            except Exception:  # all later tasks depend on this thread
                 _log.exception("worker.turn_failed", held=len(self._held), pause_seconds=pause)
             self._hold(self._leasing.close())
             self._may_have_work = True
@@ -204,13 +204,13 @@ class Worker(RqWorker):
         woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
         if woken is not None:
             self._take_woken(woken)
-            # The thread that was given the task needs the interpreter, which this one would hold.
+            # The thread with the new task needs the interpreter, which this one would hold.
             self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
         self._interrupt.clear()
 
     def _maintain(self) -> None:
         if self._maintenance.run_due():
-            # Once a second, whatever the markers say.
+            # Look for work once a second, regardless of markers.
             self._may_have_work = True
             self._take_changes()
             self._require_threads()
@@ -219,7 +219,7 @@ class Worker(RqWorker):
             self._may_have_work = True
 
     def _require_threads(self) -> None:
-        """A thread that has ended in spite of its guard is replaced with its process."""
+        """Replace the process if one of its threads has ended in spite of its guard."""
         alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
         alive["commands"] = self.hears_commands
         if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
@@ -227,7 +227,7 @@ class Worker(RqWorker):
             self._is_stuck = True
 
     def _take_changes(self, *, is_urgent: bool = False) -> None:
-        """Go by queue.yaml as it was uploaded since."""
+        """Apply a newer upload of queue.yaml."""
         if self._serving.refresh(is_urgent=is_urgent):
             self._maintenance.serve(self._serving.queues)
             names = self._serving.served_queues
@@ -240,7 +240,7 @@ class Worker(RqWorker):
             self._take(grant)
         leaves_some = grant is None or grant.has_more or grant.next_due is not None
         if leaves_some and self._runners.free == 0 and woken.marker is not None:
-            # Another worker may have a free thread for what this one has to leave.
+            # Another worker may have a free thread for the tasks that this one has to leave.
             self._leasing.pass_on(woken.marker)
         if woken.marker == SCHEDULED_MARKER:
             self._maintenance.promote()
@@ -248,7 +248,7 @@ class Worker(RqWorker):
         self._may_have_work |= grant is None or woken.is_outdated
 
     def _has_more_to_do(self) -> bool:
-        """Whether to begin anew without a sleep: what has ended meanwhile comes before the next lease."""
+        """Whether to start the next turn without sleeping: outcomes come before the next lease."""
         return self._runners.has_outcomes or (self._may_have_work and self._prefetch.wanted > 0)
 
     def _lease(self) -> None:
@@ -265,7 +265,7 @@ class Worker(RqWorker):
             self._maintenance.promote()
         self._may_have_work |= grant.has_more or bool(grant.missing)
         if grant.missing:
-            # All of queue.yaml: the upload says that it is what the file says.
+            # Upload all of queue.yaml, because an upload claims to match the file.
             queue_directory.upload(self._store, queue_directory.read_again(config.current()))
             self._take_changes(is_urgent=True)
 
@@ -302,11 +302,11 @@ class Worker(RqWorker):
         self._may_have_work = True
 
     def _give_up_stuck(self, entry: str) -> None:
-        """A handler outlived its deadline by 30 s: its attempt failed, and this process ends."""
+        """Fail the attempt of a handler that outlived its deadline by 30 s, and end this process."""
         task = self._held.get(entry)
         if task is not None:
             _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
-            # The main thread records it: Redis may be unavailable just now.
+            # Leave the recording to the main thread, as Redis may be unavailable now.
             self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
         self._is_stuck = True
         self._interrupt.set()
@@ -321,7 +321,7 @@ class Worker(RqWorker):
         self._held.pop(task.entry, None)
 
     def _release(self, tasks: Sequence[Leased]) -> None:
-        # Nobody runs these any more: if Redis is away now, they must be released later.
+        # These tasks no longer run here: if Redis is unavailable now, they must be released later.
         self._unreleased += tasks
         if self._unreleased:
             self._broker.release(self._unreleased)
@@ -332,7 +332,7 @@ class Worker(RqWorker):
     # --- the end -------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Give back what has not started; let what runs come to its end, for a while."""
+        """Release tasks that have not started, and let running ones finish for a while."""
         is_dev = config.current().settings.is_dev
         deadline = SYSTEM.monotonic() + (DEV_DRAIN_SECONDS if is_dev else DRAIN_SECONDS)
         stopping = self._call_on_stop()
@@ -351,7 +351,7 @@ class Worker(RqWorker):
                 _log.warning("worker.redis", error=str(error))
             except Exception:
                 _log.exception("worker.finish_failed", held=len(self._held))
-            # Also where one of the two has failed before it looked.
+            # Check again, in case an exception prevented the check above.
             if SYSTEM.monotonic() > deadline:
                 return
             self._interrupt.wait(pause)
