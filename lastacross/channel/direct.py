@@ -1,16 +1,16 @@
-"""Writing to a browser's socket without its stream's thread, which would have to be woken first."""
+"""Writes to a browser's socket without waking its stream's thread."""
 
 import socket
 
 
 class DirectWriter:
-    """Writes what a socket takes at once, in the chunks that its web server sends the body in.
+    """Writes as much as a socket accepts immediately, in the chunk format of the web server.
 
-    Only for a server that sends a body of unknown length in chunks (RFC 9112, 7.1), as gunicorn does over
-    HTTP/1.1, and only while the stream's own thread is known to be writing nothing.
+    Use it only with a server that sends a body of unknown length in chunks (RFC 9112, 7.1), as gunicorn does
+    over HTTP/1.1, and only while the stream's own thread is not writing.
 
     Args:
-        connection: the browser's; a plain socket.
+        connection: the browser's socket, without TLS.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -20,8 +20,8 @@ class DirectWriter:
         """Send without waiting.
 
         Returns:
-            What is still to be sent before anything else, b"" when all was; None when nothing was: the
-            socket is full, or the browser gone.
+            The rest to send before anything else, b"" if everything was sent; None if nothing was, because
+            the socket is full or the browser is gone.
         """
         chunk = b"%X\r\n%b\r\n" % (len(frames), frames)
         try:
@@ -31,7 +31,7 @@ class DirectWriter:
         return chunk[sent:]
 
     def finish(self, rest: bytes) -> None:
-        """Send what ``write`` has left, however long it takes; for the stream's own thread.
+        """Send the rest of a ``write``, however long it takes; for the stream's own thread.
 
         Raises:
             OSError: the browser is gone.

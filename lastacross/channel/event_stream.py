@@ -1,4 +1,4 @@
-"""One open stream: the body of a response that goes on."""
+"""One open stream: the body of an unfinished response."""
 
 import contextlib
 import socket
@@ -17,9 +17,9 @@ log = logs.get("lastacross.channel")
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds the streams of a process.
+    """Limits for a process's streams.
 
-    ``look_seconds`` is how often a silent stream looks whether its browser is still there.
+    ``look_seconds`` is how often a silent stream checks whether its browser is still connected.
     """
 
     max_streams: int = 1_024
@@ -34,18 +34,18 @@ class Limits:
 
 
 class EventStream:
-    """An iterable of writes for the web server, which must call ``close`` (WSGI says so).
+    """An iterable of writes for the web server, which must call ``close`` (as WSGI requires).
 
-    A class and no generator: a generator that was never started does not run its ``finally``.
+    A class instead of a generator, because a generator that never started does not run its ``finally``.
 
     Args:
-        mailbox: what to write comes from here.
+        mailbox: the source of messages.
         preamble: the first write.
-        ends_at: monotonic instant at which the browser is made to reconnect.
-        limits: heartbeat and look.
-        release: gives the stream's place back; called once.
-        connection: the browser's socket, where the web server shows it.
-        clock: what the time is.
+        ends_at: monotonic instant at which the browser has to reconnect.
+        limits: the intervals of heartbeats and checks.
+        release: gives back the stream's slot; called once.
+        connection: the browser's socket, if the web server exposes it.
+        clock: measures time.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EventStream:
     def __next__(self) -> bytes:
         self._mailbox.touch()
         if self._preamble:
-            # At once: the browser's `onopen` waits for the first byte.
+            # Immediately, because the browser's `onopen` waits for the first byte.
             first, self._preamble = self._preamble, b""
             return first
         while not self._is_over():
@@ -89,7 +89,7 @@ class EventStream:
         raise StopIteration
 
     def close(self) -> None:
-        """End the stream and give its place back; again and again does no harm."""
+        """End the stream and give back its slot; may be called repeatedly."""
         with self._lock:
             if self._is_closed:
                 return
@@ -98,7 +98,7 @@ class EventStream:
         self._release()
 
     def abandon(self) -> None:
-        """End a stream whose thread hangs in a write: without its socket it comes back."""
+        """End a stream whose thread hangs in a write, by closing its socket so that the write returns."""
         self.close()
         if self._connection is not None:
             with contextlib.suppress(OSError):
@@ -112,7 +112,7 @@ class EventStream:
         )
 
     def _next_chunk(self) -> bytes:
-        """The next write, or nothing when it is time to look around."""
+        """The next write, or b"" when it is time to check the connection."""
         is_behind = self._mailbox.is_behind
         chunk = self._replay() if is_behind else self._mailbox.take(self._limits.look_seconds)
         if chunk:
@@ -124,11 +124,11 @@ class EventStream:
         return frames.HEARTBEAT if is_silent else b""
 
     def _finish_write(self) -> bool:
-        """Send what the reader could not send of its write; whether there was something."""
+        """Send the rest of the reader's write; returns whether there was any."""
         try:
             return self._mailbox.finish_write()
         except OSError:
-            # The browser is gone, as in any other write.
+            # The browser is gone, as may happen in any write.
             self._mailbox.close()
             return True
 
@@ -138,18 +138,18 @@ class EventStream:
                 lambda position: streams.page_after(self._mailbox.client_id, position), streams.PAGE
             )
         except StoreUnavailableError as error:
-            # The browser reconnects, and goes on where it was.
+            # The browser reconnects and continues where it was.
             log.warning("channel.replay_failed", reason=str(error))
             self._mailbox.close()
             return b""
 
 
 def has_hung_up(connection: socket.socket | None) -> bool:
-    """Whether the browser has closed its end; False where that cannot be seen.
+    """Whether the browser has closed its end; False if that cannot be detected.
 
-    A write would tell only the second time, two heartbeats after the fact.
+    A write would detect it only the second time, two heartbeats later.
     """
-    # A TLS socket can be asked neither without blocking nor without decrypting.
+    # A TLS socket cannot be checked without blocking or decrypting.
     if type(connection) is not socket.socket:
         return False
     try:

@@ -1,6 +1,6 @@
-"""How a message looks on its way to the browser: server-sent events. Pure.
+"""Formats messages for the browser as server-sent events. Pure.
 
-Rules: HTML standard, section 9.2. A message's id is the one Redis gave it in its stream.
+Rules: HTML standard, section 9.2. A message's id is the one that Redis gave it in its stream.
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 MAX_MESSAGE_LENGTH = 32_767
 
-# A comment line: keeps proxies from closing a silent connection.
+# A comment line that keeps proxies from closing a silent connection.
 HEARTBEAT = b":\n\n"
 
 _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
@@ -17,7 +17,7 @@ _LIMIT = 2**64
 
 
 class Position(NamedTuple):
-    """The id of a message in its stream; positions compare as messages followed each other."""
+    """The id of a message in its stream; positions compare in the order of messages."""
 
     milliseconds: int
     sequence: int
@@ -30,17 +30,17 @@ BEGINNING = Position(0, 0)
 
 
 class Message(NamedTuple):
-    """A message as it is written to every browser that watches."""
+    """A message in the form written to every watching browser."""
 
     position: Position
     frame: bytes
 
 
 def position(text: str) -> Position:
-    """The position that an id means.
+    """Parse an id.
 
     Raises:
-        ValueError: it is not of the form ``1700000000000-0``.
+        ValueError: the id does not have the form ``1700000000000-0``.
     """
     match = _ID.fullmatch(text)
     if match is None:
@@ -52,15 +52,15 @@ def position(text: str) -> Position:
 
 
 def preamble(retry_ms: int, start: Position) -> bytes:
-    """What a stream begins with: how soon to reconnect, and where it stands before any message."""
+    """A stream's beginning: the delay before reconnecting, and the position before any message."""
     return f"retry: {retry_ms}\nid: {start}\n\n".encode()
 
 
 def message(at: Position, text: bytes) -> Message:
-    """One event.
+    """Format a message as an event.
 
-    A browser reads a carriage return as the end of a line, so a text that has one goes as JSON,
-    in an event of type ``escaped`` that the script of ``/_ah/channel/jsapi`` undoes.
+    A browser treats a carriage return as a line's end. A text with one is therefore sent as JSON in an event
+    of type ``escaped``, which the script of ``/_ah/channel/jsapi`` decodes.
     """
     head = b"id: %d-%d\n" % at
     if b"\r" in text:

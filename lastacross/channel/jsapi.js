@@ -1,25 +1,25 @@
-// goog.appengine.Channel: messages from the server, as App Engine's pages open them.
+// goog.appengine.Channel: receives messages from the server with App Engine's interface.
 //
 //   const channel = new goog.appengine.Channel(token, {last: idOfTheLastMessageThePageShows});
 //   const socket = channel.open({onopen, onmessage, onerror, onclose});   // or set them on socket
 //
-// onopen() is called whenever the stream is (again) open, onmessage({data}) for every message, in
-// order and without gaps. onerror({code, description}) tells why there is no stream: after a 4xx the
-// socket is closed for good (onclose() follows), after anything else it goes on trying, and the page
+// onopen() is called each time the stream opens, and onmessage({data}) for every message, in order and
+// without gaps. onerror({code, description}) gives the reason when there is no stream. After a 4xx the
+// socket is closed permanently (onclose() follows). After any other error it keeps trying, and the page
 // may poll until onopen(). socket.close() ends it.
 //
-// The browser's EventSource does the work: it reconnects by itself after a loss, and tells the server
-// the last message it has.
+// The browser's EventSource does the work: it reconnects by itself after a loss, and sends the server
+// the id of its last message.
 
 (function () {
   "use strict";
 
   const STREAM_PATH = "/_ah/channel/stream";
   const FIRST_WAIT_MS = 1000;
-  const LONGEST_WAIT_MS = 30000;
+  const MAX_WAIT_MS = 30000;
   const HIDDEN_MS = 60000;
 
-  // Where the application is mounted under a prefix, this script is too.
+  // If the application is mounted under a prefix, so is this script.
   const script = document.currentScript;
   const source = script && script.src ? new URL(script.src) : null;
   const streamUrl = source && source.pathname.endsWith("/_ah/channel/jsapi")
@@ -50,7 +50,7 @@
     this._timer = null;
     this._hiddenTimer = null;
     this._waitMs = FIRST_WAIT_MS;
-    this._onvisibility = this._lookAtVisibility.bind(this);
+    this._onvisibility = this._updateVisibility.bind(this);
     this._onpagehide = this._pause.bind(this);
     this._onpageshow = (event) => { if (event.persisted) { this._connect(); } };
     document.addEventListener("visibilitychange", this._onvisibility);
@@ -92,12 +92,12 @@
     this._source = source;
     source.onopen = () => this._opened(source);
     source.onmessage = (event) => this._received(source, event, event.data);
-    // A text with carriage returns, which an event's lines cannot carry.
+    // A text with carriage returns, which an event's lines cannot contain.
     source.addEventListener("escaped", (event) => this._received(source, event, JSON.parse(event.data)));
     source.onerror = () => this._failed(source);
   };
 
-  // What comes of a source that was given up must not be heard.
+  // Ignore events from an abandoned source.
   Socket.prototype._opened = function (source) {
     if (source !== this._source) {
       return;
@@ -121,13 +121,13 @@
     }
     this.readyState = Socket.ReadyState.CONNECTING;
     if (source.readyState === EventSource.CLOSED) {
-      // Refused: EventSource does not say why, and does not try again.
+      // Refused: EventSource neither gives the reason nor retries.
       this._pause();
       this._ask();
     }
   };
 
-  // HEAD has the status that the stream would have.
+  // HEAD returns the status that the stream would have.
   Socket.prototype._ask = function () {
     fetch(this._url(), { method: "HEAD", cache: "no-store", credentials: "same-origin" }).then(
       (answer) => this._told(answer.status, describe(answer), answer.headers.get("Retry-After")),
@@ -153,14 +153,14 @@
     }
     const asked = Number(retryAfter) * 1000 || 0;
     const waitMs = Math.max(asked, this._waitMs) * (0.75 + Math.random() / 2);
-    this._waitMs = Math.min(2 * this._waitMs, LONGEST_WAIT_MS);
+    this._waitMs = Math.min(2 * this._waitMs, MAX_WAIT_MS);
     window.clearTimeout(this._timer);
     this._timer = window.setTimeout(() => this._connect(), waitMs);
   };
 
-  // A browser has six connections for a site: a page that nobody looks at gives its own back, and
-  // goes on where it was when it is looked at again.
-  Socket.prototype._lookAtVisibility = function () {
+  // A browser has six connections per site, so a hidden page gives its own back and continues where it
+  // was when it becomes visible again.
+  Socket.prototype._updateVisibility = function () {
     window.clearTimeout(this._hiddenTimer);
     if (document.visibilityState === "hidden") {
       this._hiddenTimer = window.setTimeout(() => this._pause(), HIDDEN_MS);

@@ -1,9 +1,9 @@
-"""What one open stream is still to write.
+"""The messages that an open stream has yet to write.
 
-The reader delivers, the stream's thread takes. While that thread only waits, the reader writes to the
-browser itself: to wake a thread for each message takes longer than all the rest (docs/internals.md).
-A browser that is slower than its messages costs a bounded amount of memory: when its mailbox is full it
-is emptied, and the stream reads on from Redis at the browser's own pace, until it has caught up.
+The reader delivers messages and the stream's thread takes them. While that thread only waits, the reader
+writes to the browser itself, because waking a thread per message costs more than everything else
+(docs/internals.md). A browser that is slower than its messages costs bounded memory: a full mailbox is
+emptied, and the stream reads from Redis at the browser's pace until it has caught up.
 """
 
 import threading
@@ -17,14 +17,14 @@ CAPACITY_BYTES = 131_072
 
 
 class Mailbox:
-    """Messages of one client id on their way to one browser.
+    """One client id's messages on their way to one browser.
 
     Args:
-        client_id: whose messages.
+        client_id: the messages' client id.
         position: the last message that the browser has.
-        abandon: called when the stream's thread has not been seen for too long.
-        clock: what the time is.
-        writer: to the browser, for whoever delivers; None: the stream's thread alone may write.
+        abandon: called when the stream's thread has not shown up for too long.
+        clock: measures time.
+        writer: writes to the browser during a delivery; None: only the stream's thread writes.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Mailbox:
     ) -> None:
         self.client_id = client_id
         self._writer = writer
-        # Whether the stream's thread waits, and so writes nothing.
+        # Whether the stream's thread waits and therefore writes nothing.
         self._is_parked = False
-        # Of a write that the socket took a part of.
+        # The rest of a write that the socket accepted only partly.
         self._rest = b""
         self._written_at = clock.monotonic()
         self.abandon = abandon
@@ -61,24 +61,24 @@ class Mailbox:
 
     @property
     def taken(self) -> Position:
-        """The last message that was handed out."""
+        """The position of the last message handed out."""
         return self._taken
 
     @property
     def written_at(self) -> float:
-        """Monotonic instant of the last write that was not the stream's own."""
+        """Monotonic instant of the last write by the reader."""
         return self._written_at
 
     def idle_seconds(self) -> float:
-        """How long the stream's thread has not been here: it writes, or hangs in writing."""
+        """How long ago the stream's thread was last here: it may be writing, or hang in a write."""
         return self._clock.monotonic() - self._touched_at
 
     def touch(self) -> None:
-        """Note that the stream's thread lives."""
+        """Note that the stream's thread is alive."""
         self._touched_at = self._clock.monotonic()
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Put in messages, oldest first; those that the browser has already are left out."""
+        """Add messages, oldest first, without those that the browser already has."""
         with self._condition:
             if self.is_closed or not self._is_collecting:
                 return
@@ -94,7 +94,8 @@ class Mailbox:
             self._condition.notify()
 
     def _write_now(self, messages: Sequence[Message]) -> bool:
-        """Write them, if the stream's thread waits and nothing waits for it; whether that was done."""
+        """Write messages directly if the stream's thread waits and none are queued; returns whether it
+        did."""
         if self._writer is None or not messages or not self._is_parked:
             return False
         if self._waiting or self._rest or self._is_behind:
@@ -110,10 +111,10 @@ class Mailbox:
         return True
 
     def finish_write(self) -> bool:
-        """Send what is left of a write that the socket took a part of; for the stream's thread.
+        """Send the rest of a partly accepted write; for the stream's thread.
 
         Returns:
-            Whether there was something.
+            Whether there was any.
 
         Raises:
             OSError: the browser is gone.
@@ -132,7 +133,7 @@ class Mailbox:
         self._is_collecting = False
 
     def take(self, timeout_seconds: float) -> bytes:
-        """All that waits, in one piece; nothing when nothing came in time, or it must be replayed."""
+        """All waiting messages in one piece; b"" if none came in time or a replay is needed."""
         self.touch()
         with self._condition:
             if not (self._waiting or self.is_closed or self._is_behind or self._rest):
@@ -149,22 +150,22 @@ class Mailbox:
             return frames
 
     def fall_behind(self) -> None:
-        """Ask for a replay from Redis of what lies between the browser and the mailbox."""
+        """Request a replay from Redis of the messages between the browser and the mailbox."""
         with self._condition:
             self._is_behind = True
 
     def replay(self, read_page: Callable[[Position], Sequence[Message]], page_size: int) -> bytes:
-        """The next page out of Redis, in one piece; the last page ends the replay.
+        """The next page from Redis in one piece; the last page ends the replay.
 
-        Messages that come meanwhile are collected: there is neither a gap nor a repetition.
+        New messages are collected meanwhile, so there is neither a gap nor a repetition.
 
         Args:
-            read_page: the messages after a position, at most ``page_size`` of them.
-            page_size: fewer than these are the last ones.
+            read_page: returns the messages after a position, at most ``page_size`` of them.
+            page_size: a page with fewer messages is the last one.
         """
         self.touch()
         with self._condition:
-            # From here on the mailbox collects, and what was sent before is in the page.
+            # From here on the mailbox collects; messages sent before are in the page.
             self._is_collecting = True
         page = read_page(self._taken)
         with self._condition:
@@ -178,7 +179,7 @@ class Mailbox:
         return b"".join(message.frame for message in page)
 
     def close(self) -> None:
-        """End the stream: its thread wakes and finds ``is_closed``."""
+        """End the stream: wake its thread, which finds ``is_closed``."""
         with self._condition:
             self.is_closed = True
             self._waiting.clear()

@@ -1,4 +1,4 @@
-"""Sending: what an application calls."""
+"""The application's interface for sending messages."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,13 @@ def send_message(client_id_or_token: str, message: str) -> None:
     """Send a message to every page that reads this client id, now or in the next two hours.
 
     Args:
-        client_id_or_token: whom to send to.
-        message: text of at most 32,767 characters; JSON where it carries more than a word.
+        client_id_or_token: the receiver.
+        message: text of at most 32,767 characters; use JSON for structured data.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        InvalidMessageError: the message is not text, or too long.
-        StoreUnavailableError: Redis is away or takes no writes.
+        InvalidMessageError: the message is not a string, or too long.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     client_id = tokens.client_id_of(client_id_or_token)
     _check(message)
@@ -25,10 +25,10 @@ def send_message(client_id_or_token: str, message: str) -> None:
 
 
 def send_messages(client_id_or_token: str, messages: Iterable[str]) -> None:
-    """``send_message`` for several, in their order and in one round trip: all are sent, or none.
+    """Send several messages in order and in one round trip: either all are sent or none.
 
     Raises:
-        InvalidChannelClientIdError, InvalidMessageError, StoreUnavailableError: as ``send_message``.
+        InvalidChannelClientIdError, InvalidMessageError, StoreUnavailableError: as for ``send_message``.
     """
     client_id = tokens.client_id_of(client_id_or_token)
     texts = list(messages)
@@ -52,14 +52,14 @@ def _check(message: str) -> None:
 
 
 def last_id(client_id: str) -> str:
-    """The id of the newest message, "0-0" when there is none.
+    """The id of the newest message, "0-0" if there is none.
 
-    A page that shows what has happened so far reads this *before* it reads that state, and opens
-    its channel with ``{last: id}``: it then misses nothing, and may get what it shows already.
+    A page that shows the state so far reads this *before* it reads that state, and opens its channel with
+    ``{last: id}``. It then misses nothing, but may receive messages that it already shows.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     tokens.check_client_id(client_id)
     return str(streams.newest(client_id))

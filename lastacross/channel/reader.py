@@ -1,7 +1,7 @@
-"""The reader: one thread a process that waits in Redis for the messages of all its streams.
+"""The reader: one thread per process that waits in Redis for the messages of all its streams.
 
-It starts with the first stream and ends soon after the last one. A stream for a client id that is
-not read yet interrupts the waiting by a message to the reader's own stream; there is no polling.
+It starts with the first stream and ends soon after the last one. A stream for a new client id interrupts the
+wait with a message to the reader's own stream, so there is no polling.
 """
 
 import os
@@ -18,18 +18,18 @@ from lastacross.errors import StoreUnavailableError
 
 log = logs.get("lastacross.channel")
 
-# How long one waiting lasts: as late as that the reader sees that no stream is left.
+# How long one wait lasts, and so how late the reader may notice that no stream is left.
 WAIT_MS = 2_000
-# Messages of all client ids that one reading takes, roughly: bounds its memory.
+# Approximate number of messages across all client ids per read, which bounds its memory.
 READ_MESSAGES = 1_000
 MOST_OF_ONE = 200
-# A stream whose thread has hung in a write for so long has lost its browser.
+# A stream whose thread has hung in a write for this long has lost its browser.
 STUCK_SECONDS = 30.0
 LOOK_FOR_STUCK_EVERY_SECONDS = 5.0
 WAKEUP_KEEP_SECONDS = 3_600
 
-# A reading costs by the client ids that it names, in Python and in Redis; after one that found
-# something, the next waits for so long that more than one message comes with it.
+# A read costs Python and Redis time for each client id that it names. After a read that found something,
+# pause this long so that the next one finds more than one message.
 REST_SECONDS_PER_CLIENT_ID = 20e-6
 
 FIRST_BACKOFF_SECONDS = 0.1
@@ -37,10 +37,10 @@ LONGEST_BACKOFF_SECONDS = 2.0
 
 
 class Reader:
-    """Delivers the messages of Redis to the mailboxes of this process.
+    """Delivers messages from Redis to this process's mailboxes.
 
     Args:
-        clock: what the time is.
+        clock: measures time.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -53,7 +53,7 @@ class Reader:
         self._cursors: dict[str, Position] = {}
         self._thread: threading.Thread | None = None
         self._has_list = False
-        # Never set: to wait for a while.
+        # Never set; used only to wait for a while.
         self._rest = threading.Event()
 
     @property
@@ -62,11 +62,11 @@ class Reader:
         return self._thread is not None
 
     def watch(self, mailbox: Mailbox, newest: Position) -> None:
-        """Deliver to this mailbox what is sent from now on.
+        """Deliver messages sent from now on to this mailbox.
 
         Args:
-            mailbox: where to.
-            newest: where the stream of its client id stands; what came before is not delivered.
+            mailbox: the receiver.
+            newest: its client id's newest position; earlier messages are not delivered.
         """
         key = store.channel_key(mailbox.client_id)
         with self._lock:
@@ -75,7 +75,7 @@ class Reader:
             self._cursors.setdefault(key, newest)
             must_wake = is_new and self._has_list
             if must_wake:
-                # Once is enough, however many streams open before the reader looks again.
+                # One interruption is enough, however many streams open before the reader checks again.
                 self._has_list = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lastacross-channel", daemon=True)
@@ -84,7 +84,7 @@ class Reader:
             self._wake()
 
     def unwatch(self, mailbox: Mailbox) -> None:
-        """Deliver to this mailbox no more."""
+        """Stop delivering to this mailbox."""
         key = store.channel_key(mailbox.client_id)
         with self._lock:
             watching = self._mailboxes.get(key, set())
@@ -94,12 +94,12 @@ class Reader:
                 self._cursors.pop(key, None)
 
     def mailboxes(self) -> list[Mailbox]:
-        """All that are delivered to."""
+        """All watched mailboxes."""
         with self._lock:
             return [mailbox for watching in self._mailboxes.values() for mailbox in watching]
 
     def join(self, timeout_seconds: float) -> None:
-        """Wait for the end of the thread, which comes when nothing is watched."""
+        """Wait for the thread to end, which it does when nothing is watched."""
         thread = self._thread
         if thread is not None:
             self._wake()
@@ -109,7 +109,7 @@ class Reader:
         try:
             store.current().run("send_message", [self._wakeup_key], [1, WAKEUP_KEEP_SECONDS, ""])
         except StoreUnavailableError:
-            # The reader has lost Redis too, and makes a new list when it is back.
+            # The reader has lost Redis too, and makes a new list when Redis is back.
             log.debug("channel.wake_failed")
 
     def _run(self) -> None:
@@ -126,7 +126,7 @@ class Reader:
                     self._rest.wait(len(cursors) * REST_SECONDS_PER_CLIENT_ID)
                 self._abandon_stuck()
             except Exception as error:
-                # Whatever it is, the streams of the process have only this thread to live by.
+                # Keep going after any error, because all streams of the process depend on this thread.
                 is_expected = isinstance(error, StoreUnavailableError)
                 log.warning("channel.reader_lost", reason=str(error), exc_info=not is_expected)
                 self._rest.wait(backoff * random.uniform(0.5, 1.0))
@@ -135,14 +135,14 @@ class Reader:
                     self._set_aside_damaged(cursors)
 
     def _set_aside_damaged(self, cursors: Mapping[str, Position]) -> None:
-        """One key that is no stream keeps the messages of all others from being read."""
+        """Move keys of a wrong type aside, as a single one blocks the messages of all others."""
         try:
             streams.set_aside_damaged([self._wakeup_key, *cursors])
         except Exception:
             log.exception("channel.set_aside")
 
     def _list_or_end(self) -> dict[str, Position] | None:
-        """What to wait for; None, and the thread is none any more, when there is nothing."""
+        """The keys to wait for; None if there are none, and the thread no longer counts as running."""
         with self._lock:
             if not self._cursors:
                 self._thread = None
@@ -165,7 +165,7 @@ class Reader:
             with self._lock:
                 watching = list(self._mailboxes.get(key, ()))
                 if watching:
-                    # A stream that opened meanwhile may have begun further on.
+                    # A stream that opened meanwhile may start at a later position.
                     self._cursors[key] = max(self._cursors[key], messages[-1].position)
             for mailbox in watching:
                 mailbox.deliver(messages)

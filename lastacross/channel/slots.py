@@ -1,4 +1,4 @@
-"""Places for open streams: so many a process, a token and a client. Pure."""
+"""Slots for open streams, limited per process, per token and per client. Pure."""
 
 import threading
 from collections import Counter
@@ -8,12 +8,12 @@ Lack = Literal["total", "token", "client"]
 
 
 class Slots:
-    """Counts open streams; each one holds a thread of the web server.
+    """Counts open streams, each of which holds a thread of the web server.
 
     Args:
-        total: streams of the process.
-        per_token: streams of one token, so that one page cannot take all.
-        per_client: streams of one client's network.
+        total: the limit for the process.
+        per_token: the limit for one token, so that one page cannot take all.
+        per_client: the limit for one client's network.
     """
 
     def __init__(self, total: int, per_token: int, per_client: int) -> None:
@@ -26,24 +26,24 @@ class Slots:
 
     @property
     def taken(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         with self._lock:
             return self._tokens.total()
 
     def lack(self, token: str, client: str | None) -> Lack | None:
-        """Why ``take`` would fail now, None if it would not."""
+        """The limit by which ``take`` would fail now, None if it would succeed."""
         with self._lock:
             return self._lack(token, client)
 
     def take(self, token: str, client: str | None) -> Lack | None:
-        """Take a place.
+        """Take a slot.
 
         Args:
             token: the stream's.
-            client: its network; None where that is not known: then no client's limit holds.
+            client: its network; None if unknown, which exempts it from the clients' limit.
 
         Returns:
-            None if it was taken; else which limit is met.
+            None if it was taken, otherwise the limit that was reached.
         """
         with self._lock:
             lack = self._lack(token, client)
@@ -54,7 +54,7 @@ class Slots:
             return lack
 
     def release(self, token: str, client: str | None) -> None:
-        """Give a place back."""
+        """Give back a slot."""
         with self._lock:
             _take_one(self._tokens, token)
             if client is not None:

@@ -1,4 +1,4 @@
-"""Messages in Redis: a capped stream for each client id, forgotten some time after its last one."""
+"""Messages in Redis: a capped stream for each client id, which expires some time after its last message."""
 
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -8,22 +8,22 @@ from lastacross import store
 from lastacross.channel import frames
 from lastacross.channel.frames import BEGINNING, Message, Position
 
-# A quilt of 100 x 100 squares and what may go beside it; Redis drops whole nodes of a stream only,
-# so up to about a hundred more are kept.
+# Enough for a quilt of 100 x 100 squares and some more. Redis drops only whole nodes of a stream, so up to
+# about a hundred more are kept.
 KEEP_MESSAGES = 12_000
-# The default life of a token: a page that reconnects later needs a new token anyway.
+# The default life of a token, because a page that reconnects later needs a new token anyway.
 KEEP_SECONDS = 7_200
 
-# Messages of one page of a replay: one page of the largest ones is 6 MB.
+# Messages per page of a replay: a page of the largest messages is 6 MB.
 PAGE = 200
-# Replays that read from Redis at once: bounds memory and connections when many streams open together.
+# Concurrent replays from Redis: bounds memory and connections when many streams open together.
 _replays = threading.BoundedSemaphore(8)
 
 _FIELD = b"m"
 
 
 def append(client_id: str, *texts: str) -> str:
-    """Add messages, at least one, in their order, all or none; the last one's id.
+    """Add at least one message, in order, either all or none; returns the last one's id.
 
     Raises:
         StoreUnavailableError: Redis is unavailable or takes no writes.
@@ -33,7 +33,7 @@ def append(client_id: str, *texts: str) -> str:
 
 
 def newest(client_id: str) -> Position:
-    """Where the stream stands: the newest message's position, BEGINNING when there is none.
+    """The newest message's position, BEGINNING if there is none.
 
     Raises:
         StoreUnavailableError: Redis is away.
@@ -54,7 +54,7 @@ def page_after(client_id: str, position: Position) -> list[Message]:
 
 
 def _entries(client_id: str, read: Callable[[Any, str], Any]) -> Any:
-    """Entries of a client id's stream; none where another program has written over it."""
+    """Entries of a client id's stream; none if another program has overwritten it."""
     key = store.channel_key(client_id)
     try:
         with store.translated_errors():
@@ -65,12 +65,12 @@ def _entries(client_id: str, read: Callable[[Any, str], Any]) -> Any:
 
 
 def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dict[str, list[Message]]:
-    """What came to any of these keys after its position; waits up to the timeout when nothing has.
+    """New messages of these keys after their positions; waits up to the timeout if there are none.
 
     Args:
-        cursors: key name to position.
+        cursors: key name → position.
         timeout_ms: how long to wait.
-        count: messages of one key to read at most.
+        count: maximum number of messages per key.
 
     Raises:
         StoreUnavailableError: Redis is away.
@@ -82,7 +82,7 @@ def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dic
 
 
 def set_aside_damaged(keys: Collection[str]) -> list[str]:
-    """Move those of these keys aside that are no streams, as another program wrote over them; returns them.
+    """Move aside and return those keys that are not streams because another program overwrote them.
 
     Raises:
         StoreUnavailableError: Redis is unavailable or takes no writes.
@@ -95,6 +95,6 @@ def _messages(entries: Any) -> list[Message]:
 
 
 def _position(name: bytes) -> Position:
-    """What Redis names a message: always both numbers, always right."""
+    """Parse Redis's own message id, which is always complete and valid."""
     milliseconds, _, sequence = name.partition(b"-")
     return Position(int(milliseconds), int(sequence))

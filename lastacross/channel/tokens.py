@@ -22,10 +22,10 @@ _PURPOSE = "channel"
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token says.
+    """A token's content.
 
-    ``expires_at`` is in seconds since the epoch; ``start`` is where the stream stood when the token
-    was made, so that a page misses nothing that is sent while it loads.
+    ``expires_at`` is in seconds since the epoch. ``start`` is the stream's newest position when the token was
+    made, so that a page misses nothing that is sent while it loads.
     """
 
     client_id: str
@@ -34,17 +34,17 @@ class Grant:
 
 
 def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
-    """A token for a page that may read this client id's messages.
+    """A token that lets a page read this client id's messages.
 
     The page gets every message sent after this call, even those sent before it connects.
 
     Args:
         client_id: the receiver's name, at most 256 bytes. Any number of pages may share it.
-        duration_minutes: life of the token, 1 … 1440; None = 120.
+        duration_minutes: the token's life, 1 … 1440; None = 120.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        InvalidChannelTokenDurationError: the duration is not a whole number of 1 … 1440.
+        InvalidChannelTokenDurationError: the duration is not a whole number from 1 to 1440.
         StoreUnavailableError: Redis is away.
     """
     check_client_id(client_id)
@@ -59,17 +59,17 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
 
 
 def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
-    """A token that asks Redis nothing: unlike ``create_channel``'s its page gets the last seconds' messages.
+    """A token made without Redis; unlike with ``create_channel``, its page gets the last seconds' messages.
 
-    For pages that are drawn often, and to which it does not matter to be told twice.
+    For pages that are rendered often and tolerate repeated messages.
 
     Args:
         client_id: as for ``create_channel``.
-        seconds: how far back the page's messages begin.
+        seconds: how far back the page's messages start.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        StoreUnavailableError: Redis, whose clock counts, was never there.
+        StoreUnavailableError: Redis, whose clock is used, has never been reached.
     """
     check_client_id(client_id)
     now = store.current().now()
@@ -78,12 +78,12 @@ def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
 
 
 def read_token(token: str) -> Grant:
-    """What a token grants.
+    """Check a token and return its content.
 
     Raises:
-        ExpiredSignatureError: its time is over.
-        BadSignatureError: it is not ours.
-        StoreUnavailableError: Redis, whose clock decides, is away.
+        ExpiredSignatureError: the token has expired.
+        BadSignatureError: the token is not ours.
+        StoreUnavailableError: Redis, whose clock is used, is unavailable.
     """
     grant = _load(token)
     if grant.expires_at <= store.current().now():
@@ -92,10 +92,10 @@ def read_token(token: str) -> Grant:
 
 
 def client_id_of(client_id_or_token: str) -> str:
-    """The client id, out of its token if that is what it is; an expired one names it still.
+    """The client id, taken from a token if given one, even an expired one.
 
     Raises:
-        InvalidChannelClientIdError: it is neither.
+        InvalidChannelClientIdError: the value is neither.
     """
     if isinstance(client_id_or_token, str) and client_id_or_token.count(".") >= 2:
         try:
@@ -107,10 +107,10 @@ def client_id_of(client_id_or_token: str) -> str:
 
 
 def check_client_id(client_id: str) -> None:
-    """Refuse what cannot be a client id.
+    """Refuse an invalid client id.
 
     Raises:
-        InvalidChannelClientIdError: it is empty, not text, or too long.
+        InvalidChannelClientIdError: the client id is empty, not a string, or too long.
     """
     if not isinstance(client_id, str) or not client_id:
         raise InvalidChannelClientIdError(f"a client id is a non-empty str, not {client_id!r}")

@@ -1,7 +1,7 @@
 """The browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
 
-A stream holds a thread of the web server, so their number is limited. Above the limit of the process the
-answer is 503, above that of a client 429, both with ``Retry-After``; the page goes on by polling.
+A stream holds a thread of the web server, so the number of streams is limited. Above the process's limit the
+answer is 503, above a client's 429, both with ``Retry-After``; the page then polls.
 """
 
 import functools
@@ -36,14 +36,14 @@ Headers = list[tuple[str, str]]
 STREAM_HEADERS: Headers = [
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    # nginx would keep the messages until it has a buffer full.
+    # nginx would hold the messages back until its buffer is full.
     ("X-Accel-Buffering", "no"),
 ]
 _MOST_PARAMETERS = 16
 
 
 class Refusal(Exception):
-    """Raised when a stream is not opened: the answer instead."""
+    """Raised when a stream is not opened; carries the answer."""
 
     def __init__(self, status: str, body: str, *headers: tuple[str, str]) -> None:
         super().__init__(status)
@@ -52,7 +52,7 @@ class Refusal(Exception):
         self.headers = headers
 
     def answer(self, start_response: "StartResponse") -> Iterable[bytes]:
-        """Send it."""
+        """Send the answer."""
         body = self.body.encode()
         plain = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         start_response(self.status, [*plain, ("Cache-Control", "no-store"), *self.headers])
@@ -60,11 +60,11 @@ class Refusal(Exception):
 
 
 class Streams:
-    """All streams of one process.
+    """All streams of a process.
 
     Args:
-        limits: what bounds them.
-        clock: what the time is.
+        limits: their limits.
+        clock: measures time.
     """
 
     def __init__(self, limits: Limits | None = None, clock: Clock = SYSTEM) -> None:
@@ -77,19 +77,19 @@ class Streams:
         self._is_ending = False
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        """Answer ``GET /_ah/channel/stream?token=…[&last=<id>]``; HEAD tells what GET would say."""
+        """Answer ``GET /_ah/channel/stream?token=…[&last=<id>]``; HEAD returns the status that GET would."""
         try:
             return self._answer(environ, start_response)
         except Refusal as refusal:
             return refusal.answer(start_response)
 
     def end(self) -> None:
-        """End every stream and open none any more: the process stops.
+        """End every stream and refuse new ones, because the process stops.
 
-        The browsers reconnect to another one. May be called from a signal handler.
+        The browsers reconnect to another process. May be called from a signal handler.
         """
         self._is_ending = True
-        # In a thread of its own: the one that a signal interrupts may hold the locks.
+        # Use a separate thread, because the thread interrupted by a signal may hold the locks.
         threading.Thread(target=self._close_all, name="lastacross-channel-end").start()
 
     def _close_all(self) -> None:
@@ -138,7 +138,7 @@ class Streams:
             raise
 
     def _refuse(self, lack: Lack | None) -> None:
-        """Say why there is no place, if there is none."""
+        """Raise a refusal with the reason if no slot is left."""
         if lack == "client":
             most = self.limits.max_streams_per_client
             reason = f"At most {most} streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
@@ -151,7 +151,7 @@ class Streams:
         self, grant: Grant, start: Position, environ: "WSGIEnvironment", leave: Callable[[], None]
     ) -> EventStream:
         newest = streams.newest(grant.client_id)
-        # A browser that is ahead of the stream knew one that Redis has lost since.
+        # A browser ahead of the stream knows a message that Redis has lost since.
         start = min(start, newest)
         mailbox = Mailbox(grant.client_id, start, clock=self._clock, writer=_direct_writer(environ))
         retry_ms = round(self.limits.retry_ms * random.uniform(0.5, 1.5))
@@ -175,7 +175,7 @@ class Streams:
         leave()
 
     def _life_seconds(self, grant: Grant) -> float:
-        """Until the browser is made to reconnect: not all at once, and not beyond the token's end."""
+        """Time until the browser has to reconnect: spread out, and at most until the token's end."""
         life = self.limits.life_seconds * random.uniform(0.9, 1.0)
         return min(life, max(0.0, grant.expires_at - store.current().now()))
 
@@ -185,7 +185,7 @@ class Streams:
 
 
 def _unauthorized(reason: str) -> Refusal:
-    # In a header too: the script asks by HEAD, which has no body.
+    # Also in a header, because the script uses HEAD, which has no body.
     return Refusal("401 Unauthorized", reason, ("WWW-Authenticate", f'Channel error="{reason}"'))
 
 
@@ -200,7 +200,7 @@ def _parameters(environ: "WSGIEnvironment") -> dict[str, str]:
 
 
 def _start(environ: "WSGIEnvironment", parameters: dict[str, str]) -> Position | None:
-    """After which message to begin: what the browser says, else what the page says, else None."""
+    """The position to start after: from the browser, else from the page, else None."""
     for name, text in (
         ("Last-Event-ID", environ.get("HTTP_LAST_EVENT_ID", "")),
         ("last", parameters.get("last", "")),
@@ -214,15 +214,15 @@ def _start(environ: "WSGIEnvironment", parameters: dict[str, str]) -> Position |
 
 
 def _connection(environ: "WSGIEnvironment") -> Any:
-    """The browser's own socket, from gunicorn; none where HTTP/2 shares it among streams."""
+    """The browser's socket from gunicorn; None if HTTP/2 shares it among streams."""
     is_shared = environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2") or environ.get("HTTP_VERSION") == "2"
     return None if is_shared else environ.get("gunicorn.socket")
 
 
 def _direct_writer(environ: "WSGIEnvironment") -> DirectWriter | None:
-    """What writes past the stream's thread; None where it is not known how the body is framed."""
+    """A writer that bypasses the stream's thread; None if the body's framing is unknown."""
     connection = _connection(environ)
-    # Over TLS, writes of two threads would mix; HTTP/1.0 has no chunks.
+    # Over TLS the writes of two threads would mix, and HTTP/1.0 has no chunks.
     is_plain = type(connection) is socket.socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     return DirectWriter(connection) if _sends_chunks and is_plain else None
 
@@ -235,7 +235,7 @@ _sends_chunks = False
 
 
 def write_directly() -> None:
-    """Let the reader write to the browsers itself, past the web server.
+    """Let the reader write to browsers directly, bypassing the web server.
 
     Only for a server that sends bodies of unknown length in chunks, as gunicorn does over HTTP/1.1.
     """
@@ -244,7 +244,7 @@ def write_directly() -> None:
 
 
 def current() -> Streams:
-    """The streams of this process, made at the first call."""
+    """The streams of this process, created on first use."""
     global _streams
     with _lock:
         if _streams is None:
@@ -258,7 +258,7 @@ def current() -> Streams:
 
 
 def _forget() -> None:
-    """Begin anew in a forked process: it has no reader, and a lock may have been held."""
+    """Reset in a forked process: it has no reader, and a lock may have been held."""
     global _streams, _lock
     _streams = None
     _lock = threading.Lock()
@@ -268,18 +268,18 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def stream(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """WSGI: ``/_ah/channel/stream?token=…[&last=<id>]``, the messages as server-sent events."""
+    """WSGI application of ``/_ah/channel/stream?token=…[&last=<id>]``: the messages as server-sent events."""
     return current()(environ, start_response)
 
 
 def end_streams() -> None:
-    """End the streams of this process, which is about to stop; safe in a signal handler."""
+    """End the streams of this stopping process; safe in a signal handler."""
     if _streams is not None:
         _streams.end()
 
 
 def open_streams() -> int:
-    """How many streams this process has open."""
+    """The number of open streams in this process."""
     return 0 if _streams is None else _streams.slots.taken
 
 
@@ -291,7 +291,7 @@ def _script() -> tuple[bytes, str]:
 
 
 def jsapi(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """WSGI: ``/_ah/channel/jsapi``, the script that defines ``goog.appengine.Channel``."""
+    """WSGI application of ``/_ah/channel/jsapi``: the script that defines ``goog.appengine.Channel``."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD")).answer(start_response)
     text, etag = _script()

@@ -1,4 +1,4 @@
-"""The parts that every HTTP client of the engine needs: names and answers against a deadline."""
+"""Shared parts of the engine's HTTP clients: name lookups and answers with deadlines."""
 
 from lastacross.http_client.name_lookup import (
     LookUp,

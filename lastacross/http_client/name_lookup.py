@@ -1,4 +1,4 @@
-"""The addresses of a host, looked up within a deadline: the system's own look-up knows none."""
+"""Looks up a host's addresses within a deadline, which the system's own lookup does not support."""
 
 import ipaddress
 import socket
@@ -9,17 +9,17 @@ from typing import Any
 from lastacross.http_client.threads import Threads
 
 MAX_LOOKUPS_AT_ONCE = 32
-# A resolver that has not answered by then is not going to, and its callers have other things to do.
+# A resolver that has not answered by then will not answer, and its callers have other work.
 MAX_LOOKUP_SECONDS = 3.0
 
 LookUp = Callable[[str, int], list[str]]
 
 
 def system_look_up(host: str, port: int) -> list[str]:
-    """The numeric addresses of a host, best first, as this machine's resolver says.
+    """A host's numeric addresses from this machine's resolver, best first.
 
     Raises:
-        OSError, UnicodeError: it has none.
+        OSError, UnicodeError: the host has no address.
     """
     found: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -30,10 +30,10 @@ class LookUpTimeoutError(TimeoutError):
 
 
 class Resolver:
-    """Looks names up, in a bounded number of threads: nobody can interrupt one that waits for a resolver.
+    """Looks up names in a bounded number of threads, because a thread in the resolver cannot be interrupted.
 
     Args:
-        look_up: asks the resolver, for as long as that takes.
+        look_up: asks the resolver, however long that takes.
     """
 
     def __init__(self, look_up: LookUp = system_look_up) -> None:
@@ -41,12 +41,12 @@ class Resolver:
         self._threads = Threads("names", MAX_LOOKUPS_AT_ONCE)
 
     def addresses(self, host: str, port: int, seconds: float) -> list[str]:
-        """The numeric addresses of a host, best first; never none.
+        """A host's numeric addresses, best first; at least one.
 
         Args:
-            host: a name, or an address, which is its own.
-            port: where a connection will go.
-            seconds: how long to wait; never more than 3.
+            host: a name or an address; an address resolves to itself.
+            port: the port of the later connection.
+            seconds: how long to wait; at most 3.
 
         Raises:
             LookUpTimeoutError: the resolver did not answer in time.
@@ -60,8 +60,8 @@ class Resolver:
             found = answer.result(max(0.0, min(seconds, MAX_LOOKUP_SECONDS)))
         except TimeoutError as error:
             if answer.done() and not answer.cancelled():
-                raise  # the resolver's own
-            # A look-up that has not begun never will: nobody waits for it.
+                raise  # an error from the resolver itself
+            # Cancel a lookup that has not begun, because it has no waiting caller.
             answer.cancel()
             raise LookUpTimeoutError(f"no answer from the resolver about {host}") from error
         if not found:

@@ -1,4 +1,4 @@
-"""Threads that come when there is work, and go when there is none; the process does not wait for them."""
+"""Threads that start when there is work and end when there is none; the process does not wait for them."""
 
 import queue
 import threading
@@ -12,11 +12,11 @@ _log = logs.get("lastacross.urlfetch")
 
 
 class Threads:
-    """Runs functions, each in a thread, so many at once; the rest wait their turn.
+    """Runs functions in threads, up to a maximum; the others wait their turn.
 
     Args:
-        name: of the threads.
-        most: at once.
+        name: the threads' name.
+        most: the maximum number of threads.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -25,7 +25,7 @@ class Threads:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._count = 0
-        # Neither taken nor begun: threads are enough when there are as many idle ones.
+        # Functions that no thread has taken; no new thread is needed while as many threads are idle.
         self._waiting = 0
         self._idle = 0
 
@@ -49,18 +49,18 @@ class Threads:
             try:
                 function()
             except Exception:
-                # It was not to raise. A thread that ends here would still be counted.
+                # It should not have raised. A thread that ended here would still be counted.
                 _log.exception("thread.failed", thread=self._name)
 
     def _next(self) -> Callable[[], None] | None:
-        """The next function; None, and this thread is counted no more, when there was none for a while."""
+        """The next function; None if there was none for a while, after which this thread no longer counts."""
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._waiting:
-                        continue  # it is being put this very moment
+                        continue  # it is just being added
                     self._idle -= 1
                     self._count -= 1
                     return None

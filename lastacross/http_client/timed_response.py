@@ -1,7 +1,7 @@
-"""Reading an HTTP answer against one deadline for the whole of it.
+"""Reads an HTTP answer within a single deadline.
 
-A socket's own time-out begins anew with each byte: a server that sends one now and then would hold its
-reader for ever.
+A socket's own time-out restarts with each byte, so a server that sends one now and then would hold its reader
+forever.
 """
 
 import http.client
@@ -12,10 +12,10 @@ from typing import Any
 
 
 class TimedResponse(http.client.HTTPResponse):
-    """An answer whose every read from the socket must be done before the deadline.
+    """An HTTP answer that limits every read from the socket by the deadline.
 
     Args:
-        sock: what it is read from.
+        sock: the socket to read from.
         *args: as for ``http.client.HTTPResponse``.
         remaining: the seconds until the deadline.
         **kwargs: as for ``http.client.HTTPResponse``.
@@ -32,7 +32,8 @@ class TimedResponse(http.client.HTTPResponse):
         """Read the head.
 
         Raises:
-            RemoteDisconnected: the connection ended in the middle of it, which http.client takes for its end.
+            RemoteDisconnected: the connection ended within the head, which http.client takes for the head's
+                end.
         """
         super().begin()
         if self._reader.has_ended:
@@ -40,7 +41,7 @@ class TimedResponse(http.client.HTTPResponse):
 
 
 class _TimedReader(io.RawIOBase):
-    """What a socket's own file reads, with the socket's time-out set before each read."""
+    """Reads from a socket's file and sets the socket's time-out before each read."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, remaining: Callable[[], float]) -> None:
         self._raw = raw

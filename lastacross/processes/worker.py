@@ -105,7 +105,7 @@ def run_isolated(config: Config) -> int:
 
 
 def _remote(config: Config, threads: int) -> RemoteDelivery | None:
-    """Delivers to services on other machines; None for a named service, which runs only its own tasks."""
+    """Delivers to services on other machines; None if this worker serves only its own service."""
     variables = config.settings
     names = groups_of(variables.service, variables.services)[1:]
     if not names:

@@ -1,4 +1,4 @@
-"""What an application calls: ``fetch``, and the calls that go on while it does something else."""
+"""The application's interface: ``fetch``, and calls that run in the background."""
 
 import contextvars
 import math
@@ -33,7 +33,7 @@ DEFAULT_DEADLINE_SECONDS = 5.0
 MAX_SECONDS_IN_REQUESTS = 60.0
 MAX_SECONDS_IN_TASKS = 600.0
 CALLS_AT_ONCE = 128
-# A thread that is between two looks at its deadline is given so long to say so itself.
+# How long a thread between two checks of its deadline may take to report the time-out itself.
 _GRACE_SECONDS = 1.0
 
 _fetcher = Fetcher()
@@ -42,28 +42,28 @@ _defaults = threading.local()
 
 
 def set_default_fetch_deadline(seconds: float | None) -> None:
-    """Give fetches of this thread another deadline than 5 s, where they have none of their own.
+    """Set the default deadline for this thread's fetches, which is 5 s otherwise.
 
     Args:
-        seconds: None = 5 again.
+        seconds: None restores 5.
 
     Raises:
-        TypeError, ValueError: it is no length of time.
+        TypeError, ValueError: the value is not a valid duration.
     """
     _defaults.seconds = None if seconds is None else _checked(seconds)
 
 
 def get_default_fetch_deadline() -> float | None:
-    """What ``set_default_fetch_deadline`` was given in this thread; None when nothing was."""
+    """This thread's value from ``set_default_fetch_deadline``; None if it was not set."""
     found: float | None = getattr(_defaults, "seconds", None)
     return found
 
 
 class RPC:
-    """A fetch that goes on while its caller does something else. Made by ``create_rpc``.
+    """A fetch that runs in the background. Made by ``create_rpc``.
 
     Attributes:
-        deadline: seconds for the whole of it; None = the default.
+        deadline: seconds for the whole fetch; None = the default.
         callback: called once without arguments, by the thread that first waits for the end.
     """
 
@@ -76,7 +76,7 @@ class RPC:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer, or an error, is there."""
+        """Whether the answer or an error has arrived."""
         return self._future is not None and self._future.done()
 
     def wait(self) -> None:
@@ -93,49 +93,49 @@ class RPC:
                 self.callback()
 
     def check_success(self) -> None:
-        """Wait for the end, and raise what went wrong."""
+        """Wait for the end, and raise the fetch's error, if any."""
         self.get_result()
 
     def get_result(self) -> Response:
-        """Wait for the end: the answer.
+        """Wait for the end and return the answer.
 
         Raises:
-            Error: as ``fetch``.
+            Error: as for ``fetch``.
         """
         self.wait()
         future, limit = self._started()
         if not future.done():
-            # No thread was free, or one is held by a system call that knows no deadline.
+            # No thread was free, or a system call without a deadline blocks one.
             raise FetchDeadlineExceededError(f"no answer within {limit.seconds:g} s")
         return future.result()
 
     @staticmethod
     def wait_any(rpcs: "Iterable[RPC]") -> "RPC | None":
-        """The first of several to come to its end, after its callback; None when there are none."""
+        """The first of several to finish, after its callback has run; None if there are none."""
         given = list(rpcs)
         if not given:
             return None
         started = [rpc._started() for rpc in given]
         seconds = min(limit.remaining() for _, limit in started)
         wait([future for future, _ in started], max(0.0, seconds) + _GRACE_SECONDS, FIRST_COMPLETED)
-        # If none has ended, the deadline of one has.
+        # If none has finished, one has passed its deadline.
         first = min(given, key=lambda rpc: (not rpc.is_finished, rpc._started()[1].remaining()))
         first.wait()
         return first
 
     @staticmethod
     def wait_all(rpcs: "Iterable[RPC]") -> None:
-        """Wait for the ends of all, and call their callbacks in the order in which they end."""
+        """Wait for all to finish, and call their callbacks in the order in which they finish."""
         left = list(rpcs)
         while left:
             ended = RPC.wait_any(left)
             left = [rpc for rpc in left if rpc is not ended]
 
     def start(self, fetch: Callable[[Deadline], Response]) -> None:
-        """Begin; called by ``make_fetch_call``.
+        """Start the fetch; called by ``make_fetch_call``.
 
         Raises:
-            Error: it has begun before.
+            Error: it has already started.
         """
         if self._future is not None:
             raise UrlFetchError("this rpc has fetched already: create_rpc() makes another")
@@ -152,10 +152,10 @@ class RPC:
 
 
 def create_rpc(deadline: float | None = None, callback: Callable[[], object] | None = None) -> RPC:
-    """A fetch to be started with ``make_fetch_call``.
+    """A fetch to start with ``make_fetch_call``.
 
     Args:
-        deadline: seconds for the whole of it; None = 5, or what ``set_default_fetch_deadline`` says.
+        deadline: seconds for the whole fetch; None = 5 or the value of ``set_default_fetch_deadline``.
         callback: called once without arguments, by the thread that first waits for the end.
     """
     return RPC(deadline, callback)
@@ -169,23 +169,23 @@ def make_fetch_call(
     headers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RPC:
-    """Start a fetch; ``rpc.get_result()`` gives the answer, or raises.
+    """Start a fetch; ``rpc.get_result()`` returns the answer or raises.
 
     Args:
         rpc: made by ``create_rpc``.
-        url: as ``fetch``.
-        payload: as ``fetch``.
-        method: as ``fetch``.
-        headers: as ``fetch``.
+        url: as for ``fetch``.
+        payload: as for ``fetch``.
+        method: as for ``fetch``.
+        headers: as for ``fetch``.
         **options: ``allow_truncated``, ``follow_redirects``, ``validate_certificate`` and
-            ``response_limit_bytes``, as ``fetch``.
+        ``response_limit_bytes``, as for ``fetch``.
 
     Returns:
         The rpc.
 
     Raises:
-        InvalidMethodError, TypeError, ValueError: of the request; nothing is sent.
-        InvalidURLError: the very URL that is being served; any other that is wrong is known at the end.
+        InvalidMethodError, TypeError, ValueError: the request is invalid; nothing is sent.
+        InvalidURLError: the URL of the current request; any other invalid URL is reported at the end.
     """
     request = _request(payload, method, headers, **options)
     _refuse_own_url(url, request.method)
@@ -211,19 +211,19 @@ def fetch(
         url: ``http://…`` or ``https://…``.
         payload: the body of a POST, PUT or PATCH; text is sent as UTF-8.
         method: a constant (``POST``) or a name in any case.
-        headers: of the request; a few are the engine's own and are left out.
-        allow_truncated: the first 32 MB of a longer answer will do, or ``response_limit_bytes``.
-        follow_redirects: up to five.
-        deadline: seconds for the whole of it: 5 unless set otherwise, at most 60 in a request, 600 in a task.
-        validate_certificate: False = any certificate will do.
-        response_limit_bytes: no more of an answer is read, 32 MB at most.
+        headers: the request's headers; a few are reserved for the engine and dropped.
+        allow_truncated: accept the first 32 MB (or ``response_limit_bytes``) of a longer answer.
+        follow_redirects: follow up to five redirects.
+        deadline: seconds for the whole fetch: 5 by default, at most 60 in a request, 600 in a task.
+        validate_certificate: False accepts any certificate.
+        response_limit_bytes: the most bytes of an answer to read, 32 MB at most.
 
     Raises:
-        InvalidURLError, PayloadTooLargeError, InvalidMethodError: of the request; nothing is sent.
-        DownloadError: there was no answer; its subclasses say why.
-        ResponseTooLargeError: the answer has more than may be read; it carries what was read.
-        SSLCertificateError: the certificate is refused.
-        TypeError, ValueError: a payload, headers, a limit or a deadline that cannot be used.
+        InvalidURLError, PayloadTooLargeError, InvalidMethodError: the request is invalid; nothing is sent.
+        DownloadError: there was no answer; a subclass tells the reason.
+        ResponseTooLargeError: the answer exceeds the limit; the error carries the part that was read.
+        SSLCertificateError: the certificate is not trusted.
+        TypeError, ValueError: a payload, headers, a limit or a deadline is invalid.
     """
     request = _request(
         payload,
@@ -265,21 +265,21 @@ def _request(
 
 
 def _refuse_own_url(url: str, method: str) -> None:
-    """A handler that gets its own page would wait for itself, again and again."""
+    """Refuse the current request's URL: a handler that fetches its own page would never end."""
     request = current_request()
     if request is None or method != "GET":
         return
     try:
         place = place_of(url)
     except InvalidFetchUrlError:
-        return  # it is said what is wrong with it when it is fetched
+        return  # the fetch itself reports an invalid URL
     host = request.host.removesuffix(f":{PORTS[place.scheme]}")
     if place.authority == host and unquote(place.target.partition("?")[0]) == request.path:
-        raise InvalidFetchUrlError(f"{shown(url)} is the very URL that is being served: it would never end")
+        raise InvalidFetchUrlError(f"{shown(url)} is the URL that is being served: the fetch would never end")
 
 
 def _seconds(deadline: float | None) -> float:
-    """A fetch's deadline in seconds; longer than it may be means as long as it may be, as on App Engine."""
+    """A fetch's deadline in seconds; a value over the maximum is reduced to it, as on App Engine."""
     given = _checked(deadline) if deadline is not None else get_default_fetch_deadline()
     is_waited_for = current_request() is not None and current_task() is None
     most = MAX_SECONDS_IN_REQUESTS if is_waited_for else MAX_SECONDS_IN_TASKS
@@ -302,7 +302,7 @@ def _fill(future: "Future[Response]", fetch: Callable[[], Response]) -> None:
 
 
 def _begin_anew() -> None:
-    """In a fork's child: connections are its parent's, threads are not here, locks may be held for ever."""
+    """Reset in a forked child, which has no threads and must not use its parent's connections and locks."""
     global _fetcher, _threads
     of_parent = _fetcher
     _fetcher, _threads = Fetcher(), Threads("urlfetch", CALLS_AT_ONCE)

@@ -1,4 +1,4 @@
-"""Connections to other servers: made to an address that was checked, and kept for the next fetch."""
+"""Connects to other servers at checked addresses, and keeps the connections for later fetches."""
 
 import ssl
 import threading
@@ -32,36 +32,36 @@ _REMEDY = "if the application may fetch from it, list it in LASTACROSS_FETCH_PRI
 
 
 class Connections:
-    """The connections of a process.
+    """A process's connections.
 
     Args:
-        names: looks hosts up.
-        clock: its monotonic time says how long a connection has been idle.
+        names: looks up hosts.
+        clock: its monotonic time measures how long a connection has been idle.
     """
 
     def __init__(self, names: Names, clock: Clock) -> None:
         self._names = names
         self._clock = clock
         self._lock = threading.Lock()
-        # By when they became idle, the oldest first: all of one key behind each other in a list.
+        # Ordered by the time when they became idle, oldest first; one list per key.
         self._idle: OrderedDict[int, tuple[Key, HTTPConnection, float]] = OrderedDict()
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def idle(self, key: Key) -> HTTPConnection | None:
-        """A connection that was used before and is idle now, None when there is none."""
+        """An idle connection that was used before; None if there is none."""
         while True:
             with self._lock:
                 mine = [number for number, entry in self._idle.items() if entry[0] == key]
                 if not mine:
                     return None
                 _, connection, since = self._idle.pop(mine[-1])
-            # The server's goodbye, or bytes that nobody asked for, can be read from it.
+            # It is readable: the server has closed it or sent unexpected bytes.
             if self._clock.monotonic() - since < IDLE_SECONDS and connection.is_connected:
                 return connection
             connection.close()
 
     def keep(self, key: Key, connection: HTTPConnection) -> None:
-        """Take back a connection whose answer was read to its end."""
+        """Keep a connection whose answer was read completely for reuse."""
         dropped = [connection]
         with self._lock:
             if not connection.is_closed:
@@ -73,7 +73,7 @@ class Connections:
             each.close()
 
     def close(self) -> None:
-        """Close those that are idle."""
+        """Close the idle connections."""
         with self._lock:
             entries = list(self._idle.values())
             self._idle.clear()
@@ -81,38 +81,38 @@ class Connections:
             connection.close()
 
     def leave_to_parent(self) -> None:
-        """In a fork's child: close its descriptors of its parent's idle connections.
+        """In a forked child: close its descriptors of the parent's idle connections.
 
-        Nothing goes over the wire: the parent has descriptors too, and closing a TLS socket says no goodbye.
-        Kept open here, the server would not hear of it when the parent closes them.
+        This sends nothing: the parent has descriptors too, and closing a TLS socket here sends no close
+        notification. If the child kept them open, the server would not notice when the parent closes them.
         """
-        # Without the lock, which a thread that is not here may hold.
+        # Do not take the lock, which a thread missing in this process may hold.
         for _, connection, _ in self._idle.values():
             connection.close()
         self._idle.clear()
 
     def connect(self, place: Place, deadline: Deadline, *, validates: bool, is_open: bool) -> HTTPConnection:
-        """A new connection, to an address that was looked up, and checked, for it.
+        """Open a new connection to an address that was looked up and checked for it.
 
-        The very address that was checked: a name whose address has changed since is not asked again.
+        It uses exactly the checked address: the name is not looked up again, in case its address changes.
 
         Args:
-            place: where to.
-            deadline: of the fetch.
-            validates: whether the server's certificate must be right.
-            is_open: whether it may be in a private network.
+            place: the destination.
+            deadline: the fetch's deadline.
+            validates: whether the server's certificate must be valid.
+            is_open: whether the address may be in a private network.
 
         Raises:
-            PrivateAddressError, DNSLookupFailedError, FetchDeadlineExceededError: as they say.
-            SSLCertificateError: the certificate is refused.
-            DownloadError: nobody takes the connection.
+            PrivateAddressError, DNSLookupFailedError, FetchDeadlineExceededError: as their names say.
+            SSLCertificateError: the certificate is not trusted.
+            DownloadError: the server does not accept the connection.
         """
         addresses = self._names.addresses(place, deadline)
         if not is_open:
             addresses = _public(place, addresses)
         problem: Exception | None = None
         for tried, address in enumerate(addresses):
-            # An address that does not answer must leave time for the next.
+            # An unresponsive address must leave time for the next one.
             seconds = deadline.require(place.url) / (len(addresses) - tried)
             try:
                 return self._connected(place, address, seconds, validates)
@@ -169,7 +169,7 @@ def _in_words(place: Place, deadline: Deadline, error: Exception | None) -> Exce
         return SSLCertificateError(f"the certificate of {place.authority} is refused: {error.verify_message}")
     if isinstance(error, CertificateError):
         return SSLCertificateError(f"the certificate of {place.authority} is refused: {error}")
-    # Before time-outs, of which urllib3 takes it to be one.
+    # Check this before time-outs, because urllib3 makes it a subclass of one.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return DownloadError(f"{place.authority} was not reached: {_reason(error.__cause__ or error)}")
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

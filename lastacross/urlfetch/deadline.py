@@ -1,4 +1,4 @@
-"""One deadline for the whole of a fetch: name, connection, redirects, the last byte."""
+"""One deadline for a whole fetch, from the name lookup to the last byte."""
 
 from lastacross.clock import Clock
 from lastacross.errors import FetchDeadlineExceededError
@@ -6,11 +6,11 @@ from lastacross.urlfetch.places import shown
 
 
 class Deadline:
-    """The instant at which a fetch is given up.
+    """The instant at which a fetch is aborted.
 
     Args:
-        clock: its monotonic time counts.
-        seconds: from now.
+        clock: its monotonic time measures the deadline.
+        seconds: time from now.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -19,14 +19,14 @@ class Deadline:
         self._ends_at = clock.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Seconds until then; zero or less when it has passed."""
+        """Seconds left; zero or less if the deadline has passed."""
         return self._ends_at - self._clock.monotonic()
 
     def require(self, url: str) -> float:
-        """The seconds that are left.
+        """The seconds left, if any.
 
         Raises:
-            FetchDeadlineExceededError: none are.
+            FetchDeadlineExceededError: the deadline has passed.
         """
         seconds = self.remaining()
         if seconds <= 0:
@@ -34,5 +34,5 @@ class Deadline:
         return seconds
 
     def error(self, url: str) -> FetchDeadlineExceededError:
-        """What to raise when it has passed."""
+        """The error to raise after the deadline."""
         return FetchDeadlineExceededError(f"{shown(url)} gave no whole answer within {self.seconds:g} s")

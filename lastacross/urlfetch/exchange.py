@@ -1,4 +1,4 @@
-"""One request and its answer, over one connection: every way in which that fails gets its name."""
+"""Exchanges one request and its answer over one connection, with a distinct error for each failure."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ from lastacross.urlfetch.requests import Request
 
 CHUNK_BYTES = 65_536
 _GZIP = ("gzip", "x-gzip")
-# What a body loses with its compression.
+# Headers dropped when a body is decompressed.
 _OF_COMPRESSED = ("content-encoding", "content-length")
 _TOO_LATE = (TimeoutError, urllib3.exceptions.TimeoutError)
 _HUNG_UP = (
@@ -35,12 +35,12 @@ _BROKEN = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, Val
 
 
 class NothingCameError(ConnectionClosedError):
-    """Raised when the server hung up before its answer began: it may not have seen the request."""
+    """Raised when the server disconnected before its answer began: it may not have seen the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A server's answer."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -49,17 +49,18 @@ class Answer:
 
     @property
     def location(self) -> str | None:
-        """Where it redirects to, None if it does not."""
+        """The target of its redirect, None if it does not redirect."""
         if self.status not in (301, 302, 303, 307, 308):
             return None
         return next((value for name, value in self.headers if name.lower() == "location"), None)
 
 
 def exchange(connection: HTTPConnection, request: Request, place: Place, deadline: Deadline) -> Answer:
-    """Send a request and read its answer to its end, or to the limit; the connection is closed unless whole.
+    """Send a request and read its answer up to the limit; closes the connection unless all was read.
 
     Raises:
-        FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as they say.
+        FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as their names
+        say.
     """
     try:
         answer, is_whole = _exchanged(connection, request, place, deadline)
@@ -82,7 +83,7 @@ def _exchanged(
     if connection.sock is not None:
         connection.sock.settimeout(connection.timeout)
     connection.response_class = functools.partial(TimedResponse, remaining=deadline.remaining)  # type: ignore[assignment]
-    # A server may answer and hang up before it has read all: its answer is there all the same.
+    # A server may answer and disconnect before it has read the whole request; its answer still counts.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.request(
             request.method,
@@ -108,7 +109,7 @@ def _exchanged(
 
 
 def _read(response: HTTPResponse, is_gzip: bool, most_bytes: int) -> tuple[bytes, bool]:
-    """The body, decompressed if it has to be, to a little over the limit; and whether that is all."""
+    """The body, decompressed if necessary, up to slightly over the limit; and whether that is all of it."""
     body = bytearray()
     gunzip = Gunzip() if is_gzip else None
     while chunk := response.read1(CHUNK_BYTES):
@@ -122,45 +123,45 @@ def _read(response: HTTPResponse, is_gzip: bool, most_bytes: int) -> tuple[bytes
 
 
 class Gunzip:
-    """Decompresses, piece by piece: a small body may be a large one compressed."""
+    """Decompresses piece by piece, because a small body may expand to a large one."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)
         self._has_begun = False
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """What this much of the body holds, in pieces of a bounded size."""
+        """Decompress a chunk of the body into pieces of bounded size."""
         is_full = False
         while chunk or is_full:
             if self._member.eof:
-                # Another member may follow; zeros at the end are padding.
+                # Another gzip member may follow; zeros at the end are padding.
                 chunk = chunk.lstrip(b"\0")
                 if not chunk:
                     return
                 self._member = zlib.decompressobj(wbits=31)
             self._has_begun = True
             piece = self._member.decompress(chunk, CHUNK_BYTES)
-            # What it has read and not given out yet has no tail.
+            # Its buffered input has no unconsumed tail yet.
             is_full = len(piece) == CHUNK_BYTES and not self._member.eof
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             yield piece
 
     def finish(self) -> None:
-        """Pass if it came to its end.
+        """Pass if the compressed data is complete.
 
         Raises:
-            zlib.error: it did not.
+            zlib.error: it is not.
         """
         if self._has_begun and not self._member.eof:
             raise zlib.error("it ends in the middle")
 
 
 def _in_words(error: Exception, place: Place) -> DownloadError:
-    # urllib3 wraps what broke a body; the last argument is the error itself.
+    # urllib3 wraps the error that interrupted a body; the last argument is the original error.
     cause: object = error
     if isinstance(error, urllib3.exceptions.ProtocolError) and error.args:
         cause = error.args[-1]
-    # http.client takes the length of a chunk that is no number for the end.
+    # http.client treats an invalid chunk length as the end of the body.
     is_nonsense = isinstance(cause, http.client.IncompleteRead) and isinstance(cause.__context__, ValueError)
     if not is_nonsense and (isinstance(error, _HUNG_UP) or isinstance(cause, _HUNG_UP)):
         return ConnectionClosedError(f"{place.authority} hung up before its answer was whole")
@@ -168,9 +169,9 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
         return MalformedReplyError(f"{place.authority} answered with damaged gzip: {error}")
     if isinstance(error, OSError):
         return DownloadError(f"{place.authority} broke off: {error.strerror or error}")
-    return MalformedReplyError(f"{place.authority} answered what is no HTTP: {_shown(error)}")
+    return MalformedReplyError(f"{place.authority} answered with invalid HTTP: {_shown(error)}")
 
 
 def _shown(error: Exception) -> str:
-    """Some of it: the error may quote a whole line of what came."""
+    """Part of the error's text, because it may quote a whole line of the answer."""
     return f"{type(error).__name__}: {error}"[:200]

@@ -1,4 +1,4 @@
-"""A fetch from start to end: redirects, each to a place that is checked anew."""
+"""Runs a fetch from start to end and checks the target of each redirect."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ MAX_REDIRECTS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """One request on the way: where it goes, and whether that may be a private network."""
+    """One request of a fetch: its target, and whether that may be in a private network."""
 
     place: Place
     request: Request
@@ -30,15 +30,15 @@ class _Hop:
 
     @property
     def key(self) -> Key:
-        """What a connection must have in common with this hop."""
+        """Identifies connections that can be reused for this hop."""
         return (*self.place.origin, self.request.validates, self.is_open)
 
 
 class Fetcher:
-    """Fetches, over connections that it keeps.
+    """Fetches over persistent connections.
 
     Args:
-        look_up: the addresses of a host.
+        look_up: returns a host's addresses.
         clock: its monotonic time measures deadlines.
     """
 
@@ -50,14 +50,14 @@ class Fetcher:
         self._connections.close()
 
     def leave_to_parent(self) -> None:
-        """In a fork's child: give up what is its parent's, who goes on with it. Not to be used any more."""
+        """In a forked child: release the parent's resources. This object must not be used afterwards."""
         self._connections.leave_to_parent()
 
     def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
-        """Send the request, follow redirects if it says so, and read the answer.
+        """Send the request, follow redirects if it allows them, and read the answer.
 
         Raises:
-            UrlFetchError: one of its branch.
+            UrlFetchError: one of its subclasses.
         """
         place = place_of(url)
         check_size(request.body)
@@ -74,7 +74,7 @@ class Fetcher:
         )
 
     def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:
-        # What is sent twice by mistake, because an idle connection turned out to be dead, must do no harm.
+        # If an idle connection turned out to be dead, an accidental second sending must be harmless.
         used = self._connections.idle(hop.key) if hop.request.is_safe_to_repeat else None
         if used is not None:
             try:
@@ -109,7 +109,7 @@ def _response(answer: Answer, request: Request, place: Place, *, is_redirected: 
     if answer.is_truncated and not request.may_be_truncated:
         raise ResponseTooLargeError(
             f"{shown(place.url)} answered with more than {request.most_bytes} bytes; "
-            "allow_truncated=True takes the first of them",
+            "allow_truncated=True accepts the first of them",
             response,
         )
     return response

@@ -1,4 +1,4 @@
-"""The addresses of the host of a fetch, looked up within its deadline."""
+"""Looks up the host's addresses within a fetch's deadline."""
 
 from lastacross.errors import DNSLookupFailedError
 from lastacross.http_client import LookUp, LookUpTimeoutError, Resolver, name_lookup, system_look_up
@@ -7,20 +7,20 @@ from lastacross.urlfetch.places import Place
 
 
 class Names:
-    """Looks up the names of a fetch.
+    """Looks up names for fetches.
 
     Args:
-        look_up: asks the resolver, for as long as that takes.
+        look_up: asks the resolver, however long that takes.
     """
 
     def __init__(self, look_up: LookUp = system_look_up) -> None:
         self._resolver = Resolver(look_up)
 
     def addresses(self, place: Place, deadline: Deadline) -> list[str]:
-        """The numeric addresses of a place's host, best first; never none.
+        """The numeric addresses of a place's host, best first; at least one.
 
         Raises:
-            DNSLookupFailedError: it has no address, or the resolver did not answer within 3 s.
+            DNSLookupFailedError: the host has no address, or the resolver did not answer within 3 s.
             FetchDeadlineExceededError: the resolver did not answer before the deadline.
         """
         try:

@@ -1,4 +1,4 @@
-"""URLs, taken apart. Pure: text in, or an error that says what is wrong with it."""
+"""Parses URLs, with errors that describe the problem. Pure."""
 
 import ipaddress
 import re
@@ -20,13 +20,13 @@ _PLAIN_AUTHORITY = re.compile(r"[^:\[\]]*(:[0-9]+)?|\[[^\]]*\](:[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a request goes.
+    """A request's destination.
 
     Args:
         scheme: ``http`` or ``https``.
         host: a name, or an address without brackets; lower case.
-        port: the scheme's, if none is written.
-        target: path and query, as they stand in the request's first line.
+        port: the scheme's default if the URL has none.
+        target: path and query as in the request line.
     """
 
     scheme: str
@@ -36,13 +36,13 @@ class Place:
 
     @property
     def authority(self) -> str:
-        """What the Host header says: the port only where it is not the scheme's."""
+        """The Host header's value, with the port only if it is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What two URLs have in common whose requests may be told the same secrets."""
+        """The origin: requests to URLs of the same origin may carry the same secrets."""
         return self.scheme, self.host, self.port
 
     @property
@@ -52,9 +52,9 @@ class Place:
 
 
 def shown(url: str) -> str:
-    """As much of a URL as an error tells, whatever is wrong with it: no user name, no query, no fragment.
+    """A URL for error messages, even if invalid, without user name, query and fragment.
 
-    Secrets are there, and errors are written to logs and pages. What cannot be told from one is left out.
+    Those may hold secrets, and errors end up in logs and pages. Anything that may be a secret is left out.
     """
     found = _SCHEME.match(url)
     scheme = found[0] if found else ""
@@ -66,10 +66,10 @@ def shown(url: str) -> str:
 
 
 def place_of(url: object) -> Place:
-    """Where this URL leads.
+    """The destination of this URL.
 
     Raises:
-        InvalidFetchUrlError: it is malformed, not http(s), has user info, or is longer than 2,083 characters.
+        InvalidFetchUrlError: the URL is malformed, not http(s), has user info, or exceeds 2,083 characters.
     """
     if not isinstance(url, str):
         raise InvalidFetchUrlError(f"a URL is text, not {type(url).__name__}")
@@ -88,22 +88,22 @@ def place_of(url: object) -> Place:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
     except ValueError as error:
-        # What stands where a port should be may be a password; and a cause is written to logs as well.
+        # The text in the port's place may be a password, and causes are logged as well.
         reason = str(error).partition(" as ")[0]
         raise InvalidFetchUrlError(f"{shown(url)!r} is not a URL: {reason}") from None
     if parts.scheme not in PORTS:
         raise InvalidFetchUrlError(f"{shown(url)!r} does not begin with http:// or https://")
     if port == 0:
-        raise InvalidFetchUrlError(f"{shown(url)!r} has the port 0, on which nobody listens")
+        raise InvalidFetchUrlError(f"{shown(url)!r} has the port 0, on which no server can listen")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query or url.endswith("?") else "")
     return Place(parts.scheme, _host(host, url), port or PORTS[parts.scheme], _escaped(target))
 
 
 def redirected(place: Place, location: str) -> Place:
-    """Where a redirect's Location leads, seen from where it came.
+    """The destination of a redirect's Location, relative to the redirecting place.
 
     Raises:
-        MalformedReplyError: that is no URL that can be fetched.
+        MalformedReplyError: the Location is not a URL that can be fetched.
     """
     # http.client reads each byte as one character.
     text = quote(location.encode("latin-1", "replace"), safe="/?:@!$&'()*+,;=~-._%#[]\"<>\\^`{|}")
@@ -111,7 +111,7 @@ def redirected(place: Place, location: str) -> Place:
         return place_of(urljoin(place.url, text))
     except (InvalidFetchUrlError, ValueError) as error:
         raise MalformedReplyError(
-            f"{place.authority} redirects to what cannot be fetched: {error}"
+            f"{place.authority} redirects to a URL that cannot be fetched: {error}"
         ) from error
 
 
@@ -120,14 +120,14 @@ def _host(host: str, url: str) -> str:
         raise InvalidFetchUrlError(f"{shown(url)!r} names no host")
     if ":" in host:
         try:
-            # A zone is of this machine's own networks.
+            # A zone refers to this machine's own networks.
             return str(ipaddress.IPv6Address(host.replace("%", "no zone")))
         except ValueError as error:
-            raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is no IPv6 address") from error
+            raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is not an IPv6 address") from error
     try:
         name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError as error:
-        raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is no name: {error}") from error
+        raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is not a valid name: {error}") from error
     if not _HOST.fullmatch(name):
         raise InvalidFetchUrlError(
             f"{shown(url)!r} has the host {name!r}, which is neither a name nor an address"
@@ -136,5 +136,5 @@ def _host(host: str, url: str) -> str:
 
 
 def _escaped(target: str) -> str:
-    """Percent-escapes where a character is no ASCII; all else stays as it is written."""
+    """Percent-escape non-ASCII characters; leave everything else as written."""
     return _NOT_ASCII.sub(lambda found: quote(found[0], safe="", errors="replace"), target)

@@ -1,7 +1,7 @@
-"""Which addresses are not of the Internet, and which hosts a fetch may reach all the same.
+"""Defines the private addresses, and the hosts that a fetch may reach nevertheless.
 
-A page that makes a server fetch what a visitor names must not reach the machines behind that server. The
-lists are our own, and not Python's ``is_private``, whose meaning has changed between its versions.
+A page that lets visitors name URLs to fetch must not reach machines behind the server. The lists are ours
+instead of Python's ``is_private``, whose meaning has changed between versions.
 """
 
 import ipaddress
@@ -12,19 +12,19 @@ from lastacross.urlfetch.places import Place
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# IANA's special-purpose registries, and what is not of the Internet beside them.
+# IANA's special-purpose registries and other networks that are not part of the Internet.
 _IPV4 = [
     ipaddress.IPv4Network(text)
     for text in (
-        "0.0.0.0/8",  # this network: Linux takes it for loopback
+        "0.0.0.0/8",  # this network: Linux treats it as loopback
         "10.0.0.0/8",
         "100.64.0.0/10",  # behind a carrier's NAT
         "127.0.0.0/8",
-        "168.63.129.16/32",  # Azure's own service on each of its machines
+        "168.63.129.16/32",  # Azure's internal service on each of its machines
         "169.254.0.0/16",  # link-local: the metadata of cloud machines
         "172.16.0.0/12",
         "192.0.0.0/24",
-        "192.0.2.0/24",  # the documentation's, as the next two
+        "192.0.2.0/24",  # for documentation, like the next two
         "198.51.100.0/24",
         "203.0.113.0/24",
         "192.88.99.0/24",  # 6to4 relays, retired
@@ -34,13 +34,13 @@ _IPV4 = [
         "240.0.0.0/4",  # reserved, and broadcast
     )
 ]
-# All of IPv6 that hosts of the Internet may have; the rest is reserved or local, and may be routed anywhere.
+# The IPv6 space of Internet hosts; the rest is reserved or local, and may be routed anywhere.
 _IPV6 = ipaddress.IPv6Network("2000::/3")
 _NOT_IPV6 = [
     ipaddress.IPv6Network(text)
     for text in (
         "2001::/23",  # Teredo, benchmarks, overlays
-        "2001:db8::/32",  # the documentation's, as the next
+        "2001:db8::/32",  # for documentation, like the next
         "3fff::/20",
     )
 ]
@@ -48,10 +48,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_private(address: str) -> bool:
-    """Whether this numeric address is of no host of the Internet.
+    """Whether this numeric address does not belong to an Internet host.
 
     Args:
-        address: as ``getaddrinfo`` writes it, maybe with a zone (``fe80::1%eth0``).
+        address: in ``getaddrinfo``'s format, maybe with a zone (``fe80::1%eth0``).
     """
     return _is_private(ipaddress.ip_address(address.partition("%")[0]))
 
@@ -66,7 +66,7 @@ def _is_private(address: Address) -> bool:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address to which packets for this one are translated or tunnelled."""
+    """The IPv4 address to which packets for this address are translated or tunnelled."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address in _NAT64:
@@ -75,15 +75,15 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
-    """Whether a place may be fetched from though its address is private.
+    """Whether a place may be fetched even if its address is private.
 
-    Under ``dev`` the site's own address may, for who asks for it by its name: a redirect from elsewhere
-    would come to pages that are the developer's.
+    Under ``dev`` this includes the site's own address if requested by its name, but not by a redirect from
+    elsewhere, which could reach the developer's pages.
 
     Args:
-        place: where the request goes.
-        settings: which hosts are listed; under ``dev``, where this site is.
-        is_redirect: another server has sent us there.
+        place: the request's destination.
+        settings: the listed hosts and, under ``dev``, this site's address.
+        is_redirect: whether another server redirected us there.
     """
     if _is_listed(place, settings.fetch_private_hosts):
         return True
@@ -91,7 +91,7 @@ def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
 
 
 def _is_own_site(place: Place, settings: Settings) -> bool:
-    """Whether this is the site that ``dev`` runs on this machine."""
+    """Whether this is the ``dev`` site on this machine."""
     own = ("localhost", "127.0.0.1", "::1", settings.host)
     return settings.is_dev and place.host in own and place.port == settings.port
 

@@ -1,4 +1,4 @@
-"""What is asked for: App Engine's checks of a request, before anything is sent. Pure."""
+"""A fetch's request, and App Engine's checks of it before anything is sent. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ USER_AGENT = f"lastacross/{__version__}"
 
 _WITH_PAYLOAD = ("POST", "PUT", "PATCH")
 _FORM = "application/x-www-form-urlencoded"
-# Not the application's to set: they are of the connection, or tell a server whom to trust.
+# The application cannot set these: they belong to the connection, or tell a server whom to trust.
 _OWN = frozenset(
     {
         "connection",
@@ -37,7 +37,7 @@ _OWN = frozenset(
     }
 )
 _OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
-# For the server that they were written for, and no other.
+# Only for the server that they were written for.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _BAD_VALUE = re.compile(r"[\x00\r\n]")
@@ -47,10 +47,10 @@ Payload = str | bytes | bytearray | None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, to wherever redirects lead it.
+    """One request, which redirects may lead elsewhere.
 
-    ``body`` is None for a method that has none; ``decodes`` whether a compressed answer is decompressed: the
-    application did not ask for the encodings itself; ``most_bytes`` of an answer are read.
+    ``body`` is None for methods without one. ``decodes`` is whether to decompress the answer, because the
+    application did not request encodings itself. ``most_bytes`` limits how much of an answer is read.
     """
 
     method: str
@@ -64,14 +64,14 @@ class Request:
 
     @property
     def is_safe_to_repeat(self) -> bool:
-        """Whether a second sending, after a connection that was lost, does no harm."""
+        """Whether the request can safely be repeated after a lost connection."""
         return self.method not in ("POST", "PATCH")
 
     def after_redirect(self, status: int, before: Place, after: Place) -> "Request":
-        """The request that this redirect asks for.
+        """The request that follows this redirect.
 
-        301, 302 and 303 ask for the result of what was sent: a GET, unless it was a HEAD. 307 and 308 ask to
-        send the same elsewhere.
+        301, 302 and 303 lead to the result by a GET, or by a HEAD after a HEAD. 307 and 308 repeat the same
+        request elsewhere.
         """
         found = self
         if status in (301, 302, 303) and self.method not in ("GET", "HEAD"):
@@ -83,10 +83,10 @@ class Request:
 
 
 def method_name(method: object) -> str:
-    """A method's name, from a constant or from its name in any case.
+    """A method's name, given as a constant or as a name in any case.
 
     Raises:
-        InvalidMethodError: there is no such method.
+        InvalidMethodError: the method does not exist.
     """
     for name, number in METHODS.items():
         is_number = isinstance(method, int) and not isinstance(method, bool) and method == number
@@ -96,10 +96,10 @@ def method_name(method: object) -> str:
 
 
 def body_of(method: str, payload: Payload) -> bytes | None:
-    """What is sent: text as UTF-8. A payload of a method that has none is left out, as on App Engine.
+    """The body to send, with text as UTF-8. As on App Engine, methods without a body drop the payload.
 
     Raises:
-        TypeError: it is neither text nor bytes.
+        TypeError: the payload is neither text nor bytes.
     """
     if payload is not None and not isinstance(payload, str | bytes | bytearray):
         raise TypeError(
@@ -115,31 +115,31 @@ def check_size(body: bytes | None) -> None:
     """Pass if a payload may be sent.
 
     Raises:
-        PayloadTooLargeError: it may not.
+        PayloadTooLargeError: it is too large.
     """
     if body is not None and len(body) > MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES}")
 
 
 def response_limit(limit: object) -> int:
-    """How many bytes of an answer are read; more than may be means as many as may be.
+    """The number of bytes of an answer to read; values over the maximum are reduced to it.
 
     Raises:
-        TypeError, ValueError: it is no number of bytes.
+        TypeError, ValueError: the limit is not a valid number of bytes.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise TypeError(f"a limit of an answer is a number of bytes, not {limit!r}")
+        raise TypeError(f"an answer's limit is a number of bytes, not {limit!r}")
     if limit < 1:
-        raise ValueError(f"a limit of an answer is at least 1 byte, not {limit}")
+        raise ValueError(f"an answer's limit is at least 1 byte, not {limit}")
     return min(limit, MAX_RESPONSE_BYTES)
 
 
 def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ...]:
-    """The headers that are sent: the application's, without those that it may not set, and the usual ones.
+    """The headers to send: the application's, without reserved ones, plus the usual ones.
 
     Raises:
-        TypeError: they are no mapping of names to values.
-        ValueError: a name or a value has a character that no header can have.
+        TypeError: the headers are not a mapping of names to values.
+        ValueError: a name or a value has a character that is invalid in headers.
     """
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers are a mapping of names to values, not {type(headers).__name__}")
@@ -157,7 +157,7 @@ def _header(name: object, value: object) -> tuple[str, str]:
         raise TypeError(f"a header is text with a text or a number, not {name!r}: {type(value).__name__}")
     text = str(value)
     if not _NAME.fullmatch(name):
-        raise ValueError(f"no header can have the name {name!r}")
+        raise ValueError(f"a header cannot have the name {name!r}")
     if _BAD_VALUE.search(text):
         raise ValueError(f"the header {name} has a line break in its value")
     if any(ord(character) > 255 for character in text):

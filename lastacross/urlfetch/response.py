@@ -1,4 +1,4 @@
-"""What a fetch gives back."""
+"""The result of a fetch."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from http.client import HTTPMessage
 
 
 class Headers(MutableMapping[str, str]):
-    """Headers by name, in whatever case; those that came several times are one, joined by ``, ``.
+    """Headers by case-insensitive name; repeated ones are joined by ``, ``.
 
     Args:
-        items: names and values in the order in which they came.
+        items: names and values in the order of their arrival.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
@@ -42,12 +42,12 @@ class Response:
     """An answer, whatever its status.
 
     Attributes:
-        content: the body, decompressed unless the request had an Accept-Encoding of its own.
+        content: the body, decompressed unless the request had its own Accept-Encoding.
         status_code: such as 200 or 404.
-        headers: by name in any case.
-        final_url: where redirects led; None when there was none.
-        header_msg: the same headers as an ``http.client.HTTPMessage``, those that came several times apart.
-        content_was_truncated: the body was longer than 32 MB, and was allowed to be cut there.
+        headers: by case-insensitive name.
+        final_url: the URL after redirects; None without any.
+        header_msg: the same headers as an ``http.client.HTTPMessage``, which keeps repeated ones apart.
+        content_was_truncated: whether the body was longer than the limit and allowed to be truncated.
     """
 
     content: bytes
@@ -66,7 +66,7 @@ def response_of(
     final_url: str | None,
     is_truncated: bool,
 ) -> Response:
-    """An answer of these parts."""
+    """Build an answer from its parts."""
     message = HTTPMessage()
     kept = list(headers)
     for name, value in kept:

@@ -1,10 +1,10 @@
--- send_message: append messages to a stream that keeps a limited number, for a limited time.
+-- send_message: append messages to a stream with a limited length and lifetime.
 --
 -- KEYS     1 stream
--- ARGV     1 messages to keep, at least  2 seconds to keep them after the newest  3… messages
+-- ARGV     1 minimum number of messages to keep  2 seconds to keep them after the newest  3… messages
 -- Returns  the last message's id.
 --
--- One script: a stream must not be left without an expiry, and one call is what messages cost.
+-- One script, so that a stream is never left without an expiry and messages cost a single call.
 -- include: call
 
 local id
