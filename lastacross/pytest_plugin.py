@@ -1,7 +1,7 @@
-"""The fixtures of ``lastacross.testing`` for pytest, which finds them where this package is installed.
+"""The pytest fixtures of ``lastacross.testing``; pytest finds them wherever this package is installed.
 
-Every pytest of the environment loads this module, whatever it tests: the rest of the engine is imported
-when a test first asks for a fixture.
+Every pytest run in the environment loads this module, so it imports the rest of the engine only when a test
+first uses a fixture.
 """
 
 import importlib
@@ -21,28 +21,28 @@ FOLDER = "lastacross_app"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The option of pytest's configuration file that says where the application is."""
+    """Add the option for the application's folder to pytest's configuration file."""
     help_text = "folder with the app.yaml of the application under test; default: the root folder"
     parser.addini(FOLDER, help_text, type="paths", default=None)
 
 
 @pytest.fixture(scope="session")
 def lastacross_redis() -> Iterator[str]:
-    """The URL of a Redis server of this run's own; emptied by each test that uses ``lastacross_app``."""
+    """The URL of this run's own Redis server, emptied by each test that uses ``lastacross_app``."""
     with _testing().redis_server() as url:
         yield cast(str, url)
 
 
 @pytest.fixture
 def lastacross_root(pytestconfig: pytest.Config) -> Path:
-    """The folder of the application: override it in a conftest.py to test another."""
+    """The application's folder; override it in a conftest.py to test another."""
     given = cast("list[Path] | None", pytestconfig.getini(FOLDER))
     return given[0] if given else pytestconfig.rootpath
 
 
 @pytest.fixture
 def lastacross_environ() -> dict[str, str]:
-    """Variables for the application's configuration: override it to set some."""
+    """Variables for the application's configuration; override it to set some."""
     return {}
 
 
@@ -50,7 +50,7 @@ def lastacross_environ() -> dict[str, str]:
 def lastacross_app(
     lastacross_redis: str, lastacross_root: Path, lastacross_environ: dict[str, str]
 ) -> "Iterator[testing.ApplicationUnderTest]":
-    """The application, with nothing in its queues, its cache and its datastore."""
+    """The application, with empty queues, cache and datastore."""
     made = _testing().application(lastacross_root, redis_url=lastacross_redis, environ=lastacross_environ)
     with made as app:
         yield cast("testing.ApplicationUnderTest", app)
@@ -60,7 +60,7 @@ def lastacross_app(
 def run_tasks(
     lastacross_app: "testing.ApplicationUnderTest",
 ) -> "Callable[..., list[testing.DeliveredTask]]":
-    """``run_tasks()`` runs what waits until nothing does."""
+    """``run_tasks()`` runs tasks until none is waiting."""
     return lastacross_app.run_tasks
 
 
@@ -68,13 +68,13 @@ def run_tasks(
 def inline_tasks(
     lastacross_app: "testing.ApplicationUnderTest",
 ) -> Callable[..., AbstractContextManager[None]]:
-    """``with inline_tasks():`` runs what is added at once."""
+    """``with inline_tasks():`` runs tasks as soon as they are added."""
     return lastacross_app.inline_tasks
 
 
 @pytest.fixture
 def enqueued(lastacross_app: "testing.ApplicationUnderTest") -> "Callable[..., list[testing.EnqueuedTask]]":
-    """``enqueued("queue")`` are the tasks that wait."""
+    """``enqueued("queue")`` returns the waiting tasks."""
     return lastacross_app.enqueued
 
 
@@ -82,7 +82,7 @@ def enqueued(lastacross_app: "testing.ApplicationUnderTest") -> "Callable[..., l
 def assert_enqueued(
     lastacross_app: "testing.ApplicationUnderTest",
 ) -> "Callable[..., list[testing.EnqueuedTask]]":
-    """``assert_enqueued(2, url="/work")`` fails unless that is what waits."""
+    """``assert_enqueued(2, url="/work")`` fails unless exactly these tasks wait."""
     return lastacross_app.assert_enqueued
 
 

@@ -1,17 +1,17 @@
-"""What an application may do when its process is told to stop: App Engine's ``runtime`` module.
+"""Lets an application react when its process is told to stop: App Engine's ``runtime`` module.
 
-Imports nothing of the engine: whoever imports any part of the processes imports this.
+It imports nothing of the engine, because every part of the processes imports it.
 """
 
 import threading
 from collections.abc import Callable
 
 Hook = Callable[[], object]
-"""Takes nothing; what it returns is not looked at."""
+"""Takes no arguments; its result is ignored."""
 
 
 class Shutdown:
-    """The shutdown of one process: what to call, and whether it has begun."""
+    """A process's shutdown: its hook, and whether it has begun."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,11 +24,11 @@ class Shutdown:
         return self._has_begun
 
     def begin(self) -> None:
-        """Note that this process has been told to stop; a signal handler may call it: it takes no lock."""
+        """Note that this process was told to stop; safe in a signal handler, because it takes no lock."""
         self._has_begun = True
 
     def set_hook(self, hook: Hook | None) -> Hook | None:
-        """Put this hook in the place of the one before, which is returned.
+        """Set this hook and return the previous one.
 
         Raises:
             TypeError: it is neither callable nor None.
@@ -40,23 +40,24 @@ class Shutdown:
         return before
 
     def take_hook(self) -> Hook | None:
-        """The hook, for whoever is to call it; who asks later gets None, so that it is called once."""
+        """The hook, to be called by the caller; later calls return None, so that it is called once."""
         return self.set_hook(None)
 
 
 PROCESS = Shutdown()
-"""That of this process."""
+"""This process's shutdown."""
 
 
 def set_shutdown_hook(hook: Hook | None) -> Hook | None:
-    """Have a function called when this process is told to stop.
+    """Register a function to call when this process is told to stop.
 
-    It is called once, in a thread of its own, while the tasks that run here are still this process's: it
-    has as long as they have (25 s, 5 s under ``dev``) to save what they have done and to make them end. What
-    it raises is logged. A process that is killed, or whose machine is, calls nothing.
+    It is called once, in a separate thread, while this process still holds its tasks. Like them, it has 25 s
+    (5 s under ``dev``) to save their progress and to make them end. Its exceptions are logged. A process that
+    is killed, or whose machine is, does not call it.
 
     Args:
-        hook: a callable without arguments; None for no hook. Whoever replaces another should call it.
+        hook: a callable without arguments; None for no hook. Code that replaces a hook should call the old
+            one.
 
     Returns:
         The hook that was set before, or None.
@@ -68,5 +69,5 @@ def set_shutdown_hook(hook: Hook | None) -> Hook | None:
 
 
 def is_shutting_down() -> bool:
-    """Whether this process has been told to stop: a handler that runs long may look, and end early."""
+    """Whether this process was told to stop; a long-running handler may check it and end early."""
     return PROCESS.has_begun

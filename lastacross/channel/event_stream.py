@@ -19,7 +19,7 @@ log = logs.get("lastacross.channel")
 class Limits:
     """Limits for a process's streams.
 
-    ``look_seconds`` is how often a silent stream checks whether its browser is still connected.
+    ``check_seconds`` is how often a silent stream checks whether its browser is still connected.
     """
 
     max_streams: int = 1_024
@@ -27,7 +27,7 @@ class Limits:
     max_streams_per_client: int = 256
     heartbeat_seconds: float = 15.0
     life_seconds: float = 300.0
-    look_seconds: float = 2.0
+    check_seconds: float = 2.0
     retry_ms: int = 1_000
     retry_after_seconds: int = 5
     client_retry_after_seconds: int = 10
@@ -114,7 +114,7 @@ class EventStream:
     def _next_chunk(self) -> bytes:
         """The next write, or b"" when it is time to check the connection."""
         is_behind = self._mailbox.is_behind
-        chunk = self._replay() if is_behind else self._mailbox.take(self._limits.look_seconds)
+        chunk = self._replay() if is_behind else self._mailbox.take(self._limits.check_seconds)
         if chunk:
             return chunk
         if self._finish_write():

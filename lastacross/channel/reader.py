@@ -22,10 +22,10 @@ log = logs.get("lastacross.channel")
 WAIT_MS = 2_000
 # Approximate number of messages across all client ids per read, which bounds its memory.
 READ_MESSAGES = 1_000
-MOST_OF_ONE = 200
+MAX_PER_KEY = 200
 # A stream whose thread has hung in a write for this long has lost its browser.
 STUCK_SECONDS = 30.0
-LOOK_FOR_STUCK_EVERY_SECONDS = 5.0
+STUCK_CHECK_SECONDS = 5.0
 WAKEUP_KEEP_SECONDS = 3_600
 
 # A read costs Python and Redis time for each client id that it names. After a read that found something,
@@ -33,7 +33,7 @@ WAKEUP_KEEP_SECONDS = 3_600
 REST_SECONDS_PER_CLIENT_ID = 20e-6
 
 FIRST_BACKOFF_SECONDS = 0.1
-LONGEST_BACKOFF_SECONDS = 2.0
+MAX_BACKOFF_SECONDS = 2.0
 
 
 class Reader:
@@ -45,7 +45,7 @@ class Reader:
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
-        self._looked_at = clock.monotonic()
+        self._checked_at = clock.monotonic()
         self._wakeup_key = store.channel_wakeup_key(os.urandom(8).hex())
         self._wakeup_position = BEGINNING
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class Reader:
                 is_expected = isinstance(error, StoreUnavailableError)
                 log.warning("channel.reader_lost", reason=str(error), exc_info=not is_expected)
                 self._rest.wait(backoff * random.uniform(0.5, 1.0))
-                backoff = min(2 * backoff, LONGEST_BACKOFF_SECONDS)
+                backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
                 if not is_expected:
                     self._set_aside_damaged(cursors)
 
@@ -152,7 +152,7 @@ class Reader:
             return dict(self._cursors)
 
     def _read(self, cursors: Mapping[str, Position]) -> dict[str, list[Message]]:
-        count = max(1, min(MOST_OF_ONE, READ_MESSAGES // len(cursors)))
+        count = max(1, min(MAX_PER_KEY, READ_MESSAGES // len(cursors)))
         wanted = {self._wakeup_key: self._wakeup_position, **cursors}
         found = streams.wait(wanted, WAIT_MS, count=count)
         wakeups = found.pop(self._wakeup_key, [])
@@ -172,9 +172,9 @@ class Reader:
 
     def _abandon_stuck(self) -> None:
         now = self._clock.monotonic()
-        if now - self._looked_at < LOOK_FOR_STUCK_EVERY_SECONDS:
+        if now - self._checked_at < STUCK_CHECK_SECONDS:
             return
-        self._looked_at = now
+        self._checked_at = now
         for mailbox in self.mailboxes():
             if mailbox.idle_seconds() > STUCK_SECONDS:
                 log.info("channel.abandon", idle_seconds=round(mailbox.idle_seconds(), 1))

@@ -39,7 +39,7 @@ STREAM_HEADERS: Headers = [
     # nginx would hold the messages back until its buffer is full.
     ("X-Accel-Buffering", "no"),
 ]
-_MOST_PARAMETERS = 16
+_MAX_PARAMETERS = 16
 
 
 class Refusal(Exception):
@@ -192,7 +192,7 @@ def _unauthorized(reason: str) -> Refusal:
 def _parameters(environ: "WSGIEnvironment") -> dict[str, str]:
     try:
         pairs = parse_qsl(
-            environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=_MOST_PARAMETERS
+            environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS
         )
     except ValueError as error:
         raise Refusal("400 Bad Request", "Too many parameters.") from error

@@ -1,7 +1,7 @@
-"""The command line: parses, calls, answers.
+"""The command line: parses arguments, calls functions, prints results.
 
-Exit codes: 0 done; 2 the command line or the configuration is wrong; 1 anything else. What went
-wrong stands on standard error in one line that names it and the remedy, without a traceback.
+Exit codes: 0 for success, 2 for an invalid command line or configuration, 1 for anything else. Errors go to
+standard error, as one line that names the problem and the remedy, without a traceback.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lastacross.cli import admin, configuration, cron, processes, queues, tasks
 from lastacross.cli.base import cli, complain
 from lastacross.errors import ConfigError, Error
 
-# Each adds its commands to the root.
+# Each module adds its commands to the root.
 COMMANDS = (processes, configuration, queues, tasks, cron, admin)
 
 
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: without the program's name; None takes this process's.
+        arguments: the arguments without the program's name; None uses this process's.
 
     Returns:
         The exit code.

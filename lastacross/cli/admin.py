@@ -1,4 +1,4 @@
-"""``admin``: who is the administrator of a site."""
+"""``admin``: signs in a site's administrator."""
 
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def _site_url(configuration: Config) -> str:
 
 
 def _secret_key(configuration: Config) -> str:
-    """The key of the environment, or that of the running ``lastacross dev``."""
+    """SECRET_KEY from the environment, else from the running ``lastacross dev``."""
     settings = configuration.settings
     key = settings.secret_key
     if not key and dev.site_url(settings.data_dir) is not None:

@@ -1,4 +1,4 @@
-"""The root of the command line, and what every command needs: the application's folder, its configuration."""
+"""The root of the command line, and shared helpers: the application's folder and its configuration."""
 
 import contextlib
 import dataclasses
@@ -19,12 +19,12 @@ _APP_HELP = "The application's folder (LASTACROSS_APP); by default the current o
 
 
 def complain(message: str) -> None:
-    """Say in one line on standard error what went wrong."""
+    """Print an error as one line on standard error."""
     click.echo(f"lastacross: {message}", err=True)
 
 
 def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--app``, which may stand before or after the command's name."""
+    """Give a command ``--app``, which may come before or after the command's name."""
 
     @functools.wraps(command)
     def with_root(*, app: Path | None, **options: Any) -> Any:
@@ -37,15 +37,15 @@ def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
 def configured(
     root: Path, *, needs_secret_key: bool = True, environ: Mapping[str, str] | None = None
 ) -> Config:
-    """Read the configuration for this process, and let its log lines appear.
+    """Load the configuration for this process, and turn on its log output.
 
     Args:
         root: the application's folder.
-        needs_secret_key: whether it is a mistake that there is none.
-        environ: instead of this process's environment.
+        needs_secret_key: whether a missing SECRET_KEY is an error.
+        environ: replaces this process's environment.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the configuration is invalid.
     """
     configuration = config.load(root, environ or os.environ, needs_secret_key=needs_secret_key)
     config.use(configuration)
@@ -55,9 +55,9 @@ def configured(
 
 @contextlib.contextmanager
 def asking_redis(root: Path) -> Iterator[Config]:
-    """The configuration of a command that asks Redis, which is in use meanwhile.
+    """The configuration for a command that uses Redis, which stays connected during the block.
 
-    Without REDIS_URL it is the Redis of the ``lastacross dev`` that has the data folder, if one runs.
+    Without REDIS_URL it uses the Redis of the ``lastacross dev`` that has the data folder, if one runs.
     """
     configuration = configured(root, needs_secret_key=False)
     if configuration.settings.sources["REDIS_URL"] == "default":
@@ -66,7 +66,7 @@ def asking_redis(root: Path) -> Iterator[Config]:
             environ = {**os.environ, "REDIS_URL": url}
             configuration = configured(root, needs_secret_key=False, environ=environ)
     if configuration.settings.sources["LASTACROSS_LOG_LEVEL"] == "default":
-        # The command says itself what it has done.
+        # The command reports its own work.
         logs.configure(dataclasses.replace(configuration.settings, log_level="WARNING"))
     opened = store.Store(configuration.settings.redis_url)
     store.use(opened)
@@ -91,8 +91,8 @@ Examples:
   lastacross worker --processes 4         workers only
   lastacross worker --service counter     the workers of a backend
   lastacross admin link                   sign in as the administrator
-  lastacross queues list                  how are the queues doing?
-  lastacross config check                 is app.yaml, queue.yaml, the environment right?""",
+  lastacross queues list                  show the state of all queues
+  lastacross config check                 check the YAML files and the environment""",
 )
 @click.option("--app", type=click.Path(path_type=Path), envvar="LASTACROSS_APP", help=_APP_HELP)
 @click.version_option(lastacross.__version__, prog_name="lastacross")

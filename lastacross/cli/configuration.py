@@ -1,4 +1,4 @@
-"""``config`` and ``db``: the files, the environment, and the datastore's tables."""
+"""``config`` and ``db``: commands for the files, the environment, and the datastore's tables."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from lastacross.processes import application
 
 @cli.group("config")
 def _config() -> None:
-    """Look at the configuration."""
+    """Check or show the configuration."""
 
 
 @_config.command("check", epilog="Exits with 2 when there is a mistake.")
@@ -51,13 +51,13 @@ def _config_show(root: Path, as_json: bool) -> None:
 
 @cli.group("db")
 def _db() -> None:
-    """Look after the datastore."""
+    """Manage the datastore."""
 
 
 @_db.command("upgrade", epilog="Example: DATABASE_URL=postgresql://user@host/name lastacross db upgrade")
 @takes_app
 def _db_upgrade(root: Path) -> None:
-    """Bring the engine's tables and the application's up to date."""
+    """Update the engine's and the application's tables."""
     configuration = configured(root, needs_secret_key=False)
     for done in datastore.upgrade(configuration.settings.database_url, configuration.root):
         if done.revisions:
@@ -70,10 +70,10 @@ def _db_upgrade(root: Path) -> None:
 @click.option("--allow-drop", is_flag=True, help="Write it even if it drops a table.")
 @takes_app
 def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
-    """Write the application's next migration: what its models have and the datastore has not.
+    """Write the application's next migration from the difference between its models and the datastore.
 
-    Run `lastacross db upgrade` first, so that only what is new differs. [tool.lastacross] in pyproject.toml
-    names the modules with models; by default they are the modules of app.yaml's scripts, and models.py.
+    Run `lastacross db upgrade` first, so that only new changes differ. [tool.lastacross] in pyproject.toml
+    names the modules with models; the default is the modules of app.yaml's scripts, and models.py.
     """
     configuration = configured(root, needs_secret_key=False)
     models = config.read_project(root, configuration.app).models
@@ -96,9 +96,9 @@ def _shown_url(configuration: config.Config) -> str:
 @_db.command("demo", epilog="Example: lastacross db upgrade && lastacross db demo")
 @takes_app
 def _db_demo(root: Path) -> None:
-    """Load the application's demo data; what is there already stays as it is.
+    """Load the application's demo data; existing data stays unchanged.
 
-    It calls load() of the application's demo.py, or what [tool.lastacross] in pyproject.toml names. May be
-    repeated, interrupted, and run twice at once.
+    It calls load() of the application's demo.py, or the function named in [tool.lastacross] of
+    pyproject.toml. It may be repeated, interrupted, or run twice at the same time.
     """
     click.echo(demo_data.load(configured(root, needs_secret_key=False)))

@@ -1,4 +1,4 @@
-"""``cron``: the jobs of cron.yaml, their next runs and their history; run one now."""
+"""``cron``: shows cron.yaml's jobs, their next runs and their history, and runs a job now."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from lastacross.datastore import CronJob, CronRun
 from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0
-"""A scheduler that runs is never so late; one that waits for Redis or the datastore looks again after 10."""
+"""A running scheduler is never this late; one that waits for Redis or the datastore retries after 10 s."""
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _NEXT = 5
@@ -26,7 +26,7 @@ _NAME = click.argument("name", metavar="JOB")
 
 @cli.group("cron")
 def _cron() -> None:
-    """Look at the jobs of cron.yaml and their runs; run one now."""
+    """Show the jobs of cron.yaml and their runs; run one now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ def _row(job: CronJob) -> _Row:
 @_JSON
 @takes_app
 def _list(root: Path, as_json: bool) -> None:
-    """Show the jobs as a scheduler has deployed them, with their next and last runs.
+    """Show the deployed jobs with their next and last runs.
 
-    A job that runs every so many minutes has no next run before the one that runs has ended. A next run
-    that is past is marked "overdue": no scheduler runs, or none can read the job.
+    An interval job has no next run while it is running. A next run in the past is marked "overdue": no
+    scheduler runs, or none can read the job.
     """
     configured(root, needs_secret_key=False)
     rows = [_row(job) for job in model.jobs()]
@@ -104,9 +104,9 @@ def _cells(row: _Row) -> tuple[object, ...]:
 @_JSON
 @takes_app
 def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None:
-    """Tell when the jobs of the file cron.yaml come due from now on, in UTC and in their own time zone.
+    """Show when the jobs in cron.yaml are due next, in UTC and in their own time zone.
 
-    The file need not be deployed. Of an interval, as if it began now and its runs took no time.
+    The file need not be deployed. For an interval job, assume that it starts now and its runs take no time.
     """
     configuration = configured(root, needs_secret_key=False)
     found = {entry.name: entry for entry in configuration.cron}
@@ -142,7 +142,7 @@ def _runs(entry: CronEntry, now: float, count: int) -> list[dict[str, str]]:
 @_JSON
 @takes_app
 def _run(root: Path, name: str, as_json: bool) -> None:
-    """Run a job now, whatever its schedule; refused while it runs."""
+    """Run a job now, regardless of its schedule; refused while it is running."""
     with asking_redis(root):
         task = model.run_by_hand(name, store.current().now())
     if as_json:
@@ -157,7 +157,7 @@ def _run(root: Path, name: str, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
-    """Show the runs of a job, the newest first; they are kept for 30 days, those left out for one."""
+    """Show a job's runs, newest first. Runs are kept for 30 days, skipped ones for one day."""
     configured(root, needs_secret_key=False)
     runs = [_shown(run) for run in model.last_runs(name, limit)]
     if not runs and name not in {job.name for job in model.jobs()}:

@@ -1,4 +1,4 @@
-"""Demo data: a function of the application's loads it, by default ``load()`` of its ``demo.py``."""
+"""Loads demo data by calling a function of the application, by default ``load()`` of its ``demo.py``."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from lastacross.processes import application
 
 
 def load(configuration: Config) -> str:
-    """Call the application's function, which may be repeated; returns the sentence that it returns.
+    """Call the application's function, which may be repeated, and return its result, a sentence.
 
     Raises:
         ConfigError: the application has no such module or function, or its import fails.

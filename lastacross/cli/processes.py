@@ -1,4 +1,4 @@
-"""``dev``, ``web``, ``worker``, ``scheduler``: what runs an application."""
+"""``dev``, ``web``, ``worker``, ``scheduler``: the processes of an application."""
 
 import os
 from pathlib import Path
@@ -14,10 +14,10 @@ from lastacross.processes import dev, scheduler, supervisor, web, worker, worker
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
 @takes_app
 def _dev(root: Path) -> int:
-    """Run everything on this machine, with a Redis of its own.
+    """Run everything on this machine, with its own Redis.
 
-    Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) and is there at the next
-    start. With REDIS_URL or DATABASE_URL, those are used instead. Ctrl-C stops it all.
+    Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) until the next start. REDIS_URL or
+    DATABASE_URL are used instead if set. Ctrl-C stops it all.
     """
     return dev.run(root, os.environ)
 
@@ -30,7 +30,7 @@ def _web(root: Path) -> int:
 
 
 class _Service(click.ParamType[str]):
-    """The name of a service, as backends.yaml has it."""
+    """The name of a service as in backends.yaml."""
 
     name = "name"
 
@@ -51,7 +51,7 @@ Examples:
 @click.option(
     "--service",
     type=_Service(),
-    help="Serve this service: the tasks whose target it is (LASTACROSS_SERVICE; default).",
+    help="Serve the tasks for this service (LASTACROSS_SERVICE; default).",
 )
 @click.option(
     "--processes",
@@ -61,17 +61,17 @@ Examples:
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Tasks at once in each (a backend: its max_concurrent_requests; else LASTACROSS_THREADS; 8).",
+    help="Concurrent tasks in each (a backend: its max_concurrent_requests; else LASTACROSS_THREADS; 8).",
 )
 @click.option(
     "--queues", default="", metavar="A,B", help="Which queues to serve; by default all push queues."
 )
 @takes_app
 def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
-    """Run worker processes; one that dies is started again.
+    """Run worker processes, and restart any that die.
 
-    Without --service they are those of the application itself. With it they first request /_ah/start, and
-    then serve that service alone: a backend of backends.yaml, or any name that tasks have as their target.
+    Without --service they serve the application itself. With it they first request /_ah/start and then serve
+    only that service: a backend of backends.yaml, or any name that tasks have as their target.
     """
     configuration = configured(root)
     _remark_on_service(configuration, service or configuration.settings.service)
@@ -86,7 +86,7 @@ def _worker(root: Path, service: str | None, processes: int | None, threads: int
 
 
 def _remark_on_service(configuration: Config, name: str) -> None:
-    """Say so when a name is likely a misspelt one; it may be meant, too."""
+    """Log a remark if a name looks misspelt, although it may be intended."""
     known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
     hint = diagnostics.likely(name, known, 0.75)
     if name not in known and hint is not None:
@@ -99,7 +99,7 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 @click.option("--queues", default="")
 @takes_app
 def _worker_process(root: Path, threads: int | None, queues: str) -> int:
-    """Run one worker process; ``worker`` starts these."""
+    """Run one worker process; ``worker`` starts it."""
     configuration = configured(root)
     return worker.run(configuration, threads=threads or configuration.settings.threads, queues=_names(queues))
 
@@ -107,14 +107,14 @@ def _worker_process(root: Path, threads: int | None, queues: str) -> int:
 @cli.command("worker-isolated", hidden=True)
 @takes_app
 def _worker_isolated(root: Path) -> int:
-    """Run suspicious tasks alone; a worker process starts it."""
+    """Run suspect tasks alone; a worker process starts it."""
     return worker.run_isolated(configured(root))
 
 
 @cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")
 @takes_app
 def _scheduler(root: Path) -> int:
-    """Run a scheduler: sends what transactions left to be sent, uploads a changed queue.yaml."""
+    """Run a scheduler: starts cron jobs, sends tasks added in transactions, uploads a changed queue.yaml."""
     configuration = configured(root)
     supervisor.watch_parent()
     return scheduler.run(configuration)

@@ -1,4 +1,4 @@
-"""``queues``: how they are doing; pause, resume, purge."""
+"""``queues``: shows, pauses, resumes and purges queues."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +17,10 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
 
 
 def existing(name: str) -> Queue:
-    """The queue of this name.
+    """The queue with this name.
 
     Raises:
-        InvalidQueueNameError, UnknownQueueError: there can be none, or there is none.
+        InvalidQueueNameError, UnknownQueueError: the name is invalid, or there is no such queue.
     """
     queue = Queue(name)
     if queue_directory.current().find(name) is None:
@@ -63,7 +63,7 @@ def _row(queue: KnownQueue) -> _Row:
 
 @cli.group("queues")
 def _queues() -> None:
-    """Look at queues; pause, resume and empty them."""
+    """Show, pause, resume and purge queues."""
 
 
 @_queues.command("list", epilog="Example: lastacross queues list --json | jq '.[] | select(.dead > 0).name'")
@@ -72,8 +72,8 @@ def _queues() -> None:
 def _list(root: Path, as_json: bool) -> None:
     """Show every queue with its tasks.
 
-    RATE is what is enforced now, in tasks a second; MINUTE the attempts that ended in the last minute;
-    DEAD the dead letters. A queue is disabled when queue.yaml does not list it any more.
+    RATE is the currently enforced rate in tasks per second, MINUTE the number of attempts that ended in the
+    last minute, DEAD the number of dead letters. A queue is disabled if queue.yaml no longer lists it.
     """
     with asking_redis(root):
         rows = [_row(queue) for _, queue in sorted(queue_directory.current().all().items())]
@@ -89,7 +89,7 @@ def _list(root: Path, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Deliver no more tasks of these queues; adds are accepted, what runs finishes."""
+    """Stop delivering tasks of these queues; adds are still accepted, and running tasks finish."""
     _set_paused(root, names, is_paused=True, as_json=as_json)
 
 
@@ -98,13 +98,13 @@ def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
 @_JSON
 @takes_app
 def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Deliver again."""
+    """Resume delivery."""
     _set_paused(root, names, is_paused=False, as_json=as_json)
 
 
 def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json: bool) -> None:
     with asking_redis(root):
-        # All are looked up before the first is changed: a misspelt one changes nothing.
+        # Look up all queues before changing the first, so that a misspelt name changes nothing.
         for queue in [existing(name) for name in names]:
             if is_paused:
                 queue.pause()
@@ -123,9 +123,9 @@ def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json:
 @_JSON
 @takes_app
 def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
-    """Delete all tasks of a queue, but not its dead letters.
+    """Delete all tasks of a queue except its dead letters.
 
-    Those that run finish unheard. Their names stay refused as if they had run.
+    Running tasks finish, but their results are ignored. The names stay reserved as if the tasks had run.
     """
     with asking_redis(root):
         queue = existing(name)
@@ -144,6 +144,6 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
 def _is_confirmed(question: str) -> bool:
     try:
         return click.confirm(question, err=True)
-    except click.Abort:  # nobody is there to answer
+    except click.Abort:  # there is no one to answer
         click.echo(err=True)
         return False

@@ -1,4 +1,4 @@
-"""How commands print what Redis holds: tables for people, JSON for programs, nothing raw for a terminal."""
+"""Prints data from Redis: tables for people, JSON for programs, and nothing raw to a terminal."""
 
 import json
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import click
 
 from lastacross.clock import utc
 
-LONGEST_CELL = 60
+MAX_CELL_CHARACTERS = 60
 
 
 def printable(text: str, most: int | None = None) -> str:
-    """The text without anything that a terminal would obey; cut to ``most`` characters.
+    """The text without terminal control sequences, cut to ``most`` characters.
 
-    Control characters, and those that turn or hide text, appear as escapes.
+    Control characters, and those that reverse or hide text, appear as escapes.
     """
     cut = text if most is None or len(text) <= most else text[: most - 1]
     shown = "".join(each if each.isprintable() else _escaped(each) for each in cut)
@@ -26,7 +26,7 @@ def _escaped(character: str) -> str:
 
 
 def instant(seconds: float | None) -> str | None:
-    """An instant as ISO 8601 in UTC, to the millisecond; what is none, in a damaged row, as it is."""
+    """An instant as ISO 8601 in UTC with milliseconds; a damaged value is returned unchanged."""
     if seconds is None:
         return None
     try:
@@ -36,13 +36,13 @@ def instant(seconds: float | None) -> str | None:
 
 
 def print_json(value: Any) -> None:
-    """For programs."""
-    # Of a damaged row: bytes where there should be text.
+    """Print JSON for programs."""
+    # A damaged row may have bytes in place of a string.
     click.echo(json.dumps(value, indent=2, default=str))
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Aligned columns; None is a dash."""
+    """Print aligned columns, with a dash for None."""
     cells = [[*head], *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
@@ -52,4 +52,4 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
-    return printable(f"{value:g}" if isinstance(value, float) else str(value), LONGEST_CELL)
+    return printable(f"{value:g}" if isinstance(value, float) else str(value), MAX_CELL_CHARACTERS)

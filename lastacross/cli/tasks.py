@@ -1,4 +1,4 @@
-"""``tasks``: look at them; run, delete and retry them."""
+"""``tasks``: shows, runs, deletes and retries tasks."""
 
 import base64
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import InvalidTaskError
 from lastacross.taskqueue import Task
 
-LONGEST_PAYLOAD = 1000
+MAX_PAYLOAD_CHARACTERS = 1000
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _QUEUE = click.argument("queue", metavar="QUEUE")
@@ -24,7 +24,7 @@ _NAMES = click.argument("names", nargs=-1, required=True, metavar="TASK...")
 
 @cli.group("tasks")
 def _tasks() -> None:
-    """Look at tasks; run, delete and retry them."""
+    """Show, run, delete and retry tasks."""
 
 
 def _for_programs(task: ListedTask) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _for_programs(task: ListedTask) -> dict[str, Any]:
 @_JSON
 @takes_app
 def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Show the tasks of a queue: the oldest of each state, of dead letters the newest."""
+    """Show a queue's tasks: the oldest of each state, but the newest dead letters."""
     with asking_redis(root):
         existing(queue)
         tasks = Listing(store.current()).tasks(queue, states or STATES, limit)
@@ -71,7 +71,7 @@ def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: 
 @_JSON
 @takes_app
 def _show(root: Path, queue: str, name: str, as_json: bool) -> None:
-    """Show one task whole: what is known of it, its headers, its payload."""
+    """Show all details of a task: its fields, headers and payload."""
     with asking_redis(root):
         existing(queue)
         found = Listing(store.current()).find(queue, name)
@@ -101,7 +101,7 @@ def _show_to_people(found: WholeTask) -> None:
         click.echo(f"{'header':<10} {printable(f'{key}: {value}')}")
     if found.body:
         text = found.body.decode("utf-8", "backslashreplace")
-        click.echo(f"{'payload':<10} {printable(text, LONGEST_PAYLOAD)} ({len(found.body)} bytes)")
+        click.echo(f"{'payload':<10} {printable(text, MAX_PAYLOAD_CHARACTERS)} ({len(found.body)} bytes)")
 
 
 @_tasks.command("run", epilog="Example: lastacross tasks run mail welcome-17")
@@ -110,9 +110,9 @@ def _show_to_people(found: WholeTask) -> None:
 @_JSON
 @takes_app
 def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
-    """Let a task run now: its ETA, and its queue's rate, limits and pause, do not count.
+    """Run a task now, regardless of its ETA and its queue's rate, limits and pause.
 
-    A dead letter runs again, with its retries before it anew.
+    A dead letter runs again with all of its retries.
     """
     with asking_redis(root):
         existing(queue).run_now(name)
@@ -125,7 +125,7 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> int:
-    """Delete tasks, wherever they wait; one that runs finishes unheard."""
+    """Delete tasks in any state; a running one finishes, but its result is ignored."""
     with asking_redis(root):
         deleted = [Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
@@ -147,7 +147,7 @@ Examples:
 @_JSON
 @takes_app
 def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json: bool) -> int:
-    """Let dead letters be tried again, with their retries before them anew; the queue's limits count."""
+    """Retry dead letters with all of their retries, within the queue's limits."""
     if is_all == bool(names):
         raise click.UsageError("give the names of tasks, or --all")
     with asking_redis(root):
@@ -170,7 +170,7 @@ def _tell(queue: str, names: list[str], what: str, as_json: bool) -> None:
 
 
 def _missed(queue: str, names: set[str], what: str) -> int:
-    """The exit code; says which there were not."""
+    """The exit code; prints the names that were not found."""
     if names:
         complain(f"queue {queue!r} has no {what} {', '.join(map(repr, sorted(names)))}")
     return 1 if names else 0

@@ -185,7 +185,7 @@ def run(configuration: Config) -> int:
         log.warning("web.unsafe_setting", warning=warning)
     gunicorn_compat.use(_slow_requests(configuration.settings))
     permissions.narrow(configuration.settings)
-    _look_at_services(configuration)
+    _log_unavailable_services(configuration)
     config.use(configuration)
     upload = StartUpload(configuration)
     # Upload before the first request, which may add to a new queue.
@@ -209,7 +209,7 @@ def _slow_requests(settings: Settings) -> SlowRequests:
     return SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
-def _look_at_services(configuration: Config) -> None:
+def _log_unavailable_services(configuration: Config) -> None:
     """Log which services are unavailable; until they return, the answer is 503."""
     asked = Store(configuration.settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     try:

@@ -1,4 +1,4 @@
-"""Tasks inside your own tests: run them, in order or as they are added, and look at what was enqueued.
+"""Tasks in your own tests: run them in order or as they are added, and inspect enqueued ones.
 
 With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``, ``assert_enqueued`` or
 ``lastacross_app``. Without it:
@@ -7,7 +7,7 @@ With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``,
         taskqueue.add(url="/work")
         app.run_tasks()
 
-docs/testing.md shows it all.
+See docs/testing.md for everything.
 """
 
 from lastacross.errors import RunTasksError, TaskFailedError

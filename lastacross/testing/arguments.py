@@ -1,12 +1,12 @@
-"""What the numbers of a test's calls may be: a slip there would run nothing, and look like success."""
+"""Checks numbers in a test's calls, because a wrong one would run nothing and look like success."""
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise unless this is None or a length of time.
+    """Raise unless this is None or a valid duration.
 
     Raises:
-        TypeError: it is no number.
-        ValueError: it is below zero, or not a number (NaN).
+        TypeError: the value is not a number.
+        ValueError: the value is negative or NaN.
     """
     if value is None:
         return
@@ -18,11 +18,11 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, none_means: str = "") -> None:
-    """Raise unless this is a whole number from 0, or None where that means something.
+    """Raise unless this is a whole number from 0, or None if that is allowed.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it is below zero.
+        TypeError: the value is neither.
+        ValueError: the value is negative.
     """
     if value is None and none_means:
         return

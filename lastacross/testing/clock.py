@@ -1,4 +1,4 @@
-"""A clock that stands still until a test, or a task's eta, moves it."""
+"""A clock that stands still until a test or a task's eta moves it."""
 
 from lastacross.clock import SYSTEM
 
@@ -6,10 +6,10 @@ _MICROSECONDS = 1_000_000
 
 
 class StoppedClock:
-    """Both clocks of ``lastacross.clock.Clock``, moved together.
+    """Implements both clocks of ``lastacross.clock.Clock`` and moves them together.
 
-    Each look at the time of day is a microsecond later than the one before, so that what was added first
-    is known to be first.
+    Each reading of the time of day is a microsecond later than the one before, which preserves the order of
+    adds.
 
     Args:
         now: seconds since the epoch; None = this machine's time.
@@ -32,5 +32,5 @@ class StoppedClock:
         self._microseconds += round(seconds * _MICROSECONDS)
 
     def advance_to(self, instant: float) -> None:
-        """Let it be this instant, in seconds since the epoch; it never goes back."""
+        """Move to this instant, in seconds since the epoch; never goes back."""
         self._microseconds = max(self._microseconds, round(instant * _MICROSECONDS))

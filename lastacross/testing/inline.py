@@ -1,4 +1,4 @@
-"""Adds that run at once, inside of a test's block."""
+"""Runs tasks as soon as they are added within a test's block."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -8,18 +8,18 @@ from lastacross import datastore
 from lastacross.store import Arg, Store
 from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 
-# How long a thread waits for tasks that another one's add has set going. Not for ever: it may be a task's own
-# thread, whose end the task waits for.
+# How long a thread waits for tasks that another thread's add has started. The wait is bounded, because it may
+# be a task's own thread, whose end the task waits for.
 WAIT_SECONDS = 5.0
 
-# After these a task may be ready that was not before.
+# After these scripts, a task may be newly ready.
 _ADDING = frozenset(
     {"add_task", "add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"}
 )
 
 
 class WatchedStore(Store):
-    """A store that says when tasks were added: ``on_add`` is called then, unless it is None."""
+    """A store that calls ``on_add`` after tasks were added, unless it is None."""
 
     on_add: Callable[[], None] | None = None
 
@@ -34,12 +34,12 @@ class WatchedStore(Store):
 class Inline:
     """Runs tasks as they are added.
 
-    In a thread of its own, as in another process: what adds them may be in the middle of a request, whose
-    framework keeps it in thread-local variables. What they add themselves runs after them.
+    They run in a separate thread, as if in another process, because the adding code may be inside a request
+    whose framework uses thread-local variables. Tasks that they add run after them.
 
     Args:
-        runner: runs them.
-        retry: whether what fails is tried again.
+        runner: runs the tasks.
+        retry: whether failed tasks are retried.
     """
 
     def __init__(self, runner: TaskRunner, *, retry: bool) -> None:
@@ -52,21 +52,21 @@ class Inline:
         self._failures: list[Attempt] = []
 
     def run(self) -> None:
-        """Run what there is; after the transaction, if one is under way."""
+        """Run all waiting tasks, after the current transaction, if any."""
         transaction = datastore.current_transaction()
         if transaction is not None:
             transaction.after_commit(self.run)
             return
         self._is_wanted = True
-        # A task that has added one must not wait for it: it runs when the task has ended.
+        # A task that has added another must not wait for it: the other runs when the task has ended.
         is_outside = threading.current_thread() is not self._thread
         self._drain(WAIT_SECONDS if is_outside else 0.0)
         while self._is_wanted and self._drain(0.0):
-            # What was added when the last look at the queues was over, by who did not wait.
+            # Run tasks that a thread added without waiting, after the last check of the queues.
             pass
 
     def _drain(self, wait_seconds: float) -> bool:
-        """Run what there is, unless somebody else does for longer than this; whether it was done here."""
+        """Run all waiting tasks unless another thread does for longer than this; returns whether it did."""
         if not self._running.acquire(timeout=wait_seconds):
             return False
         try:
@@ -86,7 +86,7 @@ class Inline:
             self._errors.append(error)
 
     def _runs_out(self) -> bool:
-        """Run until nothing is left, or one has failed; whether nothing is."""
+        """Run until no task is left or one has failed; returns whether none is left."""
         attempts = self._runner.attempts(retry=self._retry)
         if self._retry or not attempts or attempts[-1].seen.is_success:
             return True
@@ -94,7 +94,7 @@ class Inline:
         return False
 
     def end(self, error: BaseException | None) -> None:
-        """The end of the block: raise the first failure, or note all at the error that ends it."""
+        """End the block: raise the first failure, or attach notes to the error that ends it."""
         if error is None:
             for problem in self._errors:
                 raise problem

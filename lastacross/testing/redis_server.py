@@ -1,4 +1,4 @@
-"""A real Redis for tests: a server of its own on a socket in a temporary folder, gone at the end."""
+"""A real Redis for tests: a separate server on a socket in a temporary folder, removed at the end."""
 
 import contextlib
 import os
@@ -20,18 +20,18 @@ _LOOK_SECONDS = 0.02
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
-    """Start a server, and end it at the end; gives what REDIS_URL would be.
+    """Start a server and stop it at the end; yields its REDIS_URL.
 
     Raises:
-        StartupError: there is no server program for this machine.
-        RunTasksError: it does not answer.
+        StartupError: this machine has no server program.
+        RunTasksError: the server does not answer.
     """
     binary = embedded.find_server()
-    # Not pytest's folders: a socket's path may have 107 bytes.
+    # Not in pytest's folders, because a socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="la-redis-") as name:
         command = [binary, "--port", "0", "--unixsocket", f"{name}/redis.sock", "--dir", name]
         command += ["--save", "", "--appendonly", "no", "--logfile", "redis.log"]
-        # A session of its own: Ctrl-C is for the tests.
+        # A separate session, so that Ctrl-C reaches only the tests.
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

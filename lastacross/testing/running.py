@@ -1,4 +1,4 @@
-"""Running tasks in a test: what a worker does, one after another, with a clock that goes on to each eta."""
+"""Runs tasks in a test like a worker, one after another, with a clock that moves to each eta."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from lastacross.testing.clock import StoppedClock
 from lastacross.testing.seen import DeliveredTask
 from lastacross.worker import Delivery, Outcome, OutcomeRecorder, Serving
 
-MOST_ATTEMPTS = 10_000
+MAX_ATTEMPTS = 10_000
 LEASE_SECONDS = 86_400.0
 _NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt as a test sees it, and what came of it."""
+    """An attempt from a test's view, and its outcome."""
 
     seen: DeliveredTask
     outcome: Outcome
 
 
 class TaskRunner:
-    """Leases, delivers and settles.
+    """Leases tasks, delivers them and records their outcomes.
 
     Args:
-        opened: where the tasks are.
-        delivery: to the application.
-        clock: the store's.
+        opened: the store with the tasks.
+        delivery: delivers to the application.
+        clock: the store's clock.
     """
 
     def __init__(self, opened: Store, delivery: Delivery, clock: StoppedClock) -> None:
@@ -49,16 +49,16 @@ class TaskRunner:
         *,
         retry: bool = False,
         within_seconds: float | None = None,
-        at_most: int = MOST_ATTEMPTS,
+        at_most: int = MAX_ATTEMPTS,
     ) -> "list[Attempt]":
-        """Run what is due, and what becomes due, until none is left or one has failed.
+        """Run due tasks, and tasks that become due, until none is left or one has failed.
 
         Args:
             queues: only these; empty: all push queues.
-            retry: let failed tasks be tried again, as their retry options say; else the first that fails is
-                the last that is run, and becomes a dead letter.
-            within_seconds: run only what is due until then; the clock is moved there. None = whatever waits.
-            at_most: so many attempts, and no more.
+            retry: retry failed tasks according to their retry options; otherwise stop at the first failure
+                and make that task a dead letter.
+            within_seconds: run only tasks due until then and move the clock there. None = all waiting tasks.
+            at_most: maximum number of attempts.
 
         Raises:
             RunTasksError: tasks are left after ``at_most`` attempts.
@@ -69,8 +69,8 @@ class TaskRunner:
             if len(made) >= at_most:
                 self._broker.release([task])
                 raise RunTasksError(
-                    f"{at_most} attempts were made and tasks are left, the next is {task.id}: do they add, "
-                    "or retry, one another for ever? within_seconds=… runs those of a while, at_most=… more"
+                    f"{at_most} attempts were made and tasks are left, the next is {task.id}: do they add "
+                    "or retry one another forever? within_seconds=… limits the time, at_most=… allows more"
                 )
             outcome = self._delivery.deliver(task)
             made.append(Attempt(_seen(task, outcome), outcome))
@@ -82,7 +82,7 @@ class TaskRunner:
         return made
 
     def _next(self, queues: Sequence[str], until: float) -> Leased | None:
-        """The next task, leased; time goes on to when it may run, if that is in time."""
+        """Lease the next task; moves the clock to its time, unless that is too late."""
         while True:
             serving = self._serving(queues)
             scheduled_at = self._promote(serving.queues)
@@ -97,7 +97,7 @@ class TaskRunner:
             self._clock.advance_to(wakes_at)
 
     def _serving(self, queues: Sequence[str]) -> Serving:
-        """What there is at this moment; tasks for services that run elsewhere are run here, too."""
+        """The current queues; tasks for services that run elsewhere also run here."""
         configuration = config.current()
         queue_directory.upload_if_missing(self._store, lambda: configuration)
         there = queue_directory.of(self._store)
@@ -106,19 +106,19 @@ class TaskRunner:
         return Serving(there, [DEFAULT_GROUP, *sorted(services - {DEFAULT_GROUP})], queues)
 
     def _promote(self, queues: Sequence[str]) -> float:
-        """Make due tasks ready; the instant at which the next one is due."""
+        """Make due tasks ready; returns the instant at which the next one is due."""
         moved, next_due = 1, None
         while moved:
             moved, next_due = self._broker.promote_due(queues)
         return _NEVER if next_due is None else next_due
 
     def _lease(self, serving: Serving) -> tuple[Leased | None, float]:
-        """The oldest task that may run now; else the instant at which a throttled queue may go on."""
+        """Lease the oldest task that may run now; otherwise returns when a throttled queue may continue."""
         throttled_until = _NEVER
         for each in self._by_age(serving.lists):
             grant = self._lease_from(each, serving)
             while grant.has_more and not grant.tasks:
-                # Its first entry was of a task that is gone: a cancelled batch leaves such entries.
+                # The first entry belonged to a deleted task: a cancelled batch leaves such entries.
                 grant = self._lease_from(each, serving)
             if grant.tasks:
                 return grant.tasks[0], _NEVER
@@ -139,9 +139,9 @@ class TaskRunner:
         )
 
     def _by_age(self, lists: Sequence[str]) -> list[str]:
-        """The lists, the one first whose first task has waited longest; empty ones at the end.
+        """The lists by the age of their first tasks, oldest first; empty ones at the end.
 
-        They are asked as well: a task that is to be run now, whatever its queue says, waits elsewhere.
+        Empty lists are included, because a task to be run now, regardless of its queue, waits elsewhere.
         """
         redis: Any = self._store.redis
         with redis.pipeline(transaction=False) as pipeline:
@@ -156,7 +156,7 @@ class TaskRunner:
 
 
 def raise_failure(attempt: Attempt) -> None:
-    """Raise in the test what made this attempt fail, if it did: what the handler raised, if it did."""
+    """Raise this attempt's failure, if any, in the test: the handler's own exception if it raised one."""
     if attempt.seen.is_success:
         return
     error = attempt.outcome.error

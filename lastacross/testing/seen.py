@@ -1,4 +1,4 @@
-"""Tasks as a test looks at them: those that were added, and what became of their deliveries."""
+"""A test's view of tasks: enqueued ones, and the attempts to deliver them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,26 +7,26 @@ from urllib.parse import parse_qsl
 from lastacross.broker import STATES, Listing, WholeTask, queue_directory
 from lastacross.store import Store
 
-# As many as a test is likely to add; a count above it would be wrong.
-MOST_PER_QUEUE = 100_000
+# More than a test is likely to add; a count above it would be wrong.
+MAX_TASKS_PER_QUEUE = 100_000
 _FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True)
 class EnqueuedTask:
-    """A task that is in a queue.
+    """A task in a queue.
 
     Attributes:
         queue: the name of its queue.
-        name: given by its caller, or made up.
+        name: given by the caller or generated.
         method: ``POST``, ``GET``, ``PULL`` …
-        url: path and query, '' of a pull task.
+        url: path and query, '' for a pull task.
         eta: seconds since the epoch.
         payload: the body, ``b""`` if there is none.
-        headers: its own.
+        headers: its own headers.
         state: ``ready``, ``scheduled``, ``leased``, ``dead``, or ``waiting`` for its batch.
-        target: the service that it is for, None for the default one.
-        error: why it is dead.
+        target: the service that it is for, None for the default service.
+        error: the reason why it is dead.
     """
 
     queue: str
@@ -42,7 +42,7 @@ class EnqueuedTask:
 
     @property
     def params(self) -> dict[str, str]:
-        """What ``params`` were given, from the body or the query; of several of a name the last."""
+        """The ``params`` that were given, from the body or the query; the last of a repeated name wins."""
         text = self.payload.decode("utf-8", "replace") if self._is_form else self.url.partition("?")[2]
         return dict(parse_qsl(text, keep_blank_values=True))
 
@@ -62,16 +62,16 @@ class EnqueuedTask:
 
 @dataclass(frozen=True)
 class DeliveredTask:
-    """One attempt that was made.
+    """A completed attempt.
 
     Attributes:
         queue: the name of the task's queue.
-        name: the task's.
+        name: the task's name.
         method: such as ``POST``.
         url: path and query.
         attempt: 1 for the first.
-        status: of the answer, None when there was none.
-        reason: why it failed, '' if it did not.
+        status: the answer's status, None without an answer.
+        reason: the reason for a failure, '' for a success.
     """
 
     queue: str
@@ -100,17 +100,17 @@ def enqueued(
     name: str | None = None,
     states: Iterable[str] = ("ready", "scheduled"),
 ) -> list[EnqueuedTask]:
-    """The tasks that are in a queue, or in any, by their etas.
+    """The tasks in one or all queues, ordered by eta.
 
     Args:
-        opened: the Redis.
+        opened: the store.
         queue: None = all.
-        url: only these: a path (whatever the query), or path and query.
-        name: only the one of this name.
-        states: which to look for; dead ones are left out unless named.
+        url: filter by a path (with any query), or by path and query.
+        name: filter by the task's name.
+        states: the states to include; dead tasks only if named.
 
     Raises:
-        ValueError: there is no such state.
+        ValueError: a state is unknown.
     """
     wanted = tuple(states)
     wrong = [state for state in wanted if state not in STATES]
@@ -132,7 +132,7 @@ def mode_of(opened: Store, queue: str) -> str:
     """``push`` or ``pull``.
 
     Raises:
-        ValueError: there is no such queue.
+        ValueError: the queue does not exist.
     """
     found = queue_directory.of(opened).find(queue)
     if found is None:
@@ -143,7 +143,7 @@ def mode_of(opened: Store, queue: str) -> str:
 
 def _tasks_of(opened: Store, queue: str, states: Sequence[str]) -> Iterable[EnqueuedTask]:
     listing = Listing(opened)
-    for task in listing.tasks(queue, states, MOST_PER_QUEUE):
+    for task in listing.tasks(queue, states, MAX_TASKS_PER_QUEUE):
         whole = listing.find(queue, task.name)
         if whole is not None:
             yield _enqueued(whole)

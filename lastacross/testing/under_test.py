@@ -1,4 +1,4 @@
-"""An application in a test: its folder's configuration, a Redis, a datastore, a clock that stands still."""
+"""An application in a test: its folder's configuration, a Redis, a datastore, and a stopped clock."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from lastacross.testing import arguments, seen
 from lastacross.testing.clock import StoppedClock
 from lastacross.testing.inline import Inline, WatchedStore
 from lastacross.testing.redis_server import redis_server
-from lastacross.testing.running import MOST_ATTEMPTS, TaskRunner, raise_failure
+from lastacross.testing.running import MAX_ATTEMPTS, TaskRunner, raise_failure
 from lastacross.testing.seen import DeliveredTask, EnqueuedTask
 from lastacross.webapp import Wsgi, administrator
 from lastacross.worker import Deadlines, Delivery
@@ -24,7 +24,8 @@ from lastacross.worker import Deadlines, Delivery
 SECRET_KEY = "of tests alone, and known to all"
 LOOPBACK = "localhost,127.0.0.1,[::1]"
 
-# The file of an empty datastore by the folder whose tables it has: to make one takes longer than most tests.
+# Caches the file of an empty datastore by application folder, because creating one takes longer than most
+# tests.
 _empty_datastores: dict[Path, bytes] = {}
 
 
@@ -32,17 +33,17 @@ class ApplicationUnderTest:
     """An application whose tasks a test runs.
 
     Args:
-        configuration: of its folder.
-        opened: its Redis.
-        clock: of that.
-        application: loaded.
-        delivery: to it.
+        configuration: its folder's configuration.
+        opened: its Redis store.
+        clock: the store's clock.
+        application: the loaded application.
+        delivery: delivers to it.
 
     Attributes:
-        wsgi: the application as the web server serves it: for ``webtest.TestApp`` and its like.
-        clock: stands still until a task's eta, or the test, moves it.
+        wsgi: the application as the web server serves it, for ``webtest.TestApp`` and similar tools.
+        clock: stands still until a task's eta or the test moves it.
         config: its configuration.
-        store: its Redis.
+        store: its Redis store.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class ApplicationUnderTest:
 
     @property
     def administrator_environ(self) -> dict[str, str]:
-        """For the environ of requests that the administrator makes: webtest's ``extra_environ``, say."""
+        """The environ for the administrator's requests, for example as webtest's ``extra_environ``."""
         key = self.config.settings.secret_key
         return {"HTTP_COOKIE": f"{administrator.cookie_name(key)}={administrator.new_cookie(key)}"}
 
@@ -72,29 +73,29 @@ class ApplicationUnderTest:
         *,
         retry: bool = False,
         within_seconds: float | None = None,
-        at_most: int = MOST_ATTEMPTS,
+        at_most: int = MAX_ATTEMPTS,
     ) -> list[DeliveredTask]:
-        """Run the tasks that wait, and those that they add, one after another, until none is left.
+        """Run waiting tasks, and tasks that they add, one after another until none is left.
 
-        In the order of their etas; the clock goes on to each, and to when a queue's rate lets the next one
-        start. What is paused, or has the rate 0, stays.
+        They run in the order of their etas. The clock moves to each eta, and to the next start that a queue's
+        rate allows. Tasks of paused queues, or of queues with rate 0, stay.
 
         Args:
-            queue: only this one's; None = all.
-            retry: let failed tasks be tried again as their retry options say. Otherwise what the handler
-                raised is raised here, and the task is a dead letter.
-            within_seconds: only what is due until then; the clock is there afterwards.
-            at_most: so many attempts.
+            queue: only this queue's tasks; None = all.
+            retry: retry failed tasks according to their retry options. Otherwise the handler's exception is
+                raised here, and the task becomes a dead letter.
+            within_seconds: run only tasks due until then and move the clock there.
+            at_most: maximum number of attempts.
 
         Returns:
-            The attempts in the order in which they were made.
+            The attempts in order.
 
         Raises:
-            TaskFailedError: a handler answered outside 200-299 without an exception.
+            TaskFailedError: a handler answered with a status outside 200-299 without an exception.
             RunTasksError: tasks are left after ``at_most`` attempts.
-            ValueError: there is no such queue, or it is a pull queue; a number is below zero.
-            TypeError: what should be a number is none.
-            Exception: what a handler raised.
+            ValueError: the queue does not exist or is a pull queue, or a number is negative.
+            TypeError: an argument is not a number.
+            Exception: a handler's own exception.
         """
         arguments.check_seconds("within_seconds", within_seconds)
         arguments.check_count("at_most", at_most)
@@ -109,16 +110,16 @@ class ApplicationUnderTest:
 
     @contextlib.contextmanager
     def inline_tasks(self, *, retry: bool = False) -> Iterator[None]:
-        """Within the block, what is added runs before the call that adds it returns.
+        """Within the block, an added task runs before the call that adds it returns.
 
-        Transactional adds, and others inside of a ``datastore.transaction()``, run when that has committed;
-        what a task adds, when the task has ended. Etas are not waited for: the clock goes on to them.
+        Tasks added inside a ``datastore.transaction()``, transactionally or not, run after its commit. Tasks
+        added by a task run after that task. Etas cause no waiting, because the clock moves to them.
 
         Args:
-            retry: as ``run_tasks``; without it the first failure is raised at the end of the block.
+            retry: as for ``run_tasks``; without it the first failure is raised at the end of the block.
 
         Raises:
-            TaskFailedError, Exception: as ``run_tasks``.
+            TaskFailedError, Exception: as for ``run_tasks``.
         """
         inline = Inline(self._runner, retry=retry)
         before, self.store.on_add = self.store.on_add, inline.run
@@ -139,16 +140,16 @@ class ApplicationUnderTest:
         name: str | None = None,
         states: Iterable[str] = ("ready", "scheduled"),
     ) -> list[EnqueuedTask]:
-        """The tasks that are in a queue, or in any, by their etas.
+        """The tasks in one or all queues, ordered by eta.
 
         Args:
             queue: None = all.
-            url: only these: a path, whatever the query, or path and query.
-            name: only the one of this name.
+            url: filter by a path (with any query), or by path and query.
+            name: filter by the task's name.
             states: ``ready``, ``scheduled``, ``leased``, ``dead``, ``waiting``.
 
         Raises:
-            ValueError: there is no such queue or state.
+            ValueError: the queue or a state does not exist.
         """
         return seen.enqueued(self.store, queue, url=url, name=name, states=states)
 
@@ -160,18 +161,18 @@ class ApplicationUnderTest:
         url: str | None = None,
         name: str | None = None,
     ) -> list[EnqueuedTask]:
-        """Fail unless so many such tasks wait; returns them.
+        """Fail unless ``count`` matching tasks wait; returns them.
 
         Args:
-            count: exactly; None = one at least.
-            queue: as ``enqueued``.
-            url: as ``enqueued``.
-            name: as ``enqueued``.
+            count: the exact number; None = at least one.
+            queue: as for ``enqueued``.
+            url: as for ``enqueued``.
+            name: as for ``enqueued``.
 
         Raises:
-            AssertionError: there are more, or fewer; it lists what is there.
-            ValueError: there is no such queue; ``count`` is below zero.
-            TypeError: ``count`` is no whole number.
+            AssertionError: there are more or fewer; the message lists the waiting tasks.
+            ValueError: the queue does not exist, or ``count`` is negative.
+            TypeError: ``count`` is not a whole number.
         """
         arguments.check_count("count", count, none_means="one at least")
         found = self.enqueued(queue, url=url, name=name)
@@ -194,20 +195,20 @@ def application(
     database_url: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[ApplicationUnderTest]:
-    """An application of this process, with nothing in its queues, its cache and its datastore.
+    """This process's application, with empty queues, cache and datastore.
 
-    Nothing of the environment is used: neither REDIS_URL nor DATABASE_URL may lead a test to real data.
+    The environment is ignored, so that REDIS_URL and DATABASE_URL cannot lead a test to real data.
 
     Args:
         root: its folder.
-        redis_url: a server that may be emptied; None = one of its own, which takes a moment to start.
-        database_url: an empty database, with or without its tables, that may be written to. It is not
-            emptied at the end. None = a SQLite file of its own.
-        environ: variables as ``lastacross config show`` lists them.
+        redis_url: a server that may be emptied; None starts a separate one, which takes a moment.
+        database_url: a writable, empty database, with or without its tables, which is not emptied at the end.
+            None = a separate SQLite file.
+        environ: variables as listed by ``lastacross config show``.
 
     Raises:
-        ConfigError: something in its configuration cannot be used, or the database is not empty.
-        StartupError: there is no Redis server for this machine.
+        ConfigError: the configuration is invalid, or the database is not empty.
+        StartupError: this machine has no Redis server.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="la-test-")))
@@ -227,7 +228,7 @@ def application(
         stack.callback(opened.close)
         stack.enter_context(_in_use(configuration, opened))
         _prepare_datastore(configuration, None if database_url else folder / "test.db")
-        # As App Engine's own test bed and development server said it: neither is production.
+        # Like App Engine's own test bed and development server, which are not production either.
         software = configuration.settings.server_software.replace("Google App Engine", "Development")
         loaded = loading.load(configuration, server_software=software)
         deadlines = Deadlines(on_stuck=lambda label: None)
@@ -244,7 +245,7 @@ def application(
 
 @contextlib.contextmanager
 def _process_restored() -> Iterator[None]:
-    """Let the environment and the search path be at the end as they were."""
+    """Restore the environment and the search path at the end."""
     environ, path = dict(os.environ), list(sys.path)
     try:
         yield
@@ -271,9 +272,9 @@ def _in_use(configuration: Config, opened: WatchedStore) -> Iterator[None]:
 
 
 def _prepare_datastore(configuration: Config, file: Path | None) -> None:
-    """Make the tables, or copy a file that has them."""
+    """Create the tables, or copy a file that has them."""
     if file is None:
-        # Looked at before the migrations: they may change what is there.
+        # Check before the migrations, which may change existing rows.
         filled = datastore.find_filled_table()
         if filled is not None:
             raise ConfigError(

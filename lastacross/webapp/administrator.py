@@ -147,24 +147,24 @@ class _SignedOut:
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[float, bool]] = {}
+        self._cached: dict[str, tuple[float, bool]] = {}
 
     def has(self, sign_in: str) -> bool:
         """Whether this sign-in has ended."""
         now = self._clock.monotonic()
-        until, is_out = self._known.get(sign_in, (0.0, False))
+        until, is_out = self._cached.get(sign_in, (0.0, False))
         if now >= until:
             is_out = self._ask(sign_in)
             with self._lock:
-                for old in [key for key, (end, _) in self._known.items() if now >= end]:
-                    del self._known[old]
-                self._known[sign_in] = self._clock.monotonic() + TRUST_SECONDS, is_out
+                for old in [key for key, (end, _) in self._cached.items() if now >= end]:
+                    del self._cached[old]
+                self._cached[sign_in] = self._clock.monotonic() + TRUST_SECONDS, is_out
         return is_out
 
     def forget(self, sign_in: str) -> None:
         """Drop the cached answer for this sign-in."""
         with self._lock:
-            self._known.pop(sign_in, None)
+            self._cached.pop(sign_in, None)
 
     @staticmethod
     def _ask(sign_in: str) -> bool:

@@ -54,7 +54,7 @@ def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
     return fields
 
 
-def take_in(environ: Environ, limits: Limits) -> Files | None:
+def read_limited(environ: Environ, limits: Limits) -> Files | None:
     """Read the form, if any, of a request whose whole body is available and seekable.
 
     Returns:

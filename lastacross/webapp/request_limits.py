@@ -79,7 +79,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
             try:
                 _check_query(environ, limits)
                 _check_body(environ, limits)
-                files = forms.take_in(environ, limits)
+                files = forms.read_limited(environ, limits)
             except FormError as error:
                 expect_program(environ)
                 return refuse(environ, start_response, Refusal(error.status, str(error)))

@@ -55,19 +55,19 @@ class Serving:
     the lists of ready tasks, which RQ's tools treat as queues.
 
     Args:
-        known: the directory of all existing queues.
+        directory: the directory of all existing queues.
         groups: this worker's groups.
         only: names of the queues to serve; empty: every push queue.
     """
 
-    def __init__(self, known: QueueDirectory, groups: Sequence[str], only: Sequence[str] = ()) -> None:
-        self._known = known
+    def __init__(self, directory: QueueDirectory, groups: Sequence[str], only: Sequence[str] = ()) -> None:
+        self._directory = directory
         self._only = frozenset(only)
         self.groups = list(groups)
         self.queues: list[str] = []
         self.served_queues: list[str] = []
         self.lists: list[str] = []
-        self._look()
+        self._reload()
 
     def refresh(self, *, is_urgent: bool = False) -> bool:
         """Reload the queues and services; returns whether they changed.
@@ -78,12 +78,12 @@ class Serving:
         Raises:
             StoreUnavailableError: Redis was unavailable when a service had to be registered again.
         """
-        self._known.refresh(is_urgent=is_urgent)
+        self._directory.refresh(is_urgent=is_urgent)
         self._register_forgotten()
-        return self._look()
+        return self._reload()
 
-    def _look(self) -> bool:
-        found = self._known.all()
+    def _reload(self) -> bool:
+        found = self._directory.all()
         lists, left_over = [], []
         for name, queue in sorted(found.items()):
             if queue.mode == "push" and (not self._only or name in self._only):
@@ -99,10 +99,10 @@ class Serving:
 
     def _register_forgotten(self) -> None:
         """Register services again after Redis was emptied, or if backends.yaml omits one that has workers."""
-        services = self._known.services()
+        services = self._directory.services()
         for group in self.groups:
             if group != DEFAULT_GROUP and group not in services:
-                Broker(self._known.store).register_service(group)
+                Broker(self._directory.store).register_service(group)
 
     def rotated(self, first: str | None = None) -> list[str]:
         """The lists, starting with a different one each time so that none is always served last.
@@ -228,7 +228,7 @@ class MarkerListener:
         self._connection: Any = None
         # The server's id of the connection, and the socket that this id belongs to.
         self._client_id: int | None = None
-        self._known: Any = None
+        self._client_id_socket: Any = None
         self._is_asked = False
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> Reply | None:
@@ -267,7 +267,7 @@ class MarkerListener:
         if self._connection is None:
             self._connection = self._store.redis.connection_pool.get_connection()
         self._connection.check_health()
-        if socket_of(self._connection) is not self._known:
+        if socket_of(self._connection) is not self._client_id_socket:
             self._ask_client_id()
         commands = [
             ("BLPOP", *self._keys, 0),
@@ -283,7 +283,7 @@ class MarkerListener:
         except ResponseError:
             # Without permission to read the id we cannot cancel the question, which matters only at the end.
             self._client_id = None
-        self._known = socket_of(self._connection)
+        self._client_id_socket = socket_of(self._connection)
 
     def _read(self) -> Reply:
         found = self._connection.read_response()
@@ -332,7 +332,7 @@ class MarkerListener:
             if self._connection is not None:
                 self._connection.disconnect()
                 self._store.redis.connection_pool.release(self._connection)
-                self._connection = self._known = None
+                self._connection = self._client_id_socket = None
 
     def _wait_for_answer(self, seconds: float) -> bool:
         source = socket_of(self._connection)
@@ -396,7 +396,7 @@ class Leasing:
             StoreUnavailableError: Redis does not answer.
         """
         lists = self._serving.rotated(self._resume_at_list)
-        grant = self._broker.lease(lists, **self._wish(wanted, free))
+        grant = self._broker.lease(lists, **self._request(wanted, free))
         self._dead_letter_unreadable(grant)
         self._resume_at_list = grant.resume_at_list
         return grant
@@ -466,10 +466,10 @@ class Leasing:
         self._asked_for = self._serving.lists
         self._nothing_at = SYSTEM.monotonic()
         return self._broker.args_of_later_lease(
-            self._serving.rotated(), **self._wish(TASKS_PER_WAKE_UP, FREE_UNKNOWN)
+            self._serving.rotated(), **self._request(TASKS_PER_WAKE_UP, FREE_UNKNOWN)
         )
 
-    def _wish(self, wanted: int, free: int) -> LeaseRequest:
+    def _request(self, wanted: int, free: int) -> LeaseRequest:
         self._numbered += self._most
         return {
             "token": self._token,

@@ -143,8 +143,8 @@ class Maintenance:
             self._reroute,
             self._restore,
             self._sweep_batches,
-            self._tell_damages,
-            self._mend_settings,
+            self._log_damages,
+            self._repair_settings,
         ):
             try:
                 step()
@@ -169,12 +169,12 @@ class Maintenance:
     def _sweep_batches(self) -> None:
         self._batch_cursor = BatchSteps(self._broker.store).sweep(*self._batch_cursor)
 
-    def _tell_damages(self) -> None:
+    def _log_damages(self) -> None:
         for text in self._broker.store.take_damages():
             _log.error("store.damaged", what=text)
             self._orphans.note_damage()
 
-    def _mend_settings(self) -> None:
+    def _repair_settings(self) -> None:
         found = queue_directory.of(self._broker.store)
         if found.damaged:
             queue_directory.repair(
@@ -260,11 +260,11 @@ class Orphans:
         self._redis = broker.store.redis
         self._suspected: set[str] = set()
         self._has_warned = False
-        self._looks_after_damage = 0
+        self._checks_after_damage = 0
 
     def note_damage(self) -> None:
         """Schedule a check, because a list or a registry may have been lost."""
-        self._looks_after_damage = 2
+        self._checks_after_damage = 2
 
     def restore(self, queues: Sequence[str]) -> list[str]:
         """Check once, if there is or was a foreign worker at the last check, or damage was found.
@@ -277,9 +277,9 @@ class Orphans:
         """
         with translated_errors():
             foreign = self._foreign_workers()
-            if not foreign and not self._suspected and not self._looks_after_damage:
+            if not foreign and not self._suspected and not self._checks_after_damage:
                 return []
-            self._looks_after_damage = max(0, self._looks_after_damage - 1)
+            self._checks_after_damage = max(0, self._looks_after_damage - 1)
             if foreign and not self._has_warned:
                 self._has_warned = True
                 _log.warning(

@@ -28,7 +28,7 @@ from tests.support.redis_server import running_server
 pytestmark = pytest.mark.usefixtures("test_store")
 
 # Streams that look around often, so that the tests need not wait for them.
-QUICK = Limits(heartbeat_seconds=0.05, look_seconds=0.02)
+QUICK = Limits(heartbeat_seconds=0.05, check_seconds=0.02)
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_too_many_parameters_are_a_bad_request(streams: Streams) -> None:
 
 
 def test_above_the_cap_the_answer_is_503_until_a_stream_is_closed(test_store: Store) -> None:
-    streams = Streams(Limits(max_streams=2, look_seconds=0.02))
+    streams = Streams(Limits(max_streams=2, check_seconds=0.02))
     token = channel.create_channel("quilt")
     first, second = request(streams, token=token), request(streams, token=token)
 
@@ -299,7 +299,7 @@ def test_above_the_cap_the_answer_is_503_until_a_stream_is_closed(test_store: St
 
 
 def test_one_token_cannot_take_all_places(test_store: Store) -> None:
-    streams = Streams(Limits(max_streams=10, max_streams_per_token=2, look_seconds=0.02))
+    streams = Streams(Limits(max_streams=10, max_streams_per_token=2, check_seconds=0.02))
     token, other = channel.create_channel("quilt"), channel.create_channel("other")
     opened = [request(streams, token=token) for _ in range(3)]
 
@@ -312,7 +312,7 @@ def test_one_token_cannot_take_all_places(test_store: Store) -> None:
 
 
 def test_one_network_cannot_take_all_places(test_store: Store) -> None:
-    streams = Streams(Limits(max_streams=10, max_streams_per_client=2, look_seconds=0.02))
+    streams = Streams(Limits(max_streams=10, max_streams_per_client=2, check_seconds=0.02))
     tokens = [channel.create_channel(f"quilt {number}") for number in range(6)]
     addresses = ["2001:db8::1", "2001:db8::2", "2001:db8::3", "203.0.113.1", "", ""]
     opened = [
@@ -335,7 +335,7 @@ def test_one_network_cannot_take_all_places(test_store: Store) -> None:
 
 
 def test_a_client_that_pretends_to_be_a_proxy_has_no_more_streams(test_store: Store) -> None:
-    streams = Streams(Limits(max_streams=3, max_streams_per_client=1, look_seconds=0.02))
+    streams = Streams(Limits(max_streams=3, max_streams_per_client=1, check_seconds=0.02))
     token = channel.create_channel("quilt")
     environ = {
         "REQUEST_METHOD": "GET",
@@ -555,7 +555,7 @@ def test_the_heartbeat_comes_every_15_seconds_at_most() -> None:
 
 def test_a_stream_ends_after_its_life_and_the_browser_goes_on_where_it_was(test_store: Store) -> None:
     monotonic = StoppedClock()
-    streams = Streams(Limits(look_seconds=0.01), monotonic)
+    streams = Streams(Limits(check_seconds=0.01), monotonic)
     token = channel.create_channel("quilt")
     page = request(streams, token=token)
     channel.send_message("quilt", "one")
@@ -573,7 +573,7 @@ def test_a_stream_ends_after_its_life_and_the_browser_goes_on_where_it_was(test_
 
 
 def test_a_stream_ends_with_its_token(test_store: Store, clock: StoppedClock) -> None:
-    streams = Streams(Limits(look_seconds=0.01), clock)
+    streams = Streams(Limits(check_seconds=0.01), clock)
     page = request(streams, token=channel.create_channel("quilt", duration_minutes=1))
     page.write()
 

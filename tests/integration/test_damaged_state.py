@@ -339,7 +339,7 @@ def test_keys_of_the_cache_of_the_wrong_type_are_as_if_not_there(test_store: Sto
 
 @pytest.fixture
 def streams(test_store: Store) -> Iterator[web.Streams]:
-    opened = web.Streams(Limits(heartbeat_seconds=0.05, look_seconds=0.02))
+    opened = web.Streams(Limits(heartbeat_seconds=0.05, check_seconds=0.02))
     yield opened
     for mailbox in opened.reader.mailboxes():
         mailbox.abandon()

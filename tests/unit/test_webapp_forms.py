@@ -97,7 +97,7 @@ def test_a_form_may_name_another_charset_of_the_west(charset: str, is_outside: b
     body = b"%b=%b+%%%02x" % (raw, raw, raw[0])
     environ = environ_of(body, CONTENT_TYPE=f"{FORM}; charset={charset}")
     if is_outside:
-        forms.take_in(environ, forms.UNLIMITED)
+        forms.read_limited(environ, forms.UNLIMITED)
 
     assert list(prepared.request_class(environ).POST.items()) == [(text, f"{text} {text}")]
 

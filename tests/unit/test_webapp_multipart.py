@@ -28,7 +28,7 @@ def part(content: bytes, *headers: str, name: str = "a", more: str = "") -> byte
 def form(body: bytes, limits: Limits = forms.UNLIMITED) -> Any:
     """The fields of a form that came from outside."""
     environ = environ_of(body, KIND)
-    forms.take_in(environ, limits)
+    forms.read_limited(environ, limits)
     return prepared.request_class(environ).POST
 
 
@@ -153,7 +153,7 @@ def test_files_may_be_longer_and_each_can_be_read_where_it_stands(size: int) -> 
         b"".join(part(content, name=name, more=f"; filename={name}") for name, content in files.items()) + END
     )
     environ = environ_of(body, KIND)
-    opened = forms.take_in(environ, Limits(fields=3, size=1000))
+    opened = forms.read_limited(environ, Limits(fields=3, size=1000))
     fields = prepared.request_class(environ).POST
 
     assert {name: fields[name].file.read() for name in files} == files
@@ -176,6 +176,6 @@ def test_a_file_may_be_empty() -> None:
 
 def test_the_body_can_be_read_after_the_form() -> None:
     environ = environ_of(part(b"1") + END, KIND)
-    forms.take_in(environ, forms.UNLIMITED)
+    forms.read_limited(environ, forms.UNLIMITED)
 
     assert prepared.request_class(environ).body == part(b"1") + END

@@ -41,7 +41,7 @@ def test_a_form_that_was_read_is_not_read_again(cls: Any, kind: str, monkeypatch
 
     monkeypatch.setattr("webob.request.cgi_FieldStorage", fail)
     environ = environ_of(BODY if "multipart" in kind else b"a=1", kind)
-    forms.take_in(environ, forms.UNLIMITED)
+    forms.read_limited(environ, forms.UNLIMITED)
 
     assert list(cls(environ).POST) == ["a"]
     environ["wsgi.input"] = io.BytesIO(b"a=1")
@@ -52,7 +52,7 @@ def test_a_form_that_was_read_is_not_read_again(cls: Any, kind: str, monkeypatch
 def test_webapp2_takes_our_files_for_those_of_cgi() -> None:
     """It answers with their bytes."""
     environ = environ_of(BODY, "multipart/form-data; boundary=x")
-    forms.take_in(environ, forms.UNLIMITED)
+    forms.read_limited(environ, forms.UNLIMITED)
 
     assert webapp2.Request(environ).get("a") == b"c"
     assert webob_compat.kept_form(environ)["a"].filename == "b.txt"
