@@ -36,7 +36,7 @@ def newest(client_id: str) -> Position:
     """The newest message's position, BEGINNING if there is none.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     found = _entries(client_id, lambda redis, key: redis.xrevrange(key, count=1))
     return frames.position(found[0][0].decode()) if found else BEGINNING
@@ -46,7 +46,7 @@ def page_after(client_id: str, position: Position) -> list[Message]:
     """The next messages after a position, oldest first, at most ``PAGE``.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     with _replays:
         found = _entries(client_id, lambda redis, key: redis.xrange(key, min=f"({position}", count=PAGE))
@@ -73,7 +73,7 @@ def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dic
         count: maximum number of messages per key.
 
     Raises:
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     wanted: Any = {key: str(position) for key, position in cursors.items()}
     with store.translated_errors():

@@ -45,7 +45,7 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
         InvalidChannelTokenDurationError: the duration is not a whole number from 1 to 1440.
-        StoreUnavailableError: Redis is away.
+        StoreUnavailableError: Redis is unavailable.
     """
     check_client_id(client_id)
     minutes = DEFAULT_MINUTES if duration_minutes is None else duration_minutes

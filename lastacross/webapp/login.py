@@ -9,7 +9,7 @@ from lastacross.webapp.environ import CRON, IS_CROSS_SITE, IS_OUTSIDE, SYSTEM, T
 
 
 class Visitor(enum.Enum):
-    """Who makes a request."""
+    """The kinds of requesters."""
 
     ANYBODY = "anybody"
     USER = "user"
@@ -37,7 +37,7 @@ LED_HERE = (
 
 
 def visitor(environ: Environ, settings: Settings) -> Visitor:
-    """Who makes this request."""
+    """The kind of this request's sender."""
     if environ.get(IS_CROSS_SITE):
         # The request was not the browser user's intention, whoever the user is.
         return Visitor.ANYBODY

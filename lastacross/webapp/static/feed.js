@@ -1,18 +1,18 @@
-// Where news of an operation comes from: a stream while one can be had, else asking again and again.
+// Receives an operation's updates: from a stream if possible, otherwise by polling.
 //
-// Everything new has a number. `after` is the highest number below which nothing is missing here, so
-// asking for what came after it fills any gap: one that a lost message, a sleeping laptop or an emptied
-// Redis has left. Each program's page says in a class of its own what it makes of the news:
+// Every update has a number. `after` is the highest number below which none is missing here. A request for
+// later updates therefore fills any gap left by a lost message, a sleeping laptop or an emptied Redis. Each
+// program's page handles the updates in its own subclass:
 //
 //   import { Feed } from "/_ah/static/feed.js";
 //   class RunFeed extends Feed { hear(news) { … } take(operation) { … } }
 //   new RunFeed({ url, token, after: 0 }).start();
 
-const POLL_DELAYS_MS = [1000, 2000, 5000]; // nothing new: ask less often
-const OPEN_MS = 1000; // a stream that is not open by then may never be
-const WATCH_MS = 2500; // a stream that was silent for so long is checked by asking once
-const HIDDEN_MS = 60000; // when the channel gives the connection of a page back that nobody sees
-const STREAMS_A_BROWSER = 3; // of the six connections that a browser opens to one place
+const POLL_DELAYS_MS = [1000, 2000, 5000]; // without updates, poll less often
+const OPEN_MS = 1000; // a stream that is not open by then may never open
+const WATCH_MS = 2500; // after this much silence, a single poll checks the stream
+const HIDDEN_MS = 60000; // when the channel gives back the connection of a hidden page
+const STREAMS_A_BROWSER = 3; // of the six connections that a browser opens to one origin
 
 export class Feed {
   constructor({ url, token, after }) {
@@ -31,15 +31,15 @@ export class Feed {
     this.leavePlace = () => {};
   }
 
-  // --- what a page makes of it ----------------------------------------------------------
+  // --- for subclasses -------------------------------------------------------------------
 
-  // A message of the stream.
+  // Handle a message of the stream.
   hear(_news) {}
 
-  // An answer: an operation, with what came after `after`.
+  // Handle an answer: an operation with the updates after `after`.
   take(_operation) {}
 
-  // Where to ask.
+  // The address to poll.
   address() {
     return `${this.url}?after=${this.after}`;
   }
@@ -59,7 +59,7 @@ export class Feed {
 
   // --- the stream -----------------------------------------------------------------------
 
-  // The channel goes on trying after a loss or a refusal; while it has no stream, the page asks.
+  // The channel keeps trying after a loss or a refusal; the page polls while there is no stream.
   async openStream() {
     const Channel = globalThis.goog?.appengine?.Channel;
     if (Channel && this.token && !this.socket && (await this.takePlace()) && !this.isOver) {
@@ -85,7 +85,7 @@ export class Feed {
     this.hear(JSON.parse(message.data));
   }
 
-  // A stream that is silent, or has left a gap open, may have lost something.
+  // A stream that is silent or has left a gap may have lost messages.
   async watch() {
     const mayHaveLost = this.heard === 0 || this.hasGap();
     this.heard = 0;
@@ -99,8 +99,8 @@ export class Feed {
     if (!this.isOver) this.poll();
   }
 
-  // A seventh tab must still get answers: a browser opens six connections to one place, and each
-  // stream keeps one, so the tabs of a browser share a few places. Resolves to false when all are taken.
+  // A seventh tab must still get answers: a browser opens six connections to one origin, and each stream
+  // keeps one, so a browser's tabs share a few slots. Resolves to false when all are taken.
   async takePlace() {
     if (!navigator.locks) return true;
     for (let place = 0; place < STREAMS_A_BROWSER; place += 1) {
@@ -108,7 +108,7 @@ export class Feed {
         navigator.locks.request(`lastacross-stream-${place}`, { ifAvailable: true }, (lock) => {
           answer(lock !== null);
           return lock && new Promise((leave) => (this.leavePlace = leave));
-        }).catch(() => answer(true)); // a browser that has no locks to give
+        }).catch(() => answer(true)); // a browser without locks
       });
       if (isMine) return true;
     }
@@ -127,7 +127,7 @@ export class Feed {
     }
   }
 
-  // --- asking ---------------------------------------------------------------------------
+  // --- polling --------------------------------------------------------------------------
 
   async poll() {
     this.setMode("poll");
@@ -135,7 +135,7 @@ export class Feed {
     if (!this.isOver && this.mode === "poll") this.schedule(() => this.poll(), delay);
   }
 
-  // Ask once for what is new; resolves to the milliseconds to wait before the next time.
+  // Poll once for updates; resolves to the milliseconds to wait before the next poll.
   async ask() {
     if (this.isOver) return 0;
     if (this.isAsking) {
@@ -147,7 +147,7 @@ export class Feed {
     try {
       delay = await this.fetchNews();
     } catch {
-      delay = this.slower(); // the network is away: it may come back
+      delay = this.slower(); // the network is unavailable, maybe only for a while
     }
     this.isAsking = false;
     if (this.mustAskAgain) {

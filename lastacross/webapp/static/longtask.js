@@ -1,20 +1,20 @@
-// The page of a long task while it runs. The server has drawn it whole; this keeps it so.
+// Updates the page of a long task while it runs; the server has rendered the initial page completely.
 
 import { Feed } from "./feed.js";
 import { duration, element, write } from "./text.js";
 
 const CLOCK_MS = 200;
 const ENDS = ["done", "failed", "cancelled"];
-const SAID_MS = 1500; // what was said aloud must be over before the page is drawn anew
+const SAID_MS = 1500; // a screen reader must finish an announcement before the page reloads
 const QUARTERS = ["", "A quarter is done.", "Half is done.", "Three quarters are done."];
 
 const box = element("longtask");
 
 let state = box.dataset.state;
-let status = box.dataset.status; // the state in a sentence, as the server says it
+let status = box.dataset.status; // the state as a sentence from the server
 let clockFrom = performance.now() - 1000 * Number(box.dataset.elapsed); // when it began, by this page's clock
 let nextTryAt = box.dataset.nextTry === "" ? null : performance.now() + 1000 * Number(box.dataset.nextTry);
-let newestAt = 0; // of the messages that were shown
+let newestAt = 0; // of the displayed messages
 let clock = null;
 
 // --- what is shown -----------------------------------------------------------------------
@@ -26,7 +26,7 @@ function number(value) {
 function countText({ step, total_steps: total }) {
   if (total) return `Step ${number(step)} of ${number(total)}`;
   if (step) return `Step ${number(step)}`;
-  return ENDS.includes(state) ? "" : "No end in sight yet";
+  return ENDS.includes(state) ? "" : "Number of steps unknown";
 }
 
 // Both a message of the stream and an operation's metadata have these.
@@ -75,14 +75,14 @@ function showTimes() {
   write("next-in", seconds > 0 ? `, in ${seconds} s` : ", any moment now");
 }
 
-// The end is the server's to draw: the result may be anything. Who types into the form is not disturbed.
+// The server renders the end, as the result may be anything. Do not disturb a visitor who types into the form.
 function showEnd(metadata) {
   clearInterval(clock);
   write("elapsed", duration(metadata.elapsed_seconds));
   if (nextTryAt !== null) element("next").hidden = true;
   element("cancel")?.remove();
   if (element("other")?.contains(document.activeElement)) {
-    write("mode", "It has come to its end: reload the page to see more.");
+    write("mode", "It has ended: reload the page to see more.");
   } else {
     setTimeout(() => location.reload(), SAID_MS);
   }
@@ -91,8 +91,8 @@ function showEnd(metadata) {
 // --- news --------------------------------------------------------------------------------
 
 const MODES = {
-  stream: "Live. Bookmark this page and come back whenever you like: the work goes on without it.",
-  poll: "The page asks every few seconds. Bookmark it and come back whenever you like: the work goes on without it.",
+  stream: "Live. Bookmark this page and come back whenever you like: the work continues without it.",
+  poll: "The page updates every few seconds. Bookmark it and come back whenever you like: the work continues without it.",
 };
 
 class LongTaskFeed extends Feed {
@@ -114,7 +114,7 @@ class LongTaskFeed extends Feed {
     ({ state, status } = metadata);
     box.className = `longtask is-one is-${state}`;
     clockFrom = performance.now() - 1000 * metadata.elapsed_seconds;
-    // For programs the message is never empty.
+    // The JSON's message is never empty.
     const hasMessage = metadata.message !== metadata.status;
     showProgress({ ...metadata, message: hasMessage ? metadata.message : "" });
     say(metadata);

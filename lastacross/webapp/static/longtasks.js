@@ -1,5 +1,5 @@
-// The list of a visitor's long tasks, kept fresh while some of them run: the server draws it, this copies what
-// has changed, so that neither the reader's place nor the focus is lost.
+// Keeps the list of a visitor's long tasks up to date while some of them run. The server renders it, and this
+// copies only the changes, so that the scroll position and the focus stay.
 
 const POLL_MS = 2000;
 const HIDDEN_MS = 10000;
@@ -59,7 +59,7 @@ async function refresh() {
     const response = await fetch(location.href, { headers: { Accept: "text/html" }, cache: "no-store" });
     if (response.ok) show(new DOMParser().parseFromString(await response.text(), "text/html"));
   } catch {
-    // The server is away: it may come back.
+    // The server is unavailable, maybe only for a while.
   }
   if (!isOver()) setTimeout(refresh, document.hidden ? HIDDEN_MS : POLL_MS);
 }

@@ -1,5 +1,5 @@
-// Takes the code out of the address, so that neither the history nor a copied address keeps it, and fills it in.
-// Signing in is left to the button: a browser may run this page before anybody has asked for it.
+// Removes the code from the address, so that neither the history nor a copied address keeps it, and fills it in.
+// Only the button signs in, because a browser may run this page before the visitor has requested it.
 
 function take() {
   const code = location.hash.slice(1);

@@ -1,9 +1,8 @@
-// Writing into a page: places by their id, and lengths of time as people write them. The server writes
-// them the same way.
+// Writes into a page: elements by their id, and durations as people write them, in the server's format.
 
 export const element = (id) => document.getElementById(id);
 
-// Writing the same text again would make a screen reader's live region speak again, and costs layout.
+// Writing the same text again would repeat a screen reader's announcement, and cost layout.
 export function write(id, text) {
   const target = element(id);
   if (target.textContent !== text) target.textContent = text;
@@ -16,7 +15,7 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
 }
 
-// A rough time only: one that jumps about is worse than none.
+// Round the time, because one that jumps around is worse than none.
 export function roughly(seconds) {
   if (seconds < 10) return "a few seconds";
   if (seconds < 55) return `about ${Math.ceil(seconds / 10) * 10} s`;
