@@ -279,7 +279,7 @@ class Orphans:
             foreign = self._foreign_workers()
             if not foreign and not self._suspected and not self._checks_after_damage:
                 return []
-            self._checks_after_damage = max(0, self._looks_after_damage - 1)
+            self._checks_after_damage = max(0, self._checks_after_damage - 1)
             if foreign and not self._has_warned:
                 self._has_warned = True
                 _log.warning(
