@@ -7,7 +7,7 @@ class DirectWriter:
     """Writes as much as a socket accepts immediately, in the chunk format of the web server.
 
     Use it only with a server that sends a body of unknown length in chunks (RFC 9112, 7.1), as gunicorn does
-    over HTTP/1.1, and only while the stream's own thread is not writing.
+    over HTTP/1.1. The stream's own thread must not write at the same time.
 
     Args:
         connection: the browser's socket, without TLS.

@@ -26,7 +26,7 @@ def append(client_id: str, *texts: str) -> str:
     """Add at least one message, in order, either all or none; returns the last one's id.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, *texts]
     return cast(bytes, store.current().run("send_message", [store.channel_key(client_id)], args)).decode()
@@ -85,7 +85,7 @@ def set_aside_damaged(keys: Collection[str]) -> list[str]:
     """Move aside and return those keys that are not streams because another program overwrote them.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     return store.current().set_aside(dict.fromkeys(keys, "stream"))
 

@@ -131,7 +131,7 @@ def _load(token: str) -> Grant:
             try:
                 return Grant(client_id, expires_at, frames.position(start))
             except ValueError as error:
-                raise BadSignatureError(f"a channel token's place cannot be read: {error}") from error
+                raise BadSignatureError(f"a channel token's position cannot be read: {error}") from error
     raise BadSignatureError("a channel token of another version of this program")
 
 

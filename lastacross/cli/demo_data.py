@@ -27,7 +27,7 @@ def _function(dotted: str, configuration: Config) -> Callable[[], object]:
     if not path.is_file() and not path.with_suffix("").is_dir():
         raise ConfigError(
             f"this application has no demo data: `lastacross db demo` calls {name}() of this file, "
-            "which is not there",
+            "which does not exist",
             file=str(path),
         )
     try:

@@ -433,7 +433,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         super().handle_exit(sig, frame)
 
     def run(self) -> None:
-        """Serve until told to stop, and finish the requests under way."""
+        """Serve until told to stop, and finish running requests."""
         super().run()
         # The main loop may have ended without another turn.
         _begin_hook()

@@ -65,7 +65,7 @@ class SlowRequests:
                 most = (
                     f"{self._max_per_network:,} requests that take more than {SLOW_SECONDS:.0f} s to arrive"
                 )
-                raise SlowClientError(f"Your network has {most}, and may have no more at once.")
+                raise SlowClientError(f"Your network has {most}, which is the limit.")
             self._counts[network] += 1
         return network
 

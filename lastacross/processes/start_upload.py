@@ -25,7 +25,7 @@ class StartUpload:
         self._is_done = False
 
     def try_once(self) -> bool:
-        """Try if it is time to; returns whether the upload is done. Errors are logged, then retried."""
+        """Try if it is time to; returns whether the upload is done. After an error, logs it and retries."""
         if not self._is_done:
             self._step.run_if_due(self._clock)
         return self._is_done

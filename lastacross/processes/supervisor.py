@@ -108,7 +108,7 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._on_tick = on_tick
         self._clock = clock
-        self._stage: int | None = None  # of stopping; None while running
+        self._stage: int | None = None  # the current stage of stopping; None while running
         self._stop_asked_at = 0.0
         self._signals: list[int] = []
         # Only this process holds the write end open, so children learn of our death when it closes.

@@ -41,7 +41,7 @@ def new_code(secret_key: str, opened: Store) -> str:
     """A code that signs in once within the next hour.
 
     Raises:
-        StoreUnavailableError: Redis cannot remember it.
+        StoreUnavailableError: Redis cannot store it.
     """
     code = Signatures(secret_key).dump_token(_CODE, secrets.token_urlsafe(24))
     with store.translated_errors():
@@ -53,7 +53,7 @@ def use_code(secret_key: str, code: str) -> bool:
     """Use up the code; returns whether it was valid.
 
     Raises:
-        StoreUnavailableError: Redis cannot tell.
+        StoreUnavailableError: Redis cannot check it.
     """
     try:
         Signatures(secret_key).load_token(_CODE, code, CODE_SECONDS)

@@ -10,7 +10,7 @@ IPV6_PREFIX = 64
 
 
 def network_of(environ: Environ) -> str:
-    """The network that a limit per client counts by: an IPv4 address, the /64 of an IPv6 address.
+    """The network that identifies a client for a limit: an IPv4 address, or the /64 of an IPv6 address.
 
     Behind an undeclared proxy it is the proxy's network, so all of its visitors share one limit. A client
     that merely pretends to be a proxy gets its own. '' if the server does not know the address, as behind a

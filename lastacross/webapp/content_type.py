@@ -69,7 +69,7 @@ class ContentType:
 
 
 def decoded(text: bytes, charset: str) -> str:
-    """The text, in one of ``FORM_CHARSETS``.
+    """Decode a text in one of ``FORM_CHARSETS``.
 
     Raises:
         UnicodeDecodeError: it has bytes outside of the charset that cannot be replaced quickly.

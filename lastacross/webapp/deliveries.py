@@ -60,7 +60,7 @@ class Claims:
         task: the task's id: queue and name.
         lease: the id of its lease, which no other attempt has.
         retry_count: attempts before this one, as App Engine counts.
-        execution_count: those of them that ran and failed.
+        execution_count: attempts before this one that ran and failed.
         member: ``<batch id>:<index>`` if it belongs to a batch.
         request: distinguishes the task from others that had its name.
         method: of the request.
@@ -110,12 +110,12 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
         BadSignatureError: ``dump_claims`` did not make it with this key, or another version made it.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise BadSignatureError("the token is none of ours by its length or its characters")
+        raise BadSignatureError("its length or its characters are wrong")
     payload = signatures.verify(_PURPOSE, token.encode())
     try:
         return Claims(**json.loads(base64.urlsafe_b64decode(payload)))
     except (TypeError, ValueError, binascii.Error) as error:
-        raise BadSignatureError("the claims are not those of this version of the engine") from error
+        raise BadSignatureError("the claims do not match this version of the engine") from error
 
 
 def url_digest(path: str, query: str) -> str:
@@ -241,7 +241,7 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
             "and that only"
         )
     if claims.headers != headers_digest(presented.headers):
-        raise UnacceptableDeliveryError("its X-AppEngine-* headers are not those that were signed")
+        raise UnacceptableDeliveryError("its X-AppEngine-* headers differ from the signed ones")
     return claims
 
 
@@ -256,7 +256,7 @@ def _with_checked_body(trusted: Wsgi) -> Wsgi:
             digest.update(chunk)
         body.seek(0)
         if digest.hexdigest() != claims.body:
-            error = UnacceptableDeliveryError("its body is not the one that was signed")
+            error = UnacceptableDeliveryError("its body differs from the signed one")
             return _forbid(environ, start_response, error)
         current = claims.current_task()
         environ.update(headers)

@@ -45,7 +45,7 @@ UNDECLARED_PROXY = (
     "This request came through a proxy that LASTACROSS_TRUSTED_PROXIES does not list, "
     "so it is not known whether it did."
 )
-UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so nobody is sent there."
+UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so there is no redirect to it."
 
 
 @dataclass(frozen=True)

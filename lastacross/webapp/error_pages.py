@@ -121,7 +121,7 @@ class ErrorPages:
 def _read(root: Path, name: str) -> bytes:
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise ConfigError(f"error_handlers: file `{name}` is outside of the application", file="app.yaml")
+        raise ConfigError(f"error_handlers: file `{name}` is outside the application", file="app.yaml")
     try:
         return path.read_bytes()
     except OSError as error:

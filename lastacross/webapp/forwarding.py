@@ -170,7 +170,7 @@ def _host(host: str, port: str | None, scheme: str) -> str:
     """The host with the port, unless it is the scheme's default or the host already has one."""
     found = boundary.split_host(host)
     if found is None:
-        raise UnclearForwardingError("A forwarding header names a host that is not one.")
+        raise UnclearForwardingError("A forwarding header names an invalid host.")
     if port is None:
         return host.lower()
     if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65_535):

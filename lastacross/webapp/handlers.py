@@ -73,7 +73,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
     def bad_request(self, field: str, message: str) -> None:
         """Answer 400 with the field's name and the values that it accepts, as JSON or as a page.
 
-        Override to draw the form again with the message at its field (status 400).
+        Override it to render the form again with the message at its field (status 400).
         """
         if self.wants_json():
             self.render_json({"error": {"code": 400, "field": field, "message": message}}, 400)

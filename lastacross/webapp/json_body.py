@@ -28,7 +28,7 @@ def check(body: bytes) -> None:
         raise BadJsonError("has a byte that is 0: JSON is UTF-8 (RFC 8259, section 8.1)")
     if json_depth.is_deeper(body, MAX_DEPTH):
         most = f"the {MAX_DEPTH} that this server takes"
-        raise BadJsonError(f"has more lists and objects in each other than {most}")
+        raise BadJsonError(f"nests lists and objects deeper than {most}")
 
 
 def load(body: bytes) -> Any:
@@ -39,5 +39,5 @@ def load(body: bytes) -> Any:
     """
     check(body)
     if json_depth.max_values(body) > MAX_VALUES:
-        raise BadJsonError(f"has more than the {MAX_VALUES:,} values that are taken here")
+        raise BadJsonError(f"has more than the {MAX_VALUES:,} values that are accepted here")
     return json.loads(body)

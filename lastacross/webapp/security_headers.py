@@ -13,9 +13,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-# Defaults for answers without their own. Referrer-Policy is not no-referrer, because that turns the Origin of
-# a page's own POST into `null`, and over plain HTTP check_cross_site has only Origin. same-origin reveals
-# just as little to other sites.
+# Defaults for answers without their own. Referrer-Policy is not no-referrer, which would turn the Origin of a
+# page's own POST into `null`. Over plain HTTP, Origin is all that check_cross_site has. The value same-origin
+# reveals just as little to other sites.
 DEFAULTS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),

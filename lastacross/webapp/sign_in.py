@@ -18,7 +18,7 @@ SIGN_OUT_PATH = "/_ah/sign-out"
 TEMPLATE = "_ah/sign_in.html"
 MAX_FORM_BYTES = 4096
 USED = (
-    "This code is not good any more, or never was: each works once, within an hour. "
+    "This code is invalid or used up: each works once, within an hour. "
     "`lastacross admin link` prints another."
 )
 

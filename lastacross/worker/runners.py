@@ -27,7 +27,7 @@ SUSPECT_PATIENCE_SECONDS = 1.0
 
 # The file format of a started table.
 _TOKEN_BYTES = 64
-_SLOT_BYTES = 768  # two bytes of length; ids take at most 100 + 1 + 500, leases 60
+_SLOT_BYTES = 768  # two bytes of length; ids have at most 100 + 1 + 500 bytes, leases 60
 _LENGTH = struct.Struct("<H")
 
 _log = logs.get("lastacross.worker")

@@ -129,7 +129,7 @@ class Worker(RqWorker):
         alone, set_interrupt = attempts.make_alone, self._interrupt.set
         return Runners(threads, attempts.make, deliver_suspect=alone, table=table, on_outcome=set_interrupt)
 
-    # --- RQ's worker, as far as we keep it -----------------------------------------------
+    # --- the parts of RQ's worker that we keep ------------------------------------------
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Handle SIGTERM, SIGINT, or RQ's shutdown command: finish running tasks and lease no more."""

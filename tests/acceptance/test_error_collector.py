@@ -302,8 +302,8 @@ def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> No
     [
         (b"{not json", "application/json", "takes a JSON object: Expecting property name"),
         (b"[1]", "application/json", "takes a JSON object with the error's fields"),
-        (b"[" * 100_000, "application/json", "more lists and objects in each other than the 100"),
-        (b"[" * 100_000, "text/plain", "more lists and objects in each other than the 100"),
+        (b"[" * 100_000, "application/json", "lists and objects deeper than the 100"),
+        (b"[" * 100_000, "text/plain", "lists and objects deeper than the 100"),
         (b'{"a": 1}'.decode().encode("utf-16"), "text/plain", "JSON is UTF-8"),
         (b'{"a": "\xe9"}', "application/json", "takes a JSON object: it cannot be read"),
         (b"&a=" * 200, "application/x-www-form-urlencoded", "takes a form of at most 100 fields"),

@@ -140,7 +140,7 @@ def test_json_has_a_limit_of_depth(site: web.Site) -> None:
 
     assert site.post("/json", deep, **JSON).json == json.loads(deep)
     assert message(site, "/json", 400, b"[%b]" % deep, **JSON) == (
-        "The JSON has more lists and objects in each other than the 100 that this server takes."
+        "The JSON nests lists and objects deeper than the 100 that this server takes."
     )
 
 
