@@ -30,7 +30,7 @@ _MAGIC_BYTES = 16
 
 
 def is_private(relative: str, real: str) -> bool:
-    """Whether a file is private, judged by its name and its first bytes.
+    """Whether a file is private, judged by its name or its first bytes.
 
     Args:
         relative: its requested path.
