@@ -1,4 +1,4 @@
-# `make run` and `make test` are all that a fresh clone needs; each sets up what it uses.
+# A fresh clone needs only `make run` and `make test`; each installs what it uses.
 # PYTHON names an interpreter (3.11 or newer); PORT, REDIS_URL, DATABASE_URL, … reach `make run`.
 
 VENV ?= .venv
@@ -8,29 +8,29 @@ BIN = $(VENV)/bin
 .DEFAULT_GOAL := help
 .PHONY: help run admin-link test test-long check mutants faults format test-pythons test-versions lock audit bench bench-quick bench-test upgrade-fixture clean
 
-help: ## this list
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
-run: ## Redis, web server, workers and scheduler; Ctrl-C stops them all
+run: ## start Redis, web server, workers and scheduler; Ctrl-C stops them all
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements.lock
 	@exec $(BIN)/lastacross dev
 
-admin-link: ## a link that signs you in as the administrator of what `make run` runs
+admin-link: ## print a link that signs you in as the administrator of `make run`
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements.lock
 	@exec $(BIN)/lastacross admin link
 
-test: ## everything: format, lint, types and all tests (Redis, PostgreSQL, a browser)
+test: ## check format, lint and types, and run all tests (Redis, PostgreSQL, a browser)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" "not long"
 
-test-long: ## the long storms, fuzzing, soaks and mutants that `make test` leaves out
+test-long: ## run the long storms, fuzzing, soaks and mutants that `make test` leaves out
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" long
 	@exec $(BIN)/python -m tests.mutation.run
 
-mutants: ## small bugs put into the code: which tests notice them
+mutants: ## put small bugs into the code and report which ones the tests notice
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m tests.mutation.run
 
@@ -38,33 +38,33 @@ FAULTS = $(addprefix tests/acceptance/test_,faults.py rates.py queue_file.py idl
 	quilt_running.py count_running.py error_collector_running.py) tests/integration/test_channel_gunicorn.py \
 	tests/integration/test_worker.py tests/browser/test_quilt.py tests/browser/test_longtask.py
 
-faults: ## what is promised under faults and load, and the figures that this machine reaches
+faults: ## test the promises under faults and load, and print this machine's figures
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m pytest -p tests.support.measured -m "not long" $(FAULTS)
 
-check: ## format, lint, types, architecture and the fast tests
+check: ## check format, lint, types and architecture, and run the fast tests
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test "$(VENV)" "not slow and not long"
 
-format: ## rewrite the code in our format
+format: ## format the code and apply lint fixes
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-pythons: ## the fast tests on every supported Python of this machine
+test-pythons: ## run the fast tests on every supported Python of this machine
 	@.ci/test-pythons
 
-test-versions: ## the fast tests with the lowest and the newest versions that pyproject.toml allows
+test-versions: ## run the fast tests with the lowest and the newest versions that pyproject.toml allows
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/test-versions "$(VENV)" "$(PYTHON)"
 
-lock: ## requirements.lock and requirements-dev.lock anew, with the newest versions
+lock: ## update requirements.lock and requirements-dev.lock to the newest versions
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@.ci/lock "$(VENV)"
 
-audit: ## known weaknesses of the locked versions, where the package index knows them
+audit: ## list the locked versions' vulnerabilities that the package index knows
 	@test -x .venv-audit/bin/pip-audit || { "$$(.ci/find-python "$(PYTHON)")" -m venv .venv-audit && \
 		.venv-audit/bin/pip install --quiet pip-audit; }
 	@exec .venv-audit/bin/pip-audit --disable-pip --no-deps -r requirements.lock
@@ -72,20 +72,20 @@ audit: ## known weaknesses of the locked versions, where the package index knows
 BENCH_OPTIONS = $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PEERS),--peers $(PEERS)) \
 	$(if $(MEASURES),--measures $(MEASURES)) $(if $(TASKS),--tasks $(TASKS))
 
-bench: ## ours beside the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
+bench: ## compare ours with the peers, 50 minutes: bench/RESULTS.md (ROUNDS=1 PEERS=deferred,rq MEASURES=drain TASKS=1000)
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m bench.run $(BENCH_OPTIONS)
 
-bench-quick: ## ours only, 3 minutes: what is slower than bench/results.json says
+bench-quick: ## measure ours only, 3 minutes, and report slowdowns against bench/results.json
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	@exec $(BIN)/python -m bench.quick
 
-upgrade-fixture: ## the upgrade fixture anew, after COMMIT in tests/upgrade/former.py was moved
+upgrade-fixture: ## rebuild the upgrade fixture after a change of COMMIT in tests/upgrade/former.py
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m tests.upgrade.make_fixture
 
-bench-test: ## the tests of the benchmarks themselves
+bench-test: ## run the benchmarks' own tests
 	@.ci/install-debian
 	@.ci/install "$(VENV)" "$(PYTHON)" requirements-dev.lock
 	$(BIN)/python -m pytest bench/tests

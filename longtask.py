@@ -1,4 +1,4 @@
-"""Long tasks for any application on the engine: ``import longtask``, override one method.
+"""Long tasks for any application on the engine: ``import longtask`` and override one method.
 
     class Report(longtask.LongRunningTaskHandler):
         def execute_task(self, parameters):

@@ -1,4 +1,4 @@
-"""The front page, and the route table: ``app`` is what app.yaml names."""
+"""The front page and the route table; app.yaml names ``app``."""
 
 import random
 
@@ -22,7 +22,7 @@ SAMPLE = [
     for column in range(6)
     if (row, column) < (4, 4)
 ]
-"""The small quilt on the front page, another at each start: (row, column, colour)."""
+"""The small quilt on the front page, different at each start: (row, column, colour)."""
 
 
 class HomeHandler(webapp.RequestHandler):
@@ -33,7 +33,7 @@ class HomeHandler(webapp.RequestHandler):
     ]
 
     def get(self) -> None:
-        """What this is, a card for each program, live numbers."""
+        """An introduction, a card for each program, and live numbers."""
         numbers = {name: number for ask in self.numbers for name, number in ask().items()}
         self.response.headers["Cache-Control"] = "no-cache"
         if self.wants_json():
@@ -43,7 +43,7 @@ class HomeHandler(webapp.RequestHandler):
 
 
 class PruneHandler(pruning.PruneHandler):
-    """Cron's: quilts, counts and reloads of more than 30 days ago are deleted."""
+    """The cron job that deletes quilts, counts and reloads older than 30 days."""
 
     kept = [
         quilts.KEPT,
@@ -54,9 +54,9 @@ class PruneHandler(pruning.PruneHandler):
 
 app = webapp2.WSGIApplication(
     [
-        # What this is, and what there is to try.
+        # An introduction, and the programs to try.
         webapp2.Route("/", HomeHandler),
-        # What this browser has started, and how far it is.
+        # The long tasks that this browser has started, with their progress.
         webapp2.Route("/longtasks", longtask.ListHandler),
         webapp2.Route(pruning.URL, PruneHandler),
         *quilt.ROUTES,

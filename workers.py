@@ -1,7 +1,7 @@
-"""Everything that a queue can run: the task functions and handlers of all programs, by name.
+"""All functions and handlers that a queue can run, of all programs, by name.
 
-A queued deferred call names its function by this module: ``workers.send_color``. Such a name stays
-for as long as a call may wait, and for as long as a release that knows only this name runs beside this one.
+A queued deferred call names its function through this module, as in ``workers.send_color``. Keep such a name
+while calls may wait, and while a release that knows only this name runs beside this one.
 """
 
 from programs.count.tasks import CompleteHandler as CountCompleteHandler

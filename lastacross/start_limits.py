@@ -1,7 +1,7 @@
-"""How often a client may start something: rates such as "30/minute;200/day", by the `limits` library.
+"""Limits how often a client may start something, at rates such as "30/minute;200/day".
 
-A moving window in Redis, under keys of ours and over our connection. While Redis is unavailable each process
-counts by itself.
+The `limits` library keeps a moving window in Redis, under our key prefix and over our connection. While
+Redis is unavailable, each process counts on its own.
 """
 
 import functools
@@ -20,7 +20,7 @@ from lastacross.store import LIMIT_PREFIX, Store
 from lastacross.webapp import Environ, clients
 
 OUTAGE_SECONDS = 5.0
-"""So long Redis is left alone after it has not answered: a visitor must not wait for it each time."""
+"""How long the limiter skips Redis after an outage, so that visitors do not wait for it each time."""
 
 REFUSALS_PER_START = 10
 """A client may be refused this many times as often as it may start something."""
@@ -42,26 +42,27 @@ def check(
     cost: int = 1,
     is_share: bool = False,
 ) -> float | None:
-    """Count a start, if the client may have one more.
+    """Count a start if the client may have one more.
 
-    Clients are told apart by network (``clients.network_of``); where they cannot be, the limit holds for all
-    of them together. A refused start is not counted.
+    Clients are told apart by network (``clients.network_of``). Where that is impossible, all of them share
+    the limit. A refused start is not counted.
 
     Args:
-        name: what is started: each name has a limit of its own. Never a part of the request.
-        limit: such as ``30/minute``, ``100 per 2 hours``, ``10/minute;200/day``: of several, each holds.
-        environ: of the request.
-        is_exempt: nothing is counted (``handler.is_exempt_from_limits()``).
-        is_counted: False only asks, before something that costs.
-        cost: for how many starts it counts; more than a limit admits is never admitted.
-        is_share: it only keeps one network from taking what is there for all, and so does not hold where all
-            visitors may have one (``clients.own_network_of``).
+        name: the kind of thing started; each name has its own limit. Never use a part of the request.
+        limit: such as ``30/minute``, ``100 per 2 hours``, ``10/minute;200/day``; each of several rates
+            applies.
+        environ: the request's.
+        is_exempt: count nothing (``handler.is_exempt_from_limits()``).
+        is_counted: False only checks, before an expensive step.
+        cost: the number of starts to count; a limit never admits more than its own amount.
+        is_share: the limit only divides a shared resource between networks. It does not apply where all
+            visitors may come from one network (``clients.own_network_of``).
 
     Returns:
-        None if it may start; else the seconds to wait.
+        None if it may start; otherwise the seconds to wait.
 
     Raises:
-        ConfigError: the limit cannot be read.
+        ConfigError: the limit is invalid.
     """
     if is_exempt:
         return None
@@ -69,7 +70,7 @@ def check(
         return None
     client = clients.network_of(environ) or _SITE
     limiter, rates = _current(), rates_of(limit)
-    # All are asked before one is counted: what a later one refuses must not use an earlier one up.
+    # Check all rates before counting any, so that a later refusal does not use up an earlier rate.
     turns = (False, True) if is_counted and len(rates) > 1 else (is_counted,)
     for counts in turns:
         for rate in rates:
@@ -89,19 +90,19 @@ def spend(
     is_forced: bool = False,
     is_counted: bool = True,
 ) -> bool:
-    """Count an amount, such as bytes, of which a client may have so much within some time.
+    """Count an amount, such as bytes, against a client's budget for a period.
 
-    The time begins with the first amount, and then anew: late in one and early in the next a client may have
-    twice as much at most.
+    A period begins with the first amount, and again with the first one after it. A client that spends late in
+    one period and early in the next may therefore spend twice the budget in a short time.
 
     Args:
-        name: what is spent. Never a part of a request.
-        client: who spends it (``clients.own_network_of``).
-        amount: how much.
-        most: it may have within the time.
-        seconds: the time.
-        is_forced: it is spent already, and counted though it is too much.
-        is_counted: False only asks.
+        name: the kind of amount. Never use a part of a request.
+        client: the spender (``clients.own_network_of``).
+        amount: how much to spend.
+        most: the budget for one period.
+        seconds: the length of the period.
+        is_forced: the amount is already spent, so count it even if it exceeds the budget.
+        is_counted: False only checks.
 
     Returns:
         False if it is too much.
@@ -113,22 +114,23 @@ def spend(
 def check_refusals(
     name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
 ) -> float | None:
-    """Count a start that was refused for what was asked, if the client may have one more refusal.
+    """Count a start that was refused for bad input, if the client may have one more refusal.
 
-    A mistake uses up no start. Refusals cost something, too: a client may have ten times as many as starts.
+    A bad request uses up no start. Refusals cost something too, so a client may have ten times as many
+    refusals as starts.
 
     Args:
-        name: as for ``check``.
-        limit: of the starts.
-        environ: as for ``check``.
-        is_exempt: as for ``check``.
-        is_counted: False only asks, before what is asked for is looked at.
+        name: as in ``check``.
+        limit: the starts' limit.
+        environ: as in ``check``.
+        is_exempt: as in ``check``.
+        is_counted: False only checks, before the input is examined.
 
     Returns:
-        None if it may go on; else the seconds to wait.
+        None if it may go on; otherwise the seconds to wait.
 
     Raises:
-        ConfigError: the limit cannot be read.
+        ConfigError: the limit is invalid.
     """
     if is_exempt:
         return None
@@ -140,7 +142,7 @@ def in_words(limit: str) -> str:
     """``30 times per minute``, for people.
 
     Raises:
-        ConfigError: the limit cannot be read.
+        ConfigError: the limit is invalid.
     """
     return " and ".join(map(_in_words, rates_of(limit)))
 
@@ -153,10 +155,10 @@ def _in_words(rate: RateLimitItem) -> str:
 
 @functools.lru_cache(maxsize=64)
 def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
-    """The library's items for a limit, the shortest first: one that refuses is not to use up a longer one.
+    """A limit's rates as the library's items, the shortest first, so that its refusal uses up no longer one.
 
     Raises:
-        ConfigError: the limit cannot be read.
+        ConfigError: the limit is invalid.
     """
     try:
         rates = parse_many(limit)
@@ -174,11 +176,11 @@ def _refusals_of(limit: str) -> RateLimitItem:
 
 
 class Limiter:
-    """Counts in this Redis, or in this process while it is unavailable.
+    """Counts in this Redis, or in this process while Redis is unavailable.
 
     Args:
         opened: the Redis.
-        clock: what the time is.
+        clock: the time source.
     """
 
     def __init__(self, opened: Store, clock: Clock = SYSTEM) -> None:
@@ -192,7 +194,7 @@ class Limiter:
     def check(
         self, rate: RateLimitItem, name: str, client: str, *, is_counted: bool = True, cost: int = 1
     ) -> float | None:
-        """As the module's ``check``, for a client and one of the rates."""
+        """Like the module's ``check``, for one client and one rate."""
 
         def ask(storage: Storage) -> float | None:
             limiter = MovingWindowRateLimiter(storage)
@@ -214,10 +216,10 @@ class Limiter:
         is_forced: bool,
         is_counted: bool = True,
     ) -> bool:
-        """As the module's ``spend``."""
+        """Like the module's ``spend``."""
 
         def ask(storage: Storage) -> bool:
-            # Not a moving window, which keeps an entry for each unit.
+            # A moving window would keep an entry for each unit.
             limiter = FixedWindowRateLimiter(storage)
             if not is_forced and not limiter.test(budget, name, client, cost=amount):
                 return False

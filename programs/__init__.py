@@ -1,1 +1,1 @@
-"""The programs: each folder is one, with its pages, tables, tasks, templates and scripts."""
+"""One folder per program, with its pages, tables, tasks, templates and scripts."""

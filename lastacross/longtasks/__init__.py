@@ -1,6 +1,6 @@
-"""Long tasks: any handler becomes a long computation that is started, watched, bookmarked and fetched.
+"""Long tasks turn a handler into a long computation with progress, a bookmark and a stored result.
 
-An application imports ``longtask``, the top-level module; docs/longtasks.md is its manual.
+An application imports the top-level module ``longtask``; docs/longtasks.md is the manual.
 """
 
 from lastacross.longtasks.handler import LongRunningTaskHandler

@@ -1,4 +1,4 @@
-"""Whether a client may start a long task: how often it may, and how often it may be refused."""
+"""Limits how often a client may start a long task, and how often it may be refused."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ from lastacross.webapp import BadInputError
 
 
 def title_of(handler: Hooks) -> str:
-    """What people call the task."""
+    """The task's title for people."""
     return handler.title or type(handler).__name__
 
 
 def admit(handler: Hooks, *, is_counted: bool) -> None:
-    """Ask whether the client may start this, and count the start if it is one.
+    """Check that the client may start this, and count the start if it is one.
 
     Raises:
-        StartRefusedError: it has started it as often as it may.
+        StartRefusedError: the client has reached the start limit.
     """
     seconds = _seconds_to_wait(handler, start_limits.check, is_counted=is_counted)
     if seconds is not None:
@@ -31,10 +31,10 @@ def admit(handler: Hooks, *, is_counted: bool) -> None:
 
 @contextlib.contextmanager
 def counting_refusals(handler: Hooks) -> Iterator[None]:
-    """Count what the block refuses: not as a start, since there is none, but a client may not go on and on.
+    """Count the refusals in the block. They are not starts, but a client may not cause them without end.
 
     Raises:
-        StartRefusedError: as many of the client's requests were refused as may be.
+        StartRefusedError: the client has reached the limit of refused requests.
     """
     _check_refusals(handler, is_counted=False)
     try:
@@ -62,5 +62,6 @@ def _seconds_to_wait(handler: Hooks, ask: Callable[..., float | None], *, is_cou
 
 
 def _name(handler: Hooks) -> str:
-    # By the class: whoever may choose the path must not get a limit of their own with each one.
+    # The class names the limit: otherwise a client who may choose the path would get a new limit with each
+    # path.
     return f"{type(handler).__module__}.{type(handler).__qualname__}"

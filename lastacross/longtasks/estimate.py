@@ -1,7 +1,7 @@
-"""How long a long task may still take, told from its progress reports: no finer and no sooner than is honest.
+"""Estimates a long task's remaining time from its progress reports, no finer and no sooner than is honest.
 
-Pure. Nothing is said before a twentieth is done, in three reports that lie apart in time; what was said is
-not exceeded later without the words "longer than expected".
+Pure. There is no estimate before a twentieth is done and three reports lie apart in time. A later estimate
+exceeds an earlier one only with the words "longer than expected".
 """
 
 import itertools
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST_REPORTS = 20
-"""That ``keep`` keeps."""
+"""The number of reports that ``keep`` keeps."""
 
 FEWEST_REPORTS = 3
 LEAST_SHARE = 0.05
-"""Of all steps that must be done before a time is named."""
+"""The share of all steps that must be done before there is an estimate."""
 LEAST_SECONDS = 2.0
-"""That progress must have been watched; who is done in less needs no estimate."""
+"""The minimum observation time; a task that ends sooner needs no estimate."""
 
 LONGER = "longer than expected"
 LAST_STEP = "the last step is under way"
 
-# Reports that come closer together than this share of the time watched, or than this, are one burst.
+# Reports closer together than this share of the observed time, or than this, count as one burst.
 _BURST_SHARE = 1 / 20
 _BURST_SECONDS = 0.25
-# Later than promised by no more than this is as promised: the number stays, instead of going up and down.
+# An end later than promised by no more than this counts as promised, so that the number does not flicker.
 _LEEWAY_SHARE = 0.25
 _LEEWAY_SECONDS = 5.0
-# A silence this much longer than any before makes every number a guess.
+# A silence this much longer than any earlier one makes every number a guess.
 _LONGEST_EXTRA_SILENCE_SECONDS = 10.0
 
 
 class Report(NamedTuple):
-    """What one ``log_progress`` said: at this instant (seconds since the epoch), this step of so many."""
+    """One ``log_progress`` call: the instant (seconds since the epoch), the step and the total."""
 
     at: float
     step: float
@@ -41,12 +41,12 @@ class Report(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What can be said of the time still to go.
+    """The estimated time left.
 
     Attributes:
-        seconds: still to go, never negative; None where no number would be honest.
-        text: the same for people, such as "about 2 minutes".
-        promised_at: the earliest end that anybody was told so far, to be given as ``before`` next time.
+        seconds: the time left, never negative; None if any number would be dishonest.
+        text: the same in words, such as "about 2 minutes".
+        promised_at: the earliest end announced so far; pass it as ``before`` next time.
         is_longer: the end is later than that; the text says so.
     """
 
@@ -57,35 +57,35 @@ class Estimate:
 
 
 def keep(reports: Sequence[Report], report: Report, most: int = MOST_REPORTS) -> list[Report]:
-    """The reports with one more, thinned to at most ``most``: the first and the newest always stay.
+    """The reports plus one, thinned to at most ``most``; the first and the newest always stay.
 
-    What went before a step back, as in a new attempt, says nothing about what comes: it is dropped.
+    A step back, as at a new attempt, drops all earlier reports, because they say nothing about the future.
     """
     last = reports[-1] if reports else None
     if last is not None and (report.step < last.step or report.at < last.at):
         return [report]
     kept = [*reports, report]
     while len(kept) > max(2, most):
-        # The one whose neighbours lie closest together: what stays is spread over the whole time.
+        # Drop the one with the closest neighbours, so that the rest spreads over the whole time.
         middle = range(1, len(kept) - 1)
         del kept[min(middle, key=lambda place: kept[place + 1].at - kept[place - 1].at)]
     return kept
 
 
 def remaining(reports: Sequence[Report], now: float, before: float | None = None) -> Estimate | None:
-    """How long it may still take; None as long as too little is known.
+    """The estimated time left; None while too little is known.
 
     Args:
-        reports: of one attempt, oldest first, as ``keep`` kept them.
+        reports: one attempt's reports, oldest first, as ``keep`` kept them.
         now: seconds since the epoch.
-        before: ``promised_at`` of the estimate before, None for the first one of an attempt.
+        before: ``promised_at`` of the previous estimate, None for an attempt's first one.
     """
     series = _series(reports, now)
     if not series or series[-1].total <= 0:
         return None
     first, newest = series[0], series[-1]
     if newest.step >= newest.total:
-        # It says nothing about how long the last step takes.
+        # The reports say nothing about the length of the last step.
         return Estimate(None, LAST_STEP, before)
     pace = _pace(_bursts(series))
     if pace is None:
@@ -95,14 +95,14 @@ def remaining(reports: Sequence[Report], now: float, before: float | None = None
     extra = max(0.0, silence - _longest_silence(series))
     if extra > max(_LONGEST_EXTRA_SILENCE_SECONDS, left_seconds):
         return Estimate(None, LONGER, before, is_longer=True)
-    # A silence longer than usual comes on top, and counts as a slower pace for what is left.
+    # An unusually long silence adds to the total, and counts as a slower pace for the rest.
     share_left = (newest.total - newest.step) / (newest.step - first.step)
     end = max(now, newest.at + left_seconds + extra * (1 + share_left))
     return _promised(end, now, before)
 
 
 def _promised(end: float, now: float, before: float | None) -> Estimate:
-    """The estimate for this end, measured by what was told before."""
+    """The estimate for this end, compared with the end that was announced before."""
     if before is None or end <= before:
         return Estimate(end - now, in_words(end - now), end)
     if end - before <= _LEEWAY_SECONDS + _LEEWAY_SHARE * max(0.0, before - now):
@@ -112,7 +112,7 @@ def _promised(end: float, now: float, before: float | None) -> Estimate:
 
 
 def _series(reports: Sequence[Report], now: float) -> list[Report]:
-    """The reports since the last step back; none of the future."""
+    """The reports since the last step back, without any from the future."""
     series: list[Report] = []
     for report in reports:
         if report.at > now:
@@ -124,7 +124,7 @@ def _series(reports: Sequence[Report], now: float) -> list[Report]:
 
 
 def _bursts(series: Sequence[Report]) -> list[Report]:
-    """The reports with a burst as one, its newest."""
+    """The reports, with each burst reduced to its newest."""
     apart = max(_BURST_SECONDS, (series[-1].at - series[0].at) * _BURST_SHARE)
     began_at = series[0].at
     bursts = [series[0]]
@@ -135,13 +135,13 @@ def _bursts(series: Sequence[Report]) -> list[Report]:
         elif len(bursts) > 1:
             bursts[-1] = report
         else:
-            # The time of the first burst is when the watching began: nobody saw how long its steps took.
+            # The first burst only marks the start of the observation: its own steps may have taken any time.
             bursts[0] = Report(began_at, report.step, report.total)
     return bursts
 
 
 def _pace(series: Sequence[Report]) -> float | None:
-    """Seconds a step: half by the whole time, half by its second half; None while too little is known."""
+    """Seconds per step: the mean of the whole time and its second half; None while too little is known."""
     first, newest = series[0], series[-1]
     seconds = newest.at - first.at
     is_known = (
@@ -165,7 +165,7 @@ def _longest_silence(series: Sequence[Report]) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A time still to go, no finer than it can be kept."""
+    """A remaining time, rounded to the precision it deserves."""
     if seconds < 10:
         return "less than 10 seconds"
     if seconds < 55:

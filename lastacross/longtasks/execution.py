@@ -1,6 +1,6 @@
-"""One attempt at a long task, in the delivery of its task: claim the row, do the work, write how it ended.
+"""One attempt at a long task, within the delivery of its task: claim the row, do the work, write the outcome.
 
-An attempt whose lease was lost has, by then, lost its claim to the next one: what it brings is refused.
+An attempt that has lost its lease has lost its claim to the next attempt, so its result is refused.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ FAILED = 500
 TRY_AGAIN = 503
 
 LONGEST_SECONDS = 7 * 86_400.0
-"""From its first attempt on; then its queue gives a task up that cannot be counted by itself."""
+"""The age at which the queue gives up a task whose attempts the row cannot count."""
 
 STUCK_SECONDS = 20.0
-"""After its deadline; work that has not ended 10 s later costs its process, and can say nothing any more."""
+"""The time after the deadline until a stuck attempt is noted. Its process ends 10 s later without a word."""
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
@@ -48,15 +48,15 @@ _log = logs.get("lastacross.longtask")
 
 @dataclass(frozen=True)
 class Work:
-    """What a handler brings to an attempt.
+    """The handler's part of an attempt.
 
     Attributes:
         execute: does the work, given the parameters.
-        task_retry_limit: how often an attempt that raised is repeated.
-        retry: its task's own options: after what time.
-        prepare: told the row with its claim, before the work begins.
-        deadline_seconds: of an attempt.
-        network: whose result it is, for the share of what may be stored; '': nobody's in particular.
+        task_retry_limit: how often a failed attempt is repeated.
+        retry: the task's own retry options, for the delays.
+        prepare: called with the claimed row before the work begins.
+        deadline_seconds: for one attempt.
+        network: the network whose share of the storage the result uses; '' for none in particular.
     """
 
     execute: Callable[[parameters.Parameters], Any]
@@ -70,11 +70,11 @@ class Work:
 def run(task_id: str, current: CurrentTask, work: Work) -> int:
     """Make one attempt.
 
-    What the work raises is noted here: in the row, in the log, and for the queue in ``current``. How often it
-    is repeated is counted in the row: an hour without a datastore must not use the retries up.
+    A failure is recorded in the row, in the log, and for the queue in ``current``. The row counts the
+    retries, so an hour without a datastore does not use them up.
 
     Returns:
-        The status to answer the queue with: 200, or another to be delivered again.
+        The HTTP status for the queue: 200, or another one to have the task delivered again.
     """
     task = _claimed(task_id, current)
     if task is None:
@@ -83,7 +83,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
         _log.warning("longtask.refuse", longtask=task_id, task=current.id, is_needed=is_needed)
         return TRY_AGAIN if is_needed and found is not None and found.expired_at is None else DONE
     if task.failures > work.task_retry_limit:
-        # The last attempt that there was to be outlived its deadline: others only count what can say so.
+        # The last allowed attempt outlived its deadline; later deliveries only record that.
         return _failed(task, current, work, DeadlineExceededError("no attempt has ended in time"))
     progress.forget(task.id)
     progress.announce(task.id, "running", attempt=task.attempts)
@@ -112,7 +112,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
 
 
 def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
-    """Count an attempt that sits in a blocking call: soon its process ends, and it has used up a retry."""
+    """Count an attempt that sits in a blocking call: its process ends soon, and it has used up a retry."""
     reference = secrets.token_hex(4)
     _log.error("longtask.stuck", longtask=task.id, path=task.path, attempt=task.attempts, reference=reference)
     error = _sentence(DeadlineExceededError(), reference)
@@ -122,7 +122,7 @@ def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
         if model.fail_attempt(task, next_try_at, **told):
             progress.announce(task.id, "retrying")
     except Exception as trouble:
-        # Of a thread of its own, whose end nobody would see.
+        # In a thread of its own an error would go unnoticed.
         is_expected = isinstance(trouble, DatastoreError)
         _log.warning("longtask.stuck", longtask=task.id, error=str(trouble), exc_info=not is_expected)
 
@@ -133,7 +133,7 @@ def _executed(work: Work, given: parameters.Parameters) -> Any:
         return work.execute(given)
     finally:
         if os.getpid() != process:
-            # A child that the work has forked came out of it: how the attempt ends is for the parent to say.
+            # The work forked and the child came back here; only the parent may write the outcome.
             os._exit(_exit_code(sys.exc_info()[1]))
 
 
@@ -144,13 +144,13 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _claimed(task_id: str, current: CurrentTask) -> LongTask | None:
-    """The row, with the claim of this attempt; None if there is nothing to do for it."""
+    """The row, claimed by this attempt; None if there is nothing to do."""
     now = clock.SYSTEM.now()
     delivery = current.retry_count
     task = model.claim(task_id, delivery, now)
     if task is not None:
         return task
-    # A dead letter that is run again is counted anew; so its low number is right if its record says the same.
+    # A dead letter that is run again counts from the start; its low number is right if its record agrees.
     record = listing.find(current.queue_name, current.name)
     if record is None or record.failures + record.lost != delivery:
         return None
@@ -163,16 +163,16 @@ def _parameters(task: LongTask) -> parameters.Parameters:
 
 
 def _stopped(task: LongTask) -> int:
-    """The attempt is not needed any more: its task is over, or another attempt has the claim."""
+    """This attempt is no longer needed: its task is over, or another attempt has the claim."""
     found = model.find(task.id)
     is_open = found is not None and found.is_open
     _log.info("longtask.stop", longtask=task.id, attempt=task.attempts, is_open=is_open)
-    # Only if this lease is lost, which another attempt should mean, is the answer of no importance.
+    # If the task is open, another attempt should hold the lease, so the queue ignores this answer.
     return TRY_AGAIN if is_open else DONE
 
 
 def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseException) -> int:
-    """Note that the attempt has failed, and whether there will be another."""
+    """Record that the attempt failed, and whether another one follows."""
     now = clock.SYSTEM.now()
     reference = secrets.token_hex(4)
     fields = {"longtask": task.id, "path": task.path, "attempt": task.attempts, "reference": reference}
@@ -195,21 +195,21 @@ def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseExcepti
     progress.announce(task.id, "failed" if is_last else "retrying")
     if is_useless:
         return DONE
-    # A dead letter, which somebody may run again when what was wrong is mended.
+    # It becomes a dead letter, which an operator may run again after fixing the cause.
     current.has_failed_for_good = is_last
     current.failure = _clean(f"{type(error).__name__}: {error}", ERROR_CHARACTERS)
     return FAILED
 
 
 def _is_useless(error: BaseException) -> bool:
-    """Whether it would be useless to try again."""
+    """Whether a retry would be useless."""
     if isinstance(error, UserError):
         return error.is_final
     return isinstance(error, UnusableResultError | PermanentTaskFailure)
 
 
 def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
-    """Seconds until the queue will deliver it again, as the queue counts."""
+    """Seconds until the next delivery, as the queue computes them."""
     failures = task.failures
     with contextlib.suppress(StoreUnavailableError):
         record = listing.find(current.queue_name, current.name)
@@ -218,7 +218,7 @@ def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
 
 
 def _sentence(error: BaseException, reference: str) -> str:
-    """What the user may know: an exception's own words may hold what is not for everybody."""
+    """The error text for the user: an exception's own words may be confidential."""
     if isinstance(error, UserError | UnusableResultError):
         return str(error)
     if isinstance(error, DeadlineExceededError):
@@ -229,6 +229,6 @@ def _sentence(error: BaseException, reference: str) -> str:
 
 
 def _clean(text: str, most: int) -> str:
-    """Text that a database takes; of one that is too long, the end: there a traceback says what happened."""
+    """Text that a database accepts; cut text keeps its end, where a traceback names the error."""
     text = printable(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= most else f"…{text[1 - most :]}"

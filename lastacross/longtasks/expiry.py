@@ -1,4 +1,4 @@
-"""When long tasks are forgotten: their data some time after their end, the rows that say so a year later."""
+"""Expiry of long tasks: their data goes some time after their end, their tombstone rows a year later."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,24 +10,24 @@ from lastacross.longtasks import looking, model, quotas
 
 CHUNK = 100
 MOST_CHUNKS = 20
-"""At one call: the scheduler has more to do, and comes again in a minute."""
+"""The limit for one call, because the scheduler has other work and comes back in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
-"""So long an address answers that there was something; from then on, that there is nothing."""
+"""How long an address answers 410, because a task was there; later it answers 404."""
 MAX_TOMBSTONES = 100_000
-"""Of these addresses; the oldest go first, however young: anybody may make them."""
+"""The maximum number of these rows. Anybody may create them, so the oldest go first, however young."""
 TOMBSTONES_AT_ONCE = 1_000
 LOOK_AGAIN_SECONDS = 86_400.0
-"""A task that is not over yet is left alone for so long."""
+"""How long the pruner leaves an open task alone before it checks again."""
 RECOUNT_SECONDS = 3_600.0
 
 _log = logs.get("lastacross.longtask")
 
 
 class Pruner:
-    """Forgets what is to be forgotten, some at each call; any number of processes may.
+    """Forgets expired tasks, a batch per call; any number of processes may run it.
 
     Args:
-        clock: what the time is.
+        clock: the time source.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -36,16 +36,16 @@ class Pruner:
         self._recount_at = float("-inf")
 
     def act(self, at: float) -> int:
-        """Forget; returns how many tasks lost their data.
+        """Forget expired tasks; returns how many lost their data.
 
-        One that is not over though its time is, is over if its queue has no task for it any more.
+        An expired task that is still open is over if its queue no longer has a task for it.
 
         Args:
             at: seconds since the epoch.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
-            DatastoreUnavailableError: the datastore does not.
+            DatastoreUnavailableError: the datastore does not answer.
         """
         count, last = 0, ""
         for _ in range(MOST_CHUNKS):
@@ -65,7 +65,7 @@ class Pruner:
         return count
 
     def _look_for_lost(self) -> None:
-        """Note some of the open tasks that nothing will run: they must not use up the limit of open ones."""
+        """Fail some open tasks that nothing will run, because they count against the limit of open tasks."""
         tasks = model.open_after(self._seen_open, CHUNK)
         self._seen_open = tasks[-1].id if len(tasks) == CHUNK else ""
         for task, record in _records_of(tasks):

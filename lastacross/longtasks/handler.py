@@ -1,6 +1,6 @@
-"""``LongRunningTaskHandler``: one URL that starts a long task, executes it, shows it and its result.
+"""``LongRunningTaskHandler``: one URL that starts a long task, executes it, and shows it and its result.
 
-``_longtaskjob`` says which of these a request wants; each has a method of its own here.
+The parameter ``_longtaskjob`` selects one of these; each has its own method here.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from lastacross.webapp import (
 )
 
 LARGEST_SHOWN_BYTES = 1024 * 1024
-"""Of a larger result a page reads the beginning only."""
+"""A page reads only the beginning of a larger result."""
 
 FROM_ELSEWHERE = "A page of another site asked for this, so it was not done."
 
@@ -51,12 +51,12 @@ Job = Callable[[], None]
 
 
 class LongRunningTaskHandler(Hooks):
-    """A handler whose ``execute_task`` may take its time. Subclass it; docs/longtasks.md is its manual."""
+    """A handler whose ``execute_task`` may take long. Subclass it; docs/longtasks.md is the manual."""
 
     # --- requests -------------------------------------------------------------------------
 
     def head(self, *args: Any, **kwargs: Any) -> None:
-        """As GET without the body; but who only asks what there is starts nothing."""
+        """Like GET, without the body; a HEAD request never starts a task."""
         if self.request.GET.get(looking.JOB):
             self.get(*args, **kwargs)
         else:
@@ -86,7 +86,7 @@ class LongRunningTaskHandler(Hooks):
         if job not in jobs:
             raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
         if job in ("cancel", "restart") and self.request.environ.get(IS_CROSS_SITE):
-            # Where `cross_site: allow` lets other sites start a task, the visitor's own are not theirs.
+            # `cross_site: allow` lets other sites start tasks, but not cancel or restart the visitor's own.
             self._refuse(403, FROM_ELSEWHERE)
             return
         try:
@@ -122,7 +122,7 @@ class LongRunningTaskHandler(Hooks):
         return given
 
     def _is_looking_ahead(self) -> bool:
-        """Whether a browser only fetches ahead."""
+        """Whether a browser only prefetches."""
         headers = self.request.headers
         purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
         return "prefetch" in purpose.lower()
@@ -163,7 +163,7 @@ class LongRunningTaskHandler(Hooks):
         try:
             changed = self.prepare_task(given)
         except UserError as error:
-            # What the user may read in an attempt's failure may be read here, too.
+            # The user may read this error here too, as in a failed attempt.
             raise BadInputError("parameters", str(error)) from error
         return given if changed is None else changed
 
@@ -239,7 +239,8 @@ class LongRunningTaskHandler(Hooks):
             given, result = self._given_and_result()
             self.render_result(_with_text(view, result), given, result)
         elif view.result_size > LARGEST_SHOWN_BYTES:
-            # Nobody needs 32 MB to see the beginning of it; nor, in the next line, the files that were given.
+            # A page shows only the beginning, so it reads neither 32 MB nor, in the next line, the given
+            # files.
             self.render_result(_with_beginning(view), Parameters(), None)
         else:
             self.render_result(_with_text(view, self._result()), Parameters(), None)
@@ -259,7 +260,7 @@ class LongRunningTaskHandler(Hooks):
             return
         given, result = self._given_and_result()
         self.revalidate()
-        # webapp2's own default would make any text a page of this origin, with all that is in it.
+        # webapp2's default would turn any text into a page of this origin, including its scripts.
         self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
         arguments = (given, result, self.task) if self._takes_task() else (given, result)
         self.display_result(*arguments)
@@ -304,12 +305,12 @@ class LongRunningTaskHandler(Hooks):
         if not self._find():
             return
         if not self.join_equal:
-            # A small request would make us read large files, as often as somebody likes.
+            # A small request would make us read large files, as often as a client likes.
             admission.admit(self, is_counted=False)
         with admission.counting_refusals(self):
             edited = parameters.read(self.request)
             stored = parameters.load(model.parameters_of(self.task.id)[0], model.bodies_of(self.task.id))
-            # What is stored may have been accepted by an older version of the handler.
+            # An older version of the handler may have accepted these stored parameters.
             self._begin(self._checked(parameters.edited(stored, edited) if edited else stored))
 
     # --- answers --------------------------------------------------------------------------
@@ -318,7 +319,7 @@ class LongRunningTaskHandler(Hooks):
         return getattr(self, "task", None) is not None
 
     def _find(self) -> bool:
-        """Read the task that the request is about; answers with 404 or 410 if there is none."""
+        """Read the request's task; answers with 404 or 410 if there is none."""
         task_id = str(self.request.params.get(looking.ID, ""))
         if not task_id:
             raise BadInputError(looking.ID, "is missing: the key of a task")
@@ -347,7 +348,7 @@ class LongRunningTaskHandler(Hooks):
             self.abort(status, detail=message)
 
     def _send_operation(self, status: int) -> None:
-        """The operation as JSON; a client that prefers so is let wait for its end."""
+        """The operation as JSON; a client that prefers so waits for its end."""
         prefer = self.request.headers.get("Prefer")
         seconds = operation.wanted_seconds(prefer)
         self.task, has_waited = operation.wait_for_end(self.task, seconds)
@@ -361,12 +362,12 @@ class LongRunningTaskHandler(Hooks):
 
 
 def _started_name(task: LongTask) -> str:
-    """Under which a browser remembers that it started this task; to have joined it is not enough."""
+    """The name under which a browser remembers that it started this task; joining it is not enough."""
     return f"longtask:{task.id}"
 
 
 def _with_text(view: View, result: Any) -> View:
-    """The view of a done task with its result, if that is anything to read."""
+    """The view of a done task, including its result if that is readable."""
     if view.result_kind not in ("text", "json"):
         return view
     text = result if view.result_kind == "text" else parameters.as_text(result)
@@ -375,7 +376,7 @@ def _with_text(view: View, result: Any) -> View:
 
 
 def _with_beginning(view: View) -> View:
-    """The same for a result that is too large to be read whole."""
+    """The same for a result that is too large to read in full."""
     if view.result_kind not in ("text", "json"):
         return view
     beginning = model.beginning_of(view.id, 4 * PREVIEW_CHARACTERS)

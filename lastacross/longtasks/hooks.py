@@ -1,4 +1,4 @@
-"""What the author of a long task writes: attributes and methods, each with what it is if left alone."""
+"""The attributes and methods that the author of a long task overrides, with their defaults."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -11,28 +11,28 @@ from lastacross.webapp import BadInputError, RequestHandler
 
 
 class Hooks(RequestHandler):
-    """What an author may say; see docs/longtasks.md.
+    """The author's interface; see docs/longtasks.md.
 
     Attributes:
-        title: what its pages call it; '' is the class's name.
-        queue_name: the push queue that its tasks go to.
-        target: the service that executes them; None: as the queue says.
-        deadline_seconds: how long an attempt may take; None: as long as any task of the service.
-        task_retry_limit: how often an attempt that failed is repeated.
-        min_backoff_seconds: before the first repetition; then it doubles.
-        max_backoff_seconds: the longest wait.
-        join_equal: whether who asks for what runs already is sent to that one.
+        title: its name on the pages; '': the class's name.
+        queue_name: the push queue for its tasks.
+        target: the service that executes them; None: the queue's.
+        deadline_seconds: the time limit of an attempt; None: the service's.
+        task_retry_limit: how often a failed attempt is repeated.
+        min_backoff_seconds: the delay before the first retry; it doubles with each retry.
+        max_backoff_seconds: the longest delay.
+        join_equal: whether an equal request is sent to the task that already runs.
         expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
-        parameters: the names of the parameters that it takes; None: any. Others are answered with 400.
+        parameters: the accepted parameter names; None: any. Others are answered with 400.
         takes_files: whether a parameter may be a file.
         start_limit: how often one client network may start it, such as "30/minute" or "4/minute;100/day";
-            None: without limit.
+            None: no limit.
         needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
-        shows_result_page: whether the bookmark of a done task is a page about it, not the result itself;
+        shows_result_page: whether a done task's bookmark shows a page about it instead of the result itself;
             None: unless ``display_result`` is overridden.
-        result_filename: what a result is called when it is saved; None: by the path.
-        result_content_type: of a result; None: by its file name, or its kind.
-        task: the task at hand, in all methods but ``prepare_task`` and ``render_form``.
+        result_filename: the file name for a saved result; None: derived from the path.
+        result_content_type: the result's; None: derived from its file name, or its kind.
+        task: the current task, in all methods but ``prepare_task`` and ``render_form``.
     """
 
     title: str = ""
@@ -56,20 +56,20 @@ class Hooks(RequestHandler):
     _reporter: progress.Reporter | None = None
 
     def execute_task(self, parameters: Parameters) -> Any:
-        """Do the work, in a task: return text, bytes, or what JSON can hold; at most 32 MB.
+        """Do the work, in a task: return text, bytes, or a value that JSON can hold; at most 32 MB.
 
-        It must be idempotent: after a crash, or an exception, it runs again.
+        It must be idempotent, because it runs again after a crash or an exception.
         """
         raise NotImplementedError(f"{type(self).__name__} has no execute_task(parameters)")
 
     def prepare_task(self, parameters: Parameters) -> Mapping[str, Any] | None:
-        """Check and change the parameters, in the request, before anything is stored.
+        """Check and change the parameters within the request, before anything is stored.
 
         Returns:
-            Others to use instead; None: the given ones, as they may have been changed.
+            The parameters to use instead; None: the given ones, including any changes made to them.
 
         Raises:
-            BadInputError, UserError: they cannot be used; answered with 400.
+            BadInputError, UserError: the parameters are invalid; answered with 400.
         """
         return None
 
@@ -84,7 +84,7 @@ class Hooks(RequestHandler):
         self.response.body = body
 
     def render_status(self, view: View) -> None:
-        """Answer with the page that is shown until there is a result, and when there is none."""
+        """Answer with the page that is shown until there is a result, or if there is none."""
         self.render("longtask/status.html", view=view)
 
     def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
@@ -92,20 +92,20 @@ class Hooks(RequestHandler):
         self.render("longtask/result.html", view=view)
 
     def render_form(self) -> None:
-        """Answer with a form for the parameters, where ``needs_parameters`` asks for one."""
+        """Answer with a form for the parameters, if ``needs_parameters`` requires one."""
         raise BadInputError("parameters", "are needed: this address starts nothing without any")
 
     def log_progress(self, message: str, step: float = 0, total_steps: float = 0) -> None:
-        """Say how far ``execute_task`` is; never raises because Redis is away.
+        """Report the progress of ``execute_task``; never raises because Redis is unavailable.
 
         Args:
-            message: what it is at, for people; at most 2,000 characters are kept.
+            message: the current activity, for people; at most 2,000 characters are kept.
             step: how many of ``total_steps`` are done.
-            total_steps: 0 when nobody knows.
+            total_steps: 0 if unknown.
 
         Raises:
-            TaskStoppedError: nobody needs this attempt any more: it was cancelled, or another one runs.
-                A BaseException: let it pass.
+            TaskStoppedError: this attempt is no longer needed, because the task was cancelled or another
+                attempt runs. It is a BaseException; do not catch it.
         """
         if self._reporter is not None:
             self._reporter.report(message, step, total_steps)

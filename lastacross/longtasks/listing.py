@@ -1,11 +1,11 @@
-"""The list of the visitor's own long tasks, a page that an application puts where it wants."""
+"""The list of the visitor's own long tasks, a page that an application mounts where it likes."""
 
 from lastacross.longtasks import looking, operation, visitor
 from lastacross.webapp import RequestHandler
 
 
 class ListHandler(RequestHandler):
-    """What this browser has started, newest first, with state and progress.
+    """The tasks that this browser has started, newest first, with state and progress.
 
     For the application's route table: ``("/longtasks", longtask.ListHandler)``.
     """
@@ -13,7 +13,7 @@ class ListHandler(RequestHandler):
     def get(self) -> None:
         """The page; as JSON ``{"longtasks": [operation, …]}``, without the results."""
         views = looking.views_of(visitor.recent_ids(self.request))
-        # It is of one visitor, and changes.
+        # The list is private and changes.
         self.revalidate()
         if self.wants_json():
             self.render_json({"longtasks": [operation.of(view, has_result=False) for view in views]})

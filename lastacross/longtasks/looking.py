@@ -1,7 +1,7 @@
-"""How a long task is doing: what its row says, its task in the queue and its last report, put together.
+"""The state of a long task, put together from its row, its queued task and its last report.
 
-A task that is over is known from the datastore alone. One that is not may have lost its task in Redis,
-or have it as a dead letter: then it has failed, and waits for nothing.
+For a finished task the datastore has all the facts. An open one may have lost its task in Redis, or its task
+may be a dead letter; such a long task has failed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ JOB = "_longtaskjob"
 ID = "_longtaskid"
 FORMAT = "_longtaskformat"
 NETWORK = "_longtasknetwork"
-"""Of a task: whose its result is."""
+"""The name of a task's parameter: the network that owns the result."""
 
 LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
 POISON = "It ended the process that it ran in again and again, and is not tried any more."
@@ -36,9 +36,9 @@ _log = logs.get("lastacross.longtask")
 
 
 def urls_of(path: str, task_id: str) -> Urls:
-    """Where a task's links and buttons lead."""
+    """The URLs of a task's links and buttons."""
 
-    # Nothing to be quoted but the id, which may come from anybody.
+    # Only the id needs quoting, because it may be anyone's input.
     key = f"{ID}={quote_plus(task_id)}"
 
     def url(job: str, more: str = "") -> str:
@@ -56,17 +56,17 @@ def urls_of(path: str, task_id: str) -> Urls:
 
 
 def look(task: LongTask, *, with_token: bool = False) -> View:
-    """A task at this instant.
+    """A task's current state.
 
     Args:
-        task: as it was read just now; if it was lost in its queue, its row is changed to say so.
-        with_token: also give the right to read its channel.
+        task: the row as just read; if the queue has lost its task, the row is changed to say so.
+        with_token: also issue a token for its channel.
     """
     return _look_at([task], with_token=with_token)[0]
 
 
 def views_of(ids: Sequence[str]) -> list[View]:
-    """Those of these tasks that are there and not forgotten, in the order of the ids."""
+    """The tasks with these ids that exist and were not forgotten, in the order of the ids."""
     now = clock.SYSTEM.now()
     return _look_at([task for task in model.find_all(ids) if not task.has_expired(now)])
 
@@ -89,7 +89,7 @@ def _look_at(tasks: Sequence[LongTask], *, with_token: bool = False) -> list[Vie
 
 
 def _ask(tasks: Sequence[LongTask]) -> tuple[dict[str, TaskRecord | None], dict[str, Progress]]:
-    """What Redis knows of them, in one call: their tasks in the queue, and their last reports."""
+    """Read these tasks' queue records and last reports from Redis, in one call."""
     ids = [task.id for task in tasks]
     records = [record_key(id_in_queue(task.queue_name, task.task_name or "")) for task in tasks]
     arguments: list[store.Arg] = [
@@ -111,18 +111,18 @@ def _token(task: LongTask) -> str | None:
 
 
 def _look_again(task: LongTask, record: TaskRecord | None) -> View:
-    """The row says that it goes on, and Redis has no task that will run: one of both is old news."""
+    """The row is open and Redis has no runnable task for it, so one of the two is outdated."""
     settle(task, record)
     again = model.find(task.id) or task
     return _view(again)
 
 
 def settle(task: LongTask, record: TaskRecord | None) -> None:
-    """Note in the row that its task is gone for good, if that is so.
+    """Record in the row that its task is gone for good, if so.
 
     Args:
-        task: as it was read before its record was.
-        record: of its task in the queue, a dead letter; None for none.
+        task: the row, read before its record was.
+        record: its dead letter in the queue, or None.
     """
     newer = model.find(task.id)
     if newer is None or not newer.is_open or newer.attempts != task.attempts or newer.status != task.status:
@@ -152,7 +152,7 @@ def _view(
 ) -> View:
     now = clock.SYSTEM.now()
     if report is not None and report.attempt not in (0, task.attempts):
-        # An attempt that was given up on, and goes on for a moment.
+        # The report of an abandoned attempt that goes on for a moment.
         report = None
     state = _state(task, record)
     next_try_at = _next_try(task, record) if state == "retrying" else None
@@ -192,7 +192,7 @@ def _state(task: LongTask, record: TaskRecord | None) -> State:
     if task.status == "error":
         return "retrying"
     if record is not None and record.waits:
-        # Its attempt has begun, and its task waits: the worker ended in between.
+        # Its attempt has begun and its task waits again, because the worker ended in between.
         return "retrying" if task.attempts or record.failures or record.lost else "ready"
     return "ready" if task.status == "ready" else "running"
 
@@ -237,7 +237,7 @@ def _progress_of(state: State, report: Progress | None, now: float) -> Mapping[s
 
 
 def _instants(task: LongTask) -> dict[str, Any]:
-    """When it was what, as numbers and in words."""
+    """The task's timestamps, as numbers and as text."""
     instants: dict[str, Any] = {}
     for name in ("created", "started", "finished", "expires"):
         at = getattr(task, f"{name}_at")
@@ -250,7 +250,7 @@ def _instant(at: float | None) -> str:
 
 
 def _etag(task: LongTask, shown: Mapping[str, Any]) -> str:
-    """The time that passes is not news: neither in seconds to the end nor to the next attempt."""
+    """Passing time does not change the tag: the seconds to the end and to the next attempt are left out."""
     passes = ("eta_seconds", "next_try_seconds")
     news = [(name, value) for name, value in sorted(shown.items()) if name not in passes]
     return hashlib.sha256(repr((task.id, task.finished_at, news)).encode()).hexdigest()[:20]

@@ -1,7 +1,7 @@
-"""Rows of long tasks that cannot be read, because something else wrote into them: such a task has failed.
+"""Repairs unreadable rows of long tasks, which something else has damaged; such a task has failed.
 
-SQLite keeps in a column whatever is written there. One row must not keep a page of many from being shown, nor
-the others from being forgotten.
+SQLite stores any value in any column. One bad row must not break a page of many tasks, nor keep the other
+rows from expiring.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from lastacross import clock, datastore, logs
 from lastacross.datastore import OPEN_STATUSES, LongTask
 
 MAX_NUMBER = 253_402_300_800.0
-"""The end of the year 9999, in seconds since the epoch; no count is so high."""
+"""The end of the year 9999 in seconds since the epoch; no count is this high."""
 KEPT_SECONDS = 86_400.0
-"""A task of which nobody knows how long it was to be kept."""
+"""The retention of a task whose own retention is unreadable."""
 
 _STATUSES = (*OPEN_STATUSES, "done", "failed", "cancelled")
 _COUNTS = ("attempts", "failures", "delivery", "result_size")
@@ -28,7 +28,7 @@ _log = logs.get("lastacross.longtask")
 
 
 def mended(task: LongTask) -> LongTask:
-    """The task as it was read; one whose row was damaged as it is now: failed, unless it was over."""
+    """The task as read; a damaged row is repaired first, and its task has failed unless it was over."""
     now = clock.SYSTEM.now()
     stand_ins = _stand_ins(task, now)
     if not stand_ins:
@@ -47,7 +47,7 @@ def mended(task: LongTask) -> LongTask:
 
 
 def _stand_ins(task: LongTask, now: float) -> dict[str, Any]:
-    """For each column that cannot be read, what is to be there."""
+    """Replacement values for the unreadable columns."""
     found: dict[str, Any] = {name: 0 for name in _COUNTS if not _is_number(getattr(task, name))}
     found |= {name: now for name in _INSTANTS if not _is_number(getattr(task, name))}
     if not _is_number(task.expires_seconds):
@@ -68,5 +68,5 @@ def _stand_ins(task: LongTask, now: float) -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    # NaN is between nothing.
+    # NaN fails every comparison.
     return isinstance(value, int | float) and 0 <= value <= MAX_NUMBER

@@ -1,7 +1,7 @@
-"""The steps of a long task's life in the datastore, each one statement or transaction.
+"""The datastore steps of a long task's life. Each is one statement or one transaction.
 
-A step that another was faster with changes nothing and says so. Whoever runs an attempt has put its *claim*
-into the row; only under that claim it may write how the attempt ended.
+A step changes nothing, and reports so, if a concurrent step came first. Each attempt writes its *claim*
+into the row, and only the attempt that holds the claim may write how it ended.
 """
 
 import re
@@ -27,18 +27,18 @@ def new_id() -> str:
 
 
 def is_id(text: str) -> bool:
-    """Whether a text, which may come from anybody, can be an id."""
+    """Whether this untrusted text has the form of an id."""
     return _ID.fullmatch(text) is not None
 
 
-# Built once: each status poll asks it.
+# Built once, because each status poll runs it.
 _FIND = select(LongTask).where(LongTask.id == bindparam("task"))
 
 # --- reading ------------------------------------------------------------------------------
 
 
 def find(task_id: str, path: str | None = None) -> LongTask | None:
-    """The task of this id (and of this path, if one is given), without what is large; None: there is none."""
+    """The task with this id (and this path, if given), without its large columns; None if there is none."""
     with datastore.session(read_only=True) as session:
         found = session.scalar(_FIND, {"task": task_id})
     task = found and mended(found)
@@ -46,7 +46,7 @@ def find(task_id: str, path: str | None = None) -> LongTask | None:
 
 
 def find_all(ids: Sequence[str]) -> list[LongTask]:
-    """Those of these tasks that are there and not forgotten, in the order of the ids."""
+    """The tasks with these ids that exist and were not forgotten, in the order of the ids."""
     query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
     with datastore.session(read_only=True) as session:
         tasks = list(session.scalars(query))
@@ -55,13 +55,13 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
 
 
 def find_joined(join_key: str) -> LongTask | None:
-    """The task that equal requests join."""
+    """The open task that equal requests join."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
 
 
 def parameters_of(task_id: str) -> tuple[str, str | None]:
-    """The parameters as they came, and as they were prepared."""
+    """The parameters as given, and as ``prepare_task`` changed them."""
     columns = (LongTask.given, LongTask.parameters)
     with datastore.session(read_only=True) as session:
         given, prepared = session.execute(select(*columns).where(LongTask.id == task_id)).one()
@@ -69,14 +69,14 @@ def parameters_of(task_id: str) -> tuple[str, str | None]:
 
 
 def bodies_of(task_id: str) -> dict[int, bytes]:
-    """The bytes of the files that came with a task, by their place."""
+    """The bytes of a task's uploaded files, by index."""
     query = select(LongTaskFile.position, LongTaskFile.body).where(LongTaskFile.task_id == task_id)
     with datastore.session(read_only=True) as session:
         return {place: body for place, body in session.execute(query)}
 
 
 def result_of(task_id: str) -> bytes | None:
-    """The stored result, None where there is none."""
+    """The stored result, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.result).where(LongTask.id == task_id))
 
@@ -89,20 +89,20 @@ def beginning_of(task_id: str, length: int) -> bytes:
 
 
 def traceback_of(task_id: str) -> str | None:
-    """Where the last failed attempt was, for the operator."""
+    """The traceback of the last failed attempt, for the operator."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.traceback).where(LongTask.id == task_id))
 
 
 def waits_in_outbox(task_id: str) -> bool:
-    """Whether the task of this id in its queue is still, or may be once more, sent from the outbox."""
+    """Whether the outbox still has to send the queued task with this id, or may send it again."""
     query = select(OutboxRow.id).where(OutboxRow.task_id == task_id)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is not None
 
 
 def is_claimed(task_id: str, claim: str) -> bool:
-    """Whether the attempt with this claim may still say how it ended."""
+    """Whether the attempt with this claim may still write its outcome."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.claim).where(LongTask.id == task_id)) == claim
 
@@ -111,17 +111,17 @@ def is_claimed(task_id: str, claim: str) -> bool:
 
 
 def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) -> LongTask | None:
-    """Begin an attempt: it alone may say how the task ends, until another one begins.
+    """Begin an attempt: until the next one begins, only this attempt may write how the task ends.
 
     Args:
-        task_id: of the row.
-        delivery: the number of this delivery by its queue's count.
+        task_id: the row's id.
+        delivery: this delivery's number, as the queue counts.
         at: seconds since the epoch.
-        is_newest: it is known to be the newest delivery, though its number is lower than one before:
-            a dead letter that is run again is counted anew.
+        is_newest: the caller knows that this is the newest delivery, though its number is lower than
+            an earlier one: a dead letter that is run again is counted from the start.
 
     Returns:
-        The row, with the claim in it; None if the task is over, or a later delivery has begun.
+        The row, including the claim; None if the task is over or a later delivery has begun.
     """
     conditions = [LongTask.id == task_id, LongTask.status.not_in(("done", "cancelled"))]
     conditions.append(LongTask.expired_at.is_(None))
@@ -132,7 +132,7 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         "claim": secrets.token_urlsafe(16),
         "delivery": delivery,
         "attempts": LongTask.attempts + 1,
-        # Who runs a dead letter again wants it tried anew.
+        # An operator who runs a dead letter again wants it tried anew.
         "failures": sqlalchemy.case((LongTask.status == "failed", 0), else_=LongTask.failures),
         "started_at": sqlalchemy.func.coalesce(LongTask.started_at, at),
         "attempted_at": at,
@@ -144,18 +144,18 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         if _rows(changed) == 0:
             return None
         task = session.scalar(select(LongTask).where(LongTask.id == task_id))
-    # A damaged one has failed, and its next delivery finds what can be read.
+    # A damaged row has failed; its next delivery finds it readable.
     return task if task is not None and mended(task).claim is not None else None
 
 
 def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
-    """Keep the result; False if the claim was lost."""
+    """Store the result; False if the claim was lost."""
     values = {"result_kind": kind, "result": result, "result_size": len(result)}
     return end(task, at, "done", error=None, traceback=None, **values)
 
 
 def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
-    """End the task in the name of the attempt that has the claim; False if the claim was lost."""
+    """End the task on behalf of the attempt that holds the claim; False if the claim was lost."""
     stored = sum(len(value) for value in values.values() if isinstance(value, bytes | str))
     values |= {"status": status, "claim": None, "join_key": None, "next_try_at": None, "finished_at": at}
     values["expires_at"] = at + task.expires_seconds
@@ -163,23 +163,23 @@ def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
 
 
 def fail_attempt(task: LongTask, next_try_at: float, **values: Any) -> bool:
-    """Note that the attempt has failed and is to be repeated; False if the claim was lost."""
+    """Record that the attempt failed and will be retried; False if the claim was lost."""
     values |= {"status": "error", "claim": None, "next_try_at": next_try_at}
     values["failures"] = LongTask.failures + 1
     return _change(task.id, LongTask.claim == task.claim, values)
 
 
 def cancel(task: LongTask, at: float) -> bool:
-    """End the task because its user no longer wants it; False if it was over."""
+    """End the task because its user cancelled it; False if it was already over."""
     values: dict[str, Any] = {"status": "cancelled", "claim": None, "join_key": None, "next_try_at": None}
     values |= {"finished_at": at, "expires_at": at + task.expires_seconds}
     return _change(task.id, LongTask.status.in_(OPEN_STATUSES), values)
 
 
 def give_up(task: LongTask, at: float, error: str) -> bool:
-    """End a task that its queue has lost, or has as a dead letter; False if something happened meanwhile.
+    """End a task that is a dead letter or is missing from its queue; False if its row changed meanwhile.
 
-    An attempt that has the claim keeps it: deleted from its queue while it ran, it may still bring a result.
+    A running attempt keeps its claim. If its task was deleted from the queue, it may still store a result.
     """
     values: dict[str, Any] = {"status": "failed", "join_key": None, "next_try_at": None, "error": error}
     values |= {"finished_at": at, "expires_at": at + task.expires_seconds}
@@ -188,7 +188,7 @@ def give_up(task: LongTask, at: float, error: str) -> bool:
 
 
 def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any], stored: int = 0) -> bool:
-    """Change a row if the condition holds; ``stored`` bytes come with it."""
+    """Change a row if the condition holds, and add the ``stored`` bytes to the total."""
     if stored:
         values["stored_bytes"] = LongTask.stored_bytes + stored
     with datastore.session() as session:
@@ -203,7 +203,7 @@ def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any]
 
 
 def expirable(at: float, after: str, limit: int) -> list[LongTask]:
-    """Tasks whose time is over and whose data is there, some, in the order of their ids after this one."""
+    """A batch of tasks that have expired and still have data, in the order of their ids, after this id."""
     query = select(LongTask).where(
         LongTask.expires_at <= at, LongTask.expired_at.is_(None), LongTask.id > after
     )
@@ -213,13 +213,13 @@ def expirable(at: float, after: str, limit: int) -> list[LongTask]:
 
 
 def forget(ids: Sequence[str], at: float) -> int:
-    """Drop all data of these tasks if they are over; the rows stay, to say that there was something."""
+    """Drop all data of these tasks if they are over; keep the rows as tombstones."""
     values: dict[str, Any] = dict.fromkeys(("result", "result_kind", "parameters", "error", "traceback"))
     values |= {"given": "[]", "expired_at": at, "result_size": 0, "join_key": None, "claim": None}
     values["stored_bytes"] = 0
     is_over = LongTask.id.in_(ids) & LongTask.status.not_in(OPEN_STATUSES) & (LongTask.expires_at <= at)
     with datastore.session() as session:
-        # Locked: another process that forgets the same tasks must not give their bytes back once more.
+        # Locked, so that a concurrent process that forgets the same tasks does not return their bytes twice.
         found = select(LongTask.id, LongTask.stored_bytes).where(is_over).order_by(LongTask.id)
         stored = {task_id: size for task_id, size in session.execute(found.with_for_update())}
         session.execute(delete(LongTaskFile).where(LongTaskFile.task_id.in_(stored)))
@@ -229,17 +229,17 @@ def forget(ids: Sequence[str], at: float) -> int:
 
 
 def delay_expiry(task: LongTask, until: float) -> None:
-    """Look at a task that is not over again then; one that came to its end meanwhile keeps its own time."""
+    """Postpone the expiry of an open task; a task that ended meanwhile keeps its own expiry."""
     _change(task.id, LongTask.status.in_(OPEN_STATUSES), {"expires_at": until})
 
 
 def delete_forgotten(before: float, kept: int, limit: int) -> int:
-    """Drop rows of forgotten tasks, the oldest first; returns how many.
+    """Delete the rows of forgotten tasks, oldest first; returns how many.
 
     Args:
-        before: all that were forgotten until this instant.
-        kept: and all but so many of the newest.
-        limit: no more than so many at this call.
+        before: delete every row that was forgotten by this instant.
+        kept: also delete the oldest rows beyond this number.
+        limit: the maximum number of rows for this call.
     """
     newest = select(LongTask.expired_at).where(LongTask.expired_at.is_not(None))
     with datastore.session(read_only=True) as session:
@@ -251,7 +251,7 @@ def delete_forgotten(before: float, kept: int, limit: int) -> int:
 
 
 def open_after(task_id: str, limit: int) -> list[LongTask]:
-    """Open tasks, some, in the order of their ids after this one; without their parameters."""
+    """A batch of open tasks after this id, in the order of their ids, without their parameters."""
     query = select(LongTask).where(LongTask.status.in_(OPEN_STATUSES), LongTask.id > task_id)
     query = query.options(defer(LongTask.given, raiseload=True))
     with datastore.session(read_only=True) as session:

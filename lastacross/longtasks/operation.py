@@ -1,4 +1,4 @@
-"""A long task for programs: its operation as JSON, and requests that wait until it is over."""
+"""A long task for programs: its operation as JSON, and requests that wait for its end."""
 
 import re
 import threading
@@ -11,11 +11,11 @@ from lastacross.longtasks.view import View
 from lastacross.webapp import Operation
 
 LARGEST_INLINE_BYTES = 1024 * 1024
-"""A larger result is fetched from its own address."""
+"""A larger result has to be fetched from its own address."""
 
 LONGEST_WAIT_SECONDS = 5.0
 MOST_WAITING = 64
-"""Requests of a process that wait at once; never more than a quarter of its threads."""
+"""The maximum number of waiting requests per process, and never more than a quarter of its threads."""
 LOOK_SECONDS = 0.2
 
 _waiting = 0
@@ -23,7 +23,7 @@ _waiting_lock = threading.Lock()
 
 
 def of(view: View, *, has_result: bool = True) -> dict[str, Any]:
-    """The operation; with its result, if that is wanted, and text or JSON of moderate size."""
+    """The operation, on request with its result if that is text or JSON of moderate size."""
     operation = Operation(
         name=f"{view.path.strip('/')}/{view.id}",
         state=view.state,
@@ -72,20 +72,20 @@ def _response(view: View) -> dict[str, Any]:
 
 
 def retry_after_seconds(view: View) -> int:
-    """When to ask again: soon at first, then less often."""
+    """When to ask again: soon at first, later less often."""
     if view.elapsed_seconds < 10:
         return 1
     return 2 if view.elapsed_seconds < 60 else 5
 
 
 def wanted_seconds(prefer: str | None) -> float:
-    """The ``wait`` of a Prefer header (RFC 7240), at most 5 s; 0 when there is none."""
+    """The ``wait`` preference of a Prefer header (RFC 7240), at most 5 s; 0 if there is none."""
     found = re.search(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
     return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0
 
 
 def wait_for_end(task: LongTask, seconds: float) -> tuple[LongTask, bool]:
-    """The task when it or the time is over, and whether this process had room for one more to wait."""
+    """Wait for the task's end or the timeout; returns the task, and whether the process had room to wait."""
     if not task.is_open or seconds <= 0 or not _enter():
         return task, False
     deadline = clock.SYSTEM.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""A page that shows how far something is: drawn by the server, kept current by a script, and also as JSON."""
+"""A progress page: rendered by the server, kept current by a script, and also available as JSON."""
 
 from typing import Any, Generic, TypeVar
 
@@ -11,59 +11,60 @@ View = TypeVar("View", bound=ProgressView)
 
 
 class ProgressPage(RequestHandler, Generic[View]):
-    """Shows how far something is, while it goes on and afterwards; docs/longtasks.md, "A page of your own".
+    """Shows the progress of something, during the work and afterwards.
 
-    Routes name ``get``, and ``get_json`` for an address that ends in ``.json``.
+    Routes name ``get``, and ``get_json`` for an address that ends in ``.json``. The manual is
+    docs/longtasks.md, "A page of your own".
     """
 
-    # --- what an application says ---------------------------------------------------------
+    # --- hooks for the application --------------------------------------------------------
 
     def read_query(self, *, is_json: bool) -> None:
-        """Check the query, before anything is looked for.
+        """Check the query before the page looks anything up.
 
         Raises:
-            BadInputError: it cannot be used.
+            BadInputError: the query is invalid.
         """
 
     def look(self, *args: Any, **kwargs: Any) -> View:
-        """How far it is; takes the variables of the route.
+        """The current state; takes the route's variables.
 
         Raises:
-            HTTPNotFound: there is none.
+            HTTPNotFound: nothing has this address.
         """
         raise NotImplementedError
 
     def client_id(self, view: View) -> str:
-        """The client id of the channel that says what is new."""
+        """The client id of the channel that announces changes."""
         raise NotImplementedError
 
     def show(self, view: View, token: str | None) -> None:
-        """Draw the page; ``token`` is for its channel, None if nothing is to come or Redis is unavailable."""
+        """Render the page; ``token`` opens its channel, None if it is over or Redis is unavailable."""
         raise NotImplementedError
 
     def operation(self, view: View) -> dict[str, Any]:
-        """The JSON: a long-running operation."""
+        """The JSON of a long-running operation."""
         raise NotImplementedError
 
     # --- requests -------------------------------------------------------------------------
 
     def get(self, *args: Any, **kwargs: Any) -> None:
-        """The page, or for a client that prefers it the JSON."""
+        """The page, or JSON for a client that prefers it."""
         if self.wants_json():
             self.get_json(*args, **kwargs)
             return
         self.read_query(is_json=False)
         view, token = self.look(*args, **kwargs), None
         if not view.is_over and not view.is_blind:
-            # Its stream begins here, before the details are read: what comes in between is sent as well.
+            # The stream begins here, before the details are read, so it also carries the changes in between.
             token = self._token(view)
             view = self.look(*args, **kwargs)
         self.show(view, token)
         self.revalidate()
 
     def get_json(self, *args: Any, **kwargs: Any) -> None:
-        """The operation; 304 says that nothing is new."""
-        self.request.accept = "application/json"  # the path says so: a refusal is JSON, too
+        """The operation; 304 if nothing has changed."""
+        self.request.accept = "application/json"  # the path asks for JSON, so errors are JSON too
         self.read_query(is_json=True)
         view = self.look(*args, **kwargs)
         self.render_json(self.operation(view))

@@ -1,4 +1,4 @@
-"""What a long task was asked to do: form fields, files, a JSON object; as a dict, and as the row holds it."""
+"""A long task's parameters (form fields, files or a JSON object), as a dict and as the row stores them."""
 
 import hashlib
 import io
@@ -14,29 +14,29 @@ from lastacross.webapp import BadInputError, json_body
 
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 BODY_NAME = "file"
-"""The name of a file that is the whole body of a PUT."""
+"""The parameter name of a file that is the whole body of a PUT."""
 
 MAX_FIELDS = 100
-"""A repeated name counts as often as it has values."""
+"""A repeated name counts once per value."""
 
 MAX_BYTES = 100_000
-"""Of all names and values together, the files' contents aside: each look at the task reads them."""
+"""The limit for all names and values together, without the files' contents: each status check reads them."""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 SHOWN_CHARACTERS = 200
 _NAME_CHARACTERS = 40
 FORM_CHARACTERS = 20_000
-"""Of all values together, that a page offers to edit."""
+"""The limit for all values together that a page offers to edit."""
 
 
 @dataclass(frozen=True)
 class UploadedFile:
-    """A file that was uploaded.
+    """An uploaded file.
 
     Attributes:
-        filename: as the browser named it; '' if it did not.
-        content_type: likewise; ``application/octet-stream`` if it said nothing.
+        filename: the browser's name for it; '' if it sent none.
+        content_type: the browser's; ``application/octet-stream`` if it sent none.
         body: its bytes.
     """
 
@@ -46,20 +46,20 @@ class UploadedFile:
 
     @property
     def value(self) -> bytes:
-        """The bytes, under the name that ``cgi.FieldStorage`` had for them."""
+        """The bytes, under the name that ``cgi.FieldStorage`` used for them."""
         return self.body
 
     @property
     def file(self) -> io.BytesIO:
-        """The bytes as a file that is open at its beginning."""
+        """The bytes as an open file, positioned at the beginning."""
         return io.BytesIO(self.body)
 
 
 class Parameters(dict[str, Any]):
-    """The parameters: each name with its first value, as App Engine's ``request.get`` gave it.
+    """The parameters: each name with its first value, as in App Engine's ``request.get``.
 
     Args:
-        pairs: names and values in their order; a repeated name has several values.
+        pairs: names and values in order; a repeated name has several values.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
@@ -69,26 +69,26 @@ class Parameters(dict[str, Any]):
         super().__init__((name, values[0]) for name, values in self._all.items())
 
     def get_all(self, name: str) -> list[Any]:
-        """All values of a name in their order; empty if there is none."""
+        """All values of a name, in order; empty if there are none."""
         if name not in self:
             return []
         values = self._all.get(name, [])
-        # A value that was replaced by its handler stands for all of them.
+        # If a handler replaced the value, the new one stands for all of them.
         return list(values) if values and values[0] is self[name] else [self[name]]
 
     def pairs(self) -> list[tuple[str, Any]]:
-        """Names and values, each of a repeated name, in the order of the names."""
+        """Names and values, including every value of a repeated name, in the order of the names."""
         return [(name, value) for name in self for value in self.get_all(name)]
 
 
 def read(request: Any) -> Parameters:
-    """The parameters of a request: its query and its body, without names that begin with ``_``.
+    """A request's parameters, from query and body, without names that begin with ``_``.
 
     Raises:
-        BadInputError: the body is neither a form nor a JSON object (nor, with PUT, a file).
+        BadInputError: the body is neither a form nor a JSON object (nor a file, with PUT).
     """
     pairs = [*request.GET.items(), *_of_body(request)]
-    # A part of a multipart form may have no name at all.
+    # A part of a multipart form may lack a name.
     return Parameters((name, value) for name, value in pairs if name is not None and not name.startswith("_"))
 
 
@@ -108,7 +108,7 @@ def _of_body(request: Any) -> list[tuple[str, Any]]:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        # A task's has not been checked, and each look at the task writes what is kept of it.
+        # A delivered task's JSON was not checked before, and each status check writes the kept values out.
         found = json_body.load(body)
     except json_body.BadJsonError as error:
         raise BadInputError("body", str(error)) from error
@@ -117,7 +117,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInputError("body", "takes a JSON object, whose members are the parameters")
     try:
-        # Python reads NaN, and 1e999 as infinity; neither can be kept as JSON.
+        # Python reads NaN, and 1e999 as infinity; JSON can store neither.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
         raise BadInputError("body", f"has a number that JSON does not have: {error}") from error
@@ -128,7 +128,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        # A file field that was left empty in a browser: WebOb gives its content alone.
+        # For an empty file field WebOb yields the content alone.
         return UploadedFile("", "application/octet-stream", value)
     body = value.file.read()
     value.file.seek(0)
@@ -136,15 +136,15 @@ def _value(value: Any) -> Any:
 
 
 def check(given: Parameters, declared: Collection[str] | None, *, takes_files: bool) -> None:
-    """Refuse parameters that a handler does not take.
+    """Reject parameters that a handler does not accept.
 
     Args:
-        given: what a request brings.
-        declared: the names that it takes; None: any.
+        given: the request's parameters.
+        declared: the accepted names; None: any.
         takes_files: whether a value may be a file.
 
     Raises:
-        BadInputError: it says which parameter, and what is accepted instead.
+        BadInputError: names the parameter, and the accepted ones.
     """
     pairs = given.pairs()
     if len(pairs) > MAX_FIELDS:
@@ -173,17 +173,17 @@ def _bytes_of(value: Any) -> int:
 
 
 def dump(parameters: Mapping[str, Any], files: list[UploadedFile]) -> str:
-    """The parameters as JSON, which refers to files by their place in ``files``: new ones are appended.
+    """The parameters as JSON, which refers to files by their index in ``files``; new files are appended.
 
     Raises:
-        TypeError, ValueError: ``prepare_task`` left something that JSON cannot hold.
+        TypeError, ValueError: ``prepare_task`` left a value that JSON cannot hold.
     """
-    # ASCII: neither a NUL nor half of a surrogate pair can be text in PostgreSQL.
+    # ASCII, because PostgreSQL text holds neither NUL nor half a surrogate pair.
     return json.dumps([_held(name, value, files) for name, value in pairs_of(parameters)], allow_nan=False)
 
 
 def pairs_of(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names and values, each of a repeated name."""
+    """Names and values, including every value of a repeated name."""
     return parameters.pairs() if isinstance(parameters, Parameters) else list(parameters.items())
 
 
@@ -197,11 +197,11 @@ def _held(name: str, value: Any, files: list[UploadedFile]) -> list[Any]:
 
 
 def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
-    """The parameters that a row holds.
+    """The parameters stored in a row.
 
     Args:
-        text: as ``dump`` made it.
-        bodies: the files' bytes by their place.
+        text: the output of ``dump``.
+        bodies: the files' bytes by index.
     """
     pairs = []
     for name, value, *of_file in json.loads(text):
@@ -214,9 +214,9 @@ def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
 
 
 def digest(path: str, parameters: Mapping[str, Any]) -> str:
-    """What equal requests have in common: path and prepared parameters, whatever their order.
+    """A digest of the path and the prepared parameters, equal for equal requests in any order.
 
-    The method is not of it: a link and a form that ask for the same thing are joined.
+    The method is left out, so a link and a form that ask for the same thing are joined.
     """
     plain = [[name, _digestible(value)] for name, value in pairs_of(parameters)]
     plain.sort(key=lambda pair: pair[0])
@@ -234,7 +234,7 @@ def _digestible(value: Any) -> Any:
 
 
 def shown(text: str) -> tuple[tuple[str, str], ...]:
-    """Names and values of a row's parameters, as a page shows them; a file by its name and size."""
+    """The names and values of a row's parameters for a page; a file shows its name and size."""
     try:
         return tuple((printable(name), _shown(value, of_file)) for name, value, *of_file in json.loads(text))
     except _UNREADABLE:
@@ -242,12 +242,12 @@ def shown(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def fields(text: str) -> tuple[tuple[str, str], ...] | None:
-    """The same, whole, for a form to begin with; None where a form cannot say the same."""
+    """The same in full, to fill in a form; None if a form cannot hold them."""
     if len(text) > FORM_CHARACTERS:
         return None
     try:
         held = json.loads(text)
-        # A file cannot be filled in, and a number of a JSON object would come back as text.
+        # A form cannot prefill a file, and would turn a JSON number into text.
         is_plain = all(isinstance(value, str) and not place for _, value, *place in held)
         return tuple((printable(name), printable(value)) for name, value in held) if is_plain else None
     except _UNREADABLE:
@@ -262,12 +262,12 @@ def _shown(value: Any, of_file: list[Any]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A JSON value for people."""
+    """A JSON value as text."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def edited(stored: Parameters, given: Parameters) -> Parameters:
-    """What a form asks for that began with the stored ones: a file that was not chosen anew stays."""
+    """The parameters of an edited form: a file that was not chosen again stays."""
     pairs = []
     for name, value in given.pairs():
         is_empty = isinstance(value, UploadedFile) and not value.filename and not value.body

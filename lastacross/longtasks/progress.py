@@ -1,6 +1,6 @@
-"""How far a long task is: told by its attempt, kept in memcache, sent to whoever watches.
+"""The progress of a long task: reported by its attempt, kept in memcache, sent to the watching pages.
 
-The key is the one of App Engine's example, ``longtask_status_<id>``.
+The memcache key is ``longtask_status_<id>``, as in App Engine's example.
 """
 
 import json
@@ -21,11 +21,11 @@ from lastacross.longtasks.view import printable
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
 LEAST_SECONDS_BETWEEN = 0.1
-"""Between two reports that are kept and sent; of those in between, the last one."""
+"""The minimum time between two reports that are kept and sent; of the reports in between, the last counts."""
 CHECK_SECONDS = 0.5
-"""Between two looks at whether the attempt is still wanted."""
+"""The time between two checks whether the attempt is still wanted."""
 OUTAGE_SECONDS = 5.0
-"""So long Redis is left alone after it has not answered: the work must not wait for it each time."""
+"""How long a reporter skips Redis after an outage, so that the work does not wait for it each time."""
 
 _log = logs.get("lastacross.longtask")
 
@@ -35,13 +35,13 @@ class Progress:
     """The last report of a long task.
 
     Attributes:
-        message: what it is at; '' for nothing.
-        step: of ``total_steps``.
-        total_steps: 0 for unknown.
+        message: the current activity; '' for none.
+        step: the current step, out of ``total_steps``.
+        total_steps: 0 if unknown.
         at: seconds since the epoch.
-        attempt: of how many it was the report; 0 when the reporter did not say.
-        reports: the last ones, thinned.
-        promised_at: the earliest end that was told of, None for none.
+        attempt: the number of the attempt that reported; 0 if the report does not say.
+        reports: the recent reports, thinned out.
+        promised_at: the earliest end that was announced, or None.
     """
 
     message: str
@@ -54,16 +54,16 @@ class Progress:
 
     @property
     def percent(self) -> int | None:
-        """Whole per cent, at most 99: only who is done has 100. None: nobody knows."""
+        """Whole per cent, at most 99, because only a done task has 100; None if unknown."""
         return percent(self.step, self.total_steps)
 
     def remaining(self, now: float) -> Estimate | None:
-        """How long it may still take, None where nobody can say."""
+        """The estimated time left, or None if there is no estimate."""
         return estimate.remaining(self.reports, now, self.promised_at)
 
 
 def percent(step: float, total_steps: float) -> int | None:
-    """Whole per cent, at most 99; None if the total is not known."""
+    """Whole per cent, at most 99; None if the total is unknown."""
     if total_steps <= 0:
         return None
     if step >= total_steps:
@@ -73,16 +73,16 @@ def percent(step: float, total_steps: float) -> int | None:
 
 
 def stored_keys(ids: Sequence[str]) -> list[bytes]:
-    """Where memcache keeps the last reports of these tasks."""
+    """The memcache keys of these tasks' last reports."""
     return [memcache.server_key(KEY % task_id) for task_id in ids]
 
 
 def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
-    """The last reports of those of these tasks that have one.
+    """The last reports of these tasks, as far as there are any.
 
     Args:
-        ids: of the tasks.
-        answers: what a script has read for their ``stored_keys``, in the same order.
+        ids: the tasks' ids.
+        answers: the values that a script read for their ``stored_keys``, in the same order.
     """
     found = memcache.values_of([KEY % task_id for task_id in ids], answers)
     pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]
@@ -90,7 +90,7 @@ def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
 
 
 def _load(value: Any) -> Progress | None:
-    """A report, whoever wrote it; what cannot be one is none."""
+    """The report in a cached value, or None if the value is malformed."""
     if not isinstance(value, dict):
         return None
     try:
@@ -108,17 +108,17 @@ def _load(value: Any) -> Progress | None:
 
 
 def forget(task_id: str) -> None:
-    """A new attempt begins: what the one before said does not count any more."""
+    """Drop the previous attempt's report when a new attempt begins."""
     memcache.delete(KEY % task_id)
 
 
 def announce(task_id: str, state: str, **values: Any) -> None:
-    """Tell whoever watches that the state has changed; Redis may be away."""
+    """Tell the watching pages that the state has changed; Redis may be unavailable."""
     send(task_id, {"state": state, **values})
 
 
 def send(task_id: str, message: dict[str, Any]) -> bool:
-    """Send this to whoever watches; False if Redis is away."""
+    """Send this to the watching pages; False if Redis is unavailable."""
     try:
         channel.send_message(task_id, json.dumps(message))
     except (StoreUnavailableError, ChannelError) as error:
@@ -131,8 +131,8 @@ class Reporter:
     """Takes the reports of one attempt, from any of its threads.
 
     Args:
-        task: with the claim of the attempt.
-        clock: what the time is.
+        task: the row, including the attempt's claim.
+        clock: the time source.
     """
 
     def __init__(self, task: LongTask, clock: Clock = SYSTEM) -> None:
@@ -149,15 +149,15 @@ class Reporter:
         self._is_closed = False
 
     def report(self, message: object, step: object = 0, total_steps: object = 0) -> None:
-        """Take one report. Never raises because Redis or the datastore is away.
+        """Take one report. Never raises because Redis or the datastore is unavailable.
 
         Raises:
-            TaskStoppedError: nobody needs the attempt any more.
+            TaskStoppedError: the attempt is no longer needed.
         """
         report = Report(self._clock.now(), _number(step), _number(total_steps))
         with self._lock:
             if self._is_closed:
-                # A thread that was left behind: what is shown belongs to a later attempt, or to the end.
+                # A left-behind thread: the shown progress belongs to a later attempt, or to the end.
                 raise TaskStoppedError("this attempt is over")
             self._reports = estimate.keep(self._reports, report)
             self._pending = {"message": printable(str(message))[:MESSAGE_CHARACTERS], "report": report}
@@ -165,7 +165,7 @@ class Reporter:
         self.check()
 
     def check(self) -> None:
-        """Look, now and then, whether the attempt is still wanted.
+        """Check from time to time whether the attempt is still wanted.
 
         Raises:
             TaskStoppedError: it is not.
@@ -185,7 +185,7 @@ class Reporter:
             )
 
     def close(self) -> None:
-        """Send what waits, and take nothing more."""
+        """Send the pending report and take no more."""
         with self._lock:
             self._is_closed = True
             if self._timer is not None:
@@ -202,7 +202,7 @@ class Reporter:
         if seconds <= 0:
             self._send()
         elif self._timer is None and not self._is_closed:
-            # The last of many quick reports must be seen, too, however long the next takes.
+            # The last of many quick reports must be shown too, however long the next step takes.
             self._timer = threading.Timer(seconds, self._send_late)
             self._timer.daemon = True
             self._timer.start()
@@ -214,7 +214,7 @@ class Reporter:
                 try:
                     self._send()
                 except Exception:
-                    # Of its own thread, whose end nobody would see. The next report tries again.
+                    # In a thread of its own an error would go unnoticed. The next report tries again.
                     _log.exception("longtask.announce", longtask=self._task.id)
 
     def _send(self) -> None:
@@ -239,7 +239,7 @@ class Reporter:
 
 
 def _number(value: Any) -> float:
-    """A step or a number of steps: a whole number if it is one, 0 for what is none or negative."""
+    """A step or a number of steps, as an int if it is whole; 0 if the value is negative or not a number."""
     try:
         number = float(value or 0)
     except (TypeError, ValueError, OverflowError):

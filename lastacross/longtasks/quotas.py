@@ -1,14 +1,14 @@
-"""How much the long tasks of an application may hold: open ones, and stored bytes; counted in the datastore.
+"""Limits on an application's long tasks: open tasks and stored bytes, both counted in the datastore.
 
-The stored bytes are one number in a row of its own, changed in the transaction that stores or drops them, so
-no start has to sum up a million rows. The change locks the row until the commit. A start makes it last, so
-that the lock is short, and counts the open tasks under it, so that no concurrent start is overlooked.
+The stored bytes are a single number in a row of its own. The transaction that stores or drops bytes changes
+it, so no start has to sum a million rows. The change locks that row until the commit. A start changes it
+last to keep the lock short, and counts the open tasks under the lock, so it sees every concurrent start.
 
-One network cannot use either limit up. The first half of each is everybody's. Of the second half a network
-has an eighth of the limit, which ``start_limits`` counts in Redis from there on: as long as there is room, a
-site whose visitors share one address is not limited, nothing more is asked and nothing is kept of anybody.
-Results count as well, whose size nobody knows when a task is started. To know exactly who holds what, each
-row would need an address, and each start a sum over its network's rows.
+A single network cannot exhaust either limit. The first half of each limit is open to everybody. In the
+second half each network gets an eighth of the limit, which ``start_limits`` counts in Redis. While there is
+room, a site whose visitors share one address is therefore not limited, and nothing is stored about anyone.
+Results count too, because their size is unknown when a task starts. Exact accounting would need an address
+in each row, and each start would have to sum its network's rows.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from lastacross.datastore import OPEN_STATUSES, LongTask, LongTaskUsage
 from lastacross.errors import DatastoreError, StartRefusedError
 
 ROW_BYTES = 1_000
-"""That each task counts for beside what comes with it: a million empty ones are something, too."""
+"""Counted per task on top of its content, because a million empty tasks take room too."""
 
 OPEN_RETRY_SECONDS = 30.0
 BYTES_RETRY_SECONDS = 3_600.0
 
 SHARED_FROM = 2
-"""From this part of a limit on, a half, each network has a share."""
+"""The second half (1/2) of a limit is shared: from there on each network has a share."""
 SHARE = 8
-"""The part of a limit that it has from there on, an eighth."""
+"""A network's share of the limit in that part, an eighth (1/8)."""
 TASKS_SHARE_SECONDS = 86_400
-"""In this time: open tasks come to their end. The bytes' time is that for which they are kept."""
+"""The period of the share of open tasks, which end soon. The share of bytes uses their retention time."""
 
 _ONLY = 1
-# Built once: each start asks them. Open tasks are counted no further than the limit needs.
+# Built once, because each start runs them. The count of open tasks stops at the limit.
 _OPEN = select(literal(1)).select_from(LongTask).where(LongTask.status.in_(OPEN_STATUSES))
 _COUNT_OPEN = select(func.count()).select_from(_OPEN.limit(bindparam("limit")).subquery())
 _STORED = select(LongTaskUsage.stored_bytes).where(LongTaskUsage.id == _ONLY)
 _LOOK = select(_STORED.scalar_subquery(), _COUNT_OPEN.scalar_subquery())
-# As text: SQLite and PostgreSQL have the same words for it, SQLAlchemy has a function for each of them.
+# As text: SQLite and PostgreSQL share the syntax, while SQLAlchemy has a function for each of them.
 _ADD = text(
     "INSERT INTO lastacross_long_task_usage (id, stored_bytes) VALUES (:id, :size) "
     "ON CONFLICT (id) DO UPDATE "
@@ -53,11 +53,11 @@ def check(size: int, network: str) -> None:
     """Refuse a start that has no room, before anything is written for it.
 
     Args:
-        size: bytes that it would store.
-        network: of who starts it; '': nobody knows, or it is everybody's.
+        size: the bytes that it would store.
+        network: the network that starts it; '' if unknown or shared by all.
 
     Raises:
-        StartRefusedError: too many tasks are open, or too much is stored, by all or by the network.
+        StartRefusedError: too many tasks are open, or too much is stored, in total or by this network.
     """
     settings = config.current().settings
     with datastore.session(read_only=True) as session:
@@ -68,7 +68,7 @@ def check(size: int, network: str) -> None:
         raise _too_many_are_open()
     if not network:
         return
-    # Both are asked before one is counted: what is refused uses nothing up.
+    # Ask both before counting either, so that a refused start uses nothing up.
     for is_counted in (False, True):
         if tasks * SHARED_FROM >= settings.open_longtasks and not _may_open(network, is_counted):
             raise _share_is_used("LASTACROSS_OPEN_LONGTASKS", OPEN_RETRY_SECONDS)
@@ -77,16 +77,16 @@ def check(size: int, network: str) -> None:
 
 
 def count_end(size: int, network: str) -> None:
-    """Count what the end of a task has stored for the network that started it; never refused.
+    """Count the bytes that a task's end has stored for the network that started it; never refuses.
 
     Args:
-        size: bytes of the result, or of the failure.
-        network: as for ``check``.
+        size: the size in bytes of the result, or of the failure.
+        network: as in ``check``.
     """
     if not network or size < ROW_BYTES:
-        # So much was counted at the start. Most results are shorter: the datastore is not asked for each.
+        # The start has counted this much already. Most results are shorter and need no query.
         return
-    # The result is there: its task must not run again because it is not counted.
+    # The result is stored: a failed count must not make the task run again.
     with contextlib.suppress(DatastoreError):
         with datastore.session(read_only=True) as session:
             stored = session.scalar(_STORED) or 0
@@ -119,12 +119,12 @@ def _spend_bytes(network: str, size: int, *, is_forced: bool = False, is_counted
 
 
 def charge(session: Session, size: int, *, is_exempt: bool) -> None:
-    """Count a task that the transaction has just written, and refuse it if there is no room for it.
+    """Count a task that the transaction has just written, and refuse it if there is no room.
 
     Args:
-        session: of the transaction; nothing should be written after this.
-        size: bytes that it stores.
-        is_exempt: it is counted, and not refused.
+        session: the transaction's session; the caller should write nothing after this.
+        size: the bytes that it stores.
+        is_exempt: count it, but never refuse it.
 
     Raises:
         StartRefusedError: too many tasks are open, or too much is stored.
@@ -140,18 +140,18 @@ def charge(session: Session, size: int, *, is_exempt: bool) -> None:
 
 
 def add(session: Session, size: int) -> int:
-    """Count bytes that the transaction stores, or has dropped if they are negative; returns the new total."""
+    """Add the bytes that the transaction stores (negative if it drops them); returns the new total."""
     return int(session.execute(_ADD, {"id": _ONLY, "size": size}).scalar_one())
 
 
 def recount() -> int:
-    """Sum up what is stored, in case somebody has deleted rows by hand; returns the difference."""
+    """Sum the stored bytes again, in case rows were deleted by hand; returns the difference."""
     with datastore.session() as session:
-        # The lock first, and the sum in a statement of its own: it sees whatever was counted before.
+        # Lock first and sum in a separate statement, so that the sum includes everything counted before.
         counted = add(session, 0)
         stored = select(func.sum(LongTask.stored_bytes)).where(LongTask.expired_at.is_(None))
         total = session.scalar(stored) or 0
-        # SQLite keeps whatever was written into a column: a damaged row may make the sum infinite, or NaN.
+        # SQLite stores any value in any column, so a damaged row may make the sum infinite or NaN.
         difference = int(total) - counted if math.isfinite(total) else 0
         if difference:
             add(session, difference)

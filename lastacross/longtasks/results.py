@@ -1,4 +1,4 @@
-"""What ``execute_task`` returned: how it is kept, and how it is sent when nobody says otherwise."""
+"""The result of ``execute_task``: how it is stored, and how it is sent by default."""
 
 import json
 import mimetypes
@@ -11,7 +11,7 @@ from lastacross.errors import UnusableResultError
 
 LARGEST_BYTES = 32 * 1024 * 1024
 
-# A browser that opens one of these on our origin runs nothing of it.
+# A browser runs nothing in these types when it opens them on our origin.
 _SHOWN_AS_THEY_ARE = frozenset(
     {"text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp"}
 )
@@ -19,10 +19,10 @@ _UNKNOWN = "application/octet-stream"
 
 
 def encode(result: Any) -> tuple[str, bytes]:
-    """The kind (``text``, ``bytes`` or ``json``) and the bytes to keep.
+    """The kind (``text``, ``bytes`` or ``json``) and the bytes to store.
 
     Raises:
-        UnusableResultError: it is larger than 32 MB so, or nothing that JSON can hold.
+        UnusableResultError: the encoded result exceeds 32 MB, or JSON cannot hold it.
     """
     kind, body = _encoded(result)
     if len(body) > LARGEST_BYTES:
@@ -52,7 +52,7 @@ def _encoded(result: Any) -> tuple[str, bytes]:
 
 
 def decode(kind: str, body: bytes) -> Any:
-    """The result as it was returned; a tuple comes back as a list."""
+    """The original result; a tuple comes back as a list."""
     if kind == "bytes":
         return body
     return body.decode() if kind == "text" else json.loads(body)
@@ -63,7 +63,7 @@ class Download:
     """How a result is sent.
 
     Attributes:
-        content_type: with its charset if it is text.
+        content_type: with the charset for text.
         disposition: the value of Content-Disposition.
     """
 
@@ -72,20 +72,20 @@ class Download:
 
 
 def download(kind: str, path: str, filename: str | None, content_type: str | None) -> Download:
-    """How a result of this kind is sent: shown if it is harmless text, else to be saved.
+    """How to send a result of this kind: harmless text is shown, anything else is a download.
 
     Args:
         kind: ``text``, ``bytes`` or ``json``.
-        path: of the handler: the file is named by its last part, unless ``filename`` is given.
-        filename: the name to save it under; None: none is asked for.
-        content_type: None: by the file's name, or by the kind.
+        path: the handler's; without ``filename`` its last part names the file.
+        filename: the name to save it under, or None.
+        content_type: None: derived from the file's name, or from the kind.
     """
     known = content_type or (mimetypes.guess_type(filename)[0] if filename else None)
     usual = {"text": ("text/plain", ".txt"), "json": ("application/json", ".json")}
     fallback, ending = usual.get(kind, (_UNKNOWN, ".bin"))
     media_type = (known or fallback).partition(";")[0].strip().lower()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-.") or "result"
-    # HTML or SVG of our own origin could do in the visitor's name what the visitor can.
+    # HTML or SVG from our own origin could act in the visitor's name.
     is_shown = filename is None and media_type in _SHOWN_AS_THEY_ARE
     disposition = _disposition("inline" if is_shown else "attachment", filename or f"{stem}{ending}")
     full = known or fallback
@@ -95,7 +95,7 @@ def download(kind: str, path: str, filename: str | None, content_type: str | Non
 
 
 def _disposition(kind: str, filename: str) -> str:
-    """Content-Disposition with the name in ASCII and, where that is not all of it, in UTF-8 (RFC 6266)."""
+    """Content-Disposition with the name in ASCII, and also in UTF-8 if it has other characters (RFC 6266)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename)
     plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("?", "_")
     header = f'{kind}; filename="{plain}"'

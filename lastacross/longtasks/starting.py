@@ -1,4 +1,4 @@
-"""How a long task begins: its row and its task, in one transaction; or as one that runs already."""
+"""Starts a long task: its row and its queued task in one transaction, or joins an equal one."""
 
 import contextlib
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from lastacross.longtasks.parameters import UploadedFile
 from lastacross.taskqueue import TaskRetryOptions
 
 JOINS = 3
-"""So often a race for who is first is run; each has a winner, whom the next look finds."""
+"""The maximum number of rounds in a race; each round has a winner, which the next look-up finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for.
+    """A request to start a long task.
 
     Attributes:
-        path: of the handler, percent-encoded.
-        method: of the request.
+        path: the handler's, percent-encoded.
+        method: the request's.
         title: for the page.
-        given: the parameters as they came, as JSON.
-        prepared: what ``prepare_task`` made of them, None if nothing.
-        files: those that both refer to.
-        join_key: equal for those that are to be joined; None: it is not.
+        given: the original parameters, as JSON.
+        prepared: the parameters after ``prepare_task``, None if it changed nothing.
+        files: the uploaded files that both refer to.
+        join_key: equal for requests that are joined; None: never joined.
         expires_seconds: how long the result is kept.
-        is_exempt: whether it may start though the application's limits are met.
-        network: of who asks, for its share of these limits; '': nobody's in particular.
-        queue_name, target, deadline_seconds, retry: of its task.
+        is_exempt: whether the application's limits do not apply.
+        network: the requesting network, for its share of these limits; '' for none in particular.
+        queue_name, target, deadline_seconds, retry: the queued task's.
     """
 
     path: str
@@ -55,37 +55,37 @@ class Request:
 
     @property
     def size(self) -> int:
-        """Bytes that it stores."""
+        """The bytes that it stores."""
         texts = len(self.path) + len(self.given) + len(self.prepared or "")
         return quotas.ROW_BYTES + texts + sum(len(file.body) for file in self.files)
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A long task that goes on, and whether this request began it or joined it."""
+    """An open long task, and whether this request started or joined it."""
 
     task: LongTask
     is_new: bool
 
 
 class Admit(Protocol):
-    """How a client is admitted: ``admission.admit`` for a handler."""
+    """Admits a client: ``admission.admit`` bound to a handler."""
 
     def __call__(self, *, is_counted: bool) -> None:
-        """Ask, or count the start; raises StartRefusedError to refuse it."""
+        """Check, or count the start; raises StartRefusedError to refuse it."""
 
 
 def begin(request: Request, admit: Admit) -> Begun:
-    """Store the task and add it to its queue, or find the equal one that it joins.
+    """Store the task and add it to its queue, or find the equal task that it joins.
 
     Args:
-        request: what is asked for.
-        admit: called only where none is joined: before anything that costs, and for the start itself.
+        request: the request to start it.
+        admit: called only if no task is joined: before anything expensive, and for the start itself.
 
     Raises:
-        StartRefusedError: the application's limits are met.
+        StartRefusedError: the application's limits are reached.
         DatastoreUnavailableError: the datastore does not answer.
-        UnknownQueueError: queue.yaml has no such queue.
+        UnknownQueueError: queue.yaml does not define the queue.
     """
     for turn in range(JOINS):
         joined = _joined(request.join_key)
@@ -95,7 +95,7 @@ def begin(request: Request, admit: Admit) -> Begun:
             admit(is_counted=False)
             if not request.is_exempt:
                 quotas.check(request.size, request.network)
-            # Last, so that a start which is refused uses nothing up.
+            # Last, so that a refused start uses nothing up.
             admit(is_counted=True)
         try:
             return Begun(_insert(request), is_new=True)
@@ -154,7 +154,7 @@ def _task_params(task: LongTask, request: Request) -> dict[str, str]:
 
 
 def _joined(join_key: str | None) -> LongTask | None:
-    """The equal task that goes on; one whose task was lost is not waited for."""
+    """The equal open task; a task that its queue has lost is ended and not joined."""
     if join_key is None:
         return None
     found = model.find_joined(join_key)
@@ -171,15 +171,15 @@ def _joined(join_key: str | None) -> LongTask | None:
 
 
 def cancel(task: LongTask) -> bool:
-    """End a task that its user no longer wants; False if it was over.
+    """End a task at its user's request; False if it was already over.
 
-    What has not begun is deleted from its queue; what runs is told at its next report.
+    A waiting task is deleted from its queue; a running attempt finds out at its next report.
     """
     if not model.cancel(task, clock.SYSTEM.now()):
         return False
     if task.status == "started":
         return True
-    # With Redis away it is delivered all the same, and finds that it is over.
+    # If Redis is unavailable, the task is delivered anyway and finds that it is over.
     with contextlib.suppress(TransientError):
         taskqueue.Queue(task.queue_name).delete_tasks_by_name(task.task_name or "")
     return True

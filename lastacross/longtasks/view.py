@@ -1,4 +1,4 @@
-"""What the pages show of a long task, at one instant. Pure: no template reads the datastore or Redis."""
+"""The data that pages show of a long task at one instant. Pure: no template reads the datastore or Redis."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +10,16 @@ ENDS: tuple[State, ...] = ("done", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Urls:
-    """Where its buttons and links lead: paths of this application, with their query.
+    """The URLs of a task's buttons and links: paths of this application, with their query.
 
     Attributes:
         status: the bookmark: the waiting page, then the result.
-        page: what is known of the run, whether it goes on or is done.
+        page: the page about the run, during and after it.
         json: the same as ``status``, for programs.
-        result: what ``display_result`` makes; answers 409 before there is one.
+        result: the output of ``display_result``; answers 409 before there is a result.
         cancel: takes a POST.
-        restart: takes a POST: with fields it starts with these parameters, without any with the same ones.
-        start: the path itself: where another one may be begun.
+        restart: takes a POST; with fields it starts with these parameters, without any with the same ones.
+        start: the path itself, where another task may be started.
     """
 
     status: str
@@ -32,11 +32,11 @@ class Urls:
 
 
 class ProgressView:
-    """Something that takes long, at one instant: the base of what progress pages show.
+    """The state of a long operation at one instant: the base class for progress pages.
 
     Attributes:
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
-        is_blind: Redis is unavailable: only what the datastore knows is shown.
+        is_blind: Redis is unavailable, so only the datastore's facts are shown.
     """
 
     state: str
@@ -44,22 +44,22 @@ class ProgressView:
 
     @property
     def percent(self) -> int | None:
-        """Whole per cent, 100 only when it is done; None when the total is not known."""
+        """Whole per cent, 100 only when it is done; None if the total is unknown."""
         raise NotImplementedError
 
     @property
     def etag(self) -> str:
-        """Changes when something that is shown has changed, except the time that passes."""
+        """Changes when anything shown has changed, except the passing time."""
         raise NotImplementedError
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is going to change any more."""
+        """Whether the state is final."""
         return self.state in ENDS
 
     @property
     def mark(self) -> str:
-        """What the page's title begins with: a tab has room for little more."""
+        """The beginning of the page's title, because a browser tab shows little more."""
         if self.is_over or self.percent is None:
             return self.state.capitalize()
         return f"{self.percent} %"
@@ -73,41 +73,41 @@ class View(ProgressView):
 
     Attributes:
         id: the key in its URL, and the client id of its channel.
-        title: what runs: the handler's ``title``.
-        path: of its handler.
-        parameters: name and value as they were given, in their order; a file by its name and size.
-        fields: the same for a form to start from, whole; None where one cannot hold them, as with files.
+        title: the handler's ``title``.
+        path: the handler's path.
+        parameters: the given names and values, in order; a file shows its name and size.
+        fields: the same in full, to fill in a form; None if a form cannot hold them, as with files.
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
         status: the state in a sentence, such as "Waiting to be started."
-        message: the last progress message; '' as long as there is none.
-        step: of ``total_steps``.
-        total_steps: 0 when nobody knows.
-        percent: whole per cent, 100 only when it is done; None when the total is not known.
-        elapsed_seconds: from the first start (or the making, before it) to the end, or to now.
+        message: the last progress message; '' before the first.
+        step: the current step, out of ``total_steps``.
+        total_steps: 0 if unknown.
+        percent: whole per cent, 100 only when it is done; None if the total is unknown.
+        elapsed_seconds: from the first start (until then: from the creation) to the end, or to now.
         elapsed_text: ``12.3 s`` or ``2 min 05 s``.
-        eta_seconds: an honest guess at how long it may still take; None where nobody can say.
+        eta_seconds: an honest estimate of the time left; None if there is none.
         eta_text: '' or such as "about 20 s".
-        attempts: that have been started so far.
-        next_try_at: when a failed attempt is repeated; None: no repetition is waited for.
+        attempts: the number of attempts started so far.
+        next_try_at: when a failed attempt is retried; None: no retry is pending.
         next_try_text: '' or that instant.
-        next_try_seconds: whole seconds until then, never negative; None likewise.
-        error_text: what the user may know of the last failure; '' as long as there was none.
-        traceback: where the last failed attempt was; filled for the administrator only, else ''.
-        created_at: when it was asked for.
+        next_try_seconds: whole seconds until then, never negative; None if there is no retry.
+        error_text: the last failure in words for the user; '' if there was none.
+        traceback: the last failed attempt's; filled for the administrator only, else ''.
+        created_at: when it was requested.
         started_at: when the first attempt began; None before.
-        finished_at: when it came to its end; None before.
-        expires_at: when its data will be forgotten.
-        created_text: ``2026-11-21 03:14:07 UTC``; likewise the next ones, '' for None.
-        result_kind: ``text``, ``bytes`` or ``json``; '' as long as there is no result.
-        result_size: of the result, in bytes.
-        result_text: the result itself where a page may show it: text, or JSON as text, up to
-            ``PREVIEW_CHARACTERS`` of it; filled for the result page only, else ''.
-        is_result_cut: there is more of it than ``result_text``.
-        urls: where its buttons lead.
+        finished_at: when it ended; None before.
+        expires_at: when its data will be deleted.
+        created_text: ``2026-11-21 03:14:07 UTC``; the other ``…_text`` look the same, '' for None.
+        result_kind: ``text``, ``bytes`` or ``json``; '' if there is no result.
+        result_size: the result's size in bytes.
+        result_text: the first ``PREVIEW_CHARACTERS`` of a result that is text or JSON; filled for the
+            result page only, else ''.
+        is_result_cut: the result is longer than ``result_text``.
+        urls: the URLs of its links and buttons.
         may_cancel: whether the visitor may cancel it; filled for the pages only, else False.
-        token: for its channel; None when it is over, or Redis is away.
-        is_blind: Redis is away: only what the datastore knows is shown.
-        etag: changes when something that is shown has changed, except the time that passes.
+        token: for its channel; None if it is over, or Redis is unavailable.
+        is_blind: Redis is unavailable, so only the datastore's facts are shown.
+        etag: changes when anything shown has changed, except the passing time.
     """
 
     id: str
@@ -154,5 +154,5 @@ PREVIEW_CHARACTERS = 20_000
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 has: half of a surrogate pair becomes a question mark."""
+    """Text that UTF-8 can encode: half a surrogate pair becomes a question mark."""
     return text.encode("utf-8", "replace").decode()

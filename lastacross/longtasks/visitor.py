@@ -1,4 +1,4 @@
-"""The visitor's own recent tasks: their ids in a signed cookie, and nothing else."""
+"""The ids of the visitor's own recent tasks, kept in a signed cookie without any other data."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ _TASKS = SignedList(COOKIE, "longtasks")
 
 
 def recent_ids(request: Any) -> list[str]:
-    """The ids of the tasks that this browser has started, newest first; a forged cookie counts as none."""
+    """The ids of this browser's tasks, newest first; a forged cookie counts as empty."""
     return _TASKS.read(request)
 
 
 def remember(request: Any, response: Any, task_id: str) -> None:
-    """Put a task in front of those that this browser has started; the oldest beyond 50 is dropped."""
+    """Put a task at the front of this browser's list; the oldest beyond 50 is dropped."""
     _TASKS.add(request, response, task_id)

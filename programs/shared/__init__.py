@@ -1,1 +1,1 @@
-"""The parts that several programs use."""
+"""Code that several programs share."""

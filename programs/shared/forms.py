@@ -1,4 +1,4 @@
-"""What the programs' forms have in common: reading fields, and saying what is wrong with them."""
+"""Shared code of the programs' forms: reads fields and reports mistakes."""
 
 import re
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from lastacross import webapp
 FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 SHOWN_CHARACTERS = 40
-"""Of what was typed, in the sentence that says what is wrong with it."""
+"""A mistake's message quotes at most this many characters of the input."""
 
 
 class FormError(Exception):
-    """Raised when fields cannot be used: ``mistakes`` says for each what it takes.
+    """Raised for invalid fields: ``mistakes`` says what each of them takes.
 
     Attributes:
-        status: of the answer.
-        more: what a program is told beside it.
+        status: the response's HTTP status.
+        more: further values for a program's JSON.
     """
 
     def __init__(self, mistakes: dict[str, str], status: int = 400, **more: object) -> None:
@@ -30,13 +30,14 @@ class FormError(Exception):
 
 
 class Handler(webapp.RequestHandler):
-    """A page with a form: what every program does with one that it cannot use."""
+    """A page with a form: shared handling of invalid input."""
 
     def form(self) -> Mapping[str, Any]:
         """The fields of this POST.
 
         Raises:
-            BadInputError: the body is no form. It would have no fields, and start what nobody asked for.
+            BadInputError: the body is not a form. Without fields it would start something that nobody asked
+                for.
         """
         if self.request.body and isinstance(self.request.POST, NoVars):
             raise webapp.BadInputError("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
@@ -44,7 +45,7 @@ class Handler(webapp.RequestHandler):
         return fields
 
     def refuse(self, error: FormError) -> None:
-        """Answer with what is wrong: as JSON, or as the form with each mistake at its field."""
+        """Report the mistakes: as JSON, or in the form, each at its field."""
         if self.wants_json():
             first = next(iter(error.mistakes))
             body = {"code": error.status, "field": first, "message": str(error), "fields": error.mistakes}
@@ -53,21 +54,21 @@ class Handler(webapp.RequestHandler):
             self.show_form(self.request.POST, error.mistakes, error.status)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """Draw the form with what was given, each mistake at its field."""
+        """Render the form with the given values and each mistake at its field."""
         raise NotImplementedError
 
 
 def whole_number(text: object) -> int | None:
-    """The number that plain digits make, or None; ``int`` would take ``1_0`` and other scripts too."""
+    """The number that plain digits make, or None; ``int`` would also accept ``1_0`` and other scripts."""
     is_one = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII)
     return int(str(text)) if is_one else None
 
 
 def known_before(query: Mapping[str, Any], what: str) -> int:
-    """How much a page has already, which ``?after=n`` leaves out.
+    """How much a page already has, which ``?after=n`` leaves out.
 
     Raises:
-        BadInputError: it is no such number.
+        BadInputError: the value is not a whole number.
     """
     after = whole_number(query.get("after", "0"))
     if after is None or after < 0:
@@ -79,7 +80,7 @@ def number_between(text: object, lowest: int, highest: int) -> int:
     """The whole number in a field.
 
     Raises:
-        ValueError: it is none of this range; the message says what the field takes.
+        ValueError: it is not a whole number in this range; the message says what the field takes.
     """
     number = whole_number(text)
     if number is None or not lowest <= number <= highest:
@@ -88,13 +89,13 @@ def number_between(text: object, lowest: int, highest: int) -> int:
 
 
 def given(text: object) -> str:
-    """What was typed instead, for the end of a sentence."""
+    """The input, quoted for the end of a message."""
     if text is None:
         return "; it is missing"
     if not isinstance(text, str):
         return ", not a file"
     if not text.strip():
         return "; it is empty"
-    # JSON may hold half of a surrogate pair, which no page can.
+    # JSON may hold half a surrogate pair, which no page can show.
     shown = text[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode()
     return f", not “{shown}”"

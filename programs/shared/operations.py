@@ -1,4 +1,4 @@
-"""What the programs' pages have in common: long-running operations, as JSON and in words."""
+"""Shared code of the programs' pages: long-running operations, as JSON and in words."""
 
 import re
 import secrets
@@ -22,12 +22,12 @@ _NO_URL = re.compile(r"'(?!\w[\w+.-]*://)[^'\s]*'(?= does not begin)")
 
 
 def new_id() -> str:
-    """An id that nobody guesses: 128 random bits, safe in a URL."""
+    """An unguessable id: 128 random bits, safe in a URL."""
     return secrets.token_urlsafe(16)
 
 
 def roughly(seconds: float) -> str:
-    """A time still to go, no finer than it can be kept."""
+    """A remaining time, rounded to the precision it deserves."""
     if seconds < 10:
         return "a few seconds"
     if seconds < 55:
@@ -41,8 +41,8 @@ def plural(count: int, word: str) -> str:
 
 
 def fetch_problem(error: urlfetch.Error) -> str:
-    """Why a fetch brought nothing, for everybody's eyes: of a URL no more than scheme, host and port.
+    """Why a fetch failed, in words that anybody may read: a URL shows only scheme, host and port.
 
-    The rest of an address from the configuration may be a secret of its own.
+    The rest of a configured URL may be secret.
     """
     return _NO_URL.sub("the URL", _URL.sub(r"\1", str(error)))

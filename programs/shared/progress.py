@@ -1,4 +1,4 @@
-"""How far a run of a program is: the numbers and words that the programs' pages have in common."""
+"""The progress of a program's run: the numbers and words that the programs' pages share."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
@@ -14,10 +14,10 @@ Found = TypeVar("Found", bound=Run)
 
 
 def known(run: Found | None, kind: str) -> Found:
-    """The run that was looked for.
+    """The run, if it was found.
 
     Raises:
-        HTTPNotFound: there is none.
+        HTTPNotFound: there is no such run.
     """
     if run is None:
         raise exc.HTTPNotFound(f"There is no {kind} of this name.")
@@ -26,15 +26,15 @@ def known(run: Found | None, kind: str) -> Found:
 
 @dataclass(frozen=True)
 class RunView(longtask.ProgressView):
-    """A run at one instant, as its page and its JSON show it.
+    """A run at one instant, for its page and its JSON.
 
     Attributes:
         run: its row.
         now: seconds since the epoch.
         state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
-        failed: how many of its tasks are dead letters.
-        is_lost: nothing is going to finish it, because its tasks are gone: Redis was emptied while it ran.
-        is_blind: Redis is unavailable, so that the datastore alone was asked.
+        failed: the number of its tasks that are dead letters.
+        is_lost: the run can no longer finish, because Redis was emptied and its tasks are gone.
+        is_blind: Redis is unavailable, so only the datastore was read.
     """
 
     run: Run
@@ -45,18 +45,18 @@ class RunView(longtask.ProgressView):
     is_blind: bool = field(default=False, kw_only=True)
 
     verb: ClassVar[str] = "done"
-    """Of the headlines: half is …"""
+    """The verb of the headlines, as in "Half is done"."""
 
-    # --- what a program says --------------------------------------------------------------
+    # --- each program defines these --------------------------------------------------------
 
     @property
     def through(self) -> int:
-        """How much of ``whole`` is through."""
+        """The completed part of ``whole``."""
         raise NotImplementedError
 
     @property
     def whole(self) -> int:
-        """All there is to do."""
+        """The total amount of work."""
         raise NotImplementedError
 
     @property
@@ -66,29 +66,29 @@ class RunView(longtask.ProgressView):
 
     @property
     def beginning(self) -> str:
-        """The headline of the first quarter."""
+        """The headline before the first quarter is complete."""
         raise NotImplementedError
 
     @property
     def success(self) -> str:
-        """The message of a run that is done."""
+        """The message of a completed run."""
         raise NotImplementedError
 
     @property
     def failures(self) -> str:
-        """``3 of 64 squares``: those that failed."""
+        """``3 of 64 squares``: the failed part."""
         raise NotImplementedError
 
-    # --- what the pages show --------------------------------------------------------------
+    # --- the pages show these --------------------------------------------------------------
 
     @property
     def percent(self) -> int:
-        """Whole per cent, 100 only when all is through."""
+        """Whole per cent, 100 only when all work is complete."""
         return 100 * self.through // max(1, self.whole)
 
     @property
     def headline(self) -> str:
-        """Said aloud: it changes at quarters and at the end only."""
+        """The headline is read aloud, so it changes only at quarters and at the end."""
         if self.is_over:
             return self.message
         quarter = min(3, 4 * self.through // max(1, self.whole))
@@ -97,7 +97,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def message(self) -> str:
-        """The state in a sentence, with its numbers."""
+        """The state in a sentence, including its numbers."""
         if self.state == "done":
             return self.success
         if self.is_lost:
@@ -110,7 +110,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def elapsed_seconds(self) -> float:
-        """From the start to the end, or to now; clocks of two machines differ."""
+        """From the start to the end, or to now; never negative, as two machines' clocks differ."""
         return max(0.0, (self.run.finished_at or self.now) - self.run.created_at)
 
     @property
@@ -125,7 +125,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def rate_text(self) -> str:
-        """How much a second, from start to end; a dash before the first."""
+        """The average rate per second; a dash before the first result."""
         if self.through == 0:
             return "-"
         rate = self.through / max(self.elapsed_seconds, 0.001)
@@ -133,7 +133,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def eta_seconds(self) -> float | None:
-        """How long it may still take, going on as it did; None as long as too little is known."""
+        """The estimated time left at the present rate; None while too little is known."""
         if self.is_over or self.through < max(3, self.whole / 20):
             return None
         return (self.whole - self.through) * self.elapsed_seconds / self.through
@@ -144,7 +144,7 @@ class RunView(longtask.ProgressView):
         return operations.roughly(self.eta_seconds) if self.eta_seconds else ""
 
     def operation_of(self, name: str, step: int, total_steps: int, *, cancelled: int) -> Operation:
-        """The long-running operation, for its JSON."""
+        """The JSON of a long-running operation."""
         return Operation(
             name=name,
             state=self.state,

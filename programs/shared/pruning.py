@@ -1,11 +1,11 @@
-"""Deletes what is old or too much, a few rows at a time: a writer on SQLite keeps everybody else waiting.
+"""Deletes old and excess rows, a few at a time, because a writer on SQLite makes everybody else wait.
 
-What is too much goes from the oldest on. To refuse new runs instead would let a few strangers stop the demo
-for a month. This way they only shorten the time for which results are kept, and one network alone cannot do
-that: each total is more than it may start in 30 days, or thirty such networks in a day (starting.py).
+Excess rows go oldest first. If the site refused new runs instead, a few strangers could stop the demo for a
+month. Pruning lets them only shorten the retention of results, and one network alone cannot do even that:
+each total exceeds what one network may start in 30 days, or thirty networks in a day (starting.py).
 
-Each step is a transaction of its own, and finds by itself what is left: interrupted, repeated, or called by
-two at once, it deletes the same rows.
+Each step is a transaction of its own and finds the remaining rows by itself. Interrupted, repeated or
+concurrent calls therefore delete the same rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +21,22 @@ from programs.shared.runs import Run
 URL = "/tasks/prune"
 
 KEPT_SECONDS = 30 * 86_400.0
-"""How long quilts, counts and reloads are kept; a batch, which knows how far they are, is known as long."""
+"""How long quilts, counts and reloads are kept; a batch, which knows their progress, is kept as long."""
 LOST_SECONDS = 86_400.0
-"""A run that has not ended by then may go: nothing may be going to end it."""
+"""A run that has not ended by then may be deleted: nothing may ever end it."""
 MAX_ROWS = 500
-"""Deleted in one transaction."""
+"""The maximum number of rows deleted in one transaction."""
 MAX_STEPS = 100
-"""Transactions of one call."""
+"""The maximum number of transactions per call."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that belong to a run, and are deleted before it.
+    """Rows that belong to a run and are deleted before it.
 
     Attributes:
-        table: theirs.
-        key: its primary key, of one column or of several.
+        table: the rows' table.
+        key: its primary key, of one or several columns.
         run_id: the column that names the run.
     """
 
@@ -47,14 +47,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Kept:
-    """How much of a program's runs is kept.
+    """How much to keep of a program's runs.
 
     Attributes:
         runs: their table.
-        size: selects the column ``size``: how large a run is.
-        max_size: of all runs together.
-        parts: other rows of a run, without those that its size is made of.
-        rows_each: how many rows a run takes along, with itself.
+        size: selects the column ``size``, a run's size.
+        max_size: the maximum for all runs together.
+        parts: a run's other rows, without those that make up its size.
+        rows_each: how many rows the deletion of a run removes, including the run itself.
     """
 
     runs: type[Run]
@@ -66,13 +66,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Old:
-    """Rows of a table that are to go; called with a number, it deletes so many at most.
+    """A table's rows that are due for deletion; a call deletes up to the given number of them.
 
     Attributes:
         table: the table.
-        key: its primary key, of one column or of several.
-        is_old: which rows.
-        rows_each: how many rows one of them takes along, with itself.
+        key: its primary key, of one or several columns.
+        is_old: selects the rows.
+        rows_each: how many rows the deletion of one row removes, including itself.
     """
 
     table: type[datastore.Model]
@@ -81,9 +81,9 @@ class Old:
     rows_each: int = 1
 
     def __call__(self, max_rows: int) -> int:
-        """How many rows went."""
+        """Delete up to this many rows; returns how many were deleted."""
         columns = getattr(self.key, "clauses", [self.key])
-        # On PostgreSQL two calls at once delete different rows.
+        # On PostgreSQL two concurrent calls delete different rows.
         some = select(*columns).where(self.is_old).limit(max(1, max_rows // self.rows_each))
         some = some.with_for_update(skip_locked=True)
         with datastore.session() as session:
@@ -95,15 +95,15 @@ class Old:
 
 
 def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_steps: int) -> bool:
-    """Let each delete all that it has, one after the other.
+    """Run each deleter until it finds nothing more, one after the other.
 
     Args:
-        deleters: take the most rows that may go in one transaction, and answer how many went.
-        max_rows: of one transaction.
-        max_steps: transactions after which no full one is begun any more.
+        deleters: take the maximum number of rows for one transaction, and return how many they deleted.
+        max_rows: the limit for one transaction.
+        max_steps: the number of transactions after which no full one is started.
 
     Returns:
-        False if there are more: it has done its share, and wants to be called again.
+        False if there is more to delete, so the caller should call again.
     """
     steps = max_steps
     for delete_some in deleters:
@@ -118,20 +118,21 @@ def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_s
 
 
 def prune(kept: Sequence[Kept], now: float) -> bool:
-    """Delete the runs that ended, or were lost, more than 30 days ago, or are too many.
+    """Delete the runs that ended or were lost more than 30 days ago, and the excess ones.
 
     Returns:
-        False if there are more: it has done its share, and wants to be called again.
+        False if there is more to delete, so the caller should call again.
     """
     olds = [old for each in kept for old in _olds(each, now)]
     return delete_all(olds, max_rows=MAX_ROWS, max_steps=MAX_STEPS)
 
 
 def _olds(kept: Kept, now: float) -> list[Old]:
-    """What belongs to a run goes before the run, with which it would go all at once.
+    """A run's other rows are deleted before the run, whose own deletion would remove them all in one step.
 
-    The size of a run stays the same until it goes itself; a call that ends within a run would else leave the
-    rest of it. So rows that are its size, as the intervals of a count, go with it.
+    A run's size must not change before the run is deleted, or a call that stops half way would leave the
+    rest of the run. Rows that make up the size, such as a count's intervals, are therefore deleted together
+    with it.
     """
     is_old = _is_to_go(kept, now)
     runs = select(kept.runs.id).where(is_old)
@@ -140,7 +141,7 @@ def _olds(kept: Kept, now: float) -> list[Old]:
 
 
 def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
-    """Which runs ended too long ago, unless their end was never written down, or are too many."""
+    """Selects the excess runs, and the runs that ended (or were lost) too long ago."""
     table, before = kept.runs, now - KEPT_SECONDS
     is_old = (table.created_at < before) & or_(table.finished_at.is_(None), table.finished_at < before)
     beyond = _beyond(kept)
@@ -151,7 +152,7 @@ def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
 
 
 def _beyond(kept: Kept) -> float | None:
-    """When the newest run began that is too much with all that were begun after it; None: there is none."""
+    """When the newest run began that exceeds the total together with all later runs; None if none does."""
     created_at = kept.runs.created_at
     runs = kept.size.add_columns(created_at).group_by(kept.runs.id).subquery()
     total = func.sum(runs.c.size).over(order_by=runs.c.created_at.desc())
@@ -162,12 +163,12 @@ def _beyond(kept: Kept) -> float | None:
 
 
 class PruneHandler(webapp.RequestHandler):
-    """``/tasks/prune``: cron's, once an hour, and its own, where one request is not enough."""
+    """``/tasks/prune``: called by cron once an hour, and by its own tasks if one request is not enough."""
 
     kept: Sequence[Kept] = ()
 
     def get(self) -> None:
-        """Delete what is older than 30 days, or too much."""
+        """Delete everything older than 30 days, or in excess."""
         is_clean = prune(self.kept, clock.SYSTEM.now())
         if not is_clean:
             taskqueue.add(url=URL, method="GET")

@@ -1,4 +1,4 @@
-"""A run of a program: something that a visitor or the clock begins, and that ends."""
+"""A run of a program: a visitor or the clock starts it, and it ends."""
 
 from sqlalchemy import Double
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from lastacross import datastore
 
 
 class Run(datastore.Model):
-    """The columns that every table of runs has. Instants are seconds since the epoch."""
+    """The columns of every table of runs. Instants are seconds since the epoch."""
 
     __abstract__ = True
 

@@ -1,4 +1,4 @@
-"""What a visitor may start: how much work, how many runs, how often; and who may cancel them."""
+"""Limits on visitors' starts: how much work, how many runs, how often; and who may cancel a run."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -14,58 +14,58 @@ from programs.shared import forms
 from programs.shared.runs import Run
 
 MAX_WORK_SECONDS = 120
-"""Of one quilt or count: its squares, or numbers, times the delay of each."""
+"""The maximum work of one quilt or count: its squares, or numbers, times the delay of each."""
 
 MIN_SQUARE_MS = 10
 MIN_NUMBER_MS = 1
-"""So much work a square and a number count for without any delay, because they are stored: a square takes 124
-bytes and a number 12 (measured), so that a second of work stores at most 12 kB. The largest quilt and the
-largest count that the forms take are 100 s."""
+"""The work that a square or a number counts for even without a delay, because each is stored: a square takes
+124 bytes and a number 12 (measured), so a second of work stores at most 12 kB. The largest quilt and the
+largest count that the forms accept come to 100 s."""
 
 MAX_UNDER_WAY = 10
-"""Quilts, and as many counts. Each waits for the others' work, so there must not be many."""
+"""The maximum number of open quilts, and of open counts. Each run waits for the others' work."""
 
 UNDER_WAY_SECONDS = 3600.0
-"""A run with bounded work that has not ended by then has lost its tasks, or its queue is paused: it does not
-count, or a few such runs would keep everybody from starting."""
+"""A run that has not ended by then has lost its tasks, or its queue is paused, since its work is bounded.
+It no longer counts as open; otherwise a few such runs would keep everybody from starting."""
 
 RETRY_SECONDS = 10
-"""About as long as the workers of ``lastacross dev`` take for the largest quilt."""
+"""About the time that the workers of ``lastacross dev`` need for the largest quilt."""
 
 START_LIMIT = "10/minute;180/day"
-"""How many quilts, counts and reloads one network may start; each kind has limits of its own."""
+"""The number of quilts, counts and reloads that one network may start; each kind has its own limit."""
 
 WORK_UNIT_SECONDS = 10
-"""In which work is counted. The work of a run is rounded up to it."""
+"""The unit in which work is counted. A run's work is rounded up to it."""
 
 MAX_MINUTE_SECONDS = 600
-"""Work that one network may start in a minute: five of the largest quilts. Half of the places are left to
-others, and 360 s of the 960 s that the workers of ``lastacross dev`` do in a minute."""
+"""The work that one network may start in a minute: five of the largest quilts. That leaves half of the open
+runs to others, and 360 s of the 960 s that the workers of ``lastacross dev`` do in a minute."""
 
 MAX_DAY_SECONDS = 1800
-"""Work that one network may start in a day, so that it fills the datastore slowly: see pruning.py."""
+"""The work that one network may start in a day; it limits how fast the datastore fills: see pruning.py."""
 
 _WORK_LIMIT = f"{MAX_MINUTE_SECONDS // WORK_UNIT_SECONDS}/minute;{MAX_DAY_SECONDS // WORK_UNIT_SECONDS}/day"
 
 _LOCK = 1_301_985
-"""Names PostgreSQL's advisory lock of those who start something: any number, but always the same."""
+"""The key of PostgreSQL's advisory lock for starting a run: any number, but always the same one."""
 
 
 class TooManyError(Exception):
-    """Raised when as many runs are under way as may be."""
+    """Raised when too many runs are open."""
 
 
 def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
     """Refuse a run that would cost too much.
 
     Args:
-        pieces: its squares or numbers.
-        delay_ms: of each.
-        run: what it is, for the message.
-        piece: what its pieces are called.
+        pieces: the number of squares or numbers.
+        delay_ms: the delay of each.
+        run: the kind of run, for the message.
+        piece: the word for its pieces.
 
     Raises:
-        ValueError: it would; the message says what the delay may be.
+        ValueError: it would cost too much; the message says which delay is allowed.
     """
     if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
         most = MAX_WORK_SECONDS * 1000 // pieces
@@ -76,29 +76,29 @@ def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
 
 
 def count_under_way(session: Session, table: type[Run]) -> int:
-    """How many runs were begun within the last hour and have not ended."""
+    """How many runs started within the last hour and have not ended."""
     is_under_way = table.created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
     return session.scalar(select(func.count()).select_from(table).where(*is_under_way)) or 0
 
 
 def require_room(session: Session, table: type[Run]) -> None:
-    """Let a transaction begin one more run, and others wait until it is committed.
+    """Let a transaction start one more run, and make concurrent ones wait until it commits.
 
     Raises:
-        TooManyError: as many are under way as may be.
+        TooManyError: too many runs are open.
     """
     if session.get_bind().dialect.name == "postgresql":
-        # SQLite has one writer at a time anyway.
+        # SQLite has only one writer anyway.
         session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     if count_under_way(session, table) >= MAX_UNDER_WAY:
         raise TooManyError
 
 
 def require_room_now(table: type[Run]) -> None:
-    """Ask for room before anything is used up. Others may begin a run meanwhile, so it is asked again.
+    """Check for room before anything is used up. The transaction checks again, because of concurrent starts.
 
     Raises:
-        TooManyError: as many are under way as may be.
+        TooManyError: too many runs are open.
     """
     with datastore.session(read_only=True) as session:
         if count_under_way(session, table) >= MAX_UNDER_WAY:
@@ -106,16 +106,17 @@ def require_room_now(table: type[Run]) -> None:
 
 
 def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True, work_ms: int = 0) -> None:
-    """Ask whether the client may start something, and count the start if it is one.
+    """Check that the client may start something, and count the start if it is one.
 
     Args:
-        handler: of the request that starts something.
+        handler: the request's handler.
         runs: ``quilts``, ``counts`` or ``reloads``.
-        is_counted: whether it starts now. To ask is the first step: what is refused uses nothing up.
-        work_ms: of what it starts; 0: its work is not limited.
+        is_counted: whether the run starts now. Check first without counting, so that a refusal uses nothing
+            up.
+        work_ms: the run's work; 0: not limited.
 
     Raises:
-        StartRefusedError: it has started, or asked in vain for, as much as it may.
+        StartRefusedError: the client has reached its limit of starts or of refused requests.
     """
     if not is_counted:
         _check_refusals(handler, runs, is_counted=False)
@@ -155,7 +156,7 @@ def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_c
 
 
 def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
-    """Count a start, or answer 429: the client has started as much as it may."""
+    """Count a start, or answer 429 if the client has reached its limit."""
     try:
         admit(handler, runs)
     except StartRefusedError as refused:
@@ -166,11 +167,11 @@ def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
 
 @contextlib.contextmanager
 def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
-    """Answer where the block refuses to start something. A mistake is counted, and not as a start.
+    """Answer the refusals in the block. A mistake in the input counts as a refusal, not as a start.
 
     Args:
-        handler: of the request.
-        runs: as for ``admit``.
+        handler: the request's handler.
+        runs: as in ``admit``.
     """
     try:
         try:
@@ -202,12 +203,12 @@ def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bo
 def answer_started(
     handler: webapp.RequestHandler, name: str, location: str, operation: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Answer that a run has begun, and let this browser cancel it.
+    """Answer that a run has started, and let this browser cancel it.
 
     Args:
-        handler: of the request.
-        name: as ``may_cancel`` takes it.
-        location: the path of its page.
+        handler: the request's handler.
+        name: the name that ``may_cancel`` takes.
+        location: the path of the run's page.
         operation: makes the JSON for programs.
     """
     webapp.remember_started(handler.request, handler.response, name)
@@ -220,16 +221,16 @@ def answer_started(
 
 
 def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
-    """Whether this browser began the run of this name, or the administrator asks.
+    """Whether this browser started the run with this name, or the visitor is the administrator.
 
     Args:
-        handler: of the request.
-        name: as it was given to ``answer_started``.
+        handler: the request's handler.
+        name: the name that was passed to ``answer_started``.
     """
     return webapp.is_started_by(handler.request, name) or handler.is_exempt_from_limits()
 
 
 def require_may_cancel(handler: webapp.RequestHandler, name: str) -> None:
-    """Answer 403 to everybody else."""
+    """Answer 403 if the visitor may not cancel the run."""
     if not may_cancel(handler, name):
         handler.abort(403, detail="Only the browser that started this, or the administrator, may cancel it.")

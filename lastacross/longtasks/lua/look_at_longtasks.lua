@@ -1,8 +1,8 @@
--- look_at_longtasks: the tasks of some long tasks in their queues, and values of the cache, at one instant.
+-- look_at_longtasks: reads long tasks' queue records and cached values at one instant.
 --
 -- KEYS     1 the generation in use  2 prefix of the values  3… records of tasks
--- ARGV     1 now (integer microseconds since the epoch)  2 how many fields  3… their names  then keys
--- Returns  {for each record its fields, as HMGET, for each key what cache_get returns}
+-- ARGV     1 now (integer microseconds since the epoch)  2 number of fields  3… their names  then cache keys
+-- Returns  {each record's fields, as HMGET returns them; for each key the result of cache_get}
 --
 -- include: cache
 
@@ -11,7 +11,7 @@ local first = 3 + tonumber(ARGV[2])
 local records, values = {}, {}
 for index = 3, #KEYS do
   local fields = redis.pcall('HMGET', KEYS[index], unpack(ARGV, 3, first - 1))
-  -- No hash: as if it had no fields. The lease that meets it says what is wrong.
+  -- A key that is not a hash counts as empty; the next lease of that task reports the problem.
   for place = 1, fields.err and first - 3 or 0 do
     fields[place] = false
   end
