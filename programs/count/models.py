@@ -1,4 +1,4 @@
-"""The counting program's tables: runs, their intervals, the lines of their log."""
+"""The counting program's tables: runs, their intervals, and their log lines."""
 
 import json
 
@@ -23,9 +23,9 @@ LINE_LENGTH = 300
 class CountRun(Run):
     """A run of the counting program. Instants are seconds since the epoch.
 
-    ``changes`` counts what happened to the run, and numbers it. The row is locked meanwhile, so
-    numbers become visible in order: a browser that has all up to n asks for what came after n.
-    ``handed_out_at``: when its master task began to put the sub tasks on their queue.
+    ``changes`` counts and numbers the run's changes. The row is locked during a change, so the numbers become
+    visible in order: a browser that has all changes up to n asks for those after n.
+    ``handed_out_at`` is when the master task began to add the sub tasks to their queue.
     """
 
     __tablename__ = "count_run"
@@ -39,10 +39,10 @@ class CountRun(Run):
 
 
 class CountInterval(datastore.Model):
-    """An interval of a run: who counts it, how many numbers it has, and in the end all of them.
+    """An interval of a run: the instance that counts it, the size, and in the end all its numbers.
 
-    ``counted`` numbers are kept, from the first on; ``numbers`` is the result, a JSON list.
-    ``changed`` is the number of its last change among those of its run.
+    ``counted`` is how many numbers are saved, from the first on; ``numbers`` is the result, a JSON list.
+    ``changed`` is the number of the interval's last change among its run's changes.
     """
 
     __tablename__ = "count_interval"
@@ -60,17 +60,17 @@ class CountInterval(datastore.Model):
 
     @property
     def total(self) -> int:
-        """How many numbers it has."""
+        """How many numbers the interval has."""
         return self.last - self.first + 1
 
     @property
     def result(self) -> list[int] | None:
-        """The numbers, None until all are counted."""
+        """The numbers; None until all are counted."""
         return None if self.numbers is None else [int(number) for number in json.loads(self.numbers)]
 
 
 class CountLine(datastore.Model):
-    """A line of the backend's log, kept with the run that it tells of; ``number`` as of a change."""
+    """A line of the backend's log, stored with its run; ``number`` is the number of a change."""
 
     __tablename__ = "count_line"
 

@@ -19,11 +19,11 @@ from programs.shared import forms, operations, progress, starting
 LONGEST_NAME = 100
 MOST_INTERVALS = 100
 MOST_NUMBERS = 1000
-"""In one interval."""
+"""The limit for one interval."""
 LARGEST_DELAY_MS = 1000
 
 SHOWN_NUMBERS = 40
-"""Of a result on the page; of a longer one the rest is behind a click."""
+"""The page shows this many numbers of a result; a longer result opens with a click."""
 
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}", re.ASCII)
 _INTERVAL = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})", re.ASCII)
@@ -36,7 +36,7 @@ INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be counted; ``delay_ms`` plays slow work before each number."""
+    """The requested count; ``delay_ms`` simulates slow work before each number."""
 
     name: str
     intervals: list[tuple[int, int]]
@@ -44,20 +44,20 @@ class Wanted:
 
     @property
     def numbers(self) -> int:
-        """How many there are in all intervals."""
+        """How many numbers all intervals have together."""
         return sum(last - first + 1 for first, last in self.intervals)
 
     @property
     def work_ms(self) -> int:
-        """What it costs in all."""
+        """The total work."""
         return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
 
 
 def parse(form: Mapping[str, object]) -> Wanted:
-    """What the form asks for.
+    """The requested count.
 
     Raises:
-        FormError: a field cannot be used, or they are too much work together.
+        FormError: a field is invalid, or the work is too much in total.
     """
     mistakes: dict[str, str] = {}
     name, intervals, delay_ms = form.get("name"), [], 0
@@ -85,12 +85,12 @@ def parse(form: Mapping[str, object]) -> Wanted:
 
 
 def parse_intervals(text: object) -> list[tuple[int, int]]:
-    """The intervals of a text such as ``1-10, 11-20``, separated by commas or line ends.
+    """The intervals in a text such as ``1-10, 11-20``, separated by commas or line ends.
 
-    They may overlap. None may be there twice: sub tasks are unique by name.
+    They may overlap, but each may occur only once, because sub tasks are unique by name.
 
     Raises:
-        ValueError: the text cannot be used; the message says what the field takes.
+        ValueError: the text is invalid; the message says what the field takes.
     """
     pieces = re.split(r"[,\n]", text) if isinstance(text, str) else []
     pieces = [piece.strip() for piece in pieces if piece.strip()]
@@ -125,17 +125,17 @@ def _interval(piece: str) -> tuple[int, int]:
 
 
 class FormHandler(forms.Handler):
-    """The form that starts a run, and the recent ones."""
+    """The form that starts a run, and the recent runs."""
 
     def get(self) -> None:
-        """The form; its fields may be filled in by the query. As JSON: the recent runs."""
+        """The form, which the query may fill in. As JSON: the recent runs."""
         if self.wants_json():
             self.render_json({"runs": [_listed(row) for row in runs.recent()]})
         else:
             self.show_form(self.request.GET, {})
 
     def post(self) -> None:
-        """Start a run: its master task first, which decides whether the name is free; then its row."""
+        """Start a run: first its master task, which decides whether the name is free, then its row."""
         with starting.answering(self, "counts"):
             starting.admit(self, "counts", is_counted=False)
             run = self._begin(parse(self.form()))
@@ -144,19 +144,19 @@ class FormHandler(forms.Handler):
             )
 
     def _begin(self, wanted: Wanted) -> CountRun:
-        """Add the master task of a new run, and write the run down.
+        """Add the master task of a new run, and store the run.
 
         Raises:
             FormError: the name is taken.
-            TooManyError: as many runs are under way as may be.
-            StartRefusedError: the client has started as many as it may.
+            TooManyError: too many runs are open.
+            StartRefusedError: the client has reached its start limit.
         """
         run = CountRun(
             id=operations.new_id(), name=wanted.name, delay_ms=wanted.delay_ms, created_at=clock.SYSTEM.now()
         )
         is_limited = not self.is_exempt_from_limits()
         if is_limited:
-            # Before the name is used up by the task. Others may begin a run meanwhile, so it is asked again.
+            # Checked before the task uses up the name, and again later, because of concurrent starts.
             starting.require_room_now(CountRun)
         starting.admit(self, "counts", is_counted=False, work_ms=wanted.work_ms)
         try:
@@ -166,7 +166,7 @@ class FormHandler(forms.Handler):
         except taskqueue.TombstonedTaskError:
             raise self._taken(wanted.name, is_tombstoned=True) from None
         try:
-            # Only now: a name that is taken uses no start up.
+            # Counted only now, so that a taken name uses up no start.
             starting.admit(self, "counts", work_ms=wanted.work_ms)
             runs.begin(run, wanted.intervals, is_limited=is_limited)
         except (starting.TooManyError, errors.StartRefusedError):
@@ -176,7 +176,7 @@ class FormHandler(forms.Handler):
 
     @staticmethod
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
-        """For a 409. A master task that is done leaves its sub tasks counting: its run is not over yet."""
+        """The 409 for a taken name. After its master task, a run goes on while its sub tasks count."""
         run = runs.find(name)
         if is_tombstoned and (run is None or look(run).is_over):
             until = _refused_until(run)
@@ -189,8 +189,8 @@ class FormHandler(forms.Handler):
         return forms.FormError({"name": mistake}, 409, location=f"/count/{name}", **more)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form, with something to start from, and the recent runs."""
-        # A form that was sent shows what was sent, and nothing else.
+        """The form, with a suggestion to start from, and the recent runs."""
+        # A submitted form shows its own values and nothing else.
         first = {"name": f"run-{secrets.token_hex(2)}", "intervals": "1-10, 11-20, 21-30", "delay_ms": "200"}
         values = {name: given.get(name, "" if mistakes else value) for name, value in first.items()}
         values = {name: value if isinstance(value, str) else "" for name, value in values.items()}
@@ -216,13 +216,13 @@ def _listed(row: runs.Row) -> dict[str, Any]:
 
 
 def _refused_until(run: CountRun | None) -> float | None:
-    """When the name is free again: so long after its master task ended; None if nobody knows."""
+    """When the name is free again, some time after its master task ended; None if unknown."""
     ended_at = None if run is None else run.handed_out_at or run.finished_at
     return None if ended_at is None else ended_at + config.current().settings.tombstone_seconds
 
 
 def _started_name(run: CountRun) -> str:
-    """What a browser remembers of a run that it started. A name may be used again, an id never."""
+    """The name under which a browser remembers a run that it started. Names may be used again, ids never."""
     return f"count:{run.id}"
 
 
@@ -235,25 +235,25 @@ def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
 
 
 class PageHandler(longtask.ProgressPage[count_view.View]):
-    """One run, to be looked at while it counts and afterwards; ``?after=n`` leaves out what change n had."""
+    """One run, while it counts and afterwards; ``?after=n`` leaves out everything up to change n."""
 
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
-        """The page draws all intervals."""
+        """Ignore the query: the page renders all intervals."""
         if is_json:
             self.after = forms.known_before(self.request.GET, "changes")
 
     def look(self, name: str) -> count_view.View:
-        """How far the run is."""
+        """The run's progress."""
         return look(_known(name))
 
     def client_id(self, view: count_view.View) -> str:
-        """For messages of the run, not of others with its name."""
+        """A client id for this run, which other runs with its name do not share."""
         return tasks.client_id(view.run.id)
 
     def show(self, view: count_view.View, token: str | None) -> None:
-        """Draw the page with its intervals, queues and log."""
+        """Render the page with its intervals, queues and log."""
         self.render(
             "programs/count/page.html",
             view=view,
@@ -271,7 +271,7 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
         )
 
     def operation(self, view: count_view.View) -> dict[str, Any]:
-        """With the intervals and lines that have changed since."""
+        """The JSON with the intervals and lines that have changed since."""
         run = view.run
         return view.operation(runs.intervals_of(run.id, self.after), runs.lines_of(run, self.after))
 
@@ -280,7 +280,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a run early."""
 
     def post(self, name: str) -> None:
-        """Drop the sub tasks that nobody has begun, and let the others end; a run that is over stays."""
+        """Drop the sub tasks that have not begun, and let the others end; a finished run stays as it is."""
         run = _known(name)
         starting.require_may_cancel(self, _started_name(run))
         if not look(run).is_over:
@@ -294,15 +294,15 @@ class CancelHandler(webapp.RequestHandler):
 NAME = "<name:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # The form and the recent runs; a POST starts one and answers with the address of its page.
+    # The form and the recent runs; a POST starts a run and answers with the address of its page.
     webapp2.Route("/count", FormHandler),
-    # The same run for programs, and for the page when it asks what is new.
+    # The same run for programs, and for the page when it polls.
     webapp2.Route(f"/count/{NAME}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
     # One run: its intervals, its queues, the backend's log.
     webapp2.Route(f"/count/{NAME}", PageHandler),
     # Its cancel button.
     webapp2.Route(f"/count/{NAME}/cancel", CancelHandler),
-    # The backend's: it begins; its two queues' tasks; the master task is done.
+    # For the backend: its start, the tasks of its two queues, and the end of the master task.
     webapp2.Route("/_ah/start", tasks.StartHandler),
     webapp2.Route(f"/_ah/queue/{tasks.MASTER_QUEUE}", tasks.MasterHandler),
     webapp2.Route(f"/_ah/queue/{tasks.SUB_QUEUE}", tasks.SubHandler),

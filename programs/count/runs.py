@@ -1,6 +1,6 @@
-"""The counting program's runs in the datastore: how they begin, go on and end.
+"""The counting program's runs in the datastore: how they begin, continue and end.
 
-Every step is one transaction that locks its run's row first, and is idempotent: tasks run twice.
+Each step is one transaction that locks the run's row first, and is idempotent, because tasks may run twice.
 """
 
 import json
@@ -18,14 +18,14 @@ from programs.count.models import LINE_LENGTH, CountInterval, CountLine, CountRu
 from programs.shared import starting
 
 LINES_KEPT = 500
-"""Lines of the backend's log that are kept for each run, the newest."""
+"""How many lines of the backend's log are kept per run; the newest stay."""
 
 RUNS_LISTED = 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the list of recent ones: so many of its intervals are counted."""
+    """A run in the list of recent runs, with the number of its finished intervals."""
 
     run: CountRun
     intervals: int
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """As far as the datastore knows it."""
+        """The state, as far as the datastore shows it."""
         if self.run.finished_at is None:
             return "ready" if self.run.handed_out_at is None else "running"
         if self.counted == self.intervals:
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sums:
-    """A run's intervals, summed up: so many, so many done; so many numbers, so many counted."""
+    """The totals of a run's intervals: all and done, and numbers: all and counted."""
 
     intervals: int
     done: int
@@ -52,25 +52,25 @@ class Sums:
 
 
 def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
-    """Write a new run down, once, whoever is first: the page that started it or its master task.
+    """Store a new run once, on behalf of its page or its master task, whichever comes first.
 
-    An older run of this name has to give way: its name was free again.
+    An older run with this name gives way, because its name was free again.
 
     Args:
         run: the run.
         intervals: its intervals.
-        is_limited: so many may be under way (starting.py); its master task was let in already.
+        is_limited: apply the limit of open runs (starting.py). A master task was admitted already.
 
     Returns:
-        False if a newer run has the name: this one's task came very late.
+        False if a newer run has the name: this run's task came very late.
 
     Raises:
-        TooManyError: as many are under way as may be.
+        TooManyError: too many runs are open.
     """
     try:
         return _begin(run, intervals, is_limited)
     except IntegrityError:
-        # Page and master task wrote it at once, and the other was first.
+        # Page and master task stored it concurrently, and the other one came first.
         return _begin(run, intervals, is_limited)
 
 
@@ -96,7 +96,7 @@ def _begin(run: CountRun, intervals: Sequence[tuple[int, int]], is_limited: bool
 
 
 def find(name: str) -> CountRun | None:
-    """The newest run of this name, detached, or None."""
+    """The newest run with this name, detached, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(CountRun).where(CountRun.name == name))
 
@@ -106,7 +106,7 @@ def recent() -> list[Row]:
     newest = select(CountRun).order_by(CountRun.created_at.desc()).limit(RUNS_LISTED)
     with datastore.session(read_only=True) as session:
         found = session.scalars(newest).all()
-        # Of these only: all intervals of a month are many.
+        # Only for these runs: a month's intervals are too many.
         counts = (
             select(CountInterval.run_id, func.count(), func.count(CountInterval.numbers))
             .where(CountInterval.run_id.in_([run.id for run in found]))
@@ -117,7 +117,7 @@ def recent() -> list[Row]:
 
 
 def sums_of(run_id: str) -> Sums:
-    """The intervals of a run, summed up."""
+    """The totals of a run's intervals."""
     query = select(
         func.count(),
         func.count(CountInterval.numbers),
@@ -130,7 +130,7 @@ def sums_of(run_id: str) -> Sums:
 
 
 def intervals_of(run_id: str, after: int = 0) -> list[CountInterval]:
-    """The intervals that changed after the change of this number, in the order given; all after 0."""
+    """The intervals that changed after this change, in their given order; 0 for all."""
     query = select(CountInterval).where(CountInterval.run_id == run_id).order_by(CountInterval.place)
     if after:
         query = query.where(CountInterval.changed > after)
@@ -139,29 +139,29 @@ def intervals_of(run_id: str, after: int = 0) -> list[CountInterval]:
 
 
 def lines_of(run: CountRun, after: int = 0) -> list[CountLine]:
-    """The log's lines after the change of this number, up to what ``run`` knows of, in their order."""
+    """The log lines after this change, up to the last change that ``run`` knows, in order."""
     number = CountLine.number
     query = select(CountLine).where(CountLine.run_id == run.id, number > after, number <= run.changes)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(query.order_by(CountLine.number)))
 
 
-# --- what happens to one interval ---------------------------------------------------------
+# --- changes to one interval --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Claim:
-    """An interval that an instance is to count on: so many numbers are there already."""
+    """An interval for an instance to continue, with the number of already counted numbers."""
 
     counted: int
     change: int
 
 
 def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim | None:
-    """Note that this instance counts this interval from now on.
+    """Record that this instance counts this interval from now on.
 
     Returns:
-        None if there is nothing to count: it is done, or its run is over or gone.
+        None if there is nothing to count, because the interval is done or its run is over or gone.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -184,10 +184,10 @@ def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim 
 
 
 def keep(run_id: str, place: int, counted: int) -> int | None:
-    """Keep how far an interval is; never less than is kept already.
+    """Save an interval's progress, unless more is saved already.
 
     Returns:
-        The number of the change; None if nobody needs the rest any more.
+        The number of the change; None if the rest is no longer needed.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -200,10 +200,10 @@ def keep(run_id: str, place: int, counted: int) -> int | None:
 
 
 def release(run_id: str, place: int, instance: str, counted: int) -> int | None:
-    """Keep how far an interval is, and that this instance does not count it any more.
+    """Save an interval's progress and that this instance no longer counts it.
 
     Returns:
-        The number of the change; None if another has it, or nobody needs it.
+        The number of the change; None if another instance has the interval, or it is no longer needed.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -221,10 +221,10 @@ def release(run_id: str, place: int, instance: str, counted: int) -> int | None:
 
 
 def finish_interval(run_id: str, place: int, numbers: Sequence[int], instance: str) -> int | None:
-    """Keep the result of an interval, once.
+    """Save an interval's result, once.
 
     Returns:
-        The number of the change; None if it has a result, or its run is over or gone.
+        The number of the change; None if there is a result already, or the run is over or gone.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -239,18 +239,18 @@ def finish_interval(run_id: str, place: int, numbers: Sequence[int], instance: s
 
 
 def shortened(numbers: Sequence[int]) -> str:
-    """``1, 2, 3, 4, 5``; of many, the first and the last."""
+    """``1, 2, 3, 4, 5``; of a longer list the first and the last numbers."""
     shown = [str(number) for number in numbers]
     if len(shown) > 12:
         shown = [*shown[:8], "…", *shown[-2:]]
     return ", ".join(shown)
 
 
-# --- what happens to a run ----------------------------------------------------------------
+# --- changes to a run ---------------------------------------------------------------------
 
 
 def note(run_id: str, instance: str, text: str, **values: object) -> int | None:
-    """Write a line into the run's log, and these columns with it.
+    """Add a line to the run's log, and set these columns.
 
     Returns:
         The number of the change; None if the run is cancelled or gone.
@@ -263,10 +263,10 @@ def note(run_id: str, instance: str, text: str, **values: object) -> int | None:
 
 
 def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
-    """Keep that nothing is going to happen to a run any more, once.
+    """Record the end of a run, once.
 
     Returns:
-        The number of the change; None if its end is known already, or there is no such run.
+        The number of the change; None if its end is already recorded, or there is no such run.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -286,7 +286,7 @@ def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
 def _change(session: Session, run_id: str, *conditions: ColumnElement[bool], **values: object) -> int | None:
     """Lock a run that was not cancelled, and number the next change.
 
-    A run that has failed takes changes too: its dead letters may be run again.
+    A failed run accepts changes too, because its dead letters may be run again.
     """
     numbered: Mapping[str, Any] = {"changes": CountRun.changes + 1, **values}
     changed = update(CountRun).where(CountRun.id == run_id, CountRun.is_cancelled.is_(False), *conditions)

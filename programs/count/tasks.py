@@ -1,7 +1,7 @@
-"""The counting program's tasks: a master task hands out intervals, sub tasks count them.
+"""The counting program's tasks: a master task hands out intervals, and sub tasks count them.
 
-A master task is unique by the run's name, a sub task by its run and its interval. Both run on the
-backend ``counter``, at the default URLs of their queues. Everything here may run twice.
+A master task is unique by its run's name, a sub task by its run and its interval. Both run on the backend
+``counter``, at their queues' default URLs. Everything here may run twice.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ SUB_QUEUE = "subtasks"
 COMPLETE_URL = "/tasks/count-complete"
 
 KEEP_SECONDS = 0.5
-"""How often a sub task keeps how far it is: that much is counted anew after a crash."""
+"""How often a sub task saves its progress; a crash repeats at most this much."""
 LOOK_SECONDS = 0.1
-"""How long a sub task waits at most before it looks whether its process is to stop."""
+"""The maximum time before a sub task checks whether its process is stopping."""
 
 Intervals = Sequence[tuple[int, int]]
 
@@ -32,17 +32,17 @@ log = logging.getLogger("counting")
 
 
 def instance() -> str:
-    """The name of this process in the log: its service, and its process id."""
+    """This process's name in the log: its service and its process id."""
     return f"{config.current().settings.service} {os.getpid()}"
 
 
 def client_id(run_id: str) -> str:
-    """Who listens to a run."""
+    """The client id of a run's channel."""
     return f"count-{run_id}"
 
 
 def tell(run_id: str, change: int | None) -> None:
-    """Say to whoever watches that there is something new: up to the change of this number."""
+    """Notify the watching pages of the changes up to this one."""
     if change is not None:
         channel.send_message(client_id(run_id), json.dumps({"change": change}))
 
@@ -56,15 +56,15 @@ def text_of(intervals: Intervals) -> str:
 
 
 def outer_batch(run_id: str) -> taskqueue.Batch:
-    """The batch whose only member is the master task: it ends when all that the task started has ended."""
+    """The batch whose only member is the master task; it ends after everything that the task started."""
     complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
     return taskqueue.Batch(queue_name=MASTER_QUEUE, name=run_id, on_complete=complete)
 
 
 def inner_batch_id(run_id: str) -> str:
-    """The id of the batch of the sub tasks.
+    """The id of the sub tasks' batch.
 
-    Not left to the engine, which would take the master task's: the same for every run of this name.
+    The engine's own choice would derive from the master task, and be the same for every run with this name.
     """
     return f"{run_id}-intervals"
 
@@ -72,15 +72,15 @@ def inner_batch_id(run_id: str) -> str:
 def add_master(run: CountRun, intervals: Intervals) -> None:
     """Add the master task of a new run.
 
-    The task's name is what makes a run's name unique: no look into the datastore is needed, and none
-    would be safe between two visitors. The task carries all that the run is, so whatever of the steps
-    here and in the page is not reached, because the process is killed between them, is done by the
-    task: it seals its batch and writes the run down, if nobody has.
+    The task's name makes the run's name unique. A check in the datastore is unnecessary, and would be unsafe
+    between two visitors. The task carries the whole run. If the process is killed between the steps here and
+    in
+    the page, the task does the rest: it seals its batch and stores the run.
 
     Raises:
-        TaskAlreadyExistsError: a master task of this name waits or runs.
-        TombstonedTaskError: one has been there, and its name is not free again yet.
-        TransientError: Redis is away.
+        TaskAlreadyExistsError: a master task with this name waits or runs.
+        TombstonedTaskError: a master task with this name has ended, and the name is not free again yet.
+        TransientError: Redis is unavailable.
     """
     task = taskqueue.Task(
         name=f"count-{run.name}",
@@ -97,23 +97,23 @@ def add_master(run: CountRun, intervals: Intervals) -> None:
 
 
 def cancel(run_id: str) -> None:
-    """End a run: what nobody has begun is dropped, what runs finds out when it keeps how far it is."""
+    """End a run: drop the waiting tasks; running ones find out when they save their progress."""
     _log(run_id, runs.end(run_id, "a visitor", is_cancelled=True), "run cancelled")
     withdraw(run_id)
 
 
 def withdraw(run_id: str) -> None:
-    """Drop the tasks of a run that nobody has begun."""
+    """Drop a run's waiting tasks."""
     for batch_id in (run_id, inner_batch_id(run_id)):
         with contextlib.suppress(taskqueue.UnknownBatchError):
             taskqueue.Batch.get(batch_id).cancel()
 
 
 class MasterHandler(webapp.TaskHandler):
-    """``/_ah/queue/master``: hands the intervals of a run out as sub tasks."""
+    """``/_ah/queue/master``: hands out a run's intervals as sub tasks."""
 
     def post(self) -> None:
-        """Parameters come as key-value pairs. May be repeated: the batches skip what they have."""
+        """Takes key-value parameters. May run again, because the batches skip the tasks that they have."""
         fields = self.request.POST
         intervals = [_pair(text) for text in fields["intervals"].split(", ")]
         run = CountRun(
@@ -124,10 +124,10 @@ class MasterHandler(webapp.TaskHandler):
         )
         run_id, delay_ms = run.id, run.delay_ms
         with outer_batch(run_id):
-            pass  # sealed, should the page have died before
+            pass  # seals the batch in case the page died before it could
         if not runs.begin(run, intervals):
-            return  # the name has a newer run: nobody would look at this one
-        # Before the first sub task writes its own line, which it may do while others are being added.
+            return  # a newer run has the name, so nobody would look at this one
+        # Before the first sub task writes its own line, possibly while others are still being added.
         text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
         _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
         with taskqueue.Batch(
@@ -137,7 +137,7 @@ class MasterHandler(webapp.TaskHandler):
 
 
 def sub_tasks(run_id: str, intervals: Intervals, delay_ms: int) -> Iterable[taskqueue.Task]:
-    """A task for each interval; what it is to do is its payload."""
+    """One task per interval; its payload says what to count."""
     for place, (first, last) in enumerate(intervals):
         work = {"run": run_id, "place": place, "first": first, "last": last, "delay_ms": delay_ms}
         yield taskqueue.Task(
@@ -146,10 +146,10 @@ def sub_tasks(run_id: str, intervals: Intervals, delay_ms: int) -> Iterable[task
 
 
 class CompleteHandler(webapp.TaskHandler):
-    """Runs once when the master task and all that it started have ended, well or not."""
+    """Runs once when the master task and everything it started have ended, successfully or not."""
 
     def post(self) -> None:
-        """Mark the run finished. One that nobody has written down was refused: it has nothing to end."""
+        """Mark the run finished. A run that was never stored was refused, so there is nothing to end."""
         run_id = self.request.POST["run"]
         change = runs.end(run_id, instance(), is_cancelled=False)
         _log(run_id, change, "run over")
@@ -161,7 +161,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _log(run_id: str, change: int | None, text: str) -> None:
-    """The backend's log; the run's own, which its page shows, has the line already."""
+    """Write to the backend's log; the run's own log, which its page shows, has the line already."""
     if change is not None:
         log.info("count.run", extra={"run": run_id, "text": text})
         tell(run_id, change)
@@ -172,7 +172,7 @@ def _log(run_id: str, change: int | None, text: str) -> None:
 
 @dataclass(eq=False)
 class Hold:
-    """An interval that this process counts at this moment."""
+    """An interval that this process is counting."""
 
     run_id: str
     place: int
@@ -184,16 +184,16 @@ _lock = threading.Lock()
 
 
 class StartHandler(webapp.RequestHandler):
-    """``/_ah/start``: the backend begins."""
+    """``/_ah/start``: called when the backend starts."""
 
     def get(self) -> None:
-        """Ask to be called when it is told to stop."""
+        """Set the shutdown hook."""
         runtime.set_shutdown_hook(shut_down)
         log.info("count.start", extra={"instance": instance()})
 
 
 def shut_down() -> None:
-    """The shutdown hook: give back every interval that is being counted here, for another to go on with."""
+    """The shutdown hook: give back all intervals that are being counted here; another instance continues."""
     with _lock:
         holds = list(_held)
     log.info("count.shutdown", extra={"instance": instance(), "intervals": len(holds)})
@@ -202,7 +202,7 @@ def shut_down() -> None:
 
 
 def _give_back(hold: Hold) -> None:
-    """Keep how far it is, and let it go: once, whoever of the hook and the counting is first."""
+    """Save the progress and release the interval, once, from the hook or the counting loop."""
     with _lock:
         is_held = hold in _held
         _held.discard(hold)
@@ -217,7 +217,7 @@ def _holding(hold: Hold) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Too long for its deadline, say: the next attempt is to go on from here.
+        # For example, it exceeded its deadline; the next attempt should continue from here.
         _give_back(hold)
         raise
     finally:
@@ -229,14 +229,14 @@ class SubHandler(webapp.TaskHandler):
     """``/_ah/queue/subtasks``: counts one interval."""
 
     def post(self) -> None:
-        """What to do comes as payload. Goes on where an earlier attempt has come to."""
+        """Takes its work from the payload. Continues where an earlier attempt stopped."""
         work = json.loads(self.request.body)
         task = taskqueue.current_task()
         claimed = runs.claim(
             work["run"], work["place"], instance(), retry_count=task.retry_count if task else 0
         )
         if claimed is None:
-            return  # counted already, or not wanted any more
+            return  # counted already, or no longer wanted
         tell(work["run"], claimed.change)
         numbers = range(work["first"], work["last"] + 1)
         hold = Hold(work["run"], work["place"], list(numbers[: claimed.counted]))
@@ -246,7 +246,7 @@ class SubHandler(webapp.TaskHandler):
                 return
             if not is_counted:
                 _give_back(hold)
-                # Anything but 200-299 is a failure: the queue has the task run again, by somebody else.
+                # Any status but 200-299 is a failure, so the queue runs the task again on another instance.
                 self.response.status = 503
                 self.response.text = f"{instance()} shuts down; {len(hold.numbers)} of {len(numbers)} counted"
                 return
@@ -255,10 +255,10 @@ class SubHandler(webapp.TaskHandler):
 
 
 def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | None:
-    """Count on from what ``hold`` has, in no hurry; keep how far it is now and then.
+    """Count on from the numbers in ``hold``, at the given pace, and save the progress now and then.
 
     Returns:
-        True when all is counted, False if the process is to stop first, None if the run is cancelled.
+        True when all is counted, False if the process is stopping, None if the run is cancelled.
     """
     kept_at = clock.SYSTEM.monotonic()
     for number in numbers[len(hold.numbers) :]:
@@ -276,9 +276,9 @@ def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | No
 
 
 def _wait(seconds: float) -> bool:
-    """Play slow work; False as soon as this process is to stop."""
+    """Simulate slow work; False as soon as this process is stopping."""
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
-        # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
         threading.Event().wait(min(left, LOOK_SECONDS))
     return not runtime.is_shutting_down()

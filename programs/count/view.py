@@ -1,4 +1,4 @@
-"""How far a run of the counting program is: in words, in numbers, as JSON."""
+"""The progress of a counting run in words, in numbers, and as JSON."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ class View(progress.RunView):
     """A count at one instant.
 
     Attributes:
-        sums: its intervals, summed up.
-        queues: how its two queues are; None while Redis is unavailable.
+        sums: the totals of its intervals.
+        queues: its two queues' statistics; None while Redis is unavailable.
     """
 
     run: CountRun
@@ -30,7 +30,7 @@ class View(progress.RunView):
 
     @property
     def through(self) -> int:
-        """Numbers that are counted."""
+        """The counted numbers."""
         return self.sums.counted
 
     @property
@@ -50,18 +50,18 @@ class View(progress.RunView):
 
     @property
     def headline(self) -> str:
-        """Before the intervals are handed out, nothing can have been counted."""
+        """The headline; nothing can have been counted before the intervals are handed out."""
         is_waiting = not self.is_over and self.run.handed_out_at is None
         return "The master task waits for the backend." if is_waiting else super().headline
 
     @property
     def beginning(self) -> str:
-        """The headline of the first quarter."""
+        """The headline before the first quarter is complete."""
         return f"The master task has handed out {plural(self.sums.intervals, 'interval')}."
 
     @property
     def success(self) -> str:
-        """The message of a run that is done."""
+        """The message of a completed run."""
         count = self.sums.intervals
         what = f"All {count} intervals are" if count > 1 else "The only interval is"
         return f"{what} counted, so the master task is done."
@@ -73,18 +73,18 @@ class View(progress.RunView):
 
     @property
     def etag(self) -> str:
-        """Changes when something to be shown has."""
+        """Changes when anything shown has changed."""
         queues = hashlib.sha256(json.dumps(self.queues_json()).encode()).hexdigest()[:12]
         return f"{self.run.changes}-{self.failed}-{self.state}-{queues}"
 
     def queues_json(self) -> list[dict[str, Any]] | None:
-        """Both queues' statistics, None while Redis is away."""
+        """Both queues' statistics, None while Redis is unavailable."""
         if self.queues is None:
             return None
         return [queue_json(each) for each in self.queues]
 
     def operation(self, intervals: Sequence[CountInterval], log: Sequence[CountLine]) -> dict[str, Any]:
-        """The JSON of a long-running operation, with the intervals and lines that the caller has not seen."""
+        """The JSON of a long-running operation, with the intervals and lines that are new to the caller."""
         run, sums = self.run, self.sums
         missing = sums.intervals - sums.done
         operation = self.operation_of(
@@ -107,7 +107,7 @@ class View(progress.RunView):
 
 
 def interval_json(interval: CountInterval, view: View) -> dict[str, Any]:
-    """An interval and its result, None until all of it is counted."""
+    """An interval and its result, which is None until all of it is counted."""
     return {
         "place": interval.place,
         "first": interval.first,
@@ -120,7 +120,7 @@ def interval_json(interval: CountInterval, view: View) -> dict[str, Any]:
 
 
 def interval_text(interval: CountInterval, view: View) -> str:
-    """How far an interval is, in a few words."""
+    """An interval's progress in a few words."""
     if interval.numbers is not None:
         return plural(interval.total, "number")
     so_far = f"{interval.counted} of {interval.total}"
@@ -137,7 +137,7 @@ def line_json(line: CountLine) -> dict[str, Any]:
 
 
 def queue_json(queue: taskqueue.QueueStatistics) -> dict[str, Any]:
-    """How a queue is; what the statistics do not know is null."""
+    """A queue's statistics; unknown values are null."""
     oldest = queue.oldest_eta_usec
     return {
         "queue": queue.queue.name,
@@ -150,7 +150,7 @@ def queue_json(queue: taskqueue.QueueStatistics) -> dict[str, Any]:
 
 
 def queue_texts(queue: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of ``queue_json`` as the page shows them; a dash for what is not known."""
+    """The numbers of ``queue_json`` for the page, with a dash for unknown values."""
     texts = {name: "-" if value is None else f"{value}" for name, value in queue.items()}
     if queue["oldest_eta"] is not None:
         texts["oldest_eta"] = queue["oldest_eta"][11:19]
@@ -160,7 +160,7 @@ def queue_texts(queue: Mapping[str, Any]) -> dict[str, str]:
 
 
 def look(run: CountRun) -> View:
-    """How far a run is. What became of a finished one is known from the datastore alone."""
+    """A run's current state. A finished run's state comes from the datastore alone."""
     now = clock.SYSTEM.now()
     sums = runs.sums_of(run.id)
     try:
@@ -169,12 +169,12 @@ def look(run: CountRun) -> View:
         queues = None
     if run.finished_at is not None:
         missing = sums.intervals - sums.done
-        # One that failed may have been run again since.
+        # A failed interval may have been run again since.
         state = "done" if missing == 0 else "cancelled" if run.is_cancelled else "failed"
         return View(run, now, state, missing if state == "failed" else 0, sums, queues)
     state = "ready" if run.handed_out_at is None else "running"
     if queues is None:
-        # Not asked again: each question costs a visitor the patience for a Redis that does not answer.
+        # Not read again: with Redis unavailable, each further request would make the visitor wait.
         return View(run, now, state, 0, sums, None, is_blind=True)
     try:
         return View(run, now, state, _failed(run), sums, queues)
@@ -188,11 +188,11 @@ def _failed(run: CountRun) -> int:
     """How many sub tasks are dead letters.
 
     Raises:
-        UnknownBatchError: Redis does not know the run (any more).
-        StoreUnavailableError: it is away.
+        UnknownBatchError: Redis does not know the run, or no longer does.
+        StoreUnavailableError: Redis is unavailable.
     """
     taskqueue.Batch.get(run.id)
     try:
         return taskqueue.Batch.get(tasks.inner_batch_id(run.id)).progress().failed
     except errors.UnknownBatchError:
-        return 0  # the master task has not come to it
+        return 0  # the master task has not added them yet

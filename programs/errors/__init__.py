@@ -1,1 +1,1 @@
-"""The error collector: other sites post their errors, which are grouped and notified."""
+"""The error collector groups the errors that other sites post, and sends notifications."""

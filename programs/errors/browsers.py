@@ -1,17 +1,17 @@
-"""What a user agent is: browser, system, device."""
+"""Extracts browser, system and device from a user agent."""
 
 from dataclasses import dataclass
 
 import ua_parser
 
 LONGEST_USER_AGENT = 500
-"""Characters that are looked at. A longer one is made up, and the rules' expressions are not linear."""
+"""The parsed length. Longer strings are fabricated, and the rules' expressions are not linear."""
 LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
 class Client:
-    """Names with the version's first number, such as ``Chrome 120``; "" for what is not known."""
+    """Names with the major version, such as ``Chrome 120``; "" if unknown."""
 
     browser: str = ""
     system: str = ""
@@ -19,7 +19,7 @@ class Client:
 
 
 def parse(user_agent: str) -> Client:
-    """What this User-Agent header says. Takes a millisecond, the first time a tenth of a second."""
+    """Parse a User-Agent header. Takes a millisecond, but the first call a tenth of a second."""
     found = ua_parser.parse(user_agent[:LONGEST_USER_AGENT])
     browser, system, device = found.user_agent, found.os, found.device
     return Client(

@@ -1,4 +1,4 @@
-"""Counts over time as bars: where each stands, how high it is, and the same in words. Pure."""
+"""Counts over time as a bar chart: positions, heights, and a description in words. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from lastacross.clock import utc
 
 HOUR = 3600
 WIDTH, HEIGHT = 600, 120
-"""Units of the drawing, which is scaled to its place."""
+"""The drawing's size in units; the page scales it to fit."""
 GAP = 2
 
 SPANS = {"day": (24, 1), "week": (28, 6)}
-"""Name → so many bars of so many hours."""
+"""Name → (number of bars, hours per bar)."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar: its place and size, from when to when it counts (UTC), and how many."""
+    """A bar: its position and size, its time span (UTC), and its count."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a template draws."""
+    """The values that a template draws."""
 
     span: str
     bars: list[Bar]
@@ -39,17 +39,17 @@ class Chart:
 
 
 def beginning(now: float, span: str) -> int:
-    """The first second of the first bar; the last bar is the one that ``now`` is in."""
+    """The first second of the first bar; the last bar is the one that contains ``now``."""
     bars, hours = SPANS[span]
     length = hours * HOUR
     return (int(now // length) - bars + 1) * length
 
 
 def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
-    """The bars of hourly counts.
+    """A bar chart of hourly counts.
 
     Args:
-        counts: an hour's first second → how many.
+        counts: an hour's first second → its count.
         now: seconds since the epoch.
         span: a key of SPANS.
     """
@@ -63,7 +63,7 @@ def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
     step = WIDTH / number
     bars = []
     for place, count in enumerate(sums):
-        # What is there is seen: a bar of one error beside thousands has a height, too.
+        # Every count must be visible: one error beside thousands still gets a bar with some height.
         height = max(HEIGHT * count / top, 2.0) if count else 0.0
         label = _label(first + place * length, length)
         bars.append(
@@ -80,7 +80,7 @@ def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
 
 
 def nice(count: int) -> int:
-    """The end of an axis for this much: 1, 2 or 5 and zeros, never less than it."""
+    """The upper end of the axis: 1, 2 or 5 followed by zeros, and never below the count."""
     if count <= 1:
         return 1
     power: int = 10 ** int(math.log10(count))

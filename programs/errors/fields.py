@@ -1,4 +1,4 @@
-"""What a posted error consists of: its fields, which are missing or wrong, and what is too long. Pure."""
+"""The fields of a posted error: finds missing and invalid ones, and cuts long ones. Pure."""
 
 import datetime
 import email.utils
@@ -12,7 +12,7 @@ from typing import Any
 from programs.shared import forms
 
 LONGEST_KEY = 100
-"""Characters of ``account`` and ``uid``. They name things, so a longer one is refused, not cut."""
+"""The limit for ``account`` and ``uid``. They identify things, so a longer value is refused, not cut."""
 
 LONGEST = {
     "url": 2000,
@@ -24,7 +24,7 @@ LONGEST = {
     "user_agent": 1000,
     "username": 200,
 }
-"""Characters of the others: what is longer is cut, with a mark. A long report is better than none."""
+"""Limits in characters: a longer text is cut and marked, because a long report is better than none."""
 
 REQUIRED = {
     "account": f"takes 1 to {LONGEST_KEY} characters, the account that the error is for",
@@ -37,19 +37,19 @@ PRIORITIES = (1, 10)
 DEFAULT_PRIORITY = 5
 STATUSES = (100, 599)
 
-# What a database or a page would stumble over: NUL, other controls, halves of a surrogate pair.
+# NUL, other control characters and half surrogate pairs, which break a database or a page.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EARLIEST, _LATEST = 0.0, 4_102_444_800.0
-"""Instants that are taken for one: 1970 to 2099."""
+"""Accepted instants: 1970 to 2099."""
 _FIRST_SECONDS, _FIRST_MILLISECONDS = 1e9, 1e12
-"""Of September 2001. A smaller number of seconds is rather a date, a year or a mistake; a larger one than
-the second is of no year that is taken."""
+"""September 2001, in seconds and in milliseconds. A smaller number is probably a date, a year or a mistake.
+A number of seconds above the second limit is in no accepted year."""
 _DIGITS_OF_A_DATE = 8
 
 
 @dataclass(frozen=True)
 class Fields:
-    """An error that can be taken in. ``uid`` and ``happened_at`` are None when not given."""
+    """An error that can be accepted. ``uid`` and ``happened_at`` are None if not given."""
 
     account: str
     uid: str | None
@@ -60,10 +60,10 @@ class Fields:
 
 
 def parse(given: Mapping[str, Any]) -> Fields:
-    """The fields of an error; those that nobody knows are ignored.
+    """The fields of an error; unknown ones are ignored.
 
     Raises:
-        FormError: fields are missing or cannot be used; each is named with what it takes.
+        FormError: fields are missing or invalid; the message names each field and what it takes.
     """
     texts: dict[str, str] = {}
     mistakes: dict[str, str] = {}
@@ -95,7 +95,7 @@ def parse(given: Mapping[str, Any]) -> Fields:
 
 
 def _numbers(texts: Mapping[str, str], mistakes: dict[str, str]) -> dict[str, float]:
-    """The fields that are numbers, where they are given; mistakes are left in ``mistakes``."""
+    """The given number fields; adds their mistakes to ``mistakes``."""
     readers = {
         "status": lambda text: forms.number_between(text, *STATUSES),
         "priority": lambda text: forms.number_between(text, *PRIORITIES),
@@ -114,10 +114,10 @@ def _numbers(texts: Mapping[str, str], mistakes: dict[str, str]) -> dict[str, fl
 
 
 def text_of(value: object) -> str:
-    """A field's text; numbers become text, lists and objects JSON, None is "".
+    """A field's text: numbers become text, lists and objects become JSON, None becomes "".
 
     Raises:
-        ValueError: it is a file.
+        ValueError: the value is a file.
     """
     if value is None:
         return ""
@@ -129,23 +129,25 @@ def text_of(value: object) -> str:
 
 
 def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
-    """The text, of one that is longer the beginning, and with ``is_end_better`` more of the end."""
+    """The text, cut to ``most`` characters; keeps the beginning, or more of the end if that is better."""
     if len(text) <= most:
         return text
     mark = f" [… cut: {len(text):,} characters came, {most:,} are kept …] "
     room = most - len(mark)
-    # A traceback says at its end what happened, and at its beginning where it came from.
+    # A traceback's end names the error, and its beginning the origin.
     head = room // 4 if is_end_better else room
     return text[:head] + mark + text[len(text) - (room - head) :]
 
 
 def instant_of(text: str) -> float:
-    """Seconds since the epoch of a ``timestamp``: ISO 8601 (UTC where it says no zone), a date as in HTTP's
-    headers, or seconds since 1970; 13 digits are JavaScript's milliseconds (``Date.now()``), and 8 a date.
+    """The seconds since the epoch of a ``timestamp``.
+
+    It may be ISO 8601 (UTC if it names no zone), an HTTP date, or seconds since 1970. 13 digits are
+    JavaScript's milliseconds (``Date.now()``), and 8 digits are a date.
 
     Raises:
-        ValueError: it is none of them, or not of this century or the last third of the one before, or it is
-            seconds of before September 2001.
+        ValueError: the text has none of these formats, or its year is not from 1970 to 2099, or it is a
+            number of seconds before September 2001.
     """
     takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
     text = text.strip()

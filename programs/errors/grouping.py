@@ -1,8 +1,8 @@
-"""Which errors are taken for one and the same: a fingerprint. Pure.
+"""Decides which errors count as the same, by a fingerprint. Pure.
 
-Two errors are in one group when type, server, status and domain are equal, and the messages are once
-what changes from time to time is masked: numbers, UUIDs, addresses, long hexadecimal ids. Words are
-never masked, quoted or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
+Two errors are in one group if type, server, status and domain are equal, and their messages are equal after
+masking the changing parts: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked, quoted
+or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
 """
 
 import hashlib
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 LONGEST_DOMAIN = 255
 LONGEST_MSG = 500
-"""Characters of a group's message. Masked it may be longer than it came, and a group has one of its own."""
+"""The maximum length of a group's message, which has its own limit because masking may lengthen it."""
 
-# In this order: what a later one would take apart comes first. Each is linear in the text's length.
+# The order matters: a later mask must not split an earlier one's match. Each is linear in the text's length.
 _MASKS = [
     (re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE | re.ASCII), "<uuid>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE | re.ASCII), "<hex>"),
@@ -32,10 +32,10 @@ _MASKS = [
 
 @dataclass(frozen=True)
 class Likeness:
-    """What the errors of a group have in common.
+    """The common properties of a group's errors.
 
-    ``fingerprint`` is 64 hexadecimal digits, the same for the same likeness on every machine and in every
-    version. It is of the whole masked message, of which ``msg`` may be the beginning only.
+    ``fingerprint`` is 64 hexadecimal digits, the same on every machine and in every version. It covers the
+    whole masked message, while ``msg`` may be cut.
     """
 
     type: str
@@ -47,9 +47,9 @@ class Likeness:
 
 
 def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -> Likeness:
-    """What an error has in common with others of its group."""
+    """An error's group properties."""
     msg, domain = masked(msg), domain_of(url)
-    # JSON keeps the parts apart: "ab", "c" is not "a", "bc".
+    # JSON separates the parts: "ab", "c" differs from "a", "bc".
     parts = json.dumps([error_type, server, msg, status, domain], ensure_ascii=True)
     fingerprint = hashlib.sha256(parts.encode()).hexdigest()
     shown = msg if len(msg) <= LONGEST_MSG else f"{msg[: LONGEST_MSG - 1]}…"
@@ -57,14 +57,14 @@ def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -
 
 
 def masked(msg: str) -> str:
-    """The message without what changes from time to time; runs of white space become one blank."""
+    """The message with its changing parts masked, and with each run of white space reduced to one blank."""
     for pattern, mask in _MASKS:
         msg = pattern.sub(mask, msg)
     return " ".join(msg.split())
 
 
 def domain_of(url: str) -> str:
-    """The host of a URL in lower case, without port and user; "" for what has none."""
+    """The host of a URL in lower case, without port and user; "" if it has none."""
     try:
         host = urlsplit(url if "//" in url else f"//{url}").hostname
     except ValueError:

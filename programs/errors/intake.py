@@ -1,4 +1,4 @@
-"""The error collector's addresses for programs: where errors are posted, and what its tasks and cron call."""
+"""The error collector's endpoints for programs: intake, tasks and cron."""
 
 import hmac
 import json
@@ -15,11 +15,11 @@ from programs.errors import limits, notifying, steps
 from programs.shared import forms
 
 ACCOUNTS = "ERROR_ACCOUNTS"
-"""The environment variable: the accounts that errors are taken in for, separated by commas."""
+"""The environment variable with the accounts to accept errors for, separated by commas."""
 
 MOST_BYTES = 1_048_576
 MOST_FIELDS = 100
-"""Of a form. There are 14 to fill in."""
+"""The maximum number of fields in a form. There are 14 to fill in."""
 
 DIGEST_URL = "/tasks/errors/digest"
 CLEAN_URL = "/tasks/errors/clean"
@@ -28,11 +28,11 @@ log = logging.getLogger("errors")
 
 
 class IntakeHandler(webapp.RequestHandler):
-    """``POST /errors``: anybody's, from anywhere. Senders are programs, so the answer is JSON."""
+    """``POST /errors``, open to anybody from anywhere. Senders are programs, so the answer is JSON."""
 
     def post(self) -> None:
-        """One quick write; the rest is the task's."""
-        self.request.accept = "application/json"  # also where the engine refuses: a form that is broken
+        """Do one quick write and leave the rest to the task."""
+        self.request.accept = "application/json"  # also for the engine's refusals, such as a broken form
         self.response.headers["Cache-Control"] = "no-store"
         if self.request.content_length and self.request.content_length > MOST_BYTES:
             limits.note_refusal(limits.SIZE)
@@ -64,10 +64,10 @@ class IntakeHandler(webapp.RequestHandler):
         """The fields of the body.
 
         Raises:
-            BadInputError: it is neither JSON nor a form.
+            BadInputError: the body is neither JSON nor a form.
         """
         kind = self.request.content_type.strip().lower() or forms.FORM_TYPES[0]
-        # A page's navigator.sendBeacon() says text/plain.
+        # A page's navigator.sendBeacon() sends text/plain.
         if kind in ("application/json", "text/plain"):
             return _json(self.request.body)
         if kind not in forms.FORM_TYPES:
@@ -100,7 +100,7 @@ def _json(body: bytes) -> Mapping[str, Any]:
     except webapp.BadJsonError as error:
         raise webapp.BadInputError("body", str(error)) from error
     except ValueError as error:
-        # A message of json's has a position in it, that of a decoder nothing that helps.
+        # A JSON error includes a position; a decoder's message has nothing helpful.
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
         raise webapp.BadInputError("body", f"takes a JSON object: {why}") from error
     if not isinstance(found, dict):
@@ -109,42 +109,42 @@ def _json(body: bytes) -> Mapping[str, Any]:
 
 
 def accounts() -> list[str]:
-    """The accounts of ERROR_ACCOUNTS; none where it is not set."""
+    """The accounts of ERROR_ACCOUNTS; none if it is not set."""
     return [name.strip() for name in os.environ.get(ACCOUNTS, "").split(",") if name.strip()]
 
 
 def is_taken(account: str) -> bool:
-    """Whether errors are taken in for this account. Its name is all that a sender has to know, so it is
-    compared as a secret is. Without ERROR_ACCOUNTS any is taken under ``dev``, and none elsewhere.
+    """Whether errors are accepted for this account. A sender needs only its name, so it is compared like a
+    secret. Without ERROR_ACCOUNTS, ``dev`` accepts any account, and other environments accept none.
     """
     known = accounts()
     if not known:
         return config.current().settings.is_dev
-    # All of them are looked at: the time does not tell which was nearly right.
+    # Compare all of them, so that the time does not reveal a near match.
     return sum([hmac.compare_digest(account.encode(), name.encode()) for name in known]) > 0
 
 
 def refusal() -> str:
-    """Why no error is taken in for an account, and for the operator the remedy."""
+    """Why errors for an account are refused, with the remedy for the operator."""
     if accounts():
         return "account is not one that errors are taken in for here."
     return f"account: no errors are taken in here until {ACCOUNTS} lists accounts."
 
 
 class CreatedHandler(webapp.TaskHandler):
-    """``/tasks/error-created``: an error is there."""
+    """``/tasks/error-created``: processes a new error."""
 
     def post(self) -> None:
-        """Group it, find out its client, note whom to tell; once, though tasks come twice."""
+        """Group it, detect its client, and prepare notifications; once, even if the task runs twice."""
         is_done = steps.group(self.request.POST["error"])
         self.response.text = "Signal sent" if is_done else "Signal not sent"
 
 
 class NotifyHandler(webapp.TaskHandler):
-    """``/tasks/error-notify``: somebody is to be told."""
+    """``/tasks/error-notify``: sends a notification."""
 
     def post(self) -> None:
-        """Tell them; a webhook that does not take it is asked again by the queue."""
+        """Send it; the queue retries if the webhook does not accept it."""
         try:
             notifying.tell(self.request.POST["notification"])
         except notifying.WebhookError as error:
@@ -153,10 +153,10 @@ class NotifyHandler(webapp.TaskHandler):
 
 
 class DigestHandler(webapp.RequestHandler):
-    """``/tasks/errors/digest``: cron's, every five minutes, and its own, where one request is not enough."""
+    """``/tasks/errors/digest``: called by cron every five minutes, and again if one request is not enough."""
 
     def get(self) -> None:
-        """Tell of what came since the last digest."""
+        """Send a digest of the errors since the last one."""
         keys, is_all = notifying.digests(clock.SYSTEM.now())
         if not is_all:
             taskqueue.add(url=DIGEST_URL, method="GET", queue_name=notifying.QUEUE)
@@ -164,10 +164,10 @@ class DigestHandler(webapp.RequestHandler):
 
 
 class CleanHandler(webapp.RequestHandler):
-    """``/tasks/errors/clean``: cron's, once a day, and its own, where one request is not enough."""
+    """``/tasks/errors/clean``: called by cron once a day, and again if one request is not enough."""
 
     def get(self) -> None:
-        """Delete what is older than seven days."""
+        """Delete everything older than seven days."""
         is_clean = steps.clean(clock.SYSTEM.now())
         if not is_clean:
             taskqueue.add(url=CLEAN_URL, method="GET", queue_name=steps.QUEUE)

@@ -1,8 +1,8 @@
-"""How much the error collector takes in, and what becomes of the rest: it is refused, counted and shown.
+"""Limits on the error collector's intake; refused posts are counted and shown.
 
-An account may post so many reports an hour, and all reports together may have so many bytes. Posts that are
-refused, for these or other reasons, are counted by the hour. A flood of them must cost little, so a process
-remembers for a while that an account has no more, and writes its counts down once a second.
+There is a limit of reports per account and hour, and a limit of bytes for all reports together. Refused posts
+are counted by the hour, whatever the reason. A flood of them must stay cheap, so each process remembers full
+accounts for a while, and stores its counts once a second.
 """
 
 import logging
@@ -21,23 +21,23 @@ from programs.errors.fields import Fields
 from programs.errors.models import HOUR, ErrorRefusal, ErrorReport, ErrorUsage
 
 MAX_REPORTS = "ERROR_MAX_REPORTS"
-"""The environment variable: reports that an account may post in an hour."""
+"""The environment variable: how many reports an account may post per hour."""
 MAX_BYTES = "ERROR_MAX_BYTES"
-"""The environment variable: bytes of all reports that are kept, of all accounts."""
+"""The environment variable: the maximum number of bytes of all kept reports, of all accounts."""
 DEFAULTS = {MAX_REPORTS: 10_000, MAX_BYTES: 1_000_000_000}
 BOUNDS = {MAX_REPORTS: (1, 100_000_000), MAX_BYTES: (1_000_000, 10_000_000_000_000)}
 
 OVERHEAD_BYTES = 1400
-"""That a report counts for beside its texts: the rows and index entries that are made for it."""
+"""The size counted per report on top of its texts, for its rows and index entries."""
 HALF_PAGE_BYTES = 2048
-"""SQLite leaves up to so much of a page empty for a row."""
+"""SQLite may leave this much of a page empty for a row."""
 ROOM_AGAIN_SECONDS = 60
-"""Old reports are deleted once a day, by a cron job that makes room bit by bit."""
+"""The retry delay when storage is full. A daily cron job deletes old reports and makes room bit by bit."""
 WRITE_SECONDS = 1.0
-"""How long a count of refused posts is in this process only."""
+"""How long counts of refused posts stay in this process before they are stored."""
 
 ACCOUNT, FULL, SIZE, FIELDS, UNKNOWN = "reports", "bytes", "size", "fields", "account"
-"""Why posts are refused: too many of an account, no room, a body too large, fields unusable, not listed."""
+"""Reasons for a refusal: account limit, storage limit, body too large, invalid fields, unknown account."""
 
 log = logging.getLogger("errors")
 
@@ -47,7 +47,7 @@ class RefusedError(Exception):
 
     Attributes:
         reason: ``reports`` or ``bytes``.
-        seconds: until it may be.
+        seconds: until the next attempt makes sense.
     """
 
     def __init__(self, reason: str, seconds: int) -> None:
@@ -57,7 +57,7 @@ class RefusedError(Exception):
 
     @property
     def message(self) -> str:
-        """Which limit was met, and when to try again."""
+        """The reached limit, and when to try again."""
         if self.reason == ACCOUNT:
             what = f"account has posted {limit(MAX_REPORTS):,} reports in this hour, which is the limit"
         else:
@@ -68,7 +68,7 @@ class RefusedError(Exception):
 
 
 def limit(variable: str) -> int:
-    """What an environment variable limits to; its default where it is not set or cannot be used."""
+    """The limit in an environment variable; the default if the variable is unset or invalid."""
     text = os.environ.get(variable, "").strip()
     lowest, highest = BOUNDS[variable]
     if not text:
@@ -76,7 +76,7 @@ def limit(variable: str) -> int:
     number = int(text) if re.fullmatch(r"[0-9]{1,14}", text, re.ASCII) else -1
     if lowest <= number <= highest:
         return number
-    # No reason to lose the error that is being posted.
+    # A wrong setting must not lose the error that is being posted.
     log.error(
         "%s takes a whole number from %d to %d; %d is used", variable, lowest, highest, DEFAULTS[variable]
     )
@@ -84,33 +84,33 @@ def limit(variable: str) -> int:
 
 
 def size_of(fields: Fields) -> int:
-    """What a report counts for, in bytes: no less than it takes up if it makes a group and a notification."""
+    """A report's size in bytes for the limit: at least its real size with a group and a notification."""
     texts = fields.texts
     sizes = {name: len(text.encode()) for name, text in texts.items()}
     keys, domain = len(fields.account.encode()), len(grouping.domain_of(texts["url"]).encode())
-    # Account and uid are in an index, too.
+    # Account and uid are also in an index.
     report = sum(sizes.values()) + 2 * (keys + len((fields.uid or "").encode()))
-    # A mask has three bytes for each that it hides, at most.
+    # A mask has at most three bytes for each byte that it hides.
     masked = min(3 * sizes["msg"], 4 * grouping.LONGEST_MSG)
     group = 2 * keys + sizes["type"] + sizes["server"] + masked + domain
     shown = len(texts["msg"][: notifying.SHOWN_CHARACTERS].encode())
     line = sizes["type"] + shown + domain
-    # JSON has two bytes for a quotation mark.
+    # JSON escapes a quotation mark with two bytes.
     told = line + 2 * (line + keys + sizes["type"] + sizes["server"] + shown + domain)
     return OVERHEAD_BYTES + report + min(report, HALF_PAGE_BYTES) + 2 * group + told
 
 
-# --- taking in ----------------------------------------------------------------------------
+# --- intake -------------------------------------------------------------------------------
 
 _full_until: dict[str, float] = {}
-"""Account, "" for all of them → when it may post again, in seconds since the epoch."""
+"""Account ("" for all) → when it may post again, in seconds since the epoch."""
 
 
 def require_room(account: str) -> None:
-    """Refuse what was refused a moment ago, without asking the datastore.
+    """Refuse accounts that were refused a moment ago, without asking the datastore.
 
     Raises:
-        RefusedError: too much has come.
+        RefusedError: the limit is reached.
     """
     now = SYSTEM.now()
     for name, reason in ((account, ACCOUNT), ("", FULL)):
@@ -124,7 +124,7 @@ def count(session: Session, account: str, size: int) -> None:
     """Count a report in the transaction that writes it.
 
     Raises:
-        RefusedError: too much has come; the transaction is to be rolled back.
+        RefusedError: the limit is reached; the caller must roll the transaction back.
     """
     now, dialect = SYSTEM.now(), session.get_bind().dialect.name
     hour = int(now // HOUR) * HOUR
@@ -134,7 +134,7 @@ def count(session: Session, account: str, size: int) -> None:
         raise RefusedError(ACCOUNT, _whole(hour + HOUR - now))
     total = {"account": "", "hour": 0, "reports": 0, "bytes": size, "max_bytes": limit(MAX_BYTES)}
     if session.scalar(statements.COUNT_BYTES[dialect], total) is None:
-        # Not for as long as it says: room may be made at any moment.
+        # Shorter than the delay in the answer, because room may be made at any moment.
         _full_until[""] = now + WRITE_SECONDS
         raise RefusedError(FULL, ROOM_AGAIN_SECONDS)
 
@@ -144,7 +144,7 @@ def _whole(seconds: float) -> int:
 
 
 def delete_reports(before: float, max_rows: int) -> int:
-    """Delete reports that came before this instant, and what they count for; how many went."""
+    """Delete reports received before this instant, and subtract their sizes; returns their number."""
     old = select(ErrorReport.id).where(ErrorReport.received_at < before)
     old = old.limit(max_rows).with_for_update(skip_locked=True)
     quietly = {"synchronize_session": False}
@@ -158,12 +158,12 @@ def delete_reports(before: float, max_rows: int) -> int:
 
 
 def kept_bytes() -> int:
-    """What all reports count for that are kept."""
+    """The counted size of all kept reports."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(ErrorUsage.bytes).where(ErrorUsage.account == "")) or 0
 
 
-# --- what is refused ----------------------------------------------------------------------
+# --- refusals -----------------------------------------------------------------------------
 
 _lock = threading.Lock()
 _pending: Counter[tuple[str, str]] = Counter()
@@ -171,11 +171,11 @@ _timer: threading.Timer | None = None
 
 
 def note_refusal(reason: str, account: str = "") -> None:
-    """Count a refused post; it is written down within a second.
+    """Count a refused post; the count is stored within a second.
 
     Args:
-        reason: why.
-        account: "" unless it has posted too much: anybody can make up others.
+        reason: why it was refused.
+        account: "" unless the account posted too much, because anybody can invent other names.
     """
     with _lock:
         _pending[reason, account] += 1
@@ -191,7 +191,7 @@ def _write_soon() -> None:
 
 
 def write_refusals() -> None:
-    """Write down, and log, how many posts were refused; if the datastore is unavailable, at a later time."""
+    """Store and log the counts of refused posts; later, if the datastore is unavailable."""
     global _timer, _pending
     with _lock:
         pending, _pending, _timer = _pending, Counter(), None
@@ -215,7 +215,7 @@ def write_refusals() -> None:
 
 
 def refused() -> list[tuple[str, str, int]]:
-    """(reason, account, how many) of the posts that were refused in the last seven days, most first."""
+    """(reason, account, count) of the posts that were refused in the last seven days, highest count first."""
     total = func.sum(ErrorRefusal.count)
     query = select(ErrorRefusal.reason, ErrorRefusal.account, total)
     query = query.group_by(ErrorRefusal.reason, ErrorRefusal.account).order_by(total.desc()).limit(20)
@@ -224,7 +224,7 @@ def refused() -> list[tuple[str, str, int]]:
 
 
 def in_words(reason: str, account: str) -> str:
-    """Why posts were refused, for the page."""
+    """The reason for refused posts, for the page."""
     return {
         ACCOUNT: f"account {account} posted more than {limit(MAX_REPORTS):,} in an hour ({MAX_REPORTS})",
         FULL: f"there was no room: {limit(MAX_BYTES):,} bytes are kept at most ({MAX_BYTES})",

@@ -1,4 +1,4 @@
-"""The error collector's tables: errors as they came, their groups, counts by the hour, notifications."""
+"""The error collector's tables: posted errors, their groups, hourly counts, and notifications."""
 
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -6,14 +6,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 from lastacross import datastore
 
 HOUR = 3600
-"""Seconds; counts are kept by the hour."""
+"""An hour in seconds; counts are kept by the hour."""
 
 
 class ErrorGroup(datastore.Model):
-    """Errors that are taken for one and the same. Instants are seconds since the epoch.
+    """Errors that count as the same. Instants are seconds since the epoch.
 
-    ``count`` is of all that ever came, also of those that were cleaned up since; ``undigested`` is how
-    many of them no digest has told of. ``msg`` has its numbers masked: see grouping.py.
+    ``count`` includes deleted errors; ``undigested`` is how many of them are in no digest yet. ``msg`` has
+    its
+    numbers masked: see grouping.py.
     """
 
     __tablename__ = "error_group"
@@ -35,11 +36,11 @@ class ErrorGroup(datastore.Model):
 
 
 class ErrorReport(datastore.Model):
-    """An error as it was posted, and what its task found out: group, browser, system, device.
+    """A posted error, and its task's findings: group, browser, system, device.
 
-    ``uid`` is the sender's, or the error's own id where it gave none. ``happened_at`` is the sender's
-    ``timestamp``, ``received_at`` our clock's. ``grouped_at`` is what makes the task's work happen once.
-    ``size`` is what the report counts for in ErrorUsage, in bytes; None if it was never counted.
+    ``uid`` is the sender's, or the error's own id if the sender gave none. ``happened_at`` is the sender's
+    ``timestamp``, and ``received_at`` is from our clock. ``grouped_at`` ensures that the task's work happens
+    once. ``size`` is the report's share of ErrorUsage, in bytes; None if it was never counted.
     """
 
     __tablename__ = "error_report"
@@ -74,7 +75,7 @@ class ErrorReport(datastore.Model):
 
 
 class ErrorHour(datastore.Model):
-    """How many errors of a group came in an hour; ``hour`` is its first second since the epoch."""
+    """How many errors a group received in an hour; ``hour`` is its first second since the epoch."""
 
     __tablename__ = "error_hour"
 
@@ -86,10 +87,10 @@ class ErrorHour(datastore.Model):
 
 
 class ErrorNotification(datastore.Model):
-    """Something that people are told, once: ``key`` says what, and is the webhook's idempotency key.
+    """A notification, sent once; ``key`` identifies its subject, and is the webhook's idempotency key.
 
-    ``body`` is the JSON that the webhook gets. ``logged_at`` and ``sent_at`` are None until it is in the
-    log, and until the webhook has taken it; ``answer`` is what the webhook's last refusal was.
+    ``body`` is the JSON for the webhook. ``logged_at`` and ``sent_at`` are None until it is in the log, and
+    until the webhook has accepted it. ``answer`` is the webhook's last refusal.
     """
 
     __tablename__ = "error_notification"
@@ -107,9 +108,9 @@ class ErrorNotification(datastore.Model):
 
 
 class ErrorUsage(datastore.Model):
-    """What an account has posted in its newest hour; ``hour`` is that hour's first second since the epoch.
+    """An account's posts in its newest hour; ``hour`` is that hour's first second since the epoch.
 
-    The row whose account is "" has the bytes of all reports that are kept. It is always locked last.
+    The row with the account "" has the bytes of all kept reports. It is always locked last.
     """
 
     __tablename__ = "error_usage"
@@ -121,7 +122,7 @@ class ErrorUsage(datastore.Model):
 
 
 class ErrorRefusal(datastore.Model):
-    """How many posts were refused in an hour, by reason; ``account`` is "" where it is not the account's."""
+    """How many posts were refused in an hour, by reason; ``account`` is "" unless it reached its limit."""
 
     __tablename__ = "error_refusal"
 

@@ -1,10 +1,10 @@
-"""Who is told of errors, when, and how often.
+"""Notifications about errors: to whom, when and how often.
 
-A group is told of when its number of errors reaches a threshold: the first, the tenth, the hundredth …
-A digest tells every five minutes of what came since the last one. Both are rows, written in the same
-transaction as the count that causes them, so each is there exactly once. Each has a task that writes it
-to the log and posts it to a webhook. That is done at least once, as anything that leaves a datastore: a
-process may die after the webhook's answer and before it is noted. Its ``Idempotency-Key`` is the same then.
+A group causes a notification when its number of errors reaches a threshold: the first, the tenth, the
+hundredth … Every five minutes a digest covers the errors since the last one. Both are rows, written in the
+same transaction as the count that causes them, so each exists exactly once. A task writes each row to the log
+and posts it to a webhook. Like anything outside the datastore, that happens at least once: a process may die
+after the webhook's answer and before recording it. The ``Idempotency-Key`` is then the same.
 """
 
 import json
@@ -28,22 +28,22 @@ QUEUE = "notifications"
 URL = "/tasks/error-notify"
 
 THRESHOLDS = "ERROR_THRESHOLDS"
-"""The environment variable: numbers of errors of a group, separated by commas."""
+"""The environment variable: error counts per group that cause a notification, separated by commas."""
 WEBHOOK_URL = "ERROR_WEBHOOK_URL"
 DEFAULT_THRESHOLDS = (1, 10, 100, 1000, 10_000)
 
 WEBHOOK_SECONDS = 10.0
 MAX_ANSWER_BYTES = 65_536
-"""Bytes read of a webhook's answer; only its status matters."""
+"""How much of a webhook's answer is read; only its status matters."""
 DIGEST_SECONDS = 300
 DIGEST_LINES = 20
-"""Groups that a digest names, those with most new errors; the others are summed up."""
+"""How many groups a digest names, those with most new errors; it summarizes the others."""
 MAX_TOLD = 50
-"""Notifications of single groups within the time between two digests. The digest has the others."""
+"""The maximum number of single-group notifications between two digests. The digest covers the others."""
 DIGESTED_AT_ONCE = 20_000
-"""Groups that one digest tells of, in one transaction: a writer on SQLite keeps everybody else waiting."""
+"""The maximum number of groups per digest, in one transaction: a SQLite writer makes everybody else wait."""
 UPDATED_AT_ONCE = 1000
-"""Groups in one statement: a database takes so many parameters only."""
+"""The maximum number of groups per statement, because databases limit a statement's parameters."""
 DIGESTS_OF_A_REQUEST = 20
 SHOWN_CHARACTERS = 200
 
@@ -51,12 +51,12 @@ log = logging.getLogger("errors")
 
 
 class WebhookError(Exception):
-    """Raised when the webhook did not take a notification; its task tries again."""
+    """Raised when the webhook did not accept a notification; its task tries again."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A group in a digest, with how many came since the last one."""
+    """A group in a digest, with the number of its errors since the last one."""
 
     group_id: str
     label: str
@@ -65,10 +65,10 @@ class Line:
 
 
 def thresholds() -> tuple[int, ...]:
-    """The numbers of errors at which a group is told of.
+    """The error counts at which a group causes a notification.
 
     Raises:
-        ValueError: ERROR_THRESHOLDS cannot be used.
+        ValueError: ERROR_THRESHOLDS is invalid.
     """
     text = os.environ.get(THRESHOLDS, "")
     if not text.strip():
@@ -84,19 +84,19 @@ def _thresholds_or_usual() -> tuple[int, ...]:
     try:
         return thresholds()
     except ValueError as error:
-        # No reason to lose the error that is being counted.
+        # A wrong setting must not lose the error that is being counted.
         log.error("%s The usual ones are used: %s", error, DEFAULT_THRESHOLDS)
         return DEFAULT_THRESHOLDS
 
 
-# --- what is told -------------------------------------------------------------------------
+# --- writing notifications ----------------------------------------------------------------
 
 
 def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_id: str, count: int) -> None:
     """Write a notification if a group's number of errors has just reached a threshold.
 
-    The group's row is locked while it is counted, so each number is reached once. In a flood of groups the
-    first are told of singly, and then one notification says that the others are in the digest.
+    The group's row is locked during the count, so each number is reached once. In a flood of groups only the
+    first get a notification each; one more then says that the digest has the others.
     """
     if count not in _thresholds_or_usual():
         return
@@ -124,14 +124,14 @@ def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_i
 
 
 def _told_since(session: Session, begun_at: float) -> int:
-    """How many groups were told of singly since this instant."""
+    """How many groups got their own notification since this instant."""
     is_single = ErrorNotification.kind.in_(("new", "threshold"))
     query = select(func.count()).select_from(ErrorNotification)
     return session.scalar(query.where(ErrorNotification.created_at >= begun_at, is_single)) or 0
 
 
 def _note_flood(session: Session, begun_at: float) -> None:
-    """Say once in the time between two digests that there is more to tell of than is told singly."""
+    """Announce, once between two digests, that more groups have errors than get their own notification."""
     key = f"flood-{clock.iso(begun_at)}"
     if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
         return
@@ -143,13 +143,12 @@ def _note_flood(session: Session, begun_at: float) -> None:
 
 
 def digests(now: float) -> tuple[list[str], bool]:
-    """Tell of all errors that no digest has told of, in as many digests as it takes.
+    """Write digests of all errors that are in no digest yet, as many as it takes.
 
-    One for the first groups only would be told of the same groups each time, if there are always more.
+    A single digest per call would cover the same first groups each time while new errors keep coming.
 
     Returns:
-        The keys of the digests, and False if there may be more: it has done its share, and wants to be
-        called again.
+        The keys of the digests, and False if there may be more, so the caller should call again.
     """
     keys = []
     for _ in range(DIGESTS_OF_A_REQUEST):
@@ -162,17 +161,17 @@ def digests(now: float) -> tuple[list[str], bool]:
 
 
 def digest(now: float) -> tuple[str, int]:
-    """Tell of errors that no digest has told of, those of as many groups as one tells of.
+    """Write one digest of errors that are in no digest yet, up to its maximum number of groups.
 
-    They are counted out of their groups in the transaction that writes the digest: a cron request that
-    comes twice finds nothing the second time.
+    The transaction that writes the digest also marks their errors as digested, so a repeated cron request
+    finds nothing the second time.
 
     Returns:
-        The digest's key, "" if there was nothing to tell, and of how many groups it tells.
+        The digest's key ("" if there was nothing new), and its number of groups.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
-        # The rows of a flood have a lot of text: the few that are named are read afterwards.
+        # A flood's rows have a lot of text, so only the few named ones are read, afterwards.
         waiting = select(ErrorGroup.id, ErrorGroup.undigested).where(ErrorGroup.undigested > 0)
         some = waiting.order_by(ErrorGroup.id).limit(DIGESTED_AT_ONCE).with_for_update()
         new = {group_id: undigested for group_id, undigested in session.execute(some)}
@@ -203,9 +202,9 @@ def digest_text(lines: Sequence[Line], errors: int, groups: int) -> str:
     """A digest in words.
 
     Args:
-        lines: the groups that are named, those with most new errors first.
-        errors: new ones, of all groups.
-        groups: all of them.
+        lines: the named groups, those with most new errors first.
+        errors: the number of new errors in all groups.
+        groups: the number of groups.
     """
     text = [f"{plural(errors, 'error')} in {plural(groups, 'group')}:"]
     text += [f"{line.new:,} times {line.label} ({line.total:,} in all)" for line in lines]
@@ -244,17 +243,17 @@ def _note(
     taskqueue.add(url=URL, params={"notification": row.id}, queue_name=QUEUE, transactional=True)
 
 
-# --- telling ------------------------------------------------------------------------------
+# --- sending ------------------------------------------------------------------------------
 
 
 def tell(notification_id: str) -> bool:
-    """Write a notification to the log and post it to the webhook, whatever of both was not done yet.
+    """Write a notification to the log and post it to the webhook, unless that is done already.
 
     Returns:
         False if nothing was left to do.
 
     Raises:
-        WebhookError: the webhook did not take it.
+        WebhookError: the webhook did not accept it.
     """
     was_logged = _log(notification_id)
     with datastore.session(read_only=True) as session:
@@ -274,7 +273,7 @@ def tell(notification_id: str) -> bool:
 
 
 def _log(notification_id: str) -> bool:
-    """Whether it was not in the log, and is now."""
+    """Write it to the log; returns whether it was missing there."""
     mine = update(ErrorNotification).where(
         ErrorNotification.id == notification_id, ErrorNotification.logged_at.is_(None)
     )
@@ -282,13 +281,13 @@ def _log(notification_id: str) -> bool:
     with datastore.session() as session:
         found = session.execute(told).one_or_none()
         if found is not None:
-            # Before the commit: if that fails it is logged again, and never not at all.
+            # Before the commit: if the commit fails, the line is logged again instead of never.
             log.warning("%s [%s]", found.text, found.key)
     return found is not None
 
 
 def _post(webhook: str, notification: ErrorNotification) -> str:
-    """Post it; what is wrong with the answer, "" if it was taken."""
+    """Post it; returns the problem with the answer, "" if the webhook accepted it."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": notification.key}
     try:
         answer = urlfetch.fetch(
@@ -314,6 +313,6 @@ def recent(most: int = 20) -> list[ErrorNotification]:
 
 
 def waiting_count() -> int:
-    """How many errors no digest has told of yet."""
+    """How many errors are in no digest yet."""
     with datastore.session(read_only=True) as session:
         return int(session.scalar(select(func.sum(ErrorGroup.undigested))) or 0)

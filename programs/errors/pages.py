@@ -1,4 +1,4 @@
-"""The error collector's pages: groups, one group, one error. For the administrator: tracebacks tell a lot."""
+"""The error collector's pages, for the administrator only, because tracebacks are sensitive."""
 
 import json
 import urllib.parse
@@ -17,7 +17,7 @@ from programs.shared.operations import instant
 
 MOST_PAGES = 10_000
 MAX_ERRORS_BYTES = 950_000
-"""As JSON, of the errors listed with their group: with the group itself the answer stays below 1 MB."""
+"""The limit for the errors listed with their group, as JSON; with the group the answer stays below 1 MB."""
 
 SAMPLE = {
     "account": "sample",
@@ -33,28 +33,28 @@ SAMPLE = {
     "Chrome/120.0.0.0 Safari/537.36",
     "username": "visitor",
 }
-"""A made-up error, with markup where an attacker would put it."""
+"""A sample error, with markup where an attacker would put it."""
 
 
 class Page(webapp.RequestHandler):
-    """A page that only the administrator sees, whatever app.yaml says."""
+    """A page for the administrator only, whatever app.yaml says."""
 
     def dispatch(self) -> Any:
-        """Refuse everybody else: ``/errors`` is open for posts."""
+        """Refuse everybody else, because app.yaml opens ``/errors`` for posts."""
         self.require_administrator()
         self.response.headers["Cache-Control"] = "no-store"
         return super().dispatch()
 
     def wants_json(self) -> bool:
-        """Whether the client prefers JSON, or its address says so."""
+        """Whether the client prefers JSON, or the URL asks for it."""
         return super().wants_json() or self.request.path.endswith(".json")
 
 
 class ListHandler(Page):
-    """``/errors``: groups of errors, counts over time, who was told."""
+    """``/errors``: groups of errors, counts over time, notifications."""
 
     def get(self) -> None:
-        """The groups of a page; as JSON: the same."""
+        """One page of groups; as JSON: the same."""
         now, given = clock.SYSTEM.now(), self.request.GET
         try:
             wanted = parse(given)
@@ -97,7 +97,7 @@ class ListHandler(Page):
 
 
 class GroupHandler(Page):
-    """``/errors/groups/<id>``: what its errors have in common, and the newest of them."""
+    """``/errors/groups/<id>``: a group's common properties, and its newest errors."""
 
     def get(self, error_id: str) -> None:
         """The page; as JSON: the group and its errors."""
@@ -115,10 +115,10 @@ class GroupHandler(Page):
 
 
 class ErrorHandler(Page):
-    """``/errors/<id>``: one error, all of it."""
+    """``/errors/<id>``: one error in full."""
 
     def get(self, error_id: str) -> None:
-        """The page, or what ``.json`` answers."""
+        """The page, or the JSON for ``.json``."""
         if self.wants_json():
             self.get_json(error_id)
             return
@@ -127,7 +127,7 @@ class ErrorHandler(Page):
         self.render("programs/errors/error.html", error=error, group=group, instant=instant)
 
     def get_json(self, error_id: str) -> None:
-        """The error as an operation: it is done when its task is."""
+        """The error as an operation, which is done when its task is."""
         error = self._find(error_id)
         is_done = error.grouped_at is not None
         metadata = {
@@ -147,18 +147,18 @@ class ErrorHandler(Page):
 
 
 class SampleHandler(Page):
-    """The button that sends a made-up error."""
+    """The button that sends a sample error."""
 
     def post(self) -> None:
-        """Take it in as if it had been posted, and go to its page."""
+        """Accept it like a posted error, and redirect to its page."""
         self.see_other(f"/errors/{steps.accept(fields.parse(SAMPLE))}")
 
 
 def parse(given: Mapping[str, str]) -> Wanted:
-    """Which groups the query asks for.
+    """The groups that the query selects.
 
     Raises:
-        FormError: a parameter cannot be used.
+        FormError: a parameter is invalid.
     """
     mistakes: dict[str, str] = {}
     numbers: dict[str, int] = {}
@@ -175,7 +175,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
     if mistakes:
         raise forms.FormError(mistakes)
     return Wanted(
-        # No other text is in a database, and NUL would be refused by PostgreSQL.
+        # Databases hold no other text, and PostgreSQL rejects NUL.
         account=fields.text_of(given.get("account")).strip(),
         domain=fields.text_of(given.get("domain")).strip().lower(),
         status=numbers.get("status"),
@@ -185,7 +185,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
 
 
 def address(wanted: Wanted, span: str, changes: Mapping[str, object]) -> str:
-    """The list's address with something changed; what is as usual is left out."""
+    """The list's URL with some values changed and the defaults left out."""
     values = {
         "account": wanted.account,
         "domain": wanted.domain,
@@ -201,14 +201,14 @@ def address(wanted: Wanted, span: str, changes: Mapping[str, object]) -> str:
 
 
 def chart_of(now: float, span: str, conditions: list[Any]) -> error_chart.Chart:
-    """The counts of the groups that fulfil the conditions, over a day or a week."""
+    """The counts of the matching groups, over a day or a week."""
     span = span if span in error_chart.SPANS else "day"
     counts = queries.hours(error_chart.beginning(now, span), conditions)
     return error_chart.chart(counts, now, span)
 
 
 def limits_json() -> dict[str, Any]:
-    """How much is kept of what may be, and how many posts were refused in the last seven days."""
+    """How much of the storage limit is used, and how many posts were refused in the last seven days."""
     return {
         "kept_bytes": limits.kept_bytes(),
         "max_bytes": limits.limit(limits.MAX_BYTES),
@@ -243,7 +243,7 @@ def group_json(group: ErrorGroup) -> dict[str, Any]:
 
 
 def newest_json(group_id: str) -> dict[str, Any]:
-    """The newest errors of a group for programs: whole ones below 1 MB, and the ids of the others."""
+    """A group's newest errors for programs: in full up to 1 MB, then only their ids."""
     errors: list[dict[str, Any]] = []
     left_out: list[str] = []
     size = 0
@@ -280,17 +280,17 @@ def error_json(error: ErrorReport) -> dict[str, Any]:
 ERROR = "<error_id:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # Errors are posted here, and listed in groups; a made-up one to try it with.
+    # The intake of errors and the list of their groups; a sample error to try it with.
     webapp2.Route("/errors", intake.IntakeHandler, methods=["POST"]),
     webapp2.Route("/errors", ListHandler),
     webapp2.Route("/errors.json", ListHandler),
     webapp2.Route("/errors/sample", SampleHandler, methods=["POST"]),
-    # One group, one error; for programs, too.
+    # One group and one error, also for programs.
     webapp2.Route(f"/errors/groups/{ERROR}.json", GroupHandler),
     webapp2.Route(f"/errors/groups/{ERROR}", GroupHandler),
     webapp2.Route(f"/errors/{ERROR}.json", ErrorHandler, handler_method="get_json", methods=["GET", "HEAD"]),
     webapp2.Route(f"/errors/{ERROR}", ErrorHandler),
-    # An error's one task; a notification's; cron's two.
+    # Tasks: a new error, a notification, and cron's two.
     webapp2.Route(steps.CREATED_URL, intake.CreatedHandler),
     webapp2.Route(notifying.URL, intake.NotifyHandler),
     webapp2.Route(intake.DIGEST_URL, intake.DigestHandler),

@@ -1,4 +1,4 @@
-"""The questions that the error collector's pages ask."""
+"""The error collector's queries for its pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SORTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which groups a page shows. None and "" do not filter; ``page`` is 1 for the first."""
+    """The selected groups. None and "" do not filter; the first ``page`` is 1."""
 
     account: str = ""
     domain: str = ""
@@ -33,7 +33,7 @@ class Wanted:
     page: int = 1
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """What a group has to be."""
+        """The filter as SQL conditions."""
         found = []
         if self.account:
             found.append(ErrorGroup.account == self.account)
@@ -45,7 +45,7 @@ class Wanted:
 
 
 def groups(wanted: Wanted) -> tuple[list[ErrorGroup], int]:
-    """The groups of a page, and how many there are on all pages."""
+    """The groups of a page, and the total number of groups."""
     conditions = wanted.conditions()
     query = select(ErrorGroup).where(*conditions).order_by(SORTS[wanted.sort], ErrorGroup.id)
     some = query.offset((wanted.page - 1) * ON_A_PAGE).limit(ON_A_PAGE)
@@ -72,7 +72,7 @@ def _newest_of(group_id: str) -> Select[ErrorReport]:
 
 
 def lines_of(group_id: str) -> list[ErrorReport]:
-    """The newest errors of a group, newest first, with what the group's page shows of them."""
+    """A group's newest errors, newest first, with the columns that the group's page shows."""
     shown = load_only(
         ErrorReport.received_at, ErrorReport.msg, ErrorReport.url, ErrorReport.browser, ErrorReport.system
     )
@@ -81,14 +81,14 @@ def lines_of(group_id: str) -> list[ErrorReport]:
 
 
 def errors_of(group_id: str) -> Iterator[ErrorReport]:
-    """The newest errors of a group, newest first; a few at once, because each may have 140,000 characters."""
+    """A group's newest errors, newest first; in small batches, because each may have 140,000 characters."""
     few = {"yield_per": ERRORS_READ_AT_ONCE}
     with datastore.session(read_only=True) as session:
         yield from session.scalars(_newest_of(group_id), execution_options=few)
 
 
 def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
-    """Hour → how many errors came in it, of such groups; hours without any are left out."""
+    """Hour → number of errors in the matching groups; empty hours are left out."""
     query = select(ErrorHour.hour, func.sum(ErrorHour.count)).where(ErrorHour.hour >= since)
     if conditions:
         query = query.join(ErrorGroup, ErrorGroup.id == ErrorHour.group_id).where(*conditions)
@@ -97,8 +97,8 @@ def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
 
 
 def numbers() -> dict[str, int]:
-    """How many errors are kept, in how many groups, and how many wait for their task."""
-    # Of a column that an index has: each row of the others is up to 140 kB of what anybody has posted.
+    """How many errors are kept, how many groups they have, and how many errors wait for their task."""
+    # Read only the indexed column: the rows' other columns hold up to 140 kB of posted text each.
     waiting = select(func.count()).select_from(ErrorReport).where(ErrorReport.group_id.is_(None))
     with datastore.session(read_only=True) as session:
         return {

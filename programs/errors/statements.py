@@ -1,7 +1,7 @@
-"""The statements that write errors: built once, and sent to the tables instead of the models.
+"""The statements that write errors: built once, and addressed to the tables instead of the models.
 
-A writer on SQLite keeps everybody else waiting. What its statements would take to be built anew counts as
-well, because it has begun by then.
+A writer on SQLite makes everybody else wait. Building a statement anew would add to that time, because the
+write has begun by then.
 """
 
 from typing import Any, cast
@@ -31,7 +31,7 @@ def _take_in(dialect: Any) -> Any:
 
 
 def _count_in_group(dialect: Any) -> Any:
-    """Tasks come in any order; 1 is the highest priority."""
+    """Tasks come in any order; priority 1 is the highest."""
     insert = dialect.insert(_GROUPS)
     new = insert.excluded
     counted = {
@@ -79,22 +79,22 @@ def _count_refusals(dialect: Any) -> Any:
 _DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
 TAKE_IN = {name: _take_in(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: insert an error; gives its id, or nothing if its account has one of this uid."""
+"""By dialect: insert an error; returns its id, or nothing if its account has one with this uid."""
 
 COUNT_IN_GROUP = {name: _count_in_group(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: make a group of one error, or count one more in it; gives its id and its number."""
+"""By dialect: create a group for one error, or count one more in it; returns its id and its count."""
 
 COUNT_IN_HOUR = {name: _count_in_hour(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: likewise for a group's hour; gives nothing."""
+"""By dialect: the same for a group's hour; returns nothing."""
 
 COUNT_FOR_ACCOUNT = {name: _count_for_account(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: count a report of an account's hour; gives nothing if that has ``max_reports``."""
+"""By dialect: count a report in an account's hour; returns nothing if that has ``max_reports`` already."""
 
 COUNT_BYTES = {name: _count_bytes(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: count a report's bytes; gives nothing if they would be more than ``max_bytes``."""
+"""By dialect: count a report's bytes; returns nothing if the total would exceed ``max_bytes``."""
 
 COUNT_REFUSALS = {name: _count_refusals(dialect) for name, dialect in _DIALECTS.items()}
-"""By the dialect's name: count refused posts."""
+"""By dialect: count refused posts."""
 
 CLAIM = (
     update(_REPORTS)
@@ -107,9 +107,9 @@ CLAIM = (
     )
     .returning(_REPORTS.c.id)
 )
-"""Gives the error's id to whoever is the first to group it, and nothing to the others."""
+"""Returns the error's id to the first caller that groups it, and nothing to the others."""
 
 PUT_INTO_GROUP = (
     update(_REPORTS).where(_REPORTS.c.id == bindparam("error")).values(group_id=bindparam("group"))
 )
-"""Note which group an error is in."""
+"""Set the group of an error."""

@@ -1,4 +1,4 @@
-"""What happens to an error, step by step. Each step is one transaction, and done twice is done once."""
+"""The steps of an error's life. Each step is one transaction and is idempotent."""
 
 import functools
 from collections.abc import Callable
@@ -28,20 +28,20 @@ CREATED_URL = "/tasks/error-created"
 
 KEPT_SECONDS = 7 * 86_400.0
 CLEANED_AT_ONCE = 500
-"""Rows in one transaction: a writer on SQLite keeps everybody else waiting."""
+"""The maximum number of rows in one transaction: a writer on SQLite makes everybody else wait."""
 STEPS_OF_A_CLEANING = 20
 
 
-# --- taking in ----------------------------------------------------------------------------
+# --- intake -------------------------------------------------------------------------------
 
 
 def accept(fields: Fields) -> str:
-    """Write an error down and add its one task, both or neither; answers its id.
+    """Store an error and add its one task, both or neither; returns its id.
 
-    An account's ``uid`` is taken in once: what comes again is the error that is there.
+    An account's ``uid`` is accepted once; a repeated post returns the existing error.
 
     Raises:
-        RefusedError: too many have come.
+        RefusedError: the limit is reached.
     """
     limits.require_room(fields.account)
     new_id, size = operations.new_id(), limits.size_of(fields)
@@ -68,13 +68,13 @@ def accept(fields: Fields) -> str:
         return session.scalar(select(ErrorReport.id).where(is_it)) or new_id
 
 
-# --- its task -----------------------------------------------------------------------------
+# --- the error's task ---------------------------------------------------------------------
 
 
 def group(error_id: str) -> bool:
-    """Find out an error's group and client, count it, and note whom to tell: once, however often called.
+    """Find an error's group and client, count it, and prepare notifications; once, however often called.
 
-    The row decides: whoever sets ``grouped_at`` has done all of it, in the same transaction.
+    The row decides: the call that sets ``grouped_at`` does all of it, in the same transaction.
 
     Returns:
         False if it was done before, or the error is gone.
@@ -83,7 +83,7 @@ def group(error_id: str) -> bool:
         error = session.get(ErrorReport, error_id)
     if error is None or error.grouped_at is not None:
         return False
-    # The expensive part, with nobody waiting for it: no lock is held yet.
+    # The expensive part comes first, before any lock is held.
     client = browsers.parse(error.user_agent)
     alike = grouping.likeness(error.type, error.server, error.msg, status=error.status, url=error.url)
     with datastore.transaction() as transaction:
@@ -101,7 +101,7 @@ def group(error_id: str) -> bool:
 
 
 def _count_in_group(session: Session, error: ErrorReport, alike: grouping.Likeness) -> tuple[str, int]:
-    """The id of the error's group, which is made where it is new, and how many it has now."""
+    """The id of the error's group, which is created if it is new, and the group's count."""
     row = {
         "id": operations.new_id(),
         "account": error.account,
@@ -125,22 +125,22 @@ def _dialect(session: Session) -> str:
     return session.get_bind().dialect.name
 
 
-# --- cleaning up --------------------------------------------------------------------------
+# --- deletion -----------------------------------------------------------------------------
 
 
 def clean(now: float) -> bool:
-    """Delete what is older than seven days, a few rows at a time.
+    """Delete everything older than seven days, a few rows at a time.
 
     Returns:
-        False if there is more: it has done its share, and wants to be called again.
+        False if there is more to delete, so the caller should call again.
     """
     before = now - KEPT_SECONDS
     deleters: list[Callable[[int], int]] = [
         functools.partial(limits.delete_reports, before),
         Old(ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
-        # Before their groups, with which they would go all at once.
+        # Before their groups, whose own deletion would remove them all in one step.
         Old(ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
-        # Last: a group is as old as its newest error, so it has none any more, and hours of an hour at most.
+        # Last: a group is as old as its newest error, so it has no errors and at most one hour row left.
         Old(ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
         Old(
             ErrorRefusal,

@@ -1,7 +1,7 @@
-"""What the demo's company sells, and where to: codes of the Combined Nomenclature, and countries.
+"""The demo company's goods and markets: codes of the Combined Nomenclature, and countries.
 
-A wholesaler for sports goods and toys. Masses and prices are made up and plausible; the codes, and the
-supplementary units that some of them ask for, are the nomenclature's (Regulation (EEC) No 2658/87, Annex I).
+The company is a wholesaler for sports goods and toys. Masses and prices are made up but plausible. The codes
+and their supplementary units are the nomenclature's (Regulation (EEC) No 2658/87, Annex I).
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ EU_COUNTRIES = frozenset(_MEMBERS.split())
 
 @dataclass(frozen=True)
 class Commodity:
-    """Goods of one code.
+    """The goods of one code.
 
     Attributes:
         code: eight digits.
         name: in a few words.
-        supplementary_unit: what has to be counted besides the mass: ``p/st`` (pieces), ``pa`` (pairs), or "".
-        grams: net mass of a piece or pair.
+        supplementary_unit: the unit to declare besides the mass: ``p/st`` (pieces), ``pa`` (pairs), or "".
+        grams: the net mass of a piece or pair.
         cents: its price.
-        origins: where it is made, the usual country first.
+        origins: the countries of manufacture, the usual one first.
     """
 
     code: str
@@ -111,16 +111,16 @@ def _parsed() -> dict[str, Commodity]:
 
 
 COMMODITIES = _parsed()
-"""Every commodity by its code."""
+"""All commodities by code."""
 
 
 def supplementary_unit(code: str) -> str:
-    """What is to be counted of goods of this code besides their mass; "" for nothing, or an unknown code."""
+    """The supplementary unit of this code; "" if it has none, or for an unknown code."""
     found = COMMODITIES.get(code)
     return "" if found is None else found.supplementary_unit
 
 
 def name_of(code: str) -> str:
-    """What a code stands for; "" for an unknown one."""
+    """The goods' name; "" for an unknown code."""
     found = COMMODITIES.get(code)
     return "" if found is None else found.name

@@ -1,7 +1,7 @@
-"""The demo's data: ``lastacross db demo`` calls ``load``.
+"""The demo data; ``lastacross db demo`` calls ``load``.
 
-Invoices of a wholesaler for sports goods, a calendar month at a time. A month is always the same whenever
-and wherever it is made, so loading again adds the months that are missing and nothing else.
+It consists of a sports wholesaler's invoices by calendar month. A month's data is the same whenever and
+wherever it is made, so loading again adds only the missing months.
 """
 
 import bisect
@@ -23,10 +23,10 @@ from programs.intrastat.models import Invoice, InvoiceLine
 from programs.shared.operations import plural
 
 MONTHS = 13
-"""So many whole months are loaded: with one of them the same month of the year before can be compared."""
+"""How many whole months are loaded; one of them can then be compared with the same month a year before."""
 
 PREFIX = "DEMO-"
-"""Of every number, so that nobody takes these invoices for his own."""
+"""The prefix of every number, so that nobody mistakes these invoices for their own."""
 
 PRIVATE_CUSTOMER = "Private customer"
 WEEKDAY_INVOICES, SATURDAY_INVOICES, MORE_IN_DECEMBER = 24, 7, 1.5
@@ -74,7 +74,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Customer:
-    """Somebody who buys."""
+    """A buyer."""
 
     name: str
     vat: str
@@ -85,37 +85,37 @@ class Customer:
 
 
 class Dice:
-    """Chance that falls the same everywhere: of Python's generator only ``random()`` is promised to.
+    """Reproducible chance: everything derives from ``random()``, the only function that Python keeps stable.
 
     Args:
-        seed: the same text, the same fall.
+        seed: the same text gives the same results.
     """
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed).random
 
     def below(self, limit: float) -> float:
-        """A number from 0 to below ``limit``."""
+        """A number from 0 up to, but not including, ``limit``."""
         return self._random() * limit
 
     def between(self, lowest: int, highest: int) -> int:
-        """A whole number of this range, both ends included."""
+        """A whole number in this range, including both ends."""
         return lowest + int(self.below(highest - lowest + 1))
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of them, each as likely."""
+        """One of the items, with equal probability."""
         return items[int(self.below(len(items)))]
 
     def happens(self, chance: float) -> bool:
-        """Whether something of this chance (0 to 1) happens."""
+        """Whether an event of this probability (0 to 1) happens."""
         return self._random() < chance
 
 
-# --- who buys -----------------------------------------------------------------------------
+# --- customers ----------------------------------------------------------------------------
 
 
 class Market:
-    """All customers; the larger a country's share, the more there are and the more each buys."""
+    """All customers; a larger share means more customers in a country, and larger purchases by each."""
 
     def __init__(self) -> None:
         self.customers: list[Customer] = []
@@ -127,13 +127,13 @@ class Market:
         self._reach = list(itertools.accumulate(shares))
 
     def _settle(self, country: str, share: int, rest: Sequence[str]) -> list[int]:
-        """Add a country's customers; answers each one's share."""
+        """Add a country's customers; returns each one's share."""
         prefix, form, terms, modes = rest
         dice = Dice(f"customers of {country}")
         count = 1 + share // 2
         for number in range(count):
             name = f"{_NAMES[(number * 7 + len(self.customers)) % len(_NAMES)]} {dice.pick(_TRADES)} {form}"
-            # Nobody's: none of these checks out with the tax office.
+            # Nobody's number: none of these passes the tax office's check.
             vat = f"{prefix}00{dice.between(100000, 999999)}" if prefix else ""
             goods = list(COMMODITIES.values())
             wanted = [goods[int(dice.below(len(goods)))] for _ in range(dice.between(6, 14))]
@@ -141,18 +141,18 @@ class Market:
         return [1 + share * 10 // count] * count
 
     def customer(self, dice: Dice) -> Customer:
-        """Somebody, the large ones more often."""
+        """A random customer; large ones are more likely."""
         return self.customers[bisect.bisect(self._reach, dice.below(self._reach[-1]))]
 
 
 MARKET = Market()
 
 
-# --- what they buy ------------------------------------------------------------------------
+# --- purchases ----------------------------------------------------------------------------
 
 
 def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
-    """The invoices and the lines of the month that begins on this day, in the order of their numbers."""
+    """The invoices and lines of the month that begins on this day, ordered by number."""
     dice = Dice(f"invoices of {first:%Y-%m}")
     heads: list[Row] = []
     lines: list[Row] = []
@@ -166,7 +166,7 @@ def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
 
 
 def _invoices_on(day: datetime.date, dice: Dice) -> int:
-    """Saturdays are quiet, and the first Sunday has an invoice of the web shop: no month begins without."""
+    """Few on Saturdays; the first Sunday has one from the web shop, so that no month begins without one."""
     usual = (WEEKDAY_INVOICES, SATURDAY_INVOICES, 1)[max(0, day.isoweekday() - 5)]
     busy = MORE_IN_DECEMBER if day.month == 12 else 1.0
     return max(1, int((usual + dice.between(-3, 3)) * busy))
@@ -193,19 +193,19 @@ def _head(number: str, day: datetime.date, dice: Dice) -> tuple[Row, Customer]:
 
 
 def _nature(dice: Dice) -> str:
-    """Nearly always an outright sale; now and then goods that came back, or replace what did."""
+    """Nearly always an outright sale; sometimes returned goods, or their replacement."""
     chance = dice.below(1)
     return "21" if chance < 0.02 else "22" if chance < 0.025 else "11"
 
 
 def _lines(head: Row, customer: Customer, dice: Dice) -> Iterator[Row]:
     is_return = head["nature_of_transaction"] == "21"
-    # A credit note for the price alone: nothing moved.
+    # A credit note for the price alone, without any movement of goods.
     is_rebate = head["nature_of_transaction"] == "11" and dice.happens(0.02)
     is_small = is_return or is_rebate or head["nature_of_transaction"] == "12"
     for place in range(1, (1 if is_small else dice.between(1, 8)) + 1):
         goods = dice.pick(customer.goods)
-        # Many small lots and a few large ones; the dear ones are bought by the piece.
+        # Many small lots and a few large ones; expensive goods sell by the piece.
         large = 400 if goods.cents < 5000 else 30
         count = 1 if is_small else 1 + int(large * dice.below(1) * dice.below(1) * dice.below(1))
         cents = goods.cents * count * dice.between(90, 105) // 100
@@ -233,15 +233,15 @@ _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
 
 
 def load(today: datetime.date | None = None) -> str:
-    """Put the invoices of the last whole months into the datastore, those that are not there yet.
+    """Load the missing invoices of the last whole months into the datastore.
 
-    May be repeated, interrupted, and called by many at once: a month is there as a whole or not at all.
+    May be repeated, interrupted, and run concurrently: a month is loaded as a whole or not at all.
 
     Args:
-        today: the months before this day's are loaded; None is the date in UTC.
+        today: load the months before this day's month; None is the date in UTC.
 
     Returns:
-        What was done, in a sentence.
+        A sentence about the result.
     """
     first = invoices.previous_month(today or clock.utc(clock.SYSTEM.now()).date())
     added = []
@@ -254,14 +254,14 @@ def load(today: datetime.date | None = None) -> str:
 
 
 def is_all_there_is() -> bool:
-    """Whether the datastore has no invoices but the demo's, or none at all."""
+    """Whether the datastore has only the demo's invoices, or none."""
     query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is None
 
 
 def _load_month(first: datetime.date) -> tuple[int, int] | None:
-    """How many invoices and lines were added; None if the month is there."""
+    """How many invoices and lines were added; None if the month is there already."""
     heads, lines = month_rows(first)
     with datastore.session(read_only=True) as session:
         if session.get(Invoice, heads[0]["number"]) is not None:
@@ -276,7 +276,7 @@ def _load_month(first: datetime.date) -> tuple[int, int] | None:
 
 
 def _claim(session: Session, head: Row) -> bool:
-    """Whether this is who loads the month: who comes second waits here until the first has committed."""
+    """Whether this caller loads the month; a concurrent caller blocks here until the first one commits."""
     connection = session.connection()
     insert = _INSERT[connection.dialect.name](_INVOICES).on_conflict_do_nothing()
     return connection.execute(insert.returning(_INVOICES.c.number), head).scalar() is not None

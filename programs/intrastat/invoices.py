@@ -1,4 +1,4 @@
-"""The questions asked of the invoices, and the calendar that goes with them."""
+"""The queries on the invoices, and their calendar functions."""
 
 import calendar
 import datetime
@@ -13,7 +13,7 @@ from lastacross import datastore
 from programs.intrastat.models import Invoice, InvoiceLine
 
 FETCHED_AT_ONCE = 500
-"""Lines of a day that are in memory at a time."""
+"""How many of a day's lines are in memory at a time."""
 
 _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
@@ -38,7 +38,7 @@ def days_of(first: datetime.date) -> list[datetime.date]:
 
 @dataclass(frozen=True, slots=True)
 class Sold:
-    """A line with what its invoice says of it."""
+    """An invoice line together with its invoice's properties."""
 
     number: str
     customer_vat: str
@@ -76,7 +76,7 @@ _OF_A_DAY = (
 
 
 def sold_on(day: datetime.date) -> Iterator[Sold]:
-    """The lines of a day's invoices, invoice by invoice, a few in memory at a time."""
+    """The lines of a day's invoices, grouped by invoice, with only a few in memory at a time."""
     with datastore.session(read_only=True) as session:
         for row in session.execute(_OF_A_DAY.where(Invoice.date == day)):
             values: Sequence[Any] = tuple(row)
@@ -84,7 +84,7 @@ def sold_on(day: datetime.date) -> Iterator[Sold]:
 
 
 def count_in(first: datetime.date) -> int:
-    """How many invoices the month has that begins on this day."""
+    """The number of invoices in the month that begins on this day."""
     days = days_of(first)
     query = select(func.count()).select_from(Invoice).where(Invoice.date.between(days[0], days[-1]))
     with datastore.session(read_only=True) as session:
@@ -92,7 +92,7 @@ def count_in(first: datetime.date) -> int:
 
 
 def months() -> list[datetime.date]:
-    """The months from the newest invoice's to the oldest's; none without invoices."""
+    """The months from the newest invoice's back to the oldest's; empty without invoices."""
     query = select(func.min(Invoice.date), func.max(Invoice.date))
     with datastore.session(read_only=True) as session:
         oldest, newest = session.execute(query).one()

@@ -1,4 +1,4 @@
-"""The tables of invoices."""
+"""The invoice tables."""
 
 import datetime
 
@@ -14,11 +14,11 @@ from lastacross import datastore
 
 
 class Invoice(datastore.Model):
-    """What was sold to one customer on one day, or credited: then its lines have negative values.
+    """A sale to one customer on one day, or a credit note: then its lines have negative values.
 
-    ``country`` is where the goods went (ISO 3166, two letters). ``customer_vat`` is the customer's VAT
-    number, "" if it has none. ``terms`` are three letters of Incoterms; ``nature_of_transaction`` (two
-    digits) and ``mode_of_transport`` (one digit) are INTRASTAT's codes: docs/intrastat.md lists them.
+    ``country`` is the destination (ISO 3166, two letters). ``customer_vat`` is the customer's VAT number,
+    "" if there is none. ``terms`` are three letters of Incoterms. ``nature_of_transaction`` (two digits) and
+    ``mode_of_transport`` (one digit) are INTRASTAT's codes: docs/intrastat.md lists them.
     """
 
     __tablename__ = "invoice"
@@ -35,10 +35,10 @@ class Invoice(datastore.Model):
 
 
 class InvoiceLine(datastore.Model):
-    """Goods of one commodity code on an invoice; ``place`` is 1 for its first line.
+    """Goods of one commodity code on an invoice; its first line has ``place`` 1.
 
     Masses are whole grams and values whole cents, so that sums are exact on every database.
-    ``supplementary_units`` is how many pieces or pairs, None where the code does not ask for them.
+    ``supplementary_units`` is the number of pieces or pairs, None if the code does not ask for one.
     """
 
     __tablename__ = "invoice_line"

@@ -1,4 +1,4 @@
-"""The INTRASTAT report: its form, the long task that makes it, the page and the file that show it."""
+"""The INTRASTAT report: its form, its long task, its page and its file."""
 
 import datetime
 from collections.abc import Mapping
@@ -12,31 +12,31 @@ from programs.intrastat import commodities, demo, invoices, report
 from programs.shared import forms
 
 LONGEST_DELAY_MS = 900
-"""On each day: 28 s in a month. The reports that one network may start in a minute pause for less than two
-minutes together, which is what the two threads of their queue have in that time."""
+"""The maximum delay per day, 28 s in a month. The reports that one network may start in a minute then wait
+for less than two minutes in total, which is the time that their queue's two threads have."""
 
 MAX_VALUE_CHARACTERS = 20
-"""Of a parameter, blanks included: it is stored as it came."""
+"""The maximum length of a parameter, including blanks, because it is stored as given."""
 
 BEGINNING = datetime.date(1993, 1, 1)
-"""Of INTRASTAT, by Regulation (EEC) No 3330/91."""
+"""The start of INTRASTAT, by Regulation (EEC) No 3330/91."""
 
 SHOWN_ROWS = 50
-"""Of the file, on the page: the others are in the file."""
+"""How many rows of the file the page shows."""
 
 
 class Wanted(NamedTuple):
-    """What the parameters ask for."""
+    """The report that the parameters request."""
 
     first: datetime.date
     delay_ms: int
 
 
 def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
-    """What the parameters ask for; those that are missing, or empty, have their usual value.
+    """The report that the parameters request; missing or empty parameters get their default.
 
     Raises:
-        FormError: one of them cannot be used.
+        FormError: a parameter is invalid.
     """
     mistakes = {}
     first, delay_ms = invoices.previous_month(today), 0
@@ -60,10 +60,10 @@ def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
 
 
 def require_short(given: longtask.Parameters) -> None:
-    """Refuse values that would only fill the datastore: blanks around a month, or a name given many times.
+    """Refuse parameters that would only fill the datastore, such as a month among blanks, or a repeated name.
 
     Raises:
-        FormError: there is one.
+        FormError: there is such a parameter.
     """
     mistakes = {}
     for name in given:
@@ -78,14 +78,14 @@ def require_short(given: longtask.Parameters) -> None:
 
 
 def _text(value: object) -> object:
-    """A parameter as a form would have it: a program may send a number, or null for what it leaves open."""
+    """A parameter as a form would send it: a program may send a number, or null for a missing value."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return "" if value is None else value.strip() if isinstance(value, str) else value
 
 
 def _given(value: object) -> str:
-    """What was given instead, for the end of a sentence."""
+    """The invalid value, for the end of a message."""
     return forms.given(value) if isinstance(value, str) else ", as text"
 
 
@@ -94,15 +94,15 @@ def _today() -> datetime.date:
 
 
 class FormHandler(forms.Handler):
-    """Where a visitor chooses a month."""
+    """The form for choosing a month."""
 
     def get(self) -> None:
-        """The form, with what the address says filled in."""
+        """The form, filled in from the query."""
         self.response.headers["Cache-Control"] = "no-cache"
         self.show_form(self.request.GET, {})
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form, and which months have invoices."""
+        """The form, with the months that have invoices."""
         usual = {"month": f"{invoices.previous_month(_today()):%Y-%m}", "delay_ms": "0"}
         values = {name: given.get(name, text) for name, text in usual.items()}
         self.render(
@@ -131,7 +131,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         """Fix the month, so that an attempt after midnight makes the same report.
 
         Raises:
-            BadInputError: a parameter cannot be used; ``bad_request`` answers it.
+            BadInputError: a parameter is invalid; ``bad_request`` answers it.
         """
         try:
             require_short(parameters)
@@ -142,7 +142,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400: a program as always, a browser with the form, each mistake at its field."""
+        """Answer 400: JSON for a program, and for a browser the form with each mistake at its field."""
         if field in self.mistakes and not self.wants_json():
             form = FormHandler(self.request, self.response)
             form.show_form(self.request.params, self.mistakes, 400)
@@ -150,12 +150,12 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
             super().bad_request(field, message)
 
     def execute_task(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Go through the days of the month and sum up; docs/intrastat.md tells of what it answers."""
-        # The release before let a report wait for longer.
+        """Read the month day by day and sum it up; docs/intrastat.md describes the result."""
+        # The previous release allowed a report to wait longer.
         delay_ms = min(int(parameters["delay_ms"]), LONGEST_DELAY_MS)
         first = wanted({"month": parameters["month"]}, datetime.date.max).first
         if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
-            # Only then: made-up invoices have no place in the report of a business.
+            # Only if there are no others: made-up invoices do not belong in a business's report.
             self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")
             demo.load()
         return report.report(first, self.log_progress, delay_seconds=delay_ms / 1000)
@@ -163,7 +163,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     def render_result(
         self, view: longtask.View, parameters: Mapping[str, Any], result: Mapping[str, Any]
     ) -> None:
-        """The report as a table, when it was made and with which parameters, and where the file is."""
+        """The report as a table, with its time, its parameters and a link to the file."""
         rows = report.parsed(result["csv"], SHOWN_ROWS)
         self.render(
             "programs/intrastat/report.html",
@@ -176,7 +176,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         )
 
     def display_result(self, parameters: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """The file that a statistics office takes."""
+        """The file for the statistics office."""
         self.response.content_type = "text/csv"
         self.response.charset = "utf-8"
         self.response.content_disposition = f'attachment; filename="{result["file_name"]}"'
@@ -184,7 +184,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
 
 
 ROUTES = [
-    # A month's dispatches as a long task: any parameters start it, its address shows it; and its form.
+    # A month's dispatches as a long task: any parameters start it, and its URL shows it; and its form.
     webapp2.Route("/intrastat", IntrastatHandler),
     webapp2.Route("/intrastat/form", FormHandler),
 ]

@@ -1,6 +1,6 @@
-"""INTRASTAT: a month's dispatches to other member states, summed up the way statistics offices take them.
+"""INTRASTAT: a month's dispatches to other member states, summed up as statistics offices require.
 
-The columns, the rules for rounding and what is left out: docs/intrastat.md.
+docs/intrastat.md describes the columns, the rounding and the excluded lines.
 """
 
 import csv
@@ -36,7 +36,7 @@ HEADER = (
 )
 DISPATCH = "2"
 NO_VAT = "QV999999999999"
-"""What stands for the VAT number of a customer who has none."""
+"""The VAT number to declare for a customer without one."""
 RETURN_OF_GOODS = "21"
 
 STATISTICAL_PERCENT = {
@@ -52,10 +52,10 @@ STATISTICAL_PERCENT = {
     "DPU": 96,
     "DDP": 95,
 }
-"""The value at our border in per cent of the invoice's, by Incoterms; 100 for any other terms.
+"""The value at our border as a percentage of the invoice value, by Incoterms; 100 for any other terms.
 
-The carriage to our border is added where the customer pays it, the carriage beyond it taken off where
-we do. Flat rates, which offices allow where a business does not know better.
+If the customer pays the carriage, its part up to our border is added. If we pay it, its part beyond the
+border is subtracted. Statistics offices accept flat rates from a business that has no better figures.
 """
 
 DOMESTIC, OUTSIDE, RETURNED = "domestic", "outside the EU", "returned goods"
@@ -68,14 +68,14 @@ LEFT_OUT = {
     CREDITED: "credited as much as was sent, or more: correct the month in which it was",
     NO_MASS: "sold, but without a net mass: write it down and make the report again",
 }
-"""Why lines are not in the report."""
+"""The reasons for leaving lines out of the report."""
 
-# What a spreadsheet takes for the beginning of a formula, and full-width forms of the same.
+# The characters with which a spreadsheet formula begins, including their full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 class Key(NamedTuple):
-    """What the lines of a row have in common."""
+    """The common properties of a row's lines."""
 
     commodity_code: str
     partner_country: str
@@ -88,7 +88,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Sum:
-    """What the lines of a row make together."""
+    """The sums of a row's lines."""
 
     lines: int = 0
     grams: int = 0
@@ -98,7 +98,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the report; masses and values are whole numbers as they are declared."""
+    """A row of the report; masses and values are whole numbers, as declared."""
 
     key: Key
     net_mass_kg: int
@@ -109,14 +109,14 @@ class Row:
 
 
 def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: float = 0) -> dict[str, Any]:
-    """The report of the month that begins on ``first``, as JSON.
+    """The report for the month that begins on ``first``, as JSON.
 
-    Reads day by day; only the sums stay in memory.
+    It reads day by day, and keeps only the sums in memory.
 
     Args:
-        first: its first day.
-        on_progress: is told a message, the step and the number of steps; what it raises ends the work.
-        delay_seconds: to wait on each day, which plays slow work.
+        first: the month's first day.
+        on_progress: called with a message, the step and the number of steps; its exceptions end the work.
+        delay_seconds: how long to wait on each day, to simulate slow work.
     """
     days = invoices.days_of(first)
     steps = len(days) + 2
@@ -124,7 +124,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     month = Month()
     for day in days:
         on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
-        # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))
     on_progress("Summing up", steps - 1, steps)
@@ -143,12 +143,12 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
 
 
 class Month:
-    """The sums of a month while its days are read.
+    """The running sums of a month.
 
     Attributes:
-        invoices: so many have been read.
-        lines: so many lines of them.
-        left_out: how many lines are not in the report, by the reason why (LEFT_OUT).
+        invoices: the number of invoices read.
+        lines: the number of their lines.
+        left_out: the number of excluded lines by reason (LEFT_OUT).
     """
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class Month:
         self._sums: dict[Key, Sum] = {}
 
     def add(self, sold: Iterable[Sold]) -> None:
-        """Take in a day's lines, which come invoice by invoice."""
+        """Add a day's lines, which are grouped by invoice."""
         number = None
         for line in sold:
             self.invoices += line.number != number
@@ -178,7 +178,7 @@ class Month:
         total.cents += line.value_cents
 
     def summed_up(self) -> list[Row]:
-        """The rows in their order. One without a value or a mass above nothing is counted as left out."""
+        """The rows in order. Rows without a positive value or mass count as left out."""
         rows = []
         for key, total in sorted(self._sums.items()):
             if total.cents <= 0:
@@ -191,7 +191,7 @@ class Month:
 
 
 def why_left_out(line: Sold) -> str | None:
-    """The reason, one of LEFT_OUT, or None for a line that is reported."""
+    """The reason to leave the line out, one of LEFT_OUT; None if it is reported."""
     if line.country == HOME:
         return DOMESTIC
     if line.country not in EU_COUNTRIES:
@@ -214,7 +214,7 @@ def _key(line: Sold) -> Key:
 
 
 def _row(key: Key, total: Sum) -> Row:
-    """Rounded once, after the sum: half up, and what is there is at least 1."""
+    """Round once, after the sum, half up; anything above zero becomes at least 1."""
     percent = STATISTICAL_PERCENT.get(key.delivery_terms, 100)
     return Row(
         key,
@@ -231,7 +231,7 @@ def _rounded(number: int, divisor: int) -> int:
 
 
 def totals(rows: Sequence[Row]) -> dict[str, int]:
-    """The columns that can be added up, added up as they are declared."""
+    """The totals of the numeric columns, as declared."""
     return {
         "net_mass_kg": sum(row.net_mass_kg for row in rows),
         "invoice_value_eur": sum(row.invoice_value_eur for row in rows),
@@ -243,7 +243,7 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def formatted(first: datetime.date, rows: Iterable[Row]) -> str:
-    """The rows as CSV: a header, semicolons, lines that end in CR LF (RFC 4180)."""
+    """The rows as CSV: a header, semicolons, and lines that end in CR LF (RFC 4180)."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
     writer.writerow(HEADER)
@@ -266,7 +266,7 @@ def _cells(first: datetime.date, row: Row) -> list[str | int]:
 
 
 def safe_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: what might be one gets an apostrophe before it.
+    """A text that no spreadsheet takes for a formula: a suspicious one gets an apostrophe in front.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
@@ -274,6 +274,6 @@ def safe_cell(text: str) -> str:
 
 
 def parsed(text: str, at_most: int) -> list[Mapping[str, str]]:
-    """The first rows of such a file, each by the names of its columns."""
+    """The first rows of such a file, as dicts by column name."""
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
     return [row for row, _ in zip(reader, range(at_most), strict=False)]

@@ -1,1 +1,1 @@
-"""The quilt: each square is a task."""
+"""The quilt, in which each square is a task."""

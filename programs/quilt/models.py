@@ -1,4 +1,4 @@
-"""The quilt's tables, and the questions asked of them."""
+"""The quilt's tables and queries."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,10 +28,11 @@ from programs.shared.runs import Run
 
 
 class Quilt(Run):
-    """A quilt: its size, how far it is, and how it ended. Instants are seconds since the epoch.
+    """A quilt: its size, its progress and its end. Instants are seconds since the epoch.
 
-    ``painted`` counts its squares and numbers them. The row is locked while a square is added, so
-    numbers become visible in order and without gaps: a browser that has all up to n asks for more than n.
+    ``painted`` counts and numbers its squares. The row is locked while a square is added, so the numbers
+    become
+    visible in order and without gaps: a browser that has all squares up to n asks for those after n.
     """
 
     __tablename__ = "quilt"
@@ -47,12 +48,12 @@ class Quilt(Run):
 
     @property
     def total(self) -> int:
-        """How many squares it will have."""
+        """The number of squares in the finished quilt."""
         return self.rows * self.columns
 
 
 class Square(datastore.Model):
-    """A coloured square of a quilt; ``position`` is 1 for the quilt's first."""
+    """A coloured square of a quilt; the quilt's first square has ``position`` 1."""
 
     __tablename__ = "quilt_square"
     __table_args__ = (UniqueConstraint("quilt_id", "position"),)
@@ -68,14 +69,14 @@ class Square(datastore.Model):
 
 @dataclass(frozen=True)
 class Painted:
-    """What a square looks like, whoever painted it first."""
+    """A square's colour and position, whichever call painted it first."""
 
     color: str
     position: int
 
 
-# Built once, and sent to the tables instead of the models: a writer on SQLite keeps everybody else
-# waiting, and building them anew took four times as long as the rest of the unit of work (measured).
+# Built once, and addressed to the tables instead of the models. A writer on SQLite makes everybody else wait,
+# and building them anew took four times as long as the rest of the unit of work (measured).
 _QUILTS = cast(Table, Quilt.__table__)
 _SQUARES = cast(Table, Square.__table__)
 _COUNT = (
@@ -100,7 +101,7 @@ _INSERT_NEW = {
 
 @dataclass(frozen=True)
 class Stroke:
-    """A square that is to be coloured."""
+    """A request to colour a square."""
 
     quilt_id: str
     row: int
@@ -109,7 +110,7 @@ class Stroke:
 
 
 def paint_all(strokes: Sequence[Stroke]) -> list[Painted | None]:
-    """``paint`` for many, in one commit if none of them was painted before; answers in their order."""
+    """``paint`` for many, in one commit if all of them are new; returns their results in order."""
     painted = _paint_new(strokes)
     if painted is None:
         return [paint(each.quilt_id, each.row, each.column, each.color) for each in strokes]
@@ -117,12 +118,12 @@ def paint_all(strokes: Sequence[Stroke]) -> list[Painted | None]:
 
 
 def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
-    """None, and nothing is written, if one of them is there already."""
+    """Paint new squares; None, without any change, if one of them exists already."""
     rows: list[dict[str, Any]] = []
     found: dict[Stroke, Painted] = {}
     with datastore.session() as session:
         connection = session.connection()
-        # Always in one order, or two processes could wait for each other's quilts.
+        # Always in the same order: otherwise two processes could wait for each other's quilts.
         for quilt_id in sorted({stroke.quilt_id for stroke in strokes}):
             own = [stroke for stroke in strokes if stroke.quilt_id == quilt_id]
             count = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).scalar()
@@ -138,7 +139,7 @@ def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
 
 
 def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
-    """Write a square, once: the first colour stays and is what every later call answers.
+    """Write a square, once: the first colour stays, and every later call returns it.
 
     Returns:
         None if there is no such quilt.
@@ -162,7 +163,7 @@ def _painted(quilt_id: str, row: int, column: int) -> Painted | None:
 
 
 def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
-    """Add a new quilt to the unit of work of ``session``; answers its id."""
+    """Add a new quilt to ``session``'s unit of work; returns its id."""
     quilt = Quilt(
         id=operations.new_id(), rows=rows, columns=columns, delay_ms=delay_ms, created_at=SYSTEM.now()
     )
@@ -171,49 +172,49 @@ def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
 
 
 def find_quilt(quilt_id: str) -> Quilt | None:
-    """The quilt as it is now, detached, or None."""
+    """The quilt's current row, detached, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(_FIND, {"quilt": quilt_id})
 
 
 def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
-    """(row, column, colour) of the squares coloured after the one of this number, in their order."""
+    """(row, column, colour) of the squares coloured after this position, in order."""
     wanted = {"quilt": quilt_id, "known": position}
     with datastore.session(read_only=True) as session:
-        # All at once: one by one, rows take three times as long.
+        # In one query: fetched one by one, rows take three times as long.
         return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted).all()]
 
 
 def note_batch(quilt_id: str, batch_id: str) -> bool:
-    """Write down which batch colours this quilt.
+    """Record the batch that colours this quilt.
 
     Returns:
-        False if its end is known already: it was cancelled before.
+        False if its end is recorded already, because it was cancelled before.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None), {"batch_id": batch_id})
 
 
 def cancel_unfilled(quilt_id: str) -> bool:
-    """End a quilt that no batch colours yet; its batch, if one is being opened, then finds it over.
+    """End a quilt that has no batch yet; if a batch is being opened, it finds the quilt over.
 
     Returns:
-        False if a batch does, or its end is known.
+        False if it has a batch, or its end is recorded already.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None) & Quilt.batch_id.is_(None), _ending(0))
 
 
 def finish_quilt(quilt_id: str, *, failed: int) -> bool:
-    """Keep how a quilt ended; squares neither coloured nor failed were cancelled.
+    """Record a quilt's end; squares neither coloured nor failed count as cancelled.
 
     Returns:
-        False if its end is known already, or there is no such quilt.
+        False if its end is recorded already, or there is no such quilt.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None), _ending(failed))
 
 
 def _ending(failed: int) -> dict[str, Any]:
     missing = Quilt.rows * Quilt.columns - Quilt.painted
-    # A task may have coloured its square and failed all the same: what is there has not failed.
+    # A task may have failed after colouring its square; a coloured square has not failed.
     return {
         "finished_at": SYSTEM.now(),
         "failed_count": case((missing < failed, missing), else_=failed),
@@ -228,7 +229,7 @@ def _change(quilt_id: str, condition: ColumnElement[bool], values: dict[str, Any
 
 
 def quilt_numbers() -> dict[str, int]:
-    """How many quilts and squares there are: what the front page shows."""
+    """The total numbers of quilts and squares, for the front page."""
     under_way = Quilt.finished_at.is_(None)
     missing = func.sum(Quilt.rows * Quilt.columns - Quilt.painted).filter(under_way)
     query = select(func.count(), func.count(Quilt.finished_at), func.sum(Quilt.painted), missing)
@@ -245,7 +246,7 @@ def quilt_numbers() -> dict[str, int]:
 # --- how much is kept ---------------------------------------------------------------------
 
 MAX_SQUARES = 6_000_000
-"""Of all quilts that are kept: 0.75 GB, as a square takes 124 bytes in SQLite, and a quilt itself as many."""
+"""The limit for all kept quilts: 0.75 GB, as a square, or a quilt's own row, takes 124 bytes in SQLite."""
 
 KEPT = pruning.Kept(
     Quilt,

@@ -16,16 +16,16 @@ from programs.shared import forms, progress, starting
 FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
-    # A newcomer may have to wait for the squares under way, and for those beside its own last ones.
+    # A newcomer may wait for the running squares, and for the neighbours of its own last ones.
     "delay_ms": (0, 600, 0),
 }
 """name → lowest, highest, default"""
 
 LARGEST_SEWN = 30
-"""Rows or columns up to which stitches can be seen."""
+"""The number of rows or columns up to which stitches are visible."""
 
 ABANDONED_SECONDS = 60.0
-"""Within this time a worker begins again to hand out squares if another died of it."""
+"""If a worker dies while it hands out squares, another one starts again within this time."""
 
 
 # --- the form -----------------------------------------------------------------------------
@@ -33,7 +33,7 @@ ABANDONED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Size:
-    """What is to be made; ``delay_ms`` plays slow work in each square."""
+    """The requested quilt; ``delay_ms`` simulates slow work in each square."""
 
     rows: int
     columns: int
@@ -41,17 +41,17 @@ class Size:
 
     @property
     def work_ms(self) -> int:
-        """What it costs in all."""
+        """The total work."""
         return self.rows * self.columns * max(self.delay_ms, starting.MIN_SQUARE_MS)
 
 
 def parse_size(form: Mapping[str, object]) -> Size:
-    """What the form asks for.
+    """The requested size.
 
-    A form that says nothing of rows and columns gets the defaults; one without the other is a mistake.
+    A form without rows and columns gets the defaults; one without the other is a mistake.
 
     Raises:
-        FormError: a field is not a whole number in its range, or they are too much work together.
+        FormError: a field is not a whole number in its range, or the work is too much in total.
     """
     numbers: dict[str, int] = {}
     mistakes: dict[str, str] = {}
@@ -74,19 +74,19 @@ def parse_size(form: Mapping[str, object]) -> Size:
     return size
 
 
-# --- how far it is ------------------------------------------------------------------------
+# --- progress -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A quilt at one instant; ``eta_seconds`` is None where nobody can say."""
+    """A quilt at one instant; ``eta_seconds`` is None if unknown."""
 
     run: models.Quilt
     eta_seconds: float | None = None
 
     @property
     def through(self) -> int:
-        """Squares that are coloured."""
+        """The coloured squares."""
         return self.run.painted
 
     @property
@@ -96,7 +96,7 @@ class View(progress.RunView):
 
     @property
     def is_sewn(self) -> bool:
-        """Whether its squares are large enough for stitches."""
+        """Whether its squares are large enough to show stitches."""
         return max(self.run.rows, self.run.columns) <= LARGEST_SEWN
 
     @property
@@ -106,12 +106,12 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline of the first quarter."""
+        """The headline before the first quarter is complete."""
         return "Under way." if self.run.painted else "Waiting for the first square."
 
     @property
     def success(self) -> str:
-        """The message of a quilt that is done."""
+        """The message of a completed quilt."""
         total = self.run.total
         all_squares = f"all {total} squares are" if total > 1 else "the only square is"
         return f"Last across the finish line: {all_squares} done."
@@ -123,17 +123,17 @@ class View(progress.RunView):
 
     @property
     def remaining_text(self) -> str:
-        """A rough time, or '' as long as too little is known to name one."""
+        """A rough time, or '' while too little is known."""
         is_known = self.run.painted >= 3 and self.run.painted >= self.run.total / 20
         return super().remaining_text if is_known and not self.is_over else ""
 
     @property
     def etag(self) -> str:
-        """Changes when something to be shown has."""
+        """Changes when anything shown has changed."""
         return f"{self.run.painted}-{self.failed}-{self.state}"
 
     def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
-        """The JSON of a long-running operation; ``squares`` is what the caller has not seen yet."""
+        """The JSON of a long-running operation; ``squares`` are those that are new to the caller."""
         run = self.run
         operation = self.operation_of(
             f"quilt/{run.id}", run.painted, run.total, cancelled=run.cancelled_count
@@ -147,10 +147,10 @@ def _squares(count: int) -> str:
 
 
 def look(quilt: models.Quilt) -> View:
-    """How far a quilt is. A finished one is known from the datastore alone."""
+    """A quilt's current state. A finished quilt's state comes from the datastore alone."""
     now = clock.SYSTEM.now()
     if quilt.finished_at is not None:
-        # A square that failed may have been run again since.
+        # A failed square may have been run again since.
         failed_count = min(quilt.failed_count, quilt.total - quilt.painted)
         if quilt.painted == quilt.total:
             return View(quilt, now, "done", failed_count)
@@ -162,7 +162,7 @@ def look(quilt: models.Quilt) -> View:
         progress = batch.progress()
         if _is_abandoned(quilt, progress, now):
             with batch:
-                pass  # sealed: it completes, and the squares that are missing count as cancelled
+                pass  # this seals the batch, so that it completes and the missing squares count as cancelled
     except errors.UnknownBatchError:
         return View(quilt, now, "failed", 0, is_lost=True)
     except errors.StoreUnavailableError:
@@ -172,14 +172,14 @@ def look(quilt: models.Quilt) -> View:
 
 
 def _is_abandoned(quilt: models.Quilt, progress: taskqueue.Progress, now: float) -> bool:
-    """Whether nobody is going to hand out the other squares: the task for it was deleted or purged."""
+    """Whether the remaining squares will never be handed out, because that task was deleted or purged."""
     ended = progress.done + progress.failed + progress.cancelled
     is_at_rest = not progress.sealed and 0 < progress.total <= ended
     return is_at_rest and now - quilt.created_at > ABANDONED_SECONDS
 
 
 def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
-    """How long it may still take, going on as it did. The batch does not know: it grows while it runs."""
+    """The estimated time left at the present rate; the batch has no estimate, because it grows as it runs."""
     if quilt.painted + failed < 3:
         return None
     left = quilt.total - quilt.painted - failed
@@ -193,11 +193,11 @@ class FormHandler(forms.Handler):
     """The form that starts a quilt."""
 
     def get(self) -> None:
-        """The form; its fields may be filled in by the query, so that a size can be linked to."""
+        """The form, which the query may fill in, so that a link can offer a size."""
         self.show_form(self.request.GET, {})
 
     def post(self) -> None:
-        """Start a quilt: one row and one task, in one transaction. It fans out in the task."""
+        """Start a quilt with one row and one task, in one transaction; the task fans out."""
         with starting.answering(self, "quilts"):
             starting.admit(self, "quilts", is_counted=False)
             quilt_id = self._begin(parse_size(self.form()))
@@ -206,15 +206,15 @@ class FormHandler(forms.Handler):
             )
 
     def _begin(self, size: Size) -> str:
-        """The id of a new quilt.
+        """Store a new quilt and return its id.
 
         Raises:
-            TooManyError: as many are under way as may be, and it is not the administrator who asks.
-            StartRefusedError: the client has started as many as it may.
+            TooManyError: too many quilts are open, and the visitor is not the administrator.
+            StartRefusedError: the client has reached its start limit.
         """
         is_limited = not self.is_exempt_from_limits()
         if is_limited:
-            # Before the start is counted. Others may begin one meanwhile, so it is asked again.
+            # Checked before the start is counted, and again later, because of concurrent starts.
             starting.require_room_now(models.Quilt)
         starting.admit(self, "quilts", work_ms=size.work_ms)
         with datastore.transaction() as transaction:
@@ -225,7 +225,7 @@ class FormHandler(forms.Handler):
         return quilt_id
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form; a size that was not given is the default."""
+        """The form; missing values get their defaults."""
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
         values = {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
         work = starting.MAX_WORK_SECONDS
@@ -235,7 +235,7 @@ class FormHandler(forms.Handler):
 
 
 def _started_name(quilt_id: str) -> str:
-    """What a browser remembers of a quilt that it started."""
+    """The name under which a browser remembers a quilt that it started."""
     return f"quilt:{quilt_id}"
 
 
@@ -248,9 +248,9 @@ def _operation(quilt_id: str) -> dict[str, Any]:
 
 
 def _drawn(quilt_id: str, painted: int) -> Markup:
-    """The squares that are coloured, as SVG; at least so many."""
+    """The coloured squares as SVG, at least this many."""
     squares = models.squares_after(quilt_id, 0)
-    # Escaped all at once, and not by the template: 10,000 calls take longer than all the rest.
+    # Escaped in one call instead of by the template, where 10,000 calls take longer than everything else.
     colors = str(escape("\n".join(color for _, _, color in squares))).split("\n")
     pairs = zip(squares, colors, strict=bool(squares))
     return Markup(
@@ -259,7 +259,7 @@ def _drawn(quilt_id: str, painted: int) -> Markup:
 
 
 _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
-"""The same for a quilt that is done, at most 0.6 MB each: its squares change if their number does."""
+"""Cached drawings of finished quilts, at most 0.6 MB each; a change of their squares changes their number."""
 
 
 class PageHandler(longtask.ProgressPage[View]):
@@ -268,12 +268,12 @@ class PageHandler(longtask.ProgressPage[View]):
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
-        """The page draws all squares."""
+        """Ignore the query: the page renders all squares."""
         if is_json:
             self.after = forms.known_before(self.request.GET, "squares")
 
     def look(self, quilt_id: str) -> View:
-        """How far the quilt is."""
+        """The quilt's progress."""
         return look(_known(quilt_id))
 
     def client_id(self, view: View) -> str:
@@ -281,7 +281,7 @@ class PageHandler(longtask.ProgressPage[View]):
         return view.run.id
 
     def show(self, view: View, token: str | None) -> None:
-        """Draw the page with its squares."""
+        """Render the page with its squares."""
         draw = _drawn_before if view.is_over else _drawn
         self.render(
             "programs/quilt/page.html",
@@ -293,7 +293,7 @@ class PageHandler(longtask.ProgressPage[View]):
         )
 
     def operation(self, view: View) -> dict[str, Any]:
-        """With the squares that the client does not have."""
+        """The JSON with the squares that are new to the client."""
         is_new = self.after < view.run.painted
         return view.operation(models.squares_after(view.run.id, self.after) if is_new else [])
 
@@ -302,7 +302,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a quilt early."""
 
     def post(self, quilt_id: str) -> None:
-        """Drop the squares that nobody has begun; a quilt that is done stays as it is."""
+        """Drop the squares that have not begun; a finished quilt stays as it is."""
         quilt = _known(quilt_id)
         starting.require_may_cancel(self, _started_name(quilt_id))
         if not look(quilt).is_over:
@@ -315,7 +315,7 @@ class CancelHandler(webapp.RequestHandler):
 
 def _cancel(quilt: models.Quilt) -> None:
     if models.cancel_unfilled(quilt.id):
-        return  # what fills it sees that, and adds nothing
+        return  # the filling task sees that and adds nothing
     batch_id = _known(quilt.id).batch_id
     if batch_id is not None:
         taskqueue.Batch.get(batch_id).cancel()
@@ -326,11 +326,11 @@ ID = "<quilt_id:[A-Za-z0-9_-]+>"
 ROUTES = [
     # The form; a POST starts a quilt and answers with the address of its page.
     webapp2.Route("/quilt", FormHandler),
-    # A task's: the last square of a quilt is done.
+    # For a task: the last square of a quilt has ended.
     webapp2.Route("/quilt/complete", tasks.QuiltCompleteHandler),
-    # The same quilt for programs, and for the page when it has to ask.
+    # The same quilt for programs, and for the page when it polls.
     webapp2.Route(f"/quilt/{ID}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
-    # One quilt: it grows while you look, and stays when it is done.
+    # One quilt, which grows while you watch and stays when it is done.
     webapp2.Route(f"/quilt/{ID}", PageHandler),
     # Its cancel button.
     webapp2.Route(f"/quilt/{ID}/cancel", CancelHandler),

@@ -1,4 +1,4 @@
-"""What each task does when it is delivered. Every function and handler here may run twice."""
+"""The quilt's tasks. Every function and handler here may run twice."""
 
 import dataclasses
 import functools
@@ -16,11 +16,11 @@ HEX_DIGITS = "0123456789ABCDEF"
 QUILT_QUEUE = "quilt"
 
 MAX_WHOLE = 64
-"""Squares of a quilt that are handed out together. A larger quilt is handed out in portions, so that a small
-one, whose squares all go to the end of the queue at once, waits for a few of its squares only."""
+"""The number of squares that are handed out in one go. A larger quilt is handed out in portions, so that a
+small one, all of whose squares join the end of the queue immediately, waits for only a few of them."""
 MAX_PORTION = 100
 PORTION_SECONDS = 1.0
-"""The work of a portion: three large quilts keep 16 threads busy for at most 0.3 s before a newcomer."""
+"""The work in a portion: three large quilts keep 16 threads busy for at most 0.3 s before a newcomer."""
 
 
 def rand_hex_color(length: int = 6) -> str:
@@ -30,28 +30,28 @@ def rand_hex_color(length: int = 6) -> str:
 
 @queued
 def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> None:
-    """Colour one square of a quilt, keep it in the datastore, and tell whoever watches.
+    """Colour one square of a quilt, store it, and send it to the watching browsers.
 
-    Idempotent: the first colour wins, so that a second delivery sends the same one again.
+    Idempotent: the first colour wins, so a second delivery sends the same one again.
 
     Args:
         row: 0 for the top.
         column: 0 for the left.
-        session_id: the quilt's id, which is the channel's client id too.
-        delay_ms: milliseconds to wait before, which play slow work.
+        session_id: the quilt's id, which is also the channel's client id.
+        delay_ms: milliseconds to wait first, to simulate slow work.
 
     Raises:
-        deferred.PermanentTaskFailure: there is no such quilt (any more).
+        deferred.PermanentTaskFailure: there is no such quilt, or no longer.
     """
     if delay_ms:
-        # An event nobody sets: the wait gives way to other threads, and to the deadline when it is over.
+        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
         threading.Event().wait(delay_ms / 1000)
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
 
 
 def _paint_and_tell_all(strokes: Sequence[models.Stroke]) -> list[bool]:
-    """Keep these squares and send them; whether there is a quilt for each."""
+    """Store these squares and send them; returns for each whether its quilt exists."""
     painted = models.paint_all(strokes)
     messages: dict[str, list[str]] = {}
     for stroke, square in zip(strokes, painted, strict=True):
@@ -63,8 +63,8 @@ def _paint_and_tell_all(strokes: Sequence[models.Stroke]) -> list[bool]:
     return [square is not None for square in painted]
 
 
-# The threads of a worker process colour several squares at one moment, and SQLite has one writer: each
-# task goes on when its own square is committed, and a commit has the squares of all who waited.
+# A worker process's threads colour several squares at the same time, and SQLite has one writer. Each task
+# continues when its own square is committed, and one commit covers the squares of all waiting tasks.
 _paint_and_tell = together.Together(_paint_and_tell_all)
 
 
@@ -75,7 +75,7 @@ def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
 
 @functools.lru_cache(maxsize=4)
 def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], ...]:
-    """Kept, because each portion of a quilt asks for it."""
+    """Cached, because each portion of a quilt needs it."""
     squares = [(row, column) for row in range(rows) for column in range(columns)]
     random.Random(seed).shuffle(squares)
     return tuple(squares)
@@ -83,13 +83,13 @@ def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], 
 
 @queued
 def fill_quilt(quilt_id: str, start: int = 0) -> None:
-    """Fan a quilt out: one task a square, and one for when all are done. Of a large one only a portion, and a
-    task among its squares that hands out the next.
+    """Fan a quilt out: one task per square, and one task for the end. A large quilt gets only a portion, plus
+    a task among its squares that hands out the next one.
 
-    May be retried half way: the shuffle is the same each time, so the batch skips what it has.
+    May be retried half way: the shuffle is always the same, so the batch skips the squares that it has.
 
     Args:
-        quilt_id: the quilt's.
+        quilt_id: the quilt's id.
         start: how many squares are handed out already.
 
     Raises:
@@ -101,19 +101,19 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
     if quilt.finished_at is not None:
         return  # cancelled before it began
     own_batch = f"quilt-{quilt_id}"
-    # A former release has begun to fill it, as a whole and under a name that the engine chose.
+    # A former release began to fill it in one go, under a name that the engine chose.
     is_begun_before = quilt.batch_id not in (None, own_batch)
     end = quilt.total if is_begun_before else min(quilt.total, start + portion_size(quilt))
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
     name = quilt.batch_id if is_begun_before else own_batch
     with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete, name=name) as batch:
-        # Noted with the first portion; False if the quilt was cancelled meanwhile.
+        # Recorded with the first portion; False if the quilt was cancelled meanwhile.
         if quilt.batch_id == batch.id or models.note_batch(quilt_id, batch.id):
             _hand_out(batch, quilt, start, end)
 
 
 def portion_size(quilt: models.Quilt) -> int:
-    """How many squares of a quilt are handed out together."""
+    """How many of a quilt's squares are handed out in one go."""
     if quilt.total <= MAX_WHOLE:
         return quilt.total
     if quilt.delay_ms == 0:
@@ -122,16 +122,16 @@ def portion_size(quilt: models.Quilt) -> int:
 
 
 def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int) -> None:
-    """Add the squares from ``start`` to before ``end``, and unless they are the last a task for the others.
+    """Add the squares from ``start`` to before ``end``, and a task for the next portion if there is one.
 
-    That task is in their middle: the workers still have some to do when it adds more.
+    That task is in their middle, so that the workers still have squares left when it adds more.
     """
     if end == quilt.total:
         batch.add(_square_tasks(quilt, start, end), first=start)
         return
     middle = start + (end - start + 1) // 2
     batch.add(_square_tasks(quilt, start, middle), first=start)
-    # It must not be given up, or the quilt would never end. Positions below the total are the squares'.
+    # It must not be given up, or the quilt would never end. The squares use the positions below the total.
     patience = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=10)
     batch.add(deferred.task(fill_quilt, quilt.id, end, _retry_options=patience), first=quilt.total + end)
     batch.add(_square_tasks(quilt, middle, end), first=middle)
@@ -139,21 +139,21 @@ def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int)
 
 
 def _square_tasks(quilt: models.Quilt, start: int, end: int) -> Iterator[taskqueue.Task]:
-    # Left out where it is 0: a waiting task takes 64 bytes less of Redis.
+    # A delay of 0 is left out, which saves 64 bytes of Redis per waiting task.
     options: dict[str, Any] = {"delay_ms": quilt.delay_ms} if quilt.delay_ms else {}
     for row, column in _random_order(quilt.rows, quilt.columns, quilt.id)[start:end]:
         yield deferred.task(send_color, row, column, quilt.id, **options)
 
 
 class QuiltCompleteHandler(webapp.TaskHandler):
-    """Runs once the last square's task has ended, well or not: keeps the result, says so."""
+    """Runs once when the last square's task has ended, successfully or not; stores and announces the end."""
 
     def post(self) -> None:
         """Mark the quilt finished; only the call that does so sends the message."""
         quilt_id = self.request.POST["quilt"]
         quilt = models.find_quilt(quilt_id)
         if quilt is None or quilt.batch_id is None:
-            return  # nothing to finish, now or at another try
+            return  # nothing to finish, now or at a retry
         progress = taskqueue.Batch.get(quilt.batch_id).progress()
         if models.finish_quilt(quilt_id, failed=progress.failed):
             channel.send_message(quilt_id, json.dumps({"complete": True}))

@@ -1,4 +1,4 @@
-"""Calls that several threads make at one moment, made as one: one commit, one round trip for all of them."""
+"""Combines concurrent calls of several threads into one, so that they share a commit or a round trip."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,26 +9,27 @@ Answer = TypeVar("Answer")
 
 
 class _Call(Generic[Item, Answer]):
-    """What one thread asked for, and what became of it."""
+    """One thread's call and its result."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
         self.leads = False
-        # Its thread waits here until the call is over, or it is the one to lead.
+        # The thread waits here until its call is over, or until it becomes the leader.
         self.gate = threading.Lock()
         self.gate.acquire()
 
 
 class Together(Generic[Item, Answer]):
-    """Makes a call for one item at once, if no other is under way; else with all that came meanwhile.
+    """Makes a call immediately if no other one is running; otherwise together with all that arrive meanwhile.
 
-    Nobody waits for others to come: whoever finds the way free goes, and takes along who is there.
+    There is no delay for collecting calls: a thread that finds no leader goes first, and takes the waiting
+        calls along.
 
     Args:
-        make: answers for many items, in their order; what it raises is raised in each of their threads.
-        most: items of one call.
+        make: returns the results for many items, in order; its exception is raised in each of their threads.
+        most: the maximum number of items per call.
     """
 
     def __init__(self, make: Callable[[Sequence[Item]], Sequence[Answer]], most: int = 100) -> None:
@@ -50,14 +51,14 @@ class Together(Generic[Item, Answer]):
             if call.leads:
                 self._lead(call)
         finally:
-            # A deadline may end a thread that waits, or that was just told to lead.
+            # A deadline may end a thread that waits, or that has just become the leader.
             self._leave(call)
         if call.error is not None:
             raise call.error
         return call.answers[0]
 
     def _lead(self, leader: _Call[Item, Answer]) -> None:
-        """Make the calls of all who wait; the leader is the first of them."""
+        """Make the waiting calls; the leader's is the first of them."""
         with self._lock:
             calls, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
         try:
@@ -65,7 +66,7 @@ class Together(Generic[Item, Answer]):
             for call, answer in zip(calls, answers, strict=True):
                 call.answers.append(answer)
         except BaseException as error:
-            # A deadline of this thread's, too: the others are tried again.
+            # This may be a deadline of the leader's own thread; the other calls are retried.
             for call in calls:
                 call.error = error
         finally:
@@ -74,7 +75,7 @@ class Together(Generic[Item, Answer]):
                 call.gate.release()
 
     def _leave(self, call: _Call[Item, Answer]) -> None:
-        """Wait no more; who leads hands that over to the first who waits."""
+        """Stop waiting; a leader passes its role to the first waiting call."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)

@@ -1,6 +1,6 @@
 """The accounts whose statuses the batch reload fetches: pages to list, add, activate and deactivate them.
 
-Anybody may look; what changes them is the administrator's, as app.yaml says for each account's addresses.
+Anybody may see the list. Only the administrator may change accounts; app.yaml protects their URLs.
 """
 
 import re
@@ -20,7 +20,7 @@ from programs.shared.operations import plural
 
 LISTED = 50
 MOST_KEYS = 1000
-"""That are added at once."""
+"""The maximum number of keys in one addition."""
 SAMPLES = 200
 
 STATES = {"": None, "active": True, "inactive": False}
@@ -34,7 +34,7 @@ _TAKES = f"letters, digits, dots, hyphens and underscores, at most {KEY_LENGTH},
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which accounts are listed: those that are ``state``, begin with ``start``, come after ``after``."""
+    """The accounts to list: by their ``state`` and the ``start`` of their key, after the key ``after``."""
 
     state: str
     start: str
@@ -42,12 +42,12 @@ class Wanted:
 
     @property
     def query(self) -> str:
-        """The same for a link, without what is empty."""
+        """The same as a link's query, without empty values."""
         return urlencode({name: value for name, value in vars(self).items() if value})
 
 
 def page_of(wanted: Wanted) -> list[Account]:
-    """The accounts of a page in the order of their keys, and one more if there are others."""
+    """A page's accounts in the order of their keys, plus one more if there are others."""
     query = select(Account).order_by(Account.key).limit(LISTED + 1)
     if wanted.after:
         query = query.where(Account.key > wanted.after)
@@ -69,13 +69,13 @@ def numbers() -> dict[str, int]:
 
 
 def known(keys: Sequence[str]) -> list[str]:
-    """Those of the keys that accounts have."""
+    """The keys that already have an account."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(Account.key).where(Account.key.in_(keys)).order_by(Account.key)))
 
 
 def add(keys: Sequence[str]) -> bool:
-    """Add active accounts, all or none; False if one is there already."""
+    """Add active accounts, all or none; False if one exists already."""
     now = clock.SYSTEM.now()
     try:
         with datastore.session() as session:
@@ -88,7 +88,7 @@ def add(keys: Sequence[str]) -> bool:
 
 
 def set_active(key: str, is_active: bool) -> Account | None:
-    """Activate or deactivate an account; None if there is none of this key."""
+    """Activate or deactivate an account; None if there is no account with this key."""
     changed = update(Account).where(Account.key == key).values(is_active=is_active).returning(Account)
     with datastore.session() as session:
         return session.scalar(changed)
@@ -106,7 +106,7 @@ def parse_keys(text: object) -> list[str]:
     """The keys in a text, separated by spaces, commas or line ends.
 
     Raises:
-        FormError: it cannot be used.
+        FormError: the text is invalid.
     """
     pieces = [piece for piece in re.split(r"[\s,]+", text) if piece] if isinstance(text, str) else []
     mistake = None
@@ -125,10 +125,10 @@ def parse_keys(text: object) -> list[str]:
 
 
 def parse_list(query: Mapping[str, str]) -> Wanted:
-    """What the address asks for.
+    """The accounts that the query selects.
 
     Raises:
-        BadInputError: it cannot be used.
+        BadInputError: the query is invalid.
     """
     state, start, after = (query.get(name, "") for name in ("state", "start", "after"))
     if state not in STATES:
@@ -143,10 +143,10 @@ def parse_list(query: Mapping[str, str]) -> Wanted:
 
 
 class ListHandler(forms.Handler):
-    """The accounts a page at a time, and the form that adds some."""
+    """The list of accounts, page by page, and the form that adds some."""
 
     def get(self) -> None:
-        """The list. As JSON: the same page of it."""
+        """A page of the list; as JSON: the same."""
         wanted = parse_list(self.request.GET)
         if not self.wants_json():
             self._show(wanted, {}, {}, 200)
@@ -156,7 +156,7 @@ class ListHandler(forms.Handler):
         self.render_json({"accounts": listed, "next": more, "numbers": numbers()})
 
     def post(self) -> None:
-        """Add accounts, all or none: the administrator's, as app.yaml opens the list to everybody."""
+        """Add accounts, all or none. For the administrator only, though app.yaml leaves the list open."""
         self.require_administrator()
         try:
             keys = parse_keys(self.form().get("keys"))
@@ -175,7 +175,7 @@ class ListHandler(forms.Handler):
             self.see_other("/accounts")
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The list again, with the mistake at the field."""
+        """The list again, with the mistake at its field."""
         self._show(Wanted("", "", ""), given, mistakes, status)
 
     def _show(
@@ -204,10 +204,10 @@ class SamplesHandler(webapp.RequestHandler):
     """The button that gives a new site something to reload."""
 
     def post(self) -> None:
-        """Add the sample accounts that are not there."""
+        """Add the missing sample accounts."""
         keys = sample_keys()
         missing = sorted(set(keys) - set(known(keys)))
-        # Somebody else may be adding them at this moment: then they are there.
+        # A concurrent request may be adding them at this moment.
         added = len(missing) if missing and add(missing) else 0
         if self.wants_json():
             self.render_json({"added": added, "numbers": numbers()}, 201)
@@ -216,14 +216,14 @@ class SamplesHandler(webapp.RequestHandler):
 
 
 class ActiveHandler(webapp.RequestHandler):
-    """The two buttons of an account."""
+    """An account's two buttons."""
 
     def activate(self, key: str) -> None:
-        """It is in the runs that begin from now on."""
+        """Include it in all runs that begin from now on."""
         self._set(key, is_active=True)
 
     def deactivate(self, key: str) -> None:
-        """It is in no run that begins from now on."""
+        """Leave it out of all runs that begin from now on."""
         self._set(key, is_active=False)
 
     def _set(self, key: str, *, is_active: bool) -> None:
@@ -238,7 +238,7 @@ class ActiveHandler(webapp.RequestHandler):
 
 
 def _split(accounts: list[Account], wanted: Wanted) -> tuple[list[Account], str | None]:
-    """The accounts of a page, and the address of the next one."""
+    """A page's accounts, and the address of the next page."""
     if len(accounts) <= LISTED:
         return accounts, None
     accounts = accounts[:LISTED]

@@ -1,8 +1,8 @@
-"""A small feed of statuses, so that the batch reload has something to fetch; and where the real one is.
+"""The address of the status feed, and a small feed of our own for the batch reload to fetch.
 
-``ACCOUNT_FEED_URL`` is the feed's address: an account's key is put at its end. Without it, the feed is this
-one, under ``dev`` only: elsewhere strangers could have its slow accounts hold our threads. It answers the
-same for a key each time; some accounts it has trouble with, and some are slow.
+``ACCOUNT_FEED_URL`` is the feed's address, to which an account's key is appended. Without it, the feed is our
+own, under ``dev`` only: elsewhere strangers could use its slow accounts to block our threads. It always gives
+the same answer for a key; it fails for some accounts, and is slow for others.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ _SLOW = 5
 
 
 def url_of(key: str) -> str:
-    """Where the status of this account is fetched from."""
+    """The URL of this account's status."""
     return (elsewhere() or own_url()) + quote(key, safe="")
 
 
@@ -48,29 +48,29 @@ def elsewhere() -> str:
 
 
 def own_url() -> str:
-    """The address of the feed below, seen from this machine: under ``dev`` the pages are here."""
+    """The URL of the feed below, as seen from this machine; under ``dev`` the pages are here."""
     settings = config.current().settings
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/feed/"
 
 
 def lot(key: str) -> int:
-    """A number below 100 that a key always has: it decides what the feed does with it."""
+    """A key's fixed number below 100, which decides the feed's behaviour."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100
 
 
 def is_failing(key: str) -> bool:
-    """Whether the feed has trouble with an account: 5 in 100."""
+    """Whether the feed fails for an account: 5 in 100."""
     return lot(key) in _TROUBLES
 
 
 def is_slow(key: str) -> bool:
-    """Whether an account is slow: 1 in 100."""
+    """Whether the feed is slow for an account: 1 in 100."""
     return lot(key) == _SLOW
 
 
 def status_of(key: str) -> str:
-    """What an account's status is, if the feed tells it."""
+    """An account's status, if the feed returns it."""
     return STATUSES[hashlib.sha256(key.encode()).digest()[4] % len(STATUSES)]
 
 
@@ -78,13 +78,13 @@ class FeedHandler(webapp.RequestHandler):
     """One account's status as plain text."""
 
     def get(self, key: str) -> None:
-        """The status; or trouble, or the status after a while. 404 outside of ``dev``."""
+        """The status, an error, or the status after a while. 404 outside of ``dev``."""
         if elsewhere() or not config.current().settings.is_dev:
             raise exc.HTTPNotFound(
                 f"This feed is part of lastacross dev. Set {VARIABLE} to the address of yours."
             )
         if is_slow(key):
-            # An event nobody sets: the wait gives way to other threads.
+            # Nobody sets this event: the wait yields to other threads.
             threading.Event().wait(SLOW_SECONDS)
         status, text = _TROUBLES.get(lot(key), (200, status_of(key)))
         self.response.status = status

@@ -1,4 +1,4 @@
-"""The datastore models of the batch reload: accounts, runs over them, and what became of each account."""
+"""The batch reload's datastore models: accounts, runs, and each account's result."""
 
 from sqlalchemy import Double, ForeignKey, Index, String, select, text, tuple_
 from sqlalchemy.orm import Mapped, mapped_column
@@ -9,16 +9,16 @@ from programs.shared.runs import Run
 
 KEY_LENGTH = 100
 TEXT_LENGTH = 300
-"""Of a status, or of an answer that is no status: what is longer is cut."""
+"""The maximum length of a status, or of another answer; longer text is cut."""
 
 WAITING, FAILING, OK = "waiting", "failing", "ok"
 
 
 class Account(datastore.Model):
-    """Somebody whose status is fetched. Instants are seconds since the epoch.
+    """An account whose status is fetched. Instants are seconds since the epoch.
 
-    ``status`` is the last that was fetched, ``status_at`` when. ``problem`` says why a later fetch brought
-    none; None if it did. ``checked_at``: when the newest fetch that is written down here began.
+    ``status`` is the last fetched status, from ``status_at``. ``problem`` says why a later fetch failed;
+    None if it did not. ``checked_at`` is the start of the newest recorded fetch.
     """
 
     __tablename__ = "account"
@@ -37,12 +37,13 @@ class Account(datastore.Model):
 class ReloadRun(Run):
     """A run over the accounts that were active when it began. Instants are seconds since the epoch.
 
-    ``done`` counts accounts with a new status; ``changes`` whatever happened. Both are counted in the
-    transaction that writes it down, so that a task which runs twice counts once. ``opened_at``: when its
-    batch was there; ``loaded_at``: when the last task was on its queue. ``lost_at``: when it was found that
-    nothing was going to end it. ``retry_of``: the run whose failed accounts it has; ``retried_as``: the run
-    that has this one's. ``place``: 1 from beginning to end, None afterwards; as it is unique, one run at a
-    time has it.
+    * ``done`` counts accounts with a new status, ``changes`` counts all changes. Both are counted in the
+      transaction that stores the change, so a task that runs twice counts once.
+    * ``opened_at`` is when its batch was created, and ``loaded_at`` when its last task was added.
+    * ``lost_at`` is when the run was found to have no way to end.
+    * ``retry_of`` is the run whose failed accounts it retries; ``retried_as`` is the run that retries this
+    one's. * ``place`` is 1 from the beginning to the end, and None afterwards. It is unique, so only one run
+    is open.
     """
 
     __tablename__ = "reload_run"
@@ -62,15 +63,15 @@ class ReloadRun(Run):
 
 
 class ReloadResult(datastore.Model):
-    """An account of a run, and how its last fetch there ended. An instant is in seconds since the epoch.
+    """An account in a run, with its last fetch there. The instant is in seconds since the epoch.
 
-    The rows are written when the run begins: they fix which accounts it has, and in which order. ``outcome``
-    is ``waiting``, ``failing`` or ``ok``; ``http_status`` is None where no answer came: ``answer`` says why.
+    The rows are written when the run begins, and fix its accounts and their order. ``outcome`` is
+    ``waiting``, ``failing`` or ``ok``. ``http_status`` is None if no answer came; ``answer`` then says why.
     """
 
     __tablename__ = "reload_result"
     __table_args__ = (
-        # Only what has ended is in them: writing the rows of a run stays cheap.
+        # Only ended fetches are in these indexes, so inserting a run's rows stays cheap.
         Index(
             "ix_reload_result_slow",
             "run_id",
@@ -103,7 +104,7 @@ class ReloadResult(datastore.Model):
 # --- how much is kept ---------------------------------------------------------------------
 
 MAX_RESULTS = 2_000_000
-"""Of all reloads that are kept: 1.1 GB, as a result takes 530 bytes."""
+"""The limit for all kept reloads: 1.1 GB, as a result takes 530 bytes."""
 
 KEPT = pruning.Kept(
     ReloadRun,

@@ -1,4 +1,4 @@
-"""The pages of the batch reload: its runs, one of them, the button that retries what failed."""
+"""The batch reload's pages: its runs, a single run, and the button that retries failed accounts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from programs.shared import forms, operations, progress, starting
 
 
 class HistoryHandler(webapp.RequestHandler):
-    """The runs so far."""
+    """The list of runs."""
 
     def get(self) -> None:
         """The newest first."""
@@ -39,24 +39,24 @@ def _known(run_id: str) -> ReloadRun:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which failing accounts are listed: at most ``limit``, after the account of this key and id."""
+    """The failing accounts to list: at most ``limit``, after the account with this key and id."""
 
     after: str = ""
     after_id: int = 0
     limit: int = runs.FAILING_LISTED
 
     def query(self, after: str | None = None) -> str:
-        """The same for a link, or for one to the accounts after another key; without what is left out."""
+        """The same as a link's query, without defaults; ``after`` replaces the key."""
         limit = "" if self.limit == runs.FAILING_LISTED else str(self.limit)
         values = {"after": self.after if after is None else after, "limit": limit}
         return urlencode({name: value for name, value in values.items() if value})
 
 
 def parse_wanted(query: Mapping[str, str]) -> Wanted:
-    """What the address asks for.
+    """The failing accounts that the query selects.
 
     Raises:
-        BadInputError: it cannot be used.
+        BadInputError: the query is invalid.
     """
     after, limit, after_id = query.get("after", ""), runs.FAILING_LISTED, 0
     if "limit" in query:
@@ -73,16 +73,16 @@ def parse_wanted(query: Mapping[str, str]) -> Wanted:
 
 
 class PageHandler(longtask.ProgressPage[reload_view.View]):
-    """One run, to be looked at while it goes on and afterwards."""
+    """One run, during and after its work."""
 
     wanted = Wanted()
 
     def read_query(self, *, is_json: bool) -> None:
-        """Which failing accounts are listed."""
+        """Read which failing accounts to list."""
         self.wanted = parse_wanted(self.request.GET)
 
     def look(self, run_id: str) -> reload_view.View:
-        """How far the run is."""
+        """The run's progress."""
         return look(_known(run_id))
 
     def client_id(self, view: reload_view.View) -> str:
@@ -90,7 +90,7 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
         return runs.batch_id(view.run.id)
 
     def show(self, view: reload_view.View, token: str | None) -> None:
-        """Draw the page with the slowest and the failing accounts."""
+        """Render the page with the slowest and the failing accounts."""
         run, failing = view.run, self._failing(view)
         self.render(
             "programs/reload/reload.html",
@@ -107,7 +107,7 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
         )
 
     def operation(self, view: reload_view.View) -> dict[str, Any]:
-        """With the same accounts."""
+        """The JSON with the same accounts."""
         return view.operation(runs.slowest(view.run.id), self._failing(view))
 
     def _failing(self, view: reload_view.View) -> runs.FailingPage:
@@ -115,10 +115,10 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
 
 
 class RetryHandler(webapp.RequestHandler):
-    """The button that has the failed accounts of a run fetched again."""
+    """The button that fetches a run's failed accounts again."""
 
     def post(self, run_id: str) -> None:
-        """Begin a run over them, unless one is under way; a second click leads to the same one."""
+        """Start a run over them, unless one is open; a second click leads to the same run."""
         if starting.is_limited(self, "reloads"):
             return
         view = look(_known(run_id))
@@ -148,7 +148,7 @@ KEY = "<key:[A-Za-z0-9._-]+>"
 RUN = "<run_id:[A-Za-z0-9-]+>"
 
 ROUTES = [
-    # The accounts, and the form that adds some; its button for samples; an account's two buttons.
+    # The accounts, and the form that adds some; the button for samples; an account's two buttons.
     webapp2.Route("/accounts", accounts.ListHandler),
     webapp2.Route("/accounts/samples", accounts.SamplesHandler),
     webapp2.Route(
@@ -157,14 +157,14 @@ ROUTES = [
     webapp2.Route(
         f"/accounts/{KEY}/deactivate", accounts.ActiveHandler, handler_method="deactivate", methods=["POST"]
     ),
-    # What a status is fetched from, unless ACCOUNT_FEED_URL names something else.
+    # The feed, unless ACCOUNT_FEED_URL names another one.
     webapp2.Route(f"/feed/{KEY}", feed.FeedHandler),
-    # Cron's, or the administrator's: begins a reload. And its tasks'.
+    # For cron and the administrator: starts a reload. For its tasks: the fetches and the end.
     webapp2.Route("/taskloader/", tasks.LoaderHandler),
     webapp2.Route(tasks.WORKER_URL, tasks.WorkerHandler),
     webapp2.Route(runs.FILL_URL, tasks.FillHandler),
     webapp2.Route(tasks.COMPLETE_URL, tasks.CompleteHandler),
-    # The reloads so far; one of them, for programs and for people; its retry button.
+    # The list of reloads; one of them, for programs and for people; its retry button.
     webapp2.Route("/reloads", HistoryHandler),
     webapp2.Route(f"/reloads/{RUN}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
     webapp2.Route(f"/reloads/{RUN}", PageHandler),

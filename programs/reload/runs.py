@@ -1,6 +1,6 @@
-"""The batch reload's runs in the datastore: how they begin, go on and end.
+"""The batch reload's runs in the datastore: how they begin, continue and end.
 
-Every step is one transaction, and is idempotent: tasks run twice.
+Each step is one transaction and is idempotent, because tasks may run twice.
 """
 
 import secrets
@@ -18,21 +18,21 @@ from programs.reload.models import FAILING, OK, TEXT_LENGTH, Account, ReloadResu
 FILL_URL = "/tasks/reload-fill"
 
 PAGE = 1000
-"""Accounts of a run that are in memory at once while it is loaded."""
+"""How many of a run's accounts are in memory at a time while it is loaded."""
 
 SLOWEST = 10
 FAILING_LISTED = 50
 MOST_FAILING_LISTED = 1000
-"""As many as a program may ask for at once."""
+"""The maximum number that a program may request."""
 RUNS_LISTED = 50
 
 
 class NothingToDoError(Exception):
-    """Raised when a run would have no account."""
+    """Raised when a run would have no accounts."""
 
 
 def new_id() -> str:
-    """The id of a run that somebody starts: the instant, and what tells it from another's."""
+    """An id for a run started by hand: the instant, plus a unique suffix."""
     return f"{stamp(clock.SYSTEM.now())}-{secrets.token_hex(4)}"
 
 
@@ -47,7 +47,7 @@ def batch_id(run_id: str) -> str:
 
 
 def run_of_batch(name: str | None) -> str | None:
-    """The run whose tasks this batch has; None if it is another program's."""
+    """The run that this batch belongs to; None if it belongs to another program."""
     prefix = batch_id("")
     return name.removeprefix(prefix) if name is not None and name.startswith(prefix) else None
 
@@ -56,21 +56,22 @@ def run_of_batch(name: str | None) -> str | None:
 
 
 def begin(run_id: str, started_by: str) -> ReloadRun:
-    """Write a run down with the accounts that are active now, and add the task that loads it; a second time
-    answers the one that is there.
+    """Store a run with the currently active accounts, and add the task that loads it; a repeated call returns
+    the existing run.
 
-    That fixes the run's accounts and their order, whoever is added or deactivated while they are loaded: a
-    member of a batch is known by its position. One statement copies them, so no memory is needed here.
+    This fixes the run's accounts and their order, even if accounts are added or deactivated during the
+    loading, because a batch knows a member by its position. One statement copies them, so it needs no memory
+    here.
 
     Args:
-        run_id: what makes the run one, however often it is begun.
+        run_id: identifies the run, however often it is begun.
         started_by: ``cron`` or ``hand``.
 
     Returns:
-        The run; or another one that somebody has begun at this moment: one at a time goes on.
+        The run, or another one that began at this moment, because only one run may be open.
 
     Raises:
-        NothingToDoError: no account is active, and so there is no run.
+        NothingToDoError: no account is active, so there is no run.
     """
     known = find(run_id)
     if known is not None:
@@ -83,7 +84,7 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
             add_filling(run_id)
             return run
     except IntegrityError:
-        # Two at once, of the same run or of two, and the other was first.
+        # A concurrent call for the same run, or for another one, came first.
         known = find(run_id) or _in_place()
         if known is None:
             raise
@@ -91,15 +92,15 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
 
 
 def retry(run_id: str) -> ReloadRun:
-    """Begin a run over the failed accounts of one that is over, once: a second click leads to the first's.
+    """Begin a run over a finished run's failed accounts, once: a second click leads to the first click's run.
 
-    Accounts that were deactivated since are left out. What the run itself counts stays as it is.
+    Accounts deactivated since then are left out. The finished run keeps its own counts.
 
     Returns:
-        The run that retries it; or another one that somebody has begun at this moment: one at a time goes on.
+        The retrying run, or another one that began at this moment, because only one run may be open.
 
     Raises:
-        NothingToDoError: none of them is active.
+        NothingToDoError: none of the accounts is active.
     """
     try:
         return _retried(run_id)
@@ -126,10 +127,10 @@ def _retried(run_id: str) -> ReloadRun:
 
 
 def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:
-    """Write a run and its accounts: ``accounts`` selects ids and keys.
+    """Store a run and its accounts; ``accounts`` selects their ids and keys.
 
     Raises:
-        NothingToDoError: there is none.
+        NothingToDoError: there are none.
     """
     session.add(run)
     session.flush()
@@ -143,12 +144,12 @@ def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:
 
 
 def add_filling(run_id: str) -> None:
-    """Add the task that loads a run, with the transaction under way. It does not give up."""
+    """Add the task that loads a run, in the current transaction. It retries without limit."""
     taskqueue.add(url=FILL_URL, params={"run": run_id}, retry_options=patience(), transactional=True)
 
 
 def patience() -> taskqueue.TaskRetryOptions:
-    """Of a task without which a run would never end: no limit, and at most a minute between attempts."""
+    """Retry options for a task that ends a run: no limit, and up to a minute between attempts."""
     return taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
 
 
@@ -156,7 +157,7 @@ def patience() -> taskqueue.TaskRetryOptions:
 
 
 def members(run_id: str) -> Iterator[str]:
-    """The keys of a run's accounts in the order of their ids, a page at a time."""
+    """The keys of a run's accounts in the order of their ids, read page by page."""
     after = 0
     of_run = ReloadResult.run_id == run_id
     while True:
@@ -171,35 +172,35 @@ def members(run_id: str) -> Iterator[str]:
 
 
 def note_opened(run_id: str) -> None:
-    """Its batch is there."""
+    """Record that its batch exists."""
     _note(run_id, ReloadRun.opened_at)
 
 
 def note_loaded(run_id: str) -> None:
-    """All its tasks are on their queue."""
+    """Record that all its tasks have been added."""
     _note(run_id, ReloadRun.loaded_at)
 
 
 def _note(run_id: str, column: InstrumentedAttribute[float | None]) -> None:
-    """Keep when it was so first."""
+    """Record the first time that this happened."""
     first = update(ReloadRun).where(ReloadRun.id == run_id, column.is_(None))
     with datastore.session() as session:
         session.execute(first.values({column: clock.SYSTEM.now()}))
 
 
-# --- going on and ending ------------------------------------------------------------------
+# --- continuing and ending ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a fetch brought.
+    """The result of a fetch.
 
     Attributes:
-        is_ok: whether it brought a status.
-        http_status: None where no answer came.
-        text: the status; or what came instead of it, or why nothing came.
+        is_ok: whether there is a status.
+        http_status: None if no answer came.
+        text: the status, another answer, or the reason why no answer came.
         began_at: seconds since the epoch.
-        duration_ms: from there to its end.
+        duration_ms: from the beginning to the end.
     """
 
     is_ok: bool
@@ -210,7 +211,7 @@ class Answer:
 
     @property
     def kept(self) -> str:
-        """As much of the text as has room, without what a database refuses."""
+        """The text, cut to the column's length, without characters that a database rejects."""
         plain = self.text.replace("\0", "\ufffd").strip()
         return plain if len(plain) <= TEXT_LENGTH else plain[: TEXT_LENGTH - 1] + "…"
 
@@ -221,19 +222,19 @@ class Answer:
 
 
 def record(run_id: str | None, key: str, answer: Answer, attempt: int) -> int | None:
-    """Write an answer to its account and into its run, both or neither.
+    """Store an answer in its account and in its run, both or neither.
 
-    An account that has its status in this run counts, once; whatever comes later changes nothing in the run.
-    Of two runs the newer fetch stays on the account.
+    An account with a status in this run counts once; a later answer changes nothing in the run. Of two runs'
+    fetches, the account keeps the newer one.
 
     Args:
         run_id: None for a fetch outside of any run.
-        key: of the account.
+        key: the account's.
         answer: the fetch's.
         attempt: 1 for the first.
 
     Returns:
-        The number of the run's change; None if nothing has changed there.
+        The number of the run's change; None if the run did not change.
     """
     with datastore.session() as session:
         account_id = session.scalar(select(Account.id).where(Account.key == key))
@@ -258,7 +259,7 @@ def _write_account(session: Session, account_id: int, answer: Answer) -> None:
 
 
 def _write_result(session: Session, row: tuple[str, int], answer: Answer, attempt: int) -> bool:
-    """Whether it is news: the account has no status in this run yet."""
+    """Store the result; whether it is news, because the account had no status in this run yet."""
     values = {
         "outcome": OK if answer.is_ok else FAILING,
         "attempts": attempt,
@@ -273,15 +274,15 @@ def _write_result(session: Session, row: tuple[str, int], answer: Answer, attemp
 
 
 def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
-    """Keep how a run ended, and of its results those that failed and the slowest.
+    """Record a run's end; of its results keep only the failed and the slowest ones.
 
     Args:
         run_id: the run.
-        failed: how many of its tasks are dead letters. One may have written its status all the same.
-        is_lost: nothing was going to end it.
+        failed: how many of its tasks are dead letters; such a task may have stored its status anyway.
+        is_lost: the run could no longer end by itself.
 
     Returns:
-        False if its end is known already, or there is no such run.
+        False if its end is recorded already, or there is no such run.
     """
     ending = update(ReloadRun).where(ReloadRun.id == run_id, ReloadRun.finished_at.is_(None))
     missing = ReloadRun.total - ReloadRun.done
@@ -296,8 +297,8 @@ def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
     with datastore.session() as session:
         if session.scalar(ending.values(**values).returning(ReloadRun.id)) is None:
             return False
-        # Answers lock a result and then the run, this the run and then results: but only those that are well,
-        # which no answer locks again, so that nobody waits for the other.
+        # Answers lock a result and then the run; this locks the run and then results. But it locks only
+        # successful results, which no answer locks again, so there is no deadlock.
         is_fine = (ReloadResult.run_id == run_id) & (ReloadResult.outcome == OK)
         kept = _slowest(run_id).with_only_columns(ReloadResult.account_id).subquery()
         session.execute(
@@ -307,11 +308,11 @@ def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
     return True
 
 
-# --- looking ------------------------------------------------------------------------------
+# --- queries ------------------------------------------------------------------------------
 
 
 def find(run_id: str) -> ReloadRun | None:
-    """The run as it is now, detached, or None."""
+    """The run's current row, detached, or None."""
     with datastore.session(read_only=True) as session:
         return session.get(ReloadRun, run_id)
 
@@ -324,20 +325,20 @@ def recent() -> list[ReloadRun]:
 
 
 def unfinished() -> list[ReloadRun]:
-    """The runs whose end is not known, the newest first."""
+    """The runs without a recorded end, newest first."""
     newest = select(ReloadRun).where(ReloadRun.finished_at.is_(None)).order_by(ReloadRun.created_at.desc())
     with datastore.session(read_only=True) as session:
         return list(session.scalars(newest))
 
 
 def _in_place() -> ReloadRun | None:
-    """The run that others have to wait for."""
+    """The open run that other runs have to wait for."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(ReloadRun).where(ReloadRun.place.is_not(None)))
 
 
 def slowest(run_id: str) -> list[ReloadResult]:
-    """The accounts whose last fetch took longest, the longest first."""
+    """The accounts with the longest last fetch, longest first."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(_slowest(run_id)))
 
@@ -353,8 +354,8 @@ class FailingPage:
     """Accounts whose last fetch brought no status, in the order of their ids.
 
     Attributes:
-        results: of this page.
-        after: the key that the next page comes after; None if there is none.
+        results: this page's.
+        after: the key after which the next page begins; None if there is none.
     """
 
     results: list[ReloadResult]
@@ -362,7 +363,7 @@ class FailingPage:
 
 
 def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> FailingPage:
-    """So many at most of a run, after the account of this id."""
+    """A run's failing accounts after the account with this id, up to the limit."""
     of_run = select(ReloadResult).where(ReloadResult.run_id == run_id, ReloadResult.outcome == FAILING)
     page = of_run.where(ReloadResult.account_id > after_id).order_by(ReloadResult.account_id)
     with datastore.session(read_only=True) as session:
@@ -372,6 +373,6 @@ def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> Fail
 
 
 def id_of(key: str) -> int | None:
-    """Of the account of this key, None if there is none."""
+    """The id of the account with this key, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(Account.id).where(Account.key == key))

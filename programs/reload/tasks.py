@@ -1,6 +1,6 @@
-"""The tasks of the batch reload: the loader that cron calls, the worker that fetches a status.
+"""The batch reload's tasks: the loader that cron calls, and the worker that fetches a status.
 
-Everything that a task is delivered to may run twice: docs/reload.md says why nothing is then done twice.
+Every handler may run twice: docs/reload.md explains why nothing is then done twice.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ FETCH_SECONDS = 10.0
 
 
 FETCH_BYTES = 65_536
-"""Of an answer that are read: a few hundred characters of it are kept, and many come at once."""
+"""How much of an answer is read. A few hundred characters are kept, and many answers come concurrently."""
 
 
 TELL_SECONDS = 0.2
-"""How often this process says at most that a run has news: a page that hears of it asks for all of it."""
+"""The minimum interval between this process's notifications of a run; a page then fetches all its news."""
 
 
 _CRON_NAME = re.compile(r".+-(\d{8}T\d{6}Z)", re.ASCII)
@@ -45,7 +45,7 @@ log = logging.getLogger("reloads")
 
 
 def run_id_of(task: taskqueue.CurrentTask | None) -> str:
-    """The id of the run that a request starts: cron's is the instant for which it was due.
+    """The id of the run that a request starts; for cron it is the scheduled instant.
 
     Another delivery of the same task has the same id.
     """
@@ -58,11 +58,11 @@ def run_id_of(task: taskqueue.CurrentTask | None) -> str:
 
 
 def fill(run_id: str) -> None:
-    """Put a run's tasks on their queue, one an account. May be repeated, whatever it has come to."""
+    """Add a run's tasks to their queue, one per account. May be repeated after a partial run."""
     run = runs.find(run_id)
     if run is None or run.finished_at is not None:
         return
-    # Not given up as an account's task is: a run whose end nobody writes down would never end.
+    # It retries without limit, unlike an account's task: otherwise nobody would record the run's end.
     options = runs.patience()
     complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=options)
     batch = taskqueue.Batch(queue_name=QUEUE, name=runs.batch_id(run_id), on_complete=complete)
@@ -74,10 +74,10 @@ def fill(run_id: str) -> None:
 
 
 def start(run_id: str, started_by: str) -> ReloadRun:
-    """The run of this id, begun unless it is there; or another one that still goes on, so that none is begun.
+    """The run with this id, begun unless it exists; or another open run, in which case none is begun.
 
-    Runs would pile up where the feed is slower than the clock. One that is lost keeps nobody waiting:
-    looking at it ends it.
+    Runs would pile up if the feed is slower than the schedule. A lost run blocks nobody, because checking its
+    progress ends it.
 
     Raises:
         NothingToDoError: no account is active.
@@ -87,10 +87,10 @@ def start(run_id: str, started_by: str) -> ReloadRun:
 
 
 def retry(run: ReloadRun) -> ReloadRun:
-    """The run over the failed accounts of this one, begun unless it is there; or another one that goes on.
+    """The run that retries this one's failed accounts, begun unless it exists; or another open run.
 
     Raises:
-        NothingToDoError: none of them is active any more.
+        NothingToDoError: none of the accounts is active any longer.
     """
     other = _under_way() if run.retried_as is None else None
     return other or runs.retry(run.id)
@@ -101,14 +101,14 @@ def _under_way() -> ReloadRun | None:
 
 
 class LoaderHandler(webapp.RequestHandler):
-    """``/taskloader/``: cron's, and the administrator's."""
+    """``/taskloader/``: for cron and the administrator."""
 
     def get(self) -> None:
-        """Cron's, or the administrator's who has typed the address: begin a run."""
+        """Begin a run, for cron, or for an administrator who has typed the address."""
         self.post()
 
     def post(self) -> None:
-        """Begin a run over all active accounts, unless one is under way. A task loads it."""
+        """Begin a run over all active accounts, unless one is open. A task loads it."""
         if starting.is_limited(self, "reloads"):
             return
         task = taskqueue.current_task()
@@ -141,7 +141,7 @@ class LoaderHandler(webapp.RequestHandler):
 
 
 class FillHandler(webapp.TaskHandler):
-    """Loads a run that was begun."""
+    """Loads a run that has begun."""
 
     def post(self) -> None:
         """May be repeated."""
@@ -149,10 +149,10 @@ class FillHandler(webapp.TaskHandler):
 
 
 class WorkerHandler(webapp.TaskHandler):
-    """``/worker/``: fetches the status of one account, and writes it down."""
+    """``/worker/``: fetches and stores one account's status."""
 
     def post(self) -> None:
-        """A failing answer is kept, and makes the attempt fail: the queue has it run again."""
+        """A failing answer is stored and fails the attempt, so the queue runs it again."""
         key = self.request.get("key")
         if not key:
             raise webapp.BadInputError("key", "takes the key of an account; it is missing")
@@ -169,7 +169,7 @@ class WorkerHandler(webapp.TaskHandler):
 
 
 def fetch(key: str) -> Answer:
-    """The status of this account, as its feed has it now; whatever goes wrong is an answer, too."""
+    """This account's current status in its feed; any error is an answer too."""
     began_at, start = clock.SYSTEM.now(), clock.SYSTEM.monotonic()
     headers = {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
     status = None
@@ -191,29 +191,29 @@ def fetch(key: str) -> Answer:
 
 
 class CompleteHandler(webapp.TaskHandler):
-    """Runs once when the last account's task of a run has ended, well or not."""
+    """Runs once when a run's last task has ended, successfully or not."""
 
     def post(self) -> None:
-        """Mark the run finished; only the call that does so says so."""
+        """Mark the run finished; only the call that does so announces it."""
         run_id = self.request.POST["run"]
         try:
             failed = taskqueue.Batch.get(runs.batch_id(run_id)).progress().failed
         except taskqueue.UnknownBatchError:
-            return  # forgotten with all of Redis: the page says that the run is lost
+            return  # Redis lost everything; the page says that the run is lost
         if runs.finish(run_id, failed=failed):
             log.info("reload.end", extra={"run": run_id, "failed": failed})
             _send(run_id, {"complete": True})
 
 
 class _Teller:
-    """Says to whoever watches that a run has news, now and then: a page asks for all of it at once."""
+    """Announces a run's news from time to time, because a page then fetches all of it together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._told_at: dict[str, float] = {}
 
     def tell(self, run_id: str, change: int) -> None:
-        """There is something new, up to the change of this number."""
+        """Announce the changes up to this one."""
         now = clock.SYSTEM.monotonic()
         with self._lock:
             if now - self._told_at.get(run_id, float("-inf")) < TELL_SECONDS:
@@ -227,7 +227,7 @@ _teller = _Teller()
 
 
 def _send(run_id: str, news: dict[str, object]) -> None:
-    """Say something to whoever watches. If nobody can be told, what is written down is done all the same."""
+    """Send a message to the watching pages. The work is done even if no message can be sent."""
     try:
         channel.send_message(runs.batch_id(run_id), json.dumps(news))
     except errors.StoreUnavailableError as error:

@@ -1,4 +1,4 @@
-"""How far a run of the batch reload is: in words, in numbers, as JSON."""
+"""The progress of a reload in words, in numbers, and as JSON."""
 
 import logging
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from programs.shared import progress
 from programs.shared.operations import plural
 
 LOADED_WITHIN_SECONDS = 900.0
-"""100,000 accounts take less than one minute, and the next run by the clock comes after 30."""
+"""The maximum loading time: 100,000 accounts load in a minute, and the next run is 30 minutes later."""
 SENT_AGAIN_SECONDS = 120.0
-"""So long the task that loads a run may come again to an emptied Redis, and load all anew."""
+"""How long the loading task may be sent again to an emptied Redis, where it loads everything anew."""
 NOTED_WITHIN_SECONDS = 60.0
-"""So long the last task may take to write down the end of its run."""
+"""How long the last task may take to record the end of its run."""
 
 STARTED_BY = {"cron": "by the clock", "hand": "by hand", "retry": "to retry what had failed"}
 
@@ -34,7 +34,7 @@ class View(progress.RunView):
 
     @property
     def through(self) -> int:
-        """Accounts that have a new status, or failed for good."""
+        """Accounts with a new status, or a final failure."""
         return self.run.done + self.failed
 
     @property
@@ -44,7 +44,7 @@ class View(progress.RunView):
 
     @property
     def remaining(self) -> int:
-        """Accounts that have neither a status nor failed for good."""
+        """Accounts with neither a status nor a final failure."""
         return self.whole - self.through
 
     @property
@@ -54,12 +54,12 @@ class View(progress.RunView):
 
     @property
     def beginning(self) -> str:
-        """The headline of the first quarter."""
+        """The headline before the first quarter is complete."""
         return "Under way." if self.through else "Waiting for the first answer."
 
     @property
     def success(self) -> str:
-        """The message of a run that is done."""
+        """The message of a completed run."""
         total = self.run.total
         return f"All {total:,} accounts are up to date." if total > 1 else "The only account is up to date."
 
@@ -70,7 +70,7 @@ class View(progress.RunView):
 
     @property
     def message(self) -> str:
-        """The state in a sentence, with its numbers."""
+        """The state in a sentence, including its numbers."""
         if self.is_lost and self.state != "done" and self.run.loaded_at is None:
             minutes = round(LOADED_WITHIN_SECONDS / 60)
             return (
@@ -82,21 +82,21 @@ class View(progress.RunView):
 
     @property
     def started_text(self) -> str:
-        """Who or what started it."""
+        """How it was started."""
         return STARTED_BY[self.run.started_by]
 
     @property
     def can_retry(self) -> bool:
-        """Whether there are failed accounts that no other run has taken over."""
+        """Whether there are failed accounts that no other run retries."""
         return self.is_over and self.run.retried_as is None and self.run.done < self.run.total
 
     @property
     def etag(self) -> str:
-        """Changes when something to be shown has."""
+        """Changes when anything shown has changed."""
         return f"{self.run.changes}-{self.failed}-{self.state}-{self.run.retried_as or ''}"
 
     def listed(self) -> dict[str, Any]:
-        """A line of the history, as JSON."""
+        """An entry of the history, as JSON."""
         return {
             "name": f"reloads/{self.run.id}",
             "state": self.state,
@@ -146,7 +146,7 @@ class View(progress.RunView):
 
 
 def result_json(result: ReloadResult) -> dict[str, Any]:
-    """What became of one account."""
+    """An account's result."""
     return {
         "account": result.account_key,
         "outcome": result.outcome,
@@ -158,21 +158,21 @@ def result_json(result: ReloadResult) -> dict[str, Any]:
 
 
 def remembered(run: ReloadRun) -> View:
-    """How far a run is as far as the datastore alone knows: for lists."""
+    """A run's state, as far as the datastore alone shows it; for lists."""
     now, is_lost = clock.SYSTEM.now(), run.lost_at is not None
     if run.finished_at is None:
         return View(run, now, "ready" if run.opened_at is None else "running", 0, is_lost=is_lost)
     missing = run.total - run.done
-    # One that failed may have been run again since, and one of a lost run may have come all the same.
+    # A failed account may have been run again since, and a lost run's account may have succeeded anyway.
     failed = min(run.failed_count, missing)
     state = "done" if missing == 0 else "failed" if failed else "cancelled"
     return View(run, now, state, failed, is_lost=is_lost)
 
 
 def look(run: ReloadRun) -> View:
-    """How far a run is. A finished one is known from the datastore alone.
+    """A run's current state. A finished run's state comes from the datastore alone.
 
-    The end of one that nobody is going to end is written down here: a lost run keeps no other waiting.
+    If nothing else can end the run, its end is recorded here, so that a lost run does not block the next one.
     """
     view = remembered(run)
     if view.is_over:
@@ -191,7 +191,7 @@ def look(run: ReloadRun) -> View:
 
 
 def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:
-    """Whether the task that loads a run is gone, or its batch is and nothing is going to fill it again."""
+    """Whether the loading task is gone, or the batch is gone and nothing is going to fill it again."""
     if run.loaded_at is None:
         return now - run.created_at > LOADED_WITHIN_SECONDS
     return not is_known and now - run.loaded_at > SENT_AGAIN_SECONDS

@@ -163,7 +163,7 @@ def _beyond(kept: Kept) -> float | None:
 
 
 class PruneHandler(webapp.RequestHandler):
-    """``/tasks/prune``: called by cron once an hour, and by its own tasks if one request is not enough."""
+    """``/tasks/prune``: called by cron once an hour, and again if one request is not enough."""
 
     kept: Sequence[Kept] = ()
 
