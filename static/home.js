@@ -1,4 +1,4 @@
-// The front page's numbers, kept fresh while somebody looks.
+// Updates the front page's numbers while somebody watches.
 
 const FRESH_MS = 5000;
 const box = document.getElementById("numbers");
@@ -13,7 +13,7 @@ async function refresh() {
       place.textContent = numbers[place.dataset.number].toLocaleString("en");
     }
   } catch {
-    // The server is away: the numbers stay as they were.
+    // The server is unavailable: keep the last numbers.
   }
 }
 

@@ -49,7 +49,7 @@ def counting_refusals(handler: Hooks) -> Iterator[None]:
 def _check_refusals(handler: Hooks, *, is_counted: bool) -> None:
     seconds = _seconds_to_wait(handler, start_limits.check_refusals, is_counted=is_counted)
     if seconds is not None:
-        message = f"Too many requests of your network to start “{title_of(handler)}” were refused."
+        message = f"Too many requests from your network to start “{title_of(handler)}” were refused."
         raise StartLimitError(429, message, seconds)
 
 

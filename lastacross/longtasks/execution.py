@@ -84,7 +84,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
         return TRY_AGAIN if is_needed and found is not None and found.expired_at is None else DONE
     if task.failures > work.task_retry_limit:
         # The last allowed attempt outlived its deadline; later deliveries only record that.
-        return _failed(task, current, work, DeadlineExceededError("no attempt has ended in time"))
+        return _failed(task, current, work, DeadlineExceededError("no attempt ended in time"))
     progress.forget(task.id)
     progress.announce(task.id, "running", attempt=task.attempts)
     reporter = progress.Reporter(task)
@@ -222,7 +222,7 @@ def _sentence(error: BaseException, reference: str) -> str:
     if isinstance(error, UserError | UnusableResultError):
         return str(error)
     if isinstance(error, DeadlineExceededError):
-        return f"It took longer than it may. Reference: {reference}."
+        return f"It exceeded its time limit. Reference: {reference}."
     if isinstance(error, DeferredError):
         return f"It cannot be done. Reference: {reference}."
     return f"Something went wrong while it ran. Reference: {reference}."

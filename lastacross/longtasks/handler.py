@@ -43,7 +43,7 @@ from lastacross.webapp import (
 LARGEST_SHOWN_BYTES = 1024 * 1024
 """A page reads only the beginning of a larger result."""
 
-FROM_ELSEWHERE = "A page of another site asked for this, so it was not done."
+FROM_ELSEWHERE = "A page of another site requested this, so it was refused."
 
 JOBS = "query, status, result, cancel or restart"
 
@@ -97,7 +97,7 @@ class LongRunningTaskHandler(Hooks):
     def _refuse_method(self, job: str) -> None:
         if job == "execute":
             self.abort(403, detail="Only the queue executes a task.")
-        self.abort(405, detail=f"To {job} a task takes a POST.", headers={"Allow": "POST"})
+        self.abort(405, detail=f"Use POST to {job} a task.", headers={"Allow": "POST"})
 
     # --- starting -------------------------------------------------------------------------
 
@@ -254,9 +254,7 @@ class LongRunningTaskHandler(Hooks):
         if self.task.status != "done":
             view = looking.look(self.task)
             self.response.headers["Cache-Control"] = "no-store"
-            self._refuse(
-                409, f"There is no result of this task. Its state: {view.status} {view.error_text}".strip()
-            )
+            self._refuse(409, f"This task has no result. Its state: {view.status} {view.error_text}".strip())
             return
         given, result = self._given_and_result()
         self.revalidate()
@@ -327,7 +325,7 @@ class LongRunningTaskHandler(Hooks):
         if found is None:
             self._refuse_missing(404, "There is no such task here. Its address may have been copied in part.")
         elif found.has_expired(clock.SYSTEM.now()):
-            self._refuse_missing(410, "This task was done long ago, and its result is not kept any more.")
+            self._refuse_missing(410, "This task was done long ago, and its result is no longer kept.")
         else:
             self.task = found
             return True

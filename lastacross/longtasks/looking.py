@@ -29,8 +29,8 @@ NETWORK = "_longtasknetwork"
 """The name of a task's parameter: the network that owns the result."""
 
 LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
-POISON = "It ended the process that it ran in again and again, and is not tried any more."
-DEAD = "It could not be run, and is not tried any more."
+POISON = "It crashed its process again and again, and is no longer retried."
+DEAD = "It could not be run, and is no longer retried."
 
 _log = logs.get("lastacross.longtask")
 

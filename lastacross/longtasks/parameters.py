@@ -113,14 +113,14 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except json_body.BadJsonError as error:
         raise BadInputError("body", str(error)) from error
     except ValueError as error:
-        raise BadInputError("body", f"is not the JSON that its Content-Type says: {error}") from error
+        raise BadInputError("body", f"is not valid JSON, as its Content-Type claims: {error}") from error
     if not isinstance(found, dict):
         raise BadInputError("body", "takes a JSON object, whose members are the parameters")
     try:
         # Python reads NaN, and 1e999 as infinity; JSON can store neither.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
-        raise BadInputError("body", f"has a number that JSON does not have: {error}") from error
+        raise BadInputError("body", f"has a number that JSON cannot represent: {error}") from error
     return found
 
 

@@ -181,7 +181,7 @@ class Reporter:
             return
         if not is_wanted:
             raise TaskStoppedError(
-                "this attempt is not needed any more: it was cancelled, or another one runs"
+                "this attempt is no longer needed: the task was cancelled, or another attempt runs"
             )
 
     def close(self) -> None:

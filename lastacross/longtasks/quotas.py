@@ -160,15 +160,15 @@ def recount() -> int:
 
 def _share_is_used(setting: str, retry_seconds: float) -> StartRefusedError:
     message = (
-        f"Long tasks hold more than half of what they may ({setting}). The rest is shared, and your network "
-        "has used its part."
+        f"Long tasks use more than half of their limit ({setting}). The rest is shared, and your network "
+        "has used its share."
     )
     return StartRefusedError(429, message, retry_seconds)
 
 
 def _too_many_are_open() -> StartRefusedError:
     limit = config.current().settings.open_longtasks
-    message = f"At most {limit:,} long tasks may wait or run (LASTACROSS_OPEN_LONGTASKS), and as many do."
+    message = f"At most {limit:,} long tasks may wait or run (LASTACROSS_OPEN_LONGTASKS), and that many do."
     return StartRefusedError(503, message, OPEN_RETRY_SECONDS)
 
 

@@ -28,7 +28,7 @@ def encode(result: Any) -> tuple[str, bytes]:
     if len(body) > LARGEST_BYTES:
         raise UnusableResultError(
             f"The result has {len(body):,} bytes; at most {LARGEST_BYTES:,} can be kept. "
-            "Ask for less of it, or keep it elsewhere and return where it is."
+            "Return a smaller one, or store it elsewhere and return its address."
         )
     return kind, body
 
@@ -40,14 +40,14 @@ def _encoded(result: Any) -> tuple[str, bytes]:
         try:
             return "text", result.encode()
         except UnicodeEncodeError as error:
-            raise UnusableResultError(f"The result is text that UTF-8 does not have: {error}") from error
+            raise UnusableResultError(f"The result is text that UTF-8 cannot encode: {error}") from error
     try:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return "json", text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         kind = type(result).__name__
         raise UnusableResultError(
-            f"The result ({kind}) is neither text nor bytes, nor can JSON hold it: {error}"
+            f"The result ({kind}) is neither text nor bytes, and JSON cannot hold it: {error}"
         ) from error
 
 

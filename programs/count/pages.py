@@ -102,7 +102,7 @@ def parse_intervals(text: object) -> list[tuple[int, int]]:
     for piece in pieces:
         interval = _interval(piece)
         if interval in intervals:
-            raise ValueError(f"takes each interval once; {interval[0]}-{interval[1]} is there twice.")
+            raise ValueError(f"takes each interval once; {interval[0]}-{interval[1]} occurs twice.")
         intervals[interval] = None
     return list(intervals)
 

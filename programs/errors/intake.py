@@ -36,7 +36,7 @@ class IntakeHandler(webapp.RequestHandler):
         self.response.headers["Cache-Control"] = "no-store"
         if self.request.content_length and self.request.content_length > MOST_BYTES:
             limits.note_refusal(limits.SIZE)
-            self._refuse(413, f"The report is larger than the {MOST_BYTES:,} bytes that are taken.")
+            self._refuse(413, f"The report exceeds the limit of {MOST_BYTES:,} bytes.")
             return
         try:
             fields = error_fields.parse(self._given())
@@ -127,8 +127,8 @@ def is_taken(account: str) -> bool:
 def refusal() -> str:
     """Why errors for an account are refused, with the remedy for the operator."""
     if accounts():
-        return "account is not one that errors are taken in for here."
-    return f"account: no errors are taken in here until {ACCOUNTS} lists accounts."
+        return "account is not one that this site accepts errors for."
+    return f"account: this site accepts no errors until {ACCOUNTS} lists accounts."
 
 
 class CreatedHandler(webapp.TaskHandler):

@@ -85,7 +85,7 @@ def _thresholds_or_usual() -> tuple[int, ...]:
         return thresholds()
     except ValueError as error:
         # A wrong setting must not lose the error that is being counted.
-        log.error("%s The usual ones are used: %s", error, DEFAULT_THRESHOLDS)
+        log.error("%s The defaults are used: %s", error, DEFAULT_THRESHOLDS)
         return DEFAULT_THRESHOLDS
 
 
@@ -136,8 +136,8 @@ def _note_flood(session: Session, begun_at: float) -> None:
     if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
         return
     text = (
-        f"A flood of errors: {MAX_TOLD} groups were told of within {DIGEST_SECONDS // 60} minutes. "
-        "The next digest has the others."
+        f"A flood of errors: {MAX_TOLD} groups had a notification within {DIGEST_SECONDS // 60} minutes. "
+        "The next digest covers the others."
     )
     _note(session, key, "flood", text, {"told": MAX_TOLD, "seconds": DIGEST_SECONDS})
 
@@ -268,7 +268,7 @@ def tell(notification_id: str) -> bool:
             update(ErrorNotification).where(ErrorNotification.id == notification_id).values(**values)
         )
     if problem:
-        raise WebhookError(f"{WEBHOOK_URL} did not take notification {notification.key}: {problem}")
+        raise WebhookError(f"{WEBHOOK_URL} did not accept notification {notification.key}: {problem}")
     return True
 
 

@@ -62,11 +62,11 @@ DOMESTIC, OUTSIDE, RETURNED = "domestic", "outside the EU", "returned goods"
 CURRENCY, CREDITED, NO_MASS = "not in euros", "credited in full", "without a mass"
 LEFT_OUT = {
     DOMESTIC: "sold within the country",
-    OUTSIDE: "sent to a country outside the EU: customs has them",
-    RETURNED: "returned goods: they arrive here, so they belong into the arrivals",
-    CURRENCY: "invoiced in another currency: no rate is kept here",
-    CREDITED: "credited as much as was sent, or more: correct the month in which it was",
-    NO_MASS: "sold, but without a net mass: write it down and make the report again",
+    OUTSIDE: "sent to a country outside the EU: declared to customs",
+    RETURNED: "returned goods: they belong in the arrivals report",
+    CURRENCY: "invoiced in another currency: no exchange rate is available",
+    CREDITED: "credited in full or beyond: correct the month of the delivery",
+    NO_MASS: "sold, but without a net mass: add it and make the report again",
 }
 """The reasons for leaving lines out of the report."""
 

@@ -118,7 +118,7 @@ def parse_keys(text: object) -> list[str]:
         mistake = f"takes {_TAKES}{forms.given(wrong[0])}."
     elif len(set(pieces)) < len(pieces):
         twice = next(piece for place, piece in enumerate(pieces) if piece in pieces[:place])
-        mistake = f"takes each key once; {twice} is there twice."
+        mistake = f"takes each key once; {twice} occurs twice."
     if mistake is not None:
         raise forms.FormError({"keys": mistake})
     return pieces
@@ -166,7 +166,7 @@ class ListHandler(forms.Handler):
         if not add(keys):
             there = known(keys)
             some = ", ".join(there[:5]) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
-            mistake = f"has what is there already: {some}. Nothing was added."
+            mistake = f"contains existing accounts: {some}. Nothing was added."
             self.refuse(forms.FormError({"keys": mistake}, 409))
             return
         if self.wants_json():
@@ -230,7 +230,7 @@ class ActiveHandler(webapp.RequestHandler):
         wanted = parse_list(self.request.GET)
         account = set_active(key, is_active)
         if account is None:
-            raise exc.HTTPNotFound("There is no account of this key.")
+            raise exc.HTTPNotFound("There is no account with this key.")
         if self.wants_json():
             self.render_json(account_json(account))
         else:

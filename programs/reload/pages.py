@@ -123,7 +123,7 @@ class RetryHandler(webapp.RequestHandler):
             return
         view = look(_known(run_id))
         if not view.is_over:
-            raise exc.HTTPConflict("This reload is still under way: its failed accounts may yet succeed.")
+            raise exc.HTTPConflict("This reload is still running: its failed accounts may yet succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
             raise exc.HTTPConflict("No account of this reload failed.")
         try:
@@ -137,7 +137,7 @@ class RetryHandler(webapp.RequestHandler):
             self.see_other(f"/reloads/{new.id}?instead=1" if is_instead else f"/reloads/{new.id}")
         elif is_instead:
             raise exc.HTTPConflict(
-                f"Reload {new.id} is still under way, and one runs at a time: try again later."
+                f"Reload {new.id} is still running, and only one runs at a time: try again later."
             )
         else:
             self.response.headers["Location"] = f"/reloads/{new.id}"

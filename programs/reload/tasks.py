@@ -136,7 +136,7 @@ class LoaderHandler(webapp.RequestHandler):
 
     def _say_nothing_is_active(self, *, is_task: bool) -> None:
         if not is_task:
-            raise exc.HTTPConflict("No account is active: add one on the page of the accounts first.")
+            raise exc.HTTPConflict("No account is active: add one on the accounts page first.")
         self.render_json({"run": None, "accounts": 0})
 
 

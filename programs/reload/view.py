@@ -19,7 +19,7 @@ SENT_AGAIN_SECONDS = 120.0
 NOTED_WITHIN_SECONDS = 60.0
 """How long the last task may take to record the end of its run."""
 
-STARTED_BY = {"cron": "by the clock", "hand": "by hand", "retry": "to retry what had failed"}
+STARTED_BY = {"cron": "on schedule", "hand": "by hand", "retry": "to retry the failed accounts"}
 
 log = logging.getLogger("reloads")
 
@@ -74,7 +74,7 @@ class View(progress.RunView):
         if self.is_lost and self.state != "done" and self.run.loaded_at is None:
             minutes = round(LOADED_WITHIN_SECONDS / 60)
             return (
-                f"Not all of its tasks were added within {minutes} minutes: given up with {self.count_text}."
+                f"Not all of its tasks were added within {minutes} minutes, so it gave up: {self.count_text}."
             )
         if self.state == "cancelled" and not self.is_lost:
             return f"Its tasks were deleted with {self.count_text}."

@@ -72,7 +72,7 @@ def known_before(query: Mapping[str, Any], what: str) -> int:
     """
     after = whole_number(query.get("after", "0"))
     if after is None or after < 0:
-        raise webapp.BadInputError("after", f"takes a whole number: how many {what} are known already")
+        raise webapp.BadInputError("after", f"takes a whole number: how many {what} the page already has")
     return after
 
 

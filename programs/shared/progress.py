@@ -20,7 +20,7 @@ def known(run: Found | None, kind: str) -> Found:
         HTTPNotFound: there is no such run.
     """
     if run is None:
-        raise exc.HTTPNotFound(f"There is no {kind} of this name.")
+        raise exc.HTTPNotFound(f"There is no {kind} with this name.")
     return run
 
 
@@ -101,7 +101,7 @@ class RunView(longtask.ProgressView):
         if self.state == "done":
             return self.success
         if self.is_lost:
-            return f"Its tasks were lost with {self.count_text}: Redis was emptied meanwhile."
+            return f"Its tasks were lost because Redis was emptied: {self.count_text}."
         if self.state == "failed":
             return f"Finished, but {self.failures} failed."
         if self.state == "cancelled":

@@ -150,7 +150,7 @@ def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_c
     if seconds is not None:
         words = (
             f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
-            f"{MAX_DAY_SECONDS:,} s per day, and each counts for {WORK_UNIT_SECONDS} s at least"
+            f"{MAX_DAY_SECONDS:,} s per day, and each counts for at least {WORK_UNIT_SECONDS} s"
         )
         raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
 
@@ -184,7 +184,7 @@ def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
     except forms.FormError as error:
         handler.refuse(error)
     except TooManyError:
-        many = f"{MAX_UNDER_WAY} {runs} are under way, and no more may be at the same time"
+        many = f"{MAX_UNDER_WAY} {runs} are running, which is the limit"
         handler.try_later(503, f"Nothing was started: {many}.", RETRY_SECONDS)
     except StartRefusedError as refused:
         handler.try_later(refused.status, str(refused), refused.seconds)
@@ -196,7 +196,7 @@ def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bo
         runs, START_LIMIT, environ, is_exempt=is_exempt, is_counted=is_counted
     )
     if seconds is not None:
-        message = f"Nothing was started: too many requests of your network to start {runs} were refused."
+        message = f"Nothing was started: too many requests from your network to start {runs} were refused."
         raise StartLimitError(429, message, seconds)
 
 

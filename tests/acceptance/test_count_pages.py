@@ -608,7 +608,7 @@ def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_unavailable(
     assert (metadata["state"], metadata["step"], metadata["queues"]) == ("running", 1, None)
     assert metadata["failed"] == 0
     page = client.get("/count/seed").text
-    assert "How they are is not known: Redis does not answer." in page
+    assert "Their state is unknown, because Redis does not answer." in page
     assert "jsapi" not in page
 
 
@@ -669,7 +669,7 @@ MISTAKES = [
         "intervals",
         "at most 1,000 numbers in an interval; 1-1001 has 1,001",
     ),
-    ({"name": "seed", "intervals": "1-2,3-4,01-2"}, "intervals", "1-2 is there twice"),
+    ({"name": "seed", "intervals": "1-2,3-4,01-2"}, "intervals", "1-2 occurs twice"),
     (
         {"name": "seed", "intervals": ",".join(f"{n}-{n}" for n in range(101))},
         "intervals",

@@ -81,7 +81,7 @@ def test_an_error_is_taken_in_at_once_and_its_task_does_the_rest(client: Client,
     assert "Its task has not run yet" in client.get(path).text
     hands.run("errors")
 
-    assert "only one in its group" in client.get(path).text
+    assert "only error in its group" in client.get(path).text
     found = client.get(path, headers=JSON).json
     assert found["done"]
     error = found["response"]
@@ -270,7 +270,7 @@ def test_neither_page_nor_log_has_the_webhooks_secrets(
         server.stop()
 
     assert "s3cret" not in client.get("/errors").text
-    assert "did not take notification" in caplog.text
+    assert "did not accept notification" in caplog.text
     assert "s3cret" not in caplog.text
 
 
@@ -419,10 +419,10 @@ def test_a_traceback_of_1_mb_is_cut_with_a_mark_and_a_larger_body_refused(client
 
     large = {**GIVEN, "traceback": "x" * 9_000_000}
     refused = client.post("/errors", large, status=413)
-    assert "larger than the 1,048,576 bytes" in refused.json["error"]["message"]
+    assert "exceeds the limit of 1,048,576 bytes" in refused.json["error"]["message"]
     plain = {"Content-Type": "text/plain"}
     refused = client.post("/errors", json.dumps(large), headers=plain, status=413)
-    assert "larger than the 1,048,576 bytes" in refused.json["error"]["message"]
+    assert "exceeds the limit of 1,048,576 bytes" in refused.json["error"]["message"]
 
 
 @pytest.mark.parametrize(("page", "status"), [(0, 400), (1, 200), (10_000, 200), (10_001, 400)])
@@ -432,7 +432,7 @@ def test_a_page_has_a_number_from_one_on(client: Client, page: int, status: int)
 
 def test_a_list_is_200_and_one_with_a_mistake_400(client: Client) -> None:
     """With no error and with some; a page without errors has no further pages."""
-    assert "None." in client.get("/errors", status=200).text
+    assert "No errors found." in client.get("/errors", status=200).text
     client.post_json("/errors", GIVEN)
 
     page = client.get("/errors", status=200).text
@@ -510,7 +510,7 @@ def test_errors_are_taken_in_for_the_accounts_that_are_listed(
     client.post_json("/errors", {**GIVEN, "account": "k3Yé"}, status=202)
     error = client.post("/errors", {**GIVEN, "account": "k3Y"}, status=403).json["error"]
 
-    assert error["message"] == "account is not one that errors are taken in for here."
+    assert error["message"] == "account is not one that this site accepts errors for."
 
 
 def test_without_a_list_no_account_is_taken_where_it_is_not_dev(
@@ -631,7 +631,7 @@ def test_groups_are_filtered_sorted_and_come_in_pages(client: Client, hands: Han
     assert len(types("status=500&account=shop")) == 10
     text = client.get("/errors?status=404&sort=count&span=week").text
     assert "23 errors in the last 7 days" in text
-    assert client.get("/errors?page=9").text.count("This page is past the last one") == 1
+    assert client.get("/errors?page=9").text.count("There is no such page") == 1
     wrong = client.get("/errors?status=x&sort=y", status=400).text
     assert "takes a whole number from 100 to 599" in wrong
     assert client.get("/errors?sort=y", headers=JSON, status=400).json["error"]["field"] == "sort"

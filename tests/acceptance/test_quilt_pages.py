@@ -143,7 +143,7 @@ def test_an_id_that_nobody_has_is_not_found(client: Client, path: str) -> None:
 def test_a_path_that_ends_in_json_answers_json_to_everybody(client: Client) -> None:
     """Errors, too."""
     error = client.get("/quilt/nobody-has-it.json", status=404).json["error"]
-    assert error["message"] == "There is no quilt of this name."
+    assert error["message"] == "There is no quilt with this name."
 
 
 def test_the_task_that_completes_a_quilt_is_not_for_visitors(client: Client, run_tasks: RunTasks) -> None:

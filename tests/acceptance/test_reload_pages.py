@@ -240,7 +240,7 @@ def test_a_key_that_is_there_adds_nothing_and_is_named_at_the_field(client: Clie
         ("a b/c", "not “b/c”"),
         (".hidden", "a letter or digit first"),
         ("x" * 101, "at most 100"),
-        ("a b a", "a is there twice"),
+        ("a b a", "a occurs twice"),
         (" ".join(f"k{n}" for n in range(1001)), "at most 1,000 keys at once, not 1,001"),
         ("<script>", "not “<script>”"),
         ("zoë", "not “zoë”"),
@@ -463,7 +463,7 @@ def test_cron_names_the_run_by_its_instant(
     assert taskqueue.Batch.get(f"reload-{CRON_RUN}").progress().done == 2
     [listed] = client.get("/reloads", headers=JSON).json["reloads"]
     assert (listed["name"], listed["started_by"], listed["state"]) == (f"reloads/{CRON_RUN}", "cron", "done")
-    assert "by the clock" in client.get("/reloads").text
+    assert "on schedule" in client.get("/reloads").text
 
 
 def test_failing_answers_are_tried_again_and_kept(
@@ -763,8 +763,8 @@ def test_who_asks_for_a_run_while_one_goes_on_is_led_to_that_one_and_told_why(
 
     assert answer.headers["Location"].partition("?")[0].endswith(f"/reloads/{first}")
     page = answer.follow()
-    assert "No new reload was begun" in page.text
-    assert "No new reload was begun" not in client.get(f"/reloads/{first}").text
+    assert "No new reload was started" in page.text
+    assert "No new reload was started" not in client.get(f"/reloads/{first}").text
     assert len(client.get("/reloads", headers=JSON).json["reloads"]) == 1
     work(hands)
     assert client.get("/taskloader/", status=303).headers["Location"].partition("/reloads/")[2] != first
@@ -793,8 +793,8 @@ def test_what_failed_is_not_retried_beside_a_run_that_goes_on(
     refused = client.post(f"/reloads/{failed}/retry", headers=JSON, status=409)
 
     assert led.headers["Location"].endswith(f"/reloads/{under_way}?instead=1")
-    assert "No new reload was begun" in led.follow().text
-    assert f"Reload {under_way} is still under way" in refused.text
+    assert "No new reload was started" in led.follow().text
+    assert f"Reload {under_way} is still running" in refused.text
     assert [run.id for run in reloading.unfinished()] == [under_way]
     work(hands)
     retried = client.post(f"/reloads/{failed}/retry", status=303).headers["Location"]
@@ -1040,7 +1040,7 @@ def test_a_run_that_is_under_way_or_has_no_failures_cannot_be_retried(
 ) -> None:
     add_accounts(client, "anna")
     run_id = load_by_hand(client, hands)
-    assert "still under way" in client.post(f"/reloads/{run_id}/retry", status=409).text
+    assert "still running" in client.post(f"/reloads/{run_id}/retry", status=409).text
     work(hands)
 
     assert "No account of this reload failed" in client.post(f"/reloads/{run_id}/retry", status=409).text

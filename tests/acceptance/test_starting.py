@@ -122,7 +122,7 @@ def test_when_as_many_are_under_way_as_may_be_one_more_is_asked_to_come_later(
     refused = start(client, kind, status=503)
 
     assert refused.headers["Retry-After"] == "10"
-    assert "10 " + kind[1:] + "s are under way" in refused.json["error"]["message"]
+    assert "10 " + kind[1:] + "s are running" in refused.json["error"]["message"]
     page = client.post(kind, {**FORMS[kind], "name": "other"}, status=503)
     assert page.headers["Retry-After"] == "10"
     assert "Try again in 10 seconds." in page.text

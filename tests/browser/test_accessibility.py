@@ -163,7 +163,7 @@ def start_with_mistakes(**fields: str) -> Callable[[Page], None]:
 
 def open_table(page: Page) -> None:
     """Unfold the chart's table."""
-    page.get_by_text("The same as a table").click()
+    page.get_by_text("View as a table").click()
 
 
 def expect_alert(page: Page) -> None:

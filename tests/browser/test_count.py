@@ -41,7 +41,7 @@ def fill_in(page: Page, name: str, intervals: str, delay_ms: object = 0) -> None
     page.goto("/count")
     page.get_by_label("Name").fill(name)
     page.get_by_label("Intervals").fill(intervals)
-    page.get_by_label("Work before a number").fill(str(delay_ms))
+    page.get_by_label("Work per number").fill(str(delay_ms))
 
 
 def start(page: Page, intervals: str, delay_ms: int = 0, name: str = "") -> str:

@@ -50,7 +50,7 @@ def test_a_made_up_error_is_sent_and_found_in_its_group(page: Page, site: Site) 
     """From the front page on, by clicks."""
     page.goto("/")
     page.get_by_role("link", name="The error collector").click()
-    page.get_by_role("button", name="Send a made-up error").click()
+    page.get_by_role("button", name="Send a sample error").click()
     page.wait_for_url("**/errors/*")
     expect(page.get_by_role("heading", level=1)).to_have_text("KeyError")
     # While its task has not run the page looks again by itself.
@@ -96,7 +96,7 @@ def test_groups_are_filtered_with_scripts_off(new_context: Callable[..., Browser
     page.get_by_role("button", name="Show").click()
     expect(page.get_by_role("alert")).to_contain_text("takes a whole number from 100 to 599, not “many”.")
     expect(page.get_by_label("Status")).to_have_value("many")
-    page.get_by_text("The same as a table").click()
+    page.get_by_text("View as a table").click()
     expect(page.locator(".chart tbody tr").first).to_be_visible()
 
 

@@ -16,7 +16,7 @@ REPORT = re.compile("^INTRASTAT [0-9]{4}-[0-9]{2} ")
 def start(page: Page, delay_ms: int = 0) -> None:
     """Ask for last month's report through the form."""
     page.goto("/intrastat/form")
-    page.get_by_label("Work on a day").fill(str(delay_ms))
+    page.get_by_label("Work per day").fill(str(delay_ms))
     page.get_by_role("button", name="Make the report").click()
     page.wait_for_url("**/intrastat?_longtaskjob=query*")
 

@@ -67,7 +67,7 @@ def test_a_run_is_watched_to_its_end_and_what_failed_is_retried(
 
     assert shown(page) == {"done": "0", "failed": "10", "remaining": "0"}
     page.get_by_role("link", name="another reload").click()
-    page.get_by_role("link", name="The retry of what failed").wait_for()
+    page.get_by_role("link", name="The retry of the failed accounts").wait_for()
     assert shown(page) == {"done": "90", "failed": "10", "remaining": "0"}
 
 
@@ -106,7 +106,7 @@ def test_accounts_are_added_found_and_deactivated(page: Page) -> None:
     page.goto("/accounts")
     page.get_by_label("Keys", exact=True).fill("zebra-1\nzebra-2")
     page.get_by_role("button", name="Add", exact=True).click()
-    page.get_by_label("Keys that begin with").fill("zebra")
+    page.get_by_label("Keys starting with").fill("zebra")
     page.get_by_role("button", name="Show").click()
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(2)
@@ -147,7 +147,7 @@ def test_who_asks_for_a_second_run_is_told_why_there_is_none(page: Page, site: S
     again = start(page)
 
     assert again == f"{run_id}?instead=1"
-    expect(page.locator("#instead")).to_contain_text("one runs at a time")
+    expect(page.locator("#instead")).to_contain_text("only one runs at a time")
     page.locator(IS_OVER).wait_for(timeout=60_000)
 
 

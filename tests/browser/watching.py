@@ -68,7 +68,7 @@ def fill_in(page: Page, rows: int, columns: int, delay_ms: int = 0) -> None:
     page.goto("/quilt")
     page.get_by_label("Rows").fill(str(rows))
     page.get_by_label("Columns").fill(str(columns))
-    page.get_by_label("Work in a square").fill(str(delay_ms))
+    page.get_by_label("Work per square").fill(str(delay_ms))
 
 
 def start(page: Page, rows: int, columns: int, delay_ms: int = 0) -> str:

@@ -257,7 +257,7 @@ def test_an_error_is_counted_with_the_usual_thresholds_when_others_cannot_be_use
     assert notifying._thresholds_or_usual() == notifying.DEFAULT_THRESHOLDS
 
     [record] = caplog.records
-    assert (record.levelname, "The usual ones are used" in record.getMessage()) == ("ERROR", True)
+    assert (record.levelname, "The defaults are used" in record.getMessage()) == ("ERROR", True)
 
 
 @pytest.mark.parametrize("text", ["1,,2", "a", "0", "1.5", "-1"])

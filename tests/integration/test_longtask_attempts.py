@@ -192,7 +192,7 @@ def test_an_attempt_that_does_not_end_after_its_deadline_uses_up_a_retry(
     lab.execute(stay)
     assert not lab.run().is_success
     assert lab.state(task_id, "/once") == "retrying"
-    assert "longer than it may" in lab.query(task_id, "/once")["metadata"]["error"]
+    assert "exceeded its time limit" in lab.query(task_id, "/once")["metadata"]["error"]
     lab.promote()
 
     assert lab.run().is_final

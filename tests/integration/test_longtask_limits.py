@@ -374,7 +374,7 @@ def from_another_site(mode: str, dest: str, site: str = "cross-site") -> dict[st
 def test_a_page_of_another_site_starts_nothing_from_within_itself(lab: Lab, headers: dict[str, str]) -> None:
     answer = lab.client.get("/told?a=1", headers={**headers, **JSON}, status=403)
 
-    assert answer.json["error"]["message"] == "A page of another site asked for this, so it was not done."
+    assert answer.json["error"]["message"] == "A page of another site requested this, so it was refused."
     assert "A page of another site" in lab.client.get("/told?a=1", headers=headers, status=403).text
     assert nothing_is_stored()
 

@@ -1,13 +1,13 @@
-// The page of one run of the counting program: intervals, queues and the backend's log as they change.
+// The page of one counting run: updates intervals, queues and the backend's log.
 
 import { Feed } from "/_ah/static/feed.js";
 import { duration, element, roughly, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
-const ASK_MS = 250; // the stream says that there is something new; it is asked for together
-const LINES_SHOWN = 500; // as many as the server keeps
-const LAST_CHANGE = 999999999; // after which nothing comes
-const REST_MS = 1500; // after the end: the task that told of it is off its queue
+const ASK_MS = 250; // the stream announces changes; one request fetches several
+const LINES_SHOWN = 500; // the number that the server keeps
+const LAST_CHANGE = 999999999; // no change comes after it
+const REST_MS = 1500; // after the end, when the task that announced it has left its queue
 
 const box = element("run");
 const shownNumbers = Number(box.dataset.shownNumbers);
@@ -69,7 +69,7 @@ async function showQueuesAtRest() {
     const response = await fetch(`${box.dataset.url}?after=${LAST_CHANGE}`, { headers, cache: "no-store" });
     if (response.ok) showQueues((await response.json()).metadata.queues);
   } catch {
-    // The server is away: what was shown last stays.
+    // The server is unavailable: keep the last values.
   }
 }
 
@@ -129,17 +129,17 @@ function showEnd({ metadata }) {
   element("cancel")?.remove();
   element("again").classList.remove("quiet");
   setTimeout(showQueuesAtRest, REST_MS);
-  write("mode", "This run is kept for up to 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This run is kept for up to 30 days: bookmark the page, or share its address.");
 }
 
 // --- news --------------------------------------------------------------------------------
 
 const MODES = {
-  stream: "Live: numbers and log lines come as they are there. Bookmark the page: the work goes on without it.",
-  poll: "The page asks every few seconds. Bookmark it: the work goes on without it.",
+  stream: "Live: numbers and log lines appear immediately. Bookmark the page: the work continues without it.",
+  poll: "The page updates every few seconds. Bookmark it: the work continues without it.",
 };
 
-// The stream says that something has changed; what it is, is asked for, several changes together.
+// The stream only announces changes; a request then fetches several of them together.
 class RunFeed extends Feed {
   hear({ change }) {
     if (change <= this.after || this.isAskingSoon) return;

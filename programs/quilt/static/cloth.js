@@ -1,10 +1,10 @@
-// The squares on a canvas laid over the server's drawing. Squares that come close together are drawn
-// in one animation frame, and where very many come only some frames a second are drawn: each costs as much
-// as hundreds of squares, and without a graphics card the machine that makes them may be this one.
+// Draws the squares on a canvas over the server's drawing. Squares that arrive close together are drawn
+// in one animation frame. When very many arrive, only some frames per second are drawn: each costs as much
+// as hundreds of squares, and without a graphics card this machine may also be the one that makes them.
 
-const LARGEST_SQUARE = 96; // canvas pixels; more would not be seen
+const LARGEST_SQUARE = 96; // canvas pixels; a larger square would look the same
 const CANVAS_SIDE = 1200; // canvas pixels of the longer side, about
-const MANY = 40; // squares in a frame, from which on the next one may wait
+const MANY = 40; // squares per frame from which the next frame may wait
 const REST_MS = 120;
 const SMALLEST_SEWN = 40; // canvas pixels below which stitches would be noise
 
@@ -27,7 +27,7 @@ export class Cloth {
     this.takeOver(figure);
   }
 
-  // The server drew what was there; from here on the canvas draws, over the same empty cloth.
+  // The server drew the first squares; from here on the canvas draws them all over the same empty cloth.
   takeOver(figure) {
     const svg = figure.querySelector("svg");
     this.canvas.setAttribute("aria-label", svg.getAttribute("aria-label"));
@@ -42,7 +42,7 @@ export class Cloth {
     svg.querySelector("#patches").remove();
   }
 
-  // Take a square; the first colour stays, as it does in the datastore. Says whether it was new.
+  // Adds a square; the first colour stays, as in the datastore. Returns whether it was new.
   sew(row, column, color) {
     const index = row * this.columns + column;
     if (this.colors[index] !== null) return false;
@@ -65,7 +65,7 @@ export class Cloth {
     else requestAnimationFrame(draw);
   }
 
-  // Draw what waits for a frame now: a page that nobody sees gets no frames, but has a title.
+  // Draws the waiting squares now: a hidden page gets no frames, but still has a title.
   flush() {
     if (this.waiting.length === 0) return;
     this.restUntil = this.waiting.length >= MANY ? performance.now() + REST_MS : 0;

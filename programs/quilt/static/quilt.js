@@ -1,4 +1,4 @@
-// The page of one quilt: the cloth, the numbers beside it, and what is said aloud.
+// The page of one quilt: the cloth, the numbers beside it, and the announcements for screen readers.
 
 import { Cloth } from "./cloth.js";
 import { Feed } from "/_ah/static/feed.js";
@@ -24,7 +24,7 @@ let recent = [];
 function headline() {
   if (state === "ready" && cloth.count === 0) return "Waiting for the first square.";
   if (state === "ready" || state === "running") {
-    const quarter = Math.min(3, Math.floor((4 * cloth.count) / total)); // the end is the server's to say
+    const quarter = Math.min(3, Math.floor((4 * cloth.count) / total)); // only the server announces the end
     return ["Under way.", "A quarter is done.", "Half is done.", "Three quarters are done."][quarter];
   }
   return finalHeadline;
@@ -54,7 +54,7 @@ function showTimes() {
   recent.push([now, cloth.count]);
   while (recent.length > 2 && now - recent[0][0] > RATE_WINDOW_MS) recent.shift();
   const seconds = (now - recent[0][0]) / 1000;
-  if (seconds < 1) return; // the server's numbers stand until there is a second of our own
+  if (seconds < 1) return; // keep the server's numbers for the first second
   const rate = (cloth.count - recent[0][1]) / seconds;
   write("rate", rate >= 10 ? String(Math.round(rate)) : rate.toFixed(1));
   const left = total - cloth.count - failed;
@@ -86,15 +86,15 @@ function showEnd({ metadata }) {
   element("remaining-box").hidden = true;
   element("cancel")?.remove();
   element("again").classList.remove("quiet");
-  write("mode", "This quilt is kept for up to 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This quilt is kept for up to 30 days: bookmark the page, or share its address.");
 }
 
 const MODES = {
-  stream: "Live: squares come as they are done. Bookmark the page: the work goes on without it, and anybody with the address may watch.",
-  poll: "The page asks every few seconds. Bookmark it: the work goes on without it, and anybody with the address may watch.",
+  stream: "Live: squares appear as they are done. Bookmark the page: the work continues without it, and anybody with the address may watch.",
+  poll: "The page updates every few seconds. Bookmark it: the work continues without it, and anybody with the address may watch.",
 };
 
-// Squares are numbered, 1 for the first that was coloured; the stream may bring them out of order.
+// Squares are numbered in the order of colouring, from 1; the stream may deliver them out of order.
 class QuiltFeed extends Feed {
   ahead = new Set();
 

@@ -1,10 +1,10 @@
-// The page of one run of the batch reload: its numbers, the failing and the slowest accounts as they change.
+// The page of one reload: updates its numbers, and its failing and slowest accounts.
 
 import { Feed } from "/_ah/static/feed.js";
 import { duration, element, write } from "/_ah/static/text.js";
 
 const CLOCK_MS = 200;
-const ASK_MS = 250; // the stream says that there is something new; it is asked for together
+const ASK_MS = 250; // the stream announces changes; one request fetches several
 
 const box = element("run");
 const loadedAt = performance.now();
@@ -38,7 +38,7 @@ function showTable(id, results) {
   element(`${id}-none`).hidden = results.length > 0;
 }
 
-// The next page may begin while one looks; where it begins may change as long as accounts still fail.
+// A next page may appear meanwhile, and its beginning may move as long as accounts still fail.
 function showPages(after) {
   const next = element("failing-next");
   next.hidden = !after;
@@ -61,7 +61,7 @@ function showNumbers({ metadata }) {
   element("bar").value = numbers.done + numbers.failed;
   element("eta-box").hidden = texts.remaining === "";
   write("eta", texts.remaining);
-  const retry = element("retry"); // it is there for who may
+  const retry = element("retry"); // only for visitors who may retry
   if (retry) retry.hidden = !metadata.can_retry;
   document.title = `${metadata.mark} – ${box.dataset.name} – Last Across`;
 }
@@ -73,17 +73,17 @@ function showTime() {
 function showEnd({ metadata }) {
   clearInterval(clock);
   write("duration", metadata.texts.duration);
-  write("mode", "This reload is kept for up to 30 days: bookmark the page, or send its address to somebody.");
+  write("mode", "This reload is kept for up to 30 days: bookmark the page, or share its address.");
 }
 
 // --- news --------------------------------------------------------------------------------
 
 const MODES = {
-  stream: "Live: numbers come as they are there. Bookmark the page: the work goes on without it.",
-  poll: "The page asks every few seconds. Bookmark it: the work goes on without it.",
+  stream: "Live: numbers appear immediately. Bookmark the page: the work continues without it.",
+  poll: "The page updates every few seconds. Bookmark it: the work continues without it.",
 };
 
-// The stream says that something has changed; what it is, is asked for, several changes together.
+// The stream only announces changes; a request then fetches several of them together.
 class ReloadFeed extends Feed {
   address() {
     return this.url;
