@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-MOST_REPORTS = 20
+MAX_REPORTS = 20
 """The number of reports that ``keep`` keeps."""
 
-FEWEST_REPORTS = 3
-LEAST_SHARE = 0.05
+MIN_REPORTS = 3
+MIN_SHARE = 0.05
 """The share of all steps that must be done before there is an estimate."""
-LEAST_SECONDS = 2.0
+MIN_SECONDS = 2.0
 """The minimum observation time; a task that ends sooner needs no estimate."""
 
 LONGER = "longer than expected"
@@ -56,7 +56,7 @@ class Estimate:
     is_longer: bool = False
 
 
-def keep(reports: Sequence[Report], report: Report, most: int = MOST_REPORTS) -> list[Report]:
+def keep(reports: Sequence[Report], report: Report, most: int = MAX_REPORTS) -> list[Report]:
     """The reports plus one, thinned to at most ``most``; the first and the newest always stay.
 
     A step back, as at a new attempt, drops all earlier reports, because they say nothing about the future.
@@ -145,10 +145,10 @@ def _pace(series: Sequence[Report]) -> float | None:
     first, newest = series[0], series[-1]
     seconds = newest.at - first.at
     is_known = (
-        len(series) >= FEWEST_REPORTS
-        and seconds >= LEAST_SECONDS
+        len(series) >= MIN_REPORTS
+        and seconds >= MIN_SECONDS
         and newest.step > first.step
-        and newest.step >= LEAST_SHARE * newest.total
+        and newest.step >= MIN_SHARE * newest.total
     )
     if not is_known:
         return None

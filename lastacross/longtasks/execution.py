@@ -34,7 +34,7 @@ DONE = 200
 FAILED = 500
 TRY_AGAIN = 503
 
-LONGEST_SECONDS = 7 * 86_400.0
+MAX_AGE_SECONDS = 7 * 86_400.0
 """The age at which the queue gives up a task whose attempts the row cannot count."""
 
 STUCK_SECONDS = 20.0

@@ -9,14 +9,14 @@ from lastacross.datastore import LongTask
 from lastacross.longtasks import looking, model, quotas
 
 CHUNK = 100
-MOST_CHUNKS = 20
+MAX_CHUNKS = 20
 """The limit for one call, because the scheduler has other work and comes back in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
 """How long an address answers 410, because a task was there; later it answers 404."""
 MAX_TOMBSTONES = 100_000
 """The maximum number of these rows. Anybody may create them, so the oldest go first, however young."""
 TOMBSTONES_AT_ONCE = 1_000
-LOOK_AGAIN_SECONDS = 86_400.0
+RECHECK_SECONDS = 86_400.0
 """How long the pruner leaves an open task alone before it checks again."""
 RECOUNT_SECONDS = 3_600.0
 
@@ -48,29 +48,29 @@ class Pruner:
             DatastoreUnavailableError: the datastore does not answer.
         """
         count, last = 0, ""
-        for _ in range(MOST_CHUNKS):
+        for _ in range(MAX_CHUNKS):
             tasks = model.expirable(at, last, CHUNK)
             if not tasks:
                 break
             last = tasks[-1].id
-            _look_at_open([task for task in tasks if task.is_open], at)
+            _check_open([task for task in tasks if task.is_open], at)
             count += model.forget([task.id for task in tasks if not task.is_open], at)
-        for _ in range(MOST_CHUNKS):
+        for _ in range(MAX_CHUNKS):
             if model.delete_forgotten(at - TOMBSTONE_SECONDS, MAX_TOMBSTONES, TOMBSTONES_AT_ONCE) == 0:
                 break
-        self._look_for_lost()
+        self._mark_lost_tasks()
         self._recount()
         if count:
             _log.info("longtask.prune", longtasks=count)
         return count
 
-    def _look_for_lost(self) -> None:
+    def _mark_lost_tasks(self) -> None:
         """Fail some open tasks that nothing will run, because they count against the limit of open tasks."""
         tasks = model.open_after(self._seen_open, CHUNK)
         self._seen_open = tasks[-1].id if len(tasks) == CHUNK else ""
         for task, record in _records_of(tasks):
             if record is None or record.is_dead:
-                looking.settle(task, record)
+                looking.mark_lost(task, record)
 
     def _recount(self) -> None:
         if self._clock.monotonic() < self._recount_at:
@@ -86,9 +86,9 @@ def _records_of(tasks: Sequence[LongTask]) -> Iterable[tuple[LongTask, TaskRecor
     return zip(tasks, records, strict=True)
 
 
-def _look_at_open(tasks: list[LongTask], at: float) -> None:
+def _check_open(tasks: list[LongTask], at: float) -> None:
     for task, record in _records_of(tasks):
         if record is None or record.is_dead:
-            looking.settle(task, record)
+            looking.mark_lost(task, record)
         else:
-            model.delay_expiry(task, at + LOOK_AGAIN_SECONDS)
+            model.delay_expiry(task, at + RECHECK_SECONDS)

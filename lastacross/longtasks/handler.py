@@ -40,7 +40,7 @@ from lastacross.webapp import (
     remember_started,
 )
 
-LARGEST_SHOWN_BYTES = 1024 * 1024
+MAX_SHOWN_BYTES = 1024 * 1024
 """A page reads only the beginning of a larger result."""
 
 FROM_ELSEWHERE = "A page of another site requested this, so it was refused."
@@ -169,7 +169,7 @@ class LongRunningTaskHandler(Hooks):
 
     def _retry_options(self) -> TaskRetryOptions:
         return TaskRetryOptions(
-            task_age_limit=execution.LONGEST_SECONDS,
+            task_age_limit=execution.MAX_AGE_SECONDS,
             min_backoff_seconds=self.min_backoff_seconds,
             max_backoff_seconds=max(self.min_backoff_seconds, self.max_backoff_seconds),
         )
@@ -227,7 +227,7 @@ class LongRunningTaskHandler(Hooks):
     def _show_page(self) -> None:
         if not self._is_found() and not self._find():
             return
-        view = looking.look(self.task, with_token=True)
+        view = looking.view_of(self.task, with_token=True)
         view = dataclasses.replace(view, may_cancel=self._may_cancel())
         self.revalidate()
         if view.state != "done":
@@ -238,7 +238,7 @@ class LongRunningTaskHandler(Hooks):
         if self._overrides("render_result"):
             given, result = self._given_and_result()
             self.render_result(_with_text(view, result), given, result)
-        elif view.result_size > LARGEST_SHOWN_BYTES:
+        elif view.result_size > MAX_SHOWN_BYTES:
             # A page shows only the beginning, so it reads neither 32 MB nor, in the next line, the given
             # files.
             self.render_result(_with_beginning(view), Parameters(), None)
@@ -252,7 +252,7 @@ class LongRunningTaskHandler(Hooks):
         if not self._is_found() and not self._find():
             return
         if self.task.status != "done":
-            view = looking.look(self.task)
+            view = looking.view_of(self.task)
             self.response.headers["Cache-Control"] = "no-store"
             self._refuse(409, f"This task has no result. Its state: {view.status} {view.error_text}".strip())
             return
@@ -350,7 +350,7 @@ class LongRunningTaskHandler(Hooks):
         prefer = self.request.headers.get("Prefer")
         seconds = operation.wanted_seconds(prefer)
         self.task, has_waited = operation.wait_for_end(self.task, seconds)
-        view = looking.look(self.task)
+        view = looking.view_of(self.task)
         self.render_json(operation.of(view), 200 if view.is_over else status)
         self.revalidate(view.etag if status == 200 and self.request.method == "GET" else None)
         if has_waited:

@@ -55,7 +55,7 @@ def urls_of(path: str, task_id: str) -> Urls:
     )
 
 
-def look(task: LongTask, *, with_token: bool = False) -> View:
+def view_of(task: LongTask, *, with_token: bool = False) -> View:
     """A task's current state.
 
     Args:
@@ -81,7 +81,7 @@ def _look_at(tasks: Sequence[LongTask], *, with_token: bool = False) -> list[Vie
     for task in tasks:
         record = records.get(task.id)
         if task.is_open and (record is None or record.is_dead):
-            views.append(_look_again(task, record))
+            views.append(_view_after_loss(task, record))
         else:
             token = _token(task) if with_token and task.is_open else None
             views.append(_view(task, record, reports.get(task.id), token=token))
@@ -110,14 +110,14 @@ def _token(task: LongTask) -> str | None:
         return None
 
 
-def _look_again(task: LongTask, record: TaskRecord | None) -> View:
+def _view_after_loss(task: LongTask, record: TaskRecord | None) -> View:
     """The row is open and Redis has no runnable task for it, so one of the two is outdated."""
-    settle(task, record)
+    mark_lost(task, record)
     again = model.find(task.id) or task
     return _view(again)
 
 
-def settle(task: LongTask, record: TaskRecord | None) -> None:
+def mark_lost(task: LongTask, record: TaskRecord | None) -> None:
     """Record in the row that its task is gone for good, if so.
 
     Args:

@@ -27,7 +27,7 @@ _OPTIONAL_TEXTS = ("task_name", "error", "result_kind", "claim", "join_key")
 _log = logs.get("lastacross.longtask")
 
 
-def mended(task: LongTask) -> LongTask:
+def repaired(task: LongTask) -> LongTask:
     """The task as read; a damaged row is repaired first, and its task has failed unless it was over."""
     now = clock.SYSTEM.now()
     stand_ins = _stand_ins(task, now)

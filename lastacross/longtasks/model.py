@@ -16,7 +16,7 @@ from sqlalchemy.orm import defer
 from lastacross import datastore
 from lastacross.datastore import OPEN_STATUSES, LongTask, LongTaskFile, OutboxRow
 from lastacross.longtasks import quotas
-from lastacross.longtasks.mending import mended
+from lastacross.longtasks.mending import repaired
 
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
@@ -41,7 +41,7 @@ def find(task_id: str, path: str | None = None) -> LongTask | None:
     """The task with this id (and this path, if given), without its large columns; None if there is none."""
     with datastore.session(read_only=True) as session:
         found = session.scalar(_FIND, {"task": task_id})
-    task = found and mended(found)
+    task = found and repaired(found)
     return task if task is None or path in (None, task.path) else None
 
 
@@ -50,7 +50,7 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
     query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
     with datastore.session(read_only=True) as session:
         tasks = list(session.scalars(query))
-    found = {task.id: mended(task) for task in tasks}
+    found = {task.id: repaired(task) for task in tasks}
     return [found[task_id] for task_id in ids if task_id in found]
 
 
@@ -145,7 +145,7 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
             return None
         task = session.scalar(select(LongTask).where(LongTask.id == task_id))
     # A damaged row has failed; its next delivery finds it readable.
-    return task if task is not None and mended(task).claim is not None else None
+    return task if task is not None and repaired(task).claim is not None else None
 
 
 def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
@@ -209,7 +209,7 @@ def expirable(at: float, after: str, limit: int) -> list[LongTask]:
     )
     with datastore.session(read_only=True) as session:
         tasks = list(session.scalars(query.order_by(LongTask.id).limit(limit)))
-    return [mended(task) for task in tasks]
+    return [repaired(task) for task in tasks]
 
 
 def forget(ids: Sequence[str], at: float) -> int:

@@ -10,13 +10,13 @@ from lastacross.longtasks import looking, model, results
 from lastacross.longtasks.view import View
 from lastacross.webapp import Operation
 
-LARGEST_INLINE_BYTES = 1024 * 1024
+MAX_INLINE_BYTES = 1024 * 1024
 """A larger result has to be fetched from its own address."""
 
-LONGEST_WAIT_SECONDS = 5.0
-MOST_WAITING = 64
+MAX_WAIT_SECONDS = 5.0
+MAX_WAITING = 64
 """The maximum number of waiting requests per process, and never more than a quarter of its threads."""
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 _waiting = 0
 _waiting_lock = threading.Lock()
@@ -64,7 +64,7 @@ def _response(view: View) -> dict[str, Any]:
         "size": view.result_size,
         "result_url": view.urls.result,
     }
-    if view.result_kind in ("text", "json") and view.result_size <= LARGEST_INLINE_BYTES:
+    if view.result_kind in ("text", "json") and view.result_size <= MAX_INLINE_BYTES:
         body = model.result_of(view.id)
         if body is not None:
             response["result"] = results.decode(view.result_kind, body)
@@ -81,7 +81,7 @@ def retry_after_seconds(view: View) -> int:
 def wanted_seconds(prefer: str | None) -> float:
     """The ``wait`` preference of a Prefer header (RFC 7240), at most 5 s; 0 if there is none."""
     found = re.search(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
-    return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0
+    return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
 
 
 def wait_for_end(task: LongTask, seconds: float) -> tuple[LongTask, bool]:
@@ -92,7 +92,7 @@ def wait_for_end(task: LongTask, seconds: float) -> tuple[LongTask, bool]:
     pause = threading.Event()
     try:
         while task.is_open and (left := deadline - clock.SYSTEM.monotonic()) > 0:
-            pause.wait(min(LOOK_SECONDS, left))
+            pause.wait(min(POLL_SECONDS, left))
             task = model.find(task.id) or task
     finally:
         _leave()
@@ -101,7 +101,7 @@ def wait_for_end(task: LongTask, seconds: float) -> tuple[LongTask, bool]:
 
 def _enter() -> bool:
     global _waiting
-    most = min(MOST_WAITING, config.current().settings.web_threads // 4)
+    most = min(MAX_WAITING, config.current().settings.web_threads // 4)
     with _waiting_lock:
         if _waiting >= most:
             return False

@@ -20,7 +20,7 @@ from lastacross.longtasks.view import printable
 
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
-LEAST_SECONDS_BETWEEN = 0.1
+MIN_SECONDS_BETWEEN = 0.1
 """The minimum time between two reports that are kept and sent; of the reports in between, the last counts."""
 CHECK_SECONDS = 0.5
 """The time between two checks whether the attempt is still wanted."""
@@ -235,7 +235,7 @@ class Reporter:
             more = {"state": "running", "percent": percent(report.step, report.total)}
             is_there = send(self._task.id, {**shown, **more, **eta})
         self._is_away = not is_there
-        self._quiet_until = self._clock.monotonic() + (LEAST_SECONDS_BETWEEN if is_there else OUTAGE_SECONDS)
+        self._quiet_until = self._clock.monotonic() + (MIN_SECONDS_BETWEEN if is_there else OUTAGE_SECONDS)
 
 
 def _number(value: Any) -> float:

@@ -39,7 +39,7 @@ _ONLY = 1
 _OPEN = select(literal(1)).select_from(LongTask).where(LongTask.status.in_(OPEN_STATUSES))
 _COUNT_OPEN = select(func.count()).select_from(_OPEN.limit(bindparam("limit")).subquery())
 _STORED = select(LongTaskUsage.stored_bytes).where(LongTaskUsage.id == _ONLY)
-_LOOK = select(_STORED.scalar_subquery(), _COUNT_OPEN.scalar_subquery())
+_USAGE = select(_STORED.scalar_subquery(), _COUNT_OPEN.scalar_subquery())
 # As text: SQLite and PostgreSQL share the syntax, while SQLAlchemy has a function for each of them.
 _ADD = text(
     "INSERT INTO lastacross_long_task_usage (id, stored_bytes) VALUES (:id, :size) "
@@ -61,7 +61,7 @@ def check(size: int, network: str) -> None:
     """
     settings = config.current().settings
     with datastore.session(read_only=True) as session:
-        stored, tasks = session.execute(_LOOK, {"limit": settings.open_longtasks}).one()
+        stored, tasks = session.execute(_USAGE, {"limit": settings.open_longtasks}).one()
     if (stored or 0) + size > settings.longtask_bytes:
         raise _too_much_is_stored()
     if tasks >= settings.open_longtasks:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from lastacross.errors import UnusableResultError
 
-LARGEST_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
 
 # A browser runs nothing in these types when it opens them on our origin.
 _SHOWN_AS_THEY_ARE = frozenset(
@@ -25,9 +25,9 @@ def encode(result: Any) -> tuple[str, bytes]:
         UnusableResultError: the encoded result exceeds 32 MB, or JSON cannot hold it.
     """
     kind, body = _encoded(result)
-    if len(body) > LARGEST_BYTES:
+    if len(body) > MAX_BYTES:
         raise UnusableResultError(
-            f"The result has {len(body):,} bytes; at most {LARGEST_BYTES:,} can be kept. "
+            f"The result has {len(body):,} bytes; at most {MAX_BYTES:,} can be kept. "
             "Return a smaller one, or store it elsewhere and return its address."
         )
     return kind, body

@@ -165,7 +165,7 @@ def _joined(join_key: str | None) -> LongTask | None:
     except StoreUnavailableError:
         return found
     if record is None or record.is_dead:
-        looking.settle(found, record)
+        looking.mark_lost(found, record)
         found = model.find_joined(join_key)
     return found
 

@@ -13,19 +13,19 @@ from lastacross import clock, config, errors, taskqueue, webapp
 from programs.count import runs, tasks
 from programs.count import view as count_view
 from programs.count.models import CountRun
-from programs.count.view import look
+from programs.count.view import view_of
 from programs.shared import forms, operations, progress, starting
 
-LONGEST_NAME = 100
-MOST_INTERVALS = 100
-MOST_NUMBERS = 1000
+MAX_NAME_LENGTH = 100
+MAX_INTERVALS = 100
+MAX_NUMBERS_PER_INTERVAL = 1000
 """The limit for one interval."""
-LARGEST_DELAY_MS = 1000
+MAX_DELAY_MS = 1000
 
 SHOWN_NUMBERS = 40
 """The page shows this many numbers of a result; a longer result opens with a click."""
 
-_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_NAME}}}", re.ASCII)
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}", re.ASCII)
 _INTERVAL = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})", re.ASCII)
 
 INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 999,999,999"
@@ -35,7 +35,7 @@ INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CountRequest:
     """The requested count; ``delay_ms`` simulates slow work before each number."""
 
     name: str
@@ -53,7 +53,7 @@ class Wanted:
         return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
 
 
-def parse(form: Mapping[str, object]) -> Wanted:
+def parse(form: Mapping[str, object]) -> CountRequest:
     """The requested count.
 
     Raises:
@@ -63,7 +63,7 @@ def parse(form: Mapping[str, object]) -> Wanted:
     name, intervals, delay_ms = form.get("name"), [], 0
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         mistakes["name"] = (
-            f"takes 1 to {LONGEST_NAME} letters, digits, hyphens and underscores{forms.given(name)}."
+            f"takes 1 to {MAX_NAME_LENGTH} letters, digits, hyphens and underscores{forms.given(name)}."
         )
     try:
         intervals = parse_intervals(form.get("intervals"))
@@ -71,12 +71,12 @@ def parse(form: Mapping[str, object]) -> Wanted:
         mistakes["intervals"] = str(error)
     if form.get("delay_ms") is not None:
         try:
-            delay_ms = forms.number_between(form["delay_ms"], 0, LARGEST_DELAY_MS)
+            delay_ms = forms.number_between(form["delay_ms"], 0, MAX_DELAY_MS)
         except ValueError as error:
             mistakes["delay_ms"] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
-    wanted = Wanted(str(name), intervals, delay_ms)
+    wanted = CountRequest(str(name), intervals, delay_ms)
     try:
         starting.check_work(wanted.numbers, delay_ms, run="count", piece="numbers")
     except ValueError as error:
@@ -96,8 +96,8 @@ def parse_intervals(text: object) -> list[tuple[int, int]]:
     pieces = [piece.strip() for piece in pieces if piece.strip()]
     if not pieces:
         raise ValueError(f"{INTERVALS_TAKES}{forms.given(text)}.")
-    if len(pieces) > MOST_INTERVALS:
-        raise ValueError(f"takes at most {MOST_INTERVALS} intervals, not {len(pieces)}.")
+    if len(pieces) > MAX_INTERVALS:
+        raise ValueError(f"takes at most {MAX_INTERVALS} intervals, not {len(pieces)}.")
     intervals: dict[tuple[int, int], None] = {}
     for piece in pieces:
         interval = _interval(piece)
@@ -114,9 +114,10 @@ def _interval(piece: str) -> tuple[int, int]:
     first, last = int(found[1]), int(found[2])
     if first > last:
         raise ValueError(f"takes the smaller number first: {last}-{first}, not “{piece}”.")
-    if last - first >= MOST_NUMBERS:
+    if last - first >= MAX_NUMBERS_PER_INTERVAL:
         raise ValueError(
-            f"takes at most {MOST_NUMBERS:,} numbers in an interval; {first}-{last} has {last - first + 1:,}."
+            f"takes at most {MAX_NUMBERS_PER_INTERVAL:,} numbers in an interval; "
+            f"{first}-{last} has {last - first + 1:,}."
         )
     return first, last
 
@@ -140,10 +141,10 @@ class FormHandler(forms.Handler):
             starting.admit(self, "counts", is_counted=False)
             run = self._begin(parse(self.form()))
             starting.answer_started(
-                self, _started_name(run), f"/count/{run.name}", lambda: _operation(_known(run.name))
+                self, _started_name(run), f"/count/{run.name}", lambda: _operation(_find_or_404(run.name))
             )
 
-    def _begin(self, wanted: Wanted) -> CountRun:
+    def _begin(self, wanted: CountRequest) -> CountRun:
         """Add the master task of a new run, and store the run.
 
         Raises:
@@ -178,7 +179,7 @@ class FormHandler(forms.Handler):
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
         """The 409 for a taken name. After its master task, a run goes on while its sub tasks count."""
         run = runs.find(name)
-        if is_tombstoned and (run is None or look(run).is_over):
+        if is_tombstoned and (run is None or view_of(run).is_over):
             until = _refused_until(run)
             when = f" until {operations.instant(until)}" if until is not None else " for some days"
             mistake = f"is tombstoned: a run of this name is over, and the name is refused{when}."
@@ -226,12 +227,12 @@ def _started_name(run: CountRun) -> str:
     return f"count:{run.id}"
 
 
-def _known(name: str) -> CountRun:
-    return progress.known(runs.find(name), "run")
+def _find_or_404(name: str) -> CountRun:
+    return progress.found_or_404(runs.find(name), "run")
 
 
 def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
-    return look(run).operation(runs.intervals_of(run.id, after), runs.lines_of(run, after))
+    return view_of(run).operation(runs.intervals_of(run.id, after), runs.lines_of(run, after))
 
 
 class PageHandler(longtask.ProgressPage[count_view.View]):
@@ -242,11 +243,11 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
     def read_query(self, *, is_json: bool) -> None:
         """Ignore the query: the page renders all intervals."""
         if is_json:
-            self.after = forms.known_before(self.request.GET, "changes")
+            self.after = forms.parse_after(self.request.GET, "changes")
 
     def look(self, name: str) -> count_view.View:
         """The run's progress."""
-        return look(_known(name))
+        return view_of(_find_or_404(name))
 
     def client_id(self, view: count_view.View) -> str:
         """A client id for this run, which other runs with its name do not share."""
@@ -281,12 +282,12 @@ class CancelHandler(webapp.RequestHandler):
 
     def post(self, name: str) -> None:
         """Drop the sub tasks that have not begun, and let the others end; a finished run stays as it is."""
-        run = _known(name)
+        run = _find_or_404(name)
         starting.require_may_cancel(self, _started_name(run))
-        if not look(run).is_over:
+        if not view_of(run).is_over:
             tasks.cancel(run.id)
         if self.wants_json():
-            self.render_json(_operation(_known(name)))
+            self.render_json(_operation(_find_or_404(name)))
         else:
             self.see_other(f"/count/{name}")
 

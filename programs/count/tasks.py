@@ -23,7 +23,7 @@ COMPLETE_URL = "/tasks/count-complete"
 
 KEEP_SECONDS = 0.5
 """How often a sub task saves its progress; a crash repeats at most this much."""
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 """The maximum time before a sub task checks whether its process is stopping."""
 
 Intervals = Sequence[tuple[int, int]]
@@ -280,5 +280,5 @@ def _wait(seconds: float) -> bool:
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
         # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
-        threading.Event().wait(min(left, LOOK_SECONDS))
+        threading.Event().wait(min(left, POLL_SECONDS))
     return not runtime.is_shutting_down()

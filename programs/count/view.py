@@ -159,7 +159,7 @@ def queue_texts(queue: Mapping[str, Any]) -> dict[str, str]:
     return texts
 
 
-def look(run: CountRun) -> View:
+def view_of(run: CountRun) -> View:
     """A run's current state. A finished run's state comes from the datastore alone."""
     now = clock.SYSTEM.now()
     sums = runs.sums_of(run.id)

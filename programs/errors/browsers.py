@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import ua_parser
 
-LONGEST_USER_AGENT = 500
+MAX_USER_AGENT_LENGTH = 500
 """The parsed length. Longer strings are fabricated, and the rules' expressions are not linear."""
-LONGEST_NAME = 100
+MAX_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Client:
 
 def parse(user_agent: str) -> Client:
     """Parse a User-Agent header. Takes a millisecond, but the first call a tenth of a second."""
-    found = ua_parser.parse(user_agent[:LONGEST_USER_AGENT])
+    found = ua_parser.parse(user_agent[:MAX_USER_AGENT_LENGTH])
     browser, system, device = found.user_agent, found.os, found.device
     return Client(
         _named(browser.family, browser.major) if browser else "",
@@ -30,4 +30,4 @@ def parse(user_agent: str) -> Client:
 
 
 def _named(family: str, version: str | None) -> str:
-    return f"{family} {version}"[:LONGEST_NAME] if version else family[:LONGEST_NAME]
+    return f"{family} {version}"[:MAX_NAME_LENGTH] if version else family[:MAX_NAME_LENGTH]

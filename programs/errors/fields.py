@@ -11,10 +11,10 @@ from typing import Any
 
 from programs.shared import forms
 
-LONGEST_KEY = 100
+MAX_KEY_LENGTH = 100
 """The limit for ``account`` and ``uid``. They identify things, so a longer value is refused, not cut."""
 
-LONGEST = {
+MAX_LENGTHS = {
     "url": 2000,
     "type": 200,
     "msg": 4096,
@@ -27,7 +27,7 @@ LONGEST = {
 """Limits in characters: a longer text is cut and marked, because a long report is better than none."""
 
 REQUIRED = {
-    "account": f"takes 1 to {LONGEST_KEY} characters, the account that the error is for",
+    "account": f"takes 1 to {MAX_KEY_LENGTH} characters, the account that the error is for",
     "url": "takes the address at which the error happened",
     "status": "takes the HTTP status that was answered, a whole number from 100 to 599",
     "type": "takes the error's class, such as KeyError",
@@ -67,7 +67,7 @@ def parse(given: Mapping[str, Any]) -> Fields:
     """
     texts: dict[str, str] = {}
     mistakes: dict[str, str] = {}
-    for name in ("account", "uid", "status", "priority", "timestamp", *LONGEST):
+    for name in ("account", "uid", "status", "priority", "timestamp", *MAX_LENGTHS):
         try:
             texts[name] = text_of(given.get(name))
         except ValueError as error:
@@ -78,8 +78,8 @@ def parse(given: Mapping[str, Any]) -> Fields:
             mistakes[name] = f"{takes}; {missing}."
     numbers = _numbers(texts, mistakes)
     for name in ("account", "uid"):
-        if len(texts.get(name, "")) > LONGEST_KEY:
-            mistakes[name] = f"takes at most {LONGEST_KEY} characters, not {len(texts[name]):,}."
+        if len(texts.get(name, "")) > MAX_KEY_LENGTH:
+            mistakes[name] = f"takes at most {MAX_KEY_LENGTH} characters, not {len(texts[name]):,}."
     if mistakes:
         raise forms.FormError(mistakes)
     return Fields(
@@ -89,7 +89,8 @@ def parse(given: Mapping[str, Any]) -> Fields:
         status=int(numbers["status"]),
         priority=int(numbers.get("priority", DEFAULT_PRIORITY)),
         texts={
-            name: cut(texts[name], most, is_end_better=name == "traceback") for name, most in LONGEST.items()
+            name: cut(texts[name], most, is_end_better=name == "traceback")
+            for name, most in MAX_LENGTHS.items()
         },
     )
 

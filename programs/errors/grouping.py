@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-LONGEST_DOMAIN = 255
-LONGEST_MSG = 500
+MAX_DOMAIN_LENGTH = 255
+MAX_MSG_LENGTH = 500
 """The maximum length of a group's message, which has its own limit because masking may lengthen it."""
 
 # The order matters: a later mask must not split an earlier one's match. Each is linear in the text's length.
@@ -52,7 +52,7 @@ def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -
     # JSON separates the parts: "ab", "c" differs from "a", "bc".
     parts = json.dumps([error_type, server, msg, status, domain], ensure_ascii=True)
     fingerprint = hashlib.sha256(parts.encode()).hexdigest()
-    shown = msg if len(msg) <= LONGEST_MSG else f"{msg[: LONGEST_MSG - 1]}…"
+    shown = msg if len(msg) <= MAX_MSG_LENGTH else f"{msg[: MAX_MSG_LENGTH - 1]}…"
     return Likeness(error_type, server, shown, status, domain, fingerprint)
 
 
@@ -69,4 +69,4 @@ def domain_of(url: str) -> str:
         host = urlsplit(url if "//" in url else f"//{url}").hostname
     except ValueError:
         return ""
-    return (host or "")[:LONGEST_DOMAIN].rstrip(".")
+    return (host or "")[:MAX_DOMAIN_LENGTH].rstrip(".")

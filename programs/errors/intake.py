@@ -17,8 +17,8 @@ from programs.shared import forms
 ACCOUNTS = "ERROR_ACCOUNTS"
 """The environment variable with the accounts to accept errors for, separated by commas."""
 
-MOST_BYTES = 1_048_576
-MOST_FIELDS = 100
+MAX_BYTES = 1_048_576
+MAX_FIELDS = 100
 """The maximum number of fields in a form. There are 14 to fill in."""
 
 DIGEST_URL = "/tasks/errors/digest"
@@ -34,9 +34,9 @@ class IntakeHandler(webapp.RequestHandler):
         """Do one quick write and leave the rest to the task."""
         self.request.accept = "application/json"  # also for the engine's refusals, such as a broken form
         self.response.headers["Cache-Control"] = "no-store"
-        if self.request.content_length and self.request.content_length > MOST_BYTES:
+        if self.request.content_length and self.request.content_length > MAX_BYTES:
             limits.note_refusal(limits.SIZE)
-            self._refuse(413, f"The report exceeds the limit of {MOST_BYTES:,} bytes.")
+            self._refuse(413, f"The report exceeds the limit of {MAX_BYTES:,} bytes.")
             return
         try:
             fields = error_fields.parse(self._given())
@@ -78,8 +78,8 @@ class IntakeHandler(webapp.RequestHandler):
         except webapp.FormError as error:
             takes = "takes a form in UTF-8, ASCII, ISO 8859-1 or -15, or Windows-1252"
             raise webapp.BadInputError("Content-Type", takes) from error
-        if isinstance(fields, NoVars) or len(fields) > MOST_FIELDS:
-            raise webapp.BadInputError("body", f"takes a form of at most {MOST_FIELDS} fields")
+        if isinstance(fields, NoVars) or len(fields) > MAX_FIELDS:
+            raise webapp.BadInputError("body", f"takes a form of at most {MAX_FIELDS} fields")
         given: Mapping[str, Any] = fields
         return given
 

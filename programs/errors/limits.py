@@ -91,7 +91,7 @@ def size_of(fields: Fields) -> int:
     # Account and uid are also in an index.
     report = sum(sizes.values()) + 2 * (keys + len((fields.uid or "").encode()))
     # A mask has at most three bytes for each byte that it hides.
-    masked = min(3 * sizes["msg"], 4 * grouping.LONGEST_MSG)
+    masked = min(3 * sizes["msg"], 4 * grouping.MAX_MSG_LENGTH)
     group = 2 * keys + sizes["type"] + sizes["server"] + masked + domain
     shown = len(texts["msg"][: notifying.SHOWN_CHARACTERS].encode())
     line = sizes["type"] + shown + domain

@@ -11,11 +11,11 @@ from lastacross import clock, webapp
 from programs.errors import chart as error_chart
 from programs.errors import fields, intake, limits, notifying, queries, steps
 from programs.errors.models import ErrorGroup, ErrorReport
-from programs.errors.queries import ON_A_PAGE, SORTS, Wanted
+from programs.errors.queries import ON_A_PAGE, SORTS, GroupQuery
 from programs.shared import forms
 from programs.shared.operations import instant
 
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 MAX_ERRORS_BYTES = 950_000
 """The limit for the errors listed with their group, as JSON; with the group the answer stays below 1 MB."""
 
@@ -59,7 +59,7 @@ class ListHandler(Page):
         try:
             wanted = parse(given)
         except forms.FormError as error:
-            wanted, mistakes, status = Wanted(), error.mistakes, 400
+            wanted, mistakes, status = GroupQuery(), error.mistakes, 400
         else:
             mistakes, status = {}, 200
         if mistakes and self.wants_json():
@@ -154,7 +154,7 @@ class SampleHandler(Page):
         self.see_other(f"/errors/{steps.accept(fields.parse(SAMPLE))}")
 
 
-def parse(given: Mapping[str, str]) -> Wanted:
+def parse(given: Mapping[str, str]) -> GroupQuery:
     """The groups that the query selects.
 
     Raises:
@@ -162,7 +162,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
     """
     mistakes: dict[str, str] = {}
     numbers: dict[str, int] = {}
-    for name, (lowest, highest) in {"status": fields.STATUSES, "page": (1, MOST_PAGES)}.items():
+    for name, (lowest, highest) in {"status": fields.STATUSES, "page": (1, MAX_PAGES)}.items():
         if not given.get(name, "").strip():
             continue
         try:
@@ -174,7 +174,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
         mistakes["sort"] = f"takes {', '.join(SORTS)}{forms.given(sort)}."
     if mistakes:
         raise forms.FormError(mistakes)
-    return Wanted(
+    return GroupQuery(
         # Databases hold no other text, and PostgreSQL rejects NUL.
         account=fields.text_of(given.get("account")).strip(),
         domain=fields.text_of(given.get("domain")).strip().lower(),
@@ -184,7 +184,7 @@ def parse(given: Mapping[str, str]) -> Wanted:
     )
 
 
-def address(wanted: Wanted, span: str, changes: Mapping[str, object]) -> str:
+def address(wanted: GroupQuery, span: str, changes: Mapping[str, object]) -> str:
     """The list's URL with some values changed and the defaults left out."""
     values = {
         "account": wanted.account,
@@ -260,7 +260,7 @@ def newest_json(group_id: str) -> dict[str, Any]:
 
 def error_json(error: ErrorReport) -> dict[str, Any]:
     """An error for programs."""
-    texts = {name: getattr(error, name) for name in fields.LONGEST}
+    texts = {name: getattr(error, name) for name in fields.MAX_LENGTHS}
     return {
         "id": error.id,
         "account": error.account,

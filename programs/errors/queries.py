@@ -23,7 +23,7 @@ SORTS: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GroupQuery:
     """The selected groups. None and "" do not filter; the first ``page`` is 1."""
 
     account: str = ""
@@ -44,7 +44,7 @@ class Wanted:
         return found
 
 
-def groups(wanted: Wanted) -> tuple[list[ErrorGroup], int]:
+def groups(wanted: GroupQuery) -> tuple[list[ErrorGroup], int]:
     """The groups of a page, and the total number of groups."""
     conditions = wanted.conditions()
     query = select(ErrorGroup).where(*conditions).order_by(SORTS[wanted.sort], ErrorGroup.id)

@@ -11,7 +11,7 @@ from lastacross import clock, config, webapp
 from programs.intrastat import commodities, demo, invoices, report
 from programs.shared import forms
 
-LONGEST_DELAY_MS = 900
+MAX_DELAY_MS = 900
 """The maximum delay per day, 28 s in a month. The reports that one network may start in a minute then wait
 for less than two minutes in total, which is the time that their queue's two threads have."""
 
@@ -25,14 +25,14 @@ SHOWN_ROWS = 50
 """How many rows of the file the page shows."""
 
 
-class Wanted(NamedTuple):
+class ReportRequest(NamedTuple):
     """The report that the parameters request."""
 
     first: datetime.date
     delay_ms: int
 
 
-def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
+def parse_request(given: Mapping[str, Any], today: datetime.date) -> ReportRequest:
     """The report that the parameters request; missing or empty parameters get their default.
 
     Raises:
@@ -51,12 +51,12 @@ def wanted(given: Mapping[str, Any], today: datetime.date) -> Wanted:
         first = asked or first
     if delay != "":
         try:
-            delay_ms = forms.number_between(delay, 0, LONGEST_DELAY_MS)
+            delay_ms = forms.number_between(delay, 0, MAX_DELAY_MS)
         except ValueError as error:
             mistakes["delay_ms"] = str(error)
     if mistakes:
         raise forms.FormError(mistakes)
-    return Wanted(first, delay_ms)
+    return ReportRequest(first, delay_ms)
 
 
 def require_short(given: longtask.Parameters) -> None:
@@ -110,7 +110,7 @@ class FormHandler(forms.Handler):
             status=status,
             values={name: value if isinstance(value, str) else "" for name, value in values.items()},
             mistakes=mistakes,
-            longest_delay_ms=LONGEST_DELAY_MS,
+            max_delay_ms=MAX_DELAY_MS,
             months=[f"{first:%Y-%m}" for first in invoices.months()],
             is_dev=config.current().settings.is_dev,
         )
@@ -135,7 +135,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         """
         try:
             require_short(parameters)
-            first, delay_ms = wanted(parameters, _today())
+            first, delay_ms = parse_request(parameters, _today())
         except forms.FormError as error:
             self.mistakes = error.mistakes
             raise webapp.BadInputError(*next(iter(error.mistakes.items()))) from error
@@ -152,8 +152,8 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     def execute_task(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Read the month day by day and sum it up; docs/intrastat.md describes the result."""
         # The previous release allowed a report to wait longer.
-        delay_ms = min(int(parameters["delay_ms"]), LONGEST_DELAY_MS)
-        first = wanted({"month": parameters["month"]}, datetime.date.max).first
+        delay_ms = min(int(parameters["delay_ms"]), MAX_DELAY_MS)
+        first = parse_request({"month": parameters["month"]}, datetime.date.max).first
         if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
             # Only if there are no others: made-up invoices do not belong in a business's report.
             self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")

@@ -21,7 +21,7 @@ FIELDS = {
 }
 """name → lowest, highest, default"""
 
-LARGEST_SEWN = 30
+MAX_SEWN = 30
 """The number of rows or columns up to which stitches are visible."""
 
 ABANDONED_SECONDS = 60.0
@@ -97,7 +97,7 @@ class View(progress.RunView):
     @property
     def is_sewn(self) -> bool:
         """Whether its squares are large enough to show stitches."""
-        return max(self.run.rows, self.run.columns) <= LARGEST_SEWN
+        return max(self.run.rows, self.run.columns) <= MAX_SEWN
 
     @property
     def count_text(self) -> str:
@@ -146,7 +146,7 @@ def _squares(count: int) -> str:
     return "square" if count == 1 else "squares"
 
 
-def look(quilt: models.Quilt) -> View:
+def view_of(quilt: models.Quilt) -> View:
     """A quilt's current state. A finished quilt's state comes from the datastore alone."""
     now = clock.SYSTEM.now()
     if quilt.finished_at is not None:
@@ -239,12 +239,12 @@ def _started_name(quilt_id: str) -> str:
     return f"quilt:{quilt_id}"
 
 
-def _known(quilt_id: str) -> models.Quilt:
-    return progress.known(models.find_quilt(quilt_id), "quilt")
+def _find_or_404(quilt_id: str) -> models.Quilt:
+    return progress.found_or_404(models.find_quilt(quilt_id), "quilt")
 
 
 def _operation(quilt_id: str) -> dict[str, Any]:
-    return look(_known(quilt_id)).operation([])
+    return view_of(_find_or_404(quilt_id)).operation([])
 
 
 def _drawn(quilt_id: str, painted: int) -> Markup:
@@ -270,11 +270,11 @@ class PageHandler(longtask.ProgressPage[View]):
     def read_query(self, *, is_json: bool) -> None:
         """Ignore the query: the page renders all squares."""
         if is_json:
-            self.after = forms.known_before(self.request.GET, "squares")
+            self.after = forms.parse_after(self.request.GET, "squares")
 
     def look(self, quilt_id: str) -> View:
         """The quilt's progress."""
-        return look(_known(quilt_id))
+        return view_of(_find_or_404(quilt_id))
 
     def client_id(self, view: View) -> str:
         """The quilt's id."""
@@ -303,9 +303,9 @@ class CancelHandler(webapp.RequestHandler):
 
     def post(self, quilt_id: str) -> None:
         """Drop the squares that have not begun; a finished quilt stays as it is."""
-        quilt = _known(quilt_id)
+        quilt = _find_or_404(quilt_id)
         starting.require_may_cancel(self, _started_name(quilt_id))
-        if not look(quilt).is_over:
+        if not view_of(quilt).is_over:
             _cancel(quilt)
         if self.wants_json():
             self.render_json(_operation(quilt_id))
@@ -316,7 +316,7 @@ class CancelHandler(webapp.RequestHandler):
 def _cancel(quilt: models.Quilt) -> None:
     if models.cancel_unfilled(quilt.id):
         return  # the filling task sees that and adds nothing
-    batch_id = _known(quilt.id).batch_id
+    batch_id = _find_or_404(quilt.id).batch_id
     if batch_id is not None:
         taskqueue.Batch.get(batch_id).cancel()
 

@@ -19,7 +19,7 @@ from programs.shared import forms, operations
 from programs.shared.operations import plural
 
 LISTED = 50
-MOST_KEYS = 1000
+MAX_KEYS = 1000
 """The maximum number of keys in one addition."""
 SAMPLES = 200
 
@@ -33,7 +33,7 @@ _TAKES = f"letters, digits, dots, hyphens and underscores, at most {KEY_LENGTH},
 
 
 @dataclass(frozen=True)
-class Wanted:
+class AccountQuery:
     """The accounts to list: by their ``state`` and the ``start`` of their key, after the key ``after``."""
 
     state: str
@@ -46,7 +46,7 @@ class Wanted:
         return urlencode({name: value for name, value in vars(self).items() if value})
 
 
-def page_of(wanted: Wanted) -> list[Account]:
+def page_of(wanted: AccountQuery) -> list[Account]:
     """A page's accounts in the order of their keys, plus one more if there are others."""
     query = select(Account).order_by(Account.key).limit(LISTED + 1)
     if wanted.after:
@@ -68,7 +68,7 @@ def numbers() -> dict[str, int]:
     return {"accounts": total, "active": active}
 
 
-def known(keys: Sequence[str]) -> list[str]:
+def existing_keys(keys: Sequence[str]) -> list[str]:
     """The keys that already have an account."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(Account.key).where(Account.key.in_(keys)).order_by(Account.key)))
@@ -112,8 +112,8 @@ def parse_keys(text: object) -> list[str]:
     mistake = None
     if not pieces:
         mistake = f"takes one key or several: {_TAKES}{forms.given(text)}."
-    elif len(pieces) > MOST_KEYS:
-        mistake = f"takes at most {MOST_KEYS:,} keys at once, not {len(pieces):,}."
+    elif len(pieces) > MAX_KEYS:
+        mistake = f"takes at most {MAX_KEYS:,} keys at once, not {len(pieces):,}."
     elif wrong := [piece for piece in pieces if not _KEY.fullmatch(piece)]:
         mistake = f"takes {_TAKES}{forms.given(wrong[0])}."
     elif len(set(pieces)) < len(pieces):
@@ -124,7 +124,7 @@ def parse_keys(text: object) -> list[str]:
     return pieces
 
 
-def parse_list(query: Mapping[str, str]) -> Wanted:
+def parse_list(query: Mapping[str, str]) -> AccountQuery:
     """The accounts that the query selects.
 
     Raises:
@@ -136,7 +136,7 @@ def parse_list(query: Mapping[str, str]) -> Wanted:
     for name, value in (("start", start), ("after", after)):
         if value and not _KEY.fullmatch(value):
             raise webapp.BadInputError(name, f"takes a key or the beginning of one: {_TAKES}")
-    return Wanted(state, start, after)
+    return AccountQuery(state, start, after)
 
 
 # --- the pages ----------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class ListHandler(forms.Handler):
             self.refuse(error)
             return
         if not add(keys):
-            there = known(keys)
+            there = existing_keys(keys)
             some = ", ".join(there[:5]) + (f" and {len(there) - 5:,} more" if len(there) > 5 else "")
             mistake = f"contains existing accounts: {some}. Nothing was added."
             self.refuse(forms.FormError({"keys": mistake}, 409))
@@ -176,10 +176,10 @@ class ListHandler(forms.Handler):
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
         """The list again, with the mistake at its field."""
-        self._show(Wanted("", "", ""), given, mistakes, status)
+        self._show(AccountQuery("", "", ""), given, mistakes, status)
 
     def _show(
-        self, wanted: Wanted, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int
+        self, wanted: AccountQuery, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int
     ) -> None:
         accounts, more = _split(page_of(wanted), wanted)
         keys = given.get("keys", "")
@@ -206,7 +206,7 @@ class SamplesHandler(webapp.RequestHandler):
     def post(self) -> None:
         """Add the missing sample accounts."""
         keys = sample_keys()
-        missing = sorted(set(keys) - set(known(keys)))
+        missing = sorted(set(keys) - set(existing_keys(keys)))
         # A concurrent request may be adding them at this moment.
         added = len(missing) if missing and add(missing) else 0
         if self.wants_json():
@@ -237,12 +237,12 @@ class ActiveHandler(webapp.RequestHandler):
             self.see_other(f"/accounts?{wanted.query}" if wanted.query else "/accounts")
 
 
-def _split(accounts: list[Account], wanted: Wanted) -> tuple[list[Account], str | None]:
+def _split(accounts: list[Account], wanted: AccountQuery) -> tuple[list[Account], str | None]:
     """A page's accounts, and the address of the next page."""
     if len(accounts) <= LISTED:
         return accounts, None
     accounts = accounts[:LISTED]
-    return accounts, f"/accounts?{Wanted(wanted.state, wanted.start, accounts[-1].key).query}"
+    return accounts, f"/accounts?{AccountQuery(wanted.state, wanted.start, accounts[-1].key).query}"
 
 
 def account_json(account: Account) -> dict[str, Any]:

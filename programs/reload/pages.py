@@ -13,7 +13,7 @@ from lastacross import webapp
 from programs.reload import accounts, feed, runs, tasks
 from programs.reload import view as reload_view
 from programs.reload.models import ReloadRun
-from programs.reload.view import look
+from programs.reload.view import view_of
 from programs.shared import forms, operations, progress, starting
 
 
@@ -22,7 +22,7 @@ class HistoryHandler(webapp.RequestHandler):
 
     def get(self) -> None:
         """The newest first."""
-        views = [look(run) for run in runs.recent()]
+        views = [view_of(run) for run in runs.recent()]
         self.revalidate()
         if self.wants_json():
             self.render_json({"reloads": [view.listed() for view in views]})
@@ -33,12 +33,12 @@ class HistoryHandler(webapp.RequestHandler):
             )
 
 
-def _known(run_id: str) -> ReloadRun:
-    return progress.known(runs.find(run_id), "reload")
+def _find_or_404(run_id: str) -> ReloadRun:
+    return progress.found_or_404(runs.find(run_id), "reload")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FailingQuery:
     """The failing accounts to list: at most ``limit``, after the account with this key and id."""
 
     after: str = ""
@@ -52,7 +52,7 @@ class Wanted:
         return urlencode({name: value for name, value in values.items() if value})
 
 
-def parse_wanted(query: Mapping[str, str]) -> Wanted:
+def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
     """The failing accounts that the query selects.
 
     Raises:
@@ -61,7 +61,7 @@ def parse_wanted(query: Mapping[str, str]) -> Wanted:
     after, limit, after_id = query.get("after", ""), runs.FAILING_LISTED, 0
     if "limit" in query:
         try:
-            limit = forms.number_between(query["limit"], 1, runs.MOST_FAILING_LISTED)
+            limit = forms.number_between(query["limit"], 1, runs.MAX_FAILING_LISTED)
         except ValueError as error:
             raise webapp.BadInputError("limit", str(error)) from error
     if after:
@@ -69,13 +69,13 @@ def parse_wanted(query: Mapping[str, str]) -> Wanted:
         if found is None:
             raise webapp.BadInputError("after", f"takes the key of an account{forms.given(after)}")
         after_id = found
-    return Wanted(after, after_id, limit)
+    return FailingQuery(after, after_id, limit)
 
 
 class PageHandler(longtask.ProgressPage[reload_view.View]):
     """One run, during and after its work."""
 
-    wanted = Wanted()
+    wanted = FailingQuery()
 
     def read_query(self, *, is_json: bool) -> None:
         """Read which failing accounts to list."""
@@ -83,7 +83,7 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
 
     def look(self, run_id: str) -> reload_view.View:
         """The run's progress."""
-        return look(_known(run_id))
+        return view_of(_find_or_404(run_id))
 
     def client_id(self, view: reload_view.View) -> str:
         """The id of its batch."""
@@ -121,7 +121,7 @@ class RetryHandler(webapp.RequestHandler):
         """Start a run over them, unless one is open; a second click leads to the same run."""
         if starting.is_limited(self, "reloads"):
             return
-        view = look(_known(run_id))
+        view = view_of(_find_or_404(run_id))
         if not view.is_over:
             raise exc.HTTPConflict("This reload is still running: its failed accounts may yet succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
@@ -141,7 +141,7 @@ class RetryHandler(webapp.RequestHandler):
             )
         else:
             self.response.headers["Location"] = f"/reloads/{new.id}"
-            self.render_json(look(new).operation([], runs.FailingPage([])), 202)
+            self.render_json(view_of(new).operation([], runs.FailingPage([])), 202)
 
 
 KEY = "<key:[A-Za-z0-9._-]+>"

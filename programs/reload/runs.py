@@ -22,7 +22,7 @@ PAGE = 1000
 
 SLOWEST = 10
 FAILING_LISTED = 50
-MOST_FAILING_LISTED = 1000
+MAX_FAILING_LISTED = 1000
 """The maximum number that a program may request."""
 RUNS_LISTED = 50
 

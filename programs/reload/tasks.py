@@ -15,7 +15,7 @@ from lastacross import channel, clock, config, errors, taskqueue, urlfetch, weba
 from programs.reload import feed, runs
 from programs.reload.models import ReloadRun
 from programs.reload.runs import Answer
-from programs.reload.view import look
+from programs.reload.view import view_of
 from programs.shared import operations, starting
 
 QUEUE = "reload"
@@ -97,7 +97,7 @@ def retry(run: ReloadRun) -> ReloadRun:
 
 
 def _under_way() -> ReloadRun | None:
-    return next((run for run in runs.unfinished() if not look(run).is_over), None)
+    return next((run for run in runs.unfinished() if not view_of(run).is_over), None)
 
 
 class LoaderHandler(webapp.RequestHandler):

@@ -169,7 +169,7 @@ def remembered(run: ReloadRun) -> View:
     return View(run, now, state, failed, is_lost=is_lost)
 
 
-def look(run: ReloadRun) -> View:
+def view_of(run: ReloadRun) -> View:
     """A run's current state. A finished run's state comes from the datastore alone.
 
     If nothing else can end the run, its end is recorded here, so that a lost run does not block the next one.

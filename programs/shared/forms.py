@@ -64,7 +64,7 @@ def whole_number(text: object) -> int | None:
     return int(str(text)) if is_one else None
 
 
-def known_before(query: Mapping[str, Any], what: str) -> int:
+def parse_after(query: Mapping[str, Any], what: str) -> int:
     """How much a page already has, which ``?after=n`` leaves out.
 
     Raises:

@@ -13,7 +13,7 @@ from programs.shared.runs import Run
 Found = TypeVar("Found", bound=Run)
 
 
-def known(run: Found | None, kind: str) -> Found:
+def found_or_404(run: Found | None, kind: str) -> Found:
     """The run, if it was found.
 
     Raises:

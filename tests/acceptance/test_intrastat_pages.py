@@ -285,9 +285,9 @@ def test_a_report_that_the_release_before_has_begun_is_made(
     """It waits on the queue `default`, with a delay that is too long by now."""
     with monkeypatch.context() as before:
         before.setattr(intrastat.IntrastatHandler, "queue_name", "default")
-        before.setattr(intrastat, "LONGEST_DELAY_MS", 2000)
+        before.setattr(intrastat, "MAX_DELAY_MS", 2000)
         path = client.get("/intrastat?delay_ms=2000", status=307).headers["Location"]
-    monkeypatch.setattr(intrastat, "LONGEST_DELAY_MS", 1)
+    monkeypatch.setattr(intrastat, "MAX_DELAY_MS", 1)
 
     assert [outcome.is_success for outcome in run_tasks()] == [True]
 

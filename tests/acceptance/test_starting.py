@@ -245,7 +245,7 @@ def test_one_network_cannot_shorten_the_time_for_which_others_results_are_kept()
     squares = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_SQUARE_MS
     largest_runs = starting.MAX_DAY_SECONDS // starting.WORK_UNIT_SECONDS
     numbers = starting.MAX_DAY_SECONDS * 1000 // starting.MIN_NUMBER_MS
-    numbers += largest_runs * count.MOST_INTERVALS * count_models.INTERVAL_NUMBERS
+    numbers += largest_runs * count.MAX_INTERVALS * count_models.INTERVAL_NUMBERS
 
     assert 30 * (squares + largest_runs) <= quilt_models.MAX_SQUARES
     assert 30 * numbers <= count_models.MAX_NUMBERS

@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from programs.intrastat.pages import LONGEST_DELAY_MS
+from programs.intrastat.pages import MAX_DELAY_MS
 from tests.browser import watching
 from tests.browser.conftest import SCREENSHOTS, Contexts, contexts, signed_in
 from tests.support.accounts import active_accounts
@@ -94,7 +94,7 @@ def report(site: Site) -> Iterator[str]:
 
 def cancelled_report(site: Site) -> Iterator[str]:
     """A report in the application's own frame that was cancelled on its way."""
-    path = site.post("/intrastat", delay_ms=LONGEST_DELAY_MS - next(_numbers))["metadata"]["status_url"]
+    path = site.post("/intrastat", delay_ms=MAX_DELAY_MS - next(_numbers))["metadata"]["status_url"]
     wait_until(lambda: site.json(path)["metadata"]["step"] >= 1, 30, "the first day")
     site.post(path.replace("=query", "=cancel"))
     yield path
@@ -226,7 +226,7 @@ def start_a_report_and_watch_it(page: Page) -> None:
     """A slow one in the application's own frame, for each view anew: none runs as long as all views take."""
     while _left_running:
         page.request.post(_left_running.pop().replace("=query", "=cancel"))
-    page.goto(f"/intrastat?delay_ms={LONGEST_DELAY_MS - next(_numbers)}")
+    page.goto(f"/intrastat?delay_ms={MAX_DELAY_MS - next(_numbers)}")
     _left_running.append(page.url)
     expect(page.get_by_role("navigation")).to_be_visible()
     expect_state("running")(page)

@@ -22,7 +22,7 @@ from tests.support.raw_server import raw_server
 from tests.support.root_application import with_unavailable_store
 
 GIVEN = {"account": "shop", "url": "https://shop.example/a", "status": 500, "type": "KeyError", "msg": "no 7"}
-LONG = error_fields.LONGEST["traceback"]
+LONG = error_fields.MAX_LENGTHS["traceback"]
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_an_error_whose_task_comes_many_times_at_once_counts_once() -> None:
         grouped = list(pool.map(error_steps.group, errors * 3))
 
     assert sum(grouped) == 12
-    [group] = error_queries.groups(error_queries.Wanted())[0]
+    [group] = error_queries.groups(error_queries.GroupQuery())[0]
     assert (group.count, group.undigested, group.msg) == (12, 12, "no <n>")
     assert sum(error_queries.hours(0, []).values()) == 12
     with datastore.session(read_only=True) as session:
@@ -151,7 +151,7 @@ def test_a_cleaning_deletes_its_share_of_hours_and_a_group_takes_none_of_them_al
     now = SYSTEM.now()
     for kind in ("a", "b"):
         error_steps.group(accept(type=kind))
-    [dying, living] = error_queries.groups(error_queries.Wanted())[0]
+    [dying, living] = error_queries.groups(error_queries.GroupQuery())[0]
     this_hour = int(now // HOUR) * HOUR
     with datastore.session() as session:
         for place in range(1, 31):
@@ -186,7 +186,7 @@ def test_a_group_that_has_new_errors_keeps_its_count_when_the_old_ones_go() -> N
 
     assert error_steps.clean(SYSTEM.now())
 
-    [group] = error_queries.groups(error_queries.Wanted())[0]
+    [group] = error_queries.groups(error_queries.GroupQuery())[0]
     assert group.count == 2
     assert len(list(error_queries.errors_of(group.id))) == 1
 

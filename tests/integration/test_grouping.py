@@ -37,7 +37,7 @@ def test_what_changes_from_time_to_time_is_masked_in_a_message(msg: str, masked:
 def test_masking_takes_no_longer_than_the_longest_message_deserves(piece: str) -> None:
     begun = time.process_time()
 
-    grouping.masked(piece * (error_fields.LONGEST["msg"] // len(piece)))
+    grouping.masked(piece * (error_fields.MAX_LENGTHS["msg"] // len(piece)))
 
     assert time.process_time() - begun < 1.0
 
@@ -65,7 +65,7 @@ def test_a_long_message_is_cut_in_its_group_and_its_fingerprint_is_of_the_whole(
 
     long = of("order 7 is gone " * 40)
 
-    assert len(long.msg) == grouping.LONGEST_MSG
+    assert len(long.msg) == grouping.MAX_MSG_LENGTH
     assert long.msg.startswith("order <n> is gone order")
     # As releases had it that kept the whole message: the same errors stay one group.
     assert long.fingerprint == "edf66551f8823a61da5abe402ee68293379b35004de37a323b82a161b407e4be"
@@ -176,7 +176,7 @@ def test_what_may_be_left_out_has_a_usual_value_and_what_nobody_knows_is_ignored
     found = error_fields.parse({**GIVEN, "color": "red", "uid": " "})
 
     assert (found.priority, found.uid, found.happened_at) == (5, None, None)
-    assert set(found.texts) == set(error_fields.LONGEST)
+    assert set(found.texts) == set(error_fields.MAX_LENGTHS)
     assert found.texts["username"] == ""
 
 

@@ -509,7 +509,7 @@ def test_a_client_may_wait_for_the_end(lab: Lab) -> None:
 
 
 def test_who_finds_no_room_to_wait_is_answered_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operation, "MOST_WAITING", 0)
+    monkeypatch.setattr(operation, "MAX_WAITING", 0)
     task_id = lab.start()
 
     params = {JOB: "query", ID: task_id}
@@ -551,7 +551,7 @@ def test_a_result_is_forgotten_after_its_time_and_its_address_says_so(lab: Lab) 
 
 def test_much_to_forget_is_forgotten_in_several_calls(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expiry, "CHUNK", 1)
-    monkeypatch.setattr(expiry, "MOST_CHUNKS", 2)
+    monkeypatch.setattr(expiry, "MAX_CHUNKS", 2)
     for _ in range(3):
         task_id = lab.start()
         lab.run()

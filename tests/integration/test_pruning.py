@@ -182,7 +182,7 @@ def test_a_transaction_deletes_at_most_500_rows(monkeypatch: pytest.MonkeyPatch)
         )
         session.add_all(
             CountInterval(run_id="old", place=place, first=1, last=2)
-            for place in range(3, count.MOST_INTERVALS)
+            for place in range(3, count.MAX_INTERVALS)
         )
     portions: dict[str, list[int]] = {}
     delete = pruning.Old.__call__
@@ -204,7 +204,7 @@ def test_a_transaction_deletes_at_most_500_rows(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_count_is_deleted_as_many_rows_as_the_form_lets_it_have() -> None:
     """A count has at most so many intervals, and so a portion of 500 rows is five counts."""
-    assert MAX_INTERVALS == count.MOST_INTERVALS
+    assert MAX_INTERVALS == count.MAX_INTERVALS
 
 
 def test_of_a_run_that_is_too_much_nothing_is_left_wherever_a_call_ends(

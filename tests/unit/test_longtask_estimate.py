@@ -176,7 +176,7 @@ def test_kept_reports_are_few_and_spread_over_the_whole_time() -> None:
         kept = estimate.keep(kept, report)
 
     gaps = [later.at - earlier.at for earlier, later in itertools.pairwise(kept)]
-    assert len(kept) == estimate.MOST_REPORTS
+    assert len(kept) == estimate.MAX_REPORTS
     assert (kept[0].step, kept[-1].step) == (0, 1000)
     assert max(gaps) < 200
 
@@ -230,7 +230,7 @@ def test_whatever_is_reported_no_time_is_negative(
     for gap, step, total in steps:
         at += gap
         kept = estimate.keep(kept, Report(at, step, total))
-        assert len(kept) <= estimate.MOST_REPORTS
+        assert len(kept) <= estimate.MAX_REPORTS
         assert kept[-1] == Report(at, step, total)
 
     told = estimate.remaining(kept, at + wait, before)

@@ -2,11 +2,11 @@
 // in one animation frame. When very many arrive, only some frames per second are drawn: each costs as much
 // as hundreds of squares, and without a graphics card this machine may also be the one that makes them.
 
-const LARGEST_SQUARE = 96; // canvas pixels; a larger square would look the same
+const MAX_SQUARE = 96; // canvas pixels; a larger square would look the same
 const CANVAS_SIDE = 1200; // canvas pixels of the longer side, about
 const MANY = 40; // squares per frame from which the next frame may wait
 const REST_MS = 120;
-const SMALLEST_SEWN = 40; // canvas pixels below which stitches would be noise
+const MIN_SEWN = 40; // canvas pixels below which stitches would be noise
 
 export class Cloth {
   constructor(figure, rows, columns, onDrawn) {
@@ -18,7 +18,7 @@ export class Cloth {
     this.restUntil = 0;
     this.onDrawn = onDrawn;
     const side = Math.floor(CANVAS_SIDE / Math.max(rows, columns));
-    this.side = Math.max(8, Math.min(LARGEST_SQUARE, side));
+    this.side = Math.max(8, Math.min(MAX_SQUARE, side));
     this.canvas = document.createElement("canvas");
     this.canvas.width = columns * this.side;
     this.canvas.height = rows * this.side;
@@ -85,7 +85,7 @@ export class Cloth {
       const y = Math.floor(index / this.columns) * side;
       context.fillStyle = this.colors[index];
       context.fillRect(x + gap, y + gap, side - 2 * gap, side - 2 * gap);
-      if (side >= SMALLEST_SEWN) this.stitch(x, y);
+      if (side >= MIN_SEWN) this.stitch(x, y);
     }
     this.waiting = [];
   }
