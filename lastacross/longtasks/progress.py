@@ -67,7 +67,7 @@ def percent(step: float, total_steps: float) -> int | None:
     if total_steps <= 0:
         return None
     if step >= total_steps:
-        # Their quotient may be too large for a float.
+        # The quotient may be too large for a float.
         return 99
     return max(0, math.floor(100 * step / total_steps))
 

@@ -86,15 +86,15 @@ class CountLine(datastore.Model):
 # --- how much is kept ---------------------------------------------------------------------
 
 MAX_NUMBERS = 80_000_000
-"""Of all counts that are kept: 0.96 GB, as a number takes 12 bytes."""
+"""The limit for all kept counts: 0.96 GB, as a number takes 12 bytes."""
 INTERVAL_NUMBERS = 44
-"""An interval takes as much beside its numbers, with its lines of the log: 528 bytes."""
+"""The further size of an interval, in numbers: with its log lines it takes 528 bytes more."""
 MAX_INTERVALS = 100
-"""Of a count, with its row about as many rows."""
+"""The maximum for one count, and so about the number of rows that its deletion removes."""
 
 _NUMBERS = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
 
-# The intervals go with their run, because they are its size.
+# The intervals are deleted together with their run, because they make up its size.
 KEPT = pruning.Kept(
     CountRun,
     size=select(_NUMBERS.label("size")).join(CountRun, CountRun.id == CountInterval.run_id),

@@ -299,7 +299,7 @@ ROUTES = [
     webapp2.Route("/count", FormHandler),
     # The same run for programs, and for the page when it polls.
     webapp2.Route(f"/count/{NAME}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
-    # One run: its intervals, its queues, the backend's log.
+    # One run, with its intervals, its queues and the backend's log.
     webapp2.Route(f"/count/{NAME}", PageHandler),
     # Its cancel button.
     webapp2.Route(f"/count/{NAME}/cancel", CancelHandler),

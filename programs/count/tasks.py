@@ -41,7 +41,7 @@ def client_id(run_id: str) -> str:
     return f"count-{run_id}"
 
 
-def tell(run_id: str, change: int | None) -> None:
+def announce(run_id: str, change: int | None) -> None:
     """Notify the watching pages of the changes up to this one."""
     if change is not None:
         channel.send_message(client_id(run_id), json.dumps({"change": change}))
@@ -164,7 +164,7 @@ def _log(run_id: str, change: int | None, text: str) -> None:
     """Write to the backend's log; the run's own log, which its page shows, has the line already."""
     if change is not None:
         log.info("count.run", extra={"run": run_id, "text": text})
-        tell(run_id, change)
+        announce(run_id, change)
 
 
 # --- the sub tasks ------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def _give_back(hold: Hold) -> None:
         is_held = hold in _held
         _held.discard(hold)
     if is_held:
-        tell(hold.run_id, runs.release(hold.run_id, hold.place, instance(), len(hold.numbers)))
+        announce(hold.run_id, runs.release(hold.run_id, hold.place, instance(), len(hold.numbers)))
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ class SubHandler(webapp.TaskHandler):
         )
         if claimed is None:
             return  # counted already, or no longer wanted
-        tell(work["run"], claimed.change)
+        announce(work["run"], claimed.change)
         numbers = range(work["first"], work["last"] + 1)
         hold = Hold(work["run"], work["place"], list(numbers[: claimed.counted]))
         with _holding(hold):
@@ -250,7 +250,7 @@ class SubHandler(webapp.TaskHandler):
                 self.response.status = 503
                 self.response.text = f"{instance()} shuts down; {len(hold.numbers)} of {len(numbers)} counted"
                 return
-        tell(hold.run_id, runs.finish_interval(hold.run_id, hold.place, hold.numbers, instance()))
+        announce(hold.run_id, runs.finish_interval(hold.run_id, hold.place, hold.numbers, instance()))
         log.info("count.interval", extra={"run": hold.run_id, "text": runs.shortened(hold.numbers)})
 
 
@@ -271,7 +271,7 @@ def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | No
             change = runs.keep(hold.run_id, hold.place, len(hold.numbers))
             if change is None:
                 return None
-            tell(hold.run_id, change)
+            announce(hold.run_id, change)
     return True
 
 

@@ -146,7 +146,7 @@ class NotifyHandler(webapp.TaskHandler):
     def post(self) -> None:
         """Send it; the queue retries if the webhook does not accept it."""
         try:
-            notifying.tell(self.request.POST["notification"])
+            notifying.send(self.request.POST["notification"])
         except notifying.WebhookError as error:
             log.warning("%s", error)
             self.abort(503, detail=str(error))

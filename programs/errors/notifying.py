@@ -1,4 +1,4 @@
-"""Notifications about errors: to whom, when and how often.
+"""Decides when to send notifications about errors, and sends them.
 
 A group causes a notification when its number of errors reaches a threshold: the first, the tenth, the
 hundredth … Every five minutes a digest covers the errors since the last one. Both are rows, written in the
@@ -246,7 +246,7 @@ def _note(
 # --- sending ------------------------------------------------------------------------------
 
 
-def tell(notification_id: str) -> bool:
+def send(notification_id: str) -> bool:
     """Write a notification to the log and post it to the webhook, unless that is done already.
 
     Returns:

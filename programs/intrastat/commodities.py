@@ -35,7 +35,7 @@ class Commodity:
     origins: tuple[str, ...]
 
 
-# code | name | supplementary unit | grams a piece | cents a piece | origins
+# code | name | supplementary unit | grams per piece | cents per piece | origins
 _TABLE = """
 39269097|plastic articles, other||120|390|CN DE
 40115000|bicycle tyres|p/st|640|1290|TW TH

@@ -31,7 +31,7 @@ PREFIX = "DEMO-"
 PRIVATE_CUSTOMER = "Private customer"
 WEEKDAY_INVOICES, SATURDAY_INVOICES, MORE_IN_DECEMBER = 24, 7, 1.5
 
-# country | how much of the business | VAT number's prefix | legal form | terms | modes of transport
+# country | share of the business | VAT number's prefix | legal form | terms | modes of transport
 _COUNTRIES = """
 DE|22|DE|GmbH|DAP|3 5
 AT|14|ATU|GmbH|DAP|3 5

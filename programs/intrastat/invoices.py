@@ -31,7 +31,7 @@ def previous_month(day: datetime.date) -> datetime.date:
 
 
 def days_of(first: datetime.date) -> list[datetime.date]:
-    """Every day of the month that begins on this one."""
+    """All days of the month that begins on this day."""
     count = calendar.monthrange(first.year, first.month)[1]
     return [first.replace(day=number) for number in range(1, count + 1)]
 

@@ -1,1 +1,1 @@
-"""The batch reload: each account's status is fetched by a task."""
+"""The batch reload, in which a task fetches each account's status."""

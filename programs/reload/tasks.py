@@ -34,7 +34,7 @@ FETCH_BYTES = 65_536
 """How much of an answer is read. A few hundred characters are kept, and many answers come concurrently."""
 
 
-TELL_SECONDS = 0.2
+ANNOUNCE_SECONDS = 0.2
 """The minimum interval between this process's notifications of a run; a page then fetches all its news."""
 
 
@@ -162,7 +162,7 @@ class WorkerHandler(webapp.TaskHandler):
         attempt = 1 if task is None else task.retry_count + 1
         change = runs.record(run_id, key, answer, attempt)
         if run_id is not None and change is not None:
-            _teller.tell(run_id, change)
+            _announcer.announce(run_id, change)
         if not answer.is_ok:
             self.response.status = 502
             self.response.text = f"{key}: {answer.problem}"
@@ -205,25 +205,27 @@ class CompleteHandler(webapp.TaskHandler):
             _send(run_id, {"complete": True})
 
 
-class _Teller:
+class _Announcer:
     """Announces a run's news from time to time, because a page then fetches all of it together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._told_at: dict[str, float] = {}
+        self._announced_at: dict[str, float] = {}
 
-    def tell(self, run_id: str, change: int) -> None:
+    def announce(self, run_id: str, change: int) -> None:
         """Announce the changes up to this one."""
         now = clock.SYSTEM.monotonic()
         with self._lock:
-            if now - self._told_at.get(run_id, float("-inf")) < TELL_SECONDS:
+            if now - self._announced_at.get(run_id, float("-inf")) < ANNOUNCE_SECONDS:
                 return
-            self._told_at = {run: at for run, at in self._told_at.items() if now - at < TELL_SECONDS}
-            self._told_at[run_id] = now
+            self._announced_at = {
+                run: at for run, at in self._announced_at.items() if now - at < ANNOUNCE_SECONDS
+            }
+            self._announced_at[run_id] = now
         _send(run_id, {"change": change})
 
 
-_teller = _Teller()
+_announcer = _Announcer()
 
 
 def _send(run_id: str, news: dict[str, object]) -> None:

@@ -152,7 +152,7 @@ def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
 
 
 def _beyond(kept: Kept) -> float | None:
-    """When the newest run began that exceeds the total together with all later runs; None if none does."""
+    """The start of the newest run that, with all later runs, exceeds the total; None if there is none."""
     created_at = kept.runs.created_at
     runs = kept.size.add_columns(created_at).group_by(kept.runs.id).subquery()
     total = func.sum(runs.c.size).over(order_by=runs.c.created_at.desc())

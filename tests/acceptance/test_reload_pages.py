@@ -229,7 +229,7 @@ def test_a_key_that_is_there_adds_nothing_and_is_named_at_the_field(client: Clie
     assert 'id="keys-mistake"' in page.text
     assert "bob anna</textarea>" in page.text
     assert program["error"]["field"] == "keys"
-    assert "there already: anna" in program["error"]["message"]
+    assert "existing accounts: anna" in program["error"]["message"]
     assert accounts.numbers() == {"accounts": 1, "active": 1}
 
 
