@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def percent(self) -> int | None:
-        """Whole per cent, at most 99, because only a done task has 100; None if unknown."""
+        """Whole percent, at most 99, because only a done task has 100; None if unknown."""
         return percent(self.step, self.total_steps)
 
     def remaining(self, now: float) -> Estimate | None:
@@ -63,7 +63,7 @@ class Progress:
 
 
 def percent(step: float, total_steps: float) -> int | None:
-    """Whole per cent, at most 99; None if the total is unknown."""
+    """Whole percent, at most 99; None if the total is unknown."""
     if total_steps <= 0:
         return None
     if step >= total_steps:

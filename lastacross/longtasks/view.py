@@ -44,7 +44,7 @@ class ProgressView:
 
     @property
     def percent(self) -> int | None:
-        """Whole per cent, 100 only when it is done; None if the total is unknown."""
+        """Whole percent, 100 only when it is done; None if the total is unknown."""
         raise NotImplementedError
 
     @property

@@ -1,8 +1,8 @@
 """Limits on the error collector's intake; refused posts are counted and shown.
 
-There is a limit of reports per account and hour, and a limit of bytes for all reports together. Refused posts
-are counted by the hour, whatever the reason. A flood of them must stay cheap, so each process remembers full
-accounts for a while, and stores its counts once a second.
+One limit applies to the reports per account and hour, another to the bytes of all reports together. Refused
+posts are counted by the hour, whatever the reason. A flood of them must stay cheap, so each process remembers
+for a while which accounts reached their limit, and stores its counts once a second.
 """
 
 import logging

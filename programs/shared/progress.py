@@ -83,7 +83,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def percent(self) -> int:
-        """Whole per cent, 100 only when all work is complete."""
+        """Whole percent, 100 only when all work is complete."""
         return 100 * self.through // max(1, self.whole)
 
     @property
