@@ -24,7 +24,7 @@ class CountRun(Run):
     """A run of the counting program. Instants are seconds since the epoch.
 
     ``changes`` counts and numbers the run's changes. The row is locked during a change, so the numbers become
-    visible in order: a browser that has all changes up to n asks for those after n.
+    visible in order. A browser that has all changes up to n can ask for those after n.
     ``handed_out_at`` is when the master task began to add the sub tasks to their queue.
     """
 

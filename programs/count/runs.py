@@ -174,7 +174,7 @@ def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim 
         span = f"{interval.first}-{interval.last}"
         text = f"counts {span}"
         if interval.counted:
-            text = f"goes on with {span} from {interval.first + interval.counted}"
+            text = f"continues {span} from {interval.first + interval.counted}"
         if retry_count:
             text += f", retry {retry_count}"
             if before is not None:

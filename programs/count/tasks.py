@@ -74,8 +74,7 @@ def add_master(run: CountRun, intervals: Intervals) -> None:
 
     The task's name makes the run's name unique. A check in the datastore is unnecessary, and would be unsafe
     between two visitors. The task carries the whole run. If the process is killed between the steps here and
-    in
-    the page, the task does the rest: it seals its batch and stores the run.
+    in the page, the task does the rest: it seals its batch and stores the run.
 
     Raises:
         TaskAlreadyExistsError: a master task with this name waits or runs.

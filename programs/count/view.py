@@ -128,7 +128,7 @@ def interval_text(interval: CountInterval, view: View) -> str:
         return f"not counted, {so_far}" if interval.counted else "not counted"
     if interval.instance is not None:
         return f"{interval.instance} counts, {so_far}"
-    return f"given back, {so_far}" if interval.counted else "waits"
+    return f"given back, {so_far}" if interval.counted else "waiting"
 
 
 def line_json(line: CountLine) -> dict[str, Any]:

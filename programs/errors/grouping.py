@@ -1,8 +1,8 @@
 """Decides which errors count as the same, by a fingerprint. Pure.
 
-Two errors are in one group if type, server, status and domain are equal, and their messages are equal after
-masking the changing parts: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked, quoted
-or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
+Two errors are in one group if they have the same type, server, status, domain and masked message. Masking
+hides the parts that change: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked,
+quoted or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
 """
 
 import hashlib

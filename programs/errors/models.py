@@ -13,8 +13,7 @@ class ErrorGroup(datastore.Model):
     """Errors that count as the same. Instants are seconds since the epoch.
 
     ``count`` includes deleted errors; ``undigested`` is how many of them are in no digest yet. ``msg`` has
-    its
-    numbers masked: see grouping.py.
+    its numbers masked: see grouping.py.
     """
 
     __tablename__ = "error_group"

@@ -13,7 +13,7 @@ from programs.shared import forms
 
 MAX_DELAY_MS = 900
 """The maximum delay per day, 28 s in a month. The reports that one network may start in a minute then wait
-for less than two minutes in total, which is the time that their queue's two threads have."""
+for less than two minutes in total. Their queue's two threads have that much time."""
 
 MAX_VALUE_CHARACTERS = 20
 """The maximum length of a parameter, including blanks, because it is stored as given."""

@@ -31,8 +31,7 @@ class Quilt(Run):
     """A quilt: its size, its progress and its end. Instants are seconds since the epoch.
 
     ``painted`` counts and numbers its squares. The row is locked while a square is added, so the numbers
-    become
-    visible in order and without gaps: a browser that has all squares up to n asks for those after n.
+    become visible in order and without gaps. A browser that has all squares up to n asks for the later ones.
     """
 
     __tablename__ = "quilt"

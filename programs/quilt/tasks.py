@@ -16,8 +16,8 @@ HEX_DIGITS = "0123456789ABCDEF"
 QUILT_QUEUE = "quilt"
 
 MAX_WHOLE = 64
-"""The number of squares that are handed out in one go. A larger quilt is handed out in portions, so that a
-small one, all of whose squares join the end of the queue immediately, waits for only a few of them."""
+"""The number of squares that are handed out in one go. A larger quilt is handed out in portions, because a
+small one joins the end of the queue with all its squares, and should wait for only a few others."""
 MAX_PORTION = 100
 PORTION_SECONDS = 1.0
 """The work in a portion: three large quilts keep 16 threads busy for at most 0.3 s before a newcomer."""

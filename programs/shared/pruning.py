@@ -1,8 +1,8 @@
 """Deletes old and excess rows, a few at a time, because a writer on SQLite makes everybody else wait.
 
 Excess rows go oldest first. If the site refused new runs instead, a few strangers could stop the demo for a
-month. Pruning lets them only shorten the retention of results, and one network alone cannot do even that:
-each total exceeds what one network may start in 30 days, or thirty networks in a day (starting.py).
+month. Pruning lets them only shorten the retention of results, and one network alone cannot do even that.
+Each total exceeds what one network may start in 30 days, or thirty networks in a day (starting.py).
 
 Each step is a transaction of its own and finds the remaining rows by itself. Interrupted, repeated or
 concurrent calls therefore delete the same rows.

@@ -378,7 +378,7 @@ def test_an_attempt_goes_on_where_the_one_before_has_come_to(
 
     assert counted == [5, 6, 7, 8, 9, 10]
     assert results(client) == [list(range(1, 11))]
-    assert "goes on with 1-10 from 5" in log(client)
+    assert "continues 1-10 from 5" in log(client)
 
 
 def test_the_shutdown_hook_logs_and_gives_back_what_is_counted_here(
@@ -405,7 +405,7 @@ def test_the_shutdown_hook_logs_and_gives_back_what_is_counted_here(
     complete(hands)
     assert counted == list(range(interval["counted"] + 1, 11))
     assert results(client) == [list(range(1, 11))]
-    assert f"goes on with 1-10 from {interval['counted'] + 1}, retry 1" in log(client)
+    assert f"continues 1-10 from {interval['counted'] + 1}, retry 1" in log(client)
 
 
 def test_the_log_says_how_many_intervals_a_shutdown_gives_back(

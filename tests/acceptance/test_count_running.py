@@ -88,7 +88,7 @@ def test_the_backend_killed_in_the_middle_costs_no_interval_and_counts_none_twic
 
     print(f"measured kill -9 of {len(before)} instances: others count {taken_over_after:.1f} s later")
     check_once_each(found, intervals)
-    assert any("did not finish it" in text and "goes on with" in text for text in texts(found))
+    assert any("did not finish it" in text and "continues " in text for text in texts(found))
     assert set(instances(site)).isdisjoint(before)
 
 
@@ -115,7 +115,7 @@ def test_an_instance_that_is_stopped_gives_back_what_it_holds_and_another_goes_o
     for line in given_back:
         span, counted = line["text"].split()[5].rstrip(","), int(line["text"].split()[6])
         first = int(span.split("-")[0])
-        assert f"goes on with {span} from {first + counted}, retry 1" in texts(found) or counted == 0
+        assert f"continues {span} from {first + counted}, retry 1" in texts(found) or counted == 0
 
 
 def test_fifty_who_start_one_name_at_once_start_one_run(site: Site) -> None:

@@ -208,7 +208,7 @@ def interval(**values: object) -> CountInterval:
 @pytest.mark.parametrize(
     ("values", "state", "text"),
     [
-        ({}, "running", "waits"),
+        ({}, "running", "waiting"),
         ({"counted": 3}, "running", "given back, 3 of 10"),
         ({"counted": 3, "instance": "counter-1"}, "running", "counter-1 counts, 3 of 10"),
         ({"counted": 3}, "failed", "not counted, 3 of 10"),
