@@ -161,7 +161,7 @@ def _start(page: Page, side: int, delay_ms: int) -> None:
     page.goto("/quilt")
     page.get_by_label("Rows").fill(str(side))
     page.get_by_label("Columns").fill(str(side))
-    page.get_by_label("Work in a square").fill(str(delay_ms))
+    page.get_by_label("Work per square").fill(str(delay_ms))
     page.get_by_role("button", name="Start").click()
     page.wait_for_url("**/quilt/*")
 

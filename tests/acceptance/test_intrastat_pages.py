@@ -69,7 +69,7 @@ def test_without_parameters_last_months_report_is_made(client: Client, run_tasks
     page = made(client, run_tasks)
 
     assert f"<h1>INTRASTAT {last_month():%Y-%m}</h1>" in page.text
-    assert re.search(r"What was sent to other member states of the EU: \d+ rows from \d+ invoices", page.text)
+    assert re.search(r"Dispatches to other member states of the EU: \d+ rows from \d+ invoices", page.text)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
 
 
@@ -327,7 +327,7 @@ under_dev = pytest.mark.parametrize("lastacross_environ", [{"LASTACROSS_DEV": "1
 
 @under_dev
 def test_the_first_report_loads_the_demos_invoices(client: Client, run_tasks: RunTasks) -> None:
-    assert "the first report loads the demo" in client.get("/intrastat/form").text
+    assert "The first report loads the demo" in client.get("/intrastat/form").text
 
     page = made(client, run_tasks)
 

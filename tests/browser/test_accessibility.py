@@ -260,7 +260,7 @@ DEMO = [
     Case(
         "count-mistakes",
         at("/count"),
-        start_with_mistakes(Name="a name", Intervals="20-1", Work_before_a_number="x"),
+        start_with_mistakes(Name="a name", Intervals="20-1", Work_per_number="x"),
     ),
     Case("count-running", count("1-10, 999999000-999999100, 5-5", 1000, runs=True), expect_counting),
     Case("count-done", count("1-10, 11-20, 999999000-999999100, 5-5", 0, runs=False), expect_state("done")),

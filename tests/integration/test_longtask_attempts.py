@@ -113,7 +113,7 @@ def test_a_poison_dead_letter_that_is_run_again_brings_its_result(lab: Lab) -> N
         )  # and then it kills its process
         became = lab.lose(task)
     assert became == "poison"
-    assert lab.query(task_id)["error"]["message"].startswith("It ended the process")
+    assert lab.query(task_id)["error"]["message"].startswith("It crashed its process")
 
     row = lab.row(task_id)
     Broker(lab.store).run_now(f"{row.queue_name}_{row.task_name}")
