@@ -677,3 +677,34 @@ def test_the_program_that_dies_with_its_parent_loads_nothing_else_of_the_engine(
 
     names = [name for name in loaded.stdout.split() if name.startswith("lastacross")]
     assert names == ["lastacross", "lastacross.processes", "lastacross.processes.die_with_parent"]
+
+
+MAX_SMALL_MODULES = 10
+SMALL_LINES = 60
+FUNCTION_LINES_P90 = 20
+
+
+def test_nine_functions_of_ten_are_short() -> None:
+    lengths = sorted(_code_lines(node) for module in PRODUCT for node in _functions(module))
+
+    assert lengths[len(lengths) * 9 // 10] <= FUNCTION_LINES_P90
+
+
+def small_parts(lines: Mapping[str, int], users: Mapping[str, Collection[str]]) -> list[str]:
+    """The modules that are short and have one user: each could be a part of it."""
+    return sorted(module for module in lines if lines[module] < SMALL_LINES and len(users[module]) == 1)
+
+
+def test_few_modules_are_short_parts_of_another() -> None:
+    modules = [module for module in ENGINE if PATHS[module].name != "__init__.py"]
+    lines = {module: len(PATHS[module].read_text().splitlines()) for module in modules}
+    users = {module: {other for other in PRODUCT if module in imports(other)} for module in modules}
+
+    assert len(small_parts(lines, users)) <= MAX_SMALL_MODULES
+
+
+def test_a_short_part_is_seen() -> None:
+    lines = {"short": 59, "long": 60, "shared": 10}
+    users = {"short": {"a"}, "long": {"a"}, "shared": {"a", "b"}}
+
+    assert small_parts(lines, users) == ["short"]

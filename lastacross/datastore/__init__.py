@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from lastacross.datastore.contents import find_filled_table
 from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
 from lastacross.datastore.tables import (
     OPEN_STATUSES,
@@ -31,7 +30,13 @@ from lastacross.datastore.tables import (
     Model,
     OutboxRow,
 )
-from lastacross.datastore.transactions import Transaction, current_transaction, session, transaction
+from lastacross.datastore.transactions import (
+    Transaction,
+    current_transaction,
+    find_filled_table,
+    session,
+    transaction,
+)
 from lastacross.datastore.url import parse
 from lastacross.errors import (
     DatastoreError,
@@ -68,7 +73,6 @@ __all__ = [
     "is_in_use",
     "outbox",
     "parse",
-    "payloads",
     "ping",
     "relay",
     "require_current",

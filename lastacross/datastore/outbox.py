@@ -10,14 +10,15 @@ import json
 import math
 from collections.abc import Sequence
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from lastacross import clock, datastore, logs, store
 from lastacross.broker import Broker, NewTask, PullSteps, Value, record
 from lastacross.datastore import marking
-from lastacross.datastore.tables import OutboxRow
+from lastacross.datastore.tables import DeferredPayload, OutboxRow
 from lastacross.errors import (
+    DatastoreUsageError,
     Error,
     StoreUnavailableError,
     TooManyTasksError,
@@ -32,6 +33,11 @@ MAX_BYTES_PER_TRANSACTION = 1 << 20
 _NOTE = "taskqueue.outbox"
 # Inserts into the table, not the model, because on SQLite all other writers wait meanwhile.
 _ADD = insert(OutboxRow.metadata.tables[OutboxRow.__tablename__])
+_rows = DeferredPayload.metadata.tables[DeferredPayload.__tablename__]
+_CLAIM = (
+    update(_rows).where(_rows.c.id == bindparam("row")).values(task_id=bindparam("task"), unused_since=None)
+)
+
 _log = logs.get("lastacross.taskqueue")
 
 
@@ -162,3 +168,32 @@ def _values(fields: list[object], is_bytes: list[object]) -> list[Value]:
             raise ValueError(f"a field or value is {type(value).__name__}, not text")
         values.append(value.encode("latin-1") if binary else value)
     return values
+
+
+def claim_payloads(
+    needs: Sequence[tuple[int, str]], transaction: datastore.Transaction | None = None
+) -> None:
+    """Record which task needs which row with a deferred call that was too large for a task.
+
+    A row gets its task's id *before* the task is added. A row without a task's id may be deleted only when it
+    is old enough that no task can need it (``deferred.payloads``). Does nothing without rows.
+
+    Args:
+        needs: pairs of a row's id and the id of the task that needs it and is about to be added.
+        transaction: the transaction of the add, None if the tasks are added immediately.
+
+    Raises:
+        DatastoreUnavailableError: the database is unavailable.
+    """
+    if not needs:
+        return
+    claims = [{"row": row, "task": task} for row, task in needs]
+    if transaction is not None:
+        transaction.session.execute(_CLAIM, claims)
+        return
+    try:
+        with datastore.session() as session:
+            session.execute(_CLAIM, claims)
+    except DatastoreUsageError:
+        # SQLite's one writer is the caller's own open transaction. A row without a task is kept for long.
+        _log.info("deferred.payload_unclaimed", payloads=[each["row"] for each in claims])

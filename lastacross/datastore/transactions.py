@@ -14,13 +14,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, exists, inspect, literal, select, table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from lastacross import logs
 from lastacross.datastore import failures
-from lastacross.datastore.engines import Engines, engines
+from lastacross.datastore.engines import Engines, engines, make_folder
 from lastacross.errors import DatastoreUsageError
 
 log = logs.get(__name__)
@@ -325,3 +325,18 @@ def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator
             with contextlib.suppress(SQLAlchemyError):
                 migrate.require_current()
         raise
+
+
+def find_filled_table() -> str | None:
+    """The name of a table with rows, except the migrations' tables; None if all tables are empty.
+
+    Raises:
+        DatastoreUnavailableError: the database is unavailable.
+    """
+    make_folder(engines().database)
+    with session(read_only=True) as opened:
+        for name in sorted(inspect(opened.connection()).get_table_names()):
+            has_rows = exists(select(literal(1)).select_from(table(name)))
+            if not name.endswith("alembic_version") and opened.scalar(select(has_rows)):
+                return name
+    return None

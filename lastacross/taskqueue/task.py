@@ -27,7 +27,7 @@ from lastacross.broker import (
     record,
 )
 from lastacross.config import DEFAULT_SERVICE, Config, service_of
-from lastacross.datastore import outbox, payloads
+from lastacross.datastore import outbox
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
@@ -553,11 +553,11 @@ def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) 
 def claim_payloads(
     tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
 ) -> None:
-    """Note which task needs which datastore row; otherwise as ``datastore.payloads.claim``."""
+    """Note which task needs which datastore row; otherwise as ``outbox.claim_payloads``."""
     needs = [
         (task.payload_row, entry.id)
         for task, entry in zip(tasks, entries, strict=True)
         if task.payload_row is not None
     ]
     if needs:
-        payloads.claim(needs, transaction)
+        outbox.claim_payloads(needs, transaction)
