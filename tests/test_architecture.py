@@ -28,6 +28,7 @@ FOUNDATION: dict[str, set[str]] = {
     "clock": set(),
     "files": set(),
     "rpc": set(),
+    "pickled_names": set(),
     "runtime": set(),
     "cron": {"errors"},
     "signing": {"errors"},

@@ -113,7 +113,7 @@ def send(client_ids: int) -> None:
     In one pipeline each 10 ms: what is measured is the server, not so many workers.
     """
     client = redis.Redis.from_url(os.environ["REDIS_URL"])
-    text = (running.ROOT / "lastacross/lua/send_message.lua").read_text()
+    text = (running.ROOT / "lastacross/channel/lua/send_message.lua").read_text()
     script = client.script_load(text)
     keys = [store.channel_key(f"client-{number}") for number in range(client_ids)]
     began_at, sent = time.monotonic(), 0

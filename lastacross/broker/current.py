@@ -3,7 +3,10 @@
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 
+from lastacross.pickled_names import pickled_as
 
+
+@pickled_as("lastacross.taskqueue.current")
 @dataclass(slots=True)
 class CurrentTask:
     """The current delivery, as its handler sees it.
@@ -56,6 +59,7 @@ class CurrentTask:
 _current: ContextVar[CurrentTask | None] = ContextVar("lastacross_current_task", default=None)
 
 
+@pickled_as("lastacross.taskqueue.current")
 def current_task() -> CurrentTask | None:
     """The task that is being delivered to the calling code; None outside of a delivery."""
     return _current.get()

@@ -16,6 +16,7 @@ one transaction. On PostgreSQL each history is one, so that a revision may use
 """
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -179,13 +180,20 @@ def revision(
         DatastoreUnavailableError: the database is unavailable.
     """
     if models is None:
-        app = config.current().app if root is None else None
-        models = config.read_project(root or config.current().root, app).models
+        models = config.read_project(root or config.current().root, _app_of(root)).models
     database, root = _target(url, root)
     require_current(url, root)
     _import_models(root, models)
     history = application_history(root)
     return _write_revision(message, history, database, () if allow_drop else models)
+
+
+def _app_of(root: Path | None) -> config.AppConfig | None:
+    """The app.yaml of a folder, None if it has none; the configured one for no folder."""
+    if root is None:
+        return config.current().app
+    has_one = (root / "app.yaml").is_file()
+    return config.load(root, os.environ, needs_secret_key=False).app if has_one else None
 
 
 def _write_revision(

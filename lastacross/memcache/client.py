@@ -15,6 +15,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.memcache import cache, encoding
 from lastacross.memcache.encoding import Key
 from lastacross.memcache.reading import _signatures
+from lastacross.pickled_names import pickled_as
 from lastacross.rpc import Result
 
 DELETE_NETWORK_FAILURE = 0
@@ -118,7 +119,8 @@ class _Verb(NamedTuple):
         initial_value: int | None = None,
         rpc: object = None,
     ) -> Result[Any]:
-        return Result(self.offset(key, delta, namespace, initial_value))
+        # Through the public method: a subclass may have its own.
+        return Result(getattr(self.client, self.word)(key, delta, namespace, initial_value))
 
 
 def _with_verb(
@@ -144,6 +146,7 @@ def _with_verb(
     return decorate
 
 
+@pickled_as("lastacross.memcache.results")
 class ItemWithTimestamps:
     """The result of ``peek``: a value and its instants in whole seconds since the epoch."""
 
@@ -410,7 +413,7 @@ class Client:
             TypeError: the key is neither text nor bytes, or seconds is not a number.
             ValueError: seconds is negative.
         """
-        statuses = self.delete_multi_async([key], seconds, "", namespace).get_result()
+        statuses = self._delete([key], seconds, "", namespace)
         return DELETE_NETWORK_FAILURE if statuses is None else statuses[0]
 
     def delete_multi(
@@ -421,7 +424,7 @@ class Client:
         namespace: str | None = None,
     ) -> bool:
         """``delete`` many at once: False only when Redis is unavailable."""
-        return self.delete_multi_async(keys, seconds, key_prefix, namespace).get_result() is not None
+        return self._delete(keys, seconds, key_prefix, namespace) is not None
 
     def delete_multi_async(
         self,
@@ -432,13 +435,18 @@ class Client:
         rpc: object = None,
     ) -> Result[list[int] | None]:
         """``delete_multi``; ``get_result()`` is a status per key, in order, None if Redis is unavailable."""
+        return Result(self._delete(keys, seconds, key_prefix, namespace))
+
+    def _delete(
+        self, keys: Iterable[Key], seconds: float, key_prefix: str | bytes, namespace: str | None
+    ) -> list[int] | None:
         has_lock = encoding.whole_seconds(seconds, "seconds") > 0
         stored = [encoding.server_key(key, key_prefix, namespace) for key in keys]
         try:
-            return Result(cache.delete(stored, _expires_at(seconds) if has_lock else None))
+            return cache.delete(stored, _expires_at(seconds) if has_lock else None)
         except StoreUnavailableError as error:
             _log_unavailable("delete", error)
-            return Result(None)
+            return None
 
     # --- numbers --------------------------------------------------------------------------
 

@@ -35,8 +35,7 @@ from lastacross.errors import (
     TombstonedTaskError,
     UnknownBatchError,
 )
-from lastacross.taskqueue import checks
-from lastacross.taskqueue.queue import DEFAULT_QUEUE
+from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
 from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, existing_queue, record_of
 
 # Chunks keep each Redis step short and the memory bounded for an iterable of any length.
@@ -93,7 +92,7 @@ class Batch:
         name: str | None = None,
         parent: CurrentTask | None = None,
     ) -> None:
-        self._queue = checks.checked_queue_name(queue_name)
+        self._queue = Queue(queue_name)
         self._on_complete = on_complete
         self._on_success = on_success
         self._parent = parent
@@ -129,7 +128,7 @@ class Batch:
             raise UnknownBatchError(f"batch {batch_id!r} is damaged: {error}") from error
 
     def __enter__(self) -> "Batch":
-        queue = existing_queue(self._queue)
+        queue = existing_queue(self._queue.name)
         if queue.mode == "pull":
             raise InvalidTaskError(f"queue {queue.name!r} is a pull queue: nothing would run its members")
         parent = self._parent.member if self._parent else None
@@ -232,7 +231,7 @@ class Batch:
     def _completion(self, task: Task | None, word: str) -> NewTask | None:
         if task is None:
             return None
-        queue = self._queue
+        queue = self._queue.name
         target = self._targets().of(task, queue)
         fields = record_of(task, queue, self._steps().now(), target=target)
         entry = NewTask(record.task_id(queue, f"{self.id}-{word}"), None, fields, target=target)
@@ -258,12 +257,12 @@ class Batch:
             if code in (EXISTS, TOMBSTONED):
                 refusals.append((name, code))
             else:
-                task._mark_enqueued(self._queue, name)
+                task._mark_enqueued(self._queue.name, name)
         if refusals:
-            raise _refusal(self._queue, *refusals[0])
+            raise _refusal(self._queue.name, *refusals[0])
 
     def _targets(self) -> Targets:
-        return Targets(existing_queue(self._queue).target, config.current())
+        return Targets(existing_queue(self._queue.name).target, config.current())
 
     def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):
@@ -273,16 +272,16 @@ class Batch:
         if task.method == "PULL":
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
-        target = targets.of(task, self._queue)
+        target = targets.of(task, self._queue.name)
         fields = record_of(
             task,
-            self._queue,
+            self._queue.name,
             now,
             tombstone=tombstone,
             member=f"{self.id}:{index}",
             target=target,
         )
-        identifier = record.task_id(self._queue, task.name or f"{self.id}-{index}")
+        identifier = record.task_id(self._queue.name, task.name or f"{self.id}-{index}")
         return NewTask(identifier, due_at(task, now), fields, bool(task.name), target)
 
 

@@ -15,6 +15,7 @@ from lastacross.errors import (
     TaskQueueError,
     TombstonedTaskError,
 )
+from lastacross.pickled_names import pickled_as
 from lastacross.rpc import Result
 from lastacross.taskqueue import checks
 from lastacross.taskqueue.task import MAX_TASKS_PER_ADD, Task, add_tasks, check_duplicates, existing_queue
@@ -344,6 +345,7 @@ class Queue:
 # --- statistics ---------------------------------------------------------------------------
 
 
+@pickled_as("lastacross.taskqueue.statistics")
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
     """A queue's numbers at one moment. For an unknown queue ``tasks`` is 0 and the rest None.

@@ -24,7 +24,7 @@ from lastacross.webapp.environ import (
     wants_json,
 )
 
-_log = logs.get(__name__)
+_log = logs.get("lastacross.webapp.answers")
 
 TEMPLATE = "_ah/error.html"
 MESSAGES: Mapping[int, str] = {

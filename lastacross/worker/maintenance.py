@@ -139,12 +139,13 @@ class Maintenance:
         self._queues = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
-        for step in (
-            self._reroute,
-            self._restore,
-            self._sweep_batches,
-            self._log_damages,
-            self._repair_settings,
+        # The names are a contract: the log has them.
+        for name, step in (
+            ("send_on", self._reroute),
+            ("restore", self._restore),
+            ("sweep_batches", self._sweep_batches),
+            ("tell_damages", self._log_damages),
+            ("mend_settings", self._repair_settings),
         ):
             try:
                 step()
@@ -152,7 +153,7 @@ class Maintenance:
                 raise
             except Exception:
                 # A failing step must not keep the others from running.
-                _log.exception("upkeep.failed", step=step.__name__.strip("_"))
+                _log.exception("upkeep.failed", step=name)
         self._sweeps += 1
 
     def _reroute(self) -> None:

@@ -215,6 +215,19 @@ def test_a_revision_is_written_from_the_models_once(database_url: str, app_root:
     assert any(name.endswith("_horses.py") for name in files)
 
 
+def test_a_revision_of_a_folder_finds_the_models_that_its_app_yaml_names(
+    database_url: str, app_root: Path
+) -> None:
+    (app_root / "app.yaml").write_text("handlers:\n- url: /.*\n  script: revised_app.app\n")
+    (app_root / "revised_app.py").write_text(MODELS.replace("horse", "pony").replace("Horse", "Pony"))
+    datastore.upgrade(database_url, app_root)
+
+    written = datastore.revision("ponies", app_root, database_url)
+
+    assert written is not None
+    assert "pony" in written.read_text()
+
+
 def test_a_revision_without_models_is_refused(database_url: str, tmp_path: Path) -> None:
     datastore.upgrade(database_url, tmp_path)
     with pytest.raises(ConfigError, match=r"pyproject\.toml: no module with models is known"):

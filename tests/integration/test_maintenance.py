@@ -1,10 +1,11 @@
 """What every worker does beside running tasks, on a real Redis with a stopped clock."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from lastacross import store
 from lastacross.broker.record import Leased
-from lastacross.broker.steps import Broker
+from lastacross.broker.steps import BatchSteps, Broker
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
 from lastacross.worker.maintenance import RENEWALS_PER_LEASE, SWEEP_SECONDS, Maintenance, Renewer
@@ -44,6 +45,24 @@ def test_a_task_that_comes_due_between_two_looks_does_not_wait_for_the_second(
     assert maintenance.run_due()
     assert (scripts.ready(), maintenance.next_due) == (["default_a"], None)
     assert not maintenance.run_due()
+
+
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [("reroute", "send_on"), ("sweep_foreign", "restore"), ("sweep_batches", "sweep_batches")],
+)
+def test_a_step_that_fails_is_logged_by_the_name_that_alerts_know(
+    test_store: Store, clock: StoppedClock, monkeypatch: pytest.MonkeyPatch, method: str, step: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault of the step")
+
+    owner, name = (BatchSteps, "sweep") if method == "sweep_batches" else (Broker, method)
+    monkeypatch.setattr(owner, name, fail)
+    with capture_logs() as logged:
+        Maintenance(Broker(test_store), ["default"], clock).run_due()
+
+    assert [entry["step"] for entry in logged if entry["event"] == "upkeep.failed"] == [step]
 
 
 def look_each_second(maintenance: Maintenance, clock: StoppedClock, seconds: int) -> None:

@@ -379,6 +379,19 @@ def test_the_async_methods_answer_through_get_result() -> None:
     assert client.get_stats_async().get_result() is not None
 
 
+def test_a_twin_calls_the_method_of_a_subclass() -> None:
+    class Own(memcache.Client):
+        def incr(self, *_: object) -> int:
+            return 41
+
+        def delete_multi_async(self, keys: Any, *rest: Any, **options: Any) -> Any:
+            return memcache.Result(self.delete_multi(keys, *rest, **options))
+
+    assert Own().incr_async("n").get_result() == 41
+    assert Own().delete_multi_async(["n"]).get_result() is True
+    assert Own().delete("n") == memcache.DELETE_ITEM_MISSING
+
+
 @pytest.mark.usefixtures("unavailable")
 def test_the_cache_never_raises_when_it_is_unavailable() -> None:
     client = memcache.Client()
