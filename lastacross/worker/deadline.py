@@ -22,13 +22,13 @@ T = TypeVar("T")
 _log = logs.get("lastacross.worker")
 
 _set_async_exc = ctypes.pythonapi.PyThreadState_SetAsyncExc
-# Not py_object, which would pass None as an object to raise, where the C function expects NULL.
+# Do not use py_object: it would pass None as the object to raise, but the C function expects NULL.
 _set_async_exc.argtypes = [ctypes.c_ulong, ctypes.c_void_p]
 
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """A running handler; ``at`` is the monotonic instant of its next step."""
+    """A running handler; ``at`` is the monotonic time at which the next step is due."""
 
     at: float
     thread_id: int
@@ -40,8 +40,9 @@ class Deadlines:
     """Watches a process's handlers from a single thread.
 
     Args:
-        on_stuck: called with the label of a handler that still runs ``GRACE_SECONDS`` after its deadline.
-        clock: its monotonic time measures the deadlines.
+        on_stuck: a callable that receives the label of a handler that still runs ``GRACE_SECONDS`` after its
+            deadline.
+        clock: a clock whose monotonic time measures the deadlines.
     """
 
     def __init__(self, on_stuck: Callable[[str], None], clock: Clock = SYSTEM) -> None:
@@ -69,19 +70,20 @@ class Deadlines:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the watching thread is running."""
         return self._thread.is_alive()
 
     @property
     def watched(self) -> int:
-        """The number of running calls."""
+        """The number of calls in progress."""
         return len(self._watches)
 
     def call(self, seconds: float, label: str, function: Callable[[], T]) -> T:
-        """Call the function; raise DeadlineExceededError in it if it takes longer.
+        """Call the function, and raise DeadlineExceededError in it if it exceeds its deadline.
 
         The error is armed and disarmed under a lock, so that it cannot land after this call has ended. A
-        context manager would not work: the error could land inside its machinery, before its exit code runs.
+        context manager would not work, because the error could land inside its machinery before its exit code
+        runs.
         """
         watch = _Watch(self._clock.monotonic() + seconds, threading.get_ident(), label)
         try:
@@ -91,7 +93,7 @@ class Deadlines:
             finally:
                 self._disarm(watch)
         except DeadlineExceededError:
-            # The error may have been raised on the way into that `finally`.
+            # The error may have been raised just before that `finally` was entered.
             self._disarm(watch)
             raise
 
@@ -107,11 +109,12 @@ class Deadlines:
                 with self._mutex:
                     self._watches.pop(id(watch), None)
                     if watch.has_fired:
-                        # Fired, but perhaps not raised yet: cancel it before it hits other code.
+                        # The error is armed but may not have been raised yet, so cancel it before it hits
+                        # other code.
                         _set_async_exc(watch.thread_id, None)
                     return
             except DeadlineExceededError:
-                # The error arrived just as the function ended by itself, too late to matter.
+                # The error arrived just as the function returned, which is too late to matter.
                 continue
 
     def _run(self) -> None:

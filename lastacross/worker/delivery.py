@@ -1,7 +1,7 @@
 """Delivers a leased task as a request to the application and turns its answer into an outcome.
 
-The request stays in the worker process: it calls the application's own WSGI callable without a network. A
-delivery over HTTP (``remote``) has the same headers.
+The request stays in the worker process: it calls the application's own WSGI callable directly, without going
+over the network. A delivery over HTTP (``remote``) has the same headers.
 """
 
 import functools
@@ -34,9 +34,9 @@ _log = logs.get("lastacross.delivery")
 class Outcome:
     """The outcome of one attempt.
 
-    ``status`` is the HTTP status, None without an answer. ``reason`` explains a failure. ``is_final`` marks a
-    failure that no retry can fix. ``was_reached`` is False if the attempt never reached the application.
-    ``error`` is the handler's exception, if it ran in this process.
+    ``status`` is the HTTP status, or None if there was no answer. ``reason`` explains a failure. ``is_final``
+    marks a failure that no retry can fix. ``was_reached`` is False if the attempt never reached the
+    application. ``error`` is the handler's exception, if it ran in this process.
     """
 
     task: Leased
@@ -53,13 +53,14 @@ class Outcome:
 
 
 class Delivery:
-    """Delivers to one application.
+    """Delivers tasks to one application.
 
     Args:
         application: the WSGI callable for tasks; it trusts an environ with ``lastacross.task``.
         deadlines: watches the handlers.
-        direct_calls: URL → function called directly for a POST, if the task has no headers of its own.
-        deadline_seconds: for tasks without their own.
+        direct_calls: a map from a URL to the function that is called directly for a POST if the task has no
+            headers of its own.
+        deadline_seconds: the deadline of tasks that have none of their own.
         host: the Host header's value.
     """
 
@@ -79,7 +80,7 @@ class Delivery:
         self._base = base_environ(host)
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt to its end; never raises the handler's exceptions."""
+        """Run one attempt until it ends; never raises the handler's exceptions."""
         seconds = DEFAULT_DEADLINE_SECONDS
         try:
             seconds = task.deadline_seconds or self._deadline_seconds
@@ -89,7 +90,8 @@ class Delivery:
             reason = f"DeadlineExceededError: not done after {seconds:g} s"
             return Outcome(task, 500, reason, error=error)
         except BaseException as error:
-            # Also SystemExit: sys.exit() in a handler ends the attempt, not the runner's thread.
+            # This includes SystemExit, so that sys.exit() in a handler ends the attempt but not the runner's
+            # thread.
             _log.exception("task.error", **_seen(task))
             return Outcome(task, 500, f"{type(error).__name__}: {error}", error=error)
 
@@ -174,7 +176,7 @@ def _seen(task: Leased) -> dict[str, Any]:
 
 
 def _decoded(path: str) -> str:
-    """A URL's path in WSGI's form: percent-decoded, with its bytes as ISO 8859-1 characters."""
+    """A URL's path in the form that WSGI uses: percent-decoded, with its bytes as ISO 8859-1 characters."""
     return unquote_to_bytes(path).decode("latin-1") if "%" in path else path
 
 
@@ -198,7 +200,7 @@ def base_environ(host: str) -> dict[str, Any]:
     }
 
 
-# App Engine's name for the queue of its cron.
+# The name that App Engine gives the queue of its cron requests.
 CRON_QUEUE_SHOWN = "__cron"
 USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 

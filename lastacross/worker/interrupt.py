@@ -6,7 +6,7 @@ import select
 
 
 class Interrupt:
-    """A pipe; ``fd`` is readable from ``set`` to ``clear``."""
+    """A pipe whose ``fd`` stays readable from ``set`` until ``clear``."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe()
@@ -15,20 +15,20 @@ class Interrupt:
         self._is_set = False
 
     def set(self) -> None:
-        """End the sleep; cheap when already set."""
+        """End the sleep; this is cheap if the interrupt is already set."""
         if not self._is_set:
             self._is_set = True
             os.write(self._write_fd, b"!")
 
     def clear(self) -> None:
-        """Reset; the caller must then handle whatever the interrupt was set for."""
+        """Reset the interrupt; the caller must then handle whatever it was set for."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.fd, 4096)
-        # Read only now: an interrupt set before is consumed here or handled by the caller. A byte written
-        # since then only costs one sleep.
+        # Read the pipe only now, because an interrupt set earlier is either consumed here or handled by the
+        # caller. A byte written since then only cuts one sleep short.
         self._is_set = False
 
     def wait(self, seconds: float) -> None:
-        """Sleep until it is set, at most ``seconds``, and reset it."""
+        """Sleep until the interrupt is set, for at most ``seconds``, and reset it."""
         select.select([self.fd], [], [], seconds)
         self.clear()

@@ -1,7 +1,7 @@
 """Runs a task that may have killed its worker alone in a separate process.
 
-An innocent task simply succeeds; a task that kills again only kills this process and harms no neighbour. The
-process is kept for the next suspect and ends with its parent.
+An innocent task simply succeeds. A task that kills its process again kills only this one, so no other task is
+harmed. The process is kept for the next suspect and ends with its parent.
 """
 
 import base64
@@ -20,7 +20,7 @@ from lastacross.broker import Leased
 from lastacross.worker.delivery import Outcome
 
 READY = b"ready\n"
-# Time limit between the end of the process's answers and its exit.
+# How long the process may take to exit after its answers have ended.
 ENDING_SECONDS = 5.0
 
 
@@ -39,7 +39,7 @@ class IsolatedProcess:
         self._is_told_to_stop = False
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt; ``Crashed`` when the process ended while the task ran."""
+        """Run one attempt; returns ``Crashed`` if the process ended while the task was running."""
         with self._lock:
             try:
                 process = self._started()
@@ -60,21 +60,21 @@ class IsolatedProcess:
                 )
 
     def ask_to_stop(self) -> None:
-        """Make it call the shutdown hook; its running task may still finish."""
+        """Make the process call its shutdown hook; a running task may still finish."""
         self._is_told_to_stop = True
         process = self._process
         if process is not None and self._is_ready:
-            # Not earlier: until the process handles the signal, the signal would kill it.
+            # Do not send the signal earlier, because it would kill a process that does not handle it yet.
             process.terminate()
 
     def close(self) -> None:
-        """End the process and interrupt any task that runs in it."""
+        """End the process, interrupting any task that is running in it."""
         process = self._process
         self._process = None
         if process is not None:
             process.kill()
             process.wait()
-            # The thread that waited for an answer has now read the last one.
+            # The thread that was waiting for an answer has read the last one by now.
             with self._lock:
                 _end(process, ENDING_SECONDS)
 
@@ -87,7 +87,7 @@ class IsolatedProcess:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._process, self._is_ready = process, False
-        # Blame a task for a crash only if the task had reached the process.
+        # Blame a task for a crash only if it had reached the process.
         if _ask(process, b"") != READY:
             self._process = None
             raise OSError(f"it ended with code {_end(process, ENDING_SECONDS)} before it was ready")
@@ -108,7 +108,7 @@ class IsolatedProcesses:
         self._is_told_to_stop = False
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt; ``Crashed`` when the process ended while the task ran."""
+        """Run one attempt; returns ``Crashed`` if the process ended while the task was running."""
         process = self._take()
         try:
             return process.deliver(task)
@@ -117,14 +117,14 @@ class IsolatedProcesses:
                 self._idle.append(process)
 
     def ask_to_stop(self) -> None:
-        """Make them call their shutdown hooks; their running tasks may still finish."""
+        """Make the processes call their shutdown hooks; running tasks may still finish."""
         with self._lock:
             self._is_told_to_stop = True
             for process in self._all:
                 process.ask_to_stop()
 
     def close(self) -> None:
-        """End the processes and interrupt any tasks that run in them."""
+        """End the processes, interrupting any tasks that are running in them."""
         for process in self._all:
             process.close()
 
@@ -139,7 +139,7 @@ class IsolatedProcesses:
 
 
 def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
-    """The answer to one line; it is empty or lacks a line end if the process has ended."""
+    """The answer to one line; it is empty or lacks its line end if the process has ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -169,8 +169,8 @@ def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
 class FromWorker:
     """The child's side: reads tasks from standard input until it ends, and the process with it.
 
-    Create it before anything else: an application that cannot start must not outlive its worker, and output
-    printed during its import is not an answer.
+    Create it before anything else, because an application that cannot start must not outlive its worker, and
+    because output printed during the application's import must not be taken for an answer.
     """
 
     def __init__(self) -> None:
@@ -197,8 +197,8 @@ class FromWorker:
     def _read(self) -> None:
         for line in self._source:
             self._tasks.put(line)
-        # The worker has ended, maybe killed. Its tasks will run again, and nothing else would end this
-        # process.
+        # The worker has ended and may have been killed. Its tasks will run again elsewhere, and nothing else
+        # would end this process.
         os._exit(0)
 
 

@@ -1,6 +1,7 @@
-"""Gets a worker its tasks: it asks for them, or sleeps until the first task wakes it.
+"""Gets a worker's tasks: the worker asks for them, or sleeps until the first task wakes it.
 
-``Serving`` knows the lists to lease from, ``Prefetch`` the number of tasks, and ``MarkerListener`` sleeps.
+``Serving`` knows which lists to lease from, ``Prefetch`` how many tasks to lease, and ``MarkerListener`` does
+the sleeping.
 """
 
 import contextlib
@@ -39,8 +40,9 @@ def groups_of(service: str, services: Mapping[str, str]) -> list[str]:
     """The groups that a worker of this service serves.
 
     Args:
-        service: the worker's own service.
-        services: base URLs of the services reachable by HTTP; the default service's workers deliver to them.
+        service: the service that the worker belongs to.
+        services: the base URLs of the services reachable over HTTP, to which the default service's workers
+            deliver.
     """
     if service != DEFAULT_GROUP:
         return [service]
@@ -51,13 +53,13 @@ class Serving:
     """The queues served according to the last upload.
 
     ``queues`` are all existing queues, because every worker maintains them regardless of service. They
-    include pull queues, which may have been push queues when their tasks were leased. ``served_queues`` are
-    the lists of ready tasks, which RQ's tools treat as queues.
+    include pull queues, because a pull queue may have been a push queue when its tasks were leased.
+    ``served_queues`` are the lists of ready tasks; RQ's tools see them as queues.
 
     Args:
         directory: the directory of all existing queues.
         groups: this worker's groups.
-        only: names of the queues to serve; empty: every push queue.
+        only: the names of the queues to serve, or an empty list to serve every push queue.
     """
 
     def __init__(self, directory: QueueDirectory, groups: Sequence[str], only: Sequence[str] = ()) -> None:
@@ -73,10 +75,10 @@ class Serving:
         """Reload the queues and services; returns whether they changed.
 
         Args:
-            is_urgent: check for an upload even if the last check was less than a second ago.
+            is_urgent: whether to check for an upload even if the last check was less than a second ago.
 
         Raises:
-            StoreUnavailableError: Redis was unavailable when a service had to be registered again.
+            StoreUnavailableError: a service had to be registered again, but Redis was unavailable.
         """
         self._directory.refresh(is_urgent=is_urgent)
         self._register_forgotten()
@@ -88,7 +90,7 @@ class Serving:
         for name, queue in sorted(found.items()):
             if queue.mode == "push" and (not self._only or name in self._only):
                 lists += [name if group == queue.group else side_list(name, group) for group in self.groups]
-                # Tasks may wait there from the time when the queue was another group's; the lease reroutes
+                # Tasks may still be waiting there since the queue belonged to another group; leasing reroutes
                 # them.
                 left_over += [side_list(name, group) for group in self.groups if group == queue.group]
         if set(lists) == set(self.served_queues) and set(found) == set(self.queues):
@@ -98,14 +100,14 @@ class Serving:
         return True
 
     def _register_forgotten(self) -> None:
-        """Register services again after Redis was emptied, or if backends.yaml omits one that has workers."""
+        """Register services again after Redis was flushed, or if backends.yaml omits one that has workers."""
         services = self._directory.services()
         for group in self.groups:
             if group != DEFAULT_GROUP and group not in services:
                 Broker(self._directory.store).register_service(group)
 
     def rotated(self, first: str | None = None) -> list[str]:
-        """The lists, starting with a different one each time so that none is always served last.
+        """The lists, starting with a different one each time so that no list is always served last.
 
         Args:
             first: the list to begin with, if it is still served.
@@ -117,27 +119,27 @@ class Serving:
         return self.lists
 
 
-# Number of tasks to lease while their speed is unknown.
+# The number of tasks to lease while their speed is unknown.
 FIRST_PREFETCH = 50
 MAX_PREFETCH = 100
-# Lease as many tasks as it will run in this time, judging by the most recent ones.
+# Lease as many tasks as the worker will run in this time, judging by the most recent ones.
 PREFETCH_SECONDS = 0.01
-# When this many times too many tasks wait, release the surplus.
+# Release the surplus when the number of waiting tasks exceeds the target by this factor.
 SURPLUS_FACTOR = 4
-# When every thread has been busy for this long, its tasks are not short.
+# If every thread has been busy for this long, the tasks are not short.
 SLOW_TASK_SECONDS = 0.05
 
 
 class Prefetch:
     """Decides how many tasks to lease ahead of free threads.
 
-    With too few, threads wait while the worker asks for more: threads that run short tasks without a pause
-    rarely let the main thread have the interpreter. With too many, another queue's task waits behind them, or
-    they wait while another worker is idle.
+    With too few tasks, threads wait while the worker asks for more, because threads that run short tasks back
+    to back rarely give up the interpreter to the main thread. With too many, tasks of other queues wait
+    behind them, or they themselves wait while another worker is idle.
 
     Attributes:
-        lease_only_when_idle: a task that has to start immediately was left, so lease none until a thread is
-            free.
+        lease_only_when_idle: whether a task that has to start immediately was left behind, so that no task is
+            leased until a thread is free.
     """
 
     def __init__(self, runners: Runners, *, clock: Clock = SYSTEM) -> None:
@@ -149,7 +151,7 @@ class Prefetch:
         self.lease_only_when_idle = False
 
     def note_leased(self) -> None:
-        """Note that threads are about to get tasks, so that their idle time before does not count."""
+        """Note that threads are about to get tasks, so that their previous idle time does not count."""
         if self._runners.is_idle:
             self._ended, self._counted_from_at = 0, self._clock.monotonic()
 
@@ -173,7 +175,7 @@ class Prefetch:
 
     @property
     def kept(self) -> int | None:
-        """The number of waiting tasks to keep, so that a free worker may take the rest; None for all."""
+        """The number of waiting tasks to keep, so that a free worker can take the rest; None to keep all."""
         waiting = self._runners.waiting
         if waiting and self._is_slow:
             return 0
@@ -193,9 +195,10 @@ UNBLOCK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answers that ended a sleep: the marker's, and that of the script queued behind it.
+    """The answers that ended a sleep: the answer to BLPOP and that of the script queued behind it.
 
-    ``marker`` is None if the question was cancelled, ``answer`` if the server did not know the script.
+    ``marker`` is None if the question was cancelled; ``answer`` is None if the server did not know the
+    script.
     """
 
     marker: bytes | None
@@ -205,16 +208,16 @@ class Reply:
 class MarkerListener:
     """Keeps one BLPOP outstanding on its own connection and waits for it with ``select``.
 
-    ``BLPOP`` waits for a marker, and the leasing script is queued behind it on the same connection. Redis
-    runs the script as soon as the marker arrives, so both answers come together. The worker does not have to
-    wake up, ask, and sleep again for the answer. BLPOP's own timeout is up to 100 ms late; that of ``select``
-    is not.
+    ``BLPOP`` waits for a marker while the leasing script is queued behind it on the same connection. Redis
+    runs the script as soon as the marker arrives, so both answers arrive together. This way the worker does
+    not have to wake up, ask for tasks, and go back to sleep until the answer arrives. BLPOP's own timeout
+    fires up to 100 ms late, but that of ``select`` does not.
 
     Args:
         opened: this process's Redis store.
         groups: the groups whose markers to wait for.
-        script: runs when a marker comes; it has no keys.
-        args: returns its arguments for each new question.
+        script: the script to run when a marker arrives; it takes no keys.
+        args: a callable that returns the script's arguments for each new question.
     """
 
     def __init__(
@@ -226,24 +229,24 @@ class MarkerListener:
         self._args = args
         self._came_from = self._keys[0]
         self._connection: Any = None
-        # The server's id of the connection, and the socket that this id belongs to.
+        # The id that the server gave the connection, and the socket that this id belongs to.
         self._client_id: int | None = None
         self._client_id_socket: Any = None
         self._is_asked = False
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool = True) -> Reply | None:
-        """Sleep until a marker comes, ``interrupt_fd`` is readable, or the time is up.
+        """Sleep until a marker arrives, ``interrupt_fd`` becomes readable, or the time is up.
 
         Args:
             seconds: the longest sleep.
-            interrupt_fd: a pipe's read end, by which another thread ends the sleep.
-            listen: whether to ask for the next marker; the answer to an earlier question may still come.
+            interrupt_fd: the read end of a pipe that lets another thread end the sleep.
+            listen: whether to ask for the next marker; the answer to an earlier question may still arrive.
 
         Returns:
-            The answers, None if none came.
+            The answers, or None if there were none.
 
         Raises:
-            StoreUnavailableError: the connection is lost; call again to make a new one.
+            StoreUnavailableError: the connection was lost; call this again to open a new one.
         """
         try:
             with translated_errors():
@@ -281,7 +284,8 @@ class MarkerListener:
         try:
             self._client_id = int(self._connection.read_response())
         except ResponseError:
-            # Without permission to read the id we cannot cancel the question, which matters only at the end.
+            # Without permission to read the id we cannot cancel the question, but that matters only at the
+            # end.
             self._client_id = None
         self._client_id_socket = socket_of(self._connection)
 
@@ -299,7 +303,7 @@ class MarkerListener:
         return Reply(bytes(marker), answer)
 
     def pass_on(self, marker: bytes) -> None:
-        """Put a marker back for another worker; harmless if one is there already."""
+        """Put a marker back for another worker; this is harmless if there is one already."""
         with translated_errors():
             self._store.redis.rpush(self._came_from, marker)
 
@@ -307,7 +311,8 @@ class MarkerListener:
         """Cancel the question. The script still runs, so its answer must be handled.
 
         Returns:
-            The answers; None if nothing was asked, or if the server must find out that the listener is gone.
+            The answers; None if nothing was asked, or if the server must be left to notice that the listener
+            has disconnected.
         """
         if self._is_asked and self._client_id is not None:
             try:
@@ -341,11 +346,11 @@ class MarkerListener:
 
 _log = logs.get("lastacross.worker")
 
-# A wake-up leases one task; the others are leased once it has been handed to its thread. A machine that
-# vanished in its sleep therefore takes no more than this with it.
+# A wake-up leases one task; more are leased once that one has been handed to its thread. A machine that
+# vanishes while asleep therefore takes at most one task with it.
 TASKS_PER_WAKE_UP = 1
-# How often a worker with other work polls for an answer. A poll lets the runners have the interpreter, and
-# they may keep it for up to five milliseconds.
+# How often a worker that has other work polls for an answer. A poll gives up the interpreter to the runners,
+# which may keep it for up to five milliseconds.
 POLL_SECONDS = 0.05
 # Tells the lease script that the number of free threads is not known yet.
 FREE_UNKNOWN = -1
@@ -356,8 +361,8 @@ UNREADABLE_ID = "damaged: its id is not UTF-8"
 class WakeUp:
     """The end of a sleep: a marker, and the tasks leased with it.
 
-    ``marker`` is None if the question was cancelled, ``grant`` if tasks must still be leased. ``is_outdated``
-    means that the served lists have changed since the question was asked.
+    ``marker`` is None if the question was cancelled; ``grant`` is None if tasks must still be leased.
+    ``is_outdated`` means that the served lists have changed since the question was asked.
     """
 
     marker: bytes | None
@@ -390,7 +395,7 @@ class Leasing:
 
         Args:
             wanted: the maximum number.
-            free: threads that can start a task immediately.
+            free: the number of threads that can start a task immediately.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -402,11 +407,11 @@ class Leasing:
         return grant
 
     def must_poll(self) -> bool:
-        """Whether an answer may have been waiting for long, so that ``wait`` must run, even with 0 s."""
+        """Whether an answer may have been waiting for a while, so that ``wait`` must run even with 0 s."""
         return SYSTEM.monotonic() - self._polled_at > POLL_SECONDS
 
     def wait(self, seconds: float, interrupt_fd: int, *, listen: bool) -> WakeUp | None:
-        """Sleep until a task comes; arguments as for ``MarkerListener.wait``."""
+        """Sleep until a task arrives; the arguments are those of ``MarkerListener.wait``."""
         reply = self._listener.wait(seconds, interrupt_fd, listen=listen)
         self._polled_at = SYSTEM.monotonic()
         if reply is None:
@@ -420,7 +425,7 @@ class Leasing:
         self._listener.pass_on(marker)
 
     def end(self) -> list[Leased]:
-        """Stop listening; returns tasks that were leased nevertheless and must be released."""
+        """Stop listening; returns any tasks that were leased anyway and must be released."""
         reply = self._listener.take_back()
         if reply is None:
             return []
@@ -435,7 +440,7 @@ class Leasing:
             self._broker.dead_letter_unreadable(task_id, lease_id, UNREADABLE_ID)
 
     def close(self) -> list[Leased]:
-        """Drop the outstanding question, as Redis seems unavailable; returns tasks that it already leased."""
+        """Drop the question because Redis seems unavailable; returns the tasks that it already leased."""
         try:
             reply = self._listener.close()
             grant = None if reply is None else self._granted(reply)
@@ -448,9 +453,10 @@ class Leasing:
         return [] if grant is None else grant.tasks
 
     def _granted(self, reply: Reply) -> LeaseResult | None:
-        """The leased tasks, if this process was running in time to take them.
+        """The leased tasks, provided that this process was running in time to take them.
 
-        A process that was stopped or starved may find an expired lease here: others have the task by then.
+        A process that was paused or starved may find an expired lease here, and another worker has the task
+        by then.
         """
         if reply.answer is None:
             return None

@@ -1,8 +1,8 @@
 """The life of a service's process: ``/_ah/start``, its tasks, ``/_ah/stop`` and the shutdown hook.
 
-A backend, any other named service, and a service with manual or basic scaling are *resident*: App Engine asks
-each of their processes to start before giving it work, and notifies it when to stop. The hook is called in
-every process that has set one.
+A backend, any other named service, and a service with manual or basic scaling are *resident*: App Engine
+sends each of their processes a start request before giving it work, and notifies it when it has to stop. The
+hook is called in every process that has set one.
 """
 
 import io
@@ -32,12 +32,12 @@ _log = logs.get("lastacross.service")
 
 
 def is_resident(config: Config) -> bool:
-    """Whether this service's processes get requests to start and stop."""
+    """Whether this service's processes receive start and stop requests."""
     return config.settings.service != DEFAULT_SERVICE or config.app.scaling.mode != "automatic"
 
 
 def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
-    """Call the shutdown hook if it was not called yet; log its exceptions and ignore them."""
+    """Call the shutdown hook if it has not been called yet; log its exceptions but otherwise ignore them."""
     hook = shutdown.take_hook()
     if hook is None:
         return
@@ -45,14 +45,14 @@ def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
     try:
         hook()
     except BaseException:
-        # Also SystemExit: the process ends anyway, at its own time.
+        # This includes SystemExit, because the process will end in due course anyway.
         _log.exception("service.hook_failed")
         return
     _log.info("service.hook", seconds=round(CLOCK.monotonic() - began_at, 3))
 
 
 class Life:
-    """The life of this process, from before its first task until after its last."""
+    """The life of this process, from before its first task until after its last one."""
 
     def __init__(
         self,
@@ -78,11 +78,13 @@ class Life:
     def start(self) -> bool:
         """Request ``/_ah/start`` until it succeeds: 200-299, or 404, as on App Engine; main thread only.
 
-        A failure is logged and retried after 0.1 s, doubling to 5 s; a process that is not resident is not
-        asked. From here on SIGTERM and SIGINT call ``ask_to_stop``, until the worker takes them over.
+        A failure is logged and retried after 0.1 s, doubling up to 5 s. A process that is not resident gets
+        no such request. From now on SIGTERM and SIGINT call ``ask_to_stop``, until the worker takes over
+        handling them.
 
         Returns:
-            False if the process was told to stop before; its time for stopping has then been spent.
+            False if the process was told to stop before that; the time allowed for stopping has then been
+            used up.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -107,14 +109,15 @@ class Life:
         return False
 
     def _ask_to_start(self) -> tuple[int | None, str]:
-        """The status, or None with the reason: no answer, or told to stop meanwhile."""
+        """The status, or None with the reason: no answer came, or the process was told to stop meanwhile."""
         answers: list[tuple[int | None, str]] = []
 
         def ask() -> None:
             answers.append(self._request(START))
             self._interrupt.set()
 
-        # Not in this thread: a signal must not wait for the handler, which may run for hours.
+        # Do not call the handler in this thread, because a signal must not wait for a handler that may run
+        # for hours.
         asking = self._starting = threading.Thread(target=ask, name="service-start", daemon=True)
         asking.start()
         while not answers and not self._is_told_to_stop:
@@ -129,7 +132,7 @@ class Life:
         return answers[0]
 
     def _end_early(self) -> None:
-        """Handle a stop during the start: the start handler and the hook get the time of running tasks."""
+        """Handle a stop during the start; the start handler and the hook get as long as running tasks do."""
         deadline = CLOCK.monotonic() + self._drain_seconds
         stopping = threading.Thread(target=self.stop, name="service-stop", daemon=True)
         stopping.start()
@@ -147,7 +150,7 @@ class Life:
             drain()
 
     def stop_when_asked(self) -> None:
-        """Run ``stop`` in its own thread when the process is told to stop; does nothing else."""
+        """Only run ``stop``, in its own thread, when the process is told to stop."""
         asked = Interrupt()
 
         def wait() -> None:
@@ -160,7 +163,7 @@ class Life:
         self.attach(asked.set)
 
     def ask_to_stop(self) -> None:
-        """Do the same as SIGTERM; for the thread that noticed the supervisor's death."""
+        """Do the same as for SIGTERM; called by the thread that noticed the supervisor's death."""
         self._is_told_to_stop = True
         self._interrupt.set()
         if self._drain is not None:
@@ -173,7 +176,7 @@ class Life:
         """Call the hook and request ``/_ah/stop`` concurrently, so that neither can block the other.
 
         Runs in its own thread, while this process still holds its tasks. Returns when both have ended; the
-        caller decides how long to wait for that.
+        caller decides how long to wait.
         """
         self._shutdown.begin()
         if self._stopping is not None:
@@ -193,14 +196,14 @@ class Life:
             _log.warning("service.stop_failed", service=self._service, answer=status or reason)
 
     def close(self) -> None:
-        """Log at the process's end if it interrupts work that was still stopping."""
+        """Log when the process ends if that interrupts work that was still stopping."""
         if self._stopping is not None and self._stopping.is_alive():
             _log.warning("service.stop_cut_off", service=self._service, after_seconds=self._drain_seconds)
 
     # --- requests ------------------------------------------------------------------------
 
     def _request(self, path: str) -> tuple[int | None, str]:
-        """The status of a GET, or None with the reason for its absence."""
+        """The status of a GET, or None with the reason why there is none."""
         environ: dict[str, Any] = {
             **base_environ("localhost"),
             "REQUEST_METHOD": "GET",
@@ -229,6 +232,6 @@ class Life:
                 return None, "the application never called start_response"
             return int(statuses[0].split(" ", 1)[0]), ""
         except BaseException as error:
-            # Also SystemExit: sys.exit() in the handler only fails this request.
+            # This includes SystemExit, so that sys.exit() in the handler only fails this request.
             _log.exception("service.error", path=path)
             return None, f"{type(error).__name__}: {error}"

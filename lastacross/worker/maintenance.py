@@ -1,7 +1,7 @@
 """The maintenance that every worker does besides running tasks: promote, rescue, sweep, renew leases.
 
-Any number of workers may do it concurrently: each step is one atomic script, and does nothing if another
-worker was first.
+Any number of workers may do it concurrently, because each step is one atomic script that does nothing if
+another worker was first.
 """
 
 import threading
@@ -43,8 +43,9 @@ class Maintenance:
 
     Args:
         broker: the steps.
-        queues: all queues to maintain, because the workers of another service may all be gone.
-        clock: its monotonic time schedules the steps.
+        queues: all queues to maintain, including those of other services, because their workers may all have
+            ended.
+        clock: a clock whose monotonic time schedules the steps.
         lease_seconds: how long a lease lasts without renewal.
     """
 
@@ -70,10 +71,10 @@ class Maintenance:
             self._queues = list(queues)
 
     def run_due(self) -> bool:
-        """Run the steps that are due; sets ``next_due`` to the eta of the next scheduled task.
+        """Run the steps that are due, and set ``next_due`` to the eta of the next scheduled task.
 
         Returns:
-            Whether a step ran, so that a task may be ready now.
+            Whether a step ran, in which case a task may be ready now.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -111,7 +112,7 @@ class Maintenance:
             self.promote()
 
     def promote(self) -> None:
-        """Make due tasks ready, 100 of a queue at a time."""
+        """Make due tasks ready, up to 100 of each queue at a time."""
         moved = 1
         while moved:
             moved, self.next_due = self._broker.promote_due(self._queues)
@@ -119,9 +120,9 @@ class Maintenance:
     def _may_rescue(self) -> bool:
         """Whether an expired lease is evidence against its worker.
 
-        While Redis did not answer, no worker could renew its leases; a live worker does so within half a
-        lease afterwards. The instant just before the rescue decides, because any other call may have been the
-        one that waited. A rescue call that waited itself uses the time at which it was made.
+        While Redis did not answer, no worker could renew its leases. Afterwards a live worker renews them
+        within half a lease. The time just before the rescue counts, because any other call may have been the
+        one that waited. A rescue call that had to wait uses the time at which it was sent.
         """
         now = self._clock.monotonic()
         before, self._maintained_at = self._maintained_at, now
@@ -130,12 +131,12 @@ class Maintenance:
             self._trusts_at = now + self._lease_seconds / 2
         if self._trusts_at is not None and now < self._trusts_at:
             return False
-        # If this worker itself is slow, and stays slow, it rescues every second time.
+        # If this worker itself is slow and stays slow, it rescues only every second time.
         self._trusts_at = None
         return True
 
     def _rotate(self) -> None:
-        # Each step moves at most 100 tasks of a queue, so no queue is always served last.
+        # Each step moves at most 100 tasks of a queue, so that no queue is always served last.
         self._queues = self._queues[1:] + self._queues[:1]
 
     def _sweep(self) -> None:
@@ -189,9 +190,9 @@ class Renewer:
 
     Args:
         broker: the steps.
-        lease_seconds: how long a lease lasts; it is renewed four times in that time.
-        held: returns all leased tasks, and the entries of those that are running.
-        on_lost: called with a task whose lease is lost.
+        lease_seconds: how long a lease lasts; it is renewed four times in this period.
+        held: a callable that returns all leased tasks, and the entries of those that are running.
+        on_lost: a callable that receives each task whose lease was lost.
     """
 
     def __init__(
@@ -248,12 +249,12 @@ CHUNK = 1000
 
 
 class Orphans:
-    """Finds tasks that a stock ``rq worker``, started on our queues by mistake, lost when it was killed.
+    """Finds tasks lost when a stock ``rq worker``, started on our queues by mistake, was killed.
 
-    It removes a task from the list before noting it elsewhere, so a kill in between leaves an unreferenced
-    record. A program that overwrites a list or a registry has the same effect.
-    Finding such records means reading all of them, so it is done only while a foreign worker is registered,
-    or after damage. A record that is in no list at two consecutive checks is put back.
+    A stock worker removes a task from its list before noting it elsewhere, so if it is killed in between, the
+    record is in no list. A program that overwrites a list or a registry has the same effect. Finding such
+    records requires reading all records, so it is done only while a foreign worker is registered, or after
+    damage. A record that is in no list at two consecutive checks is put back.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -264,11 +265,11 @@ class Orphans:
         self._checks_after_damage = 0
 
     def note_damage(self) -> None:
-        """Schedule a check, because a list or a registry may have been lost."""
+        """Schedule a check because a list or a registry may have been lost."""
         self._checks_after_damage = 2
 
     def restore(self, queues: Sequence[str]) -> list[str]:
-        """Check once, if there is or was a foreign worker at the last check, or damage was found.
+        """Check once if a foreign worker is registered, or was at the last check, or if damage was found.
 
         Args:
             queues: the queues to check.
@@ -318,7 +319,7 @@ class Orphans:
         return [own, *(key for key in lists if key.startswith(f"{own}."))]
 
     def _live_records(self, queues: Sequence[str]) -> Iterator[str]:
-        """Ids of our records that should be ready, leased or scheduled."""
+        """The ids of our records that should be ready, leased or scheduled."""
         for queue in queues:
             keys: list[bytes] = []
             for key in self._redis.scan_iter(match=f"{RECORD_PREFIX}{queue}_*", count=CHUNK):
@@ -349,5 +350,5 @@ def _is_live(status: bytes | None, eta: bytes | None, description: bytes | None)
 
 
 def _text(name: Any) -> str:
-    # A name that is not UTF-8 is not ours, so no script would find it.
+    # A name that is not UTF-8 is not one of ours, so no script would find it.
     return str(name.decode("utf-8", "replace"))

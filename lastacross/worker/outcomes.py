@@ -19,7 +19,7 @@ _log = logs.get("lastacross.worker")
 
 
 class EndListener(Protocol):
-    """Called for each ended attempt, after Redis has recorded it; must not raise.
+    """Called for each attempt that has ended, after Redis has recorded its outcome; must not raise.
 
     ``state`` is ``done``, ``failed`` (now a dead letter), or ``open`` if another attempt will follow.
     """
@@ -31,7 +31,7 @@ class EndListener(Protocol):
 
 
 def no_listener(task: Leased, at: float, state: str, *, status: int | None = None, reason: str = "") -> None:
-    """Ignore the end of an attempt."""
+    """Do nothing when an attempt ends."""
 
 
 class OutcomeRecorder:
@@ -50,7 +50,7 @@ class OutcomeRecorder:
         self.failed = 0
 
     def record(self, outcomes: Sequence[Outcome]) -> None:
-        """Record every outcome; one whose lease was lost is logged and changes nothing.
+        """Record every outcome; an outcome whose lease was lost is only logged and changes nothing.
 
         Raises:
             StoreUnavailableError: Redis does not answer; record the same outcomes again.
@@ -63,7 +63,7 @@ class OutcomeRecorder:
             self._record_each(outcomes)
 
     def _record_each(self, outcomes: Sequence[Outcome]) -> None:
-        """Record outcomes one by one after a joint failure; a failing one is left until its lease expires."""
+        """Record outcomes one by one after a joint failure; if one fails again, its lease will expire."""
         for outcome in outcomes:
             try:
                 self._record([outcome])
@@ -89,7 +89,7 @@ class OutcomeRecorder:
                 self.failed += self._record_failure(outcome)
 
     def _record_failure(self, outcome: Outcome) -> bool:
-        """Record a failed attempt; returns whether it counted, because the lease was still held."""
+        """Record a failed attempt; returns whether it counted, that is, whether the lease was still held."""
         task = outcome.task
         fields: dict[str, Any] = {"queue": task.queue, "task": task.name, "attempt": task.attempt}
         fields["reason"] = outcome.reason

@@ -33,11 +33,11 @@ from lastacross.worker.delivery import (
 )
 
 CONNECT_SECONDS = 10.0
-# Less than the 5 s after which our web server closes an idle connection, to avoid a race with it.
+# This is less than the 5 s after which our web server closes an idle connection, to avoid a race with it.
 IDLE_SECONDS = 4.0
 # The status tells the delivery's outcome, so we do not read the rest of a longer answer.
 MAX_ANSWER_BYTES = 65_536
-# A machine that vanished silently is noticed within about a minute, however long the deadline.
+# A machine that vanished silently is noticed within about a minute, however long the deadline is.
 _LIFE_SIGNS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
 _SPELLED = {
     f"HTTP_X_APPENGINE_{name.upper()}": f"X-AppEngine-{name}"
@@ -80,11 +80,11 @@ class RemoteDelivery:
     """Delivers to services that run on other machines.
 
     Args:
-        signatures: this application's; the services share its SECRET_KEY.
-        services: service name → base URL.
-        deadline_seconds: for tasks without their own.
-        threads: number of concurrent deliveries, and of connections kept to each service.
-        clock: its monotonic time measures deadlines, and its time of day is signed.
+        signatures: the signatures of this application, whose SECRET_KEY the services share.
+        services: a map from each service's name to its base URL.
+        deadline_seconds: the deadline of tasks that have none of their own.
+        threads: the number of concurrent deliveries, and of connections kept open to each service.
+        clock: a clock whose monotonic time measures deadlines and whose time of day is signed.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class RemoteDelivery:
         return group in self._servers
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close all idle connections."""
         for server in self._servers.values():
             server.close()
 
     def deliver(self, task: Leased) -> Outcome:
-        """Make one attempt, until its end or its deadline; never raises."""
+        """Make one attempt, which lasts until it ends or its deadline passes; never raises."""
         group = task.fields.get(b"group", b"default").decode()
         server = self._servers.get(group)
         if server is None:
@@ -121,7 +121,7 @@ class RemoteDelivery:
         try:
             return self._attempt(task, server)
         except Exception as error:
-            # The record cannot become a request, or our code has a bug: nothing was sent.
+            # Nothing was sent, because the record cannot be turned into a request or our code has a bug.
             _log.exception("task.error", queue=task.queue, task=task.name, service=group)
             return Outcome(task, None, f"{type(error).__name__}: {error}", was_reached=False)
 
@@ -135,7 +135,8 @@ class RemoteDelivery:
             return Outcome(task, None, reason, was_reached=False)
         is_sent = False
         try:
-            # Sign only now, so that the wait for the connection does not count against the token's freshness.
+            # Sign only now, so that the time spent waiting for the connection does not count against the
+            # token's freshness.
             request = self._request(task, server)
             is_sent = True
             answer = self._exchange(connection, request, ends_at)
@@ -213,7 +214,7 @@ class _Server:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if self._is_tls else 80)
         host = f"[{self._host}]" if ":" in self._host else self._host
-        # A description without the URL's password, if any.
+        # A description that omits the URL's password, if any.
         self.place = f"{host}:{self._port}"
         self.prefix = quote(parts.path.rstrip("/"), safe=_PATH_SAFE)
         is_usual_port = self._port == (443 if self._is_tls else 80)
@@ -230,11 +231,11 @@ class _Server:
         self._idle: list[tuple[HTTPConnection, float]] = []
 
     def connection(self, seconds: float) -> HTTPConnection:
-        """An idle connection, or a new one made within this many seconds."""
+        """An idle connection, or a new one opened within this many seconds."""
         return self._taken() or self._connected(min(seconds, CONNECT_SECONDS))
 
     def keep(self, connection: HTTPConnection) -> None:
-        """Keep a connection whose answer was read for reuse."""
+        """Keep a connection for reuse after its answer has been read."""
         with self._lock:
             if not connection.is_closed and len(self._idle) < self._most_idle:
                 self._idle.append((connection, self._clock.monotonic()))
@@ -242,7 +243,7 @@ class _Server:
         connection.close()
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close all idle connections."""
         with self._lock:
             idle, self._idle = self._idle, []
         for connection, _ in idle:
@@ -254,7 +255,7 @@ class _Server:
                 if not self._idle:
                     return None
                 connection, since = self._idle.pop()
-            # It is readable: the server has closed it or sent unexpected bytes.
+            # A readable idle connection was closed by the server, or the server has sent unexpected bytes.
             if self._clock.monotonic() - since < IDLE_SECONDS and connection.is_connected:
                 return connection
             connection.close()
@@ -264,7 +265,7 @@ class _Server:
         addresses = self._resolver.addresses(self._host, self._port, seconds)
         problem: Exception | None = None
         for tried, address in enumerate(addresses):
-            # An unresponsive address must leave time for the next one.
+            # An unresponsive address must leave time to try the next one.
             share = max(ends_at - self._clock.monotonic(), 0.001) / (len(addresses) - tried)
             try:
                 return self._connected_to(address, share)
@@ -327,7 +328,7 @@ def _outcome(task: Leased, answer: _Answer) -> Outcome:
 
 
 def _spelled(key: str) -> str:
-    """A header's name as written in a request."""
+    """A header's name in the form used in a request."""
     return _SPELLED.get(key) or key.removeprefix("HTTP_").replace("_", "-").title()
 
 

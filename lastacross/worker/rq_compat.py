@@ -24,11 +24,11 @@ class RqWorker(rq.Worker):
     """RQ's worker with threads that survive any message."""
 
     def _set_connection(self, connection: Any) -> Any:
-        """Keep the connection's time-outs, which RQ would lengthen for its blocking calls."""
+        """Keep the connection's time-outs, although RQ would lengthen them for its blocking calls."""
         return connection
 
     def heartbeat(self, timeout: int | None = None, pipeline: Any = None) -> None:
-        """Same as RQ's, but a killed worker leaves RQ's list after half a minute."""
+        """Same as RQ's, except that a killed worker disappears from RQ's list after half a minute."""
         super().heartbeat(timeout or HEARTBEAT_TTL_SECONDS, pipeline)
 
     def handle_payload(self, message: Any) -> None:
@@ -40,7 +40,7 @@ class RqWorker(rq.Worker):
             _log.warning("worker.command_refused", message=shown, reason=f"{type(error).__name__}: {error}")
 
     def _pubsub_exception_handler(self, exc: Any, pubsub: Any, pubsub_thread: Any) -> None:
-        """Keep listening after a pause: without this thread the worker would hear no more commands."""
+        """Keep listening after a pause; without this thread the worker would receive no more commands."""
         if not isinstance(exc, Exception):
             raise exc
         _log.warning("worker.commands", error=str(exc), pause_seconds=COMMAND_PAUSE_SECONDS)
@@ -48,7 +48,7 @@ class RqWorker(rq.Worker):
 
     @property
     def hears_commands(self) -> bool:
-        """Whether RQ's command thread runs."""
+        """Whether RQ's command thread is running."""
         return self.pubsub_thread is not None and self.pubsub_thread.is_alive()
 
     def teardown(self) -> None:

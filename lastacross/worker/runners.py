@@ -1,7 +1,8 @@
-"""The threads of a worker process that run tasks, their attempts, and a table of started tasks.
+"""A worker process's threads that run tasks, the attempts they make, and a table of started tasks.
 
-The main thread leases tasks and records their outcomes. A runner takes the next leased task, delivers it and
-leaves its outcome. Suspects have their own threads, which pass them to isolated processes.
+The main thread leases tasks and records their outcomes. A runner takes the next leased task, delivers it, and
+leaves its outcome for the main thread. Suspects have threads of their own, which pass them on to isolated
+processes.
 """
 
 import mmap
@@ -21,7 +22,7 @@ from lastacross.worker.delivery import Delivery, Outcome
 from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.remote import RemoteDelivery
 
-# Maximum number of suspects that run concurrently, each in its own process.
+# The maximum number of suspects that run concurrently, each in its own process.
 SUSPECT_LANES = 4
 SUSPECT_PATIENCE_SECONDS = 1.0
 
@@ -34,14 +35,14 @@ _log = logs.get("lastacross.worker")
 
 
 class StartedTable:
-    """Records a worker process's running tasks and lease token in a file that outlives it, a slot per thread.
+    """Records a worker process's lease token and its threads' running tasks in a file that outlives it.
 
     A worker leases more tasks than it runs at the same time. If it is killed, only a started task can be the
-    cause. Telling Redis about every start would cost a call per task, so each thread notes its task in shared
+    cause. Reporting every start to Redis would cost a call per task, so each thread notes its task in shared
     memory instead. The supervisor reads that memory when the process has ended.
 
     Args:
-        path: the file, created or reset here.
+        path: the path of the file, which is created or reset here.
         token: the process's lease token.
         slots: the number of threads that run tasks.
     """
@@ -54,10 +55,10 @@ class StartedTable:
             self._page = mmap.mmap(file.fileno(), size)
 
     def note(self, slot: int, entry: str) -> None:
-        """Note that this thread now starts ``entry`` (``<task id>:<lease id>``)."""
+        """Note that this thread is about to start ``entry`` (``<task id>:<lease id>``)."""
         raw = entry.encode()
         if len(raw) > _SLOT_BYTES - _LENGTH.size:
-            # Our ids are never this long; it would overwrite another thread's slot.
+            # Our ids are never this long; such an entry would overwrite another thread's slot.
             return
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         page = self._page
@@ -66,7 +67,7 @@ class StartedTable:
         page[offset : offset + 2] = _LENGTH.pack(len(raw))
 
     def clear(self, slot: int) -> None:
-        """Note that this thread runs nothing."""
+        """Note that this thread is not running a task."""
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         self._page[offset : offset + 2] = b"\0\0"
 
@@ -76,7 +77,7 @@ class StartedTable:
 
 
 def started_entries(path: Path) -> tuple[str, list[str]]:
-    """The token and the started entries left behind by a process; ``("", [])`` if there are none."""
+    """The token and the started entries that a process left behind; ``("", [])`` if there are none."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -94,12 +95,12 @@ def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, s
     """Release all tasks of an ended worker process immediately; started ones count as crashed.
 
     Args:
-        path: its table, removed once Redis has recorded the death.
+        path: the process's table, which is removed once Redis has recorded the death.
         store: the supervisor's store.
         queues: all push queues.
 
     Returns:
-        task id → 'ready', 'poison' or 'gone'.
+        a map from each task's id to 'ready', 'poison' or 'gone'.
 
     Raises:
         StoreUnavailableError: Redis does not answer; call again.
@@ -113,7 +114,7 @@ def report_death(path: Path, store: Store, queues: Sequence[str]) -> dict[str, s
 
 
 class Attempts:
-    """Makes attempts while the task's lease is still held."""
+    """Makes attempts, as long as the task's lease is still held."""
 
     def __init__(
         self,
@@ -133,7 +134,7 @@ class Attempts:
         self._is_held = is_held
 
     def make(self, task: Leased) -> Outcome:
-        """Run one attempt to its end."""
+        """Run one attempt until it ends."""
         if not self._is_held(task):
             return Outcome(task, None, "its lease was lost before it started")
         problem = readable.problem(task.fields)
@@ -144,12 +145,12 @@ class Attempts:
         return self._delivery.deliver(task)
 
     def make_alone(self, task: Leased) -> Outcome:
-        """Run a suspect task in isolation; a task for another machine needs none."""
+        """Run a suspect task in isolation, unless it is for another machine."""
         is_readable = readable.problem(task.fields) is None
         if not self._is_held(task) or not is_readable or self._is_remote(task):
             return self.make(task)
         try:
-            # If the whole machine goes down with it, the next rescue must know that it had started.
+            # If the task takes the whole machine down, the next rescue must know that it had started.
             self._broker.renew([task], {task.entry}, self._lease_seconds)
         except StoreUnavailableError as error:
             _log.warning("worker.redis", error=str(error))
@@ -163,12 +164,12 @@ class Runners:
     """Threads that run tasks.
 
     Args:
-        threads: number of concurrent deliveries.
+        threads: the number of concurrent deliveries.
         deliver: runs one attempt.
-        deliver_suspect: runs one attempt in the isolated process.
-        table: where each thread notes its running task.
-        on_outcome: called from a runner when an outcome waits for ``take_outcomes``.
-        clock: its monotonic time tells since when tasks run.
+        deliver_suspect: a callable that runs one attempt in the isolated process.
+        table: the table in which each thread notes its running task.
+        on_outcome: a callable that a runner calls when an outcome is ready for ``take_outcomes``.
+        clock: a clock whose monotonic time tells how long tasks have been running.
     """
 
     def __init__(
@@ -190,7 +191,8 @@ class Runners:
         self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
         self._suspects: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        # slot → its running task and start time; one key per thread, so no lock is needed.
+        # Maps each slot to its running task and start time; each thread has its own key, so no lock is
+        # needed.
         self.running: dict[int, tuple[Leased, float]] = {}
         self.last_start = clock.monotonic()
         self._all = [
@@ -210,11 +212,11 @@ class Runners:
             thread.start()
 
     def ended_threads(self) -> list[str]:
-        """Names of threads that ended without being stopped."""
+        """The names of the threads that ended without being stopped."""
         return [thread.name for thread in self._all if not thread.is_alive()]
 
     def stop(self) -> None:
-        """Let the threads end when they have finished their current tasks."""
+        """Make the threads end once they have finished their current tasks."""
         for _ in range(self.threads):
             self._waiting.put(None)
         for _ in range(SUSPECT_LANES):
@@ -222,7 +224,7 @@ class Runners:
         self._has_suspects.set()
 
     def put(self, tasks: Iterable[Leased]) -> None:
-        """Queue leased tasks to run in this order."""
+        """Queue leased tasks, to be run in this order."""
         for task in tasks:
             (self._suspects if task.is_suspect else self._waiting).put(task)
         if self._suspects.qsize():
@@ -230,12 +232,12 @@ class Runners:
 
     @property
     def waiting(self) -> int:
-        """The number of leased tasks that no thread has taken yet, without suspects."""
+        """The number of leased tasks that no thread has taken yet, not counting suspects."""
         return self._waiting.qsize()
 
     @property
     def is_full(self) -> bool:
-        """Whether every thread runs a task."""
+        """Whether every thread is running a task."""
         return self._busy >= self.threads
 
     @property
@@ -250,7 +252,7 @@ class Runners:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs, waits, or has an outcome that was not taken."""
+        """Whether no task is running or waiting, and every outcome has been taken."""
         return (
             not self.running
             and not self.waiting
@@ -265,7 +267,7 @@ class Runners:
 
     @property
     def has_outcomes(self) -> bool:
-        """Whether outcomes wait for ``take_outcomes``."""
+        """Whether any outcomes are ready for ``take_outcomes``."""
         return not self._outcomes.empty()
 
     def take_outcomes(self, most: int) -> list[Outcome]:
@@ -283,7 +285,7 @@ class Runners:
         return _drained(self._waiting) + _drained(self._suspects)
 
     def take_beyond(self, kept: int) -> list[Leased]:
-        """Take back the waiting tasks beyond the first ``kept``, without suspects, to release them."""
+        """Take back all waiting tasks but suspects and the first ``kept``, to release them."""
         waiting = _drained(self._waiting)
         self.put(waiting[:kept])
         return waiting[kept:]
@@ -301,9 +303,9 @@ class Runners:
             self._end(slot, _attempted(self._deliver_suspect, task))
 
     def _next_suspect(self, lane: int) -> Leased | None:
-        """The next suspect: the first lane takes any; the others help when none was taken for a while.
+        """The next suspect. The first lane takes any; the others help when none has been taken for a while.
 
-        Each lane needs its own process, so many short suspects share one.
+        Each lane needs its own process, so it is cheaper for many short suspects to share one.
         """
         if lane == 0:
             return self._suspects.get()

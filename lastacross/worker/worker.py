@@ -2,7 +2,7 @@
 
 It keeps RQ's registration, heartbeats, signals, commands and suspension, so that RQ's tools see it. The loop
 that fetches, runs and finishes tasks is ours, and RQ's registry cleaning never runs. The main thread leases
-tasks and records outcomes in batches; ``Runners`` run them; a renewer keeps the leases.
+tasks and records outcomes in batches; ``Runners`` run the tasks, and a renewer keeps the leases alive.
 """
 
 import os
@@ -36,8 +36,8 @@ OUTCOMES_PER_CALL = 200
 HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
-# Less than the supervisor's grace, so that tasks still running then are released properly. A task that is
-# killed instead counts as a suspect in its process's death.
+# This is less than the supervisor's grace, so that tasks still running at its end are released properly. A
+# task that is killed instead becomes a suspect in the death of its process.
 DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
@@ -52,17 +52,18 @@ class Worker(RqWorker):
 
     Args:
         store: this process's Redis.
-        serving: the groups and queues to serve.
+        serving: the groups and queues that the worker serves.
         application: the WSGI callable for tasks.
-        threads: number of concurrent deliveries.
+        threads: the number of concurrent deliveries.
         lease_seconds: how long a lease lasts without renewal.
         direct_calls: as for ``Delivery``.
         deadline_seconds: how long a task without its own deadline may run.
         root: the application's folder, for the isolated process.
-        table_path: the file for started tasks; None without a supervisor.
-        remote: delivers to services on other machines; None when there are none.
-        on_end: called for each ended attempt.
-        on_stop: called in its own thread when the drain begins, while running tasks are still leased.
+        table_path: the file that records started tasks, or None without a supervisor.
+        remote: the deliverer to services on other machines, or None if there are none.
+        on_end: a callable that is called after each attempt.
+        on_stop: a callable that runs in its own thread when the drain begins, while running tasks are still
+            leased.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Worker(RqWorker):
         self._throttled_until: float | None = None
         self._heartbeat_at = 0.0
         self._is_suspended = False
-        # The state that `rq info` shows, and the instant from which it may change again.
+        # The state that `rq info` shows, and the time from which it may change again.
         self._shown, self._show_at = "idle", 0.0
 
     def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
@@ -139,11 +140,11 @@ class Worker(RqWorker):
         self._interrupt.set()
 
     def drain(self) -> None:
-        """Do the same as SIGTERM; for the thread that noticed the supervisor's death."""
+        """Do the same as for SIGTERM; called by the thread that noticed the supervisor's death."""
         self.request_stop(signal.SIGTERM, None)
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
-        """Run until stopped; returns whether any task was done."""
+        """Run until stopped; returns whether any task was completed."""
         self.register_birth()
         self.subscribe()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -204,7 +205,7 @@ class Worker(RqWorker):
         woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
         if woken is not None:
             self._take_woken(woken)
-            # The thread with the new task needs the interpreter, which this one would hold.
+            # The thread with the new task needs the interpreter, but this thread would hold it.
             self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
         self._interrupt.clear()
 
@@ -219,7 +220,7 @@ class Worker(RqWorker):
             self._may_have_work = True
 
     def _require_threads(self) -> None:
-        """Replace the process if one of its threads has ended in spite of its guard."""
+        """Replace the process if one of its threads has ended although it catches all exceptions."""
         alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
         alive["commands"] = self.hears_commands
         if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
@@ -240,7 +241,7 @@ class Worker(RqWorker):
             self._take(grant)
         leaves_some = grant is None or grant.has_more or grant.next_due is not None
         if leaves_some and self._runners.free == 0 and woken.marker is not None:
-            # Another worker may have a free thread for the tasks that this one has to leave.
+            # Another worker may have a free thread for the tasks that this worker cannot take.
             self._leasing.pass_on(woken.marker)
         if woken.marker == SCHEDULED_MARKER:
             self._maintenance.promote()
@@ -248,7 +249,7 @@ class Worker(RqWorker):
         self._may_have_work |= grant is None or woken.is_outdated
 
     def _has_more_to_do(self) -> bool:
-        """Whether to start the next turn without sleeping: outcomes come before the next lease."""
+        """Whether to start the next turn without sleeping; outcomes are recorded before the next lease."""
         return self._runners.has_outcomes or (self._may_have_work and self._prefetch.wanted > 0)
 
     def _lease(self) -> None:
@@ -306,7 +307,7 @@ class Worker(RqWorker):
         task = self._held.get(entry)
         if task is not None:
             _log.error("task.stuck", queue=task.queue, task=task.name, remedy="this process is replaced")
-            # Leave the recording to the main thread, as Redis may be unavailable now.
+            # Leave the recording to the main thread, because Redis may be unavailable now.
             self._runners.leave_outcome(Outcome(task, 500, "did not end 30 s after its deadline"))
         self._is_stuck = True
         self._interrupt.set()
@@ -321,7 +322,7 @@ class Worker(RqWorker):
         self._held.pop(task.entry, None)
 
     def _release(self, tasks: Sequence[Leased]) -> None:
-        # These tasks no longer run here: if Redis is unavailable now, they must be released later.
+        # These tasks are no longer running here, so if Redis is unavailable now, they must be released later.
         self._unreleased += tasks
         if self._unreleased:
             self._broker.release(self._unreleased)
