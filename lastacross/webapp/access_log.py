@@ -1,6 +1,6 @@
 """One log line per request, ``request.answer``, and the request id that every log line carries.
 
-The line omits the query string, because channel tokens and bookmarkable keys travel there.
+The line omits the query string, because that is where channel tokens and bookmarkable keys travel.
 """
 
 import re
@@ -24,7 +24,7 @@ from lastacross.webapp.environ import (
 )
 
 REQUEST_ID_HEADER = "X-Request-Id"
-# Keep a proxy's well-formed id so that its log and ours can be matched; replace anything else.
+# Keep a proxy's well-formed id, so that its log can be matched with ours; replace anything else.
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
@@ -49,7 +49,7 @@ def give_request_id(application: Wsgi) -> Wsgi:
 
 
 def choose_request_id(offered: str | None) -> str:
-    """The id offered by the client or a proxy if it is well-formed, otherwise a new one."""
+    """The id sent by the client or a proxy if it is well-formed, otherwise a new one."""
     return offered if offered and _WELL_FORMED.fullmatch(offered) else secrets.token_urlsafe(16)
 
 
@@ -57,7 +57,7 @@ _log = logs.get(__name__)
 
 
 def log_answers(clock: Clock = SYSTEM) -> Layer:
-    """Log method, path, status and milliseconds once the whole answer has been sent."""
+    """Log the method, path, status and duration in milliseconds once the whole answer has been sent."""
 
     def logged_by(application: Wsgi) -> Wsgi:
         def logged(environ: Environ, start_response: Start) -> Body:

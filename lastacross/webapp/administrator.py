@@ -1,9 +1,9 @@
 """The administrator's sign-in: a one-time code that is exchanged for a signed cookie.
 
-``lastacross dev`` and ``lastacross admin link`` make a code with SECRET_KEY and Redis. Redis holds the
-digests of unused codes, so each code works once across all machines, and none works after Redis was emptied.
-The signature keeps out anyone who can only write to Redis. The cookie is a signature and needs no Redis, so
-the administrator can still see the problem while Redis is unavailable.
+``lastacross dev`` and ``lastacross admin link`` create a code with SECRET_KEY and Redis. Redis holds the
+digests of unused codes, so each code works once across all machines, and none works after Redis was flushed.
+Because the code is also signed, write access to Redis alone is not enough to forge one. The cookie is a
+signature and needs no Redis, so the administrator can still see the problem while Redis is unavailable.
 """
 
 import contextlib
@@ -25,12 +25,12 @@ from lastacross.webapp.environ import Environ
 PATH = "/_ah/sign-in"
 CODE_SECONDS = 3600
 COOKIE_SECONDS = 7 * 86_400
-# How long a process may trust a cookie after another process has signed it out.
+# How long a process may keep accepting a cookie after a sign-out in another process.
 TRUST_SECONDS = 5.0
 
 _CODE, _COOKIE = "sign-in", "administrator"
 _COOKIE_NAME = "lastacross_admin"
-# Our cookies always have this length, so no signature is computed for other values.
+# Our cookies always have this length, so we do not compute a signature for any other value.
 _CHARACTERS = range(40, 120)
 
 
@@ -41,7 +41,7 @@ def new_code(secret_key: str, opened: Store) -> str:
     """A code that signs in once within the next hour.
 
     Raises:
-        StoreUnavailableError: Redis cannot store it.
+        StoreUnavailableError: Redis cannot store the code.
     """
     code = Signatures(secret_key).dump_token(_CODE, secrets.token_urlsafe(24))
     with store.translated_errors():
@@ -53,7 +53,7 @@ def use_code(secret_key: str, code: str) -> bool:
     """Use up the code; returns whether it was valid.
 
     Raises:
-        StoreUnavailableError: Redis cannot check it.
+        StoreUnavailableError: Redis cannot check the code.
     """
     try:
         Signatures(secret_key).load_token(_CODE, code, CODE_SECONDS)
@@ -64,7 +64,7 @@ def use_code(secret_key: str, code: str) -> bool:
 
 
 def link(site_url: str, code: str) -> str:
-    """The address to open. Browsers keep the part after # to themselves, so no log and no Referer has it."""
+    """The sign-in address. Browsers never send the part after #, so it appears in no log and no Referer."""
     return f"{site_url.rstrip('/')}{PATH}#{code}"
 
 
@@ -88,7 +88,7 @@ def new_cookie(secret_key: str) -> str:
 
 
 def set_cookie(secret_key: str, value: str, seconds: int = COOKIE_SECONDS) -> tuple[str, str]:
-    """The header that sets the cookie in a browser, or deletes it if ``seconds`` is 0.
+    """The header that sets the cookie in a browser, or that deletes it if ``seconds`` is 0.
 
     Over HTTPS, ``secure`` in security_headers adds ``Secure`` to every cookie.
     """
@@ -97,7 +97,7 @@ def set_cookie(secret_key: str, value: str, seconds: int = COOKIE_SECONDS) -> tu
 
 
 def has_cookie(environ: Environ, secret_key: str) -> bool:
-    """Whether the request has a valid cookie of ours that has neither expired nor been signed out."""
+    """Whether the request has a valid cookie whose sign-in has neither expired nor been ended."""
     return any(not _signed_out.has(sign_in) for sign_in in _sign_ins(environ, secret_key))
 
 
@@ -105,10 +105,11 @@ def sign_out(environ: Environ, secret_key: str) -> bool:
     """Invalidate this request's cookies, including any copies of them.
 
     Returns:
-        Whether one of them was valid.
+        Whether any of the cookies was valid.
 
     Raises:
-        StoreUnavailableError: Redis cannot record the sign-out, so a copy stays valid until it expires.
+        StoreUnavailableError: Redis cannot record the sign-out, so a copy of the cookie stays valid until it
+            expires.
     """
     was_signed_in = False
     for sign_in in _sign_ins(environ, secret_key):
@@ -121,9 +122,9 @@ def sign_out(environ: Environ, secret_key: str) -> bool:
 
 
 def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
-    """The ids behind the request's valid cookies.
+    """The sign-in ids in the request's valid cookies.
 
-    Compares ids rather than cookies, because base64 can spell one signature in several ways.
+    This compares ids rather than cookies, because base64 can encode one signature in several ways.
     """
     header = str(environ.get("HTTP_COOKIE", ""))
     if not header or not secret_key:
@@ -138,10 +139,10 @@ def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
 
 
 class _SignedOut:
-    """Which sign-ins have ended; Redis is asked about each one every few seconds.
+    """Knows which sign-ins have ended, by asking Redis about each one every few seconds.
 
-    If Redis cannot be asked, the sign-in stays valid: its signature holds, and an outage needs the
-    administrator.
+    If Redis is unavailable, the sign-in stays valid, because its signature is valid and an outage is when the
+    administrator is needed.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:

@@ -20,13 +20,13 @@ from lastacross.webapp.environ import (
 
 MEMORY_BYTES = 1_048_576
 CHUNK_BYTES = 65_536
-# Environ key of the server's function to call when a body is complete, if it has one.
+# The environ key under which a server may provide a function to call when the body is complete.
 BODY_RECEIVED = "lastacross.body_received"
 BODY_SETTING = "LASTACROSS_MAX_BODY_BYTES"
 MAX_SMALL_CHUNKS = 10_000
 SMALL_CHUNK_BYTES = 1_024
-# Limits on a chunk's size line, whose extensions no client uses, and on all size lines of a body: this many
-# bytes plus a fraction of the body.
+# Two limits in bytes: one on each chunk's size line, because no client uses its extensions; one on all size
+# lines of a body together, to which a fraction of the body's length is added.
 MAX_CHUNK_LINE_BYTES = 256
 LINE_BYTES = 65_536
 LINE_BYTES_DIVISOR = 64
@@ -34,13 +34,13 @@ MAX_TRAILER_BYTES = 8_192
 
 
 class BadBodyError(Exception):
-    """Raised when a body ends early or its framing is wrong; ``status`` is the answer's status."""
+    """Raised when a body ends early or its framing is wrong; ``status`` is the status to answer with."""
 
     status = 400
 
 
 class SlowClientError(BadBodyError):
-    """Raised by a server's input when a request comes too slowly; the message is for its sender."""
+    """Raised by a server's input stream when a request arrives too slowly; the message is for its sender."""
 
     status = 408
 
@@ -50,11 +50,12 @@ class BodyTooLargeError(Exception):
 
 
 def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> Layer:
-    """Read the whole body first, so the application gets a complete, seekable one or is not called.
+    """Read the whole body first, so that the application is only called with a complete, seekable one.
 
     A form without files, or JSON, has its own limit, ``form_bytes``, because its reader turns all of it into
-    objects. A declared length over the limit is refused unread. A body of unknown length (chunked) is refused
-    as soon as it passes the limit. A body of more than 1 MiB waits in a temporary file.
+    objects. A body whose declared length exceeds the limit is refused unread. A body of unknown length
+    (chunked) is refused as soon as it passes the limit. A body of more than 1 MiB is kept in a temporary
+    file.
     """
 
     def limited_by(application: Wsgi) -> Wsgi:
@@ -85,7 +86,7 @@ def _is_all_read(environ: Environ) -> bool:
 
 
 def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
-    """Read the body and put it back in the environ, with its true length.
+    """Read the body and put it back into the environ, with its actual length.
 
     Raises:
         BodyTooLargeError: the body is longer than ``limit_bytes``.
@@ -101,7 +102,8 @@ def receive(environ: Environ, limit_bytes: int) -> IO[bytes]:
     environ["CONTENT_LENGTH"] = str(body.seek(0, io.SEEK_END))
     body.seek(0)
     environ["wsgi.input"] = body
-    # The body is plain now: WebOb must know that it can be rewound, and must not look for chunks.
+    # The body is no longer chunked, so tell WebOb that it can be rewound, and stop it from looking for
+    # chunks.
     environ["webob.is_body_seekable"] = True
     environ.pop("HTTP_TRANSFER_ENCODING", None)
     return body
@@ -111,14 +113,14 @@ def _declared_length(environ: Environ) -> int | None:
     text = environ.get("CONTENT_LENGTH")
     if not text:
         return None
-    # int() alone would accept "+4", " 4", "4_0" and digits of other scripts.
+    # int() alone would also accept "+4", " 4", "4_0" and digits of other scripts.
     if not (text.isascii() and text.isdigit()) or len(text) > 18:
         raise BadBodyError("The Content-Length header is not a number of bytes.")
     return int(text)
 
 
 def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
-    """Read ``wanted`` bytes, or a whole chunked body up to ``wanted`` bytes."""
+    """Read ``wanted`` bytes, or a whole chunked body of up to ``wanted`` bytes."""
     body = _container(None if is_chunked else wanted)
     if is_chunked:
         _bound_chunks(environ["wsgi.input"])
@@ -135,7 +137,7 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
 
 
 class _Chunks:
-    """Counts a body's chunks, because gunicorn spends microseconds on each chunk and on its size line.
+    """Counts a body's chunks, because gunicorn spends microseconds on each chunk and each size line.
 
     Args:
         reader: gunicorn's.
@@ -159,7 +161,7 @@ class _Chunks:
             chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES:,} bytes"
             raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
         self._count += 1
-        # gunicorn's own limit applies only to size lines that have not ended yet.
+        # gunicorn's own limit applies only to unfinished size lines.
         line = data or b""
         while (end := line.find(b"\r\n", 0, MAX_CHUNK_LINE_BYTES + 2)) < 0 and len(
             line
@@ -183,7 +185,7 @@ def _bound_chunks(source: Any) -> None:
 
 
 def _container(length: int | None) -> IO[bytes]:
-    """A file-like object to hold a body of this length (None: unknown)."""
+    """A file-like object that can hold a body of this length (None if unknown)."""
     if length is not None and length <= MEMORY_BYTES:
         return io.BytesIO()
     return cast(IO[bytes], tempfile.SpooledTemporaryFile(max_size=MEMORY_BYTES))
@@ -197,7 +199,7 @@ def _copy(source: Any, target: Any, most: int) -> int:
         except BadBodyError:
             raise
         except Exception as error:
-            # Each server has its own error for a malformed chunk or a client that disconnected.
+            # Each server raises an error of its own for a malformed chunk or a disconnected client.
             raise BadBodyError("The request's body could not be read to its end.") from error
         if not chunk:
             break

@@ -1,4 +1,4 @@
-"""The boundary to the outside: strips reserved headers, refuses bad requests, and checks the host."""
+"""The boundary to the outside world: strips reserved headers, refuses bad requests, and checks the host."""
 
 import functools
 import re
@@ -23,7 +23,8 @@ from lastacross.webapp.environ import (
 )
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-# Machines that know our address but not our name request these; the answers do not depend on Host.
+# These are requested by machines that know our address but not our name, and the answers do not depend on
+# Host.
 PROBES = frozenset({"/_ah/health", "/_ah/ready"})
 
 _OWN = "lastacross."
@@ -36,8 +37,8 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 def strip_trusted(application: Wsgi) -> Wsgi:
     """Drop everything that only the engine may set: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
 
-    Header names are compared by letters and digits only: ``X_AppEngine_TaskName`` has the same WSGI key as
-    ``X-AppEngine-TaskName``, and servers treat other characters differently.
+    Only the letters and digits of header names are compared, because ``X_AppEngine_TaskName`` has the same
+    WSGI key as ``X-AppEngine-TaskName`` and servers differ in how they treat other characters.
     """
 
     def stripped(environ: Environ, start_response: Start) -> Body:
@@ -52,7 +53,8 @@ def strip_trusted(application: Wsgi) -> Wsgi:
 def take_host_of_target(application: Wsgi) -> Wsgi:
     """Take the host from the request line if it names one (``GET http://host/ HTTP/1.1``).
 
-    RFC 9112, 3.2.2, ignores the Host header then. All layers must check and use the same host.
+    In that case the Host header must be ignored (RFC 9112, 3.2.2). This makes all layers check and use the
+    same host.
     """
 
     def taken(environ: Environ, start_response: Start) -> Body:
@@ -65,7 +67,7 @@ def take_host_of_target(application: Wsgi) -> Wsgi:
 
 
 def _host_of(url: str) -> str:
-    """Host and port of a URL; '' if they cannot be determined."""
+    """The host and port of a URL; '' if they cannot be determined."""
     try:
         return urlsplit(url).netloc
     except ValueError:
@@ -74,8 +76,8 @@ def _host_of(url: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def is_reserved(key: str) -> bool:
-    """Whether only the engine may set this environ key."""
-    # A name may be as long as a header, so do not create an object for each character.
+    """Whether this environ key is one that only the engine may set."""
+    # A name may be as long as a header, so avoid creating an object for each character.
     plain = key.upper().encode("latin-1", "replace").translate(None, _NOT_ALPHANUMERIC)
     return key.lower().startswith(_OWN) or plain.startswith(_RESERVED)
 
@@ -83,8 +85,8 @@ def is_reserved(key: str) -> bool:
 def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
     """Refuse a foreign Host, an ambiguous address, or an unreadable form.
 
-    Redirects, links in mails and checks of Origin use Host. A foreign Host is therefore an attack or a
-    missing LASTACROSS_ALLOWED_HOSTS. DNS rebinding needs one, too.
+    Redirects, links in emails and Origin checks all rely on Host. A foreign Host therefore means an attack,
+    or a host missing from LASTACROSS_ALLOWED_HOSTS. DNS rebinding also needs a foreign Host.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -104,11 +106,11 @@ def check_request(allowed_hosts: tuple[str, ...], refuse: Refuse) -> Layer:
 
 
 def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
-    """Refuse a POST (or other unsafe method) that another site made a browser send.
+    """Refuse a POST (or another unsafe method) that another site made a browser send.
 
-    Browsers state a request's source in Sec-Fetch-Site, or only in Origin over plain HTTP; no page can forge
-    either. A client that sends neither is not a current browser. If the handler says ``cross_site: allow``,
-    the request is accepted as anonymous.
+    Browsers state where a request comes from in Sec-Fetch-Site or, over plain HTTP, only in Origin; no page
+    can forge either. A client that sends neither header is not a current browser. If the handler says
+    ``cross_site: allow``, the request is accepted as anonymous.
     """
 
     def layer(application: Wsgi) -> Wsgi:
@@ -129,7 +131,7 @@ def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
 
 
 def is_cross_site(environ: Environ) -> bool:
-    """Whether a browser says that a page of another origin made this request."""
+    """Whether, according to the browser, a page of another origin made this request."""
     site = environ.get("HTTP_SEC_FETCH_SITE")
     if site is not None:
         return site not in ("same-origin", "none")
@@ -140,19 +142,19 @@ def is_cross_site(environ: Environ) -> bool:
 
 
 def is_embedded(environ: Environ) -> bool:
-    """Whether another origin's page embeds or fetches this, rather than linking to it.
+    """Whether another origin's page embeds or fetches this URL rather than linking to it.
 
-    By Fetch Metadata, only a link, a redirect or the address bar navigates a whole page. Without those
-    headers, a browser reveals a cross-origin ``fetch()`` only by Origin, and an image not at all.
+    According to Fetch Metadata, only a link, a redirect or the address bar navigates a whole page. Without
+    those headers, only Origin reveals a cross-origin ``fetch()``, and nothing reveals an image.
     """
     leads_here = environ.get("HTTP_SEC_FETCH_MODE"), environ.get("HTTP_SEC_FETCH_DEST")
     return is_cross_site(environ) and leads_here != ("navigate", "document")
 
 
 def comes_from_elsewhere(environ: Environ) -> bool:
-    """Whether another origin's page led here, by a link or otherwise; without evidence the answer is no.
+    """Whether a page of another origin led here, by a link or otherwise; False without evidence.
 
-    Referer is the evidence for a GET over plain HTTP, where Sec-Fetch-Site and Origin are not sent.
+    For a GET over plain HTTP, Referer is the evidence, because Sec-Fetch-Site and Origin are not sent.
     """
     if is_cross_site(environ) or "HTTP_SEC_FETCH_SITE" in environ:
         return is_cross_site(environ)
@@ -161,7 +163,7 @@ def comes_from_elsewhere(environ: Environ) -> bool:
 
 
 def _is_own(url: str, environ: Environ) -> bool:
-    # Compare only the host: behind a proxy that terminates TLS our own scheme may look like http.
+    # Compare only the hosts, because behind a proxy that terminates TLS our own scheme may look like http.
     host = _host_of(url).lower()
     return bool(host) and host == str(environ.get("HTTP_HOST", "")).lower()
 
@@ -182,7 +184,7 @@ def _problem_of_path(environ: Environ) -> str | None:
 
 
 def _problem_of_form(environ: Environ) -> str | None:
-    """The problem that would make WebOb raise before the handler reads a field, if any."""
+    """The problem, if any, that would make WebOb raise an error before the handler reads a field."""
     if not environ.get("CONTENT_TYPE"):
         return None
     kind = content_type.parse(environ["CONTENT_TYPE"])
@@ -200,7 +202,7 @@ _HOST = re.compile(
 
 
 def split_host(host: str) -> tuple[str, str | None] | None:
-    """The name and the port (None if absent); None if this is not a valid host."""
+    """The name and the port (None if absent), or None if this is not a valid host."""
     found = _HOST.fullmatch(host)
     return None if found is None else (found["name"], found["port"])
 
@@ -210,7 +212,8 @@ def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
 
     Args:
         host: the header, with or without a port.
-        allowed: lower-case names; ``*`` is any, ``.example.com`` is that name and every name below it.
+        allowed: names in lower case; ``*`` allows any host, ``.example.com`` that name and every name below
+            it.
     """
     found = split_host(host or "")
     if found is None:
@@ -222,7 +225,7 @@ def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
 
 
 def is_listed_host(host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether the host is explicitly listed as ours; ``*`` does not count."""
+    """Whether the host is explicitly listed as one of ours; ``*`` does not count."""
     return host_problem(host, tuple(entry for entry in allowed if entry != ANY_HOST)) is None
 
 

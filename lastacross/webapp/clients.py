@@ -1,4 +1,4 @@
-"""Identifies a client for limits by its network, never by its headers."""
+"""Identifies a client by its network, never by its headers, when limits are applied."""
 
 import functools
 import ipaddress
@@ -12,18 +12,18 @@ IPV6_PREFIX = 64
 def network_of(environ: Environ) -> str:
     """The network that identifies a client for a limit: an IPv4 address, or the /64 of an IPv6 address.
 
-    Behind an undeclared proxy it is the proxy's network, so all of its visitors share one limit. A client
-    that merely pretends to be a proxy gets its own. '' if the server does not know the address, as behind a
-    Unix socket.
+    Behind an undeclared proxy this is the proxy's network, so all of its visitors share one limit. A client
+    that merely pretends to be a proxy is identified by its own network. The result is '' if the server does
+    not know the address, for example behind a Unix socket.
     """
     return _network(str(environ.get("REMOTE_ADDR") or ""))
 
 
 def own_network_of(environ: Environ) -> str:
-    """The same, but '' if all visitors may share it because it belongs to an undeclared proxy.
+    """The same network, but '' if all visitors may share it because it belongs to an undeclared proxy.
 
-    A forwarding header alone is not enough evidence, or anyone could escape a share by sending one. The proxy
-    in front of a site also has an address that no stranger on the Internet can have.
+    A forwarding header alone is not enough evidence, because anyone could send one to evade the limit. The
+    proxy must also have an address that no stranger on the Internet can have.
     """
     network = network_of(environ)
     if network and environ.get(HAS_UNDECLARED_PROXY) and not _is_public(network):

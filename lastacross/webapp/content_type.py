@@ -1,8 +1,8 @@
-"""The Content-Type of a body: its kind, its parameters, its charset. Pure.
+"""Parses a body's Content-Type: its kind, its parameters and its charset. Pure.
 
-Clients are untrusted, so everything here is linear in the header's length, and a charset must be one of the
-web's own. Python also has codecs that are not for text or take minutes, and it caches each unknown name it is
-asked for.
+Clients are untrusted, so all code here takes time linear in the header's length, and a charset must be one
+that the web uses. Python also has codecs that do not decode text or take minutes, and it caches every unknown
+name that it is asked for.
 """
 
 import functools
@@ -17,7 +17,8 @@ JSON = "application/json"
 MAX_BOUNDARY_CHARACTERS = 200
 """RFC 2046 allows 70; some programs send more."""
 
-# A quoted value ends the one before it, and a name begins only after a semicolon: each is scanned once.
+# A quoted value ends the previous one, and a name begins only after a semicolon, so each is scanned only
+# once.
 _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]*+))', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _BOUNDARY = re.compile(r"[ -~]*[!-~]")
@@ -38,7 +39,7 @@ _CHARSETS: Mapping[str, str] = {
 FORM_CHARSETS = frozenset({"utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"})
 """Python's names of the charsets allowed in forms: UTF-8, as browsers send it, and those of older tools."""
 
-# For these codecs Python replaces invalid bytes in C; for the others it calls a function per byte.
+# For these codecs Python replaces invalid bytes in C; for all others it calls a function for each byte.
 _REPLACED = frozenset({"utf-8", "ascii"})
 
 
@@ -69,10 +70,10 @@ class ContentType:
 
 
 def decoded(text: bytes, charset: str) -> str:
-    """Decode a text in one of ``FORM_CHARSETS``.
+    """Decode a text that is encoded in one of ``FORM_CHARSETS``.
 
     Raises:
-        UnicodeDecodeError: it has bytes outside of the charset that cannot be replaced quickly.
+        UnicodeDecodeError: it contains bytes that are invalid in the charset and cannot be replaced quickly.
     """
     return text.decode(charset, "replace" if charset in _REPLACED else "strict")
 

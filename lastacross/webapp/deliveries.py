@@ -1,12 +1,12 @@
-"""Accepts tasks that workers on other machines deliver over HTTP: a request with a signed token is a task.
+"""Accepts tasks that workers on other machines deliver over HTTP, as requests with a signed token.
 
-The token holds the worker's claims about its request as JSON of bounded length. Parts that may be long (URL,
-headers, body) appear in it as digests.
+The token contains the worker's claims about its request, as JSON of bounded length. Parts that may be long
+(URL, headers, body) are included as digests.
 
-There are two layers. The outermost strips reserved keys as for every request and sets aside what came with a
-token. The inner layer, where answers are already logged, checks it and admits the request as a task or
-refuses it.
-A delivery that arrives twice within ``FRESH_SECONDS`` runs twice: tasks run at least once.
+There are two layers. The outermost layer strips reserved keys from every request, but sets them aside if the
+request has a token. The inner layer, where answers are already logged, checks the token and either admits the
+request as a task or refuses it. A delivery that arrives twice within ``FRESH_SECONDS`` runs twice, which is
+allowed because tasks run at least once.
 """
 
 import base64
@@ -47,7 +47,7 @@ from lastacross.webapp.environ import (
 
 DELIVERY_HEADER = "X-Lastacross-Delivery"
 _PURPOSE = "delivery"
-# Twice the length that the longest names produce; gunicorn accepts header lines of 8,190 bytes.
+# This is twice the length that the longest names produce; gunicorn accepts header lines of up to 8,190 bytes.
 MAX_TOKEN_CHARACTERS = 4096
 APPENGINE_PREFIX = "HTTP_X_APPENGINE_"
 
@@ -57,17 +57,17 @@ class Claims:
     """A worker's claims about one delivery.
 
     Attributes:
-        task: the task's id: queue and name.
-        lease: the id of its lease, which no other attempt has.
-        retry_count: attempts before this one, as App Engine counts.
-        execution_count: attempts before this one that ran and failed.
-        member: ``<batch id>:<index>`` if it belongs to a batch.
-        request: distinguishes the task from others that had its name.
+        task: the task's id, which consists of its queue and its name.
+        lease: the id of the lease, which is unique to this attempt.
+        retry_count: the number of previous attempts, counted the way App Engine does.
+        execution_count: the number of previous attempts that ran and failed.
+        member: ``<batch id>:<index>`` if the task belongs to a batch.
+        request: a value that distinguishes the task from earlier tasks of the same name.
         method: of the request.
         url: ``url_digest`` of the request.
         headers: ``headers_digest`` of the request.
         body: ``body_digest`` of the request.
-        signed_at: seconds since the epoch by the worker's clock.
+        signed_at: the signing time in seconds since the epoch, by the worker's clock.
     """
 
     task: str
@@ -83,7 +83,7 @@ class Claims:
     signed_at: float
 
     def current_task(self) -> CurrentTask:
-        """The part of its delivery that the handler may see."""
+        """The part of the delivery that its handler may see."""
         queue, name = split_task_id(self.task)
         return CurrentTask(
             id=self.task,
@@ -98,7 +98,7 @@ class Claims:
 
 
 def dump_claims(signatures: Signatures, claims: Claims) -> str:
-    """The value of the header."""
+    """The value for the token's header."""
     payload = json.dumps(dataclasses.asdict(claims), separators=(",", ":")).encode()
     return signatures.sign(_PURPOSE, base64.urlsafe_b64encode(payload)).decode()
 
@@ -107,7 +107,8 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
     """The claims in a header's value.
 
     Raises:
-        BadSignatureError: ``dump_claims`` did not make it with this key, or another version made it.
+        BadSignatureError: the value was not created by ``dump_claims`` with this key, or another version
+            created it.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadSignatureError("its length or its characters are wrong")
@@ -119,18 +120,18 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
 
 
 def url_digest(path: str, query: str) -> str:
-    """Digest of the WSGI path (percent-decoded, below the base URL's path) and of the query as sent."""
+    """The digest of the WSGI path (percent-decoded, below the base URL's path) and of the query as sent."""
     return _digest(json.dumps([path, query]).encode())
 
 
 def headers_digest(environ: Mapping[str, str]) -> str:
-    """Digest of all ``X-AppEngine-*`` headers in an environ, and of no others."""
+    """The digest of all ``X-AppEngine-*`` headers in an environ, and of no other headers."""
     found = sorted((key, value) for key, value in environ.items() if key.startswith(APPENGINE_PREFIX))
     return _digest(json.dumps(found).encode())
 
 
 def body_digest(*parts: bytes) -> str:
-    """Digest of a body made of these parts."""
+    """The digest of a body that consists of these parts."""
     return _digest(*parts)
 
 
@@ -143,9 +144,9 @@ def _digest(*parts: bytes) -> str:
 
 # How long a token is valid before and after its signing time, by this machine's clock.
 FRESH_SECONDS = 300.0
-# In the answer to a delivery: the reason that a deferred call gave for its failure, percent-encoded.
+# A header of the answer to a delivery: the reason that a deferred call gave for its failure, percent-encoded.
 FAILURE_HEADER = "X-Lastacross-Failure"
-# In the answer to a delivery: `1` when no retry can fix the failure.
+# A header of the answer to a delivery: `1` if no retry can fix the failure.
 FINAL_HEADER = "X-Lastacross-Final"
 MAX_FAILURE_CHARACTERS = 1000
 CHUNK_BYTES = 65_536
@@ -170,7 +171,7 @@ class _Presented:
 
 
 def set_apart(application: Wsgi) -> Wsgi:
-    """Drop reserved keys; if the request has a token, keep them where ``admit`` finds them."""
+    """Drop reserved keys; if the request has a token, keep them where ``admit`` can find them."""
     without = boundary.strip_trusted(application)
 
     def stripped(environ: Environ, start_response: Start) -> Body:
@@ -196,7 +197,7 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
         signatures: the application's.
         limit_bytes: the longest accepted body.
         trusted: the application without the checks meant for browsers.
-        clock: checks the age of tokens.
+        clock: the clock that determines the age of tokens.
     """
     delivered = body_limit.layer(limit_bytes, _refuse)(_with_checked_body(trusted))
 
@@ -218,7 +219,7 @@ def admit(signatures: Signatures, limit_bytes: int, trusted: Wsgi, clock: Clock 
 
 
 def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now: float) -> Claims:
-    """The claims of this request, with everything but the body verified."""
+    """The claims of this request; everything except the body has been verified."""
     try:
         claims = load_claims(signatures, presented.token)
     except BadSignatureError as error:
@@ -246,7 +247,7 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
 
 
 def _with_checked_body(trusted: Wsgi) -> Wsgi:
-    """Runs once the whole body has arrived: compares it with the claims, then trusts the request."""
+    """Runs once the whole body has arrived; compares it with the claims and then trusts the request."""
 
     def checked(environ: Environ, start_response: Start) -> Body:
         claims, headers = environ.pop(_CLAIMS)
@@ -282,12 +283,12 @@ def _run(trusted: Wsgi, environ: Environ, start_response: Start, current: Curren
 
     with delivering(current):
         body = trusted(environ, intercept(start_response, with_failure))
-    # A list is complete already; any other body may still run the handler's code while it is sent.
+    # A list is already complete, but any other body may still run the handler's code while it is being sent.
     return body if isinstance(body, list) else _DeliveredBody(body, current)
 
 
 class _DeliveredBody:
-    """A response body produced lazily; the task is the current one while each piece is produced."""
+    """A lazily produced response body; its task is the current one while each piece is produced."""
 
     def __init__(self, body: Body, current: CurrentTask) -> None:
         self._body = body
@@ -296,7 +297,7 @@ class _DeliveredBody:
     def __iter__(self) -> Iterator[bytes]:
         pieces = iter(self._body)
         while True:
-            # Do not wrap the `yield`: the server's thread does not belong to the task.
+            # Do not wrap the `yield`, because between pieces the server's thread does not belong to the task.
             with delivering(self._current):
                 piece = next(pieces, None)
             if piece is None:
@@ -314,7 +315,7 @@ def _forbid(environ: Environ, start_response: Start, error: UnacceptableDelivery
 
 
 def _refuse(environ: Environ, start_response: Start, refusal: Refusal) -> Body:
-    """Refuse in one line, which the worker keeps as the reason for the failed attempt."""
+    """Refuse with a single line, which the worker keeps as the reason for the failed attempt."""
     phrase = HTTPStatus(refusal.status).phrase
     text = f"{refusal.status} {phrase}: {refusal.message}\n".encode()
     answer = error_pages.plain(

@@ -1,9 +1,9 @@
-"""app.yaml's ``handlers``: the first whose URL matches serves the request, if its login admits it.
+"""app.yaml's ``handlers``: the first one whose URL matches serves the request, if its login admits it.
 
-URLs below ``/_ah/`` are closed unless they are listed. A handler for the exact path comes first, then the
-engine's own URLs, then handlers whose URL begins with ``/_ah/``. A catch-all serves these URLs for tasks and
-cron only. A process that starts or stops requests its URL as on App Engine: from the first matching handler,
-even a catch-all.
+URLs below ``/_ah/`` are closed unless app.yaml lists them. A handler for the exact path takes precedence,
+followed by the engine's own URLs and then by handlers whose URL begins with ``/_ah/``. A catch-all handler
+serves these URLs only to tasks and cron. A starting or stopping process requests its URL from the first
+matching handler, even a catch-all one, as on App Engine.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ from lastacross.webapp.script import AUTO
 from lastacross.webapp.static_files import StaticHandler
 
 RESERVED = "/_ah/"
-# Only the engine makes these requests: they are refused from outside even if app.yaml lists them as open.
+# Only the engine makes these requests, so they are refused from outside even if app.yaml opens their URLs.
 TASKS_ONLY = (
     "/_ah/queue",
     "/_ah/start",
@@ -50,14 +50,14 @@ UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so there is n
 
 @dataclass(frozen=True)
 class _Target:
-    """The application that serves a request, and the handler whose rules apply (None: the engine's own)."""
+    """The application that serves a request, and the handler whose rules apply (None: the engine's rules)."""
 
     serve: Wsgi
     handler: Handler | None = None
 
 
 class _Entry:
-    """One handler with the application that serves it."""
+    """A handler together with the application that serves it."""
 
     def __init__(self, handler: Handler, config: Config, scripts: Callable[[str], Wsgi]) -> None:
         self.handler = handler
@@ -70,7 +70,7 @@ class _Entry:
         self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)
 
     def find(self, path: str) -> _Target | None:
-        """The target for this path; None if another handler should serve it."""
+        """The target for this path; None if another handler should serve the path."""
         match = self.handler.pattern.match(path)
         if match is None:
             return None
@@ -86,10 +86,12 @@ class Dispatcher:
     """The WSGI application built from app.yaml's handlers and the engine's own URLs.
 
     Args:
-        config: the handlers, and the settings that identify the administrator.
-        scripts: returns the WSGI application of a ``script:``; called here, once per handler.
-        builtins: path → the engine's own application; a path that ends in ``/`` covers everything below it.
-        refuse: answers with an error page.
+        config: the configuration with the handlers and the settings that identify the administrator.
+        scripts: a callable that returns the WSGI application of a ``script:``; it is called here, once for
+            each handler.
+        builtins: a map from each path to the engine's own application; a path that ends in ``/`` covers
+            everything below it.
+        refuse: a callable that answers with an error page.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class Dispatcher:
             refusal = self._redirect(target.handler, environ) or login.refusal(target.handler, who, environ)
             if refusal is not None:
                 return self._refuse(environ, start_response, refusal)
-        # Look for the file only now, so that a visitor without access does not learn which files exist.
+        # Look for the file only now, so that visitors without access cannot learn which files exist.
         if target.serve is _nothing:
             return self._refuse(environ, start_response, Refusal(404))
         return target.serve(environ, start_response)
@@ -146,11 +148,12 @@ class Dispatcher:
             return None
         host = str(environ.get("HTTP_HOST", ""))
         if environ.get(HAS_UNDECLARED_PROXY):
-            # The request may already have come over HTTPS; a redirect could then loop forever.
+            # If the request has already come over HTTPS, a redirect could loop forever.
             return Refusal(403, f"{ONLY_HTTPS} {UNDECLARED_PROXY}")
         if not boundary.is_listed_host(host, self._settings.allowed_hosts):
             return Refusal(403, f"{ONLY_HTTPS} {UNLISTED_HOST}")
-        # Drop the port, which is plain HTTP's. The host was checked, and an IPv6 address keeps its brackets.
+        # Drop the port, because it belongs to plain HTTP. The host has already been checked, and an IPv6
+        # address keeps its brackets.
         name = host if host.endswith("]") else host.rsplit(":", 1)[0]
         path = quote(environ.get("PATH_INFO", "/"), safe="/:@!$&'()*+,;=~-._", encoding="latin-1")
         query = f"?{environ['QUERY_STRING']}" if environ.get("QUERY_STRING") else ""
@@ -172,7 +175,7 @@ def _is_at(path: str, places: tuple[str, ...]) -> bool:
 
 
 def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Refusal | None:
-    """The refusal of a reserved address for this visitor, regardless of app.yaml; None if admitted."""
+    """The refusal if this visitor may not request a reserved address, regardless of app.yaml; else None."""
     if not path.startswith(RESERVED):
         return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:

@@ -1,7 +1,7 @@
-"""The keys that the layers read from a WSGI environ and store in it.
+"""The keys under which the layers read and store values in a WSGI environ.
 
-Keys that begin with ``lastacross.`` are the engine's own. No HTTP request can create them, and the outermost
-layer drops any that a server in front might have set.
+Keys that begin with ``lastacross.`` belong to the engine. No HTTP request can create them, and the outermost
+layer drops any that the web server might have set.
 """
 
 import functools
@@ -22,12 +22,12 @@ Headers = list[tuple[str, str]]
 Body = Iterable[bytes]
 Layer = Callable[[WSGIApplication], WSGIApplication]
 
-# Set by the worker and the scheduler: the task or cron entry behind this request.
+# Set by the worker and the scheduler to the task or cron entry behind this request.
 TASK = "lastacross.task"
 CRON = "lastacross.cron"
-# Set by a starting or stopping process of a service: its request to /_ah/start or /_ah/stop.
+# Set by a service's starting or stopping process in its request to /_ah/start or /_ah/stop.
 SYSTEM = "lastacross.system"
-# The address that App Engine's own requests came from.
+# The address from which App Engine's own requests came.
 SOURCE_ADDRESS = "0.1.0.2"
 CRON_SOURCE_ADDRESS = "0.1.0.1"
 # The header of a cron.yaml run, which only the engine may send.
@@ -35,20 +35,20 @@ CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Set by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
 IS_OUTSIDE = "lastacross.is_outside"
-# Set if a proxy missing from LASTACROSS_TRUSTED_PROXIES forwarded the request, or a client claims so:
-# REMOTE_ADDR and the scheme are those of the connecting peer.
+# Set if a proxy that LASTACROSS_TRUSTED_PROXIES omits forwarded the request, or if a client claims so.
+# REMOTE_ADDR and the scheme are then those of the connecting peer.
 HAS_UNDECLARED_PROXY = "lastacross.has_undeclared_proxy"
-# Set by the boundary: another site's page made a browser send this, and the handler accepts it.
+# Set by the boundary if another site's page made a browser send this request and the handler accepts it.
 IS_CROSS_SITE = "lastacross.is_cross_site"
-# Set when a handler raised: the exception, for the log line and the delivery's record.
+# Set to the exception that a handler raised, for the log line and the delivery's record.
 FAILURE = "lastacross.failure"
-# Set when a handler aborts (`self.abort(404)`): the Refusal that our page should show.
+# Set when a handler aborts (`self.abort(404)`), to the Refusal that our page should show.
 REFUSAL = "lastacross.refusal"
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer without its page; an empty message means the status's usual one."""
+    """An error answer before its page is rendered; an empty message stands for the status's usual one."""
 
     status: int
     message: str = ""
@@ -56,7 +56,7 @@ class Refusal:
 
 
 class Refuse(Protocol):
-    """Answers with an error page: ``ErrorPages.refuse`` of the application."""
+    """Answers with an error page; this is the ``ErrorPages.refuse`` of the application."""
 
     def __call__(self, environ: Environ, start_response: Start, refusal: Refusal) -> Body:
         """Start the response and return its body."""
@@ -81,13 +81,13 @@ def request_id_of(environ: Environ) -> str | None:
 
 
 def wants_json(environ: Environ) -> bool:
-    """Whether the client prefers ``application/json`` to HTML; a tie or ``*/*`` means HTML."""
+    """Whether the client prefers ``application/json`` to HTML; HTML wins a tie or ``*/*``."""
     accept = environ.get("HTTP_ACCEPT")
     return bool(accept) and _prefers_json(str(accept))
 
 
 def expect_program(environ: Environ) -> None:
-    """Prefer JSON unless the client asks for HTML by name: no browser sends a body that is refused unread."""
+    """Prefer JSON unless the client names HTML, because no browser sends a body that is refused unread."""
     if "text/html" not in str(environ.get("HTTP_ACCEPT", "")).lower():
         environ["HTTP_ACCEPT"] = "application/json"
 
@@ -115,7 +115,7 @@ def intercept(start_response: Start, change: Callable[[str, Headers], Headers]) 
 
 
 class ClosingBody:
-    """A response body that calls ``on_close`` when the server has finished with it (PEP 3333)."""
+    """A response body that calls ``on_close`` when the server is done with it (PEP 3333)."""
 
     def __init__(self, body: Body, on_close: Callable[[], None]) -> None:
         self._body = body
@@ -135,7 +135,7 @@ class ClosingBody:
 def run_and_close(
     application: Wsgi, environ: Environ, start_response: Start, on_close: Callable[[], None]
 ) -> Body:
-    """The application's answer; calls ``on_close`` after it, or immediately if the application raises."""
+    """The application's answer; ``on_close`` is called after it, or immediately if the application raises."""
     try:
         return ClosingBody(application(environ, start_response), on_close)
     except BaseException:

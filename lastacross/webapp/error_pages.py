@@ -1,4 +1,4 @@
-"""Error answers in plain words: a page, JSON for clients that ask for it, or a line of text for a task."""
+"""Error answers in plain words: a page, JSON for clients that ask for it, or one line of text for a task."""
 
 import json
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ MESSAGES: Mapping[int, str] = {
     500: "Something went wrong here, and it has been written down. Please try again in a moment.",
     503: "A service that this page needs is not available just now. Please try again in a moment.",
 }
-# app.yaml's error codes for the engine's own error statuses.
+# Maps the engine's own error statuses to app.yaml's error codes.
 ERROR_CODES: Mapping[int, str] = {500: "default", 503: "over_quota", 504: "timeout"}
 
 
 def plain(
     start_response: Start, status: int, body: bytes, content_type: str, headers: Headers | None = None
 ) -> Body:
-    """Start an uncacheable response and return its body in one piece."""
+    """Start a response that must not be cached, and return its body in one piece."""
     phrase = HTTPStatus(status).phrase
     start_response(
         f"{status} {phrase}",
@@ -75,7 +75,7 @@ class ErrorPages:
     """Turns a Refusal into an answer that the client can read.
 
     Args:
-        config: provides the templates and ``error_handlers``.
+        config: the configuration that provides the templates and ``error_handlers``.
 
     Raises:
         ConfigError: a file of ``error_handlers`` cannot be read.
@@ -99,7 +99,7 @@ class ErrorPages:
         phrase = HTTPStatus(status).phrase
         message = refusal.message or MESSAGES.get(status, f"{phrase}.")
         request_id = request_id_of(environ)
-        # A program that requests /x.json need not send an Accept header, too.
+        # A program that requests /x.json does not have to send an Accept header as well.
         if wants_json(environ) or path_of(environ).endswith(".json"):
             error = {"code": status, "message": message, "request_id": request_id}
             return json.dumps({"error": error}).encode(), "application/json"
@@ -112,7 +112,8 @@ class ErrorPages:
         try:
             page = self._templates.get_template(TEMPLATE).render(values)
         except (jinja2.TemplateError, OSError) as error:
-            # The application may override the page; a bug in it must not hide the first error.
+            # The application may override the page, and a bug in its version must not hide the original
+            # error.
             _log.error("page.broken", template=TEMPLATE, error=str(error))
             return f"{status} {phrase}\n\n{message}\n".encode(), "text/plain; charset=utf-8"
         return page.encode(), "text/html; charset=utf-8"

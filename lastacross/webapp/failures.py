@@ -38,7 +38,7 @@ UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
 
 
 def layer(refuse: Refuse) -> Layer:
-    """Turn an exception into a 500 (503 when Redis or the datastore is unavailable), logged once."""
+    """Turn an exception into a 500 (503 if Redis or the datastore is unavailable) and log it once."""
 
     def guarded_by(application: Wsgi) -> Wsgi:
         def guarded(environ: Environ, start_response: Start) -> Body:
@@ -50,7 +50,7 @@ def layer(refuse: Refuse) -> Layer:
 
 
 class _Guard:
-    """Handles one request: holds back an answer that represents a failure, and sends a proper one instead."""
+    """Handles one request: replaces an answer that represents a failure with a proper error answer."""
 
     def __init__(self, refuse: Refuse, environ: Environ, start_response: Start) -> None:
         self._refuse = refuse
@@ -67,7 +67,7 @@ class _Guard:
         if not self._is_started and (failure is not None or refusal is not None):
             close(body)
             return self._answer(refusal) if failure is None else self._fail(failure)
-        # A list is complete already; any other body may still raise while it is sent.
+        # A list is already complete, but any other body may still raise while it is being sent.
         return body if isinstance(body, list) else _GuardedBody(body, self._fail)
 
     def _start(
@@ -86,15 +86,15 @@ class _Guard:
         def restart(
             status: str, headers: Headers, _exc_info: "OptExcInfo | None" = None, /
         ) -> Callable[[bytes], object]:
-            # Given exc_info, a server replaces an unsent answer, otherwise it raises and closes the
-            # connection.
+            # Given exc_info, a server replaces an answer that has not been sent; otherwise it raises and
+            # closes the connection.
             return self._start_response(status, headers, sys.exc_info() if self._is_started else None)
 
         return self._refuse(self._environ, restart, refusal or Refusal(500))
 
 
 class _GuardedBody:
-    """A lazily produced body; an exception in it becomes the answer if nothing was sent yet."""
+    """A lazily produced body; an exception in it becomes the answer if nothing has been sent yet."""
 
     def __init__(self, body: Body, fail: Callable[[Exception], Body]) -> None:
         self._body = body
@@ -124,12 +124,12 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
         _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
         return Refusal(400, UNREADABLE)
     _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
-    # The delivery keeps the task's answer for anyone who investigates the failure.
+    # Keep the task's answer in the delivery, for anyone who investigates the failure.
     return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")
 
 
 def _is_raised_by_form(error: Exception) -> bool:
-    """Whether reading the form raised it: WebOb has no error type of its own for bad client data.
+    """Whether the error came from reading the form; WebOb has no error type for bad client data.
 
     WebOb raises ValueError, LookupError or even DeprecationWarning, so the traceback's location decides.
     """

@@ -1,4 +1,4 @@
-"""The error for an unreadable form, as a sentence for its sender."""
+"""The error for an unreadable form, phrased as a sentence for its sender."""
 
 FIELDS_SETTING = "LASTACROSS_MAX_FORM_FIELDS"
 BYTES_SETTING = "LASTACROSS_MAX_FORM_BYTES"
@@ -10,7 +10,7 @@ MAX_NAME_CHARACTERS = 100
 
 
 class FormError(Exception):
-    """Raised when a form is rejected; ``status`` is the answer's status."""
+    """Raised when a form is rejected; ``status`` is the status to answer with."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -18,14 +18,14 @@ class FormError(Exception):
 
     @classmethod
     def of_fields(cls, limit: int) -> "FormError":
-        """For a form with too many fields."""
+        """The error for a form with too many fields."""
         return cls(
             400, f"The form has more than the {limit:,} fields that this server takes ({FIELDS_SETTING})."
         )
 
     @classmethod
     def of_charset(cls, name: str, charset: str) -> "FormError":
-        """For a field with bytes that are invalid in its charset."""
+        """The error for a field with bytes that are invalid in its charset."""
         shown = name[:MAX_NAME_CHARACTERS]
         return cls(
             400, f"The field {shown!r} of the form has bytes that are invalid in its charset, {charset}."
@@ -33,7 +33,7 @@ class FormError(Exception):
 
     @classmethod
     def of_bytes(cls, limit: int) -> "FormError":
-        """For a form that is too long without its files."""
+        """The error for a form that is too long even without its files."""
         return cls(
             413, f"The form is longer than the {limit:,} bytes that this server takes ({BYTES_SETTING})."
         )

@@ -1,7 +1,7 @@
-"""Reads a request's form once, within limits, and stores it where WebOb finds it.
+"""Reads a request's form once, within limits, and stores it where WebOb looks for it.
 
-Every kind of WebOb request finds it there, including the application's subclasses. WebOb's own reader, which
-accepts any number of fields and takes any amount of time, never runs.
+Every WebOb request class finds the form there, including the application's subclasses. WebOb's own reader
+accepts any number of fields and has no time limit, so it never runs.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from lastacross.webapp.multipart_form import Files, Reader
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a form, None for no limit.
+    """The limits on a form, None for no limit.
 
-    ``fields`` is the number of fields including files; ``size`` is in bytes, without those of files.
+    ``fields`` is the number of fields including files; ``size`` is in bytes and excludes files.
     """
 
     fields: int | None = None
@@ -32,13 +32,14 @@ UNLIMITED = Limits()
 
 
 def read(environ: Environ, make_body_seekable: Callable[[], None]) -> Any:
-    """The fields of any form, stored for WebOb; NoVars if there is none.
+    """The fields of any form, stored for WebOb; NoVars if there is no form.
 
-    For a request that was not read before: a task's, or one whose body the application has replaced.
+    Use it for a request that has not been read before: a task's, or a request whose body the application has
+    replaced.
 
     Args:
         environ: the request.
-        make_body_seekable: makes the body seekable.
+        make_body_seekable: a callable that makes the request's body seekable.
 
     Raises:
         FormError: the form cannot be read.
@@ -75,7 +76,7 @@ def read_limited(environ: Environ, limits: Limits) -> Files | None:
     except FormError:
         if not is_unnamed:
             raise
-        # HTTP then leaves the type open: a body that was not declared as a form need not be one.
+        # In that case HTTP leaves the type open, so an undeclared body need not be a form.
         fields, files = NoVars("The body has no Content-Type, and is not a form"), None
     webob_compat.keep_form(environ, fields)
     environ["wsgi.input"].seek(0)
@@ -93,7 +94,7 @@ def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
 
 
 def kind_of(environ: Environ) -> ContentType:
-    """The Content-Type of the body; a form's type is rewritten in lower case, as WebOb expects it."""
+    """The Content-Type of the body; a form's type is rewritten in lower case, because WebOb expects that."""
     header = environ.get("CONTENT_TYPE") or ""
     kind = content_type.parse(header)
     if kind.kind in FORMS:
@@ -104,7 +105,7 @@ def kind_of(environ: Environ) -> ContentType:
 
 
 def _is_readable(kind: ContentType) -> bool:
-    # The parts of a form have their own charsets; for the form itself WebOb accepts only UTF-8.
+    # The parts of a form declare their own charsets, but for the form itself WebOb accepts only UTF-8.
     return kind.charset == "utf-8" or (kind.kind == FORM and kind.charset in FORM_CHARSETS)
 
 
@@ -113,7 +114,7 @@ def _is_unnamed(environ: Environ, kind: ContentType) -> bool:
 
 
 def _read(environ: Environ, kind: ContentType, limits: Limits) -> tuple[Any, Files | None]:
-    # Like WebOb, treat an empty header as a statement that the body is not a form.
+    # Like WebOb, take an empty header to mean that the body is not a form.
     is_empty = environ.get("REQUEST_METHOD") in ("GET", "HEAD") or environ.get("CONTENT_TYPE") == ""
     if is_empty:
         return MultiDict(), None

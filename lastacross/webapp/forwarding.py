@@ -1,7 +1,7 @@
-"""Reads client, scheme and host from ``Forwarded`` (RFC 7239) and ``X-Forwarded-*``. Pure.
+"""Reads the client, scheme and host from ``Forwarded`` (RFC 7239) and ``X-Forwarded-*``. Pure.
 
 gunicorn's ``forwarded_allow_ips`` checks the peer's address but reads only the scheme. Werkzeug's ProxyFix
-and waitress count hops and ignore the addresses. So we read the headers here.
+and waitress count hops and ignore the addresses. That is why we read the headers ourselves.
 """
 
 import ipaddress
@@ -18,15 +18,15 @@ IsTrusted = Callable[[Address], bool]
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-# forwarded-pair of RFC 7239, section 4, and what follows it. Blanks around it are matched possessively (*+):
-# two adjacent runs of them would otherwise be split in every possible way.
+# A forwarded-pair of RFC 7239, section 4, and the separator after it. Blanks around it are matched
+# possessively (*+), because two adjacent runs of them would otherwise be split in every possible way.
 _PAIR = re.compile(
     rf'[ \t]*+(?:(?P<name>{_TOKEN})=(?:(?P<token>{_TOKEN})|"(?P<quoted>(?:[^"\\\x00-\x1f\x7f]|\\.)*)"))?'
     r"[ \t]*+(?P<end>[;,]|\Z)",
     re.ASCII,
 )
 _PORT = r"(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
-# node of RFC 7239, section 6; X-Forwarded-For may also have IPv6 addresses without brackets.
+# A node of RFC 7239, section 6; X-Forwarded-For may also have IPv6 addresses without brackets.
 _NODE = re.compile(
     rf"(?P<v4>[0-9.]{{7,15}}){_PORT}|\[(?P<v6>[0-9A-Fa-f:.]{{2,45}})\]{_PORT}|(?P<bare>[0-9A-Fa-f:.]{{2,45}})"
     rf"|(?P<hidden>unknown|_[A-Za-z0-9._-]+){_PORT}",
@@ -40,7 +40,7 @@ class UnclearForwardingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Forwarding:
-    """The client as described by one family of headers; None for details that it omits."""
+    """The client as described by one family of headers; details that they omit are None."""
 
     client: str | None = None
     scheme: str | None = None
@@ -55,11 +55,11 @@ def read(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
 
     Args:
         environ: the WSGI environ.
-        is_trusted: returns whether an address belongs to a trusted proxy.
+        is_trusted: a callable that returns whether an address belongs to a trusted proxy.
 
     Raises:
-        UnclearForwardingError: a header is malformed, or the two families contradict each other. A proxy
-            writes only one of them and passes on whatever the client wrote into the other.
+        UnclearForwardingError: a header is malformed, or the two families of headers contradict each other. A
+            proxy writes only one family and passes on whatever the client wrote into the other.
     """
     said = set()
     if environ.get("HTTP_FORWARDED"):
@@ -80,7 +80,7 @@ def _forwarded(environ: Mapping[str, Any], is_trusted: IsTrusted) -> Forwarding:
 
 
 def _elements(text: str) -> list[dict[str, str]]:
-    """The parameters of each hop."""
+    """The parameters of each hop, in order."""
     elements: list[dict[str, str]] = []
     current: dict[str, str] = {}
     position = 0
@@ -117,7 +117,7 @@ def _listed(environ: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _said(environ: Mapping[str, Any], name: str, hops: int) -> str | None:
-    """The value for the client's hop: proxies either append one value each or share a single value."""
+    """The value for the client's hop; proxies either append one value each or share a single value."""
     values = _listed(environ, name)
     if len(values) < 2:
         return values[0] if values else None
@@ -129,7 +129,7 @@ def _said(environ: Mapping[str, Any], name: str, hops: int) -> str | None:
 
 
 def _client(nodes: Sequence[str], is_trusted: IsTrusted) -> tuple[str | None, int]:
-    """The client's address, if given, and its hop counted from the right (0: there are no hops)."""
+    """The client's address, if given, and its hop number counted from the right (0 if there are no hops)."""
     client, hops = None, 0
     for node in reversed(nodes):
         hops += 1
@@ -167,7 +167,7 @@ def _scheme(text: str | None) -> str | None:
 
 
 def _host(host: str, port: str | None, scheme: str) -> str:
-    """The host with the port, unless it is the scheme's default or the host already has one."""
+    """The host with the port, unless the port is the scheme's default or the host already has one."""
     found = boundary.split_host(host)
     if found is None:
         raise UnclearForwardingError("A forwarding header names an invalid host.")

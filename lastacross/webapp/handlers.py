@@ -1,7 +1,7 @@
 """Base classes for the application's handlers: webapp2's, with safer defaults.
 
-A wrong input value is answered with 400 and the field's name. Redirects lead only to paths of this
-application. Pages are rendered through templates that escape.
+An invalid input value is answered with 400 and the field's name. Redirects lead only to paths of this
+application. Pages are rendered by templates that escape values.
 """
 
 import math
@@ -20,13 +20,13 @@ _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 def local_path(url: str | None) -> str | None:
     """The URL if it is a path of this application, None if it might lead a browser to another host.
 
-    For ``continue``, ``next`` and the like, which anyone can write into a link.
+    Use it for parameters such as ``continue`` and ``next``, which anyone can put into a link.
     """
     return url if url is not None and _LOCAL.fullmatch(url) else None
 
 
 class BadInputError(Exception):
-    """Raised by a handler for input that it cannot use; answered by ``bad_request``."""
+    """Raised by a handler for input that it cannot use; ``bad_request`` answers it."""
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
@@ -35,7 +35,7 @@ class BadInputError(Exception):
 
 
 class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
-    """webapp2's handler; the application defines ``get``, ``post`` …."""
+    """webapp2's handler class, in which the application defines ``get``, ``post`` …."""
 
     def dispatch(self) -> Any:
         """Call the method's handler; HEAD runs GET without the body unless ``head`` is defined."""
@@ -50,7 +50,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         return super().handle_exception(exception, debug)
 
     def render(self, template: str, *, status: int = 200, **values: Any) -> None:
-        """Answer with a page: a template from ``templates/`` rendered with these values."""
+        """Answer with a page, which is a template from ``templates/`` rendered with these values."""
         current = config.current()
         page = templating.environment(current.root, current.settings.is_dev).get_template(template)
         self.response.status = status
@@ -66,14 +66,14 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.json = value
 
     def wants_json(self) -> bool:
-        """Whether the client prefers JSON to a page. Also adds Vary: Accept for caches."""
+        """Whether the client prefers JSON to a page. It also adds Vary: Accept for caches."""
         self.response.vary = "Accept"
         return wants_json(self.request.environ)
 
     def bad_request(self, field: str, message: str) -> None:
         """Answer 400 with the field's name and the values that it accepts, as JSON or as a page.
 
-        Override it to render the form again with the message at its field (status 400).
+        Override it to render the form again with the message next to its field (status 400).
         """
         if self.wants_json():
             self.render_json({"error": {"code": 400, "field": field, "message": message}}, 400)
@@ -84,8 +84,8 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         """Make the browser revalidate this answer before reusing it, and keep it out of shared caches.
 
         Args:
-            etag: changes whenever the answer does; a client that already has this one gets 304 without a
-                body.
+            etag: a value that changes whenever the answer does; a client that already has this answer gets
+                304 without a body.
         """
         self.response.headers["Cache-Control"] = "private, no-cache"
         if etag is not None:
@@ -93,12 +93,12 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
             self.response.conditional_response = True
 
     def try_later(self, status: int, message: str, seconds: float) -> None:
-        """Answer that the request must be repeated later: a page or JSON, with ``Retry-After``.
+        """Answer, with a page or JSON and ``Retry-After``, that the request must be retried later.
 
         Args:
-            status: 429 if this client has asked for too much, 503 if all clients together have.
+            status: 429 if this client has sent too many requests, 503 if all clients together have.
             message: a sentence that names the limit; the time of the next try is appended.
-            seconds: until another try may succeed.
+            seconds: the number of seconds until another try may succeed.
         """
         retry_after = max(1, math.ceil(seconds))
         message = f"{message} Try again in {_in_words(retry_after)}."
@@ -110,7 +110,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.headers.update({**header, "Cache-Control": "no-store"})
 
     def see_other(self, url: str) -> None:
-        """Answer 303: the browser continues with a GET of this path of the application.
+        """Answer 303, so that the browser continues with a GET of this path of the application.
 
         Raises:
             ValueError: the URL is not a path of this application; see ``local_path``.
@@ -121,17 +121,17 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         self.response.location = url
 
     def is_administrator(self) -> bool:
-        """Whether the administrator is asking, as `login: admin` checks it, but without tasks and cron."""
+        """Whether the administrator sent this; like `login: admin`, but False for tasks and cron."""
         who = login.visitor(self.request.environ, config.current().settings)
         return who is login.Visitor.ADMINISTRATOR
 
     def require_administrator(self) -> None:
-        """Answer 403 with instructions to sign in, unless the administrator is asking."""
+        """Answer 403 with instructions to sign in, unless the administrator is making this request."""
         if not self.is_administrator():
             self.abort(403, detail=login.for_administrator(self.request.environ))
 
     def is_exempt_from_limits(self) -> bool:
-        """Whether limits on visitors do not apply: for the administrator, tasks and cron."""
+        """Whether limits on visitors do not apply, as for the administrator, tasks and cron."""
         return is_internal(self.request.environ) or self.is_administrator()
 
 
@@ -143,14 +143,14 @@ class TaskHandler(RequestHandler):
     """
 
     def dispatch(self) -> Any:
-        """Refuse every request but a task's, then call the method's handler."""
+        """Refuse every request that is not a task, then call the method's handler."""
         if login.visitor(self.request.environ, config.current().settings) is not login.Visitor.TASK:
             refuse_visitor(self)
         return super().dispatch()
 
 
 def _in_words(seconds: int) -> str:
-    """``24 seconds``, ``5 minutes``, ``2 hours``: always rounded up."""
+    """A duration such as ``24 seconds``, ``5 minutes`` or ``2 hours``, always rounded up."""
     for unit, length in (("hour", 3600), ("minute", 60)):
         if seconds >= 2 * length:
             return f"{math.ceil(seconds / length)} {unit}s"

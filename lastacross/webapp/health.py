@@ -1,4 +1,4 @@
-"""Health checks: whether this process is alive (``/_ah/health``) and can serve (``/_ah/ready``)."""
+"""Health checks: whether this process is alive (``/_ah/health``) and able to serve (``/_ah/ready``)."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ Check = Callable[[], None]
 
 
 def live(environ: Environ, start_response: Start) -> Body:
-    """``/_ah/health``: this process answers. Checks no other service."""
+    """``/_ah/health``: this process answers. It does not check any other service."""
     return send_json(start_response, 200, {"status": "ok"})
 
 
@@ -31,8 +31,9 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
     """``/_ah/ready``: 200 if every check passes in time, else 503; shows the reasons to the administrator.
 
     Args:
-        checks: name → a function that raises if that part is not ready; the exception's text is the reason.
-        limit_seconds: time limit for all checks together, which run in parallel.
+        checks: a map from a name to a function that raises if that part is not ready; the exception's text is
+            the reason.
+        limit_seconds: the time limit for all checks together; they run in parallel.
     """
     probes = {name: _Probe(check) for name, check in checks.items()}
 
@@ -45,7 +46,7 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
             return send_json(start_response, 200, {"status": "ready"})
         _log.warning("health.not_ready", reasons=reasons)
         answer: dict[str, object] = {"status": "not ready"}
-        # The reasons name hosts and ports behind the site.
+        # The reasons name internal hosts and ports, so visitors do not see them.
         if login.is_administrator(environ, config.current().settings):
             answer["reasons"] = reasons
         return send_json(start_response, 503, answer, [("Retry-After", "2")])
@@ -54,7 +55,7 @@ def readiness(checks: Mapping[str, Check], limit_seconds: float = LIMIT_SECONDS)
 
 
 class _Run:
-    """One run of a check, in its own thread."""
+    """A single run of a check, in its own thread."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -75,12 +76,12 @@ class _Run:
         return self._is_done.is_set()
 
     def result(self, seconds: float) -> str | None:
-        """The reason why this part is not ready, None if it is."""
+        """The reason why this part is not ready, or None if it is."""
         return self._reason if self._is_done.wait(max(0.0, seconds)) else "does not answer in time"
 
 
 class _Probe:
-    """A check that never runs twice at the same time, so a hanging one does not pile up threads."""
+    """A check that never runs twice at the same time, so that a hanging check does not pile up threads."""
 
     def __init__(self, check: Check) -> None:
         self._check = check
@@ -88,7 +89,7 @@ class _Probe:
         self._last: _Run | None = None
 
     def start(self) -> _Run:
-        """Start a new run, or return the one that still hangs."""
+        """Start a new run, or return the previous one if it still hangs."""
         with self._lock:
             if self._last is None or self._last.is_done:
                 self._last = _Run(self._check)

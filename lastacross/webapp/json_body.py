@@ -20,8 +20,8 @@ def check(body: bytes) -> None:
     """Pass if the JSON is safe to read, whatever it contains.
 
     Raises:
-        BadJsonError: the JSON is too deep, or is UTF-16 or UTF-32. Python's reader accepts those, but their
-            depth cannot be determined from the bytes.
+        BadJsonError: the JSON is too deep, or is UTF-16 or UTF-32. Python's reader accepts these encodings,
+            but the depth of such a text cannot be determined from its bytes.
     """
     # In UTF-16 and UTF-32 each bracket has a zero byte, which in UTF-8 is only a control character.
     if b"\0" in body:
@@ -35,7 +35,7 @@ def load(body: bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: the text is not JSON, or a ``BadJsonError``, which also covers too many values.
+        ValueError: the text is not JSON. The subclass ``BadJsonError`` also covers too many values.
     """
     check(body)
     if json_depth.max_values(body) > MAX_VALUES:

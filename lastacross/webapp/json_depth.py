@@ -1,7 +1,7 @@
 """Determines the depth and the number of values of a JSON text without parsing it. Pure.
 
-Python's reader raises RecursionError at some depth, which no handler expects. It also makes an object of each
-value before anyone can tell that there are too many.
+At some depth Python's reader raises RecursionError, which no handler expects. It also creates an object for
+each value before anyone can tell that there are too many.
 """
 
 import operator
@@ -19,7 +19,7 @@ _NO_SEPARATORS = bytes(set(range(256)) - set(b',[{"'))
 def is_deeper(text: bytes, limit: int) -> bool:
     """Whether the lists and objects of a JSON text are nested more than ``limit`` deep.
 
-    Invalid JSON counts as shallow only if a reader would not get deeper than the limit either.
+    Invalid JSON counts as shallow only if a reader would not go deeper than the limit either.
     """
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
@@ -29,13 +29,13 @@ def is_deeper(text: bytes, limit: int) -> bool:
     left = b"".join(marks.split(b'"')[::2])
     removed = 0
     while left.count(b"[]") > MANY and removed <= limit:
-        # Remove all innermost pairs together, so that the others are one level less deep.
+        # Remove all innermost pairs together, which makes the text one level less deep.
         left, removed = left.replace(b"[]", b""), removed + 1
     return removed + _depth(left) > limit
 
 
 def max_values(text: bytes) -> int:
-    """An upper bound on the number of values: each begins the text or a container, or follows a comma."""
+    """An upper bound on the number of values; each begins the text or a container, or follows a comma."""
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = plain.translate(None, _NO_SEPARATORS).replace(b'""', b"")
     left = b"".join(marks.split(b'"')[::2])
@@ -43,7 +43,7 @@ def max_values(text: bytes) -> int:
 
 
 def _depth(brackets: bytes) -> int:
-    """The depth of a text of brackets only: the most that are open after a run of opening ones."""
+    """The depth of a text that has only brackets: the most that are open after any run of opening ones."""
     brackets = brackets.lstrip(b"]")
     opened = accumulate(map(len, re.findall(rb"\[+", brackets)))
     closed = accumulate(map(len, re.findall(rb"\]+", brackets)), initial=0)

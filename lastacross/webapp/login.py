@@ -19,8 +19,8 @@ class Visitor(enum.Enum):
     SYSTEM = "system"
 
 
-# As on App Engine, pages for signed-in people do not admit tasks and cron. A starting or stopping process
-# does not request a page, so `login: required` over all URLs must not keep it from starting.
+# As on App Engine, pages for signed-in users do not admit tasks and cron. The request of a starting or
+# stopping process is not for a page, so `login: required` on all URLs must not prevent it from starting.
 ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "optional": frozenset(Visitor),
     "required": frozenset({Visitor.USER, Visitor.ADMINISTRATOR, Visitor.SYSTEM}),
@@ -39,7 +39,7 @@ LED_HERE = (
 def visitor(environ: Environ, settings: Settings) -> Visitor:
     """The kind of this request's sender."""
     if environ.get(IS_CROSS_SITE):
-        # The request was not the browser user's intention, whoever the user is.
+        # The browser's user did not intend this request, whoever the user is.
         return Visitor.ANYBODY
     if environ.get(IS_OUTSIDE):
         return Visitor.ADMINISTRATOR if is_administrator(environ, settings) else Visitor.ANYBODY
@@ -51,10 +51,10 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
 
 
 def is_administrator(environ: Environ, settings: Settings) -> bool:
-    """Whether the administrator asks: with the cookie, and not led here by another origin's page.
+    """Whether the administrator sent this: it has the cookie, and no other origin's page led here.
 
-    SameSite=Strict treats other ports, and other names of the same domain, as the same site. A GET from those
-    must not start what cron starts.
+    SameSite=Strict treats other ports and other subdomains of the same domain as the same site. A GET that
+    comes from one of those must not start a cron job's work.
     """
     return administrator.has_cookie(environ, settings.secret_key) and not boundary.comes_from_elsewhere(
         environ
@@ -62,19 +62,19 @@ def is_administrator(environ: Environ, settings: Settings) -> bool:
 
 
 def for_administrator(environ: Environ) -> str:
-    """A message that a page is for the administrator, with instructions to sign in."""
+    """A message which says that a page is only for the administrator and explains how to sign in."""
     hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
     return " ".join(["This page is for the administrator.", *hints])
 
 
 def refusal(handler: Handler, who: Visitor, environ: Environ) -> Refusal | None:
-    """The reason why this handler does not admit this visitor, None if it does."""
+    """The reason why this handler does not admit this visitor, or None if it does."""
     if who in ADMITTED[handler.login]:
         return None
     message = "This page is for people who have signed in."
     if handler.login == "admin":
         message = for_administrator(environ)
-    # App Engine's `redirect` leads to a sign-in page; we have none, so it is a plain refusal.
+    # App Engine's `redirect` leads to a sign-in page; we have none, so we simply refuse.
     if handler.auth_fail_action == "unauthorized" and who is Visitor.ANYBODY:
         return Refusal(401, message, [("WWW-Authenticate", "LastAcross")])
     return Refusal(403, message)

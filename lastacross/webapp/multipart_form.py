@@ -41,7 +41,7 @@ class Files:
     """The files of one form, stored back to back.
 
     Args:
-        most_bytes: their largest total size; a small total is kept in memory.
+        most_bytes: the maximum total size of the files; a small total is kept in memory.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -50,7 +50,7 @@ class Files:
         self.size = 0
 
     def write(self, chunk: bytes | bytearray) -> None:
-        """Append to the last file."""
+        """Append data to the last file."""
         self._file.write(chunk)
         self.size += len(chunk)
 
@@ -74,7 +74,7 @@ def _container(most_bytes: int) -> IO[bytes]:
 
 
 class _Slice(io.RawIOBase):
-    """A range of the bytes as a file object."""
+    """A file object for a range of the stored bytes."""
 
     def __init__(self, files: Files, start: int, end: int) -> None:
         super().__init__()
@@ -125,13 +125,13 @@ class _Parser(PushMultipartParser):  # type: ignore[misc]
 
 
 class Reader:
-    """Reads one form; a part without a name is not a field.
+    """Reads one form; a part without a name does not count as a field.
 
     Args:
         boundary: separates its parts.
-        max_fields: limit on the number of fields, None for no limit.
-        max_bytes: limit on the total length of names, text and headers, None for no limit.
-        files: receives the content of the form's files.
+        max_fields: the maximum number of fields, or None for no limit.
+        max_bytes: the maximum total length of names, text and headers, or None for no limit.
+        files: an object that receives the contents of the form's files.
     """
 
     def __init__(self, boundary: str, max_fields: int | None, max_bytes: int | None, files: Files) -> None:
@@ -140,7 +140,8 @@ class Reader:
         self._files = files
         self._fields = 0
         self._bytes = 0
-        # Strict, because otherwise a header may span many lines, each joined with all before it.
+        # Parse strictly, because otherwise a header may span many lines, each of which is joined with all
+        # lines before it.
         self._parser = _Parser(
             boundary,
             max_header_size=MAX_PART_HEADER_BYTES,
@@ -149,10 +150,10 @@ class Reader:
         )
 
     def fields(self, body: IO[bytes], length: int) -> list[tuple[str, Any]]:
-        """The fields in order: text or files.
+        """The fields in order, each with text or a file.
 
         Args:
-            body: read from its current position.
+            body: the body, which is read from its current position.
             length: the body's length in bytes.
 
         Raises:
@@ -195,7 +196,7 @@ class Reader:
                 try:
                     yield from parser.parse(chunk)
                 except StrictParserError:
-                    # Ignore bytes after the last boundary; for other errors, closing the parser raises again.
+                    # Ignore bytes after the last boundary; closing the parser raises other errors again.
                     break
 
     def _count_field(self, segment: MultipartSegment) -> None:
@@ -217,7 +218,7 @@ class Reader:
                 str(segment.name), segment.filename, kind, header_list=segment.headerlist, opened=opened
             )
         if segment.filename is not None:
-            # A file field without a chosen file.
+            # This is a file field for which no file was chosen.
             return text
         charset = kind.charset
         if charset not in content_type.FORM_CHARSETS or kind.kind.startswith("multipart/"):

@@ -14,16 +14,16 @@ RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A snapshot of a long-running operation for display. Instants are seconds since the epoch.
+    """A snapshot of a long-running operation for display. All times are in seconds since the epoch.
 
     Attributes:
-        name: the path of its page, without the first slash.
+        name: the path of the operation's page, without the leading slash.
         state: ``ready``, ``running``, ``retrying``, or one of ENDS.
-        step: the number of ``total_steps`` that are done.
-        failed: the number that failed permanently.
-        message: the state in a sentence.
+        step: the number of the ``total_steps`` that are done.
+        failed: the number of steps that failed permanently.
+        message: a sentence that describes the state.
         eta_seconds: the estimated time left; None if unknown.
-        is_lost: Redis was emptied while it ran.
+        is_lost: whether Redis was flushed while the operation was running.
         error: the reason for the failure; by default the message.
     """
 
@@ -41,7 +41,7 @@ class Operation:
     error: str = ""
 
     def json(self, response: Mapping[str, Any] | None, **metadata: object) -> dict[str, Any]:
-        """The JSON of every status page; ``response`` is the result so far, None if there is none."""
+        """The JSON of every status page; ``response`` is the result so far, or None if there is none yet."""
         shown: dict[str, Any] = {
             "name": self.name,
             "done": self.state in ENDS,
@@ -76,7 +76,7 @@ def instant(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration as people write it."""
+    """A duration in the form in which people write it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

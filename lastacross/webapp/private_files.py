@@ -19,8 +19,8 @@ _NAMES = re.compile(
     rf"|.*\.(?:rdb|aof|aof\.manifest){_ENDINGS}",
     re.IGNORECASE | re.DOTALL,
 )
-# The first bytes of each format: https://www.sqlite.org/fileformat2.html for the database, its journal and
-# its WAL, and https://www.sqlite.org/walformat.html for its index in either byte order; also Redis's and
+# The first bytes of each format; see https://www.sqlite.org/fileformat2.html for the database, its journal
+# and its WAL, and https://www.sqlite.org/walformat.html for its index in either byte order; also Redis's and
 # Valkey's snapshots, and Redis's log, which begins with a command of its protocol.
 _MAGIC = re.compile(
     rb"SQLite format 3\0|\xd9\xd5\x05\xf9\x20\xa1\x63\xd7|\x37\x7f\x06[\x82\x83]"
@@ -43,7 +43,7 @@ def is_private(relative: str, real: str) -> bool:
 def _is_database(path: str) -> bool:
     if _MAGIC.match(_beginning(path)):
         return True
-    # SQLite blanks the header of a journal that it keeps, and leaves the rest.
+    # SQLite overwrites only the header of a journal that it keeps, so the rest still contains data.
     return any(path.endswith(end) and _is_database(path.removesuffix(end)) for end in _JOURNALS)
 
 
@@ -56,7 +56,7 @@ def _beginning(path: str) -> bytes:
 
 
 def database_files(database_url: str) -> Iterator[str]:
-    """The real paths of a single-file database and its journals; none if the URL cannot be parsed."""
+    """The real paths of a single-file database and its journals; empty if the URL cannot be parsed."""
     with contextlib.suppress(ArgumentError):
         url = sqlalchemy.make_url(database_url)
         if url.get_backend_name() == "sqlite" and url.database:

@@ -1,8 +1,9 @@
 """Finds the client behind proxies: its address, scheme and requested host.
 
-There are two layers. The outermost trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all forwarding
-headers, so that no inner layer reads them differently: WebOb takes the left-most address, which the client
-itself wrote. The inner layer, where answers have their error pages, refuses unreadable headers.
+There are two layers. The outermost layer trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all
+forwarding headers, so that no inner layer reads them differently; WebOb, for example, takes the left-most
+address, which the client itself wrote. The inner layer, where answers have their error pages, refuses
+unreadable headers.
 """
 
 import ipaddress
@@ -25,7 +26,8 @@ from lastacross.webapp.forwarding import Address, UnclearForwardingError
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# Proxies describe the client in these headers. `Via` is not among them, as a browser's own proxy adds it.
+# Proxies describe the client in these headers. `Via` is not among them, because a proxy that the browser uses
+# adds it, too.
 HEADERS = (
     "HTTP_FORWARDED",
     "HTTP_X_FORWARDED",
@@ -46,9 +48,9 @@ _log = logs.get(__name__)
 
 
 def layer(trusted: Sequence[Network]) -> Layer:
-    """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the client's, according to a trusted proxy.
+    """Set REMOTE_ADDR, ``wsgi.url_scheme`` and HTTP_HOST to the values that a trusted proxy states.
 
-    Drop such headers from anyone else, set ``HAS_UNDECLARED_PROXY``, and log that once.
+    Drop such headers from anyone else, set ``HAS_UNDECLARED_PROXY``, and log this once.
     """
 
     def is_trusted(address: Address) -> bool:
@@ -94,7 +96,7 @@ def refuse_unclear(refuse: Refuse) -> Layer:
 
 
 def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
-    """The network of a connection for limits; None if it is a trusted proxy's.
+    """The network that a connection's limits are counted against; None for a trusted proxy.
 
     Args:
         trusted: the proxies' networks.
@@ -108,16 +110,16 @@ def network_of_peer(trusted: Sequence[Network], peer: object) -> str | None:
 
 
 def _peer(environ: Environ) -> Address | None:
-    """The peer's address; None if it has none (a Unix socket)."""
+    """The peer's address; None if the peer has none, because it uses a Unix socket."""
     try:
-        # After a % comes the interface of a link-local address.
+        # In a link-local address the % is followed by the interface.
         return forwarding.plain(ipaddress.ip_address(str(environ.get("REMOTE_ADDR", "")).partition("%")[0]))
     except ValueError:
         return None
 
 
 def _believe(environ: Environ, given: Sequence[str], is_trusted: forwarding.IsTrusted) -> Refusal | None:
-    """Set the client from the proxy's headers; returns a refusal if they cannot be read."""
+    """Set the client's details from the proxy's headers; returns a refusal if they cannot be read."""
     for key in given:
         if request_limits.is_too_long(key, environ[key]):
             return request_limits.refusal_of(key)

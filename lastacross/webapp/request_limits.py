@@ -1,6 +1,6 @@
 """Bounds the cost of reading a request before the application's code runs.
 
-The web server's own limits apply first: 100 headers of 8,190 bytes, and an address of 4,094.
+The web server's own limits apply first: 100 headers of 8,190 bytes each, and an address of 4,094 bytes.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ def check_headers(refuse: Refuse) -> Layer:
             if not too_long:
                 return application(environ, start_response)
             for key in too_long:
-                # The choice of the error page depends on headers, too.
+                # The choice of the error page also depends on headers.
                 del environ[key]
             return refuse(environ, start_response, refusal_of(too_long[0]))
 
@@ -51,7 +51,7 @@ def check_headers(refuse: Refuse) -> Layer:
 
 
 def refusal_of(key: str) -> Refusal:
-    """The answer to a header, named by its environ key, that is too long."""
+    """The answer to a request with a header that is too long; the header is named by its environ key."""
     limit = MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
     name = key.removeprefix("HTTP_").replace("_", "-").title()
     return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server takes.")
@@ -59,7 +59,8 @@ def refusal_of(key: str) -> Refusal:
 
 def is_too_long(key: str, value: object) -> bool:
     """Whether this environ value is a header that is too long to read."""
-    # Nearly all are short; the server's own values are not strings, or clients cannot cause their reading.
+    # Nearly all values are short. The server's own values are not strings, or clients cannot cause them to be
+    # read.
     if not isinstance(value, str) or len(value) <= _LEAST:
         return False
     if key == "HTTP_AUTHORIZATION" and not webob_compat.has_parameters(value):
@@ -96,7 +97,7 @@ def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
 
 def _check_query(environ: Environ, limits: forms.Limits) -> None:
     query = environ.get("QUERY_STRING", "")
-    # WebOb splits the query at both.
+    # WebOb splits the query at both characters.
     if limits.fields is not None and query.count("&") + query.count(";") >= limits.fields:
         raise FormError(
             400,
@@ -113,7 +114,7 @@ def _check_body(environ: Environ, limits: forms.Limits) -> None:
         raise FormError(400, "The charset of the body is unknown.")
     if kind.is_json:
         if kind.charset not in content_type.FORM_CHARSETS:
-            # In some other charsets, part of a letter is the byte of a quote.
+            # In some other charsets, part of a letter has the same byte as a quote.
             raise FormError(400, f"JSON is UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
         body = environ["wsgi.input"]
         try:

@@ -16,7 +16,7 @@ class CurrentRequest(NamedTuple):
 
     Args:
         method: such as ``GET``.
-        host: from its Host header, in lower case, with the port if given there.
+        host: the host from the request's Host header, in lower case, with the port if the header has one.
         path: percent-decoded.
     """
 
@@ -29,12 +29,12 @@ _current: ContextVar[CurrentRequest | None] = ContextVar("lastacross_current_req
 
 
 def current_request() -> CurrentRequest | None:
-    """The request that the calling code answers; None outside a request."""
+    """The request that the calling code is answering; None outside a request."""
     return _current.get()
 
 
 class answering:
-    """Make this the current request inside the block."""
+    """Make this the current request within the block."""
 
     __slots__ = ("_request", "_token")
 
@@ -56,8 +56,8 @@ SERVER_SOFTWARE = "SERVER_SOFTWARE"
 def layer(settings: Settings) -> Layer:
     """Set SERVER_SOFTWARE from the process's environment (docs/appengine.md, "SERVER_SOFTWARE").
 
-    Also make the request the current one while the application is called. A body produced later, while it is
-    sent, is outside the scope.
+    Also make the request the current one while the application is called. A body that is produced later,
+    while it is being sent, is outside the scope.
     """
 
     def wrap(application: Wsgi) -> Wsgi:

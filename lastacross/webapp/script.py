@@ -1,4 +1,4 @@
-"""Loads the application's code by the dotted name in app.yaml's ``script:``, and queries its routes."""
+"""Loads the application's code by the dotted name in app.yaml's ``script:``, and looks up its routes."""
 
 import functools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def load_script(dotted: str, root: Path | None = None) -> Wsgi:
 
     Args:
         dotted: ``module.app``, ``package.module.app`` or ``auto``.
-        root: the application's folder, put first on ``sys.path``; by default the current folder.
+        root: the application's folder, which is put first on ``sys.path``; by default the current folder.
 
     Raises:
         ConfigError: the module or name does not exist, its import fails, or it is not callable.
@@ -56,7 +56,7 @@ def serves_itself(config: Config, scripts: Callable[[str], Wsgi], path: str) -> 
     """Whether the application itself handles a POST to this path.
 
     True if app.yaml lists the exact path, or if app.yaml's webapp2 application for it has a matching route.
-    Other kinds of application cannot be queried, so app.yaml decides for them.
+    The routes of other applications cannot be looked up, so app.yaml decides for them.
     """
     for handler in config.app.handlers:
         if not handler.pattern.fullmatch(path):

@@ -13,9 +13,9 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "object-src 'none'",
     )
 )
-# Defaults for answers without their own. Referrer-Policy is not no-referrer, which would turn the Origin of a
-# page's own POST into `null`. Over plain HTTP, Origin is all that check_cross_site has. The value same-origin
-# reveals just as little to other sites.
+# The default headers for answers that do not set them. Referrer-Policy is not no-referrer, which would turn
+# the Origin of a page's own POST into `null`. Over plain HTTP, Origin is all that check_cross_site has. The
+# value same-origin reveals no more than that to other sites.
 DEFAULTS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -39,7 +39,7 @@ def layer(application: Wsgi) -> Wsgi:
 
 
 def secure(headers: Headers, environ: Environ) -> Headers:
-    """An answer's headers plus ours; its own policies stay."""
+    """An answer's headers plus ours; policies that the answer already has stay unchanged."""
     https = is_https(environ)
     kept = [
         (name, _mend(name.lower(), value, environ, https))
@@ -52,7 +52,7 @@ def secure(headers: Headers, environ: Environ) -> Headers:
 
 
 def cookie(value: str, https: bool) -> str:
-    """A Set-Cookie with HttpOnly, SameSite (default Lax) and, over HTTPS, Secure."""
+    """A Set-Cookie value with HttpOnly, SameSite (Lax by default) and, over HTTPS, Secure."""
     given = {part.split("=", 1)[0].strip().lower() for part in value.split(";")[1:]}
     wanted = [("httponly", "HttpOnly"), ("samesite", "SameSite=Lax")]
     if https:
@@ -82,5 +82,5 @@ def _relative(location: str, environ: Environ) -> str:
     if not is_own:
         return location
     path = parts.path or "/"
-    # A path that begins with two slashes would name another host.
+    # A path that begins with two slashes would be read as another host.
     return location if path.startswith("//") else parts._replace(scheme="", netloc="", path=path).geturl()

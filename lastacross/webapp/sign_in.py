@@ -1,7 +1,7 @@
 """``/_ah/sign-in``, which exchanges a link's code for the administrator's cookie, and ``/_ah/sign-out``.
 
 A GET never uses up a code, because mail programs, chats and browsers open links before anyone has clicked.
-The page has a form, and its script fills in the part of the address after the #.
+The page contains a form, and its script fills in the part of the address after the #.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class _Pages:
         self._refuse = refuse
 
     def sign_in(self, environ: Environ, start_response: Start) -> Body:
-        """GET: the form, or a note that the visitor is signed in. POST ``code``: sign in."""
+        """Show the form or a note that the visitor is signed in (GET), or sign in with ``code`` (POST)."""
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self._page(environ, start_response, 200)
         if environ["REQUEST_METHOD"] != "POST":
@@ -54,7 +54,7 @@ class _Pages:
         return _see_other(start_response, "/", cookie)
 
     def sign_out(self, environ: Environ, start_response: Start) -> Body:
-        """POST: delete the cookie."""
+        """Delete the cookie (POST only)."""
         if environ["REQUEST_METHOD"] != "POST":
             return self._refuse(environ, start_response, Refusal(405, headers=[("Allow", "POST")]))
         address = environ.get("REMOTE_ADDR")
@@ -62,7 +62,7 @@ class _Pages:
             if administrator.sign_out(environ, self._secret_key):
                 _log.info("administrator.sign_out", address=address)
         except StoreUnavailableError as error:
-            # This browser is signed out, but a copy of its cookie still works.
+            # This browser is signed out, but any copy of its cookie still works.
             _log.warning("administrator.sign_out", address=address, error=str(error))
         cookie = administrator.set_cookie(self._secret_key, "", seconds=0)
         return _see_other(start_response, administrator.PATH, cookie)

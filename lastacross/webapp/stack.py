@@ -30,13 +30,13 @@ STATIC = "/_ah/static/"
 
 
 def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
-    """The application as the web server serves it to the world.
+    """The application in the form in which the web server serves it to the outside world.
 
     Args:
-        config: hosts, limits and handlers.
-        application: the WSGI application of a ``script:``, such as ``load_script``.
-        builtins: path → the engine's own application; a path that ends in ``/`` covers everything below it.
-            Used unless app.yaml lists the exact path.
+        config: the configuration with the hosts, limits and handlers.
+        application: a callable that returns the WSGI application of a ``script:``, such as ``load_script``.
+        builtins: a map from each path to the engine's own application; a path that ends in ``/`` covers
+            everything below it. It is used unless app.yaml lists the exact path.
 
     Raises:
         ConfigError: app.yaml names a missing script, folder or file.
@@ -68,7 +68,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
 def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
     """The application for tasks and cron, which trusts its environ.
 
-    Never pass it a request that came over HTTP, because nothing is stripped here.
+    Never pass it a request that came over HTTP, because it does not strip reserved keys.
 
     Args:
         config: the handlers.

@@ -14,7 +14,8 @@ from lastacross.webapp.environ import IS_CROSS_SITE, is_https
 MAX_REMEMBERED = 50
 REMEMBERED_SECONDS = 30 * 86_400
 
-# Names may be long and the cookie must stay small; a second name for the same 96 bits cannot be found.
+# Names may be long but the cookie must stay small, so it holds 96 bits of each name's digest; nobody can find
+# a second name with the same bits.
 _DIGEST_BYTES = 12
 
 
@@ -31,7 +32,7 @@ class SignedList:
         self._purpose = purpose
 
     def read(self, request: Any) -> list[str]:
-        """The texts; empty if the cookie is missing or its signature is not ours."""
+        """The texts; empty if the cookie is missing or has an invalid signature."""
         signatures, texts = _signatures(), list[str]()
         for value in cookies.values_of(request.environ.get("HTTP_COOKIE", ""), self._cookie):
             with contextlib.suppress(BadSignatureError):
@@ -40,9 +41,9 @@ class SignedList:
         return [text for text in texts if isinstance(text, str)]
 
     def add(self, request: Any, response: Any, text: str) -> None:
-        """Insert a text at the front and drop the oldest beyond 50. Does nothing for another site's page."""
+        """Insert a text, keep the newest 50, and ignore requests that another site made the browser send."""
         if request.environ.get(IS_CROSS_SITE):
-            # The browser withheld its existing cookie, which the new one would replace.
+            # The browser did not send its existing cookie, and a new one would replace it.
             return
         texts = [text, *(other for other in self.read(request) if other != text)]
         response.set_cookie(
@@ -60,16 +61,16 @@ _STARTED = SignedList("lastacross_started", "started")
 
 
 def remember_started(request: Any, response: Any, name: str) -> None:
-    """Let this browser prove later that it started the run with this name.
+    """Enable this browser to prove later that it started the run with this name.
 
-    The proof is a signed cookie of at most 1.5 kB for the newest 50 runs, kept for 30 days. Call it once per
-    response.
+    The proof is a signed cookie of at most 1.5 kB for the newest 50 runs, kept for 30 days. Call it at most
+    once per response.
 
     Args:
         request: the request that starts the run.
         response: the answer to it.
-        name: the run's name, different from every other run's of the application, now or later:
-            ``f"quilt:{row_id}"``, not a reusable name.
+        name: the run's name, which no other run of the application has now or later, such as
+            ``f"quilt:{row_id}"``.
     """
     _STARTED.add(request, response, _digest(name))
 
@@ -77,8 +78,8 @@ def remember_started(request: Any, response: Any, name: str) -> None:
 def is_started_by(request: Any, name: str) -> bool:
     """Whether this request's browser started the run with this name (``remember_started``).
 
-    Always False for a request that another site's page made it send (``cross_site: allow``). To keep the
-    administrator from being locked out, also check ``handler.is_administrator()``.
+    It is always False for a request that another site's page made the browser send (``cross_site: allow``).
+    Also check ``handler.is_administrator()``, so that the administrator is not locked out.
     """
     return not request.environ.get(IS_CROSS_SITE) and _digest(name) in _STARTED.read(request)
 

@@ -1,8 +1,8 @@
-"""Static files: this module maps a URL to a file, and WhiteNoise sends it.
+"""Serves static files: this module maps a URL to a file, and WhiteNoise sends the file.
 
 A file is served only if its real path is inside the real folder, so neither ``..`` in any encoding nor a
 symbolic link leads out. Hidden files (``.git``, ``.env``), files that ``skip_files`` excludes, configuration
-files, databases and the data are never served, because App Engine never uploaded them or kept them elsewhere.
+files, databases and the data are never served, because App Engine did not upload them or kept them elsewhere.
 """
 
 import os
@@ -20,7 +20,7 @@ from lastacross.errors import ConfigError
 from lastacross.webapp import private_files
 from lastacross.webapp.environ import Body, Environ, Headers, Start, Wsgi, intercept
 
-# App Engine's default, if app.yaml sets none.
+# App Engine's default, which applies if app.yaml does not set one.
 DEFAULT_EXPIRATION_SECONDS = 600
 COMPRESSED = {"gzip": ".gz", "br": ".br"}
 
@@ -31,11 +31,12 @@ class Folder:
     Args:
         root: the folder.
         max_age_seconds: how long a browser may keep a file without revalidating it.
-        is_cached: examine each file only once; for deployments, whose files do not change.
-        mime_type: the type of every file, None to guess it from the name.
-        http_headers: added to every answer.
-        is_private: only the browser's own cache may keep a file.
-        leaves_out: returns whether a file is excluded, given its path below the folder and its real path.
+        is_cached: whether to examine each file only once, for deployments whose files do not change.
+        mime_type: the type of every file, or None to guess it from the name.
+        http_headers: the headers to add to every answer.
+        is_private: whether only the browser's own cache may keep a file.
+        leaves_out: a callable that returns whether a file is excluded, given its path below the folder and
+            its real path.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Folder:
         self._sender = WhiteNoise(None)
 
     def find(self, relative: str) -> Wsgi | None:
-        """The WSGI sender of the file at this path below the folder; None if it does not exist."""
+        """A WSGI application that sends the file at this path below the folder; None if it does not exist."""
         if self._known is not None and relative in self._known:
             return self._send(self._known[relative])
         path = self._path(relative)
@@ -79,7 +80,8 @@ class Folder:
         path = os.path.join(self._root, *segments)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             return None
-        # WhiteNoise prefers a compressed file beside it, which must not lead out either.
+        # WhiteNoise prefers a compressed file next to it, and that one must not lead out of the folder
+        # either.
         every = [path, *(path + end for end in COMPRESSED.values() if os.path.lexists(path + end))]
         if not all(self._is_inside(found) for found in every):
             return None
@@ -112,7 +114,7 @@ class Folder:
         return send
 
     def _add_headers(self, _status: str, headers: Headers) -> Headers:
-        """Add missing headers of ours, because WhiteNoise omits most of them from a 304, 405 or 416."""
+        """Add those of our headers that are missing, because WhiteNoise omits most from a 304, 405 or 416."""
         given = {name.lower(): value for name, value in headers}
         added = []
         for name, value in self._own_headers.items():
@@ -153,13 +155,13 @@ class StaticHandler:
             is_cached=not config.settings.is_dev,
             mime_type=handler.mime_type,
             http_headers=handler.http_headers,
-            # A shared cache could serve a file to people without the required login.
+            # A shared cache could serve a file to visitors without the required login.
             is_private=handler.login != "optional",
             leaves_out=self._leaves_out,
         )
 
     def find(self, match: re.Match[str]) -> Wsgi | None:
-        """The WSGI sender of the file for a matched URL; None if it does not exist."""
+        """A WSGI application that sends the file for a matched URL; None if the file does not exist."""
         if self._template is None:
             return self._folder.find(match["path"])
         relative = match.expand(self._template)
@@ -184,5 +186,5 @@ def _expiration(handler: Handler, config: Config) -> int:
     for given in (handler.expiration_seconds, config.app.default_expiration_seconds):
         if given is not None:
             return given
-    # A developer working on a page wants to see the change.
+    # A developer who is working on a page wants to see each change.
     return 0 if config.settings.is_dev else DEFAULT_EXPIRATION_SECONDS

@@ -1,8 +1,8 @@
-"""Renders pages with jinja2 and autoescape. The application's templates come first, then the engine's.
+"""Renders pages with jinja2, with autoescaping on. The application's templates come first, then the engine's.
 
 The engine's templates are all below ``_ah/``; an application overrides one with a file of the same name. The
-packages of the application come last and may keep templates in their own folders: ``shop/orders/page.html``
-is found in ``shop/orders/templates/page.html``.
+application's packages come last, and each may keep templates in a folder of its own:
+``shop/orders/page.html`` is found in ``shop/orders/templates/page.html``.
 """
 
 import functools
@@ -20,7 +20,7 @@ def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
 
     Args:
         root: the application's folder, which contains ``templates/``.
-        reloads: check the files' modification times at each use, for development.
+        reloads: whether to check the files' modification times at each use, for development.
     """
     return jinja2.Environment(
         loader=jinja2.ChoiceLoader(
@@ -39,7 +39,7 @@ def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
 
 
 class PackagesLoader(jinja2.BaseLoader):
-    """Finds ``<package>/<name>`` in that package's ``templates`` folder.
+    """Finds the template ``<package>/<name>`` in that package's ``templates`` folder.
 
     Args:
         root: the folder that contains the packages.

@@ -1,9 +1,9 @@
-"""Makes webapp2 applications leave errors to our layers and find routes faster.
+"""Makes webapp2 applications find routes faster and leave errors to our layers.
 
-webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. Its own table of error handlers
-is enough to change that, so applications need no changes. Each route that it tries asks the request for its
-path, which WebOb quotes again each time. A form in memory, as in every task, is read without WebOb's
-machinery for files.
+webapp2 3.0.0b1 logs an exception itself and answers with WebOb's bare page. That can be changed through
+webapp2's own table of error handlers, so applications need no changes. Each route that webapp2 tries asks the
+request for its path, and WebOb quotes the path anew each time. A form that is in memory, as in every task, is
+read without WebOb's machinery for files.
 """
 
 import functools
@@ -16,10 +16,10 @@ from webob.multidict import NestedMultiDict
 from lastacross.webapp import forms, webob_compat
 from lastacross.webapp.environ import FAILURE, REFUSAL, Refusal, Wsgi
 
-# WebOb's exceptions carry their own pages; of their headers only these add something to ours.
+# WebOb's exceptions bring their own pages; only these of their headers add anything to ours.
 KEPT_HEADERS = ("Allow", "Retry-After", "WWW-Authenticate")
 _PARAMS = "lastacross.params"
-# Environ key for an application whose addresses are not UTF-8.
+# The environ key for the encoding of addresses, for applications that do not use UTF-8.
 _ENCODING = "webob.url_encoding"
 
 
@@ -30,11 +30,11 @@ def _quoted(script_name: str, path_info: str) -> str:
 
 
 class _Request(webapp2.Request):  # type: ignore[misc]
-    """webapp2's request, which quotes its path and builds its fields only once."""
+    """webapp2's request class, except that it quotes its path and builds its fields only once."""
 
     @property
     def path(self) -> str:
-        """Same as WebOb's, recomputed if the application has rewritten its parts."""
+        """Same as WebOb's, but recomputed only if the application has rewritten its parts."""
         environ = self.environ
         if _ENCODING in environ:
             return str(super().path)
@@ -42,7 +42,7 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def POST(self) -> Any:
-        """Same as WebOb's: the form's fields, as already read for requests from outside.
+        """Same as WebOb's: the form's fields, which have already been read for requests from outside.
 
         Raises:
             FormError: the form cannot be read.

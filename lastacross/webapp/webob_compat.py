@@ -1,4 +1,4 @@
-"""The WebOb internals that we rely on: where WebOb keeps data that it has read, to avoid a second read.
+"""The WebOb internals that we rely on: the places where WebOb caches data that it has already read.
 
 They are undocumented; tests/unit/test_webob_compat.py names the versions that they were checked with.
 """
@@ -20,17 +20,17 @@ from lastacross.webapp.environ import Environ
 _FORM = "webob._parsed_post_vars"
 _COOKIES = "webob._parsed_cookies"
 
-# The code that reads a form, to recognize it in a traceback.
+# The code that reads a form; it is used to recognize such code in a traceback.
 READ_FORM = BaseRequest.POST.fget.__code__
 
 
 def keep_form(environ: Environ, fields: Any) -> None:
-    """Make ``Request.POST`` return these fields until the body is replaced."""
+    """Make ``Request.POST`` return these fields for as long as the body is not replaced."""
     environ[_FORM] = (fields, environ["wsgi.input"])
 
 
 def kept_form(environ: Environ) -> Any:
-    """The fields stored for this body; None if there are none."""
+    """The fields stored for this body; None if none are stored."""
     found: tuple[Any, Any] | None = environ.get(_FORM)
     return found[0] if found is not None and found[1] is environ["wsgi.input"] else None
 
@@ -47,7 +47,7 @@ def has_parameters(authorization: str) -> bool:
 
 
 class Cookies(RequestCookies):  # type: ignore[misc]
-    """``Request.cookies``, which reads and changes the header in linear time."""
+    """A replacement for ``Request.cookies`` that reads and changes the header in linear time."""
 
     @property
     def _cache(self) -> Mapping[str, str]:
@@ -67,14 +67,15 @@ class Cookies(RequestCookies):  # type: ignore[misc]
 class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
     """An uploaded file with the interface of ``cgi.FieldStorage``, without its parser.
 
-    An application may check for an instance of that class, as webapp2 does in ``Request.get``.
+    It is a subclass, because an application may check for one with isinstance, as webapp2 does in
+    ``Request.get``.
 
     Args:
         name: the field's name.
-        filename: the name given by its sender.
+        filename: the file's name as given by the sender.
         kind: its Content-Type.
-        header_list: the headers of its part.
-        opened: makes the file on first use, positioned at its beginning.
+        header_list: the headers of the file's part of the form.
+        opened: a callable that creates the file on first use, positioned at its beginning.
     """
 
     length = -1
@@ -90,7 +91,7 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
         header_list: list[tuple[str, str]],
         opened: Callable[[], IO[bytes]],
     ) -> None:
-        # Do not call the base class's method, which would read.
+        # Do not call the base class's method, because it would read the body.
         self.list = None
         self.name = name
         self.filename = filename
@@ -102,7 +103,7 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
 
     @functools.cached_property
     def headers(self) -> Headers:
-        """The headers of its part of the form."""
+        """The headers of the file's part of the form."""
         return Headers(self._header_list)
 
     @functools.cached_property
@@ -111,7 +112,7 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
         return self._opened()
 
     def __del__(self) -> None:
-        """Override the base class's method, which closes the file: its maker does that."""
+        """Override the base class's method because it closes the file, which is the creator's job."""
 
     def __repr__(self) -> str:
         return f"UploadedFile({self.name!r}, {self.filename!r})"
