@@ -1,6 +1,6 @@
-"""The kinds of processes and their supervisor: web, worker, scheduler, dev, embedded Redis.
+"""The kinds of processes (web, worker, scheduler, dev, embedded Redis) and their supervisor.
 
-Import only the module you need, because each brings its own dependencies, such as gunicorn. This package
+Import only the module that you need, because each has dependencies of its own, such as gunicorn. This package
 imports none of them, because ``die_with_parent`` starts before each web server and Redis.
 """
 

@@ -1,4 +1,4 @@
-"""Loads a folder's application and the engine's own URLs as two WSGI callables."""
+"""Loads a folder's application, together with the engine's own URLs, as two WSGI callables."""
 
 import functools
 import os
@@ -17,10 +17,10 @@ class Application:
     """A loaded application.
 
     Args:
-        outside: the WSGI callable that the web server serves to the world.
+        outside: the WSGI callable that the web server serves to the outside world.
         inside: the WSGI callable for tasks and cron.
-        direct_calls: functions that a task calls without a request: deferred ones, unless the application
-            serves their URL itself.
+        direct_calls: the functions that a task calls without a request. These are deferred calls, unless the
+            application serves their URL itself.
     """
 
     outside: Wsgi
@@ -57,12 +57,12 @@ def prepare_process(configuration: Config, *, server_software: str | None = None
 
     Args:
         configuration: of its folder.
-        server_software: the value of SERVER_SOFTWARE; None uses the configuration's.
+        server_software: the value of SERVER_SOFTWARE, or None to use the configuration's.
     """
     for name, value in configuration.app.env_variables.items():
         # The operator's environment overrides the file.
         os.environ.setdefault(name, value)
-    # The operator's environment cannot set this, because a child process of another kind would inherit it.
+    # The operator's environment cannot set this, because child processes of other kinds would inherit it.
     os.environ[SERVER_SOFTWARE] = server_software or configuration.settings.server_software
     root = str(configuration.root)
     sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
@@ -81,5 +81,5 @@ def _builtins() -> Mapping[str, Wsgi]:
 
 
 def _ok(environ: Environ, start_response: Start) -> Body:
-    """Answer OK if the application has no handler of its own."""
+    """Answer OK if the application does not have a handler of its own."""
     return error_pages.plain(start_response, 200, b"ok\n", "text/plain; charset=utf-8")

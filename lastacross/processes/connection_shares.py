@@ -1,8 +1,9 @@
 """Tracks each web process's connections, so that new ones go to the process with the fewest.
 
-All processes listen on one socket, and the kernel gives a new connection to whichever wakes first. With 16
-kept-alive clients that is often a single process, whose interpreter then does all the work. So each process
-publishes its number in shared memory, and a process with more connections than another yields first.
+All processes listen on one socket, and the kernel gives a new connection to whichever process wakes first.
+With 16 kept-alive clients, a single process often gets all of them, and its interpreter then does all the
+work. To avoid this, each process publishes its number of connections in shared memory, and a process that has
+more than another waits before it accepts a new one.
 """
 
 import mmap
@@ -14,10 +15,10 @@ _NOT_ACCEPTING = -1
 
 
 class ConnectionShares:
-    """The numbers of all processes; the parent creates it and assigns slots before it forks them."""
+    """The counts of all processes; the parent creates it and assigns each slot before it forks."""
 
     def __init__(self) -> None:
-        # Eight bytes each, written atomically, so a reader never sees half a number.
+        # Each number has eight bytes that are written atomically, so a reader never sees half a number.
         self._counts = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("q")
         self._free = list(range(SLOTS))
         for slot in self._free:
@@ -39,12 +40,12 @@ class ConnectionShares:
             self._counts[slot] = count
 
     def leave(self, slot: int | None) -> None:
-        """Publish that this slot's process accepts no more, so that none waits for it."""
+        """Publish that this slot's process accepts no more connections, so that no process waits for it."""
         if slot is not None:
             self._counts[slot] = _NOT_ACCEPTING
 
     def surplus(self, slot: int | None) -> int:
-        """How many more connections this process has than the accepting process with the fewest."""
+        """How many more connections this process has than the least loaded process that accepts any."""
         if slot is None:
             return 0
         own = self._counts[slot]

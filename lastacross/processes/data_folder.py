@@ -1,4 +1,4 @@
-"""The data folder of ``lastacross dev``: enforces one owner at a time and stores its secrets."""
+"""The data folder of ``lastacross dev``, which has only one owner at a time and holds the secrets."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,18 @@ from lastacross.clock import SYSTEM
 from lastacross.errors import StartupError
 from lastacross.files import private
 
-# After a run was killed, its Redis holds the lock until it has written its data.
+# After a run is killed, its Redis holds the lock until it has written its data.
 LOCK_PATIENCE_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 _SECRET_BYTES = 32
 
 
 class DataFolder:
-    """An opened data folder.
+    """A data folder that is open and locked.
 
     Args:
         path: the folder.
-        lock_fd: holds the lock; a process that inherits it also holds the lock.
+        lock_fd: the file descriptor that holds the lock; a process that inherits it also holds the lock.
     """
 
     def __init__(self, path: Path, lock_fd: int) -> None:
@@ -31,11 +31,11 @@ class DataFolder:
         self.lock_fd = lock_fd
 
     def secret(self, name: str) -> str:
-        """A random secret, created on first use and kept in a file that only we can read."""
+        """A random secret that is created on first use and kept in a file that only we can read."""
         path = self.path / name
         if not path.exists():
-            # Write under another name first, so that a crash cannot leave half a secret. We are the only
-            # writer.
+            # Write the file under another name first, so that a crash cannot leave half a secret. No other
+            # process writes this file.
             new = path.with_name(path.name + ".new")
             with open(new, "w", opener=private) as file:
                 file.write(secrets.token_urlsafe(_SECRET_BYTES) + "\n")
@@ -51,10 +51,10 @@ class DataFolder:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[DataFolder]:
-    """The folder, created if missing, and locked for us until the end of the ``with``.
+    """The folder, which is created if missing and locked for us until the end of the ``with`` block.
 
     Raises:
-        StartupError: the folder cannot be written, or another process has it.
+        StartupError: the folder is not writable, or another process is using it.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,13 +73,13 @@ def opened(path: Path) -> Iterator[DataFolder]:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process has this folder now."""
+    """Whether a process is using this folder now."""
     try:
         lock_fd = os.open(path / "lock", os.O_RDWR)
     except OSError:
         return False
     try:
-        # A process that wants the folder right now waits longer than this takes.
+        # A process that wants the folder at this moment waits longer than this check takes.
         return not _has_locked(lock_fd)
     finally:
         os.close(lock_fd)

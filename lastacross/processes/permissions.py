@@ -1,7 +1,7 @@
-"""Restricts file permissions: the data folder is private to its owner from the first file on.
+"""Restricts file permissions, so that the data folder is private to its owner from the first file on.
 
 New files are created private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
-version left open are closed at the start. Other files in the folder are not touched.
+version left readable by others are made private at startup. Other files in the folder are not touched.
 """
 
 import os
@@ -24,7 +24,7 @@ log = logs.get("lastacross.data")
 
 
 def narrow(settings: Settings) -> None:
-    """Restrict the data folder and its database to their owner; logs what was open."""
+    """Restrict the data folder and its database to their owner; logs each file that others could access."""
     folder = settings.data_dir
     database = _sqlite_file(settings.database_url)
     if folder.is_dir():
@@ -46,7 +46,7 @@ def _narrow_all(folder: Path, database: Path | None) -> None:
 
 
 def _kept(folder: Path, database: Path | None) -> Iterator[Path]:
-    """The engine's own files, with the folder first, which then keeps others out."""
+    """The engine's own files; the folder comes first, so that it keeps others out from then on."""
     yield folder
     files = [folder / name for name in FILES]
     if database is not None and database.is_relative_to(folder):

@@ -1,8 +1,8 @@
-"""The scheduler does the work that is due by the clock, regardless of requests.
+"""The scheduler does the work that is due at a certain time, regardless of requests.
 
-It starts due jobs of cron.yaml, relays the outbox every second, checks twice a second for changes of
-queue.yaml to upload, and tidies the datastore now and then. Any number of schedulers may run: each step does
-nothing if another scheduler was first.
+It starts due jobs of cron.yaml, relays the outbox every second, checks twice a second whether queue.yaml has
+changed and must be uploaded, and occasionally tidies the datastore. Any number of schedulers may run: each
+step does nothing if another scheduler was first.
 """
 
 import os
@@ -26,20 +26,21 @@ from lastacross.processes.step import Step
 
 log = logs.get("lastacross.scheduler")
 
-# A new queue.yaml takes effect within two seconds: a tick, and the second until others notice.
+# A new queue.yaml takes effect within two seconds: one tick, plus up to a second until other processes
+# notice.
 TICK_SECONDS = 0.5
 
 Stamp = tuple[tuple[str, int, int], ...]
 
 
 class QueueUpload:
-    """Uploads queue.yaml to Redis when it changes or Redis was emptied."""
+    """Uploads queue.yaml to Redis when it has changed or Redis was flushed."""
 
     def __init__(self, configuration: Config, environ: Mapping[str, str]) -> None:
         self._root = configuration.root
         self._environ = environ
         self._configuration = configuration
-        # None, because the file may have changed since it was read at the start.
+        # This is None, because the file may have changed since it was read at startup.
         self._seen: tuple[tuple[str, int, int], ...] | None = None
         self._has_uploaded = False
 
@@ -57,7 +58,8 @@ class QueueUpload:
             self._has_uploaded = self._has_uploaded and read is self._configuration
             self._configuration = read
         if self._has_uploaded:
-            # Another machine's upload stands until this machine's file changes: the last upload wins.
+            # Another machine's upload stays in effect until this machine's file changes, because the last
+            # upload wins.
             queue_directory.upload_if_missing(store.current(), self._read_again)
             return
         queue_directory.upload_if_changed(store.current(), self._configuration)
@@ -75,7 +77,7 @@ class QueueUpload:
 
 
 class CronFile:
-    """Reads the jobs of cron.yaml at the start and after each change. Without the file there are no jobs."""
+    """Reads the jobs of cron.yaml at startup and after each change. Without the file there are no jobs."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -87,7 +89,7 @@ class CronFile:
         found = stamp(self._root, "cron")
         if found == self._seen:
             return None
-        # A file that is being replaced may be missing for a moment; it is back at the next check.
+        # A file that is being replaced may be missing for a moment, but it will be back at the next check.
         is_replaced = not found and not self._was_missing
         self._was_missing = not found
         if is_replaced:
@@ -112,7 +114,7 @@ def stamp(root: Path, name: str) -> Stamp:
 
 
 def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
-    """All steps of a scheduler."""
+    """All the steps of a scheduler."""
     return [
         Step("queues", QueueUpload(configuration, environ).act),
         Step("cron", ticking.Ticker(CronFile(configuration.root).read).act),
@@ -126,7 +128,7 @@ def steps(configuration: Config, environ: Mapping[str, str]) -> list[Step]:
 
 
 def _logged(event: str, act: Callable[[float], int]) -> Callable[[float], None]:
-    """Wraps the act to log its number of tasks unless it is 0."""
+    """Wraps the function, so that its number of tasks is logged unless it is 0."""
 
     def act_and_log(now: float) -> None:
         tasks = act(now)
@@ -143,7 +145,7 @@ def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
 
 
 def run(configuration: Config) -> int:
-    """Tick until SIGTERM or SIGINT.
+    """Tick until SIGTERM or SIGINT arrives.
 
     Returns:
         The exit code.

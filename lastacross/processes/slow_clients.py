@@ -1,6 +1,6 @@
-"""Bounds slow clients: how long they may take to send or read, and how many a network may have.
+"""Limits slow clients: how long they may take to send or read, and how many of them a network may have.
 
-Each holds a thread. The time is measured at the socket.
+Each holds a thread. The time is measured on the socket.
 """
 
 import contextlib
@@ -17,18 +17,20 @@ from typing import Any
 from lastacross.clock import SYSTEM, Clock
 from lastacross.webapp import SlowClientError
 
-# nginx allows 60 s for the headers, Apache's mod_reqtimeout 20 to 40.
+# For the headers, nginx allows 60 s and Apache's mod_reqtimeout allows 20 to 40 s.
 HEAD_SECONDS = 20.0
-# Apache: 20 s, and 500 bytes a second.
+# Apache allows 20 s and requires 500 bytes a second.
 BODY_SECONDS = 10.0
 MIN_BYTES_PER_SECOND = 1_000
-# The longest allowed pause of a client that has sent or read much, however fast it was before.
+# The longest pause allowed to a client that has sent or read a lot, no matter how fast it was before.
 MAX_PAUSE_SECONDS = 20.0
 # A request that takes longer than this to arrive counts as slow for its network.
 SLOW_SECONDS = 2.0
-# How long a request may pause when its network has its share of slow ones; a body may be sent separately.
+# How long a request may pause if its network has used up its share of slow requests. Clients may send a body
+# separately from the headers.
 FULL_SECONDS = 0.2
-# How often to measure a client's reading, as the socket is writable only when a third of its buffer is free.
+# How often to measure how much a client has read, because the socket is writable only when a third of its
+# buffer is free.
 PROGRESS_MILLISECONDS = 500
 
 TOO_SLOW = (
@@ -41,8 +43,9 @@ class SlowRequests:
     """Counts a process's slowly arriving requests, each of which holds a thread.
 
     Args:
-        max_per_network: the limit for one network.
-        network_of: returns the network of a peer's address; None if its requests are not counted.
+        max_per_network: the maximum number of slow requests of one network.
+        network_of: a callable that returns the network of a peer's address, or None if its requests are not
+            counted.
     """
 
     def __init__(self, max_per_network: int, network_of: Callable[[Any], str | None]) -> None:
@@ -52,10 +55,10 @@ class SlowRequests:
         self._counts: Counter[str] = Counter()
 
     def add(self, peer: Any) -> str | None:
-        """Count a request; returns its network for ``remove``, or None if it is not counted.
+        """Count a request; returns its network, to be passed to ``remove``, or None if it is not counted.
 
         Raises:
-            SlowClientError: its network has as many as it may have.
+            SlowClientError: its network already has as many as it may have.
         """
         network = self._network_of(peer)
         if network is None:
@@ -71,10 +74,10 @@ class SlowRequests:
 
     @contextlib.contextmanager
     def counted(self, peer: Any) -> Iterator[None]:
-        """Count a request during the block.
+        """Count a request for the duration of the block.
 
         Raises:
-            BlockingIOError: its network has as many as it may have.
+            BlockingIOError: its network already has as many as it may have.
         """
         try:
             network = self.add(peer)
@@ -87,7 +90,7 @@ class SlowRequests:
                 self.remove(network)
 
     def is_full(self, peer: Any) -> bool:
-        """Whether ``add`` would refuse a request."""
+        """Whether ``add`` would refuse another request."""
         network = self._network_of(peer)
         return network is not None and self._counts[network] >= self._max_per_network
 
@@ -100,7 +103,7 @@ class SlowRequests:
 
 
 class Answer:
-    """Times an answer that its client does not read immediately, across all of its writes.
+    """Times an answer whose client does not read it immediately, across all of the answer's writes.
 
     Only the time in which a thread waits for the client counts. An event stream never counts, because a
     network's streams have their own limit.
@@ -113,14 +116,15 @@ class Answer:
         self._network: str | None = None
         self._is_counted = is_stream
         self._waited = 0.0
-        # Reading before the first wait cannot be measured, because the kernel has taken the data.
+        # How fast the client read before the first wait cannot be measured, because the kernel has taken the
+        # data.
         self._left = MAX_PAUSE_SECONDS
 
     def write(self, connection: socket.socket, rest: memoryview) -> None:
         """Send the rest of a write as fast as the client reads.
 
         Raises:
-            BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+            BlockingIOError: the client reads too slowly, or its network has too many slow clients.
             OSError: the connection is broken.
         """
         queued = _queued_bytes(connection)
@@ -135,7 +139,7 @@ class Answer:
         """Record how long a thread has waited and how many bytes the client has read meanwhile.
 
         Raises:
-            BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+            BlockingIOError: the client reads too slowly, or its network has too many slow clients.
         """
         self._waited += seconds
         credit = self._left + max(read, 0) / MIN_BYTES_PER_SECOND
@@ -150,7 +154,7 @@ class Answer:
             self._is_counted = True
 
     def end(self) -> None:
-        """Remove it from its network's slow ones."""
+        """Remove the answer from its network's slow ones."""
         if self._network is not None:
             self._slow.remove(self._network)
             self._network = None
@@ -170,7 +174,7 @@ def _send(connection: socket.socket, data: memoryview) -> int:
 
 
 def _queued_bytes(connection: socket.socket) -> int:
-    """The number of bytes in the kernel that the client has not accepted; 0 if unknown."""
+    """The number of bytes in the kernel that the client has not acknowledged yet; 0 if unknown."""
     try:
         return int(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
     except OSError:
@@ -178,12 +182,12 @@ def _queued_bytes(connection: socket.socket) -> int:
 
 
 def is_readable(connection: socket.socket, milliseconds: int) -> bool:
-    """Whether data or the end arrives within this time."""
+    """Whether data or the connection's end arrives within this time."""
     return is_ready(connection, select.POLLIN, milliseconds)
 
 
 def is_ready(connection: socket.socket, events: int, milliseconds: int) -> bool:
-    """Whether one of these ``poll`` events, or the end, arrives within this time."""
+    """Whether one of these ``poll`` events, or the connection's end, arrives within this time."""
     waiting = select.poll()
     waiting.register(connection, events)
     return bool(waiting.poll(milliseconds))

@@ -1,4 +1,4 @@
-"""Uploads queue.yaml when a process starts, like a deployment; Redis may be unavailable at that moment."""
+"""Uploads queue.yaml when a process starts, like a deployment, even if Redis is unavailable at first."""
 
 from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM, Clock
@@ -6,16 +6,16 @@ from lastacross.config import Config
 from lastacross.processes.step import Step
 from lastacross.store import Store
 
-# A process with children must not wait long for Redis. Only a host name that cannot be looked up takes
-# longer, because that has no time limit.
+# A process that has children must not wait long for Redis. Only looking up the host name may take longer,
+# because lookups have no time limit.
 PATIENCE_SECONDS = 1.0
 
 
 class StartUpload:
     """Uploads once, if the last upload differs.
 
-    Worker processes must not use it: a worker restarted after a crash would undo a later upload from another
-    machine.
+    Worker processes must not use it, because a worker that restarts after a crash would undo a later upload
+    from another machine.
     """
 
     def __init__(self, configuration: Config, clock: Clock = SYSTEM) -> None:
@@ -25,7 +25,7 @@ class StartUpload:
         self._is_done = False
 
     def try_once(self) -> bool:
-        """Try if it is time to; returns whether the upload is done. After an error, logs it and retries."""
+        """Try if an attempt is due; returns whether the upload is done. Logs errors and retries later."""
         if not self._is_done:
             self._step.run_if_due(self._clock)
         return self._is_done

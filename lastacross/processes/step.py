@@ -1,4 +1,4 @@
-"""A periodic step beside other work, which pauses while a service that it needs is unavailable."""
+"""A periodic step that runs alongside other work and pauses while a service that it needs is unavailable."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ log = logs.get("lastacross.step")
 
 @dataclass
 class Step:
-    """A periodic step, at every tick or less often; it pauses while a service that it needs is unavailable.
+    """A step that runs at every tick or less often, and pauses while a service that it needs is unavailable.
 
     Args:
-        name: its name in the log.
-        act: does the work, given the time in seconds since the epoch.
+        name: the step's name in the log.
+        act: a callable that does the work, given the time in seconds since the epoch.
         every_seconds: the minimum time between two starts.
     """
 
@@ -30,7 +30,7 @@ class Step:
     next_at: float = field(default=float("-inf"))
 
     def run_if_due(self, clock: Clock) -> None:
-        """Run it unless it pauses; an outage starts or lengthens the pause."""
+        """Run the step unless it is paused; an outage starts or extends a pause."""
         started_at = clock.monotonic()
         if started_at < self.next_at:
             return
@@ -42,7 +42,7 @@ class Step:
             self.pause_seconds = min(max(FIRST_PAUSE_SECONDS, self.pause_seconds * 2), MAX_PAUSE_SECONDS)
             self.next_at = clock.monotonic() + self.pause_seconds
         except Exception:
-            # A step's bug must not keep the others from running; it is logged each time.
+            # A bug in one step must not prevent the others from running; it is logged each time.
             log.exception(f"{self.name}.failed")
             self.next_at = clock.monotonic() + MAX_PAUSE_SECONDS
         else:

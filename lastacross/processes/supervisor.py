@@ -1,9 +1,9 @@
 """The supervisor starts processes, restarts those that die, and leaves none behind.
 
-It has one thread and contains nothing of the application, because it must not die of the others' bugs.
-Children are stopped by SIGTERM in the order of their ``stop_stage``, and killed after their grace. They run
-in separate sessions, so that a Ctrl-C on the terminal reaches only the supervisor. If the supervisor is
-killed, they notice it by a closed pipe (``watch_parent`` and ``die_with_parent``).
+It has one thread and runs none of the application's code, because bugs elsewhere must not end it. Children
+are stopped by SIGTERM in the order of their ``stop_stage``, and killed after a grace period. They run in
+separate sessions, so that a Ctrl-C on the terminal reaches only the supervisor. If the supervisor is killed,
+they notice that a pipe has been closed (``watch_parent`` and ``die_with_parent``).
 """
 
 import contextlib
@@ -26,11 +26,11 @@ log = logs.get("lastacross.supervisor")
 
 FIRST_DELAY_SECONDS = 0.1
 MAX_DELAY_SECONDS = 5.0
-# A child that has lived this long had started well; its next death begins a new series.
+# A child that has lived this long started successfully, so its next death begins a new series of delays.
 STEADY_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
-# A single Ctrl-C may arrive twice, from the terminal and from a program in between.
+# A single Ctrl-C may arrive twice, once from the terminal and once from a program in between.
 IMPATIENCE_SECONDS = 1.0
 
 EXIT_RESTART = os.EX_TEMPFAIL
@@ -39,18 +39,21 @@ EXIT_RESTART = os.EX_TEMPFAIL
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """One process to keep alive.
+    """A process to keep alive.
 
     Args:
-        name: its name in the log.
+        name: the process's name in the log.
         command: program and arguments.
-        environ: its environment; None inherits the supervisor's.
-        stop_stage: a stage's children are stopped when all of the previous stage have ended.
-        on_death: called with pid and return code (negative: the signal) after each death, before the next
-            start. If it raises StoreUnavailableError, it is called again before that start.
-        dies_with_parent: for programs that do not call ``watch_parent`` themselves.
+        environ: the process's environment, or None to inherit the supervisor's.
+        stop_stage: the stage in which the child is stopped; a stage begins when all children of the previous
+            one have ended.
+        on_death: a callable that receives the pid and the return code (negative for a signal) after each
+            death, before the next start. If it raises StoreUnavailableError, it is called again before that
+            start.
+        dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
+            not call ``watch_parent`` itself.
         pass_fds: additional file descriptors to inherit.
-        umask: the process's umask; -1 inherits the supervisor's.
+        umask: the process's umask, or -1 to inherit the supervisor's.
     """
 
     name: str
@@ -64,11 +67,11 @@ class ChildSpec:
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
-    """Seconds to wait before a dead child starts again.
+    """The number of seconds to wait before a dead child is started again.
 
     Args:
-        delay_seconds: the delay before the life that has just ended, 0 for the first.
-        life_seconds: how long it lived.
+        delay_seconds: the delay before the child's previous start, or 0 for the first one.
+        life_seconds: how long the child lived.
     """
     if delay_seconds == 0 or life_seconds >= STEADY_SECONDS:
         return FIRST_DELAY_SECONDS
@@ -87,13 +90,14 @@ class _Child:
 
 
 class Supervisor:
-    """Keeps the processes of ``specs`` alive until it is told to stop.
+    """Keeps all processes of ``specs`` alive until it is told to stop.
 
     Args:
-        specs: what to start, in this order.
+        specs: the processes, in the order in which they are started.
         grace_seconds: how long a child may take to stop before it is killed.
-        on_tick: called about every 0.1 s until it returns True, for example to wait for something.
-        clock: times restarts and kills.
+        on_tick: a callable that is called about every 0.1 s until it returns True, for example to wait for
+            something.
+        clock: the clock that times restarts and kills.
     """
 
     def __init__(
@@ -108,10 +112,10 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._on_tick = on_tick
         self._clock = clock
-        self._stage: int | None = None  # the current stage of stopping; None while running
+        self._stage: int | None = None  # the current stage of stopping, or None while running
         self._stop_asked_at = 0.0
         self._signals: list[int] = []
-        # Only this process holds the write end open, so children learn of our death when it closes.
+        # Only this process holds the write end open, so its closing tells the children that we have died.
         self._life_read, self._life_write = os.pipe()
         self._parent_fd = die_with_parent.supervisor_fd()
 
@@ -137,7 +141,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Begin to stop; ``run`` returns when every child has ended. A later second call kills them."""
+        """Begin to stop; ``run`` returns once every child has ended. A second, later call kills them."""
         now = self._clock.monotonic()
         if self._stage is None:
             log.info("supervisor.stop")
@@ -220,7 +224,7 @@ class Supervisor:
                 pass_fds=(self._life_read, *spec.pass_fds),
                 umask=spec.umask,
             )
-        except OSError as error:  # temporarily out of processes or memory, or the program is missing
+        except OSError as error:  # out of processes or memory for the moment, or the program is missing
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
             return
@@ -233,7 +237,7 @@ class Supervisor:
                 continue
             child.process = None
             child.kill_at = None
-            # Its leftover children would hold its port, or keep running unnoticed.
+            # Otherwise its leftover children would hold its port or keep running unnoticed.
             _kill_group(process.pid)
             child.unreported.append((process.pid, process.returncode))
             self._report(child)
@@ -308,7 +312,7 @@ class Supervisor:
         try:
             is_done = self._on_tick()
         except Exception:
-            # The processes need their supervisor more than they need ``on_tick``.
+            # The processes need their supervisor more than ``on_tick``, so it must survive any error.
             log.exception("supervisor.tick_failed")
             is_done = True
         if is_done:
@@ -331,7 +335,7 @@ def watch_parent(
     """Start a thread that ends this process when its supervisor dies.
 
     Args:
-        on_death: asks the process to stop; by default SIGTERM.
+        on_death: a callable that asks the process to stop; by default it sends SIGTERM.
         grace_seconds: how long the process may take before it is killed.
 
     Returns:
@@ -340,7 +344,7 @@ def watch_parent(
     fd = die_with_parent.supervisor_fd()
     if fd is None:
         return None
-    # Hide it from programs that a handler may start, where the number means nothing.
+    # Hide the variable from programs that a handler may start, because the number is meaningless there.
     del os.environ[die_with_parent.SUPERVISOR_FD]
 
     def wait() -> None:

@@ -1,4 +1,4 @@
-"""The web server: gunicorn with threads, because every browser with an open stream holds one.
+"""The web server: gunicorn with threads, because every browser with an open stream occupies a thread.
 
 gunicorn does not read a command line, its environment variables or a configuration file here: all of its
 options come from our Settings.
@@ -28,22 +28,25 @@ from lastacross.webapp import proxies
 
 log = logs.get("lastacross.web")
 
-# How long running requests may take after the server was told to stop.
+# How long running requests may take to finish after the server was told to stop.
 GRACE_SECONDS = 25
 DEV_GRACE_SECONDS = 5
-# Connections beyond the number of threads: kept alive, or waiting for their first byte.
+# The number of connections beyond the number of threads; these are kept alive or waiting for their first
+# byte.
 SPARE_CONNECTIONS = 1000
-# Files that a process opens besides its connections: Redis, the datastore, the application's.
+# The number of files that a process opens besides its connections, for Redis, the datastore and the
+# application.
 OTHER_FILES = 512
-# A process whose main loop has stood still for this long is replaced; requests do not run in it.
+# A process whose main loop has been stuck for this long is replaced; requests do not run in that loop.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
-# A visitor learns within 3 s that Redis is unavailable. More than the 2 s for which a stream's reader blocks.
+# A visitor learns within 3 s that Redis is unavailable. This is more than the 2 s for which a stream's reader
+# blocks.
 REDIS_PATIENCE_SECONDS = 2.5
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]
-    """The parent of the serving processes, which also uploads queue.yaml between its checks of them.
+    """The parent of the serving processes, which uploads queue.yaml in between its checks of the processes.
 
     The upload must not run in a thread: a process forked while a thread imports a module, or holds another
     lock, would find that lock held forever.
@@ -54,7 +57,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
         self._upload = upload
 
     def manage_workers(self) -> None:
-        """Start or end processes as needed; called in each turn of the main loop."""
+        """Start or end processes as needed; called in each iteration of the main loop."""
         super().manage_workers()
         # Handle pending signals first, as one may be the signal to stop.
         if self.SIG_QUEUE.empty():
@@ -101,7 +104,7 @@ def options(settings: Settings) -> dict[str, Any]:
         "keepalive": KEEP_ALIVE_SECONDS,
         "timeout": STALLED_SECONDS,
         "graceful_timeout": DEV_GRACE_SECONDS if settings.is_dev else GRACE_SECONDS,
-        # It would be a thread in the parent, which forks processes.
+        # It would start a thread in the parent, which forks processes.
         "control_socket_disable": True,
         "accesslog": None,
         "logger_class": gunicorn_compat.GunicornLogger,
@@ -113,21 +116,21 @@ def options(settings: Settings) -> dict[str, Any]:
 
 
 def address(host: str, port: int) -> str:
-    """Host and port as gunicorn and a URL write them."""
+    """The host and port in the form that gunicorn and URLs use."""
     return f"[{host}]:{port}" if _is_ipv6(host) else f"{host}:{port}"
 
 
 def browsable_url(settings: Settings) -> str:
-    """The server's address for a browser on this machine."""
+    """The address at which a browser on this machine reaches the server."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return f"http://{address(anywhere.get(settings.host, settings.host), settings.port)}/"
 
 
 def require_free_port(settings: Settings) -> None:
-    """Pass if the server can listen on its port.
+    """Return only if the server can listen on its port.
 
     Raises:
-        StartupError: the port is taken or not permitted, or the host is not this machine's.
+        StartupError: the port is taken or not permitted, or the host does not belong to this machine.
     """
     family = socket.AF_INET6 if _is_ipv6(settings.host) else socket.AF_INET
     with socket.socket(family) as probe:
@@ -147,8 +150,8 @@ def require_free_port(settings: Settings) -> None:
 def allow_connections(settings: Settings) -> None:
     """Raise the limit of open files to fit all connections, here and in child processes, if permitted.
 
-    The usual limit of 1,024 is less than a process's streams. It exists for programs that use ``select``,
-    which these do not use for visitors' connections.
+    The usual limit of 1,024 is less than a process's streams. That limit protects programs that use
+    ``select``, but these do not use it for visitors' connections.
     """
     wanted = settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -177,7 +180,7 @@ def run(configuration: Config) -> int:
 
     Raises:
         StartupError: the server cannot listen.
-        DatastoreSchemaError: the datastore's tables do not match this version.
+        DatastoreSchemaError: the datastore's tables are not those of this version.
     """
     require_free_port(configuration.settings)
     allow_connections(configuration.settings)
@@ -188,7 +191,7 @@ def run(configuration: Config) -> int:
     _log_unavailable_services(configuration)
     config.use(configuration)
     upload = StartUpload(configuration)
-    # Upload before the first request, which may add to a new queue.
+    # Upload before the first request, which may already add a task to a new queue.
     upload.try_once()
     pid = os.getpid()
     try:
@@ -196,21 +199,21 @@ def run(configuration: Config) -> int:
     except SystemExit as end:
         if os.getpid() != pid:
             raise  # a serving process also ends here, and gunicorn reads its exit code
-        # gunicorn's exit codes (3: a process could not start, 4: the application could not) all become 1.
+        # All of gunicorn's exit codes (3: a process could not start, 4: the application could not) become 1.
         return 1 if end.code else 0
     except HaltServer:
-        return 1  # a second process failed to start while gunicorn was stopping because of the first
+        return 1  # a second process failed to start while gunicorn was already stopping because of the first
     return 0
 
 
 def _slow_requests(settings: Settings) -> SlowRequests:
-    """A counter that lets a network hold half of a process's threads with slow requests."""
+    """A counter that lets a network occupy at most half of a process's threads with slow requests."""
     network_of = functools.partial(proxies.network_of_peer, settings.trusted_proxies)
     return SlowRequests(max(1, settings.web_threads // 2), network_of)
 
 
 def _log_unavailable_services(configuration: Config) -> None:
-    """Log which services are unavailable; until they return, the answer is 503."""
+    """Log which services are unavailable; until they are available again, the answer is 503."""
     asked = Store(configuration.settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     try:
         asked.sync_clock()

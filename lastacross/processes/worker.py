@@ -1,4 +1,4 @@
-"""Runs a worker process from start to end, and the isolated process beside it."""
+"""Runs a worker process, and the isolated process next to it, from start to end."""
 
 import os
 import threading
@@ -33,26 +33,27 @@ _log = logs.get("lastacross.worker")
 
 
 def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
-    """Work until SIGTERM, SIGINT or the supervisor's death.
+    """Work until SIGTERM or SIGINT arrives or the supervisor dies.
 
     Args:
         config: the application's.
-        threads: number of concurrent deliveries.
-        queues: which queues to serve; empty: all push queues of queue.yaml.
+        threads: the number of concurrent deliveries.
+        queues: the queues to serve, or an empty list for all push queues of queue.yaml.
 
     Returns:
         The process's exit code.
 
     Raises:
-        ConfigError: a queue that queue.yaml does not have, or the application cannot be loaded.
+        ConfigError: queue.yaml does not have one of the queues, or the application cannot be loaded.
     """
     only = list(served(config, queues)) if queues else []
-    # Until there is work to finish, the supervisor's death kills it directly, even while it waits for Redis.
+    # As long as there is no work to finish, the supervisor's death kills this process directly, even while it
+    # waits for Redis.
     on_death = [supervisor.terminate_self]
     supervisor.watch_parent(lambda: on_death[-1]())
     app = application.load(config)
-    # Use a separate store, not the handlers': a deadline may fall between a handler's question to Redis and
-    # the answer, which must not be left for the next lease.
+    # Use a separate store, not the one that handlers use: a deadline may hit a handler between a command to
+    # Redis and its answer, and that answer must not be taken for the answer to the next lease.
     opened = store.Store(config.settings.redis_url)
     _wait_for_redis(opened, config)
     life = _life(app, config)
@@ -82,7 +83,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
 
 
 def run_isolated(config: Config) -> int:
-    """Deliver tasks from standard input, one at a time, until it ends.
+    """Deliver tasks read from standard input, one at a time, until the input ends.
 
     Like any process of its service, it runs ``/_ah/start`` first, so its tasks may rely on that.
     """
@@ -105,7 +106,7 @@ def run_isolated(config: Config) -> int:
 
 
 def _remote(config: Config, threads: int) -> RemoteDelivery | None:
-    """Delivers to services on other machines; None if this worker serves only its own service."""
+    """The deliverer to services on other machines; None if this worker serves only its own service."""
     variables = config.settings
     names = groups_of(variables.service, variables.services)[1:]
     if not names:

@@ -1,4 +1,4 @@
-"""``lastacross worker``: a service's processes, under a supervisor that knows the started tasks of each."""
+"""``lastacross worker``: a service's processes under a supervisor that knows which tasks each has started."""
 
 import sys
 import tempfile
@@ -24,9 +24,9 @@ class _DeathReport:
     """Immediately releases the tasks of a dead worker process.
 
     Args:
-        table: the file where it noted its running tasks.
+        table: the file in which the process noted its running tasks.
         store: the supervisor's store.
-        queues: those of queue.yaml; queues uploaded since are handled, too.
+        queues: the queues of queue.yaml; queues uploaded since then are also handled.
     """
 
     def __init__(self, table: Path, store: Store, queues: Sequence[str]) -> None:
@@ -60,20 +60,20 @@ def specs(
     Args:
         configuration: the application's configuration.
         environ: the processes' environment.
-        folder: where each process notes its running tasks; private to this supervisor.
-        service: its name; None uses LASTACROSS_SERVICE.
-        processes: their number; None uses backends.yaml for a backend, else LASTACROSS_PROCESSES.
-        threads: concurrent deliveries in each; None uses backends.yaml for a backend, else
-            LASTACROSS_THREADS.
-        queues: which queues to serve; empty: all push queues of queue.yaml.
+        folder: the folder in which each process notes its running tasks; it is private to this supervisor.
+        service: the service's name, or None to use LASTACROSS_SERVICE.
+        processes: the number of processes; None uses backends.yaml for a backend, else LASTACROSS_PROCESSES.
+        threads: the number of concurrent deliveries in each process; None uses backends.yaml for a backend,
+            else LASTACROSS_THREADS.
+        queues: the queues to serve, or an empty list for all push queues of queue.yaml.
 
     Raises:
-        ConfigError: a queue that queue.yaml does not have.
+        ConfigError: queue.yaml does not have one of the queues.
     """
     settings = configuration.settings
     name = service or settings.service
     if name == configuration.app.service:
-        name = DEFAULT_SERVICE  # app.yaml may give it another name
+        name = DEFAULT_SERVICE  # app.yaml may give the service another name
     backend = configuration.backends.get(name)
     served = list(worker.served(configuration, queues))
     store = Store(settings.redis_url)
@@ -105,13 +105,13 @@ def run(
     threads: int | None = None,
     queues: Sequence[str] = (),
 ) -> int:
-    """Supervise worker processes until SIGTERM or SIGINT; the arguments are those of ``specs``.
+    """Supervise worker processes until SIGTERM or SIGINT arrives; takes the same arguments as ``specs``.
 
     Returns:
         The exit code.
 
     Raises:
-        ConfigError: a queue that queue.yaml does not have.
+        ConfigError: queue.yaml does not have one of the queues.
     """
     permissions.narrow(configuration.settings)
     with tempfile.TemporaryDirectory(prefix="lastacross-") as folder:
