@@ -1,9 +1,10 @@
-"""Sends messages to browsers: App Engine's ``channel``, without losing messages on the way.
+"""Sends messages to browsers: App Engine's ``channel``, except that no messages get lost on the way.
 
-``create_channel`` gives a page the signed right to read a client id's messages. ``send_message`` sends one
-from anywhere, ``send_messages`` several in one call. The page reads them with ``goog.appengine.Channel`` of
-``/_ah/channel/jsapi``, or with a plain EventSource on ``/_ah/channel/stream?token=…``. Unlike on App Engine,
-messages wait for a page that is still loading or has lost its connection.
+``create_channel`` gives a page the signed right to read a client id's messages. ``send_message`` sends a
+message from anywhere, and ``send_messages`` sends several in one call. The page reads them with
+``goog.appengine.Channel`` of ``/_ah/channel/jsapi``, or with a plain EventSource on
+``/_ah/channel/stream?token=…``. Unlike on App Engine, messages wait for a page that is still loading or has
+lost its connection.
 """
 
 from lastacross.channel.frames import MAX_MESSAGE_LENGTH

@@ -4,7 +4,7 @@ import socket
 
 
 class DirectWriter:
-    """Writes as much as a socket accepts immediately, in the chunk format of the web server.
+    """Writes as much as a socket accepts immediately, in the web server's chunk format.
 
     Use it only with a server that sends a body of unknown length in chunks (RFC 9112, 7.1), as gunicorn does
     over HTTP/1.1. The stream's own thread must not write at the same time.
@@ -20,8 +20,8 @@ class DirectWriter:
         """Send without waiting.
 
         Returns:
-            The rest to send before anything else, b"" if everything was sent; None if nothing was, because
-            the socket is full or the browser is gone.
+            The rest to send before anything else, or b"" if everything was sent. None if nothing was sent,
+            because the socket is full or the browser has disconnected.
         """
         chunk = b"%X\r\n%b\r\n" % (len(frames), frames)
         try:
@@ -31,9 +31,9 @@ class DirectWriter:
         return chunk[sent:]
 
     def finish(self, rest: bytes) -> None:
-        """Send the rest of a ``write``, however long it takes; for the stream's own thread.
+        """Send the rest of a ``write``, however long it takes; to be called by the stream's own thread.
 
         Raises:
-            OSError: the browser is gone.
+            OSError: the browser has disconnected.
         """
         self._connection.sendall(rest)

@@ -17,9 +17,9 @@ log = logs.get("lastacross.channel")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for a process's streams.
+    """The limits on a process's streams.
 
-    ``check_seconds`` is how often a silent stream checks whether its browser is still connected.
+    ``check_seconds`` is the interval at which a silent stream checks whether its browser is still connected.
     """
 
     max_streams: int = 1_024
@@ -36,14 +36,15 @@ class Limits:
 class EventStream:
     """An iterable of writes for the web server, which must call ``close`` (as WSGI requires).
 
-    A class instead of a generator, because a generator that never started does not run its ``finally``.
+    This is a class instead of a generator, because a generator that was never started does not run its
+    ``finally``.
 
     Args:
         mailbox: the source of messages.
         preamble: the first write.
-        ends_at: monotonic instant at which the browser has to reconnect.
+        ends_at: the monotonic time at which the browser has to reconnect.
         limits: the intervals of heartbeats and checks.
-        release: gives back the stream's slot; called once.
+        release: a callable that gives back the stream's slot; it is called once.
         connection: the browser's socket, if the web server exposes it.
         clock: measures time.
     """
@@ -76,7 +77,7 @@ class EventStream:
     def __next__(self) -> bytes:
         self._mailbox.touch()
         if self._preamble:
-            # Immediately, because the browser's `onopen` waits for the first byte.
+            # Send it immediately, because the browser's `onopen` waits for the first byte.
             first, self._preamble = self._preamble, b""
             return first
         while not self._is_over():
@@ -89,7 +90,7 @@ class EventStream:
         raise StopIteration
 
     def close(self) -> None:
-        """End the stream and give back its slot; may be called repeatedly."""
+        """End the stream and give back its slot; calling it again is harmless."""
         with self._lock:
             if self._is_closed:
                 return
@@ -98,7 +99,7 @@ class EventStream:
         self._release()
 
     def abandon(self) -> None:
-        """End a stream whose thread hangs in a write, by closing its socket so that the write returns."""
+        """End a stream whose thread hangs in a write, by closing the socket so that the write returns."""
         self.close()
         if self._connection is not None:
             with contextlib.suppress(OSError):
@@ -128,7 +129,7 @@ class EventStream:
         try:
             return self._mailbox.finish_write()
         except OSError:
-            # The browser is gone, as may happen in any write.
+            # The browser has disconnected, which can happen during any write.
             self._mailbox.close()
             return True
 
@@ -138,16 +139,16 @@ class EventStream:
                 lambda position: streams.page_after(self._mailbox.client_id, position), streams.PAGE
             )
         except StoreUnavailableError as error:
-            # The browser reconnects and continues where it was.
+            # The browser reconnects and continues where it left off.
             log.warning("channel.replay_failed", reason=str(error))
             self._mailbox.close()
             return b""
 
 
 def has_hung_up(connection: socket.socket | None) -> bool:
-    """Whether the browser has closed its end; False if that cannot be detected.
+    """Whether the browser has closed its end of the connection; False if that cannot be detected.
 
-    A write would detect it only the second time, two heartbeats later.
+    Only the second write would detect it, two heartbeats later.
     """
     # A TLS socket cannot be checked without blocking or decrypting.
     if type(connection) is not socket.socket:

@@ -1,6 +1,6 @@
 """Formats messages for the browser as server-sent events. Pure.
 
-Rules: HTML standard, section 9.2. A message's id is the one that Redis gave it in its stream.
+Rules: HTML standard, section 9.2. A message's id is the id that Redis gave it in its stream.
 """
 
 import json
@@ -17,7 +17,7 @@ _LIMIT = 2**64
 
 
 class Position(NamedTuple):
-    """The id of a message in its stream; positions compare in the order of messages."""
+    """The id of a message in its stream; comparing positions yields the order of the messages."""
 
     milliseconds: int
     sequence: int
@@ -30,7 +30,7 @@ BEGINNING = Position(0, 0)
 
 
 class Message(NamedTuple):
-    """A message in the form written to every watching browser."""
+    """A message in the form in which it is written to every watching browser."""
 
     position: Position
     frame: bytes
@@ -59,8 +59,8 @@ def preamble(retry_ms: int, start: Position) -> bytes:
 def message(at: Position, text: bytes) -> Message:
     """Format a message as an event.
 
-    A browser treats a carriage return as a line's end. A text with one is therefore sent as JSON in an event
-    of type ``escaped``, which the script of ``/_ah/channel/jsapi`` decodes.
+    A browser treats a carriage return as the end of a line. A text that contains one is therefore sent as
+    JSON in an event of type ``escaped``, which the script of ``/_ah/channel/jsapi`` decodes.
     """
     head = b"id: %d-%d\n" % at
     if b"\r" in text:

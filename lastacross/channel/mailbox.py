@@ -3,7 +3,7 @@
 The reader delivers messages and the stream's thread takes them. While that thread only waits, the reader
 writes to the browser itself, because waking a thread per message costs more than everything else
 (docs/internals.md). A browser that is slower than its messages costs bounded memory: a full mailbox is
-emptied, and the stream reads from Redis at the browser's pace until it has caught up.
+discarded, and the stream reads from Redis at the browser's pace until it has caught up.
 """
 
 import threading
@@ -17,14 +17,15 @@ CAPACITY_BYTES = 131_072
 
 
 class Mailbox:
-    """One client id's messages on their way to one browser.
+    """Messages of one client id that are on their way to one browser.
 
     Args:
-        client_id: the messages' client id.
+        client_id: the client id of the messages.
         position: the last message that the browser has.
-        abandon: called when the stream's thread has not shown up for too long.
+        abandon: a callable that is called when the stream's thread has not shown up for too long.
         clock: measures time.
-        writer: writes to the browser during a delivery; None: only the stream's thread writes.
+        writer: a callable that writes to the browser during a delivery, or None if only the stream's thread
+            may write.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Mailbox:
     ) -> None:
         self.client_id = client_id
         self._writer = writer
-        # Whether the stream's thread waits and therefore writes nothing.
+        # Whether the stream's thread is waiting and therefore not writing.
         self._is_parked = False
         # The rest of a write that the socket accepted only partly.
         self._rest = b""
@@ -56,7 +57,7 @@ class Mailbox:
 
     @property
     def is_behind(self) -> bool:
-        """Whether messages must be read from Redis before those of the mailbox."""
+        """Whether messages must be read from Redis before the mailbox's own are used."""
         return self._is_behind
 
     @property
@@ -66,19 +67,19 @@ class Mailbox:
 
     @property
     def written_at(self) -> float:
-        """Monotonic instant of the last write by the reader."""
+        """The monotonic time of the last write by the reader."""
         return self._written_at
 
     def idle_seconds(self) -> float:
-        """How long ago the stream's thread was last here: it may be writing, or hang in a write."""
+        """How long ago the stream's thread was last here; by now it may be writing or stuck in a write."""
         return self._clock.monotonic() - self._touched_at
 
     def touch(self) -> None:
-        """Note that the stream's thread is alive."""
+        """Record that the stream's thread is alive."""
         self._touched_at = self._clock.monotonic()
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Add messages, oldest first, without those that the browser already has."""
+        """Add messages, oldest first, except for those that the browser already has."""
         with self._condition:
             if self.is_closed or not self._is_collecting:
                 return
@@ -94,8 +95,7 @@ class Mailbox:
             self._condition.notify()
 
     def _write_now(self, messages: Sequence[Message]) -> bool:
-        """Write messages directly if the stream's thread waits and none are queued; returns whether it
-        did."""
+        """Write messages directly if the stream's thread is waiting and none are queued; True if written."""
         if self._writer is None or not messages or not self._is_parked:
             return False
         if self._waiting or self._rest or self._is_behind:
@@ -111,13 +111,13 @@ class Mailbox:
         return True
 
     def finish_write(self) -> bool:
-        """Send the rest of a partly accepted write; for the stream's thread.
+        """Send the rest of a partly accepted write; to be called by the stream's thread.
 
         Returns:
-            Whether there was any.
+            Whether there was anything to send.
 
         Raises:
-            OSError: the browser is gone.
+            OSError: the browser has disconnected.
         """
         rest, self._rest = self._rest, b""
         if not rest or self._writer is None:
@@ -133,7 +133,7 @@ class Mailbox:
         self._is_collecting = False
 
     def take(self, timeout_seconds: float) -> bytes:
-        """All waiting messages in one piece; b"" if none came in time or a replay is needed."""
+        """All waiting messages in one piece; b"" if none arrived in time or a replay is needed."""
         self.touch()
         with self._condition:
             if not (self._waiting or self.is_closed or self._is_behind or self._rest):
@@ -157,15 +157,15 @@ class Mailbox:
     def replay(self, read_page: Callable[[Position], Sequence[Message]], page_size: int) -> bytes:
         """The next page from Redis in one piece; the last page ends the replay.
 
-        New messages are collected meanwhile, so there is neither a gap nor a repetition.
+        New messages are collected in the meantime, so there is neither a gap nor a repetition.
 
         Args:
-            read_page: returns the messages after a position, at most ``page_size`` of them.
+            read_page: a callable that returns the messages after a position, at most ``page_size`` of them.
             page_size: a page with fewer messages is the last one.
         """
         self.touch()
         with self._condition:
-            # From here on the mailbox collects; messages sent before are in the page.
+            # From now on the mailbox collects messages; those sent earlier are in the page.
             self._is_collecting = True
         page = read_page(self._taken)
         with self._condition:
@@ -179,7 +179,7 @@ class Mailbox:
         return b"".join(message.frame for message in page)
 
     def close(self) -> None:
-        """End the stream: wake its thread, which finds ``is_closed``."""
+        """End the stream by waking its thread, which then sees ``is_closed``."""
         with self._condition:
             self.is_closed = True
             self._waiting.clear()

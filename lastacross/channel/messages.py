@@ -8,16 +8,16 @@ from lastacross.errors import InvalidMessageError
 
 
 def send_message(client_id_or_token: str, message: str) -> None:
-    """Send a message to every page that reads this client id, now or in the next two hours.
+    """Send a message to every page that reads this client id's messages, now or within the next two hours.
 
     Args:
         client_id_or_token: the receiver.
-        message: text of at most 32,767 characters; use JSON for structured data.
+        message: a text of at most 32,767 characters; use JSON for structured data.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
         InvalidMessageError: the message is not a string, or too long.
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     client_id = tokens.client_id_of(client_id_or_token)
     _check(message)
@@ -52,10 +52,11 @@ def _check(message: str) -> None:
 
 
 def last_id(client_id: str) -> str:
-    """The id of the newest message, "0-0" if there is none.
+    """The id of the newest message, or "0-0" if there are no messages.
 
-    A page that shows the state so far reads this *before* it reads that state, and opens its channel with
-    ``{last: id}``. It then misses nothing, but may receive messages that it already shows.
+    A page that shows the current state must read this id *before* it reads the state, and then open its
+    channel with ``{last: id}``. It then misses nothing, but may receive messages whose content it already
+    shows.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.

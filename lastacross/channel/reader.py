@@ -1,7 +1,7 @@
 """The reader: one thread per process that waits in Redis for the messages of all its streams.
 
-It starts with the first stream and ends soon after the last one. A stream for a new client id interrupts the
-wait with a message to the reader's own stream, so there is no polling.
+The thread starts with the first stream and ends soon after the last one. A stream for a new client id
+interrupts the wait with a message to the reader's own stream, so there is no polling.
 """
 
 import os
@@ -18,18 +18,18 @@ from lastacross.errors import StoreUnavailableError
 
 log = logs.get("lastacross.channel")
 
-# How long one wait lasts, and so how late the reader may notice that no stream is left.
+# How long one wait lasts, and therefore how late the reader may notice that no stream is left.
 WAIT_MS = 2_000
-# Approximate number of messages across all client ids per read, which bounds its memory.
+# The approximate number of messages per read across all client ids, which limits the memory used.
 READ_MESSAGES = 1_000
 MAX_PER_KEY = 200
-# A stream whose thread has hung in a write for this long has lost its browser.
+# If a stream's thread has been stuck in a write for this long, its browser is considered disconnected.
 STUCK_SECONDS = 30.0
 STUCK_CHECK_SECONDS = 5.0
 WAKEUP_KEEP_SECONDS = 3_600
 
-# A read costs Python and Redis time for each client id that it names. After a read that found something,
-# pause this long so that the next one finds more than one message.
+# Every client id in a read costs Python and Redis time. After a read that has found messages, pause for this
+# long, so that the next read finds more than one message.
 REST_SECONDS_PER_CLIENT_ID = 20e-6
 
 FIRST_BACKOFF_SECONDS = 0.1
@@ -53,12 +53,12 @@ class Reader:
         self._cursors: dict[str, Position] = {}
         self._thread: threading.Thread | None = None
         self._has_list = False
-        # Never set; used only to wait for a while.
+        # This event is never set; it is used only to wait for a while.
         self._rest = threading.Event()
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread is not None
 
     def watch(self, mailbox: Mailbox, newest: Position) -> None:
@@ -66,7 +66,7 @@ class Reader:
 
         Args:
             mailbox: the receiver.
-            newest: its client id's newest position; earlier messages are not delivered.
+            newest: the newest position of the mailbox's client id; earlier messages are not delivered.
         """
         key = store.channel_key(mailbox.client_id)
         with self._lock:
@@ -75,7 +75,7 @@ class Reader:
             self._cursors.setdefault(key, newest)
             must_wake = is_new and self._has_list
             if must_wake:
-                # One interruption is enough, however many streams open before the reader checks again.
+                # One interruption is enough, no matter how many streams open before the reader checks again.
                 self._has_list = False
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lastacross-channel", daemon=True)
@@ -99,7 +99,7 @@ class Reader:
             return [mailbox for watching in self._mailboxes.values() for mailbox in watching]
 
     def join(self, timeout_seconds: float) -> None:
-        """Wait for the thread to end, which it does when nothing is watched."""
+        """Wait for the thread to end, which it does once no mailbox is watched."""
         thread = self._thread
         if thread is not None:
             self._wake()
@@ -109,7 +109,7 @@ class Reader:
         try:
             store.current().run("send_message", [self._wakeup_key], [1, WAKEUP_KEEP_SECONDS, ""])
         except StoreUnavailableError:
-            # The reader has lost Redis too, and makes a new list when Redis is back.
+            # The reader has also lost Redis, and builds a new list once Redis is available again.
             log.debug("channel.wake_failed")
 
     def _run(self) -> None:
@@ -135,14 +135,14 @@ class Reader:
                     self._set_aside_damaged(cursors)
 
     def _set_aside_damaged(self, cursors: Mapping[str, Position]) -> None:
-        """Move keys of a wrong type aside, as a single one blocks the messages of all others."""
+        """Move keys of a wrong type aside, because a single such key blocks the messages of all others."""
         try:
             streams.set_aside_damaged([self._wakeup_key, *cursors])
         except Exception:
             log.exception("channel.set_aside")
 
     def _list_or_end(self) -> dict[str, Position] | None:
-        """The keys to wait for; None if there are none, and the thread no longer counts as running."""
+        """The keys to wait for; None if there are none, and the thread then no longer counts as running."""
         with self._lock:
             if not self._cursors:
                 self._thread = None

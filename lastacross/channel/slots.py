@@ -1,4 +1,4 @@
-"""Slots for open streams, limited per process, per token and per client. Pure."""
+"""Slots for open streams, with limits per process, per token and per client. Pure."""
 
 import threading
 from collections import Counter
@@ -8,12 +8,12 @@ Lack = Literal["total", "token", "client"]
 
 
 class Slots:
-    """Counts open streams, each of which holds a thread of the web server.
+    """Counts open streams, each of which occupies a thread of the web server.
 
     Args:
-        total: the limit for the process.
-        per_token: the limit for one token, so that one page cannot take all.
-        per_client: the limit for one client's network.
+        total: the maximum number of streams for the process.
+        per_token: the maximum for one token, so that a single page cannot take all slots.
+        per_client: the maximum for one client's network.
     """
 
     def __init__(self, total: int, per_token: int, per_client: int) -> None:
@@ -31,7 +31,7 @@ class Slots:
             return self._tokens.total()
 
     def lack(self, token: str, client: str | None) -> Lack | None:
-        """The limit by which ``take`` would fail now, None if it would succeed."""
+        """The limit that ``take`` would hit now, or None if it would succeed."""
         with self._lock:
             return self._lack(token, client)
 
@@ -40,10 +40,10 @@ class Slots:
 
         Args:
             token: the stream's.
-            client: its network; None if unknown, which exempts it from the clients' limit.
+            client: the client's network, or None if unknown, which exempts it from the limit per client.
 
         Returns:
-            None if it was taken, otherwise the limit that was reached.
+            None if the slot was taken, otherwise the limit that was reached.
         """
         with self._lock:
             lack = self._lack(token, client)

@@ -8,32 +8,33 @@ from lastacross import store
 from lastacross.channel import frames
 from lastacross.channel.frames import BEGINNING, Message, Position
 
-# Enough for a quilt of 100 x 100 squares and some more. Redis drops only whole nodes of a stream, so up to
-# about a hundred more are kept.
+# This is a little more than a quilt of 100 x 100 squares needs. Redis drops only whole nodes of a stream, so
+# up to about a hundred more messages are kept.
 KEEP_MESSAGES = 12_000
-# The default life of a token, because a page that reconnects later needs a new token anyway.
+# This is the default lifetime of a token, because a page that reconnects later needs a new token anyway.
 KEEP_SECONDS = 7_200
 
-# Messages per page of a replay: a page of the largest messages is 6 MB.
+# The number of messages per page of a replay; a page of the largest messages has 6 MB.
 PAGE = 200
-# Concurrent replays from Redis: bounds memory and connections when many streams open together.
+# The maximum number of concurrent replays from Redis, which limits memory and connections when many streams
+# open at the same time.
 _replays = threading.BoundedSemaphore(8)
 
 _FIELD = b"m"
 
 
 def append(client_id: str, *texts: str) -> str:
-    """Add at least one message, in order, either all or none; returns the last one's id.
+    """Add one or more messages in order, either all or none; returns the id of the last one.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     args: list[store.Arg] = [KEEP_MESSAGES, KEEP_SECONDS, *texts]
     return cast(bytes, store.current().run("send_message", [store.channel_key(client_id)], args)).decode()
 
 
 def newest(client_id: str) -> Position:
-    """The newest message's position, BEGINNING if there is none.
+    """The position of the newest message, or BEGINNING if there are no messages.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -54,7 +55,7 @@ def page_after(client_id: str, position: Position) -> list[Message]:
 
 
 def _entries(client_id: str, read: Callable[[Any, str], Any]) -> Any:
-    """Entries of a client id's stream; none if another program has overwritten it."""
+    """The entries of a client id's stream; empty if another program has overwritten the stream."""
     key = store.channel_key(client_id)
     try:
         with store.translated_errors():
@@ -65,12 +66,12 @@ def _entries(client_id: str, read: Callable[[Any, str], Any]) -> Any:
 
 
 def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dict[str, list[Message]]:
-    """New messages of these keys after their positions; waits up to the timeout if there are none.
+    """New messages in these keys after the given positions; waits up to the timeout if there are none.
 
     Args:
         cursors: key name → position.
         timeout_ms: how long to wait.
-        count: maximum number of messages per key.
+        count: the maximum number of messages per key.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -82,10 +83,10 @@ def wait(cursors: Mapping[str, Position], timeout_ms: int, *, count: int) -> dic
 
 
 def set_aside_damaged(keys: Collection[str]) -> list[str]:
-    """Move aside and return those keys that are not streams because another program overwrote them.
+    """Move aside, and return, those keys that are not streams because another program overwrote them.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or refuses writes.
+        StoreUnavailableError: Redis is unavailable or is refusing writes.
     """
     return store.current().set_aside(dict.fromkeys(keys, "stream"))
 

@@ -1,4 +1,4 @@
-"""Tokens: the signed right to read one client id's messages until an instant."""
+"""Tokens: the signed right to read one client id's messages until a certain time."""
 
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ _PURPOSE = "channel"
 class Grant:
     """A token's content.
 
-    ``expires_at`` is in seconds since the epoch. ``start`` is the stream's newest position when the token was
-    made, so that a page misses nothing that is sent while it loads.
+    ``expires_at`` is in seconds since the epoch. ``start`` is the stream's newest position at the time when
+    the token was created, so that a page misses nothing that is sent while it loads.
     """
 
     client_id: str
@@ -34,13 +34,13 @@ class Grant:
 
 
 def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
-    """A token that lets a page read this client id's messages.
+    """Create a token that lets a page read this client id's messages.
 
     The page gets every message sent after this call, even those sent before it connects.
 
     Args:
-        client_id: the receiver's name, at most 256 bytes. Any number of pages may share it.
-        duration_minutes: the token's life, 1 … 1440; None = 120.
+        client_id: the receiver's name, which may have at most 256 bytes. Any number of pages may share it.
+        duration_minutes: the token's lifetime, from 1 to 1440 minutes; None means 120.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
@@ -59,17 +59,17 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
 
 
 def create_recent_channel(client_id: str, seconds: float = 5.0) -> str:
-    """A token made without Redis; unlike with ``create_channel``, its page gets the last seconds' messages.
+    """Create a token without Redis. Unlike with ``create_channel``, its page gets the last seconds' messages.
 
-    For pages that are rendered often and tolerate repeated messages.
+    Use it for pages that are rendered often and tolerate repeated messages.
 
     Args:
         client_id: as for ``create_channel``.
-        seconds: how far back the page's messages start.
+        seconds: how far back the page's messages start, in seconds.
 
     Raises:
         InvalidChannelClientIdError: the client id is empty, not text, or too long.
-        StoreUnavailableError: Redis, whose clock is used, has never been reached.
+        StoreUnavailableError: Redis, whose clock is used, has never been reached yet.
     """
     check_client_id(client_id)
     now = store.current().now()
@@ -82,7 +82,7 @@ def read_token(token: str) -> Grant:
 
     Raises:
         ExpiredSignatureError: the token has expired.
-        BadSignatureError: the token is not ours.
+        BadSignatureError: the token was not issued by us.
         StoreUnavailableError: Redis, whose clock is used, is unavailable.
     """
     grant = _load(token)
@@ -92,7 +92,7 @@ def read_token(token: str) -> Grant:
 
 
 def client_id_of(client_id_or_token: str) -> str:
-    """The client id, taken from a token if given one, even an expired one.
+    """The given client id, or the client id of a given token, even an expired one.
 
     Raises:
         InvalidChannelClientIdError: the value is neither.

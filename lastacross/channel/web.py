@@ -1,7 +1,7 @@
 """The browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
 
-A stream holds a thread of the web server, so the number of streams is limited. Above the process's limit the
-answer is 503, above a client's 429, both with ``Retry-After``; the page then polls.
+A stream occupies a thread of the web server, so the number of streams is limited. Above the process's limit
+the answer is 503 and above a client's limit 429, both with ``Retry-After``; the page then polls.
 """
 
 import functools
@@ -36,14 +36,14 @@ Headers = list[tuple[str, str]]
 STREAM_HEADERS: Headers = [
     ("Content-Type", "text/event-stream; charset=utf-8"),
     ("Cache-Control", "no-store"),
-    # nginx would hold the messages back until its buffer is full.
+    # Without this header, nginx would hold the messages back until its buffer is full.
     ("X-Accel-Buffering", "no"),
 ]
 _MAX_PARAMETERS = 16
 
 
 class Refusal(Exception):
-    """Raised when a stream is not opened; carries the answer."""
+    """Raised when a stream cannot be opened; contains the answer to send."""
 
     def __init__(self, status: str, body: str, *headers: tuple[str, str]) -> None:
         super().__init__(status)
@@ -60,7 +60,7 @@ class Refusal(Exception):
 
 
 class Streams:
-    """All streams of a process.
+    """All the streams of a process.
 
     Args:
         limits: their limits.
@@ -84,9 +84,9 @@ class Streams:
             return refusal.answer(start_response)
 
     def end(self) -> None:
-        """End every stream and refuse new ones, because the process stops.
+        """End every stream and refuse new ones, because the process is stopping.
 
-        The browsers reconnect to another process. May be called from a signal handler.
+        The browsers reconnect to another process. It may be called from a signal handler.
         """
         self._is_ending = True
         # Use a separate thread, because the thread interrupted by a signal may hold the locks.
@@ -151,7 +151,7 @@ class Streams:
         self, grant: Grant, start: Position, environ: "WSGIEnvironment", leave: Callable[[], None]
     ) -> EventStream:
         newest = streams.newest(grant.client_id)
-        # A browser ahead of the stream knows a message that Redis has lost since.
+        # A browser that is ahead of the stream knows a message that Redis has since lost.
         start = min(start, newest)
         mailbox = Mailbox(grant.client_id, start, clock=self._clock, writer=_direct_writer(environ))
         retry_ms = round(self.limits.retry_ms * random.uniform(0.5, 1.5))
@@ -175,7 +175,7 @@ class Streams:
         leave()
 
     def _life_seconds(self, grant: Grant) -> float:
-        """Time until the browser has to reconnect: spread out, and at most until the token's end."""
+        """The time until the browser has to reconnect; it is randomized and ends no later than the token."""
         life = self.limits.life_seconds * random.uniform(0.9, 1.0)
         return min(life, max(0.0, grant.expires_at - store.current().now()))
 
@@ -185,7 +185,7 @@ class Streams:
 
 
 def _unauthorized(reason: str) -> Refusal:
-    # Also in a header, because the script uses HEAD, which has no body.
+    # The reason is also in a header, because the script uses HEAD and gets no body.
     return Refusal("401 Unauthorized", reason, ("WWW-Authenticate", f'Channel error="{reason}"'))
 
 
@@ -200,7 +200,7 @@ def _parameters(environ: "WSGIEnvironment") -> dict[str, str]:
 
 
 def _start(environ: "WSGIEnvironment", parameters: dict[str, str]) -> Position | None:
-    """The position to start after: from the browser, else from the page, else None."""
+    """The position after which to start, given by the browser or else by the page; None if neither did."""
     for name, text in (
         ("Last-Event-ID", environ.get("HTTP_LAST_EVENT_ID", "")),
         ("last", parameters.get("last", "")),
@@ -214,15 +214,15 @@ def _start(environ: "WSGIEnvironment", parameters: dict[str, str]) -> Position |
 
 
 def _connection(environ: "WSGIEnvironment") -> Any:
-    """The browser's socket from gunicorn; None if HTTP/2 shares it among streams."""
+    """The browser's socket, from gunicorn; None if HTTP/2 shares it among several streams."""
     is_shared = environ.get("SERVER_PROTOCOL", "").startswith("HTTP/2") or environ.get("HTTP_VERSION") == "2"
     return None if is_shared else environ.get("gunicorn.socket")
 
 
 def _direct_writer(environ: "WSGIEnvironment") -> DirectWriter | None:
-    """A writer that bypasses the stream's thread; None if the body's framing is unknown."""
+    """A writer that bypasses the stream's thread, or None if the body's framing is unknown."""
     connection = _connection(environ)
-    # Over TLS the writes of two threads would mix, and HTTP/1.0 has no chunks.
+    # Over TLS the writes of two threads would get mixed up, and HTTP/1.0 has no chunks.
     is_plain = type(connection) is socket.socket and environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
     return DirectWriter(connection) if _sends_chunks and is_plain else None
 
@@ -237,7 +237,8 @@ _sends_chunks = False
 def write_directly() -> None:
     """Let the reader write to browsers directly, bypassing the web server.
 
-    Only for a server that sends bodies of unknown length in chunks, as gunicorn does over HTTP/1.1.
+    Call this only with a server that sends bodies of unknown length in chunks, as gunicorn does over
+    HTTP/1.1.
     """
     global _sends_chunks
     _sends_chunks = True
@@ -258,7 +259,7 @@ def current() -> Streams:
 
 
 def _forget() -> None:
-    """Reset in a forked process: it has no reader, and a lock may have been held."""
+    """Reset in a forked process, which has no reader and may have inherited a held lock."""
     global _streams, _lock
     _streams = None
     _lock = threading.Lock()
@@ -273,7 +274,7 @@ def stream(environ: "WSGIEnvironment", start_response: "StartResponse") -> Itera
 
 
 def end_streams() -> None:
-    """End the streams of this stopping process; safe in a signal handler."""
+    """End all streams because this process is stopping; safe to call in a signal handler."""
     if _streams is not None:
         _streams.end()
 

@@ -12,7 +12,7 @@ from lastacross.cli import admin, configuration, cron, processes, queues, tasks
 from lastacross.cli.base import cli, complain
 from lastacross.errors import ConfigError, Error
 
-# Each module adds its commands to the root.
+# Importing these modules adds their commands to the root.
 COMMANDS = (processes, configuration, queues, tasks, cron, admin)
 
 
@@ -20,7 +20,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: the arguments without the program's name; None uses this process's.
+        arguments: the arguments without the program's name, or None to use this process's arguments.
 
     Returns:
         The exit code.

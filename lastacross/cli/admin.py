@@ -20,7 +20,7 @@ def _admin() -> None:
 
 
 class _SiteUrl(click.ParamType[str]):
-    """The address of a site: scheme and host, with or without a port."""
+    """The address of a site, which consists of a scheme and a host, with or without a port."""
 
     name = "url"
 
@@ -44,10 +44,10 @@ class _SiteUrl(click.ParamType[str]):
 )
 @takes_app
 def _link(root: Path, url: str | None) -> None:
-    """Print a link that signs a browser in as the administrator: once, within an hour.
+    """Print a link that signs a browser in as the administrator. It works once, within an hour.
 
-    It needs the site's SECRET_KEY and its Redis. The browser stays signed in for seven days; /_ah/sign-in
-    has a button to sign out.
+    This command needs the site's SECRET_KEY and its Redis. The browser stays signed in for seven days;
+    /_ah/sign-in has a button to sign out.
     """
     with asking_redis(root) as configuration:
         site_url = url or _site_url(configuration)
@@ -68,7 +68,7 @@ def _site_url(configuration: Config) -> str:
 
 
 def _secret_key(configuration: Config) -> str:
-    """SECRET_KEY from the environment, else from the running ``lastacross dev``."""
+    """The SECRET_KEY from the environment, or else from the running ``lastacross dev``."""
     settings = configuration.settings
     key = settings.secret_key
     if not key and dev.site_url(settings.data_dir) is not None:

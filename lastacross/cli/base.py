@@ -24,7 +24,7 @@ def complain(message: str) -> None:
 
 
 def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--app``, which may come before or after the command's name."""
+    """Give a command the option ``--app``, which may come before or after the command's name."""
 
     @functools.wraps(command)
     def with_root(*, app: Path | None, **options: Any) -> Any:
@@ -37,7 +37,7 @@ def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
 def configured(
     root: Path, *, needs_secret_key: bool = True, environ: Mapping[str, str] | None = None
 ) -> Config:
-    """Load the configuration for this process, and turn on its log output.
+    """Load this process's configuration and turn on its log output.
 
     Args:
         root: the application's folder.
@@ -55,9 +55,10 @@ def configured(
 
 @contextlib.contextmanager
 def asking_redis(root: Path) -> Iterator[Config]:
-    """The configuration for a command that uses Redis, which stays connected during the block.
+    """The configuration for a command that uses Redis; the connection stays open during the block.
 
-    Without REDIS_URL it uses the Redis of the ``lastacross dev`` that has the data folder, if one runs.
+    Without REDIS_URL it uses the Redis of the ``lastacross dev`` that is using the data folder, if one is
+    running.
     """
     configuration = configured(root, needs_secret_key=False)
     if configuration.settings.sources["REDIS_URL"] == "default":
@@ -66,7 +67,7 @@ def asking_redis(root: Path) -> Iterator[Config]:
             environ = {**os.environ, "REDIS_URL": url}
             configuration = configured(root, needs_secret_key=False, environ=environ)
     if configuration.settings.sources["LASTACROSS_LOG_LEVEL"] == "default":
-        # The command reports its own work.
+        # The command itself reports what it does.
         logs.configure(dataclasses.replace(configuration.settings, log_level="WARNING"))
     opened = store.Store(configuration.settings.redis_url)
     store.use(opened)

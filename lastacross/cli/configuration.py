@@ -1,4 +1,4 @@
-"""``config`` and ``db``: commands for the files, the environment, and the datastore's tables."""
+"""``config`` and ``db``: commands for the YAML files, the environment and the datastore's tables."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def _config() -> None:
 @_config.command("check", epilog="Exits with 2 when there is a mistake.")
 @takes_app
 def _config_check(root: Path) -> int:
-    """Find every mistake in the YAML files and the environment."""
+    """Find all mistakes in the YAML files and the environment."""
     findings = config.check(root, os.environ)
     for mistake in findings.mistakes:
         click.echo(str(mistake), err=True)
@@ -70,10 +70,11 @@ def _db_upgrade(root: Path) -> None:
 @click.option("--allow-drop", is_flag=True, help="Write it even if it drops a table.")
 @takes_app
 def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
-    """Write the application's next migration from the difference between its models and the datastore.
+    """Write the application's next migration from the differences between its models and the datastore.
 
-    Run `lastacross db upgrade` first, so that only new changes differ. [tool.lastacross] in pyproject.toml
-    names the modules with models; the default is the modules of app.yaml's scripts, and models.py.
+    Run `lastacross db upgrade` first, so that only new changes are included. [tool.lastacross] in
+    pyproject.toml names the modules with models; the default is the modules of app.yaml's scripts, and
+    models.py.
     """
     configuration = configured(root, needs_secret_key=False)
     models = config.read_project(root, configuration.app).models
@@ -99,6 +100,6 @@ def _db_demo(root: Path) -> None:
     """Load the application's demo data; existing data stays unchanged.
 
     It calls load() of the application's demo.py, or the function named in [tool.lastacross] of
-    pyproject.toml. It may be repeated, interrupted, or run twice at the same time.
+    pyproject.toml. The command may be repeated, interrupted, or run twice at the same time.
     """
     click.echo(demo_data.load(configured(root, needs_secret_key=False)))

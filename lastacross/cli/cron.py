@@ -74,8 +74,8 @@ def _row(job: CronJob) -> _Row:
 def _list(root: Path, as_json: bool) -> None:
     """Show the deployed jobs with their next and last runs.
 
-    An interval job has no next run while it is running. A next run in the past is marked "overdue": no
-    scheduler runs, or none can read the job.
+    An interval job has no next run while it is running. A next run in the past is marked "overdue", because
+    no scheduler is running or none can read the job.
     """
     configured(root, needs_secret_key=False)
     rows = [_row(job) for job in model.jobs()]
@@ -106,7 +106,8 @@ def _cells(row: _Row) -> tuple[object, ...]:
 def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None:
     """Show when the jobs in cron.yaml are due next, in UTC and in their own time zone.
 
-    The file need not be deployed. For an interval job, assume that it starts now and its runs take no time.
+    The file need not be deployed. For an interval job, this assumes that it starts now and that its runs take
+    no time.
     """
     configuration = configured(root, needs_secret_key=False)
     found = {entry.name: entry for entry in configuration.cron}
@@ -142,7 +143,7 @@ def _runs(entry: CronEntry, now: float, count: int) -> list[dict[str, str]]:
 @_JSON
 @takes_app
 def _run(root: Path, name: str, as_json: bool) -> None:
-    """Run a job now, regardless of its schedule; refused while it is running."""
+    """Run a job now, regardless of its schedule; this is refused while the job is running."""
     with asking_redis(root):
         task = model.run_by_hand(name, store.current().now())
     if as_json:
@@ -157,7 +158,7 @@ def _run(root: Path, name: str, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
-    """Show a job's runs, newest first. Runs are kept for 30 days, skipped ones for one day."""
+    """Show a job's runs, newest first. Runs are kept for 30 days, but skipped ones only for one day."""
     configured(root, needs_secret_key=False)
     runs = [_shown(run) for run in model.last_runs(name, limit)]
     if not runs and name not in {job.name for job in model.jobs()}:

@@ -1,4 +1,4 @@
-"""``dev``, ``web``, ``worker``, ``scheduler``: the processes of an application."""
+"""``dev``, ``web``, ``worker``, ``scheduler``: commands that run an application's processes."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,8 @@ from lastacross.processes import dev, scheduler, supervisor, web, worker, worker
 def _dev(root: Path) -> int:
     """Run everything on this machine, with its own Redis.
 
-    Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) until the next start. REDIS_URL or
-    DATABASE_URL are used instead if set. Ctrl-C stops it all.
+    Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) until the next start. If REDIS_URL
+    or DATABASE_URL is set, it is used instead. Ctrl-C stops everything.
     """
     return dev.run(root, os.environ)
 
@@ -30,7 +30,7 @@ def _web(root: Path) -> int:
 
 
 class _Service(click.ParamType[str]):
-    """The name of a service as in backends.yaml."""
+    """The name of a service, in the form used in backends.yaml."""
 
     name = "name"
 
@@ -68,10 +68,10 @@ Examples:
 )
 @takes_app
 def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
-    """Run worker processes, and restart any that die.
+    """Run worker processes, and restart any that end unexpectedly.
 
-    Without --service they serve the application itself. With it they first request /_ah/start and then serve
-    only that service: a backend of backends.yaml, or any name that tasks have as their target.
+    Without --service they serve the application itself. With --service they first request /_ah/start and then
+    serve only that service, which is a backend of backends.yaml or any name that tasks have as their target.
     """
     configuration = configured(root)
     _remark_on_service(configuration, service or configuration.settings.service)
@@ -86,7 +86,7 @@ def _worker(root: Path, service: str | None, processes: int | None, threads: int
 
 
 def _remark_on_service(configuration: Config, name: str) -> None:
-    """Log a remark if a name looks misspelt, although it may be intended."""
+    """Log a remark if a name looks misspelt, even though it may be intended."""
     known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
     hint = diagnostics.likely(name, known, 0.75)
     if name not in known and hint is not None:
@@ -99,7 +99,7 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 @click.option("--queues", default="")
 @takes_app
 def _worker_process(root: Path, threads: int | None, queues: str) -> int:
-    """Run one worker process; ``worker`` starts it."""
+    """Run one worker process; ``worker`` starts this command."""
     configuration = configured(root)
     return worker.run(configuration, threads=threads or configuration.settings.threads, queues=_names(queues))
 
@@ -107,14 +107,14 @@ def _worker_process(root: Path, threads: int | None, queues: str) -> int:
 @cli.command("worker-isolated", hidden=True)
 @takes_app
 def _worker_isolated(root: Path) -> int:
-    """Run suspect tasks alone; a worker process starts it."""
+    """Run suspect tasks alone; a worker process starts this command."""
     return worker.run_isolated(configured(root))
 
 
 @cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")
 @takes_app
 def _scheduler(root: Path) -> int:
-    """Run a scheduler: starts cron jobs, sends tasks added in transactions, uploads a changed queue.yaml."""
+    """Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads queue.yaml."""
     configuration = configured(root)
     supervisor.watch_parent()
     return scheduler.run(configuration)

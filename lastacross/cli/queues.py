@@ -20,7 +20,7 @@ def existing(name: str) -> Queue:
     """The queue with this name.
 
     Raises:
-        InvalidQueueNameError, UnknownQueueError: the name is invalid, or there is no such queue.
+        InvalidQueueNameError, UnknownQueueError: the name is invalid, or no queue has this name.
     """
     queue = Queue(name)
     if queue_directory.current().find(name) is None:
@@ -89,7 +89,7 @@ def _list(root: Path, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _pause(root: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Stop delivering tasks of these queues; adds are still accepted, and running tasks finish."""
+    """Stop delivering these queues' tasks; new tasks are still accepted, and running ones finish."""
     _set_paused(root, names, is_paused=True, as_json=as_json)
 
 
@@ -104,7 +104,7 @@ def _resume(root: Path, names: tuple[str, ...], as_json: bool) -> None:
 
 def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json: bool) -> None:
     with asking_redis(root):
-        # Look up all queues before changing the first, so that a misspelt name changes nothing.
+        # Look up all queues before changing the first one, so that a misspelt name changes nothing.
         for queue in [existing(name) for name in names]:
             if is_paused:
                 queue.pause()
@@ -144,6 +144,6 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
 def _is_confirmed(question: str) -> bool:
     try:
         return click.confirm(question, err=True)
-    except click.Abort:  # there is no one to answer
+    except click.Abort:  # nobody is there to answer
         click.echo(err=True)
         return False

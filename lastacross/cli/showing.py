@@ -1,4 +1,4 @@
-"""Prints data from Redis: tables for people, JSON for programs, and nothing raw to a terminal."""
+"""Prints data from Redis as tables for people or JSON for programs, with nothing raw on a terminal."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MAX_CELL_CHARACTERS = 60
 def printable(text: str, most: int | None = None) -> str:
     """The text without terminal control sequences, cut to ``most`` characters.
 
-    Control characters, and those that reverse or hide text, appear as escapes.
+    Control characters, and characters that reverse or hide text, are shown as escapes.
     """
     cut = text if most is None or len(text) <= most else text[: most - 1]
     shown = "".join(each if each.isprintable() else _escaped(each) for each in cut)
@@ -26,7 +26,7 @@ def _escaped(character: str) -> str:
 
 
 def instant(seconds: float | None) -> str | None:
-    """An instant as ISO 8601 in UTC with milliseconds; a damaged value is returned unchanged."""
+    """A time in ISO 8601 format, in UTC with milliseconds; a damaged value is returned unchanged."""
     if seconds is None:
         return None
     try:

@@ -42,7 +42,7 @@ def _for_programs(task: ListedTask) -> dict[str, Any]:
 @_JSON
 @takes_app
 def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: bool) -> None:
-    """Show a queue's tasks: the oldest of each state, but the newest dead letters."""
+    """Show a queue's tasks: the oldest ones in each state, but the newest dead letters."""
     with asking_redis(root):
         existing(queue)
         tasks = Listing(store.current()).tasks(queue, states or STATES, limit)
@@ -125,7 +125,7 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
 @_JSON
 @takes_app
 def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> int:
-    """Delete tasks in any state; a running one finishes, but its result is ignored."""
+    """Delete tasks in any state; a running task finishes, but its result is ignored."""
     with asking_redis(root):
         deleted = [Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
@@ -170,7 +170,7 @@ def _tell(queue: str, names: list[str], what: str, as_json: bool) -> None:
 
 
 def _missed(queue: str, names: set[str], what: str) -> int:
-    """The exit code; prints the names that were not found."""
+    """Return the exit code, and print the names that were not found."""
     if names:
         complain(f"queue {queue!r} has no {what} {', '.join(map(repr, sorted(names)))}")
     return 1 if names else 0

@@ -1,4 +1,4 @@
-"""Looks up a host's addresses within a deadline, which the system's own lookup does not support."""
+"""Looks up a host's addresses within a deadline, because the system's own lookup does not support one."""
 
 import ipaddress
 import socket
@@ -9,7 +9,7 @@ from typing import Any
 from lastacross.http_client.threads import Threads
 
 MAX_LOOKUPS_AT_ONCE = 32
-# A resolver that has not answered by then will not answer, and its callers have other work.
+# A resolver that has not answered by then will not answer at all, and its callers have other work.
 MAX_LOOKUP_SECONDS = 3.0
 
 LookUp = Callable[[str, int], list[str]]
@@ -26,14 +26,14 @@ def system_look_up(host: str, port: int) -> list[str]:
 
 
 class LookUpTimeoutError(TimeoutError):
-    """Raised when the resolver did not answer in time."""
+    """Raised when the resolver does not answer in time."""
 
 
 class Resolver:
-    """Looks up names in a bounded number of threads, because a thread in the resolver cannot be interrupted.
+    """Looks up names in a limited number of threads, because a thread in the resolver cannot be interrupted.
 
     Args:
-        look_up: asks the resolver, however long that takes.
+        look_up: a callable that asks the resolver, however long that takes.
     """
 
     def __init__(self, look_up: LookUp = system_look_up) -> None:
@@ -45,8 +45,8 @@ class Resolver:
 
         Args:
             host: a name or an address; an address resolves to itself.
-            port: the port of the later connection.
-            seconds: how long to wait; at most 3.
+            port: the port to connect to later.
+            seconds: how long to wait, at most 3 s.
 
         Raises:
             LookUpTimeoutError: the resolver did not answer in time.
@@ -61,7 +61,7 @@ class Resolver:
         except TimeoutError as error:
             if answer.done() and not answer.cancelled():
                 raise  # an error from the resolver itself
-            # Cancel a lookup that has not begun, because it has no waiting caller.
+            # Cancel a lookup that has not begun, because no caller is waiting for it any longer.
             answer.cancel()
             raise LookUpTimeoutError(f"no answer from the resolver about {host}") from error
         if not found:

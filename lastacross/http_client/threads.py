@@ -1,4 +1,4 @@
-"""Threads that start when there is work and end when there is none; the process does not wait for them."""
+"""Threads that start when there is work and end when there is none; a process can exit without them."""
 
 import queue
 import threading
@@ -12,7 +12,7 @@ _log = logs.get("lastacross.urlfetch")
 
 
 class Threads:
-    """Runs functions in threads, up to a maximum; the others wait their turn.
+    """Runs functions in a limited number of threads; the other functions wait their turn.
 
     Args:
         name: the threads' name.
@@ -25,7 +25,7 @@ class Threads:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._count = 0
-        # Functions that no thread has taken; no new thread is needed while as many threads are idle.
+        # Functions that no thread has taken yet; no new thread is needed if at least that many are idle.
         self._waiting = 0
         self._idle = 0
 
@@ -49,18 +49,18 @@ class Threads:
             try:
                 function()
             except Exception:
-                # It should not have raised. A thread that ended here would still be counted.
+                # The function should not have raised. If the thread ended here, it would still be counted.
                 _log.exception("thread.failed", thread=self._name)
 
     def _next(self) -> Callable[[], None] | None:
-        """The next function; None if there was none for a while, after which this thread no longer counts."""
+        """The next function; None if there was none for a while, and this thread then no longer counts."""
         while True:
             try:
                 function = self._work.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._waiting:
-                        continue  # it is just being added
+                        continue  # the function is just being added
                     self._idle -= 1
                     self._count -= 1
                     return None

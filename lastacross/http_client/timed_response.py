@@ -16,8 +16,8 @@ class TimedResponse(http.client.HTTPResponse):
 
     Args:
         sock: the socket to read from.
-        *args: as for ``http.client.HTTPResponse``.
-        remaining: the seconds until the deadline.
+        *args: the same arguments as for ``http.client.HTTPResponse``.
+        remaining: a callable that returns the seconds until the deadline.
         **kwargs: as for ``http.client.HTTPResponse``.
     """
 
@@ -32,8 +32,8 @@ class TimedResponse(http.client.HTTPResponse):
         """Read the head.
 
         Raises:
-            RemoteDisconnected: the connection ended within the head, which http.client takes for the head's
-                end.
+            RemoteDisconnected: the connection ended within the head, which http.client would take for the end
+                of the head.
         """
         super().begin()
         if self._reader.has_ended:

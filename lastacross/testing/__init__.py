@@ -1,4 +1,4 @@
-"""Tasks in your own tests: run them in order or as they are added, and inspect enqueued ones.
+"""Helps you test tasks: run them in order or as soon as they are added, and inspect those that are enqueued.
 
 With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``, ``assert_enqueued`` or
 ``lastacross_app``. Without it:
@@ -7,7 +7,7 @@ With pytest, ask for the fixtures ``run_tasks``, ``inline_tasks``, ``enqueued``,
         taskqueue.add(url="/work")
         app.run_tasks()
 
-See docs/testing.md for everything.
+See docs/testing.md for details.
 """
 
 from lastacross.errors import RunTasksError, TaskFailedError

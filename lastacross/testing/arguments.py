@@ -1,8 +1,8 @@
-"""Checks numbers in a test's calls, because a wrong one would run nothing and look like success."""
+"""Checks numbers that a test passes, because a wrong one would run nothing and look like success."""
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Raise unless this is None or a valid duration.
+    """Raise an error unless the value is None or a valid duration.
 
     Raises:
         TypeError: the value is not a number.
@@ -18,10 +18,10 @@ def check_seconds(name: str, value: object) -> None:
 
 
 def check_count(name: str, value: object, *, none_means: str = "") -> None:
-    """Raise unless this is a whole number from 0, or None if that is allowed.
+    """Raise an error unless the value is a whole number, not negative, or None if that is allowed.
 
     Raises:
-        TypeError: the value is neither.
+        TypeError: the value is neither of these.
         ValueError: the value is negative.
     """
     if value is None and none_means:

@@ -8,23 +8,23 @@ _MICROSECONDS = 1_000_000
 class StoppedClock:
     """Implements both clocks of ``lastacross.clock.Clock`` and moves them together.
 
-    Each reading of the time of day is a microsecond later than the one before, which preserves the order of
-    adds.
+    Each reading of the time of day is a microsecond later than the previous one, which preserves the order in
+    which tasks are added.
 
     Args:
-        now: seconds since the epoch; None = this machine's time.
+        now: the time in seconds since the epoch, or None for this machine's time.
     """
 
     def __init__(self, now: float | None = None) -> None:
         self._microseconds = round((SYSTEM.now() if now is None else now) * _MICROSECONDS)
 
     def now(self) -> float:
-        """Seconds since the epoch."""
+        """The time in seconds since the epoch."""
         self._microseconds += 1
         return self._microseconds / _MICROSECONDS
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """The time in seconds since an unspecified starting point."""
         return self._microseconds / _MICROSECONDS
 
     def advance(self, seconds: float) -> None:
@@ -32,5 +32,5 @@ class StoppedClock:
         self._microseconds += round(seconds * _MICROSECONDS)
 
     def advance_to(self, instant: float) -> None:
-        """Move to this instant, in seconds since the epoch; never goes back."""
+        """Move to this time, in seconds since the epoch; never goes back."""
         self._microseconds = max(self._microseconds, round(instant * _MICROSECONDS))

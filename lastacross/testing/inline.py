@@ -1,4 +1,4 @@
-"""Runs tasks as soon as they are added within a test's block."""
+"""Runs tasks as soon as they are added within a block of a test."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 # be a task's own thread, whose end the task waits for.
 WAIT_SECONDS = 5.0
 
-# After these scripts, a task may be newly ready.
+# A task may have become ready after one of these scripts.
 _ADDING = frozenset(
     {"add_task", "add_tasks", "add_members", "seal_batch", "cancel_batch", "retry_dead", "run_task"}
 )
@@ -52,21 +52,22 @@ class Inline:
         self._failures: list[Attempt] = []
 
     def run(self) -> None:
-        """Run all waiting tasks, after the current transaction, if any."""
+        """Run all waiting tasks, but only after the current transaction, if there is one."""
         transaction = datastore.current_transaction()
         if transaction is not None:
             transaction.after_commit(self.run)
             return
         self._is_wanted = True
-        # A task that has added another must not wait for it: the other runs when the task has ended.
+        # A task that has added another one must not wait for it, because the other one runs when the task has
+        # ended.
         is_outside = threading.current_thread() is not self._thread
         self._drain(WAIT_SECONDS if is_outside else 0.0)
         while self._is_wanted and self._drain(0.0):
-            # Run tasks that a thread added without waiting, after the last check of the queues.
+            # Run tasks that a thread has added, without waiting for them, since the last check of the queues.
             pass
 
     def _drain(self, wait_seconds: float) -> bool:
-        """Run all waiting tasks unless another thread does for longer than this; returns whether it did."""
+        """Run all waiting tasks; False if another thread is still running tasks after this many seconds."""
         if not self._running.acquire(timeout=wait_seconds):
             return False
         try:
@@ -86,7 +87,7 @@ class Inline:
             self._errors.append(error)
 
     def _runs_out(self) -> bool:
-        """Run until no task is left or one has failed; returns whether none is left."""
+        """Run tasks until none is left or one has failed; returns whether none is left."""
         attempts = self._runner.attempts(retry=self._retry)
         if self._retry or not attempts or attempts[-1].seen.is_success:
             return True
@@ -94,7 +95,7 @@ class Inline:
         return False
 
     def end(self, error: BaseException | None) -> None:
-        """End the block: raise the first failure, or attach notes to the error that ends it."""
+        """End the block: raise the first failure, or attach notes to the error that ends the block."""
         if error is None:
             for problem in self._errors:
                 raise problem

@@ -1,4 +1,4 @@
-"""A real Redis for tests: a separate server on a socket in a temporary folder, removed at the end."""
+"""A real Redis for tests: a separate server on a socket in a temporary folder that is removed at the end."""
 
 import contextlib
 import os
@@ -20,18 +20,18 @@ _LOOK_SECONDS = 0.02
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[str]:
-    """Start a server and stop it at the end; yields its REDIS_URL.
+    """Start a server, yield its REDIS_URL, and stop the server at the end.
 
     Raises:
         StartupError: this machine has no server program.
         RunTasksError: the server does not answer.
     """
     binary = embedded.find_server()
-    # Not in pytest's folders, because a socket's path is limited to 107 bytes.
+    # Do not use pytest's folders, because a socket's path is limited to 107 bytes.
     with tempfile.TemporaryDirectory(prefix="la-redis-") as name:
         command = [binary, "--port", "0", "--unixsocket", f"{name}/redis.sock", "--dir", name]
         command += ["--save", "", "--appendonly", "no", "--logfile", "redis.log"]
-        # A separate session, so that Ctrl-C reaches only the tests.
+        # Use a separate session, so that Ctrl-C reaches only the tests.
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )

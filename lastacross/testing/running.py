@@ -1,4 +1,4 @@
-"""Runs tasks in a test like a worker, one after another, with a clock that moves to each eta."""
+"""Runs tasks in a test the way a worker does, one after another, with a clock that moves to each eta."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _NEVER = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An attempt from a test's view, and its outcome."""
+    """An attempt as a test sees it, and its outcome."""
 
     seen: DeliveredTask
     outcome: Outcome
@@ -31,7 +31,7 @@ class TaskRunner:
 
     Args:
         opened: the store with the tasks.
-        delivery: delivers to the application.
+        delivery: the object that delivers tasks to the application.
         clock: the store's clock.
     """
 
@@ -51,14 +51,15 @@ class TaskRunner:
         within_seconds: float | None = None,
         at_most: int = MAX_ATTEMPTS,
     ) -> "list[Attempt]":
-        """Run due tasks, and tasks that become due, until none is left or one has failed.
+        """Run all tasks as they become due, until none is left or one has failed.
 
         Args:
-            queues: only these; empty: all push queues.
-            retry: retry failed tasks according to their retry options; otherwise stop at the first failure
-                and make that task a dead letter.
-            within_seconds: run only tasks due until then and move the clock there. None = all waiting tasks.
-            at_most: maximum number of attempts.
+            queues: the only queues to run, or an empty list for all push queues.
+            retry: whether to retry failed tasks according to their retry options. Otherwise the first failure
+                ends the run and makes its task a dead letter.
+            within_seconds: the number of seconds from now within which tasks must be due to be run; the clock
+                is then moved to the end of this period. None runs all waiting tasks.
+            at_most: the maximum number of attempts.
 
         Raises:
             RunTasksError: tasks are left after ``at_most`` attempts.
@@ -82,7 +83,7 @@ class TaskRunner:
         return made
 
     def _next(self, queues: Sequence[str], until: float) -> Leased | None:
-        """Lease the next task; moves the clock to its time, unless that is too late."""
+        """Lease the next task, and move the clock to its eta unless that is too late."""
         while True:
             serving = self._serving(queues)
             scheduled_at = self._promote(serving.queues)
@@ -106,19 +107,19 @@ class TaskRunner:
         return Serving(there, [DEFAULT_GROUP, *sorted(services - {DEFAULT_GROUP})], queues)
 
     def _promote(self, queues: Sequence[str]) -> float:
-        """Make due tasks ready; returns the instant at which the next one is due."""
+        """Make due tasks ready; returns the time at which the next one is due."""
         moved, next_due = 1, None
         while moved:
             moved, next_due = self._broker.promote_due(queues)
         return _NEVER if next_due is None else next_due
 
     def _lease(self, serving: Serving) -> tuple[Leased | None, float]:
-        """Lease the oldest task that may run now; otherwise returns when a throttled queue may continue."""
+        """Lease the oldest task that may run now, or return the time when a throttled queue may continue."""
         throttled_until = _NEVER
         for each in self._by_age(serving.lists):
             grant = self._lease_from(each, serving)
             while grant.has_more and not grant.tasks:
-                # The first entry belonged to a deleted task: a cancelled batch leaves such entries.
+                # The first entry belonged to a deleted task; a cancelled batch leaves such entries behind.
                 grant = self._lease_from(each, serving)
             if grant.tasks:
                 return grant.tasks[0], _NEVER
@@ -141,7 +142,7 @@ class TaskRunner:
     def _by_age(self, lists: Sequence[str]) -> list[str]:
         """The lists by the age of their first tasks, oldest first; empty ones at the end.
 
-        Empty lists are included, because a task to be run now, regardless of its queue, waits elsewhere.
+        Empty lists are included, because a task that is to be run immediately waits in a list of its own.
         """
         redis: Any = self._store.redis
         with redis.pipeline(transaction=False) as pipeline:
@@ -156,7 +157,7 @@ class TaskRunner:
 
 
 def raise_failure(attempt: Attempt) -> None:
-    """Raise this attempt's failure, if any, in the test: the handler's own exception if it raised one."""
+    """Raise this attempt's failure, if any, in the test, as the handler's own exception if it raised one."""
     if attempt.seen.is_success:
         return
     error = attempt.outcome.error

@@ -1,4 +1,4 @@
-"""A test's view of tasks: enqueued ones, and the attempts to deliver them."""
+"""Tasks as a test sees them: enqueued ones, and the attempts to deliver them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ class EnqueuedTask:
 
     Attributes:
         queue: the name of its queue.
-        name: given by the caller or generated.
+        name: the task's name, given by the caller or generated.
         method: ``POST``, ``GET``, ``PULL`` …
-        url: path and query, '' for a pull task.
-        eta: seconds since the epoch.
-        payload: the body, ``b""`` if there is none.
+        url: the path and the query, or '' for a pull task.
+        eta: the eta in seconds since the epoch.
+        payload: the body, or ``b""`` if there is none.
         headers: its own headers.
         state: ``ready``, ``scheduled``, ``leased``, ``dead``, or ``waiting`` for its batch.
-        target: the service that it is for, None for the default service.
-        error: the reason why it is dead.
+        target: the service that the task is for, or None for the default service.
+        error: the reason why the task is dead.
     """
 
     queue: str
@@ -42,7 +42,7 @@ class EnqueuedTask:
 
     @property
     def params(self) -> dict[str, str]:
-        """The ``params`` that were given, from the body or the query; the last of a repeated name wins."""
+        """The task's ``params``, from the body or the query; the last value of a repeated name wins."""
         text = self.payload.decode("utf-8", "replace") if self._is_form else self.url.partition("?")[2]
         return dict(parse_qsl(text, keep_blank_values=True))
 
@@ -70,8 +70,8 @@ class DeliveredTask:
         method: such as ``POST``.
         url: path and query.
         attempt: 1 for the first.
-        status: the answer's status, None without an answer.
-        reason: the reason for a failure, '' for a success.
+        status: the answer's status, or None without an answer.
+        reason: the reason for a failure, or '' for a success.
     """
 
     queue: str
@@ -105,9 +105,9 @@ def enqueued(
     Args:
         opened: the store.
         queue: None = all.
-        url: filter by a path (with any query), or by path and query.
-        name: filter by the task's name.
-        states: the states to include; dead tasks only if named.
+        url: a path (with any query), or a path and query, to filter by.
+        name: a task name to filter by.
+        states: the states to include; dead tasks are included only if "dead" is listed.
 
     Raises:
         ValueError: a state is unknown.

@@ -1,4 +1,4 @@
-"""An application in a test: its folder's configuration, a Redis, a datastore, and a stopped clock."""
+"""An application under test, with its folder's configuration, a Redis, a datastore and a stopped clock."""
 
 import contextlib
 import os
@@ -24,8 +24,8 @@ from lastacross.worker import Deadlines, Delivery
 SECRET_KEY = "of tests alone, and known to all"
 LOOPBACK = "localhost,127.0.0.1,[::1]"
 
-# Caches the file of an empty datastore by application folder, because creating one takes longer than most
-# tests.
+# Caches the file of an empty datastore for each application folder, because creating one takes longer than
+# most tests.
 _empty_datastores: dict[Path, bytes] = {}
 
 
@@ -41,7 +41,7 @@ class ApplicationUnderTest:
 
     Attributes:
         wsgi: the application as the web server serves it, for ``webtest.TestApp`` and similar tools.
-        clock: stands still until a task's eta or the test moves it.
+        clock: a clock that stands still until a task's eta or the test moves it.
         config: its configuration.
         store: its Redis store.
     """
@@ -75,23 +75,24 @@ class ApplicationUnderTest:
         within_seconds: float | None = None,
         at_most: int = MAX_ATTEMPTS,
     ) -> list[DeliveredTask]:
-        """Run waiting tasks, and tasks that they add, one after another until none is left.
+        """Run waiting tasks, and the tasks that these add, one after another until none is left.
 
         They run in the order of their etas. The clock moves to each eta, and to the next start that a queue's
         rate allows. Tasks of paused queues, or of queues with rate 0, stay.
 
         Args:
-            queue: only this queue's tasks; None = all.
-            retry: retry failed tasks according to their retry options. Otherwise the handler's exception is
-                raised here, and the task becomes a dead letter.
-            within_seconds: run only tasks due until then and move the clock there.
-            at_most: maximum number of attempts.
+            queue: the only queue whose tasks run, or None for all queues.
+            retry: whether to retry failed tasks according to their retry options. Otherwise the handler's
+                exception is raised here, and the task becomes a dead letter.
+            within_seconds: the number of seconds from now within which tasks must be due to be run; the clock
+                is then moved to the end of this period.
+            at_most: the maximum number of attempts.
 
         Returns:
             The attempts in order.
 
         Raises:
-            TaskFailedError: a handler answered with a status outside 200-299 without an exception.
+            TaskFailedError: a handler answered with a status outside 200-299 without raising an exception.
             RunTasksError: tasks are left after ``at_most`` attempts.
             ValueError: the queue does not exist or is a pull queue, or a number is negative.
             TypeError: an argument is not a number.
@@ -113,7 +114,7 @@ class ApplicationUnderTest:
         """Within the block, an added task runs before the call that adds it returns.
 
         Tasks added inside a ``datastore.transaction()``, transactionally or not, run after its commit. Tasks
-        added by a task run after that task. Etas cause no waiting, because the clock moves to them.
+        added by a task run after that task. Nothing waits for an eta, because the clock moves to it.
 
         Args:
             retry: as for ``run_tasks``; without it the first failure is raised at the end of the block.
@@ -144,8 +145,8 @@ class ApplicationUnderTest:
 
         Args:
             queue: None = all.
-            url: filter by a path (with any query), or by path and query.
-            name: filter by the task's name.
+            url: a path (with any query), or a path and query, to filter by.
+            name: a task name to filter by.
             states: ``ready``, ``scheduled``, ``leased``, ``dead``, ``waiting``.
 
         Raises:
@@ -161,16 +162,16 @@ class ApplicationUnderTest:
         url: str | None = None,
         name: str | None = None,
     ) -> list[EnqueuedTask]:
-        """Fail unless ``count`` matching tasks wait; returns them.
+        """Fail unless ``count`` matching tasks are waiting; returns them.
 
         Args:
-            count: the exact number; None = at least one.
+            count: the exact number, or None for at least one.
             queue: as for ``enqueued``.
             url: as for ``enqueued``.
             name: as for ``enqueued``.
 
         Raises:
-            AssertionError: there are more or fewer; the message lists the waiting tasks.
+            AssertionError: there are more or fewer matching tasks; the message lists all waiting tasks.
             ValueError: the queue does not exist, or ``count`` is negative.
             TypeError: ``count`` is not a whole number.
         """
@@ -201,10 +202,11 @@ def application(
 
     Args:
         root: its folder.
-        redis_url: a server that may be emptied; None starts a separate one, which takes a moment.
-        database_url: a writable, empty database, with or without its tables, which is not emptied at the end.
-            None = a separate SQLite file.
-        environ: variables as listed by ``lastacross config show``.
+        redis_url: the URL of a server that may be flushed; None starts a separate server, which takes a
+            moment.
+        database_url: the URL of a writable, empty database, with or without its tables; it is not cleared at
+            the end. None uses a separate SQLite file.
+        environ: variables to set, as listed by ``lastacross config show``.
 
     Raises:
         ConfigError: the configuration is invalid, or the database is not empty.
@@ -228,7 +230,8 @@ def application(
         stack.callback(opened.close)
         stack.enter_context(_in_use(configuration, opened))
         _prepare_datastore(configuration, None if database_url else folder / "test.db")
-        # Like App Engine's own test bed and development server, which are not production either.
+        # This is like App Engine's own test bed and development server, which do not count as production
+        # either.
         software = configuration.settings.server_software.replace("Google App Engine", "Development")
         loaded = loading.load(configuration, server_software=software)
         deadlines = Deadlines(on_stuck=lambda label: None)
@@ -274,7 +277,7 @@ def _in_use(configuration: Config, opened: WatchedStore) -> Iterator[None]:
 def _prepare_datastore(configuration: Config, file: Path | None) -> None:
     """Create the tables, or copy a file that has them."""
     if file is None:
-        # Check before the migrations, which may change existing rows.
+        # Check this before the migrations run, because they may change existing rows.
         filled = datastore.find_filled_table()
         if filled is not None:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""HTTP requests to other servers, under App Engine's names: ``from lastacross import urlfetch``.
+"""Sends HTTP requests to other servers, under App Engine's names: ``from lastacross import urlfetch``.
 
 Rules: docs/appengine.md, "urlfetch".
 """

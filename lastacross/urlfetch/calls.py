@@ -33,7 +33,7 @@ DEFAULT_DEADLINE_SECONDS = 5.0
 MAX_SECONDS_IN_REQUESTS = 60.0
 MAX_SECONDS_IN_TASKS = 600.0
 CALLS_AT_ONCE = 128
-# How long a thread between two checks of its deadline may take to report the time-out itself.
+# How long a thread may take to report the time-out itself, because it checks its deadline only now and then.
 _GRACE_SECONDS = 1.0
 
 _fetcher = Fetcher()
@@ -42,7 +42,7 @@ _defaults = threading.local()
 
 
 def set_default_fetch_deadline(seconds: float | None) -> None:
-    """Set the default deadline for this thread's fetches, which is 5 s otherwise.
+    """Set the default deadline for this thread's fetches; without it the default is 5 s.
 
     Args:
         seconds: None restores 5.
@@ -54,17 +54,18 @@ def set_default_fetch_deadline(seconds: float | None) -> None:
 
 
 def get_default_fetch_deadline() -> float | None:
-    """This thread's value from ``set_default_fetch_deadline``; None if it was not set."""
+    """The value set by ``set_default_fetch_deadline`` in this thread; None if it was not set."""
     found: float | None = getattr(_defaults, "seconds", None)
     return found
 
 
 class RPC:
-    """A fetch that runs in the background. Made by ``create_rpc``.
+    """A fetch that runs in the background. ``create_rpc`` creates it.
 
     Attributes:
-        deadline: seconds for the whole fetch; None = the default.
-        callback: called once without arguments, by the thread that first waits for the end.
+        deadline: the deadline of the whole fetch in seconds, or None for the default.
+        callback: a callable that is called once, without arguments, by the thread that first waits for the
+            end.
     """
 
     def __init__(self, deadline: float | None = None, callback: Callable[[], object] | None = None) -> None:
@@ -76,11 +77,11 @@ class RPC:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer or an error has arrived."""
+        """Whether the fetch has ended, with an answer or an error."""
         return self._future is not None and self._future.done()
 
     def wait(self) -> None:
-        """Wait for the end, and call the callback.
+        """Wait until the fetch ends, and call the callback.
 
         Raises:
             Error: ``make_fetch_call`` was not called.
@@ -93,11 +94,11 @@ class RPC:
                 self.callback()
 
     def check_success(self) -> None:
-        """Wait for the end, and raise the fetch's error, if any."""
+        """Wait until the fetch ends, and raise its error, if any."""
         self.get_result()
 
     def get_result(self) -> Response:
-        """Wait for the end and return the answer.
+        """Wait until the fetch ends, and return the answer.
 
         Raises:
             Error: as for ``fetch``.
@@ -105,27 +106,27 @@ class RPC:
         self.wait()
         future, limit = self._started()
         if not future.done():
-            # No thread was free, or a system call without a deadline blocks one.
+            # No thread was free, or a system call without a deadline is blocking the thread.
             raise FetchDeadlineExceededError(f"no answer within {limit.seconds:g} s")
         return future.result()
 
     @staticmethod
     def wait_any(rpcs: "Iterable[RPC]") -> "RPC | None":
-        """The first of several to finish, after its callback has run; None if there are none."""
+        """The first of these fetches to finish, after its callback has run; None if there are none."""
         given = list(rpcs)
         if not given:
             return None
         started = [rpc._started() for rpc in given]
         seconds = min(limit.remaining() for _, limit in started)
         wait([future for future, _ in started], max(0.0, seconds) + _GRACE_SECONDS, FIRST_COMPLETED)
-        # If none has finished, one has passed its deadline.
+        # If no fetch has finished, one has passed its deadline.
         first = min(given, key=lambda rpc: (not rpc.is_finished, rpc._started()[1].remaining()))
         first.wait()
         return first
 
     @staticmethod
     def wait_all(rpcs: "Iterable[RPC]") -> None:
-        """Wait for all to finish, and call their callbacks in the order in which they finish."""
+        """Wait for all fetches to finish, and call their callbacks in the order in which they finish."""
         left = list(rpcs)
         while left:
             ended = RPC.wait_any(left)
@@ -135,7 +136,7 @@ class RPC:
         """Start the fetch; called by ``make_fetch_call``.
 
         Raises:
-            Error: it has already started.
+            Error: the fetch has already started.
         """
         if self._future is not None:
             raise UrlFetchError("this rpc has fetched already: create_rpc() makes another")
@@ -152,11 +153,13 @@ class RPC:
 
 
 def create_rpc(deadline: float | None = None, callback: Callable[[], object] | None = None) -> RPC:
-    """A fetch to start with ``make_fetch_call``.
+    """Create a fetch that ``make_fetch_call`` can start.
 
     Args:
-        deadline: seconds for the whole fetch; None = 5 or the value of ``set_default_fetch_deadline``.
-        callback: called once without arguments, by the thread that first waits for the end.
+        deadline: the deadline of the whole fetch in seconds. None means 5, or the value of
+            ``set_default_fetch_deadline``.
+        callback: a callable that is called once, without arguments, by the thread that first waits for the
+            end.
     """
     return RPC(deadline, callback)
 
@@ -172,7 +175,7 @@ def make_fetch_call(
     """Start a fetch; ``rpc.get_result()`` returns the answer or raises.
 
     Args:
-        rpc: made by ``create_rpc``.
+        rpc: a fetch created by ``create_rpc``.
         url: as for ``fetch``.
         payload: as for ``fetch``.
         method: as for ``fetch``.
@@ -185,7 +188,8 @@ def make_fetch_call(
 
     Raises:
         InvalidMethodError, TypeError, ValueError: the request is invalid; nothing is sent.
-        InvalidURLError: the URL of the current request; any other invalid URL is reported at the end.
+        InvalidURLError: the URL is that of the current request; any other invalid URL is reported by the
+            call's result.
     """
     request = _request(payload, method, headers, **options)
     _refuse_own_url(url, request.method)
@@ -212,16 +216,17 @@ def fetch(
         payload: the body of a POST, PUT or PATCH; text is sent as UTF-8.
         method: a constant (``POST``) or a name in any case.
         headers: the request's headers; a few are reserved for the engine and dropped.
-        allow_truncated: accept the first 32 MB (or ``response_limit_bytes``) of a longer answer.
-        follow_redirects: follow up to five redirects.
-        deadline: seconds for the whole fetch: 5 by default, at most 60 in a request, 600 in a task.
-        validate_certificate: False accepts any certificate.
-        response_limit_bytes: the most bytes of an answer to read, 32 MB at most.
+        allow_truncated: whether to accept the first 32 MB (or ``response_limit_bytes``) of a longer answer.
+        follow_redirects: whether to follow redirects, up to five.
+        deadline: the deadline of the whole fetch in seconds: 5 by default, at most 60 in a request and 600 in
+            a task.
+        validate_certificate: whether the server's certificate must be valid; False accepts any certificate.
+        response_limit_bytes: the maximum number of bytes to read of an answer, up to 32 MB.
 
     Raises:
         InvalidURLError, PayloadTooLargeError, InvalidMethodError: the request is invalid; nothing is sent.
-        DownloadError: there was no answer; a subclass tells the reason.
-        ResponseTooLargeError: the answer exceeds the limit; the error carries the part that was read.
+        DownloadError: there was no answer; the subclass tells the reason.
+        ResponseTooLargeError: the answer exceeds the limit; the error contains the part that was read.
         SSLCertificateError: the certificate is not trusted.
         TypeError, ValueError: a payload, headers, a limit or a deadline is invalid.
     """
@@ -265,7 +270,7 @@ def _request(
 
 
 def _refuse_own_url(url: str, method: str) -> None:
-    """Refuse the current request's URL: a handler that fetches its own page would never end."""
+    """Refuse the current request's URL, because a handler that fetches its own page would never end."""
     request = current_request()
     if request is None or method != "GET":
         return

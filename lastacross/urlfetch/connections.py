@@ -36,26 +36,26 @@ class Connections:
 
     Args:
         names: looks up hosts.
-        clock: its monotonic time measures how long a connection has been idle.
+        clock: a clock whose monotonic time measures how long a connection has been idle.
     """
 
     def __init__(self, names: Names, clock: Clock) -> None:
         self._names = names
         self._clock = clock
         self._lock = threading.Lock()
-        # Ordered by the time when they became idle, oldest first; one list per key.
+        # Idle connections, one list per key, ordered by the time at which they became idle, oldest first.
         self._idle: OrderedDict[int, tuple[Key, HTTPConnection, float]] = OrderedDict()
         self._contexts: dict[bool, ssl.SSLContext] = {}
 
     def idle(self, key: Key) -> HTTPConnection | None:
-        """An idle connection that was used before; None if there is none."""
+        """An idle connection that was used before; None if no connection is idle."""
         while True:
             with self._lock:
                 mine = [number for number, entry in self._idle.items() if entry[0] == key]
                 if not mine:
                     return None
                 _, connection, since = self._idle.pop(mine[-1])
-            # It is readable: the server has closed it or sent unexpected bytes.
+            # If an idle connection is readable, the server has closed it or sent unexpected bytes.
             if self._clock.monotonic() - since < IDLE_SECONDS and connection.is_connected:
                 return connection
             connection.close()
@@ -73,7 +73,7 @@ class Connections:
             each.close()
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close all idle connections."""
         with self._lock:
             entries = list(self._idle.values())
             self._idle.clear()
@@ -81,12 +81,13 @@ class Connections:
             connection.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: close its descriptors of the parent's idle connections.
+        """In a forked child, close its descriptors of the parent's idle connections.
 
-        This sends nothing: the parent has descriptors too, and closing a TLS socket here sends no close
-        notification. If the child kept them open, the server would not notice when the parent closes them.
+        This sends nothing, because the parent still has descriptors and closing a TLS socket this way sends
+        no close notification. If the child kept them open, the server would not notice when the parent closes
+        them.
         """
-        # Do not take the lock, which a thread missing in this process may hold.
+        # Do not take the lock, because a thread that does not exist in this process may hold it.
         for _, connection, _ in self._idle.values():
             connection.close()
         self._idle.clear()
@@ -94,7 +95,7 @@ class Connections:
     def connect(self, place: Place, deadline: Deadline, *, validates: bool, is_open: bool) -> HTTPConnection:
         """Open a new connection to an address that was looked up and checked for it.
 
-        It uses exactly the checked address: the name is not looked up again, in case its address changes.
+        It uses exactly the checked address and does not look up the name again, in case its address changes.
 
         Args:
             place: the destination.
@@ -112,7 +113,7 @@ class Connections:
             addresses = _public(place, addresses)
         problem: Exception | None = None
         for tried, address in enumerate(addresses):
-            # An unresponsive address must leave time for the next one.
+            # An unresponsive address must leave time to try the next one.
             seconds = deadline.require(place.url) / (len(addresses) - tried)
             try:
                 return self._connected(place, address, seconds, validates)

@@ -6,10 +6,10 @@ from lastacross.urlfetch.places import shown
 
 
 class Deadline:
-    """The instant at which a fetch is aborted.
+    """The time at which a fetch is aborted.
 
     Args:
-        clock: its monotonic time measures the deadline.
+        clock: a clock whose monotonic time measures the deadline.
         seconds: time from now.
     """
 
@@ -19,11 +19,11 @@ class Deadline:
         self._ends_at = clock.monotonic() + seconds
 
     def remaining(self) -> float:
-        """Seconds left; zero or less if the deadline has passed."""
+        """The number of seconds left; zero or less if the deadline has passed."""
         return self._ends_at - self._clock.monotonic()
 
     def require(self, url: str) -> float:
-        """The seconds left, if any.
+        """The number of seconds left, which is positive.
 
         Raises:
             FetchDeadlineExceededError: the deadline has passed.
@@ -34,5 +34,5 @@ class Deadline:
         return seconds
 
     def error(self, url: str) -> FetchDeadlineExceededError:
-        """The error to raise after the deadline."""
+        """The error to raise once the deadline has passed."""
         return FetchDeadlineExceededError(f"{shown(url)} gave no whole answer within {self.seconds:g} s")

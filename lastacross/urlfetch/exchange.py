@@ -20,7 +20,7 @@ from lastacross.urlfetch.requests import Request
 
 CHUNK_BYTES = 65_536
 _GZIP = ("gzip", "x-gzip")
-# Headers dropped when a body is decompressed.
+# The headers that are dropped when a body is decompressed.
 _OF_COMPRESSED = ("content-encoding", "content-length")
 _TOO_LATE = (TimeoutError, urllib3.exceptions.TimeoutError)
 _HUNG_UP = (
@@ -35,7 +35,7 @@ _BROKEN = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, Val
 
 
 class NothingCameError(ConnectionClosedError):
-    """Raised when the server disconnected before its answer began: it may not have seen the request."""
+    """Raised when the server disconnects before its answer begins, so it may not have seen the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class Answer:
 
     @property
     def location(self) -> str | None:
-        """The target of its redirect, None if it does not redirect."""
+        """The target of the answer's redirect; None if it is not a redirect."""
         if self.status not in (301, 302, 303, 307, 308):
             return None
         return next((value for name, value in self.headers if name.lower() == "location"), None)
 
 
 def exchange(connection: HTTPConnection, request: Request, place: Place, deadline: Deadline) -> Answer:
-    """Send a request and read its answer up to the limit; closes the connection unless all was read.
+    """Send a request and read its answer up to the limit; closes the connection after a partial read.
 
     Raises:
         FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as their names
@@ -109,7 +109,7 @@ def _exchanged(
 
 
 def _read(response: HTTPResponse, is_gzip: bool, most_bytes: int) -> tuple[bytes, bool]:
-    """The body, decompressed if necessary, up to slightly over the limit; and whether that is all of it."""
+    """The body, decompressed if necessary and cut slightly above the limit, and whether it is complete."""
     body = bytearray()
     gunzip = Gunzip() if is_gzip else None
     while chunk := response.read1(CHUNK_BYTES):
@@ -130,7 +130,7 @@ class Gunzip:
         self._has_begun = False
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """Decompress a chunk of the body into pieces of bounded size."""
+        """Decompress a chunk of the body into pieces of limited size."""
         is_full = False
         while chunk or is_full:
             if self._member.eof:
@@ -141,13 +141,13 @@ class Gunzip:
                 self._member = zlib.decompressobj(wbits=31)
             self._has_begun = True
             piece = self._member.decompress(chunk, CHUNK_BYTES)
-            # Its buffered input has no unconsumed tail yet.
+            # Input that the decompressor has buffered is not in the unconsumed tail yet.
             is_full = len(piece) == CHUNK_BYTES and not self._member.eof
             chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             yield piece
 
     def finish(self) -> None:
-        """Pass if the compressed data is complete.
+        """Return only if the compressed data is complete.
 
         Raises:
             zlib.error: it is not.
@@ -173,5 +173,5 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
 
 
 def _shown(error: Exception) -> str:
-    """Part of the error's text, because it may quote a whole line of the answer."""
+    """The beginning of the error's text; the text itself may quote a whole line of the answer."""
     return f"{type(error).__name__}: {error}"[:200]

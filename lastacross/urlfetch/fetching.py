@@ -22,7 +22,7 @@ MAX_REDIRECTS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """One request of a fetch: its target, and whether that may be in a private network."""
+    """One request of a fetch: its target, and whether the target may be in a private network."""
 
     place: Place
     request: Request
@@ -39,22 +39,22 @@ class Fetcher:
 
     Args:
         look_up: returns a host's addresses.
-        clock: its monotonic time measures deadlines.
+        clock: a clock whose monotonic time measures deadlines.
     """
 
     def __init__(self, look_up: LookUp = system_look_up, clock: Clock = SYSTEM) -> None:
         self._connections = Connections(Names(look_up), clock)
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close all idle connections."""
         self._connections.close()
 
     def leave_to_parent(self) -> None:
-        """In a forked child: release the parent's resources. This object must not be used afterwards."""
+        """In a forked child, release the parent's resources. This object must not be used afterwards."""
         self._connections.leave_to_parent()
 
     def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
-        """Send the request, follow redirects if it allows them, and read the answer.
+        """Send the request, follow redirects if the request allows them, and read the answer.
 
         Raises:
             UrlFetchError: one of its subclasses.
@@ -74,7 +74,8 @@ class Fetcher:
         )
 
     def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:
-        # If an idle connection turned out to be dead, an accidental second sending must be harmless.
+        # If an idle connection turns out to be dead, the request may be sent twice by accident, so that must
+        # be harmless.
         used = self._connections.idle(hop.key) if hop.request.is_safe_to_repeat else None
         if used is not None:
             try:

@@ -10,14 +10,14 @@ class Names:
     """Looks up names for fetches.
 
     Args:
-        look_up: asks the resolver, however long that takes.
+        look_up: a callable that asks the resolver, however long that takes.
     """
 
     def __init__(self, look_up: LookUp = system_look_up) -> None:
         self._resolver = Resolver(look_up)
 
     def addresses(self, place: Place, deadline: Deadline) -> list[str]:
-        """The numeric addresses of a place's host, best first; at least one.
+        """The numeric addresses of a place's host, best first; there is at least one.
 
         Raises:
             DNSLookupFailedError: the host has no address, or the resolver did not answer within 3 s.

@@ -42,7 +42,7 @@ class Place:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """The origin: requests to URLs of the same origin may carry the same secrets."""
+        """The origin of this URL; requests to URLs of the same origin may carry the same secrets."""
         return self.scheme, self.host, self.port
 
     @property
@@ -52,9 +52,10 @@ class Place:
 
 
 def shown(url: str) -> str:
-    """A URL for error messages, even if invalid, without user name, query and fragment.
+    """A possibly invalid URL for error messages, without user name, query and fragment.
 
-    Those may hold secrets, and errors end up in logs and pages. Anything that may be a secret is left out.
+    Those parts may contain secrets, and errors end up in logs and pages. Anything that may be a secret is
+    left out.
     """
     found = _SCHEME.match(url)
     scheme = found[0] if found else ""
@@ -88,7 +89,7 @@ def place_of(url: object) -> Place:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
     except ValueError as error:
-        # The text in the port's place may be a password, and causes are logged as well.
+        # The text in the place of the port may be a password, and exceptions' causes are logged as well.
         reason = str(error).partition(" as ")[0]
         raise InvalidFetchUrlError(f"{shown(url)!r} is not a URL: {reason}") from None
     if parts.scheme not in PORTS:
@@ -120,7 +121,7 @@ def _host(host: str, url: str) -> str:
         raise InvalidFetchUrlError(f"{shown(url)!r} names no host")
     if ":" in host:
         try:
-            # A zone refers to this machine's own networks.
+            # A zone refers to one of this machine's own networks.
             return str(ipaddress.IPv6Address(host.replace("%", "no zone")))
         except ValueError as error:
             raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is not an IPv6 address") from error
@@ -136,5 +137,5 @@ def _host(host: str, url: str) -> str:
 
 
 def _escaped(target: str) -> str:
-    """Percent-escape non-ASCII characters; leave everything else as written."""
+    """Percent-escape non-ASCII characters, and leave everything else as it is."""
     return _NOT_ASCII.sub(lambda found: quote(found[0], safe="", errors="replace"), target)

@@ -1,7 +1,7 @@
-"""Defines the private addresses, and the hosts that a fetch may reach nevertheless.
+"""Defines which addresses are private, and which private hosts a fetch may still reach.
 
-A page that lets visitors name URLs to fetch must not reach machines behind the server. The lists are ours
-instead of Python's ``is_private``, whose meaning has changed between versions.
+A page that fetches URLs chosen by its visitors must not reach machines behind the server. We use our own
+lists instead of Python's ``is_private``, because its meaning has changed between versions.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ from lastacross.urlfetch.places import Place
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# IANA's special-purpose registries and other networks that are not part of the Internet.
+# The networks of IANA's special-purpose registries, and other networks that are not part of the Internet.
 _IPV4 = [
     ipaddress.IPv4Network(text)
     for text in (
@@ -48,10 +48,10 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_private(address: str) -> bool:
-    """Whether this numeric address does not belong to an Internet host.
+    """Whether this numeric address belongs to something other than an Internet host.
 
     Args:
-        address: in ``getaddrinfo``'s format, maybe with a zone (``fe80::1%eth0``).
+        address: the address in ``getaddrinfo``'s format, possibly with a zone (``fe80::1%eth0``).
     """
     return _is_private(ipaddress.ip_address(address.partition("%")[0]))
 
@@ -66,7 +66,7 @@ def _is_private(address: Address) -> bool:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address to which packets for this address are translated or tunnelled."""
+    """The IPv4 address to which packets sent to this address are translated or tunnelled."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     if address in _NAT64:
@@ -82,7 +82,7 @@ def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
 
     Args:
         place: the request's destination.
-        settings: the listed hosts and, under ``dev``, this site's address.
+        settings: the settings with the listed hosts and, under ``dev``, this site's address.
         is_redirect: whether another server redirected us there.
     """
     if _is_listed(place, settings.fetch_private_hosts):
@@ -91,7 +91,7 @@ def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
 
 
 def _is_own_site(place: Place, settings: Settings) -> bool:
-    """Whether this is the ``dev`` site on this machine."""
+    """Whether this place is the ``dev`` site on this machine."""
     own = ("localhost", "127.0.0.1", "::1", settings.host)
     return settings.is_dev and place.host in own and place.port == settings.port
 

@@ -1,4 +1,4 @@
-"""A fetch's request, and App Engine's checks of it before anything is sent. Pure."""
+"""A fetch's request, and the checks that App Engine makes before anything is sent. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,8 @@ USER_AGENT = f"lastacross/{__version__}"
 
 _WITH_PAYLOAD = ("POST", "PUT", "PATCH")
 _FORM = "application/x-www-form-urlencoded"
-# The application cannot set these: they belong to the connection, or tell a server whom to trust.
+# The application cannot set these headers, because they belong to the connection or tell a server whom to
+# trust.
 _OWN = frozenset(
     {
         "connection",
@@ -37,7 +38,7 @@ _OWN = frozenset(
     }
 )
 _OF_BODY = frozenset({"content-type", "content-encoding", "content-language", "content-location"})
-# Only for the server that they were written for.
+# These headers are sent only to the server that they were written for.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _BAD_VALUE = re.compile(r"[\x00\r\n]")
@@ -49,8 +50,9 @@ Payload = str | bytes | bytearray | None
 class Request:
     """One request, which redirects may lead elsewhere.
 
-    ``body`` is None for methods without one. ``decodes`` is whether to decompress the answer, because the
-    application did not request encodings itself. ``most_bytes`` limits how much of an answer is read.
+    ``body`` is None for methods without one. ``decodes`` tells whether to decompress the answer, which we do
+    if the application did not ask for encodings itself. ``most_bytes`` is the maximum number of bytes of the
+    answer to read.
     """
 
     method: str
@@ -64,14 +66,14 @@ class Request:
 
     @property
     def is_safe_to_repeat(self) -> bool:
-        """Whether the request can safely be repeated after a lost connection."""
+        """Whether the request can safely be retried after the connection was lost."""
         return self.method not in ("POST", "PATCH")
 
     def after_redirect(self, status: int, before: Place, after: Place) -> "Request":
         """The request that follows this redirect.
 
-        301, 302 and 303 lead to the result by a GET, or by a HEAD after a HEAD. 307 and 308 repeat the same
-        request elsewhere.
+        After 301, 302 and 303 the result is fetched by a GET, or by a HEAD after a HEAD. After 307 and 308
+        the same request is sent to the new URL.
         """
         found = self
         if status in (301, 302, 303) and self.method not in ("GET", "HEAD"):
@@ -83,7 +85,7 @@ class Request:
 
 
 def method_name(method: object) -> str:
-    """A method's name, given as a constant or as a name in any case.
+    """The name of a method that is given as a constant or as a name in any case.
 
     Raises:
         InvalidMethodError: the method does not exist.
@@ -96,7 +98,7 @@ def method_name(method: object) -> str:
 
 
 def body_of(method: str, payload: Payload) -> bytes | None:
-    """The body to send, with text as UTF-8. As on App Engine, methods without a body drop the payload.
+    """The body to send; text is encoded as UTF-8. As on App Engine, methods without a body drop the payload.
 
     Raises:
         TypeError: the payload is neither text nor bytes.
@@ -112,17 +114,17 @@ def body_of(method: str, payload: Payload) -> bytes | None:
 
 
 def check_size(body: bytes | None) -> None:
-    """Pass if a payload may be sent.
+    """Return only if the payload may be sent.
 
     Raises:
-        PayloadTooLargeError: it is too large.
+        PayloadTooLargeError: the payload is too large.
     """
     if body is not None and len(body) > MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES}")
 
 
 def response_limit(limit: object) -> int:
-    """The number of bytes of an answer to read; values over the maximum are reduced to it.
+    """How many bytes of an answer to read; values above the maximum are reduced to it.
 
     Raises:
         TypeError, ValueError: the limit is not a valid number of bytes.
@@ -135,11 +137,11 @@ def response_limit(limit: object) -> int:
 
 
 def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ...]:
-    """The headers to send: the application's, without reserved ones, plus the usual ones.
+    """The headers to send: the application's except for reserved ones, plus the usual ones.
 
     Raises:
         TypeError: the headers are not a mapping of names to values.
-        ValueError: a name or a value has a character that is invalid in headers.
+        ValueError: a name or a value contains a character that is not allowed in headers.
     """
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers are a mapping of names to values, not {type(headers).__name__}")

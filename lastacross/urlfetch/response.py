@@ -1,4 +1,4 @@
-"""The result of a fetch."""
+"""The answer that a fetch returns."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from http.client import HTTPMessage
 
 
 class Headers(MutableMapping[str, str]):
-    """Headers by case-insensitive name; repeated ones are joined by ``, ``.
+    """Headers by case-insensitive name; the values of a repeated header are joined by ``, ``.
 
     Args:
-        items: names and values in the order of their arrival.
+        items: the names and values in the order of arrival.
     """
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
@@ -44,9 +44,9 @@ class Response:
     Attributes:
         content: the body, decompressed unless the request had its own Accept-Encoding.
         status_code: such as 200 or 404.
-        headers: by case-insensitive name.
-        final_url: the URL after redirects; None without any.
-        header_msg: the same headers as an ``http.client.HTTPMessage``, which keeps repeated ones apart.
+        headers: the headers by case-insensitive name.
+        final_url: the URL after redirects; None if there were none.
+        header_msg: the same headers as an ``http.client.HTTPMessage``, which keeps repeated headers separate.
         content_was_truncated: whether the body was longer than the limit and allowed to be truncated.
     """
 

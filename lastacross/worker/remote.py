@@ -255,7 +255,7 @@ class _Server:
                 if not self._idle:
                     return None
                 connection, since = self._idle.pop()
-            # A readable idle connection was closed by the server, or the server has sent unexpected bytes.
+            # If an idle connection is readable, the server has closed it or sent unexpected bytes.
             if self._clock.monotonic() - since < IDLE_SECONDS and connection.is_connected:
                 return connection
             connection.close()
