@@ -125,7 +125,7 @@ class EventStream:
         return frames.HEARTBEAT if is_silent else b""
 
     def _finish_write(self) -> bool:
-        """Send the rest of the reader's write; returns whether there was any."""
+        """Send the rest of the reader's write; returns whether there was anything to send."""
         try:
             return self._mailbox.finish_write()
         except OSError:

@@ -1,7 +1,7 @@
 """The messages that an open stream has yet to write.
 
-The reader delivers messages and the stream's thread takes them. While that thread only waits, the reader
-writes to the browser itself, because waking a thread per message costs more than everything else
+The reader delivers messages and the stream's thread takes them. While that thread is only waiting, the reader
+writes to the browser itself, because waking a thread for each message costs more than everything else
 (docs/internals.md). A browser that is slower than its messages costs bounded memory: a full mailbox is
 discarded, and the stream reads from Redis at the browser's pace until it has caught up.
 """
@@ -150,7 +150,7 @@ class Mailbox:
             return frames
 
     def fall_behind(self) -> None:
-        """Request a replay from Redis of the messages between the browser and the mailbox."""
+        """Request a replay from Redis of the messages that neither the browser nor the mailbox has."""
         with self._condition:
             self._is_behind = True
 

@@ -62,7 +62,7 @@ class Reader:
         return self._thread is not None
 
     def watch(self, mailbox: Mailbox, newest: Position) -> None:
-        """Deliver messages sent from now on to this mailbox.
+        """Deliver all messages that are sent from now on to this mailbox.
 
         Args:
             mailbox: the receiver.
@@ -165,7 +165,7 @@ class Reader:
             with self._lock:
                 watching = list(self._mailboxes.get(key, ()))
                 if watching:
-                    # A stream that opened meanwhile may start at a later position.
+                    # A stream that was opened in the meantime may start at a later position.
                     self._cursors[key] = max(self._cursors[key], messages[-1].position)
             for mailbox in watching:
                 mailbox.deliver(messages)

@@ -1,4 +1,4 @@
-"""The browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
+"""Serves the browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
 
 A stream occupies a thread of the web server, so the number of streams is limited. Above the process's limit
 the answer is 503 and above a client's limit 429, both with ``Retry-After``; the page then polls.
@@ -138,7 +138,7 @@ class Streams:
             raise
 
     def _refuse(self, lack: Lack | None) -> None:
-        """Raise a refusal with the reason if no slot is left."""
+        """Raise a refusal that gives the reason if no slot is left."""
         if lack == "client":
             most = self.limits.max_streams_per_client
             reason = f"At most {most} streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
@@ -269,7 +269,7 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def stream(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """WSGI application of ``/_ah/channel/stream?token=…[&last=<id>]``: the messages as server-sent events."""
+    """WSGI application for ``/_ah/channel/stream?token=…[&last=<id>]``: messages as server-sent events."""
     return current()(environ, start_response)
 
 
@@ -292,7 +292,7 @@ def _script() -> tuple[bytes, str]:
 
 
 def jsapi(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-    """WSGI application of ``/_ah/channel/jsapi``: the script that defines ``goog.appengine.Channel``."""
+    """The WSGI application for ``/_ah/channel/jsapi``, the script that defines ``goog.appengine.Channel``."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD")).answer(start_response)
     text, etag = _script()

@@ -1,4 +1,4 @@
-"""The root of the command line, and shared helpers: the application's folder and its configuration."""
+"""The root command, and shared helpers for finding the application's folder and its configuration."""
 
 import contextlib
 import dataclasses
@@ -42,7 +42,7 @@ def configured(
     Args:
         root: the application's folder.
         needs_secret_key: whether a missing SECRET_KEY is an error.
-        environ: replaces this process's environment.
+        environ: a mapping to use instead of this process's environment.
 
     Raises:
         ConfigError: the configuration is invalid.

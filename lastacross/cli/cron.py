@@ -26,7 +26,7 @@ _NAME = click.argument("name", metavar="JOB")
 
 @cli.group("cron")
 def _cron() -> None:
-    """Show the jobs of cron.yaml and their runs; run one now."""
+    """Show the jobs of cron.yaml and their runs, or run a job now."""
 
 
 @dataclass(frozen=True, slots=True)

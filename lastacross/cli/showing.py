@@ -37,7 +37,7 @@ def instant(seconds: float | None) -> str | None:
 
 def print_json(value: Any) -> None:
     """Print JSON for programs."""
-    # A damaged row may have bytes in place of a string.
+    # A damaged row may contain bytes instead of a string.
     click.echo(json.dumps(value, indent=2, default=str))
 
 

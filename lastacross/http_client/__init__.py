@@ -1,4 +1,4 @@
-"""Shared parts of the engine's HTTP clients: name lookups and answers with deadlines."""
+"""The shared parts of the engine's HTTP clients: name lookups and answers, both with deadlines."""
 
 from lastacross.http_client.name_lookup import (
     LookUp,

@@ -41,7 +41,7 @@ class Resolver:
         self._threads = Threads("names", MAX_LOOKUPS_AT_ONCE)
 
     def addresses(self, host: str, port: int, seconds: float) -> list[str]:
-        """A host's numeric addresses, best first; at least one.
+        """A host's numeric addresses, best first; there is at least one.
 
         Args:
             host: a name or an address; an address resolves to itself.

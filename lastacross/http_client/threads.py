@@ -30,7 +30,7 @@ class Threads:
         self._idle = 0
 
     def run(self, function: Callable[[], None]) -> None:
-        """Call the function in a thread, soon; it must not raise."""
+        """Call the function in a thread as soon as possible; it must not raise."""
         with self._lock:
             self._waiting += 1
             is_wanted = self._waiting > self._idle and self._count < self._most

@@ -1,7 +1,7 @@
 """Reads an HTTP answer within a single deadline.
 
-A socket's own time-out restarts with each byte, so a server that sends one now and then would hold its reader
-forever.
+A socket's own time-out restarts with each byte, so a server that sends a byte now and then would block its
+reader forever.
 """
 
 import http.client
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class TimedResponse(http.client.HTTPResponse):
-    """An HTTP answer that limits every read from the socket by the deadline.
+    """An HTTP answer whose every read from the socket is limited by the deadline.
 
     Args:
         sock: the socket to read from.

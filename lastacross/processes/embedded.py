@@ -160,7 +160,7 @@ def _packed_server() -> str | None:
 
 
 def _port(path: Path) -> int:
-    """The last run's port, so that an open `redis-cli` keeps working, or another if it is taken."""
+    """The last run's port, so that an open `redis-cli` keeps working, or another port if it is taken."""
     last = path.read_text().strip() if path.exists() else ""
     port = _bindable(int(last)) if last.isdigit() else None
     if port is None:

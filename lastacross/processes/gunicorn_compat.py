@@ -241,7 +241,7 @@ def has_unread_body(request: Any) -> bool:
 
 
 def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
-    """Announce the end of our data, and briefly read what the client may still send.
+    """Announce the end of our data, and briefly read anything that the client is still sending.
 
     Otherwise the kernel resets the connection and the client may miss the answer; a proxy then answers 502.
     The wait counts as a slow request, and is skipped for a network that already has the maximum number of
@@ -303,10 +303,10 @@ def write_error(sock: Any, status: int, _reason: str, message: str) -> None:
 
 
 def write(connection: socket.socket, data: bytes, chunked: bool = False) -> None:
-    """Send data as it is or as a chunk of a body; called by gunicorn.
+    """Send data unchanged or as a chunk of a body; called by gunicorn.
 
     Raises:
-        BlockingIOError: the client reads too slowly, or its network has too many that are slow.
+        BlockingIOError: the client reads too slowly, or its network has too many slow clients.
         OSError: the connection is broken.
     """
     if chunked:
@@ -345,9 +345,9 @@ def _write_slowly(connection: socket.socket, rest: memoryview) -> None:
 class GunicornWorker(ThreadWorker):  # type: ignore[misc]
     """gunicorn's thread worker, changed so that no client can hold a thread for long.
 
-    When it has to stop, it ends the browsers' streams, which would otherwise outlast the grace period. At any
-    time it drops clients that begin a request and fall silent. It leaves new connections to processes that
-    have fewer.
+    When it has to stop, it ends the browsers' streams, which would otherwise outlast the grace period. It
+    always drops clients that begin a request and then fall silent. It leaves new connections to processes
+    that have fewer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

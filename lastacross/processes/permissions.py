@@ -1,6 +1,6 @@
 """Restricts file permissions, so that the data folder is private to its owner from the first file on.
 
-New files are created private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
+New files are created as private (``data_folder``, ``embedded``, ``datastore.engines``). Files that an older
 version left readable by others are made private at startup. Other files in the folder are not touched.
 """
 

@@ -1,8 +1,8 @@
 """The scheduler does the work that is due at a certain time, regardless of requests.
 
 It starts due jobs of cron.yaml, relays the outbox every second, checks twice a second whether queue.yaml has
-changed and must be uploaded, and occasionally tidies the datastore. Any number of schedulers may run: each
-step does nothing if another scheduler was first.
+changed and must be uploaded, and occasionally tidies the datastore. Any number of schedulers may run, because
+each step does nothing if another scheduler was first.
 """
 
 import os

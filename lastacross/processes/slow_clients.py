@@ -40,7 +40,7 @@ TOO_SLOW = (
 
 
 class SlowRequests:
-    """Counts a process's slowly arriving requests, each of which holds a thread.
+    """Counts a process's slowly arriving requests, each of which occupies a thread.
 
     Args:
         max_per_network: the maximum number of slow requests of one network.
@@ -105,7 +105,7 @@ class SlowRequests:
 class Answer:
     """Times an answer whose client does not read it immediately, across all of the answer's writes.
 
-    Only the time in which a thread waits for the client counts. An event stream never counts, because a
+    Only the time during which a thread waits for the client counts. An event stream never counts, because a
     network's streams have their own limit.
     """
 

@@ -1,4 +1,4 @@
-"""The supervisor starts processes, restarts those that die, and leaves none behind.
+"""The supervisor starts processes, restarts any that die, and leaves none behind when it ends.
 
 It has one thread and runs none of the application's code, because bugs elsewhere must not end it. Children
 are stopped by SIGTERM in the order of their ``stop_stage``, and killed after a grace period. They run in
@@ -52,7 +52,7 @@ class ChildSpec:
             start.
         dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
             not call ``watch_parent`` itself.
-        pass_fds: additional file descriptors to inherit.
+        pass_fds: additional file descriptors that the process inherits.
         umask: the process's umask, or -1 to inherit the supervisor's.
     """
 
@@ -120,7 +120,7 @@ class Supervisor:
         self._parent_fd = die_with_parent.supervisor_fd()
 
     def run(self) -> int:
-        """Start everything and run until SIGTERM or SIGINT has ended it all; main thread only.
+        """Start all processes and run until SIGTERM or SIGINT has ended them; main thread only.
 
         Returns:
             The exit code for this process.

@@ -1,7 +1,7 @@
 """The web server: gunicorn with threads, because every browser with an open stream occupies a thread.
 
-gunicorn does not read a command line, its environment variables or a configuration file here: all of its
-options come from our Settings.
+gunicorn does not read a command line, its environment variables or a configuration file here, because all of
+its options come from our Settings.
 """
 
 import errno
@@ -48,8 +48,8 @@ REDIS_PATIENCE_SECONDS = 2.5
 class _Arbiter(Arbiter):  # type: ignore[misc]
     """The parent of the serving processes, which uploads queue.yaml in between its checks of the processes.
 
-    The upload must not run in a thread: a process forked while a thread imports a module, or holds another
-    lock, would find that lock held forever.
+    The upload must not run in a thread, because a process that is forked while a thread holds a lock, such as
+    the one for importing a module, would find that lock held forever.
     """
 
     def __init__(self, server: "_Server", upload: StartUpload) -> None:
@@ -59,7 +59,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def manage_workers(self) -> None:
         """Start or end processes as needed; called in each iteration of the main loop."""
         super().manage_workers()
-        # Handle pending signals first, as one may be the signal to stop.
+        # Handle pending signals first, because one of them may be the signal to stop.
         if self.SIG_QUEUE.empty():
             self._upload.try_once()
 
@@ -148,9 +148,9 @@ def require_free_port(settings: Settings) -> None:
 
 
 def allow_connections(settings: Settings) -> None:
-    """Raise the limit of open files to fit all connections, here and in child processes, if permitted.
+    """Raise the limit on open files to fit all connections, here and in child processes, if permitted.
 
-    The usual limit of 1,024 is less than a process's streams. That limit protects programs that use
+    The usual limit of 1,024 is less than a process's number of streams. That limit protects programs that use
     ``select``, but these do not use it for visitors' connections.
     """
     wanted = settings.web_threads + SPARE_CONNECTIONS + OTHER_FILES

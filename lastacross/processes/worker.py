@@ -85,7 +85,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
 def run_isolated(config: Config) -> int:
     """Deliver tasks read from standard input, one at a time, until the input ends.
 
-    Like any process of its service, it runs ``/_ah/start`` first, so its tasks may rely on that.
+    Like any process of its service, this one requests ``/_ah/start`` first, so its tasks may rely on that.
     """
     worker = isolation.FromWorker()
     app = application.load(config)
@@ -125,10 +125,10 @@ def _life(app: application.Application, config: Config) -> lifecycle.Life:
 
 
 def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
-    """The push queues with these names, or all if there are no names.
+    """The push queues with these names, or all push queues if no names are given.
 
     Raises:
-        ConfigError: queue.yaml lacks a push queue of one of these names.
+        ConfigError: queue.yaml does not have a push queue with one of these names.
     """
     push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
     unknown = [name for name in names if name not in push]

@@ -55,7 +55,7 @@ def specs(
     threads: int | None = None,
     queues: Sequence[str] = (),
 ) -> list[ChildSpec]:
-    """The worker processes of one service, for a supervisor.
+    """The specifications of one service's worker processes, for a supervisor.
 
     Args:
         configuration: the application's configuration.

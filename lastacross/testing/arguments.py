@@ -21,7 +21,7 @@ def check_count(name: str, value: object, *, none_means: str = "") -> None:
     """Raise an error unless the value is a whole number, not negative, or None if that is allowed.
 
     Raises:
-        TypeError: the value is neither of these.
+        TypeError: the value is of another type.
         ValueError: the value is negative.
     """
     if value is None and none_means:

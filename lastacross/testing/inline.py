@@ -8,8 +8,8 @@ from lastacross import datastore
 from lastacross.store import Arg, Store
 from lastacross.testing.running import Attempt, TaskRunner, raise_failure
 
-# How long a thread waits for tasks that another thread's add has started. The wait is bounded, because it may
-# be a task's own thread, whose end the task waits for.
+# How long a thread waits for tasks that were started because another thread added some. The wait is limited,
+# because the waiting thread may have been started by a task that waits for it to end.
 WAIT_SECONDS = 5.0
 
 # A task may have become ready after one of these scripts.
@@ -19,7 +19,7 @@ _ADDING = frozenset(
 
 
 class WatchedStore(Store):
-    """A store that calls ``on_add`` after tasks were added, unless it is None."""
+    """A store that calls ``on_add``, unless it is None, after tasks were added."""
 
     on_add: Callable[[], None] | None = None
 

@@ -98,7 +98,7 @@ class TaskRunner:
             self._clock.advance_to(wakes_at)
 
     def _serving(self, queues: Sequence[str]) -> Serving:
-        """The current queues; tasks for services that run elsewhere also run here."""
+        """The current queues; tasks for services that normally run elsewhere also run here."""
         configuration = config.current()
         queue_directory.upload_if_missing(self._store, lambda: configuration)
         there = queue_directory.of(self._store)
@@ -140,7 +140,7 @@ class TaskRunner:
         )
 
     def _by_age(self, lists: Sequence[str]) -> list[str]:
-        """The lists by the age of their first tasks, oldest first; empty ones at the end.
+        """The lists ordered by the age of their first tasks, oldest first, with empty lists at the end.
 
         Empty lists are included, because a task that is to be run immediately waits in a list of its own.
         """

@@ -78,7 +78,7 @@ class ApplicationUnderTest:
         """Run waiting tasks, and the tasks that these add, one after another until none is left.
 
         They run in the order of their etas. The clock moves to each eta, and to the next start that a queue's
-        rate allows. Tasks of paused queues, or of queues with rate 0, stay.
+        rate allows. Tasks of paused queues, or of queues with rate 0, are not run.
 
         Args:
             queue: the only queue whose tasks run, or None for all queues.
@@ -114,7 +114,7 @@ class ApplicationUnderTest:
         """Within the block, an added task runs before the call that adds it returns.
 
         Tasks added inside a ``datastore.transaction()``, transactionally or not, run after its commit. Tasks
-        added by a task run after that task. Nothing waits for an eta, because the clock moves to it.
+        that a task adds run after that task. Nothing waits for an eta, because the clock moves to it.
 
         Args:
             retry: as for ``run_tasks``; without it the first failure is raised at the end of the block.

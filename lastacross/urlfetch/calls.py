@@ -1,4 +1,4 @@
-"""The application's interface: ``fetch``, and calls that run in the background."""
+"""The interface for applications: ``fetch``, and calls that run in the background."""
 
 import contextvars
 import math
@@ -172,7 +172,7 @@ def make_fetch_call(
     headers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RPC:
-    """Start a fetch; ``rpc.get_result()`` returns the answer or raises.
+    """Start a fetch; ``rpc.get_result()`` returns the answer or raises an error.
 
     Args:
         rpc: a fetch created by ``create_rpc``.
@@ -284,7 +284,7 @@ def _refuse_own_url(url: str, method: str) -> None:
 
 
 def _seconds(deadline: float | None) -> float:
-    """A fetch's deadline in seconds; a value over the maximum is reduced to it, as on App Engine."""
+    """A fetch's deadline in seconds; a value above the maximum is reduced to it, as on App Engine."""
     given = _checked(deadline) if deadline is not None else get_default_fetch_deadline()
     is_waited_for = current_request() is not None and current_task() is None
     most = MAX_SECONDS_IN_REQUESTS if is_waited_for else MAX_SECONDS_IN_TASKS

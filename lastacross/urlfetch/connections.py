@@ -61,7 +61,7 @@ class Connections:
             connection.close()
 
     def keep(self, key: Key, connection: HTTPConnection) -> None:
-        """Keep a connection whose answer was read completely for reuse."""
+        """Keep a connection for reuse after its answer has been read completely."""
         dropped = [connection]
         with self._lock:
             if not connection.is_closed:
@@ -93,7 +93,7 @@ class Connections:
         self._idle.clear()
 
     def connect(self, place: Place, deadline: Deadline, *, validates: bool, is_open: bool) -> HTTPConnection:
-        """Open a new connection to an address that was looked up and checked for it.
+        """Open a new connection to an address that has been looked up and checked for this purpose.
 
         It uses exactly the checked address and does not look up the name again, in case its address changes.
 
@@ -170,7 +170,7 @@ def _in_words(place: Place, deadline: Deadline, error: Exception | None) -> Exce
         return SSLCertificateError(f"the certificate of {place.authority} is refused: {error.verify_message}")
     if isinstance(error, CertificateError):
         return SSLCertificateError(f"the certificate of {place.authority} is refused: {error}")
-    # Check this before time-outs, because urllib3 makes it a subclass of one.
+    # Check this before time-outs, because in urllib3 it is a subclass of a time-out.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return DownloadError(f"{place.authority} was not reached: {_reason(error.__cause__ or error)}")
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):

@@ -1,4 +1,4 @@
-"""Exchanges one request and its answer over one connection, with a distinct error for each failure."""
+"""Exchanges a request and its answer over one connection, with a distinct error for each failure."""
 
 import contextlib
 import functools
@@ -123,7 +123,7 @@ def _read(response: HTTPResponse, is_gzip: bool, most_bytes: int) -> tuple[bytes
 
 
 class Gunzip:
-    """Decompresses piece by piece, because a small body may expand to a large one."""
+    """Decompresses a body piece by piece, because a small body may expand to a large one."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(wbits=31)

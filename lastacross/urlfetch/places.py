@@ -24,9 +24,9 @@ class Place:
 
     Args:
         scheme: ``http`` or ``https``.
-        host: a name, or an address without brackets; lower case.
+        host: a name, or an address without brackets, in lower case.
         port: the scheme's default if the URL has none.
-        target: path and query as in the request line.
+        target: the path and the query as in the request line.
     """
 
     scheme: str

@@ -77,8 +77,8 @@ def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 def is_open(place: Place, settings: Settings, *, is_redirect: bool) -> bool:
     """Whether a place may be fetched even if its address is private.
 
-    Under ``dev`` this includes the site's own address if requested by its name, but not by a redirect from
-    elsewhere, which could reach the developer's pages.
+    Under ``dev`` this includes the site's own address if it is requested by name. It does not if another site
+    redirected there, because such a redirect could reach the developer's pages.
 
     Args:
         place: the request's destination.

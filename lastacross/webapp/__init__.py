@@ -1,4 +1,4 @@
-"""Serves HTTP: the layers around an application, and the base classes of its handlers."""
+"""Serves HTTP: contains the layers around an application, and the base classes of its handlers."""
 
 from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
 from lastacross.webapp.clients import network_of

@@ -1,4 +1,4 @@
-"""One log line per request, ``request.answer``, and the request id that every log line carries.
+"""Writes one log line per request, ``request.answer``, and sets the request id in every log line.
 
 The line omits the query string, because that is where channel tokens and bookmarkable keys travel.
 """
@@ -29,7 +29,7 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
 def give_request_id(application: Wsgi) -> Wsgi:
-    """Give the request an id and put it in the environ, each log line, and the X-Request-Id header."""
+    """Give the request an id, and put the id in the environ, each log line and the X-Request-Id header."""
 
     def identified(environ: Environ, start_response: Start) -> Body:
         request_id = choose_request_id(environ.get("HTTP_X_REQUEST_ID"))

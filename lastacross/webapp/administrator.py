@@ -1,9 +1,10 @@
-"""The administrator's sign-in: a one-time code that is exchanged for a signed cookie.
+"""Signs the administrator in, by exchanging a one-time code for a signed cookie.
 
 ``lastacross dev`` and ``lastacross admin link`` create a code with SECRET_KEY and Redis. Redis holds the
 digests of unused codes, so each code works once across all machines, and none works after Redis was flushed.
 Because the code is also signed, write access to Redis alone is not enough to forge one. The cookie is a
-signature and needs no Redis, so the administrator can still see the problem while Redis is unavailable.
+signature that can be checked without Redis, so the administrator can still see what is wrong while Redis is
+unavailable.
 """
 
 import contextlib
@@ -38,7 +39,7 @@ _CHARACTERS = range(40, 120)
 
 
 def new_code(secret_key: str, opened: Store) -> str:
-    """A code that signs in once within the next hour.
+    """Create a code that can be used to sign in once within the next hour.
 
     Raises:
         StoreUnavailableError: Redis cannot store the code.

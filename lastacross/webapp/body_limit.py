@@ -1,4 +1,4 @@
-"""Reads request bodies whole, enforces their size limit, and keeps at most 1 MiB of each in memory."""
+"""Reads whole request bodies, enforces their size limit, and keeps at most 1 MiB of each in memory."""
 
 import io
 import tempfile
@@ -52,10 +52,10 @@ class BodyTooLargeError(Exception):
 def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> Layer:
     """Read the whole body first, so that the application is only called with a complete, seekable one.
 
-    A form without files, or JSON, has its own limit, ``form_bytes``, because its reader turns all of it into
-    objects. A body whose declared length exceeds the limit is refused unread. A body of unknown length
-    (chunked) is refused as soon as it passes the limit. A body of more than 1 MiB is kept in a temporary
-    file.
+    JSON and forms without files have a limit of their own, ``form_bytes``, because their readers turn the
+    whole body into objects. A body whose declared length exceeds the limit is refused unread. A body of
+    unknown length (chunked) is refused as soon as it exceeds the limit. A body of more than 1 MiB is kept in
+    a temporary file.
     """
 
     def limited_by(application: Wsgi) -> Wsgi:

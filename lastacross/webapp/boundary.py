@@ -35,7 +35,7 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)\.\.?(?:/|$)")
 
 
 def strip_trusted(application: Wsgi) -> Wsgi:
-    """Drop everything that only the engine may set: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
+    """Drop all keys that only the engine may set: ``X-AppEngine-*``, ``X-Google-*`` and ``lastacross.*``.
 
     Only the letters and digits of header names are compared, because ``X_AppEngine_TaskName`` has the same
     WSGI key as ``X-AppEngine-TaskName`` and servers differ in how they treat other characters.
@@ -109,8 +109,8 @@ def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
     """Refuse a POST (or another unsafe method) that another site made a browser send.
 
     Browsers state where a request comes from in Sec-Fetch-Site or, over plain HTTP, only in Origin; no page
-    can forge either. A client that sends neither header is not a current browser. If the handler says
-    ``cross_site: allow``, the request is accepted as anonymous.
+    can forge either. A client that sends neither header is not a current browser. If the handler is marked
+    ``cross_site: allow``, the request is accepted but treated as anonymous.
     """
 
     def layer(application: Wsgi) -> Wsgi:

@@ -10,7 +10,7 @@ IPV6_PREFIX = 64
 
 
 def network_of(environ: Environ) -> str:
-    """The network that identifies a client for a limit: an IPv4 address, or the /64 of an IPv6 address.
+    """The network that a client's limits apply to: an IPv4 address, or the /64 of an IPv6 address.
 
     Behind an undeclared proxy this is the proxy's network, so all of its visitors share one limit. A client
     that merely pretends to be a proxy is identified by its own network. The result is '' if the server does

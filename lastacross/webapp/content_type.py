@@ -23,7 +23,7 @@ _PARAMETER = re.compile(r';\s*+([^\s=;"]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _BOUNDARY = re.compile(r"[ -~]*[!-~]")
 
-# Maps labels of the WHATWG's Encoding Standard, and Python's own names for them, to Python's codecs.
+# Maps the labels in the WHATWG's Encoding Standard, and Python's own names for them, to Python's codecs.
 _CHARSETS: Mapping[str, str] = {
     **dict.fromkeys(("utf-8", "utf8"), "utf-8"),
     **dict.fromkeys(("us-ascii", "ascii"), "ascii"),
@@ -57,7 +57,7 @@ class ContentType:
 
     @property
     def charset(self) -> str | None:
-        """Python's name of the charset, UTF-8 by default; None for a charset that the web does not use."""
+        """Python's name for the charset, UTF-8 by default; None for a charset that the web does not use."""
         given = self.parameters.get("charset", "").strip().lower()
         return _CHARSETS.get(given) if given else "utf-8"
 

@@ -6,7 +6,7 @@ The result is the same as WebOb's, but WebOb's own regular expression takes quad
 
 import re
 
-# WebOb's rules for the characters of names and unquoted values, which may also hold octal escapes.
+# WebOb's rules for the characters in names and in unquoted values, which may also contain octal escapes.
 _LEGAL = rb"\w~!@#$%^&*()+\-`.?|:/{}<>'"
 # A name can only begin where something else has ended, so a long run of letters is scanned once rather than
 # from every letter. A quote closes the previous one, so only the last one can be left open.
@@ -24,7 +24,7 @@ _ATTRIBUTES = frozenset(
 
 
 def parse(header: str) -> dict[str, str]:
-    """The cookies by name; the last of a repeated name wins, and cookies that are not UTF-8 are left out."""
+    """The cookies by name, except those that are not UTF-8; if a name is repeated, the last one wins."""
     found: dict[str, str] = {}
     for name, value in _COOKIE.findall(header.encode("latin-1", "replace")):
         if _NAME.fullmatch(name) is None or name.lower() in _ATTRIBUTES:

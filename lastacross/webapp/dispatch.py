@@ -142,7 +142,7 @@ class Dispatcher:
         return self._builtins[max(above, key=len)] if above else None
 
     def _redirect(self, handler: Handler, environ: Environ) -> Refusal | None:
-        """Redirect to HTTPS where ``secure: always`` demands it; ``dev`` has no HTTPS."""
+        """Redirect to HTTPS if ``secure: always`` requires it, except under ``dev``, which has no HTTPS."""
         wanted = handler.secure == "always" and environ.get(IS_OUTSIDE) and not self._settings.is_dev
         if not wanted or is_https(environ):
             return None
@@ -162,7 +162,7 @@ class Dispatcher:
 
 
 def _nothing(environ: Environ, start_response: Start) -> Body:
-    """Placeholder for a static handler that matches the URL but has no such file."""
+    """A placeholder for a static handler that matches the URL but does not have that file."""
     raise NotImplementedError
 
 

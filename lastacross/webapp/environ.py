@@ -30,7 +30,7 @@ SYSTEM = "lastacross.system"
 # The address from which App Engine's own requests came.
 SOURCE_ADDRESS = "0.1.0.2"
 CRON_SOURCE_ADDRESS = "0.1.0.1"
-# The header of a cron.yaml run, which only the engine may send.
+# The header that marks a request as a run of a cron.yaml job; only the engine may send it.
 CRON_HEADER = "HTTP_X_APPENGINE_CRON"
 # Set by the outermost layers.
 REQUEST_ID = "lastacross.request_id"
@@ -69,7 +69,7 @@ def is_internal(environ: Environ) -> bool:
 
 
 def path_of(environ: Environ) -> str:
-    """The decoded path. WSGI carries its bytes as Latin-1 (PEP 3333); invalid UTF-8 becomes U+FFFD."""
+    """The decoded path. WSGI passes the bytes as Latin-1 (PEP 3333); invalid UTF-8 becomes U+FFFD."""
     raw: str = environ.get("PATH_INFO") or "/"
     return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
@@ -104,7 +104,7 @@ def is_https(environ: Environ) -> bool:
 
 
 def intercept(start_response: Start, change: Callable[[str, Headers], Headers]) -> Start:
-    """A ``start_response`` that passes the status and headers through ``change`` first."""
+    """A ``start_response`` that first passes the status and headers through ``change``."""
 
     def start(
         status: str, headers: Headers, exc_info: "OptExcInfo | None" = None, /

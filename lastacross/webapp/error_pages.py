@@ -59,7 +59,7 @@ def plain(
 
 
 def send_json(start_response: Start, status: int, value: object, headers: Headers | None = None) -> Body:
-    """Start a response that consists of one JSON value."""
+    """Start a response that consists of a single JSON value."""
     return plain(start_response, status, json.dumps(value).encode(), "application/json", headers)
 
 

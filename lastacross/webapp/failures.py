@@ -111,7 +111,7 @@ class _GuardedBody:
 
 
 def _refusal_for(error: Exception, environ: Environ) -> Refusal:
-    """The answer to an exception; also logs it."""
+    """Log an exception and return the answer to it."""
     for kind, message in UNAVAILABLE:
         if isinstance(error, kind):
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
@@ -131,7 +131,7 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
 def _is_raised_by_form(error: Exception) -> bool:
     """Whether the error came from reading the form; WebOb has no error type for bad client data.
 
-    WebOb raises ValueError, LookupError or even DeprecationWarning, so the traceback's location decides.
+    WebOb raises ValueError, LookupError or even DeprecationWarning, so we look at where the error was raised.
     """
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code is webob_compat.READ_FORM for frame, _ in frames)

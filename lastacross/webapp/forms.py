@@ -84,7 +84,7 @@ def read_limited(environ: Environ, limits: Limits) -> Files | None:
 
 
 def _check_foreign(environ: Environ, kind: ContentType, limits: Limits) -> None:
-    """Leave a form in any other charset to a handler that reads it itself."""
+    """A form in any other charset is left to the handler, which must read it itself."""
     if kind.kind == MULTIPART:
         raise FormError(400, UNREADABLE)
     body: IO[bytes] = environ["wsgi.input"]

@@ -155,7 +155,7 @@ def _address(node: str) -> Address | None:
 
 
 def plain(address: Address) -> Address:
-    """The IPv4 address behind ``::ffff:192.0.2.1``, as IPv6 sockets show it; any other address unchanged."""
+    """The IPv4 address in ``::ffff:192.0.2.1``, the form in IPv6 sockets; other addresses unchanged."""
     return getattr(address, "ipv4_mapped", None) or address
 
 

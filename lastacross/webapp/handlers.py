@@ -1,4 +1,4 @@
-"""Base classes for the application's handlers: webapp2's, with safer defaults.
+"""Base classes for the application's handlers: those of webapp2 with safer defaults.
 
 An invalid input value is answered with 400 and the field's name. Redirects lead only to paths of this
 application. Pages are rendered by templates that escape values.
@@ -18,7 +18,7 @@ _LOCAL = re.compile(r"/(?![/\\])[^\\\x00-\x20\x7f]*")
 
 
 def local_path(url: str | None) -> str | None:
-    """The URL if it is a path of this application, None if it might lead a browser to another host.
+    """The URL if it is a path of this application, or None if it might lead a browser to another host.
 
     Use it for parameters such as ``continue`` and ``next``, which anyone can put into a link.
     """
@@ -44,7 +44,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
         return super().dispatch()
 
     def handle_exception(self, exception: Exception, debug: bool) -> Any:
-        """Answer BadInputError; leave other exceptions to webapp2 and our layers."""
+        """Answer a BadInputError; leave other exceptions to webapp2 and our layers."""
         if isinstance(exception, BadInputError):
             return self.bad_request(exception.field, exception.message)
         return super().handle_exception(exception, debug)
@@ -97,7 +97,7 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
 
         Args:
             status: 429 if this client has sent too many requests, 503 if all clients together have.
-            message: a sentence that names the limit; the time of the next try is appended.
+            message: a sentence that names the limit, to which the time of the next try is appended.
             seconds: the number of seconds until another try may succeed.
         """
         retry_after = max(1, math.ceil(seconds))

@@ -1,4 +1,4 @@
-"""Checks untrusted JSON: UTF-8 only, and no deeper than Python's reader and ours can handle. Pure."""
+"""Checks untrusted JSON, which must be UTF-8 and not too deep for Python's reader and ours. Pure."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ class BadJsonError(ValueError):
 
 
 def check(body: bytes) -> None:
-    """Pass if the JSON is safe to read, whatever it contains.
+    """Return only if the JSON is safe to read, whatever it contains.
 
     Raises:
         BadJsonError: the JSON is too deep, or is UTF-16 or UTF-32. Python's reader accepts these encodings,

@@ -23,7 +23,8 @@ def is_deeper(text: bytes, limit: int) -> bool:
     """
     if text.count(b"[") + text.count(b"{") <= limit:
         return False
-    # In a string a backslash precedes itself or a quote; each remaining pair of quotes is a string.
+    # In a string, a backslash escapes another backslash or a quote; each remaining pair of quotes encloses a
+    # string.
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = plain.translate(_BRACKETS, _OTHERS).replace(b'""', b"")
     left = b"".join(marks.split(b'"')[::2])

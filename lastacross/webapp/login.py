@@ -1,4 +1,4 @@
-"""Determines who makes a request, and whether a handler's ``login`` admits them."""
+"""Determines who sent a request, and whether a handler's ``login`` admits them."""
 
 import enum
 from collections.abc import Mapping

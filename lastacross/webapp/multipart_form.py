@@ -1,7 +1,7 @@
 """Reads multipart forms, including their files, once, as a stream and within limits.
 
-Field texts stay in memory, so their size is limited. All files are stored back to back in one file, because a
-form may have a thousand of them, more than a process can keep open.
+Field texts stay in memory, so their size is limited. All files are stored back to back in a single file,
+because a form may have a thousand of them, and a process cannot keep that many open.
 """
 
 import binascii
@@ -61,7 +61,7 @@ class Files:
             return self._file.read(size)
 
     def opened(self, start: int, end: int) -> IO[bytes]:
-        """The bytes between two offsets, as a separate file object."""
+        """A separate file object with the bytes between two offsets."""
         return cast(IO[bytes], io.BufferedReader(_Slice(self, start, end)))
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class Reader:
             length: the body's length in bytes.
 
         Raises:
-            FormError: the form exceeds a limit, or its parts do not match its declaration.
+            FormError: the form exceeds a limit, or its parts do not match its Content-Type.
         """
         try:
             return list(self._read(body, length))

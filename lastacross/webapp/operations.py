@@ -1,4 +1,4 @@
-"""Long-running operations: the JSON of all status pages, and their state in words."""
+"""Long-running operations: the JSON for all status pages, and the operations' state in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ RPC_CANCELLED, RPC_UNKNOWN, RPC_DATA_LOSS = 1, 2, 15
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """A snapshot of a long-running operation for display. All times are in seconds since the epoch.
+    """A snapshot of a long-running operation, for display. All times are in seconds since the epoch.
 
     Attributes:
         name: the path of the operation's page, without the leading slash.
@@ -24,7 +24,7 @@ class Operation:
         message: a sentence that describes the state.
         eta_seconds: the estimated time left; None if unknown.
         is_lost: whether Redis was flushed while the operation was running.
-        error: the reason for the failure; by default the message.
+        error: the reason for the failure, which is the message by default.
     """
 
     name: str

@@ -2,8 +2,8 @@
 
 There are two layers. The outermost layer trusts the proxies of LASTACROSS_TRUSTED_PROXIES and drops all
 forwarding headers, so that no inner layer reads them differently; WebOb, for example, takes the left-most
-address, which the client itself wrote. The inner layer, where answers have their error pages, refuses
-unreadable headers.
+address, which the client itself wrote. The inner layer, where error pages are available, refuses unreadable
+headers.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Bounds the cost of reading a request before the application's code runs.
+"""Limits the cost of reading a request before the application's code runs.
 
 The web server's own limits apply first: 100 headers of 8,190 bytes each, and an address of 4,094 bytes.
 """
@@ -70,9 +70,9 @@ def is_too_long(key: str, value: object) -> bool:
 
 
 def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
-    """Read cookies and the form once for all code inside, and refuse those that exceed a limit.
+    """Read the cookies and the form once for all inner code, and refuse them if they exceed a limit.
 
-    Runs inside the layer that makes the body complete and seekable.
+    This layer runs inside the one that makes the body complete and seekable.
     """
 
     def layer(application: Wsgi) -> Wsgi:

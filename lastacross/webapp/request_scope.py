@@ -1,6 +1,6 @@
-"""The request scope around the application's code, and access to the current request.
+"""Provides a request scope around the application's code, and access to the current request.
 
-Services that behave differently within a request use it.
+It is used by services that behave differently within a request.
 """
 
 import os
@@ -56,7 +56,7 @@ SERVER_SOFTWARE = "SERVER_SOFTWARE"
 def layer(settings: Settings) -> Layer:
     """Set SERVER_SOFTWARE from the process's environment (docs/appengine.md, "SERVER_SOFTWARE").
 
-    Also make the request the current one while the application is called. A body that is produced later,
+    Also make this request the current one while the application is called. A body that is produced later,
     while it is being sent, is outside the scope.
     """
 

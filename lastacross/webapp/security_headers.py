@@ -14,8 +14,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 # The default headers for answers that do not set them. Referrer-Policy is not no-referrer, which would turn
-# the Origin of a page's own POST into `null`. Over plain HTTP, Origin is all that check_cross_site has. The
-# value same-origin reveals no more than that to other sites.
+# the Origin of a page's own POST into `null`. Over plain HTTP, Origin is the only header that
+# check_cross_site can use. The value same-origin reveals no more than that to other sites.
 DEFAULTS = (
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),
     ("X-Content-Type-Options", "nosniff"),
@@ -69,10 +69,10 @@ def _mend(name: str, value: str, environ: Environ, https: bool) -> str:
 
 
 def _relative(location: str, environ: Environ) -> str:
-    """A redirect to this site, without scheme and host.
+    """The target of a redirect to this site, without its scheme and host.
 
     WebOb makes every Location absolute with the scheme that this server sees. Behind a proxy that terminates
-    TLS, that would send the browser back to http.
+    TLS, such a redirect would send the browser back to http.
     """
     try:
         parts = urlsplit(location)

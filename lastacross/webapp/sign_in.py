@@ -1,4 +1,4 @@
-"""``/_ah/sign-in``, which exchanges a link's code for the administrator's cookie, and ``/_ah/sign-out``.
+"""Serves ``/_ah/sign-in``, which exchanges a code for the administrator's cookie, and ``/_ah/sign-out``.
 
 A GET never uses up a code, because mail programs, chats and browsers open links before anyone has clicked.
 The page contains a form, and its script fills in the part of the address after the #.

@@ -66,7 +66,7 @@ def outside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) 
 
 
 def inside(config: Config, application: Scripts, builtins: Mapping[str, Wsgi]) -> Wsgi:
-    """The application for tasks and cron, which trusts its environ.
+    """The application for tasks and cron; it trusts its environ.
 
     Never pass it a request that came over HTTP, because it does not strip reserved keys.
 

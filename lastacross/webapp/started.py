@@ -20,7 +20,7 @@ _DIGEST_BYTES = 12
 
 
 class SignedList:
-    """The newest 50 texts in one signed cookie of a browser, newest first.
+    """A list of a browser's newest 50 texts, newest first, in one signed cookie.
 
     Args:
         cookie: the cookie's name.
@@ -76,7 +76,7 @@ def remember_started(request: Any, response: Any, name: str) -> None:
 
 
 def is_started_by(request: Any, name: str) -> bool:
-    """Whether this request's browser started the run with this name (``remember_started``).
+    """Whether the browser that sent this request started the run with this name (``remember_started``).
 
     It is always False for a request that another site's page made the browser send (``cross_site: allow``).
     Also check ``handler.is_administrator()``, so that the administrator is not locked out.

@@ -120,7 +120,7 @@ class Folder:
         for name, value in self._own_headers.items():
             found = given.get(name.lower())
             if name.lower() == "vary" and found not in (None, value):
-                # WhiteNoise's header replaces ours if there is a compressed file.
+                # If there is a compressed file, WhiteNoise's header replaces ours.
                 headers = [pair for pair in headers if pair[0].lower() != "vary"]
                 added.append((name, f"{found}, {value}"))
             elif found is None and name.lower() != "content-type":
@@ -176,7 +176,7 @@ class StaticHandler:
 
 
 def _own_files(config: Config) -> Iterator[str]:
-    """The real paths of the engine's own files, whatever their names."""
+    """The real paths of the engine's own configuration and database files, whatever their names are."""
     for name in config.app.included:
         yield os.path.realpath(config.root / name)
     yield from private_files.database_files(config.settings.database_url)

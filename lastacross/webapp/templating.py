@@ -14,7 +14,7 @@ import jinja2
 
 @functools.cache
 def environment(root: Path, reloads: bool = False) -> jinja2.Environment:
-    """The template environment of the application in ``root``.
+    """The template environment for the application in ``root``.
 
     A missing template value is an error, not an empty string.
 

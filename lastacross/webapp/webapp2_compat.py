@@ -62,7 +62,7 @@ class _Request(webapp2.Request):  # type: ignore[misc]
 
     @property
     def params(self) -> Any:
-        """Same as WebOb's: the fields of the address and the form, rebuilt only when one of them changes."""
+        """Same as WebOb's: the fields of the query and the form, rebuilt only when one of them changes."""
         get, post = self.GET, self.POST
         known = self.environ.get(_PARAMS)
         if known is None or known.dicts[0] is not get or known.dicts[1] is not post:
@@ -82,7 +82,7 @@ def prepare(application: Wsgi) -> Wsgi:
 
 
 def note_error(request: Any, response: Any, error: Exception) -> Any:
-    """webapp2's error handler: store the error in the environ for the layer that answers.
+    """Store the error in the environ for the layer that answers it; this is webapp2's error handler.
 
     An ``HTTPException`` with a body written by the application is sent unchanged.
     """

@@ -41,7 +41,7 @@ def keep_cookies(environ: Environ, header: str) -> None:
 
 
 def has_parameters(authorization: str) -> bool:
-    """Whether WebOb would search this Authorization header for parameters, starting at every letter."""
+    """Whether WebOb would search this Authorization header for parameters from every letter on."""
     scheme, _, rest = authorization.partition(" ")
     return scheme in known_auth_schemes and (scheme != "Basic" or '"' in rest)
 
@@ -108,7 +108,7 @@ class UploadedFile(cgi_FieldStorage):  # type: ignore[misc]
 
     @functools.cached_property
     def file(self) -> IO[bytes]:
-        """The bytes as a file; always the same object."""
+        """The bytes as a file, which is always the same object."""
         return self._opened()
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs leased tasks: the loop, the pool, delivery, isolation, deadlines, outcomes, maintenance."""
+"""Runs leased tasks; contains the loop, pool, delivery, isolation, deadlines, outcomes and maintenance."""
 
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import Delivery, Outcome

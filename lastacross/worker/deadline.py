@@ -1,7 +1,7 @@
 """Enforces handlers' deadlines by raising DeadlineExceededError in the handler's own thread.
 
-The error cannot interrupt a blocking call. A handler that still runs 30 s later is reported as stuck, and its
-process is replaced (App Engine ended the instance).
+The error cannot interrupt a blocking call. A handler that is still running 30 s later is reported as stuck,
+and its process is replaced (App Engine ended the instance).
 """
 
 import ctypes
@@ -49,7 +49,8 @@ class Deadlines:
         self._on_stuck = on_stuck
         self._clock = clock
         # Handlers' threads use the plain lock, because `with` leaves no gap between acquiring it and the
-        # block. Condition's own __enter__ has such a gap, where our error would leave the lock held forever.
+        # block. Condition's own __enter__ has such a gap, in which our error would leave the lock held
+        # forever.
         self._mutex = threading.Lock()
         self._changed = threading.Condition(self._mutex)
         self._watches: dict[int, _Watch] = {}
@@ -137,7 +138,7 @@ class Deadlines:
         try:
             self._on_stuck(label)
         except Exception:
-            # All other deadlines of the process depend on this thread.
+            # All other deadlines in this process depend on this thread.
             _log.exception("deadline.stuck", label=label)
 
     def _expire(self, watch: _Watch) -> str | None:

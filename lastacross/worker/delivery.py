@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def is_success(self) -> bool:
-        """Only 200-299 is a success; a redirect is a failure."""
+        """Only a status of 200-299 is a success; a redirect is a failure."""
         return self.status is not None and 200 <= self.status <= 299 and not self.is_final
 
 
@@ -206,7 +206,7 @@ USER_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 
 
 def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
-    """The engine's headers and the task's permitted ones, as WSGI environ entries.
+    """The engine's headers and the task's permitted headers, as WSGI environ entries.
 
     Rules: docs/appengine.md, "Delivery".
     """
@@ -236,7 +236,7 @@ def request_headers(task: Leased, current: CurrentTask) -> dict[str, str]:
 def _settable(raw: bytes) -> Mapping[str, str]:
     """A record's own headers that a task may set, as WSGI environ entries.
 
-    Cached, because tasks added by the same line of code have the same headers each time.
+    They are cached, because tasks added by the same line of code have the same headers each time.
     """
     headers = {}
     for name, value in json.loads(raw):

@@ -1,4 +1,4 @@
-"""Runs a task that may have killed its worker alone in a separate process.
+"""Runs a task alone in a separate process if the task may have killed its worker.
 
 An innocent task simply succeeds. A task that kills its process again kills only this one, so no other task is
 harmed. The process is kept for the next suspect and ends with its parent.
@@ -25,7 +25,7 @@ ENDING_SECONDS = 5.0
 
 
 class Crashed(Outcome):
-    """The isolated process ended while it ran the task."""
+    """The outcome of an attempt during which the isolated process ended."""
 
 
 class IsolatedProcess:
@@ -52,7 +52,7 @@ class IsolatedProcess:
             try:
                 return Outcome(task, *json.loads(line))
             except (ValueError, TypeError) as error:
-                # We no longer know which task its answers belong to.
+                # We no longer know which task the process's answers belong to.
                 self._process, self._is_ready = None, False
                 _end(process, 0)
                 return Outcome(
@@ -82,7 +82,7 @@ class IsolatedProcess:
         if self._process is not None and self._process.poll() is None:
             return self._process
         command = [sys.executable, "-m", "lastacross", "--app", str(self._root), "worker-isolated"]
-        # A separate session, so that a Ctrl-C on the terminal reaches only the supervisor.
+        # Use a separate session, so that a Ctrl-C on the terminal reaches only the supervisor.
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
@@ -98,7 +98,7 @@ class IsolatedProcess:
 
 
 class IsolatedProcesses:
-    """One isolated process per suspect that runs at the same time; starts one if none is idle."""
+    """Isolated processes, one for each suspect running at the same time; starts one if none is idle."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -167,7 +167,7 @@ def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
 
 
 class FromWorker:
-    """The child's side: reads tasks from standard input until it ends, and the process with it.
+    """The child's side: reads tasks from standard input until the input ends, then ends the process.
 
     Create it before anything else, because an application that cannot start must not outlive its worker, and
     because output printed during the application's import must not be taken for an answer.

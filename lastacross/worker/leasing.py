@@ -167,7 +167,7 @@ class Prefetch:
 
     @property
     def wanted(self) -> int:
-        """The number of tasks to lease now; 0 while enough are waiting."""
+        """The number of tasks to lease now; 0 as long as enough tasks are waiting."""
         if self._is_slow or (self.lease_only_when_idle and not self._runners.free):
             return 0
         lacking = self._ahead - self._runners.waiting
@@ -308,7 +308,7 @@ class MarkerListener:
             self._store.redis.rpush(self._came_from, marker)
 
     def take_back(self) -> Reply | None:
-        """Cancel the question. The script still runs, so its answer must be handled.
+        """Cancel the question. The script still runs afterwards, so its answer must be handled.
 
         Returns:
             The answers; None if nothing was asked, or if the server must be left to notice that the listener
@@ -359,7 +359,7 @@ UNREADABLE_ID = "damaged: its id is not UTF-8"
 
 @dataclass(frozen=True, slots=True)
 class WakeUp:
-    """The end of a sleep: a marker, and the tasks leased with it.
+    """The result of a sleep: a marker, and the tasks that were leased with it.
 
     ``marker`` is None if the question was cancelled; ``grant`` is None if tasks must still be leased.
     ``is_outdated`` means that the served lists have changed since the question was asked.
@@ -383,9 +383,9 @@ class Leasing:
         self._most = most
         self._numbered = 0
         self._resume_at_list: str | None = None
-        # The same list object: an upload that changes the served lists makes a new one.
+        # Keep the same list object; an upload that changes the served lists creates a new one.
         self._asked_for = serving.lists
-        # When we last saw that the question was still unanswered.
+        # The last time at which we saw that the question was still unanswered.
         self._nothing_at = 0.0
         self._polled_at = 0.0
         self._listener = MarkerListener(store, serving.groups, LEASE_SCRIPT, self._args_of_wake_up)

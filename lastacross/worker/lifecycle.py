@@ -76,7 +76,7 @@ class Life:
     # --- the beginning -------------------------------------------------------------------
 
     def start(self) -> bool:
-        """Request ``/_ah/start`` until it succeeds: 200-299, or 404, as on App Engine; main thread only.
+        """Request ``/_ah/start`` until it succeeds (200-299, or 404, as on App Engine); main thread only.
 
         A failure is logged and retried after 0.1 s, doubling up to 5 s. A process that is not resident gets
         no such request. From now on SIGTERM and SIGINT call ``ask_to_stop``, until the worker takes over
@@ -127,7 +127,7 @@ class Life:
         if not answers:
             return None, "told to stop"
         asking.join()
-        # Clear the interrupt so that it does not shorten the pause before the next try.
+        # Clear the interrupt, so that it does not shorten the pause before the next try.
         self._interrupt.clear()
         return answers[0]
 
@@ -144,7 +144,7 @@ class Life:
     # --- the end -------------------------------------------------------------------------
 
     def attach(self, drain: Callable[[], None]) -> None:
-        """Register ``drain`` for ``ask_to_stop``; call it immediately if that has already happened."""
+        """Register ``drain`` for ``ask_to_stop``; call it immediately if the process is already stopping."""
         self._drain = drain
         if self._is_told_to_stop:
             drain()
@@ -175,7 +175,7 @@ class Life:
     def stop(self) -> None:
         """Call the hook and request ``/_ah/stop`` concurrently, so that neither can block the other.
 
-        Runs in its own thread, while this process still holds its tasks. Returns when both have ended; the
+        This runs in its own thread while the process still holds its tasks. Returns when both have ended; the
         caller decides how long to wait.
         """
         self._shutdown.begin()

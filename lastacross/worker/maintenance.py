@@ -1,4 +1,4 @@
-"""The maintenance that every worker does besides running tasks: promote, rescue, sweep, renew leases.
+"""The maintenance that every worker does: it promotes, rescues and sweeps tasks, and renews leases.
 
 Any number of workers may do it concurrently, because each step is one atomic script that does nothing if
 another worker was first.
@@ -97,7 +97,7 @@ class Maintenance:
         found = self._broker.maintain(self._queues, rescues=self._may_rescue())
         self.next_due = found.next_due
         if found.stamp[0] is None:
-            # Redis was emptied.
+            # Redis was flushed.
             queue_directory.upload_if_missing(
                 self._broker.store, lambda: queue_directory.read_again(config.current())
             )
@@ -106,7 +106,7 @@ class Maintenance:
         while rescued:
             for task_id, outcome in rescued.items():
                 _log.warning("task.rescue", task=task_id, outcome=outcome)
-            # Repeat until none is left: a machine may have held thousands when it died.
+            # Repeat until none is left, because a machine may have held thousands when it died.
             rescued = self._broker.rescue_expired(self._queues)
         if found.moved:
             self.promote()
@@ -186,7 +186,7 @@ class Maintenance:
 
 
 class Renewer:
-    """A thread that renews a worker process's leases, whatever its other threads do.
+    """A thread that renews a worker process's leases, no matter what the other threads are doing.
 
     Args:
         broker: the steps.
@@ -230,7 +230,7 @@ class Renewer:
             except StoreUnavailableError as error:
                 _log.warning("lease.renew", error=str(error))
             except Exception:
-                # Without this thread every lease of the process would expire.
+                # Without this thread, all of the process's leases would expire.
                 _log.exception("lease.renew")
 
     def renew(self) -> None:

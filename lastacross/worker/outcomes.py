@@ -1,4 +1,4 @@
-"""Records the outcomes of attempts: done, to be retried, or a dead letter."""
+"""Records the outcome of each attempt: the task is done, will be retried, or is a dead letter."""
 
 import logging
 from collections.abc import Callable, Sequence

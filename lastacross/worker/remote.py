@@ -1,6 +1,6 @@
 """Delivers leased tasks to services on other machines as signed HTTP requests.
 
-This module neither retries nor follows redirects: the queue's settings decide on retries.
+This module neither retries nor follows redirects, because the queue's settings determine the retries.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from lastacross.worker.delivery import (
 CONNECT_SECONDS = 10.0
 # This is less than the 5 s after which our web server closes an idle connection, to avoid a race with it.
 IDLE_SECONDS = 4.0
-# The status tells the delivery's outcome, so we do not read the rest of a longer answer.
+# The status alone determines the delivery's outcome, so we do not read the rest of a longer answer.
 MAX_ANSWER_BYTES = 65_536
 # A machine that vanished silently is noticed within about a minute, however long the deadline is.
 _LIFE_SIGNS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -69,7 +69,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The answer, with only the beginning of its body."""
+    """An answer that has only the beginning of its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -77,7 +77,7 @@ class _Answer:
 
 
 class RemoteDelivery:
-    """Delivers to services that run on other machines.
+    """Delivers tasks to services that run on other machines.
 
     Args:
         signatures: the signatures of this application, whose SECRET_KEY the services share.
@@ -337,7 +337,7 @@ def _connecting_problem(error: Exception) -> str:
         return f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror | UnicodeError):
         return "its name has no address"
-    # Check this before time-outs, because urllib3 makes it a subclass of one.
+    # Check this before time-outs, because in urllib3 it is a subclass of a time-out.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         return _in_words(error.__cause__ or error)
     if isinstance(error, _TOO_LATE):

@@ -28,7 +28,7 @@ SUSPECT_PATIENCE_SECONDS = 1.0
 
 # The file format of a started table.
 _TOKEN_BYTES = 64
-_SLOT_BYTES = 768  # two bytes of length; ids have at most 100 + 1 + 500 bytes, leases 60
+_SLOT_BYTES = 768  # two bytes for the length; ids have at most 100 + 1 + 500 bytes, leases 60
 _LENGTH = struct.Struct("<H")
 
 _log = logs.get("lastacross.worker")
@@ -62,7 +62,8 @@ class StartedTable:
             return
         offset = _TOKEN_BYTES + slot * _SLOT_BYTES
         page = self._page
-        # Write the length last, so that a process killed in between leaves an empty slot, not a torn one.
+        # Write the length last, so that a process killed in between leaves an empty slot instead of a partial
+        # entry.
         page[offset + 2 : offset + 2 + len(raw)] = raw
         page[offset : offset + 2] = _LENGTH.pack(len(raw))
 
@@ -261,7 +262,7 @@ class Runners:
         )
 
     def leave_outcome(self, outcome: Outcome) -> None:
-        """Leave an outcome for ``take_outcomes``; callable from any thread."""
+        """Leave an outcome for ``take_outcomes``; may be called from any thread."""
         self._outcomes.put(outcome)
         self._on_outcome()
 
@@ -337,7 +338,7 @@ class Runners:
 
 
 def _attempted(deliver: Callable[[Leased], Outcome], task: Leased) -> Outcome:
-    """The outcome of an attempt, even if it raises, because a runner must not end."""
+    """The outcome of an attempt, even if the attempt raises, because a runner must not end."""
     try:
         return deliver(task)
     except BaseException as error:

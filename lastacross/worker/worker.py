@@ -57,7 +57,7 @@ class Worker(RqWorker):
         threads: the number of concurrent deliveries.
         lease_seconds: how long a lease lasts without renewal.
         direct_calls: as for ``Delivery``.
-        deadline_seconds: how long a task without its own deadline may run.
+        deadline_seconds: how long a task without a deadline of its own may run.
         root: the application's folder, for the isolated process.
         table_path: the file that records started tasks, or None without a supervisor.
         remote: the deliverer to services on other machines, or None if there are none.
@@ -266,7 +266,7 @@ class Worker(RqWorker):
             self._maintenance.promote()
         self._may_have_work |= grant.has_more or bool(grant.missing)
         if grant.missing:
-            # Upload all of queue.yaml, because an upload claims to match the file.
+            # Upload the whole of queue.yaml, because an upload is recorded as matching the file.
             queue_directory.upload(self._store, queue_directory.read_again(config.current()))
             self._take_changes(is_urgent=True)
 

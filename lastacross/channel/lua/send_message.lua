@@ -4,7 +4,7 @@
 -- ARGV     1 minimum number of messages to keep  2 seconds to keep them after the newest  3… messages
 -- Returns  the last message's id.
 --
--- One script, so that a stream is never left without an expiry and messages cost a single call.
+-- This is one script, so that a stream is never left without an expiry and messages cost a single call.
 -- include: call
 
 local id
