@@ -61,7 +61,7 @@ def stand_between(command: Sequence[str], fd: int) -> int:
 
 
 def main(command: list[str]) -> int:
-    """Become the given program, or run it."""
+    """Turn this process into the given program, or run the program as a child."""
     fd = supervisor_fd()
     if fd is None or signal_at_parents_death(signal.SIGTERM):
         if fd is not None and is_supervisor_gone(fd):

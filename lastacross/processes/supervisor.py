@@ -141,7 +141,7 @@ class Supervisor:
         return 0
 
     def stop(self) -> None:
-        """Begin to stop; ``run`` returns once every child has ended. A second, later call kills them."""
+        """Begin to stop; ``run`` returns once every child has ended. Calling it again later kills them."""
         now = self._clock.monotonic()
         if self._stage is None:
             log.info("supervisor.stop")

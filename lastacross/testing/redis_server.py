@@ -23,7 +23,7 @@ def redis_server() -> Iterator[str]:
     """Start a server, yield its REDIS_URL, and stop the server at the end.
 
     Raises:
-        StartupError: this machine has no server program.
+        StartupError: no server program is installed on this machine.
         RunTasksError: the server does not answer.
     """
     binary = embedded.find_server()

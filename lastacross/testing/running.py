@@ -57,8 +57,8 @@ class TaskRunner:
             queues: the only queues to run, or an empty list for all push queues.
             retry: whether to retry failed tasks according to their retry options. Otherwise the first failure
                 ends the run and makes its task a dead letter.
-            within_seconds: the number of seconds from now within which tasks must be due to be run; the clock
-                is then moved to the end of this period. None runs all waiting tasks.
+            within_seconds: how far to move the clock, in seconds; only tasks that are due by then are run.
+                None runs all waiting tasks.
             at_most: the maximum number of attempts.
 
         Raises:

@@ -84,8 +84,7 @@ class ApplicationUnderTest:
             queue: the only queue whose tasks run, or None for all queues.
             retry: whether to retry failed tasks according to their retry options. Otherwise the handler's
                 exception is raised here, and the task becomes a dead letter.
-            within_seconds: the number of seconds from now within which tasks must be due to be run; the clock
-                is then moved to the end of this period.
+            within_seconds: how far to move the clock, in seconds; only tasks that are due by then are run.
             at_most: the maximum number of attempts.
 
         Returns:
@@ -210,7 +209,7 @@ def application(
 
     Raises:
         ConfigError: the configuration is invalid, or the database is not empty.
-        StartupError: this machine has no Redis server.
+        StartupError: no Redis server is installed on this machine.
     """
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="la-test-")))

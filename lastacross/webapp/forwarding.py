@@ -155,7 +155,7 @@ def _address(node: str) -> Address | None:
 
 
 def plain(address: Address) -> Address:
-    """The IPv4 address in ``::ffff:192.0.2.1``, the form in IPv6 sockets; other addresses unchanged."""
+    """The IPv4 address inside one like ``::ffff:192.0.2.1``; any other address is returned unchanged."""
     return getattr(address, "ipv4_mapped", None) or address
 
 

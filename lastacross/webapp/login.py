@@ -62,7 +62,7 @@ def is_administrator(environ: Environ, settings: Settings) -> bool:
 
 
 def for_administrator(environ: Environ) -> str:
-    """A message which says that a page is only for the administrator and explains how to sign in."""
+    """A message that a page is only for the administrator, with instructions to sign in."""
     hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
     return " ".join(["This page is for the administrator.", *hints])
 

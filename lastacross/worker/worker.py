@@ -205,7 +205,7 @@ class Worker(RqWorker):
         woken = self._leasing.wait(seconds, self._interrupt.fd, listen=listens)
         if woken is not None:
             self._take_woken(woken)
-            # The thread with the new task needs the interpreter, but this thread would hold it.
+            # Let the thread with the new task have the interpreter, which this thread would otherwise hold.
             self._interrupt.wait(0 if self._may_have_work else HAND_OVER_SECONDS)
         self._interrupt.clear()
 
