@@ -1,4 +1,4 @@
-"""The task that the calling code is running in."""
+"""Gives running code access to the task that it belongs to."""
 
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from lastacross.pickled_names import pickled_as
 @pickled_as("lastacross.taskqueue.current")
 @dataclass(slots=True)
 class CurrentTask:
-    """The current delivery, as its handler sees it.
+    """The task that is being delivered, as its handler sees it.
 
     ``attempt`` is 1 on the first try. ``retry_count`` is App Engine's count, which starts at 0. ``member``
     is ``<batch id>:<index>`` when the task belongs to a batch. A failed deferred call stores its reason in
-    ``failure`` and sets ``has_failed_for_good`` if it must not be retried; its status, 200, shows neither.
-    ``error`` is the exception that the handler raised, even if a response was made from it. ``request``
-    distinguishes a task from an earlier one with the same chosen name.
+    ``failure`` and sets ``has_failed_for_good`` if it must not be retried, because its status is 200 either
+    way. ``error`` is the exception that the handler raised, even if it was turned into a response.
+    ``request`` distinguishes a task from an earlier task with the same chosen name.
     """
 
     id: str
@@ -33,22 +33,22 @@ class CurrentTask:
 
     @property
     def batch_id(self) -> str | None:
-        """The id of its batch."""
+        """The id of the task's batch."""
         return self.member.rpartition(":")[0] if self.member else None
 
     def next_batch_id(self) -> str:
         """The id of the next unnamed batch that this delivery creates.
 
-        A second delivery gets the same ids in the same order, so a batch can be filled again.
+        A second delivery gets the same ids in the same order, so it fills the same batches again.
         """
         self._batches += 1
         base = self._unique_id()
         return base if self._batches == 1 else f"{base}-b{self._batches}"
 
     def _unique_id(self) -> str:
-        """The id, made unique among tasks that reuse one name.
+        """A version of the task's id that stays unique when a name is reused.
 
-        A batch outlives its task's tombstone, so a later task of that name would find the earlier batch.
+        A batch outlives its task's tombstone, so a later task with the same name would find the old batch.
         """
         if self.request:
             return f"{self.id}-{self.request}"
@@ -66,7 +66,7 @@ def current_task() -> CurrentTask | None:
 
 
 class delivering:
-    """Makes this the current task within the block."""
+    """Makes the given task the current one inside the ``with`` block."""
 
     __slots__ = ("_task", "_token")
 

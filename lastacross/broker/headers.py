@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lastacross.errors import InvalidTaskError
 
-# The token of RFC 9110 5.6.2.
+# A "token" as defined by RFC 9110, section 5.6.2.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# WSGI and HTTP/1.1 carry visible ISO 8859-1, spaces and tabs. A line end would begin another header.
+# WSGI and HTTP/1.1 allow visible ISO 8859-1, spaces and tabs. A line break would start another header.
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
-# Callers may set these X-AppEngine-* headers: the namespaces and fail-fast.
+# Callers may set these X-AppEngine-* headers for namespaces and fail-fast.
 _ALLOWED = frozenset(
     {"x-appengine-current-namespace", "x-appengine-default-namespace", "x-appengine-failfast"}
 )
@@ -26,10 +26,10 @@ _RESERVED = frozenset(
 
 
 class Headers(Mapping[str, str]):
-    """Maps header names to values. Lookups ignore case, and names keep their spelling.
+    """Maps header names to values. Lookups ignore case, but the names keep their original spelling.
 
     Args:
-        items: pairs of name and value; the last pair wins when names are equal, as in a dict.
+        items: the pairs of name and value; if a name is repeated, its last pair wins, as in a dict.
     """
 
     __slots__ = ("_items",)
@@ -65,10 +65,10 @@ class Headers(Mapping[str, str]):
 
 
 def checked_items(headers: object) -> tuple[tuple[str, str], ...]:
-    """A caller's headers as text; an iterable value is joined with commas.
+    """Return a caller's headers as strings, joining the items of an iterable value with commas.
 
     Raises:
-        InvalidTaskError: the headers are not a mapping, or a name or value is not valid in a request.
+        InvalidTaskError: the headers are not a mapping, or a name or value is not allowed in a request.
     """
     if not isinstance(headers, Mapping):
         raise InvalidTaskError(f"headers must be a mapping of names to values, not {headers!r}")
@@ -76,7 +76,7 @@ def checked_items(headers: object) -> tuple[tuple[str, str], ...]:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether only the engine sets this header. Delivery drops a task's own.
+    """Whether only the engine may set this header. Delivery drops a task's own value for it.
 
     An underscore counts as a hyphen because both become the same key of a WSGI environ.
     """

@@ -1,4 +1,4 @@
-"""Reads tasks: one by its name, those of a queue by state, and one with its payload."""
+"""Looks up tasks by name, lists a queue's tasks by state, and reads a task with its payload."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,14 +42,15 @@ FIELDS = ("status", "eta", "failures", "lost", "dead_at", "error")
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """A task's state and failures, from its record.
+    """A task's state and failures, as read from its record.
 
     Args:
         status: RQ's word: ``queued``, ``scheduled``, ``started``, ``failed`` (a dead letter), ``deferred``.
-        eta: the earliest time of the next or the running attempt, in seconds since the epoch.
-        failures: attempts that ended with a status outside 200-299, an exception or a missed deadline.
-        lost: attempts whose worker ended while they ran.
-        error: the reason why the task is a dead letter, '' if it is not one.
+        eta: the earliest start time of the next or running attempt, in seconds since the epoch.
+        failures: the number of attempts that raised, missed the deadline or returned a status outside
+            200-299.
+        lost: the number of attempts whose worker died during the attempt.
+        error: why the task is a dead letter, or '' if it is not one.
     """
 
     status: str
@@ -60,17 +61,17 @@ class TaskRecord:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its retries are used up, so that it runs again only by hand."""
+        """Whether the task has used up its retries, so that it runs again only on request."""
         return self.status == DEAD.status
 
     @property
     def waits(self) -> bool:
-        """Whether it is ready or scheduled."""
+        """Whether the task is ready or scheduled."""
         return self.status in (READY.status, SCHEDULED.status)
 
 
 def find(queue_name: str, name: str) -> TaskRecord | None:
-    """The task of this name in a queue; None if it is done, deleted, purged or lost.
+    """Find the task with this name in a queue; None if it is done, deleted, purged or lost.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -79,7 +80,7 @@ def find(queue_name: str, name: str) -> TaskRecord | None:
 
 
 def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
-    """Find several tasks, given by queue and name, in one round trip.
+    """Find several tasks, each given as a pair of queue and name, in one round trip.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -90,25 +91,25 @@ def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
         for queue_name, name in tasks:
             pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
         found = pipeline.execute(raise_on_error=False)
-    # A record of the wrong type counts as missing; the lease that meets it reports it.
+    # A record of the wrong type counts as missing. The next lease that finds it reports it.
     return [loaded(values) if isinstance(values, list) else None for values in found]
 
 
 def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
-    """A record made of the values of ``FIELDS``; None if there is none."""
+    """Build a record from the values of ``FIELDS``; None if there is no such record."""
     status, eta, failures, lost, dead_at, error = values
     if status is None or eta is None:
         return None
     text = status.decode("utf-8", "replace")
     if text == DEAD.status and dead_at is None:
-        # Another RQ tool marked it as failed; a sweep restores it.
+        # Another RQ tool marked the task as failed, and a sweep will restore it.
         text = READY.status
     reason = error.decode("utf-8", "replace") if error else ""
     return TaskRecord(text, _number(eta), int(_number(failures)), int(_number(lost)), reason)
 
 
 def _number(value: bytes | None) -> float:
-    """The number in a field; 0 if it is damaged, which the worker reports when it leases the task."""
+    """The number in a field, or 0 if the field is damaged. The worker that leases the task reports damage."""
     try:
         number = float(value or 0)
     except ValueError:
@@ -123,8 +124,8 @@ _KEY_OF_STATE = {state.name: state.key for state in ALL}
 class ListedTask:
     """A task without its payload.
 
-    Times are seconds since the epoch, None if not set. ``attempts`` counts ended attempts, or a pull task's
-    leases. ``error`` is the reason why the task is a dead letter.
+    Times are in seconds since the epoch, or None if not set. ``attempts`` counts finished attempts, or the
+    leases of a pull task. ``error`` says why the task is a dead letter.
     """
 
     queue: str
@@ -152,14 +153,14 @@ class WholeTask:
 
 
 class Listing:
-    """Reads the tasks in one Redis. Each method raises ``TransientError`` while Redis is unavailable."""
+    """Reads tasks from one Redis server. Every method raises ``TransientError`` if Redis is unavailable."""
 
     def __init__(self, opened: Store) -> None:
         self._store = opened
         self._redis: Any = opened.redis
 
     def tasks(self, queue: str, states: Iterable[str] = STATES, limit: int = 100) -> list[ListedTask]:
-        """The first ``limit`` tasks in each of these states; of dead letters, the newest."""
+        """The first ``limit`` tasks in each of these states; for dead letters, the newest ones."""
         with transient_errors():
             ids: dict[str, None] = {}
             for state in states:
@@ -169,7 +170,7 @@ class Listing:
             return [task for task in self._listed(list(ids)) if task.state in wanted]
 
     def find(self, queue: str, name: str) -> WholeTask | None:
-        """One task by name; None if it does not exist."""
+        """Find a task by name; None if it does not exist."""
         identifier = task_id(queue, name)
         with transient_errors():
             listed = next(iter(self._listed([identifier])), None)
@@ -202,7 +203,7 @@ class Listing:
             found = self._redis.zrevrange(dead_key(queue), 0, limit - 1)
         else:
             found = self._redis.zrange(_KEY_OF_STATE[state](queue), 0, limit - 1)
-        # The entry of a leased task is its id, a colon and its lease id; our ids have no colon.
+        # A leased task's entry is its id, a colon and its lease id. Our task ids do not contain a colon.
         return [_text(each).partition(":")[0] for each in found]
 
     def _pull_ids(self, queue: str, state: str, limit: int) -> list[str]:
@@ -230,19 +231,19 @@ class Listing:
                 queue, name = split_task_id(identifier)
                 pipeline.hmget(record_key(identifier), _FIELDS)
                 pipeline.zscore(pull_leased_key(queue), name)
-            # A record of the wrong type is skipped; the next lease makes it a dead letter.
+            # Skip records of the wrong type. The next lease turns them into dead letters.
             answers = pipeline.execute(raise_on_error=False)
         found = zip(ids, answers[::2], answers[1::2], strict=True)
         return [
             _task(identifier, values, held_until, now)
             for identifier, values, held_until in found
-            # A record without an eta is a plain RQ job, which the next lease makes a dead letter.
+            # A record without an eta is a plain RQ job, which the next lease turns into a dead letter.
             if isinstance(values, list) and values[0] is not None and values[2] is not None
         ]
 
 
 def _headers(raw: dict[bytes, bytes]) -> tuple[tuple[str, str], ...]:
-    """Take a record's own headers out of its fields; damaged headers stay there."""
+    """Remove a record's own headers from its fields and return them; leave damaged headers in place."""
     try:
         found = tuple((str(key), str(value)) for key, value in json.loads(raw.get(b"headers", b"[]")))
     except (ValueError, TypeError, RecursionError):
@@ -256,7 +257,7 @@ def _text(name: bytes) -> str:
 
 
 def _instant(text: str | None) -> float | None:
-    """A time in a record; None if it is missing or invalid."""
+    """Parse a time from a record; None if it is missing or invalid."""
     try:
         found = float(text or "nan")
     except ValueError:

@@ -1,6 +1,6 @@
-"""The steps of a pull task's life. Each one is a Lua file that Redis runs.
+"""The steps of a pull task's life. Redis runs each step as one Lua script.
 
-A lease moves the task's eta to the end of the lease. Nobody else can lease it before, and anybody can after.
+A lease moves the task's eta to the end of the lease. Until then, no other client can lease the task.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +13,10 @@ from lastacross.broker.steps import NewTask, Steps
 from lastacross.errors import TaskQueueError
 from lastacross.store import Arg
 
-# A hundred tasks of 1 MiB in one script would block Redis for 0.15 s.
+# Adding a hundred tasks of 1 MiB in one script would block Redis for 0.15 s.
 PORTION_BYTES = 8 << 20
 
-# How a lease filters tasks: not at all, by tag, or by the oldest task's tag.
+# A lease can take all tasks, tasks with a given tag, or tasks with the oldest task's tag.
 _ALL, _TAG, _OLDEST_TAG = "", "tag", "oldest"
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ _log = logs.get("lastacross.taskqueue")
 
 @dataclass(frozen=True, slots=True)
 class PullTask:
-    """A leased pull task; ``eta`` is the end of its lease in seconds since the epoch."""
+    """A leased pull task. Its ``eta`` is the time when the lease ends, in seconds since the epoch."""
 
     name: str
     eta: float
@@ -58,10 +58,10 @@ class PullSteps(Steps):
         tag: str | None,
         read: Callable[[PullTask], T],
     ) -> list[T]:
-        """Lease due tasks: with any tag (None), with the oldest task's tag ('') or with this tag.
+        """Lease due tasks with any tag (None), the oldest task's tag ('') or the given tag.
 
-        ``read`` turns a leased task into the caller's type. If it raises ValueError or TaskQueueError, the
-        task is damaged and becomes a dead letter.
+        ``read`` converts a leased task to the caller's type. If it raises ValueError or TaskQueueError, the
+        task counts as damaged and becomes a dead letter.
         """
         grouping = _ALL if tag is None else _TAG if tag else _OLDEST_TAG
         args: list[Arg] = [self._now_text(), queue, lease_seconds, max_tasks]
@@ -75,20 +75,20 @@ class PullSteps(Steps):
         try:
             return read(_leased_task(entry))
         except (ValueError, TaskQueueError) as error:
-            # Raising here would hide the other leased tasks from every caller until their leases end.
+            # An exception here would make the other leased tasks unavailable until their leases end.
             _log.error("task.dead_letter", queue=queue, task=repr(entry[0]), reason=f"damaged: {error}")
             self._run("dead_letter_pull_task", [self._now_text(), queue, entry[0], str(error)])
             return None
 
     def modify(self, queue: str, name: str, eta: float, lease_seconds: float) -> tuple[str, float | None]:
-        """Move a lease's end to ``lease_seconds`` from now; returns 'ok' and the new eta, or the reason."""
+        """Make a lease end ``lease_seconds`` from now. Returns 'ok' and the new eta, or an error code."""
         args: list[Arg] = [self._now_text(), queue, name, instant_text(eta)]
         code, eta = self._run("modify_pull_lease", [*args, lease_seconds, new_name()])
         return code.decode(), float(eta) if eta else None
 
 
 def _portions(tasks: Sequence[NewTask]) -> Iterator[list[NewTask]]:
-    """Split the tasks, in order, into portions of at most ``PORTION_BYTES``, or of one larger task."""
+    """Split the tasks, in order, into portions of at most ``PORTION_BYTES``; a larger task gets its own."""
     portion: list[NewTask] = []
     size = 0
     for task in tasks:

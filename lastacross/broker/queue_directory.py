@@ -1,7 +1,7 @@
-"""The queues of the last upload: uploading queue.yaml, and each process's copy of its settings.
+"""Uploads queue.yaml to Redis, and keeps each process's copy of the uploaded settings.
 
-As on App Engine, queue.yaml is deployed: a process that starts with a file unlike the last upload uploads
-it. The last upload counts on all machines. Each process checks for a new one once a second.
+As on App Engine, queue.yaml is deployed: a process uploads its file at start if it differs from the last
+upload. The last upload applies to all machines. Each process checks for a new upload once a second.
 """
 
 import contextlib
@@ -38,15 +38,15 @@ from lastacross.store import (
 
 CRON_RATE = 500.0
 CRON_BUCKET_SIZE = 500
-# The cron history keeps failed runs, and the next run may follow within a minute.
+# A day is enough, because the cron history keeps failed runs and the next run may follow within a minute.
 CRON_DEAD_LETTER_SECONDS = 86_400
 
 REFRESH_SECONDS = 1.0
-# While Redis is unavailable, a refresh blocks its caller, so refreshes are rarer.
+# Refresh less often while Redis is unavailable, because a refresh blocks its caller.
 OUTAGE_REFRESH_SECONDS = 5.0
 
 _NUMBER = re.compile(r"\d{1,15}(\.\d*)?(e[+-]?\d{1,2})?", re.ASCII)
-# The format of each setting, as the Lua scripts also expect it.
+# The format of each setting, which the Lua scripts expect as well.
 _SETTINGS = {
     "mode": re.compile("push|pull"),
     "rate": _NUMBER,
@@ -59,7 +59,7 @@ _TYPES = {UPLOAD: "hash", QUEUE_NAMES: "set", SERVICES: "set"}
 
 _log = logs.get("lastacross.queues")
 
-# An upload's digest, time and version.
+# The digest, time and version of an upload.
 Stamp = tuple[bytes | None, ...]
 
 
@@ -67,9 +67,9 @@ Stamp = tuple[bytes | None, ...]
 
 
 def upload_if_changed(opened: Store, configuration: Config) -> bool:
-    """Upload the queues unless the last upload was the same; returns whether it did.
+    """Upload the queues if they differ from the last upload. Returns whether they were uploaded.
 
-    A folder without queue.yaml, such as another service's, does not replace an upload.
+    A folder without a queue.yaml, such as another service's folder, never replaces an upload.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -83,7 +83,7 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
 
 
 def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
-    """Upload the queues if Redis has no upload; returns whether it did. ``read`` is called only then."""
+    """Call ``read`` and upload the queues, but only if Redis has no upload. Returns whether it did so."""
     with transient_errors():
         if opened.redis.exists(UPLOAD):
             return False
@@ -110,7 +110,7 @@ def upload(opened: Store, configuration: Config) -> None:
 
 
 def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> None:
-    """Upload the queues again because some settings are damaged; ``damaged`` has the reason by queue.
+    """Upload the queues again because some settings are damaged. ``damaged`` maps queues to reasons.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -122,7 +122,7 @@ def repair(opened: Store, damaged: Mapping[str, str], configuration: Config) -> 
 
 
 def keep_cron_queue(opened: Store, configuration: Config) -> None:
-    """Create the queue for cron's runs if it is missing. It does not depend on queue.yaml.
+    """Create the queue for cron runs if it is missing. This queue does not depend on queue.yaml.
 
     Raises:
         TransientError: Redis is unavailable.
@@ -137,7 +137,7 @@ def keep_cron_queue(opened: Store, configuration: Config) -> None:
 
 
 def read_again(configuration: Config) -> Config:
-    """The configuration with the current queue.yaml of its folder; unchanged if that file is invalid."""
+    """Reload queue.yaml from the configuration's folder; keep the old one if the file is invalid."""
     try:
         queues = config.read_queues(configuration.root)
     except ConfigError:
@@ -146,7 +146,7 @@ def read_again(configuration: Config) -> Config:
 
 
 def _digest(configuration: Config) -> str:
-    """A digest of everything that is uploaded: queue.yaml, the services and the environment's settings."""
+    """A digest of the whole upload, which consists of queue.yaml, the services and environment settings."""
     parts = [
         config.digest(configuration.queues),
         str(configuration.settings.dead_letter_seconds),
@@ -160,7 +160,7 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
     max_concurrent = queue.max_concurrent_requests
     target = queue.target or ""
     if target and service_of(target) == configuration.app.service:
-        # The version stays because no rule of dispatch.yaml moves a task whose target names a version.
+        # Keep the version, because dispatch.yaml never moves a task whose target names a version.
         target = target.removesuffix(configuration.app.service) + DEFAULT_SERVICE
     return {
         "mode": queue.mode,
@@ -180,9 +180,9 @@ def _fields(queue: QueueConfig, configuration: Config) -> dict[str, str]:
 class KnownQueue:
     """A queue of the last upload.
 
-    Its tasks go to the workers of ``group`` unless a task names another. ``target`` is
-    ``[version.]service`` from queue.yaml, '' for none. A disabled queue is missing in the last upload, and
-    it keeps its tasks.
+    Its tasks go to the workers of ``group`` unless a task names another service. ``target`` is
+    ``[version.]service`` from queue.yaml, or '' if there is none. A disabled queue is missing from the last
+    upload but keeps its tasks.
     """
 
     name: str
@@ -194,10 +194,10 @@ class KnownQueue:
 
 
 class QueueDirectory:
-    """This process's copy of the queue settings in one Redis.
+    """This process's copy of the queue settings in Redis.
 
-    The process's own queue.yaml is used while nothing is uploaded or Redis is unavailable. It also replaces
-    the settings of ``damaged`` queues until the next upload; ``damaged`` has the reason by queue.
+    The process uses its own queue.yaml while nothing is uploaded or Redis is unavailable. That file also
+    replaces the settings of the ``damaged`` queues until the next upload; ``damaged`` maps them to reasons.
     """
 
     def __init__(self, opened: Store) -> None:
@@ -207,11 +207,11 @@ class QueueDirectory:
         self._queues: Mapping[str, KnownQueue] = MappingProxyType({})
         self._services: frozenset[str] = frozenset()
         self.damaged: Mapping[str, str] = MappingProxyType({})
-        # The queues made from the process's own configuration, with that configuration.
+        # The process's own configuration and the queues built from it.
         self._file: tuple[Config, Mapping[str, KnownQueue]] | None = None
 
     def find(self, name: str) -> KnownQueue | None:
-        """The queue of this name. A name that is missing is looked up in Redis again."""
+        """Find the queue with this name; an unknown name is looked up in Redis again."""
         self.refresh()
         queue = self._now()[0].get(name)
         if queue is None:
@@ -220,44 +220,44 @@ class QueueDirectory:
         return queue
 
     def all(self) -> Mapping[str, KnownQueue]:
-        """Every queue by its name."""
+        """All queues, by name."""
         self.refresh()
         return self._now()[0]
 
     def retry_of(self, name: str) -> RetryParameters | None:
-        """The queue's retry parameters in queue.yaml, None if it has none."""
+        """The queue's retry parameters from queue.yaml; None if it has none."""
         queue = self.all().get(name)
         return queue.retry if queue else None
 
     def services(self) -> frozenset[str]:
-        """The services that tasks may target, besides the default one."""
+        """The services that tasks may target, apart from the default service."""
         self.refresh()
         return self._now()[1]
 
     def refresh(self, *, is_urgent: bool = False) -> None:
-        """Check for a new upload if the last check is a second old or ``is_urgent``."""
+        """Check for a new upload if ``is_urgent`` or if the last check was over a second ago."""
         now = self.store.clock.monotonic()
         if now < self._refresh_at and not is_urgent:
             return
-        # Meanwhile other threads use the present settings.
+        # Other threads use the present settings during the refresh.
         self._refresh_at = now + REFRESH_SECONDS
         try:
             self._read()
         except StoreUnavailableError:
             self._refresh_at = self.store.clock.monotonic() + OUTAGE_REFRESH_SECONDS
         except ResponseError:
-            # Another program wrote to these keys. The present settings stay until the next refresh.
+            # Another program wrote to these keys. Keep the present settings until the next refresh.
             _log.exception("queues.damaged", remedy="what cannot be read is moved aside")
             with contextlib.suppress(StoreUnavailableError):
                 self.store.set_aside(_TYPES)
 
     def note(self, stamp: Stamp) -> None:
-        """Compare the last upload, as a step reported it, with this copy; refresh soon if they differ."""
+        """Compare this copy with the last upload, as reported by a step, and refresh soon if they differ."""
         now = self.store.clock.monotonic()
         self._refresh_at = now + REFRESH_SECONDS if stamp == self._stamp else now
 
     def require_upload(self) -> None:
-        """Upload this process's files if nothing is uploaded; otherwise only the default service would exist.
+        """Upload this process's files if nothing is uploaded, so that services besides the default one exist.
 
         Raises:
             TransientError: Redis is unavailable.
@@ -308,12 +308,12 @@ class QueueDirectory:
 
 
 def _texts(names: Any) -> list[str]:
-    # Names that are not UTF-8 are malformed. Their replacement names have no settings.
+    # Names that are not UTF-8 are malformed. No settings exist under their replacement names.
     return [name.decode("utf-8", "replace") for name in names]
 
 
 def _problem(fields: Any, groups: Collection[str]) -> str | None:
-    """The problem in a queue's settings, to follow "has"; None if they are valid."""
+    """Describe the problem in a queue's settings with words that follow "has"; None if they are valid."""
     if isinstance(fields, Exception):
         return f"settings that cannot be read ({fields})"
     try:
@@ -364,12 +364,12 @@ def _of_entry(queue: QueueConfig, configuration: Config) -> KnownQueue:
 
 
 _of_store: WeakKeyDictionary[Store, QueueDirectory] = WeakKeyDictionary()
-# The directory that was used last. A process normally has one store.
+# The most recently used directory. Normally a process has only one store.
 _last: QueueDirectory | None = None
 
 
 def of(opened: Store) -> QueueDirectory:
-    """The queue directory of this Redis."""
+    """The queue directory of the given store."""
     global _last
     found = _last
     if found is None or found.store is not opened:
@@ -381,5 +381,5 @@ def of(opened: Store) -> QueueDirectory:
 
 
 def current() -> QueueDirectory:
-    """The queue directory of this process's Redis."""
+    """The queue directory of this process's own store."""
     return of(store.current())

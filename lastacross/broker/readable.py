@@ -1,7 +1,7 @@
-"""Check a leased record: its required fields and the format of each field.
+"""Checks that a leased record has its required fields and that each field is well-formed.
 
-Pure. Another program may have written the record, or part of it may be lost. The worker checks it once
-per attempt, before it calls the handler, because a record read in part would run the wrong request.
+Pure. Another program may have written the record, or part of it may be lost. The worker checks the record
+before it calls the handler, once per attempt, because an incomplete record could run the wrong request.
 """
 
 import functools
@@ -23,7 +23,7 @@ _RETRY_OPTIONS = 5
 
 
 def problem(fields: Mapping[bytes, bytes]) -> str | None:
-    """The problem in a record as text; None if the task can be delivered."""
+    """Describe the problem in a record; None if the task can be delivered."""
     for name, value in fields.items():
         check = _CHECKS.get(name)
         if check is not None and (wrong := check(value)) is not None:
@@ -41,7 +41,7 @@ def _count(value: bytes) -> str | None:
 
 def _instant(value: bytes) -> str | None:
     try:
-        # NaN fails this comparison.
+        # This comparison also rejects NaN.
         if 0 <= float(value) <= MAX_INSTANT:
             return None
     except ValueError:
@@ -67,7 +67,7 @@ def _text(value: bytes) -> str | None:
     return None
 
 
-# Tasks added by one line of code have equal requests, except for their queries.
+# Caching pays off because tasks added by the same code have equal requests, except for their queries.
 @functools.lru_cache(maxsize=256)
 def _request(value: bytes) -> str | None:
     return _text(value) if _REQUEST.fullmatch(value) else "not a method and a path"
@@ -97,7 +97,7 @@ def _is_pair(pair: object) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def retry_options(value: bytes | str) -> str | None:
-    """The problem in retry parameters, the JSON of ``record.dump_retry``; None if they are valid."""
+    """Describe the problem in the JSON from ``record.dump_retry``; None if it is valid."""
     try:
         values = json.loads(value)
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
-"""A task's record in Redis: the hash of an RQ job with additional fields of our own.
+"""A task's record in Redis, which is the hash of an RQ job with additional fields of our own.
 
-Pure: converts between values and text or bytes. RQ reads ``data``, ``created_at``, ``origin``, ``status``
-and ``description``. Most values stay within 64 bytes, because one longer value doubles the hash's memory
-in Redis. For that reason bodies of a few hundred bytes are stored in pieces.
+Pure: it only converts between values and text or bytes. RQ reads ``data``, ``created_at``, ``origin``,
+``status`` and ``description``. Most values are at most 64 bytes long, because a single longer value doubles
+the memory that Redis needs for the hash. That is why bodies of a few hundred bytes are stored in pieces.
 """
 
 import functools
@@ -19,13 +19,13 @@ from typing import Any
 from lastacross.clock import utc
 from lastacross.config import RetryParameters
 
-# The function that RQ's own worker would call. We write it and never load it. On a stock worker it makes
-# the task fail with an explanation, and our sweep restores the task.
+# The function that RQ's own worker would call. We store it but never load it. A stock worker that runs it
+# fails the task with an explanation, and our sweep then restores the task.
 DATA = pickletools.optimize(pickle.dumps(("lastacross.taskqueue.stock.refuse", None, (), {}), protocol=2))
 
 Value = str | bytes
 
-# Redis needs half the memory for a hash without longer values (its hash-max-listpack-value).
+# A hash without longer values needs half the memory (see hash-max-listpack-value in Redis).
 PIECE_BYTES = 64
 # A longer body is stored whole because more pieces would slow down every read of the record.
 MAX_PIECES = 8
@@ -41,28 +41,28 @@ _RETRY_KEYS = (
 
 
 def instant_text(instant: float) -> str:
-    """Format seconds since the epoch with six decimals, as scripts and records store them."""
+    """Format a time in seconds since the epoch with six decimals, as scripts and records store it."""
     return f"{instant:.6f}"
 
 
 def task_id(queue: str, name: str) -> str:
-    """The id of a task. A queue's name has no underscore, so the id splits in one way only."""
+    """The id of a task. Queue names have no underscore, so the id can be split in only one way."""
     return f"{queue}_{name}"
 
 
 def split_task_id(identifier: str) -> tuple[str, str]:
-    """Split a task id into the queue and the name."""
+    """Split a task id into its queue and its name."""
     queue, _, name = identifier.partition("_")
     return queue, name
 
 
 def dump_retry(parameters: RetryParameters) -> list[float | int | None]:
-    """Retry parameters as a list for JSON."""
+    """Convert retry parameters to a list that can be stored as JSON."""
     return [getattr(parameters, key) for key in _RETRY_KEYS]
 
 
 def load_retry(values: list[Any]) -> RetryParameters:
-    """Retry parameters from the list made by ``dump_retry``."""
+    """Restore retry parameters from a list that ``dump_retry`` created."""
     return RetryParameters(**dict(zip(_RETRY_KEYS, values, strict=True)))
 
 
@@ -81,12 +81,12 @@ def dump(
     tombstone: int | None = None,
     member: str | None = None,
 ) -> list[Value]:
-    """A new task's fields and values as a flat list for HSET; the script sets ``status``.
+    """Return a new task's fields and values as a flat list for HSET; the script adds ``status``.
 
-    ``request`` is ``POST /path?query``, or ``PULL`` and a path. ``deadline`` and ``tombstone`` are seconds;
-    None means no tombstone. ``member`` is ``<batch id>:<index>``.
+    ``request`` is ``POST /path?query``, or ``PULL`` and a path. ``deadline`` and ``tombstone`` are in
+    seconds; without a ``tombstone`` the task leaves none. ``member`` is ``<batch id>:<index>``.
     """
-    # Every task has these fields in this order; `without_names` depends on it.
+    # Every task starts with these fields in this order, on which `without_names` depends.
     fields: list[Value] = [
         "origin",
         queue,
@@ -117,12 +117,12 @@ def dump(
 
 
 def without_names(fields: list[Value]) -> list[Value]:
-    """Drop the names of the first five fields, which the script knows by position."""
+    """Drop the names of the first five fields, because the script knows them by position."""
     return [*fields[1:10:2], *fields[10:]]
 
 
 def _created_at(now: float) -> str:
-    """Format a time as RQ's records do."""
+    """Format a time in the same way as RQ's records."""
     seconds, point, digits = instant_text(now).partition(".")
     return f"{_second_text(int(seconds))}{point}{digits}Z"
 
@@ -138,7 +138,7 @@ def _headers_text(headers: tuple[tuple[str, str], ...]) -> str:
 
 
 def _body_fields(body: bytes, *, is_pull: bool) -> list[Value]:
-    # Leasing from a pull queue reads only the field `body`.
+    # A lease from a pull queue reads only the field `body`.
     if is_pull or not PIECE_BYTES < len(body) <= PIECE_BYTES * MAX_PIECES:
         return ["body", body]
     fields: list[Value] = ["body", body[:PIECE_BYTES]]
@@ -148,7 +148,7 @@ def _body_fields(body: bytes, *, is_pull: bool) -> list[Value]:
 
 
 def body_of(fields: Mapping[bytes, bytes]) -> bytes:
-    """Join the body from a record's fields; empty if there is none."""
+    """Assemble the body from a record's fields; empty if there is no body."""
     body = fields.get(b"body", b"")
     for name in _LATER_PIECES:
         piece = fields.get(name)
@@ -159,7 +159,7 @@ def body_of(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 def target_in(fields: list[Value]) -> str | None:
-    """The target in a record's flat fields, None if it has none."""
+    """Find the target in a record's flat fields; None if it has no target."""
     found = [fields[index + 1] for index in range(0, len(fields), 2) if fields[index] == "target"]
     return str(found[0]) if found else None
 
@@ -172,7 +172,7 @@ def is_pull(fields: list[Value]) -> bool:
 
 @dataclass(slots=True)
 class Leased:
-    """A leased task; ``entry`` is its member in the registry of leased tasks."""
+    """A leased task. Its ``entry`` identifies it in the registry of leased tasks."""
 
     id: str
     lease_id: str
@@ -200,7 +200,7 @@ class Leased:
 
     @property
     def body(self) -> bytes:
-        """The payload, empty if there is none."""
+        """The payload; empty if the task has none."""
         return body_of(self.fields)
 
     @property
@@ -211,27 +211,27 @@ class Leased:
 
     @property
     def eta_text(self) -> str:
-        """``eta`` as the record stores it, with six decimals."""
+        """The text of ``eta`` in the record, with six decimals."""
         return self.fields[b"eta"].decode()
 
     @property
     def eta(self) -> float:
-        """The earliest time of this attempt, in seconds since the epoch."""
+        """The earliest start time of this attempt, in seconds since the epoch."""
         return float(self.fields[b"eta"])
 
     @property
     def failures(self) -> int:
-        """Attempts that ended with a status outside 200-299, an exception or a missed deadline."""
+        """The number of attempts that raised, missed the deadline or returned a status outside 200-299."""
         return int(self.fields.get(b"failures", 0))
 
     @property
     def lost(self) -> int:
-        """Attempts whose worker ended while they ran."""
+        """The number of attempts whose worker died during the attempt."""
         return int(self.fields.get(b"lost", 0))
 
     @property
     def attempt(self) -> int:
-        """The number of this attempt for the log; 0 if the record is damaged."""
+        """This attempt's number for the log; 0 if the record is damaged."""
         try:
             return self.failures + self.lost + 1
         except ValueError:
@@ -239,18 +239,18 @@ class Leased:
 
     @property
     def first_try_at(self) -> float:
-        """The time when the first attempt was leased; for a first attempt, this lease's time."""
+        """The time when the first attempt was leased; during a first attempt, the time of this lease."""
         return float(self.fields[b"first_try_at"])
 
     @property
     def previous_response(self) -> str | None:
-        """The HTTP status of the previous attempt, None if it had none."""
+        """The HTTP status of the previous attempt; None if it had no status."""
         raw = self.fields.get(b"previous_response")
         return raw.decode() if raw else None
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a worker ended while the task may have run. It runs alone now."""
+        """Whether a worker died while the task may have been running. Such a task runs alone."""
         return b"suspect" in self.fields
 
     @property
@@ -261,7 +261,7 @@ class Leased:
 
     @property
     def deadline_seconds(self) -> float | None:
-        """The task's own dispatch deadline."""
+        """The task's own dispatch deadline, in seconds."""
         raw = self.fields.get(b"deadline")
         return float(raw) if raw else None
 
@@ -273,22 +273,22 @@ class Leased:
 
     @property
     def group(self) -> str:
-        """The service whose workers leased it."""
+        """The service whose workers leased this task."""
         return self.fields.get(b"group", b"default").decode()
 
     @property
     def request(self) -> str:
-        """Distinguishes tasks that reuse a chosen name; '' for a generated name."""
+        """An id that distinguishes tasks with the same chosen name; '' if the name was generated."""
         return self.fields.get(b"request", b"").decode()
 
     @property
     def unreached(self) -> int:
-        """The failures whose attempt never reached the application."""
+        """The number of failed attempts that never reached the application."""
         return int(self.fields.get(b"unreached", 0))
 
 
 def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
-    """A task from the lease script's reply."""
+    """Build a leased task from the lease script's reply."""
     return Leased(identifier.decode(), lease_id.decode(), dict(zip(flat[::2], flat[1::2], strict=True)))
 
 
@@ -298,7 +298,7 @@ def load(identifier: bytes, lease_id: bytes, flat: list[bytes]) -> Leased:
 class NameMaker:
     """Generates task names from 64 random bits of the process and a counter.
 
-    After a fork both processes generate different names.
+    After a fork, parent and child generate different names.
     """
 
     def __init__(self) -> None:

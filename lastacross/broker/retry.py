@@ -1,6 +1,6 @@
-"""Retry policy: whether and when a failed task runs again.
+"""The retry policy, which decides whether and when a failed task runs again.
 
-Pure: the caller passes the retry's number and the task's age. See docs/appengine.md, "Delivery".
+Pure: the caller passes in the retry's number and the task's age. See docs/appengine.md, "Delivery".
 """
 
 import math
@@ -12,9 +12,9 @@ def next_delay_seconds(parameters: RetryParameters, retry_number: int, age_secon
     """Seconds from the failure to this retry; None if the retries are used up.
 
     Args:
-        parameters: the task's, else its queue's, else the defaults; never merged.
-        retry_number: the retry being considered; 1 follows the first attempt.
-        age_seconds: counted from the **first try**, not from the add.
+        parameters: the task's own parameters, else its queue's, else the defaults; they are never merged.
+        retry_number: the number of the retry in question; retry 1 follows the first attempt.
+        age_seconds: the task's age, counted from the **first try** and not from the add.
     """
     if not _is_allowed(parameters, retry_number, age_seconds):
         return None
@@ -31,13 +31,13 @@ def backoff_seconds(parameters: RetryParameters, retry_number: int) -> float:
     try:
         wait = math.ldexp(parameters.min_backoff_seconds, doublings) * steps
     except OverflowError:
-        # The wait exceeds the largest float, and so exceeds the cap.
+        # The wait exceeds the largest float, so it also exceeds the cap.
         return parameters.max_backoff_seconds
     return min(wait, parameters.max_backoff_seconds)
 
 
 def _is_allowed(parameters: RetryParameters, retry_number: int, age_seconds: float) -> bool:
-    """With both limits set, a task fails only when **both** are exceeded, as on App Engine."""
+    """Whether a retry is allowed. With two limits, a task fails only when **both** are exceeded."""
     limit, age_limit = parameters.task_retry_limit, parameters.task_age_limit_seconds
     is_within_limit = limit is not None and retry_number <= limit
     is_within_age = age_limit is not None and age_seconds <= age_limit

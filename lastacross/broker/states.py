@@ -1,6 +1,6 @@
-"""A task's states and every step between them, in one table.
+"""One table of a task's states and of every step between them.
 
-docs/lifecycle.md shows the same table, and each Lua file lists its own steps. A test compares all three.
+docs/lifecycle.md shows the same table, and each Lua file lists its own transitions. A test compares them.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lastacross.store import dead_key, deferred_key, leased_key, ready_key, sche
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A state with its name, RQ's ``status`` for it, and the key of a queue's tasks in that state."""
+    """A state's name, RQ's ``status`` for it, and the Redis key of a queue's tasks in this state."""
 
     name: str
     status: str
@@ -30,16 +30,16 @@ STATES = tuple(state.name for state in ALL)
 
 STATE_OF_STATUS = {state.status: state.name for state in ALL}
 
-# Pseudo-states for a task that does not exist yet, and for one that no longer exists.
+# Pseudo-states for tasks that do not exist yet and for tasks that no longer exist.
 NEW, GONE = "new", "gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A Lua file that moves tasks between states in one step.
+    """A step between states, and the Lua file that performs it.
 
-    ``before`` and ``after`` name states, or ``new`` and ``gone``. A pull task counts as leased during its
-    lease although its status stays ``scheduled``. ``written`` lists the data that the step changes.
+    ``before`` and ``after`` are names of states, or ``new`` and ``gone``. A pull task counts as leased
+    during its lease although its status stays ``scheduled``. ``written`` lists the data that changes.
     """
 
     step: str
@@ -50,7 +50,7 @@ class Transition:
 
     @property
     def line(self) -> str:
-        """This transition as a line in the head of its Lua file."""
+        """This transition, formatted as in the head of its Lua file."""
         return f"{self.step}: {self.before} → {self.after}"
 
 

@@ -1,7 +1,7 @@
-"""The steps of a task's life: one method per step, and one Lua file per step that Redis runs.
+"""The steps of a task's life. Each step is one method here and one Lua script that Redis runs.
 
-Times are seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument, except
-for a lease that starts later, for which the script reads the server's clock.
+Times are in seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument. Only
+for a lease that starts later does the script read the server's clock itself.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ EXISTS = 10
 TOMBSTONED = 11
 
 MAX_PER_QUEUE = 100
-# A sweep reads hundreds of tasks per queue, so a hundred queues in one script would block Redis for 0.1 s.
+# A sweep reads hundreds of tasks per queue, so sweeping 100 queues in one script would block Redis for 0.1 s.
 QUEUES_PER_SWEEP = 10
 
-# The group of the default service's workers.
+# The default service's workers form this group.
 DEFAULT_GROUP = "default"
 LEASE_SCRIPT = "lease_tasks"
 
@@ -46,9 +46,9 @@ _PROGRESS_FIELDS = (
 
 
 class NewTask(NamedTuple):
-    """A task to be stored: its id, its earliest time (None = now) and its flat record.
+    """A task to be stored, with its id, its earliest start time (None = now) and its flat record.
 
-    ``target`` repeats the record's field. ``is_pull`` says whether the task is for a pull queue.
+    ``target`` is a copy of the record's field. ``is_pull`` says whether the task is for a pull queue.
     """
 
     id: str
@@ -63,8 +63,8 @@ class LeaseRequest(TypedDict):
     """A worker's request for at most ``wanted`` leases.
 
     Lease ids begin with ``token``, which is unique among all running workers. ``number`` is the number of
-    the worker's last lease. A throttled queue gives at most ``free`` tasks, which threads can start
-    immediately. The step also takes the markers of ``groups`` (by default, of the default group).
+    the worker's last lease. A throttled queue gives at most ``free`` tasks, so that threads can start them
+    immediately. The step also takes the markers of ``groups`` (if missing, of the default group).
     """
 
     token: str
@@ -77,14 +77,14 @@ class LeaseRequest(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class LeaseResult:
-    """The answer to a request for leases.
+    """The answer to a lease request.
 
-    - ``next_due``: when a throttled queue has a token again.
-    - ``has_more``: whether more tasks could be leased now.
-    - ``missing``: queues whose settings are not in Redis.
-    - ``must_promote``: whether tasks were scheduled since the last promotion.
-    - ``resume_at_list``: the list to begin with once a thread is free to start its task immediately.
-    - ``unreadable``: tasks, with their leases, whose ids are not UTF-8. They become dead letters.
+    - ``next_due`` is the time when a throttled queue will have a token again.
+    - ``has_more`` says whether more tasks could be leased now.
+    - ``missing`` has the queues whose settings are not in Redis.
+    - ``must_promote`` says whether tasks were scheduled since the last promotion.
+    - ``resume_at_list`` is the list to begin with once a thread is free to start its task immediately.
+    - ``unreadable`` has the tasks whose ids are not UTF-8, with their leases. They become dead letters.
     """
 
     tasks: list[Leased]
@@ -115,8 +115,8 @@ class Maintenance:
 class Upload:
     """The contents of queue.yaml and related files, to be uploaded to Redis.
 
-    ``queues`` has the settings by queue. ``backends`` lists the services of backends.yaml; an upload
-    without a service makes it unknown. ``resumes`` says whether paused queues continue.
+    ``queues`` maps each queue to its settings. ``backends`` lists the services of backends.yaml. A service
+    that is missing from an upload becomes unknown. ``resumes`` says whether the upload resumes paused queues.
     """
 
     digest: str
@@ -128,9 +128,10 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class QueueNumbers:
-    """A queue's numbers at one moment; ``oldest_eta`` in seconds since the epoch, ``rate`` in tasks a second.
+    """A snapshot of a queue's statistics.
 
-    ``rate`` is the rate enforced now; None for a queue that was never uploaded.
+    ``oldest_eta`` is in seconds since the epoch. ``rate`` is the rate enforced now, in tasks per second; it
+    is None for a queue that was never uploaded.
     """
 
     tasks: int
@@ -142,17 +143,17 @@ class QueueNumbers:
 
 
 def new_token() -> str:
-    """A new lease token, unique among all running workers.
+    """Generate a lease token that is unique among all running workers.
 
-    It makes every entry of a registry of leased tasks longer than 64 bytes. Redis would keep a few shorter
-    entries in a list and search it in every step.
+    The token is so long that every entry in a registry of leased tasks exceeds 64 bytes. Redis would keep
+    a small number of shorter entries in a list, which every step would then have to search.
     """
     return secrets.token_hex(24)
 
 
 @contextlib.contextmanager
 def transient_errors() -> Iterator[None]:
-    """Raise TransientError when Redis is unavailable. No other code raises it."""
+    """Raise TransientError if Redis is unavailable. No other code raises this error."""
     try:
         with translated_errors():
             yield
@@ -163,7 +164,7 @@ def transient_errors() -> Iterator[None]:
 
 
 class Steps:
-    """Runs steps on one store. Each step raises TransientError while Redis is unavailable."""
+    """Runs steps on one store. Every step raises TransientError if Redis is unavailable."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -212,16 +213,16 @@ class Broker(Steps):
     # --- lease and answer ----------------------------------------------------------------
 
     def lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> LeaseResult:
-        """Lease tasks from queues or side lists (``store.side_list``) in this order."""
+        """Lease tasks from queues or side lists (``store.side_list``) in the given order."""
         return lease_result(self._run(LEASE_SCRIPT, _lease_args(self._now_text(), lists, request)))
 
     def args_of_later_lease(self, lists: Sequence[str], **request: Unpack[LeaseRequest]) -> list[Arg]:
-        """The arguments for running ``LEASE_SCRIPT`` later, with the time read from the server's clock."""
+        """The arguments for running ``LEASE_SCRIPT`` later, when the script reads the server's clock."""
         now = "" if self.store.has_server_time else self._now_text()
         return _lease_args(now, lists, request)
 
     def ack(self, tasks: Sequence[Leased]) -> list[bool]:
-        """End completed tasks; False where the lease was lost before."""
+        """Acknowledge completed tasks. Returns False for each task whose lease was already lost."""
         if not tasks:
             return []
         args: list[Arg] = [self._now_text()]
@@ -237,16 +238,17 @@ class Broker(Steps):
         return [bool(held) for held in self._run("ack_tasks", args)]
 
     def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
-        """Schedule a failed task for ``eta``; False if the lease was lost before.
+        """Schedule a failed task for ``eta``; False if its lease was already lost.
 
-        ``status`` is the HTTP status, if any. ``was_reached`` says whether it reached the application.
+        ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether the attempt reached the
+        application.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
         args += [self._now_text(), 1 if was_reached else 0]
         return bool(self._run("retry_task", args))
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
-        """Make a task without retries left a dead letter; False if the lease was lost before."""
+        """Make a task that has no retries left a dead letter; False if its lease was already lost."""
         args: list[Arg] = [self._now_text(), task.id, task.lease_id, "" if status is None else status, reason]
         return bool(self._run("dead_letter_task", args))
 
@@ -259,9 +261,9 @@ class Broker(Steps):
         return int(self._run("release_tasks", _ids_and_leases(tasks))) if tasks else 0
 
     def renew(self, tasks: Sequence[Leased], started: set[str], lease_seconds: float) -> list[bool]:
-        """Extend leases to ``lease_seconds`` from now; False where a lease was lost before.
+        """Extend leases to ``lease_seconds`` from now. Returns False for each lease that was already lost.
 
-        ``started`` has the entries of the tasks that have reached a handler.
+        ``started`` contains the entries of the tasks that have reached a handler.
         """
         if not tasks:
             return []
@@ -273,12 +275,12 @@ class Broker(Steps):
     # --- maintenance ---------------------------------------------------------------------
 
     def promote_due(self, queues: Sequence[str]) -> tuple[int, float | None]:
-        """Make due tasks ready; returns how many, and the eta of the next one."""
+        """Make due tasks ready. Returns how many became ready, and the eta of the next scheduled task."""
         moved, next_due = self._run("promote_due", [self._now_text(), MAX_PER_QUEUE, *queues])
         return int(moved), float(next_due) if next_due else None
 
     def maintain(self, queues: Sequence[str], *, rescues: bool) -> Maintenance:
-        """Promote (and rescue, if ``rescues``) up to 100 tasks per queue; read the last upload's stamp."""
+        """Promote up to 100 tasks per queue, rescue as many if ``rescues``, and read the upload's stamp."""
         args: list[Arg] = [self._now_text(), MAX_PER_QUEUE, 1 if rescues else 0, *queues]
         moved, next_due, rescued, stamp = self._run("maintain_queues", args)
         return Maintenance(
@@ -286,29 +288,29 @@ class Broker(Steps):
         )
 
     def rescue_expired(self, queues: Sequence[str]) -> dict[str, str]:
-        """Recover tasks whose lease expired: task id → 'ready', 'poison' or 'gone'."""
+        """Recover tasks whose lease expired. Maps each task id to 'ready', 'poison', 'damaged' or 'gone'."""
         return _outcomes(self._run("rescue_expired", [self._now_text(), MAX_PER_QUEUE, *queues]))
 
     def rescue_worker(self, token: str, queues: Sequence[str], started: Sequence[str]) -> dict[str, str]:
         """Recover all tasks of a worker whose process has ended.
 
-        ``started`` has the entries of the tasks that had reached a handler.
+        ``started`` contains the entries of the tasks that had reached a handler.
         """
         args: list[Arg] = [self._now_text(), token, len(queues), *queues, *started]
         return _outcomes(self._run("rescue_worker", args))
 
     def crash(self, task: Leased) -> str:
-        """Record that the process which ran only this task has ended: 'ready', 'poison' or 'gone'."""
+        """Record that a task's own process died. Returns 'ready', 'poison', 'damaged' or 'gone'."""
         return str(self._run("crash_task", [self._now_text(), task.id, task.lease_id]).decode())
 
     def restore_orphans(self, ids: Sequence[str]) -> list[str]:
-        """Restore tasks that no list contains; returns those that needed it."""
+        """Restore tasks that are missing from every list. Returns the ids of the restored tasks."""
         return [_shown(entry) for entry in self._run("restore_orphans", ids)] if ids else []
 
     def sweep_foreign(self, queues: Sequence[str], seen: int = 0) -> list[str]:
         """Restore tasks that another RQ tool removed from our queues; returns their ids.
 
-        ``seen`` is the number of failed jobs that earlier calls checked, ``MAX_PER_QUEUE`` each.
+        ``seen`` is the number of failed jobs that earlier calls have checked, ``MAX_PER_QUEUE`` per call.
         """
         restored: list[str] = []
         for part in _parts(queues):
@@ -317,9 +319,9 @@ class Broker(Steps):
         return restored
 
     def reroute(self, queues: Sequence[str], seen: int = 0) -> int:
-        """Move ready tasks that are in the wrong list; returns how many.
+        """Move ready tasks from the wrong list to the right one. Returns how many were moved.
 
-        ``seen`` is the number of tasks per list that earlier calls checked, ``MAX_PER_QUEUE`` each.
+        ``seen`` is the number of tasks per list that earlier calls have checked, ``MAX_PER_QUEUE`` per call.
         """
         return sum(int(self._run("reroute_tasks", [MAX_PER_QUEUE, seen, *part])) for part in _parts(queues))
 
@@ -336,18 +338,18 @@ class Broker(Steps):
         return [queue.decode() for queue in self._run("upload_queues", args)]
 
     def keep_queue(self, queue: str, fields: Mapping[str, str]) -> bool:
-        """Write the settings of a queue that the engine itself uses; returns whether it is new."""
+        """Write the settings of a queue that the engine itself uses. Returns whether the queue is new."""
         args: list[Arg] = [queue]
         for pair in fields.items():
             args += pair
         return bool(self._run("keep_queue", args))
 
     def register_service(self, service: str) -> None:
-        """Register a service whose workers have started, so that tasks with that target wait for them."""
+        """Register a service whose workers have started, so that tasks for this service wait for them."""
         self._run("register_service", [service])
 
     def pause(self, queue: str, is_paused: bool) -> bool:
-        """Pause or resume a queue; returns whether that changed anything."""
+        """Pause or resume a queue. Returns whether its state has changed."""
         return bool(self._run("pause_queue", [queue, 1 if is_paused else 0]))
 
     def is_paused(self, queue: str) -> bool:
@@ -356,7 +358,7 @@ class Broker(Steps):
             return bool(self.store.redis.sismember(PAUSED, queue))
 
     def read_statistics(self, queue: str) -> QueueNumbers:
-        """The queue's numbers at this moment."""
+        """Read a snapshot of the queue's statistics."""
         tasks, leased, oldest, executed, rate, mode = self._run("read_statistics", [self._now_text(), queue])
         return QueueNumbers(
             tasks=tasks,
@@ -370,19 +372,19 @@ class Broker(Steps):
     # --- on request ----------------------------------------------------------------------
 
     def run_now(self, task_id: str) -> str:
-        """Run a task now, whatever its eta and queue: 'ready', 'running', 'waiting', 'gone'."""
+        """Run a task now, whatever its eta and queue. Returns 'ready', 'running', 'waiting' or 'gone'."""
         return str(self._run("run_task", [task_id, self._now_text()]).decode())
 
     def retry_dead(self, ids: Sequence[str]) -> list[bool]:
-        """Let dead letters run again; False where an id is not a dead letter."""
+        """Run dead letters again. Returns False for each id that is not a dead letter."""
         return [bool(was_dead) for was_dead in self._run("retry_dead", [self._now_text(), *ids])]
 
     def delete(self, ids: Sequence[str]) -> list[bool]:
-        """Delete tasks; False where an id does not exist."""
+        """Delete tasks. Returns False for each id that does not exist."""
         return [bool(gone) for gone in self._run("delete_tasks", [self._now_text(), *ids])]
 
     def purge(self, queue: str) -> int:
-        """Delete all tasks of a queue except its dead letters; returns how many."""
+        """Delete all tasks of a queue except its dead letters. Returns the number of deleted tasks."""
         count = 0
         began_at = self._now_text()
         while moved := int(self._run("purge_queue", [self._now_text(), queue, 1000, began_at])):
@@ -402,10 +404,10 @@ class BatchSteps(Steps):
         on_complete: NewTask | None,
         on_success: NewTask | None,
     ) -> int:
-        """Open a batch: 1 if it is new, 0 if it exists.
+        """Open a batch. Returns 1 if the batch is new, 0 if it already exists.
 
-        Returns ``NOT_KNOWN`` if the parent's batch does not exist, and ``NAME_TAKEN`` if the name of a
-        completion task is in use.
+        Returns ``NOT_KNOWN`` if the parent's batch does not exist, and ``NAME_TAKEN`` if another task has
+        the name of a completion task.
         """
         args: list[Arg] = [self._now_text(), batch_id, queue, parent or ""]
         for task in (on_complete, on_success):
@@ -417,7 +419,7 @@ class BatchSteps(Steps):
         return int(self._run("create_batch", args))
 
     def add(self, batch_id: str, first_index: int, members: Sequence[NewTask]) -> list[int] | int:
-        """Add members with consecutive indices: a code for each, or ``NOT_KNOWN`` or ``SEALED`` for all."""
+        """Add members at consecutive indices. Returns a code per member, or ``NOT_KNOWN`` or ``SEALED``."""
         args: list[Arg] = [self._now_text(), batch_id, first_index]
         for member in members:
             args += (
@@ -432,7 +434,7 @@ class BatchSteps(Steps):
         return reply if isinstance(reply, int) else list(reply)
 
     def seal(self, batch_id: str) -> int:
-        """Close a batch to new members; returns how many it has, or ``NOT_KNOWN``."""
+        """Close a batch to new members. Returns the number of its members, or ``NOT_KNOWN``."""
         return int(self._run("seal_batch", [self._now_text(), batch_id]))
 
     def cancel(self, batch_id: str) -> bool:
@@ -443,9 +445,10 @@ class BatchSteps(Steps):
         return index == -1
 
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
-        """Cancel up to ``SWEEP_CHUNK`` members whose record is gone, and abandoned batches.
+        """Check up to ``SWEEP_CHUNK`` members; cancel those without a record, and abandoned batches.
 
-        Begins with the open batch of this rank and its member of this index; returns both for the next call.
+        Starts at the open batch with this rank and at its member with this index. Returns the rank and the
+        index at which the next call should start.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)
@@ -454,7 +457,7 @@ class BatchSteps(Steps):
         return rank, index
 
     def read(self, batch_id: str) -> dict[str, str] | None:
-        """A batch's counts and times in one read; None if it does not exist."""
+        """Read a batch's counts and times together; None if the batch does not exist."""
         with transient_errors():
             values: list[bytes | None] = self.store.redis.hmget(batch_key(batch_id), _PROGRESS_FIELDS)  # type: ignore[assignment]
         if all(value is None for value in values):
@@ -483,7 +486,7 @@ def _ids_and_leases(tasks: Sequence[Leased]) -> list[Arg]:
 
 
 def _outcomes(flat: list[bytes]) -> dict[str, str]:
-    # The id may belong to another program; it is only logged.
+    # Ids may belong to another program and are only logged.
     return {flat[i].decode("utf-8", "replace"): flat[i + 1].decode() for i in range(0, len(flat), 2)}
 
 
