@@ -2,11 +2,11 @@
 --
 -- ARGV     1 now  then for each task: task id, lease id, and from its record '<batch id>:<index>', tombstone
 --          seconds and request ('' for a missing field)
--- Returns  for each task 1, or 0 when its lease was lost before
+-- Returns  for each task: 1, or 0 if its lease was already lost
 -- States   ack: leased → gone
 --
--- One script sets the fan-in bit and ends the task. With two, a crash in between would leave a batch open
--- forever. This script runs most often, so it makes one call per queue or batch, not per task.
+-- One script both sets the fan-in bit and ends the task, because a crash between two scripts would leave the
+-- batch open forever. No script runs more often, so this one makes one call per queue or batch, not per task.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -22,7 +22,7 @@ for position = 2, #ARGV, WIDTH do
   results[#results + 1] = 0
 end
 
--- End the leases of these tasks. Returns the positions in ARGV of the tasks whose lease was still held.
+-- End the leases of the given tasks. Returns the positions in ARGV of the tasks whose leases were still held.
 local function take_leases(queue, positions)
   local entries = {}
   for number, position in ipairs(positions) do

@@ -1,4 +1,4 @@
--- add_members: add tasks to an open batch; skip members whose bit says that they were added before.
+-- add_members: add tasks to an open batch, except members whose bits show that they were already added.
 --
 -- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
 --          eta ('' = ready now), target as in add_tasks, 1 if its caller named it, number of strings n,
@@ -7,7 +7,7 @@
 --          11 its name is tombstoned; or -1 when the batch does not exist, -2 when it is sealed
 -- States   add: new → ready, scheduled
 --
--- One script writes the bit and the task together, so filling may be repeated.
+-- One script writes the bit and the task together, so filling a batch can safely be repeated.
 -- include: keys
 
 local now, batch, index = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
@@ -30,11 +30,12 @@ local function store(id, eta, target, first, last)
   end
 end
 
--- Refuse a name that a task outside this batch has or had. A caller may also have chosen one of our names.
+-- Refuse a name that a task outside this batch has or had. Even a name in our generated form may be taken,
+-- because a caller may have chosen it.
 local function refusal(id, is_named)
   local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
   if status and not (status == 'failed' and dead_at) then
-    -- Failed without dead_at: a stock worker took it, and a sweep will restore it.
+    -- The task failed but has no dead_at, so a stock worker took it. A sweep will restore it.
     return 10
   elseif is_named and call('EXISTS', TOMBSTONE .. id) == 1 then
     return 11

@@ -1,4 +1,4 @@
--- add_pull_tasks: store new tasks in their pull queues, unless their names are used.
+-- add_pull_tasks: store new tasks in their pull queues, unless their names are already taken.
 --
 -- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
 -- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
@@ -6,8 +6,9 @@
 -- States   add: new → ready, scheduled
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.
--- A client repeats a call after it lost the answer: see shared/names.
--- RQ sees these tasks as scheduled but in none of its lists and registries, so no worker or sweep takes them.
+-- A client that loses the reply retries the call (see shared/names).
+-- RQ sees these tasks as scheduled, but they are in none of its lists and registries. So no worker or sweep
+-- takes them.
 -- include: keys
 -- include: names
 -- include: pull

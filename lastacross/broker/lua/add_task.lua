@@ -1,11 +1,11 @@
--- add_task: store one ready task in its queue's own list, with a generated name. Nearly every add uses this.
+-- add_task: store one ready task with a generated name in its queue's own list. Nearly every add uses this script.
 --
 -- ARGV     1 task id  then from the record: 2 origin (the queue)  3 description  4 data  5 created_at  6 eta
 --          then strings: its other fields and values
 -- Returns  0 added, 10 a retry of this request has already added it
 -- States   add: new → ready
 --
--- No other request generates this id, so checking for its record is enough. `names` does the full check.
+-- No other request generates this id, so it is enough to check whether its record exists. `names` has the full check.
 -- include: plain_call
 -- include: arrival
 

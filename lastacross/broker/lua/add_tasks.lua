@@ -1,4 +1,4 @@
--- add_tasks: store new tasks, each ready or scheduled, unless their names are used.
+-- add_tasks: store new tasks as ready or scheduled, unless their names are already taken.
 --
 -- ARGV     1 now  then for each task: task id, eta ('' = ready now), target ('' = none, else the record's
 --          field of that name), number of strings n, n strings: the record's fields and values
@@ -7,7 +7,7 @@
 -- States   add: new → ready, scheduled
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.
--- A client repeats a call after it lost the answer: see shared/names.
+-- A client that loses the reply retries the call (see shared/names).
 -- include: keys
 -- include: names
 

@@ -1,7 +1,7 @@
 -- cancel_batch: drop a batch's undelivered members; running members finish.
 --
 -- ARGV     1 now  2 batch id  3 index to begin with  4 maximum number of members to check in this call
--- Returns  the index to continue with, -1 when all members were checked, -2 when the batch does not exist
+-- Returns  the index to continue with, -1 if all members were checked, -2 if the batch does not exist
 -- States   cancel: ready, scheduled → gone
 -- include: keys
 -- include: fan_in
@@ -32,7 +32,7 @@ local function drop(id, member)
   end
 end
 
--- Interrupted filling leaves gaps: indexes that were never added between added ones.
+-- If filling was interrupted, some indexes between the existing members may have no member.
 local seen, last = 0, call('STRLEN', key .. ':added') * 8 - 1
 while index <= last and seen < limit do
   if call('GETBIT', key .. ':added', index) == 1 and call('GETBIT', key .. ':finished', index) == 0 then

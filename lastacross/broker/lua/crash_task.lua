@@ -1,7 +1,7 @@
--- crash_task: end the lease of a task whose own process died. The task ran there alone, so it had started.
+-- crash_task: end the lease of a task whose own process died. The task was alone in it, so it had started.
 --
 -- ARGV     1 now  2 task id  3 lease id
--- Returns  'ready', 'poison', 'damaged', or 'gone' when the lease was lost before
+-- Returns  'ready', 'poison', 'damaged', or 'gone' if the lease was already lost
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in

@@ -1,4 +1,4 @@
--- create_batch: open a batch and store its completion tasks, unless a first try has already opened it.
+-- create_batch: open a batch and store its completion tasks, unless an earlier attempt has already opened it.
 --
 -- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
 --          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
@@ -32,7 +32,7 @@ if parent ~= '' then
   if parents_key then
     parents_queue, finished_at = unpack(call('HMGET', parents_key, 'queue', 'finished_at'))
   end
-  -- This late request comes from a process that has lost its task, so nobody would fill the batch.
+  -- This late request comes from a process that has lost its task, so nobody would ever fill the batch.
   if not parents_queue or is_gone(parents_batch, parents_queue, index) then
     return -1
   end
@@ -40,7 +40,7 @@ if parent ~= '' then
     call('HSET', parents_key .. ':children', index, 1)
   end
   if finished_at then
-    -- The parent is a dead letter that runs again, so its batch's keys already have an expiry.
+    -- The parent is a dead letter that is running again, so the keys of its batch already expire.
     call('EXPIRE', parents_key .. ':children', BATCH_LIFE)
   end
   call('HSET', key, 'parent', parent)

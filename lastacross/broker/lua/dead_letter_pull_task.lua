@@ -1,4 +1,4 @@
--- dead_letter_pull_task: make a just leased pull task that the client cannot read a dead letter.
+-- dead_letter_pull_task: turn a pull task into a dead letter because the client that leased it cannot read it.
 --
 -- ARGV     1 now  2 queue  3 the task's name  4 the reason
 -- Returns  1

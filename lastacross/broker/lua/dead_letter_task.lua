@@ -1,7 +1,7 @@
--- dead_letter_task: after the last failed attempt, keep the task for inspection and fail it in its batch.
+-- dead_letter_task: after a task's last attempt, keep it for inspection and mark it as failed in its batch.
 --
 -- ARGV     1 now  2 task id  3 lease id  4 HTTP status of this attempt, or ''  5 the reason as text
--- Returns  1, or 0 when the lease was lost before
+-- Returns  1, or 0 if the lease was already lost
 -- States   dead-letter: leased → dead, gone
 -- include: keys
 -- include: fan_in
@@ -21,7 +21,7 @@ elseif not fields.status then
   finish_lost_record(id, now)
   return 1
 end
--- A damaged number stays unchanged for inspection.
+-- If the number is damaged, leave it unchanged for inspection.
 try('HINCRBY', RECORD .. id, 'failures', 1)
 call('HDEL', RECORD .. id, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then

@@ -1,7 +1,7 @@
--- delete_tasks: delete tasks wherever they wait. A running task finishes, and its result is ignored.
+-- delete_tasks: delete tasks in any state. A running task still finishes, but its result is ignored.
 --
 -- ARGV     1 now  then the task ids
--- Returns  for each task 1 deleted, 0 it does not exist
+-- Returns  for each task: 1 if it was deleted, 0 if it does not exist
 -- States   delete: ready, scheduled, leased, dead → gone
 -- include: keys
 -- include: fan_in
@@ -13,16 +13,16 @@ local results = {}
 for position = 2, #ARGV do
   local id = ARGV[position]
   local queue = queue_of(id)
-  -- Read fields, not whole records: a hundred payloads of 1 MiB would block Redis.
+  -- Read only these fields, because reading a hundred records with payloads of 1 MiB would block Redis.
   local status, lease, leases, tag, target, tombstone, batch = unpack(
     call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'target', 'tombstone', 'batch'))
-  -- A record without a status is damaged and may be deleted like any other.
+  -- A record without a status is damaged, but it may be deleted like any other record.
   if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
     call('DEL', RECORD .. id)
     call('ZREM', SCHEDULED .. queue, id)
     call('ZREM', DEAD .. queue, id)
     if remove_pull_task(queue, name_of(id), tag) and leases then
-      -- Clients delete a pull task to report its success.
+      -- A client reports the success of a pull task by deleting it.
       count_executed(queue, 1, now)
     end
     if lease and call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then

@@ -1,4 +1,4 @@
--- forget_queue: move a queue's unreadable settings aside, so that they are uploaded again.
+-- forget_queue: move a queue's unreadable settings aside so that a process uploads them again.
 --
 -- ARGV     1 the queue  2 the problem, to follow 'has'
 -- Returns  1 if the queue had settings

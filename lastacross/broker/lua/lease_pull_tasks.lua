@@ -3,17 +3,17 @@
 -- ARGV     1 now  2 queue  3 lease seconds  4 maximum number of tasks  5 '' for all tasks, 'tag' for one tag,
 --          'oldest' for the oldest task's tag, or for untagged tasks if it has none  6 the tag  7 the request
 -- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}
---          2 the names of the tasks that have used up their leases and are dead letters now
+--          2 the names of the tasks that became dead letters because their leases are used up
 -- States   lease: ready → leased, dead
 --
--- One script, so two concurrent clients lease different tasks.
--- A client repeats a call after it lost the answer; the repeated call returns the same tasks.
+-- Because this is one script, two concurrent clients lease different tasks.
+-- A client that loses the reply retries the call, and the retry returns the same tasks.
 -- include: keys
 -- include: fan_in
 -- include: lose
 -- include: pull
 
--- App Engine's limit for one call; the remaining tasks stay for the next call.
+-- App Engine's limit for one call. The remaining tasks can be leased by the next call.
 local MAX_BYTES = 32 * 1024 * 1024
 local MAX_TAKEN_OVER = 100
 
@@ -24,7 +24,7 @@ if is_disabled == '1' then
   return { {}, {} }
 end
 
--- RQ's list holds tasks that `rq requeue` ran again, or that were added while this was a push queue.
+-- RQ's list contains tasks that `rq requeue` requeued, or that were added when this was still a push queue.
 local function take_over(id)
   local fields = pairs_of(call('HGETALL', RECORD .. id))
   if fields.status ~= 'queued' then
@@ -40,7 +40,8 @@ local function take_over(id)
   restore_pull_task(queue, id, fields.tag, fields.eta)
 end
 
--- The tasks that a first try of this request leased. Their leases have one end and the request's id.
+-- Find the tasks that an earlier attempt of this request leased. Their leases all end at the same time and
+-- have the request's id.
 local function granted_before()
   local tasks = {}
   for _, name in ipairs(call('ZRANGEBYSCORE', PULL_LEASED .. queue, eta, eta)) do
@@ -57,7 +58,7 @@ local function eligible(set)
   return call('ZRANGEBYSCORE', set, '-inf', '(' .. ARGV[1], 'LIMIT', 0, limit)
 end
 
--- Returns the names to lease, their set, and whether to skip tasks with a tag.
+-- Returns the names of the tasks to lease, the set that contains them, and whether to skip tagged tasks.
 local function candidates()
   local set = ARGV[5] == 'tag' and tag_set(queue, ARGV[6]) or PULL .. queue
   local names = eligible(set)
@@ -72,8 +73,8 @@ local function candidates()
 end
 
 -- Returns how many leases a task may have (nil = no limit), and whether that limit is damaged.
--- A task fails only when all its limits are passed, and age does not count for pull tasks. So with a
--- task_age_limit as well, task_retry_limit never ends a pull task.
+-- A task fails only when all its limits are exceeded, and a pull task never exceeds task_age_limit. So if that
+-- limit is set, task_retry_limit never ends a pull task.
 local function leases_allowed(retry)
   if not retry or retry == '' then
     return nil, false
@@ -107,13 +108,13 @@ local function dead_letter_unreadable(id, name, tag, why)
   dead_names[#dead_names + 1] = name
 end
 
--- Returns whether the answer has room for more.
+-- Lease one task. Returns whether the reply has room for more tasks.
 local function lease(name)
   local id = queue .. '_' .. name
   local found, body, tag, leases, retry, tombstone, added_by = unpack(
     call('HMGET', RECORD .. id, 'eta', 'body', 'tag', 'leases', 'retry', 'tombstone', 'request'))
   tag, leases = tag ~= '' and tag, number_of(leases or 0)
-  -- The task's own options replace all of the queue's.
+  -- The task's own retry options replace all of the queue's options.
   local allowed, is_retry_damaged = limit_of_queue, false
   if retry then
     allowed, is_retry_damaged = leases_allowed(retry)

@@ -1,6 +1,6 @@
 -- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV     1 now; '' = read the server's clock, because this call waits behind a BLPOP  2 lease seconds
+-- ARGV     1 now; '' = read the server's clock, because this call runs only after a BLPOP  2 lease seconds
 --          3 the worker's lease token  4 number of its next lease  5 tasks wanted
 --          6 free threads; -1 = unknown when this runs: the worker gets only tasks that no limit binds, and
 --          asks again immediately if there are others  7 number of groups n that the worker serves
@@ -11,12 +11,12 @@
 --            a group other than 'default' has the field 'group'
 --          2 the time at which a throttled queue has a token again, or ''
 --          3 1 if a queue has more tasks that could be leased now
---          4 the queues whose settings are missing (Redis was emptied): upload them and call again
---          5 1 if a marker asked for a promotion of scheduled tasks as well
+--          4 the queues whose settings are missing because Redis was flushed: upload them and call again
+--          5 1 if a marker also asked for a promotion of scheduled tasks
 --          6 the list to begin with once a thread is free to start its task immediately; or ''
 -- States   lease: ready → leased, dead
 --
--- One script counts the tokens and slots of all machines in the step that grants the leases.
+-- The script that grants the leases also counts the tokens and slots, so limits hold across all machines.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -27,8 +27,8 @@ end
 
 local lease_seconds, token, number = tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local wanted, free, groups = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
--- A thread that is free at the request may be busy at the answer. A throttled queue's task would then wait for
--- the thread with its token already spent.
+-- A thread that is free when the worker asks may be busy when the reply arrives. A throttled queue's task would
+-- then have to wait for the thread although its token is already spent.
 local is_asleep = free < 0
 free = math.max(0, free)
 local now = tonumber(ARGV[1])
@@ -42,7 +42,7 @@ local serves = {}
 for position = 8, 7 + groups do
   local group = ARGV[position]
   serves[group] = true
-  -- The worker takes the marker if it has a thread for the task that it announces. Any worker can promote.
+  -- The worker takes the marker if it has a free thread for the announced task. Any worker can promote tasks.
   local is_scheduled = call('LINDEX', WAKEUP .. group, 0) == 'scheduled'
   if is_scheduled then
     must_promote = 1
@@ -52,15 +52,15 @@ for position = 8, 7 + groups do
   end
 end
 
--- Machines agree on the time to a few milliseconds. A bucket counted later than this was counted before
--- the server's clock was set back.
+-- Machines agree on the time to within a few milliseconds. If a bucket's time is further ahead than this, the
+-- server's clock has been set back since then.
 local MAX_SKEW_SECONDS = 10
 
--- The queue's bucket now. Its time never goes back: otherwise machines whose clocks differ a little
--- would gain the difference in tokens whenever they take turns.
+-- Compute the queue's current bucket. Its time never goes backwards. Otherwise machines whose clocks differ
+-- slightly would gain extra tokens whenever they take turns.
 local function bucket_of(queue, rate, bucket_size)
   local tokens, counted_at = unpack(call('HMGET', BUCKET .. queue, 'tokens', 'counted_at'))
-  -- Rounding may make it slightly negative.
+  -- Rounding may have made the number of tokens slightly negative.
   tokens, counted_at = tonumber(tokens), number_of(counted_at)
   if not counted_at or not tokens or not number_of(tokens + 0.5) then
     return { tokens = bucket_size, rate = rate, counted_at = now }
@@ -73,10 +73,10 @@ local function bucket_of(queue, rate, bucket_size)
   return { tokens = math.min(bucket_size, tokens + passed * rate), rate = rate, counted_at = counted_at + passed }
 end
 
--- A worker gives back surplus tasks within this time; their tokens are not refunded.
+-- A worker returns surplus tasks within this time, but their tokens are not refunded.
 local GIVEN_BACK_AFTER_SECONDS = 0.05
 
--- Returns how many tasks the queue may give this worker now, its bucket, and whether a limit binds.
+-- Returns how many tasks the queue may give this worker now, the queue's bucket, and whether a limit binds.
 local function allowance(queue, settings)
   local rate = settings.rate
   if rate == 0 or settings.is_disabled == '1' or call('SISMEMBER', PAUSED, queue) == 1 then
@@ -84,7 +84,7 @@ local function allowance(queue, settings)
   end
   local bucket = bucket_of(queue, rate, settings.bucket_size)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
-  -- A rate binds unless it replaces the tokens of returned tasks in time. If it binds, leased tasks must start.
+  -- A rate binds if it is too slow to replace the tokens of returned tasks in time. Leased tasks must then start.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
   if settings.max_concurrent then
     bucket.slots = settings.max_concurrent - call('ZCARD', LEASED .. queue)
@@ -92,7 +92,7 @@ local function allowance(queue, settings)
     binds = true
   end
   if binds then
-    -- If a limit binds, a leased task must start immediately.
+    -- If a limit binds, each leased task must start immediately.
     grant = math.min(grant, free)
   end
   return math.max(0, grant), bucket, binds
@@ -105,7 +105,7 @@ local function settings_of(queue)
     if is_disabled ~= '1' then
       missing[#missing + 1] = queue
     end
-    -- A disabled queue was not listed in an upload, so another upload would not help.
+    -- The queue is disabled because the last upload does not list it, so uploading again would not help.
     return nil
   end
   local found = { rate = number_of(rate), bucket_size = number_of(bucket_size), group = group or 'default',
@@ -121,7 +121,7 @@ local function settings_of(queue)
   return found
 end
 
--- Returns whether this list is the right one for the task; if not, moves the task to the right list.
+-- Returns whether this is the right list for the task. If it is not, moves the task to the right list.
 local function belongs(queue, list, id, target)
   local own, group = ready_list_of(queue, target)
   if own == list then
@@ -135,7 +135,7 @@ end
 
 local SEEN = { eta = true, data = true, status = true, target = true, dead_at = true, first_try_at = true }
 
--- Picks the fields that this script uses from the reply of HGETALL.
+-- Extract the fields that this script needs from a reply of HGETALL.
 local function seen_in(flat)
   local fields = {}
   for index = 1, #flat, 2 do
@@ -146,10 +146,10 @@ local function seen_in(flat)
   return fields
 end
 
--- The prefix of all task ids of the current queue.
+-- All task ids of the current queue begin with this prefix.
 local prefix
 
--- Lease one ready id. Returns whether the task can run. Without `list`, the task runs wherever it was found.
+-- Lease one ready task by its id. Returns whether it can run. Without `list`, it may run from any list.
 local function lease(queue, list, group, id, entries)
   local record = try('HGETALL', RECORD .. id)
   if record.err then
@@ -157,14 +157,14 @@ local function lease(queue, list, group, id, entries)
   end
   local fields = seen_in(record)
   if not fields.eta and not fields.data then
-    -- The record is gone, or holds only fields that a stock worker wrote after the task had ended.
+    -- The record no longer exists, or it has only fields that a stock worker wrote after the task had ended.
     if not dead_letter_if_damaged(id, queue, nil, now) then
       call('DEL', RECORD .. id)
       finish_lost_record(id, now)
     end
     return false
   elseif fields.status ~= 'queued' then
-    -- This is a second entry of a task that is already elsewhere.
+    -- This is a duplicate entry. The task has already moved elsewhere.
     dead_letter_if_damaged(id, queue, fields.status, now)
     return false
   elseif not fields.eta then
@@ -204,7 +204,7 @@ local function lease(queue, list, group, id, entries)
   return true
 end
 
--- A task of this group stays and could run now. This worker asks again, or a woken one does.
+-- A task of this group was left behind and could run now. This worker asks for it again, or another is woken.
 local function leave(group)
   if is_asleep then
     more = 1
@@ -213,7 +213,7 @@ local function leave(group)
   end
 end
 
--- The same for a task that must start immediately: this worker begins with its list once a thread is free.
+-- Leave a task that must start immediately. This worker begins with its list once a thread is free.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
     resume_at_list = resume_at_list or list
@@ -221,11 +221,11 @@ local function leave_for_free_thread(group, list)
   leave(group)
 end
 
--- Each of these tasks was requested by hand; any more wait for another call.
+-- One call leases at most this many run-now requests, and the others wait for the next call.
 local MAX_RUN_NOW = 1000
 
--- Lease tasks that were requested by hand. Their queues' limits do not apply. A worker that serves only some
--- queues skips the tasks of the others.
+-- Lease tasks that were requested with "run now". Their queues' limits do not apply. A worker that serves only
+-- some queues skips the tasks of other queues.
 local function lease_run_now(group)
   local ids = call('LRANGE', RUN_NOW .. group, 0, MAX_RUN_NOW - 1)
   local is_served, are_left = {}, false
@@ -250,7 +250,7 @@ local function lease_run_now(group)
   end
 end
 
--- Lease from one list. Returns how many, the grant, the queue's bucket and whether a limit binds.
+-- Lease tasks from one list. Returns their number, the grant, the queue's bucket and whether a limit binds.
 local function lease_from(list, queue, group, settings)
   local grant, bucket, binds = allowance(queue, settings)
   local entries, taken = {}, 0
@@ -263,7 +263,7 @@ local function lease_from(list, queue, group, settings)
   if taken > 0 then
     call('ZADD', LEASED .. queue, unpack(entries))
     bucket.tokens = bucket.tokens - taken
-    -- Store all digits, because a rounded third of a token would lose a little at each grant.
+    -- Store all digits, because rounding a third of a token would lose a little with each grant.
     call('HSET', BUCKET .. queue, 'tokens', string.format('%.17g', bucket.tokens), 'counted_at',
       instant(bucket.counted_at))
     wanted, free = wanted - taken, free - taken
@@ -271,17 +271,17 @@ local function lease_from(list, queue, group, settings)
   return taken, grant, bucket, binds
 end
 
--- Some tasks stay in the list: make sure that a worker comes for them as soon as one may run.
+-- Some tasks stay in the list, so make sure that a worker asks for them as soon as one of them may run.
 local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
-    -- Times are rounded to a microsecond, so wait one longer. A worker that asks too early would ask continuously.
+    -- Times are rounded to a microsecond, so add one. A worker that asks too early would ask over and over.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then
     more = 1
     leave(group)
   elseif not bucket.slots or bucket.slots > taken then
-    -- This worker's threads are full, and it stops listening. Another worker may have a free thread sooner.
+    -- All threads of this worker are busy, so it stops listening. Another worker may have a free thread sooner.
     leave_for_free_thread(group, list)
   end
 end

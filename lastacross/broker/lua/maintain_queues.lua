@@ -1,11 +1,11 @@
--- maintain_queues: promote due tasks, rescue expired leases and read the last upload, once a second per worker.
+-- maintain_queues: promote due tasks, rescue expired leases and read the last upload. Workers run it every second.
 --
 -- ARGV     1 now  2 maximum number to move per queue  3 1 to end expired leases  4… queues
 -- Returns  1 and 2 as promote_due  3 as rescue_expired  4 digest, time and version of the last upload
 -- States   promote: scheduled → ready
 -- States   rescue: leased → ready, dead, gone
 --
--- The steps are independent, but one call keeps an idle worker's load on Redis low.
+-- The three steps are independent, but a single call keeps an idle worker's load on Redis low.
 -- include: keys
 -- include: fan_in
 -- include: lose

@@ -1,11 +1,12 @@
--- modify_pull_lease: move the end of a pull task's lease to a time counted from now; 0 gives the task back.
+-- modify_pull_lease: make a pull task's lease end some seconds from now; 0 returns the task immediately.
 --
 -- ARGV     1 now  2 queue  3 name  4 the eta that the caller has  5 lease seconds  6 the request
 -- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
 -- States   modify: leased → leased, ready
 --
--- One script: otherwise the lease could expire after the check, and another client could take the task.
--- A client repeats a call after it lost the answer; the request's id shows that the step was done.
+-- Everything is in one script, because otherwise the lease could expire after the check and another client could
+-- take the task.
+-- A client that loses the reply retries the call, and the request's id shows that the step was already done.
 -- include: keys
 -- include: pull
 

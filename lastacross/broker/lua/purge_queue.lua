@@ -4,7 +4,7 @@
 -- Returns  how many entries were removed; call again until it is 0
 -- States   purge: ready, scheduled, leased → gone
 --
--- A completion task that the purge itself fires is not purged.
+-- If the purge itself fires a completion task, that task is not purged.
 -- include: keys
 -- include: fan_in
 -- include: lose
@@ -12,7 +12,7 @@
 
 local now, queue, limit, began_at = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- Returns whether the task must stay.
+-- Delete one task unless it must stay. Returns whether it must stay.
 local function forget_task(id)
   local tombstone, member, status, fired_at = unpack(
     call('HMGET', RECORD .. id, 'tombstone', 'batch', 'status', 'fired_at'))
@@ -42,7 +42,7 @@ for _, list in ipairs(ready_lists_of(queue)) do
   end
 end
 for _, group in ipairs(groups_of_all()) do
-  -- These lists are short: they hold run-now requests that no worker has taken yet.
+  -- These lists are short, because they contain only run-now requests that no worker has taken yet.
   for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
     if queue_of(id) == queue and not forget_task(id) then
       call('LREM', RUN_NOW .. group, 0, id)

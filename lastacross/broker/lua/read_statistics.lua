@@ -1,12 +1,12 @@
--- read_statistics: read a queue's current numbers.
+-- read_statistics: read a queue's current statistics.
 --
 -- ARGV     1 now  2 queue
 -- Returns  1 tasks: ready, scheduled and leased  2 leased tasks  3 the eta of the oldest task, or ''
 --          4 attempts that ended in the last minute  5 the rate enforced now, or '' for an unknown queue
 --          6 the queue's mode
 --
--- The oldest ready task is looked up only at the front of the list. Apart from rescued tasks, tasks become
--- ready in the order of their etas.
+-- The search for the oldest ready task looks only at the front of the list, because all tasks except rescued
+-- ones become ready in the order of their etas.
 -- include: keys
 
 local FRONT = 10
@@ -33,7 +33,7 @@ note_oldest(call('ZRANGE', LEASED .. queue, 0, FRONT - 1))
 note_oldest(call('ZRANGE', SCHEDULED .. queue, 0, 0))
 tasks = tasks + leased + call('ZCARD', SCHEDULED .. queue)
 
--- In a pull queue.
+-- The oldest task of a pull queue.
 local first = call('ZRANGE', PULL .. queue, 0, 0)[1]
 if first then
   note_oldest({ queue .. '_' .. first })
@@ -41,7 +41,7 @@ if first then
   leased = leased + call('ZCOUNT', PULL_LEASED .. queue, '(' .. ARGV[1], '+inf')
 end
 
--- Include run-now requests that no worker has taken yet.
+-- Include the run-now requests that no worker has taken yet.
 for _, group in ipairs(groups_of_all()) do
   for _, id in ipairs(call('LRANGE', RUN_NOW .. group, 0, -1)) do
     if queue_of(id) == queue then

@@ -1,9 +1,9 @@
--- register_service: register a service whose workers have started; from now on its tasks wait for them.
+-- register_service: register a service whose workers have started, so that its tasks wait for them from now on.
 --
 -- ARGV     1 the service
--- Returns  1 if it was not known before
+-- Returns  1 if the service was unknown until now
 --
--- Some of its tasks may have gone to the default service meanwhile. The next lease that meets one moves it.
+-- Some of its tasks may already be in the default service's lists. The next lease that finds one moves it.
 -- include: keys
 
 local service = ARGV[1]

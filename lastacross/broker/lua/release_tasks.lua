@@ -1,7 +1,7 @@
 -- release_tasks: return leased, unstarted tasks to the front of their queues without counting a failure.
 --
 -- ARGV     for each task, in the order in which they were leased: task id, lease id
--- Returns  how many were given back
+-- Returns  how many were returned
 -- States   release: leased → ready
 -- include: keys
 
@@ -11,7 +11,7 @@ for position = #ARGV - 1, 1, -2 do
   local queue = queue_of(id)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
     local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
-    -- A task without a record too: the next lease then ends it in its batch.
+    -- A task without a record is also returned, so that the next lease ends it in its batch.
     make_ready(queue, id, target, 'LPUSH')
     if status then
       call('HSET', RECORD .. id, 'status', 'queued')

@@ -6,16 +6,16 @@
 -- States   reroute: ready, scheduled → ready, scheduled
 --
 -- A lease moves misplaced tasks only in lists that its worker serves. Three cases need this script:
--- - `rq requeue` puts another service's task into the queue's list while the queue's own workers are gone.
--- - A service no longer exists, so its list has no workers.
--- - A former pull queue holds push tasks that were leased then and not deleted. Only pull leases see them.
+-- - `rq requeue` puts another service's task into the queue's list while the queue has no workers of its own.
+-- - A service no longer exists, so no worker serves its list.
+-- - A former pull queue has push tasks that were leased but not deleted. Only pull leases can see them.
 -- include: keys
 -- include: pull
 
 local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
 local sent = 0
 
--- There are thousands of tasks but few targets; '' stands for tasks without one.
+-- Cache the list for each target, because thousands of tasks share a few targets ('' = no target).
 local list_of_target = {}
 
 local function ready_list_for(queue, target)
@@ -24,7 +24,7 @@ local function ready_list_for(queue, target)
   return list_of_target[key]
 end
 
--- `count` tells LREM at which end to begin.
+-- The sign of `count` tells LREM at which end to begin.
 local function reroute(queue, list, first, last, count)
   for _, id in ipairs(call('LRANGE', list, first, last)) do
     local target = call('HGET', RECORD .. id, 'target')
@@ -36,7 +36,7 @@ local function reroute(queue, list, first, last, count)
   end
 end
 
--- A leased task becomes ready when its lease ends, because its client may still delete it until then.
+-- A leased task becomes ready only when its lease ends, because its client may delete it until then.
 local function deliver_again(queue, name)
   local id = queue .. '_' .. name
   local status, eta, tag, target, description = unpack(
@@ -47,7 +47,7 @@ local function deliver_again(queue, name)
   remove_pull_task(queue, name, tag)
   if status == 'scheduled' then
     call('HDEL', RECORD .. id, 'lease', 'leases')
-    -- The next lease reports a damaged eta.
+    -- If the eta is damaged, the next lease reports it.
     schedule(queue, id, number_of(eta) and eta or 0, target or nil)
   end
   sent = sent + 1

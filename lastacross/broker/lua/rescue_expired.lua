@@ -1,4 +1,4 @@
--- rescue_expired: make tasks whose lease expired ready again, because their worker died or stalled.
+-- rescue_expired: make tasks ready again whose leases expired because their worker died or stalled.
 --
 -- ARGV     1 now  2 maximum number to move per queue  3… queues
 -- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended

@@ -1,11 +1,11 @@
--- restore_orphans: restore tasks that are in no list and no registry. A stock worker took them and died, or
--- another program overwrote the list.
+-- restore_orphans: restore tasks that are in no list and no registry, because a stock worker took them and died
+-- or because another program overwrote the list.
 --
 -- ARGV     the task ids, each seen twice outside of every list
 -- Returns  flat: the task ids that were restored
 -- States   restore: ready, scheduled, leased → ready, scheduled
 --
--- A second entry in the ready list is harmless: the lease that meets it finds the task elsewhere.
+-- A duplicate entry in the ready list is harmless, because the lease that finds it sees that the task has moved.
 -- include: keys
 
 local restored = {}
@@ -19,7 +19,7 @@ for _, id in ipairs(ARGV) do
     make_ready(queue, id, target)
     restored[#restored + 1] = id
   elseif status == 'scheduled' and not call('ZSCORE', SCHEDULED .. queue, id) then
-    -- Another program overwrote the registry.
+    -- The task was scheduled, but another program overwrote the registry.
     schedule(queue, id, number_of(eta) and eta or 0, target or nil)
     restored[#restored + 1] = id
   end

@@ -1,10 +1,10 @@
 -- retry_dead: make dead letters ready again with all their retries.
 --
 -- ARGV     1 now  then the task ids
--- Returns  for each task 1, or 0 when it is not a dead letter
+-- Returns  for each task: 1, or 0 if it is not a dead letter
 -- States   retry dead: dead → ready
 --
--- Unlike in run_task, their queues' limits apply, because a thousand of them may come together.
+-- Unlike in run_task, the queues' limits apply, because a thousand dead letters may be retried together.
 -- include: keys
 -- include: pull
 
@@ -18,7 +18,7 @@ for position = 2, #ARGV do
   if is_dead and string.sub(description or '', 1, 5) == 'PULL ' then
     restore_pull_task(queue, id, tag, ARGV[1])
   elseif is_dead then
-    -- The lease resets the counts of failures, as after `rq requeue`.
+    -- The next lease resets the failure counts, as it does after `rq requeue`.
     call('ZREM', DEAD .. queue, id)
     call('PERSIST', key)
     call('HSET', key, 'status', 'queued')

@@ -2,7 +2,7 @@
 --
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 HTTP status of this attempt, or ''
 --          5 now  6 1 if the attempt reached the application
--- Returns  1, or 0 when the lease was lost before
+-- Returns  1, or 0 if the lease was already lost
 -- States   retry: leased → scheduled, gone
 -- include: keys
 -- include: fan_in
@@ -31,7 +31,7 @@ if not increase(id, queue, 'failures', now) or (ARGV[6] ~= '1' and not increase(
   return 1
 end
 call('HSET', key, 'status', 'scheduled', 'eta', eta)
--- The worker survived the attempt, so earlier crashes no longer count against the task.
+-- The worker survived this attempt, so earlier crashes no longer count against the task.
 call('HDEL', key, 'lease', 'started', 'crashes', 'suspect')
 if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])

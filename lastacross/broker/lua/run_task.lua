@@ -1,12 +1,12 @@
 -- run_task: run a task now, whatever its eta and its queue's rate, limit or pause.
 --
 -- ARGV     1 task id  2 now
--- Returns  'ready', 'running' if it runs already, 'waiting' if it waits for its batch, 'gone' if it does
---          not exist
+-- Returns  'ready', 'running' if it is already running, 'waiting' if it waits for its batch, or 'gone' if
+--          it does not exist
 -- States   run now: ready, scheduled, dead → ready
 --
--- A pull task can be leased immediately; a leased one is 'running'.
--- In a long list the old entry stays; the lease that meets it finds the task elsewhere.
+-- A pull task can be leased immediately; a leased pull task counts as 'running'.
+-- The old entry stays in a long list, and the lease that finds it sees that the task has moved.
 -- include: keys
 -- include: pull
 
@@ -53,7 +53,7 @@ end
 local list, group = ready_list_of(queue, target)
 call('HSET', key, 'status', 'queued')
 if call('HGET', SETTINGS .. queue, 'mode') == 'pull' then
-  -- It was added while this was a push queue; the next lease takes it over.
+  -- The task was added when this was still a push queue. The next lease takes it over.
   call('RPUSH', list, id)
 else
   call('RPUSH', RUN_NOW .. group, id)

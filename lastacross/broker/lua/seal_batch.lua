@@ -1,7 +1,7 @@
--- seal_batch: close a batch to new members; it completes when its last member has ended.
+-- seal_batch: close a batch to new members, so that it completes when its last member has ended.
 --
 -- ARGV     1 now  2 batch id
--- Returns  how many members it has, or -1 when it does not exist
+-- Returns  the number of its members, or -1 if the batch does not exist
 -- States   fire: waiting → ready, gone
 -- include: keys
 -- include: fan_in

@@ -3,18 +3,18 @@
 --
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 maximum number of members to check in this call
--- Returns  1 the rank and 2 the index to continue with (0, 0 when all were checked), then the abandoned batches
+-- Returns  1 the rank and 2 the index to continue with (0, 0 if all were checked), then the abandoned batches
 -- States   fire: waiting → ready, gone
 --
--- No other step would find such a member, so its batch would stay open forever.
+-- Without this sweep, no step would find such a member, and its batch would stay open forever.
 -- include: keys
 -- include: fan_in
 -- include: members
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- The outcome of a member whose end its batch has missed; nil if it has not ended. A dead letter whose record
--- does not name its batch is damaged.
+-- Returns a member's outcome if the member has ended but its batch did not notice; nil if it has not ended.
+-- A dead letter whose record does not name its batch is damaged.
 local function unheard_end(batch, queue, at)
   if is_gone(batch, queue, at) then
     return 'cancelled'
@@ -23,7 +23,7 @@ local function unheard_end(batch, queue, at)
   return status == 'failed' and dead_at and member ~= batch .. ':' .. at and 'failed' or nil
 end
 
--- Rebuild a batch's damaged fields from its bits, which are authoritative.
+-- Rebuild a batch's damaged fields from its bits, which are the authoritative data.
 local function repair(batch)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, sealed_at = unpack(
@@ -45,8 +45,8 @@ local function repair(batch)
   complete_upwards(batch, now)
 end
 
--- Whether nobody can fill and seal a child batch any longer. The member that opened it was deleted, purged or
--- dropped, or was a dead letter that is gone. An existing dead letter may be retried and continue filling.
+-- Whether nobody can fill and seal a child batch any longer, because the member that opened it was deleted, purged
+-- or dropped, or was a deleted or expired dead letter. An existing dead letter may be retried and continue filling.
 local function is_abandoned(batch)
   local sealed, parent = unpack(call('HMGET', BATCH .. batch, 'sealed', 'parent'))
   if sealed ~= '0' or not parent then
@@ -58,8 +58,8 @@ local function is_abandoned(batch)
   end
   local key = BATCH .. parents_batch
   local queue, outcome = call('HGET', key, 'queue'), call('HGET', key .. ':children', at .. ':outcome')
-  -- A member that waits for this child has no bit yet. A member with a bit and no outcome had ended before a late
-  -- request opened the child; create_batch refuses such requests now.
+  -- A member that waits for this child has no bit yet. If a member has a bit but no outcome, it had already ended
+  -- when a late request opened the child. create_batch now refuses such requests.
   local has_ended
   if outcome then
     has_ended = outcome ~= 'done'
@@ -69,7 +69,7 @@ local function is_abandoned(batch)
   return queue and has_ended and is_gone(parents_batch, queue, at)
 end
 
--- Check members from `index` on. Returns the index to continue with, nil when all were checked.
+-- Check members, starting at `index`. Returns the index to continue with, or nil if all were checked.
 local function sweep(batch)
   local key = BATCH .. batch
   local queue = call('HGET', key, 'queue')
@@ -105,7 +105,7 @@ while true do
   if next_index then
     return { rank, next_index, unpack(abandoned) }
   end
-  -- A batch that has just completed is no longer among the open ones, so the next batch has its rank.
+  -- A batch that has just completed is no longer among the open batches, so the next batch now has its rank.
   if call('ZSCORE', OPEN_BATCHES, batch) then
     if call('EXISTS', BATCH .. batch) == 0 then
       call('ZREM', OPEN_BATCHES, batch)

@@ -5,7 +5,7 @@
 -- States   restore: ready → ready, gone
 --
 -- A stock worker moves a job to '<queue>:intermediate' and then fails it, because our `data` is a call that
--- always raises. A failed entry without our dead_at was never a dead letter.
+-- always raises. A failed task without our dead_at was never a dead letter.
 -- include: keys
 
 local limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -21,8 +21,8 @@ local function restore(queue, id)
   end
 end
 
--- Whether a record lacks our eta. The task is gone, or a stock worker wrote to its record after it had ended: a
--- worker that fails a job writes every field it knows.
+-- Whether a record lacks our eta. If so, the task no longer exists, or a stock worker wrote to its record after it
+-- had ended, because a worker that fails a job writes every field it knows.
 local function is_husk(id, queue)
   local data, description = unpack(call('HMGET', RECORD .. id, 'data', 'description'))
   return not data or (queue_of(id) == queue and string.find(description or '', '^%u+ /') ~= nil)
@@ -38,7 +38,7 @@ for position = 3, #ARGV do
       end
     end
   end
-  -- RQ keeps failed jobs for a year, so they gather at the end. Later rounds check the others too.
+  -- RQ keeps failed jobs for a year, so they collect at the end. Later rounds also check the other entries.
   local newest = call('ZREVRANGE', DEAD .. queue, 0, limit - 1)
   local rank = seen % math.max(1, call('ZCARD', DEAD .. queue))
   for _, id in ipairs(call('ZRANGE', DEAD .. queue, rank, rank + limit - 1)) do

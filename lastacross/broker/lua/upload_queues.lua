@@ -1,4 +1,4 @@
--- upload_queues: upload queue.yaml for all machines, as a deployment did on App Engine.
+-- upload_queues: upload queue.yaml for all machines, like a deployment on App Engine.
 --
 -- ARGV     1 now  2 the file's digest  3 1 if paused queues continue  4 number of services n  5… n services
 --          then the backends among them, separated by spaces  then for each queue: its name, number of
@@ -6,13 +6,13 @@
 -- Returns  the names of the queues that are new, or were disabled
 --
 -- A queue that is no longer listed keeps its tasks but does not lease them. This does not apply to the
--- engine's own queues (keep_queue), which are in no file.
+-- engine's own queues (keep_queue), because queue.yaml does not list them.
 -- include: keys
 
 local services = tonumber(ARGV[4])
 local backends = ARGV[5 + services]
 
--- A backend is no longer listed. Its tasks go to the default service unless its workers register within a second.
+-- Tasks of a backend that is no longer listed go to the default service unless its workers register within a second.
 local is_backend = {}
 for backend in string.gmatch(backends, '%S+') do
   is_backend[backend] = true
@@ -61,7 +61,7 @@ if ARGV[3] == '1' then
 end
 call('HSET', UPLOAD, 'digest', ARGV[2], 'uploaded_at', ARGV[1], 'backends', backends)
 call('HINCRBY', UPLOAD, 'version', 1)
--- Tasks that waited for a token at the old rate may run now.
+-- Wake every group, because tasks that waited for a token at the old rate may run now.
 for _, group in ipairs(groups_of_all()) do
   wake_group(group)
 end

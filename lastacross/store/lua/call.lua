@@ -1,16 +1,16 @@
--- call: redis.call for scripts that continue after meeting a key of the wrong type. None of our steps makes such a
--- key: another program wrote it, or a person did. It is moved aside, and the command finds nothing there.
+-- call: a version of redis.call for scripts that must continue when a key has the wrong type. None of our steps
+-- creates such a key, so another program or a person wrote it. The key is moved aside, and the command runs again.
 -- include: key_names
 
 local try, type_of = redis.pcall, type
 
--- For a key whose type this run has just checked, in code that runs for each task.
+-- Used in code that runs for each task, for keys whose type this run has just checked.
 local sure_call = redis.call
 
 local ASIDE_SECONDS = 30 * 86400
 local MAX_DAMAGES = 1000
 
--- Write a line that the next worker to collect damages will log.
+-- Report damage with a line that the next worker to collect such reports will log.
 local function note_damage(text)
   try('RPUSH', DAMAGES, text)
   try('LTRIM', DAMAGES, -MAX_DAMAGES, -1)
@@ -30,7 +30,7 @@ local function call(...)
       local _, key = ...
       move_aside(key, 'is of the wrong type (' .. redis.call('TYPE', key).ok .. ')')
     end
-    -- A failed command has changed nothing. This second call raises any other error.
+    -- The failed command has changed nothing, so it can run again. This second call raises any other error.
     return redis.call(...)
   end
   return answer

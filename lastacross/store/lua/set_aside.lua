@@ -1,4 +1,4 @@
--- set_aside: move keys aside whose type is wrong.
+-- set_aside: move keys that have the wrong type aside.
 --
 -- ARGV     for each key: its name, its type
 -- Returns  the names of the keys that were moved

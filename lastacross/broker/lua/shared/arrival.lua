@@ -1,10 +1,10 @@
 -- arrival: put a ready task into a list. Needs call or plain_call.
--- It is separate from `keys` because the script that adds one task is so short that the functions of `keys`
--- would double its cost. The names of keys and prefixes are those of `store`; a prefix ends in a colon.
+-- This file is separate from `keys` because the script that adds one task is so short that the functions in
+-- `keys` would double its cost. Key names and prefixes come from `store`, and every prefix ends in a colon.
 -- include: key_names
 
--- Leave a marker for this group's workers, unless one waits already.
--- With 'scheduled', the worker that takes it also promotes scheduled tasks.
+-- Leave a marker for this group's workers, unless there is one already.
+-- If `reason` is 'scheduled', the worker that takes the marker also promotes scheduled tasks.
 local function wake_group(group, reason)
   local list = WAKEUP .. group
   if call('EXISTS', list) == 0 then

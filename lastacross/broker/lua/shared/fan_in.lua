@@ -1,17 +1,17 @@
--- fan_in: a batch's bits and counts, and its single completion. Needs keys.
+-- fan_in: keep a batch's bits and counts, and complete it exactly once. Needs keys.
 --
 -- States   fire: waiting → ready, gone
 --
--- A member is '<batch id>:<index>'. Its bit is set once however often it runs, so fan-in never counts
--- deliveries. A member whose child batches are open waits for the last of them.
+-- A member is '<batch id>:<index>'. Its bit is set only once, however many times the member runs, so a second
+-- delivery is never counted. A member with open child batches waits for the last of them.
 
 local BATCH_LIFE = 30 * 86400
 local BATCH_PARTS = { '', ':added', ':finished', ':failed', ':children', ':names' }
 
--- A bit's offset has 32 bits. A longer number is damaged, or part of a chosen name.
+-- A bit's offset has 32 bits. A longer number is damaged, or it is part of a name that a caller chose.
 local MAX_INDEX_DIGITS = 9
 
--- Returns nothing if the member is malformed.
+-- Split a member into its batch and its index. Returns nothing if the member is malformed.
 local function split_member(member)
   local batch, index = string.match(member, '^(.*):(%d+)$')
   if batch and #index <= MAX_INDEX_DIGITS then
@@ -19,14 +19,14 @@ local function split_member(member)
   end
 end
 
--- The statuses that RQ and we write. A task with any other status cannot be located.
+-- All statuses that RQ and the engine write. A task with any other status cannot be located.
 local STATUSES = ' queued scheduled started failed deferred created finished stopped canceled '
 
 local function is_status(text)
   return string.find(STATUSES, ' ' .. text .. ' ', 1, true) ~= nil
 end
 
--- Make a task that waited for its batch ready.
+-- Make a waiting task ready, because its batch is complete.
 local function fire(id, now)
   local queue = queue_of(id)
   local status, target = unpack(call('HMGET', RECORD .. id, 'status', 'target'))
@@ -42,8 +42,8 @@ local function forget(id)
   call('ZREM', DEFERRED .. queue_of(id), id)
 end
 
--- Rebuild a batch's counts from its bits because one is wrong. The bits do not separate done from cancelled
--- members, so one of these two counts must be right. `outcome` and `number` are the uncounted rest.
+-- Rebuild a batch's counts from its bits because a count is wrong. The bits do not distinguish done from cancelled
+-- members, so one of these two counts must be right. `outcome` and `number` describe the members not counted yet.
 local function recount(batch, outcome, number)
   local key = BATCH .. batch
   local failed = call('BITCOUNT', key .. ':failed')
@@ -61,7 +61,7 @@ local function recount(batch, outcome, number)
   note_damage('the counts of the batch ' .. batch .. ' were wrong and have been recounted')
 end
 
--- Count members whose bits are already set. Returns whether the old count was valid.
+-- Adjust one of a batch's counts after its members' bits have changed. Returns whether the old count was valid.
 local function count(batch, outcome, number)
   if type_of(try('HINCRBY', BATCH .. batch, outcome, number)) == 'number' then
     return true
@@ -70,7 +70,8 @@ local function count(batch, outcome, number)
   return false
 end
 
--- Record that a member's child batch is complete. Returns the member and its outcome if it waited for nothing else.
+-- Record that a member's child batch is complete. Returns the member and its outcome
+-- if it was waiting for nothing else.
 local function child_complete(member, is_failed)
   local batch, index = split_member(member)
   if not batch then
@@ -83,7 +84,7 @@ local function child_complete(member, is_failed)
   end
   local open = try('HINCRBY', children, index, -1)
   if type_of(open) ~= 'number' then
-    -- The number of open children is lost. Completing late is worse than completing early.
+    -- The number of open children is lost. Assume none, because completing late is worse than completing early.
     call('HSET', children, index, 0)
     open = 0
   end
@@ -93,8 +94,8 @@ local function child_complete(member, is_failed)
   end
 end
 
--- Complete a batch if it is sealed and all members have ended. Returns the parent's member and its outcome if
--- the parent waited for nothing else.
+-- Complete a batch if it is sealed and all its members have ended. Returns the parent member and its outcome if
+-- the parent was waiting for nothing else.
 local function complete_batch(batch, now)
   local key = BATCH .. batch
   local total, done, failed, cancelled, sealed, finished_at, on_complete, on_success, parent, cancelled_at = unpack(
@@ -105,7 +106,7 @@ local function complete_batch(batch, now)
   end
   local all, ended = tonumber(total), (tonumber(done) or 0) + (tonumber(failed) or 0) + (tonumber(cancelled) or 0)
   if all and ended < all then
-    -- The usual case. If a count is wrong, sweep_batches finds it.
+    -- This is the usual case. If a count is wrong, sweep_batches will find it.
     return
   end
   if not (number_of(total) and number_of(done) and number_of(failed) and number_of(cancelled)) then
@@ -121,7 +122,7 @@ local function complete_batch(batch, now)
     fire(on_complete, now)
   end
   if on_success and queue_of(on_success) then
-    -- In a batch that was cancelled while it was filled, all members may be done, but some are missing.
+    -- If a batch was cancelled during filling, all its members may be done although some were never added.
     if done == total and not cancelled_at then
       fire(on_success, now)
     else
@@ -136,7 +137,7 @@ local function complete_batch(batch, now)
   end
 end
 
--- Set a member's bit. Returns its batch if that changed the batch's counts.
+-- Set a member's bit. Returns the member's batch if its counts have changed.
 local function mark_member(member, outcome)
   local batch, index = split_member(member)
   local key = BATCH .. (batch or '')
@@ -145,7 +146,7 @@ local function mark_member(member, outcome)
   end
   local open, of_children = unpack(call('HMGET', key .. ':children', index, index .. ':outcome_of_children'))
   if open and (number_of(open) or 0) > 0 then
-    -- A stale second entry of an acked task must not turn its "done" into "cancelled".
+    -- A stale duplicate entry of an acknowledged task must not turn its "done" into "cancelled".
     call(outcome == 'cancelled' and 'HSETNX' or 'HSET', key .. ':children', index .. ':outcome', outcome)
     return
   end
@@ -153,7 +154,7 @@ local function mark_member(member, outcome)
     outcome = of_children
   end
   if call('SETBIT', key .. ':finished', index, 1) == 1 then
-    -- The counts change only for a dead letter that ran again and succeeded.
+    -- The bit was already set, so the counts change only if a dead letter has run again and succeeded.
     if outcome == 'done' and not of_children and call('GETBIT', key .. ':failed', index) == 1 then
       call('SETBIT', key .. ':failed', index, 0)
       if count(batch, 'failed', -1) then
@@ -169,7 +170,7 @@ local function mark_member(member, outcome)
   return batch
 end
 
--- Set the bits of many done members of one batch. Returns whether that changed the batch's counts.
+-- Set the bits of many done members of one batch. Returns whether the batch's counts have changed.
 local function mark_members_done(batch, indexes)
   local key = BATCH .. batch
   if call('EXISTS', key) == 0 then
@@ -201,7 +202,7 @@ local function mark_members_done(batch, indexes)
   return done > 0
 end
 
--- Complete a batch, and then every ancestor that waited for it.
+-- Complete a batch, and then every ancestor that was waiting for it.
 local function complete_upwards(batch, now)
   while batch do
     local member, outcome = complete_batch(batch, now)
@@ -213,8 +214,8 @@ local function finish_member(member, outcome, now)
   complete_upwards(mark_member(member, outcome), now)
 end
 
--- End a batch member by its task id, because its record is gone (deleted by another tool) or does not name the
--- member. The outcome is 'cancelled' unless the caller passes another.
+-- End a batch member by its task id, because another tool deleted its record or the record does not name the
+-- member. The outcome is 'cancelled' unless the caller passes another outcome.
 local function finish_lost_record(id, now, outcome)
   local batch, index = string.match(id, '^[^_]*_(.*)-(%d+)$')
   if not batch or #index > MAX_INDEX_DIGITS then
@@ -228,7 +229,7 @@ local function finish_lost_record(id, now, outcome)
 end
 
 -- Drop a failed member of a cancelled batch instead of retrying it. Returns whether it was dropped.
--- A dead letter that was run again by hand, and so was counted before, is not dropped.
+-- A dead letter that was run again on request is not dropped, because its failure was already counted.
 local function drop_if_cancelled(id, member, now)
   if not member then
     return false

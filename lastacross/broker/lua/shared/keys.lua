@@ -1,41 +1,42 @@
--- keys: shared by all of the broker's scripts except the shortest one.
+-- keys: functions that all of the broker's scripts share, except the shortest one.
 -- include: call
 -- include: arrival
 
--- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the lease's end.
+-- RQ's tools "clean" the registry of leased tasks by score, so our scores are a day later than the leases' ends.
 local LEASE_SHIFT = 86400
 
--- A number from a record or a setting, 0 or more; nil if it is invalid or too large.
+-- Parse a number from a record or a setting. Returns nil if it is invalid, negative or too large.
 local function number_of(text)
   local number = tonumber(text)
-  -- tonumber stops reading a text at its first NUL.
+  -- tonumber stops reading a string at its first NUL.
   if number and number >= 0 and number < 1e15 and not string.find(text, '%z') then
     return number
   end
 end
 
--- Lua's own tostring keeps 14 digits, so a time would lose its microseconds.
+-- Format a time with its microseconds, which would be lost in Lua's own tostring because it keeps only 14 digits.
 local function instant(seconds)
   return string.format('%.6f', seconds)
 end
 
--- A task id is <queue>_<name>, and a queue's name has no underscore.
+-- Find the queue in a task id. The id is <queue>_<name>, and a queue's name has no underscore.
 local function queue_of(id)
   return string.match(id, '^([^_]*)_')
 end
 
--- The group that serves a target `[version.]service`: its own, or the default one if it is unknown.
+-- Find the group that serves a target `[version.]service`: the service's own group, or the default group if the
+-- service is unknown.
 local function group_of(target)
   local service = string.match(target, '[^.!]*$')
   return call('SISMEMBER', SERVICES, service) == 1 and service or 'default'
 end
 
 -- Returns the list where a queue's ready task belongs, and the group that serves this list.
--- `target` is the record's field. It is '!service' if dispatch.yaml set it; then it overrides the queue's target.
+-- `target` is the record's field. If dispatch.yaml set it, it is '!service' and overrides the queue's target.
 local function ready_list_of(queue, target)
   local own, fixed, mode = unpack(call('HMGET', SETTINGS .. queue, 'group', 'target', 'mode'))
   own = own or 'default'
-  -- Clients of a pull queue read only its own list for tasks that were added before it became one.
+  -- Tasks that were added before the queue became a pull queue belong in its own list, the only one clients read.
   if not target or mode == 'pull' or (fixed and fixed ~= '' and string.sub(target, 1, 1) ~= '!') then
     return READY .. queue, own
   end
@@ -46,14 +47,14 @@ local function ready_list_of(queue, target)
   return READY .. queue .. '.' .. group, group
 end
 
--- Every group that tasks may wait for.
+-- List all groups that tasks may wait for.
 local function groups_of_all()
   local groups = call('SMEMBERS', SERVICES)
   groups[#groups + 1] = 'default'
   return groups
 end
 
--- Every list with ready tasks of this queue, including lists of services that no longer exist.
+-- Find all lists with ready tasks of this queue, including the lists of services that no longer exist.
 local function ready_lists_of(queue)
   local own = READY .. queue
   local lists = { own }
@@ -65,7 +66,7 @@ local function ready_lists_of(queue)
   return lists
 end
 
--- One of the queue's concurrency slots is free: wake the workers that may wait for it.
+-- Wake the workers that may be waiting for a concurrency slot of this queue, because one is free.
 local function wake_for_slot(queue)
   local max_concurrent, group = unpack(call('HMGET', SETTINGS .. queue, 'max_concurrent', 'group'))
   if not max_concurrent or max_concurrent == '' then
@@ -81,14 +82,14 @@ local function wake_for_slot(queue)
   end
 end
 
--- A task was scheduled: make its group check for due tasks again.
+-- Make a group check for due tasks again, because a task was scheduled.
 local function wake_for_scheduled(queue, target)
   local _, group = ready_list_of(queue, target)
   call('SADD', QUEUES, READY .. queue)
   wake_group(group, 'scheduled')
 end
 
--- For many tasks: schedule each one, then wake every group involved.
+-- To schedule many tasks, schedule each one first and then wake all groups involved.
 local scheduled = {}
 
 local function schedule(queue, id, eta, target)
@@ -108,8 +109,8 @@ local function make_ready(queue, id, target, command)
   push_ready(list, group, id, command)
 end
 
--- Searching a longer list would block Redis. The entry stays, and the lease that meets it finds no record, or
--- finds the task elsewhere.
+-- Searching a longer list would block Redis. The entry stays there, and the lease that finds it sees that the
+-- task has no record or has moved.
 local MAX_SEARCH_LENGTH = 10000
 
 local function take_off(list, id)
@@ -118,7 +119,7 @@ local function take_off(list, id)
   end
 end
 
--- For many tasks: `arrive` collects them by list, and `make_arrivals_ready` pushes them with one call per list.
+-- To make many tasks ready, `arrive` collects them by list and `make_arrivals_ready` pushes each list with one call.
 local arrivals, arrivals_in_order = {}, {}
 
 local function arrive(queue, id, target)
@@ -142,7 +143,7 @@ local function make_arrivals_ready()
   end
 end
 
--- Count ended attempts by the second for the queue's statistics.
+-- Count finished attempts per second for the queue's statistics.
 local EXECUTED_SECONDS = 90
 
 local function count_executed(queue, number, now)
@@ -152,7 +153,7 @@ local function count_executed(queue, number, now)
   end
 end
 
--- The reply of HGETALL as a table.
+-- Convert a reply of HGETALL to a table.
 local function pairs_of(flat)
   local fields = {}
   for i = 1, #flat, 2 do

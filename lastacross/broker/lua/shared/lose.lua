@@ -1,15 +1,15 @@
--- lose: dead letters, and recovering a leased task whose worker is gone. Needs keys and fan_in.
+-- lose: create dead letters, and recover leased tasks whose worker has died. Needs keys and fan_in.
 --
 -- States   dead-letter: ready, scheduled, leased → dead
 
 local POISON_AFTER = 5
 local DEAD_LIFE_SECONDS = 30 * 86400
 
--- Refuse a chosen name for a while after its task has gone.
--- `request` identifies the adding request, as in add_tasks; nil where it no longer matters.
+-- Leave a tombstone, so that a chosen name is refused for a while after its task has ended.
+-- `request` identifies the request that added the task, as in add_tasks; it is nil where it no longer matters.
 local function leave_tombstone(id, seconds, request)
   if seconds then
-    -- A damaged tombstone refuses no name.
+    -- A damaged tombstone does not block any name.
     try('SET', TOMBSTONE .. id, request or 1, 'EX', seconds)
   end
 end
@@ -21,7 +21,7 @@ local function dead_life_of(queue)
   return math.min(math.floor(seconds or DEAD_LIFE_SECONDS), MAX_DEAD_LIFE_SECONDS)
 end
 
--- `queue` is where the task was found; a plain RQ job's id does not contain it.
+-- Make a task a dead letter. `queue` is where the task was found, because a plain RQ job's id does not contain it.
 local function make_dead_letter(id, queue, fields, now, error)
   call('HSET', RECORD .. id, 'status', 'failed', 'dead_at', instant(now), 'error', error)
   local life = dead_life_of(queue)
@@ -35,8 +35,8 @@ local function make_dead_letter(id, queue, fields, now, error)
   end
 end
 
--- Make a dead letter of an unreadable record, with the reason. Fields that RQ's tools and ours expect in every
--- record are added if they are missing. `why` begins with 'its'.
+-- Turn an unreadable record into a dead letter, with the reason. Add any missing fields that RQ's tools and ours
+-- expect in every record. `why` begins with 'its'.
 local function dead_letter_damaged(id, queue, why, now)
   local key = RECORD .. id
   for name, value in pairs({ origin = queue, eta = instant(now), description = '' }) do
@@ -49,7 +49,7 @@ local function dead_letter_damaged(id, queue, why, now)
   note_damage('the task ' .. id .. ' is a dead letter: ' .. error)
 end
 
--- Add 1 to a number of a record. If it is not a number, make the task a dead letter and return false.
+-- Add 1 to a field of a record. If the field is not a number, make the task a dead letter and return false.
 local function increase(id, queue, field, now)
   if type_of(try('HINCRBY', RECORD .. id, field, 1)) == 'number' then
     return true
@@ -58,13 +58,14 @@ local function increase(id, queue, field, now)
   return false
 end
 
--- The type of a record that any step has moved aside; nil if none has.
+-- Returns the type of a task's record that was moved aside; nil if there is none.
 local function former_type(id)
   local found = call('TYPE', ASIDE .. RECORD .. id).ok
   return found ~= 'none' and found or nil
 end
 
--- Handle a record that is missing or not where its status says. Returns whether it became a dead letter.
+-- Handle a record that is missing, or not in the place that its status implies. Returns whether it became a
+-- dead letter.
 local function dead_letter_if_damaged(id, queue, status, now)
   local former = not status and former_type(id)
   if former then
@@ -79,7 +80,7 @@ local function dead_letter_if_damaged(id, queue, status, now)
   return true
 end
 
--- Recover a task whose lease was lost. `started` is true, false, or nil if unknown.
+-- Recover a task whose lease was lost. `started` is true or false, or nil if that is unknown.
 -- Returns 'ready', 'poison', 'damaged' or 'gone'.
 local function lose(id, queue, lease, started, now)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
@@ -97,7 +98,7 @@ local function lose(id, queue, lease, started, now)
     return 'gone'
   end
   if fields.started == lease and (started == nil or fields.suspect) then
-    -- A suspect runs outside its worker process, which records only the starts of other tasks.
+    -- A suspect runs outside its worker process, and that process records only the starts of other tasks.
     started = true
   end
   if started then
@@ -111,7 +112,7 @@ local function lose(id, queue, lease, started, now)
       return 'poison'
     end
   elseif started == nil then
-    -- It may have ended the worker, so it runs alone, but no crash is counted against it.
+    -- The task may have crashed the worker, so it runs alone next, but no crash is counted against it.
     call('HSET', RECORD .. id, 'suspect', 1)
   elseif not fields.failures and not fields.lost then
     call('HDEL', RECORD .. id, 'first_try_at')

@@ -1,14 +1,14 @@
--- pull: the sets of a pull queue. Needs keys.
+-- pull: maintain the sets of a pull queue. Needs keys.
 --
--- A task is in the set of its queue and, if it has a tag, in the tag's set. The score is its eta, which a lease
--- moves to its end. Members are names, so tasks with equal etas are ordered by name. A third set has the leased
--- tasks with the end of the lease as score; a score in the past means that nobody holds the task.
+-- A task is in its queue's set and, if it has a tag, also in the tag's set. Its score there is its eta, which a
+-- lease moves to the end of the lease. Members are names, so tasks with equal etas are ordered by name. A third
+-- set contains the leased tasks, scored by the ends of their leases. A task whose lease has ended is free again.
 
 local function name_of(id)
   return string.match(id, '^[^_]*_(.*)$')
 end
 
--- The set of a tag's tasks; nil without a tag.
+-- The key of the set of a tag's tasks; nil if there is no tag.
 local function tag_set(queue, tag)
   return tag and tag ~= '' and PULL_TAG .. queue .. ':' .. tag or nil
 end
@@ -21,7 +21,7 @@ local function index_pull_task(queue, name, tag, eta)
   end
 end
 
--- Returns whether the task was there.
+-- Remove a task from every set. Returns whether it was there.
 local function remove_pull_task(queue, name, tag)
   call('ZREM', PULL_LEASED .. queue, name)
   local set = tag_set(queue, tag)
@@ -31,7 +31,7 @@ local function remove_pull_task(queue, name, tag)
   return call('ZREM', PULL .. queue, name) == 1
 end
 
--- A push task's record may have its body in pieces (record.py), but a pull lease reads one field.
+-- A push task's record may store its body in pieces (see record.py), but a pull lease reads only one field.
 local MAX_PIECES = 8
 
 local function join_body(id)
@@ -50,7 +50,7 @@ local function join_body(id)
   end
 end
 
--- Put a task back from elsewhere. A dead letter gets all its leases back.
+-- Return a task to its pull queue. A dead letter gets all its leases back.
 local function restore_pull_task(queue, id, tag, eta)
   eta = tonumber(eta) and eta or 0
   join_body(id)
@@ -61,7 +61,7 @@ local function restore_pull_task(queue, id, tag, eta)
   index_pull_task(queue, name_of(id), tag, eta)
 end
 
--- Remove the oldest tasks from every set; returns their ids.
+-- Remove the oldest tasks from every set. Returns their ids.
 local function pop_pull_tasks(queue, limit)
   local ids = {}
   local entries = call('ZPOPMIN', PULL .. queue, limit)
