@@ -1,6 +1,6 @@
-"""Redis for the engine: the connection, every key name, and the loader of the Lua files.
+"""The engine's access to Redis, with the connection, all key names and the loader for Lua files.
 
-Only this room imports ``redis``.
+Only this package imports ``redis``.
 """
 
 from lastacross.store.keys import (

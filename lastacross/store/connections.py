@@ -1,7 +1,7 @@
-"""Connections for running scripts: taken once from redis-py's pool and reused for later scripts.
+"""Takes connections from redis-py's pool once and reuses them for running scripts.
 
-The pool locks, polls the socket and counts whenever a connection is taken or returned. That takes longer
-than a short script.
+The pool takes a lock, polls the socket and counts whenever a connection is taken or returned. That takes
+longer than a short script.
 """
 
 import os
@@ -9,18 +9,18 @@ from typing import Any
 
 from lastacross import clock
 
-# The server may have closed a connection that was idle for longer, so the pool checks it.
+# The server may have closed a connection that was idle for longer than this, so the pool must check it.
 FRESH_SECONDS = 0.1
 
 
 class Connections:
-    """A process's free connections; the most recently used one comes first.
+    """A process's free connections. The most recently used connection is taken first.
 
-    Any number of threads may call at the same time, because each call uses its own connection. A forked
-    child starts without connections.
+    Any number of threads may make calls at the same time, because each call uses its own connection. A forked
+    child starts without any connections.
 
     Args:
-        pool: redis-py's pool, which creates the connections and counts the ones kept here as in use.
+        pool: redis-py's pool, which creates the connections and treats the connections kept here as in use.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -29,10 +29,10 @@ class Connections:
         self._pid = os.getpid()
 
     def call(self, *command: str | bytes | int | float) -> Any:
-        """Send one command and wait for its answer; reconnects as redis-py's client does.
+        """Send one command and wait for its reply. Reconnects in the same way as redis-py's client.
 
         Raises:
-            redis.RedisError: as redis-py.
+            redis.RedisError: in the same cases as redis-py's client.
         """
         connection = self._take()
 
@@ -43,7 +43,7 @@ class Connections:
         try:
             answer = connection.retry.call_with_retry(ask, lambda error: connection.disconnect())
         except BaseException:
-            # A thread may be interrupted anywhere, and the next call would read the rest of this answer.
+            # A thread may be interrupted anywhere. The next call would then read the rest of this reply.
             connection.disconnect()
             self._pool.release(connection)
             raise

@@ -1,10 +1,12 @@
 """Every key name in Redis.
 
-If RQ defines a key, we use RQ's name, so that its tools can read it; other keys begin with ``lastacross:``.
-RQ 3 reads a prefix from RQ_KEY_PREFIX. It also precedes our names, so two installations can share a Redis,
-and a hash tag such as ``{la}`` keeps all keys in one slot of a Redis Cluster. A script gets whole keys as
-KEYS, or finds names and prefixes at the start of its text. To a prefix it appends a task id or a queue
-name.
+If RQ defines a key, we use RQ's name so that RQ's tools can read it. All other names begin with
+``lastacross:``.
+
+RQ 3 reads a prefix from RQ_KEY_PREFIX. We add this prefix to our own names as well, so two installations can
+share a Redis server. A hash tag such as ``{la}`` keeps all keys in one slot of a Redis Cluster. A script gets
+whole keys as KEYS, or finds key names and prefixes at the start of its text. It appends a task id or a queue
+name to a prefix.
 """
 
 import os
@@ -57,92 +59,92 @@ ASIDE_PREFIX = OWN + "damaged:"
 
 
 def record_key(task_id: str) -> str:
-    """A task's record: RQ's hash of the job with additional fields of our own."""
+    """A task's record, which is RQ's hash of the job with additional fields of our own."""
     return RECORD_PREFIX + task_id
 
 
 def ready_key(queue: str) -> str:
-    """The queue's ready tasks, oldest first, in RQ's list."""
+    """The queue's ready tasks in RQ's list, oldest first."""
     return READY_PREFIX + queue
 
 
 def side_list(queue: str, group: str) -> str:
-    """The name, to follow ``READY_PREFIX``, of the list of tasks for a group other than their queue's."""
+    """The name (after ``READY_PREFIX``) of the list of tasks for a group other than their queue's own."""
     return f"{queue}.{group}"
 
 
 def leased_key(queue: str) -> str:
-    """Leased tasks: members ``<task id>:<lease id>``, score = expiry + ``LEASE_SCORE_SHIFT_SECONDS``."""
+    """The leased tasks as ``<task id>:<lease id>``, scored by expiry + ``LEASE_SCORE_SHIFT_SECONDS``."""
     return LEASED_PREFIX + queue
 
 
 def scheduled_key(queue: str) -> str:
-    """Scheduled tasks in RQ's registry; the score is the eta in seconds since the epoch."""
+    """The scheduled tasks in RQ's registry, scored by their eta in seconds since the epoch."""
     return SCHEDULED_PREFIX + queue
 
 
 def deferred_key(queue: str) -> str:
-    """Tasks that wait for their batch to complete, in RQ's registry of deferred jobs."""
+    """The tasks that are waiting for their batch to complete, in RQ's registry of deferred jobs."""
     return DEFERRED_PREFIX + queue
 
 
 def dead_key(queue: str) -> str:
-    """Dead letters in RQ's registry of failed jobs; the score is their expiry."""
+    """The dead letters in RQ's registry of failed jobs, scored by their expiry."""
     return DEAD_PREFIX + queue
 
 
 def settings_key(queue: str) -> str:
-    """A queue's settings from queue.yaml, in the form that the scripts read."""
+    """A queue's settings from queue.yaml, in the format that the scripts read."""
     return SETTINGS_PREFIX + queue
 
 
 def bucket_key(queue: str) -> str:
-    """The queue's token bucket: the tokens and the time when they were counted."""
+    """The queue's token bucket, with the number of tokens and the time when they were counted."""
     return BUCKET_PREFIX + queue
 
 
 def tombstone_key(task_id: str) -> str:
-    """Exists while a used task name is refused."""
+    """A key that exists while a used task name is blocked."""
     return TOMBSTONE_PREFIX + task_id
 
 
 def wakeup_key(group: str) -> str:
-    """The list of markers on which a group's workers wait."""
+    """The list of markers that a group's idle workers wait for."""
     return WAKEUP_PREFIX + group
 
 
 def batch_key(batch_id: str) -> str:
-    """A batch's counts; its bitmaps append ``:added``, ``:finished`` and ``:failed``."""
+    """A batch's counts; the keys of its bitmaps append ``:added``, ``:finished`` and ``:failed``."""
     return BATCH_PREFIX + batch_id
 
 
 def pull_key(queue: str) -> str:
-    """Tasks of a pull queue: members are names, score = eta in seconds since the epoch."""
+    """The names of a pull queue's tasks, scored by their eta in seconds since the epoch."""
     return PULL_PREFIX + queue
 
 
 def pull_tag_key(queue: str, tag: str) -> str:
-    """The queue's tasks with this tag, in the same form as ``pull_key``."""
+    """The queue's tasks with this tag, in the same format as ``pull_key``."""
     return f"{PULL_TAG_PREFIX}{queue}:{tag}"
 
 
 def pull_leased_key(queue: str) -> str:
-    """Leased tasks of a pull queue; the score is the lease's end. After that nobody holds the task."""
+    """A pull queue's leased tasks, scored by the ends of their leases. After that, a task is free again."""
     return PULL_LEASED_PREFIX + queue
 
 
 def channel_key(client_id: str) -> str:
-    """The capped stream of messages to one browser."""
+    """The capped stream of messages for one browser."""
     return CHANNEL_PREFIX + client_id
 
 
 def channel_wakeup_key(reader: str) -> str:
-    """The stream whose messages make one process's reader check again what it must read."""
+    """The stream whose messages make one process's reader update the set of streams that it reads."""
     return CHANNEL_WAKEUP_PREFIX + reader
 
 
-# Key names and prefixes for the broker's scripts, written into their text. As KEYS, two dozen of
-# them would cost each call as much as a short script.
+# Key names and prefixes that are written into the text of the broker's scripts. Passing two dozen of them
+# as KEYS would cost each call as much as a short script.
 NAMES_IN_SCRIPTS = {
     "RECORD": RECORD_PREFIX,
     "READY": READY_PREFIX,
@@ -171,7 +173,7 @@ NAMES_IN_SCRIPTS = {
     "ASIDE": ASIDE_PREFIX,
 }
 
-# Every RQ tool that counts also "cleans" this registry by score, so one `rq info` would move a lease that
-# has just expired to failed. With scores a day ahead, RQ never sees an expired lease. In the scripts, the
-# constant is LEASE_SHIFT.
+# Every RQ tool that counts jobs also "cleans" this registry by score, so a single `rq info` would mark a
+# task as failed if its lease has just expired. With scores a day ahead, RQ never sees an expired lease. The
+# scripts call this constant LEASE_SHIFT.
 LEASE_SCORE_SHIFT_SECONDS = 86_400

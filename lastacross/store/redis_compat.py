@@ -1,6 +1,6 @@
-"""The private parts of redis-py that we rely on; tests/integration/test_redis_compat.py names the versions.
+"""The private parts of redis-py that we rely on; tests/integration/test_redis_compat.py lists the versions.
 
-redis-py has no public way to wait with ``select`` for an answer and another file at the same time.
+redis-py has no public way to use ``select`` to wait for a reply and for another file at the same time.
 """
 
 import socket

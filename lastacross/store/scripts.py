@@ -1,6 +1,7 @@
-"""The Lua files of all rooms, as the whole texts that are sent to Redis.
+"""Assembles the Lua files of all packages into the complete scripts that are sent to Redis.
 
-Each room keeps its files in its folder ``lua``; ``lua/shared`` has the included ones. Names are unique.
+Each package keeps its files in a folder ``lua``, and the files that they include in ``lua/shared``. No two
+files have the same name.
 """
 
 import functools
@@ -11,15 +12,15 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 
 _INCLUDE = re.compile(r"^-- include: (\w+)$", re.MULTILINE)
-# This include is not a file but the names that `Scripts` gets.
+# This include does not stand for a file, but for the names that are passed to `Scripts`.
 _KEY_NAMES = "key_names"
 
 
 class Scripts:
-    """Builds each script's text once.
+    """Builds the text of each script once.
 
     Args:
-        names: Lua's name → a key or prefix; they precede any script that includes ``key_names``.
+        names: a mapping from Lua names to keys or prefixes, for all scripts that include ``key_names``.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -28,10 +29,10 @@ class Scripts:
         self._found: dict[str, tuple[str, str]] = {}
 
     def find(self, name: str) -> tuple[str, str]:
-        """The text of a file with the key names and shared files that it includes, and the text's SHA-1.
+        """The text of a file together with the key names and files that it includes, and the text's SHA-1.
 
         Args:
-            name: the file's name without its ending.
+            name: the name of the file without its extension.
         """
         found = self._found.get(name)
         if found is None:
@@ -47,7 +48,7 @@ class Scripts:
         return "\n".join([*shared.values(), own])
 
     def _collect(self, text: str, shared: dict[str, str]) -> None:
-        """Collect a file's includes; each one follows its own includes."""
+        """Collect the files that a text includes, so that each file comes after its own includes."""
         for part in _INCLUDE.findall(text):
             if part == _KEY_NAMES:
                 shared.setdefault(part, self._names)
@@ -58,13 +59,13 @@ class Scripts:
 
 
 def own_text(name: str) -> str:
-    """A file without its includes."""
+    """The text of a file without its includes."""
     return _files()[f"{name}.lua"].read_text()
 
 
 @functools.cache
 def _files() -> Mapping[str, Traversable]:
-    """Every Lua file by its name."""
+    """All Lua files, by name."""
     found: dict[str, Traversable] = {}
     for room in resources.files("lastacross").iterdir():
         for folder in (room / "lua", room / "lua" / "shared"):

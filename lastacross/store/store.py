@@ -1,4 +1,4 @@
-"""The connection to Redis, which runs each Lua file as one atomic step.
+"""The connection to Redis, which runs each Lua file atomically.
 
 Only this module imports ``redis``.
 """
@@ -27,12 +27,13 @@ SCRIPTS = Scripts(NAMES_IN_SCRIPTS)
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
-# Measure the offset again after this, because monotonic clocks drift and the server's clock may be set.
+# Measure the clocks' offset again after this time, because monotonic clocks drift and the server's clock may
+# be reset.
 SYNC_SECONDS = 30.0
-# A process may have this many threads. With redis-py's own limit of 100, a burst would raise errors.
+# A process may have this many threads. With redis-py's own limit of 100, a burst of calls would raise errors.
 MAX_CONNECTIONS = 5000
 
-# For callers that read a connection's answers themselves: an unknown script, and an error reply.
+# Errors for an unknown script and an error reply, for callers that read a connection's replies themselves.
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
 _LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
@@ -41,7 +42,7 @@ _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUS
 
 @contextlib.contextmanager
 def translated_errors() -> Iterator[None]:
-    """Translate "Redis is unavailable or refuses writes" into StoreUnavailableError."""
+    """Raise StoreUnavailableError if Redis is unavailable or refuses writes."""
     try:
         yield
     except _LOST as error:
@@ -57,8 +58,8 @@ class Store:
 
     Args:
         url: ``redis://…``, ``rediss://…`` or ``unix://…``.
-        clock: gives the time; by default the Redis server's.
-        patience_seconds: for callers with a waiting user: a slower answer is given up immediately.
+        clock: a clock to use instead of the Redis server's.
+        patience_seconds: the time after which to stop waiting for a reply, for callers with a waiting user.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Store:
         self.url = url
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES)
         if patience_seconds is not None:
-            # Reconnect after a lost connection, but do not ask a silent server again.
+            # Reconnect after a lost connection, but do not retry a call to a server that does not respond.
             retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES, (redis.ConnectionError,))
         # A Unix socket cannot be half-open, and redis-py rejects the option there.
         keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
@@ -93,7 +94,7 @@ class Store:
         return self.clock.now()
 
     def _sync_if_possible(self) -> None:
-        """Once set, a clock can run for a while without the server. A new clock needs the server."""
+        """Set the clock, or let it run on if the server is unavailable. A new clock needs the server."""
         self._sync_at = self.clock.monotonic() + SYNC_SECONDS
         try:
             self.sync_clock()
@@ -103,7 +104,7 @@ class Store:
                 raise
 
     def sync_clock(self) -> None:
-        """Ask the server for its time.
+        """Set the clock to the server's time.
 
         Raises:
             StoreUnavailableError: the server does not answer.
@@ -121,9 +122,9 @@ class Store:
         """Run one Lua file as one atomic step.
 
         Args:
-            script: the file's name in ``lua/``, without its ending.
-            keys: whole key names, as the file's head lists them; empty for files that include ``keys``.
-            args: as the file's head lists them.
+            script: the name of the file in ``lua/``, without its extension.
+            keys: the whole key names that the file's head lists; empty for files that include ``keys``.
+            args: the arguments that the file's head lists.
 
         Raises:
             StoreUnavailableError: Redis is unavailable or refuses writes.
@@ -141,10 +142,10 @@ class Store:
                 raise
 
     def set_aside(self, types: Mapping[str, str]) -> list[str]:
-        """Move keys of the wrong type aside; returns their names.
+        """Move keys that have the wrong type aside. Returns their names.
 
         Args:
-            types: name of a key → its type, in Redis's words.
+            types: a mapping from key names to expected types, as Redis names them.
 
         Raises:
             StoreUnavailableError: Redis is unavailable or refuses writes.
@@ -153,7 +154,7 @@ class Store:
         return [name.decode("utf-8", "replace") for name in self.run("set_aside", (), args)]
 
     def take_damages(self, limit: int = 100) -> list[str]:
-        """Take the scripts' messages about damaged keys and tasks, to be logged.
+        """Remove and return the scripts' messages about damaged keys and tasks, so that they can be logged.
 
         Raises:
             StoreUnavailableError: Redis is unavailable or refuses writes.
@@ -172,11 +173,11 @@ class Store:
         return self._server_clock is not None
 
     def command_of(self, script: str, args: Sequence[Arg]) -> tuple[Arg, ...]:
-        """The command that runs a Lua file without keys, if the server already has its text."""
+        """The command that runs a Lua file without keys, provided that the server already has its text."""
         return ("EVALSHA", SCRIPTS.find(script)[1], 0, *args)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         self.redis.close()
 
 
@@ -186,7 +187,7 @@ _current: Store | None = None
 
 
 def current() -> Store:
-    """This process's store, which connects to REDIS_URL at the first call.
+    """This process's store, which is created for REDIS_URL at the first call.
 
     Raises:
         ConfigError: RQ_KEY_PREFIX has changed since the engine was imported.
@@ -204,6 +205,6 @@ def current() -> Store:
 
 
 def use(store: Store | None) -> None:
-    """Make this the process's store; None forgets the present one."""
+    """Make the given store the process's store; None removes the present store."""
     global _current
     _current = store

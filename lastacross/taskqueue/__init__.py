@@ -1,6 +1,6 @@
-"""App Engine's task queue API: ``from lastacross import taskqueue``.
+"""App Engine's task queue API, imported by ``from lastacross import taskqueue``.
 
-It has the names of ``google.appengine.api.taskqueue``, plus ``Batch`` and ``current_task``.
+It offers the names of ``google.appengine.api.taskqueue``, plus ``Batch`` and ``current_task``.
 """
 
 from lastacross.broker import CurrentTask, current_task

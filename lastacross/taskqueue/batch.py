@@ -1,7 +1,7 @@
-"""``Batch``: tasks that are added together, with one completion task that runs when all have ended.
+"""``Batch`` groups tasks that are added together, with a completion task that runs when all have ended.
 
-The batch fires ``on_complete`` exactly once, however often its members run. Each member has one
-completion bit, which is set in the step that ends the task.
+The batch fires ``on_complete`` exactly once, however many times its members run. Each member has one
+completion bit, which is set in the step that ends the member.
 """
 
 import hashlib
@@ -38,21 +38,21 @@ from lastacross.errors import (
 from lastacross.taskqueue.queue import DEFAULT_QUEUE, Queue
 from lastacross.taskqueue.task import Targets, Task, claim_payloads, due_at, existing_queue, record_of
 
-# Chunks keep each Redis step short and the memory bounded for an iterable of any length.
+# Adding tasks in chunks keeps each Redis step short, and bounds the memory for iterables of any length.
 CHUNK = 200
 
 _MAX_ID_LENGTH = 400
-# Each position is a bit in Redis, so a larger one would reserve megabytes.
+# Each position is a bit in Redis, so a larger position would reserve megabytes.
 _MAX_POSITION = 9_999_999
 _BATCH_ID = re.compile(rf"[a-zA-Z0-9_-]{{1,{_MAX_ID_LENGTH}}}")
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A batch's progress, from one read of Redis whatever the batch's size.
+    """A batch's progress, which takes a single read from Redis whatever the size of the batch.
 
-    ``total`` grows until ``sealed``. Times are seconds since the epoch. ``eta_seconds`` is None until there
-    is enough progress for an estimate.
+    ``total`` grows until the batch is ``sealed``. Times are in seconds since the epoch. ``eta_seconds`` is
+    None until there is enough progress for an estimate.
     """
 
     total: int
@@ -68,17 +68,17 @@ class Progress:
 
 
 class Batch:
-    """Tasks that are added together. Use it in a ``with``; the end of the block seals the batch.
+    """A group of tasks. Use it in a ``with`` statement, because the end of the block seals the batch.
 
     Args:
-        queue_name: the queue of its members.
-        on_complete: added once the batch is sealed and every member is done, dead, deleted, purged
-            or cancelled.
-        on_success: added as well if every member is done.
-        name: an id chosen by the caller; filling a batch of the same name again adds the missing members.
-        parent: the current task, itself a member of a batch. It does not end before the new batch ends.
+        queue_name: the name of the members' queue.
+        on_complete: a task that is added once the batch is sealed and every member is done, dead, deleted,
+            purged or cancelled.
+        on_success: a task that is also added if every member is done.
+        name: an id chosen by the caller; filling a batch with the same name again adds the missing members.
+        parent: the current task, if it is a member of a batch and must not end before the new batch ends.
 
-    An unnamed batch takes the id of the task that makes it, so a second delivery of that task fills the
+    An unnamed batch takes the id of the task that creates it, so a second delivery of that task fills the
     same batch. Outside of a task, the id is 128 random bits. Filling must be deterministic, because a
     member is identified by its position.
     """
@@ -113,10 +113,10 @@ class Batch:
 
     @classmethod
     def get(cls, batch_id: str) -> "Batch":
-        """The batch of this id.
+        """Find the batch with this id.
 
         Raises:
-            UnknownBatchError: it does not exist, or it ended more than 30 days ago.
+            UnknownBatchError: the batch does not exist, or it ended more than 30 days ago.
             TransientError: Redis is unavailable.
         """
         found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
@@ -162,28 +162,28 @@ class Batch:
             if not self._stays_open:
                 self._steps().seal(self.id)
         elif current_task() is None:
-            # Nobody would fill it again.
+            # Outside of a task, nobody would fill the batch again.
             self.cancel()
 
     def add(self, tasks: Task | Iterable[Task], *, first: int | None = None) -> None:
-        """Add members, which may run immediately. Takes an iterable of any length in bounded memory.
+        """Add members, which may run immediately. An iterable of any length needs only bounded memory.
 
         Args:
-            tasks: one task or many.
+            tasks: one task or an iterable of tasks.
             first: the position of the first task, for a batch that several tasks fill. Positions may be
-                left out; a position that has a member keeps it. None = after the last one added in this
-                block.
+                skipped, and a position that already has a member keeps it. By default, the first task
+                follows the last task added in this block.
 
         Raises:
             ValueError: ``first`` is negative or too large for a position.
-            BadTaskStateError: the call is outside of the batch's ``with``, another process sealed the
-                batch, or a task object was added before.
+            BadTaskStateError: the call is outside of the batch's ``with``, another process has sealed the
+                batch, or a task object has already been added.
             UnknownBatchError: the batch no longer exists.
-            TaskAlreadyExistsError, TombstonedTaskError: a member's name is taken outside of this batch.
-            TransientError: Redis is unavailable; filling may be repeated.
+            TaskAlreadyExistsError, TombstonedTaskError: a task outside this batch has a member's name.
+            TransientError: Redis is unavailable; the caller may fill the batch again.
         """
         if not self._is_open:
-            # A member's position is known only inside the `with`.
+            # A member's position is known only inside the `with` block.
             raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
         if first is not None:
             if not 0 <= first <= _MAX_POSITION:
@@ -194,14 +194,14 @@ class Batch:
             self._add_chunk(chunk)
 
     def leave_open(self) -> None:
-        """Let this block end without sealing the batch, so that another task may add more members.
+        """Let this block end without sealing the batch, so that another task can add more members.
 
-        The batch completes only after a later block seals it. Cancelling also seals it.
+        The batch completes only after a later block has sealed it. Cancelling the batch also seals it.
         """
         self._stays_open = True
 
     def cancel(self) -> None:
-        """Drop the undelivered members; running members finish.
+        """Drop the undelivered members; members that are already running still finish.
 
         Raises:
             UnknownBatchError: the batch does not exist.
@@ -210,7 +210,7 @@ class Batch:
             raise UnknownBatchError(f"no batch {self.id!r}")
 
     def progress(self) -> Progress:
-        """The batch's progress.
+        """Read the batch's progress.
 
         Raises:
             UnknownBatchError: the batch does not exist.
@@ -313,7 +313,7 @@ def _check_completion(task: Task | None) -> None:
 
 
 def _number(text: str | None) -> float | None:
-    """A count or a time of a batch; None if it is missing or damaged. Workers repair counts."""
+    """Parse a batch's count or time; None if it is missing or damaged. Workers repair damaged counts."""
     try:
         number = float(text or "nan")
     except ValueError:

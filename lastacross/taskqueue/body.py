@@ -1,4 +1,4 @@
-"""Encodes the body of a task's request: text, bytes or form fields become bytes and a content type.
+"""Encodes the body of a task's request. Text, bytes or form fields become bytes with a content type.
 
 Pure. The rules are in docs/appengine.md, "Tasks".
 """
@@ -15,7 +15,7 @@ TEXT = "text/plain; charset=utf-8"
 
 Params = Mapping[Any, Any]
 
-# Values of these types are single form values. Nearly all form values are.
+# A value of one of these types is a single form value. Nearly all form values have one of these types.
 _SINGLE = frozenset({str, bytes, int, float, bool})
 _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]*")
 
@@ -23,7 +23,7 @@ _UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]*")
 def encoded(
     method: str, payload: str | bytes | None, params: Params | None, query: str
 ) -> tuple[bytes | None, str | None, str]:
-    """The request's body, its content type (if known) and its query.
+    """Return the request's body, its content type (if known) and its query.
 
     Raises:
         InvalidTaskError: the method, query, payload and params contradict each other.
@@ -49,10 +49,10 @@ def encoded(
 
 
 def fields(form: bytes) -> dict[str, str | list[str]]:
-    """A form's fields; a repeated field is a list, any other a string.
+    """Parse a form's fields. A repeated field becomes a list, and any other field becomes a string.
 
     Raises:
-        ValueError: the bytes are not a form.
+        ValueError: the bytes are not an encoded form.
     """
     found: dict[str, list[str]] = {}
     if form:
@@ -85,5 +85,5 @@ def _quoted(value: object) -> str:
     if isinstance(value, bytes):
         return quote_plus(value)
     text = str(value)
-    # Most names and values need no quoting, and quoting is the slowest part of encoding a form.
+    # Skip quoting where possible. Most names and values need none, and it is the slowest part of encoding.
     return text if _UNQUOTED.fullmatch(text) else quote_plus(_utf8(text))

@@ -1,4 +1,4 @@
-"""Checks the values that a caller passes to a task, a queue or a lease.
+"""Checks the values that callers pass to tasks, queues and leases.
 
 Pure. The rules are in docs/appengine.md, "Tasks" and "Pull queues".
 """
@@ -39,13 +39,13 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,500}")
 _QUEUE_NAME = re.compile(r"[a-zA-Z0-9-]{1,100}")
 # [instance.][version.]service.
 _TARGET = re.compile(r"(?:[A-Za-z0-9_-]{1,100}\.){0,2}[A-Za-z0-9_-]{1,100}")
-# str.splitlines and JavaScript end a line at the last two.
+# The last two are not control characters, but str.splitlines and JavaScript treat them as line breaks.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _URL_SAFE = "".join(chr(code) for code in range(0x21, 0x7F))
 
 
 def checked_name(name: str) -> str:
-    """The valid name of a task.
+    """Check the name of a task and return it.
 
     Raises:
         InvalidTaskNameError: the name has an invalid character or is too long.
@@ -58,7 +58,7 @@ def checked_name(name: str) -> str:
 
 
 def checked_queue_name(name: str) -> str:
-    """The valid name of a queue.
+    """Check the name of a queue and return it.
 
     Raises:
         InvalidQueueNameError: the name has an invalid character or is too long.
@@ -71,10 +71,10 @@ def checked_queue_name(name: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Split a URL into percent-encoded path and query; it must stay within the application.
+    """Split a URL within the application into its percent-encoded path and query.
 
     Raises:
-        InvalidUrlError: the URL is not a path, or is too long.
+        InvalidUrlError: the URL is not a path of this application, or it is too long.
     """
     if not isinstance(url, str):
         raise InvalidUrlError(f"a task's url must be text, not {url!r}")
@@ -83,7 +83,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=1024)
 def _split_text_url(url: str) -> tuple[str, str]:
-    """``split_url`` for a string."""
+    """Split a URL that is known to be a string."""
     if len(url) > MAX_URL_LENGTH:
         raise InvalidUrlError(f"a task's url may have {MAX_URL_LENGTH} characters, this one has {len(url)}")
     if not url.startswith("/") or url.startswith("//"):
@@ -91,7 +91,7 @@ def _split_text_url(url: str) -> tuple[str, str]:
             f"a task's url must be a path of this application, like '/work', "
             f"without scheme or host: {_short(url)}"
         )
-    # Browsers and some proxies read '\' as '/' and skip control characters, so '/\host' becomes '//host'.
+    # Browsers and some proxies treat '\' as '/' and skip control characters, so '/\host' becomes '//host'.
     if "\\" in url or _CONTROL.search(url):
         raise InvalidUrlError(f"a task's url may have no backslash or control character: {_short(url)}")
     if "#" in url:
@@ -104,10 +104,10 @@ def _split_text_url(url: str) -> tuple[str, str]:
 
 
 def checked_method(method: str) -> str:
-    """The method in capital letters.
+    """Check the method and return it in capital letters.
 
     Raises:
-        InvalidTaskError: the method does not exist.
+        InvalidTaskError: no such method exists.
     """
     found = method.upper() if isinstance(method, str) else None
     if found not in _METHODS:
@@ -116,7 +116,7 @@ def checked_method(method: str) -> str:
 
 
 def check_combination(method: str, query: str, params: object, tag: object) -> None:
-    """Raise InvalidTaskError when two mutually exclusive values are given."""
+    """Raise InvalidTaskError if two mutually exclusive values are given."""
     if query and params:
         raise InvalidTaskError("a query in the url and params are both given; give one of them")
     if tag is not None and method != "PULL":
@@ -124,17 +124,17 @@ def check_combination(method: str, query: str, params: object, tag: object) -> N
 
 
 def check_pull(url: object, headers: object, target: object) -> None:
-    """Raise InvalidTaskError when a pull task gets a value that only a push task may have."""
+    """Raise InvalidTaskError if a pull task has a value that only push tasks may have."""
     for what, given in (("url", url), ("headers", headers), ("target", target)):
         if given:
             raise InvalidTaskError(f"a pull task takes no {what}: it is leased, not delivered")
 
 
 def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
-    """The valid target.
+    """Check a target and return it.
 
     Raises:
-        InvalidTaskError: the target does not name a service, or a Host header is also given.
+        InvalidTaskError: the target does not name a service, or there is also a Host header.
     """
     if any(name.lower() == "host" for name, _ in headers):
         raise InvalidTaskError("a target and a Host header are both given; give the target only")
@@ -144,7 +144,7 @@ def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
 
 
 def instant(eta: datetime) -> float:
-    """An ETA in seconds since the epoch; a naive one is in this process's local time.
+    """Convert an ETA to seconds since the epoch; a naive datetime is in this process's local time.
 
     Raises:
         InvalidTaskError: the ETA is not a datetime.
@@ -159,7 +159,7 @@ def instant(eta: datetime) -> float:
 
 
 def check_eta(eta: float, now: float) -> None:
-    """Raise InvalidEtaError when an ETA is too far ahead, or before 1970."""
+    """Raise InvalidEtaError if an ETA is too far in the future, or before 1970."""
     if eta - now > MAX_ETA_DELTA_SECONDS:
         raise InvalidEtaError(f"the ETA is {(eta - now) / 86_400:.2f} days ahead, at most 30 are allowed")
     if eta < 0:
@@ -167,7 +167,7 @@ def check_eta(eta: float, now: float) -> None:
 
 
 def finite_seconds(countdown: float) -> float:
-    """A countdown as a float; accepts everything that ``float()`` accepts.
+    """Convert a countdown to a float; anything that ``float()`` accepts is allowed.
 
     Raises:
         InvalidTaskError: the countdown is not a finite number.
@@ -182,7 +182,7 @@ def finite_seconds(countdown: float) -> float:
 
 
 def check_size(method: str, size: int, tag: str | None) -> None:
-    """Raise TaskTooLargeError or InvalidTagError when the task or its tag is too large."""
+    """Raise TaskTooLargeError or InvalidTagError if the task or its tag is too large."""
     limit = MAX_PULL_TASK_SIZE_BYTES if method == "PULL" else MAX_PUSH_TASK_SIZE_BYTES
     if size > limit:
         raise TaskTooLargeError(
@@ -194,7 +194,7 @@ def check_size(method: str, size: int, tag: str | None) -> None:
 
 
 def check_tag(tag: str | None) -> None:
-    """Raise InvalidTagError when a tag is not a string, is too long, or cannot be stored."""
+    """Raise InvalidTagError if a tag is not a string, is too long, or cannot be stored."""
     if tag is not None and not isinstance(tag, str):
         raise InvalidTagError(f"a tag must be text, not {_short(tag)}")
     if tag and len(tag) > MAX_TAG_LENGTH:
@@ -206,9 +206,9 @@ def check_tag(tag: str | None) -> None:
 
 
 def check_call_deadline(deadline: float) -> None:
-    """Raise InvalidDeadlineError when a deadline leaves no time, or TypeError when it is not a number.
+    """Raise InvalidDeadlineError if a deadline leaves no time, or TypeError if it is not a number.
 
-    It is App Engine's limit for a whole call in seconds; Redis calls have their own timeout.
+    On App Engine, the deadline limits a whole call, in seconds. Redis calls have their own timeout.
     """
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
@@ -217,11 +217,11 @@ def check_call_deadline(deadline: float) -> None:
 
 
 def checked_lease_seconds(lease_seconds: float) -> float:
-    """The valid length of a lease.
+    """Check the length of a lease and return it.
 
     Raises:
         TypeError: the length is not an int or float.
-        InvalidLeaseTimeError: the length is negative, more than a week, or not finite.
+        InvalidLeaseTimeError: the length is negative, longer than a week, or not finite.
     """
     if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float):
         raise TypeError(f"lease_seconds must be an int or a float of seconds, not {lease_seconds!r}")
@@ -233,7 +233,7 @@ def checked_lease_seconds(lease_seconds: float) -> float:
 
 
 def checked_max_tasks(max_tasks: int) -> int:
-    """The valid maximum number of tasks of one lease.
+    """Check the maximum number of tasks for one lease and return it.
 
     Raises:
         TypeError: the number is not an int.
@@ -247,7 +247,7 @@ def checked_max_tasks(max_tasks: int) -> int:
 
 
 def check_deadline(usec: int) -> None:
-    """Raise InvalidDispatchDeadlineError when it is out of range, or TypeError when it is not an int."""
+    """Raise InvalidDispatchDeadlineError if a deadline is out of range, or TypeError if it is not an int."""
     if isinstance(usec, bool) or not isinstance(usec, int):
         raise TypeError(f"dispatch_deadline_usec must be an int of microseconds, not {usec!r}")
     if not MIN_DISPATCH_DEADLINE_USEC <= usec <= MAX_DISPATCH_DEADLINE_USEC:

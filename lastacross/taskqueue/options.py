@@ -1,4 +1,4 @@
-"""A task's own retry options, which replace all of its queue's ``retry_parameters``.
+"""A task's own retry options, which completely replace its queue's ``retry_parameters``.
 
 Pure. The rules are in docs/appengine.md, "queue.yaml".
 """
@@ -12,18 +12,18 @@ from lastacross.errors import InvalidTaskRetryOptionsError
 
 
 class TaskRetryOptions:
-    """How a task is retried. A missing option has App Engine's default, not the queue's.
+    """Says how to retry a task. A missing option gets App Engine's default, not the queue's value.
 
     Args:
         min_backoff_seconds: the wait before the first retry (default 0.1).
-        max_backoff_seconds: the longest wait (default 3600).
-        task_age_limit: seconds since the first try, rounded up (default: no limit).
-        max_doublings: how often the wait doubles before it grows by a constant (default 16).
-        task_retry_limit: the number of retries; 0 means one attempt (default: no limit).
+        max_backoff_seconds: the longest wait between two attempts (default 3600).
+        task_age_limit: the maximum number of seconds since the first try, rounded up (default: no limit).
+        max_doublings: the number of times the wait doubles before it grows linearly (default 16).
+        task_retry_limit: the maximum number of retries; 0 means a single attempt (default: no limit).
 
     Raises:
         InvalidTaskRetryOptionsError: a value is negative or not a number, or a maximum is below a minimum.
-        TypeError: the keyword does not exist.
+        TypeError: a keyword is unknown.
     """
 
     __slots__ = (
@@ -62,7 +62,8 @@ class TaskRetryOptions:
     def parameters(self) -> RetryParameters:
         """The parameters for computing the back-off.
 
-        If one bound is beyond the other bound's default, the other moves to it, as in queue.yaml.
+        If the caller sets only one bound and it lies beyond the default of the other bound, the other bound
+        becomes equal to it, as in queue.yaml.
         """
         default = RetryParameters(self.task_retry_limit, self.task_age_limit)
         doublings = default.max_doublings if self.max_doublings is None else self.max_doublings

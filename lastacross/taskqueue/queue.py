@@ -1,4 +1,4 @@
-"""``Queue``: an application's and an operator's operations on a queue, with App Engine's errors."""
+"""``Queue`` has an application's and an operator's operations on a queue, with App Engine's errors."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,25 +33,25 @@ def add(
     transactional: bool = False,
     **task_options: Any,
 ) -> Task:
-    """Add one task: shorthand for ``Queue(queue_name).add(Task(payload, **task_options))``.
+    """Add one task. This is a shorthand for ``Queue(queue_name).add(Task(payload, **task_options))``.
 
     Raises:
-        InvalidTaskError: the task is invalid; the subclasses tell why.
+        InvalidTaskError: the task is invalid; the subclasses say why.
         TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
-        UnknownQueueError: queue.yaml does not have the queue.
-        TransientError: Redis is unavailable; the call may be repeated.
+        UnknownQueueError: queue.yaml does not define the queue.
+        TransientError: Redis is unavailable; the call may be retried.
     """
     return Queue(queue_name).add(Task(payload, **task_options), transactional=transactional)
 
 
 class Queue:
-    """One queue of queue.yaml.
+    """A queue that queue.yaml defines.
 
     Args:
-        name: letters, digits and hyphens, at most 100.
+        name: the queue's name, which has at most 100 letters, digits and hyphens.
 
     Raises:
-        InvalidQueueNameError: the name has another character or is too long.
+        InvalidQueueNameError: the name contains another character or is too long.
     """
 
     def __init__(self, name: str = DEFAULT_QUEUE) -> None:
@@ -76,50 +76,50 @@ class Queue:
     @overload
     def add(self, task: Iterable[Task], transactional: bool = False) -> list[Task]: ...
     def add(self, task: Task | Iterable[Task], transactional: bool = False) -> Task | list[Task]:
-        """Add one task, or up to 100 tasks in one step of Redis.
+        """Add one task, or up to 100 tasks in a single Redis step.
 
-        If any task is invalid, none is added. A used name does not undo the other adds: one error is raised
-        for the request, and the tasks that were added have ``was_enqueued`` set.
+        If any task is invalid, none is added. But if a name is already used, the other tasks are still added:
+        the request raises one error, and ``was_enqueued`` is set on each task that was added.
 
         Args:
-            task: one task, or several.
-            transactional: add if, and only if, the running ``datastore.transaction()`` commits.
+            task: one task, or an iterable of tasks.
+            transactional: whether to add the tasks only if the current ``datastore.transaction()`` commits.
 
         Returns:
-            The given tasks, with names.
+            The given tasks, now with names.
 
         Raises:
             TooManyTasksError: the request has more than 100 tasks.
-            DuplicateTaskNameError: two tasks of the request have the same name.
-            BadTaskStateError: a task object was added before.
-            BadTransactionStateError: the call is transactional but outside of a transaction.
+            DuplicateTaskNameError: two tasks in the request have the same name.
+            BadTaskStateError: a task object has already been added.
+            BadTransactionStateError: the call is transactional but not inside a transaction.
             TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
-            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or has the other mode.
-            TransientError: Redis is unavailable; the call may be repeated.
+            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or it has the other mode.
+            TransientError: Redis is unavailable; the call may be retried.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         add_tasks(self._name, tasks, transactional=transactional)
         return task if isinstance(task, Task) else tasks
 
     def add_async(self, task: Task | Iterable[Task], transactional: bool = False) -> Result[Any]:
-        """``add`` with its outcome in a ``Result``."""
+        """Call ``add`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.add(task, transactional=transactional))
 
     def delete_tasks_async(self, task: Task | Iterable[Task]) -> Result[Any]:
-        """``delete_tasks`` with its outcome in a ``Result``."""
+        """Call ``delete_tasks`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.delete_tasks(task))
 
     def delete_tasks_by_name_async(self, name: str | Iterable[str]) -> Result[Any]:
-        """``delete_tasks_by_name`` with its outcome in a ``Result``."""
+        """Call ``delete_tasks_by_name`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.delete_tasks_by_name(name))
 
     def delete_tasks(self, task: Task | Iterable[Task]) -> Task | list[Task]:
-        """Delete tasks wherever they wait; sets ``was_deleted`` on those that existed.
+        """Delete tasks in any state, and set ``was_deleted`` on each task that existed.
 
         Raises:
-            BadTaskStateError: a task has no name, or was deleted before.
-            DuplicateTaskNameError: two tasks of the request have the same name.
-            UnknownQueueError: queue.yaml does not have the queue.
+            BadTaskStateError: a task has no name, or has already been deleted.
+            DuplicateTaskNameError: two tasks in the request have the same name.
+            UnknownQueueError: queue.yaml does not define the queue.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         for each in tasks:
@@ -137,17 +137,17 @@ class Queue:
         return task if isinstance(task, Task) else tasks
 
     def delete_tasks_by_name(self, name: str | Iterable[str]) -> Task | list[Task]:
-        """Delete tasks by name; ``was_deleted`` of each returned task says whether it existed."""
+        """Delete tasks by name. The ``was_deleted`` of each returned task says whether the task existed."""
         names = [name] if isinstance(name, str) else list(name)
         tasks = [Task(name=each) for each in names]
         self.delete_tasks(tasks)
         return tasks[0] if isinstance(name, str) else tasks
 
     def purge(self) -> None:
-        """Delete all tasks of the queue. Their names stay refused as if the tasks had run.
+        """Delete all of the queue's tasks. Their names stay blocked as if the tasks had run.
 
         Raises:
-            UnknownQueueError: queue.yaml does not have the queue.
+            UnknownQueueError: queue.yaml does not define the queue.
             TransientError: Redis is unavailable.
         """
         self._existing()
@@ -168,11 +168,11 @@ class Queue:
     # --- control -----------------------------------------------------------------------
 
     def pause(self) -> None:
-        """Stop delivering the queue's tasks. It still accepts adds, and running tasks finish."""
+        """Stop delivering the queue's tasks. The queue still accepts new tasks, and running tasks finish."""
         self._set_paused(True)
 
     def resume(self) -> None:
-        """Resume delivery."""
+        """Resume delivering the queue's tasks."""
         self._set_paused(False)
 
     def is_paused(self) -> bool:
@@ -189,11 +189,11 @@ class Queue:
     def run_now(self, name: str) -> None:
         """Run a task now, whatever its ETA and its queue's rate, bucket, concurrency limit or pause.
 
-        A dead letter runs again with all its retries.
+        A dead letter that runs again gets all its retries back.
 
         Raises:
-            InvalidTaskError: the queue has no task of this name.
-            BadTaskStateError: the task runs already, or waits for its batch to complete.
+            InvalidTaskError: the queue has no task with this name.
+            BadTaskStateError: the task is already running, or is waiting for its batch to complete.
         """
         self._existing()
         outcome = Broker(store.current()).run_now(record.task_id(self._name, name))
@@ -206,10 +206,10 @@ class Queue:
         _log.info("task.run_now", queue=self._name, task=name)
 
     def retry_dead(self, names: Sequence[str]) -> list[bool]:
-        """Let dead letters run again with all their retries, within the queue's limits.
+        """Run dead letters again with all their retries, within the queue's limits.
 
         Returns:
-            For each name, whether it was a dead letter.
+            A list that says for each name whether the task was a dead letter.
         """
         self._existing()
         ids = [record.task_id(self._name, name) for name in names]
@@ -219,35 +219,35 @@ class Queue:
         return found
 
     def fetch_statistics(self, deadline: float = 10) -> "QueueStatistics":
-        """The queue's numbers as a ``QueueStatistics``.
+        """Read the queue's statistics.
 
         Args:
-            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
+            deadline: the limit for the whole call on App Engine; here, the Redis call has its own timeout.
         """
         checks.check_call_deadline(deadline)
         return _read_statistics(self)
 
     def fetch_statistics_async(self) -> "Result[QueueStatistics]":
-        """``fetch_statistics`` with its outcome in a ``Result``."""
+        """Call ``fetch_statistics`` and return its outcome as a ``Result``."""
         return Result.of(self.fetch_statistics)
 
     # --- pull queues; each ``…_async`` method makes its call immediately ------------------
 
     def lease_tasks(self, lease_seconds: float, max_tasks: int, deadline: float = 10) -> list[Task]:
-        """Lease tasks: no other caller gets them until the lease ends. Delete each task when it is done.
+        """Lease tasks, so that no other caller gets them until the lease ends. Delete each finished task.
 
         Args:
-            lease_seconds: the length of the lease, 0 … 604,800 (a week), possibly with a fraction.
+            lease_seconds: the length of the lease, from 0 to 604,800 (a week); fractions are allowed.
             max_tasks: the maximum number of tasks, 1 … 1,000; one call returns at most 32 MiB of payloads.
-            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
+            deadline: the limit for the whole call on App Engine; here, the Redis call has its own timeout.
 
         Returns:
-            The due tasks, ordered by eta and then by name; empty if there are none.
+            The due tasks, ordered by eta and then by name; an empty list if no task is due.
 
         Raises:
-            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: the value is out of range;
-                TypeError if it is not a number.
-            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or is a push queue.
+            InvalidLeaseTimeError, InvalidMaxTasksError, InvalidDeadlineError: the value is out of range (a
+                value that is not a number raises TypeError).
+            UnknownQueueError, InvalidQueueModeError: the queue does not exist, or it is a push queue.
             TransientError: Redis is unavailable.
         """
         return self._lease(lease_seconds, max_tasks, None, deadline)
@@ -255,31 +255,31 @@ class Queue:
     def lease_tasks_by_tag(
         self, lease_seconds: float, max_tasks: int, tag: str | None = None, deadline: float = 10
     ) -> list[Task]:
-        """``lease_tasks`` for one tag.
+        """Lease tasks with one tag.
 
         Args:
             lease_seconds: as for ``lease_tasks``.
             max_tasks: as for ``lease_tasks``.
-            tag: the tag. With None or '' it is the oldest task's tag; if that task has no tag, the untagged
-                tasks among the oldest ``max_tasks`` are leased.
+            tag: the tag; None or '' means the oldest task's tag. If that task has no tag, this leases the
+                untagged tasks among the oldest ``max_tasks``.
             deadline: as for ``lease_tasks``.
 
         Raises:
-            InvalidTagError: the tag is not a string, or too long. Otherwise as ``lease_tasks``.
+            InvalidTagError: the tag is not a string, or it is too long. For other errors see ``lease_tasks``.
         """
         checks.check_tag(tag)
         return self._lease(lease_seconds, max_tasks, tag or "", deadline)
 
     def modify_task_lease(self, task: Task, lease_seconds: float) -> None:
-        """Let a task's lease end ``lease_seconds`` from now; 0 gives the task back immediately.
+        """Make a task's lease end ``lease_seconds`` from now; 0 returns the task immediately.
 
-        The task's ``eta`` is updated, but its ``retry_count`` does not grow.
+        This updates the task's ``eta`` but does not increase its ``retry_count``.
 
         Raises:
-            TaskLeaseExpiredError: the lease has expired, or another caller has the task since.
+            TaskLeaseExpiredError: the lease has expired, or another caller has leased the task since then.
             QueuePausedError: the queue is paused.
             TombstonedTaskError: the task was deleted.
-            Error: a task of this name never existed; the subclasses as for ``lease_tasks``.
+            Error: no task with this name ever existed; for the subclasses see ``lease_tasks``.
             BadTaskStateError: the task has no name because it was never added.
         """
         seconds = checks.checked_lease_seconds(lease_seconds)
@@ -295,17 +295,17 @@ class Queue:
         task._move_eta(eta)
 
     def lease_tasks_async(self, lease_seconds: float, max_tasks: int) -> Result[list[Task]]:
-        """``lease_tasks`` with its outcome in a ``Result``."""
+        """Call ``lease_tasks`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.lease_tasks(lease_seconds, max_tasks))
 
     def lease_tasks_by_tag_async(
         self, lease_seconds: float, max_tasks: int, tag: str | None = None
     ) -> Result[list[Task]]:
-        """``lease_tasks_by_tag`` with its outcome in a ``Result``."""
+        """Call ``lease_tasks_by_tag`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.lease_tasks_by_tag(lease_seconds, max_tasks, tag))
 
     def modify_task_lease_async(self, task: Task, lease_seconds: float) -> Result[None]:
-        """``modify_task_lease`` with its outcome in a ``Result``."""
+        """Call ``modify_task_lease`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.modify_task_lease(task, lease_seconds))
 
     def _lease(self, lease_seconds: float, max_tasks: int, tag: str | None, deadline: float) -> list[Task]:
@@ -316,7 +316,7 @@ class Queue:
         return PullSteps(store.current()).lease(self._name, seconds, max_count, tag, self._task_of)
 
     def _task_of(self, leased: PullTask) -> Task:
-        """Make a ``Task`` of a leased task; raises as ``Task`` does if the record is damaged."""
+        """Convert a leased task to a ``Task``. A damaged record raises the same errors as ``Task``."""
         task = Task(leased.body, name=leased.name, method="PULL", tag=leased.tag, _size_check=False)
         task._mark_leased(self._name, leased.eta, leased.leases)
         return task
@@ -336,7 +336,7 @@ class Queue:
             )
         if code == "expired":
             return TaskLeaseExpiredError(f"the lease of {what} has run out; lease it again")
-        # A generated name leaves no tombstone, but a caller with such an object must have seen the task.
+        # A generated name leaves no tombstone, but a caller that has this object knows that the task existed.
         if code == "tombstoned" or (task.was_enqueued and task.queue_name == self._name):
             return TombstonedTaskError(f"{what} was deleted, or leased as often as it may be")
         return TaskQueueError(f"{what} is unknown")
@@ -348,16 +348,16 @@ class Queue:
 @pickled_as("lastacross.taskqueue.statistics")
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """A queue's numbers at one moment. For an unknown queue ``tasks`` is 0 and the rest None.
+    """A snapshot of a queue's statistics. For an unknown queue, ``tasks`` is 0 and the others are None.
 
     Attributes:
         queue: the queue.
-        tasks: tasks that are ready, scheduled, or being delivered (or leased, on a pull queue).
-        oldest_eta_usec: the ETA of the oldest task, in microseconds since the epoch; None if there is none.
-        executed_last_minute: attempts that ended in the last 60 seconds, successful or not.
-        in_flight: running deliveries, or leases.
-        enforced_rate: tasks a second that may start now: the queue's rate, 0 while it is paused or
-            disabled.
+        tasks: the number of ready, scheduled and running tasks (or leased tasks, in a pull queue).
+        oldest_eta_usec: the oldest task's ETA, in microseconds since the epoch; None without tasks.
+        executed_last_minute: the number of attempts that ended in the last 60 seconds, successful or not.
+        in_flight: the number of running deliveries, or of leases in a pull queue.
+        enforced_rate: the number of tasks per second that may start now, which is the queue's rate, or 0
+            while the queue is paused or disabled.
     """
 
     queue: Queue
@@ -371,15 +371,15 @@ class QueueStatistics:
     def fetch(
         cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str], deadline: float = 10
     ) -> Any:
-        """The statistics of one queue, or a list of them for several queues.
+        """Read the statistics of one queue, or a list of statistics for several queues.
 
         Args:
-            queue_or_queues: a queue or its name; or several queues or names.
-            deadline: App Engine's limit for the whole call; the Redis call has its own timeout.
+            queue_or_queues: a queue or its name, or an iterable of either queues or names.
+            deadline: the limit for the whole call on App Engine; here, the Redis call has its own timeout.
 
         Raises:
-            TypeError: queues and names are mixed.
-            InvalidQueueNameError: a name is not valid for a queue.
+            TypeError: the iterable mixes queues and names.
+            InvalidQueueNameError: a name is not a valid queue name.
             InvalidDeadlineError: the deadline leaves no time.
             TransientError: Redis is unavailable.
         """
@@ -390,7 +390,7 @@ class QueueStatistics:
 
     @classmethod
     def fetch_async(cls, queue_or_queues: Queue | str | Iterable[Queue] | Iterable[str]) -> Result[Any]:
-        """``fetch`` with its outcome in a ``Result``."""
+        """Call ``fetch`` and return its outcome as a ``Result``."""
         return Result.of(lambda: cls.fetch(queue_or_queues))
 
 
@@ -406,7 +406,7 @@ def _read_statistics(queue: Queue) -> QueueStatistics:
     numbers = Broker(store.current()).read_statistics(queue.name)
     rate = numbers.rate
     if rate is None:
-        # Nothing is uploaded yet, or Redis was emptied, so this process's queue.yaml is used.
+        # Use this process's queue.yaml, because nothing is uploaded yet or Redis was flushed.
         configured = config.current().queues.get(queue.name)
         if configured is None or queue_directory.current().find(queue.name) is None:
             return QueueStatistics(queue)

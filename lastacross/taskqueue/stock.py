@@ -1,8 +1,8 @@
-"""The function that a stock ``rq worker`` calls if it is started on one of our queues by mistake."""
+"""Contains the function that a stock ``rq worker`` calls if it runs on one of our queues by mistake."""
 
 
 def refuse() -> None:
-    """Fail with an explanation; the task is restored for the workers of its queue.
+    """Fail with an explanation. The engine then restores the task for its queue's own workers.
 
     Raises:
         RuntimeError: always.

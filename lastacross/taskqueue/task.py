@@ -1,8 +1,8 @@
-"""A task, which is a request to one of the application's handlers, and the functions that add tasks.
+"""Defines a task, which is a request to one of the application's handlers, and functions that add tasks.
 
-``Task`` checks and holds the values. The functions below it build the record and pass it to the broker;
-``Task.add`` and ``Queue.add`` both use them. The rules are in docs/appengine.md, "Tasks", and in
-docs/appengine.md, "Targets".
+``Task`` checks and stores the values. The functions below it build the record and pass it to the broker.
+Both ``Task.add`` and ``Queue.add`` use these functions. The rules are in docs/appengine.md, "Tasks", and
+in docs/appengine.md, "Targets".
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,12 +46,12 @@ from lastacross.taskqueue.options import TaskRetryOptions
 
 MAX_TASKS_PER_ADD = 100
 QUEUE_URL_PREFIX = "/_ah/queue/"
-# Marks a service that dispatch.yaml chose, which overrides the queue's own target.
+# This prefix marks a service that dispatch.yaml chose, which overrides the queue's own target.
 DISPATCHED = "!"
 
-# A header's colon, space and line end on the wire.
+# The number of bytes for a header's colon, space and line break on the wire.
 _HEADER_OVERHEAD = 4
-# App Engine's client adds it to each task. We have only one namespace, whose name is empty.
+# App Engine's client adds this header to each task. We have only one namespace, whose name is empty.
 _NAMESPACE = "X-AppEngine-Current-Namespace"
 
 
@@ -60,20 +60,20 @@ class Task:
 
     Args:
         payload: the body. Text is sent as UTF-8 with a text/plain content type; bytes are sent unchanged.
-        name: unique in its queue, and refused for nine days after use; generated if missing.
+        name: a name that is unique in its queue and blocked for nine days after use; generated if missing.
         url: a path of this application; by default ``/_ah/queue/<queue>``.
         method: POST (default), GET, HEAD, PUT, DELETE, or PULL.
-        params: form fields, for the body of a POST, else for the query; a list repeats its field.
-        headers: sent with the request, except those that the engine sets itself.
-        countdown: seconds from now until it may run; may be negative.
-        eta: the earliest time to run, at most 30 days ahead; a naive one is in local time.
-        retry_options: replace all of the queue's retry parameters.
-        tag: groups pull tasks.
-        target: ``[instance.][version.]service`` that receives the task.
-        dispatch_deadline_usec: microseconds that one delivery may take, 15 s … 24 h.
+        params: the form fields for a POST's body or any other method's query; a list repeats its field.
+        headers: the headers to send with the request, except headers that the engine sets itself.
+        countdown: the number of seconds from now until the task may run; may be negative.
+        eta: the earliest time to run, at most 30 days ahead; a naive datetime is in local time.
+        retry_options: the task's own options, which replace all of the queue's retry parameters.
+        tag: a tag that groups pull tasks.
+        target: the ``[instance.][version.]service`` that receives the task.
+        dispatch_deadline_usec: the maximum time for one delivery in microseconds, from 15 s to 24 h.
 
     Raises:
-        InvalidTaskError: a value is invalid; the subclasses tell which.
+        InvalidTaskError: a value is invalid; the subclasses say which.
         TypeError: a keyword is unknown, or a deadline is not an int.
     """
 
@@ -138,11 +138,11 @@ class Task:
         checks.check_eta(self._eta_posix, now)
 
     def _measure(self) -> int:
-        # A task without a URL gets its queue's URL, of which only the prefix is known yet.
+        # A task without a URL gets its queue's URL, but so far only the prefix of that URL is known.
         url = self._url if self._url or self._method == "PULL" else QUEUE_URL_PREFIX
         size = len(self._method) + len(url) + len(self._payload or b"")
         if not self._own_headers and self._target is None:
-            # This computes the same sum without building the mapping, because nearly every task gets here.
+            # Compute the same sum without building the mapping, because nearly every task takes this path.
             size += len(_NAMESPACE) + _HEADER_OVERHEAD
             if self._content_type is not None:
                 size += len("Content-Type") + len(self._content_type) + _HEADER_OVERHEAD
@@ -153,12 +153,12 @@ class Task:
 
     @property
     def name(self) -> str | None:
-        """The task's name, unique in its queue; None until it is added, unless the caller chose it."""
+        """The task's name, which is unique in its queue. A generated name is None until the task is added."""
         return self._name
 
     @property
     def url(self) -> str:
-        """Path and query; '' if the task goes to its queue's own URL."""
+        """The path and query; '' if the task goes to its queue's own URL."""
         return self._url
 
     @property
@@ -173,12 +173,12 @@ class Task:
 
     @property
     def payload(self) -> bytes | None:
-        """The encoded body, None if there is none."""
+        """The encoded body; None if the task has no body."""
         return self._payload
 
     @property
     def headers(self) -> Headers:
-        """The caller's headers, and those that App Engine's client added."""
+        """The caller's headers, and the headers that App Engine's client adds."""
         added = [(_NAMESPACE, "")]
         if self._content_type is not None:
             added.append(("Content-Type", self._content_type))
@@ -188,17 +188,17 @@ class Task:
 
     @property
     def eta(self) -> datetime:
-        """The earliest time to run, in UTC."""
+        """The earliest time at which the task may run, in UTC."""
         return clock.utc(self._eta_posix)
 
     @property
     def eta_posix(self) -> float:
-        """The earliest time to run, in seconds since the epoch."""
+        """The earliest time at which the task may run, in seconds since the epoch."""
         return self._eta_posix
 
     @property
     def size(self) -> int:
-        """The bytes of method, URL, payload and headers; each header counts as key + value + 4."""
+        """The size of method, URL, payload and headers in bytes; each header counts as key + value + 4."""
         return self._size
 
     @property
@@ -218,19 +218,19 @@ class Task:
 
     @property
     def dispatch_deadline_usec(self) -> int | None:
-        """Microseconds that one delivery may take; None means the service's scaling decides."""
+        """The maximum time for one delivery in microseconds; None lets the service's scaling decide."""
         return self._dispatch_deadline_usec
 
     @property
     def dispatch_deadline_seconds(self) -> float | None:
-        """Seconds that one delivery may take, None as for ``dispatch_deadline_usec``."""
+        """The maximum time for one delivery in seconds; None as for ``dispatch_deadline_usec``."""
         usec = self._dispatch_deadline_usec
         return None if usec is None else usec / 1e6
 
     def extract_params(self) -> dict[str, str | list[str]]:
-        """The form fields in the body of a POST or PULL task, else in the query.
+        """Parse the form fields from the body of a POST or PULL task, or from the query of any other task.
 
-        A repeated field is a list, any other a string.
+        A repeated field becomes a list, and any other field becomes a string.
 
         Raises:
             ValueError: the body or query is not a form.
@@ -240,24 +240,24 @@ class Task:
         return bodies.fields(self._url.partition("?")[2].encode())
 
     def add(self, queue_name: str = "default", transactional: bool = False) -> "Task":
-        """Add this task: ``Queue(queue_name).add(task, transactional)``, with its errors."""
+        """Add this task, like ``Queue(queue_name).add(task, transactional)`` and with the same errors."""
         add_tasks(checks.checked_queue_name(queue_name), [self], transactional=transactional)
         return self
 
     def add_async(self, queue_name: str = "default", transactional: bool = False) -> Result["Task"]:
-        """``add`` with its outcome in a ``Result``."""
+        """Call ``add`` and return its outcome as a ``Result``."""
         return Result.of(lambda: self.add(queue_name, transactional))
 
     # --- after the add --------------------------------------------------------------------
 
     @property
     def queue_name(self) -> str | None:
-        """The queue that it was added to, None before."""
+        """The queue that the task was added to; None until then."""
         return self._queue_name
 
     @property
     def retry_count(self) -> int:
-        """The number of retries so far, or of a pull task's leases."""
+        """The number of retries so far; for a pull task, the number of leases."""
         return self._retry_count
 
     @property
@@ -267,31 +267,31 @@ class Task:
 
     @property
     def was_deleted(self) -> bool:
-        """Whether it has been deleted through this object."""
+        """Whether the task has been deleted through this object."""
         return self._was_deleted
 
     # --- for the queue --------------------------------------------------------------------
 
     @property
     def body(self) -> bytes:
-        """The payload, empty if there is none."""
+        """The payload; empty if the task has none."""
         return self._payload or b""
 
     @property
     def relative_url(self) -> str:
-        """The request's path and query; for a task on its queue's URL, known once it is added."""
+        """The request's path and query. If the task uses its queue's URL, this is known once it is added."""
         return self._relative_url
 
     def url_on(self, queue_name: str) -> str:
-        """Path and query of the request that this queue will make; '' for a pull task."""
+        """The path and query of the task's request in this queue; '' for a pull task."""
         if not self._on_queue_url or self._method == "PULL":
             return self._url
         return f"{QUEUE_URL_PREFIX}{queue_name}{self._url}"
 
     def header_items(self) -> list[tuple[str, str]]:
-        """The headers to deliver: the caller's, without those that only the engine may set.
+        """The headers to deliver, which are the caller's headers except those that only the engine may set.
 
-        Default headers are not included either: the delivery adds the content type of bytes.
+        Default headers are not included either, because the delivery adds the content type of bytes.
         """
         if not self._own_headers:
             return [] if self._content_type is None else [("Content-Type", self._content_type)]
@@ -302,9 +302,9 @@ class Task:
         ]
 
     def due_at(self, now: float) -> float | None:
-        """The earliest time to run; None means immediately.
+        """The earliest time at which the task may run; None means immediately.
 
-        A countdown is added to this ``now``, so that machines with different clocks agree.
+        A countdown is relative to this ``now``, so that machines with different clocks agree.
         """
         if self._countdown is not None:
             return now + self._countdown
@@ -333,7 +333,7 @@ class Task:
 
     @property
     def payload_row(self) -> int | None:
-        """The datastore row with its deferred call, None if the task carries the call itself."""
+        """The id of the datastore row with the deferred call; None if the task itself contains the call."""
         return self._payload_row
 
     def _mark_deleted(self) -> None:
@@ -348,7 +348,7 @@ class Task:
 
 
 def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) -> None:
-    """Add tasks in one step of Redis, or with the running transaction, as ``Queue.add`` does."""
+    """Add tasks in one Redis step, or as part of the current transaction, like ``Queue.add``."""
     queue = _checked_request(queue_name, tasks)
     if transactional:
         _add_to_outbox(tasks, queue)
@@ -357,10 +357,10 @@ def add_tasks(queue_name: str, tasks: Sequence[Task], *, transactional: bool) ->
 
 
 def existing_queue(name: str) -> KnownQueue:
-    """The queue of this name.
+    """Find the queue with this name.
 
     Raises:
-        UnknownQueueError: queue.yaml does not have the queue.
+        UnknownQueueError: queue.yaml does not define the queue.
     """
     queue = queue_directory.current().find(name)
     if queue is None:
@@ -370,7 +370,7 @@ def existing_queue(name: str) -> KnownQueue:
 
 
 def check_duplicates(tasks: Sequence[Task]) -> None:
-    """Raise DuplicateTaskNameError when two tasks of one request have the same name."""
+    """Raise DuplicateTaskNameError if two tasks in one request have the same name."""
     names = [task.name for task in tasks if task.name]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -412,7 +412,7 @@ def _add_now(tasks: Sequence[Task], queue: KnownQueue) -> None:
         if code == TOMBSTONED or (code == EXISTS and entry.is_named):
             refusals.append((task, code))
         else:
-            # A generated name that exists was added by this request before its answer was lost.
+            # If a generated name exists, this request has already added the task, but the reply was lost.
             _mark(task, queue, entry)
     if refusals:
         raise _refusal(queue.name, *refusals[0])
@@ -483,17 +483,17 @@ def _refusal(queue: str, task: Task, code: int) -> InvalidTaskError:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Finds the targets of tasks that one process adds to one queue; ``own`` is the queue's, '' if none."""
+    """Finds the targets of tasks that one process adds to one queue with the target ``own`` ('' = none)."""
 
     queue_target: str
     configuration: Config
 
     def of(self, task: Task, queue: str) -> str | None:
-        """The record's ``target``; None if the queue alone decides.
+        """The value for the record's ``target``; None if the queue alone decides.
 
-        A rule of dispatch.yaml for the task's URL comes first, unless the target names a version. Then come
-        the queue's target, which the scripts know, the task's target, and the service of the process that
-        adds it.
+        A rule for the task's URL in dispatch.yaml takes precedence, unless the target names a version. Next
+        come the queue's target, which the scripts know, then the task's target, and finally the service of
+        the process that adds the task.
         """
         configuration, target = self.configuration, task.target
         if configuration.dispatch and "." not in (self.queue_target or target or ""):
@@ -518,7 +518,7 @@ def record_of(
     member: str | None = None,
     target: str | None = None,
 ) -> list[Value]:
-    """A new task's flat record; other values as in ``broker.record.dump``."""
+    """Build a new task's flat record. The other arguments are passed to ``broker.record.dump``."""
     options = task.retry_options
     return record.dump(
         f"{task.method} {task.url_on(queue)}",
@@ -537,13 +537,13 @@ def record_of(
 
 
 def due_at(task: Task, now: float) -> float | None:
-    """The earliest time to run, in seconds since the epoch; None if that is now or in the past."""
+    """The earliest start time of a task, in seconds since the epoch; None if it is now or in the past."""
     due = task.due_at(now)
     return due if due is not None and due > now else None
 
 
 def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) -> NewTask:
-    """A pull task to be stored. Unlike a push task's, a past eta is kept because it orders the tasks."""
+    """Build a pull task to be stored. A past eta is kept (unlike a push task's) to order the tasks."""
     due = task.due_at(now)
     if task.tag:
         fields = [*fields, "tag", task.tag]
@@ -553,7 +553,7 @@ def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) 
 def claim_payloads(
     tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
 ) -> None:
-    """Note which task needs which datastore row; otherwise as ``outbox.claim_payloads``."""
+    """Record which task needs which datastore row; see ``outbox.claim_payloads``."""
     needs = [
         (task.payload_row, entry.id)
         for task, entry in zip(tasks, entries, strict=True)
