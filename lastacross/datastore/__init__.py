@@ -9,7 +9,7 @@
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
-``url`` checks DATABASE_URL. ``migrate`` creates and changes tables.
+The module ``url`` checks DATABASE_URL, and ``migrate`` creates and changes tables.
 """
 
 import importlib
@@ -86,19 +86,19 @@ _MIGRATING = frozenset({"is_current", "require_current", "revision", "upgrade"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import migrate.py at its first use, because Alembic would take a sixth of every process's start."""
+    """Import migrate.py at its first use, because Alembic would take up a sixth of each process's start."""
     if name in _MIGRATING:
         return getattr(importlib.import_module("lastacross.datastore.migrate"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def ping() -> None:
-    """Read a little from the database.
+    """Check with a small query that the database responds.
 
     Raises:
         DatastoreUnavailableError: the database does not answer, or its file is not a database.
     """
     with session(read_only=True) as opened:
-        # On SQLite, selecting a constant would not read the file.
+        # On SQLite, selecting a constant would not read from the file.
         is_sqlite = opened.get_bind().dialect.name == "sqlite"
         opened.execute(sqlalchemy.text("PRAGMA schema_version" if is_sqlite else "SELECT 1"))

@@ -1,17 +1,17 @@
-"""This process's SQLAlchemy engine, and the setup of SQLite and PostgreSQL.
+"""Sets up SQLite or PostgreSQL, and keeps this process's SQLAlchemy engine.
 
-SQLite runs in WAL mode, so readers and the one writer do not block each other. Every unit that may write
-begins with BEGIN IMMEDIATE. A transaction that reads first and writes later would fail immediately with
-"database is locked", whatever the timeout. A writer waits up to ``BUSY_TIMEOUT_SECONDS`` for its turn, and
-asks often enough to get one (``_await_turn``).
+SQLite runs in WAL mode, so readers and the single writer do not block each other. Every unit of work that may
+write begins with BEGIN IMMEDIATE, because a transaction that reads first and writes later could fail
+immediately with "database is locked", whatever the timeout. A writer waits up to ``BUSY_TIMEOUT_SECONDS``
+for its turn, and asks often enough to get it (``_await_turn``).
 
-PostgreSQL uses psycopg 3. Each connection is probed before it is handed out, so a restarted server breaks
-only the units in progress.
+PostgreSQL uses psycopg 3. Each connection is tested before it is handed out, so a restart of the server
+breaks only the units of work in progress.
 
-An engine never crosses a fork: the child makes its own. SQLite's locks do not cross a fork either. A child
-that opened the file while it still has its parent's connection would trust locks that it does not hold,
-and could lose data (https://www.sqlite.org/howtocorrupt.html, 2.6). So idle connections are closed before a
-fork, and a child that was forked during its parent's unit may not open the file.
+An engine is never shared across a fork, so the child creates its own. SQLite's locks are not inherited by a
+fork either. If a child opened the file while it still had its parent's connection, it would rely on locks
+that it does not hold and could lose data (https://www.sqlite.org/howtocorrupt.html, 2.6). So idle connections
+are closed before a fork, and a child that was forked during its parent's unit of work must not open the file.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from lastacross.datastore.url import DatabaseUrl, parse
 from lastacross.errors import DatastoreUsageError
 
 BUSY_TIMEOUT_SECONDS = 5.0
-# How long a waiting writer sleeps between two tries, at first and at last.
+# A waiting writer sleeps this long between its first tries, and at least the minimum between later tries.
 FIRST_TURN_SECONDS = 0.004
 MIN_TURN_SECONDS = 0.0003
 CONNECT_TIMEOUT_SECONDS = 5
@@ -43,7 +43,7 @@ CONNECT_TIMEOUT_SECONDS = 5
 POOL_SIZE = 8
 POOL_OVERFLOW = 8
 POOL_TIMEOUT_SECONDS = 10.0
-# The log shrinks to this size after a long reader; without a limit it keeps its largest size.
+# After a long read, the write-ahead log shrinks to this size. Without a limit, it would never shrink.
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 
 READ_ONLY = "lastacross_read_only"
@@ -51,13 +51,13 @@ READ_ONLY = "lastacross_read_only"
 
 @dataclass(frozen=True)
 class Engines:
-    """The engines of one process for one database.
+    """One process's engines for one database.
 
     Attributes:
-        text: the URL as configured.
+        text: the URL as it was configured.
         database: the parsed URL.
-        write: for units that may write.
-        read: shares the pool; its transactions only read, and on SQLite never wait for a writer.
+        write: the engine for units of work that may write.
+        read: an engine on the same pool for read-only transactions, which never wait for a writer on SQLite.
     """
 
     text: str
@@ -67,16 +67,16 @@ class Engines:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """A SQLite connection that supports weak references, so it can be counted without being kept alive.
+    """A SQLite connection that supports weak references, so that we can count it without keeping it alive.
 
-    ``is_left`` says that its pool was disposed of while it was in use, so we must close it.
+    ``is_left`` means that the pool was disposed of while the connection was in use, so we must close it.
     """
 
     __slots__ = ("__weakref__", "is_left")
     is_left: bool
 
 
-# The connections open now in this process or, right after a fork, in its parent.
+# The connections that are open in this process or, right after a fork, in its parent.
 _open_files: weakref.WeakSet[_SqliteConnection] = weakref.WeakSet()
 
 
@@ -86,10 +86,10 @@ def build(
     """Build an engine without opening anything.
 
     Args:
-        database: the database.
-        for_migrations: without a pool, and on SQLite without foreign keys. Rebuilding a table drops it
-            first, which would delete the rows that refer to it.
-        busy_seconds: how long a SQLite writer waits for its turn; None is the usual time.
+        database: the database to connect to.
+        for_migrations: whether to build it without a pool and, on SQLite, without foreign keys. Rebuilding
+            a table drops it first, which would delete the rows that refer to it.
+        busy_seconds: the time that a SQLite writer waits for its turn; None means the usual time.
     """
     pool: dict[str, Any] = {"poolclass": NullPool}
     if not for_migrations:
@@ -114,27 +114,27 @@ def build(
 
 
 def _make_private(_dialect: object, _record: object, arguments: Any, _options: object) -> None:
-    """Create a missing file for its owner only, because SQLite would apply the umask.
+    """Create a missing file with access for its owner only, because SQLite would apply the umask.
 
-    The journals get the mode of their database (https://www.sqlite.org/src/file/src/os_unix.c,
+    Journals get the same mode as their database (https://www.sqlite.org/src/file/src/os_unix.c,
     findCreateFileMode). An existing file is not opened, because closing it would drop this process's locks.
     """
     path = arguments[0]
-    # No other thread may open the file before it is closed here.
+    # No other thread may open the file until we have closed it here.
     with _lock:
         if not os.path.exists(path):
-            # SQLite reports better why the file cannot be created.
+            # SQLite's own error explains better why the file cannot be created.
             with contextlib.suppress(OSError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _sqlite_setter(synchronous: str, *, foreign_keys: bool) -> Callable[[_SqliteConnection, object], None]:
-    """Makes the function that sets up each new connection."""
+    """Return the function that sets up each new connection."""
 
     def prepare(connection: _SqliteConnection, _record: object) -> None:
         connection.is_left = False
         _open_files.add(connection)
-        # The driver would begin transactions late and without IMMEDIATE; _begin_sqlite does it instead.
+        # The driver would begin transactions late and without IMMEDIATE, so we begin them ourselves.
         connection.isolation_level = None
         _enter_wal(connection)
         connection.execute(f"PRAGMA synchronous={synchronous}")
@@ -149,14 +149,14 @@ def _forget_file(connection: _SqliteConnection, _record: object) -> None:
 
 
 def _close_left(connection: _SqliteConnection | None, _record: object) -> None:
-    """Close a connection whose pool is gone, because Python 3.13 warns if the garbage collector has to."""
+    """Close a connection that has lost its pool, because Python 3.13 warns if garbage collection does so."""
     if connection is not None and connection.is_left:
         _open_files.discard(connection)
         connection.close()
 
 
 def _dispose(engine: Engine) -> None:
-    """Close the idle connections now, and the others when they are returned."""
+    """Close idle connections now, and all others when they are returned."""
     engine.dispose()
     if engine.dialect.name == "sqlite":
         for connection in list(_open_files):
@@ -164,10 +164,10 @@ def _dispose(engine: Engine) -> None:
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch the file to WAL mode, unless it is.
+    """Switch the file to WAL mode, unless it is already in this mode.
 
-    The switch needs exclusive access, for which SQLite does not wait its busy timeout. So when several
-    processes open a new database together, all but one try again.
+    Switching needs exclusive access, but SQLite does not apply its busy timeout here. So if several processes
+    open a new database at the same time, all but one must try again.
     """
     pause = threading.Event()
     for attempts_left in reversed(range(250)):
@@ -182,10 +182,10 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 
 
 class _WritersQueue:
-    """Lets one thread of this process at a time ask SQLite for the write lock.
+    """Lets only one thread of this process at a time ask SQLite for the write lock.
 
-    If all threads ask and sleep in between, the file is idle most of the time. Sixteen threads in two
-    processes made 800 commits a second, but one thread in each makes thousands (measured).
+    If all threads ask and sleep in between, the file is idle most of the time. In a measurement, sixteen
+    threads in two processes made 800 commits per second, but a single thread in each made thousands.
     """
 
     _PLACE = "lastacross.is_first"
@@ -195,18 +195,18 @@ class _WritersQueue:
         self._longest_wait_seconds = longest_wait_seconds
 
     def enter(self, connection: Connection) -> None:
-        """Wait to be first. After a timeout the thread asks anyway, and SQLite reports the error."""
+        """Wait to be first in the queue. After a timeout, ask anyway and let SQLite report the error."""
         if not connection.info.get(self._PLACE):
             connection.info[self._PLACE] = self._lock.acquire(timeout=self._longest_wait_seconds)
 
     def leave(self, _connection: object, record: ConnectionPoolEntry) -> None:
-        """The connection is back in its pool, so its transaction has ended."""
+        """Let the next thread ask, because a connection that is back in its pool has no transaction."""
         if record.info.pop(self._PLACE, False):
             self._lock.release()
 
 
 def _sqlite_beginner(queue: _WritersQueue, busy_seconds: float) -> Callable[[Connection], None]:
-    """Makes the function that begins transactions: immediately as the writer, or as a read-only reader."""
+    """Return the function that begins a transaction, either as a reader or immediately as the writer."""
 
     def begin(connection: Connection) -> None:
         read_only = bool(connection.get_execution_options().get(READ_ONLY, False))
@@ -218,18 +218,18 @@ def _sqlite_beginner(queue: _WritersQueue, busy_seconds: float) -> Callable[[Con
             return
         queue.enter(connection)
         if not _await_turn(cast(sqlite3.Connection, connection.connection.driver_connection), busy_seconds):
-            # Try again through SQLAlchemy, so that the error is SQLAlchemy's.
+            # Try once more through SQLAlchemy, so that SQLAlchemy raises the error.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return begin
 
 
 def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
-    """Wait for the write lock; returns whether the caller got it.
+    """Wait for the write lock. Returns whether the caller got it.
 
-    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so later callers win again and again.
-    Of 16 threads that held the lock for 10 ms each, some waited for over 5 s (measured). So a caller asks
-    more often the longer it has waited, and the oldest is most likely to be next.
+    SQLite's own busy handler sleeps longer and longer, up to 100 ms, so later callers keep overtaking. In a
+    measurement with 16 threads that held the lock for 10 ms each, some threads waited for over 5 s. So a
+    caller here asks more often the longer it has waited, and the oldest caller is most likely to be next.
     """
     started = SYSTEM.monotonic()
     connection.execute("PRAGMA busy_timeout=0")
@@ -249,7 +249,7 @@ def _await_turn(connection: sqlite3.Connection, busy_seconds: float) -> bool:
 
 
 def read_only(engine: Engine) -> Engine:
-    """The same engine with read-only transactions."""
+    """Return the same engine with read-only transactions."""
     if engine.dialect.name == "sqlite":
         return engine.execution_options(**{READ_ONLY: True})
     return engine.execution_options(postgresql_readonly=True)
@@ -260,17 +260,17 @@ def read_only(engine: Engine) -> Engine:
 _lock = threading.Lock()
 _current: Engines | None = None
 _before_dispose: list[Callable[[], object]] = []
-# Kept forever: collecting a parent's connection would close it and release the parent's locks.
+# Keep these forever, because garbage collection would close a parent's connection and release its locks.
 _left_by_parents: list[Engines] = []
 _was_forked_within_unit = False
 
 
 def engines() -> Engines:
-    """This process's engines for the configured database, made at the first call.
+    """This process's engines for the configured database, which are built at the first call.
 
     Raises:
         ConfigError: DATABASE_URL is invalid.
-        DatastoreUsageError: this process was forked while its parent had a unit of work open on SQLite.
+        DatastoreUsageError: this process was forked while its parent had a SQLite unit of work open.
     """
     global _current
     text = config.current().settings.database_url
@@ -293,9 +293,10 @@ def engines() -> Engines:
 
 
 def engine() -> Engine:
-    """This process's SQLAlchemy engine; usually ``session`` and ``transaction`` are used instead.
+    """This process's SQLAlchemy engine. Most code should use ``session`` and ``transaction`` instead.
 
-    On SQLite, each of its transactions takes the write lock; for reading use ``session(read_only=True)``.
+    On SQLite, each of the engine's transactions takes the write lock, so use ``session(read_only=True)`` to
+    read.
 
     Raises:
         ConfigError: DATABASE_URL is invalid.
@@ -304,18 +305,18 @@ def engine() -> Engine:
 
 
 def is_in_use(engine: Engine) -> bool:
-    """Whether this is the process's engine and has not been disposed of."""
+    """Whether this is the process's current engine, which has not been disposed of."""
     found = _current
     return found is not None and found.write is engine
 
 
 def before_dispose(write: Callable[[], object]) -> None:
-    """Register a function that each ``dispose`` calls first, to write pending data."""
+    """Register a function that writes pending data, to be called at the beginning of each ``dispose``."""
     _before_dispose.append(write)
 
 
 def dispose() -> None:
-    """Close this process's idle connections and forget its engine; the next use makes another."""
+    """Close this process's idle connections and drop its engine; the next use builds a new engine."""
     global _current
     for write in _before_dispose:
         write()
@@ -326,19 +327,19 @@ def dispose() -> None:
 
 
 def make_folder(database: DatabaseUrl) -> None:
-    """Make the folder of a SQLite file if it is missing."""
+    """Create the folder for a SQLite file if it is missing."""
     if database.is_sqlite and database.url.database:
         Path(database.url.database).absolute().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _close_idle() -> None:
-    """Before a fork: close idle connections, so that the child does not inherit them."""
+    """Close idle connections before a fork, so that the child does not inherit them."""
     if _current is not None and _current.database.is_sqlite:
         _dispose(_current.write)
 
 
 def _leave_to_parent() -> None:
-    """In a fork's child: the lock's owner may be a thread of the parent, and the pool is the parent's."""
+    """Replace the lock and the engines in a fork's child, because they may belong to the parent."""
     global _current, _lock, _was_forked_within_unit
     _lock = threading.Lock()
     _was_forked_within_unit = len(_open_files) > 0

@@ -1,7 +1,7 @@
 """Classifies the database's errors as "not available", "wrong schema" or "read-only".
 
-Pure: maps an error to a decision. SQLite has result codes (https://www.sqlite.org/rescode.html), and
-PostgreSQL has SQLSTATE (its manual, appendix A).
+Pure: it only maps errors to decisions. SQLite reports result codes (https://www.sqlite.org/rescode.html),
+and PostgreSQL reports an SQLSTATE (see appendix A of its manual).
 """
 
 import sqlite3
@@ -29,7 +29,7 @@ _SQLITE_REMEDIES = {
     sqlite3.SQLITE_FULL: "free some space on its disk",
     sqlite3.SQLITE_NOTADB: "point DATABASE_URL at a SQLite file, or at a new one",
 }
-# Connection (08), out of resources (53), locked (55P03), shut down (57P), disk (58).
+# Connection errors (08), lack of resources (53), locks (55P03), shutdown (57P) and disk errors (58).
 _POSTGRESQL_UNAVAILABLE = ("08", "53", "55P03", "57P", "58", "25006", "28", "3D000")
 _POSTGRESQL_READ_ONLY = "25006"
 _POSTGRESQL_MISSING = ("42P01", "42703")
@@ -39,7 +39,7 @@ _SQLITE_MISSING = ("no such table", "no such column", "has no column named")
 def translate(
     error: exc.SQLAlchemyError, database: DatabaseUrl, *, read_only: bool
 ) -> DatastoreUnavailableError | DatastoreUsageError | None:
-    """The engine's error for one of SQLAlchemy's, or None if SQLAlchemy's is more helpful."""
+    """Translate a SQLAlchemy error to one of ours; None if the original error is more helpful."""
     if read_only and _is_refused_write(error):
         return DatastoreUsageError(f"a read-only session was asked to write: {_cause(error)}")
     if not is_unavailable(error):
@@ -53,20 +53,20 @@ def translate(
 def is_unavailable(error: exc.SQLAlchemyError) -> bool:
     """Whether the database was unreachable, locked, full or shutting down."""
     if isinstance(error, exc.TimeoutError):
-        return True  # every connection of the pool is taken
+        return True  # all of the pool's connections are in use
     if not isinstance(error, exc.DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
         return _sqlite_code(error) in _SQLITE_UNAVAILABLE
     state = _sqlstate(error)
     if state is None:
-        # The server never answered, so psycopg has no SQLSTATE.
+        # The server did not reply, so psycopg has no SQLSTATE.
         return error.connection_invalidated or isinstance(error, exc.OperationalError)
     return state.startswith(_POSTGRESQL_UNAVAILABLE)
 
 
 def is_about_the_schema(error: exc.SQLAlchemyError) -> bool:
-    """Whether a table or a column was missing."""
+    """Whether the cause is a missing table or column."""
     if not isinstance(error, exc.DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
@@ -79,7 +79,7 @@ def _is_refused_write(error: exc.SQLAlchemyError) -> bool:
 
 
 def _sqlite_code(error: exc.SQLAlchemyError) -> int:
-    """The primary result code, 0 if the error is not from SQLite."""
+    """The primary result code; 0 if the error does not come from SQLite."""
     if isinstance(error, exc.DBAPIError) and isinstance(error.orig, sqlite3.Error):
         return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
     return 0

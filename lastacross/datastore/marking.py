@@ -1,10 +1,10 @@
-"""Marks rows of the outbox as sent shortly after their tasks were sent, many rows in one statement.
+"""Marks outbox rows as sent shortly after their tasks were sent, many rows in one statement.
 
-A caller waits for the commit and for its tasks to be on their queues, but not for the mark. On SQLite, the
-mark would have to wait for the one writer a second time. An unmarked row looks as if its process had died
-before sending. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is many times as long. If
-this process was killed or could not write, the relay sends the task again, but it is added only once
-(``outbox``).
+A caller waits for the commit and until its tasks are in their queues, but not for the mark. On SQLite,
+setting the mark would mean waiting for the single writer a second time. An unmarked row looks as if its
+process died before sending the task. The relay takes such rows after ``relay.RELAY_AFTER_SECONDS``, which is
+many times longer than marking takes. If this process is killed or cannot write, the relay sends the task
+again, but the task is added only once (see ``outbox``).
 """
 
 import atexit
@@ -23,7 +23,7 @@ from lastacross.datastore.tables import OutboxRow
 GATHER_SECONDS = 0.25
 IDLE_SECONDS = 10.0
 CHUNK = 500
-# A database that does not answer may block the marking thread, but not a fork.
+# If the database does not respond, it may block the marking thread but must not block a fork.
 FORK_PATIENCE_SECONDS = 1.0
 
 _Noted = tuple[Engine, Sequence[str], float]
@@ -32,41 +32,41 @@ _log = logs.get("lastacross.taskqueue")
 
 
 def statement(task_ids: Sequence[str], at: float) -> Update:
-    """The statement that marks the rows of these tasks as sent; ``at`` is in seconds since the epoch."""
+    """The statement that marks these tasks' rows as sent at the time ``at``, in seconds since the epoch."""
     sent = update(OutboxRow).where(OutboxRow.task_id.in_(task_ids))
     return sent.values(sent_at=at, set_aside_at=None, error=None)
 
 
 class Marks:
-    """The unmarked tasks that one process has sent, and the thread that marks them."""
+    """The tasks that a process has sent but not yet marked, and the thread that marks them."""
 
     def __init__(self) -> None:
-        # Each method is a single step, so a deadline that interrupts a handler leaves no lock behind.
+        # Each queue operation is atomic, so a deadline that interrupts a handler leaves no lock behind.
         self._noted: queue.SimpleQueue[_Noted] = queue.SimpleQueue()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
-        # Per thread, because two threads may fork together, and one of them may fail to get the lock.
+        # This is per thread, because two threads may fork together and one may fail to get the lock.
         self._forking = threading.local()
 
     def note(self, task_ids: Sequence[str], at: float) -> None:
-        """Have the rows of these tasks marked soon.
+        """Note that these tasks' rows must be marked soon.
 
         Args:
-            task_ids: tasks whose rows are in the database in use.
-            at: when they were sent, seconds since the epoch.
+            task_ids: the ids of tasks whose rows are in the current database.
+            at: the time when the tasks were sent, in seconds since the epoch.
         """
         self._noted.put((datastore.engine(), task_ids, at))
         thread = self._thread
         if thread is None or not thread.is_alive():
-            # A second thread would be harmless.
+            # It would be harmless if two callers started a thread each.
             self._thread = thread = threading.Thread(target=self._serve, name="outbox-marks", daemon=True)
             thread.start()
 
     def flush(self) -> None:
-        """Mark the tasks noted so far. The relay handles those that cannot be marked."""
+        """Mark the tasks noted so far. The relay handles tasks that cannot be marked."""
         with self._writing:
             for engine, task_ids, at in _merged(self._take_all()):
-                # An engine that is no longer in use was disposed of; using it again would leave it open.
+                # An engine that is no longer in use was disposed of. Using it again would leave it open.
                 if not datastore.is_in_use(engine):
                     continue
                 try:
@@ -83,17 +83,17 @@ class Marks:
             try:
                 self.flush()
             except Exception:
-                # The relay marks the rest.
+                # The relay will mark the remaining rows.
                 _log.exception("outbox.relay_later")
 
     def _is_noted(self) -> bool:
-        """Wait for a note; False if none came for a while, and the thread then counts as ended."""
+        """Wait for a note. If none arrives for a while, mark the thread as ended and return False."""
         with contextlib.suppress(queue.Empty):
-            # Put it back, so that a concurrent flush finds it.
+            # Put the note back, so that a concurrent flush finds it.
             self._noted.put(self._noted.get(timeout=IDLE_SECONDS))
             return True
         self._thread = None
-        # The order matters: a concurrent note sees that there is no thread, or it is seen here.
+        # The order matters. A concurrent caller sees that there is no thread, or its note is seen here.
         return not self._noted.empty()
 
     def _take_all(self) -> Iterator[_Noted]:
@@ -102,17 +102,17 @@ class Marks:
                 yield self._noted.get_nowait()
 
     def before_fork(self) -> None:
-        """Let the running statement end, because SQLite's locks do not cross a fork."""
+        """Wait for the running statement to end, because SQLite's locks are not inherited by a fork."""
         self._forking.has_lock = self._writing.acquire(timeout=FORK_PATIENCE_SECONDS)
 
     def after_fork(self) -> None:
-        """Continue in the parent, in the thread that forked."""
+        """Continue in the parent process, in the thread that forked."""
         if self._forking.has_lock:
             self._writing.release()
 
 
 def _merged(noted: Iterator[_Noted]) -> list[_Noted]:
-    """Merge the notes of each database under the earliest time, so that no row seems sent too late."""
+    """Merge each database's notes under their earliest time, so that no row seems to be sent too late."""
     found: dict[int, _Noted] = {}
     for engine, task_ids, at in noted:
         _, ids, earliest = found.get(id(engine), (engine, [], at))
@@ -130,7 +130,7 @@ def flush() -> None:
 
 
 def _begin_anew() -> None:
-    """In a fork's child: thread, lock and rows belong to the parent."""
+    """Start afresh in a fork's child, because the thread, the lock and the rows belong to the parent."""
     global PROCESS
     PROCESS = Marks()
 

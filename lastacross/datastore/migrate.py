@@ -1,18 +1,17 @@
 """Brings a database's tables up to date with two Alembic histories, the engine's and the application's.
 
-An application needs one folder and no boilerplate: ``<root>/migrations/versions/*.py``, with ordinary
-Alembic revisions (``from alembic import op``; ``revision``, ``down_revision``, ``upgrade()``,
-``downgrade()``). It needs no alembic.ini, env.py or script.py.mako, because the engine is the
-environment. ``revision("what changes")``, or ``lastacross db revision``, writes the next file. It compares
-the database with ``datastore.Model``'s tables, as the application's modules declare them
-(``config.read_project``).
+An application needs only the folder ``<root>/migrations/versions`` with ordinary Alembic revisions
+(``from alembic import op``; ``revision``, ``down_revision``, ``upgrade()``, ``downgrade()``). It needs no
+alembic.ini, env.py or script.py.mako, because the engine takes over their role.
+``revision("what changes")``, or ``lastacross db revision``, writes the next file. It compares the database
+with the tables of ``datastore.Model``, which the application's modules declare (``config.read_project``).
 
 The engine's own revisions are in ``lastacross/datastore/migrations/versions``. The version tables
 are ``lastacross_alembic_version`` and ``alembic_version``.
 
-One process at a time migrates; the others wait and then find nothing to do. On SQLite, a whole upgrade is
-one transaction. On PostgreSQL each history is one, so that a revision may use
-``op.get_context().autocommit_block()``.
+Only one process at a time migrates. The others wait and then find nothing left to do. On SQLite, a whole
+upgrade is one transaction. On PostgreSQL, each history is a transaction of its own, so that a revision may
+use ``op.get_context().autocommit_block()``.
 """
 
 import contextlib
@@ -43,11 +42,11 @@ from lastacross.datastore.tables import EngineModel, Model
 from lastacross.datastore.url import DatabaseUrl, parse
 from lastacross.errors import ApplicationModuleError, ConfigError, DatastoreSchemaError
 
-# How long an upgrade waits for another process's; migrating a large table takes time.
+# An upgrade waits this long for another process's upgrade, because migrating a large table takes time.
 LOCK_SECONDS = 120
-# An arbitrary number, the same in every process: ASCII "lastacro".
+# An arbitrary number that is the same in every process: "lastacro" in ASCII.
 _ADVISORY_LOCK = 0x6C61737461_63726F
-# Contains script.py.mako, for the application's revisions too.
+# This folder contains script.py.mako, which is also used for the application's revisions.
 _TEMPLATES = Path(__file__).parent / "migrations"
 _ENGINE_TABLES = "lastacross_"
 
@@ -56,13 +55,13 @@ _REMEDY = "run `lastacross db upgrade`"
 
 @dataclass(frozen=True)
 class History:
-    """One chain of revisions.
+    """A chain of revisions.
 
     Attributes:
-        owner: the tables' owner, for messages.
-        version_table: the table with the database's revision.
-        versions: the folder of the revisions.
-        metadata: the tables as the models declare them.
+        owner: the name of the tables' owner, for messages.
+        version_table: the table that contains the database's revision.
+        versions: the folder that contains the revisions.
+        metadata: the tables that the models declare.
     """
 
     owner: str
@@ -79,21 +78,21 @@ ENGINE = History("engine", "lastacross_alembic_version", _TEMPLATES / "versions"
 
 
 def application_history(root: Path) -> History:
-    """The history of the application in this folder; it may have no revisions."""
+    """The history of the application in this folder, which may have no revisions."""
     return History("application", "alembic_version", root / "migrations" / "versions", Model.metadata)
 
 
-# Alembic keeps its environment in a module global, so a process can use only one at a time.
+# Alembic keeps its environment in a global variable, so a process can use only one environment at a time.
 _alembic = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Upgraded:
-    """The revisions that an upgrade ran in one history.
+    """The revisions of one history that an upgrade has applied.
 
     Attributes:
         owner: ``engine`` or ``application``.
-        revisions: the revisions in the order in which they ran.
+        revisions: the revisions in the order in which they were applied.
     """
 
     owner: str
@@ -101,22 +100,22 @@ class Upgraded:
 
 
 def upgrade(url: str | None = None, root: Path | None = None) -> list[Upgraded]:
-    """Upgrade the engine's tables, then the application's, to their newest revisions.
+    """Upgrade the engine's tables, then the application's tables, to their newest revisions.
 
-    Safe to call at every start and from several processes together. Makes a SQLite file and its folder if
-    they are missing.
+    This is safe to call at every start and from several processes at the same time. It creates a SQLite file
+    and its folder if they are missing.
 
     Args:
-        url: as DATABASE_URL; None is the configured one.
-        root: the application's folder; None is the configured one.
+        url: the database's URL; None means the configured DATABASE_URL.
+        root: the application's folder; None means the configured folder.
 
     Returns:
-        The revisions that ran, the engine's first.
+        The revisions that were applied, starting with the engine's.
 
     Raises:
         ConfigError: the URL is invalid.
-        DatastoreUnavailableError: the database is unavailable, or another process migrates for over 120 s.
-        DatastoreSchemaError: the database belongs to a newer version, or a revision cannot run.
+        DatastoreUnavailableError: the database is unavailable, or another process's migration exceeds 120 s.
+        DatastoreSchemaError: the database belongs to a newer version, or a revision cannot be applied.
     """
     database, root = _target(url, root)
     make_folder(database)
@@ -139,7 +138,7 @@ def is_current(url: str | None = None, root: Path | None = None) -> bool:
 
 
 def require_current(url: str | None = None, root: Path | None = None) -> None:
-    """Pass, or raise an error that names the command to run.
+    """Raise an error that names the command to run, unless the tables are up to date.
 
     Raises:
         DatastoreSchemaError: the tables are older or newer than the program.
@@ -165,14 +164,14 @@ def revision(
     """Write the application's next revision from the differences between its models and the database.
 
     Args:
-        message: the change in a few words; becomes part of the file's name.
-        root: the application's folder; None is the configured one.
-        url: a database that is up to date; None is the configured one.
-        models: dotted names of the modules that declare tables; None: as ``config.read_project``.
+        message: a short description of the change, which becomes part of the file's name.
+        root: the application's folder; None means the configured folder.
+        url: the URL of an up-to-date database; None means the configured database.
+        models: the dotted names of modules that declare tables; by default as in ``config.read_project``.
         allow_drop: whether the revision may drop a table.
 
     Returns:
-        The file, to be reviewed before use; None if nothing differs.
+        The new file, which must be reviewed before use; None if there are no differences.
 
     Raises:
         DatastoreSchemaError: the database is not up to date, or the revision would drop a table.
@@ -199,7 +198,7 @@ def _app_of(root: Path | None) -> config.AppConfig | None:
 def _write_revision(
     message: str, history: History, database: DatabaseUrl, keeping_for: Sequence[str]
 ) -> Path | None:
-    """Write a revision. ``keeping_for`` has the modules with models if no table may be dropped."""
+    """Write a revision. ``keeping_for`` lists the modules with models if no table may be dropped."""
     script = history.script()
     arguments: dict[str, Any] = dict.fromkeys(
         ("head", "branch_label", "version_path", "rev_id", "depends_on")
@@ -273,14 +272,14 @@ def _run(
     steps: Callable[..., Any],
     **options: Any,
 ) -> None:
-    """Run Alembic as an env.py would."""
+    """Run Alembic in the same way as an env.py."""
     is_sqlite = connection.dialect.name == "sqlite"
     with EnvironmentContext(AlembicConfig(), script, fn=steps, **options) as environment:
         environment.configure(
             connection=connection,
             target_metadata=history.metadata,
             version_table=history.version_table,
-            # SQLite supports few ALTER statements, so Alembic copies the table instead. Its DDL runs in
+            # SQLite supports few ALTER statements, so Alembic copies the table instead. SQLite's DDL runs in
             # transactions, which our engine begins itself.
             render_as_batch=is_sqlite,
             transactional_ddl=True,
@@ -331,7 +330,7 @@ def _reading(database: DatabaseUrl) -> Iterator[Connection]:
 
 @contextlib.contextmanager
 def _locked(database: DatabaseUrl) -> Iterator[Connection]:
-    """A connection for migrating, while no other process migrates."""
+    """Open a connection for migrations while no other process is migrating."""
     with _locked_sqlite(database) if database.is_sqlite else _locked_postgresql(database) as connection:
         yield connection
 
@@ -353,7 +352,7 @@ def _locked_sqlite(database: DatabaseUrl) -> Iterator[Connection]:
 @contextlib.contextmanager
 def _locked_postgresql(database: DatabaseUrl) -> Iterator[Connection]:
     engine = build(database, for_migrations=True)
-    # The lock needs a connection without a transaction: CREATE INDEX CONCURRENTLY waits for those.
+    # Hold the lock outside of a transaction, because CREATE INDEX CONCURRENTLY waits for open transactions.
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as lock:
         lock.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         lock.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_ADVISORY_LOCK)))

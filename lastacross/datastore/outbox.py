@@ -1,8 +1,8 @@
-"""Transactional adds: the task is a row, written with the data and sent right after the commit.
+"""Adds tasks as part of a transaction. A task's row is written with the data and sent after the commit.
 
-If the process dies between commit and sending, the relay sends the task (``relay``). The row fixes the
-task's id, and a task that has run leaves a marker for an hour, so sending twice adds the task once. The row
-is marked as sent a moment later (``marking``).
+If the process dies after the commit but before sending the task, the relay sends it (see ``relay``). The row
+fixes the task's id, and a task that has run leaves a marker for an hour. So a task that is sent twice is
+added only once. A moment after sending, the row is marked as sent (see ``marking``).
 """
 
 import itertools
@@ -25,13 +25,14 @@ from lastacross.errors import (
     TransactionalRequestTooLargeError,
 )
 
-# A task without a marker for this long would count as lost and be sent again (`relay`).
+# A task that has run keeps a marker for this long. Without the marker, the relay could think that the task
+# was lost and send it again.
 MARKER_SECONDS = 3600
 MAX_TASKS_PER_TRANSACTION = 5
 MAX_BYTES_PER_TRANSACTION = 1 << 20
 
 _NOTE = "taskqueue.outbox"
-# Inserts into the table, not the model, because on SQLite all other writers wait meanwhile.
+# Insert into the table and not through the model, because on SQLite all other writers must wait for this.
 _ADD = insert(OutboxRow.metadata.tables[OutboxRow.__tablename__])
 _rows = DeferredPayload.metadata.tables[DeferredPayload.__tablename__]
 _CLAIM = (
@@ -42,7 +43,7 @@ _log = logs.get("lastacross.taskqueue")
 
 
 def now() -> float:
-    """This machine's time in seconds since the epoch; a transaction must not need Redis."""
+    """This machine's time in seconds since the epoch. A transaction must not depend on Redis for the time."""
     return clock.SYSTEM.now()
 
 
@@ -50,7 +51,7 @@ def now() -> float:
 
 
 def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
-    """Write tasks into the running transaction; they are sent after its commit.
+    """Write tasks as part of the current transaction. They are sent after its commit.
 
     Raises:
         TooManyTasksError: this transaction has more than 5 tasks.
@@ -70,12 +71,12 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     transaction.session.execute(_ADD, rows)
     noted = transaction.notes.setdefault(_NOTE, [])
     noted.append(tasks)
-    # Register at each call, because a savepoint's rollback drops its callbacks. The first one sends all.
+    # Register at each call, because a savepoint's rollback drops its callbacks. The first callback sends all.
     transaction.after_commit(lambda: _send_committed(noted))
 
 
 def _written(transaction: datastore.Transaction) -> list[NewTask]:
-    """The tasks written in this transaction, except those that a savepoint rolled back."""
+    """The tasks written in this transaction, except tasks that were rolled back to a savepoint."""
     noted = transaction.notes.get(_NOTE)
     return _still_there(noted, transaction.session) if noted else []
 
@@ -88,7 +89,7 @@ def _still_there(noted: list[Sequence[NewTask]], session: Session) -> list[NewTa
 
 
 def _send_committed(noted: list[Sequence[NewTask]]) -> None:
-    """The commit is done; whatever happens now, the relay will send the rest."""
+    """Send the tasks after the commit. Whatever happens now, the relay will send the remaining tasks."""
     calls = list(noted)
     noted.clear()
     try:
@@ -104,13 +105,13 @@ def _send_committed(noted: list[Sequence[NewTask]]) -> None:
 
 
 def send(tasks: Sequence[NewTask]) -> None:
-    """Add tasks to their queues, except those that were added before and have run.
+    """Add tasks to their queues, except tasks that have already been added and have run.
 
     Args:
-        tasks: tasks from committed rows; the caller marks them as sent next.
+        tasks: the tasks of committed rows, which the caller then marks as sent.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
+        StoreUnavailableError: Redis does not respond.
     """
     opened = store.current()
     pull = [task for task in tasks if task.is_pull]
@@ -130,14 +131,14 @@ def _row(task: NewTask) -> dict[str, object]:
 
 
 def dump(task: NewTask) -> bytes:
-    """A task as the outbox stores it."""
+    """Convert a task to the format in which the outbox stores it."""
     fields = [value.decode("latin-1") if isinstance(value, bytes) else value for value in task.fields]
     is_bytes = [isinstance(value, bytes) for value in task.fields]
     return json.dumps([task.id, task.eta, fields, is_bytes], ensure_ascii=False).encode()
 
 
 def load(raw: bytes) -> NewTask:
-    """A task from the outbox.
+    """Restore a task from the outbox.
 
     Raises:
         ValueError: the row is damaged, or a newer version of this program wrote it.
@@ -176,11 +177,11 @@ def claim_payloads(
     """Record which task needs which row with a deferred call that was too large for a task.
 
     A row gets its task's id *before* the task is added. A row without a task's id may be deleted only when it
-    is old enough that no task can need it (``deferred.payloads``). Does nothing without rows.
+    is so old that no task can need it (see ``deferred.payloads``). Without ``needs``, this does nothing.
 
     Args:
-        needs: pairs of a row's id and the id of the task that needs it and is about to be added.
-        transaction: the transaction of the add, None if the tasks are added immediately.
+        needs: pairs of a row's id and the id of the task that needs the row and is about to be added.
+        transaction: the transaction that adds the tasks; None if they are added immediately.
 
     Raises:
         DatastoreUnavailableError: the database is unavailable.
@@ -195,5 +196,6 @@ def claim_payloads(
         with datastore.session() as session:
             session.execute(_CLAIM, claims)
     except DatastoreUsageError:
-        # SQLite's one writer is the caller's own open transaction. A row without a task is kept for long.
+        # SQLite's single writer is the caller's own open transaction, so skip this. Rows without a task are
+        # kept for a long time anyway.
         _log.info("deferred.payload_unclaimed", payloads=[each["row"] for each in claims])

@@ -1,8 +1,9 @@
-"""Handles the outbox's rows after their commit: the scheduler's part of transactional adds.
+"""Handles the outbox's rows after their commit, which is the scheduler's part of transactional adds.
 
-It sends rows that their process did not send. Sent rows are kept for a minute and deleted once Redis has
-proved to have kept the task, because a power cut or a failover may cost Redis its last seconds. A row that
-cannot be sent is set aside, so that it does not block the others. Any number of processes may do this.
+The relay sends rows that their own process did not send. Sent rows are kept for a minute, and then deleted if
+Redis still knows their tasks, because a power cut or a failover may cost Redis its last seconds of writes. A
+row that cannot be sent is set aside, so that it does not block other rows. Any number of processes may run a
+relay.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,18 +17,18 @@ from lastacross.datastore import marking, outbox
 from lastacross.datastore.tables import OutboxRow
 from lastacross.errors import DatastoreError, StoreUnavailableError
 
-# The process that wrote the rows sends them itself immediately, and marks them 0.25 s later (marking). The
-# relay takes the rows left behind. If it takes one too early, sending has no effect and the row is marked.
+# The process that wrote the rows sends them immediately and marks them 0.25 s later (see marking). The relay
+# takes rows that were left behind. If it takes a row too early, sending has no effect and the row is marked.
 RELAY_AFTER_SECONDS = 3.0
 RELAY_CHUNK = 100
 
-# Redis with `appendfsync everysec` may lose its last two seconds, a replica about as much.
+# Redis with `appendfsync everysec` may lose its last two seconds of writes, and a replica about as much.
 KEEP_SENT_SECONDS = 60.0
 FORGET_CHUNK = 500
 # From this age on, the marker of a task that has run may have expired.
 MARKER_IS_SURE_SECONDS = outbox.MARKER_SECONDS - 600
 
-# No clock is wrong by more than this.
+# A time that is further ahead than this must be damaged, because no clock is that wrong.
 MAX_AHEAD_SECONDS = 366 * 86_400.0
 
 _ERROR_LENGTH = 500
@@ -41,22 +42,22 @@ _log = logs.get("lastacross.taskqueue")
 _WAITS = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_(None)
 _IS_SET_ASIDE = OutboxRow.sent_at.is_(None) & OutboxRow.set_aside_at.is_not(None)
 
-# Handles rows that cannot be sent, each with its reason, at a given time.
+# A function that handles rows that cannot be sent, given their reasons and the time.
 _Refusals = Callable[[dict[int, str], float], None]
 
 
 def relay(at: float) -> int:
-    """Send the rows that ended processes wrote and did not send; returns how many.
+    """Send rows that were written but not sent because their process ended. Returns how many were sent.
 
     Args:
-        at: seconds since the epoch by this machine's clock.
+        at: the time in seconds since the epoch, by this machine's clock.
 
     Raises:
-        StoreUnavailableError: Redis does not answer.
-        DatastoreUnavailableError: the datastore does not answer.
+        StoreUnavailableError: Redis does not respond.
+        DatastoreUnavailableError: the datastore does not respond.
     """
     count, last = 0, 0
-    # A long outage leaves a backlog, which is sent immediately in short steps.
+    # A long outage leaves a backlog, which is sent without delay but in small portions.
     is_left = (OutboxRow.created_at <= at - RELAY_AFTER_SECONDS) | _is_damaged(OutboxRow.created_at, at)
     while rows := _read(_WAITS & is_left, last):
         count += _send(rows, at, _set_aside)
@@ -65,7 +66,7 @@ def relay(at: float) -> int:
 
 
 def retry_set_aside(at: float) -> int:
-    """Try the rows that were set aside again: a newer version of this program may be able to send them.
+    """Retry the rows that were set aside, because a newer version of this program may be able to send them.
 
     Raises:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
@@ -79,10 +80,10 @@ def retry_set_aside(at: float) -> int:
 
 
 def forget_sent(at: float) -> int:
-    """Delete rows sent a minute ago if Redis has kept their tasks; resend the tasks that it has lost.
+    """Delete rows sent a minute ago if Redis has kept their tasks, and resend any tasks that it has lost.
 
     Returns:
-        How many were sent again.
+        The number of tasks that were sent again.
 
     Raises:
         StoreUnavailableError, DatastoreUnavailableError: as ``relay``.
@@ -91,7 +92,7 @@ def forget_sent(at: float) -> int:
     order = tuple_(OutboxRow.sent_at, OutboxRow.id)
     query = select(OutboxRow.id, OutboxRow.task_id, OutboxRow.sent_at).order_by(*order).limit(FORGET_CHUNK)
     while True:
-        # Each row is visited once, whatever happened to earlier ones.
+        # Visit each row only once, whatever happened to earlier rows.
         which = (OutboxRow.sent_at <= at - KEEP_SENT_SECONDS) & (order > last)
         with datastore.session(read_only=True) as session:
             rows = session.execute(query.where(which)).all()
@@ -107,13 +108,13 @@ def forget_sent(at: float) -> int:
 
 
 def _is_damaged(instant: Any, at: float) -> ColumnElement[bool]:
-    """Whether a time is before the epoch or a year ahead; on SQLite, a text sorts after all numbers."""
+    """Whether a time is before the epoch or a year ahead. On SQLite, this includes text, which sorts last."""
     found: ColumnElement[bool] = (instant > at + MAX_AHEAD_SECONDS) | (instant < 0)
     return found
 
 
 def _unmark_damaged(at: float) -> None:
-    """Mark rows as unsent if their time of sending is damaged, so that they are sent, perhaps again."""
+    """Mark rows as unsent if their sending time is damaged, so that they are sent (possibly again)."""
     with datastore.session(read_only=True) as session:
         damaged = list(session.scalars(select(OutboxRow.id).where(_is_damaged(OutboxRow.sent_at, at))))
     if damaged:
@@ -123,7 +124,7 @@ def _unmark_damaged(at: float) -> None:
 
 
 def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
-    # The cast: on SQLite, a record damaged by hand may be text, on which the driver would fail.
+    # Cast the record, because the driver would fail on text, which a damaged record may be on SQLite.
     columns = (OutboxRow.id, OutboxRow.task_id, cast(OutboxRow.record, LargeBinary).label("record"))
     query = select(*columns).where(which, OutboxRow.id > after).order_by(OutboxRow.id).limit(RELAY_CHUNK)
     with datastore.session(read_only=True) as session:
@@ -134,7 +135,7 @@ def _read(which: ColumnElement[bool], after: int) -> Sequence[Any]:
 
 
 def _send(rows: Sequence[Any], at: float, refuse: _Refusals) -> int:
-    """Send the rows that can be sent; returns how many."""
+    """Send all rows that can be sent. Returns how many were sent."""
     tasks: dict[int, NewTask] = {}
     errors: dict[int, str] = {}
     for row in rows:
@@ -155,7 +156,7 @@ def _load(row: Any) -> NewTask:
 
 
 def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
-    """Send the tasks together, or one by one if that fails, to find the ones that cannot be sent."""
+    """Send all tasks together or, if that fails, one by one to find tasks that cannot be sent."""
     if not tasks:
         return {}
     try:
@@ -175,7 +176,7 @@ def _send_or_errors(tasks: dict[int, NewTask], at: float) -> dict[int, str]:
 
 
 def _leave(errors: dict[int, str], at: float) -> None:
-    """Do nothing: these were logged when they were set aside."""
+    """Do nothing, because these errors were already logged when the rows were set aside."""
 
 
 def _set_aside(errors: dict[int, str], at: float) -> None:
@@ -189,7 +190,7 @@ def _set_aside(errors: dict[int, str], at: float) -> None:
         )
         with datastore.session() as session:
             task_id = session.scalar(statement)
-        # None: another scheduler was first.
+        # None means that another scheduler was faster.
         if task_id is not None:
             _log.error("outbox.set_aside", row=row_id, task=task_id, error=text, remedy=_REMEDY)
 
@@ -198,7 +199,7 @@ def _set_aside(errors: dict[int, str], at: float) -> None:
 
 
 def _lost(rows: Sequence[Any], at: float) -> set[int]:
-    """The rows whose task Redis does not know: it neither waits nor has left a marker."""
+    """The rows whose task is unknown to Redis, because it has neither a record nor a marker."""
     redis = store.current().redis
     with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:
         for row in rows:
@@ -207,7 +208,8 @@ def _lost(rows: Sequence[Any], at: float) -> set[int]:
     sure = {row.id for row in missing if at - row.sent_at < MARKER_IS_SURE_SECONDS}
     if len(sure) == len(missing):
         return sure
-    # For an hour no scheduler or no Redis ran, so only rows sent before a restart of Redis can be lost.
+    # Some markers may have expired, because no scheduler or no Redis ran for an hour. Such a task can be lost
+    # only if it was sent before a restart of Redis.
     with store.translated_errors():
         started_at = at - float(redis.info("server")["uptime_in_seconds"])
     return sure | {row.id for row in missing if row.sent_at <= started_at}

@@ -1,13 +1,13 @@
-"""The declarative bases, and the engine's own tables.
+"""Defines the declarative bases and the engine's own tables.
 
-Two bases because there are two Alembic histories: the engine's tables change with the engine's
-version, the application's with the application's.
+There are two bases because there are two Alembic histories. The engine's tables change with the engine's
+version, and the application's tables change with the application's version.
 """
 
 import sqlalchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, deferred, mapped_column
 
-# Every constraint gets a name, because SQLite's batch migrations can only change named ones.
+# Every constraint gets a name, because SQLite's batch migrations can change only named constraints.
 NAMING_CONVENTION = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
@@ -16,40 +16,40 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-# SQLite generates ids only in a column whose type is exactly INTEGER.
+# SQLite generates ids only for a column whose type is exactly INTEGER.
 _RowId = sqlalchemy.BigInteger().with_variant(sqlalchemy.Integer(), "sqlite")
 
 
 class Model(DeclarativeBase):
-    """The base of an application's models."""
+    """The base class of an application's models."""
 
     metadata = sqlalchemy.MetaData(naming_convention=NAMING_CONVENTION)
 
 
 class EngineModel(DeclarativeBase):
-    """The base of the engine's own tables; their names begin with ``lastacross_``."""
+    """The base class of the engine's own tables, whose names begin with ``lastacross_``."""
 
     metadata = sqlalchemy.MetaData(naming_convention=NAMING_CONVENTION)
 
 
 class OutboxRow(EngineModel):
-    """A task written with the data of its transaction, to be sent or just sent.
+    """A task that was written together with its transaction's data. It is still to be sent, or was just sent.
 
-    A sent row is kept until Redis has proved to have kept the task. A row that cannot be sent is set aside.
-    An id is never reused, even after its row is gone: the relay deletes rows by id and must not meet
-    another task there. Hence AUTOINCREMENT on SQLite.
+    A sent row is kept until it is certain that Redis has kept the task. A row that cannot be sent is set
+    aside. SQLite uses AUTOINCREMENT so that an id is never reused, even after its row was deleted. The relay
+    deletes rows by id and must not delete another task's row.
     """
 
     __tablename__ = "lastacross_outbox"
     __table_args__ = (
-        # One index finds both the rows still to be sent, and those sent long enough ago.
+        # One index finds both the rows that are still to be sent and the rows that were sent long enough ago.
         sqlalchemy.Index("ix_lastacross_outbox_sent_at", "sent_at", "id"),
         {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(_RowId, primary_key=True)
     queue: Mapped[str] = mapped_column(sqlalchemy.String(100))
-    # <queue>_<name>: 100 and 500 characters at most.
+    # The id is <queue>_<name>, with at most 100 and 500 characters.
     task_id: Mapped[str] = mapped_column(sqlalchemy.String(601), unique=True)
     record: Mapped[bytes] = mapped_column(sqlalchemy.LargeBinary)
     """The task as ``taskqueue`` wrote it."""
@@ -64,7 +64,7 @@ class OutboxRow(EngineModel):
 
 
 class DeferredPayload(EngineModel):
-    """The body of a deferred call that was too large for a task; the task carries the row's id."""
+    """The body of a deferred call that was too large for a task. The task contains this row's id instead."""
 
     __tablename__ = "lastacross_deferred_payload"
     __table_args__ = {"sqlite_autoincrement": True}
@@ -83,16 +83,17 @@ OPEN_STATUSES = ("ready", "started", "error")
 
 
 class LongTask(EngineModel):
-    """One long task: its request, the state of its attempts, and its result.
+    """A long task with its request, the state of its attempts, and its result.
 
-    Times are seconds since the epoch. Large columns are loaded only on demand.
+    Times are in seconds since the epoch. Large columns are loaded only on demand.
     """
 
     __tablename__ = "lastacross_long_task"
     __table_args__ = (
-        # Rows stay for a year after their data, so this index finds expiring data without reading them.
+        # Rows stay for a year after their data has expired, so this index finds expiring data without
+        # reading all of them.
         sqlalchemy.Index("ix_lastacross_long_task_expiry", "expired_at", "expires_at"),
-        # Each start counts the open tasks.
+        # Each start of a long task counts the open tasks.
         sqlalchemy.Index("ix_lastacross_long_task_status", "status"),
     )
 
@@ -148,21 +149,21 @@ class LongTask(EngineModel):
     result: Mapped[bytes | None] = deferred(mapped_column(sqlalchemy.LargeBinary))
 
     def key(self) -> str:
-        """Its id under App Engine's name for it."""
+        """The task's id, under the name that App Engine uses for it."""
         return self.id
 
     @property
     def is_open(self) -> bool:
-        """Whether an attempt may still begin or end."""
+        """Whether one of the task's attempts may still begin or end."""
         return self.status in OPEN_STATUSES
 
     def has_expired(self, at: float) -> bool:
-        """Whether it is over and has passed its expiry."""
+        """Whether the task is over and its expiry time has passed."""
         return self.expired_at is not None or (not self.is_open and self.expires_at <= at)
 
 
 class LongTaskUsage(EngineModel):
-    """The storage of all long tasks together, in one row with the id 1."""
+    """The total storage of all long tasks, kept in a single row with the id 1."""
 
     __tablename__ = "lastacross_long_task_usage"
 
@@ -172,9 +173,9 @@ class LongTaskUsage(EngineModel):
 
 
 class CronJob(EngineModel):
-    """A deployed job of cron.yaml, with its next due time and its running run.
+    """A deployed job from cron.yaml, with its next due time and its current run.
 
-    Times are seconds since the epoch.
+    Times are in seconds since the epoch.
     """
 
     __tablename__ = "lastacross_cron_job"
@@ -195,7 +196,7 @@ class CronJob(EngineModel):
 
 
 class CronRun(EngineModel):
-    """A run of a job, or a skipped one, for the history."""
+    """A run or a skipped run of a job, kept for the history."""
 
     __tablename__ = "lastacross_cron_run"
     __table_args__ = (
@@ -226,7 +227,7 @@ class CronRun(EngineModel):
 
 
 class LongTaskFile(EngineModel):
-    """A file that came with a long task's parameters."""
+    """A file that was submitted with a long task's parameters."""
 
     __tablename__ = "lastacross_long_task_file"
 

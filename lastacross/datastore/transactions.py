@@ -1,7 +1,7 @@
-"""Sessions and transactions, the two ways to access the data.
+"""Provides sessions and transactions, which are the two ways to access the data.
 
 ``session()`` is a SQLAlchemy Session that commits at the end of its ``with``. ``transaction()`` is a unit
-of work that services can join: inside it, ``taskqueue.add(…, transactional=True)`` becomes part of the
+of work that services can join. For example, ``taskqueue.add(…, transactional=True)`` becomes part of its
 commit. Objects stay readable after the ``with``, because the commit does not expire them.
 """
 
@@ -30,7 +30,7 @@ _HOLDS_CONNECTION = "lastacross_holds_connection"
 
 
 class _WriterSession(Session):
-    """A session that knows whether it has begun in the database; on SQLite, it then holds the write lock."""
+    """A session that knows whether it has begun a transaction. If so, it holds the write lock on SQLite."""
 
     def holds_connection(self) -> bool:
         """Whether a statement has been sent since the last commit or rollback."""
@@ -49,7 +49,7 @@ def _note_end(session: Session, transaction: SessionTransaction) -> None:
 
 
 class _UnitSession(_WriterSession):
-    """A session that only its transaction can end, so that no part of it is committed alone."""
+    """A session that only its own transaction can end, so that no part of the transaction commits alone."""
 
     def commit(self) -> NoReturn:
         raise DatastoreUsageError(
@@ -63,7 +63,7 @@ class _UnitSession(_WriterSession):
         )
 
     def close(self) -> None:
-        """Do nothing; the end of the ``with`` closes the session."""
+        """Do nothing, because the end of the ``with`` closes the session."""
 
     def finish(self) -> None:
         """Return the connection and roll back uncommitted changes."""
@@ -71,12 +71,12 @@ class _UnitSession(_WriterSession):
 
 
 class Transaction:
-    """A unit of work in progress: all of it is committed, or none.
+    """A unit of work in progress, which is committed either completely or not at all.
 
     Attributes:
-        session: for its reads and writes. ``commit`` and ``rollback`` are refused there;
+        session: the session for reads and writes. Its ``commit`` and ``rollback`` raise an error, but
             ``begin_nested`` (a savepoint) is allowed.
-        notes: a place for services to keep data of this transaction, under their own keys.
+        notes: a mapping where services can keep this transaction's data under their own keys.
     """
 
     def __init__(self, session: _UnitSession) -> None:
@@ -87,7 +87,7 @@ class Transaction:
         self._root = session.begin()
         self._callbacks: list[Callable[[], object]] = []
         self._undoers: list[Callable[[], object]] = []
-        # How many of both existed when each savepoint was set.
+        # The numbers of commit and rollback callbacks that existed when each savepoint was set.
         self._savepoints: weakref.WeakKeyDictionary[SessionTransaction, tuple[int, int]] = (
             weakref.WeakKeyDictionary()
         )
@@ -96,11 +96,11 @@ class Transaction:
         self._is_finished = False
 
     def after_commit(self, callback: Callable[[], object]) -> None:
-        """Call this after the commit; never if the transaction is rolled back.
+        """Register a callback to run after the commit, but not after a rollback.
 
-        It runs outside of the transaction, in the order of registration. If it raises, the exception is
-        logged and the commit stands. A callback registered inside a savepoint is dropped if the savepoint is
-        rolled back.
+        Callbacks run outside of the transaction, in the order of their registration. If a callback raises,
+        the exception is logged and the commit stands. A callback registered inside a savepoint is dropped if
+        the savepoint is rolled back.
 
         Raises:
             DatastoreUsageError: the transaction is over.
@@ -110,11 +110,11 @@ class Transaction:
         self._callbacks.append(callback)
 
     def after_rollback(self, callback: Callable[[], object]) -> None:
-        """Call this if the work so far is rolled back, with the transaction or with its savepoint.
+        """Register a callback to run if the transaction, or the current savepoint, is rolled back.
 
-        It is for data in memory and must not use the session. The last one registered runs first; an
-        exception in it is logged. A commit whose answer was lost counts as rolled back, although it may have
-        succeeded.
+        A callback can restore data in memory, but it must not use the session. The last callback registered
+        runs first. If a callback raises, the exception is logged. A commit whose reply was lost counts as
+        rolled back, although it may have succeeded.
 
         Raises:
             DatastoreUsageError: the transaction is over.
@@ -124,18 +124,18 @@ class Transaction:
         self._undoers.append(callback)
 
     def is_here(self) -> bool:
-        """Whether this thread of this process began it, and it is still in progress."""
+        """Whether this thread of this process began the transaction, and it is still in progress."""
         return not self._is_finished and self._owner == _owner()
 
     def spoil(self) -> None:
-        """Make the transaction end in a rollback, whatever happens."""
+        """Make sure that the transaction ends in a rollback, whatever happens."""
         self._is_spoilt = True
 
     def commit(self) -> None:
-        """Commit, as the end of the outermost ``with`` does.
+        """Commit the transaction at the end of the outermost ``with``.
 
         Raises:
-            DatastoreUsageError: a part of it failed, or other code ended it.
+            DatastoreUsageError: a part of the transaction failed, or other code has ended it.
         """
         if self._is_spoilt:
             raise DatastoreUsageError(
@@ -148,18 +148,18 @@ class Transaction:
         self._is_committed = True
 
     def finish(self) -> list[Callable[[], object]]:
-        """Mark it as over and call the rollback callbacks if needed; returns the commit callbacks to call."""
+        """End the transaction, run rollback callbacks if needed, and return the commit callbacks to run."""
         self._is_finished = True
         if not self._is_committed:
             self._undo_from(0)
         return self._callbacks
 
     def savepoint_set(self, savepoint: SessionTransaction) -> None:
-        """Remember where a savepoint begins."""
+        """Remember which callbacks existed before a savepoint."""
         self._savepoints[savepoint] = (len(self._callbacks), len(self._undoers))
 
     def savepoint_rolled_back(self, savepoint: SessionTransaction) -> None:
-        """Undo and drop the callbacks registered since the savepoint."""
+        """Run the rollback callbacks registered since the savepoint, and drop its commit callbacks."""
         if savepoint in self._savepoints:
             callbacks, undoers = self._savepoints[savepoint]
             del self._callbacks[callbacks:]
@@ -192,24 +192,24 @@ _writers: contextvars.ContextVar[tuple[tuple[object, _WriterSession], ...]] = co
 
 
 def current_transaction() -> Transaction | None:
-    """The transaction that the calling code runs in, or None; other threads and processes have their own."""
+    """The calling code's transaction, or None. Other threads and processes have their own transactions."""
     found = _transaction.get()
     return found if found is not None and found.is_here() else None
 
 
 @contextlib.contextmanager
 def session(*, read_only: bool = False) -> Iterator[Session]:
-    """An independent session: committed at the end of the ``with``, rolled back on an exception.
+    """Open an independent session, which commits at the end of the ``with`` or rolls back on an exception.
 
     Args:
-        read_only: refuse writes; on SQLite, this lets the session run beside a writer. It sees the data
-            that was committed when it began to read.
+        read_only: whether to reject writes. On SQLite, such a session can run at the same time as a writer.
+            It sees the data that was committed when it began to read.
 
     Raises:
         DatastoreUnavailableError: the database is unavailable, or was locked for 5 s (SQLite).
         DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
-        DatastoreUsageError: on SQLite, the calling code has a writer open and would wait for itself; or a
-            read-only session received a write.
+        DatastoreUsageError: on SQLite, the calling code already has a writer open and would wait for itself;
+            or a read-only session was used to write.
     """
     current = engines()
     if read_only:
@@ -232,17 +232,18 @@ def session(*, read_only: bool = False) -> Iterator[Session]:
 
 @contextlib.contextmanager
 def transaction() -> Iterator[Transaction]:
-    """A unit of work: committed at the end of the outermost ``with``, rolled back on an exception.
+    """Begin a unit of work, which commits at the end of the ``with`` or rolls back on an exception.
 
-    Inside another transaction it joins that one: nothing is committed before the outer one ends. An
-    exception that leaves the inner ``with`` dooms the whole transaction, even if it is caught in between.
+    A transaction inside another transaction joins the outer one, so nothing is committed before the outer
+    transaction ends. An exception that leaves the inner ``with`` makes the whole transaction roll back, even
+    if it is caught in between.
 
     Raises:
         DatastoreUnavailableError: the database is unavailable, or was locked for 5 s (SQLite). If the
-            connection is lost during the commit itself, its outcome is unknown.
+            connection is lost during the commit itself, the commit's outcome is unknown.
         DatastoreSchemaError: a table is missing because `lastacross db upgrade` was not run.
-        DatastoreUsageError: a part failed and its exception was caught; or on SQLite, a ``session()`` that
-            writes is open around it.
+        DatastoreUsageError: a part failed and its exception was caught; or on SQLite, the calling code is
+            inside a ``session()`` that writes.
     """
     outer = current_transaction()
     if outer is not None:
@@ -294,7 +295,7 @@ def _writing(opened: _WriterSession) -> Iterator[None]:
 
 
 def _refuse_second_writer(current: Engines) -> None:
-    """On SQLite, immediately raise an error for code that would wait for itself until the busy timeout."""
+    """On SQLite, raise an error immediately if the code would wait for itself until the busy timeout."""
     if not current.database.is_sqlite:
         return
     for owner, opened in _writers.get():
@@ -306,13 +307,13 @@ def _refuse_second_writer(current: Engines) -> None:
 
 
 def _owner() -> tuple[int, int]:
-    """Identifies the running code; a fork's child, or a thread with a copy of our context, differs."""
+    """Identify the running code. A fork's child or a thread with a copy of our context gets another value."""
     return os.getpid(), threading.get_ident()
 
 
 @contextlib.contextmanager
 def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator[None]:
-    """Translate SQLAlchemy's errors into ours if ours say more; the session is closed by then."""
+    """Translate SQLAlchemy's errors to ours where ours are more helpful, once the session is closed."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -320,7 +321,7 @@ def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator
         if translated is not None:
             raise translated from error
         if failures.is_about_the_schema(error):
-            # Alembic is imported only for this message, not at every start.
+            # Import Alembic only for this message and not at every start.
             migrate = importlib.import_module("lastacross.datastore.migrate")
             with contextlib.suppress(SQLAlchemyError):
                 migrate.require_current()
@@ -328,7 +329,7 @@ def _translated_errors(current: Engines, *, read_only: bool = False) -> Iterator
 
 
 def find_filled_table() -> str | None:
-    """The name of a table with rows, except the migrations' tables; None if all tables are empty.
+    """Find the name of a table that has rows, not counting the migrations' tables; None if all are empty.
 
     Raises:
         DatastoreUnavailableError: the database is unavailable.

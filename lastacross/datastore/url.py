@@ -1,13 +1,13 @@
-"""Parses and checks DATABASE_URL: the database, and the durability of SQLite's commits.
+"""Parses and checks DATABASE_URL, which names the database and sets the durability of SQLite's commits.
 
 Pure: it does not open the database.
 
-``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``, with ``?synchronous=full`` if a commit
-must survive a power loss (each commit then waits for the disk). The default, ``normal``, is safe against
-the death of any process. A power loss may cost the last commits, but never the file.
+For SQLite, use ``sqlite:///relative/path.db`` or ``sqlite:////absolute/path.db``. Add ``?synchronous=full``
+if a commit must survive a power loss; each commit then waits for the disk. The default, ``normal``, survives
+the death of any process. A power loss may cost the last commits, but it never damages the file.
 
-``postgresql://user:password@host/database``, with libpq's own parameters after a ``?``. Heroku's
-``postgres://`` is accepted.
+For PostgreSQL, use ``postgresql://user:password@host/database``, with libpq's own parameters after a ``?``.
+Heroku's ``postgres://`` is also accepted.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class DatabaseUrl:
 
     Attributes:
         url: the URL for SQLAlchemy.
-        synchronous: SQLite's PRAGMA of this name; unused for PostgreSQL.
+        synchronous: the value of SQLite's PRAGMA of this name; unused for PostgreSQL.
     """
 
     url: sqlalchemy.URL
@@ -38,7 +38,7 @@ class DatabaseUrl:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this is a SQLite file."""
+        """Whether the database is a SQLite file."""
         return self.url.get_backend_name() == "sqlite"
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class DatabaseUrl:
 
 
 def parse(text: str) -> DatabaseUrl:
-    """Parse the URL of a database.
+    """Parse a database's URL.
 
     Raises:
         ConfigError: the text is not a URL, or the database is not supported.
@@ -54,7 +54,7 @@ def parse(text: str) -> DatabaseUrl:
     try:
         url = sqlalchemy.make_url(text)
     except ArgumentError as error:
-        # The text may hold a password, so it is not repeated.
+        # The text may contain a password, so the error does not repeat it.
         raise ConfigError(f"DATABASE_URL is not a database's URL: it takes {_EXAMPLES}") from error
     if url.drivername in _SQLITE:
         return _sqlite(url)
