@@ -1,6 +1,6 @@
 """The life of a task: its record, its states and its steps. Redis runs each step as one Lua script.
 
-docs/lifecycle.md shows the states and steps. Other packages import from this module, not its submodules.
+docs/lifecycle.md shows the states and steps. Other packages import from this module, not from its submodules.
 """
 
 from lastacross.broker.current import CurrentTask, current_task, delivering

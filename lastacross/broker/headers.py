@@ -1,4 +1,4 @@
-"""A task's headers: a case-insensitive mapping, and the names that only the engine may set.
+"""Defines a case-insensitive mapping for a task's headers, and the headers that only the engine may set.
 
 Pure. The rules are in docs/appengine.md, "Tasks" and "Delivery".
 """
@@ -18,7 +18,7 @@ _ALLOWED = frozenset(
     {"x-appengine-current-namespace", "x-appengine-default-namespace", "x-appengine-failfast"}
 )
 _RESERVED_PREFIXES = ("x-appengine-", "x-google-")
-# The second line lists headers that describe one connection, which a stored task does not have.
+# The second line lists headers that describe a connection, because a stored task has no connection.
 _RESERVED = frozenset(
     {"host", "content-length"}
     | {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}

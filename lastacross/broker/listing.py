@@ -45,7 +45,7 @@ class TaskRecord:
     """A task's state and failures, as read from its record.
 
     Args:
-        status: RQ's word: ``queued``, ``scheduled``, ``started``, ``failed`` (a dead letter), ``deferred``.
+        status: RQ's status (``queued``, ``scheduled``, ``started``, ``failed`` or ``deferred``).
         eta: the earliest start time of the next or running attempt, in seconds since the epoch.
         failures: the number of attempts that raised, missed the deadline or returned a status outside
             200-299.
@@ -109,7 +109,7 @@ def loaded(values: Sequence[bytes | None]) -> TaskRecord | None:
 
 
 def _number(value: bytes | None) -> float:
-    """The number in a field, or 0 if the field is damaged. The worker that leases the task reports damage."""
+    """The number in a field, or 0 if the field is damaged. The worker that leases the task reports it."""
     try:
         number = float(value or 0)
     except ValueError:

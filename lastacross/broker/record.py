@@ -255,7 +255,7 @@ class Leased:
 
     @property
     def member(self) -> str | None:
-        """``<batch id>:<index>`` if the task belongs to a batch."""
+        """The task's place in its batch, as ``<batch id>:<index>``; None if it belongs to no batch."""
         raw = self.fields.get(b"batch")
         return raw.decode() if raw else None
 

@@ -1,4 +1,4 @@
-"""One table of a task's states and of every step between them.
+"""Defines a task's states, and all the steps between them, in one table.
 
 docs/lifecycle.md shows the same table, and each Lua file lists its own transitions. A test compares them.
 """

@@ -1,7 +1,7 @@
 """The steps of a task's life. Each step is one method here and one Lua script that Redis runs.
 
-Times are in seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument. Only
-for a lease that starts later does the script read the server's clock itself.
+Times are in seconds since the epoch by the Redis server's clock. Scripts get ``now`` as an argument, but
+a lease that starts later reads the server's clock itself.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ class LeaseRequest(TypedDict):
 
     Lease ids begin with ``token``, which is unique among all running workers. ``number`` is the number of
     the worker's last lease. A throttled queue gives at most ``free`` tasks, so that threads can start them
-    immediately. The step also takes the markers of ``groups`` (if missing, of the default group).
+    immediately. The step also takes the markers of ``groups`` (by default, the default group).
     """
 
     token: str
@@ -181,7 +181,7 @@ class Steps:
         try:
             return self.store.run(script, (), args)
         except StoreUnavailableError:
-            # The call stays outside the block because entering the block costs as much as a task's checks.
+            # Enter the block only after an error, because entering it costs as much as a task's checks.
             with transient_errors():
                 raise
 
@@ -261,7 +261,7 @@ class Broker(Steps):
         return int(self._run("release_tasks", _ids_and_leases(tasks))) if tasks else 0
 
     def renew(self, tasks: Sequence[Leased], started: set[str], lease_seconds: float) -> list[bool]:
-        """Extend leases to ``lease_seconds`` from now. Returns False for each lease that was already lost.
+        """Make leases end ``lease_seconds`` from now. Returns False for each lease that was already lost.
 
         ``started`` contains the entries of the tasks that have reached a handler.
         """
@@ -445,10 +445,10 @@ class BatchSteps(Steps):
         return index == -1
 
     def sweep(self, rank: int, index: int) -> tuple[int, int]:
-        """Check up to ``SWEEP_CHUNK`` members; cancel those without a record, and abandoned batches.
+        """Check up to ``SWEEP_CHUNK`` members. Cancel members without a record and abandoned batches.
 
-        Starts at the open batch with this rank and at its member with this index. Returns the rank and the
-        index at which the next call should start.
+        Starts at the open batch with the given rank, and at its member with the given index. Returns the rank
+        and the index at which the next call should start.
         """
         args: list[Arg] = [self._now_text(), rank, index, SWEEP_CHUNK]
         rank, index, *abandoned = self._run("sweep_batches", args)

@@ -1,4 +1,4 @@
-"""The datastore: SQLAlchemy 2 models on the SQLite or PostgreSQL database of DATABASE_URL.
+"""The datastore, which keeps SQLAlchemy 2 models in the SQLite or PostgreSQL database of DATABASE_URL.
 
     class Square(datastore.Model): ...
 

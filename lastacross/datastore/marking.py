@@ -1,4 +1,4 @@
-"""Marks outbox rows as sent shortly after their tasks were sent, many rows in one statement.
+"""Marks outbox rows as sent shortly after their tasks were sent, using one statement for many rows.
 
 A caller waits for the commit and until its tasks are in their queues, but not for the mark. On SQLite,
 setting the mark would mean waiting for the single writer a second time. An unmarked row looks as if its

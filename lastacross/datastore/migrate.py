@@ -188,7 +188,7 @@ def revision(
 
 
 def _app_of(root: Path | None) -> config.AppConfig | None:
-    """The app.yaml of a folder, None if it has none; the configured one for no folder."""
+    """Load a folder's app.yaml; None if it has none. Without a folder, use the configured app.yaml."""
     if root is None:
         return config.current().app
     has_one = (root / "app.yaml").is_file()

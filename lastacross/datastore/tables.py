@@ -93,7 +93,7 @@ class LongTask(EngineModel):
         # Rows stay for a year after their data has expired, so this index finds expiring data without
         # reading all of them.
         sqlalchemy.Index("ix_lastacross_long_task_expiry", "expired_at", "expires_at"),
-        # Each start of a long task counts the open tasks.
+        # Starting a long task counts the open tasks.
         sqlalchemy.Index("ix_lastacross_long_task_status", "status"),
     )
 

@@ -1,7 +1,7 @@
 """Takes connections from redis-py's pool once and reuses them for running scripts.
 
-The pool takes a lock, polls the socket and counts whenever a connection is taken or returned. That takes
-longer than a short script.
+Whenever a connection is taken or returned, the pool takes a lock, polls the socket and updates its counts.
+That takes longer than a short script.
 """
 
 import os

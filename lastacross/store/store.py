@@ -137,7 +137,7 @@ class Store:
             except redis.exceptions.NoScriptError:
                 return call(b"EVAL", text, len(keys), *keys, *args)
         except redis.RedisError:
-            # The call stays outside the block because entering the block costs as much as a task's checks.
+            # Enter the block only after an error, because entering it costs as much as a task's checks.
             with translated_errors():
                 raise
 

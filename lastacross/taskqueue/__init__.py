@@ -1,4 +1,4 @@
-"""App Engine's task queue API, imported by ``from lastacross import taskqueue``.
+"""App Engine's task queue API, imported with ``from lastacross import taskqueue``.
 
 It offers the names of ``google.appengine.api.taskqueue``, plus ``Batch`` and ``current_task``.
 """

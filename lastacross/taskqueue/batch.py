@@ -162,7 +162,7 @@ class Batch:
             if not self._stays_open:
                 self._steps().seal(self.id)
         elif current_task() is None:
-            # Outside of a task, nobody would fill the batch again.
+            # Cancel the batch, because outside of a task nobody would fill it again.
             self.cancel()
 
     def add(self, tasks: Task | Iterable[Task], *, first: int | None = None) -> None:

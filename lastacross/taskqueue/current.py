@@ -1,4 +1,4 @@
-"""The module under which queued calls carry the current task (``pickled_names``)."""
+"""Provides the current task under the module name that queued calls refer to (see ``pickled_names``)."""
 
 from lastacross.broker import CurrentTask, current_task
 

@@ -22,7 +22,7 @@ class TaskRetryOptions:
         task_retry_limit: the maximum number of retries; 0 means a single attempt (default: no limit).
 
     Raises:
-        InvalidTaskRetryOptionsError: a value is negative or not a number, or a maximum is below a minimum.
+        InvalidTaskRetryOptionsError: a value is negative or not a number, or the bounds are reversed.
         TypeError: a keyword is unknown.
     """
 

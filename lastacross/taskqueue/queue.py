@@ -1,4 +1,4 @@
-"""``Queue`` has an application's and an operator's operations on a queue, with App Engine's errors."""
+"""``Queue`` offers the queue operations of applications and operators, with App Engine's errors."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -258,11 +258,11 @@ class Queue:
         """Lease tasks with one tag.
 
         Args:
-            lease_seconds: as for ``lease_tasks``.
-            max_tasks: as for ``lease_tasks``.
+            lease_seconds: the same as for ``lease_tasks``.
+            max_tasks: the same as for ``lease_tasks``.
             tag: the tag; None or '' means the oldest task's tag. If that task has no tag, this leases the
                 untagged tasks among the oldest ``max_tasks``.
-            deadline: as for ``lease_tasks``.
+            deadline: the same as for ``lease_tasks``.
 
         Raises:
             InvalidTagError: the tag is not a string, or it is too long. For other errors see ``lease_tasks``.
@@ -353,7 +353,7 @@ class QueueStatistics:
     Attributes:
         queue: the queue.
         tasks: the number of ready, scheduled and running tasks (or leased tasks, in a pull queue).
-        oldest_eta_usec: the oldest task's ETA, in microseconds since the epoch; None without tasks.
+        oldest_eta_usec: the oldest task's ETA in microseconds since the epoch; None if there are no tasks.
         executed_last_minute: the number of attempts that ended in the last 60 seconds, successful or not.
         in_flight: the number of running deliveries, or of leases in a pull queue.
         enforced_rate: the number of tasks per second that may start now, which is the queue's rate, or 0

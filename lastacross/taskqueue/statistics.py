@@ -1,4 +1,4 @@
-"""The module under which queued calls carry a queue's statistics (``pickled_names``)."""
+"""Provides queue statistics under the module name that queued calls refer to (see ``pickled_names``)."""
 
 from lastacross.taskqueue.queue import QueueStatistics
 

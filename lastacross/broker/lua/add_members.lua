@@ -30,8 +30,8 @@ local function store(id, eta, target, first, last)
   end
 end
 
--- Refuse a name that a task outside this batch has or had. Even a name in our generated form may be taken,
--- because a caller may have chosen it.
+-- Refuse a name that a task outside this batch has or had. Even a generated name may be taken, because a caller
+-- may have chosen the same name.
 local function refusal(id, is_named)
   local status, dead_at = unpack(call('HMGET', RECORD .. id, 'status', 'dead_at'))
   if status and not (status == 'failed' and dead_at) then

@@ -1,4 +1,4 @@
--- crash_task: end the lease of a task whose own process died. The task was alone in it, so it had started.
+-- crash_task: end the lease of a task whose own process died. No other task ran there, so this task had started.
 --
 -- ARGV     1 now  2 task id  3 lease id
 -- Returns  'ready', 'poison', 'damaged', or 'gone' if the lease was already lost

@@ -40,7 +40,7 @@ if parent ~= '' then
     call('HSET', parents_key .. ':children', index, 1)
   end
   if finished_at then
-    -- The parent is a dead letter that is running again, so the keys of its batch already expire.
+    -- The parent is a dead letter that is running again, so the keys of its batch already have an expiry time.
     call('EXPIRE', parents_key .. ':children', BATCH_LIFE)
   end
   call('HSET', key, 'parent', parent)

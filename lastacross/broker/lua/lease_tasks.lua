@@ -204,7 +204,7 @@ local function lease(queue, list, group, id, entries)
   return true
 end
 
--- A task of this group was left behind and could run now. This worker asks for it again, or another is woken.
+-- A task of this group stays in its list but could run now. This worker asks again, or another worker is woken.
 local function leave(group)
   if is_asleep then
     more = 1
@@ -274,7 +274,7 @@ end
 -- Some tasks stay in the list, so make sure that a worker asks for them as soon as one of them may run.
 local function leave_rest(list, group, taken, grant, bucket, binds)
   if bucket.tokens + 1e-6 < 1 then
-    -- Times are rounded to a microsecond, so add one. A worker that asks too early would ask over and over.
+    -- Times are rounded to a microsecond, so add one microsecond. A worker that asks too early would ask over and over.
     local due = bucket.counted_at + (1 - bucket.tokens) / bucket.rate + 1e-6
     next_due = math.min(next_due or due, due)
   elseif not binds or grant > taken then

@@ -1,5 +1,5 @@
 -- sweep_batches: cancel members whose record another RQ tool deleted or cancelled, repair damaged batches, and
--- find abandoned ones.
+-- find abandoned batches.
 --
 -- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
 --          4 maximum number of members to check in this call
@@ -13,7 +13,7 @@
 
 local now, rank, index, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
--- Returns a member's outcome if the member has ended but its batch did not notice; nil if it has not ended.
+-- Returns a member's outcome if the member has ended but its batch has not recorded it; nil if it has not ended.
 -- A dead letter whose record does not name its batch is damaged.
 local function unheard_end(batch, queue, at)
   if is_gone(batch, queue, at) then

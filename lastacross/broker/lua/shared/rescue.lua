@@ -1,6 +1,6 @@
 -- rescue: make tasks with expired leases ready again. Needs keys, fan_in and lose.
 
--- Returns, flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended.
+-- Returns a flat list with a task id and 'ready', 'poison', 'damaged' or 'gone' for each lease that was ended.
 local function rescue_of_all(queues, now, limit)
   local results = {}
   for _, queue in ipairs(queues) do
