@@ -95,4 +95,4 @@ def test_it_explains_itself(command: Command) -> None:
 
     assert code == 0
     assert "demo.py" in out
-    assert "May be repeated" in out
+    assert "existing data stays unchanged" in out
