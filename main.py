@@ -33,7 +33,7 @@ class HomeHandler(webapp.RequestHandler):
     ]
 
     def get(self) -> None:
-        """An introduction, a card for each program, and live numbers."""
+        """Show an introduction, a card for each program, and live numbers."""
         numbers = {name: number for ask in self.numbers for name, number in ask().items()}
         self.response.headers["Cache-Control"] = "no-cache"
         if self.wants_json():

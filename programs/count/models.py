@@ -21,11 +21,11 @@ LINE_LENGTH = 300
 
 
 class CountRun(Run):
-    """A run of the counting program. Instants are seconds since the epoch.
+    """A run of the counting program. Times are in seconds since the epoch.
 
     ``changes`` counts and numbers the run's changes. The row is locked during a change, so the numbers become
-    visible in order. A browser that has all changes up to n can ask for those after n.
-    ``handed_out_at`` is when the master task began to add the sub tasks to their queue.
+    visible in order. A browser that has all changes up to n can therefore ask for the later ones.
+    ``handed_out_at`` is the time when the master task started to add the sub tasks to their queue.
     """
 
     __tablename__ = "count_run"
@@ -39,10 +39,10 @@ class CountRun(Run):
 
 
 class CountInterval(datastore.Model):
-    """An interval of a run: the instance that counts it, the size, and in the end all its numbers.
+    """An interval of a run, with its size, the instance that counts it, and finally all its numbers.
 
-    ``counted`` is how many numbers are saved, from the first on; ``numbers`` is the result, a JSON list.
-    ``changed`` is the number of the interval's last change among its run's changes.
+    ``counted`` is how many of its numbers have been saved so far. ``numbers`` is the result, a JSON list.
+    ``changed`` is the number that the interval's last change has among its run's changes.
     """
 
     __tablename__ = "count_interval"
@@ -60,17 +60,17 @@ class CountInterval(datastore.Model):
 
     @property
     def total(self) -> int:
-        """How many numbers the interval has."""
+        """How many numbers the interval contains."""
         return self.last - self.first + 1
 
     @property
     def result(self) -> list[int] | None:
-        """The numbers; None until all are counted."""
+        """The numbers, or None until all of them are counted."""
         return None if self.numbers is None else [int(number) for number in json.loads(self.numbers)]
 
 
 class CountLine(datastore.Model):
-    """A line of the backend's log, stored with its run; ``number`` is the number of a change."""
+    """A line of the backend's log, stored with its run; ``number`` is the number of a change of this run."""
 
     __tablename__ = "count_line"
 
@@ -94,7 +94,7 @@ MAX_INTERVALS = 100
 
 _NUMBERS = func.sum(CountInterval.last - CountInterval.first + 1 + INTERVAL_NUMBERS)
 
-# The intervals are deleted together with their run, because they make up its size.
+# The intervals are deleted in the same step as their run, because they make up its size.
 KEPT = pruning.Kept(
     CountRun,
     size=select(_NUMBERS.label("size")).join(CountRun, CountRun.id == CountInterval.run_id),

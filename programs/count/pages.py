@@ -36,7 +36,7 @@ INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 
 
 @dataclass(frozen=True)
 class CountRequest:
-    """The requested count; ``delay_ms`` simulates slow work before each number."""
+    """A request for a run; ``delay_ms`` is a delay before each number, to simulate slow work."""
 
     name: str
     intervals: list[tuple[int, int]]
@@ -44,20 +44,20 @@ class CountRequest:
 
     @property
     def numbers(self) -> int:
-        """How many numbers all intervals have together."""
+        """How many numbers all intervals contain together."""
         return sum(last - first + 1 for first, last in self.intervals)
 
     @property
     def work_ms(self) -> int:
-        """The total work."""
+        """The total work, in milliseconds."""
         return self.numbers * max(self.delay_ms, starting.MIN_NUMBER_MS)
 
 
 def parse(form: Mapping[str, object]) -> CountRequest:
-    """The requested count.
+    """Read the requested run from the form.
 
     Raises:
-        FormError: a field is invalid, or the work is too much in total.
+        FormError: a field is invalid, or the total amount of work is too large.
     """
     mistakes: dict[str, str] = {}
     name, intervals, delay_ms = form.get("name"), [], 0
@@ -85,12 +85,12 @@ def parse(form: Mapping[str, object]) -> CountRequest:
 
 
 def parse_intervals(text: object) -> list[tuple[int, int]]:
-    """The intervals in a text such as ``1-10, 11-20``, separated by commas or line ends.
+    """Parse intervals such as ``1-10, 11-20``, separated by commas or line breaks.
 
-    They may overlap, but each may occur only once, because sub tasks are unique by name.
+    Intervals may overlap, but each may occur only once, because sub tasks have unique names.
 
     Raises:
-        ValueError: the text is invalid; the message says what the field takes.
+        ValueError: the text is invalid; the message says what the field accepts.
     """
     pieces = re.split(r"[,\n]", text) if isinstance(text, str) else []
     pieces = [piece.strip() for piece in pieces if piece.strip()]
@@ -129,14 +129,14 @@ class FormHandler(forms.Handler):
     """The form that starts a run, and the recent runs."""
 
     def get(self) -> None:
-        """The form, which the query may fill in. As JSON: the recent runs."""
+        """Show the form, prefilled from the query string, or list the recent runs as JSON."""
         if self.wants_json():
             self.render_json({"runs": [_listed(row) for row in runs.recent()]})
         else:
             self.show_form(self.request.GET, {})
 
     def post(self) -> None:
-        """Start a run: first its master task, which decides whether the name is free, then its row."""
+        """Start a run: first add its master task, which claims the name, and then store the run's row."""
         with starting.answering(self, "counts"):
             starting.admit(self, "counts", is_counted=False)
             run = self._begin(parse(self.form()))
@@ -157,7 +157,7 @@ class FormHandler(forms.Handler):
         )
         is_limited = not self.is_exempt_from_limits()
         if is_limited:
-            # Checked before the task uses up the name, and again later, because of concurrent starts.
+            # Check before the task takes the name. A later check handles concurrent starts.
             starting.require_room_now(CountRun)
         starting.admit(self, "counts", is_counted=False, work_ms=wanted.work_ms)
         try:
@@ -167,7 +167,7 @@ class FormHandler(forms.Handler):
         except taskqueue.TombstonedTaskError:
             raise self._taken(wanted.name, is_tombstoned=True) from None
         try:
-            # Counted only now, so that a taken name uses up no start.
+            # Count the start only now, so that a taken name does not use one up.
             starting.admit(self, "counts", work_ms=wanted.work_ms)
             runs.begin(run, wanted.intervals, is_limited=is_limited)
         except (starting.TooManyError, errors.StartRefusedError):
@@ -177,7 +177,7 @@ class FormHandler(forms.Handler):
 
     @staticmethod
     def _taken(name: str, *, is_tombstoned: bool) -> forms.FormError:
-        """The 409 for a taken name. After its master task, a run goes on while its sub tasks count."""
+        """A 409 error for a taken name. A run continues after its master task while its sub tasks count."""
         run = runs.find(name)
         if is_tombstoned and (run is None or view_of(run).is_over):
             until = _refused_until(run)
@@ -190,8 +190,8 @@ class FormHandler(forms.Handler):
         return forms.FormError({"name": mistake}, 409, location=f"/count/{name}", **more)
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form, with a suggestion to start from, and the recent runs."""
-        # A submitted form shows its own values and nothing else.
+        """Show the form, prefilled with an example, and the recent runs."""
+        # A submitted form shows only its own values.
         first = {"name": f"run-{secrets.token_hex(2)}", "intervals": "1-10, 11-20, 21-30", "delay_ms": "200"}
         values = {name: given.get(name, "" if mistakes else value) for name, value in first.items()}
         values = {name: value if isinstance(value, str) else "" for name, value in values.items()}
@@ -217,13 +217,13 @@ def _listed(row: runs.Row) -> dict[str, Any]:
 
 
 def _refused_until(run: CountRun | None) -> float | None:
-    """When the name is free again, some time after its master task ended; None if unknown."""
+    """When the name will be free again, which is some time after its master task ended; None if unknown."""
     ended_at = None if run is None else run.handed_out_at or run.finished_at
     return None if ended_at is None else ended_at + config.current().settings.tombstone_seconds
 
 
 def _started_name(run: CountRun) -> str:
-    """The name under which a browser remembers a run that it started. Names may be used again, ids never."""
+    """The key under which a browser remembers a run it started. Unlike ids, names may be used again."""
     return f"count:{run.id}"
 
 
@@ -236,7 +236,7 @@ def _operation(run: CountRun, after: int = 0) -> dict[str, Any]:
 
 
 class PageHandler(longtask.ProgressPage[count_view.View]):
-    """One run, while it counts and afterwards; ``?after=n`` leaves out everything up to change n."""
+    """The page of a current or finished run; ``?after=n`` leaves out everything up to change n."""
 
     after = 0
 
@@ -246,11 +246,11 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
             self.after = forms.parse_after(self.request.GET, "changes")
 
     def look(self, name: str) -> count_view.View:
-        """The run's progress."""
+        """Find the run and return its progress."""
         return view_of(_find_or_404(name))
 
     def client_id(self, view: count_view.View) -> str:
-        """A client id for this run, which other runs with its name do not share."""
+        """The client id for this run; other runs with the same name have different ones."""
         return tasks.client_id(view.run.id)
 
     def show(self, view: count_view.View, token: str | None) -> None:
@@ -272,7 +272,7 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
         )
 
     def operation(self, view: count_view.View) -> dict[str, Any]:
-        """The JSON with the intervals and lines that have changed since."""
+        """The JSON for the run, with the intervals and log lines that are new since change ``after``."""
         run = view.run
         return view.operation(runs.intervals_of(run.id, self.after), runs.lines_of(run, self.after))
 
@@ -281,7 +281,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a run early."""
 
     def post(self, name: str) -> None:
-        """Drop the sub tasks that have not begun, and let the others end; a finished run stays as it is."""
+        """Drop the sub tasks that have not started, and let the others end. A finished run is unaffected."""
         run = _find_or_404(name)
         starting.require_may_cancel(self, _started_name(run))
         if not view_of(run).is_over:
@@ -295,15 +295,15 @@ class CancelHandler(webapp.RequestHandler):
 NAME = "<name:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # The form and the recent runs; a POST starts a run and answers with the address of its page.
+    # The form and the recent runs; a POST starts a run and returns the address of its page.
     webapp2.Route("/count", FormHandler),
-    # The same run for programs, and for the page when it polls.
+    # One run as JSON, for programs and for the page when it polls.
     webapp2.Route(f"/count/{NAME}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
-    # One run, with its intervals, its queues and the backend's log.
+    # The page of one run, with its intervals, its queues and the backend's log.
     webapp2.Route(f"/count/{NAME}", PageHandler),
-    # Its cancel button.
+    # The page's cancel button.
     webapp2.Route(f"/count/{NAME}/cancel", CancelHandler),
-    # For the backend: its start, the tasks of its two queues, and the end of the master task.
+    # For the backend: its start request, the tasks of its two queues, and the end of a run.
     webapp2.Route("/_ah/start", tasks.StartHandler),
     webapp2.Route(f"/_ah/queue/{tasks.MASTER_QUEUE}", tasks.MasterHandler),
     webapp2.Route(f"/_ah/queue/{tasks.SUB_QUEUE}", tasks.SubHandler),

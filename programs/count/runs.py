@@ -1,6 +1,6 @@
-"""The counting program's runs in the datastore: how they begin, continue and end.
+"""The counting program's runs in the datastore: how they start, continue and end.
 
-Each step is one transaction that locks the run's row first, and is idempotent, because tasks may run twice.
+Each step is one transaction that first locks the run's row. It is idempotent, because tasks may run twice.
 """
 
 import json
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """The state, as far as the datastore shows it."""
+        """The state, as far as the datastore knows it."""
         if self.run.finished_at is None:
             return "ready" if self.run.handed_out_at is None else "running"
         if self.counted == self.intervals:
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sums:
-    """The totals of a run's intervals: all and done, and numbers: all and counted."""
+    """The total and completed numbers of a run's intervals, and the total and counted numbers in them."""
 
     intervals: int
     done: int
@@ -52,17 +52,17 @@ class Sums:
 
 
 def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
-    """Store a new run once, on behalf of its page or its master task, whichever comes first.
+    """Store a new run, once; called by its page and by its master task, in any order.
 
-    An older run with this name gives way, because its name was free again.
+    The new run replaces an older one with this name, because the name was free again.
 
     Args:
-        run: the run.
-        intervals: its intervals.
-        is_limited: apply the limit of open runs (starting.py). A master task was admitted already.
+        run: the new run.
+        intervals: the run's intervals.
+        is_limited: whether to apply the limit on open runs (starting.py). A master task was already admitted.
 
     Returns:
-        False if a newer run has the name: this run's task came very late.
+        False if a newer run has the name, because this run's task was very late.
 
     Raises:
         TooManyError: too many runs are open.
@@ -70,7 +70,7 @@ def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bo
     try:
         return _begin(run, intervals, is_limited)
     except IntegrityError:
-        # Page and master task stored it concurrently, and the other one came first.
+        # The page and the master task stored it concurrently, and the other one was first.
         return _begin(run, intervals, is_limited)
 
 
@@ -96,17 +96,17 @@ def _begin(run: CountRun, intervals: Sequence[tuple[int, int]], is_limited: bool
 
 
 def find(name: str) -> CountRun | None:
-    """The newest run with this name, detached, or None."""
+    """The newest run with this name, detached from its session, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(CountRun).where(CountRun.name == name))
 
 
 def recent() -> list[Row]:
-    """The newest runs, newest first."""
+    """The most recent runs, newest first."""
     newest = select(CountRun).order_by(CountRun.created_at.desc()).limit(RUNS_LISTED)
     with datastore.session(read_only=True) as session:
         found = session.scalars(newest).all()
-        # Only for these runs: a month's intervals are too many.
+        # Query only these runs' intervals, because a whole month has too many.
         counts = (
             select(CountInterval.run_id, func.count(), func.count(CountInterval.numbers))
             .where(CountInterval.run_id.in_([run.id for run in found]))
@@ -130,7 +130,7 @@ def sums_of(run_id: str) -> Sums:
 
 
 def intervals_of(run_id: str, after: int = 0) -> list[CountInterval]:
-    """The intervals that changed after this change, in their given order; 0 for all."""
+    """The intervals that changed after the change ``after`` (0 for all), in their original order."""
     query = select(CountInterval).where(CountInterval.run_id == run_id).order_by(CountInterval.place)
     if after:
         query = query.where(CountInterval.changed > after)
@@ -139,7 +139,7 @@ def intervals_of(run_id: str, after: int = 0) -> list[CountInterval]:
 
 
 def lines_of(run: CountRun, after: int = 0) -> list[CountLine]:
-    """The log lines after this change, up to the last change that ``run`` knows, in order."""
+    """The log lines after the change ``after`` and up to the last change that ``run`` has seen, in order."""
     number = CountLine.number
     query = select(CountLine).where(CountLine.run_id == run.id, number > after, number <= run.changes)
     with datastore.session(read_only=True) as session:
@@ -151,7 +151,7 @@ def lines_of(run: CountRun, after: int = 0) -> list[CountLine]:
 
 @dataclass(frozen=True)
 class Claim:
-    """An interval for an instance to continue, with the number of already counted numbers."""
+    """The interval that an instance is going to count, and how many of its numbers are already counted."""
 
     counted: int
     change: int
@@ -161,7 +161,7 @@ def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim 
     """Record that this instance counts this interval from now on.
 
     Returns:
-        None if there is nothing to count, because the interval is done or its run is over or gone.
+        None if there is nothing to count, because the interval is done, or its run is over or deleted.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -184,10 +184,10 @@ def claim(run_id: str, place: int, instance: str, *, retry_count: int) -> Claim 
 
 
 def keep(run_id: str, place: int, counted: int) -> int | None:
-    """Save an interval's progress, unless more is saved already.
+    """Save an interval's progress, unless more of it has already been saved.
 
     Returns:
-        The number of the change; None if the rest is no longer needed.
+        The number of the change, or None if the remaining numbers are no longer needed.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -200,10 +200,10 @@ def keep(run_id: str, place: int, counted: int) -> int | None:
 
 
 def release(run_id: str, place: int, instance: str, counted: int) -> int | None:
-    """Save an interval's progress and that this instance no longer counts it.
+    """Save an interval's progress, and record that this instance no longer counts it.
 
     Returns:
-        The number of the change; None if another instance has the interval, or it is no longer needed.
+        The number of the change, or None if another instance has the interval or nobody needs it any longer.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -224,7 +224,7 @@ def finish_interval(run_id: str, place: int, numbers: Sequence[int], instance: s
     """Save an interval's result, once.
 
     Returns:
-        The number of the change; None if there is a result already, or the run is over or gone.
+        The number of the change, or None if there already is a result, or the run is over or deleted.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -239,7 +239,7 @@ def finish_interval(run_id: str, place: int, numbers: Sequence[int], instance: s
 
 
 def shortened(numbers: Sequence[int]) -> str:
-    """``1, 2, 3, 4, 5``; of a longer list the first and the last numbers."""
+    """The numbers as text (``1, 2, 3, 4, 5``); a long list shows only its first and last numbers."""
     shown = [str(number) for number in numbers]
     if len(shown) > 12:
         shown = [*shown[:8], "…", *shown[-2:]]
@@ -250,10 +250,10 @@ def shortened(numbers: Sequence[int]) -> str:
 
 
 def note(run_id: str, instance: str, text: str, **values: object) -> int | None:
-    """Add a line to the run's log, and set these columns.
+    """Add a line to the run's log, and set the columns in ``values``.
 
     Returns:
-        The number of the change; None if the run is cancelled or gone.
+        The number of the change, or None if the run was cancelled or no longer exists.
     """
     with datastore.transaction() as transaction:
         change = _change(transaction.session, run_id, **values)
@@ -266,7 +266,7 @@ def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
     """Record the end of a run, once.
 
     Returns:
-        The number of the change; None if its end is already recorded, or there is no such run.
+        The number of the change, or None if its end is already recorded or there is no such run.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
@@ -286,7 +286,7 @@ def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
 def _change(session: Session, run_id: str, *conditions: ColumnElement[bool], **values: object) -> int | None:
     """Lock a run that was not cancelled, and number the next change.
 
-    A failed run accepts changes too, because its dead letters may be run again.
+    A failed run also accepts changes, because its dead letters may be retried.
     """
     numbered: Mapping[str, Any] = {"changes": CountRun.changes + 1, **values}
     changed = update(CountRun).where(CountRun.id == run_id, CountRun.is_cancelled.is_(False), *conditions)

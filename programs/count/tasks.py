@@ -1,7 +1,7 @@
 """The counting program's tasks: a master task hands out intervals, and sub tasks count them.
 
-A master task is unique by its run's name, a sub task by its run and its interval. Both run on the backend
-``counter``, at their queues' default URLs. Everything here may run twice.
+A master task's name contains its run's name, and a sub task's name its run and its interval, so each is
+unique. Both run on the backend ``counter``, at their queues' default URLs. Everything here may run twice.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def announce(run_id: str, change: int | None) -> None:
 
 
 def text_of(intervals: Intervals) -> str:
-    """``1-10, 11-20``."""
+    """The intervals as text: ``1-10, 11-20``."""
     return ", ".join(f"{first}-{last}" for first, last in intervals)
 
 
@@ -56,7 +56,7 @@ def text_of(intervals: Intervals) -> str:
 
 
 def outer_batch(run_id: str) -> taskqueue.Batch:
-    """The batch whose only member is the master task; it ends after everything that the task started."""
+    """The batch whose only member is the master task; it ends after everything that this task started."""
     complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id})
     return taskqueue.Batch(queue_name=MASTER_QUEUE, name=run_id, on_complete=complete)
 
@@ -64,7 +64,7 @@ def outer_batch(run_id: str) -> taskqueue.Batch:
 def inner_batch_id(run_id: str) -> str:
     """The id of the sub tasks' batch.
 
-    The engine's own choice would derive from the master task, and be the same for every run with this name.
+    The engine's default id derives from the master task, so all runs with this name would share it.
     """
     return f"{run_id}-intervals"
 
@@ -72,13 +72,13 @@ def inner_batch_id(run_id: str) -> str:
 def add_master(run: CountRun, intervals: Intervals) -> None:
     """Add the master task of a new run.
 
-    The task's name makes the run's name unique. A check in the datastore is unnecessary, and would be unsafe
-    between two visitors. The task carries the whole run. If the process is killed between the steps here and
-    in the page, the task does the rest: it seals its batch and stores the run.
+    The task's name makes the run's name unique. A check in the datastore is not needed, and it would not
+    be safe if two visitors came at the same time. The task carries the whole run. If the process is killed
+    between the steps here and in the page, the task does the rest: it seals its batch and stores the run.
 
     Raises:
-        TaskAlreadyExistsError: a master task with this name waits or runs.
-        TombstonedTaskError: a master task with this name has ended, and the name is not free again yet.
+        TaskAlreadyExistsError: a master task with this name is waiting or running.
+        TombstonedTaskError: a master task with this name has ended, but the name is not free again yet.
         TransientError: Redis is unavailable.
     """
     task = taskqueue.Task(
@@ -96,7 +96,7 @@ def add_master(run: CountRun, intervals: Intervals) -> None:
 
 
 def cancel(run_id: str) -> None:
-    """End a run: drop the waiting tasks; running ones find out when they save their progress."""
+    """End a run and drop its waiting tasks; running tasks notice when they save their progress."""
     _log(run_id, runs.end(run_id, "a visitor", is_cancelled=True), "run cancelled")
     withdraw(run_id)
 
@@ -112,7 +112,7 @@ class MasterHandler(webapp.TaskHandler):
     """``/_ah/queue/master``: hands out a run's intervals as sub tasks."""
 
     def post(self) -> None:
-        """Takes key-value parameters. May run again, because the batches skip the tasks that they have."""
+        """Add the sub tasks. A retry is safe, because the batches skip the tasks that they already have."""
         fields = self.request.POST
         intervals = [_pair(text) for text in fields["intervals"].split(", ")]
         run = CountRun(
@@ -123,10 +123,10 @@ class MasterHandler(webapp.TaskHandler):
         )
         run_id, delay_ms = run.id, run.delay_ms
         with outer_batch(run_id):
-            pass  # seals the batch in case the page died before it could
+            pass  # seals the batch if the page's process died before it could
         if not runs.begin(run, intervals):
             return  # a newer run has the name, so nobody would look at this one
-        # Before the first sub task writes its own line, possibly while others are still being added.
+        # This line comes before the first sub task's own, which may be written while others are being added.
         text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
         _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
         with taskqueue.Batch(
@@ -136,7 +136,7 @@ class MasterHandler(webapp.TaskHandler):
 
 
 def sub_tasks(run_id: str, intervals: Intervals, delay_ms: int) -> Iterable[taskqueue.Task]:
-    """One task per interval; its payload says what to count."""
+    """One task per interval, with a payload that says what to count."""
     for place, (first, last) in enumerate(intervals):
         work = {"run": run_id, "place": place, "first": first, "last": last, "delay_ms": delay_ms}
         yield taskqueue.Task(
@@ -148,7 +148,7 @@ class CompleteHandler(webapp.TaskHandler):
     """Runs once when the master task and everything it started have ended, successfully or not."""
 
     def post(self) -> None:
-        """Mark the run finished. A run that was never stored was refused, so there is nothing to end."""
+        """Mark the run as finished. If it was never stored, it was refused, so there is nothing to end."""
         run_id = self.request.POST["run"]
         change = runs.end(run_id, instance(), is_cancelled=False)
         _log(run_id, change, "run over")
@@ -160,7 +160,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _log(run_id: str, change: int | None, text: str) -> None:
-    """Write to the backend's log; the run's own log, which its page shows, has the line already."""
+    """Write to the backend's log. The run's own log, which its page shows, already has the line."""
     if change is not None:
         log.info("count.run", extra={"run": run_id, "text": text})
         announce(run_id, change)
@@ -186,13 +186,13 @@ class StartHandler(webapp.RequestHandler):
     """``/_ah/start``: called when the backend starts."""
 
     def get(self) -> None:
-        """Set the shutdown hook."""
+        """Register the shutdown hook."""
         runtime.set_shutdown_hook(shut_down)
         log.info("count.start", extra={"instance": instance()})
 
 
 def shut_down() -> None:
-    """The shutdown hook: give back all intervals that are being counted here; another instance continues."""
+    """The shutdown hook: release all intervals being counted here, so that another instance can continue."""
     with _lock:
         holds = list(_held)
     log.info("count.shutdown", extra={"instance": instance(), "intervals": len(holds)})
@@ -201,7 +201,7 @@ def shut_down() -> None:
 
 
 def _give_back(hold: Hold) -> None:
-    """Save the progress and release the interval, once, from the hook or the counting loop."""
+    """Save the progress and release the interval, once, whether the hook or the counting loop calls first."""
     with _lock:
         is_held = hold in _held
         _held.discard(hold)
@@ -216,7 +216,7 @@ def _holding(hold: Hold) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # For example, it exceeded its deadline; the next attempt should continue from here.
+        # It may have exceeded its deadline, for example. The next attempt should continue from here.
         _give_back(hold)
         raise
     finally:
@@ -228,14 +228,14 @@ class SubHandler(webapp.TaskHandler):
     """``/_ah/queue/subtasks``: counts one interval."""
 
     def post(self) -> None:
-        """Takes its work from the payload. Continues where an earlier attempt stopped."""
+        """Count the interval in the payload, from where an earlier attempt stopped."""
         work = json.loads(self.request.body)
         task = taskqueue.current_task()
         claimed = runs.claim(
             work["run"], work["place"], instance(), retry_count=task.retry_count if task else 0
         )
         if claimed is None:
-            return  # counted already, or no longer wanted
+            return  # already counted, or no longer wanted
         announce(work["run"], claimed.change)
         numbers = range(work["first"], work["last"] + 1)
         hold = Hold(work["run"], work["place"], list(numbers[: claimed.counted]))
@@ -254,10 +254,10 @@ class SubHandler(webapp.TaskHandler):
 
 
 def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | None:
-    """Count on from the numbers in ``hold``, at the given pace, and save the progress now and then.
+    """Count on from the numbers in ``hold``, at the given pace, and save the progress from time to time.
 
     Returns:
-        True when all is counted, False if the process is stopping, None if the run is cancelled.
+        True if all numbers are counted, False if the process is stopping, None if the run was cancelled.
     """
     kept_at = clock.SYSTEM.monotonic()
     for number in numbers[len(hold.numbers) :]:
@@ -275,9 +275,9 @@ def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | No
 
 
 def _wait(seconds: float) -> bool:
-    """Simulate slow work; False as soon as this process is stopping."""
+    """Simulate slow work; returns False as soon as this process is stopping."""
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
-        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
         threading.Event().wait(min(left, POLL_SECONDS))
     return not runtime.is_shutting_down()

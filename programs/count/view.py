@@ -1,4 +1,4 @@
-"""The progress of a counting run in words, in numbers, and as JSON."""
+"""A counting run's progress, in words, in numbers, and as JSON."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from programs.shared.operations import plural
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A count at one instant.
+    """A snapshot of a counting run.
 
     Attributes:
-        sums: the totals of its intervals.
-        queues: its two queues' statistics; None while Redis is unavailable.
+        sums: the totals of the run's intervals.
+        queues: the statistics of the program's two queues, or None while Redis is unavailable.
     """
 
     run: CountRun
@@ -30,27 +30,27 @@ class View(progress.RunView):
 
     @property
     def through(self) -> int:
-        """The counted numbers."""
+        """How many numbers have been counted."""
         return self.sums.counted
 
     @property
     def whole(self) -> int:
-        """All numbers."""
+        """How many numbers there are in total."""
         return self.sums.numbers
 
     @property
     def count_text(self) -> str:
-        """``2 of 3 intervals counted``."""
+        """The progress in words: ``2 of 3 intervals counted``."""
         return f"{self.sums.done} of {plural(self.sums.intervals, 'interval')} counted"
 
     @property
     def numbers_text(self) -> str:
-        """``25 of 30``."""
+        """The counted numbers in words: ``25 of 30``."""
         return f"{self.sums.counted:,} of {self.sums.numbers:,}"
 
     @property
     def headline(self) -> str:
-        """The headline; nothing can have been counted before the intervals are handed out."""
+        """The headline; until the intervals are handed out, it says that the master task is waiting."""
         is_waiting = not self.is_over and self.run.handed_out_at is None
         return "The master task waits for the backend." if is_waiting else super().headline
 
@@ -68,23 +68,23 @@ class View(progress.RunView):
 
     @property
     def failures(self) -> str:
-        """``1 of 3 intervals``."""
+        """The failed intervals in words: ``1 of 3 intervals``."""
         return f"{self.failed} of {plural(self.sums.intervals, 'interval')}"
 
     @property
     def etag(self) -> str:
-        """Changes when anything shown has changed."""
+        """An entity tag that changes whenever the page would show something different."""
         queues = hashlib.sha256(json.dumps(self.queues_json()).encode()).hexdigest()[:12]
         return f"{self.run.changes}-{self.failed}-{self.state}-{queues}"
 
     def queues_json(self) -> list[dict[str, Any]] | None:
-        """Both queues' statistics, None while Redis is unavailable."""
+        """Both queues' statistics, or None while Redis is unavailable."""
         if self.queues is None:
             return None
         return [queue_json(each) for each in self.queues]
 
     def operation(self, intervals: Sequence[CountInterval], log: Sequence[CountLine]) -> dict[str, Any]:
-        """The JSON of a long-running operation, with the intervals and lines that are new to the caller."""
+        """The run as a long-running operation in JSON, with the intervals and lines new to the caller."""
         run, sums = self.run, self.sums
         missing = sums.intervals - sums.done
         operation = self.operation_of(
@@ -107,7 +107,7 @@ class View(progress.RunView):
 
 
 def interval_json(interval: CountInterval, view: View) -> dict[str, Any]:
-    """An interval and its result, which is None until all of it is counted."""
+    """An interval as JSON, with its result, which is None until every number is counted."""
     return {
         "place": interval.place,
         "first": interval.first,
@@ -132,12 +132,12 @@ def interval_text(interval: CountInterval, view: View) -> str:
 
 
 def line_json(line: CountLine) -> dict[str, Any]:
-    """A line of the backend's log."""
+    """A line of the backend's log as JSON."""
     return {"number": line.number, "at": clock.iso(line.at), "instance": line.instance, "text": line.text}
 
 
 def queue_json(queue: taskqueue.QueueStatistics) -> dict[str, Any]:
-    """A queue's statistics; unknown values are null."""
+    """A queue's statistics as JSON; unknown values are null."""
     oldest = queue.oldest_eta_usec
     return {
         "queue": queue.queue.name,
@@ -150,7 +150,7 @@ def queue_json(queue: taskqueue.QueueStatistics) -> dict[str, Any]:
 
 
 def queue_texts(queue: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers of ``queue_json`` for the page, with a dash for unknown values."""
+    """The numbers from ``queue_json`` as the page shows them, with a dash for each unknown value."""
     texts = {name: "-" if value is None else f"{value}" for name, value in queue.items()}
     if queue["oldest_eta"] is not None:
         texts["oldest_eta"] = queue["oldest_eta"][11:19]
@@ -169,12 +169,12 @@ def view_of(run: CountRun) -> View:
         queues = None
     if run.finished_at is not None:
         missing = sums.intervals - sums.done
-        # A failed interval may have been run again since.
+        # A failed interval may have been retried since then.
         state = "done" if missing == 0 else "cancelled" if run.is_cancelled else "failed"
         return View(run, now, state, missing if state == "failed" else 0, sums, queues)
     state = "ready" if run.handed_out_at is None else "running"
     if queues is None:
-        # Not read again: with Redis unavailable, each further request would make the visitor wait.
+        # Do not ask Redis again: while it is unavailable, each further request makes the visitor wait.
         return View(run, now, state, 0, sums, None, is_blind=True)
     try:
         return View(run, now, state, _failed(run), sums, queues)
@@ -185,10 +185,10 @@ def view_of(run: CountRun) -> View:
 
 
 def _failed(run: CountRun) -> int:
-    """How many sub tasks are dead letters.
+    """How many of the run's sub tasks are dead letters.
 
     Raises:
-        UnknownBatchError: Redis does not know the run, or no longer does.
+        UnknownBatchError: Redis does not know the run, or no longer knows it.
         StoreUnavailableError: Redis is unavailable.
     """
     taskqueue.Batch.get(run.id)

@@ -1,4 +1,4 @@
-"""Extracts browser, system and device from a user agent."""
+"""Extracts the browser, the operating system and the device from a User-Agent header."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ MAX_NAME_LENGTH = 100
 
 @dataclass(frozen=True)
 class Client:
-    """Names with the major version, such as ``Chrome 120``; "" if unknown."""
+    """A client's browser, system and device with their major versions (``Chrome 120``); "" if unknown."""
 
     browser: str = ""
     system: str = ""
@@ -19,7 +19,7 @@ class Client:
 
 
 def parse(user_agent: str) -> Client:
-    """Parse a User-Agent header. Takes a millisecond, but the first call a tenth of a second."""
+    """Parse a User-Agent header. This takes a millisecond, but the first call takes a tenth of a second."""
     found = ua_parser.parse(user_agent[:MAX_USER_AGENT_LENGTH])
     browser, system, device = found.user_agent, found.os, found.device
     return Client(

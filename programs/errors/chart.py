@@ -1,4 +1,4 @@
-"""Counts over time as a bar chart: positions, heights, and a description in words. Pure."""
+"""Lays out counts over time as a bar chart with a description in words. Pure functions."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """The values that a template draws."""
+    """The values from which a template draws a chart."""
 
     span: str
     bars: list[Bar]
@@ -39,18 +39,18 @@ class Chart:
 
 
 def beginning(now: float, span: str) -> int:
-    """The first second of the first bar; the last bar is the one that contains ``now``."""
+    """The first second of the first bar; ``now`` lies in the last bar."""
     bars, hours = SPANS[span]
     length = hours * HOUR
     return (int(now // length) - bars + 1) * length
 
 
 def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
-    """A bar chart of hourly counts.
+    """Build a bar chart of hourly counts.
 
     Args:
-        counts: an hour's first second → its count.
-        now: seconds since the epoch.
+        counts: a mapping from the first second of each hour to its count.
+        now: the current time, in seconds since the epoch.
         span: a key of SPANS.
     """
     number, hours = SPANS[span]
@@ -63,7 +63,7 @@ def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
     step = WIDTH / number
     bars = []
     for place, count in enumerate(sums):
-        # Every count must be visible: one error beside thousands still gets a bar with some height.
+        # Every count must be visible, so even one error next to thousands gets a bar with some height.
         height = max(HEIGHT * count / top, 2.0) if count else 0.0
         label = _label(first + place * length, length)
         bars.append(
@@ -80,7 +80,7 @@ def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
 
 
 def nice(count: int) -> int:
-    """The upper end of the axis: 1, 2 or 5 followed by zeros, and never below the count."""
+    """The upper end of the axis: at least the count, and always 1, 2 or 5 followed by zeros."""
     if count <= 1:
         return 1
     power: int = 10 ** int(math.log10(count))

@@ -1,4 +1,4 @@
-"""The fields of a posted error: finds missing and invalid ones, and cuts long ones. Pure."""
+"""Checks the fields of a posted error, and truncates long ones. Pure functions."""
 
 import datetime
 import email.utils
@@ -37,7 +37,7 @@ PRIORITIES = (1, 10)
 DEFAULT_PRIORITY = 5
 STATUSES = (100, 599)
 
-# NUL, other control characters and half surrogate pairs, which break a database or a page.
+# NUL, other control characters and lone surrogates, which would break a database or a page.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EARLIEST, _LATEST = 0.0, 4_102_444_800.0
 """Accepted instants: 1970 to 2099."""
@@ -49,7 +49,7 @@ _DIGITS_OF_A_DATE = 8
 
 @dataclass(frozen=True)
 class Fields:
-    """An error that can be accepted. ``uid`` and ``happened_at`` are None if not given."""
+    """The fields of a valid error. ``uid`` and ``happened_at`` are None if they were not given."""
 
     account: str
     uid: str | None
@@ -60,10 +60,10 @@ class Fields:
 
 
 def parse(given: Mapping[str, Any]) -> Fields:
-    """The fields of an error; unknown ones are ignored.
+    """Parse an error's fields, and ignore unknown ones.
 
     Raises:
-        FormError: fields are missing or invalid; the message names each field and what it takes.
+        FormError: fields are missing or invalid; the message names each of them and what it accepts.
     """
     texts: dict[str, str] = {}
     mistakes: dict[str, str] = {}
@@ -96,7 +96,7 @@ def parse(given: Mapping[str, Any]) -> Fields:
 
 
 def _numbers(texts: Mapping[str, str], mistakes: dict[str, str]) -> dict[str, float]:
-    """The given number fields; adds their mistakes to ``mistakes``."""
+    """Parse the numeric fields that were given, and add their mistakes to ``mistakes``."""
     readers = {
         "status": lambda text: forms.number_between(text, *STATUSES),
         "priority": lambda text: forms.number_between(text, *PRIORITIES),
@@ -115,7 +115,7 @@ def _numbers(texts: Mapping[str, str], mistakes: dict[str, str]) -> dict[str, fl
 
 
 def text_of(value: object) -> str:
-    """A field's text: numbers become text, lists and objects become JSON, None becomes "".
+    """A field's value as text: lists and objects become JSON, and None becomes "".
 
     Raises:
         ValueError: the value is a file.
@@ -130,25 +130,25 @@ def text_of(value: object) -> str:
 
 
 def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
-    """The text, cut to ``most`` characters; keeps the beginning, or more of the end if that is better."""
+    """Cut a text to ``most`` characters. Keeps the beginning, or mainly the end if ``is_end_better``."""
     if len(text) <= most:
         return text
     mark = f" [… cut: {len(text):,} characters came, {most:,} are kept …] "
     room = most - len(mark)
-    # A traceback's end names the error, and its beginning the origin.
+    # The end of a traceback names the error, and its beginning shows the origin.
     head = room // 4 if is_end_better else room
     return text[:head] + mark + text[len(text) - (room - head) :]
 
 
 def instant_of(text: str) -> float:
-    """The seconds since the epoch of a ``timestamp``.
+    """Convert a ``timestamp`` to seconds since the epoch.
 
-    It may be ISO 8601 (UTC if it names no zone), an HTTP date, or seconds since 1970. 13 digits are
-    JavaScript's milliseconds (``Date.now()``), and 8 digits are a date.
+    The timestamp may be in ISO 8601 (in UTC if it has no time zone), an HTTP date, or seconds since 1970.
+    13 digits are JavaScript's milliseconds (``Date.now()``), and 8 digits are a date.
 
     Raises:
-        ValueError: the text has none of these formats, or its year is not from 1970 to 2099, or it is a
-            number of seconds before September 2001.
+        ValueError: the text has none of these formats, its year is not between 1970 and 2099, or it is a
+            number of seconds that lies before September 2001.
     """
     takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
     text = text.strip()

@@ -1,8 +1,8 @@
-"""Decides which errors count as the same, by a fingerprint. Pure.
+"""Decides by a fingerprint which errors count as the same. Pure functions.
 
 Two errors are in one group if they have the same type, server, status, domain and masked message. Masking
-hides the parts that change: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked,
-quoted or not: ``KeyError: 'name'`` and ``KeyError: 'email'`` are two mistakes.
+hides the parts that change: numbers, UUIDs, addresses and long hexadecimal ids. Words are never masked, even
+if they are quoted, because ``KeyError: 'name'`` and ``KeyError: 'email'`` are two different bugs.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ MAX_DOMAIN_LENGTH = 255
 MAX_MSG_LENGTH = 500
 """The maximum length of a group's message, which has its own limit because masking may lengthen it."""
 
-# The order matters: a later mask must not split an earlier one's match. Each is linear in the text's length.
+# The order matters, because a later mask must not split the match of an earlier one. Each takes linear time.
 _MASKS = [
     (re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE | re.ASCII), "<uuid>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE | re.ASCII), "<hex>"),
@@ -32,7 +32,7 @@ _MASKS = [
 
 @dataclass(frozen=True)
 class Likeness:
-    """The common properties of a group's errors.
+    """The properties that a group's errors have in common.
 
     ``fingerprint`` is 64 hexadecimal digits, the same on every machine and in every version. It covers the
     whole masked message, while ``msg`` may be cut.
@@ -47,9 +47,9 @@ class Likeness:
 
 
 def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -> Likeness:
-    """An error's group properties."""
+    """The properties that decide an error's group."""
     msg, domain = masked(msg), domain_of(url)
-    # JSON separates the parts: "ab", "c" differs from "a", "bc".
+    # JSON keeps the parts apart, so that ("ab", "c") differs from ("a", "bc").
     parts = json.dumps([error_type, server, msg, status, domain], ensure_ascii=True)
     fingerprint = hashlib.sha256(parts.encode()).hexdigest()
     shown = msg if len(msg) <= MAX_MSG_LENGTH else f"{msg[: MAX_MSG_LENGTH - 1]}…"
@@ -57,14 +57,14 @@ def likeness(error_type: str, server: str, msg: str, *, status: int, url: str) -
 
 
 def masked(msg: str) -> str:
-    """The message with its changing parts masked, and with each run of white space reduced to one blank."""
+    """The message with its changing parts masked and each run of whitespace collapsed into one space."""
     for pattern, mask in _MASKS:
         msg = pattern.sub(mask, msg)
     return " ".join(msg.split())
 
 
 def domain_of(url: str) -> str:
-    """The host of a URL in lower case, without port and user; "" if it has none."""
+    """A URL's host in lower case, without the port and user; "" if the URL has no host."""
     try:
         host = urlsplit(url if "//" in url else f"//{url}").hostname
     except ValueError:

@@ -1,4 +1,4 @@
-"""The error collector's endpoints for programs: intake, tasks and cron."""
+"""The error collector's endpoints for senders, tasks and cron jobs."""
 
 import hmac
 import json
@@ -28,11 +28,11 @@ log = logging.getLogger("errors")
 
 
 class IntakeHandler(webapp.RequestHandler):
-    """``POST /errors``, open to anybody from anywhere. Senders are programs, so the answer is JSON."""
+    """``POST /errors``, open to everybody. Senders are programs, so the response is JSON."""
 
     def post(self) -> None:
-        """Do one quick write and leave the rest to the task."""
-        self.request.accept = "application/json"  # also for the engine's refusals, such as a broken form
+        """Store the error in one quick write, and leave the rest to its task."""
+        self.request.accept = "application/json"  # also for errors from the engine, such as a malformed form
         self.response.headers["Cache-Control"] = "no-store"
         if self.request.content_length and self.request.content_length > MAX_BYTES:
             limits.note_refusal(limits.SIZE)
@@ -61,13 +61,13 @@ class IntakeHandler(webapp.RequestHandler):
         self.render_json({"name": f"errors/{error_id}", "done": False, "metadata": {"state": "ready"}}, 202)
 
     def _given(self) -> Mapping[str, Any]:
-        """The fields of the body.
+        """Read the fields from the request's body.
 
         Raises:
             BadInputError: the body is neither JSON nor a form.
         """
         kind = self.request.content_type.strip().lower() or forms.FORM_TYPES[0]
-        # A page's navigator.sendBeacon() sends text/plain.
+        # In a page, navigator.sendBeacon() sends text/plain.
         if kind in ("application/json", "text/plain"):
             return _json(self.request.body)
         if kind not in forms.FORM_TYPES:
@@ -100,7 +100,7 @@ def _json(body: bytes) -> Mapping[str, Any]:
     except webapp.BadJsonError as error:
         raise webapp.BadInputError("body", str(error)) from error
     except ValueError as error:
-        # A JSON error includes a position; a decoder's message has nothing helpful.
+        # A JSON error includes a position, but a decoder's message does not help the sender.
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
         raise webapp.BadInputError("body", f"takes a JSON object: {why}") from error
     if not isinstance(found, dict):
@@ -109,23 +109,23 @@ def _json(body: bytes) -> Mapping[str, Any]:
 
 
 def accounts() -> list[str]:
-    """The accounts of ERROR_ACCOUNTS; none if it is not set."""
+    """The accounts in ERROR_ACCOUNTS; an empty list if the variable is not set."""
     return [name.strip() for name in os.environ.get(ACCOUNTS, "").split(",") if name.strip()]
 
 
 def is_taken(account: str) -> bool:
-    """Whether errors are accepted for this account. A sender needs only its name, so it is compared like a
-    secret. Without ERROR_ACCOUNTS, ``dev`` accepts any account, and other environments accept none.
+    """Whether errors are accepted for this account. A sender needs only the account's name, so the name is
+    compared like a secret. Without ERROR_ACCOUNTS, ``dev`` accepts any account, and other environments none.
     """
     known = accounts()
     if not known:
         return config.current().settings.is_dev
-    # Compare all of them, so that the time does not reveal a near match.
+    # Compare with every name, so that the duration does not reveal a near match.
     return sum([hmac.compare_digest(account.encode(), name.encode()) for name in known]) > 0
 
 
 def refusal() -> str:
-    """Why errors for an account are refused, with the remedy for the operator."""
+    """The reason why an account's errors are refused, and how the operator can change that."""
     if accounts():
         return "account is not one that this site accepts errors for."
     return f"account: this site accepts no errors until {ACCOUNTS} lists accounts."
@@ -135,7 +135,7 @@ class CreatedHandler(webapp.TaskHandler):
     """``/tasks/error-created``: processes a new error."""
 
     def post(self) -> None:
-        """Group it, detect its client, and prepare notifications; once, even if the task runs twice."""
+        """Group the error, detect its client, and prepare notifications, once even if the task runs twice."""
         is_done = steps.group(self.request.POST["error"])
         self.response.text = "Signal sent" if is_done else "Signal not sent"
 
@@ -144,7 +144,7 @@ class NotifyHandler(webapp.TaskHandler):
     """``/tasks/error-notify``: sends a notification."""
 
     def post(self) -> None:
-        """Send it; the queue retries if the webhook does not accept it."""
+        """Send the notification; the queue retries the task if the webhook does not accept it."""
         try:
             notifying.send(self.request.POST["notification"])
         except notifying.WebhookError as error:
@@ -153,10 +153,10 @@ class NotifyHandler(webapp.TaskHandler):
 
 
 class DigestHandler(webapp.RequestHandler):
-    """``/tasks/errors/digest``: called by cron every five minutes, and again if one request is not enough."""
+    """``/tasks/errors/digest``: called by cron every five minutes, and again if some errors remain."""
 
     def get(self) -> None:
-        """Send a digest of the errors since the last one."""
+        """Send a digest of the errors since the previous digest."""
         keys, is_all = notifying.digests(clock.SYSTEM.now())
         if not is_all:
             taskqueue.add(url=DIGEST_URL, method="GET", queue_name=notifying.QUEUE)
@@ -164,7 +164,7 @@ class DigestHandler(webapp.RequestHandler):
 
 
 class CleanHandler(webapp.RequestHandler):
-    """``/tasks/errors/clean``: called by cron once a day, and again if one request is not enough."""
+    """``/tasks/errors/clean``: called by cron once a day, and again if some rows remain."""
 
     def get(self) -> None:
         """Delete everything older than seven days."""

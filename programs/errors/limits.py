@@ -1,8 +1,8 @@
-"""Limits on the error collector's intake; refused posts are counted and shown.
+"""Limits how many errors the collector accepts, and counts the refused posts.
 
-One limit applies to the reports per account and hour, another to the bytes of all reports together. Refused
-posts are counted by the hour, whatever the reason. A flood of them must stay cheap, so each process remembers
-for a while which accounts reached their limit, and stores its counts once a second.
+One limit applies to the reports per account and hour, and another to the total size of all reports. Refused
+posts are counted by the hour, whatever the reason. Refusing a flood of posts must be cheap, so each process
+remembers for a while which accounts have reached their limit, and stores its counts once a second.
 """
 
 import logging
@@ -43,11 +43,11 @@ log = logging.getLogger("errors")
 
 
 class RefusedError(Exception):
-    """Raised when a report is not accepted now.
+    """Raised when a report cannot be accepted at the moment.
 
     Attributes:
         reason: ``reports`` or ``bytes``.
-        seconds: until the next attempt makes sense.
+        seconds: how long the sender should wait before the next attempt.
     """
 
     def __init__(self, reason: str, seconds: int) -> None:
@@ -57,7 +57,7 @@ class RefusedError(Exception):
 
     @property
     def message(self) -> str:
-        """The reached limit, and when to try again."""
+        """A message that names the limit and says when to try again."""
         if self.reason == ACCOUNT:
             what = f"account has posted {limit(MAX_REPORTS):,} reports in this hour, which is the limit"
         else:
@@ -68,7 +68,7 @@ class RefusedError(Exception):
 
 
 def limit(variable: str) -> int:
-    """The limit in an environment variable; the default if the variable is unset or invalid."""
+    """The limit in an environment variable, or the default if the variable is unset or invalid."""
     text = os.environ.get(variable, "").strip()
     lowest, highest = BOUNDS[variable]
     if not text:
@@ -76,7 +76,7 @@ def limit(variable: str) -> int:
     number = int(text) if re.fullmatch(r"[0-9]{1,14}", text, re.ASCII) else -1
     if lowest <= number <= highest:
         return number
-    # A wrong setting must not lose the error that is being posted.
+    # The posted error must not be lost because of a wrong setting.
     log.error(
         "%s takes a whole number from %d to %d; %d is used", variable, lowest, highest, DEFAULTS[variable]
     )
@@ -84,18 +84,18 @@ def limit(variable: str) -> int:
 
 
 def size_of(fields: Fields) -> int:
-    """A report's size in bytes for the limit: at least its real size with a group and a notification."""
+    """The bytes counted for a report: at least its real size, including a group and a notification."""
     texts = fields.texts
     sizes = {name: len(text.encode()) for name, text in texts.items()}
     keys, domain = len(fields.account.encode()), len(grouping.domain_of(texts["url"]).encode())
-    # Account and uid are also in an index.
+    # The account and the uid are also stored in an index.
     report = sum(sizes.values()) + 2 * (keys + len((fields.uid or "").encode()))
-    # A mask has at most three bytes for each byte that it hides.
+    # A mask has at most three bytes for each byte that it replaces.
     masked = min(3 * sizes["msg"], 4 * grouping.MAX_MSG_LENGTH)
     group = 2 * keys + sizes["type"] + sizes["server"] + masked + domain
     shown = len(texts["msg"][: notifying.SHOWN_CHARACTERS].encode())
     line = sizes["type"] + shown + domain
-    # JSON escapes a quotation mark with two bytes.
+    # In JSON, an escaped quotation mark takes two bytes.
     told = line + 2 * (line + keys + sizes["type"] + sizes["server"] + shown + domain)
     return OVERHEAD_BYTES + report + min(report, HALF_PAGE_BYTES) + 2 * group + told
 
@@ -107,7 +107,7 @@ _full_until: dict[str, float] = {}
 
 
 def require_room(account: str) -> None:
-    """Refuse accounts that were refused a moment ago, without asking the datastore.
+    """Refuse an account that was refused a moment ago, without querying the datastore.
 
     Raises:
         RefusedError: the limit is reached.
@@ -121,7 +121,7 @@ def require_room(account: str) -> None:
 
 
 def count(session: Session, account: str, size: int) -> None:
-    """Count a report in the transaction that writes it.
+    """Count a report, in the transaction that stores it.
 
     Raises:
         RefusedError: the limit is reached; the caller must roll the transaction back.
@@ -134,7 +134,7 @@ def count(session: Session, account: str, size: int) -> None:
         raise RefusedError(ACCOUNT, _whole(hour + HOUR - now))
     total = {"account": "", "hour": 0, "reports": 0, "bytes": size, "max_bytes": limit(MAX_BYTES)}
     if session.scalar(statements.COUNT_BYTES[dialect], total) is None:
-        # Shorter than the delay in the answer, because room may be made at any moment.
+        # This is shorter than the delay in the response, because space may be freed at any moment.
         _full_until[""] = now + WRITE_SECONDS
         raise RefusedError(FULL, ROOM_AGAIN_SECONDS)
 
@@ -144,7 +144,7 @@ def _whole(seconds: float) -> int:
 
 
 def delete_reports(before: float, max_rows: int) -> int:
-    """Delete reports received before this instant, and subtract their sizes; returns their number."""
+    """Delete reports received before this time, and subtract their sizes; returns the number of them."""
     old = select(ErrorReport.id).where(ErrorReport.received_at < before)
     old = old.limit(max_rows).with_for_update(skip_locked=True)
     quietly = {"synchronize_session": False}
@@ -158,7 +158,7 @@ def delete_reports(before: float, max_rows: int) -> int:
 
 
 def kept_bytes() -> int:
-    """The counted size of all kept reports."""
+    """The total size of all kept reports, as counted."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(ErrorUsage.bytes).where(ErrorUsage.account == "")) or 0
 
@@ -171,11 +171,11 @@ _timer: threading.Timer | None = None
 
 
 def note_refusal(reason: str, account: str = "") -> None:
-    """Count a refused post; the count is stored within a second.
+    """Count a refused post. The count is stored within a second.
 
     Args:
-        reason: why it was refused.
-        account: "" unless the account posted too much, because anybody can invent other names.
+        reason: the reason why the post was refused.
+        account: the account if it posted too much, otherwise "", because anybody can invent other names.
     """
     with _lock:
         _pending[reason, account] += 1
@@ -191,7 +191,7 @@ def _write_soon() -> None:
 
 
 def write_refusals() -> None:
-    """Store and log the counts of refused posts; later, if the datastore is unavailable."""
+    """Store and log the counts of refused posts. If the datastore is unavailable, a later call does it."""
     global _timer, _pending
     with _lock:
         pending, _pending, _timer = _pending, Counter(), None
@@ -215,7 +215,7 @@ def write_refusals() -> None:
 
 
 def refused() -> list[tuple[str, str, int]]:
-    """(reason, account, count) of the posts that were refused in the last seven days, highest count first."""
+    """The posts refused in the last seven days as (reason, account, count), the highest count first."""
     total = func.sum(ErrorRefusal.count)
     query = select(ErrorRefusal.reason, ErrorRefusal.account, total)
     query = query.group_by(ErrorRefusal.reason, ErrorRefusal.account).order_by(total.desc()).limit(20)
@@ -224,7 +224,7 @@ def refused() -> list[tuple[str, str, int]]:
 
 
 def in_words(reason: str, account: str) -> str:
-    """The reason for refused posts, for the page."""
+    """The reason why posts were refused, in words for the page."""
     return {
         ACCOUNT: f"account {account} posted more than {limit(MAX_REPORTS):,} in an hour ({MAX_REPORTS})",
         FULL: f"there was no room: {limit(MAX_BYTES):,} bytes are kept at most ({MAX_BYTES})",

@@ -10,10 +10,10 @@ HOUR = 3600
 
 
 class ErrorGroup(datastore.Model):
-    """Errors that count as the same. Instants are seconds since the epoch.
+    """A group of errors that count as the same. Times are in seconds since the epoch.
 
-    ``count`` includes deleted errors; ``undigested`` is how many of them are in no digest yet. ``msg`` has
-    its numbers masked: see grouping.py.
+    ``count`` includes deleted errors; ``undigested`` is how many errors are not in any digest yet. The
+    numbers in ``msg`` are masked: see grouping.py.
     """
 
     __tablename__ = "error_group"
@@ -35,11 +35,12 @@ class ErrorGroup(datastore.Model):
 
 
 class ErrorReport(datastore.Model):
-    """A posted error, and its task's findings: group, browser, system, device.
+    """A posted error, with the group, browser, system and device that its task finds.
 
-    ``uid`` is the sender's, or the error's own id if the sender gave none. ``happened_at`` is the sender's
-    ``timestamp``, and ``received_at`` is from our clock. ``grouped_at`` ensures that the task's work happens
-    once. ``size`` is the report's share of ErrorUsage, in bytes; None if it was never counted.
+    ``uid`` comes from the sender, or is the error's own id if the sender did not give one. ``happened_at`` is
+    the sender's ``timestamp``, and ``received_at`` comes from our clock. ``grouped_at`` ensures that the
+    task's work is done once. ``size`` is the number of bytes that the report adds to ErrorUsage; None if it
+    was never counted.
     """
 
     __tablename__ = "error_report"
@@ -74,7 +75,7 @@ class ErrorReport(datastore.Model):
 
 
 class ErrorHour(datastore.Model):
-    """How many errors a group received in an hour; ``hour`` is its first second since the epoch."""
+    """How many errors a group received in an hour; ``hour`` is the start of that hour since the epoch."""
 
     __tablename__ = "error_hour"
 
@@ -86,10 +87,10 @@ class ErrorHour(datastore.Model):
 
 
 class ErrorNotification(datastore.Model):
-    """A notification, sent once; ``key`` identifies its subject, and is the webhook's idempotency key.
+    """A notification that is sent once; ``key`` identifies its subject and is the webhook's idempotency key.
 
-    ``body`` is the JSON for the webhook. ``logged_at`` and ``sent_at`` are None until it is in the log, and
-    until the webhook has accepted it. ``answer`` is the webhook's last refusal.
+    ``body`` is the JSON for the webhook. ``logged_at`` is None until the notification is in the log, and
+    ``sent_at`` until the webhook has accepted it. ``answer`` is the webhook's last refusal.
     """
 
     __tablename__ = "error_notification"
@@ -109,7 +110,7 @@ class ErrorNotification(datastore.Model):
 class ErrorUsage(datastore.Model):
     """An account's posts in its newest hour; ``hour`` is that hour's first second since the epoch.
 
-    The row with the account "" has the bytes of all kept reports. It is always locked last.
+    The row whose account is "" holds the total size of all kept reports. It is always locked last.
     """
 
     __tablename__ = "error_usage"

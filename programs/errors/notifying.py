@@ -1,10 +1,10 @@
 """Decides when to send notifications about errors, and sends them.
 
-A group causes a notification when its number of errors reaches a threshold: the first, the tenth, the
-hundredth … Every five minutes a digest covers the errors since the last one. Both are rows, written in the
-same transaction as the count that causes them, so each exists exactly once. A task writes each row to the log
-and posts it to a webhook. Like anything outside the datastore, that happens at least once: a process may die
-after the webhook's answer and before recording it. The ``Idempotency-Key`` is then the same.
+A group causes a notification when its number of errors reaches a threshold: 1, 10, 100 and so on. Every five
+minutes a digest covers the errors since the last digest. Both are rows, written in the same transaction as
+the count that causes them, so each exists exactly once. A task writes each row to the log and posts it to a
+webhook. Like anything outside the datastore, that happens at least once, because a process may die between
+receiving the webhook's response and recording it. The second request then has the same ``Idempotency-Key``.
 """
 
 import json
@@ -51,12 +51,12 @@ log = logging.getLogger("errors")
 
 
 class WebhookError(Exception):
-    """Raised when the webhook did not accept a notification; its task tries again."""
+    """Raised when the webhook did not accept a notification; the task is then retried."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A group in a digest, with the number of its errors since the last one."""
+    """A group in a digest, with its number of errors since the previous digest."""
 
     group_id: str
     label: str
@@ -84,7 +84,7 @@ def _thresholds_or_usual() -> tuple[int, ...]:
     try:
         return thresholds()
     except ValueError as error:
-        # A wrong setting must not lose the error that is being counted.
+        # The error being counted must not be lost because of a wrong setting.
         log.error("%s The defaults are used: %s", error, DEFAULT_THRESHOLDS)
         return DEFAULT_THRESHOLDS
 
@@ -95,8 +95,8 @@ def _thresholds_or_usual() -> tuple[int, ...]:
 def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_id: str, count: int) -> None:
     """Write a notification if a group's number of errors has just reached a threshold.
 
-    The group's row is locked during the count, so each number is reached once. In a flood of groups only the
-    first get a notification each; one more then says that the digest has the others.
+    The group's row is locked during the count, so each number is reached once. In a flood of new groups, only
+    the first groups get their own notifications. One more then says that the digest covers the others.
     """
     if count not in _thresholds_or_usual():
         return
@@ -124,14 +124,14 @@ def note_count(session: Session, error: ErrorReport, alike: Likeness, *, group_i
 
 
 def _told_since(session: Session, begun_at: float) -> int:
-    """How many groups got their own notification since this instant."""
+    """How many groups have received their own notification since this time."""
     is_single = ErrorNotification.kind.in_(("new", "threshold"))
     query = select(func.count()).select_from(ErrorNotification)
     return session.scalar(query.where(ErrorNotification.created_at >= begun_at, is_single)) or 0
 
 
 def _note_flood(session: Session, begun_at: float) -> None:
-    """Announce, once between two digests, that more groups have errors than get their own notification."""
+    """Announce, at most once between two digests, that further groups get no notification of their own."""
     key = f"flood-{clock.iso(begun_at)}"
     if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
         return
@@ -143,12 +143,12 @@ def _note_flood(session: Session, begun_at: float) -> None:
 
 
 def digests(now: float) -> tuple[list[str], bool]:
-    """Write digests of all errors that are in no digest yet, as many as it takes.
+    """Write as many digests as needed to cover all errors that are not in a digest yet.
 
-    A single digest per call would cover the same first groups each time while new errors keep coming.
+    With a single digest per call, each would cover the same first groups while new errors keep arriving.
 
     Returns:
-        The keys of the digests, and False if there may be more, so the caller should call again.
+        The keys of the digests, and False if errors may remain, in which case the caller should call again.
     """
     keys = []
     for _ in range(DIGESTS_OF_A_REQUEST):
@@ -161,17 +161,17 @@ def digests(now: float) -> tuple[list[str], bool]:
 
 
 def digest(now: float) -> tuple[str, int]:
-    """Write one digest of errors that are in no digest yet, up to its maximum number of groups.
+    """Write one digest of errors that are not in a digest yet, for a limited number of groups.
 
-    The transaction that writes the digest also marks their errors as digested, so a repeated cron request
-    finds nothing the second time.
+    The transaction that writes the digest also marks its errors as digested, so if cron repeats a request,
+    the second one finds nothing.
 
     Returns:
-        The digest's key ("" if there was nothing new), and its number of groups.
+        The digest's key ("" if there were no new errors), and its number of groups.
     """
     with datastore.transaction() as transaction:
         session = transaction.session
-        # A flood's rows have a lot of text, so only the few named ones are read, afterwards.
+        # In a flood, the rows hold a lot of text, so only the few groups to be named are read in full, later.
         waiting = select(ErrorGroup.id, ErrorGroup.undigested).where(ErrorGroup.undigested > 0)
         some = waiting.order_by(ErrorGroup.id).limit(DIGESTED_AT_ONCE).with_for_update()
         new = {group_id: undigested for group_id, undigested in session.execute(some)}
@@ -199,10 +199,10 @@ def _mark_told(session: Session, group_ids: Sequence[str]) -> None:
 
 
 def digest_text(lines: Sequence[Line], errors: int, groups: int) -> str:
-    """A digest in words.
+    """The text of a digest.
 
     Args:
-        lines: the named groups, those with most new errors first.
+        lines: the groups to name, ordered by their number of new errors, the highest first.
         errors: the number of new errors in all groups.
         groups: the number of groups.
     """
@@ -218,7 +218,7 @@ def _line_json(line: Line) -> dict[str, Any]:
 
 
 def label(error_type: str, msg: str, domain: str) -> str:
-    """A group on one line."""
+    """A group's description on one line."""
     shown = msg if len(msg) <= SHOWN_CHARACTERS else f"{msg[:SHOWN_CHARACTERS]}…"
     return f"{' '.join(error_type.split())}: {' '.join(shown.split())} on {domain or 'an unknown domain'}"
 
@@ -247,7 +247,7 @@ def _note(
 
 
 def send(notification_id: str) -> bool:
-    """Write a notification to the log and post it to the webhook, unless that is done already.
+    """Write a notification to the log and post it to the webhook, unless that has already been done.
 
     Returns:
         False if nothing was left to do.
@@ -273,7 +273,7 @@ def send(notification_id: str) -> bool:
 
 
 def _log(notification_id: str) -> bool:
-    """Write it to the log; returns whether it was missing there."""
+    """Write the notification to the log, unless it is already there; returns whether this call wrote it."""
     mine = update(ErrorNotification).where(
         ErrorNotification.id == notification_id, ErrorNotification.logged_at.is_(None)
     )
@@ -281,13 +281,13 @@ def _log(notification_id: str) -> bool:
     with datastore.session() as session:
         found = session.execute(told).one_or_none()
         if found is not None:
-            # Before the commit: if the commit fails, the line is logged again instead of never.
+            # Log before the commit, so that after a failed commit the line is logged twice rather than never.
             log.warning("%s [%s]", found.text, found.key)
     return found is not None
 
 
 def _post(webhook: str, notification: ErrorNotification) -> str:
-    """Post it; returns the problem with the answer, "" if the webhook accepted it."""
+    """Post the notification; returns the problem, or "" if the webhook accepted it."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": notification.key}
     try:
         answer = urlfetch.fetch(
@@ -313,6 +313,6 @@ def recent(most: int = 20) -> list[ErrorNotification]:
 
 
 def waiting_count() -> int:
-    """How many errors are in no digest yet."""
+    """How many errors are not in a digest yet."""
     with datastore.session(read_only=True) as session:
         return int(session.scalar(select(func.sum(ErrorGroup.undigested))) or 0)

@@ -37,24 +37,24 @@ SAMPLE = {
 
 
 class Page(webapp.RequestHandler):
-    """A page for the administrator only, whatever app.yaml says."""
+    """A page that only the administrator may see, whatever app.yaml says."""
 
     def dispatch(self) -> Any:
-        """Refuse everybody else, because app.yaml opens ``/errors`` for posts."""
+        """Refuse other visitors, because app.yaml leaves ``/errors`` open for posts."""
         self.require_administrator()
         self.response.headers["Cache-Control"] = "no-store"
         return super().dispatch()
 
     def wants_json(self) -> bool:
-        """Whether the client prefers JSON, or the URL asks for it."""
+        """Whether the client prefers JSON or the URL asks for JSON."""
         return super().wants_json() or self.request.path.endswith(".json")
 
 
 class ListHandler(Page):
-    """``/errors``: groups of errors, counts over time, notifications."""
+    """``/errors``: the groups of errors, counts over time, and notifications."""
 
     def get(self) -> None:
-        """One page of groups; as JSON: the same."""
+        """Show one page of groups, as HTML or as JSON."""
         now, given = clock.SYSTEM.now(), self.request.GET
         try:
             wanted = parse(given)
@@ -97,10 +97,10 @@ class ListHandler(Page):
 
 
 class GroupHandler(Page):
-    """``/errors/groups/<id>``: a group's common properties, and its newest errors."""
+    """``/errors/groups/<id>``: the properties that a group's errors share, and the newest errors."""
 
     def get(self, error_id: str) -> None:
-        """The page; as JSON: the group and its errors."""
+        """Show the page, or the group and its errors as JSON."""
         found = queries.group(error_id)
         if found is None:
             self.abort(404, detail="There is no such group of errors, or it was older than seven days.")
@@ -118,7 +118,7 @@ class ErrorHandler(Page):
     """``/errors/<id>``: one error in full."""
 
     def get(self, error_id: str) -> None:
-        """The page, or the JSON for ``.json``."""
+        """Show the page, or return JSON if the URL ends in ``.json``."""
         if self.wants_json():
             self.get_json(error_id)
             return
@@ -127,7 +127,7 @@ class ErrorHandler(Page):
         self.render("programs/errors/error.html", error=error, group=group, instant=instant)
 
     def get_json(self, error_id: str) -> None:
-        """The error as an operation, which is done when its task is."""
+        """Return the error as an operation, which is done when the error's task is done."""
         error = self._find(error_id)
         is_done = error.grouped_at is not None
         metadata = {
@@ -150,12 +150,12 @@ class SampleHandler(Page):
     """The button that sends a sample error."""
 
     def post(self) -> None:
-        """Accept it like a posted error, and redirect to its page."""
+        """Accept the sample like a posted error, and redirect to its page."""
         self.see_other(f"/errors/{steps.accept(fields.parse(SAMPLE))}")
 
 
 def parse(given: Mapping[str, str]) -> GroupQuery:
-    """The groups that the query selects.
+    """Parse the query string that selects groups.
 
     Raises:
         FormError: a parameter is invalid.
@@ -175,7 +175,7 @@ def parse(given: Mapping[str, str]) -> GroupQuery:
     if mistakes:
         raise forms.FormError(mistakes)
     return GroupQuery(
-        # Databases hold no other text, and PostgreSQL rejects NUL.
+        # Clean these texts as the intake does; stored texts are clean too, and PostgreSQL rejects NUL.
         account=fields.text_of(given.get("account")).strip(),
         domain=fields.text_of(given.get("domain")).strip().lower(),
         status=numbers.get("status"),
@@ -185,7 +185,7 @@ def parse(given: Mapping[str, str]) -> GroupQuery:
 
 
 def address(wanted: GroupQuery, span: str, changes: Mapping[str, object]) -> str:
-    """The list's URL with some values changed and the defaults left out."""
+    """The list's URL with these changes and without default values."""
     values = {
         "account": wanted.account,
         "domain": wanted.domain,
@@ -201,7 +201,7 @@ def address(wanted: GroupQuery, span: str, changes: Mapping[str, object]) -> str
 
 
 def chart_of(now: float, span: str, conditions: list[Any]) -> error_chart.Chart:
-    """The counts of the matching groups, over a day or a week."""
+    """A chart of the matching groups' counts, over a day or a week."""
     span = span if span in error_chart.SPANS else "day"
     counts = queries.hours(error_chart.beginning(now, span), conditions)
     return error_chart.chart(counts, now, span)
@@ -225,7 +225,7 @@ def limits_json() -> dict[str, Any]:
 
 
 def group_json(group: ErrorGroup) -> dict[str, Any]:
-    """A group for programs."""
+    """A group as JSON."""
     return {
         "id": group.id,
         "account": group.account,
@@ -243,7 +243,7 @@ def group_json(group: ErrorGroup) -> dict[str, Any]:
 
 
 def newest_json(group_id: str) -> dict[str, Any]:
-    """A group's newest errors for programs: in full up to 1 MB, then only their ids."""
+    """A group's newest errors as JSON: complete errors up to 1 MB in total, and only ids after that."""
     errors: list[dict[str, Any]] = []
     left_out: list[str] = []
     size = 0
@@ -259,7 +259,7 @@ def newest_json(group_id: str) -> dict[str, Any]:
 
 
 def error_json(error: ErrorReport) -> dict[str, Any]:
-    """An error for programs."""
+    """An error as JSON."""
     texts = {name: getattr(error, name) for name in fields.MAX_LENGTHS}
     return {
         "id": error.id,
@@ -280,17 +280,17 @@ def error_json(error: ErrorReport) -> dict[str, Any]:
 ERROR = "<error_id:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # The intake of errors and the list of their groups; a sample error to try it with.
+    # The endpoint that accepts errors, the list of their groups, and a sample error to try it with.
     webapp2.Route("/errors", intake.IntakeHandler, methods=["POST"]),
     webapp2.Route("/errors", ListHandler),
     webapp2.Route("/errors.json", ListHandler),
     webapp2.Route("/errors/sample", SampleHandler, methods=["POST"]),
-    # One group and one error, also for programs.
+    # The pages of one group and of one error, and their JSON.
     webapp2.Route(f"/errors/groups/{ERROR}.json", GroupHandler),
     webapp2.Route(f"/errors/groups/{ERROR}", GroupHandler),
     webapp2.Route(f"/errors/{ERROR}.json", ErrorHandler, handler_method="get_json", methods=["GET", "HEAD"]),
     webapp2.Route(f"/errors/{ERROR}", ErrorHandler),
-    # Tasks: a new error, a notification, and cron's two.
+    # The tasks for a new error and a notification, and the two cron jobs.
     webapp2.Route(steps.CREATED_URL, intake.CreatedHandler),
     webapp2.Route(notifying.URL, intake.NotifyHandler),
     webapp2.Route(intake.DIGEST_URL, intake.DigestHandler),

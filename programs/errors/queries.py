@@ -1,4 +1,4 @@
-"""The error collector's queries for its pages."""
+"""The queries for the error collector's pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SORTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class GroupQuery:
-    """The selected groups. None and "" do not filter; the first ``page`` is 1."""
+    """A selection of groups. None and "" do not filter; the first ``page`` is 1."""
 
     account: str = ""
     domain: str = ""
@@ -45,7 +45,7 @@ class GroupQuery:
 
 
 def groups(wanted: GroupQuery) -> tuple[list[ErrorGroup], int]:
-    """The groups of a page, and the total number of groups."""
+    """The groups on one page, and the total number of selected groups."""
     conditions = wanted.conditions()
     query = select(ErrorGroup).where(*conditions).order_by(SORTS[wanted.sort], ErrorGroup.id)
     some = query.offset((wanted.page - 1) * ON_A_PAGE).limit(ON_A_PAGE)
@@ -55,13 +55,13 @@ def groups(wanted: GroupQuery) -> tuple[list[ErrorGroup], int]:
 
 
 def group(group_id: str) -> ErrorGroup | None:
-    """The group, detached, or None."""
+    """The group with this id, detached from its session, or None."""
     with datastore.session(read_only=True) as session:
         return session.get(ErrorGroup, group_id)
 
 
 def report(error_id: str) -> ErrorReport | None:
-    """The error, detached, or None."""
+    """The error with this id, detached from its session, or None."""
     with datastore.session(read_only=True) as session:
         return session.get(ErrorReport, error_id)
 
@@ -81,14 +81,14 @@ def lines_of(group_id: str) -> list[ErrorReport]:
 
 
 def errors_of(group_id: str) -> Iterator[ErrorReport]:
-    """A group's newest errors, newest first; in small batches, because each may have 140,000 characters."""
+    """A group's newest errors, newest first, read in small batches, because each may have 140 kB."""
     few = {"yield_per": ERRORS_READ_AT_ONCE}
     with datastore.session(read_only=True) as session:
         yield from session.scalars(_newest_of(group_id), execution_options=few)
 
 
 def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
-    """Hour → number of errors in the matching groups; empty hours are left out."""
+    """A mapping from each hour to the errors in the matching groups, without empty hours."""
     query = select(ErrorHour.hour, func.sum(ErrorHour.count)).where(ErrorHour.hour >= since)
     if conditions:
         query = query.join(ErrorGroup, ErrorGroup.id == ErrorHour.group_id).where(*conditions)
@@ -97,8 +97,8 @@ def hours(since: int, conditions: list[ColumnElement[bool]]) -> dict[int, int]:
 
 
 def numbers() -> dict[str, int]:
-    """How many errors are kept, how many groups they have, and how many errors wait for their task."""
-    # Read only the indexed column: the rows' other columns hold up to 140 kB of posted text each.
+    """How many errors are kept, how many groups there are, and how many errors wait for their task."""
+    # Read only the indexed column, because the rows' other columns can hold 140 kB of posted text.
     waiting = select(func.count()).select_from(ErrorReport).where(ErrorReport.group_id.is_(None))
     with datastore.session(read_only=True) as session:
         return {

@@ -1,7 +1,7 @@
-"""The statements that write errors: built once, and addressed to the tables instead of the models.
+"""The SQL statements that write errors, built once and for the tables rather than the models.
 
-A writer on SQLite makes everybody else wait. Building a statement anew would add to that time, because the
-write has begun by then.
+On SQLite, one writer makes all others wait. A statement would be built after the write has begun, so building
+it each time would lengthen that wait.
 """
 
 from typing import Any, cast
@@ -31,7 +31,7 @@ def _take_in(dialect: Any) -> Any:
 
 
 def _count_in_group(dialect: Any) -> Any:
-    """Tasks come in any order; priority 1 is the highest."""
+    """Count an error in its group. Tasks may run in any order, and priority 1 is the highest."""
     insert = dialect.insert(_GROUPS)
     new = insert.excluded
     counted = {

@@ -36,9 +36,9 @@ STEPS_OF_A_CLEANING = 20
 
 
 def accept(fields: Fields) -> str:
-    """Store an error and add its one task, both or neither; returns its id.
+    """Store an error and add its one task, both or neither; returns the error's id.
 
-    An account's ``uid`` is accepted once; a repeated post returns the existing error.
+    Each ``uid`` of an account is accepted only once, so a repeated post returns the existing error's id.
 
     Raises:
         RefusedError: the limit is reached.
@@ -72,12 +72,12 @@ def accept(fields: Fields) -> str:
 
 
 def group(error_id: str) -> bool:
-    """Find an error's group and client, count it, and prepare notifications; once, however often called.
+    """Find an error's group and client, count it, and prepare notifications; all of it happens only once.
 
-    The row decides: the call that sets ``grouped_at`` does all of it, in the same transaction.
+    The call that sets the row's ``grouped_at`` does all of this, in the same transaction.
 
     Returns:
-        False if it was done before, or the error is gone.
+        False if this was done before, or the error no longer exists.
     """
     with datastore.session(read_only=True) as session:
         error = session.get(ErrorReport, error_id)
@@ -101,7 +101,7 @@ def group(error_id: str) -> bool:
 
 
 def _count_in_group(session: Session, error: ErrorReport, alike: grouping.Likeness) -> tuple[str, int]:
-    """The id of the error's group, which is created if it is new, and the group's count."""
+    """The id of the error's group, which is created if necessary, and the group's new count."""
     row = {
         "id": operations.new_id(),
         "account": error.account,
@@ -138,9 +138,9 @@ def clean(now: float) -> bool:
     deleters: list[Callable[[int], int]] = [
         functools.partial(limits.delete_reports, before),
         Old(ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
-        # Before their groups, whose own deletion would remove them all in one step.
+        # Hours come before their groups, because deleting a group would remove all of its hours in one step.
         Old(ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
-        # Last: a group is as old as its newest error, so it has no errors and at most one hour row left.
+        # Groups come last. A group is as old as its newest error, so only one hour of it can remain.
         Old(ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
         Old(
             ErrorRefusal,

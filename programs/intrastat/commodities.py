@@ -1,7 +1,7 @@
 """The demo company's goods and markets: codes of the Combined Nomenclature, and countries.
 
-The company is a wholesaler for sports goods and toys. Masses and prices are made up but plausible. The codes
-and their supplementary units are the nomenclature's (Regulation (EEC) No 2658/87, Annex I).
+The company is a wholesaler of sports goods and toys. Masses and prices are invented but plausible. The codes
+and their supplementary units come from the nomenclature (Regulation (EEC) No 2658/87, Annex I).
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ EU_COUNTRIES = frozenset(_MEMBERS.split())
 
 @dataclass(frozen=True)
 class Commodity:
-    """The goods of one code.
+    """The goods with one commodity code.
 
     Attributes:
-        code: eight digits.
-        name: in a few words.
+        code: the commodity code, eight digits.
+        name: a short description of the goods.
         supplementary_unit: the unit to declare besides the mass: ``p/st`` (pieces), ``pa`` (pairs), or "".
         grams: the net mass of a piece or pair.
-        cents: its price.
-        origins: the countries of manufacture, the usual one first.
+        cents: the price of a piece or pair.
+        origins: the countries of manufacture, the most usual one first.
     """
 
     code: str
@@ -115,12 +115,12 @@ COMMODITIES = _parsed()
 
 
 def supplementary_unit(code: str) -> str:
-    """The supplementary unit of this code; "" if it has none, or for an unknown code."""
+    """This code's supplementary unit, or "" if the code has none or is unknown."""
     found = COMMODITIES.get(code)
     return "" if found is None else found.supplementary_unit
 
 
 def name_of(code: str) -> str:
-    """The goods' name; "" for an unknown code."""
+    """The name of this code's goods, or "" if the code is unknown."""
     found = COMMODITIES.get(code)
     return "" if found is None else found.name

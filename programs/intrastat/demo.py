@@ -1,7 +1,7 @@
 """The demo data; ``lastacross db demo`` calls ``load``.
 
 It consists of a sports wholesaler's invoices by calendar month. A month's data is the same whenever and
-wherever it is made, so loading again adds only the missing months.
+wherever it is generated, so loading it again adds only the missing months.
 """
 
 import bisect
@@ -85,29 +85,29 @@ class Customer:
 
 
 class Dice:
-    """Reproducible chance: everything derives from ``random()``, the only function that Python keeps stable.
+    """Reproducible randomness. It uses only ``random()``, whose results stay the same in all Python versions.
 
     Args:
-        seed: the same text gives the same results.
+        seed: a text; the same text always gives the same results.
     """
 
     def __init__(self, seed: str) -> None:
         self._random = random.Random(seed).random
 
     def below(self, limit: float) -> float:
-        """A number from 0 up to, but not including, ``limit``."""
+        """A random number from 0 up to but not including ``limit``."""
         return self._random() * limit
 
     def between(self, lowest: int, highest: int) -> int:
-        """A whole number in this range, including both ends."""
+        """A random whole number in this range, including both ends."""
         return lowest + int(self.below(highest - lowest + 1))
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items, with equal probability."""
+        """One of the items, each with the same probability."""
         return items[int(self.below(len(items)))]
 
     def happens(self, chance: float) -> bool:
-        """Whether an event of this probability (0 to 1) happens."""
+        """Whether an event with this probability (0 to 1) happens."""
         return self._random() < chance
 
 
@@ -115,7 +115,7 @@ class Dice:
 
 
 class Market:
-    """All customers; a larger share means more customers in a country, and larger purchases by each."""
+    """All customers. A country's larger share means more customers there and larger purchases by each."""
 
     def __init__(self) -> None:
         self.customers: list[Customer] = []
@@ -133,7 +133,7 @@ class Market:
         count = 1 + share // 2
         for number in range(count):
             name = f"{_NAMES[(number * 7 + len(self.customers)) % len(_NAMES)]} {dice.pick(_TRADES)} {form}"
-            # Nobody's number: none of these passes the tax office's check.
+            # These numbers belong to nobody, because none of them passes the tax office's check.
             vat = f"{prefix}00{dice.between(100000, 999999)}" if prefix else ""
             goods = list(COMMODITIES.values())
             wanted = [goods[int(dice.below(len(goods)))] for _ in range(dice.between(6, 14))]
@@ -152,7 +152,7 @@ MARKET = Market()
 
 
 def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
-    """The invoices and lines of the month that begins on this day, ordered by number."""
+    """The invoices and lines for the month that begins on this day, ordered by number."""
     dice = Dice(f"invoices of {first:%Y-%m}")
     heads: list[Row] = []
     lines: list[Row] = []
@@ -166,7 +166,7 @@ def month_rows(first: datetime.date) -> tuple[list[Row], list[Row]]:
 
 
 def _invoices_on(day: datetime.date, dice: Dice) -> int:
-    """Few on Saturdays; the first Sunday has one from the web shop, so that no month begins without one."""
+    """The number of invoices on a day, with fewer at weekends but at least one on every day."""
     usual = (WEEKDAY_INVOICES, SATURDAY_INVOICES, 1)[max(0, day.isoweekday() - 5)]
     busy = MORE_IN_DECEMBER if day.month == 12 else 1.0
     return max(1, int((usual + dice.between(-3, 3)) * busy))
@@ -193,19 +193,19 @@ def _head(number: str, day: datetime.date, dice: Dice) -> tuple[Row, Customer]:
 
 
 def _nature(dice: Dice) -> str:
-    """Nearly always an outright sale; sometimes returned goods, or their replacement."""
+    """The nature of a transaction: nearly always an outright sale, sometimes a return or a replacement."""
     chance = dice.below(1)
     return "21" if chance < 0.02 else "22" if chance < 0.025 else "11"
 
 
 def _lines(head: Row, customer: Customer, dice: Dice) -> Iterator[Row]:
     is_return = head["nature_of_transaction"] == "21"
-    # A credit note for the price alone, without any movement of goods.
+    # A credit note only for the price, without any movement of goods.
     is_rebate = head["nature_of_transaction"] == "11" and dice.happens(0.02)
     is_small = is_return or is_rebate or head["nature_of_transaction"] == "12"
     for place in range(1, (1 if is_small else dice.between(1, 8)) + 1):
         goods = dice.pick(customer.goods)
-        # Many small lots and a few large ones; expensive goods sell by the piece.
+        # There are many small lots and a few large ones. Expensive goods are sold by the piece.
         large = 400 if goods.cents < 5000 else 30
         count = 1 if is_small else 1 + int(large * dice.below(1) * dice.below(1) * dice.below(1))
         cents = goods.cents * count * dice.between(90, 105) // 100
@@ -233,12 +233,12 @@ _INSERT: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
 
 
 def load(today: datetime.date | None = None) -> str:
-    """Load the missing invoices of the last whole months into the datastore.
+    """Load the missing invoices of the last complete months into the datastore.
 
-    May be repeated, interrupted, and run concurrently: a month is loaded as a whole or not at all.
+    This may be repeated, interrupted or run concurrently, because each month is loaded as a whole.
 
     Args:
-        today: load the months before this day's month; None is the date in UTC.
+        today: a day in the current month, which is not loaded; None means today in UTC.
 
     Returns:
         A sentence about the result.
@@ -254,14 +254,14 @@ def load(today: datetime.date | None = None) -> str:
 
 
 def is_all_there_is() -> bool:
-    """Whether the datastore has only the demo's invoices, or none."""
+    """Whether the datastore has no invoices except those of the demo."""
     query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is None
 
 
 def _load_month(first: datetime.date) -> tuple[int, int] | None:
-    """How many invoices and lines were added; None if the month is there already."""
+    """Load a month; returns how many invoices and lines were added, or None if the month is already there."""
     heads, lines = month_rows(first)
     with datastore.session(read_only=True) as session:
         if session.get(Invoice, heads[0]["number"]) is not None:
@@ -276,7 +276,7 @@ def _load_month(first: datetime.date) -> tuple[int, int] | None:
 
 
 def _claim(session: Session, head: Row) -> bool:
-    """Whether this caller loads the month; a concurrent caller blocks here until the first one commits."""
+    """Whether this caller should load the month; a concurrent caller blocks until the first one commits."""
     connection = session.connection()
     insert = _INSERT[connection.dialect.name](_INVOICES).on_conflict_do_nothing()
     return connection.execute(insert.returning(_INVOICES.c.number), head).scalar() is not None

@@ -1,4 +1,4 @@
-"""The queries on the invoices, and their calendar functions."""
+"""The queries for invoices, and the calendar functions they need."""
 
 import calendar
 import datetime
@@ -19,14 +19,14 @@ _MONTH = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 def month_from(text: str) -> datetime.date | None:
-    """The first day of a month like ``2026-10``, None for any other text."""
+    """The first day of a month such as ``2026-10``, or None for any other text."""
     if not _MONTH.fullmatch(text) or text.startswith("0000"):
         return None
     return datetime.date.fromisoformat(f"{text}-01")
 
 
 def previous_month(day: datetime.date) -> datetime.date:
-    """The first day of the month before this day's."""
+    """The first day of the month before the one that contains this day."""
     return (day.replace(day=1) - datetime.timedelta(days=1)).replace(day=1)
 
 
@@ -76,7 +76,7 @@ _OF_A_DAY = (
 
 
 def sold_on(day: datetime.date) -> Iterator[Sold]:
-    """The lines of a day's invoices, grouped by invoice, with only a few in memory at a time."""
+    """The lines of a day's invoices, grouped by invoice; only a few are in memory at a time."""
     with datastore.session(read_only=True) as session:
         for row in session.execute(_OF_A_DAY.where(Invoice.date == day)):
             values: Sequence[Any] = tuple(row)
@@ -92,7 +92,7 @@ def count_in(first: datetime.date) -> int:
 
 
 def months() -> list[datetime.date]:
-    """The months from the newest invoice's back to the oldest's; empty without invoices."""
+    """All months from the newest invoice's back to the oldest's; empty if there are no invoices."""
     query = select(func.min(Invoice.date), func.max(Invoice.date))
     with datastore.session(read_only=True) as session:
         oldest, newest = session.execute(query).one()

@@ -14,11 +14,11 @@ from lastacross import datastore
 
 
 class Invoice(datastore.Model):
-    """A sale to one customer on one day, or a credit note: then its lines have negative values.
+    """A sale to one customer on one day, or a credit note, whose lines have negative values.
 
-    ``country`` is the destination (ISO 3166, two letters). ``customer_vat`` is the customer's VAT number,
-    "" if there is none. ``terms`` are three letters of Incoterms. ``nature_of_transaction`` (two digits) and
-    ``mode_of_transport`` (one digit) are INTRASTAT's codes: docs/intrastat.md lists them.
+    ``country`` is the destination (ISO 3166, two letters). ``customer_vat`` is the customer's VAT number, or
+    "" without one. ``terms`` is a three-letter Incoterms code. ``nature_of_transaction`` (two digits) and
+    ``mode_of_transport`` (one digit) are INTRASTAT codes, which docs/intrastat.md lists.
     """
 
     __tablename__ = "invoice"
@@ -35,10 +35,10 @@ class Invoice(datastore.Model):
 
 
 class InvoiceLine(datastore.Model):
-    """Goods of one commodity code on an invoice; its first line has ``place`` 1.
+    """Goods with one commodity code on an invoice; an invoice's first line has ``place`` 1.
 
-    Masses are whole grams and values whole cents, so that sums are exact on every database.
-    ``supplementary_units`` is the number of pieces or pairs, None if the code does not ask for one.
+    Masses are in whole grams and values in whole cents, so that sums are exact on every database.
+    ``supplementary_units`` is the number of pieces or pairs, or None if the code does not require it.
     """
 
     __tablename__ = "invoice_line"

@@ -1,4 +1,4 @@
-"""The INTRASTAT report: its form, its long task, its page and its file."""
+"""The INTRASTAT report's form, long task, page and file."""
 
 import datetime
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ SHOWN_ROWS = 50
 
 
 class ReportRequest(NamedTuple):
-    """The report that the parameters request."""
+    """The report that a request's parameters describe."""
 
     first: datetime.date
     delay_ms: int
 
 
 def parse_request(given: Mapping[str, Any], today: datetime.date) -> ReportRequest:
-    """The report that the parameters request; missing or empty parameters get their default.
+    """Read a request for a report; missing or empty parameters get their defaults.
 
     Raises:
         FormError: a parameter is invalid.
@@ -60,10 +60,10 @@ def parse_request(given: Mapping[str, Any], today: datetime.date) -> ReportReque
 
 
 def require_short(given: longtask.Parameters) -> None:
-    """Refuse parameters that would only fill the datastore, such as a month among blanks, or a repeated name.
+    """Refuse parameters that would only fill the datastore, such as repeated names or long runs of blanks.
 
     Raises:
-        FormError: there is such a parameter.
+        FormError: the request has such a parameter.
     """
     mistakes = {}
     for name in given:
@@ -78,14 +78,14 @@ def require_short(given: longtask.Parameters) -> None:
 
 
 def _text(value: object) -> object:
-    """A parameter as a form would send it: a program may send a number, or null for a missing value."""
+    """A parameter as a form would send it; programs may send a number, or null for a missing value."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return "" if value is None else value.strip() if isinstance(value, str) else value
 
 
 def _given(value: object) -> str:
-    """The invalid value, for the end of a message."""
+    """The invalid value, quoted for the end of a message."""
     return forms.given(value) if isinstance(value, str) else ", as text"
 
 
@@ -97,12 +97,12 @@ class FormHandler(forms.Handler):
     """The form for choosing a month."""
 
     def get(self) -> None:
-        """The form, filled in from the query."""
+        """Show the form, prefilled from the query string."""
         self.response.headers["Cache-Control"] = "no-cache"
         self.show_form(self.request.GET, {})
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form, with the months that have invoices."""
+        """Show the form with the months that have invoices."""
         usual = {"month": f"{invoices.previous_month(_today()):%Y-%m}", "delay_ms": "0"}
         values = {name: given.get(name, text) for name, text in usual.items()}
         self.render(
@@ -117,7 +117,7 @@ class FormHandler(forms.Handler):
 
 
 class IntrastatHandler(longtask.LongRunningTaskHandler):
-    """``/intrastat``: last month's dispatches, or another month's."""
+    """``/intrastat``: a report on the dispatches of last month or another month."""
 
     title = "INTRASTAT report"
     queue_name = "reports"
@@ -128,10 +128,10 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     mistakes: Mapping[str, str] = {}
 
     def prepare_task(self, parameters: longtask.Parameters) -> None:
-        """Fix the month, so that an attempt after midnight makes the same report.
+        """Fix the month, so that an attempt after midnight produces the same report.
 
         Raises:
-            BadInputError: a parameter is invalid; ``bad_request`` answers it.
+            BadInputError: a parameter is invalid; ``bad_request`` sends the response.
         """
         try:
             require_short(parameters)
@@ -142,7 +142,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         parameters["month"], parameters["delay_ms"] = f"{first:%Y-%m}", str(delay_ms)
 
     def bad_request(self, field: str, message: str) -> None:
-        """Answer 400: JSON for a program, and for a browser the form with each mistake at its field."""
+        """Answer 400, as JSON for programs, or with the form that shows each mistake at its field."""
         if field in self.mistakes and not self.wants_json():
             form = FormHandler(self.request, self.response)
             form.show_form(self.request.params, self.mistakes, 400)
@@ -150,12 +150,12 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
             super().bad_request(field, message)
 
     def execute_task(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the month day by day and sum it up; docs/intrastat.md describes the result."""
-        # The previous release allowed a report to wait longer.
+        """Read the month day by day and sum up its lines; docs/intrastat.md describes the result."""
+        # The previous release accepted longer delays.
         delay_ms = min(int(parameters["delay_ms"]), MAX_DELAY_MS)
         first = parse_request({"month": parameters["month"]}, datetime.date.max).first
         if config.current().settings.is_dev and not invoices.count_in(first) and demo.is_all_there_is():
-            # Only if there are no others: made-up invoices do not belong in a business's report.
+            # Only if there are no other invoices, because fake ones do not belong in a business's report.
             self.log_progress(f"Loading demo data: there are no invoices of {first:%Y-%m}")
             demo.load()
         return report.report(first, self.log_progress, delay_seconds=delay_ms / 1000)
@@ -163,7 +163,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     def render_result(
         self, view: longtask.View, parameters: Mapping[str, Any], result: Mapping[str, Any]
     ) -> None:
-        """The report as a table, with its time, its parameters and a link to the file."""
+        """Render the report as a table, with its time, its parameters and a link to the file."""
         rows = report.parsed(result["csv"], SHOWN_ROWS)
         self.render(
             "programs/intrastat/report.html",
@@ -176,7 +176,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
         )
 
     def display_result(self, parameters: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """The file for the statistics office."""
+        """Return the file for the statistics office."""
         self.response.content_type = "text/csv"
         self.response.charset = "utf-8"
         self.response.content_disposition = f'attachment; filename="{result["file_name"]}"'
@@ -184,7 +184,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
 
 
 ROUTES = [
-    # A month's dispatches as a long task: any parameters start it, and its URL shows it; and its form.
+    # The report is a long task: any parameters start it, and its URL shows it. It also has a form.
     webapp2.Route("/intrastat", IntrastatHandler),
     webapp2.Route("/intrastat/form", FormHandler),
 ]

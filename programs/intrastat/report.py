@@ -1,4 +1,4 @@
-"""INTRASTAT: a month's dispatches to other member states, summed up as statistics offices require.
+"""Sums up a month's dispatches to other member states for INTRASTAT, as statistics offices require.
 
 docs/intrastat.md describes the columns, the rounding and the excluded lines.
 """
@@ -70,12 +70,12 @@ LEFT_OUT = {
 }
 """The reasons for leaving lines out of the report."""
 
-# The characters with which a spreadsheet formula begins, including their full-width forms.
+# The characters that can start a spreadsheet formula, including their full-width forms.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 class Key(NamedTuple):
-    """The common properties of a row's lines."""
+    """The properties that all lines of a row share."""
 
     commodity_code: str
     partner_country: str
@@ -88,7 +88,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Sum:
-    """The sums of a row's lines."""
+    """The sums over a row's lines."""
 
     lines: int = 0
     grams: int = 0
@@ -111,12 +111,13 @@ class Row:
 def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: float = 0) -> dict[str, Any]:
     """The report for the month that begins on ``first``, as JSON.
 
-    It reads day by day, and keeps only the sums in memory.
+    The report is built day by day, with only the sums in memory.
 
     Args:
         first: the month's first day.
-        on_progress: called with a message, the step and the number of steps; its exceptions end the work.
-        delay_seconds: how long to wait on each day, to simulate slow work.
+        on_progress: a callable that takes a message, the step and the number of steps; its exceptions stop
+            the report.
+        delay_seconds: the delay for each day, to simulate slow work.
     """
     days = invoices.days_of(first)
     steps = len(days) + 2
@@ -124,7 +125,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     month = Month()
     for day in days:
         on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
-        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))
     on_progress("Summing up", steps - 1, steps)
@@ -147,8 +148,8 @@ class Month:
 
     Attributes:
         invoices: the number of invoices read.
-        lines: the number of their lines.
-        left_out: the number of excluded lines by reason (LEFT_OUT).
+        lines: the number of lines on those invoices.
+        left_out: the number of excluded lines for each reason (LEFT_OUT).
     """
 
     def __init__(self) -> None:
@@ -178,7 +179,7 @@ class Month:
         total.cents += line.value_cents
 
     def summed_up(self) -> list[Row]:
-        """The rows in order. Rows without a positive value or mass count as left out."""
+        """The rows in order. Lines of a row without a positive value or mass count as left out."""
         rows = []
         for key, total in sorted(self._sums.items()):
             if total.cents <= 0:
@@ -191,7 +192,7 @@ class Month:
 
 
 def why_left_out(line: Sold) -> str | None:
-    """The reason to leave the line out, one of LEFT_OUT; None if it is reported."""
+    """The reason (one of LEFT_OUT) why the line is excluded, or None if it is included."""
     if line.country == HOME:
         return DOMESTIC
     if line.country not in EU_COUNTRIES:
@@ -214,7 +215,7 @@ def _key(line: Sold) -> Key:
 
 
 def _row(key: Key, total: Sum) -> Row:
-    """Round once, after the sum, half up; anything above zero becomes at least 1."""
+    """Round half up, only once and after summing; any positive amount becomes at least 1."""
     percent = STATISTICAL_PERCENT.get(key.delivery_terms, 100)
     return Row(
         key,
@@ -243,7 +244,7 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def formatted(first: datetime.date, rows: Iterable[Row]) -> str:
-    """The rows as CSV: a header, semicolons, and lines that end in CR LF (RFC 4180)."""
+    """The rows as CSV with a header, semicolons, and lines that end in CR LF (RFC 4180)."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter=";", lineterminator="\r\n")
     writer.writerow(HEADER)
@@ -266,7 +267,7 @@ def _cells(first: datetime.date, row: Row) -> list[str | int]:
 
 
 def safe_cell(text: str) -> str:
-    """A text that no spreadsheet takes for a formula: a suspicious one gets an apostrophe in front.
+    """Make a text safe for spreadsheets: if it looks like a formula, an apostrophe is put in front.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
@@ -274,6 +275,6 @@ def safe_cell(text: str) -> str:
 
 
 def parsed(text: str, at_most: int) -> list[Mapping[str, str]]:
-    """The first rows of such a file, as dicts by column name."""
+    """The first rows of such a file, as mappings by column name."""
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
     return [row for row, _ in zip(reader, range(at_most), strict=False)]

@@ -28,10 +28,11 @@ from programs.shared.runs import Run
 
 
 class Quilt(Run):
-    """A quilt: its size, its progress and its end. Instants are seconds since the epoch.
+    """A quilt, with its size, its progress and its end. Times are in seconds since the epoch.
 
-    ``painted`` counts and numbers its squares. The row is locked while a square is added, so the numbers
-    become visible in order and without gaps. A browser that has all squares up to n asks for the later ones.
+    ``painted`` counts and numbers the squares. The row is locked while a square is added, so the numbers
+    become visible in order and without gaps. A browser that has all squares up to n can therefore ask for
+    the later ones.
     """
 
     __tablename__ = "quilt"
@@ -52,7 +53,7 @@ class Quilt(Run):
 
 
 class Square(datastore.Model):
-    """A coloured square of a quilt; the quilt's first square has ``position`` 1."""
+    """A coloured square of a quilt; the first square to be coloured has ``position`` 1."""
 
     __tablename__ = "quilt_square"
     __table_args__ = (UniqueConstraint("quilt_id", "position"),)
@@ -68,14 +69,14 @@ class Square(datastore.Model):
 
 @dataclass(frozen=True)
 class Painted:
-    """A square's colour and position, whichever call painted it first."""
+    """A square's colour and position, as the first call painted it."""
 
     color: str
     position: int
 
 
-# Built once, and addressed to the tables instead of the models. A writer on SQLite makes everybody else wait,
-# and building them anew took four times as long as the rest of the unit of work (measured).
+# These statements are built once, and use the tables instead of the models. On SQLite, one writer makes all
+# others wait, and building them each time took four times as long as the rest of the transaction.
 _QUILTS = cast(Table, Quilt.__table__)
 _SQUARES = cast(Table, Square.__table__)
 _COUNT = (
@@ -109,7 +110,7 @@ class Stroke:
 
 
 def paint_all(strokes: Sequence[Stroke]) -> list[Painted | None]:
-    """``paint`` for many, in one commit if all of them are new; returns their results in order."""
+    """Paint many squares, in one commit if all of them are new; returns the results in order."""
     painted = _paint_new(strokes)
     if painted is None:
         return [paint(each.quilt_id, each.row, each.column, each.color) for each in strokes]
@@ -117,12 +118,12 @@ def paint_all(strokes: Sequence[Stroke]) -> list[Painted | None]:
 
 
 def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
-    """Paint new squares; None, without any change, if one of them exists already."""
+    """Paint new squares; if one of them already exists, change nothing and return None."""
     rows: list[dict[str, Any]] = []
     found: dict[Stroke, Painted] = {}
     with datastore.session() as session:
         connection = session.connection()
-        # Always in the same order: otherwise two processes could wait for each other's quilts.
+        # Lock the quilts in a fixed order, so that two processes cannot wait for each other's.
         for quilt_id in sorted({stroke.quilt_id for stroke in strokes}):
             own = [stroke for stroke in strokes if stroke.quilt_id == quilt_id]
             count = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).scalar()
@@ -138,7 +139,7 @@ def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
 
 
 def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
-    """Write a square, once: the first colour stays, and every later call returns it.
+    """Store a square, once: every later call returns the first call's colour.
 
     Returns:
         None if there is no such quilt.
@@ -162,7 +163,7 @@ def _painted(quilt_id: str, row: int, column: int) -> Painted | None:
 
 
 def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
-    """Add a new quilt to ``session``'s unit of work; returns its id."""
+    """Add a new quilt to the session; returns the quilt's id."""
     quilt = Quilt(
         id=operations.new_id(), rows=rows, columns=columns, delay_ms=delay_ms, created_at=SYSTEM.now()
     )
@@ -171,16 +172,16 @@ def add_quilt(session: Session, rows: int, columns: int, delay_ms: int) -> str:
 
 
 def find_quilt(quilt_id: str) -> Quilt | None:
-    """The quilt's current row, detached, or None."""
+    """The quilt's current row, detached from its session, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(_FIND, {"quilt": quilt_id})
 
 
 def squares_after(quilt_id: str, position: int) -> list[tuple[int, int, str]]:
-    """(row, column, colour) of the squares coloured after this position, in order."""
+    """The squares coloured after this position as (row, column, colour), in order."""
     wanted = {"quilt": quilt_id, "known": position}
     with datastore.session(read_only=True) as session:
-        # In one query: fetched one by one, rows take three times as long.
+        # Fetch all rows together, because fetching them one by one takes three times as long.
         return [(row, column, color) for row, column, color in session.execute(_AFTER, wanted).all()]
 
 
@@ -188,32 +189,32 @@ def note_batch(quilt_id: str, batch_id: str) -> bool:
     """Record the batch that colours this quilt.
 
     Returns:
-        False if its end is recorded already, because it was cancelled before.
+        False if its end is already recorded, because it was cancelled earlier.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None), {"batch_id": batch_id})
 
 
 def cancel_unfilled(quilt_id: str) -> bool:
-    """End a quilt that has no batch yet; if a batch is being opened, it finds the quilt over.
+    """End a quilt that has no batch yet. The task that would open the batch then finds the quilt over.
 
     Returns:
-        False if it has a batch, or its end is recorded already.
+        False if it has a batch, or its end is already recorded.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None) & Quilt.batch_id.is_(None), _ending(0))
 
 
 def finish_quilt(quilt_id: str, *, failed: int) -> bool:
-    """Record a quilt's end; squares neither coloured nor failed count as cancelled.
+    """Record a quilt's end. Squares that are neither coloured nor failed count as cancelled.
 
     Returns:
-        False if its end is recorded already, or there is no such quilt.
+        False if its end is already recorded, or there is no such quilt.
     """
     return _change(quilt_id, Quilt.finished_at.is_(None), _ending(failed))
 
 
 def _ending(failed: int) -> dict[str, Any]:
     missing = Quilt.rows * Quilt.columns - Quilt.painted
-    # A task may have failed after colouring its square; a coloured square has not failed.
+    # A task may have failed after colouring its square, but a coloured square does not count as failed.
     return {
         "finished_at": SYSTEM.now(),
         "failed_count": case((missing < failed, missing), else_=failed),

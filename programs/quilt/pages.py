@@ -16,7 +16,7 @@ from programs.shared import forms, progress, starting
 FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
-    # A newcomer may wait for the running squares, and for the neighbours of its own last ones.
+    # A new quilt may wait for running squares, and its last squares for those of other quilts.
     "delay_ms": (0, 600, 0),
 }
 """name → lowest, highest, default"""
@@ -33,7 +33,7 @@ ABANDONED_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Size:
-    """The requested quilt; ``delay_ms`` simulates slow work in each square."""
+    """A request for a quilt; ``delay_ms`` is a delay in each square, to simulate slow work."""
 
     rows: int
     columns: int
@@ -41,17 +41,17 @@ class Size:
 
     @property
     def work_ms(self) -> int:
-        """The total work."""
+        """The total work, in milliseconds."""
         return self.rows * self.columns * max(self.delay_ms, starting.MIN_SQUARE_MS)
 
 
 def parse_size(form: Mapping[str, object]) -> Size:
-    """The requested size.
+    """Read the requested size from the form.
 
-    A form without rows and columns gets the defaults; one without the other is a mistake.
+    A form with neither rows nor columns gets the defaults. A form with only one of them is invalid.
 
     Raises:
-        FormError: a field is not a whole number in its range, or the work is too much in total.
+        FormError: a field is not a whole number in its range, or the total amount of work is too large.
     """
     numbers: dict[str, int] = {}
     mistakes: dict[str, str] = {}
@@ -79,29 +79,29 @@ def parse_size(form: Mapping[str, object]) -> Size:
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A quilt at one instant; ``eta_seconds`` is None if unknown."""
+    """A snapshot of a quilt; ``eta_seconds`` is None if unknown."""
 
     run: models.Quilt
     eta_seconds: float | None = None
 
     @property
     def through(self) -> int:
-        """The coloured squares."""
+        """How many squares are coloured."""
         return self.run.painted
 
     @property
     def whole(self) -> int:
-        """All squares."""
+        """How many squares the finished quilt has."""
         return self.run.total
 
     @property
     def is_sewn(self) -> bool:
-        """Whether its squares are large enough to show stitches."""
+        """Whether the squares are drawn large enough to show stitches."""
         return max(self.run.rows, self.run.columns) <= MAX_SEWN
 
     @property
     def count_text(self) -> str:
-        """``37 of 64 squares done``."""
+        """The progress in words: ``37 of 64 squares done``."""
         return f"{self.run.painted} of {self.run.total} {_squares(self.run.total)} done"
 
     @property
@@ -118,22 +118,22 @@ class View(progress.RunView):
 
     @property
     def failures(self) -> str:
-        """``3 of 64 squares``."""
+        """The failed squares in words: ``3 of 64 squares``."""
         return f"{self.failed} of {self.run.total} {_squares(self.run.total)}"
 
     @property
     def remaining_text(self) -> str:
-        """A rough time, or '' while too little is known."""
+        """The approximate time left, or '' while too little is known."""
         is_known = self.run.painted >= 3 and self.run.painted >= self.run.total / 20
         return super().remaining_text if is_known and not self.is_over else ""
 
     @property
     def etag(self) -> str:
-        """Changes when anything shown has changed."""
+        """An entity tag that changes whenever the page would show something different."""
         return f"{self.run.painted}-{self.failed}-{self.state}"
 
     def operation(self, squares: list[tuple[int, int, str]]) -> dict[str, Any]:
-        """The JSON of a long-running operation; ``squares`` are those that are new to the caller."""
+        """The quilt as a long-running operation in JSON, with the squares that are new to the caller."""
         run = self.run
         operation = self.operation_of(
             f"quilt/{run.id}", run.painted, run.total, cancelled=run.cancelled_count
@@ -150,7 +150,7 @@ def view_of(quilt: models.Quilt) -> View:
     """A quilt's current state. A finished quilt's state comes from the datastore alone."""
     now = clock.SYSTEM.now()
     if quilt.finished_at is not None:
-        # A failed square may have been run again since.
+        # A failed square may have been retried since then.
         failed_count = min(quilt.failed_count, quilt.total - quilt.painted)
         if quilt.painted == quilt.total:
             return View(quilt, now, "done", failed_count)
@@ -162,7 +162,7 @@ def view_of(quilt: models.Quilt) -> View:
         progress = batch.progress()
         if _is_abandoned(quilt, progress, now):
             with batch:
-                pass  # this seals the batch, so that it completes and the missing squares count as cancelled
+                pass  # this seals the batch, so it completes and the missing squares count as cancelled
     except errors.UnknownBatchError:
         return View(quilt, now, "failed", 0, is_lost=True)
     except errors.StoreUnavailableError:
@@ -172,14 +172,14 @@ def view_of(quilt: models.Quilt) -> View:
 
 
 def _is_abandoned(quilt: models.Quilt, progress: taskqueue.Progress, now: float) -> bool:
-    """Whether the remaining squares will never be handed out, because that task was deleted or purged."""
+    """Whether the remaining squares are lost, because the task that adds them was deleted or purged."""
     ended = progress.done + progress.failed + progress.cancelled
     is_at_rest = not progress.sealed and 0 < progress.total <= ended
     return is_at_rest and now - quilt.created_at > ABANDONED_SECONDS
 
 
 def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
-    """The estimated time left at the present rate; the batch has no estimate, because it grows as it runs."""
+    """The estimated time left at the average rate. The batch cannot estimate it, because it still grows."""
     if quilt.painted + failed < 3:
         return None
     left = quilt.total - quilt.painted - failed
@@ -193,11 +193,11 @@ class FormHandler(forms.Handler):
     """The form that starts a quilt."""
 
     def get(self) -> None:
-        """The form, which the query may fill in, so that a link can offer a size."""
+        """Show the form, prefilled from the query string so that a link can suggest a size."""
         self.show_form(self.request.GET, {})
 
     def post(self) -> None:
-        """Start a quilt with one row and one task, in one transaction; the task fans out."""
+        """Start a quilt: store a row and add a task, in one transaction. The task adds the squares."""
         with starting.answering(self, "quilts"):
             starting.admit(self, "quilts", is_counted=False)
             quilt_id = self._begin(parse_size(self.form()))
@@ -214,7 +214,7 @@ class FormHandler(forms.Handler):
         """
         is_limited = not self.is_exempt_from_limits()
         if is_limited:
-            # Checked before the start is counted, and again later, because of concurrent starts.
+            # Check before the start is counted. A later check handles concurrent starts.
             starting.require_room_now(models.Quilt)
         starting.admit(self, "quilts", work_ms=size.work_ms)
         with datastore.transaction() as transaction:
@@ -225,7 +225,7 @@ class FormHandler(forms.Handler):
         return quilt_id
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The form; missing values get their defaults."""
+        """Show the form with the given values, or defaults for missing ones."""
         values = {name: given.get(name, default) for name, (_, _, default) in FIELDS.items()}
         values = {name: value if isinstance(value, str | int) else "" for name, value in values.items()}
         work = starting.MAX_WORK_SECONDS
@@ -235,7 +235,7 @@ class FormHandler(forms.Handler):
 
 
 def _started_name(quilt_id: str) -> str:
-    """The name under which a browser remembers a quilt that it started."""
+    """The key under which a browser remembers a quilt that it started."""
     return f"quilt:{quilt_id}"
 
 
@@ -248,9 +248,9 @@ def _operation(quilt_id: str) -> dict[str, Any]:
 
 
 def _drawn(quilt_id: str, painted: int) -> Markup:
-    """The coloured squares as SVG, at least this many."""
+    """The coloured squares as SVG; at least this many are drawn."""
     squares = models.squares_after(quilt_id, 0)
-    # Escaped in one call instead of by the template, where 10,000 calls take longer than everything else.
+    # Escape all colours in one call. In the template, 10,000 calls would take longer than everything else.
     colors = str(escape("\n".join(color for _, _, color in squares))).split("\n")
     pairs = zip(squares, colors, strict=bool(squares))
     return Markup(
@@ -263,7 +263,7 @@ _drawn_before = functools.lru_cache(maxsize=16)(_drawn)
 
 
 class PageHandler(longtask.ProgressPage[View]):
-    """One quilt, while it grows and afterwards; ``?after=n`` leaves out the first n squares."""
+    """The page of a growing or finished quilt; ``?after=n`` leaves out the first n squares."""
 
     after = 0
 
@@ -273,7 +273,7 @@ class PageHandler(longtask.ProgressPage[View]):
             self.after = forms.parse_after(self.request.GET, "squares")
 
     def look(self, quilt_id: str) -> View:
-        """The quilt's progress."""
+        """Find the quilt and return its progress."""
         return view_of(_find_or_404(quilt_id))
 
     def client_id(self, view: View) -> str:
@@ -293,7 +293,7 @@ class PageHandler(longtask.ProgressPage[View]):
         )
 
     def operation(self, view: View) -> dict[str, Any]:
-        """The JSON with the squares that are new to the client."""
+        """The JSON for the quilt, with the squares that are new to the client."""
         is_new = self.after < view.run.painted
         return view.operation(models.squares_after(view.run.id, self.after) if is_new else [])
 
@@ -302,7 +302,7 @@ class CancelHandler(webapp.RequestHandler):
     """The button that ends a quilt early."""
 
     def post(self, quilt_id: str) -> None:
-        """Drop the squares that have not begun; a finished quilt stays as it is."""
+        """Drop the squares that have not started; a finished quilt does not change."""
         quilt = _find_or_404(quilt_id)
         starting.require_may_cancel(self, _started_name(quilt_id))
         if not view_of(quilt).is_over:
@@ -315,7 +315,7 @@ class CancelHandler(webapp.RequestHandler):
 
 def _cancel(quilt: models.Quilt) -> None:
     if models.cancel_unfilled(quilt.id):
-        return  # the filling task sees that and adds nothing
+        return  # the task that adds the squares sees that and adds nothing
     batch_id = _find_or_404(quilt.id).batch_id
     if batch_id is not None:
         taskqueue.Batch.get(batch_id).cancel()
@@ -324,14 +324,14 @@ def _cancel(quilt: models.Quilt) -> None:
 ID = "<quilt_id:[A-Za-z0-9_-]+>"
 
 ROUTES = [
-    # The form; a POST starts a quilt and answers with the address of its page.
+    # The form; a POST starts a quilt and returns the address of its page.
     webapp2.Route("/quilt", FormHandler),
-    # For a task: the last square of a quilt has ended.
+    # For the task that runs when a quilt's last square has ended.
     webapp2.Route("/quilt/complete", tasks.QuiltCompleteHandler),
-    # The same quilt for programs, and for the page when it polls.
+    # One quilt as JSON, for programs and for the page when it polls.
     webapp2.Route(f"/quilt/{ID}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
-    # One quilt, which grows while you watch and stays when it is done.
+    # The page of one quilt, which grows while you watch and remains when the quilt is finished.
     webapp2.Route(f"/quilt/{ID}", PageHandler),
-    # Its cancel button.
+    # The page's cancel button.
     webapp2.Route(f"/quilt/{ID}/cancel", CancelHandler),
 ]

@@ -24,34 +24,34 @@ PORTION_SECONDS = 1.0
 
 
 def rand_hex_color(length: int = 6) -> str:
-    """A colour such as ``#A1B2C3``, of ``length`` random hexadecimal digits."""
+    """A colour such as ``#A1B2C3``, with ``length`` random hexadecimal digits."""
     return "#" + "".join(random.choice(HEX_DIGITS) for _ in range(length))
 
 
 @queued
 def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> None:
-    """Colour one square of a quilt, store it, and send it to the watching browsers.
+    """Colour one square of a quilt, store it, and send it to the browsers that watch the quilt.
 
-    Idempotent: the first colour wins, so a second delivery sends the same one again.
+    This is idempotent: the first colour wins, so a second delivery sends the same colour again.
 
     Args:
-        row: 0 for the top.
-        column: 0 for the left.
+        row: the square's row, where 0 is at the top.
+        column: the square's column, where 0 is at the left.
         session_id: the quilt's id, which is also the channel's client id.
-        delay_ms: milliseconds to wait first, to simulate slow work.
+        delay_ms: the milliseconds to wait first, to simulate slow work.
 
     Raises:
-        deferred.PermanentTaskFailure: there is no such quilt, or no longer.
+        deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        # Nobody sets this event: the wait yields to other threads, and the deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
         threading.Event().wait(delay_ms / 1000)
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
 
 
 def _paint_and_tell_all(strokes: Sequence[models.Stroke]) -> list[bool]:
-    """Store these squares and send them; returns for each whether its quilt exists."""
+    """Store these squares and send them; the result says for each square whether its quilt exists."""
     painted = models.paint_all(strokes)
     messages: dict[str, list[str]] = {}
     for stroke, square in zip(strokes, painted, strict=True):
@@ -63,19 +63,19 @@ def _paint_and_tell_all(strokes: Sequence[models.Stroke]) -> list[bool]:
     return [square is not None for square in painted]
 
 
-# A worker process's threads colour several squares at the same time, and SQLite has one writer. Each task
-# continues when its own square is committed, and one commit covers the squares of all waiting tasks.
+# The threads of a worker process colour several squares at the same time, but SQLite has only one writer. One
+# commit therefore covers the squares of all waiting tasks, and each task continues after its square's commit.
 _paint_and_tell = together.Together(_paint_and_tell_all)
 
 
 def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
-    """Every (row, column) once, shuffled; the same seed gives the same order."""
+    """Every (row, column) of the quilt once, shuffled. The same seed gives the same order."""
     return list(_random_order(rows, columns, seed))
 
 
 @functools.lru_cache(maxsize=4)
 def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], ...]:
-    """Cached, because each portion of a quilt needs it."""
+    """The same as a tuple, cached because each portion of a quilt needs it."""
     squares = [(row, column) for row in range(rows) for column in range(columns)]
     random.Random(seed).shuffle(squares)
     return tuple(squares)
@@ -83,14 +83,14 @@ def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], 
 
 @queued
 def fill_quilt(quilt_id: str, start: int = 0) -> None:
-    """Fan a quilt out: one task per square, and one task for the end. A large quilt gets only a portion, plus
-    a task among its squares that hands out the next one.
+    """Fan a quilt out into one task per square, and one task for the end. For a large quilt, this adds only a
+    portion of the squares, and among them a task that adds the next portion.
 
-    May be retried half way: the shuffle is always the same, so the batch skips the squares that it has.
+    This may be retried halfway. The order is always the same, so the batch skips squares it already has.
 
     Args:
         quilt_id: the quilt's id.
-        start: how many squares are handed out already.
+        start: the number of squares that have already been handed out.
 
     Raises:
         deferred.PermanentTaskFailure: there is no such quilt.
@@ -101,19 +101,19 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
     if quilt.finished_at is not None:
         return  # cancelled before it began
     own_batch = f"quilt-{quilt_id}"
-    # A former release began to fill it in one go, under a name that the engine chose.
+    # A previous release started to add all squares at once, in a batch whose name the engine chose.
     is_begun_before = quilt.batch_id not in (None, own_batch)
     end = quilt.total if is_begun_before else min(quilt.total, start + portion_size(quilt))
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
     name = quilt.batch_id if is_begun_before else own_batch
     with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete, name=name) as batch:
-        # Recorded with the first portion; False if the quilt was cancelled meanwhile.
+        # The first portion records the batch; that returns False if the quilt was cancelled meanwhile.
         if quilt.batch_id == batch.id or models.note_batch(quilt_id, batch.id):
             _hand_out(batch, quilt, start, end)
 
 
 def portion_size(quilt: models.Quilt) -> int:
-    """How many of a quilt's squares are handed out in one go."""
+    """How many of a quilt's squares are handed out at once."""
     if quilt.total <= MAX_WHOLE:
         return quilt.total
     if quilt.delay_ms == 0:
@@ -122,16 +122,16 @@ def portion_size(quilt: models.Quilt) -> int:
 
 
 def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int) -> None:
-    """Add the squares from ``start`` to before ``end``, and a task for the next portion if there is one.
+    """Add the squares from ``start`` up to but not including ``end``, and a task for any next portion.
 
-    That task is in their middle, so that the workers still have squares left when it adds more.
+    That task stands in the middle of the squares, so the workers still have squares left when it adds more.
     """
     if end == quilt.total:
         batch.add(_square_tasks(quilt, start, end), first=start)
         return
     middle = start + (end - start + 1) // 2
     batch.add(_square_tasks(quilt, start, middle), first=start)
-    # It must not be given up, or the quilt would never end. The squares use the positions below the total.
+    # This task must never give up, or the quilt would never end. Positions below the total are for squares.
     patience = taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=10)
     batch.add(deferred.task(fill_quilt, quilt.id, end, _retry_options=patience), first=quilt.total + end)
     batch.add(_square_tasks(quilt, middle, end), first=middle)
@@ -139,21 +139,21 @@ def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int)
 
 
 def _square_tasks(quilt: models.Quilt, start: int, end: int) -> Iterator[taskqueue.Task]:
-    # A delay of 0 is left out, which saves 64 bytes of Redis per waiting task.
+    # Leaving out a delay of 0 saves 64 bytes in Redis per waiting task.
     options: dict[str, Any] = {"delay_ms": quilt.delay_ms} if quilt.delay_ms else {}
     for row, column in _random_order(quilt.rows, quilt.columns, quilt.id)[start:end]:
         yield deferred.task(send_color, row, column, quilt.id, **options)
 
 
 class QuiltCompleteHandler(webapp.TaskHandler):
-    """Runs once when the last square's task has ended, successfully or not; stores and announces the end."""
+    """Runs once when the last square's task has ended, successfully or not. Stores and announces the end."""
 
     def post(self) -> None:
-        """Mark the quilt finished; only the call that does so sends the message."""
+        """Mark the quilt as finished. Only the call that marks it sends the message."""
         quilt_id = self.request.POST["quilt"]
         quilt = models.find_quilt(quilt_id)
         if quilt is None or quilt.batch_id is None:
-            return  # nothing to finish, now or at a retry
+            return  # nothing to finish, now or in a retry
         progress = taskqueue.Batch.get(quilt.batch_id).progress()
         if models.finish_quilt(quilt_id, failed=progress.failed):
             channel.send_message(quilt_id, json.dumps({"complete": True}))

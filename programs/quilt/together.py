@@ -1,4 +1,4 @@
-"""Combines concurrent calls of several threads into one, so that they share a commit or a round trip."""
+"""Combines concurrent calls from several threads into one, so that they share a commit or a round trip."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,26 +9,27 @@ Answer = TypeVar("Answer")
 
 
 class _Call(Generic[Item, Answer]):
-    """One thread's call and its result."""
+    """A call by one thread, and the call's result."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
         self.answers: list[Answer] = []
         self.error: BaseException | None = None
         self.leads = False
-        # The thread waits here until its call is over, or until it becomes the leader.
+        # The thread waits on this lock until its call is over, or until the thread becomes the leader.
         self.gate = threading.Lock()
         self.gate.acquire()
 
 
 class Together(Generic[Item, Answer]):
-    """Makes a call immediately if no other one is running; otherwise together with all that arrive meanwhile.
+    """Makes a call immediately. If another call is running, combines it with other waiting calls.
 
-    There is no delay for collecting calls: a thread that finds no leader goes first, and takes the waiting
-        calls along.
+    No call is delayed just to collect others. A thread that finds no leader becomes the leader, and makes
+    all calls that are waiting by then.
 
     Args:
-        make: returns the results for many items, in order; its exception is raised in each of their threads.
+        make: a callable that returns the results for many items, in order; if it raises an exception, so does
+            each of their calls.
         most: the maximum number of items per call.
     """
 
@@ -40,7 +41,7 @@ class Together(Generic[Item, Answer]):
         self._is_led = False
 
     def __call__(self, item: Item) -> Answer:
-        """The answer for this item."""
+        """Return the answer for this item."""
         call: _Call[Item, Answer] = _Call(item)
         try:
             with self._lock:
@@ -51,14 +52,14 @@ class Together(Generic[Item, Answer]):
             if call.leads:
                 self._lead(call)
         finally:
-            # A deadline may end a thread that waits, or that has just become the leader.
+            # A deadline may interrupt a thread that is waiting, or that has just become the leader.
             self._leave(call)
         if call.error is not None:
             raise call.error
         return call.answers[0]
 
     def _lead(self, leader: _Call[Item, Answer]) -> None:
-        """Make the waiting calls; the leader's is the first of them."""
+        """Make the waiting calls, of which the leader's own is the first."""
         with self._lock:
             calls, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
         try:
@@ -66,7 +67,7 @@ class Together(Generic[Item, Answer]):
             for call, answer in zip(calls, answers, strict=True):
                 call.answers.append(answer)
         except BaseException as error:
-            # This may be a deadline of the leader's own thread; the other calls are retried.
+            # This may be the deadline of the leader's own thread. The other calls fail too, and are retried.
             for call in calls:
                 call.error = error
         finally:
@@ -75,7 +76,7 @@ class Together(Generic[Item, Answer]):
                 call.gate.release()
 
     def _leave(self, call: _Call[Item, Answer]) -> None:
-        """Stop waiting; a leader passes its role to the first waiting call."""
+        """Stop waiting. A leader passes its role to the first waiting call."""
         with self._lock:
             if call in self._waiting:
                 self._waiting.remove(call)

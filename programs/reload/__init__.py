@@ -1,1 +1,1 @@
-"""The batch reload, in which a task fetches each account's status."""
+"""The batch reload, in which each account's status is fetched by a task."""

@@ -1,6 +1,6 @@
-"""The accounts whose statuses the batch reload fetches: pages to list, add, activate and deactivate them.
+"""The accounts whose statuses the batch reload fetches, with pages to list, add and (de)activate them.
 
-Anybody may see the list. Only the administrator may change accounts; app.yaml protects their URLs.
+Anybody may see the list. Only the administrator may change accounts, because app.yaml protects those URLs.
 """
 
 import re
@@ -34,7 +34,7 @@ _TAKES = f"letters, digits, dots, hyphens and underscores, at most {KEY_LENGTH},
 
 @dataclass(frozen=True)
 class AccountQuery:
-    """The accounts to list: by their ``state`` and the ``start`` of their key, after the key ``after``."""
+    """A selection of accounts by ``state`` and by the ``start`` of their key, after the key ``after``."""
 
     state: str
     start: str
@@ -42,12 +42,12 @@ class AccountQuery:
 
     @property
     def query(self) -> str:
-        """The same as a link's query, without empty values."""
+        """The query string for a link to this list, without empty values."""
         return urlencode({name: value for name, value in vars(self).items() if value})
 
 
 def page_of(wanted: AccountQuery) -> list[Account]:
-    """A page's accounts in the order of their keys, plus one more if there are others."""
+    """One page of accounts in the order of their keys, plus one more account if there are more."""
     query = select(Account).order_by(Account.key).limit(LISTED + 1)
     if wanted.after:
         query = query.where(Account.key > wanted.after)
@@ -69,13 +69,13 @@ def numbers() -> dict[str, int]:
 
 
 def existing_keys(keys: Sequence[str]) -> list[str]:
-    """The keys that already have an account."""
+    """The keys among these for which an account already exists."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(Account.key).where(Account.key.in_(keys)).order_by(Account.key)))
 
 
 def add(keys: Sequence[str]) -> bool:
-    """Add active accounts, all or none; False if one exists already."""
+    """Add active accounts, all or none; returns False if one of them already exists."""
     now = clock.SYSTEM.now()
     try:
         with datastore.session() as session:
@@ -88,7 +88,7 @@ def add(keys: Sequence[str]) -> bool:
 
 
 def set_active(key: str, is_active: bool) -> Account | None:
-    """Activate or deactivate an account; None if there is no account with this key."""
+    """Activate or deactivate an account; returns None if there is no account with this key."""
     changed = update(Account).where(Account.key == key).values(is_active=is_active).returning(Account)
     with datastore.session() as session:
         return session.scalar(changed)
@@ -103,7 +103,7 @@ def sample_keys() -> list[str]:
 
 
 def parse_keys(text: object) -> list[str]:
-    """The keys in a text, separated by spaces, commas or line ends.
+    """Parse keys that are separated by spaces, commas or line breaks.
 
     Raises:
         FormError: the text is invalid.
@@ -125,7 +125,7 @@ def parse_keys(text: object) -> list[str]:
 
 
 def parse_list(query: Mapping[str, str]) -> AccountQuery:
-    """The accounts that the query selects.
+    """Parse the query string that selects accounts.
 
     Raises:
         BadInputError: the query is invalid.
@@ -143,10 +143,10 @@ def parse_list(query: Mapping[str, str]) -> AccountQuery:
 
 
 class ListHandler(forms.Handler):
-    """The list of accounts, page by page, and the form that adds some."""
+    """The list of accounts, page by page, and the form for adding accounts."""
 
     def get(self) -> None:
-        """A page of the list; as JSON: the same."""
+        """Show a page of the list, as HTML or as JSON."""
         wanted = parse_list(self.request.GET)
         if not self.wants_json():
             self._show(wanted, {}, {}, 200)
@@ -156,7 +156,7 @@ class ListHandler(forms.Handler):
         self.render_json({"accounts": listed, "next": more, "numbers": numbers()})
 
     def post(self) -> None:
-        """Add accounts, all or none. For the administrator only, though app.yaml leaves the list open."""
+        """Add accounts, all or none. Only for the administrator, although app.yaml leaves the list open."""
         self.require_administrator()
         try:
             keys = parse_keys(self.form().get("keys"))
@@ -175,7 +175,7 @@ class ListHandler(forms.Handler):
             self.see_other("/accounts")
 
     def show_form(self, given: Mapping[str, Any], mistakes: Mapping[str, str], status: int = 200) -> None:
-        """The list again, with the mistake at its field."""
+        """Show the list again, with the mistake at its field."""
         self._show(AccountQuery("", "", ""), given, mistakes, status)
 
     def _show(
@@ -201,13 +201,13 @@ class ListHandler(forms.Handler):
 
 
 class SamplesHandler(webapp.RequestHandler):
-    """The button that gives a new site something to reload."""
+    """The button that adds sample accounts, so that a new site has something to reload."""
 
     def post(self) -> None:
         """Add the missing sample accounts."""
         keys = sample_keys()
         missing = sorted(set(keys) - set(existing_keys(keys)))
-        # A concurrent request may be adding them at this moment.
+        # A concurrent request may be adding the same accounts.
         added = len(missing) if missing and add(missing) else 0
         if self.wants_json():
             self.render_json({"added": added, "numbers": numbers()}, 201)
@@ -216,14 +216,14 @@ class SamplesHandler(webapp.RequestHandler):
 
 
 class ActiveHandler(webapp.RequestHandler):
-    """An account's two buttons."""
+    """The two buttons of an account."""
 
     def activate(self, key: str) -> None:
-        """Include it in all runs that begin from now on."""
+        """Include the account in all runs that start from now on."""
         self._set(key, is_active=True)
 
     def deactivate(self, key: str) -> None:
-        """Leave it out of all runs that begin from now on."""
+        """Leave the account out of all runs that start from now on."""
         self._set(key, is_active=False)
 
     def _set(self, key: str, *, is_active: bool) -> None:
@@ -238,7 +238,7 @@ class ActiveHandler(webapp.RequestHandler):
 
 
 def _split(accounts: list[Account], wanted: AccountQuery) -> tuple[list[Account], str | None]:
-    """A page's accounts, and the address of the next page."""
+    """One page of accounts, and the address of the next page."""
     if len(accounts) <= LISTED:
         return accounts, None
     accounts = accounts[:LISTED]
@@ -246,7 +246,7 @@ def _split(accounts: list[Account], wanted: AccountQuery) -> tuple[list[Account]
 
 
 def account_json(account: Account) -> dict[str, Any]:
-    """An account and its status."""
+    """An account and its status as JSON."""
     return {
         "key": account.key,
         "is_active": account.is_active,

@@ -1,8 +1,8 @@
-"""The address of the status feed, and a small feed of our own for the batch reload to fetch.
+"""The address of the status feed, and a small built-in feed for the batch reload.
 
-``ACCOUNT_FEED_URL`` is the feed's address, to which an account's key is appended. Without it, the feed is our
-own, under ``dev`` only: elsewhere strangers could use its slow accounts to block our threads. It always gives
-the same answer for a key; it fails for some accounts, and is slow for others.
+``ACCOUNT_FEED_URL`` is the feed's address, to which an account's key is appended. Without this variable, the
+built-in feed is used. It works only under ``dev``, because elsewhere strangers could use its slow accounts to
+block our threads. It always gives the same answer for a key, fails for some accounts, and is slow for others.
 """
 
 import hashlib
@@ -43,34 +43,34 @@ def url_of(key: str) -> str:
 
 
 def elsewhere() -> str:
-    """The address of another feed, or ''."""
+    """The address of an external feed, or ''."""
     return os.environ.get(VARIABLE, "").strip()
 
 
 def own_url() -> str:
-    """The URL of the feed below, as seen from this machine; under ``dev`` the pages are here."""
+    """The URL of the built-in feed, as seen from this machine, which serves the pages under ``dev``."""
     settings = config.current().settings
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.port}/feed/"
 
 
 def lot(key: str) -> int:
-    """A key's fixed number below 100, which decides the feed's behaviour."""
+    """A fixed number below 100 for a key, which decides how the feed behaves."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100
 
 
 def is_failing(key: str) -> bool:
-    """Whether the feed fails for an account: 5 in 100."""
+    """Whether the feed fails for an account, as it does for 5 in 100."""
     return lot(key) in _TROUBLES
 
 
 def is_slow(key: str) -> bool:
-    """Whether the feed is slow for an account: 1 in 100."""
+    """Whether the feed is slow for an account, as it is for 1 in 100."""
     return lot(key) == _SLOW
 
 
 def status_of(key: str) -> str:
-    """An account's status, if the feed returns it."""
+    """The status that the feed returns for an account, unless it fails."""
     return STATUSES[hashlib.sha256(key.encode()).digest()[4] % len(STATUSES)]
 
 
@@ -78,13 +78,13 @@ class FeedHandler(webapp.RequestHandler):
     """One account's status as plain text."""
 
     def get(self, key: str) -> None:
-        """The status, an error, or the status after a while. 404 outside of ``dev``."""
+        """Answer with the status (for some keys after a delay) or an error; with 404 outside of ``dev``."""
         if elsewhere() or not config.current().settings.is_dev:
             raise exc.HTTPNotFound(
                 f"This feed is part of lastacross dev. Set {VARIABLE} to the address of yours."
             )
         if is_slow(key):
-            # Nobody sets this event: the wait yields to other threads.
+            # Nobody sets this event. The wait lets other threads run.
             threading.Event().wait(SLOW_SECONDS)
         status, text = _TROUBLES.get(lot(key), (200, status_of(key)))
         self.response.status = status

@@ -15,10 +15,10 @@ WAITING, FAILING, OK = "waiting", "failing", "ok"
 
 
 class Account(datastore.Model):
-    """An account whose status is fetched. Instants are seconds since the epoch.
+    """An account whose status is fetched. Times are in seconds since the epoch.
 
-    ``status`` is the last fetched status, from ``status_at``. ``problem`` says why a later fetch failed;
-    None if it did not. ``checked_at`` is the start of the newest recorded fetch.
+    ``status`` is the last status that was fetched, at ``status_at``. ``problem`` says why a later fetch
+    failed, or is None if none failed. ``checked_at`` is the start of the most recent recorded fetch.
     """
 
     __tablename__ = "account"
@@ -35,15 +35,15 @@ class Account(datastore.Model):
 
 
 class ReloadRun(Run):
-    """A run over the accounts that were active when it began. Instants are seconds since the epoch.
+    """A run over the accounts that were active at its start. Times are in seconds since the epoch.
 
-    * ``done`` counts accounts with a new status, ``changes`` counts all changes. Both are counted in the
-      transaction that stores the change, so a task that runs twice counts once.
-    * ``opened_at`` is when its batch was created, and ``loaded_at`` when its last task was added.
-    * ``lost_at`` is when the run was found to have no way to end.
-    * ``retry_of`` is the run whose failed accounts it retries; ``retried_as`` is the run that retries this
-    one's. * ``place`` is 1 from the beginning to the end, and None afterwards. It is unique, so only one run
-    is open.
+    * ``done`` counts the accounts with a new status, and ``changes`` counts all changes. Both are counted in
+      the transaction that stores the change, so a task that runs twice is counted once.
+    * ``opened_at`` is the time when the batch was created, and ``loaded_at`` when its last task was added.
+    * ``lost_at`` is the time when the run was found to be unable to end.
+    * ``retry_of`` is the run whose failed accounts this run retries, and ``retried_as`` is the run that
+      retries this run's failed accounts.
+    * ``place`` is 1 until the run ends, and None afterwards. It is unique, so only one run can be open.
     """
 
     __tablename__ = "reload_run"
@@ -63,15 +63,16 @@ class ReloadRun(Run):
 
 
 class ReloadResult(datastore.Model):
-    """An account in a run, with its last fetch there. The instant is in seconds since the epoch.
+    """An account in a run, with its last fetch in this run. The time ``at`` is in seconds since the epoch.
 
-    The rows are written when the run begins, and fix its accounts and their order. ``outcome`` is
-    ``waiting``, ``failing`` or ``ok``. ``http_status`` is None if no answer came; ``answer`` then says why.
+    The rows are written when the run starts, which fixes its accounts and their order. ``outcome`` is
+    ``waiting``, ``failing`` or ``ok``. ``http_status`` is None if there was no response, and ``answer`` then
+    says why.
     """
 
     __tablename__ = "reload_result"
     __table_args__ = (
-        # Only ended fetches are in these indexes, so inserting a run's rows stays cheap.
+        # These indexes contain only completed fetches, so inserting a run's rows stays cheap.
         Index(
             "ix_reload_result_slow",
             "run_id",

@@ -1,4 +1,4 @@
-"""The batch reload's pages: its runs, a single run, and the button that retries failed accounts."""
+"""The batch reload's pages: the list of runs, a single run, and the button that retries failed accounts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class HistoryHandler(webapp.RequestHandler):
     """The list of runs."""
 
     def get(self) -> None:
-        """The newest first."""
+        """Show the list, newest run first."""
         views = [view_of(run) for run in runs.recent()]
         self.revalidate()
         if self.wants_json():
@@ -39,21 +39,21 @@ def _find_or_404(run_id: str) -> ReloadRun:
 
 @dataclass(frozen=True)
 class FailingQuery:
-    """The failing accounts to list: at most ``limit``, after the account with this key and id."""
+    """A selection of failing accounts: at most ``limit``, after the account with this key and id."""
 
     after: str = ""
     after_id: int = 0
     limit: int = runs.FAILING_LISTED
 
     def query(self, after: str | None = None) -> str:
-        """The same as a link's query, without defaults; ``after`` replaces the key."""
+        """The query string for a link to this list, without defaults; ``after`` replaces the key."""
         limit = "" if self.limit == runs.FAILING_LISTED else str(self.limit)
         values = {"after": self.after if after is None else after, "limit": limit}
         return urlencode({name: value for name, value in values.items() if value})
 
 
 def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
-    """The failing accounts that the query selects.
+    """Parse the query string that selects failing accounts.
 
     Raises:
         BadInputError: the query is invalid.
@@ -73,20 +73,20 @@ def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
 
 
 class PageHandler(longtask.ProgressPage[reload_view.View]):
-    """One run, during and after its work."""
+    """The page of one run, while it works and afterwards."""
 
     wanted = FailingQuery()
 
     def read_query(self, *, is_json: bool) -> None:
-        """Read which failing accounts to list."""
+        """Read the selection of failing accounts."""
         self.wanted = parse_wanted(self.request.GET)
 
     def look(self, run_id: str) -> reload_view.View:
-        """The run's progress."""
+        """Find the run and return its progress."""
         return view_of(_find_or_404(run_id))
 
     def client_id(self, view: reload_view.View) -> str:
-        """The id of its batch."""
+        """The id of the run's batch."""
         return runs.batch_id(view.run.id)
 
     def show(self, view: reload_view.View, token: str | None) -> None:
@@ -107,7 +107,7 @@ class PageHandler(longtask.ProgressPage[reload_view.View]):
         )
 
     def operation(self, view: reload_view.View) -> dict[str, Any]:
-        """The JSON with the same accounts."""
+        """The JSON for the run, with the same accounts as the page."""
         return view.operation(runs.slowest(view.run.id), self._failing(view))
 
     def _failing(self, view: reload_view.View) -> runs.FailingPage:
@@ -118,7 +118,7 @@ class RetryHandler(webapp.RequestHandler):
     """The button that fetches a run's failed accounts again."""
 
     def post(self, run_id: str) -> None:
-        """Start a run over them, unless one is open; a second click leads to the same run."""
+        """Start a run over the failed accounts, unless one is open. A second click leads to the same run."""
         if starting.is_limited(self, "reloads"):
             return
         view = view_of(_find_or_404(run_id))
@@ -148,7 +148,7 @@ KEY = "<key:[A-Za-z0-9._-]+>"
 RUN = "<run_id:[A-Za-z0-9-]+>"
 
 ROUTES = [
-    # The accounts, and the form that adds some; the button for samples; an account's two buttons.
+    # The list of accounts with its form, the button for sample accounts, and an account's two buttons.
     webapp2.Route("/accounts", accounts.ListHandler),
     webapp2.Route("/accounts/samples", accounts.SamplesHandler),
     webapp2.Route(
@@ -157,14 +157,14 @@ ROUTES = [
     webapp2.Route(
         f"/accounts/{KEY}/deactivate", accounts.ActiveHandler, handler_method="deactivate", methods=["POST"]
     ),
-    # The feed, unless ACCOUNT_FEED_URL names another one.
+    # The built-in feed, unless ACCOUNT_FEED_URL names another one.
     webapp2.Route(f"/feed/{KEY}", feed.FeedHandler),
-    # For cron and the administrator: starts a reload. For its tasks: the fetches and the end.
+    # The URL where cron and the administrator start a reload, and the URLs of its tasks.
     webapp2.Route("/taskloader/", tasks.LoaderHandler),
     webapp2.Route(tasks.WORKER_URL, tasks.WorkerHandler),
     webapp2.Route(runs.FILL_URL, tasks.FillHandler),
     webapp2.Route(tasks.COMPLETE_URL, tasks.CompleteHandler),
-    # The list of reloads; one of them, for programs and for people; its retry button.
+    # The list of reloads, one reload as JSON and as a page, and its retry button.
     webapp2.Route("/reloads", HistoryHandler),
     webapp2.Route(f"/reloads/{RUN}.json", PageHandler, handler_method="get_json", methods=["GET", "HEAD"]),
     webapp2.Route(f"/reloads/{RUN}", PageHandler),

@@ -1,6 +1,6 @@
-"""The batch reload's runs in the datastore: how they begin, continue and end.
+"""The batch reload's runs in the datastore: how they start, continue and end.
 
-Each step is one transaction and is idempotent, because tasks may run twice.
+Each step is one transaction, and is idempotent because tasks may run twice.
 """
 
 import secrets
@@ -32,22 +32,22 @@ class NothingToDoError(Exception):
 
 
 def new_id() -> str:
-    """An id for a run started by hand: the instant, plus a unique suffix."""
+    """An id for a run that is started by hand: the current time, plus a unique suffix."""
     return f"{stamp(clock.SYSTEM.now())}-{secrets.token_hex(4)}"
 
 
 def stamp(at: float) -> str:
-    """``20261121T031407Z``, as in the names of cron's tasks."""
+    """A time as in the names of cron's tasks: ``20261121T031407Z``."""
     return clock.utc(at).strftime("%Y%m%dT%H%M%SZ")
 
 
 def batch_id(run_id: str) -> str:
-    """The batch of a run's tasks."""
+    """The id of the batch of a run's tasks."""
     return f"reload-{run_id}"
 
 
 def run_of_batch(name: str | None) -> str | None:
-    """The run that this batch belongs to; None if it belongs to another program."""
+    """The id of the run that this batch belongs to, or None if it belongs to another program."""
     prefix = batch_id("")
     return name.removeprefix(prefix) if name is not None and name.startswith(prefix) else None
 
@@ -56,22 +56,22 @@ def run_of_batch(name: str | None) -> str | None:
 
 
 def begin(run_id: str, started_by: str) -> ReloadRun:
-    """Store a run with the currently active accounts, and add the task that loads it; a repeated call returns
-    the existing run.
+    """Store a run with the currently active accounts, and add the task that loads it. A repeated call
+    returns the existing run.
 
-    This fixes the run's accounts and their order, even if accounts are added or deactivated during the
-    loading, because a batch knows a member by its position. One statement copies them, so it needs no memory
-    here.
+    This fixes the run's accounts and their order, because a batch identifies its members by position, and
+    accounts may be added or deactivated while the run is loaded. One SQL statement copies the accounts, so
+    they are not held in memory.
 
     Args:
-        run_id: identifies the run, however often it is begun.
+        run_id: the run's id, which is the same in every call for this run.
         started_by: ``cron`` or ``hand``.
 
     Returns:
-        The run, or another one that began at this moment, because only one run may be open.
+        The run, or another run that started at the same moment, because only one run may be open.
 
     Raises:
-        NothingToDoError: no account is active, so there is no run.
+        NothingToDoError: no account is active, so no run was stored.
     """
     known = find(run_id)
     if known is not None:
@@ -84,7 +84,7 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
             add_filling(run_id)
             return run
     except IntegrityError:
-        # A concurrent call for the same run, or for another one, came first.
+        # A concurrent call for the same run or another one was faster.
         known = find(run_id) or _in_place()
         if known is None:
             raise
@@ -92,15 +92,15 @@ def begin(run_id: str, started_by: str) -> ReloadRun:
 
 
 def retry(run_id: str) -> ReloadRun:
-    """Begin a run over a finished run's failed accounts, once: a second click leads to the first click's run.
+    """Start a run over a finished run's failed accounts, once. A second call returns the first call's run.
 
-    Accounts deactivated since then are left out. The finished run keeps its own counts.
+    Accounts that were deactivated since then are left out. The finished run's counts do not change.
 
     Returns:
-        The retrying run, or another one that began at this moment, because only one run may be open.
+        The new run, or another run that started at the same moment, because only one run may be open.
 
     Raises:
-        NothingToDoError: none of the accounts is active.
+        NothingToDoError: none of these accounts is active.
     """
     try:
         return _retried(run_id)
@@ -130,7 +130,7 @@ def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:
     """Store a run and its accounts; ``accounts`` selects their ids and keys.
 
     Raises:
-        NothingToDoError: there are none.
+        NothingToDoError: there are no accounts.
     """
     session.add(run)
     session.flush()
@@ -144,12 +144,12 @@ def _add(session: Session, run: ReloadRun, accounts: Select[int, str]) -> None:
 
 
 def add_filling(run_id: str) -> None:
-    """Add the task that loads a run, in the current transaction. It retries without limit."""
+    """Add the task that loads a run, in the current transaction. The task is retried without limit."""
     taskqueue.add(url=FILL_URL, params={"run": run_id}, retry_options=patience(), transactional=True)
 
 
 def patience() -> taskqueue.TaskRetryOptions:
-    """Retry options for a task that ends a run: no limit, and up to a minute between attempts."""
+    """Retry options for a task that ends a run: unlimited retries, and up to a minute between attempts."""
     return taskqueue.TaskRetryOptions(min_backoff_seconds=0.5, max_backoff_seconds=60)
 
 
@@ -157,7 +157,7 @@ def patience() -> taskqueue.TaskRetryOptions:
 
 
 def members(run_id: str) -> Iterator[str]:
-    """The keys of a run's accounts in the order of their ids, read page by page."""
+    """The keys of a run's accounts, in the order of the accounts' ids and read page by page."""
     after = 0
     of_run = ReloadResult.run_id == run_id
     while True:
@@ -172,17 +172,17 @@ def members(run_id: str) -> Iterator[str]:
 
 
 def note_opened(run_id: str) -> None:
-    """Record that its batch exists."""
+    """Record that the run's batch exists."""
     _note(run_id, ReloadRun.opened_at)
 
 
 def note_loaded(run_id: str) -> None:
-    """Record that all its tasks have been added."""
+    """Record that all of the run's tasks have been added."""
     _note(run_id, ReloadRun.loaded_at)
 
 
 def _note(run_id: str, column: InstrumentedAttribute[float | None]) -> None:
-    """Record the first time that this happened."""
+    """Record the time of an event when it happens for the first time."""
     first = update(ReloadRun).where(ReloadRun.id == run_id, column.is_(None))
     with datastore.session() as session:
         session.execute(first.values({column: clock.SYSTEM.now()}))
@@ -196,11 +196,11 @@ class Answer:
     """The result of a fetch.
 
     Attributes:
-        is_ok: whether there is a status.
-        http_status: None if no answer came.
-        text: the status, another answer, or the reason why no answer came.
-        began_at: seconds since the epoch.
-        duration_ms: from the beginning to the end.
+        is_ok: whether the fetch returned a status.
+        http_status: the response's HTTP status, or None if there was no response.
+        text: the account's status, another response's text, or the reason why there was no response.
+        began_at: the start of the fetch, in seconds since the epoch.
+        duration_ms: the duration of the fetch, in milliseconds.
     """
 
     is_ok: bool
@@ -211,30 +211,30 @@ class Answer:
 
     @property
     def kept(self) -> str:
-        """The text, cut to the column's length, without characters that a database rejects."""
+        """The text, cut to the column's length and without characters that a database rejects."""
         plain = self.text.replace("\0", "\ufffd").strip()
         return plain if len(plain) <= TEXT_LENGTH else plain[: TEXT_LENGTH - 1] + "…"
 
     @property
     def problem(self) -> str:
-        """Why there is no status."""
+        """The reason why there is no status."""
         return self.kept if self.http_status is None else f"{self.http_status}: {self.kept}"[:TEXT_LENGTH]
 
 
 def record(run_id: str | None, key: str, answer: Answer, attempt: int) -> int | None:
-    """Store an answer in its account and in its run, both or neither.
+    """Store a fetch's result in its account and its run, both or neither.
 
-    An account with a status in this run counts once; a later answer changes nothing in the run. Of two runs'
-    fetches, the account keeps the newer one.
+    Each account counts only once in a run. When it has a status in this run, a later result does not change
+    the run. If two runs fetch an account, it keeps the newer result.
 
     Args:
-        run_id: None for a fetch outside of any run.
-        key: the account's.
-        answer: the fetch's.
-        attempt: 1 for the first.
+        run_id: the run's id, or None for a fetch that does not belong to a run.
+        key: the account's key.
+        answer: the result of the fetch.
+        attempt: the number of the attempt; the first is 1.
 
     Returns:
-        The number of the run's change; None if the run did not change.
+        The number of the run's change, or None if the run did not change.
     """
     with datastore.session() as session:
         account_id = session.scalar(select(Account.id).where(Account.key == key))
@@ -259,7 +259,7 @@ def _write_account(session: Session, account_id: int, answer: Answer) -> None:
 
 
 def _write_result(session: Session, row: tuple[str, int], answer: Answer, attempt: int) -> bool:
-    """Store the result; whether it is news, because the account had no status in this run yet."""
+    """Store the result unless the account has a status in this run already; returns whether it was stored."""
     values = {
         "outcome": OK if answer.is_ok else FAILING,
         "attempts": attempt,
@@ -274,15 +274,15 @@ def _write_result(session: Session, row: tuple[str, int], answer: Answer, attemp
 
 
 def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
-    """Record a run's end; of its results keep only the failed and the slowest ones.
+    """Record a run's end. Of its results, only the failed and the slowest ones are kept.
 
     Args:
-        run_id: the run.
-        failed: how many of its tasks are dead letters; such a task may have stored its status anyway.
-        is_lost: the run could no longer end by itself.
+        run_id: the run's id.
+        failed: how many of its tasks are dead letters; such a task may have stored a status anyway.
+        is_lost: whether the run could no longer end by itself.
 
     Returns:
-        False if its end is recorded already, or there is no such run.
+        False if its end is already recorded, or there is no such run.
     """
     ending = update(ReloadRun).where(ReloadRun.id == run_id, ReloadRun.finished_at.is_(None))
     missing = ReloadRun.total - ReloadRun.done
@@ -297,8 +297,8 @@ def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
     with datastore.session() as session:
         if session.scalar(ending.values(**values).returning(ReloadRun.id)) is None:
             return False
-        # Answers lock a result and then the run; this locks the run and then results. But it locks only
-        # successful results, which no answer locks again, so there is no deadlock.
+        # ``record`` locks a result and then the run; this function locks them in the other order. It locks
+        # only successful results, which ``record`` does not lock again, so there cannot be a deadlock.
         is_fine = (ReloadResult.run_id == run_id) & (ReloadResult.outcome == OK)
         kept = _slowest(run_id).with_only_columns(ReloadResult.account_id).subquery()
         session.execute(
@@ -312,33 +312,33 @@ def finish(run_id: str, *, failed: int, is_lost: bool = False) -> bool:
 
 
 def find(run_id: str) -> ReloadRun | None:
-    """The run's current row, detached, or None."""
+    """The run's current row, detached from its session, or None."""
     with datastore.session(read_only=True) as session:
         return session.get(ReloadRun, run_id)
 
 
 def recent() -> list[ReloadRun]:
-    """The newest runs, newest first."""
+    """The most recent runs, newest first."""
     newest = select(ReloadRun).order_by(ReloadRun.created_at.desc(), ReloadRun.id).limit(RUNS_LISTED)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(newest))
 
 
 def unfinished() -> list[ReloadRun]:
-    """The runs without a recorded end, newest first."""
+    """The runs whose end is not recorded yet, newest first."""
     newest = select(ReloadRun).where(ReloadRun.finished_at.is_(None)).order_by(ReloadRun.created_at.desc())
     with datastore.session(read_only=True) as session:
         return list(session.scalars(newest))
 
 
 def _in_place() -> ReloadRun | None:
-    """The open run that other runs have to wait for."""
+    """The open run, for which other runs have to wait."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(ReloadRun).where(ReloadRun.place.is_not(None)))
 
 
 def slowest(run_id: str) -> list[ReloadResult]:
-    """The accounts with the longest last fetch, longest first."""
+    """The results with the longest last fetch, longest first."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(_slowest(run_id)))
 
@@ -351,11 +351,11 @@ def _slowest(run_id: str) -> Select[ReloadResult]:
 
 @dataclass(frozen=True)
 class FailingPage:
-    """Accounts whose last fetch brought no status, in the order of their ids.
+    """A page of accounts whose last fetch did not return a status, in the order of their ids.
 
     Attributes:
-        results: this page's.
-        after: the key after which the next page begins; None if there is none.
+        results: the results on this page.
+        after: the key after which the next page begins, or None if this page is the last.
     """
 
     results: list[ReloadResult]
@@ -363,7 +363,7 @@ class FailingPage:
 
 
 def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> FailingPage:
-    """A run's failing accounts after the account with this id, up to the limit."""
+    """A run's failing accounts after the account with the id ``after_id``, up to the limit."""
     of_run = select(ReloadResult).where(ReloadResult.run_id == run_id, ReloadResult.outcome == FAILING)
     page = of_run.where(ReloadResult.account_id > after_id).order_by(ReloadResult.account_id)
     with datastore.session(read_only=True) as session:
@@ -373,6 +373,6 @@ def failing(run_id: str, after_id: int = 0, limit: int = FAILING_LISTED) -> Fail
 
 
 def id_of(key: str) -> int | None:
-    """The id of the account with this key, or None."""
+    """The id of the account with this key, or None if there is no such account."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(Account.id).where(Account.key == key))

@@ -1,6 +1,6 @@
 """The batch reload's tasks: the loader that cron calls, and the worker that fetches a status.
 
-Every handler may run twice: docs/reload.md explains why nothing is then done twice.
+Every handler may run twice; docs/reload.md explains why nothing is done twice in that case.
 """
 
 import hashlib
@@ -45,9 +45,9 @@ log = logging.getLogger("reloads")
 
 
 def run_id_of(task: taskqueue.CurrentTask | None) -> str:
-    """The id of the run that a request starts; for cron it is the scheduled instant.
+    """The id of the run that a request starts; for cron it is the scheduled time.
 
-    Another delivery of the same task has the same id.
+    Repeated deliveries of the same task give the same id.
     """
     if task is None:
         return runs.new_id()
@@ -58,11 +58,11 @@ def run_id_of(task: taskqueue.CurrentTask | None) -> str:
 
 
 def fill(run_id: str) -> None:
-    """Add a run's tasks to their queue, one per account. May be repeated after a partial run."""
+    """Add a run's tasks to their queue, one per account. After an interruption, this may be called again."""
     run = runs.find(run_id)
     if run is None or run.finished_at is not None:
         return
-    # It retries without limit, unlike an account's task: otherwise nobody would record the run's end.
+    # Unlike an account's task, this one is retried without limit, or nobody would record the run's end.
     options = runs.patience()
     complete = taskqueue.Task(url=COMPLETE_URL, params={"run": run_id}, retry_options=options)
     batch = taskqueue.Batch(queue_name=QUEUE, name=runs.batch_id(run_id), on_complete=complete)
@@ -74,10 +74,10 @@ def fill(run_id: str) -> None:
 
 
 def start(run_id: str, started_by: str) -> ReloadRun:
-    """The run with this id, begun unless it exists; or another open run, in which case none is begun.
+    """Return the run with this id, or another run that is open; start the run if there is neither.
 
-    Runs would pile up if the feed is slower than the schedule. A lost run blocks nobody, because checking its
-    progress ends it.
+    Only one run may be open, or runs would pile up if the feed is slower than the schedule. A lost run does
+    not block new runs, because checking its progress ends it.
 
     Raises:
         NothingToDoError: no account is active.
@@ -87,7 +87,7 @@ def start(run_id: str, started_by: str) -> ReloadRun:
 
 
 def retry(run: ReloadRun) -> ReloadRun:
-    """The run that retries this one's failed accounts, begun unless it exists; or another open run.
+    """Return the run that retries this run's failed accounts, or an open run; start one if there is neither.
 
     Raises:
         NothingToDoError: none of the accounts is active any longer.
@@ -101,14 +101,14 @@ def _under_way() -> ReloadRun | None:
 
 
 class LoaderHandler(webapp.RequestHandler):
-    """``/taskloader/``: for cron and the administrator."""
+    """``/taskloader/``: starts a run, for cron and for the administrator."""
 
     def get(self) -> None:
-        """Begin a run, for cron, or for an administrator who has typed the address."""
+        """Start a run, for cron or for an administrator who has typed the address."""
         self.post()
 
     def post(self) -> None:
-        """Begin a run over all active accounts, unless one is open. A task loads it."""
+        """Start a run over all active accounts, unless a run is open. A task loads the new run."""
         if starting.is_limited(self, "reloads"):
             return
         task = taskqueue.current_task()
@@ -141,10 +141,10 @@ class LoaderHandler(webapp.RequestHandler):
 
 
 class FillHandler(webapp.TaskHandler):
-    """Loads a run that has begun."""
+    """Loads a run that was started."""
 
     def post(self) -> None:
-        """May be repeated."""
+        """Add the run's tasks. A retry is safe."""
         fill(self.request.POST["run"])
 
 
@@ -152,7 +152,7 @@ class WorkerHandler(webapp.TaskHandler):
     """``/worker/``: fetches and stores one account's status."""
 
     def post(self) -> None:
-        """A failing answer is stored and fails the attempt, so the queue runs it again."""
+        """Fetch and store the status. An error is also stored and fails the attempt, so it is retried."""
         key = self.request.get("key")
         if not key:
             raise webapp.BadInputError("key", "takes the key of an account; it is missing")
@@ -169,7 +169,7 @@ class WorkerHandler(webapp.TaskHandler):
 
 
 def fetch(key: str) -> Answer:
-    """This account's current status in its feed; any error is an answer too."""
+    """Fetch an account's current status from the feed. An error is a result, not an exception."""
     began_at, start = clock.SYSTEM.now(), clock.SYSTEM.monotonic()
     headers = {"Cache-Control": "no-cache,max-age=0", "Pragma": "no-cache"}
     status = None
@@ -194,26 +194,26 @@ class CompleteHandler(webapp.TaskHandler):
     """Runs once when a run's last task has ended, successfully or not."""
 
     def post(self) -> None:
-        """Mark the run finished; only the call that does so announces it."""
+        """Mark the run as finished. Only the call that marks it announces the end."""
         run_id = self.request.POST["run"]
         try:
             failed = taskqueue.Batch.get(runs.batch_id(run_id)).progress().failed
         except taskqueue.UnknownBatchError:
-            return  # Redis lost everything; the page says that the run is lost
+            return  # Redis has lost its data; the page says that the run is lost
         if runs.finish(run_id, failed=failed):
             log.info("reload.end", extra={"run": run_id, "failed": failed})
             _send(run_id, {"complete": True})
 
 
 class _Announcer:
-    """Announces a run's news from time to time, because a page then fetches all of it together."""
+    """Announces a run's changes only from time to time, because a page fetches all new changes together."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._announced_at: dict[str, float] = {}
 
     def announce(self, run_id: str, change: int) -> None:
-        """Announce the changes up to this one."""
+        """Announce all changes up to this one."""
         now = clock.SYSTEM.monotonic()
         with self._lock:
             if now - self._announced_at.get(run_id, float("-inf")) < ANNOUNCE_SECONDS:
@@ -229,7 +229,7 @@ _announcer = _Announcer()
 
 
 def _send(run_id: str, news: dict[str, object]) -> None:
-    """Send a message to the watching pages. The work is done even if no message can be sent."""
+    """Send a message to the pages that watch the run. The work is done even if the message cannot be sent."""
     try:
         channel.send_message(runs.batch_id(run_id), json.dumps(news))
     except errors.StoreUnavailableError as error:

@@ -1,4 +1,4 @@
-"""The progress of a reload in words, in numbers, and as JSON."""
+"""A reload's progress, in words, in numbers, and as JSON."""
 
 import logging
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ log = logging.getLogger("reloads")
 
 @dataclass(frozen=True)
 class View(progress.RunView):
-    """A reload at one instant."""
+    """A snapshot of a reload."""
 
     run: ReloadRun
 
@@ -34,22 +34,22 @@ class View(progress.RunView):
 
     @property
     def through(self) -> int:
-        """Accounts with a new status, or a final failure."""
+        """How many accounts have a new status or have finally failed."""
         return self.run.done + self.failed
 
     @property
     def whole(self) -> int:
-        """All accounts."""
+        """How many accounts the run has."""
         return self.run.total
 
     @property
     def remaining(self) -> int:
-        """Accounts with neither a status nor a final failure."""
+        """How many accounts have neither a new status nor a final failure."""
         return self.whole - self.through
 
     @property
     def count_text(self) -> str:
-        """``9,500 of 10,000 accounts done``."""
+        """The progress in words: ``9,500 of 10,000 accounts done``."""
         return f"{self.run.done:,} of {plural(self.run.total, 'account')} done"
 
     @property
@@ -65,12 +65,12 @@ class View(progress.RunView):
 
     @property
     def failures(self) -> str:
-        """``3 of 10,000 accounts``."""
+        """The failed accounts in words: ``3 of 10,000 accounts``."""
         return f"{self.failed:,} of {plural(self.run.total, 'account')}"
 
     @property
     def message(self) -> str:
-        """The state in a sentence, including its numbers."""
+        """A sentence about the state, with its numbers."""
         if self.is_lost and self.state != "done" and self.run.loaded_at is None:
             minutes = round(LOADED_WITHIN_SECONDS / 60)
             return (
@@ -82,21 +82,21 @@ class View(progress.RunView):
 
     @property
     def started_text(self) -> str:
-        """How it was started."""
+        """How the run was started."""
         return STARTED_BY[self.run.started_by]
 
     @property
     def can_retry(self) -> bool:
-        """Whether there are failed accounts that no other run retries."""
+        """Whether there are failed accounts that have not been retried by another run."""
         return self.is_over and self.run.retried_as is None and self.run.done < self.run.total
 
     @property
     def etag(self) -> str:
-        """Changes when anything shown has changed."""
+        """An entity tag that changes whenever the page would show something different."""
         return f"{self.run.changes}-{self.failed}-{self.state}-{self.run.retried_as or ''}"
 
     def listed(self) -> dict[str, Any]:
-        """An entry of the history, as JSON."""
+        """The run's entry in the list of runs, as JSON."""
         return {
             "name": f"reloads/{self.run.id}",
             "state": self.state,
@@ -109,7 +109,7 @@ class View(progress.RunView):
         }
 
     def operation(self, slowest: Sequence[ReloadResult], failing: FailingPage) -> dict[str, Any]:
-        """The JSON of a long-running operation."""
+        """The run as a long-running operation in JSON."""
         run = self.run
         cancelled = self.remaining if self.is_over and not self.is_lost else 0
         operation = self.operation_of(f"reloads/{run.id}", run.done, run.total, cancelled=cancelled)
@@ -146,7 +146,7 @@ class View(progress.RunView):
 
 
 def result_json(result: ReloadResult) -> dict[str, Any]:
-    """An account's result."""
+    """An account's result as JSON."""
     return {
         "account": result.account_key,
         "outcome": result.outcome,
@@ -158,12 +158,12 @@ def result_json(result: ReloadResult) -> dict[str, Any]:
 
 
 def remembered(run: ReloadRun) -> View:
-    """A run's state, as far as the datastore alone shows it; for lists."""
+    """A run's state as far as the datastore alone knows it, for use in lists."""
     now, is_lost = clock.SYSTEM.now(), run.lost_at is not None
     if run.finished_at is None:
         return View(run, now, "ready" if run.opened_at is None else "running", 0, is_lost=is_lost)
     missing = run.total - run.done
-    # A failed account may have been run again since, and a lost run's account may have succeeded anyway.
+    # A failed account may have been retried since then, and an account of a lost run may have succeeded.
     failed = min(run.failed_count, missing)
     state = "done" if missing == 0 else "failed" if failed else "cancelled"
     return View(run, now, state, failed, is_lost=is_lost)
@@ -172,7 +172,7 @@ def remembered(run: ReloadRun) -> View:
 def view_of(run: ReloadRun) -> View:
     """A run's current state. A finished run's state comes from the datastore alone.
 
-    If nothing else can end the run, its end is recorded here, so that a lost run does not block the next one.
+    If nothing else can end the run, this call records its end, so that a lost run does not block the next.
     """
     view = remembered(run)
     if view.is_over:
@@ -191,7 +191,7 @@ def view_of(run: ReloadRun) -> View:
 
 
 def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:
-    """Whether the loading task is gone, or the batch is gone and nothing is going to fill it again."""
+    """Whether the loading task disappeared before it had finished, or the batch did and stays empty."""
     if run.loaded_at is None:
         return now - run.created_at > LOADED_WITHIN_SECONDS
     return not is_known and now - run.loaded_at > SENT_AGAIN_SECONDS

@@ -1,4 +1,4 @@
-"""Shared code of the programs' forms: reads fields and reports mistakes."""
+"""Code that the programs' forms share: it reads fields and reports mistakes in them."""
 
 import re
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ SHOWN_CHARACTERS = 40
 
 
 class FormError(Exception):
-    """Raised for invalid fields: ``mistakes`` says what each of them takes.
+    """Raised for invalid fields; ``mistakes`` says for each of them what it accepts.
 
     Attributes:
         status: the response's HTTP status.
-        more: further values for a program's JSON.
+        more: further values for the JSON that programs get.
     """
 
     def __init__(self, mistakes: dict[str, str], status: int = 400, **more: object) -> None:
@@ -30,14 +30,14 @@ class FormError(Exception):
 
 
 class Handler(webapp.RequestHandler):
-    """A page with a form: shared handling of invalid input."""
+    """A page with a form; the base class handles invalid input."""
 
     def form(self) -> Mapping[str, Any]:
-        """The fields of this POST.
+        """Read the fields of this POST request.
 
         Raises:
-            BadInputError: the body is not a form. Without fields it would start something that nobody asked
-                for.
+            BadInputError: the body is not a form. Treated as an empty form, it would start something that
+                nobody asked for.
         """
         if self.request.body and isinstance(self.request.POST, NoVars):
             raise webapp.BadInputError("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
@@ -45,7 +45,7 @@ class Handler(webapp.RequestHandler):
         return fields
 
     def refuse(self, error: FormError) -> None:
-        """Report the mistakes: as JSON, or in the form, each at its field."""
+        """Report the mistakes as JSON, or in the form with each mistake at its field."""
         if self.wants_json():
             first = next(iter(error.mistakes))
             body = {"code": error.status, "field": first, "message": str(error), "fields": error.mistakes}
@@ -59,13 +59,13 @@ class Handler(webapp.RequestHandler):
 
 
 def whole_number(text: object) -> int | None:
-    """The number that plain digits make, or None; ``int`` would also accept ``1_0`` and other scripts."""
+    """Parse plain digits, or return None; ``int`` would also accept ``1_0`` and digits of other scripts."""
     is_one = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text, re.ASCII)
     return int(str(text)) if is_one else None
 
 
 def parse_after(query: Mapping[str, Any], what: str) -> int:
-    """How much a page already has, which ``?after=n`` leaves out.
+    """Read ``?after=n``, which leaves out everything that the page already has.
 
     Raises:
         BadInputError: the value is not a whole number.
@@ -77,10 +77,10 @@ def parse_after(query: Mapping[str, Any], what: str) -> int:
 
 
 def number_between(text: object, lowest: int, highest: int) -> int:
-    """The whole number in a field.
+    """Parse the whole number in a field.
 
     Raises:
-        ValueError: it is not a whole number in this range; the message says what the field takes.
+        ValueError: the text is not a whole number in this range; the message says what the field accepts.
     """
     number = whole_number(text)
     if number is None or not lowest <= number <= highest:
@@ -96,6 +96,6 @@ def given(text: object) -> str:
         return ", not a file"
     if not text.strip():
         return "; it is empty"
-    # JSON may hold half a surrogate pair, which no page can show.
+    # JSON may contain a lone surrogate, which cannot be shown on a page.
     shown = text[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode()
     return f", not “{shown}”"

@@ -1,4 +1,4 @@
-"""Shared code of the programs' pages: long-running operations, as JSON and in words."""
+"""Code that the programs' pages share: long-running operations, as JSON and in words."""
 
 import re
 import secrets
@@ -27,7 +27,7 @@ def new_id() -> str:
 
 
 def roughly(seconds: float) -> str:
-    """A remaining time, rounded to the precision it deserves."""
+    """A remaining time in words, rounded to a sensible precision."""
     if seconds < 10:
         return "a few seconds"
     if seconds < 55:
@@ -36,12 +36,12 @@ def roughly(seconds: float) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """``1 square``, ``2 squares``."""
+    """The count and the word, in the plural if needed: ``1 square``, ``2 squares``."""
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
 
 def fetch_problem(error: urlfetch.Error) -> str:
-    """Why a fetch failed, in words that anybody may read: a URL shows only scheme, host and port.
+    """The reason why a fetch failed, safe to publish: URLs are reduced to scheme, host and port.
 
     The rest of a configured URL may be secret.
     """

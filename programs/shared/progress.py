@@ -1,4 +1,4 @@
-"""The progress of a program's run: the numbers and words that the programs' pages share."""
+"""The progress of a program's run, with the numbers and texts that all programs' pages share."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
@@ -14,7 +14,7 @@ Found = TypeVar("Found", bound=Run)
 
 
 def found_or_404(run: Found | None, kind: str) -> Found:
-    """The run, if it was found.
+    """Return the run if it was found, or answer 404.
 
     Raises:
         HTTPNotFound: there is no such run.
@@ -26,15 +26,15 @@ def found_or_404(run: Found | None, kind: str) -> Found:
 
 @dataclass(frozen=True)
 class RunView(longtask.ProgressView):
-    """A run at one instant, for its page and its JSON.
+    """A snapshot of a run, for its page and its JSON.
 
     Attributes:
-        run: its row.
-        now: seconds since the epoch.
+        run: the run's row.
+        now: the current time, in seconds since the epoch.
         state: ``ready``, ``running``, ``done``, ``failed`` or ``cancelled``.
-        failed: the number of its tasks that are dead letters.
-        is_lost: the run can no longer finish, because Redis was emptied and its tasks are gone.
-        is_blind: Redis is unavailable, so only the datastore was read.
+        failed: how many of the run's tasks are dead letters.
+        is_lost: whether the run can no longer finish, because Redis was flushed and its tasks are lost.
+        is_blind: whether Redis is unavailable, so that only the datastore was read.
     """
 
     run: Run
@@ -51,7 +51,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def through(self) -> int:
-        """The completed part of ``whole``."""
+        """How much of ``whole`` is complete."""
         raise NotImplementedError
 
     @property
@@ -61,7 +61,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def count_text(self) -> str:
-        """``37 of 64 squares done``."""
+        """The progress in words: ``37 of 64 squares done``."""
         raise NotImplementedError
 
     @property
@@ -76,19 +76,19 @@ class RunView(longtask.ProgressView):
 
     @property
     def failures(self) -> str:
-        """``3 of 64 squares``: the failed part."""
+        """The failed part in words: ``3 of 64 squares``."""
         raise NotImplementedError
 
     # --- the pages show these --------------------------------------------------------------
 
     @property
     def percent(self) -> int:
-        """Whole percent, 100 only when all work is complete."""
+        """The progress in whole percent; 100 only when all work is complete."""
         return 100 * self.through // max(1, self.whole)
 
     @property
     def headline(self) -> str:
-        """The headline is read aloud, so it changes only at quarters and at the end."""
+        """The headline. Screen readers announce it, so it changes only at each quarter and at the end."""
         if self.is_over:
             return self.message
         quarter = min(3, 4 * self.through // max(1, self.whole))
@@ -97,7 +97,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def message(self) -> str:
-        """The state in a sentence, including its numbers."""
+        """A sentence about the state, with its numbers."""
         if self.state == "done":
             return self.success
         if self.is_lost:
@@ -110,22 +110,22 @@ class RunView(longtask.ProgressView):
 
     @property
     def elapsed_seconds(self) -> float:
-        """From the start to the end, or to now; never negative, as two machines' clocks differ."""
+        """The time from the start to the end or to now; never negative, although clocks may differ."""
         return max(0.0, (self.run.finished_at or self.now) - self.run.created_at)
 
     @property
     def elapsed_text(self) -> str:
-        """``12.3 s`` or ``2 min 05 s``."""
+        """The elapsed time in words: ``12.3 s`` or ``2 min 05 s``."""
         return operations.duration(self.elapsed_seconds)
 
     @property
     def created_text(self) -> str:
-        """``2026-11-21 03:14:07 UTC``."""
+        """The time of the start in words: ``2026-11-21 03:14:07 UTC``."""
         return operations.instant(self.run.created_at)
 
     @property
     def rate_text(self) -> str:
-        """The average rate per second; a dash before the first result."""
+        """The average rate per second, or a dash before the first result."""
         if self.through == 0:
             return "-"
         rate = self.through / max(self.elapsed_seconds, 0.001)
@@ -133,18 +133,18 @@ class RunView(longtask.ProgressView):
 
     @property
     def eta_seconds(self) -> float | None:
-        """The estimated time left at the present rate; None while too little is known."""
+        """The estimated time left at the average rate, or None while too little is known."""
         if self.is_over or self.through < max(3, self.whole / 20):
             return None
         return (self.whole - self.through) * self.elapsed_seconds / self.through
 
     @property
     def remaining_text(self) -> str:
-        """A rough time, or ''."""
+        """The approximate time left in words, or ''."""
         return operations.roughly(self.eta_seconds) if self.eta_seconds else ""
 
     def operation_of(self, name: str, step: int, total_steps: int, *, cancelled: int) -> Operation:
-        """The JSON of a long-running operation."""
+        """The run as a long-running operation in JSON."""
         return Operation(
             name=name,
             state=self.state,

@@ -1,11 +1,12 @@
-"""Deletes old and excess rows, a few at a time, because a writer on SQLite makes everybody else wait.
+"""Deletes old and excess rows, a few at a time because on SQLite one writer makes all others wait.
 
-Excess rows go oldest first. If the site refused new runs instead, a few strangers could stop the demo for a
-month. Pruning lets them only shorten the retention of results, and one network alone cannot do even that.
-Each total exceeds what one network may start in 30 days, or thirty networks in a day (starting.py).
+The oldest excess rows are deleted first. If the site refused new runs instead, a few strangers could stop the
+demo for a month. With pruning, they can only make results disappear sooner. A single network cannot do even
+that, because each maximum exceeds what one network may start in 30 days, or thirty networks in a day
+(starting.py).
 
-Each step is a transaction of its own and finds the remaining rows by itself. Interrupted, repeated or
-concurrent calls therefore delete the same rows.
+Each step is a separate transaction that looks up the remaining rows. Interrupted, repeated or concurrent
+calls therefore delete the same rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ class Part:
     Attributes:
         table: the rows' table.
         key: its primary key, of one or several columns.
-        run_id: the column that names the run.
+        run_id: the column with the run's id.
     """
 
     table: type[datastore.Model]
@@ -47,14 +48,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Kept:
-    """How much to keep of a program's runs.
+    """How many of a program's runs to keep.
 
     Attributes:
-        runs: their table.
-        size: selects the column ``size``, a run's size.
-        max_size: the maximum for all runs together.
-        parts: a run's other rows, without those that make up its size.
-        rows_each: how many rows the deletion of a run removes, including the run itself.
+        runs: the table of the runs.
+        size: a query for a run's size, in the column ``size``.
+        max_size: the maximum size of all runs together.
+        parts: the other tables with rows of a run, except the rows that make up the run's size.
+        rows_each: how many rows are removed when a run is deleted, including the run's own row.
     """
 
     runs: type[Run]
@@ -66,13 +67,13 @@ class Kept:
 
 @dataclass(frozen=True)
 class Old:
-    """A table's rows that are due for deletion; a call deletes up to the given number of them.
+    """The rows of a table that are due for deletion. Calling it deletes up to the given number of rows.
 
     Attributes:
         table: the table.
         key: its primary key, of one or several columns.
-        is_old: selects the rows.
-        rows_each: how many rows the deletion of one row removes, including itself.
+        is_old: a condition that selects the rows.
+        rows_each: how many rows are removed when one of these is deleted, including that row.
     """
 
     table: type[datastore.Model]
@@ -81,9 +82,9 @@ class Old:
     rows_each: int = 1
 
     def __call__(self, max_rows: int) -> int:
-        """Delete up to this many rows; returns how many were deleted."""
+        """Delete up to ``max_rows`` rows; returns how many were deleted."""
         columns = getattr(self.key, "clauses", [self.key])
-        # On PostgreSQL two concurrent calls delete different rows.
+        # On PostgreSQL, two concurrent calls delete different rows.
         some = select(*columns).where(self.is_old).limit(max(1, max_rows // self.rows_each))
         some = some.with_for_update(skip_locked=True)
         with datastore.session() as session:
@@ -95,12 +96,13 @@ class Old:
 
 
 def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_steps: int) -> bool:
-    """Run each deleter until it finds nothing more, one after the other.
+    """Run the deleters one after the other, each of them until nothing is left to delete.
 
     Args:
-        deleters: take the maximum number of rows for one transaction, and return how many they deleted.
-        max_rows: the limit for one transaction.
-        max_steps: the number of transactions after which no full one is started.
+        deleters: callables that take the maximum number of rows for one transaction, and return how many
+            rows they deleted.
+        max_rows: the maximum number of rows for one transaction.
+        max_steps: the number of deleting transactions after which the call ends, if there is more to delete.
 
     Returns:
         False if there is more to delete, so the caller should call again.
@@ -118,7 +120,7 @@ def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_s
 
 
 def prune(kept: Sequence[Kept], now: float) -> bool:
-    """Delete the runs that ended or were lost more than 30 days ago, and the excess ones.
+    """Delete the runs that ended or were lost more than 30 days ago, and excess runs.
 
     Returns:
         False if there is more to delete, so the caller should call again.
@@ -128,11 +130,11 @@ def prune(kept: Sequence[Kept], now: float) -> bool:
 
 
 def _olds(kept: Kept, now: float) -> list[Old]:
-    """A run's other rows are deleted before the run, whose own deletion would remove them all in one step.
+    """The rows to delete. A run's other rows come first, as deleting the run would remove them all at once.
 
-    A run's size must not change before the run is deleted, or a call that stops half way would leave the
-    rest of the run. Rows that make up the size, such as a count's intervals, are therefore deleted together
-    with it.
+    A run's size must not change before the run is deleted. Otherwise a call that stops halfway would leave
+    the rest of the run undeleted. Rows that make up the size, such as a count's intervals, are therefore
+    deleted together with the run.
     """
     is_old = _is_to_go(kept, now)
     runs = select(kept.runs.id).where(is_old)
@@ -141,7 +143,7 @@ def _olds(kept: Kept, now: float) -> list[Old]:
 
 
 def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
-    """Selects the excess runs, and the runs that ended (or were lost) too long ago."""
+    """A condition that selects excess runs and runs that ended (or were lost) too long ago."""
     table, before = kept.runs, now - KEPT_SECONDS
     is_old = (table.created_at < before) & or_(table.finished_at.is_(None), table.finished_at < before)
     beyond = _beyond(kept)
@@ -152,7 +154,7 @@ def _is_to_go(kept: Kept, now: float) -> ColumnElement[bool]:
 
 
 def _beyond(kept: Kept) -> float | None:
-    """The start of the newest run that, with all later runs, exceeds the total; None if there is none."""
+    """The start of the newest run that, together with all later runs, exceeds the maximum size, or None."""
     created_at = kept.runs.created_at
     runs = kept.size.add_columns(created_at).group_by(kept.runs.id).subquery()
     total = func.sum(runs.c.size).over(order_by=runs.c.created_at.desc())
@@ -163,12 +165,12 @@ def _beyond(kept: Kept) -> float | None:
 
 
 class PruneHandler(webapp.RequestHandler):
-    """``/tasks/prune``: called by cron once an hour, and again if one request is not enough."""
+    """``/tasks/prune``: called by cron once an hour, and again if something is left to delete."""
 
     kept: Sequence[Kept] = ()
 
     def get(self) -> None:
-        """Delete everything older than 30 days, or in excess."""
+        """Delete old and excess runs."""
         is_clean = prune(self.kept, clock.SYSTEM.now())
         if not is_clean:
             taskqueue.add(url=URL, method="GET")

@@ -1,4 +1,4 @@
-"""A run of a program: a visitor or the clock starts it, and it ends."""
+"""The base class for a program's runs, which a visitor or a schedule starts."""
 
 from sqlalchemy import Double
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from lastacross import datastore
 
 
 class Run(datastore.Model):
-    """The columns of every table of runs. Instants are seconds since the epoch."""
+    """The columns that all tables of runs have. Times are in seconds since the epoch."""
 
     __abstract__ = True
 

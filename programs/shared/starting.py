@@ -1,4 +1,4 @@
-"""Limits on visitors' starts: how much work, how many runs, how often; and who may cancel a run."""
+"""Limits how many runs visitors may start, how often and how large, and decides who may cancel a run."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -56,16 +56,16 @@ class TooManyError(Exception):
 
 
 def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
-    """Refuse a run that would cost too much.
+    """Refuse a run that would take too much work.
 
     Args:
-        pieces: the number of squares or numbers.
-        delay_ms: the delay of each.
+        pieces: the number of pieces of work, such as squares.
+        delay_ms: the delay for each piece, in milliseconds.
         run: the kind of run, for the message.
-        piece: the word for its pieces.
+        piece: the word for the pieces, in the message.
 
     Raises:
-        ValueError: it would cost too much; the message says which delay is allowed.
+        ValueError: the run would take too much work; the message says which delay is allowed.
     """
     if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
         most = MAX_WORK_SECONDS * 1000 // pieces
@@ -76,26 +76,26 @@ def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
 
 
 def count_under_way(session: Session, table: type[Run]) -> int:
-    """How many runs started within the last hour and have not ended."""
+    """How many runs were started within the last hour and have not ended."""
     is_under_way = table.created_at > SYSTEM.now() - UNDER_WAY_SECONDS, table.finished_at.is_(None)
     return session.scalar(select(func.count()).select_from(table).where(*is_under_way)) or 0
 
 
 def require_room(session: Session, table: type[Run]) -> None:
-    """Let a transaction start one more run, and make concurrent ones wait until it commits.
+    """Let a transaction start one more run, and make concurrent transactions wait until it commits.
 
     Raises:
         TooManyError: too many runs are open.
     """
     if session.get_bind().dialect.name == "postgresql":
-        # SQLite has only one writer anyway.
+        # Not needed on SQLite, which has only one writer anyway.
         session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     if count_under_way(session, table) >= MAX_UNDER_WAY:
         raise TooManyError
 
 
 def require_room_now(table: type[Run]) -> None:
-    """Check for room before anything is used up. The transaction checks again, because of concurrent starts.
+    """Check the limit before a start or a name is used up. The transaction checks it once more.
 
     Raises:
         TooManyError: too many runs are open.
@@ -106,14 +106,14 @@ def require_room_now(table: type[Run]) -> None:
 
 
 def admit(handler: webapp.RequestHandler, runs: str, *, is_counted: bool = True, work_ms: int = 0) -> None:
-    """Check that the client may start something, and count the start if it is one.
+    """Check that the client may start a run, and count the start if the run starts now.
 
     Args:
         handler: the request's handler.
         runs: ``quilts``, ``counts`` or ``reloads``.
-        is_counted: whether the run starts now. Check first without counting, so that a refusal uses nothing
-            up.
-        work_ms: the run's work; 0: not limited.
+        is_counted: whether the run starts now. Callers first check without counting, so that a refused
+            request does not use up a start.
+        work_ms: the run's work in milliseconds, or 0 if it is not limited.
 
     Raises:
         StartRefusedError: the client has reached its limit of starts or of refused requests.
@@ -156,7 +156,7 @@ def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_c
 
 
 def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
-    """Count a start, or answer 429 if the client has reached its limit."""
+    """Count a start, or answer 429 and return True if the client has reached its limit."""
     try:
         admit(handler, runs)
     except StartRefusedError as refused:
@@ -167,11 +167,11 @@ def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
 
 @contextlib.contextmanager
 def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
-    """Answer the refusals in the block. A mistake in the input counts as a refusal, not as a start.
+    """Send the response if the block refuses a request. Invalid input counts as a refusal, not as a start.
 
     Args:
         handler: the request's handler.
-        runs: as in ``admit``.
+        runs: the kind of runs, as in ``admit``.
     """
     try:
         try:
@@ -203,13 +203,13 @@ def _check_refusals(handler: webapp.RequestHandler, runs: str, *, is_counted: bo
 def answer_started(
     handler: webapp.RequestHandler, name: str, location: str, operation: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Answer that a run has started, and let this browser cancel it.
+    """Respond that a run has started, and let this browser cancel it.
 
     Args:
         handler: the request's handler.
         name: the name that ``may_cancel`` takes.
         location: the path of the run's page.
-        operation: makes the JSON for programs.
+        operation: a callable that returns the JSON for programs.
     """
     webapp.remember_started(handler.request, handler.response, name)
     if not handler.wants_json():
