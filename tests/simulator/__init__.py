@@ -1,10 +1,10 @@
-"""A simulator of the task queue: the real Lua in a real Redis, everything around it simulated, from one seed.
+"""A simulator of the task queue. Lua and Redis are real; everything around them is simulated from one seed.
 
 Workers, producers, a consumer of pull tasks, operators, RQ's tools and a supervisor run the product's own
-code in one thread and in virtual time. The network between them and Redis delivers messages in time, late,
+code in one thread and in virtual time. The network between them and Redis delivers messages on time, late,
 twice or not at all. Processes are killed, clocks differ by up to two seconds, and Redis loses the end of its
-append-only file. After each step the judge compares the contents of Redis with the changes that this step may
-make. At the end of each run the faults stop, and all processes work until nothing is left.
+append-only file. After each step, the judge compares the contents of Redis with the changes that the step may
+make. At the end of each run, the faults stop, and all processes work until nothing is left.
 
     python -m tests.simulator --seed 7                  100,000 steps: the runs 7:0, 7:1, 7:2, …
     python -m tests.simulator --seed 7:12               one run; if it fails, its shortest trace

@@ -11,7 +11,7 @@ from tests.simulator.shrinking import tell
 
 
 def main() -> int:
-    """Run and report; the exit code is 1 if a run has failed."""
+    """Run the simulator and report; returns the exit code, which is 1 if a run has failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulator")
     parser.add_argument("--seed", default="1", help="a word, or <word>:<number> for one run")
     parser.add_argument("--steps", type=int, default=100_000, help="steps in all")

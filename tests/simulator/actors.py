@@ -1,4 +1,4 @@
-"""The processes beside the workers: producers, a consumer of pull tasks, operators, RQ's tools, a supervisor.
+"""All processes except workers: producers, a consumer of pull tasks, operators, RQ's tools, a supervisor.
 
 Each is a loop that runs in a greenlet. The decision that resumes it also makes its choices.
 """
@@ -29,7 +29,7 @@ URLS = ("/plain", "/plain", "/plain", "/fail", "/poison", "/die")
 NAMES = tuple(f"n{number}" for number in range(3))
 TAGS = (None, None, "red", "blue")
 
-# A pull task may be leased four times.
+# The retry options by which a pull task may be leased four times.
 _PULL_RETRY = "[4, null, 0.1, 3600, 16]"
 _RETRY = "[3, null, 0.1, 2, 3]"
 SETTINGS: dict[str, dict[str, str]] = {
@@ -62,7 +62,7 @@ class Actor:
     """One of these processes.
 
     Args:
-        process: where it runs.
+        process: the process in which it runs.
     """
 
     def __init__(self, process: Process) -> None:
@@ -71,7 +71,7 @@ class Actor:
         self.broker = Broker(process.store)
 
     def run(self) -> None:
-        """Act again and again, and ignore errors of Redis and the product."""
+        """Act repeatedly, and ignore errors from Redis and the product."""
         while True:
             self.process.sleep(self.pause)
             try:
@@ -93,7 +93,7 @@ class Producer(Actor):
     """Adds tasks and fills batches."""
 
     def act(self) -> None:
-        """Add tasks, or fill a batch that another producer left half filled."""
+        """Add tasks, or fill a batch that another producer has left half filled."""
         if self.world.is_calm:
             self._fill_again()
             return
@@ -119,7 +119,7 @@ class Producer(Actor):
         Queue(PULL_QUEUE).add(task)
 
     def _add_named(self) -> None:
-        """Add a named task, and retry after an error, as a program does that must not add it twice."""
+        """Add a named task, and retry after an error like a program that must not add the task twice."""
         choose = self.world.choose
         task = Task(
             url=choose.one_of(URLS), name=choose.one_of(NAMES), countdown=choose.one_of((None, None, 3))
@@ -153,7 +153,7 @@ class Producer(Actor):
         self._fill(name)
 
     def _fill_again(self) -> None:
-        """Fill a batch from the beginning again, because a producer was killed while it filled it."""
+        """Fill a batch from its beginning again, because its producer was killed while filling it."""
         open_jobs = sorted(name for name in self.world.jobs if name not in self.world.filled)
         if open_jobs:
             self._fill(self.world.choose.one_of(open_jobs))
@@ -169,7 +169,7 @@ class Producer(Actor):
         except StoreUnavailableError:
             raise
         except TaskQueueError:
-            # It was cancelled meanwhile, or one of its names is taken.
+            # The batch was cancelled meanwhile, or one of its names is taken.
             with contextlib.suppress(UnknownBatchError):
                 Batch.get(name).cancel()
         self.world.filled.add(name)
@@ -180,7 +180,7 @@ class Producer(Actor):
         with Batch(queue, on_complete=end, on_success=success, name=name) as batch:
             for number, (url, countdown) in enumerate(plan):
                 if self.world.choose.chance(30):
-                    # Members run while it is still being filled.
+                    # Members run while the batch is still being filled.
                     self.process.sleep(self.world.choose.one_of((0.05, 0.2)))
                 own_name = f"{name}m{number}" if has_names else None
                 batch.add(Task(url=url, countdown=countdown, name=own_name))
@@ -208,12 +208,12 @@ class Consumer(Actor):
         self._old: list[Task] = []
 
     def act(self) -> None:
-        """Lease some tasks, and decide what to do with each."""
+        """Lease some tasks, and decide what to do with each of them."""
         choose = self.world.choose
         queue = Queue(PULL_QUEUE)
         seconds = choose.one_of((0.5, 3.0))
         if self._old and choose.chance(20):
-            # Another client may hold it by now.
+            # Another client may hold the task by now.
             queue.modify_task_lease(self._old.pop(choose.below(len(self._old))), choose.one_of((0, 1.0, 5.0)))
         if choose.chance(60) or self.world.is_calm:
             tasks = queue.lease_tasks(seconds, 1 + choose.below(3))
@@ -315,13 +315,13 @@ class Operator(Actor):
 class Tools(Actor):
     """RQ's own tools, and the expiry of tombstones.
 
-    Redis loses a tool's step whole or not at all. A tool that is stopped between two commands may leave a
-    record that is in no list, which nobody looks for unless one of RQ's workers is registered.
+    Redis loses either all or nothing of a tool's step. A tool that is stopped between two commands may leave
+    a record that is not in any list. Nobody looks for it unless one of RQ's workers is registered.
     """
 
     @property
     def pause(self) -> float:
-        """The tools are used now and then."""
+        """The tools are used only from time to time."""
         return 0.5
 
     def act(self) -> None:
@@ -393,7 +393,7 @@ class Tools(Actor):
             pipeline.execute()
 
     def _take_as_stock_worker(self) -> None:
-        """Let RQ's own worker take a task off the list, and then die or fail it."""
+        """Let RQ's own worker take a task from the list, and then die or mark the task as failed."""
         request = Request("rq worker")
         is_killed = self.world.choose.chance(50)
         request.call = lambda: self._take(request, is_killed=is_killed)

@@ -17,7 +17,7 @@ WORKERS = (0, 1, 2)
 PRODUCERS = (3, 4)
 CONSUMER, OPERATOR, TOOLS, SUPERVISOR = 5, 6, 7, 8
 
-# Each kind of decision and its weight. All but "time" and "world" concern one process.
+# The weight of each kind of decision. All kinds except "time" and "world" concern one process.
 WEIGHTS = {
     "go": 860,
     "time": 50,
@@ -46,7 +46,7 @@ class Decision(NamedTuple):
 
 
 class Choices:
-    """Small choices, drawn one after another from one number."""
+    """Small choices, drawn from one number one after another."""
 
     __slots__ = ("_state",)
 
@@ -71,7 +71,7 @@ class Choices:
 
 
 def generate(seed: str, length: int) -> list[Decision]:
-    """The schedule of this seed: the state of the world, followed by ``length`` decisions."""
+    """The schedule for this seed: the state of the world, followed by ``length`` decisions."""
     drawn = random.Random(seed)
     kinds = drawn.choices(_KINDS, cum_weights=_CUMULATED, k=length)
     slots = drawn.choices(range(SLOTS), cum_weights=_SLOTS_CUMULATED, k=length)

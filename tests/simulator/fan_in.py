@@ -1,4 +1,4 @@
-"""The rules of batches: their bits match the ended members, and each completion fires once."""
+"""The rules for batches: their bits match the ended members, and each completion fires once."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,22 +15,22 @@ class FanIn:
         # The outcome that each bit was counted as when it was set.
         self.counted: dict[str, dict[int, str]] = {}
         self.fired: set[str] = set()
-        # Members, '<batch>:<index>', that have filled a batch with failed members.
+        # The members (as '<batch>:<index>') that have filled a batch with failed members.
         self.failed_by_child: set[str] = set()
-        # Lease of a member that had sealed a child batch before the server lost the seal → these batches.
+        # A member's lease → the child batches that it had sealed before the server lost the seals.
         self._lost_seals: dict[str, set[str]] = {}
-        # The batches whose seal was lost, and whose member was acknowledged under that lease since then.
+        # The batches whose seal was lost and whose member was acknowledged under the same lease afterwards.
         self.unsealed: set[str] = set()
 
     def begin_again(self, before: Snapshot, seen: Snapshot) -> None:
-        """Take the contents of the server as correct, and note the seals that it has lost."""
+        """Accept the server's contents as correct, and note the seals that it has lost."""
         self.ended, self.counted, self.fired, self.failed_by_child = {}, {}, set(), set()
         self._lost_seals, self.unsealed = _lost_seals(before, seen), set()
         for batch, known in seen.batches.items():
             failed = seen.failed.get(batch, frozenset())
             bits = seen.finished.get(batch, frozenset())
             counted = {index: "failed" if index in failed else "done" for index in bits}
-            # No bit tells which of them were cancelled, so take as many as are counted.
+            # No bit says which of them were cancelled, so assume as many as were counted.
             successes = sorted(index for index, outcome in counted.items() if outcome == "done")
             counted |= {index: "cancelled" for index in successes[: known.cancelled]}
             self.counted[batch] = counted
@@ -48,7 +48,7 @@ class FanIn:
             }
 
     def check(self, step: Step, changed: Sequence[str], expected: Expected, touched: set[str]) -> set[str]:
-        """Judge one step; returns the completions that it has fired or dropped.
+        """Judge one step; returns the completions that the step has fired or dropped.
 
         Raises:
             Violation: a bit, a count or a completion is wrong.
@@ -79,7 +79,7 @@ class FanIn:
         for task in changed:
             outcome = expected.outcomes.get(task)
             if step.after.status(task) not in expected.statuses.get(task, ()):
-                # A tool has had it: it may be where this step does not find it.
+                # A tool has changed this task, so it may be where this step does not find it.
                 continue
             record = step.before.records.get(task)
             if outcome is None or record is None or not record.batch:
@@ -98,7 +98,7 @@ class FanIn:
         return found
 
     def _note_acks_without_record(self, step: Step) -> None:
-        """A running task whose record a tool has deleted is done only if it waits for batches."""
+        """Note that a running task whose record a tool has deleted is done only if it waits for batches."""
         for number, (task, _lease, member, *_) in enumerate(step.texts(1, 5)):
             if step.reply[number] == 1 and member and task not in step.before.records:
                 batch, _, index = member.rpartition(":")
@@ -106,19 +106,19 @@ class FanIn:
                     self._end(batch, int(index), "done")
 
     def _note_unsealed(self, step: Step) -> None:
-        """An attempt that has sealed its child batch and is acknowledged never seals it again."""
+        """Note batches that stay unsealed, as an acknowledged attempt never seals its child batch again."""
         for number, (task, lease, *_) in enumerate(step.texts(1, 5)):
             if step.reply[number] == 1:
                 self.unsealed |= self._lost_seals.get(f"{task}:{lease}", set())
 
     def _end(self, batch: str, index: int, outcome: str) -> None:
         ended = self.ended.setdefault(batch, {})
-        # A dead letter that was run again ends a second time. This counts only if it succeeds.
+        # A retried dead letter ends a second time, which counts only if it succeeds.
         if index not in ended or outcome != "cancelled":
             ended[index] = outcome
 
     def _count(self, batch: str, seen: Snapshot) -> None:
-        """Count new bits, and dead letters that have succeeded since."""
+        """Count new bits, and dead letters that have succeeded since then."""
         counted = self.counted.setdefault(batch, {})
         ended = self.ended.get(batch, {})
         for index in seen.finished.get(batch, frozenset()):
@@ -197,7 +197,7 @@ class FanIn:
 
     @staticmethod
     def member(seen: Snapshot, batch: str, index: int) -> str:
-        """The id of a member."""
+        """A member's id."""
         queue = seen.batches[batch].queue
         return seen.names.get(batch, {}).get(str(index), f"{queue}_{batch}-{index}")
 
@@ -207,7 +207,7 @@ class FanIn:
 
 
 def _lost_seals(before: Snapshot, seen: Snapshot) -> dict[str, set[str]]:
-    """Held lease → the batches of its task that were sealed before and are open now."""
+    """A mapping from held leases to their tasks' batches that were sealed before and are open now."""
     found: dict[str, set[str]] = {}
     for batch, known in seen.batches.items():
         parents_batch, _, index = known.parent.rpartition(":")

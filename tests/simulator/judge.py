@@ -1,4 +1,4 @@
-"""The rules after each step: the state is consistent, and the step was allowed to make each change."""
+"""The rules after each step: the state is consistent, and each change was allowed in this step."""
 
 from tests.simulator import steps
 from tests.simulator.fan_in import FanIn
@@ -19,21 +19,21 @@ WORDS = {
 class Judge:
     """Judges a run, step by step.
 
-    ``stale`` tasks may have a second entry in a ready list, which the lease skips. Their records were dropped
-    while they were listed, or a tool or a sweep put them back on suspicion. Another RQ tool has changed or
+    ``stale`` tasks may have a second entry in a ready list, which the lease skips. Either their records were
+    dropped while they were listed, or a tool or a sweep put them back on suspicion. RQ's tools changed or
     deleted the ``touched`` tasks, so their entries may be anywhere.
     """
 
     def __init__(self) -> None:
         self.stale: set[str] = set()
-        # All tasks that were stale at any time: Redis may go back to it.
+        # All tasks that were ever stale, because Redis may return to an earlier state.
         self._was_stale: set[str] = set()
         self.touched: set[str] = set()
         self.fan_in = FanIn()
         self.limits = Limits()
 
     def begin_again(self, before: Snapshot, seen: Snapshot) -> None:
-        """Take the contents of the server as correct, because it has lost the end of its history."""
+        """Accept the server's contents as correct, because it has lost the end of its history."""
         self.stale |= self._was_stale
         self.fan_in.begin_again(before, seen)
         self.limits.begin_again()
@@ -90,15 +90,15 @@ class Judge:
         self._check_entries(seen)
 
     def _has_stale_entry(self, task: str, record: Record, places: list[str], place: str | None) -> bool:
-        """Whether a task is in its place, and has second entries in a ready list for a known reason."""
+        """Whether a task is in its place, and its second entries in a ready list have a known reason."""
         if record.is_pull:
-            # It was requested again by hand. The next lease takes it from the ready list.
+            # The task was requested by hand again. The next lease takes it from the ready list.
             return places == ["ready"]
         rest = [other for other in places if other != "ready"]
         return task in self.stale and place in places and rest == ([] if place == "ready" else [place])
 
     def _check_entries(self, seen: Snapshot) -> None:
-        """Check that an entry without a record is only where the lease will skip it."""
+        """Check that entries without a record are only where the lease will skip them."""
         for task in seen.places.keys() - seen.records.keys() - self.touched:
             if task not in self.stale or set(seen.places[task]) != {"ready"}:
                 raise Violation(f"{task} is in {seen.places[task]} and has no record")

@@ -1,4 +1,4 @@
-"""The limits of queues: leases never exceed the rate or the concurrency limit."""
+"""The rule for queues' limits: leases never exceed the rate or the concurrency limit."""
 
 from tests.simulator.snapshot import Snapshot
 from tests.simulator.steps import Step, Violation
@@ -7,22 +7,22 @@ EPSILON = 1e-3
 
 
 class Limits:
-    """The leases that each queue has granted, by the clocks of the workers that asked.
+    """The leases that each queue has granted, by the clocks of the requesting workers.
 
-    A lease carries the time at which it was asked for. The bucket's instant never goes back, so neither a
-    late request nor clocks that differ give more than the rate and one full bucket.
+    A lease carries the time at which it was requested. The bucket's time never goes back, so neither late
+    requests nor different clocks allow more than the rate and one full bucket.
     """
 
     def __init__(self) -> None:
-        # Queue → its settings, the latest instant, and how far its grants exceeded the rate then.
+        # Queue → its settings, the latest time, and how far its grants exceeded the rate at that time.
         self._queues: dict[str, tuple[tuple[str, str], float, float]] = {}
 
     def begin_again(self) -> None:
-        """Take the buckets of the server as correct."""
+        """Accept the server's buckets as correct."""
         self._queues = {}
 
     def check(self, step: Step) -> None:
-        """Judge the grants of one lease."""
+        """Judge the tasks granted by one lease."""
         now = float(step.text(0))
         by_hand = {task for ids in step.before.run_now.values() for task in ids}
         granted: dict[str, int] = {}
@@ -36,7 +36,7 @@ class Limits:
             if settings.get("is_disabled") == "1" or queue in step.before.paused:
                 raise Violation(f"{queue} is stopped, but {count} of its tasks were leased")
             most, leased = settings.get("max_concurrent"), len(step.after.leased[queue])
-            # A task that is run by hand ignores the concurrency limit, but counts in it.
+            # A task that is run by hand ignores the concurrency limit, but counts towards it.
             if most and leased > int(most):
                 raise Violation(f"{leased} tasks of {queue} are leased; its limit is {most}")
 

@@ -1,7 +1,7 @@
 """Processes without threads: their code runs in greenlets, and each call to Redis is a message.
 
-A call suspends the code that makes it. The world decides whether the message arrives in time, late, twice or
-never, and does the same with the answer.
+A call suspends the calling code. The world decides whether the message arrives on time, late, twice or never,
+and does the same with the answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,11 +23,11 @@ class Request:
 
     Args:
         script: the Lua file to run, or a name for the plain commands of a tool.
-        args: of the script.
+        args: the script's arguments.
         commands: the plain commands.
-        call: uses Redis through another library instead.
-        about: ids of the tasks that a tool changes.
-        breaks: ids of the tasks that may be anywhere afterwards.
+        call: a function that uses Redis through another library instead.
+        about: the ids of the tasks that a tool changes.
+        breaks: the ids of the tasks that may be anywhere afterwards.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Request:
 
 
 class Question(Request):
-    """The lease that waits at the server for a marker: ``BLPOP``, followed by the script.
+    """A lease that waits for a marker at the server: ``BLPOP``, followed by the script.
 
     Args:
         groups: the groups whose markers it waits for.
-        script: the script that runs then.
-        args: of the script.
+        script: the script that runs afterwards.
+        args: the script's arguments.
     """
 
     def __init__(self, groups: Sequence[str], script: str, args: Sequence[Any]) -> None:
@@ -73,8 +73,8 @@ class Sleep:
     """The pause of a thread between two steps.
 
     Args:
-        until: the virtual instant at which it ends.
-        question: a question whose answer ends it, too.
+        until: the virtual time at which it ends.
+        question: a question whose answer also ends the pause.
     """
 
     def __init__(self, until: float, question: Question | None = None) -> None:
@@ -84,22 +84,22 @@ class Sleep:
 
 
 class Death:
-    """A thread ends its whole process."""
+    """The event in which a thread ends its whole process."""
 
 
 class Thread:
     """A thread of a process: it waits for Redis, sleeps, or can run.
 
     Args:
-        process: its process.
-        name: for the trace.
-        run: its code.
+        process: the thread's process.
+        name: the thread's name in the trace.
+        run: the thread's code.
     """
 
     def __init__(self, process: "Process", name: str, run: Callable[[], None]) -> None:
         self.process = process
         self.name = name
-        # Control returns to the world when it ends, wherever it was started.
+        # When the code ends, control returns to the world, wherever the thread was started.
         self.code = greenlet.greenlet(lambda _value: run(), parent=process.world.hub)
         self.request: Request | None = None
         self.reply: Any = NOTHING
@@ -107,11 +107,11 @@ class Thread:
 
     @property
     def is_dead(self) -> bool:
-        """Whether its code has ended."""
+        """Whether the thread's code has ended."""
         return bool(self.code.dead)
 
     def can_go_on(self, now: float) -> bool:
-        """Whether it can run a step at this instant."""
+        """Whether the thread can run a step at this time."""
         sleep = self.sleep
         if sleep is None:
             return True
@@ -122,11 +122,11 @@ class Thread:
 
 
 class Process:
-    """A process of the simulation, with a clock and a connection to Redis of its own.
+    """A simulated process with its own clock and its own connection to Redis.
 
     Args:
-        world: its world.
-        slot: its place; the next process in that place has the next generation.
+        world: the world of the process.
+        slot: the place of the process; the next process in this place has the next generation.
         generation: how many processes had this place before.
         offset: how far its clock is ahead of the server's, in seconds.
     """
@@ -142,7 +142,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """For the trace."""
+        """The name in the trace."""
         return f"{self.slot}.{self.generation}"
 
     def start(self, name: str, run: Callable[[], None]) -> Thread:
@@ -152,23 +152,23 @@ class Process:
         return thread
 
     def call(self, request: Request) -> Any:
-        """Send a message from one of its threads, and wait for the answer."""
+        """Send a message from one of the process's threads, and wait for the answer."""
         self._require_life()
         return self.world.hub.switch(request)
 
     def sleep(self, seconds: float, question: Question | None = None) -> None:
-        """Let virtual time pass in one of its threads."""
+        """Let virtual time pass in one of the process's threads."""
         self._require_life()
         self.world.hub.switch(Sleep(self.world.now + max(0.0, seconds), question))
 
     def die(self) -> None:
-        """Kill it from one of its threads."""
+        """Kill the process from one of its threads."""
         self._require_life()
         self.world.hub.switch(Death())
 
     def _require_life(self) -> None:
         if not self.is_alive:
-            # Its code has a `finally` or a `with` that uses Redis, which a killed process cannot.
+            # The code has a `finally` or a `with` that uses Redis, but a killed process cannot do that.
             raise greenlet.GreenletExit
 
 
@@ -176,8 +176,8 @@ class OwnClock:
     """A process's clock: the server's time and an offset.
 
     Args:
-        world: has the server's time.
-        offset: in seconds.
+        world: the world, which knows the server's time.
+        offset: the offset in seconds.
     """
 
     def __init__(self, world: "World", offset: float) -> None:
@@ -189,17 +189,17 @@ class OwnClock:
         return self._world.now + self.offset
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """Seconds since an arbitrary point in time."""
         return self._world.now - 1_700_000_000.0
 
 
 class SimStore(Store):
     """The product's store on top of the simulated network.
 
-    Reads that change nothing, such as that of queue.yaml's last upload, go to the server directly.
+    Reads without effects, such as those of queue.yaml's last upload, go directly to the server.
 
     Args:
-        process: its process.
+        process: the process that uses the store.
     """
 
     def __init__(self, process: Process) -> None:
@@ -209,7 +209,7 @@ class SimStore(Store):
         self.clock = process.clock
 
     def now(self) -> float:
-        """The Redis server's time, as this process knows it."""
+        """The Redis server's time as far as this process knows it."""
         return self.clock.now()
 
     def sync_clock(self) -> None:
@@ -222,5 +222,5 @@ class SimStore(Store):
 
     @property
     def has_server_time(self) -> bool:
-        """True as in production; the simulated server inserts the virtual time."""
+        """True, as in production. The simulated server inserts the virtual time."""
         return True

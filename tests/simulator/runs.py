@@ -1,4 +1,4 @@
-"""Runs from seeds, one after another on one server, until one fails or enough steps are done."""
+"""Executes runs from seeds, one after another on one server, until one fails or enough steps are done."""
 
 import contextlib
 import itertools
@@ -22,7 +22,7 @@ from tests.simulator.world import World, end_threads
 from tests.support.redis_server import running_server
 
 DECISIONS = 1000
-# One run in so many has an append-only file, which may be cut. Each of them starts a server of its own.
+# One in this many runs has an append-only file, which may be cut. Each of these runs starts its own server.
 DURABLE_EVERY = 15
 Log = Callable[[str], None]
 SECRET_KEY = "a secret key of the simulation, long enough"
@@ -33,11 +33,11 @@ class Failure:
     """A failed run.
 
     Args:
-        seed: its seed.
+        seed: the run's seed.
         schedule: the decisions up to the failure.
         complaint: the broken rule, or the error.
         steps: the number of steps up to the failure.
-        is_at_rest: whether it failed only after the faults had ended.
+        is_at_rest: whether the run failed only after the faults had ended.
     """
 
     seed: str
@@ -55,7 +55,7 @@ class Failure:
 
 
 class _Clock:
-    """Stands for the machine's clock in the modules of the worker: virtual time."""
+    """Replaces the machine's clock with virtual time in the worker's modules."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -65,7 +65,7 @@ class _Clock:
         return self._world.now
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """Seconds since an arbitrary point in time."""
         return self._world.now - 1_700_000_000.0
 
 
@@ -84,7 +84,7 @@ class Runner:
         self._server: Server | None = None
 
     def __enter__(self) -> "Runner":
-        # Each fault is logged by the worker that meets it, thousands of times.
+        # Disable logging, because workers would log thousands of faults.
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="la-sim-")))
@@ -113,8 +113,8 @@ class Runner:
         Args:
             seed: decides whether the server has an append-only file.
             schedule: the decisions, or some of them.
-            drains: whether to wait for rest after them.
-            log: takes the trace, line by line.
+            drains: whether to wait until all processes are at rest afterwards.
+            log: a function that takes the trace, line by line.
         """
         if not is_durable(seed):
             assert self._server is not None
@@ -153,7 +153,7 @@ class Runner:
         return None
 
     def explore(self, seed: str, steps: int, decisions: int = DECISIONS) -> Failure | None:
-        """Run ``<seed>:0``, ``<seed>:1`` and so on, until so many steps are done or one has failed."""
+        """Run ``<seed>:0``, ``<seed>:1`` and so on, until this many steps are done or a run has failed."""
         for number in itertools.count():
             if self.steps >= steps:
                 return None
@@ -181,7 +181,7 @@ def _complaint(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _virtual_time() -> Iterator[Callable[[World], None]]:
-    """Let the worker's modules use the virtual time of a world within the block."""
+    """Let the worker's modules use a world's virtual time in the block."""
     modules: tuple[Any, ...] = (leasing, worker)
     saved = [module.SYSTEM for module in modules]
 

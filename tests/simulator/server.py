@@ -1,4 +1,4 @@
-"""The real Redis of the simulation, and the Lua that it runs: the product's or a mutant."""
+"""The simulation's real Redis, and the Lua that it runs, which is the product's or a mutant."""
 
 import hashlib
 import os
@@ -25,8 +25,8 @@ class Mutant:
         script: the Lua file, without its extension.
         line: the text to replace, which occurs once in the file.
         instead: the replacement.
-        breaks: the consequence.
-        complaint: a part of the simulator's complaint about it.
+        breaks: the consequence of the fault.
+        complaint: a part of the simulator's complaint about the fault.
         seed: the seed that kills it in the tests: a word, or ``<word>:<number>`` for one run.
     """
 
@@ -39,7 +39,7 @@ class Mutant:
     seed: str = "1"
 
     def applied(self, text: str) -> str:
-        """The text of a script, mutated if it contains the mutant's file."""
+        """A script's text, mutated if the script contains the mutant's file."""
         own = store.own_text(self.script)
         if own.count(self.line) != 1:
             raise ValueError(f"{self.name}: the line stands {own.count(self.line)} times in {self.script}")
@@ -54,7 +54,7 @@ def read_mutants() -> list[Mutant]:
 
 
 class Server:
-    """Runs scripts one by one, and reads the whole contents after each.
+    """Runs scripts one by one, and reads the complete contents after each of them.
 
     Args:
         process: the started server.
@@ -74,7 +74,7 @@ class Server:
         self.reset()
 
     def reset(self) -> None:
-        """Empty the server."""
+        """Flush the server."""
         self.redis.flushall()
         self._load()
         self.seen = Snapshot({})
@@ -90,7 +90,7 @@ class Server:
         self.redis.close()
 
     def run(self, script: str, args: list[Any]) -> Any:
-        """Run a Lua file and return its answer; ``seen`` then has the contents after it."""
+        """Run a Lua file and return its answer; ``seen`` then has the contents after this step."""
         text, sha = self._find(script)
         try:
             return self.commands(("EVALSHA", sha, 0, *args))[0]
@@ -98,7 +98,7 @@ class Server:
             return self.commands(("EVAL", text, 0, *args))[0]
 
     def commands(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Run commands and read the contents, without anything in between."""
+        """Run commands and read the contents, with nothing in between."""
         connection = self._connection
         dump = ("EVALSHA", self._dump_sha, 0, *Record._fields)
         connection.send_packed_command(connection.pack_commands([*commands, dump]))

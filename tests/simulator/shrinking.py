@@ -1,4 +1,4 @@
-"""The shortest list of decisions that still fails: delta debugging."""
+"""Finds the shortest list of decisions that still fails, by delta debugging."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,8 +13,8 @@ def shrink(
 
     Args:
         schedule: a failing schedule.
-        fails: runs a schedule, and tells whether it fails in the same way.
-        most: the largest number of runs.
+        fails: a function that runs a schedule and returns whether it fails in the same way.
+        most: the maximum number of runs.
     """
     shortest = list(schedule)
     size = max(1, len(shortest) // 2)

@@ -1,4 +1,4 @@
-"""The whole contents of Redis in plain Python; unchanged keys are not parsed again."""
+"""The complete contents of Redis in plain Python. Unchanged keys are not parsed again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ SHIFT = store.LEASE_SCORE_SHIFT_SECONDS
 
 
 class Record(NamedTuple):
-    """The fields of a task's record that the checks use; '' for a missing one."""
+    """The fields of a task's record that the checks use; missing fields are ''."""
 
     status: str
     lease: str
@@ -33,7 +33,7 @@ class Record(NamedTuple):
 
     @property
     def is_pull(self) -> bool:
-        """Whether it is a task of a pull queue."""
+        """Whether the task belongs to a pull queue."""
         return self.description.startswith("PULL ")
 
 
@@ -132,7 +132,7 @@ _BATCH_PARSERS: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 class Snapshot:
-    """The contents of Redis at one instant.
+    """The contents of Redis at one point in time.
 
     Each attribute maps the end of a key, such as a queue's name or a task's id, to its value.
     """
@@ -210,7 +210,7 @@ class Snapshot:
             getattr(self, group)[end] = value
 
     def _find_places(self) -> dict[str, list[str]]:
-        """Every place that holds a task, once for each time that it is there."""
+        """All places that hold each task, each as often as the task occurs there."""
         places: dict[str, list[str]] = {}
 
         def note(place: str, tasks: Iterable[str]) -> None:
@@ -230,6 +230,6 @@ class Snapshot:
 
 
 def parse(flat: list[bytes], known: Snapshot | None) -> Snapshot:
-    """The snapshot in an answer of ``dump.lua``."""
+    """Parse the answer of ``dump.lua`` into a snapshot."""
     text = [part.decode("latin-1") for part in flat]
     return Snapshot(dict(zip(text[::2], text[1::2], strict=True)), known)

@@ -1,4 +1,4 @@
-"""The changes that each Lua file may and must make to its tasks. All other tasks stay as they are."""
+"""The changes that each Lua file may and must make to its tasks. All other tasks must stay unchanged."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +23,8 @@ class Step:
     Args:
         request: the request.
         reply: the answer.
-        before: the contents before it.
-        after: the contents after it.
+        before: the contents before the request.
+        after: the contents after the request.
     """
 
     def __init__(self, request: Request, reply: Any, before: Snapshot, after: Snapshot) -> None:
@@ -34,7 +34,7 @@ class Step:
         self.reply = reply
         self.before = before
         self.after = after
-        # The tasks that a lease has granted: task id, lease id.
+        # The tasks that a lease has granted, as (task id, lease id).
         self.granted: list[tuple[str, str]] = []
         if self.script == "lease_tasks":
             self.granted = [(task[0].decode(), task[1].decode()) for task in reply[0]]
@@ -45,12 +45,12 @@ class Step:
         return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
     def texts(self, first: int = 0, width: int = 1) -> list[list[str]]:
-        """The arguments from ``first`` on, in groups of so many."""
+        """The arguments from ``first`` on, in groups of ``width``."""
         texts = [self.text(place) for place in range(first, len(self.args))]
         return [texts[place : place + width] for place in range(0, len(texts), width)]
 
     def require(self, is_so: bool, complaint: str) -> None:
-        """Raise a violation unless this is true."""
+        """Raise a violation unless the condition is true."""
         if not is_so:
             raise Violation(f"{self.script}: {complaint}")
 
@@ -59,8 +59,8 @@ class Step:
 class Expected:
     """The expected effect of a step on its tasks.
 
-    ``statuses`` has the statuses that a task may have after it. ``outcomes`` tells how an ended task counts
-    in its batch. ``stale`` has the tasks that may keep a second entry.
+    ``statuses`` has the statuses that a task may have after the step. ``outcomes`` says how an ended task
+    counts in its batch. ``stale`` has the tasks that may keep a second entry.
     """
 
     statuses: dict[str, set[str]] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Expected:
     stale: set[str] = field(default_factory=set)
 
     def set(self, task: str, *statuses: str, outcome: str = "") -> None:
-        """Expect one of these statuses of a task."""
+        """Expect a task to have one of these statuses."""
         self.statuses[task] = set(statuses)
         if outcome:
             self.outcomes[task] = outcome
@@ -78,7 +78,7 @@ def expect(step: Step) -> Expected:
     """The expected effect of this step.
 
     Raises:
-        Violation: its answer is wrong.
+        Violation: the step's answer is wrong.
     """
     expected = Expected()
     check = _CHECKS.get(step.script)
@@ -103,7 +103,7 @@ def _add_task(step: Step, expected: Expected) -> None:
 
 
 def _check_name(step: Step, expected: Expected, task: str, fields: dict[str, str]) -> int:
-    """The expected answer of add for this name; expects the task to exist if the name was free."""
+    """The expected answer of add for this name. If the name was free, also expect the task to exist."""
     record, tombstone = step.before.records.get(task), step.before.tombstones.get(task)
     request = fields.get("request", "")
     if record is not None and not (record.status == "failed" and record.dead_at):
@@ -124,7 +124,7 @@ def _add_pull_tasks(step: Step, expected: Expected) -> None:
 
 
 def _check_answers(step: Step, expected: Expected, place: int, ahead: int) -> None:
-    """Each answer of an add; a task's arguments are ``ahead`` of the number of its fields' strings."""
+    """Check each answer of an add. A task's arguments come ``ahead`` of the number of its fields' strings."""
     number = 0
     while place < len(step.args):
         first = place + ahead + 1
@@ -240,7 +240,7 @@ def _end_of_attempt(step: Step, expected: Expected, places: tuple[int, int]) -> 
 
 
 def _is_dropped(step: Step, record: Record) -> bool:
-    """Whether its batch is cancelled, and it has not been counted in it before."""
+    """Whether the task's batch is cancelled, and has not counted the task yet."""
     if not record.batch:
         return False
     batch, _, index = record.batch.rpartition(":")
@@ -490,7 +490,7 @@ def _lease_pull_tasks(step: Step, expected: Expected) -> None:
     now, queue, request = float(step.text(0)), step.text(1), step.text(6)
     until = now + float(step.text(2))
     for task in step.before.ready.get(queue, ()):
-        # It was run again by hand, and returns to the pull queue.
+        # The task was run by hand again, and returns to the pull queue.
         expected.set(task, "scheduled", "failed", step.before.status(task))
     for name, eta, leases, *_ in step.reply[0]:
         task = f"{queue}_{name.decode()}"

@@ -1,4 +1,4 @@
-"""A hundred thousand steps with all kinds of faults, and every mutant of the Lua is found."""
+"""Runs a hundred thousand steps with all kinds of faults, and checks that every Lua mutant is found."""
 
 import time
 
@@ -17,12 +17,12 @@ from tests.simulator.steps import Expected, Step, Violation
 SEED = "2027"
 STEPS = 100_000
 MUTANTS = read_mutants()
-# A mutant's own seed kills it within so many steps.
+# A mutant's own seed must kill it within this many steps.
 MAX_MUTANT_STEPS = 20_000
 
 
 def explore(seed: str, steps: int, minutes: float = 0.0) -> None:
-    """Run this many steps, and at least this long; a failure tells how to repeat it."""
+    """Run this many steps, and for at least this long; a failure says how to repeat it."""
     began_at = time.monotonic()
     with Runner() as runner:
         failure = runner.explore(seed, steps)

@@ -1,4 +1,4 @@
-"""The rule of wake-ups: if a task can run, a worker has been notified or is about to look."""
+"""The rule for wake-ups: if a task can run, a worker has been notified or is about to look for it."""
 
 from typing import TYPE_CHECKING
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from tests.simulator.world import World
 
 GROUPS = ("default", "backend")
-# A worker looks at all lists once a second even without a marker, and so finds tasks whose marker was lost.
+# Even without a marker, a worker checks all lists once a second, so it finds tasks whose marker was lost.
 SAFETY_SECONDS = 1.5
 LATE_SECONDS = 0.01
 # Steps that make tasks ready or resume queues without a marker, because RQ's tools do not know markers.
 SILENT = {"rq requeue", "rq resume", "rq suspend", "rq enqueue", "rq worker", "rq delete", "expire"}
-# Workers learn of changed lists within a second.
+# Steps that change lists, of which workers learn within a second.
 CHANGES = {"upload_queues", "register_service", "keep_queue"}
 
 
 class Wakeups:
     """Checks the markers.
 
-    A worker that takes a marker may be killed, or the answer may be lost. Each worker therefore looks at all
-    lists once a second. After a fault no marker is expected until a worker has done so.
+    A worker that takes a marker may be killed, or the answer may be lost. Each worker therefore checks all
+    lists once a second. After a fault, no marker is expected until a worker has done this.
 
     Args:
         world: the world to check.
@@ -37,7 +37,7 @@ class Wakeups:
         self._is_due_excused = False
 
     def excuse(self, until: float = 0.0) -> None:
-        """Allow for a lost marker until a worker has looked at all lists after this instant."""
+        """Allow for a lost marker until a worker has checked all lists after this time."""
         self._excused_at = self._world.executed
         self._excused_until = max(self._excused_until, until)
         self._is_excused = dict.fromkeys(GROUPS, True)
@@ -51,7 +51,7 @@ class Wakeups:
             self.excuse(self._world.now + SAFETY_SECONDS)
 
     def note_lease(self, worker: "SimWorker", request: Request) -> None:
-        """Note that a worker has received the answer of a lease."""
+        """Note that a worker has received the answer to a lease."""
         is_full_look = int(request.args[5]) > 0
         if is_full_look and request.executed_at > self._excused_at and self._world.now >= self._excused_until:
             for group in worker.groups:
@@ -64,7 +64,7 @@ class Wakeups:
             self._is_due_excused = False
 
     def _lists_of(self, group: str) -> set[str]:
-        """The lists that workers of this group look at once they know the last upload."""
+        """The lists that workers of this group check when they know the last upload."""
         found = set()
         for queue, settings in self._world.server.seen.settings.items():
             if settings.get("mode") == "push":
@@ -72,7 +72,7 @@ class Wakeups:
         return found
 
     def check(self) -> None:
-        """Judge this instant.
+        """Judge the current state.
 
         Raises:
             Violation: a task can run, but all workers sleep and none was notified.
@@ -122,7 +122,7 @@ class Wakeups:
         return sleep.question is None and not worker.runners.is_full
 
     def _could_run(self, group: str) -> str | None:
-        """A task that a worker with a free thread would get now."""
+        """A task that a worker with a free thread would get now, if any."""
         seen = self._world.server.seen
         for ids in (seen.run_now.get(group, []),):
             for task in ids:
@@ -154,6 +154,6 @@ class Wakeups:
         bucket = seen.buckets.get(queue)
         if bucket is None:
             return True
-        # A worker that waits for a token wakes up a moment after it.
+        # A worker that waits for a token wakes up a moment after the token is available.
         passed = max(0.0, self._world.now - LATE_SECONDS - float(bucket["counted_at"]))
         return min(float(settings["bucket_size"]), float(bucket["tokens"]) + passed * rate) >= 1

@@ -31,14 +31,14 @@ TOKEN_LENGTH = 48
 
 
 class UnexpectedError(BaseException):
-    """Raised through the guards of the product's loops, which go on whatever they meet."""
+    """An error that passes the guards of the product's loops, which continue after other exceptions."""
 
 
 class SimInterrupt:
     """Ends the sleep of the worker's main thread.
 
     Args:
-        process: the process of that thread.
+        process: the thread's process.
     """
 
     fd = -1
@@ -59,7 +59,7 @@ class SimInterrupt:
         self._is_set = False
 
     def wait(self, seconds: float) -> None:
-        """Sleep until it is set."""
+        """Sleep until this is set."""
         if not self._is_set and seconds > 0:
             self._process.sleep(seconds)
         self.clear()
@@ -75,7 +75,7 @@ class SimWakeup:
 
     Args:
         process: the worker's process.
-        interrupt: ends the wait.
+        interrupt: the interrupt that ends the wait.
         groups: the groups whose markers it waits for.
         args: the arguments of the lease that follows the ``BLPOP``.
     """
@@ -95,7 +95,7 @@ class SimWakeup:
         self._came_from = groups[0]
 
     def wait(self, seconds: float, _interrupt_fd: int, *, listen: bool = True) -> Reply | None:
-        """Sleep until a marker arrives, an interrupt comes, or the time is over."""
+        """Sleep until a marker or an interrupt arrives, or the time is over."""
         if listen and self.question is None:
             self.question = Question(self._groups, LEASE_SCRIPT, self._args())
         question = self.question
@@ -117,7 +117,7 @@ class SimWakeup:
         """Stop waiting; returns an answer that has arrived meanwhile."""
         question = self.question
         if question is not None and question.is_parked and question.reply is NOTHING:
-            # After CLIENT UNBLOCK the script still runs.
+            # The script still runs after CLIENT UNBLOCK.
             self._process.world.unblock(question)
         return self.close()
 
@@ -138,12 +138,12 @@ class SimWakeup:
 
 
 class SimRunners:
-    """The threads that run tasks, each a thread of the simulation.
+    """The threads that run tasks, each of them a simulated thread.
 
     Args:
-        worker: their worker.
-        process: their process.
-        interrupt: set after each outcome.
+        worker: the threads' worker.
+        process: the threads' process.
+        interrupt: an interrupt that is set after each outcome.
     """
 
     threads = THREADS
@@ -159,7 +159,7 @@ class SimRunners:
         self.last_start = 0.0
 
     def put(self, tasks: Sequence[Leased]) -> None:
-        """Take leased tasks, to be run in this order."""
+        """Accept leased tasks, which run in this order."""
         for task in tasks:
             (self._suspects if task.is_suspect else self._waiting).append(task)
         self._start_what_can()
@@ -186,7 +186,7 @@ class SimRunners:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs or waits, and all outcomes were taken."""
+        """Whether no task is running or waiting, and all outcomes were taken."""
         return not (self.running or self._waiting or self._suspects or self._outcomes)
 
     @property
@@ -199,7 +199,7 @@ class SimRunners:
         return [self._outcomes.popleft() for _ in range(min(most, len(self._outcomes)))]
 
     def take_waiting(self) -> list[Leased]:
-        """Take back the tasks that no thread has begun."""
+        """Take back the tasks that no thread has started."""
         tasks = [*self._waiting, *self._suspects]
         self._waiting.clear()
         self._suspects.clear()
@@ -240,11 +240,11 @@ class SimRunners:
 
 
 class _Ended:
-    """Stands for the thread that notifies the application of the stop."""
+    """Replaces the thread that notifies the application of the stop."""
 
     @staticmethod
     def is_alive() -> bool:
-        """It has ended."""
+        """Always False, because the thread has ended."""
         return False
 
 
@@ -252,8 +252,8 @@ class SimWorker(Worker):
     """The product's worker with its own loop, leases, maintenance and outcomes.
 
     Args:
-        process: its process.
-        groups: the groups that it serves.
+        process: the worker's process.
+        groups: the groups that the worker serves.
     """
 
     def __init__(self, process: Process, groups: Sequence[str]) -> None:
@@ -291,26 +291,26 @@ class SimWorker(Worker):
 
     @property
     def process(self) -> Process:
-        """Its process."""
+        """The worker's process."""
         return self._process
 
     @property
     def token(self) -> str:
-        """Its lease token."""
+        """The worker's lease token."""
         return self._token
 
     @property
     def lists(self) -> list[str]:
-        """The lists that it leases from."""
+        """The lists from which the worker leases."""
         return self._serving.lists
 
     @property
     def groups(self) -> list[str]:
-        """The groups that it serves."""
+        """The groups that the worker serves."""
         return self._serving.groups
 
     def run(self) -> None:
-        """Run its main thread."""
+        """Run the worker's main thread."""
         for group in self.groups:
             if group != "default":
                 self._register(group)
@@ -319,7 +319,7 @@ class SimWorker(Worker):
         self._finish()
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop, as SIGTERM does."""
+        """Ask the worker to stop, as SIGTERM does."""
         self._is_told_to_stop = True
         self._interrupt.set()
 
@@ -349,7 +349,7 @@ class SimWorker(Worker):
                 self._renewer.renew()
 
     def _turn(self) -> None:
-        """One turn; what the product's guard would log is a fault of the product, or of this simulation."""
+        """Run one turn. An exception that the product's guard would log is a bug here or in the product."""
         try:
             super()._turn()
         except StoreUnavailableError:
@@ -358,10 +358,10 @@ class SimWorker(Worker):
             raise UnexpectedError(f"a turn of {self._process.name} has failed: {error!r}") from error
 
     def _beat(self) -> None:
-        """Do nothing: RQ's registration is not simulated."""
+        """Do nothing, because RQ's registration is not simulated."""
 
     def _require_threads(self) -> None:
-        """Do nothing: its threads are not either."""
+        """Do nothing, because the threads that this checks are not simulated."""
 
     def _call_on_stop(self) -> Any:
         return _Ended()

@@ -20,11 +20,11 @@ from tests.simulator.workers import SimWorker
 
 EPOCH = 1_800_000_000.0
 STEP_SECONDS = 0.001
-# Seconds without any event: mostly few, now and then more than a lease.
+# Durations without any event, in seconds: mostly short, but sometimes longer than a lease.
 _PASSES = (*[0.01] * 6, *[0.05] * 6, *[0.25] * 4, 1.0, 1.0, 3.0, 9.0)
-# Seconds that attempts take.
+# Durations of attempts, in seconds.
 _ATTEMPTS = (*[0.0] * 6, *[0.01] * 6, 0.05, 0.05, 0.5, 0.5, 3.0, 12.0)
-# A client waits five seconds for an answer and then closes the connection. An older message never arrives.
+# A client waits five seconds for an answer and then closes the connection, so older messages never arrive.
 MESSAGE_LIFE_SECONDS = 8.0
 MAX_SKEW_SECONDS = 2
 MAX_REPEATS = 2
@@ -34,7 +34,7 @@ CALM = Decision("go", 0, 0)
 
 
 class Ending(NamedTuple):
-    """The end of an attempt in the simulated application, and the time until then."""
+    """The end of an attempt in the simulated application, and the time until it."""
 
     kind: str
     seconds: float
@@ -45,7 +45,7 @@ class World:
 
     Args:
         server: the real, empty Redis.
-        log: takes a line of the trace; None for no trace.
+        log: a function that takes a line of the trace, or None for no trace.
     """
 
     MAX_TASKS = 45
@@ -85,19 +85,19 @@ class World:
         getattr(self, f"_do_{decision.kind}")(self.processes[decision.slot])
 
     def _do_world(self, _process: Process) -> None:
-        """Let the clocks differ in one world of three."""
+        """Let the clocks differ in one out of three worlds."""
         self.is_skewed = self.choose.chance(33)
         for process in self.processes:
             process.clock.offset = self._offset()
 
     def _do_go(self, process: Process) -> None:
-        """Run a step of this process or the next possible one; if there is none, let time pass."""
+        """Run a step of this process or the next possible one, or let time pass if no process can run."""
         self._pass(STEP_SECONDS)
         if not self._step_from(process.slot, len(self.processes)):
             self._pass_to_next()
 
     def _step_from(self, slot: int, number: int) -> bool:
-        """Run a step of the first of ``number`` processes, from this one on, that can run."""
+        """Run a step of the first process that can run, among ``number`` processes from this one on."""
         for place in range(number):
             process = self.processes[(slot + place) % len(self.processes)]
             if self.is_calm and process.slot in _RESTLESS:
@@ -131,7 +131,7 @@ class World:
             self._fail(thread)
 
     def _do_repeat(self, process: Process) -> None:
-        """Let the client ask again, because the answer did not arrive in time."""
+        """Let the client retry, because the answer did not arrive in time."""
         for thread in self._asking(process):
             request = thread.request
             if request is not None and request.times < MAX_REPEATS:
@@ -169,8 +169,8 @@ class World:
     def _do_cut(self, _process: Process) -> None:
         """Kill Redis, and cut off the end of its append-only file."""
         if not self.server.process.append_only or self.is_cut:
-            # Only once in a run, because Redis 7.0 leaves the start of a cut transaction in the file. A
-            # second load would run it together with the next transaction.
+            # Cut only once in a run, because Redis 7.0 leaves the start of a cut transaction in the file.
+            # A second load would run it together with the next transaction.
             return
         self.is_cut = True
         before = self.server.seen
@@ -240,7 +240,7 @@ class World:
         end_threads(process)
 
     def _asking(self, process: Process) -> list[Thread]:
-        """A thread of this process, or of the next possible one, whose message has not arrived yet."""
+        """A thread, as a list, of this process or the next possible one whose message has not arrived yet."""
         for place in range(len(self.processes)):
             other = self.processes[(process.slot + place) % len(self.processes)]
             asking = [
@@ -347,7 +347,7 @@ class World:
         return reply
 
     def _serve_parked(self) -> None:
-        """Give each marker to the worker that has waited longest for it, and run its lease."""
+        """Give each marker to the worker that has waited for it longest, and run this worker's lease."""
         while True:
             served = next(self._servable(), None)
             if served is None:
@@ -370,7 +370,7 @@ class World:
         question.reply = (group, marker, self._run(question))
         question.is_parked = False
         if all(worker.wakeup.question is not question for worker in self.workers.values()):
-            # A machine that vanished while it waited takes the marker, and a task, with it.
+            # A machine that vanished while waiting takes the marker and a task with it.
             self.wakeups.excuse()
         self._say(f"woken: {[task.id for task in lease_result(question.reply[2]).tasks]}")
 
@@ -420,7 +420,7 @@ class World:
         """End the faults, and let all processes work until nothing is left to do.
 
         Raises:
-            Violation: something is left after a bounded number of steps.
+            Violation: something is still left after a limited number of steps.
         """
         self.is_calm = True
         self._say("calm")
@@ -444,7 +444,7 @@ class World:
         raise Violation(f"not at rest after {DRAIN_STEPS} steps: {self._left()} {unfilled} {self.bereaved}")
 
     def _calm_step(self, number: int) -> bool:
-        """Run one step of the processes in turn; False if none could run, and time has passed instead."""
+        """Run a step of the processes in turn; returns False if none could run and time passed instead."""
         slots = len(self.processes)
         if self._step_from(number % slots, slots):
             return True
@@ -485,11 +485,11 @@ class World:
         return False
 
     def is_abandoned(self, batch: str) -> bool:
-        """Whether a batch need not end, because nobody is left to seal it.
+        """Whether a batch does not have to end, because nobody is left to seal it.
 
-        A dead letter may be retried, so its child batch stays open, and so does the parent. The child of a
-        deleted task is swept. A batch without a parent is not, because nothing waits for it. A child batch
-        whose seal Redis has lost looks like one that was left open on purpose, so it is not swept either.
+        A dead letter may be retried, so its child batch and the parent stay open. A deleted task's child
+        batch is swept. A batch without a parent is not swept, because nothing waits for it. A child batch
+        whose seal Redis has lost looks as if it was left open on purpose, so it is not swept either.
         """
         seen = self.server.seen
         known = seen.batches[batch]

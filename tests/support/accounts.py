@@ -1,4 +1,4 @@
-"""Accounts of a running site that a test has for itself, so that a reload fetches these alone."""
+"""Gives a test its own accounts on a running site, so that a reload fetches only these."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ _numbers = itertools.count()
 
 @contextlib.contextmanager
 def active_accounts(site: Site) -> Iterator[list[str]]:
-    """A hundred accounts, ten of them failing and two slow; no others are active meanwhile."""
+    """Provide a hundred accounts, of which ten fail and two are slow. No others are active in the block."""
     wait_until_no_reload_runs(site)
     prefix = f"account-{next(_numbers)}"
     names = [f"{prefix}-{number}" for number in range(3000)]
@@ -31,5 +31,5 @@ def active_accounts(site: Site) -> Iterator[list[str]]:
 
 
 def wait_until_no_reload_runs(site: Site) -> None:
-    """Wait for the reload of another test, which would keep the next one from starting."""
+    """Wait until another test's reload has ended, because it would prevent the next one from starting."""
     wait_until(lambda: all(run["state"] in ENDS for run in site.json("/reloads")["reloads"]), 60)

@@ -1,4 +1,4 @@
-"""A browser's EventSource, as far as the tests of channels need one, on a WSGI callable."""
+"""A minimal EventSource for the tests of channels, which calls a WSGI application directly."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from tests.support.sse import Event, parse
 
 
 class Answer:
-    """A response: what ``start_response`` got, and the body as it comes."""
+    """A response: the arguments of ``start_response``, and the body as it arrives."""
 
     def __init__(self, application: Any, environ: dict[str, Any]) -> None:
         self.status = ""
@@ -29,23 +29,23 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The whole body, of a response that ends."""
+        """The whole body of a response that ends."""
         self.writes += list(self._writes)
         return b"".join(self.writes).decode()
 
     @property
     def events(self) -> list[Event]:
-        """All events so far."""
+        """All events that have arrived so far."""
         return parse(b"".join(self.writes))
 
     def write(self) -> bytes:
-        """The next write; b"" at the end."""
+        """The next chunk that the application writes, or b"" at the end."""
         chunk = next(self._writes, b"")
         self.writes.append(chunk)
         return chunk
 
     def read(self, number: int, seconds: float = 30.0) -> list[Event]:
-        """Read on until so many events have come in all."""
+        """Read on until this many events have arrived in total."""
         deadline = time.monotonic() + seconds
         while len(self.events) < number:
             if time.monotonic() > deadline:
@@ -55,7 +55,7 @@ class Answer:
         return self.events
 
     def close(self) -> None:
-        """What the web server does when the response is over or the browser gone."""
+        """Close the response, as a web server does when it has ended or the browser has disconnected."""
         close = getattr(self.body, "close", None)
         if close is not None:
             close()
@@ -69,7 +69,7 @@ def request(
     address: str = "",
     **parameters: str,
 ) -> Answer:
-    """Make a request with these query parameters, from this address."""
+    """Send a request with these query parameters from this address."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "PATH_INFO": "/_ah/channel/stream",

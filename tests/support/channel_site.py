@@ -1,4 +1,4 @@
-"""The channel's two URLs under a real gunicorn, with a page that uses the script."""
+"""The channel's two URLs on a real gunicorn, with a page that uses the script."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from typing import Any
 from lastacross.channel import web
 from tests.support.processes import ROOT, wait_until
 
-# The environment's word for a site whose reader writes to the browsers itself, as `lastacross web` has it.
+# The environment variable for a site whose reader writes to the browsers itself, as in `lastacross web`.
 WRITES_DIRECTLY = "TEST_WRITES_DIRECTLY"
 if os.environ.get(WRITES_DIRECTLY):
     web.write_directly()
@@ -25,7 +25,7 @@ PAGE = b"<!doctype html><title>channel</title><script src='/_ah/channel/jsapi'><
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """WSGI: what the site answers."""
+    """The site's WSGI application."""
     path = environ["PATH_INFO"]
     if path == "/_ah/channel/stream":
         return web.stream(environ, start_response)
@@ -46,8 +46,8 @@ class ChannelSite:
     """A running site.
 
     Args:
-        process: gunicorn.
-        port: where it listens on the loopback interface.
+        process: the gunicorn process.
+        port: the port on the loopback interface where it listens.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
@@ -56,12 +56,12 @@ class ChannelSite:
         self.url = f"http://127.0.0.1:{port}"
 
     def open_streams(self) -> int:
-        """How many streams the site has open."""
+        """How many streams are open on the site."""
         with urllib.request.urlopen(f"{self.url}/streams", timeout=10) as answer:
             return int(answer.read())
 
     def is_up(self) -> bool:
-        """Whether it answers."""
+        """Whether the site responds."""
         with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             return self.open_streams() >= 0
         return False
@@ -71,13 +71,13 @@ class ChannelSite:
 def running_channel_site(
     root: Path, environ: dict[str, str], *, threads: int = 64, listener: socket.socket | None = None
 ) -> Iterator[ChannelSite]:
-    """The site, in one gunicorn process; ended at the end.
+    """Run the site in one gunicorn process for the block.
 
     Args:
         root: a folder with app.yaml and queue.yaml.
-        environ: REDIS_URL, SECRET_KEY and so on.
-        threads: of gunicorn.
-        listener: a listening socket, to start a second site at the address of a first.
+        environ: environment variables such as REDIS_URL and SECRET_KEY.
+        threads: the number of gunicorn's threads.
+        listener: a listening socket, so that a second site can start at the address of the first.
     """
     with contextlib.ExitStack() as stack:
         if listener is None:

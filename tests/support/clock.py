@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that stands still until a test advances it."""
 
 
 class StoppedClock:
@@ -13,7 +13,7 @@ class StoppedClock:
         return self._now
 
     def monotonic(self) -> float:
-        """Seconds since an unknown instant."""
+        """Seconds since an arbitrary point in time."""
         return self._monotonic
 
     def advance(self, seconds: float) -> None:

@@ -1,8 +1,8 @@
-"""Counts lines of code: without blank lines, comments and docstrings.
+"""Counts lines of code, without blank lines, comments and docstrings.
 
     python -m tests.support.code_lines [FOLDER]
 
-prints the product's lines per room: Python and Lua of the engine, and the application's modules.
+prints the product's lines per room, for the engine's Python and Lua and for the application's modules.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def code_lines(text: str) -> int:
-    """The lines of a Python text that hold code; a string over several lines counts whole."""
+    """The number of lines with code in a Python text. All lines of a multi-line string count."""
     tree = ast.parse(text)
     docstrings = {
         line
@@ -33,7 +33,7 @@ def code_lines(text: str) -> int:
 
 
 def _lines_of_text(node: ast.AST) -> range:
-    """The lines of a string that stands alone: a docstring, or the text below a constant."""
+    """The lines of a string that is a statement: a docstring, or the text below a constant."""
     is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     if not is_text or not isinstance(node.value.value, str):  # type: ignore[attr-defined]
         return range(0)
@@ -41,12 +41,12 @@ def _lines_of_text(node: ast.AST) -> range:
 
 
 def lua_lines(text: str) -> int:
-    """The lines of a Lua text that hold code."""
+    """The number of lines with code in a Lua text."""
     return sum(bool(line.strip()) and not line.lstrip().startswith("--") for line in text.splitlines())
 
 
 def by_room(root: Path) -> tuple[Counter[str], Counter[str]]:
-    """Lines of Python and of Lua by room: the engine's, ``programs/…``, and ``.`` for modules beside it."""
+    """Lines of Python and of Lua for each room of the engine, ``programs/…``, and ``.`` for the root."""
     python: Counter[str] = Counter()
     lua: Counter[str] = Counter()
     for pattern in ("*.py", "programs/**/*.py", "lastacross/**/*.py", "migrations/*.py"):
@@ -64,7 +64,7 @@ def _room(path: Path) -> str:
 
 
 def report(root: Path) -> str:
-    """Both counts as text."""
+    """A table of both counts, as text."""
     python, lua = by_room(root)
     lines = [f"{room:32}{python[room]:8}{lua[room] or '':8}" for room in sorted({*python, *lua})]
     total = f"{'all':32}{python.total():8}{lua.total():8}"

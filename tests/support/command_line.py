@@ -14,7 +14,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @contextmanager
 def command_line(capsys: Capture) -> Iterator[Command]:
-    """Runs commands; gives exit code, standard output and error. Logging is afterwards as it was before."""
+    """Runs commands and returns the exit code, the output and the errors. Restores logging afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 

@@ -1,4 +1,4 @@
-"""Cron with a clock that a test moves: schedulers that tick, and a worker that runs what is due."""
+"""Cron with a clock that a test moves, with schedulers that tick and a worker that runs due jobs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tests.support.clock import StoppedClock
 
 
 def at(text: str) -> float:
-    """Seconds since the epoch of an instant in UTC."""
+    """Convert a time in UTC to seconds since the epoch."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
@@ -32,19 +32,19 @@ def job(schedule: str, name: str = "job", **values: Any) -> CronEntry:
 
 
 class File:
-    """A cron.yaml that may change."""
+    """A cron.yaml that can change."""
 
     def __init__(self, *entries: CronEntry) -> None:
         self.entries: Sequence[CronEntry] = entries
         self.version = 1
 
     def change(self, *entries: CronEntry) -> None:
-        """Another version of it."""
+        """Replace the entries by these."""
         self.entries = entries
         self.version += 1
 
     def scheduler(self) -> Ticker:
-        """A scheduler that has this file."""
+        """A new scheduler that uses this file."""
         seen = [0]
 
         def read() -> Sequence[CronEntry] | None:
@@ -57,11 +57,11 @@ class File:
 
 
 class CronLab:
-    """Time, schedulers, and one worker.
+    """A clock, schedulers, and one worker.
 
     Args:
-        opened: the Redis.
-        clock: whose time it is.
+        opened: the Redis store.
+        clock: the clock that tests move.
     """
 
     def __init__(self, opened: Store, clock: StoppedClock) -> None:
@@ -72,32 +72,32 @@ class CronLab:
         self._leases = 0
 
     def go_to(self, instant: float) -> None:
-        """Move the clock."""
+        """Move the clock to this time."""
         self.clock.advance(instant - self.clock.now())
 
     def forget_names(self, seconds: float) -> None:
-        """What Redis does when so much time has passed for it too: tombstones go."""
+        """Remove the tombstones that Redis would have removed after this many seconds."""
         for key in self.store.redis.keys(tombstone_key("*")):
             if self.store.redis.ttl(key) <= seconds:
                 self.store.redis.delete(key)
 
     def tick(self, scheduler: Ticker) -> None:
-        """What a scheduler does at a tick, the outbox too."""
+        """Let a scheduler tick, and relay the outbox as it does."""
         now = self.clock.now()
         scheduler.act(now)
-        # Days pass here in the moment after which a process marks by itself what it has sent.
+        # Mark sent tasks now, because days pass here before the process would do that by itself.
         marking.flush()
         relay.relay(now)
         relay.forget_sent(now)
 
     def tick_at(self, scheduler: Ticker, *instants: str) -> None:
-        """Tick at these instants of the clock."""
+        """Tick at each of these times."""
         for instant in instants:
             self.go_to(at(instant))
             self.tick(scheduler)
 
     def lease(self) -> list[Leased]:
-        """The runs that wait."""
+        """Lease the waiting runs."""
         self._leases += 1
         number = self._leases * 1000
         grant = self.broker.lease(
@@ -109,34 +109,34 @@ class CronLab:
         return grant.tasks
 
     def settle(self, task: Leased, status: int = 200, reason: str = "") -> None:
-        """An attempt ends."""
+        """End an attempt with this outcome."""
         OutcomeRecorder(self.broker, lambda queue: None, note).record([Outcome(task, status, reason)])
 
     def work(self) -> list[str]:
-        """Run all that waits, in no time; the names of the tasks."""
+        """Run all waiting tasks immediately; returns their names."""
         found = self.lease()
         for task in found:
             self.settle(task)
         return [task.name for task in found]
 
     def next_at(self, name: str = "job") -> str | None:
-        """When a job is due, as text."""
+        """The time when a job is due next, as text."""
         [row] = [row for row in model.jobs() if row.name == name]
         return None if row.next_at is None else f"{utc(row.next_at):%Y-%m-%d %H:%M:%S}"
 
     def names(self) -> list[str]:
-        """The jobs that are deployed."""
+        """The names of the deployed jobs."""
         return [row.name for row in model.jobs()]
 
     def row(self, name: str = "job") -> CronJob:
-        """The row of a job."""
+        """A job's row."""
         [row] = [row for row in model.jobs() if row.name == name]
         return row
 
     def history(self, name: str = "job") -> list[tuple[str, str]]:
-        """The runs of a job with the instants for which they were, the oldest first."""
+        """A job's runs with the times for which they were scheduled, oldest first."""
         return [(f"{utc(run.due_at):%H:%M}", run.state) for run in reversed(self.runs(name))]
 
     def runs(self, name: str = "job") -> list[CronRun]:
-        """The runs of a job, the newest first."""
+        """A job's runs, newest first."""
         return model.last_runs(name, 10_000)

@@ -18,7 +18,7 @@ BAD_VALUES: dict[str, object] = {
 
 
 def flip(redis: Any, key: str, field: str, value: object) -> None:
-    """Put a bad value into a field of a hash."""
+    """Write a bad value into a field of a hash."""
     if value is MISSING:
         redis.hdel(key, field)
     else:
@@ -26,7 +26,7 @@ def flip(redis: Any, key: str, field: str, value: object) -> None:
 
 
 def write_over(redis: Any, key: str) -> None:
-    """Do as another program that takes the key for its own."""
+    """Overwrite a key, as another program does that uses the same key for its own data."""
     kind = redis.type(key)
     redis.delete(key)
     if kind == b"string":

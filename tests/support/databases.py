@@ -1,8 +1,8 @@
-"""Databases with all their tables: migrated once in a test process, then used again by test after test.
+"""Databases with all their tables, migrated once in a test process and then reused by each test.
 
-Running every revision for each test, and on PostgreSQL making and dropping a database, costs about 0.4 s a
-test. A copy of a SQLite file costs nothing, and emptying a PostgreSQL database's few used tables 0.02 s;
-copying it with ``CREATE DATABASE … TEMPLATE`` costs as much as making it anew.
+Running every revision for each test, and creating and dropping a PostgreSQL database, takes about 0.4 s per
+test. Copying a SQLite file takes almost no time, and emptying the few used tables of a PostgreSQL database
+takes 0.02 s. Copying it with ``CREATE DATABASE … TEMPLATE`` takes as long as creating it anew.
 """
 
 import hashlib
@@ -16,18 +16,18 @@ from sqlalchemy.engine import make_url
 from lastacross import config, datastore
 from tests.support.postgres import PostgresServer
 
-# Digest of an application's revisions → a SQLite file that has its tables and the engine's.
+# Digest of an application's revisions → the SQLite file with its tables and the engine's.
 _sqlite_files: dict[str, bytes] = {}
 
 
 class _Kept(NamedTuple):
-    """A migrated database on a server and what its tables look like."""
+    """A migrated database on a server, and the columns of its tables."""
 
     name: str
     columns: list[tuple[str, str]]
 
 
-# Folder of a server and digest of an application's revisions → the database.
+# Folder of a server, and digest of an application's revisions → the database.
 _postgres_databases: dict[tuple[Path, str], _Kept] = {}
 
 _COLUMNS = """
@@ -41,7 +41,7 @@ _END_OTHER_SESSIONS = """
 
 
 def upgrade() -> None:
-    """Give the configured SQLite database, which must be empty, the tables of ``datastore.upgrade``."""
+    """Create the tables of ``datastore.upgrade`` in the configured SQLite database, which must be empty."""
     configuration = config.current()
     url = configuration.settings.database_url
     assert url.startswith("sqlite:"), "for PostgreSQL there is the fixture `new_database`"
@@ -49,7 +49,7 @@ def upgrade() -> None:
 
 
 def migrated_sqlite(file: Path, root: Path) -> str:
-    """Make a SQLite file with the tables of the engine and of the application in ``root``; its URL."""
+    """Create a SQLite file with the tables of the engine and the application in ``root``; returns its URL."""
     url = f"sqlite:///{file}"
     revisions = _digest(root)
     if revisions in _sqlite_files:
@@ -64,7 +64,7 @@ def migrated_sqlite(file: Path, root: Path) -> str:
 
 
 def migrated_postgres(server: PostgresServer, root: Path) -> str:
-    """The URL of a database on ``server`` with those tables, all empty; earlier tests may have used it."""
+    """The URL of a database on ``server`` with the same tables, all empty. Earlier tests may have used it."""
     key = server.folder, _digest(root)
     kept = _postgres_databases.get(key)
     if kept is not None and not _emptied(server.url(kept.name), kept.columns):
@@ -80,7 +80,7 @@ def migrated_postgres(server: PostgresServer, root: Path) -> str:
 
 
 def _emptied(url: str, columns: list[tuple[str, str]]) -> bool:
-    """End all sessions and delete all rows; False if a test has changed the tables themselves."""
+    """End all sessions and delete all rows; returns False if a test has changed the tables themselves."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_END_OTHER_SESSIONS)
         if connection.execute(_COLUMNS).fetchall() != columns:

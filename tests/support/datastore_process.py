@@ -1,6 +1,6 @@
-"""What a test of the datastore lets other processes do: ``python -m tests.support.datastore_process JOB …``.
+"""Jobs that datastore tests run in other processes: ``python -m tests.support.datastore_process JOB …``.
 
-The database is DATABASE_URL's, the application LASTACROSS_APP's.
+The database is the one in DATABASE_URL, and the application the one in LASTACROSS_APP.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HISTORY = "COMMITS"
 
 
 def count(times: int) -> dict[str, float]:
-    """Read a number and write the next one, each time in a transaction of its own."""
+    """Read a number and write the next one, each time in a separate transaction."""
     taken: list[float] = []
     started = time.monotonic()
     for _ in range(times):
@@ -38,7 +38,7 @@ def count(times: int) -> dict[str, float]:
 
 
 def insert(times: int) -> dict[str, float]:
-    """Write pairs of rows, again and again through failures, each pair recorded as one add."""
+    """Write pairs of rows and retry after failures; each pair is recorded as one add."""
     recorder = Recorder(Path(os.environ[HISTORY]))
     statement = sqlalchemy.text("INSERT INTO landed VALUES (:name)")
     landed = 0
@@ -60,7 +60,7 @@ def upgrade(_times: int) -> dict[str, float]:
 
 
 def revise(_times: int) -> dict[str, float]:
-    """Write a revision from the models, run it, and try to write another one."""
+    """Generate a revision from the models, run it, and try to generate another one."""
     datastore.upgrade()
     first = datastore.revision("horses")
     datastore.upgrade()
@@ -72,13 +72,13 @@ JOBS = {"count": count, "insert": insert, "upgrade": upgrade, "revise": revise}
 
 
 def start(job: str, times: int, environ: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start one of the jobs in a process of its own."""
+    """Start one of the jobs in a new process."""
     command = [sys.executable, "-m", __name__, job, str(times)]
     return subprocess.Popen(command, env={**os.environ, **environ}, stdout=subprocess.PIPE, text=True)
 
 
 def result(process: subprocess.Popen[str], timeout: float = 100) -> dict[str, float]:
-    """Wait for a job; what it returned."""
+    """Wait for a job, and return its result."""
     output, _ = process.communicate(timeout=timeout)
     assert process.returncode == 0
     returned: dict[str, float] = json.loads(output)

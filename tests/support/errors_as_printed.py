@@ -1,11 +1,10 @@
-"""The code that "Taskqueues in App Engine" (Andy McKay, 2010) prints, run as its author meant it.
+"""The code printed in "Taskqueues in App Engine" (Andy McKay, 2010), run as its author meant it.
 
-Changes to what is printed: the two pieces stand in one file; the branch stands in a function, because it is
-the middle of one, and is indented for that; the print lost what ``args=[,]`` held, which is ``error.id``.
-Names that the print does not show are supplied: ``Error`` (a datastore model: SQLAlchemy), and Django's
-``reverse``, ``HttpResponse`` and a signal, in the smallest form that does what these lines ask of them
-(``SUPPLIED`` below), with the two handlers that call the printed functions. Nothing else: the comments, the
-names and the line breaks are the author's.
+Changes to the printed code: the two pieces are in one file. The branch is in a function and indented, because
+the print shows only the middle of one. ``args=[,]`` contains ``error.id``, which the print lost. The names
+that the print does not show are supplied (``SUPPLIED`` below): ``Error`` (a SQLAlchemy model), and minimal
+versions of Django's ``reverse``, ``HttpResponse`` and a signal, with the two handlers that call the
+printed functions. Nothing else is changed: the comments, the names and the line breaks are the author's.
 """
 
 PRINTED = """\

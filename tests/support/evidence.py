@@ -1,4 +1,4 @@
-"""A history, sorted by task and by batch, and the facts that the rules ask of it."""
+"""A history, sorted by task and by batch, with the facts that the rules need."""
 
 import math
 from collections import defaultdict
@@ -22,9 +22,9 @@ from tests.support.history import (
     Operation,
 )
 
-# A fault is noted so long before it happens, at most.
+# The maximum time between noting a fault and the fault itself.
 NOTE_SECONDS = 1.0
-# How long after a fault's end its traces last, at most: processes connect again, leases expire.
+# How long a fault may have effects after its end, because processes reconnect and leases expire.
 RECOVERY_SECONDS = 30.0
 
 
@@ -33,9 +33,9 @@ class State:
     """The contents of Redis at the end.
 
     Attributes:
-        places: by task id, the places that hold it: ready, leased, scheduled, deferred, dead, pull.
-        records: the ids that have a record.
-        tombstones: the ids whose names are refused.
+        places: the places that hold each task, by task id: ready, leased, scheduled, deferred, dead, pull.
+        records: the ids of the tasks that have a record.
+        tombstones: the ids of the tasks whose names are refused.
     """
 
     places: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -45,14 +45,14 @@ class State:
 
 @dataclass(frozen=True)
 class Limit:
-    """The limits of a queue in queue.yaml.
+    """A queue's limits in queue.yaml.
 
     Attributes:
-        rate: starts a second.
-        bucket: starts at once.
-        allowance: further starts, for the error of the measurement; say why where you set it.
-        of: ``grant``, the instants of Redis, or ``run``, the first attempts as the application sees them.
-        at_once: concurrent attempts.
+        rate: the permitted starts per second.
+        bucket: how many tasks may start at once.
+        allowance: further starts, to allow for measurement errors; explain it where you set it.
+        of: ``grant`` for times in Redis, or ``run`` for first attempts as the application sees them.
+        at_once: the permitted concurrent attempts.
     """
 
     rate: float | None = None
@@ -64,9 +64,9 @@ class Limit:
 
 @dataclass(frozen=True)
 class Add:
-    """One attempt to add one task; ``code`` is None when its end is unknown.
+    """One attempt to add one task; ``code`` is None if the outcome is unknown.
 
-    A task that is sent again has the same ``request``: it is added once, and gets the first answer again.
+    A task that is sent again has the same ``request``, so it is added only once and gets the first answer.
     """
 
     operation: Operation
@@ -75,13 +75,13 @@ class Add:
 
     @property
     def may_have_happened(self) -> bool:
-        """Whether this one may have added the task."""
+        """Whether this attempt may have added the task."""
         return self.code in (ADDED, ADDED_BEFORE, None)
 
 
 @dataclass
 class Group:
-    """One batch, as the history shows it."""
+    """One batch as shown by the history."""
 
     members: set[str] = field(default_factory=set)
     complete: str | None = None
@@ -94,13 +94,13 @@ T = TypeVar("T")
 
 
 class ByKey(dict[str, list[T]]):
-    """Lists by task or queue; a look-up of a missing key adds no list."""
+    """Lists by task or queue; looking up a missing key does not add a list."""
 
     def __missing__(self, key: str) -> list[T]:
         return []
 
     def put(self, key: str, value: T) -> None:
-        """Append to the list of this key."""
+        """Append a value to this key's list."""
         self.setdefault(key, []).append(value)
 
 
@@ -109,9 +109,9 @@ class Evidence:
 
     Args:
         history: all operations.
-        state: at the end.
-        limits: by queue.
-        tombstone_seconds: for how long a name is refused after its task's end.
+        state: the contents of Redis at the end.
+        limits: the limits by queue.
+        tombstone_seconds: how long a name is refused after its task has ended.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Evidence:
         self.purges: ByKey[Operation] = ByKey()
         self.batches: dict[str, Group] = defaultdict(Group)
         self.faults = [operation for operation in self.history if operation.op == "fault"]
-        # Where each step on existing tasks is kept.
+        # The mapping that holds each kind of step on existing tasks.
         self._steps = {
             "ack": self.ends,
             "dead_letter": self.ends,
@@ -181,14 +181,14 @@ class Evidence:
             group.complete, group.success = asked.get("complete"), asked.get("success")
 
     def _was_cut_off(self, operation: Operation) -> bool:
-        """Whether Redis ended meanwhile: its client asks again, and its own first request may refuse it."""
+        """Whether Redis ended during this operation, so a client's retry may conflict with its first try."""
         return any(
             operation.began_at - NOTE_SECONDS <= fault.began_at <= operation.ended_at
             for fault in self.faults_of(CUT)
         )
 
     def _without_doubtful_answer(self, step: Operation) -> Operation:
-        """A step whose client asked again while Redis was silent: "not held" may be due to its own first."""
+        """The step, with an unknown outcome if a client's retry may have caused an answer of "not held"."""
         is_met = any(
             step.began_at - NOTE_SECONDS <= fault.ended_at and fault.began_at - NOTE_SECONDS <= step.ended_at
             for fault in [*self.faults_of(CUT), *self.faults_of(STALLED)]
@@ -198,11 +198,11 @@ class Evidence:
         return step
 
     def time(self, instant: float) -> str:
-        """An instant, for a message."""
+        """A time in a form for messages."""
         return "never" if math.isinf(instant) else f"{instant - self._zero:+.3f} s"
 
     def when(self, operation: Operation) -> str:
-        """The outcome of an operation and its time, for a message."""
+        """An operation's outcome and time, for a message."""
         return f"{operation.outcome} {self.time(operation.began_at)} to {self.time(operation.ended_at)}"
 
     def faults_of(self, kind: str) -> list[Operation]:
@@ -210,9 +210,9 @@ class Evidence:
         return [fault for fault in self.faults if fault.asked["kind"] == kind]
 
     def faults_in_life(self, task: str, until: float, *kinds: str) -> list[Operation]:
-        """The faults, of these kinds if any are named, between a task's first add and an instant.
+        """The faults between a task's first add and the time ``until``, limited to ``kinds`` if given.
 
-        A site that many tests share has the faults of all; a task is excused only by those that it met.
+        If many tests share a site, its history has all their faults. Only faults that a task met excuse it.
         """
         born = min((add.operation.began_at for add in self.adds[task]), default=-math.inf)
         return [
@@ -223,11 +223,11 @@ class Evidence:
         ]
 
     def was_lost_with_redis(self, add: Operation) -> bool:
-        """Whether Redis lost its data while what this operation added may have been there."""
+        """Whether Redis lost its data while it may have held the tasks that this operation added."""
         return any(add.began_at <= fault.ended_at for fault in self.faults_of(EMPTIED))
 
     def removals_of(self, task: str) -> list[Operation]:
-        """The steps that may have removed a task: its deletion, a purge, the cancel of its batch."""
+        """The steps that may have removed a task: its deletion, a purge, or its batch's cancellation."""
         return self.removals[task] + self.purges[queue_of(task)]
 
     def places_of(self, task: str) -> Sequence[str]:
@@ -240,7 +240,7 @@ class Evidence:
         return bool(is_kept or self.runs[task] or self.ends[task])
 
     def possible_ends(self, task: str) -> list[float]:
-        """The earliest instants at which each possible end of a task may have happened."""
+        """The earliest time at which each possible end of a task may have happened."""
         return sorted(end.began_at for end in self.ends[task] + self.removals_of(task))
 
     def was_done(self, task: str) -> bool:
@@ -248,7 +248,7 @@ class Evidence:
         return any(is_done(run) for run in self.runs[task])
 
     def births(self, task: str) -> list[float]:
-        """When the task was added anew, or requeued as a dead letter; a repeated request adds nothing."""
+        """The times when a task was added or requeued as a dead letter. A repeated request does not count."""
         births, requests = [], set()
         for add in self.adds[task]:
             if add.code == ADDED and (add.request is None or add.request not in requests):
@@ -257,9 +257,9 @@ class Evidence:
         return births + [requeue.began_at for requeue in self.requeues[task]]
 
     def spans(self, queue: str) -> list[tuple[float, float]]:
-        """The start and the end of each attempt of a queue; one cut off by a kill ended with its process.
+        """The start and end of each of a queue's attempts. An attempt that was killed ends with its process.
 
-        An attempt that a stalled process may have gone on with, after it lost its lease, is left out.
+        Attempts that a stalled process may have continued after it lost the lease are left out.
         """
         found = []
         for task, runs in self.runs.items():
@@ -273,12 +273,12 @@ class Evidence:
             return run.ended_at
         kills = [kill for kill in self.faults_of(KILLED) if kill.began_at >= run.began_at]
         of_its_process = [kill for kill in kills if kill.asked.get("killed") == run.asked["pid"]]
-        # A process beside a worker has another pid, and ends with the worker that is killed next.
+        # A worker's helper process has a different pid, and ends with the next worker that is killed.
         return min((kill.began_at for kill in of_its_process or kills), default=math.inf)
 
 
 def _codes(operation: Operation) -> list[int | None]:
-    """The code of each task of an add."""
+    """The code for each task in an add."""
     if isinstance(operation.answer, list):
         return operation.answer
     one = {OK: ADDED if operation.answer is None else operation.answer, FAIL: FAILED}.get(operation.outcome)
@@ -286,7 +286,7 @@ def _codes(operation: Operation) -> list[int | None]:
 
 
 def _held(operation: Operation) -> list[str]:
-    """The tasks that this step has ended, or may have."""
+    """The tasks that this step has ended or may have ended."""
     ids: list[str] = operation.asked["ids"]
     if operation.outcome != OK or operation.answer is None:
         return ids

@@ -1,4 +1,4 @@
-"""A small application in a folder of its own, for tests of the engine without ours."""
+"""A small application in its own folder, for tests of the engine without our application."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ app = webapp2.WSGIApplication([("/", Home), ("/work", Work)])
 
 
 def write(folder: Path) -> Path:
-    """Write the application into this folder, which is made."""
+    """Write the application into this folder, which is created."""
     folder.mkdir(parents=True)
     for name, text in FILES.items():
         (folder / name).write_text(text)

@@ -1,4 +1,4 @@
-"""Which files of the engine, and which borders between its rooms, a piece of work passes."""
+"""Finds the engine's files, and the borders between its rooms, that a piece of work passes."""
 
 import sys
 import threading
@@ -12,11 +12,11 @@ ENGINE = Path(lastacross.__file__).parent
 
 
 class Frames:
-    """Notes every call in the engine while ``is_on``, in this thread and in those started later.
+    """Notes every call in the engine while ``is_on`` is set, in this thread and in threads started later.
 
     Attributes:
-        files: with an executed frame, relative to the engine.
-        borders: (room of the caller, room of the called) → calls.
+        files: the files with an executed frame, relative to the engine.
+        borders: (room of the caller, room of the callee) → number of calls.
     """
 
     def __init__(self) -> None:
@@ -59,5 +59,5 @@ class Frames:
 
 
 def room_of(path: str) -> str:
-    """The room of a file of the engine."""
+    """The room that contains a file of the engine."""
     return path.partition("/")[0].removesuffix(".py")

@@ -1,4 +1,4 @@
-"""A worker's work done by hand: one task after another, in the test's own process."""
+"""A manual worker, which runs one task after another in the test's own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ GROUPS = ("default", "counter")
 
 
 class Hands:
-    """Leases, delivers and settles.
+    """Leases, delivers and settles tasks.
 
     Args:
-        opened: where the tasks are.
-        delivery: to the application.
+        opened: the store that holds the tasks.
+        delivery: delivers tasks to the application.
     """
 
     def __init__(self, opened: Store, delivery: Delivery) -> None:
@@ -28,7 +28,7 @@ class Hands:
         self._leases = 0
 
     def lease(self, queue: str) -> Leased | None:
-        """The next task of a queue, None when nothing is ready."""
+        """Lease a queue's next task; returns None if no task is ready."""
         grant = self._broker.lease(
             [queue],
             token="hands",
@@ -42,11 +42,11 @@ class Hands:
         return grant.tasks[0] if grant.tasks else None
 
     def deliver(self, task: Leased) -> Outcome:
-        """Run one attempt, and leave the task leased: as a worker that dies before it has said so."""
+        """Run one attempt but leave the task leased, like a worker that dies before reporting the outcome."""
         return self._delivery.deliver(task)
 
     def settle(self, outcome: Outcome) -> None:
-        """End a task that is done; one that failed is ready again at once."""
+        """End a task that is done; a failed task is immediately ready again."""
         if outcome.is_success:
             assert self._broker.ack([outcome.task]) == [True]
         else:
@@ -54,7 +54,7 @@ class Hands:
             self._broker.promote_due([outcome.task.queue])
 
     def run(self, queue: str, at_most: int = 1000) -> list[Outcome]:
-        """Run what is ready on a queue, one after another; a failed task once more, and so on."""
+        """Run a queue's ready tasks one after another, and failed tasks again, until none is left."""
         outcomes: list[Outcome] = []
         while len(outcomes) < at_most and (task := self.lease(queue)) is not None:
             outcomes.append(self.deliver(task))
@@ -62,13 +62,13 @@ class Hands:
         return outcomes
 
     def bury(self, task: Leased) -> None:
-        """Let a task fail for good."""
+        """Make a task a dead letter."""
         assert self._broker.dead_letter(task, 500, "answered 500")
 
 
 @contextmanager
 def working_hands(configuration: Config, opened: Store) -> Iterator[Hands]:
-    """Hands for the application of this configuration."""
+    """Provide a manual worker for the application with this configuration."""
     deadlines = Deadlines(on_stuck=print)
     deadlines.start()
     try:

@@ -1,10 +1,10 @@
-"""A history of all operations on tasks: recorded by any number of processes, and read again.
+"""A history of all operations on tasks, which any number of processes can record.
 
-Each operation is two lines of JSON in a file: its invocation, and its end as ok, fail or unknown. An
-operation whose process was killed has no second line, which means unknown too. Any number of threads and
-processes may append to the file. ``history_rules.violations`` judges it.
+Each operation is two lines of JSON in a file: its invocation, and its end with the outcome ok, fail or
+unknown. If the process was killed, the second line is missing, which also means unknown. Any number of
+threads and processes may append to the file. ``history_rules.violations`` judges it.
 
-``recording.record_this_process`` loads this file by its path, so it imports nothing of the project.
+``recording.record_this_process`` loads this file by its path, so it does not import the project.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The codes of an add, as App Engine numbers them, and those of a batch's member.
+# The result codes of an add, as App Engine numbers them, and those of adding a batch's member.
 ADDED, ADDED_BEFORE, EXISTS, TOMBSTONED = 0, 1, 10, 11
-# An add that certainly had no effect, for another reason.
+# The code of an add that certainly had no effect, for another reason.
 FAILED = -1
 
 OK, FAIL, UNKNOWN = "ok", "fail", "unknown"
 
-# The kinds of fault: Redis lost its data; a process stalled and went on; a process was killed; Redis or the
-# datastore ended and kept its data.
+# The kinds of fault: Redis lost its data, a process stalled and continued, a process was killed, or Redis or
+# the datastore ended and kept its data.
 EMPTIED, STALLED, KILLED, CUT = "emptied", "stalled", "killed", "cut"
-# Another program takes tasks from our queues: RQ's own worker writes back a record that it has read before.
+# Another program takes tasks from our queues: RQ's own worker writes back a record that it read earlier.
 FOREIGN = "foreign"
 
 
@@ -37,12 +37,13 @@ FOREIGN = "foreign"
 
 
 class Recorder:
-    """Appends to one history.
+    """Appends operations to one history.
 
     Args:
         path: the file; other processes may append to it as well.
-        url: the Redis that holds the tasks; None if it is not known.
-        is_of_site: whether the site outlives single tests, whose own deliveries are then not its own.
+        url: the URL of the Redis that holds the tasks; None if it is not known.
+        is_of_site: whether this is the history of a site that many tests share. Deliveries by the tests
+            themselves do not belong to it.
     """
 
     def __init__(self, path: Path, url: str | None = None, *, is_of_site: bool = False) -> None:
@@ -68,7 +69,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def operation(self, op: str, *refusals: type[BaseException], **asked: Any) -> Iterator[None]:
-        """Record the block as an operation: one of ``refusals`` means fail, any other exception unknown."""
+        """Record the block as an operation. One of ``refusals`` means fail; other exceptions mean unknown."""
         number = self.invoke(op, **asked)
         try:
             yield
@@ -85,7 +86,7 @@ class Recorder:
         os.close(self._file)
 
     def _write(self, event: Mapping[str, Any]) -> None:
-        # A kill may tear a long line. The leading line break keeps the next event in one piece.
+        # A kill may cut off a long line. The leading line break keeps the next event intact.
         os.write(self._file, b"\n" + json.dumps(event).encode() + b"\n")
 
 
@@ -102,12 +103,12 @@ class Operation:
 
     Attributes:
         op: add, member, create, seal, cancel, delete, purge, requeue, run, ack, dead_letter, grant, fault, or
-            recording, by which a process says that it records a module's steps.
+            recording, which means that a process records a module's steps.
         began_at: seconds since the epoch.
         ended_at: infinite if its end is unknown.
         outcome: ok, fail or unknown.
-        asked: the arguments, such as ``ids``.
-        answer: the result, such as a code for each id.
+        asked: the operation's arguments, such as ``ids``.
+        answer: the operation's result, such as a code for each id.
     """
 
     op: str
@@ -119,7 +120,7 @@ class Operation:
 
 
 def read(path: Path) -> list[Operation]:
-    """The operations in a file, in the order in which they began."""
+    """The operations in a file, in the order of their start."""
     events = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
@@ -128,7 +129,7 @@ def read(path: Path) -> list[Operation]:
 
 
 def operations(events: Iterable[Mapping[str, Any]]) -> list[Operation]:
-    """Pairs invocations with their ends."""
+    """Pair the invocations with their ends."""
     begun: dict[str, Mapping[str, Any]] = {}
     ended: dict[str, Mapping[str, Any]] = {}
     for event in events:

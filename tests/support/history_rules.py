@@ -1,4 +1,4 @@
-"""The rules that every history keeps, whatever was killed or cut while it was recorded."""
+"""The rules that every history must obey, whatever was killed or cut off while it was recorded."""
 
 import itertools
 import math
@@ -33,9 +33,9 @@ def violations(
 
     Args:
         history: all operations.
-        state: at the end, when nothing is under way; None when Redis is no longer available.
-        limits: by queue.
-        tombstone_seconds: for how long a name is refused after its task's end.
+        state: the contents of Redis at the end, when nothing is running; None if Redis is unavailable.
+        limits: the limits by queue.
+        tombstone_seconds: how long a name is refused after its task has ended.
     """
     evidence = Evidence(history, state, limits, tombstone_seconds)
     return [
@@ -72,7 +72,7 @@ def lost(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_success_of_failed_batch(evidence: Evidence, task: str) -> bool:
-    """Whether a batch dropped its `on_success`, because not every member was done."""
+    """Whether this is a batch's `on_success` task that was dropped because not every member was done."""
     groups = [group for group in evidence.batches.values() if group.success == task]
     return any(
         group.seals and any(not evidence.was_done(member) for member in group.members) for group in groups
@@ -80,7 +80,7 @@ def _is_success_of_failed_batch(evidence: Evidence, task: str) -> bool:
 
 
 def halves(evidence: Evidence) -> Iterator[str]:
-    """An add of many tasks whose end is unknown has added all of them or none."""
+    """If the outcome of adding many tasks is unknown, either all of them or none of them were added."""
     if evidence.state is None:
         return
     for operation in evidence.history:
@@ -101,7 +101,7 @@ def halves(evidence: Evidence) -> Iterator[str]:
 
 
 def misplaced(evidence: Evidence) -> Iterator[str]:
-    """At the end each record is in exactly one place, and each place's task has a record."""
+    """At the end, each record is in exactly one place, and each task in a place has a record."""
     if evidence.state is None:
         return
     for task in sorted(evidence.state.records | set(evidence.state.places)):
@@ -113,7 +113,7 @@ def misplaced(evidence: Evidence) -> Iterator[str]:
 
 
 def phantoms(evidence: Evidence) -> Iterator[str]:
-    """Nothing runs unless it may have been added."""
+    """A task runs only if it may have been added."""
     for task, runs in evidence.runs.items():
         for run in runs:
             adds = [add for add in evidence.adds[task] if add.operation.began_at <= run.began_at]
@@ -127,13 +127,13 @@ def phantoms(evidence: Evidence) -> Iterator[str]:
 
 
 def repeated(evidence: Evidence) -> Iterator[str]:
-    """A task whose end Redis has confirmed does not run again; without a fault no success is repeated."""
+    """A task does not run again after Redis confirmed its end. Without a fault, no success is repeated."""
     for task, runs in evidence.runs.items():
         lives = evidence.births(task)
         for first, second in itertools.pairwise(runs):
             if any(first.began_at < life <= second.began_at for life in lives):
                 continue
-            # A stalled process may begin an attempt after it has lost the lease.
+            # A stalled process may start an attempt after it has lost the lease.
             if evidence.faults_in_life(task, second.began_at, STALLED, EMPTIED, FOREIGN):
                 continue
             confirmed = [
@@ -151,7 +151,7 @@ def repeated(evidence: Evidence) -> Iterator[str]:
 
 
 def _is_excused(evidence: Evidence, task: str, first: Operation, second: Operation) -> bool:
-    """Whether a fault may have kept the end of the first attempt from Redis."""
+    """Whether a fault may have prevented Redis from learning the end of the first attempt."""
     if first.ended_at > second.began_at:
         return True
     own = {first.asked.get("pid"), first.asked.get("parent")}
@@ -165,7 +165,7 @@ def _is_excused(evidence: Evidence, task: str, first: Operation, second: Operati
 
 
 def names(evidence: Evidence) -> Iterator[str]:
-    """A name is accepted again only after its tombstone, and refused only if it may have been used."""
+    """A name is accepted again only after its tombstone has expired, and refused only if it may be in use."""
     for task, adds in evidence.adds.items():
         own = [add for add in adds if add.operation.op == "add"]
         if len(adds) > 1 or any(not add.may_have_happened for add in own):
@@ -211,7 +211,7 @@ def _wrongly_refused(evidence: Evidence, task: str, adds: Sequence[Add], own: Se
 
 
 def _is_surely_over(evidence: Evidence, task: str, refusal: Operation, earlier: Sequence[Operation]) -> bool:
-    """Whether every earlier add was over, confirmed, before the refused one began."""
+    """Whether every earlier task had a confirmed end before the refused add started."""
     over = [
         end.ended_at for end in evidence.ends[task] if end.op == "ack" and end.ended_at < refusal.began_at
     ]
@@ -222,7 +222,7 @@ def _is_surely_over(evidence: Evidence, task: str, refusal: Operation, earlier: 
 
 
 def fan_ins(evidence: Evidence) -> Iterator[str]:
-    """A sealed batch fires once, not before its last member has ended, and it does fire."""
+    """A sealed batch fires exactly once, and only after its last member has ended."""
     for batch, group in evidence.batches.items():
         for task in (group.complete, group.success):
             if task is not None:
@@ -249,7 +249,7 @@ def _may_have_ended(evidence: Evidence, task: str, at: float) -> bool:
         return True
     if not evidence.is_seen(task) and all(add.code is None for add in evidence.adds[task]):
         return True  # never added
-    # A poison task ends with its process.
+    # A poison task ends together with its process.
     runs = [run for run in evidence.runs[task] if run.began_at <= at]
     return "dead" in evidence.places_of(task) and bool(runs)
 
@@ -282,7 +282,7 @@ def _missing(evidence: Evidence, batch: str, group: Group, task: str) -> Iterato
 
 
 def counts(evidence: Evidence) -> Iterator[str]:
-    """An attempt's counts never fall, and count no more than has happened before it."""
+    """The counts that attempts see never decrease, and never exceed the number of earlier events."""
     for task, runs in evidence.runs.items():
         if "retry_count" not in runs[0].asked:
             continue
@@ -295,7 +295,7 @@ def counts(evidence: Evidence) -> Iterator[str]:
 
 
 def _lives(evidence: Evidence, task: str, runs: Sequence[Operation]) -> list[list[Operation]]:
-    """The attempts from one add, or one requeue of a dead letter, to the next."""
+    """A task's attempts, grouped by the add or requeue before them."""
     starts = evidence.births(task)
     lives: dict[int, list[Operation]] = defaultdict(list)
     for run in runs:
@@ -326,7 +326,7 @@ def _wrong_count(evidence: Evidence, task: str, before: Sequence[Operation], run
 
 
 def rates(evidence: Evidence) -> Iterator[str]:
-    """No window has more starts than the bucket, the rate times its length, and the allowance."""
+    """No time window has more starts than the bucket plus the rate times its length plus the allowance."""
     for queue, limit in evidence.limits.items():
         if limit.rate is None:
             continue
@@ -345,7 +345,7 @@ def rates(evidence: Evidence) -> Iterator[str]:
 
 
 def crowds(evidence: Evidence) -> Iterator[str]:
-    """A queue never has more concurrent attempts than it allows."""
+    """A queue never has more concurrent attempts than its limit."""
     for queue, limit in evidence.limits.items():
         if limit.at_once is None:
             continue
@@ -355,5 +355,5 @@ def crowds(evidence: Evidence) -> Iterator[str]:
 
 
 def _has_failed(run: Operation) -> bool:
-    """Whether the attempt reached the application and failed there."""
+    """Whether an attempt reached the application and failed there."""
     return not is_done(run) and bool(run.answer is None or run.answer.get("was_reached", True))

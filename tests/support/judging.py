@@ -1,4 +1,4 @@
-"""Asks Redis for the final state, and fails a test whose history breaks a rule."""
+"""Reads the final state from Redis, and fails a test whose history breaks a rule."""
 
 import contextlib
 import importlib
@@ -34,13 +34,13 @@ def judged(
     *,
     is_of_site: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """Record the block into this file, and judge it at the end; yields the environment of its processes.
+    """Record the block into a file, and judge it at the end. Yields the environment for its processes.
 
     Args:
-        path: the file, which need not exist yet.
-        url: the Redis, which may have ended by then; None if its URL is not known.
-        limits: by queue; the block may still add some.
-        is_of_site: the history of a running site, in whose life many tests pass.
+        path: the file, which does not have to exist yet.
+        url: the URL of the Redis, which may have ended before the judgement; None if it is not known.
+        limits: the limits by queue, to which the block may still add some.
+        is_of_site: whether this is the history of a running site, which many tests share.
     """
     with _recorded(path, url, is_of_site):
         yield recording.environ_of(path)
@@ -64,7 +64,7 @@ def _recorded(path: Path, url: str | None, is_of_site: bool) -> Iterator[None]:
 
 
 def check_recorded(operations: Sequence[Operation]) -> None:
-    """Fail if the processes of a site did not record: a history without operations breaks no rule."""
+    """Fail if a site's processes recorded nothing, because an empty history does not break any rule."""
     recorded = {operation.asked["module"] for operation in operations if operation.op == "recording"}
     missing = {"lastacross.broker.steps", "lastacross.worker.delivery"} - recorded
     assert not missing, f"the site's processes did not record {sorted(missing)}"
@@ -73,7 +73,7 @@ def check_recorded(operations: Sequence[Operation]) -> None:
 def check(
     operations: Sequence[Operation], state: State | None, limits: Mapping[str, Limit] | None = None
 ) -> None:
-    """Fail with every violated rule."""
+    """Fail with all violated rules, if there are any."""
     found = violations(operations, state, limits=limits)
     print(f"history: {history.summary(operations)}")
     more = [f"… and {len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
@@ -81,7 +81,7 @@ def check(
 
 
 def state_of(url: str) -> State | None:
-    """The contents of this Redis; None when it does not answer."""
+    """The contents of this Redis, or None if it does not answer."""
     with redis.Redis.from_url(url, decode_responses=True) as client:
         try:
             return _state(client)

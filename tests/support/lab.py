@@ -1,4 +1,4 @@
-"""A place to break things in: an application that notes what it runs, workers, a Redis of its own."""
+"""A lab for faults, with workers, a dedicated Redis, and an application that notes the tasks it runs."""
 
 import contextlib
 import json
@@ -118,11 +118,11 @@ class Lab:
     """One application, its Redis and its notes.
 
     Args:
-        folder: the application's.
+        folder: the application's folder.
         redis_server: a server that only this lab uses.
-        files: by name, instead of or beside ``FILES``.
-        environ: further variables: the environment of processes that record a history (``judging.judged``).
-        limits: by queue, for the judge of the history; a test may add rates.
+        files: the application's files by name, which replace or extend ``FILES``.
+        environ: further variables, for processes that record a history (``judging.judged``).
+        limits: the limits by queue, by which the history is judged; a test may add rates.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Lab:
 
     @contextlib.contextmanager
     def workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
-        """``lastacross worker``, once its processes work; ended as SIGTERM ends it."""
+        """Run ``lastacross worker``, yield when its processes are working, and end it by SIGTERM."""
         with self.started_workers(processes, threads) as running:
             yield running
             running.send(signal.SIGTERM)
@@ -165,7 +165,7 @@ class Lab:
 
     @contextlib.contextmanager
     def started_workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
-        """As ``workers``, but killed at the end."""
+        """Like ``workers``, but the processes are killed at the end."""
         command = ["worker", "--processes", str(processes), "--threads", str(threads)]
         arguments = python("-m", "lastacross", "--app", str(self.root), *command)
         before = self._registered()
@@ -183,7 +183,7 @@ class Lab:
 
     @contextlib.contextmanager
     def stock(self, *arguments: str) -> Iterator[Started]:
-        """A command of RQ's own command line, in a process."""
+        """Run a command of RQ's own command line in a process."""
         command, *others = arguments
         line = python("-W", "ignore", "-m", "rq.cli", command, "-u", self.redis_server.url, *others)
         with contextlib.ExitStack() as stack:
@@ -192,7 +192,7 @@ class Lab:
             yield stack.enter_context(started(line, self.root, self.environ))
 
     def ask_stock(self, *arguments: str) -> str:
-        """What a command of RQ's own command line prints."""
+        """The output of a command of RQ's own command line."""
         if arguments[0] == "requeue":
             dead = [f"{queue}_{name}" for queue in self.config.queues for name in self.dead(queue)]
             recording.note("requeue", ids=dead)
@@ -201,7 +201,7 @@ class Lab:
             return running.text()
 
     def notes(self) -> list[dict[str, Any]]:
-        """All notes of deliveries, in their order."""
+        """All notes of deliveries, in order."""
         if self.notes_file.exists():
             with self.notes_file.open("rb") as file:
                 file.seek(self._read_to)
@@ -213,13 +213,13 @@ class Lab:
         return self._notes
 
     def ran(self, path: str | None = None, what: str = "end") -> Counter[str]:
-        """How often each task ran to its end, or began."""
+        """How many times each task ran to its end, or started."""
         return Counter(
             note["task"] for note in self.notes() if note["what"] == what and path in (None, note["path"])
         )
 
     def wait_for(self, count: int, path: str, seconds: float) -> float:
-        """Wait until so many different tasks have run; returns the seconds that took."""
+        """Wait until this many different tasks have run; returns how many seconds that took."""
         began_at = time.monotonic()
         wait_until(lambda: len(self.ran(path)) >= count, seconds, f"{count} tasks of {path} to run")
         return time.monotonic() - began_at
@@ -229,7 +229,7 @@ class Lab:
         wait_until(lambda: not self.open_tasks(), seconds, "nothing to be left")
 
     def open_tasks(self) -> dict[str, int]:
-        """Ready, leased and scheduled tasks of all queues, where there are any."""
+        """The numbers of ready, leased and scheduled tasks of all queues, without zeros."""
         redis = self.store.redis
         counts: dict[str, int] = {}
         for queue in self.config.queues:
@@ -240,15 +240,15 @@ class Lab:
 
     @property
     def history_file(self) -> Path:
-        """The file that its processes record into."""
+        """The file into which the lab's processes record."""
         return Path(self.environ[recording.HISTORY])
 
     def history(self) -> list[Operation]:
-        """The operations of this process and of the lab's so far."""
+        """The operations of this process and of the lab's processes so far."""
         return history.read(self.history_file)
 
     def record(self, task_id: str) -> dict[str, str]:
-        """What Redis holds of a task, without RQ's data; empty if it is gone."""
+        """A task's record in Redis without RQ's data; empty if the task no longer exists."""
         raw: dict[bytes, bytes] = self.store.redis.hgetall(store.record_key(task_id))  # type: ignore[assignment]
         return {name.decode(): value.decode() for name, value in raw.items() if name != b"data"}
 
@@ -258,14 +258,14 @@ class Lab:
         return [identifier.decode().partition("_")[2] for identifier in ids]
 
     def dead_records(self, *queues: str) -> dict[str, dict[bytes, bytes]]:
-        """For a failure: what Redis has of the dead letters."""
+        """The records of the dead letters in Redis, for the message of a failed test."""
         redis: Any = self.store.redis
         ids = [f"{queue}_{name}" for queue in queues for name in self.dead(queue)]
         return {task_id: redis.hgetall(store.record_key(task_id)) for task_id in ids}
 
 
 def worker_pids(running: Started) -> list[int]:
-    """The living worker processes of a supervisor."""
+    """The pids of a supervisor's living worker processes."""
     return [pid for pid in running.others() if b"worker-process" in _command(pid)]
 
 
@@ -277,9 +277,10 @@ def _command(pid: int) -> bytes:
 
 @contextlib.contextmanager
 def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = None) -> Iterator[Lab]:
-    """A lab, in use by this process: ``taskqueue.add`` adds to its Redis.
+    """Provide a lab that this process uses, so that ``taskqueue.add`` adds to its Redis.
 
-    All that its processes and this one do with tasks is judged at the end (``history_rules.violations``).
+    All operations on tasks by its processes and this one are judged at the end
+    (``history_rules.violations``).
     """
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,

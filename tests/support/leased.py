@@ -1,4 +1,4 @@
-"""Leased tasks as a worker has them in hand, made without Redis."""
+"""Creates leased tasks as a worker holds them, without Redis."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ NOW = 1_800_000_000.0
 
 
 def leased(queue: str = "default", *, name: str = "t1", lease: str = "w.1", **options: Any) -> Leased:
-    """A leased task.
+    """Create a leased task.
 
     Args:
-        queue: its queue.
-        name: its name.
-        lease: the id of its lease.
-        options: what ``Task`` takes, and fields of the record: failures, lost, unreached, suspect and so on.
+        queue: the task's queue.
+        name: the task's name.
+        lease: the id of the lease.
+        options: arguments of ``Task``, and fields of the record such as failures, lost and suspect.
     """
     extra = {
         key: str(options.pop(key)).encode()

@@ -1,4 +1,4 @@
-"""A small application with long tasks that behave in every way, and no template of its own."""
+"""A small application without templates, whose long tasks show every kind of behaviour."""
 
 from pathlib import Path
 
@@ -142,7 +142,7 @@ app = webapp2.WSGIApplication(
 
 
 def write(folder: Path) -> Path:
-    """Write the application into this folder, which is made."""
+    """Write the application into this folder, which is created."""
     folder.mkdir(parents=True)
     for name, text in FILES.items():
         (folder / name).write_text(text)

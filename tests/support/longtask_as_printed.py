@@ -1,17 +1,17 @@
-"""The example class that "Long running Tasks for Websites" prints, run as its author meant it.
+"""The example class printed in "Long running Tasks for Websites", run as its author meant it.
 
-Changes to what is printed:
+Changes to the printed code:
 
-- imports, which were not printed, are supplied: ``datetime``, ``date``, ``timedelta``, ``longtask``;
-- ``Rechnung.all().filter('datum =', tag).run()`` is SQLAlchemy's ``select``; ``tag`` is the loop's ``day``;
+- the imports, which were not printed, are supplied: ``datetime``, ``date``, ``timedelta``, ``longtask``;
+- ``Rechnung.all().filter('datum =', tag).run()`` is SQLAlchemy's ``select``, and ``tag`` the loop's ``day``;
 - ``vormonatsletzter`` is the variable ``monthlast``, which the author had translated elsewhere;
-- ``day`` runs from ``monthfirst`` to ``monthlast``: as printed its loop never runs;
-- lines that the print lost are supplied: ``days.append(day)``; the body of the innermost loop; that
-  ``display_result`` belongs to the class, and writes the result;
+- ``day`` runs from ``monthfirst`` to ``monthlast``, because the loop as printed never runs;
+- lines that the print lost are supplied: ``days.append(day)``, the body of the innermost loop, and the lines
+  by which ``display_result`` belongs to the class and writes the result;
 - the report's own functions, ``intrastat_rechnung``, ``intrastat_monat_aufsummieren`` and ``reformat``, and
-  the model ``Rechnung``, none of them printed, are ours.
+  the model ``Rechnung``, which were not printed, are ours.
 
-``paramters`` is the author's.
+The spelling ``paramters`` is the author's.
 """
 
 INTRASTAT = """\

@@ -1,4 +1,4 @@
-"""An application with long tasks in the test's own process: requests from outside, and a worker's hands."""
+"""An application with long tasks in the test's own process, with a client and a manual worker."""
 
 import contextlib
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete
-from webtest import TestApp as Client  # under its own name pytest would take it for tests
+from webtest import TestApp as Client  # because pytest would collect a name that begins with Test
 
 from lastacross import config, datastore, store, webapp
 from lastacross.broker import queue_directory
@@ -24,7 +24,7 @@ from tests.support.modules import own_modules
 
 JSON = {"Accept": "application/json"}
 JOB, ID = "_longtaskjob", "_longtaskid"
-# The headers of a browser that follows a link of another site's page.
+# The headers of a browser that follows a link from another site's page.
 LINKED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 MAIN = '''\
@@ -121,13 +121,13 @@ app = webapp2.WSGIApplication(
 
 
 class Lab:
-    """The application, seen from outside and from a worker.
+    """The application as seen from outside and by a worker.
 
     Args:
-        client: asks as a browser does.
-        hands: lease and deliver.
-        opened: the Redis.
-        main: its module.
+        client: sends requests as a browser does.
+        hands: leases and delivers tasks.
+        opened: the Redis store.
+        main: the application's main module.
     """
 
     def __init__(self, client: Client, hands: Hands, opened: Store, main: Any) -> None:
@@ -137,7 +137,7 @@ class Lab:
         self.main = main
 
     def execute(self, function: Any) -> None:
-        """What tasks do from now on: a function of the handler and the parameters."""
+        """Let all further tasks call this function with the handler and the parameters."""
         self.main.ASIDE["execute"] = function
 
     @property
@@ -146,64 +146,64 @@ class Lab:
         return list(self.main.GIVEN)
 
     def start(self, path: str = "/told", status: int = 307, **fields: Any) -> str:
-        """Start by GET; the id of the task."""
+        """Start a task by a GET request; returns the task's id."""
         answer = self.client.get(path, fields, status=status)
         return id_in(answer.headers["Location"])
 
     def row(self, task_id: str) -> LongTask:
-        """The row of a task."""
+        """A task's row."""
         found = model.find(task_id)
         assert found is not None
         return found
 
     def query(self, task_id: str, path: str = "/told", status: int = 200, job: str = "query") -> Any:
-        """The operation of a task."""
+        """A task's operation."""
         return self.client.get(path, {JOB: job, ID: task_id}, headers=JSON, status=status).json
 
     def state(self, task_id: str, path: str = "/told") -> str:
-        """The state in it."""
+        """The state in a task's operation."""
         return str(self.query(task_id, path)["metadata"]["state"])
 
     def result(self, task_id: str, path: str = "/told", status: int = 200) -> Any:
-        """The answer to who wants the result."""
+        """The response to a request for the result."""
         return self.client.get(path, {JOB: "result", ID: task_id}, status=status)
 
     def lease(self) -> Leased:
-        """The next task, leased."""
+        """Lease the next task."""
         task = self.hands.lease("default")
         assert task is not None
         return task
 
     def run(self) -> Outcome:
-        """Lease, deliver and settle one task as a worker does, its retries too."""
+        """Lease, deliver and settle one task as a worker does, including retries."""
         return self.settle(self.hands.deliver(self.lease()))
 
     def settle(self, outcome: Outcome) -> Outcome:
-        """As a worker does."""
+        """Settle an outcome as a worker does."""
         OutcomeRecorder(Broker(self.store), lambda queue: None).record([outcome])
         return outcome
 
     def promote(self) -> None:
-        """Let waiting retries be due now."""
+        """Make waiting retries due now."""
         redis: Any = self.store.redis
         for member in redis.zrange(store.scheduled_key("default"), 0, -1):
             redis.zadd(store.scheduled_key("default"), {member: 0})
         Broker(self.store).promote_due(["default"])
 
     def forget_sending(self) -> None:
-        """As the scheduler does a minute after tasks were sent."""
+        """Do what the scheduler does a minute after tasks were sent."""
         with datastore.session() as session:
             session.execute(delete(datastore.OutboxRow))
 
     def lose(self, task: Leased, *, has_started: bool = True) -> str:
-        """The worker that holds this task dies: what becomes of it."""
+        """Let the worker that holds this task die; returns what happens to the task."""
         broker = Broker(self.store)
         outcome = broker.rescue_worker("hands", ["default"], [task.entry] if has_started else [])
         return outcome[task.id]
 
 
 def id_in(location: str) -> str:
-    """The task's id in its URL."""
+    """The task's id in the task's URL."""
     found = re.search(r"_longtaskid=([A-Za-z0-9_-]{22})$", location)
     assert found is not None, location
     return found[1]
@@ -211,7 +211,7 @@ def id_in(location: str) -> str:
 
 @contextlib.contextmanager
 def running_lab(root: Path, redis_url: str, database_url: str, main: str = MAIN) -> Iterator[Lab]:
-    """The application of this ``main.py`` in a folder with its YAML files, on a database with its tables."""
+    """Provide the application of this ``main.py``, in a folder with YAML files and on a migrated database."""
     (root / "main.py").write_text(main)
     environ = {
         "REDIS_URL": redis_url,

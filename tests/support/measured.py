@@ -1,4 +1,4 @@
-"""Lists a run's figures at its end, for `make faults`: all printed lines that begin with "measured"."""
+"""For `make faults`, lists a run's figures at its end: all printed lines that begin with "measured"."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Applications of tests, each with a ``main`` of its own, in one process."""
+"""Lets several test applications, each with its own ``main``, run in one process."""
 
 import contextlib
 import sys
@@ -11,9 +11,9 @@ OUR_APPLICATION = {"programs", *(path.stem for path in ROOT.glob("*.py"))}
 
 @contextlib.contextmanager
 def own_modules(root: Path) -> Iterator[None]:
-    """Import the application of this folder; at the end it is forgotten, and ours is as it was.
+    """Let this folder's application be imported. At the end, it is forgotten and ours is restored.
 
-    Our own application's modules are put back, not imported again: their tables exist once.
+    Our application's modules are put back, not imported again, because their tables can exist only once.
     """
     path = list(sys.path)
     own = [name for name in sys.modules if name.partition(".")[0] in OUR_APPLICATION]

@@ -1,4 +1,4 @@
-"""What a Redis server was asked, as MONITOR tells it: every grant of a task with its instant."""
+"""The commands that a Redis server has run, from MONITOR, and each grant of a task with its time."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True)
 class Command:
-    """One command, of a client or of a script; ``at`` is the server's own instant."""
+    """One command from a client or a script; ``at`` is the server's own time."""
 
     at: float
     is_of_script: bool
@@ -26,7 +26,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Grant:
-    """One task that was leased; ``now`` is what the lease's caller gave as the time, or the server's own."""
+    """One leased task; ``now`` is the time that the lease's caller passed, or the server's own time."""
 
     now: float
     queue: str
@@ -38,13 +38,13 @@ class Grant:
 
 
 class Monitored:
-    """All that the server is asked while it is listened to."""
+    """All commands that the server runs while its monitor is read."""
 
     def __init__(self) -> None:
         self._heard: list[bytes] = []
 
     def hear(self, connection: socket.socket, stop_fd: int) -> None:
-        """Read until ``stop_fd`` is readable."""
+        """Read the monitor until ``stop_fd`` is readable."""
         while True:
             readable, _, _ = select.select([connection.fileno(), stop_fd], [], [])
             if connection.fileno() in readable:
@@ -53,7 +53,7 @@ class Monitored:
                 return
 
     def commands(self) -> list[Command]:
-        """In the order in which the server ran them."""
+        """All commands, in the order in which the server ran them."""
         lines = b"".join(list(self._heard)).splitlines()
         found = [match for line in lines if (match := _LINE.fullmatch(line))]
         return [
@@ -66,13 +66,13 @@ class Monitored:
         ]
 
     def grants(self) -> dict[str, list[Grant]]:
-        """The leases of each queue, in the order in which they were granted."""
+        """Each queue's leases, in the order in which they were granted."""
         return grants(self.commands())
 
 
 @contextlib.contextmanager
 def monitored(server: RedisServer) -> Iterator[Monitored]:
-    """Listen to a server."""
+    """Monitor a server during the block."""
     heard = Monitored()
     stop, stop_fd = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as connection, stop, stop_fd:
@@ -89,7 +89,7 @@ def monitored(server: RedisServer) -> Iterator[Monitored]:
 
 
 def grants(commands: Iterable[Command]) -> dict[str, list[Grant]]:
-    """What lease_tasks granted: in it, and nowhere else, a record becomes ``started``."""
+    """The grants of lease_tasks, found because only that script makes a record ``started``."""
     found: dict[str, list[Grant]] = {}
     call: tuple[str, ...] = ()
     for command in commands:

@@ -1,7 +1,7 @@
 """Processes that die in the middle of a transactional add: ``python -m tests.support.outbox_process JOB …``.
 
-They commit rows of the table ``landed`` together with tasks of the same name. The database is DATABASE_URL's,
-Redis REDIS_URL's, the application LASTACROSS_APP's.
+They commit rows of the table ``landed`` together with tasks of the same names. DATABASE_URL, REDIS_URL and
+LASTACROSS_APP name the database, the Redis and the application.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ from lastacross.store import Store
 from tests.support.history import Recorder
 
 LARGE = "x" * 200_000
-# Below SQLite's page cache: nothing of it is written before the commit.
+# This is less than SQLite's page cache, so nothing is written before the commit.
 COMMIT_BYTES = 1_000_000
 
 
 def die() -> NoReturn:
-    """End as nobody can prevent."""
+    """Kill this process, which nothing can prevent."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
 
@@ -46,7 +46,7 @@ def land(transaction: datastore.Transaction, name: str, *, size: int = 0) -> Non
 
 
 def commit(point: str, kind: str) -> None:
-    """One transaction with a row and a task, and the death at this point of it."""
+    """Run one transaction with a row and a task, and die at the given point."""
     if point in BEFORE_SENDING:
         BEFORE_SENDING[point]()
     with datastore.transaction() as transaction:
@@ -63,7 +63,7 @@ def commit(point: str, kind: str) -> None:
 
 
 def commit_and_end(count: str) -> None:
-    """So many transactions with a task each, and the end of the program."""
+    """Run this many transactions with a task each, and end the program."""
     for number in range(int(count)):
         with datastore.transaction() as transaction:
             land(transaction, str(number))
@@ -71,18 +71,18 @@ def commit_and_end(count: str) -> None:
 
 
 def send_and_die() -> None:
-    """The relay's part, and the death between Redis and the datastore."""
+    """Do the relay's work, and die between the steps in Redis and in the datastore."""
     die_after_adding()
     relay.relay(outbox.now() + 60)
 
 
 def die_before_sending() -> None:
-    """The commit has landed, and nothing has been sent."""
+    """Die when the commit has landed but nothing has been sent."""
     outbox.send = lambda tasks: die()
 
 
 def die_after_asking() -> None:
-    """Redis has been asked, and has not answered yet."""
+    """Die when the request has been sent to Redis, but there is no answer yet."""
 
     def ask(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
         body = store.SCRIPTS.find(script)[0]
@@ -94,7 +94,7 @@ def die_after_asking() -> None:
 
 
 def die_after_adding() -> None:
-    """Redis has the tasks, and the rows say that they are still to be sent."""
+    """Die when Redis has the tasks, but their rows say that they are still unsent."""
     run = Store.run
 
     def run_and_die(opened: Store, script: str, keys: Sequence[str], args: Sequence[Any]) -> NoReturn:
@@ -105,18 +105,18 @@ def die_after_adding() -> None:
 
 
 def die_before_marking() -> None:
-    """The task may be running already, and its row says that it is still to be sent."""
+    """Die when the task may already be running, but its row says that it is still unsent."""
     marking.PROCESS.note = lambda task_ids, at: die()  # type: ignore[method-assign]
 
 
 def die_in_commit(transaction: datastore.Transaction, most_bytes: int) -> None:
-    """Die after so many bytes of the commit are written; on PostgreSQL once it has been requested."""
+    """Die after this many bytes of the commit were written, or on PostgreSQL after it was requested."""
     connection: Any = transaction.session.connection().connection.driver_connection
     if transaction.session.get_bind().dialect.name == "postgresql":
         connection.pgconn.send_query(b"COMMIT")
         connection.pgconn.flush()
         die()
-    # The kernel kills at the byte. A thread that watches the file would, on a busy machine, look too late.
+    # The kernel kills at exactly this byte. On a busy machine, a thread watching the file would be too late.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -124,7 +124,7 @@ def die_in_commit(transaction: datastore.Transaction, most_bytes: int) -> None:
 
 
 def log_of(connection: Any) -> Path:
-    """SQLite's write-ahead log, to which a commit is written."""
+    """The path of SQLite's write-ahead log, to which a commit is written."""
     [(_, _, file)] = connection.execute("PRAGMA database_list").fetchall()
     return Path(f"{file}-wal")
 
@@ -141,7 +141,7 @@ BEFORE_SENDING: Mapping[str, Callable[[], None]] = {
 
 
 def write_for_ever(seed: str, commits: str) -> None:
-    """Transactions of every kind, each recorded as one add, until somebody ends this process."""
+    """Run transactions of every kind, each recorded as one add, until this process is ended."""
     random_number = random.Random(seed)
     recorder = Recorder(Path(commits))
     for number in itertools.count():
@@ -150,7 +150,7 @@ def write_for_ever(seed: str, commits: str) -> None:
 
 
 def write_some(recorder: Recorder, name: str, chance: float) -> None:
-    """One transaction: some roll back, some have a savepoint that does, some have many tasks."""
+    """Run one transaction. Some roll back, some roll back to a savepoint, and some have many tasks."""
     names = [f"{name}-{part}" for part in range(1 if chance < 0.7 else 3)]
     with recorder.operation("add", ZeroDivisionError, ids=names), datastore.transaction() as transaction:
         for each in names:
@@ -169,33 +169,33 @@ def write_some(recorder: Recorder, name: str, chance: float) -> None:
 
 
 def create_table() -> None:
-    """The table that the processes write."""
+    """Create the table to which the processes write."""
     with datastore.session() as session:
         session.execute(text("CREATE TABLE landed (name VARCHAR(100) NOT NULL, padding TEXT)"))
 
 
 def landed() -> list[str]:
-    """The names that were committed."""
+    """The names that have been committed."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(text("SELECT name FROM landed")))
 
 
 def count(table: type[datastore.EngineModel], *where: Any) -> int:
-    """How many rows a table of the engine's has."""
+    """How many rows one of the engine's tables has."""
     with datastore.session(read_only=True) as session:
         query = sqlalchemy.select(sqlalchemy.func.count()).select_from(table).where(*where)
         return session.scalar(query) or 0
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of a job."""
+    """The command line for a job."""
     return [sys.executable, "-m", __name__, *arguments]
 
 
 def run_to_its_death(
     arguments: Sequence[str], environ: Mapping[str, str], number: signal.Signals = signal.SIGKILL
 ) -> None:
-    """Run a job that this signal ends."""
+    """Run a job that is ended by this signal."""
     process = subprocess.run(
         command(*arguments), env={**os.environ, **environ}, timeout=60, capture_output=True, check=False
     )

@@ -2,7 +2,7 @@
 
     python -m tests.support.path_of_a_task FOLDER REDIS_URL
 
-A program of its own: a profile is felt by every thread of its process, and pytest has some.
+This is a separate program, because a profile affects all threads of its process, and pytest has several.
 """
 
 import json
@@ -24,13 +24,13 @@ def app(environ, start_response):
 
 
 class QuietWorker(Worker):
-    """A worker in this thread, without what it does now and then whether or not there is a task."""
+    """A worker in this thread, without the periodic work that does not depend on a task."""
 
     def _beat(self) -> None:
         pass
 
     def run(self, tasks: int) -> None:
-        """Make turns until so many more tasks are done."""
+        """Run the worker's loop until this many more tasks are done."""
         until = self._recorder.done + tasks
         for _ in range(1000):
             if self._recorder.done >= until:
@@ -40,7 +40,7 @@ class QuietWorker(Worker):
 
 
 def measure(root: Path, redis_url: str) -> Frames:
-    """The path of one task of the application in this folder, on an empty Redis."""
+    """Record the path of one task of the application in this folder, on an empty Redis."""
     environ = {
         "REDIS_URL": redis_url,
         "SECRET_KEY": "k" * 40,

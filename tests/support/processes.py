@@ -1,4 +1,4 @@
-"""Processes of the tests: started from a script, found again by what they inherited."""
+"""Processes that tests start from a command, and find again by an inherited environment variable."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ MARK = "LASTACROSS_TEST_MARK"
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
-    """Wait until it is true; fail if it is not in time. A busy machine may need many times as long."""
+    """Wait until a condition is true, or fail. Busy machines may take many times longer than usual."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -25,7 +25,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0, what: str
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs: it exists and is no zombie."""
+    """Whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -34,7 +34,7 @@ def is_alive(pid: int) -> bool:
 
 
 def kill(pid: int) -> bool:
-    """kill -9 one process of ours; False if it has ended."""
+    """Kill one of our processes with SIGKILL; returns False if it has already ended."""
     if not is_alive(pid):
         return False
     fault("killed", _command(pid), pid, _redis_url(pid))
@@ -45,7 +45,7 @@ def kill(pid: int) -> bool:
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that stands still for the block: SIGSTOP, and then SIGCONT."""
+    """Stop a process during the block, with SIGSTOP and then SIGCONT."""
     end_fault = begin_fault("stalled", _command(pid), pid, _redis_url(pid))
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -61,7 +61,7 @@ def _command(pid: int) -> str:
 
 
 def _redis_url(pid: int) -> str | None:
-    """The Redis that a process uses. Its fault excuses nothing in the history of another site."""
+    """The URL of the process's Redis. A fault is no excuse in the history of a site with another Redis."""
     name = "REDIS_URL="
     return next((text.removeprefix(name) for text in _strings(pid, "environ") if text.startswith(name)), None)
 
@@ -73,9 +73,9 @@ def _strings(pid: int, file: str) -> list[str]:
 
 
 def marked(mark: str, folder: Path) -> list[int]:
-    """Every living process that was started, however indirectly, with this mark.
+    """All living processes that were started, directly or indirectly, with this mark.
 
-    A Redis server writes its title over its environment: it is known by the folder it works in.
+    A Redis server's title overwrites its environment, so it is identified by its working folder.
     """
     needle = f"{MARK}={mark}".encode()
     found = []
@@ -89,12 +89,12 @@ def marked(mark: str, folder: Path) -> list[int]:
 
 
 class Started:
-    """One process under test and all that it starts.
+    """A process under test, and all processes that it starts.
 
     Args:
         process: the process.
-        mark: in its environment, and so in that of all its children.
-        output: the file that gets its output and theirs.
+        mark: a value in its environment, which all its children inherit.
+        output: the file to which the process and its children write.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], mark: str, output: Path) -> None:
@@ -104,41 +104,41 @@ class Started:
 
     @property
     def pid(self) -> int:
-        """Of the process itself."""
+        """The pid of the process itself."""
         return self.process.pid
 
     def text(self) -> str:
-        """All that was printed so far."""
+        """All output so far."""
         return self.output.read_text(errors="replace")
 
     def others(self) -> list[int]:
-        """The living processes that it started."""
+        """The pids of the living processes that it started."""
         return [pid for pid in marked(self.mark, self.output.parent) if pid != self.pid]
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send a signal to the process."""
         if number == signal.SIGKILL:
             fault("killed", _command(self.pid), self.pid, _redis_url(self.pid))
         self.process.send_signal(number)
 
     def wait(self, seconds: float = 120.0) -> int:
-        """Its exit code."""
+        """Wait for the end of the process; returns its exit code."""
         return self.process.wait(timeout=seconds)
 
     def wait_for_text(self, text: str, seconds: float = 120.0) -> None:
-        """Wait until it has printed this; fail at once when it ends before."""
+        """Wait until the output contains this text; fail immediately if the process ends first."""
         wait_until(lambda: text in self.text() or self.process.poll() is not None, seconds, text)
         assert text in self.text(), self.text()
 
 
 @contextlib.contextmanager
 def started(command: list[str], folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Started]:
-    """Run a command in a session of its own; whatever is left of it at the end is killed.
+    """Run a command in a new session, and kill all its processes at the end.
 
     Args:
-        command: program and arguments.
-        folder: where its output goes.
-        environ: added to this process's environment.
+        command: the program and its arguments.
+        folder: the folder for the output.
+        environ: variables to add to this process's environment.
     """
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     output = folder / f"output-{mark}.txt"
@@ -164,5 +164,5 @@ def started(command: list[str], folder: Path, environ: Mapping[str, str] | None 
 
 
 def python(*arguments: str) -> list[str]:
-    """The command line of this Python with these arguments."""
+    """The command line for this Python with these arguments."""
     return [sys.executable, *arguments]

@@ -1,4 +1,4 @@
-"""What Redis should hold, in plain Python: tasks with one state each, and the limits of their queues."""
+"""A model in plain Python of what Redis should hold: tasks with one state each, and their queues' limits."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ WAITS = ("ready", "scheduled")
 LIVES = (*WAITS, "leased")
 STATUS = {"ready": "queued", "leased": "started", "dead": "failed", "gone": None}
 
-# Redis keeps microseconds; a bucket is counted again at each grant.
+# Redis keeps microseconds, and a bucket is recalculated at each grant.
 EPSILON = 1e-6
 
 
 @dataclass
 class Expected:
-    """What the model knows of one task."""
+    """The expected state of one task."""
 
     state: str
     is_member: bool = False
@@ -30,18 +30,18 @@ class Expected:
 
     @property
     def status(self) -> str | None:
-        """What its record says of it; None without a record."""
+        """The status in the task's record, or None without a record."""
         return STATUS.get(self.state, self.state)
 
 
 @dataclass
 class Queue:
-    """The limits of a queue, and what they have let through.
+    """A queue's limits, and the grants that they have allowed.
 
     Args:
-        rate: tokens a second; 0 stands still.
-        bucket_size: the most tokens that are saved.
-        most: how many may be leased at once; None for any number.
+        rate: the tokens per second; 0 stops the queue.
+        bucket_size: the maximum number of saved tokens.
+        most: how many tasks may be leased at the same time, or None for no limit.
     """
 
     rate: float = 1e6
@@ -54,7 +54,7 @@ class Queue:
     granted_at: list[float] = field(default_factory=list)
 
     def limit(self, rate: float, bucket_size: int, most: int | None) -> None:
-        """As a new queue.yaml says; the tokens that are there stay, as far as the bucket holds them."""
+        """Apply the limits of a new queue.yaml. Saved tokens stay, up to the bucket's new size."""
         if (rate, bucket_size) != (self.rate, self.bucket_size):
             self.granted_at = []
         self.rate, self.bucket_size, self.most = rate, bucket_size, most
@@ -62,44 +62,44 @@ class Queue:
 
     @property
     def stands_still(self) -> bool:
-        """Whether it hands out nothing, but what somebody runs by hand."""
+        """Whether the queue hands out only tasks that somebody runs by hand."""
         return self.is_paused or not self.is_listed or self.rate == 0
 
     def tokens_at(self, now: float) -> float:
-        """What is in the bucket."""
+        """The number of tokens in the bucket."""
         if self.tokens is None:
             return self.bucket_size
         return min(self.bucket_size, self.tokens + (now - self.counted_at) * self.rate)
 
     def allows(self, now: float, leased: int, wanted: int, free: int) -> int:
-        """How many tasks a worker is given that wants so many and has so many free threads."""
+        """How many tasks a worker gets that asks for ``wanted`` tasks and has ``free`` idle threads."""
         if self.stands_still:
             return 0
         granted = min(wanted, int(self.tokens_at(now) + EPSILON))
-        # What would be given back in 0.05 s has cost its tokens.
+        # Tasks that would be returned within 0.05 s have used their tokens.
         is_bound = granted < wanted or self.rate * 0.05 < wanted - free or self.most is not None
         if self.most is not None:
             granted = min(granted, self.most - leased)
         return max(0, min(granted, free) if is_bound else granted)
 
     def take(self, now: float, count: int) -> None:
-        """So many tasks were granted."""
+        """Record that this many tasks were granted."""
         if count:
             self.tokens = self.tokens_at(now) - count
             self.counted_at = now
             self.granted_at += [now] * count
-            # Said once more, without the bucket: no window of t s has more than rate * t + bucket_size.
+            # The same rule without the bucket: no window of t seconds has more than rate * t + bucket_size.
             assert burst(self.granted_at, self.rate) <= self.bucket_size + 1e-3
 
     def due_at(self, now: float) -> float | None:
-        """When there is a token again; None if one is there."""
+        """The time when a token will be available, or None if there is one now."""
         tokens = self.tokens_at(now)
         return None if tokens + EPSILON >= 1 else now + (1 - tokens) / self.rate
 
 
 @dataclass
 class Seen:
-    """All that Redis holds at one moment, read in one go."""
+    """A snapshot of the contents of Redis, read in one pipeline."""
 
     ready: dict[str, list[str]]
     run_now: list[str]
@@ -113,7 +113,7 @@ class Seen:
     is_marked: bool
 
     def places(self, task: str) -> list[str]:
-        """Every place that holds the task, once for each time that it is there."""
+        """All places that hold the task, each as often as it occurs there."""
         queue = task.partition("_")[0]
         found = ["ready"] * (self.ready[queue].count(task) + self.run_now.count(task))
         for place in ("scheduled", "deferred", "dead"):
@@ -122,7 +122,7 @@ class Seen:
 
 
 def see(redis: Any, queues: Sequence[str], tasks: Iterable[str], batch: str) -> Seen:
-    """Read it: everything in one pipeline, for this is done after every step."""
+    """Read a snapshot in one pipeline, because this happens after each step."""
     names = list(tasks)
     with redis.pipeline(transaction=False) as pipeline:
         for queue in queues:

@@ -1,9 +1,9 @@
-"""The code that "Last to Cross the Finish Line: Part One" prints, run as its author meant it.
+"""The code printed in "Last to Cross the Finish Line: Part One", run as its author meant it.
 
-Changes to what is printed: ``from google.appengine.api import channel`` is
-``from lastacross import channel``; the two pieces stand in one file, imports first. Nothing else:
-the names, the indentation and the line breaks are the author's. What was not printed in that part,
-the handler that adds the tasks and the page that listens, is supplied here (``MAIN`` below).
+Changes to the printed code: ``from google.appengine.api import channel`` is
+``from lastacross import channel``, and the two pieces are in one file with the imports first. Nothing else is
+changed: the names, the indentation and the line breaks are the author's. The handler that adds the tasks and
+the page that listens were not printed in that part, so they are supplied here (``MAIN`` below).
 """
 
 WORKERS = """\

@@ -1,8 +1,8 @@
-"""Many processes that do one thing at once, round after round: each adds the same named task.
+"""Many processes that add the same named task at the same time, round after round.
 
 Run as a module: ``python -m tests.support.racers <app root> <processes> <queue>:<rounds>:<spread>…``.
-All begin a round at once; then those of odd number wait for up to ``spread`` seconds. Prints, as JSON,
-what each process was told in each round: "added", or the name of the error.
+All processes start a round at the same time. Those with odd numbers then wait for up to ``spread`` seconds.
+Prints the result of each process in each round as JSON: "added", or the name of the error.
 """
 
 import json
@@ -23,10 +23,10 @@ SEED = 12
 
 
 def race(number: int, rounds: Sequence[tuple[str, float]], start: Barrier, answers: Connection) -> None:
-    """One process: add the task of each round when all others do."""
+    """Run one process, which adds each round's task when all others do."""
     told = []
     chance = random.Random(f"{SEED} {number}")
-    # Connected before the first round, for connecting takes longer than adding.
+    # Connect before the first round, because connecting takes longer than adding.
     taskqueue.Queue().delete_tasks_by_name("warm")
     for index, (queue, spread_seconds) in enumerate(rounds):
         start.wait(PATIENCE_SECONDS)
@@ -42,7 +42,7 @@ def race(number: int, rounds: Sequence[tuple[str, float]], start: Barrier, answe
 
 
 def main(root: str, processes: str, *plan: str) -> None:
-    """Fork the processes, let them race, print what they were told."""
+    """Fork the processes, let them race, and print their results."""
     config.use(config.load(Path(root), os.environ))
     rounds = []
     for part in plan:

@@ -1,4 +1,4 @@
-"""A server that answers with bytes as they are given, however wrong; one connection after the other."""
+"""A server that answers with the given bytes, however wrong, on one connection after the other."""
 
 import contextlib
 import re
@@ -10,13 +10,13 @@ Answer = Callable[[socket.socket], None]
 
 
 class RawServer:
-    """Takes requests in, notes them, and answers each by a function of the connection.
+    """Receives and notes requests, and answers each of them by calling a function with the connection.
 
-    ``connected`` counts connections; ``left`` counts those that their client has closed.
+    ``connected`` counts connections; ``left`` counts the connections that clients have closed.
 
     Args:
-        answer: called for each request that came in whole; it may send, wait and close.
-        wrap: makes of a new connection what is talked over, such as TLS.
+        answer: a function that is called for each complete request; it may send, wait and close.
+        wrap: a function that wraps a new connection, for example in TLS.
         host: the address to listen on.
     """
 
@@ -40,7 +40,7 @@ class RawServer:
         self._start(self._accept)
 
     def stop(self) -> None:
-        """Hang up on everybody."""
+        """Close all connections and stop listening."""
         for connection in [self._listening, *self._connections]:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -74,7 +74,7 @@ class RawServer:
 
 
 def _request(connection: socket.socket) -> bytes:
-    """One request with its body; empty when the client hung up."""
+    """Read one request with its body; empty if the client has disconnected."""
     received = b""
     while b"\r\n\r\n" not in received:
         chunk = connection.recv(65_536)
@@ -98,7 +98,7 @@ def raw_server(
     wrap: Callable[[socket.socket], socket.socket] | None = None,
     host: str = "127.0.0.1",
 ) -> Iterator[RawServer]:
-    """A server whose every answer are these bytes, or what this function does."""
+    """Run a server that answers all requests with these bytes or by calling this function."""
     given: Answer = (lambda connection: connection.sendall(answer)) if isinstance(answer, bytes) else answer
     server = RawServer(given, wrap, host)
     try:

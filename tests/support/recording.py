@@ -1,7 +1,7 @@
 """Records the product's own steps in every process of a test that has HISTORY in its environment.
 
-``recorded/sitecustomize.py`` loads this file by its path, before anything of the project, so it imports
-nothing of the project. In the test's own process ``judging.judged`` does the same for a block.
+``recorded/sitecustomize.py`` loads this file by its path, before anything of the project, so it does
+not import the project. In the test's own process ``judging.judged`` does the same for a block.
 """
 
 import functools
@@ -18,15 +18,15 @@ from typing import Any
 HISTORY = "TEST_HISTORY"
 FOLDER = Path(__file__).parent
 
-# redis-py's client. Its annotations say that each answer may have to be awaited.
+# redis-py's client, whose annotations say that each answer may have to be awaited.
 Redis = Any
 Describe = Callable[..., dict[str, Any]]
 
 
 class Using:
-    """The recorders in use in this process, each of one Redis.
+    """The recorders in use in this process, each for one Redis.
 
-    A site that many tests share has a history of its own, beside that of the running test.
+    If many tests share a site, the site has its own history besides the running test's.
     """
 
     recorders: list[Any] = []
@@ -68,7 +68,7 @@ def _same(answer: Any) -> Any:
     return answer
 
 
-# Created, or created before; otherwise the name is taken, or the parent is unknown.
+# The code for a batch that is created now or earlier. Otherwise the name is taken or the parent unknown.
 def _created_code(answer: int) -> int:
     return {1: 0, 0: 1}.get(answer, -1)
 
@@ -99,10 +99,10 @@ STEPS: dict[str, dict[str, dict[str, tuple[str, Describe, Callable[[Any], Any]]]
 
 
 def _recorder_of(owner: Any) -> Any:
-    """The recorder of the Redis that a step is made on: a test may use another one than its running site."""
+    """The recorder for the Redis that runs a step, because a test and its site may use different ones."""
     opened = getattr(owner, "store", None)
     for recorder in reversed(Using.recorders):
-        # A delivery does not know its store; a site's processes deliver its tasks, never the test's.
+        # A delivery does not know its store. A site's processes deliver only the site's own tasks.
         is_its_own = not recorder.is_of_site if opened is None else recorder.url == opened.url
         if recorder.url is None or is_its_own:
             return recorder
@@ -129,7 +129,7 @@ def _around(call: Callable[..., Any], op: str, describe: Describe, answer: Calla
 
 
 def record(module: ModuleType) -> None:
-    """Record the steps of one module of STEPS from now on."""
+    """Record the steps of a module in STEPS from now on."""
     for class_name, methods in STEPS[module.__name__].items():
         owner = getattr(module, class_name)
         if not hasattr(owner, "_is_recorded"):
@@ -142,23 +142,23 @@ def record(module: ModuleType) -> None:
 
 
 def environ_of(path: Path) -> dict[str, str]:
-    """The variables that make a process, and all that it starts, record into this file."""
+    """The environment variables that make a process, and all processes it starts, record into this file."""
     return {HISTORY: str(path), "PYTHONPATH": str(FOLDER / "recorded")}
 
 
 def note(op: str, **asked: Any) -> None:
-    """Note an event without a duration in the history of the running test, if there is one."""
+    """Note an event without a duration in the running test's history, if there is one."""
     for recorder in [each for each in Using.recorders if not each.is_of_site][-1:]:
         recorder.note(op, **asked)
 
 
 def fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> None:
-    """Note a fault that the test causes, in every open history or in those of one Redis."""
+    """Note a fault that the test causes, in all open histories or in those of one Redis."""
     begin_fault(kind, what, pid, url)()
 
 
 def begin_fault(kind: str, what: str, pid: int | None = None, url: str | None = None) -> Callable[[], None]:
-    """As ``fault``, for one that lasts: calling the answer ends it."""
+    """Like ``fault``, but for a fault that lasts until the returned function is called."""
     named = {} if pid is None else {"killed": pid}
     begun = [
         (recorder, recorder.invoke("fault", kind=kind, what=what, **named))
@@ -178,7 +178,7 @@ def begin_fault(kind: str, what: str, pid: int | None = None, url: str | None = 
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Records each module of STEPS once it has been imported."""
+    """Records the steps of each module in STEPS when it is imported."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         """Find the module as usual, and record its steps once it has been loaded."""
@@ -208,7 +208,7 @@ class _Loader(importlib.abc.Loader):
 
 
 def record_this_process() -> None:
-    """Record until the process ends, if its environment has HISTORY."""
+    """Record until the process ends, if HISTORY is set in its environment."""
     if HISTORY in os.environ:
         spec = importlib.util.spec_from_file_location("tests_history", FOLDER / "history.py")
         assert spec is not None

@@ -1,4 +1,4 @@
-"""Three nodes of a Redis Cluster, on loopback; each has a third of the slots."""
+"""Three nodes of a Redis Cluster on the loopback interface, each with a third of the slots."""
 
 import contextlib
 import shutil
@@ -20,7 +20,7 @@ SLOTS = 16_384
 
 @contextlib.contextmanager
 def running_cluster(key: str) -> Iterator[str]:
-    """Yields the URL of the node that has this key's slot."""
+    """Run a cluster, and yield the URL of the node that has this key's slot."""
     bounds = [SLOTS * number // NODES for number in range(NODES + 1)]
     with contextlib.ExitStack() as stack:
         nodes = [stack.enter_context(_running_node()) for _ in range(NODES)]
@@ -35,7 +35,7 @@ def running_cluster(key: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _running_node() -> Iterator[tuple[int, redis.Redis, int]]:
-    """Its port, a client, and the port on which the nodes talk to each other."""
+    """Run a node; yields its port, a client, and the port on which the nodes talk to each other."""
     port, bus = free_port(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="la-redis-"))
     command = [server_binary(), "--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus)]

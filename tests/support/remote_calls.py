@@ -1,4 +1,4 @@
-"""What the tests defer to another process, which imports this module too."""
+"""The functions that tests defer to another process, which also imports this module."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from lastacross.errors import PermanentTaskFailure
 
 
 def call(notes: str, text: str) -> None:
-    """Note the call and its task; fail as the text says."""
+    """Note the call and its task, and fail if the text says so."""
     current = taskqueue.current_task()
     with Path(notes).open("a") as file:
         file.write(json.dumps({"called": text, "task": current and current.id}) + "\n")

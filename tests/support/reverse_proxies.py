@@ -1,4 +1,4 @@
-"""nginx and Caddy, Debian's packages, with the example configurations of ``deploy/``."""
+"""nginx and Caddy from Debian's packages, with the example configurations in ``deploy/``."""
 
 import contextlib
 import http.client
@@ -23,13 +23,13 @@ EXAMPLES = ROOT / "deploy"
 
 @dataclass(frozen=True)
 class ReverseProxy:
-    """A proxy that runs.
+    """A running proxy.
 
     Attributes:
         kind: one of KINDS.
-        http_port: where it takes plain HTTP, on loopback.
-        https_port: where it takes TLS.
-        logged: gives all that it has logged so far.
+        http_port: the port for plain HTTP on the loopback interface.
+        https_port: the port for TLS.
+        logged: a function that returns everything the proxy has logged so far.
     """
 
     kind: str
@@ -39,11 +39,11 @@ class ReverseProxy:
 
     @property
     def host(self) -> str:
-        """A browser's Host."""
+        """The value of a browser's Host header."""
         return f"{NAME}:{self.https_port}"
 
     def connection(self) -> http.client.HTTPSConnection:
-        """A new connection of TLS; the certificate is not looked at."""
+        """A new TLS connection that does not check the certificate."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         return http.client.HTTPSConnection("127.0.0.1", self.https_port, timeout=20, context=context)
@@ -51,7 +51,7 @@ class ReverseProxy:
     def request(
         self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
-        """Status, headers and body of an answer."""
+        """Send a request; returns the response's status, headers and body."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         with contextlib.closing(self.connection()) as connection:
             connection.request(method, path, body, {"Host": self.host, **named})
@@ -75,7 +75,7 @@ def _nginx(folder: Path, changes: Mapping[str, str]) -> list[str]:
         f"{name}_temp_path {folder}/{name};\n"
         for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
-    # Not as the user that it would become: this folder is ours alone.
+    # Run it as this user instead of its default one, because only this user can read this folder.
     user = pwd.getpwuid(os.getuid()).pw_name
     main = (
         f"user {user};\npid {folder}/pid;\ndaemon off;\nworker_processes 1;\nerror_log stderr;\nevents {{}}\n"
@@ -95,7 +95,7 @@ def _caddy(folder: Path, changes: Mapping[str, str]) -> list[str]:
             "\nshop.example {\n": f"\nhttps://shop.example {{\n\ttls {files}\n",
         },
     )
-    # Without a place for HTTP of its own: Caddy redirects there by itself.
+    # There is no site block for HTTP, because Caddy redirects HTTP by itself.
     ports = f"http_port {changes['http']}\n\thttps_port {changes['https']}\n\tdefault_bind 127.0.0.1\n"
     options = f"{{\n\tadmin off\n\t{ports}}}\n"
     (folder / "Caddyfile").write_text(options + example)
@@ -106,7 +106,7 @@ KINDS: Mapping[str, Callable[[Path, Mapping[str, str]], list[str]]] = {"nginx": 
 
 
 def program(name: str) -> str:
-    """Its path; Debian has some where only root looks."""
+    """The path of a program; Debian puts some of them where only root looks."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     assert found, f"the tests need {name}: apt-get install {name}"
     return found
@@ -121,7 +121,7 @@ def _changed(text: str, changes: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def running_proxy(kind: str, site_port: int) -> Iterator[ReverseProxy]:
-    """A proxy before the site at this port of loopback."""
+    """Run a proxy in front of the site at this port on the loopback interface."""
     ports = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="la-proxy-") as name:
         folder = Path(name)
@@ -142,7 +142,7 @@ def running_proxy(kind: str, site_port: int) -> Iterator[ReverseProxy]:
             _wait(proxy, process)
             yield proxy
             if kind == "nginx":
-                # Killed with -9, it would leave its workers behind.
+                # SIGKILL would leave its workers behind.
                 process.send(signal.SIGTERM)
                 process.wait()
 

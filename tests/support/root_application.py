@@ -1,4 +1,4 @@
-"""The application in the root of the repository, configured for a test in its own process."""
+"""The application in the repository's root, configured for a test in the test's own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from tests.support.redis_server import RedisServer, unavailable_store
 
 @contextmanager
 def configured(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
-    """The application's configuration, in use with this database.
+    """Use the application's configuration with this database during the block.
 
     Args:
-        database_url: of a database with its tables.
-        folder: where its data folder goes.
-        variables: more of its environment.
+        database_url: the URL of a migrated database.
+        folder: the folder in which its data folder is created.
+        variables: further environment variables.
     """
     environ = {
         "DATABASE_URL": database_url,
@@ -36,7 +36,7 @@ def configured(database_url: str, folder: Path, **variables: str) -> Iterator[co
 
 @contextmanager
 def in_use(opened: store.Store) -> Iterator[None]:
-    """This store as that of the process; closed at the end."""
+    """Use this store in the process, and close it at the end."""
     store.use(opened)
     try:
         yield
@@ -47,7 +47,7 @@ def in_use(opened: store.Store) -> Iterator[None]:
 
 @contextmanager
 def with_unavailable_store(database_url: str, folder: Path, **variables: str) -> Iterator[config.Config]:
-    """The same while no Redis answers, so that tasks stay in the outbox."""
+    """The same as ``configured``, but Redis does not answer, so that tasks stay in the outbox."""
     opened = unavailable_store(folder)
     with configured(database_url, folder, REDIS_URL=opened.url, **variables) as loaded, in_use(opened):
         yield loaded
@@ -57,7 +57,7 @@ def with_unavailable_store(database_url: str, folder: Path, **variables: str) ->
 def with_empty_store(
     redis_server: RedisServer, folder: Path, database_url: str | None = None, **variables: str
 ) -> Iterator[config.Config]:
-    """The same with an empty store and no uploaded queues; on SQLite unless a database is given."""
+    """The same as ``configured``, with an empty store and no uploaded queues; on SQLite by default."""
     url = database_url or databases.migrated_sqlite(folder / "test.db", ROOT)
     with configured(url, folder, REDIS_URL=redis_server.url, **variables) as loaded:
         opened = store.Store(redis_server.url)

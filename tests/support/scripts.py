@@ -1,4 +1,4 @@
-"""The Lua scripts of taskqueue as a test calls them: short arguments in, plain Python out."""
+"""Calls the task queue's Lua scripts for tests, with short arguments and results in plain Python."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ class Scripts:
             self.configure(queue)
 
     def run(self, script: str, *args: Arg) -> Any:
-        """One script with taskqueue's keys; bytes of the answer as text."""
+        """Run a script with the task queue's keys; returns the answer with bytes as text."""
         return _text(self.store.run(script, (), args))
 
     @property
     def now(self) -> str:
-        """The instant as the broker gives it to scripts."""
+        """The time as the broker passes it to scripts."""
         return f"{self.clock.now():.6f}"
 
     # --- steps -----------------------------------------------------------------------------
@@ -41,12 +41,12 @@ class Scripts:
     def configure(
         self, queue: str, rate: float = 500.0, bucket_size: int = 500, most: int | str = ""
     ) -> None:
-        """What queue.yaml would say of a queue."""
+        """Set a queue's limits, as queue.yaml would."""
         fields: dict[str, Any] = {"rate": repr(rate), "bucket_size": bucket_size, "max_concurrent": most}
         self.redis.hset(store.settings_key(queue), mapping={**fields, "group": "default"})
 
     def add(self, *ids: str, countdown: float | None = None, **fields: Any) -> list[int]:
-        """add_tasks, with the same fields for all."""
+        """Run add_tasks with the same fields for all tasks."""
         eta = "" if countdown is None else f"{self.clock.now() + countdown:.6f}"
         args: list[Arg] = [self.now]
         for task_id in ids:
@@ -55,14 +55,14 @@ class Scripts:
         return list(self.run("add_tasks", *args))
 
     def ask_lease(self, *queues: str, wanted: int = 50, free: int = 50, token: str = "w") -> list[Any]:
-        """lease_tasks: its whole answer."""
+        """Run lease_tasks; returns its complete answer."""
         self._leases += 100
         names = queues or ("default",)
         limits = (self.now, LEASE_SECONDS, token, self._leases, wanted, free)
         return list(self.run("lease_tasks", *limits, len(self.groups), *self.groups, *names))
 
     def lease(self, *queues: str, wanted: int = 50, free: int = 50, token: str = "w") -> list[Lease]:
-        """lease_tasks: the task ids with their lease ids."""
+        """Run lease_tasks; returns the task ids with their lease ids."""
         tasks = self.ask_lease(*queues, wanted=wanted, free=free, token=token)[0]
         return [(task[0], task[1]) for task in tasks]
 
@@ -73,7 +73,7 @@ class Scripts:
         return leases[task_id]
 
     def ack(self, *leases: Lease) -> list[int]:
-        """ack_tasks, with what the worker knows of each record."""
+        """Run ack_tasks with the data that the worker has about each record."""
         args: list[Arg] = [self.now]
         for task_id, lease in leases:
             record = self.record(task_id)
@@ -81,14 +81,14 @@ class Scripts:
         return list(self.run("ack_tasks", *args))
 
     def dead(self, task_id: str, **fields: Any) -> None:
-        """Add one task, lease it, and let it be a dead letter."""
+        """Add one task, lease it, and make it a dead letter."""
         lease = self.leased(task_id, **fields)
         assert self.run("dead_letter_task", self.now, task_id, lease, 500, "answered 500") == 1
 
     # --- batches ---------------------------------------------------------------------------
 
     def open_batch(self, batch: str, *, parent: str = "", complete: str = "", success: str = "") -> int:
-        """create_batch with members on the queue "default"."""
+        """Run create_batch for members on the queue "default"."""
         args: list[Arg] = [self.now, batch, "default", parent]
         for task_id in (complete, success):
             strings = self._strings(task_id, {}) if task_id else []
@@ -96,7 +96,7 @@ class Scripts:
         return int(self.run("create_batch", *args))
 
     def fill(self, batch: str, count: int, first: int = 0, countdown: float | None = None) -> Any:
-        """add_members: members without names of their own."""
+        """Run add_members for members without their own names."""
         names = [f"default_{batch}-{index}" for index in range(first, first + count)]
         return self.fill_with(batch, names, first=first, countdown=countdown, is_named=False)
 
@@ -110,7 +110,7 @@ class Scripts:
         is_named: bool = True,
         **fields: Any,
     ) -> Any:
-        """add_members: members of these ids."""
+        """Run add_members for members with these ids."""
         eta = "" if countdown is None else f"{self.clock.now() + countdown:.6f}"
         args: list[Arg] = [self.now, batch, first]
         for index, task_id in enumerate(ids, first):
@@ -119,18 +119,18 @@ class Scripts:
         return self.run("add_members", *args)
 
     def seal(self, batch: str) -> int:
-        """seal_batch."""
+        """Run seal_batch."""
         return int(self.run("seal_batch", self.now, batch))
 
     def sealed_batch(self, batch: str, count: int, **options: str) -> None:
-        """A batch with members, filled and sealed."""
+        """Create a batch, fill it with members, and seal it."""
         assert self.open_batch(batch, **options) == 1
         if count:
             self.fill(batch, count)
         self.seal(batch)
 
     def counts(self, batch: str) -> dict[str, int]:
-        """Total, done, failed and cancelled of a batch, those that are not 0."""
+        """A batch's total, done, failed and cancelled counts that are not 0."""
         names = ("total", "done", "failed", "cancelled")
         values = self.redis.hmget(store.batch_key(batch), names)
         return {name: int(value) for name, value in zip(names, values, strict=True) if value and int(value)}
@@ -148,20 +148,20 @@ class Scripts:
         }
 
     def ready(self, queue: str = "default") -> list[str]:
-        """The ready list, oldest first."""
+        """A queue's ready list, oldest first."""
         return list(_text(self.redis.lrange(store.ready_key(queue), 0, -1)))
 
     def entries(self, queue: str = "default") -> list[str]:
-        """The live leases, ``<task id>:<lease id>``."""
+        """A queue's held leases, as ``<task id>:<lease id>``."""
         return list(_text(self.redis.zrange(store.leased_key(queue), 0, -1)))
 
     def expires_at(self, task_id: str, lease: str) -> float | None:
-        """When a lease ends."""
+        """The time when a lease expires."""
         score = self.redis.zscore(store.leased_key(task_id.partition("_")[0]), f"{task_id}:{lease}")
         return None if score is None else float(score) - store.LEASE_SCORE_SHIFT_SECONDS
 
     def places(self, task_id: str) -> list[str]:
-        """Every place that holds the task: ready, scheduled, deferred, dead, leased."""
+        """All places that hold the task: ready, scheduled, deferred, dead, leased."""
         queue = task_id.partition("_")[0]
         found = ["ready"] * self.ready(queue).count(task_id)
         for name, key in (
@@ -174,7 +174,7 @@ class Scripts:
         return found + ["leased" for entry in self.entries(queue) if entry.partition(":")[0] == task_id]
 
     def state(self, task_id: str) -> str:
-        """The one state that place and record agree on; "gone" without a record."""
+        """The state on which the task's place and record agree; "gone" without a record."""
         status = self.record(task_id).get("status")
         if status is None:
             assert self.places(task_id) == []
@@ -185,17 +185,17 @@ class Scripts:
         return place
 
     def marker(self) -> str | None:
-        """Take the marker that workers wait for."""
+        """Take the marker for which workers wait."""
         answer = self.redis.lpop(store.wakeup_key("default"))
         return None if answer is None else answer.decode()
 
     def tombstone_seconds(self, task_id: str) -> int | None:
-        """For how long the name is refused; None if it is free."""
+        """How many seconds the name will still be refused; None if it is free."""
         seconds = self.redis.ttl(store.tombstone_key(task_id))
         return None if seconds == -2 else int(seconds)
 
     def put_rq_job(self, job_id: str, queue: str = "default") -> None:
-        """What ``rq.Queue(queue).enqueue(…, job_id=…)`` writes."""
+        """Write the same data as ``rq.Queue(queue).enqueue(…, job_id=…)``."""
         fields = {
             "status": "queued",
             "origin": queue,

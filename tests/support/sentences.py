@@ -26,7 +26,7 @@ _TAG = re.compile(r"<(script|style)\b.*?</\1>|<[^>]+>", re.DOTALL)
 
 
 def python_texts(source: str) -> Iterator[str]:
-    """Docstrings, comments and texts of messages in a module."""
+    """The docstrings, comments and message texts in a module."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -48,7 +48,7 @@ def python_texts(source: str) -> Iterator[str]:
 
 
 def message_of(node: ast.expr) -> str:
-    """A literal text, with … for what is put into it; '' for anything else."""
+    """The text of a string literal, with … for inserted values; '' for other expressions."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -57,7 +57,7 @@ def message_of(node: ast.expr) -> str:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The prose of a docstring: code blocks and the names of arguments are left out."""
+    """The prose of a docstring, without code blocks and the names of arguments."""
     for part in re.split(r"\n\s*\n", text):
         lines = [line.strip() for line in part.splitlines()]
         if any(line.startswith((">>>", "|", "```")) for line in lines) or part.startswith("    "):
@@ -97,7 +97,7 @@ def template_texts(source: str) -> Iterator[str]:
 
 
 def texts() -> Iterator[tuple[Path, str]]:
-    """Every text with the file that it stands in."""
+    """Every text, with its file."""
     for path in sorted(ROOT.glob("**/*")):
         inside = path.relative_to(ROOT)
         if inside.parts[0] not in {
@@ -117,14 +117,14 @@ def texts() -> Iterator[tuple[Path, str]]:
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of a text that have enough words to be judged."""
+    """The sentences in a text that have enough words to be judged."""
     for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`])", text):
         if len(re.findall(r"[A-Za-z]{2,}", sentence)) >= MIN_WORDS:
             yield sentence.strip()
 
 
 def main() -> None:
-    """Print the sentences, numbered, without the files they come from."""
+    """Print numbered sentences, without their files unless asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--count", type=int, default=120)

@@ -1,4 +1,4 @@
-"""An application that runs whole, as ``lastacross dev`` runs it, on a Redis of its own."""
+"""Runs a complete application as ``lastacross dev`` does, on a dedicated Redis."""
 
 import contextlib
 import functools
@@ -29,15 +29,15 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Site:
-    """A site that answers.
+    """A running site.
 
     Attributes:
-        url: without a slash at its end.
-        redis_server: its Redis.
-        processes: what runs it.
+        url: the site's URL, without a slash at the end.
+        redis_server: the site's Redis.
+        processes: the processes that run the site.
         app: the application's folder.
-        secret_key: its own.
-        cookie: who asks; empty: anybody.
+        secret_key: the site's secret key.
+        cookie: the client's cookie; empty for an anonymous visitor.
     """
 
     url: str
@@ -49,27 +49,27 @@ class Site:
 
     @functools.cached_property
     def administrator(self) -> "Site":
-        """The same site, asked by its administrator."""
+        """The same site, as used by its administrator."""
         return replace(self, cookie=administrator.cookie(self.secret_key))
 
     def open(self, path: str, body: bytes | None = None, **headers: str) -> Any:
-        """The answer of a path, as ``urlopen`` gives it."""
+        """The response from a path, as ``urlopen`` returns it."""
         given = {"Cookie": self.cookie, **headers} if self.cookie else headers
         return urllib.request.urlopen(urllib.request.Request(self.url + path, body, given), timeout=20)
 
     def json(self, path: str) -> Any:
-        """What this path answers to a program."""
+        """The JSON that this path returns."""
         with self.open(path, Accept="application/json") as response:
             return json.load(response)
 
     def post(self, path: str, **fields: object) -> Any:
-        """What a POST of this form answers to a program."""
+        """The JSON that a POST of this form returns."""
         body = urllib.parse.urlencode(fields).encode()
         with self.open(path, body, Accept="application/json") as response:
             return json.load(response)
 
     def empty_redis(self) -> None:
-        """Drop everything that Redis has, as after a loss of its disk."""
+        """Drop all data in Redis, as after the loss of a disk."""
         self.redis_server.flush()
 
     @contextlib.contextmanager
@@ -85,9 +85,9 @@ class Site:
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment.
+    """A port on which nobody listens at the moment.
 
-    Not one that the kernel gives to outgoing connections: another process could be given it meanwhile.
+    The kernel does not use it for outgoing connections, so no other process can get it meanwhile.
     """
     while True:
         port = random.choice(PORTS)
@@ -96,7 +96,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port at this moment."""
+    """Whether nobody listens on this port at the moment."""
     with socket.socket() as probe, contextlib.suppress(OSError):
         probe.bind(("127.0.0.1", port))
         return True
@@ -105,9 +105,9 @@ def is_free(port: int) -> bool:
 
 @contextlib.contextmanager
 def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """Start the application in this folder, with these environment variables too; end it as Ctrl-C does.
+    """Start the application in this folder with further environment variables, and end it as Ctrl-C does.
 
-    All that its processes do with tasks is judged at the end (``history_rules.violations``).
+    All operations on tasks by its processes are judged at the end (``history_rules.violations``).
     """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -134,9 +134,9 @@ def running_site(app: Path = ROOT, variables: Mapping[str, str] | None = None) -
 
 
 def write_together(folder: Path, applications: Mapping[str, Mapping[str, str]]) -> None:
-    """Write several applications into one folder, as one: each ``main.py`` under a name of its own.
+    """Write several applications into one folder as one application, each ``main.py`` under a different name.
 
-    Their URLs differ. Files of one name, such as ``models.py``, become one file.
+    Their URLs must differ. Files with the same name, such as ``models.py``, are joined into one file.
     """
     handlers = ""
     for name, files in applications.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Event:
-    """What a browser dispatches."""
+    """An event that a browser dispatches."""
 
     id: str
     type: str
@@ -14,7 +14,7 @@ class Event:
 
 
 def parse(stream: bytes) -> list[Event]:
-    """The events of a stream; what follows the last blank line is not one yet."""
+    """The events in a stream. Text after the last blank line is not an event yet."""
     events: list[Event] = []
     last_id, kind = "", ""
     data: list[str] = []

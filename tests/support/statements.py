@@ -1,4 +1,4 @@
-"""The statements that code sends to a database, and how SQLite finds the rows of each."""
+"""The statements that code sends to a database, and how SQLite finds the rows for each of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from lastacross import datastore
 
 @contextmanager
 def seen_statements() -> Iterator[list[tuple[str, Any]]]:
-    """Each statement with its parameters, of all engines, as long as the block lasts."""
+    """Collect all engines' statements and their parameters during the block."""
     seen: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
@@ -25,7 +25,7 @@ def seen_statements() -> Iterator[list[tuple[str, Any]]]:
 
 
 def plans_of(seen: list[tuple[str, Any]]) -> list[str]:
-    """What SQLite does for the queries among them, such as ``SCAN quilt``, step by step."""
+    """SQLite's query plans for the queries among them, step by step, such as ``SCAN quilt``."""
     with datastore.engine().connect() as connection:
         return [
             row[3]

@@ -1,4 +1,4 @@
-"""Sums up pytest's JUnit files: the ten slowest modules, and a last line that counts all tests."""
+"""Sums up pytest's JUnit files: the ten slowest modules, and a last line with the number of tests."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -15,8 +15,8 @@ class Summary:
     """The outcome of several runs.
 
     Attributes:
-        passed, failed, skipped: numbers of tests; an error counts as a failure.
-        seconds: of each module, fixtures included.
+        passed, failed, skipped: the numbers of tests; an error counts as a failure.
+        seconds: the duration of each module, including fixtures.
     """
 
     passed: int = 0
@@ -34,7 +34,7 @@ class Summary:
 
 
 def read(files: Iterable[Path]) -> Summary:
-    """Add up the test cases of JUnit files that pytest has written."""
+    """Add up the test cases in JUnit files written by pytest."""
     summary = Summary()
     for file in files:
         for case in ElementTree.parse(file).iter("testcase"):

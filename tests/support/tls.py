@@ -1,4 +1,4 @@
-"""A certificate for localhost that no machine trusts, and its key: for tests alone, both are public."""
+"""A certificate for localhost, and its key. Both are public, so they are trusted only in tests."""
 
 import socket
 import ssl
@@ -27,7 +27,7 @@ cc0XKSLG6mwRAiBF93l3IkHBeBHFn1NAk8lq/BeWOcXplOchqFIpdgcmYQ==
 
 
 def speaking_tls(folder: Path) -> Callable[[socket.socket], socket.socket]:
-    """What speaks the server's side of TLS; the certificate is ``certificate.pem`` in the folder."""
+    """A function that wraps sockets as a TLS server; the certificate is ``certificate.pem`` in the folder."""
     (folder / "key.pem").write_text(KEY)
     (folder / "certificate.pem").write_text(CERTIFICATE)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""Uploads of queue.yaml as a test makes them: settings of queues and names of services, without files."""
+"""Uploads of queue.yaml for tests, from queue settings and service names instead of files."""
 
 from collections.abc import Mapping, Sequence
 
@@ -28,12 +28,12 @@ def upload(
     """Upload these queues.
 
     Args:
-        opened: the Redis.
-        queues: names; or what differs from ``FIELDS``, by name.
-        services: that are known.
-        backends: that are known, and in backends.yaml.
-        resumes: whether paused queues go on.
-        digest: of the file.
+        opened: the Redis store.
+        queues: the queues' names, or a mapping from names to settings that differ from ``FIELDS``.
+        services: the known services.
+        backends: the known services that are in backends.yaml.
+        resumes: whether paused queues resume.
+        digest: the file's digest.
     """
     given = queues if isinstance(queues, Mapping) else {name: {} for name in queues}
     settings = {name: {**FIELDS, **fields} for name, fields in given.items()}

@@ -21,7 +21,7 @@ class Site:
     """The two sides of one application.
 
     Args:
-        configuration: of the application's folder.
+        configuration: the configuration of the application's folder.
         builtins: the engine's own URLs.
     """
 
@@ -31,32 +31,32 @@ class Site:
         self.inside = webapp.inside(configuration, webapp.load_script, builtins)
 
     def request(self, path: str, environ: Mapping[str, Any] | None = None, **values: Any) -> Response:
-        """What the world gets."""
+        """Send a request from outside; returns the response."""
         given = {"HTTP_HOST": HOST, "REMOTE_ADDR": "203.0.113.9", **(environ or {})}
         return _answer(self.outside, Request.blank(path, environ=given, **values))
 
     @property
     def administrator(self) -> dict[str, str]:
-        """For the environ of requests that the administrator makes."""
+        """The values to add to the environ of the administrator's requests."""
         return administrator.environ(self.config.settings.secret_key)
 
     def get(self, path: str, **environ: Any) -> Response:
-        """A GET from outside."""
+        """Send a GET request from outside."""
         return self.request(path, environ)
 
     def post(self, path: str, body: bytes = b"", /, **environ: Any) -> Response:
-        """A POST from outside."""
+        """Send a POST request from outside."""
         return self.request(path, environ, method="POST", body=body)
 
     def deliver(self, path: str, method: str = "POST", /, **environ: Any) -> Response:
-        """A request from inside: a task's unless ``environ`` says otherwise."""
+        """Send a request from inside, which is a task's unless ``environ`` says otherwise."""
         given = {"lastacross.task": object(), **environ}
         return _answer(self.inside, Request.blank(path, environ=given, method=method))
 
 
 def _answer(application: Wsgi, request: Request) -> Response:
     answer = request.get_response(application)
-    # Read to its end and closed, as a server would: some layers do their work then.
+    # Read the body to its end and close it as a server would, because some layers do their work then.
     size = answer.content_length
     answer.body = answer.body
     answer.content_length = size
@@ -72,7 +72,7 @@ def site(
     builtins: Mapping[str, Wsgi] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Site]:
-    """The application whose ``main.py`` is this text; forgotten at the end."""
+    """Provide the application whose ``main.py`` is this text; it is forgotten at the end."""
     (root / "main.py").write_text(main)
     (root / "app.yaml").write_text(app_yaml)
     environ = {"SECRET_KEY": SECRET_KEY, "LASTACROSS_ALLOWED_HOSTS": HOST, **(variables or {})}

@@ -1,4 +1,4 @@
-"""``lastacross web`` in processes of its own, as an operator starts and ends it."""
+"""Runs ``lastacross web`` in separate processes, as an operator starts and ends it."""
 
 import contextlib
 import signal
@@ -17,12 +17,12 @@ HANDLERS = "handlers:\n- url: /.*\n  script: main.app\n"
 
 @dataclass(frozen=True)
 class WebServer:
-    """A server that answers.
+    """A running server.
 
     Attributes:
-        port: on loopback.
-        processes: its parent, and those that serve.
-        environ: its settings.
+        port: the port on the loopback interface.
+        processes: the parent process and its serving processes.
+        environ: the server's environment variables.
         root: the application's folder.
     """
 
@@ -33,7 +33,7 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Without a slash at its end."""
+        """The server's URL, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -47,10 +47,10 @@ def running_web(
     """Start one web process, unless ``variables`` asks for more, on a migrated database; end it by SIGTERM.
 
     Args:
-        redis_url: of its Redis.
-        application: its folder, or its files by name; app.yaml may be left out.
-        variables: further settings.
-        program: what runs the command, for ``python``.
+        redis_url: the URL of the server's Redis.
+        application: the application's folder, or its files by name; app.yaml may be left out.
+        variables: further environment variables.
+        program: the arguments for ``python`` that run the command line.
     """
     with tempfile.TemporaryDirectory(prefix="la-web-") as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""A webhook of the tests, for the notifications of a site."""
+"""A webhook for tests, which receives a site's notifications."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Webhook:
-    """Notes each notification, and refuses those of a threshold the first time."""
+    """Notes each notification, and refuses notifications about a threshold the first time."""
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, dict[str, Any]]] = []
@@ -31,7 +31,7 @@ class Webhook:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"

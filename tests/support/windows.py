@@ -1,4 +1,4 @@
-"""Rates and concurrency, from recorded instants and spans."""
+"""Computes rates and concurrency from recorded times and spans."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def worst_window(instants: Sequence[float], rate: float) -> tuple[float, float, 
 
 
 def crowd(spans: Iterable[tuple[float, float]]) -> tuple[int, float]:
-    """The largest number of overlapping spans, and the instant when it is first reached."""
+    """The largest number of overlapping spans, and the time when it is first reached."""
     spans = list(spans)
     changes = sorted([(begin, 1) for begin, _ in spans] + [(end, -1) for _, end in spans])
     under_way, most, most_at = 0, 0, 0.0
