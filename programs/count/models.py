@@ -42,7 +42,7 @@ class CountInterval(datastore.Model):
     """An interval of a run, with its size, the instance that counts it, and finally all its numbers.
 
     ``counted`` is how many of its numbers have been saved so far. ``numbers`` is the result, a JSON list.
-    ``changed`` is the number that the interval's last change has among its run's changes.
+    ``changed`` is the number of the run's change that changed the interval last.
     """
 
     __tablename__ = "count_interval"
@@ -70,7 +70,7 @@ class CountInterval(datastore.Model):
 
 
 class CountLine(datastore.Model):
-    """A line of the backend's log, stored with its run; ``number`` is the number of a change of this run."""
+    """A line of the backend's log, stored with its run; ``number`` is the number of its change."""
 
     __tablename__ = "count_line"
 
@@ -83,7 +83,7 @@ class CountLine(datastore.Model):
     text: Mapped[str] = mapped_column(String(LINE_LENGTH))
 
 
-# --- how much is kept ---------------------------------------------------------------------
+# --- retention limits ---------------------------------------------------------------------
 
 MAX_NUMBERS = 80_000_000
 """The limit for all kept counts: 0.96 GB, as a number takes 12 bytes."""

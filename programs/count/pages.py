@@ -1,4 +1,4 @@
-"""The counting program's pages: the form that starts a run, and the page that watches it."""
+"""The counting program's pages: the form that starts a run, and the page that shows its progress."""
 
 import re
 import secrets
@@ -44,7 +44,7 @@ class CountRequest:
 
     @property
     def numbers(self) -> int:
-        """How many numbers all intervals contain together."""
+        """How many numbers all intervals contain in total."""
         return sum(last - first + 1 for first, last in self.intervals)
 
     @property
@@ -167,7 +167,7 @@ class FormHandler(forms.Handler):
         except taskqueue.TombstonedTaskError:
             raise self._taken(wanted.name, is_tombstoned=True) from None
         try:
-            # Count the start only now, so that a taken name does not use one up.
+            # Count the start only now, so that a name that is already taken does not use up a start.
             starting.admit(self, "counts", work_ms=wanted.work_ms)
             runs.begin(run, wanted.intervals, is_limited=is_limited)
         except (starting.TooManyError, errors.StartRefusedError):
@@ -241,7 +241,7 @@ class PageHandler(longtask.ProgressPage[count_view.View]):
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
-        """Ignore the query: the page renders all intervals."""
+        """Read ``after`` for JSON; the page ignores it, because it renders all intervals."""
         if is_json:
             self.after = forms.parse_after(self.request.GET, "changes")
 

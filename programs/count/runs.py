@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sums:
-    """The total and completed numbers of a run's intervals, and the total and counted numbers in them."""
+    """How many intervals and numbers a run has, and how many of each are done."""
 
     intervals: int
     done: int
@@ -52,7 +52,7 @@ class Sums:
 
 
 def begin(run: CountRun, intervals: Sequence[tuple[int, int]], *, is_limited: bool = False) -> bool:
-    """Store a new run, once; called by its page and by its master task, in any order.
+    """Store a new run, once, although both its page and its master task call this.
 
     The new run replaces an older one with this name, because the name was free again.
 
@@ -221,7 +221,7 @@ def release(run_id: str, place: int, instance: str, counted: int) -> int | None:
 
 
 def finish_interval(run_id: str, place: int, numbers: Sequence[int], instance: str) -> int | None:
-    """Save an interval's result, once.
+    """Save an interval's result, unless it already has one.
 
     Returns:
         The number of the change, or None if there already is a result, or the run is over or deleted.
@@ -263,7 +263,7 @@ def note(run_id: str, instance: str, text: str, **values: object) -> int | None:
 
 
 def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
-    """Record the end of a run, once.
+    """Record the end of a run, unless it is already recorded.
 
     Returns:
         The number of the change, or None if its end is already recorded or there is no such run.
@@ -284,7 +284,7 @@ def end(run_id: str, instance: str, *, is_cancelled: bool) -> int | None:
 
 
 def _change(session: Session, run_id: str, *conditions: ColumnElement[bool], **values: object) -> int | None:
-    """Lock a run that was not cancelled, and number the next change.
+    """Lock a run that was not cancelled, and assign the next change number.
 
     A failed run also accepts changes, because its dead letters may be retried.
     """

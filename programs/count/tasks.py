@@ -73,8 +73,9 @@ def add_master(run: CountRun, intervals: Intervals) -> None:
     """Add the master task of a new run.
 
     The task's name makes the run's name unique. A check in the datastore is not needed, and it would not
-    be safe if two visitors came at the same time. The task carries the whole run. If the process is killed
-    between the steps here and in the page, the task does the rest: it seals its batch and stores the run.
+    be safe if two visitors came at the same time. The task contains all of the run's data. If the process is
+    killed between the steps here and in the page, the task does the rest: it seals its batch and stores the
+    run.
 
     Raises:
         TaskAlreadyExistsError: a master task with this name is waiting or running.
@@ -125,8 +126,8 @@ class MasterHandler(webapp.TaskHandler):
         with outer_batch(run_id):
             pass  # seals the batch if the page's process died before it could
         if not runs.begin(run, intervals):
-            return  # a newer run has the name, so nobody would look at this one
-        # This line comes before the first sub task's own, which may be written while others are being added.
+            return  # a newer run has the name, so nobody would look at this one.
+        # Log this before the first sub task's own line, which may come while others are being added.
         text = f"puts {plural(len(intervals), 'sub task')} on queue {SUB_QUEUE}: {text_of(intervals)}"
         _log(run_id, runs.note(run_id, instance(), text, handed_out_at=clock.SYSTEM.now()), text)
         with taskqueue.Batch(
@@ -254,7 +255,7 @@ class SubHandler(webapp.TaskHandler):
 
 
 def count(hold: Hold, numbers: Sequence[int], delay_seconds: float) -> bool | None:
-    """Count on from the numbers in ``hold``, at the given pace, and save the progress from time to time.
+    """Continue from the numbers in ``hold`` at the given pace, and save the progress from time to time.
 
     Returns:
         True if all numbers are counted, False if the process is stopping, None if the run was cancelled.
@@ -278,6 +279,6 @@ def _wait(seconds: float) -> bool:
     """Simulate slow work; returns False as soon as this process is stopping."""
     until = clock.SYSTEM.monotonic() + seconds
     while (left := until - clock.SYSTEM.monotonic()) > 0 and not runtime.is_shutting_down():
-        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
         threading.Event().wait(min(left, POLL_SECONDS))
     return not runtime.is_shutting_down()

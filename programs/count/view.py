@@ -61,7 +61,7 @@ class View(progress.RunView):
 
     @property
     def success(self) -> str:
-        """The message of a completed run."""
+        """The message for a completed run."""
         count = self.sums.intervals
         what = f"All {count} intervals are" if count > 1 else "The only interval is"
         return f"{what} counted, so the master task is done."

@@ -63,7 +63,7 @@ def chart(counts: Mapping[int, int], now: float, span: str) -> Chart:
     step = WIDTH / number
     bars = []
     for place, count in enumerate(sums):
-        # Every count must be visible, so even one error next to thousands gets a bar with some height.
+        # Even a single error next to thousands must get a visible bar.
         height = max(HEIGHT * count / top, 2.0) if count else 0.0
         label = _label(first + place * length, length)
         bars.append(

@@ -143,12 +143,12 @@ def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
 def instant_of(text: str) -> float:
     """Convert a ``timestamp`` to seconds since the epoch.
 
-    The timestamp may be in ISO 8601 (in UTC if it has no time zone), an HTTP date, or seconds since 1970.
-    13 digits are JavaScript's milliseconds (``Date.now()``), and 8 digits are a date.
+    The timestamp may be an ISO 8601 time (UTC if it has no time zone), an HTTP date, or a number of seconds
+    since 1970. 13 digits are JavaScript's milliseconds (``Date.now()``), and 8 digits are a date.
 
     Raises:
         ValueError: the text has none of these formats, its year is not between 1970 and 2099, or it is a
-            number of seconds that lies before September 2001.
+            number of seconds and lies before September 2001.
     """
     takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
     text = text.strip()

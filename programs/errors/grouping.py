@@ -15,7 +15,7 @@ MAX_DOMAIN_LENGTH = 255
 MAX_MSG_LENGTH = 500
 """The maximum length of a group's message, which has its own limit because masking may lengthen it."""
 
-# The order matters, because a later mask must not split the match of an earlier one. Each takes linear time.
+# The order matters, because a later mask must not split the match of an earlier one. All take linear time.
 _MASKS = [
     (re.compile(r"\b[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}\b", re.IGNORECASE | re.ASCII), "<uuid>"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.IGNORECASE | re.ASCII), "<hex>"),

@@ -144,7 +144,7 @@ def _whole(seconds: float) -> int:
 
 
 def delete_reports(before: float, max_rows: int) -> int:
-    """Delete reports received before this time, and subtract their sizes; returns the number of them."""
+    """Delete reports received before this time, and subtract their sizes; returns how many were deleted."""
     old = select(ErrorReport.id).where(ErrorReport.received_at < before)
     old = old.limit(max_rows).with_for_update(skip_locked=True)
     quietly = {"synchronize_session": False}
@@ -158,7 +158,7 @@ def delete_reports(before: float, max_rows: int) -> int:
 
 
 def kept_bytes() -> int:
-    """The total size of all kept reports, as counted."""
+    """The total size of all kept reports, according to the counter."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(ErrorUsage.bytes).where(ErrorUsage.account == "")) or 0
 

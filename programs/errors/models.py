@@ -75,7 +75,7 @@ class ErrorReport(datastore.Model):
 
 
 class ErrorHour(datastore.Model):
-    """How many errors a group received in an hour; ``hour`` is the start of that hour since the epoch."""
+    """How many errors a group received in an hour; ``hour`` is its start in seconds since the epoch."""
 
     __tablename__ = "error_hour"
 
@@ -108,7 +108,7 @@ class ErrorNotification(datastore.Model):
 
 
 class ErrorUsage(datastore.Model):
-    """An account's posts in its newest hour; ``hour`` is that hour's first second since the epoch.
+    """An account's posts in its newest hour; ``hour`` is its start in seconds since the epoch.
 
     The row whose account is "" holds the total size of all kept reports. It is always locked last.
     """

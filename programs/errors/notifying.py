@@ -171,7 +171,7 @@ def digest(now: float) -> tuple[str, int]:
     """
     with datastore.transaction() as transaction:
         session = transaction.session
-        # In a flood, the rows hold a lot of text, so only the few groups to be named are read in full, later.
+        # In a flood, the rows contain a lot of text, so only the few groups to name are read in full later.
         waiting = select(ErrorGroup.id, ErrorGroup.undigested).where(ErrorGroup.undigested > 0)
         some = waiting.order_by(ErrorGroup.id).limit(DIGESTED_AT_ONCE).with_for_update()
         new = {group_id: undigested for group_id, undigested in session.execute(some)}

@@ -175,7 +175,7 @@ def parse(given: Mapping[str, str]) -> GroupQuery:
     if mistakes:
         raise forms.FormError(mistakes)
     return GroupQuery(
-        # Clean these texts as the intake does; stored texts are clean too, and PostgreSQL rejects NUL.
+        # Clean these texts like the stored ones, because PostgreSQL rejects NUL.
         account=fields.text_of(given.get("account")).strip(),
         domain=fields.text_of(given.get("domain")).strip().lower(),
         status=numbers.get("status"),

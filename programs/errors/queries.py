@@ -81,7 +81,7 @@ def lines_of(group_id: str) -> list[ErrorReport]:
 
 
 def errors_of(group_id: str) -> Iterator[ErrorReport]:
-    """A group's newest errors, newest first, read in small batches, because each may have 140 kB."""
+    """A group's newest errors, newest first, read in small batches, because each can take up 140 kB."""
     few = {"yield_per": ERRORS_READ_AT_ONCE}
     with datastore.session(read_only=True) as session:
         yield from session.scalars(_newest_of(group_id), execution_options=few)

@@ -72,7 +72,7 @@ def accept(fields: Fields) -> str:
 
 
 def group(error_id: str) -> bool:
-    """Find an error's group and client, count it, and prepare notifications; all of it happens only once.
+    """Find an error's group and client, count it, and prepare notifications. A second call does nothing.
 
     The call that sets the row's ``grouped_at`` does all of this, in the same transaction.
 
@@ -140,7 +140,7 @@ def clean(now: float) -> bool:
         Old(ErrorNotification, ErrorNotification.id, ErrorNotification.created_at < before),
         # Hours come before their groups, because deleting a group would remove all of its hours in one step.
         Old(ErrorHour, tuple_(ErrorHour.group_id, ErrorHour.hour), ErrorHour.hour < before - HOUR),
-        # Groups come last. A group is as old as its newest error, so only one hour of it can remain.
+        # Groups come last. A group is as old as its newest error, so at most one of its hours remains.
         Old(ErrorGroup, ErrorGroup.id, ErrorGroup.last_at < before),
         Old(
             ErrorRefusal,

@@ -24,7 +24,7 @@ class Commodity:
         supplementary_unit: the unit to declare besides the mass: ``p/st`` (pieces), ``pa`` (pairs), or "".
         grams: the net mass of a piece or pair.
         cents: the price of a piece or pair.
-        origins: the countries of manufacture, the most usual one first.
+        origins: the countries of manufacture, the most common one first.
     """
 
     code: str

@@ -88,7 +88,7 @@ class Dice:
     """Reproducible randomness. It uses only ``random()``, whose results stay the same in all Python versions.
 
     Args:
-        seed: a text; the same text always gives the same results.
+        seed: a text that determines all results.
     """
 
     def __init__(self, seed: str) -> None:
@@ -115,7 +115,7 @@ class Dice:
 
 
 class Market:
-    """All customers. A country's larger share means more customers there and larger purchases by each."""
+    """All customers. The larger a country's share, the more customers it has and the more they buy."""
 
     def __init__(self) -> None:
         self.customers: list[Customer] = []
@@ -238,7 +238,7 @@ def load(today: datetime.date | None = None) -> str:
     This may be repeated, interrupted or run concurrently, because each month is loaded as a whole.
 
     Args:
-        today: a day in the current month, which is not loaded; None means today in UTC.
+        today: a day in the month after the last one to load; None means today in UTC.
 
     Returns:
         A sentence about the result.

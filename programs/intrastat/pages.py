@@ -128,7 +128,7 @@ class IntrastatHandler(longtask.LongRunningTaskHandler):
     mistakes: Mapping[str, str] = {}
 
     def prepare_task(self, parameters: longtask.Parameters) -> None:
-        """Fix the month, so that an attempt after midnight produces the same report.
+        """Set the month, so that an attempt after midnight produces the same report.
 
         Raises:
             BadInputError: a parameter is invalid; ``bad_request`` sends the response.

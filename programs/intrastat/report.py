@@ -125,7 +125,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     month = Month()
     for day in days:
         on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
-        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))
     on_progress("Summing up", steps - 1, steps)
@@ -275,6 +275,6 @@ def safe_cell(text: str) -> str:
 
 
 def parsed(text: str, at_most: int) -> list[Mapping[str, str]]:
-    """The first rows of such a file, as mappings by column name."""
+    """Parse the first rows of such a CSV file into mappings by column name."""
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=";")
     return [row for row, _ in zip(reader, range(at_most), strict=False)]

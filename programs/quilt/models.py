@@ -76,7 +76,7 @@ class Painted:
 
 
 # These statements are built once, and use the tables instead of the models. On SQLite, one writer makes all
-# others wait, and building them each time took four times as long as the rest of the transaction.
+# others wait, and building the statements each time took four times as long as the rest of the transaction.
 _QUILTS = cast(Table, Quilt.__table__)
 _SQUARES = cast(Table, Square.__table__)
 _COUNT = (
@@ -123,7 +123,7 @@ def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
     found: dict[Stroke, Painted] = {}
     with datastore.session() as session:
         connection = session.connection()
-        # Lock the quilts in a fixed order, so that two processes cannot wait for each other's.
+        # Lock the quilts in a fixed order, so that two processes cannot deadlock.
         for quilt_id in sorted({stroke.quilt_id for stroke in strokes}):
             own = [stroke for stroke in strokes if stroke.quilt_id == quilt_id]
             count = connection.execute(_COUNT, {"quilt": quilt_id, "new": len(own)}).scalar()
@@ -139,7 +139,7 @@ def _paint_new(strokes: Sequence[Stroke]) -> list[Painted | None] | None:
 
 
 def paint(quilt_id: str, row: int, column: int, color: str) -> Painted | None:
-    """Store a square, once: every later call returns the first call's colour.
+    """Store a square. Every later call for the same square returns the first call's colour.
 
     Returns:
         None if there is no such quilt.
@@ -195,7 +195,7 @@ def note_batch(quilt_id: str, batch_id: str) -> bool:
 
 
 def cancel_unfilled(quilt_id: str) -> bool:
-    """End a quilt that has no batch yet. The task that would open the batch then finds the quilt over.
+    """End a quilt that has no batch yet. The task that would open the batch then finds that it has ended.
 
     Returns:
         False if it has a batch, or its end is already recorded.
@@ -243,7 +243,7 @@ def quilt_numbers() -> dict[str, int]:
     }
 
 
-# --- how much is kept ---------------------------------------------------------------------
+# --- retention limits ---------------------------------------------------------------------
 
 MAX_SQUARES = 6_000_000
 """The limit for all kept quilts: 0.75 GB, as a square, or a quilt's own row, takes 124 bytes in SQLite."""

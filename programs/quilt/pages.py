@@ -1,4 +1,4 @@
-"""The quilt's pages: the form that starts one, and the page that watches it."""
+"""The quilt's pages: the form that starts a quilt, and the page that shows it."""
 
 import functools
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from programs.shared import forms, progress, starting
 FIELDS = {
     "rows": (1, 100, 8),
     "columns": (1, 100, 8),
-    # A new quilt may wait for running squares, and its last squares for those of other quilts.
+    # The maximum is low, because a new quilt may have to wait for squares of other quilts.
     "delay_ms": (0, 600, 0),
 }
 """name → lowest, highest, default"""
@@ -111,7 +111,7 @@ class View(progress.RunView):
 
     @property
     def success(self) -> str:
-        """The message of a completed quilt."""
+        """The message for a completed quilt."""
         total = self.run.total
         all_squares = f"all {total} squares are" if total > 1 else "the only square is"
         return f"Last across the finish line: {all_squares} done."
@@ -179,7 +179,7 @@ def _is_abandoned(quilt: models.Quilt, progress: taskqueue.Progress, now: float)
 
 
 def _eta_seconds(quilt: models.Quilt, failed: int, now: float) -> float | None:
-    """The estimated time left at the average rate. The batch cannot estimate it, because it still grows."""
+    """The estimated time left at the average rate. The batch has no estimate, because it still grows."""
     if quilt.painted + failed < 3:
         return None
     left = quilt.total - quilt.painted - failed
@@ -268,7 +268,7 @@ class PageHandler(longtask.ProgressPage[View]):
     after = 0
 
     def read_query(self, *, is_json: bool) -> None:
-        """Ignore the query: the page renders all squares."""
+        """Read ``after`` for JSON; the page ignores it, because it renders all squares."""
         if is_json:
             self.after = forms.parse_after(self.request.GET, "squares")
 

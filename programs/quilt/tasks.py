@@ -44,7 +44,7 @@ def send_color(row: int, column: int, session_id: str, *, delay_ms: int = 0) -> 
         deferred.PermanentTaskFailure: the quilt does not exist, or no longer exists.
     """
     if delay_ms:
-        # Nobody sets this event. The wait lets other threads run, and a deadline can interrupt its end.
+        # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
         threading.Event().wait(delay_ms / 1000)
     if not _paint_and_tell(models.Stroke(session_id, row, column, rand_hex_color(length=6))):
         raise deferred.PermanentTaskFailure(f"there is no quilt {session_id}")
@@ -69,7 +69,7 @@ _paint_and_tell = together.Together(_paint_and_tell_all)
 
 
 def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
-    """Every (row, column) of the quilt once, shuffled. The same seed gives the same order."""
+    """All (row, column) pairs of a quilt in random order. The same seed gives the same order."""
     return list(_random_order(rows, columns, seed))
 
 
@@ -107,7 +107,7 @@ def fill_quilt(quilt_id: str, start: int = 0) -> None:
     complete = taskqueue.Task(url="/quilt/complete", params={"quilt": quilt_id})
     name = quilt.batch_id if is_begun_before else own_batch
     with taskqueue.Batch(queue_name=QUILT_QUEUE, on_complete=complete, name=name) as batch:
-        # The first portion records the batch; that returns False if the quilt was cancelled meanwhile.
+        # The first portion records the batch, which fails if the quilt was cancelled in the meantime.
         if quilt.batch_id == batch.id or models.note_batch(quilt_id, batch.id):
             _hand_out(batch, quilt, start, end)
 
@@ -122,9 +122,9 @@ def portion_size(quilt: models.Quilt) -> int:
 
 
 def _hand_out(batch: taskqueue.Batch, quilt: models.Quilt, start: int, end: int) -> None:
-    """Add the squares from ``start`` up to but not including ``end``, and a task for any next portion.
+    """Add the squares from ``start`` up to but not including ``end``, and a task for the rest, if any.
 
-    That task stands in the middle of the squares, so the workers still have squares left when it adds more.
+    That task is placed in the middle of the squares, so workers still have squares left when it adds more.
     """
     if end == quilt.total:
         batch.add(_square_tasks(quilt, start, end), first=start)

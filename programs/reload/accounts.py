@@ -69,7 +69,7 @@ def numbers() -> dict[str, int]:
 
 
 def existing_keys(keys: Sequence[str]) -> list[str]:
-    """The keys among these for which an account already exists."""
+    """The given keys for which an account already exists."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(Account.key).where(Account.key.in_(keys)).order_by(Account.key)))
 
@@ -156,7 +156,7 @@ class ListHandler(forms.Handler):
         self.render_json({"accounts": listed, "next": more, "numbers": numbers()})
 
     def post(self) -> None:
-        """Add accounts, all or none. Only for the administrator, although app.yaml leaves the list open."""
+        """Add accounts, all or none. Only the administrator may, although app.yaml leaves the list open."""
         self.require_administrator()
         try:
             keys = parse_keys(self.form().get("keys"))

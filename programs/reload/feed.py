@@ -60,12 +60,12 @@ def lot(key: str) -> int:
 
 
 def is_failing(key: str) -> bool:
-    """Whether the feed fails for an account, as it does for 5 in 100."""
+    """Whether the feed fails for an account, as for 5 in 100 accounts."""
     return lot(key) in _TROUBLES
 
 
 def is_slow(key: str) -> bool:
-    """Whether the feed is slow for an account, as it is for 1 in 100."""
+    """Whether the feed is slow for an account, as for 1 in 100 accounts."""
     return lot(key) == _SLOW
 
 

@@ -102,7 +102,7 @@ class ReloadResult(datastore.Model):
     at: Mapped[float | None] = mapped_column(Double, default=None)
 
 
-# --- how much is kept ---------------------------------------------------------------------
+# --- retention limits ---------------------------------------------------------------------
 
 MAX_RESULTS = 2_000_000
 """The limit for all kept reloads: 1.1 GB, as a result takes 530 bytes."""

@@ -224,7 +224,7 @@ class Answer:
 def record(run_id: str | None, key: str, answer: Answer, attempt: int) -> int | None:
     """Store a fetch's result in its account and its run, both or neither.
 
-    Each account counts only once in a run. When it has a status in this run, a later result does not change
+    Each account counts only once in a run. Once it has a status in this run, later results do not change
     the run. If two runs fetch an account, it keeps the newer result.
 
     Args:

@@ -141,7 +141,7 @@ class LoaderHandler(webapp.RequestHandler):
 
 
 class FillHandler(webapp.TaskHandler):
-    """Loads a run that was started."""
+    """Loads a new run."""
 
     def post(self) -> None:
         """Add the run's tasks. A retry is safe."""

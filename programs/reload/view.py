@@ -59,7 +59,7 @@ class View(progress.RunView):
 
     @property
     def success(self) -> str:
-        """The message of a completed run."""
+        """The message for a completed run."""
         total = self.run.total
         return f"All {total:,} accounts are up to date." if total > 1 else "The only account is up to date."
 
@@ -191,7 +191,7 @@ def view_of(run: ReloadRun) -> View:
 
 
 def _is_lost(run: ReloadRun, now: float, *, is_known: bool) -> bool:
-    """Whether the loading task disappeared before it had finished, or the batch did and stays empty."""
+    """Whether the run has lost its loading task, or its batch with nothing left to refill it."""
     if run.loaded_at is None:
         return now - run.created_at > LOADED_WITHIN_SECONDS
     return not is_known and now - run.loaded_at > SENT_AGAIN_SECONDS

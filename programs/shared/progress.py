@@ -71,7 +71,7 @@ class RunView(longtask.ProgressView):
 
     @property
     def success(self) -> str:
-        """The message of a completed run."""
+        """The message for a completed run."""
         raise NotImplementedError
 
     @property

@@ -67,7 +67,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Old:
-    """The rows of a table that are due for deletion. Calling it deletes up to the given number of rows.
+    """The rows of a table that are due for deletion. Each call deletes up to a given number of them.
 
     Attributes:
         table: the table.
@@ -102,7 +102,7 @@ def delete_all(deleters: Sequence[Callable[[int], int]], *, max_rows: int, max_s
         deleters: callables that take the maximum number of rows for one transaction, and return how many
             rows they deleted.
         max_rows: the maximum number of rows for one transaction.
-        max_steps: the number of deleting transactions after which the call ends, if there is more to delete.
+        max_steps: the number of transactions after which the call stops, even if there is more to delete.
 
     Returns:
         False if there is more to delete, so the caller should call again.

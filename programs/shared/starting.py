@@ -167,7 +167,7 @@ def is_limited(handler: webapp.RequestHandler, runs: str) -> bool:
 
 @contextlib.contextmanager
 def answering(handler: forms.Handler, runs: str) -> Iterator[None]:
-    """Send the response if the block refuses a request. Invalid input counts as a refusal, not as a start.
+    """Respond to a request that the block refuses. Invalid input counts as a refusal, not as a start.
 
     Args:
         handler: the request's handler.
