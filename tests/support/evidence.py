@@ -26,6 +26,9 @@ from tests.support.history import (
 NOTE_SECONDS = 1.0
 # How long a fault may have effects after its end, because processes reconnect and leases expire.
 RECOVERY_SECONDS = 30.0
+# With appendfsync everysec, Redis answers while it postpones a write because an fsync is under way, for up to
+# two seconds (https://redis.io/docs/latest/operate/oss_and_stack/management/optimization/latency/).
+POSTPONED_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,13 @@ class Evidence:
         if is_met and step.outcome == OK and step.answer is not None and not all(step.answer):
             return replace(step, outcome=UNKNOWN, ended_at=math.inf)
         return step
+
+    def may_be_lost(self, step: Operation) -> bool:
+        """Whether Redis may have been killed before it wrote a step that it had confirmed."""
+        return any(
+            fault.began_at - POSTPONED_SECONDS <= step.ended_at <= fault.ended_at
+            for fault in self.faults_of(CUT)
+        )
 
     def time(self, instant: float) -> str:
         """A time in a form for messages."""

@@ -140,6 +140,7 @@ def repeated(evidence: Evidence) -> Iterator[str]:
                 end
                 for end in evidence.ends[task]
                 if end.op == "ack" and end.outcome == OK and end.ended_at < second.began_at
+                if not evidence.may_be_lost(end)
             ]
             if confirmed:
                 text = f"its end was confirmed at {evidence.time(confirmed[0].ended_at)}"

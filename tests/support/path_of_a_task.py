@@ -7,6 +7,7 @@ This is a separate program, because a profile affects all threads of its process
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from lastacross import config, store, taskqueue, webapp
@@ -29,14 +30,21 @@ class QuietWorker(Worker):
     def _beat(self) -> None:
         pass
 
-    def run(self, tasks: int) -> None:
-        """Run the worker's loop until this many more tasks are done."""
-        until = self._recorder.done + tasks
+    def run_until(self, is_over: Callable[[], bool], frames: Frames) -> None:
+        """Make turns, which ``frames`` notes if it is on, until something is over."""
+        was_on = frames.is_on
         for _ in range(1000):
-            if self._recorder.done >= until:
+            frames.is_on = False
+            if is_over():
                 return
+            frames.is_on = was_on
             self._turn()
-        raise SystemExit(f"{until - self._recorder.done} tasks were not done in 1,000 turns")
+        raise SystemExit("1,000 turns were not enough")
+
+    @property
+    def done(self) -> int:
+        """The number of successful tasks."""
+        return self._recorder.done
 
 
 def measure(root: Path, redis_url: str) -> Frames:
@@ -76,15 +84,12 @@ def measure(root: Path, redis_url: str) -> Frames:
 
 def _run_tasks(worker: QuietWorker, frames: Frames) -> None:
     taskqueue.add(url="/warm-up")
-    worker.run(1)
+    worker.run_until(lambda: worker.done == 1, frames)
     with taskqueue.Batch(on_complete=taskqueue.Task(url="/complete")) as batch:
         batch.add(taskqueue.Task(url="/member"))
     frames.is_on = True
     taskqueue.add(url="/work", params={"n": 1})
-    worker.run(2)
-    frames.is_on = False
-    if batch.progress().finished_at is None:
-        raise SystemExit("the batch is not finished")
+    worker.run_until(lambda: batch.progress().finished_at is not None and worker.done >= 3, frames)
 
 
 if __name__ == "__main__":

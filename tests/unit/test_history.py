@@ -342,6 +342,13 @@ def test_a_name_refused_as_waiting_after_its_end_was_confirmed_is_caught() -> No
     assert "and it had ended" in one(history)
 
 
+def test_a_confirmed_end_is_lost_only_if_redis_is_killed_within_two_seconds() -> None:
+    history = [add("q_a"), run("q_a"), ack("q_a", at=1.5), run("q_a", 9.0)]
+    assert violations([*history, fault(CUT, 3.0)], EMPTY) == []
+    for at in (1.0, 4.0):
+        assert any("its end was confirmed" in found for found in violations([*history, fault(CUT, at)], None))
+
+
 # --- fan-in -------------------------------------------------------------------------------
 
 
