@@ -1,4 +1,4 @@
-"""``python -m lastacross``, and the console script ``lastacross``."""
+"""The entry point of ``python -m lastacross`` and of the console script ``lastacross``."""
 
 import sys
 
@@ -6,7 +6,7 @@ from lastacross import cli
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code."""
+    """Run the command and end the process with its exit code."""
     sys.exit(cli.run())
 
 

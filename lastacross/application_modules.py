@@ -1,4 +1,4 @@
-"""Imports the application's own modules, only from its folder."""
+"""Imports the application's own modules, and only from its folder."""
 
 import importlib
 import sys
@@ -13,12 +13,12 @@ def import_own(name: str, root: Path) -> ModuleType:
     """Import a module with the application's folder first on ``sys.path``.
 
     Args:
-        name: the dotted name.
+        name: the module's dotted name.
         root: the application's folder.
 
     Raises:
-        ApplicationModuleError: the module does not exist, its import fails, or another module with this name
-            was imported before.
+        ApplicationModuleError: the module does not exist, its import fails, or another module with the same
+            name has already been imported.
     """
     if sys.path[:1] != [str(root)]:
         sys.path[:] = [str(root), *(entry for entry in sys.path if entry != str(root))]
@@ -37,7 +37,7 @@ def import_own(name: str, root: Path) -> ModuleType:
 
 
 def _place(error: BaseException, root: Path) -> str:
-    """The place in the application where it was raised, for readers without a traceback."""
+    """Return the place in the application where the error was raised, for readers without a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)]
     if not own:
@@ -46,7 +46,7 @@ def _place(error: BaseException, root: Path) -> str:
 
 
 def _check_origin(top: str, root: Path) -> None:
-    """Refuse a module of the same name from elsewhere (`site`, another application's `main`)."""
+    """Reject a module of the same name from elsewhere, such as `site` or another application's `main`."""
     own = [path for path in (root / f"{top}.py", root / top / "__init__.py") if path.is_file()]
     origin = getattr(sys.modules.get(top), "__file__", None)
     if own and (origin is None or Path(origin).resolve() not in {path.resolve() for path in own}):

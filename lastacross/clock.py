@@ -1,7 +1,8 @@
 """The only module that reads a clock.
 
-``now()`` is seconds since the epoch with a fraction; it may jump, and it may be stored. ``monotonic()``
-never jumps and is never stored. Code takes a ``Clock``, so that tests can stop time.
+``now()`` returns seconds since the epoch with a fraction; it may jump, and its values may be stored.
+``monotonic()`` never jumps, and its values must not be stored. Code takes a ``Clock`` as an argument, so that
+tests can stop time.
 """
 
 import time
@@ -13,31 +14,32 @@ class Clock(Protocol):
     """The engine's interface to time."""
 
     def now(self) -> float:
-        """Seconds since the epoch, with a fraction."""
+        """Return the seconds since the epoch, with a fraction."""
 
     def monotonic(self) -> float:
-        """Seconds since an unspecified time; only differences are meaningful."""
+        """Return the seconds since an unspecified time; only differences are meaningful."""
 
 
 class SystemClock:
     """This machine's clocks."""
 
     def now(self) -> float:
-        """Seconds since the epoch by this machine's clock."""
+        """Return the seconds since the epoch, according to this machine's clock."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since an unspecified time."""
+        """Return the seconds since an unspecified time."""
         return time.monotonic()
 
 
 class ServerClock:
     """The Redis server's time, so that all machines agree whatever their own clocks say.
 
-    It is the monotonic clock plus an offset, which ``observe`` derives from the server's answers.
+    The time is computed from the monotonic clock plus an offset that ``observe`` derives from the server's
+    answers.
     """
 
-    # After this time even a slower measurement replaces the old one, because monotonic clocks drift.
+    # After this time, even a slower measurement replaces the old one, because monotonic clocks drift.
     MEASUREMENT_LIFE_SECONDS = 60.0
 
     def __init__(self) -> None:
@@ -46,15 +48,15 @@ class ServerClock:
         self._measured_at = 0.0
 
     def now(self) -> float:
-        """The Redis server's time in seconds since the epoch."""
+        """Return the Redis server's time, in seconds since the epoch."""
         return time.monotonic() + self._offset
 
     def monotonic(self) -> float:
-        """Seconds since an unspecified time."""
+        """Return the seconds since an unspecified time."""
         return time.monotonic()
 
     def observe(self, server_time: float, asked_at: float, answered_at: float) -> None:
-        """Use one answer of the server; the answer with the shortest round trip wins.
+        """Use one of the server's answers; the answer with the shortest round trip wins.
 
         Args:
             server_time: the server's time, in seconds since the epoch.
@@ -72,12 +74,12 @@ class ServerClock:
 
 
 def utc(instant: float) -> datetime:
-    """Seconds since the epoch as an aware UTC datetime."""
+    """Convert seconds since the epoch to an aware UTC datetime."""
     return datetime.fromtimestamp(instant, UTC)
 
 
 def iso(instant: float | None) -> str | None:
-    """Seconds since the epoch as JSON text (RFC 3339, UTC, milliseconds); None stays None."""
+    """Format seconds since the epoch for JSON (RFC 3339, UTC, with milliseconds); None stays None."""
     if instant is None:
         return None
     return utc(instant).isoformat(timespec="milliseconds").replace("+00:00", "Z")

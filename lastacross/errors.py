@@ -1,13 +1,13 @@
-"""Every error of the engine, in one tree.
+"""Defines all of the engine's errors, in one class hierarchy.
 
-App Engine's modules each had their own ``Error``. Here they are the branches ``TaskQueueError``,
-``DeferredError``, ``ChannelError`` and so on. The service modules re-export them under App Engine's names
-(``taskqueue.Error``, ``taskqueue.TombstonedTaskError``).
+On App Engine, each module had its own ``Error``. Here, these classes are called ``TaskQueueError``,
+``DeferredError``, ``ChannelError`` and so on. The service modules re-export them and their subclasses under
+App Engine's names (``taskqueue.Error``, ``taskqueue.TombstonedTaskError``).
 """
 
 
 class Error(Exception):
-    """The root of all errors that the engine raises on purpose."""
+    """The base class of all errors that the engine raises intentionally."""
 
 
 # --- foundation ---------------------------------------------------------------------------
@@ -16,8 +16,8 @@ class Error(Exception):
 class ConfigError(Error):
     """Raised when a configuration file or an environment variable is invalid.
 
-    ``str()`` is one line for a person: ``queue.yaml:7:11: rate '5/x' …, did you mean '5/s'?``
-    If one reading finds several mistakes, ``mistakes`` has them all in order.
+    ``str()`` returns one readable line: ``queue.yaml:7:11: rate '5/x' …, did you mean '5/s'?``
+    If reading the configuration finds several mistakes, ``mistakes`` contains all of them in order.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class StoreUnavailableError(Error):
 
 
 class TaskQueueError(Error):
-    """The root of ``taskqueue``'s errors, exported there as ``Error``."""
+    """The base class of ``taskqueue``'s errors, exported there as ``Error``."""
 
 
 class UnknownQueueError(TaskQueueError):
-    """Raised when queue.yaml lists no queue of this name."""
+    """Raised when queue.yaml does not define a queue with this name."""
 
 
 class TransientError(TaskQueueError, StoreUnavailableError):
-    """Raised when a task cannot be stored at present; the call may be repeated."""
+    """Raised when a task cannot be stored at the moment; the call may be retried."""
 
 
 class InternalError(TaskQueueError):
-    """Raised when the engine finds itself in an invalid state."""
+    """Raised when the engine's internal state is invalid."""
 
 
 class InvalidTaskError(TaskQueueError):
@@ -78,7 +78,7 @@ class InvalidTaskError(TaskQueueError):
 
 
 class InvalidTaskNameError(InvalidTaskError):
-    """Raised when a task's name has an invalid character or is too long."""
+    """Raised when a task's name contains an invalid character or is too long."""
 
 
 class TaskTooLargeError(InvalidTaskError):
@@ -86,11 +86,11 @@ class TaskTooLargeError(InvalidTaskError):
 
 
 class TaskAlreadyExistsError(InvalidTaskError):
-    """Raised when another task of this name is waiting or running."""
+    """Raised when another task with this name is waiting or running."""
 
 
 class TombstonedTaskError(InvalidTaskError):
-    """Raised when a task of this name has existed and the name is still refused."""
+    """Raised when a task with this name existed before and the name may not be reused yet."""
 
 
 class InvalidUrlError(InvalidTaskError):
@@ -98,11 +98,11 @@ class InvalidUrlError(InvalidTaskError):
 
 
 class InvalidEtaError(InvalidTaskError):
-    """Raised when a task's ETA is too far ahead."""
+    """Raised when a task's ETA is too far in the future."""
 
 
 class InvalidDispatchDeadlineError(InvalidTaskError):
-    """Raised when a dispatch deadline is outside 15 s … 24 h."""
+    """Raised when a dispatch deadline is not between 15 s and 24 h."""
 
 
 class InvalidTagError(InvalidTaskError):
@@ -118,11 +118,11 @@ class InvalidQueueError(TaskQueueError):
 
 
 class InvalidQueueNameError(InvalidQueueError):
-    """Raised when a queue's name has an invalid character or is too long."""
+    """Raised when a queue's name contains an invalid character or is too long."""
 
 
 class InvalidQueueModeError(TaskQueueError):
-    """Raised when a push operation is called on a pull queue, or the reverse."""
+    """Raised when a push operation is called on a pull queue or vice versa."""
 
 
 class PermissionDeniedError(TaskQueueError):
@@ -130,7 +130,7 @@ class PermissionDeniedError(TaskQueueError):
 
 
 class DuplicateTaskNameError(TaskQueueError):
-    """Raised when two tasks of one request have the same name."""
+    """Raised when two tasks in one request have the same name."""
 
 
 class TooManyTasksError(TaskQueueError):
@@ -142,7 +142,7 @@ class BadTransactionStateError(TaskQueueError):
 
 
 class TransactionalRequestTooLargeError(TaskQueueError):
-    """Raised when the tasks of one transaction are larger than 1 MiB together."""
+    """Raised when the total size of a transaction's tasks exceeds 1 MiB."""
 
 
 class InvalidTaskRetryOptionsError(TaskQueueError):
@@ -150,15 +150,15 @@ class InvalidTaskRetryOptionsError(TaskQueueError):
 
 
 class InvalidDeadlineError(TaskQueueError):
-    """Raised when a deadline leaves no time: it is zero, negative or not finite."""
+    """Raised when a deadline is zero, negative or not finite."""
 
 
 class InvalidLeaseTimeError(TaskQueueError):
-    """Raised when a pull lease is negative or longer than a week."""
+    """Raised when a pull lease's duration is negative or longer than a week."""
 
 
 class InvalidMaxTasksError(TaskQueueError):
-    """Raised when a pull lease asks for fewer than one or more than 1,000 tasks."""
+    """Raised when a pull lease requests fewer than one or more than 1,000 tasks."""
 
 
 class TaskLeaseExpiredError(TaskQueueError):
@@ -170,7 +170,7 @@ class QueuePausedError(TaskQueueError):
 
 
 class UnknownBatchError(TaskQueueError):
-    """Raised when no batch has this id, or when it has been forgotten since."""
+    """Raised when no batch has this id or the batch has already been forgotten."""
 
 
 # --- cron ---------------------------------------------------------------------------------
@@ -179,13 +179,13 @@ class UnknownBatchError(TaskQueueError):
 class ScheduleError(Error, ValueError):
     """Raised when a schedule's text or time zone is invalid, or the schedule never comes due again.
 
-    ``str()`` is one line for a person: ``schedule 'every 5 minuts' has 'minuts' at column 9, where …``
+    ``str()`` returns one readable line: ``schedule 'every 5 minuts' has 'minuts' at column 9, where …``
 
     Args:
-        subject: the invalid thing: ``schedule 'every 5 minuts'``.
-        problem: continues the sentence that the subject begins.
-        column: the position in the text, from 1; None if there is no single position.
-        hint: the correct spelling of the text that was probably meant.
+        subject: the invalid setting, such as ``schedule 'every 5 minuts'``.
+        problem: the rest of the sentence that the subject begins.
+        column: the position in the text, counted from 1, or None if there is no single position.
+        hint: the text that was probably meant, correctly spelled.
     """
 
     def __init__(
@@ -214,26 +214,26 @@ class UnreadableJobError(Error):
 
 
 class DeferredError(Error):
-    """The root of ``deferred``'s errors, exported there as ``Error``."""
+    """The base class of ``deferred``'s errors, exported there as ``Error``."""
 
 
 class PermanentTaskFailure(DeferredError):
-    """Raised by a deferred function that must not be retried: it is logged and acked."""
+    """Raised by a deferred function that must not be retried; its failure is logged and its task acked."""
 
 
 class SingularTaskFailure(DeferredError):
-    """Raised by a deferred function that wants one quiet retry: it answers 408 and logs no error."""
+    """Raised by a deferred function to request a retry with status 408 and without an error in the log."""
 
 
 # --- datastore ----------------------------------------------------------------------------
 
 
 class DatastoreError(Error):
-    """The root of ``datastore``'s errors."""
+    """The base class of ``datastore``'s errors."""
 
 
 class DatastoreUnavailableError(DatastoreError):
-    """Raised when the database is unreachable, locked or read-only for the moment; retry the call."""
+    """Raised when the database is temporarily unreachable, locked or read-only; retry the call."""
 
 
 class DatastoreSchemaError(DatastoreError):
@@ -241,14 +241,14 @@ class DatastoreSchemaError(DatastoreError):
 
 
 class DatastoreUsageError(DatastoreError):
-    """Raised when sessions and transactions are used in an impossible way; a retry would fail again."""
+    """Raised when a session or transaction is used incorrectly, so that a retry would fail again."""
 
 
 # --- channel, memcache --------------------------------------------------------------------
 
 
 class ChannelError(Error):
-    """The root of ``channel``'s errors, exported there as ``Error``."""
+    """The base class of ``channel``'s errors, exported there as ``Error``."""
 
 
 class InvalidChannelClientIdError(ChannelError):
@@ -256,7 +256,7 @@ class InvalidChannelClientIdError(ChannelError):
 
 
 class InvalidChannelTokenDurationError(ChannelError):
-    """Raised when a token's lifetime is outside 1 … 1440 minutes."""
+    """Raised when a token's lifetime is not between 1 and 1440 minutes."""
 
 
 class InvalidMessageError(ChannelError):
@@ -267,7 +267,7 @@ class InvalidMessageError(ChannelError):
 
 
 class UrlFetchError(Error):
-    """The root of ``urlfetch``'s errors, exported there as ``Error``."""
+    """The base class of ``urlfetch``'s errors, exported there as ``Error``."""
 
 
 class InvalidFetchUrlError(UrlFetchError):
@@ -275,23 +275,23 @@ class InvalidFetchUrlError(UrlFetchError):
 
 
 class PayloadTooLargeError(InvalidFetchUrlError):
-    """Raised when a request's body is over 10 MB."""
+    """Raised when a request's body exceeds 10 MB."""
 
 
 class InvalidMethodError(UrlFetchError):
-    """Raised when a fetch names a method that does not exist."""
+    """Raised when a fetch uses an unknown HTTP method."""
 
 
 class DownloadError(UrlFetchError):
-    """Raised when a server cannot be reached, or its answer is invalid."""
+    """Raised when a server cannot be reached or its response is invalid."""
 
 
 class FetchDeadlineExceededError(DownloadError):
-    """Raised when the answer is incomplete at the deadline; ``urlfetch.DeadlineExceededError``."""
+    """Raised when the response is incomplete at the deadline; see ``urlfetch.DeadlineExceededError``."""
 
 
 class DNSLookupFailedError(DownloadError):
-    """Raised when the host's name has no address."""
+    """Raised when the host name cannot be resolved."""
 
 
 class PrivateAddressError(DownloadError):
@@ -299,23 +299,23 @@ class PrivateAddressError(DownloadError):
 
 
 class ConnectionClosedError(DownloadError):
-    """Raised when the server closes the connection before its answer is complete."""
+    """Raised when the server closes the connection before its response is complete."""
 
 
 class MalformedReplyError(DownloadError):
-    """Raised when the answer is not valid HTTP."""
+    """Raised when the response is not valid HTTP."""
 
 
 class TooManyRedirectsError(DownloadError):
-    """Raised at the sixth redirect."""
+    """Raised when a response is the sixth redirect in a row."""
 
 
 class ResponseTooLargeError(UrlFetchError):
-    """Raised when an answer is over 32 MB and may not be truncated.
+    """Raised when a response exceeds 32 MB and may not be truncated.
 
     Args:
-        message: the error as text.
-        response: the answer, as far as it was read.
+        message: the text of the error.
+        response: the part of the response that was read.
     """
 
     def __init__(self, message: str, response: object = None) -> None:
@@ -331,15 +331,15 @@ class SSLCertificateError(UrlFetchError):
 
 
 class LongTaskError(Error):
-    """The root of ``longtask``'s errors."""
+    """The base class of ``longtask``'s errors."""
 
 
 class UserError(LongTaskError):
-    """Raised by ``execute_task`` with a message that its user may read.
+    """Raised by ``execute_task`` with a message that may be shown to its user.
 
     Args:
-        message: shown on the page.
-        is_final: whether a retry would fail again; if False, it is retried like any failure.
+        message: the text to show on the page.
+        is_final: whether a retry would fail again; if False, the task is retried as after any failure.
     """
 
     def __init__(self, message: str, *, is_final: bool = True) -> None:
@@ -348,11 +348,11 @@ class UserError(LongTaskError):
 
 
 class StartRefusedError(LongTaskError):
-    """Raised when a long task may not start now because its client or the whole application has met a limit.
+    """Raised when a long task may not start because its client or the application has reached a limit.
 
     Attributes:
-        status: 429 for the client's own limit, 503 for the application's.
-        seconds: how long to wait before another try.
+        status: the HTTP status: 429 for the client's own limit, or 503 for the application's limit.
+        seconds: how long to wait before trying again.
     """
 
     def __init__(self, status: int, message: str, seconds: float) -> None:
@@ -362,7 +362,7 @@ class StartRefusedError(LongTaskError):
 
 
 class StartLimitError(StartRefusedError):
-    """Raised when a client's starts and refused starts have reached the limit."""
+    """Raised when a client has reached the limit of starts or of refused starts."""
 
 
 class UnusableResultError(LongTaskError):
@@ -370,7 +370,7 @@ class UnusableResultError(LongTaskError):
 
 
 class TaskStoppedError(BaseException):
-    """Raised by ``log_progress`` in an attempt that is no longer needed: cancelled, or replaced by another.
+    """Raised by ``log_progress`` in an attempt that was cancelled or replaced by another attempt.
 
     It is a BaseException, so that ``except Exception`` in ``execute_task`` does not swallow it.
     """
@@ -394,8 +394,8 @@ class StartupError(Error):
 
 
 class TaskFailedError(Error):
-    """Raised by ``lastacross.testing`` when a handler answers outside 200-299 without an exception."""
+    """Raised by ``lastacross.testing`` when a handler answers with a status outside 200-299."""
 
 
 class RunTasksError(Error):
-    """Raised by ``lastacross.testing`` when tasks cannot run: no application, no Redis, or no end."""
+    """Raised by ``lastacross.testing`` without an application or Redis, or if tasks never stop running."""

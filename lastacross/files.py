@@ -1,8 +1,8 @@
-"""Creates files that only their owner may read."""
+"""Creates files that only their owner can read."""
 
 import os
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for ``open`` that makes new files readable only by their owner."""
+    """Open a file for ``open(opener=…)`` so that a new file is readable only by its owner."""
     return os.open(path, flags, 0o600)

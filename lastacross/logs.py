@@ -1,8 +1,8 @@
-"""Logs: one event per line, as text on a terminal and as JSON otherwise.
+"""Writes logs with one event per line, as text on a terminal and as JSON otherwise.
 
-An event is named by its verb (``task.add``, ``web.request``); everything else is a field. External values
-are escaped, so that none can begin a line or send control codes to a terminal. The configuration's secrets
-are masked wherever they occur.
+An event has a name (``task.add``, ``web.request``); everything else is a field. External values are escaped,
+so that they can neither begin a line nor send control codes to a terminal. The configuration's secrets are
+masked wherever they occur.
 """
 
 import json
@@ -20,26 +20,26 @@ from lastacross import clock
 from lastacross.config import Settings
 
 MASK = "***"
-# These libraries log each ordinary step at level INFO.
+# These libraries log every routine step at level INFO.
 _CHATTY = ("alembic", "rq.worker")
-# C0, DEL, C1 and Unicode's line separators end a line or start an escape. The others are invisible, and
-# change a line's direction or split a word.
+# C0, DEL, C1 and Unicode's line separators end a line or start an escape sequence. The others are invisible
+# characters that change a line's direction or split a word.
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-# This precedes each line of a traceback on a terminal, so that it cannot be mistaken for a log line.
+# The prefix of each traceback line on a terminal, so that the line cannot be mistaken for a log line.
 _INDENT = "    | "
-# Log collectors cut or drop longer records, and one request must not fill a disk.
+# The maximum size of a record, as log collectors cut or drop longer ones and a request must not fill a disk.
 MAX_RECORD_BYTES = 65_536
-# Characters kept of each text; the first length that makes the record fit is used.
+# The numbers of characters to keep of each text; the first number that makes the record fit is used.
 _TEXT_LENGTHS = (16_384, 4_096, 1_024, 256, 64)
 _MAX_ITEMS = 50
-# If a record is too long even then, this many other fields are kept, each as one text.
+# If a record is still too long, this many other fields are kept, each as text.
 _FEW = 20
-# These fields identify a record, so they survive any cut.
+# These fields identify a record, so they are always kept.
 _FIRST = ("ts", "level", "event", "logger", "exception")
 
 
 def get(name: str) -> Any:
-    """The logger of a module: ``log.info("task.add", queue=…, task=…)``."""
+    """Return a module's logger, for calls such as ``log.info("task.add", queue=…, task=…)``."""
     if not structlog.is_configured():
         _route_to_stdlib()
     return structlog.stdlib.get_logger(name)
@@ -50,7 +50,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
     Args:
         settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
-        stream: where to write; text if it is a terminal, else JSON.
+        stream: the output stream; the format is text if it is a terminal, else JSON.
     """
     out = stream if stream is not None else sys.stderr
     _route_to_stdlib()
@@ -75,7 +75,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """The values that no log may show: the secret key, and the passwords of the two URLs."""
+    """Return the values that must not appear in logs: the secret key and the passwords in the two URLs."""
     found = {settings.secret_key}
     for url in (settings.redis_url, settings.database_url):
         password = urlsplit(url).password
@@ -85,7 +85,7 @@ def secrets_of(settings: Settings) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """The text with every control character escaped: ``\\n``, ``\\x1b``, ``\\u2028``."""
+    """Escape every control character in the text, for example as ``\\n``, ``\\x1b`` or ``\\u2028``."""
     return _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
 
 
@@ -113,7 +113,7 @@ _SHARED: list[Processor] = [
 ]
 
 
-# This list is never replaced: a logger keeps its first list, and structlog's tests change it in place.
+# This list is never replaced, because a logger keeps its first list, which structlog's tests modify in place.
 _PROCESSORS: list[Processor] = [
     structlog.stdlib.filter_by_level,
     *_SHARED,
@@ -122,13 +122,13 @@ _PROCESSORS: list[Processor] = [
 
 
 class _Cleaner:
-    """A processor that masks secrets and escapes control characters in every text of an event."""
+    """A processor that masks secrets and escapes control characters in all texts of an event."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = list(secrets)
 
     def __call__(self, _logger: Any, _method: str, event: EventDict) -> EventDict:
-        # The renderer separates the lines of a traceback itself.
+        # The renderer itself splits a traceback into lines.
         return {
             escape(self._masked(str(key))): self._masked(value) if key == "exception" else self._clean(value)
             for key, value in event.items()
@@ -150,7 +150,7 @@ class _Cleaner:
 
 
 class _Bounded:
-    """The last processor: renders a record as one text of at most 64 kB and marks each cut."""
+    """The last processor, which renders a record as a text of at most 64 kB and marks each cut."""
 
     def __init__(self, render: Callable[[Any, str, EventDict], str]) -> None:
         self._render = render
@@ -170,14 +170,14 @@ class _Bounded:
 
 
 def _fits(line: str) -> bool:
-    # A character has at most four bytes, so only a line near the limit must be encoded and counted.
+    # A character takes at most four bytes, so only a line near the limit must be encoded and measured.
     if len(line) * 4 <= MAX_RECORD_BYTES:
         return True
     return len(line) <= MAX_RECORD_BYTES and len(line.encode("utf-8", "replace")) <= MAX_RECORD_BYTES
 
 
 def _cut(value: Any, length: int) -> Any:
-    """The value with long texts, lists and mappings cut in the middle, because both ends matter."""
+    """Cut long texts, lists and mappings in the middle, because both of their ends matter."""
     if isinstance(value, str):
         if len(value) <= length:
             return value
@@ -211,6 +211,6 @@ def _as_text(_logger: Any, _method: str, event: EventDict) -> str:
 def _field(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if not text.isprintable():
-        # White space other than a blank could look like the end of a field.
+        # Whitespace other than a space could look like the end of a field.
         text = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
     return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=') else text

@@ -1,7 +1,7 @@
-"""Names in pickles: a class or function that has moved keeps the name that queued calls carry.
+"""Keeps the pickled names of moved classes and functions, because queued calls contain these names.
 
-A queued call or a cached value holds the module and name of every class and function in it. It may wait for
-days, and during a deploy an older release must be able to read what this one writes.
+A queued call or a cached value contains the module and name of each class and function in it. The call may
+wait for days, and during a deploy, an older release must be able to read the calls that this release writes.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 def pickled_as(module: str) -> Callable[[T], T]:
-    """Pickle a class or function under this module, which must export it."""
+    """Return a decorator that pickles a class or function under this module, which must export it."""
 
     def renamed(found: T) -> T:
         found.__module__ = module

@@ -1,6 +1,6 @@
-"""The pytest fixtures of ``lastacross.testing``; pytest finds them wherever this package is installed.
+"""Provides the pytest fixtures of ``lastacross.testing`` wherever this package is installed.
 
-Every pytest run in the environment loads this module, so it imports the rest of the engine only when a test
+Every pytest run in the environment loads this module, so the rest of the engine is imported only when a test
 first uses a fixture.
 """
 
@@ -28,21 +28,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def lastacross_redis() -> Iterator[str]:
-    """The URL of this run's own Redis server, emptied by each test that uses ``lastacross_app``."""
+    """The URL of this run's own Redis server, which is flushed for each test that uses ``lastacross_app``."""
     with _testing().redis_server() as url:
         yield cast(str, url)
 
 
 @pytest.fixture
 def lastacross_root(pytestconfig: pytest.Config) -> Path:
-    """The application's folder; override it in a conftest.py to test another."""
+    """The application's folder; override this fixture in a conftest.py to test another application."""
     given = cast("list[Path] | None", pytestconfig.getini(FOLDER))
     return given[0] if given else pytestconfig.rootpath
 
 
 @pytest.fixture
 def lastacross_environ() -> dict[str, str]:
-    """Variables for the application's configuration; override it to set some."""
+    """The environment variables for the application's configuration; override this fixture to set some."""
     return {}
 
 
@@ -60,7 +60,7 @@ def lastacross_app(
 def run_tasks(
     lastacross_app: "testing.ApplicationUnderTest",
 ) -> "Callable[..., list[testing.DeliveredTask]]":
-    """``run_tasks()`` runs tasks until none is waiting."""
+    """``run_tasks()`` runs tasks until no task is waiting."""
     return lastacross_app.run_tasks
 
 
@@ -82,7 +82,7 @@ def enqueued(lastacross_app: "testing.ApplicationUnderTest") -> "Callable[..., l
 def assert_enqueued(
     lastacross_app: "testing.ApplicationUnderTest",
 ) -> "Callable[..., list[testing.EnqueuedTask]]":
-    """``assert_enqueued(2, url="/work")`` fails unless exactly these tasks wait."""
+    """``assert_enqueued(2, url="/work")`` fails unless exactly two such tasks are waiting."""
     return lastacross_app.assert_enqueued
 
 

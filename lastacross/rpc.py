@@ -1,6 +1,6 @@
-"""The results of App Engine's ``…_async`` calls, which finish before they return.
+"""The result objects of App Engine's ``…_async`` calls, which here finish before they return.
 
-Redis answers faster than a second thread starts, so running beside the call would gain nothing.
+Redis answers faster than a second thread can start, so concurrency would not save any time.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Result(Generic[T]):
-    """The outcome of a call: its value, or the error that reading it raises.
+    """The outcome of a call: its return value, or an error to raise when the result is read.
 
     Args:
         value: the call's return value.
@@ -23,7 +23,7 @@ class Result(Generic[T]):
 
     @classmethod
     def of(cls, call: Callable[[], T]) -> "Result[T]":
-        """Make the call and keep its outcome."""
+        """Make the call and capture its outcome."""
         try:
             return cls(call())
         except Exception as error:
@@ -33,11 +33,11 @@ class Result(Generic[T]):
         """Do nothing, because the call has already finished."""
 
     def check_success(self) -> None:
-        """Raise the call's exception, if there is one."""
+        """Raise the call's exception, if it raised one."""
         if self._error is not None:
             raise self._error
 
     def get_result(self) -> T:
-        """Return or raise the outcome of the method without ``_async``."""
+        """Return the value or raise the exception of the method without ``_async``."""
         self.check_success()
         return self._value  # type: ignore[return-value]

@@ -1,13 +1,13 @@
-"""Lets an application react when its process is told to stop: App Engine's ``runtime`` module.
+"""App Engine's ``runtime`` module, which lets an application react when its process is told to stop.
 
-It imports nothing of the engine, because every part of the processes imports it.
+This module must not import any other part of the engine, because every other part may import this module.
 """
 
 import threading
 from collections.abc import Callable
 
 Hook = Callable[[], object]
-"""Takes no arguments; its result is ignored."""
+"""A function that takes no arguments; its result is ignored."""
 
 
 class Shutdown:
@@ -20,18 +20,18 @@ class Shutdown:
 
     @property
     def has_begun(self) -> bool:
-        """Whether this process has been told to stop."""
+        """Return whether this process has been told to stop."""
         return self._has_begun
 
     def begin(self) -> None:
-        """Note that this process was told to stop; safe in a signal handler, because it takes no lock."""
+        """Record that this process was told to stop; no lock is taken, so a signal handler may call this."""
         self._has_begun = True
 
     def set_hook(self, hook: Hook | None) -> Hook | None:
         """Set this hook and return the previous one.
 
         Raises:
-            TypeError: it is neither callable nor None.
+            TypeError: the hook is neither callable nor None.
         """
         if hook is not None and not callable(hook):
             raise TypeError(f"hook must be callable, got {type(hook).__name__}")
@@ -40,7 +40,7 @@ class Shutdown:
         return before
 
     def take_hook(self) -> Hook | None:
-        """The hook, to be called by the caller; later calls return None, so that it is called once."""
+        """Return the hook for the caller to call; later calls return None, so that it is called once."""
         return self.set_hook(None)
 
 
@@ -51,23 +51,23 @@ PROCESS = Shutdown()
 def set_shutdown_hook(hook: Hook | None) -> Hook | None:
     """Register a function to call when this process is told to stop.
 
-    It is called once, in a separate thread, while this process still holds its tasks. Like them, it has 25 s
-    (5 s under ``dev``) to save their progress and to make them end. Its exceptions are logged. A process that
-    is killed, or whose machine is, does not call it.
+    The function is called once, in a separate thread, while this process still holds its tasks. It has as
+    much time as the tasks, 25 s (5 s under ``dev``), to save their progress and make them end. Its exceptions
+    are logged. It is not called if the process is killed or the machine fails.
 
     Args:
-        hook: a callable without arguments; None for no hook. Code that replaces a hook should call the old
-            one.
+        hook: a callable without arguments, or None for no hook. Code that replaces a hook should call the
+            previous hook.
 
     Returns:
         The hook that was set before, or None.
 
     Raises:
-        TypeError: it is neither callable nor None.
+        TypeError: the hook is neither callable nor None.
     """
     return PROCESS.set_hook(hook)
 
 
 def is_shutting_down() -> bool:
-    """Whether this process was told to stop; a long-running handler may check it and end early."""
+    """Return whether this process was told to stop; long-running handlers may check this and end early."""
     return PROCESS.has_begun

@@ -1,6 +1,6 @@
-"""Signatures: a value from Redis or a browser is trusted only with a valid signature of ours.
+"""Signs values; a value from Redis or a browser is trusted only if it has a valid signature of ours.
 
-``purpose`` separates the uses, so a channel token is not accepted as a deferred payload.
+A signature for one ``purpose`` is invalid for any other, so a channel token cannot pass as a deferred call.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from lastacross.errors import BadSignatureError, ConfigError, ExpiredSignatureEr
 
 
 class Signatures:
-    """Signs and verifies with one secret key.
+    """Signs and verifies values with one secret key.
 
     Args:
         secret_key: the application's SECRET_KEY, at least 16 characters.
@@ -29,14 +29,14 @@ class Signatures:
         self._signers: dict[str, Signer] = {}
 
     def sign(self, purpose: str, payload: bytes) -> bytes:
-        """The payload with its signature appended."""
+        """Return the payload with its signature appended."""
         return self._signer(purpose).sign(payload)
 
     def verify(self, purpose: str, signed: bytes) -> bytes:
-        """The payload of a value made by ``sign``.
+        """Return the payload of a value created by ``sign``.
 
         Raises:
-            BadSignatureError: the value was not made by ``sign`` with this key and purpose.
+            BadSignatureError: the value was not created by ``sign`` with this key and purpose.
         """
         try:
             return self._signer(purpose).unsign(signed)
@@ -44,11 +44,11 @@ class Signatures:
             raise BadSignatureError(f"the signature of this {purpose} is missing or wrong") from error
 
     def dump_token(self, purpose: str, value: Any) -> str:
-        """A URL-safe, timestamped token that carries a JSON value."""
+        """Create a URL-safe, timestamped token that contains a JSON value."""
         return str(self._serializer(purpose).dumps(value))
 
     def load_token(self, purpose: str, token: str, max_age_seconds: float | None = None) -> Any:
-        """The JSON value of a token.
+        """Return a token's JSON value.
 
         Raises:
             ExpiredSignatureError: the token is older than ``max_age_seconds``.
@@ -64,7 +64,7 @@ class Signatures:
     def _signer(self, purpose: str) -> Signer:
         signer = self._signers.get(purpose)
         if signer is None:
-            # Derive the key once; the signer would derive it again for each task.
+            # Derive the key once, because the signer would derive it again for each task.
             key = hmac.digest(self._secret_key.encode(), f"lastacross.{purpose}".encode(), "sha256")
             signer = Signer(key, key_derivation="none", digest_method=hashlib.sha256)
             self._signers[purpose] = signer

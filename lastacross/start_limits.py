@@ -1,7 +1,7 @@
-"""Limits how often a client may start something, at rates such as "30/minute;200/day".
+"""Limits how often a client may start an operation, at rates such as "30/minute;200/day".
 
-The `limits` library keeps a moving window in Redis, under our key prefix and over our connection. While
-Redis is unavailable, each process counts on its own.
+The `limits` library keeps a moving window in Redis, with our key prefix and our connection. While Redis is
+unavailable, each process counts on its own.
 """
 
 import functools
@@ -20,10 +20,10 @@ from lastacross.store import LIMIT_PREFIX, Store
 from lastacross.webapp import Environ, clients
 
 OUTAGE_SECONDS = 5.0
-"""How long the limiter skips Redis after an outage, so that visitors do not wait for it each time."""
+"""How long the limiter skips Redis after an outage, so that visitors do not wait for every timeout."""
 
 REFUSALS_PER_START = 10
-"""A client may be refused this many times as often as it may start something."""
+"""The number of allowed refusals per allowed start."""
 
 _SITE = "site"
 
@@ -42,24 +42,24 @@ def check(
     cost: int = 1,
     is_share: bool = False,
 ) -> float | None:
-    """Count a start if the client may have one more.
+    """Count a start if the limit allows the client another one.
 
-    Clients are told apart by network (``clients.network_of``). Where that is impossible, all of them share
+    Clients are distinguished by network (``clients.network_of``). Where that is impossible, all clients share
     the limit. A refused start is not counted.
 
     Args:
-        name: the kind of thing started; each name has its own limit. Never use a part of the request.
-        limit: such as ``30/minute``, ``100 per 2 hours``, ``10/minute;200/day``; each of several rates
-            applies.
-        environ: the request's.
-        is_exempt: count nothing (``handler.is_exempt_from_limits()``).
-        is_counted: False only checks, before an expensive step.
-        cost: the number of starts to count; a limit never admits more than its own amount.
-        is_share: the limit only divides a shared resource between networks. It does not apply where all
-            visitors may come from one network (``clients.own_network_of``).
+        name: the kind of operation; each name has its own limit. Never use a part of the request.
+        limit: the limit, such as ``30/minute``, ``100 per 2 hours`` or ``10/minute;200/day``; if there are
+            several rates, all of them apply.
+        environ: the request's WSGI environ.
+        is_exempt: whether to count nothing (``handler.is_exempt_from_limits()``).
+        is_counted: whether to count the start; False only checks, before an expensive step.
+        cost: the number of starts to count, which must not exceed the limit's own amount.
+        is_share: whether the limit only divides a shared resource between networks. Such a limit does not
+            apply if all visitors may come from one network (``clients.own_network_of``).
 
     Returns:
-        None if it may start; otherwise the seconds to wait.
+        None if the client may start; otherwise the seconds to wait.
 
     Raises:
         ConfigError: the limit is invalid.
@@ -70,7 +70,7 @@ def check(
         return None
     client = clients.network_of(environ) or _SITE
     limiter, rates = _current(), rates_of(limit)
-    # Check all rates before counting any, so that a later refusal does not use up an earlier rate.
+    # Check all rates before counting, so that one rate's refusal does not use up another rate.
     turns = (False, True) if is_counted and len(rates) > 1 else (is_counted,)
     for counts in turns:
         for rate in rates:
@@ -92,8 +92,9 @@ def spend(
 ) -> bool:
     """Count an amount, such as bytes, against a client's budget for a period.
 
-    A period begins with the first amount, and again with the first one after it. A client that spends late in
-    one period and early in the next may therefore spend twice the budget in a short time.
+    A period begins when a client first spends an amount, and the next period with the first amount after its
+    end. Therefore a client may spend twice the budget in a short time, late in one period and early in the
+    next.
 
     Args:
         name: the kind of amount. Never use a part of a request.
@@ -101,11 +102,11 @@ def spend(
         amount: how much to spend.
         most: the budget for one period.
         seconds: the length of the period.
-        is_forced: the amount is already spent, so count it even if it exceeds the budget.
-        is_counted: False only checks.
+        is_forced: whether to count the amount even if it exceeds the budget, because it is already spent.
+        is_counted: whether to count the amount; False only checks.
 
     Returns:
-        False if it is too much.
+        False if the amount exceeds the remaining budget.
     """
     budget = RateLimitItemPerSecond(max(1, most), seconds)
     return _current().spend(budget, name, client, amount, is_forced=is_forced, is_counted=is_counted)
@@ -114,20 +115,20 @@ def spend(
 def check_refusals(
     name: str, limit: str, environ: Environ, *, is_exempt: bool = False, is_counted: bool = True
 ) -> float | None:
-    """Count a start that was refused for bad input, if the client may have one more refusal.
+    """Count a start that was refused for bad input, if the limit allows the client another refusal.
 
-    A bad request uses up no start. Refusals cost something too, so a client may have ten times as many
-    refusals as starts.
+    A bad request does not count as a start. However, refusals take work too, so a client may cause at most
+    ten times as many refusals as starts.
 
     Args:
         name: as in ``check``.
-        limit: the starts' limit.
+        limit: the limit for starts, as in ``check``.
         environ: as in ``check``.
         is_exempt: as in ``check``.
-        is_counted: False only checks, before the input is examined.
+        is_counted: whether to count the refusal; False only checks, before the input is examined.
 
     Returns:
-        None if it may go on; otherwise the seconds to wait.
+        None if the client may go on; otherwise the seconds to wait.
 
     Raises:
         ConfigError: the limit is invalid.
@@ -139,7 +140,7 @@ def check_refusals(
 
 
 def in_words(limit: str) -> str:
-    """``30 times per minute``, for people.
+    """Describe a limit in words, such as ``30 times per minute``.
 
     Raises:
         ConfigError: the limit is invalid.
@@ -155,7 +156,7 @@ def _in_words(rate: RateLimitItem) -> str:
 
 @functools.lru_cache(maxsize=64)
 def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
-    """A limit's rates as the library's items, the shortest first, so that its refusal uses up no longer one.
+    """Parse a limit into rates, the shortest first, so that its refusal does not use up a longer rate.
 
     Raises:
         ConfigError: the limit is invalid.
@@ -179,7 +180,7 @@ class Limiter:
     """Counts in this Redis, or in this process while Redis is unavailable.
 
     Args:
-        opened: the Redis.
+        opened: the Redis connection.
         clock: the time source.
     """
 
@@ -219,7 +220,7 @@ class Limiter:
         """Like the module's ``spend``."""
 
         def ask(storage: Storage) -> bool:
-            # A moving window would keep an entry for each unit.
+            # A moving window would store an entry for each unit.
             limiter = FixedWindowRateLimiter(storage)
             if not is_forced and not limiter.test(budget, name, client, cost=amount):
                 return False
@@ -245,7 +246,7 @@ _lock = threading.Lock()
 
 
 def _current() -> Limiter:
-    """The limiter of this process's store."""
+    """Return the limiter of this process's store."""
     global _limiter
     opened = store.current()
     with _lock:

@@ -1,7 +1,7 @@
 """Configuration: app.yaml, queue.yaml, cron.yaml and the environment, read once into frozen values.
 
-A mistake is a ConfigError that names file, line and column, the offending text, and what was
-likely meant; all mistakes are found in one reading.
+A mistake is a ConfigError that names the file, line and column, the offending text, and a likely
+correction. All mistakes are found in one pass.
 """
 
 from lastacross.config.loading import Findings, check, current, load, read_cron, read_queues, use

@@ -1,4 +1,4 @@
-"""app.yaml with its included files: the service, its handlers, its scaling."""
+"""Reads app.yaml and its included files: the service, its handlers and its scaling."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ ERROR_CODES = ("default", "over_quota", "dos_api_denial", "timeout")
 
 
 def check_service(text: str) -> str:
-    """A service's name: lower-case letters, digits, hyphens."""
+    """Check a service's name, which may contain lower-case letters, digits and hyphens."""
     if not _SERVICE.fullmatch(text):
         plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")[:63].strip("-")
         raise UnusableError("is not 1 to 63 lower-case letters, digits and hyphens", plain or None)
@@ -53,7 +53,7 @@ class ErrorHandlerEntry(Entry):
 
 
 class ScalingEntry(Entry):
-    """The keys that every kind of scaling shares; only the kind is acted on."""
+    """The keys shared by all kinds of scaling. In this engine, only the kind itself has an effect."""
 
     instances: Count | None = None
     max_concurrent_requests: Count | None = None
@@ -85,7 +85,7 @@ SCALING_ENTRIES: dict[ScalingMode, type[ScalingEntry]] = {
 
 
 class IncludedEntry(Entry):
-    """The top level of an included file: the keys that are acted on."""
+    """The supported keys at the top level of an included file."""
 
     WHAT = "an included file"
 
@@ -112,7 +112,7 @@ class FileEntry(IncludedEntry):
 
 
 def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
-    """The meaning of app.yaml and its included files, in their order; leaves mistakes in the documents."""
+    """Interpret app.yaml and its included files, in order, and record mistakes in their documents."""
     _refuse_unkept(document)
     content = _without_known_keys(document)
     top = document.validate(FileEntry, content, ()) or FileEntry()
@@ -135,7 +135,7 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
 
 
 def _without_known_keys(document: Document) -> dict[str, Any]:
-    """The file without keys that nothing acts on; the mistake of an unknown key may suggest one of them."""
+    """Return the file without the keys that have no effect; errors for unknown keys may suggest them."""
     content: dict[str, Any] = document.set_aside(document.content, APP_KEYS, (), "app.yaml")
     unknown = [key for key in content if key not in FileEntry.model_fields]
     for key in unknown:
@@ -145,7 +145,7 @@ def _without_known_keys(document: Document) -> dict[str, Any]:
 
 
 def _top_of_included(document: Document) -> IncludedEntry:
-    """An included file's top level; a mistake for each unknown key, and for each that only app.yaml has."""
+    """Read an included file's top level; unknown keys and keys reserved for app.yaml are mistakes."""
     aside = {"admin_console": CONSOLE_PAGES}
     content: dict[str, Any] = document.set_aside(document.content, aside, (), "an included file")
     unknown = [key for key in content if key not in IncludedEntry.model_fields]
@@ -161,7 +161,7 @@ def _top_of_included(document: Document) -> IncludedEntry:
 
 
 def _refuse_unkept(document: Document) -> None:
-    """Leave a mistake at each key that protected the application on App Engine and would not here."""
+    """Report each key that protected the application on App Engine but would not protect it here."""
     for refusal in REFUSALS:
         value: Any = document.content
         for key in refusal.path:
@@ -176,9 +176,9 @@ def _is_refused(refusal: Refusal, value: Any) -> bool:
 
 
 def _handlers(document: Document, included: Sequence[Document]) -> tuple[Handler, ...]:
-    """All handlers in the order of matching; included ones go before or after app.yaml's own."""
+    """Return all handlers in matching order; included ones go before or after app.yaml's own."""
     if not any(one.content.get("handlers") is not None for one in (document, *included)):
-        # As in App Engine's newer runtimes, everything goes to the application.
+        # As in App Engine's newer runtimes, all requests go to the application.
         return (Handler(url="/.*", pattern=handlers.compile_expression("/.*"), script=handlers.AUTO_SCRIPT),)
     first: list[Handler | None] = []
     last: list[Handler | None] = []
@@ -206,7 +206,7 @@ def _own_handlers(document: Document) -> list[Handler | None]:
 
 
 def _variables(tops: Iterable[tuple[Document, IncludedEntry]]) -> MappingProxyType[str, str]:
-    """The variables of all files: app.yaml's first, so that an included file's value wins."""
+    """Merge the variables of all files, starting with app.yaml, so that an included file's value wins."""
     found: dict[str, str] = {}
     place: dict[str, str] = {}
     for document, top in tops:
@@ -231,7 +231,7 @@ def _check_variable(name: str, value: str, document: Document) -> None:
 
 
 def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pattern[str], ...]:
-    """App.yaml's expressions, or the usual ones if it has none, and those of included files."""
+    """Return the expressions of app.yaml (by default, the usual ones) and of its included files."""
     own = document.content.get("skip_files")
     found = list(DEFAULT_SKIP_FILES) if own is None else _expressions(document)
     for one in included:
@@ -240,7 +240,7 @@ def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pa
 
 
 def _expressions(document: Document) -> list[re.Pattern[str]]:
-    """The expressions of ``skip_files``: one text, possibly of several lines, or a list of texts."""
+    """Return the expressions of ``skip_files``, which is a string (possibly multi-line) or a list."""
     value = document.content.get("skip_files")
     is_list = isinstance(value, list)
     found = []
@@ -254,7 +254,7 @@ def _expressions(document: Document) -> list[re.Pattern[str]]:
             )
             continue
         try:
-            # As on App Engine, a block of several lines is one expression.
+            # As on App Engine, a multi-line block is a single expression.
             found.append(handlers.compile_plain("".join(text.splitlines())))
         except UnusableError as error:
             document.mistake(path, f"skip_files {shown(text)} {error.problem}")
@@ -272,7 +272,7 @@ def _error_handlers(document: Document) -> list[ErrorHandler]:
 
 
 def _scaling(documents: Iterable[Document]) -> Scaling:
-    """The kind of scaling, on which all files must agree; the highest number of instances counts."""
+    """Return the scaling. All files must agree on its kind, and the highest number of instances wins."""
     found: Scaling | None = None
     for document in documents:
         for mode, schema in SCALING_ENTRIES.items():

@@ -1,4 +1,4 @@
-"""backends.yaml: services that run the same application in worker processes of their own."""
+"""Reads backends.yaml: services that run the same application in their own worker processes."""
 
 import functools
 import re
@@ -21,14 +21,14 @@ MAX_THREADS = 1024
 CLASSES = ("B1", "B2", "B4", "B4_1G", "B8")
 OPTIONS = ("dynamic", "failfast", "public")
 
-# Keys that people remember from app.yaml or App Engine's command line, with their place here.
+# Keys that people remember from app.yaml or App Engine's command line, with their equivalents here.
 _ELSEWHERE = {"instance_class": "class"} | {word: f"options: {word}" for word in OPTIONS}
 
 _MODULE_FILE = re.compile(r"[^\W\d]\w*(/[^\W\d]\w*)*\.py")
 
 
 def check_name(text: str) -> str:
-    """A backend's name: 1 to 100 lower-case letters, digits and hyphens, and not ``default``."""
+    """Check a backend's name: 1 to 100 lower-case letters, digits and hyphens, but not ``default``."""
     variables.service(text)
     if text == DEFAULT_SERVICE:
         raise UnusableError("is the service that app.yaml describes; a backend needs another name")
@@ -36,21 +36,21 @@ def check_name(text: str) -> str:
 
 
 def check_class(text: str) -> str:
-    """An instance class, in either case as App Engine took it."""
+    """Check an instance class; like App Engine, accept upper and lower case."""
     if text.upper() not in CLASSES:
         raise UnusableError(f"is not {listed(CLASSES)}", likely(text.upper(), CLASSES))
     return text.upper()
 
 
 def check_start(text: str) -> str:
-    """The dotted name of the application for ``/_ah/start``; ``crawler.py`` is read as ``crawler.app``."""
+    """Return the dotted name of the application for ``/_ah/start``; ``crawler.py`` means ``crawler.app``."""
     if _MODULE_FILE.fullmatch(text):
         return f"{text[:-3].replace('/', '.')}.app"
     return handlers.check_script(text)
 
 
 def check_options(value: Any) -> frozenset[str]:
-    """Words, separated by commas or in a list."""
+    """Parse the option words, which are either separated by commas or given as a list."""
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise UnusableError("is neither words with commas between them nor a list of words")
@@ -88,7 +88,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> Mapping[str, Backend]:
-    """The file's backends by name; mistakes and notices are left in the document."""
+    """Return the file's backends by name, and record mistakes and notices in the document."""
     document.validate(FileEntry, document.content, ())
     found: dict[str, Backend] = {}
     for path, value in document.entries("backends", "backends"):
@@ -111,7 +111,7 @@ def read(document: Document) -> Mapping[str, Backend]:
 
 
 def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
-    """The mapping without misplaced keys; each is a mistake."""
+    """Return the mapping without its misplaced keys, and report each of them as a mistake."""
     if not isinstance(value, dict):
         return value
     for key in [key for key in value if key in _ELSEWHERE]:
@@ -120,7 +120,7 @@ def _without_misplaced(value: Any, document: Document, path: Path_) -> Any:
 
 
 def start_handler(backend: Backend) -> Handler | None:
-    """The handler before app.yaml's own in a backend's processes, or None if they serve everything."""
+    """Return the handler that a backend puts before app.yaml's own, or None if it has no ``start``."""
     if backend.start is None:
         return None
     pattern = handlers.compile_expression(START_URL)
@@ -128,7 +128,7 @@ def start_handler(backend: Backend) -> Handler | None:
 
 
 def _notice(entry: BackendEntry, value: Any, document: Document, path: Path_) -> None:
-    """Leave a notice at each key that is not acted on, or is written in an old way."""
+    """Record a notice for each key that has no effect or uses an old spelling."""
     for key, given in (("class", entry.instance_class), ("options", entry.options)):
         if given:
             document.notice((*path, key), f"{key!r} of a backend is read but not acted on", is_of_key=True)

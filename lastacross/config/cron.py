@@ -1,4 +1,4 @@
-"""cron.yaml: scheduled requests."""
+"""Reads cron.yaml, the list of scheduled requests."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ EMPTY = (
     "Empty cron configuration: write 'cron:' with its jobs (or with none, to delete all), or remove the file"
 )
 
-# App Engine's maxima; only the machine limits us.
+# Exceeding these App Engine limits causes only a notice, because here the machine is the only limit.
 APP_ENGINE_JOBS = 250
 APP_ENGINE_RETRIES = 5
 
@@ -37,7 +37,7 @@ _ZERO_AGE = re.compile(r"0++\.?0*+[smhd]", re.ASCII)
 
 
 def check_url(text: str) -> str:
-    """A path of the application, with a query if it has one."""
+    """Check a path of the application, which may include a query string."""
     if not text.startswith("/"):
         plain = re.sub(r"^https?://[^/]*", "", text)
         raise UnusableError("does not begin with '/'", plain if plain.startswith("/") else f"/{plain}")
@@ -51,7 +51,7 @@ def check_url(text: str) -> str:
 
 
 def check_schedule(text: str) -> str:
-    """A text of the grammar of schedules."""
+    """Check that a text is a valid schedule."""
     try:
         return cron.parse_schedule(text).text
     except ScheduleError as error:
@@ -59,7 +59,7 @@ def check_schedule(text: str) -> str:
 
 
 def check_timezone(text: str) -> str:
-    """The name of a time zone."""
+    """Check the name of a time zone."""
     try:
         return cron.check_zone_name(text).key
     except ScheduleError as error:
@@ -67,14 +67,14 @@ def check_timezone(text: str) -> str:
 
 
 def check_description(text: str) -> str:
-    """A text for people."""
+    """Check a description, which is free text for people to read."""
     if len(text) > MAX_DESCRIPTION_CHARACTERS:
         raise UnusableError(f"is longer than {MAX_DESCRIPTION_CHARACTERS} characters")
     return text
 
 
 def check_target(text: str) -> str:
-    """``version``, or ``service:version`` with a colon; the message for others includes App Engine's."""
+    """Check a target: ``version`` or ``service:version``. Errors include App Engine's own message."""
     if _TARGET.match(text) and not text.endswith("\n"):
         return text
     plain = re.sub(r"[^a-z0-9:-]+", "-", text[:164].lower()).strip("-")
@@ -89,12 +89,12 @@ def check_target(text: str) -> str:
 
 
 def parse_age_limit(text: str) -> int:
-    """Whole seconds of a ``job_age_limit`` such as ``2h``; ``0s`` is none."""
+    """Convert a ``job_age_limit`` such as ``2h`` or ``0s`` to whole seconds."""
     return 0 if _ZERO_AGE.fullmatch(text.strip()) else units.parse_age_limit(text)
 
 
 def parse_deadline(text: str) -> float:
-    """Seconds of an ``attempt_deadline`` such as ``90.5s``; App Engine accepted negative ones, too."""
+    """Convert an ``attempt_deadline`` such as ``90.5s`` to seconds; like App Engine, accept negatives."""
     if not _DEADLINE.fullmatch(text):
         rough = re.match(r"\s*([0-9]+(?:\.[0-9]+)?)", text)
         raise UnusableError(
@@ -107,7 +107,7 @@ def parse_deadline(text: str) -> float:
 
 
 class RetryEntry(BackoffEntry):
-    """``retry_parameters`` of a job."""
+    """A job's ``retry_parameters``."""
 
     job_retry_limit: Count | None = None
     job_age_limit: Annotated[int, parsed(parse_age_limit)] | None = None
@@ -138,7 +138,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[CronEntry, ...]:
-    """The file's jobs, in its order; leaves mistakes and notices in the document."""
+    """Return the file's jobs in order, and record mistakes and notices in the document."""
     document.validate(FileEntry, document.content, ())
     found: list[CronEntry] = []
     names: Counter[str] = Counter()
@@ -158,9 +158,9 @@ def read(document: Document) -> tuple[CronEntry, ...]:
 
 
 def job_name(url: str, target: str | None) -> str:
-    """A job's name: readable, and independent of its schedule.
+    """Return a job's name, which is readable and independent of its schedule.
 
-    ``/tasks/load?x=1`` → ``tasks-load-x-1-`` and eight digits of a digest of URL and target.
+    ``/tasks/load?x=1`` → ``tasks-load-x-1-`` followed by eight digits of a digest of its URL and target.
     """
     slug = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[:MAX_SLUG_CHARACTERS].strip("-") or "root"
     digest = hashlib.sha256(f"{target or ''} {url}".encode()).hexdigest()[:8]
@@ -194,7 +194,7 @@ def _deadline(seconds: float | None, document: Document, path: Path_) -> float |
 
 
 def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:
-    """The parameters; None = a failed run is not repeated."""
+    """Return the retry parameters, or None if a failed run is not retried."""
     if entry is None:
         return None
     limit = DEFAULT_RETRY_LIMIT if entry.job_retry_limit is None else entry.job_retry_limit

@@ -1,4 +1,4 @@
-"""The wording of mistakes: the key, the offending text, the expected form, a likely correction."""
+"""Formats error messages with the key, the offending text, the expected form and a likely correction."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ MAX_HINT_CHARACTERS = 250
 
 
 class UnusableError(ValueError):
-    """Raised when a text cannot be a value of its key.
+    """Raised when a text is not a valid value for its key.
 
     ``problem`` continues the sentence "<key> <text> …"; ``hint`` is the likely correction.
     """
@@ -23,7 +23,7 @@ class UnusableError(ValueError):
 
 
 def shown(value: Any) -> str:
-    """A value as a message shows it: quoted, on one line, not long."""
+    """Format a value for a message: quoted, on one line and shortened."""
     if value is None:
         return "(nothing)"
     if isinstance(value, Mapping):
@@ -35,7 +35,7 @@ def shown(value: Any) -> str:
 
 
 def likely(word: str, choices: Iterable[str], closeness: float = 0.6) -> str | None:
-    """The choice that looks most like the word, or None if none is close."""
+    """Return the choice most similar to the word, or None if no choice is close."""
     by_plain = {choice.lower().replace("-", "_"): choice for choice in choices}
     plain = word[:100].lower().replace("-", "_")
     found = difflib.get_close_matches(plain, by_plain, n=1, cutoff=closeness)
@@ -43,19 +43,19 @@ def likely(word: str, choices: Iterable[str], closeness: float = 0.6) -> str | N
 
 
 def listed(words: Sequence[str]) -> str:
-    """The words as a choice: "a, b or c"."""
+    """Join the words as alternatives: "a, b or c"."""
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def sentence(problem: str, hint: str | None = None) -> str:
-    """A problem with its hint, unless the hint is too long to read."""
+    """Combine a problem with its hint, but leave out a hint that is too long to read."""
     return (
         problem if hint is None or len(hint) > MAX_HINT_CHARACTERS else f"{problem}, did you mean {hint!r}?"
     )
 
 
 def together(mistakes: Iterable[ConfigError]) -> ConfigError:
-    """One error that carries all of them and states the first."""
+    """Return one error that carries all the mistakes and whose message states the first."""
     every = tuple(mistakes)
     first = every[0]
     return ConfigError(first.message, file=first.file, line=first.line, column=first.column, mistakes=every)

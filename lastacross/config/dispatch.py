@@ -1,4 +1,4 @@
-"""dispatch.yaml: which service takes the tasks for a URL."""
+"""Reads dispatch.yaml, which says which service handles the tasks for a URL."""
 
 import ipaddress
 import re
@@ -13,13 +13,13 @@ MAX_RULES = 20
 MAX_PART_CHARACTERS = 100
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
-# The text right after the asterisk may be the end of a label: ``*-dot-shop.example.com``.
+# The text right after the asterisk may be the end of a host name's label: ``*-dot-shop.example.com``.
 _LABEL_END = re.compile(r"[a-z0-9-]*[a-z0-9]", re.ASCII)
 _PATH = re.compile(r"/[!$%&'()+,./:;=@_~0-9A-Za-z-]*\*?", re.ASCII)
 
 
 def check_url(text: str) -> str:
-    """A host and a path; ``*`` may begin the host and end the path."""
+    """Check a URL pattern: a host and a path, where ``*`` may begin the host and end the path."""
     host, slash, path = text.partition("/")
     if "://" in text:
         raise UnusableError("has a scheme; host and path are wanted", text.partition("://")[2] or None)
@@ -96,7 +96,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> tuple[DispatchRule, ...]:
-    """The file's rules in their order; leaves mistakes and notices in the document."""
+    """Return the file's rules in order, and record mistakes and notices in the document."""
     document.validate(FileEntry, document.content, ())
     rules = []
     for path, value in document.entries("dispatch", "dispatch rules"):
@@ -110,7 +110,7 @@ def read(document: Document) -> tuple[DispatchRule, ...]:
 
 
 def _rule(entry: RuleEntry, document: Document, path: Path_) -> list[DispatchRule]:
-    """The rule, or none when it names no service."""
+    """Return a list with the rule, or an empty list if the rule does not name a service."""
     if entry.module is not None:
         remark = "'module' is the old name of 'service'"
         if entry.service is not None:

@@ -1,7 +1,7 @@
-"""A configuration file while it is read: its values, and the mistakes and notices found so far.
+"""Holds a configuration file while it is read: its values, and the mistakes and notices found so far.
 
-pydantic checks an entry. Its findings become mistakes in the words of ``diagnostics``, each with
-line and column.
+pydantic checks each entry, and its errors become mistakes with a line, a column and a text from
+``diagnostics``.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +17,9 @@ Path_ = yaml_file.Path_
 
 
 class Entry(BaseModel):
-    """A mapping of a file: an unknown key is a mistake, and nothing is converted silently.
+    """A mapping in a file. An unknown key is a mistake, and no value is converted silently.
 
-    ``WHAT`` is its name in messages: "a queue".
+    ``WHAT`` is the mapping's name in messages, such as "a queue".
     """
 
     WHAT: ClassVar[str] = ""
@@ -31,7 +31,7 @@ EntryType = TypeVar("EntryType", bound=Entry)
 
 
 def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
-    """A single value, which ``parse`` reads or refuses with UnusableError."""
+    """Return a validator for a single value; ``parse`` converts it or raises UnusableError."""
 
     def check(value: Any) -> Any:
         if not isinstance(value, str):
@@ -42,7 +42,7 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
 
 
 def one_of(*choices: str) -> BeforeValidator:
-    """One of a few words."""
+    """Return a validator that accepts only these words."""
 
     def check(text: str) -> str:
         if text not in choices:
@@ -61,10 +61,12 @@ Switch = Annotated[bool, parsed(units.parse_switch)]
 class Document:
     """One file's values, with its mistakes and notices.
 
-    ``name`` is for messages. ``is_empty_because`` is the message for an empty file; None = it may be empty.
+    ``name`` is the file's name in messages. ``is_empty_because`` is the error text for an empty file, or None
+    if the file may be empty.
 
     Raises:
-        ConfigError: it is not YAML as these files may use it, or empty, or not a mapping.
+        ConfigError: the file is not valid YAML, uses a forbidden YAML feature, is not a mapping, or is
+            empty while ``is_empty_because`` is set.
     """
 
     def __init__(self, text: str, name: str, is_empty_because: str | None) -> None:
@@ -90,29 +92,29 @@ class Document:
 
     @property
     def notices(self) -> list[str]:
-        """The notices, one line each, from the top of the file to its end."""
+        """Return the notices, one line each, in the order of their lines in the file."""
         return [f"{self.name}:{line}:{column}: {text}" for (line, column), text in sorted(self._notices)]
 
     @property
     def sorted_mistakes(self) -> list[ConfigError]:
-        """The mistakes, from the top of the file to its end."""
+        """Return the mistakes in the order of their lines in the file."""
         return sorted(self.mistakes, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
 
     def line(self, path: Path_) -> int:
-        """The line at which a path's value begins."""
+        """Return the line on which the value at a path begins."""
         return self._place(path)[0]
 
     def mistake(self, path: Path_, problem: str, hint: str | None = None, *, is_of_key: bool = False) -> None:
-        """Remember a mistake at a path's value, or at its key."""
+        """Record a mistake at a path's value, or at its key."""
         line, column = self._place(path, is_of_key)
         self.mistakes.append(ConfigError(sentence(problem, hint), file=self.name, line=line, column=column))
 
     def notice(self, path: Path_, text: str, *, is_of_key: bool = False) -> None:
-        """Remember a remark for the author, which stops nothing."""
+        """Record a remark for the file's author, which does not keep any process from starting."""
         self._notices.append((self._place(path, is_of_key), text))
 
     def validate(self, model: type[EntryType], value: Any, path: Path_) -> EntryType | None:
-        """The mapping as an entry, or None with its mistakes remembered."""
+        """Return the mapping as an entry, or record its mistakes and return None."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
@@ -121,7 +123,7 @@ class Document:
             return None
 
     def entries(self, key: str, what: str) -> Iterable[tuple[Path_, Any]]:
-        """The items of a top-level list with their paths; a mistake and no items if it is not a list."""
+        """Yield a top-level list's items with their paths; a value that is not a list is a mistake."""
         value = self.content.get(key)
         if value is None:
             return ()
@@ -132,9 +134,9 @@ class Document:
         return [((key, index), item) for index, item in enumerate(value)]
 
     def set_aside(self, value: Any, known: Mapping[str, str], path: Path_, what: str) -> Any:
-        """The mapping without known keys that are not acted on; a notice for each.
+        """Return the mapping without the known keys that have no effect, and record a notice for each.
 
-        ``known`` maps a key to the notice; empty is the usual one.
+        ``known`` maps each key to its notice; an empty string stands for the usual notice.
         """
         if not isinstance(value, dict):
             return value
@@ -144,7 +146,7 @@ class Document:
         return {key: item for key, item in value.items() if key not in known}
 
     def _place(self, path: Path_, is_of_key: bool = False) -> yaml_file.Place:
-        """The place of a path, or of the nearest path around it that has one."""
+        """Return the position of a path, or of its nearest parent whose position is known."""
         places = self._tree.key_places if is_of_key else self._tree.places
         if path in places:
             return places[path]
@@ -153,7 +155,7 @@ class Document:
         return self._tree.places[path]
 
     def _add_mistake(self, detail: Any, base: Path_, model: type[Entry]) -> None:
-        """Turn one of pydantic's findings into a mistake."""
+        """Convert one of pydantic's errors into a mistake."""
         path = (*base, *detail["loc"])
         kind, value = detail["type"], detail["input"]
         entry = _entry_at(model, detail["loc"][:-1])
@@ -170,7 +172,7 @@ class Document:
 
 
 def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:
-    """The schema of the mapping at these keys."""
+    """Return the schema of the mapping at these keys."""
     for key in keys:
         if isinstance(key, str) and key in model.model_fields:
             model = next(_entries_in(model.model_fields[key].annotation), model)
@@ -178,7 +180,7 @@ def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:
 
 
 def _entries_in(annotation: Any) -> Iterator[type[Entry]]:
-    """The schemas in a field's type."""
+    """Yield the schemas that occur in a field's type."""
     if isinstance(annotation, type) and issubclass(annotation, Entry):
         yield annotation
     for inner in get_args(annotation):

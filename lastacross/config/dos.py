@@ -1,4 +1,4 @@
-"""dos.yaml: networks that App Engine blocked. Nothing here blocks them, so the file must not be ignored."""
+"""Reads dos.yaml. If it lists networks, that is an error, because this engine cannot block them."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class FileEntry(Entry):
 
 
 def read(document: Document) -> None:
-    """Leave a mistake if the file lists networks."""
+    """Record a mistake if the file lists any networks."""
     document.validate(FileEntry, document.content, ())
     if document.content.get("blacklist"):
         problem = (

@@ -1,4 +1,4 @@
-"""One entry of app.yaml's ``handlers``: its URLs, the code or files behind them, and their protection."""
+"""Reads an entry of app.yaml's ``handlers``: its URLs, the code or files they serve, and access rules."""
 
 import re
 from pathlib import PurePosixPath
@@ -18,7 +18,7 @@ _MIME_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;\s*[\w-]+=\"?[\w.-]+\"?)*", re.A
 _FLAGS = re.compile(r"\(\?([aimsux]+)\)", re.ASCII)
 _REFERENCE = re.compile(r"\\(\d+)")
 
-# Headers that a server sets for each response; app.yaml may not.
+# Headers that the server sets on each response, so app.yaml may not set them.
 _RESERVED_HEADERS = {
     "connection",
     "content-encoding",
@@ -36,12 +36,12 @@ _RESERVED_HEADERS = {
 
 _STATIC_ONLY = ("application_readable", "expiration", "http_headers", "mime_type", "require_matching_file")
 
-# Prefixes of App Engine SDK code that app.yaml files name, by file or by module.
+# The prefixes by which app.yaml files refer to App Engine SDK code, either as a file or as a module.
 _SDK_CODE = ("$PYTHON_LIB", "google.appengine.", "google/appengine/")
 
 
 def check_url(text: str) -> str:
-    """A regular expression over paths."""
+    """Check a URL pattern, which is a regular expression for paths."""
     bare = text.removeprefix("^")
     if not bare.startswith(("/", ".", "(", "[")):
         raise UnusableError("does not begin with '/'", f"/{bare}"[:200])
@@ -50,12 +50,13 @@ def check_url(text: str) -> str:
 
 
 def compile_expression(text: str, suffix: str = "") -> re.Pattern[str]:
-    """The expression anchored at both ends, with ``suffix`` after it.
+    """Compile the expression followed by ``suffix``, anchored at both ends.
 
-    Flags at its beginning, ``(?i)``, are kept: inside the anchors Python would refuse them.
+    Flags at its beginning, such as ``(?i)``, become flags of the group inside the anchors, because Python
+    rejects global flags anywhere but at the start.
 
     Raises:
-        UnusableError: it does not compile.
+        UnusableError: the expression does not compile.
     """
     flags = _FLAGS.match(text)
     opening = f"(?{flags.group(1)}:" if flags else "(?:"
@@ -64,10 +65,10 @@ def compile_expression(text: str, suffix: str = "") -> re.Pattern[str]:
 
 
 def compile_plain(text: str) -> re.Pattern[str]:
-    """The expression as it stands.
+    """Compile the expression without changing it.
 
     Raises:
-        UnusableError: it does not compile.
+        UnusableError: the expression does not compile.
     """
     try:
         return re.compile(text)
@@ -76,7 +77,7 @@ def compile_plain(text: str) -> re.Pattern[str]:
 
 
 def check_script(text: str) -> str:
-    """A dotted name of a WSGI application, or ``auto``."""
+    """Check a script, which is the dotted name of a WSGI application or ``auto``."""
     if text == "auto":
         return AUTO_SCRIPT
     if text.startswith(_SDK_CODE):
@@ -99,7 +100,7 @@ def check_script(text: str) -> str:
 
 
 def check_file(text: str) -> str:
-    """A path inside the application's folder."""
+    """Check a path, which must stay inside the application's folder."""
     parts = PurePosixPath(text).parts
     if not text.strip() or "\0" in text:
         raise UnusableError("is not the name of a file")
@@ -111,14 +112,14 @@ def check_file(text: str) -> str:
 
 
 def check_mime_type(text: str) -> str:
-    """A media type such as ``text/css``."""
+    """Check a media type such as ``text/css``."""
     if not _MIME_TYPE.fullmatch(text):
         raise UnusableError("is not a media type such as text/css")
     return text
 
 
 class HandlerEntry(Entry):
-    """The keys of a handler that are acted on."""
+    """The supported keys of a handler."""
 
     WHAT = "a handler"
 
@@ -144,7 +145,7 @@ class HandlerEntry(Entry):
 
 
 def read(value: Any, document: Document, path: Path_) -> Handler | None:
-    """The handler, or None; leaves mistakes and notices in the document."""
+    """Return the handler, or None if it is invalid; record mistakes and notices in the document."""
     entry = document.validate(HandlerEntry, value, path)
     if entry is None:
         return None
@@ -188,7 +189,7 @@ def _pattern(entry: HandlerEntry, document: Document, path: Path_) -> re.Pattern
 
 
 def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """Check that a handler is of one kind, and has only that kind's keys."""
+    """Check that a handler is of exactly one kind and has only the keys of that kind."""
     kinds = [key for key in ("script", "static_dir", "static_files") if getattr(entry, key) is not None]
     if not kinds:
         document.mistake(path, f"the handler of {shown(entry.url)} needs script, static_dir or static_files")
@@ -206,7 +207,7 @@ def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
 
 
 def _check_protection(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """Refuse keys with which App Engine protected the application and this engine cannot."""
+    """Reject keys that protected the application on App Engine but cannot protect it here."""
     if entry.api_endpoint:
         problem = "api_endpoint: there is no Endpoints server here that asks who calls; write a plain handler"
         document.mistake((*path, "api_endpoint"), problem, is_of_key=True)
@@ -243,7 +244,7 @@ def _check_static_files(entry: HandlerEntry, template: str, document: Document, 
 
 
 def _check_cross_site(entry: HandlerEntry, document: Document, path: Path_) -> None:
-    """Check that only a script open to everybody takes requests from pages of other sites."""
+    """Check that only a script open to everybody accepts requests from other sites' pages."""
     if entry.cross_site != "allow":
         return
     problem = None

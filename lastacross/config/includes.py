@@ -1,8 +1,8 @@
-"""The files that app.yaml includes: their paths, their order and the keys they may have.
+"""Finds the files that app.yaml includes, and determines their order.
 
-Paths and order are those of App Engine's SDK (``appinfo_includes.py``): a path is looked for beside the
-file that includes it, then in the application's folder; a folder means its ``include.yaml``. A file counts
-once, where it is met first, going down into each before the next one beside it.
+Paths and order follow App Engine's SDK (``appinfo_includes.py``). A path is first resolved relative to the
+including file, then relative to the application's folder; a folder stands for its ``include.yaml``. The
+walk is depth first, and a file included twice counts only where it occurs first.
 """
 
 import os
@@ -20,7 +20,7 @@ from lastacross.errors import ConfigError
 
 MAX_DEPTH = 10
 MAX_FILES = 50
-# Together as much as one file, because each value of a bomb costs time, whatever file it is in.
+# The limit for all included files together is that of one file, because parsing takes time in each of them.
 MAX_BYTES = yaml_file.MAX_FILE_BYTES
 
 FOLDER_FILE = "include.yaml"
@@ -40,21 +40,21 @@ KEYS = (
 
 @dataclass
 class Included:
-    """The included files, and one mistake for each file that could not be read at all."""
+    """The included files, with one mistake for each file that could not be read at all."""
 
     documents: list[Document] = field(default_factory=list)
     mistakes: list[ConfigError] = field(default_factory=list)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files' paths below the application's folder, in the order in which they count."""
+        """Return the files' paths, relative to the application's folder, in the order of inclusion."""
         return tuple(document.name for document in self.documents)
 
 
 def gather(document: Document, root: Path) -> Included:
-    """The files that app.yaml includes, and those that they include.
+    """Return the files that app.yaml includes, directly or through other included files.
 
-    A path that cannot be included is a mistake in the including document.
+    A path that cannot be included is reported as a mistake in the including document.
     """
     walk = _Walk(root)
     walk.visit(document, 1)
@@ -62,10 +62,10 @@ def gather(document: Document, root: Path) -> Included:
 
 
 def check_builtins(document: Document) -> None:
-    """Leave a notice at each builtin that this engine lacks, and a mistake at each unknown one."""
+    """Record a notice for each builtin that this engine lacks, and a mistake for each unknown one."""
     value = document.content.get("builtins")
     if isinstance(value, dict):
-        # Old files have no hyphens.
+        # Old files wrote a mapping instead of a list.
         items: list[tuple[Path_, Any]] = [(("builtins",), value)]
     else:
         items = list(document.entries("builtins", "builtins such as 'deferred: on'"))
@@ -96,18 +96,18 @@ def _check_builtin(document: Document, path: Path_, name: str, switch: Any) -> N
 
 
 class _Walk:
-    """One walk through the files, from app.yaml down."""
+    """A depth-first walk through the included files, starting from app.yaml."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._real_root = os.path.realpath(root)
         self._bytes = 0
-        # A file's real path → the file that includes it first.
+        # Maps a file's real path to the first file that includes it.
         self._includer: dict[str, str] = {}
         self.included = Included()
 
     def visit(self, document: Document, depth: int) -> None:
-        """Add the files that this one includes, each followed by its own includes."""
+        """Add the files that this document includes, each followed by the files that it includes itself."""
         self._includer.setdefault(os.path.realpath(self._root / document.name), "")
         for path, value in document.entries("includes", "files"):
             try:
@@ -121,10 +121,10 @@ class _Walk:
                 self.visit(included, depth + 1)
 
     def _resolve(self, value: Any, folder: str) -> str:
-        """The file's path below the application's folder.
+        """Return the file's path relative to the application's folder.
 
         Raises:
-            UnusableError: there is no such file, or it is elsewhere.
+            UnusableError: the file does not exist or is outside the application's folder.
         """
         if not isinstance(value, str) or not value.strip():
             raise UnusableError("is not the path of a file")
@@ -147,10 +147,10 @@ class _Walk:
         raise UnusableError("is not there")
 
     def _take(self, name: str, includer: Document, path: Path_, depth: int) -> Document | None:
-        """The file, None if it cannot be read or counts already.
+        """Return the file, or None if it cannot be read or was already included.
 
         Raises:
-            UnusableError: it may not be included here.
+            UnusableError: the file may not be included here.
         """
         real = os.path.realpath(self._root / name)
         if not real.startswith(self._real_root.rstrip(os.sep) + os.sep):

@@ -1,13 +1,13 @@
-"""Keys that App Engine's app.yaml took and that nothing here acts on: harmless ones, and refused ones.
+"""Lists the app.yaml keys of App Engine that have no effect here, both harmless and refused ones.
 
-A harmless key gives one notice. A key that protected the application on App Engine and cannot do so here
-is a mistake, because ignoring it would silently remove that protection.
+A harmless key causes one notice. A key that protected the application on App Engine but cannot protect it
+here is a mistake, because ignoring it would silently remove that protection.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Each harmless key maps to what to say of it; empty is the usual sentence.
+# Each harmless key maps to the text of its notice; an empty string stands for the usual notice.
 _APP = """
 api_config api_version app_engine_apis application auto_id_policy backends beta_settings build_env_variables
 code_lock derived_file_type endpoints_api_service env flexible_runtime_settings health_check instance_class
@@ -46,7 +46,7 @@ APP_KEYS: dict[str, str] = {
 SCALING_KEYS: dict[str, str] = dict.fromkeys(_SCALING.split(), "")
 INBOUND_SERVICES = frozenset(_INBOUND.split())
 
-# App Engine's builtins, each a file that it included. Empty: honoured, there is nothing to say.
+# App Engine's builtins, each of which was an included file. An empty text marks a supported builtin.
 BUILTINS: dict[str, str] = {
     "admin_redirect": "is not here: /_ah/admin leads to no console",
     "appstats": "is not here: nothing records calls, and /_ah/stats answers 404",
@@ -69,9 +69,9 @@ def _is_on(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A key at the top of app.yaml, or one inside it, that must not be ignored.
+    """A key of app.yaml, at the top level or nested, that must not be ignored.
 
-    ``is_for`` says of a single value whether it is one of those; a mapping or a list always is.
+    ``is_for`` tells whether a scalar value must be refused. A mapping or a list is always refused.
     """
 
     path: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Reads a folder and an environment into one frozen value, and keeps the one of this process."""
+"""Reads a folder and an environment into one frozen value, and keeps this process's configuration."""
 
 import os
 import posixpath
@@ -36,16 +36,16 @@ from lastacross.errors import ConfigError
 
 ReadType = TypeVar("ReadType")
 
-# The list of files that gcloud does not upload, where app.yaml has no skip_files.
+# gcloud's list of files not to upload, used in place of app.yaml's skip_files.
 UPLOAD_LIST = ".gcloudignore"
 _UNLISTED = "static handlers serve the files that it names, unless skip_files of app.yaml names them too"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What ``check`` found: mistakes stop every process, notices stop nothing.
+    """The results of ``check``: a mistake prevents every process from starting, a notice does not.
 
-    ``files`` are the names of the files that were read. ``warnings`` name settings that leave the site open.
+    ``files`` names the files that were read. ``warnings`` describe settings that leave the site open.
     """
 
     mistakes: tuple[ConfigError, ...]
@@ -66,9 +66,9 @@ class _Files:
     def read(
         self, name: str, is_empty_because: str | None, read: Callable[[Document], ReadType]
     ) -> ReadType | None:
-        """The meaning of ``<name>.yaml``, or None if there is no such file or it cannot be read at all.
+        """Interpret ``<name>.yaml``, or return None if it does not exist or cannot be read at all.
 
-        ``read`` finds the meaning, and leaves mistakes and notices in the document.
+        ``read`` interprets the document and records mistakes and notices in it.
         """
         try:
             path = yaml_file.find(self.root, name)
@@ -88,22 +88,22 @@ class _Files:
         """Add the files that app.yaml includes."""
         for document in included.documents:
             self.names.append(document.name)
-            # Cannot be another document's key, which is a file name without its ending.
+            # This cannot collide with another document's key, which is a file name without its extension.
             self.documents[f"included: {document.name}"] = document
             self.mistakes += document.sorted_mistakes
         self.mistakes += included.mistakes
 
     def queues(self) -> queues.QueueFile:
-        """The meaning of queue.yaml; without one, the queue ``default``."""
+        """Read queue.yaml; without that file, return only the queue ``default``."""
         return self.read("queue", queues.EMPTY, queues.read) or queues.default_queues()
 
     def cron(self) -> tuple[CronEntry, ...] | None:
-        """The meaning of cron.yaml; None without one."""
+        """Read cron.yaml; return None if there is no such file."""
         return self.read("cron", cron.EMPTY, cron.read)
 
 
 class _Reading:
-    """One reading of all files and the environment."""
+    """A single pass over all files and the environment."""
 
     def __init__(
         self, root: Path, environ: Mapping[str, str], *, may_make_key: bool, needs_key: bool
@@ -129,17 +129,17 @@ class _Reading:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The names of the files that are there."""
+        """Return the names of the files that exist."""
         return tuple(self._files.names)
 
     @property
     def has_queue_file(self) -> bool:
-        """Whether there is a queue.yaml."""
+        """Return whether a queue.yaml exists."""
         return "queue" in self._files.documents
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Notices of the files in the order of reading, then of the environment."""
+        """Return the files' notices in reading order, followed by the environment's."""
         found = [notice for document in self._files.documents.values() for notice in document.notices]
         if (self.root / UPLOAD_LIST).is_file():
             found.append(f"{UPLOAD_LIST}: is not read: {_UNLISTED}")
@@ -164,7 +164,7 @@ class _Reading:
         return found
 
     def _read_app(self, document: Document) -> AppConfig:
-        """app.yaml; every folder and file that it names must exist, or no process starts."""
+        """Read app.yaml and check that every folder and file that it names exists."""
         self._included = includes.gather(document, self.root)
         documents = (document, *self._included.documents)
         found = app.read(document, self._included.documents)
@@ -180,7 +180,7 @@ class _Reading:
         return found
 
     def _check_folders(self, document: Document, found: AppConfig) -> None:
-        """Leave a mistake at each ``static_dir`` from which nothing could be served."""
+        """Record a mistake for each ``static_dir`` from which no file could be served."""
         for path, value in document.entries("handlers", "handlers"):
             folder = value.get("static_dir")
             if folder is None:
@@ -207,12 +207,12 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
     """Read an application's configuration.
 
     Args:
-        root: the folder with app.yaml; queue.yaml, cron.yaml, backends.yaml, dispatch.yaml if there are any.
+        root: the folder with app.yaml and, optionally, queue.yaml, cron.yaml, backends.yaml, dispatch.yaml.
         environ: the environment, as ``os.environ``.
-        needs_secret_key: False = for commands that only look: an unset SECRET_KEY is "", and none is made.
+        needs_secret_key: False for read-only commands: an unset SECRET_KEY is then "" and none is created.
 
     Raises:
-        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
+        ConfigError: part of the configuration is invalid; ``mistakes`` lists all of its errors.
     """
     reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
     if reading.mistakes:
@@ -235,26 +235,26 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
 
 
 def _own(reading: _Reading) -> Settings:
-    """The settings; a LASTACROSS_SERVICE that is app.yaml's own service means the default one."""
+    """Return the settings; if LASTACROSS_SERVICE names app.yaml's own service, it becomes ``default``."""
     own = settings.build(reading.environment)
     return replace(own, service=DEFAULT_SERVICE) if own.service == reading.app.service else own
 
 
 def _app_of(reading: _Reading, service: str) -> AppConfig:
-    """app.yaml as this service runs it, with a backend's ``start`` before the handlers."""
+    """Return app.yaml as this service runs it: a backend's ``start`` handler is put first."""
     backend = reading.backends.get(service)
     first = None if backend is None else backends.start_handler(backend)
     return reading.app if first is None else replace(reading.app, handlers=(first, *reading.app.handlers))
 
 
 def read_queues(root: Path) -> Mapping[str, QueueConfig]:
-    """Read queue.yaml only; the queue ``default`` if there is none.
+    """Read only queue.yaml; without that file, return the queue ``default``.
 
     Args:
         root: the application's folder.
 
     Raises:
-        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
+        ConfigError: part of the configuration is invalid; ``mistakes`` lists all of its errors.
     """
     files = _Files(root)
     found = files.queues()
@@ -264,13 +264,13 @@ def read_queues(root: Path) -> Mapping[str, QueueConfig]:
 
 
 def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
-    """Read cron.yaml only; None if there is none.
+    """Read only cron.yaml; return None if there is no such file.
 
     Args:
         root: the application's folder.
 
     Raises:
-        ConfigError: something in it cannot be used; its ``mistakes`` are complete.
+        ConfigError: part of the configuration is invalid; ``mistakes`` lists all of its errors.
     """
     files = _Files(root)
     found = files.cron()
@@ -280,7 +280,7 @@ def read_cron(root: Path) -> tuple[CronEntry, ...] | None:
 
 
 def check(root: Path, environ: Mapping[str, str]) -> Findings:
-    """Everything that ``load`` would report; makes no file."""
+    """Return everything that ``load`` would report, without creating any file."""
     reading = _Reading(root, environ, may_make_key=False, needs_key=True)
     warnings = () if reading.mistakes else settings.warnings(_own(reading))
     return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))
@@ -291,10 +291,10 @@ _lock = threading.Lock()
 
 
 def current() -> Config:
-    """The configuration of this process, read at the first call: LASTACROSS_APP or the current folder.
+    """Return this process's configuration, read on first use from LASTACROSS_APP or the current folder.
 
     Raises:
-        ConfigError: it cannot be used.
+        ConfigError: the configuration is invalid.
     """
     global _current
     with _lock:
@@ -304,7 +304,7 @@ def current() -> Config:
 
 
 def use(config: Config | None) -> None:
-    """Make this the configuration of this process; None forgets it."""
+    """Make this the process's configuration; None discards the current one."""
     global _current
     with _lock:
         _current = config

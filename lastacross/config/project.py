@@ -1,4 +1,4 @@
-"""``[tool.lastacross]`` in the application's pyproject.toml: names of modules that commands import."""
+"""Reads ``[tool.lastacross]`` in the application's pyproject.toml: the modules that commands import."""
 
 import tomllib
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ KEYS = ("models", "demo")
 
 @dataclass(frozen=True)
 class Project:
-    """What the commands need to know of the application beside app.yaml.
+    """The information that the commands need about the application besides app.yaml.
 
     Attributes:
-        models: dotted names of the modules that declare its tables.
-        demo: dotted name of the function that loads demo data.
+        models: the dotted names of the modules that declare its tables.
+        demo: the dotted name of the function that loads its demo data.
     """
 
     models: Sequence[str]
@@ -30,17 +30,17 @@ class Project:
 
 
 def read_project(root: Path, app: AppConfig | None = None) -> Project:
-    """Read the table ``[tool.lastacross]``; all of it may be missing.
+    """Read the table ``[tool.lastacross]``, which is optional, as are all of its keys.
 
-    Without ``models``, those are the modules that ``script:`` names in app.yaml, and ``models`` if the folder
-    has one.
+    The default of ``models`` is the modules that ``script:`` names in app.yaml, plus the module ``models`` if
+    the folder has one.
 
     Args:
         root: the application's folder.
-        app: its app.yaml; None: no script is looked at.
+        app: the application's app.yaml, or None to ignore its scripts.
 
     Raises:
-        ConfigError: pyproject.toml cannot be read, or the table has something else in it.
+        ConfigError: pyproject.toml cannot be read, or the table contains an unknown key or invalid value.
     """
     path = root / FILE
     given = _table(path)

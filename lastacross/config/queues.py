@@ -1,4 +1,4 @@
-"""queue.yaml: the queues, their rates and their retries."""
+"""Reads queue.yaml: the queues, their rates and their retries."""
 
 import dataclasses
 import hashlib
@@ -23,7 +23,7 @@ from lastacross.config.values import (
 
 EMPTY = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
 
-# App Engine's maxima. Only the machine limits us, but a file above them could not move back.
+# These App Engine limits are not enforced here, but App Engine would reject a file that exceeds them.
 APP_ENGINE_RATE = 500
 APP_ENGINE_BUCKET_SIZE = 500
 APP_ENGINE_CONCURRENCY = 5000
@@ -35,7 +35,7 @@ _TARGET = re.compile(TARGET_EXPRESSION, re.ASCII)
 
 @dataclass(frozen=True)
 class QueueFile:
-    """The meaning of queue.yaml."""
+    """The parsed content of queue.yaml."""
 
     queues: Mapping[str, QueueConfig]
     total_storage_limit_bytes: int | None = None
@@ -43,7 +43,7 @@ class QueueFile:
 
 
 def check_queue_name(text: str) -> str:
-    """A queue's name: 1 to 100 letters, digits and hyphens."""
+    """Check a queue's name: 1 to 100 letters, digits and hyphens."""
     if not _NAME.fullmatch(text):
         plain = re.sub(r"[^A-Za-z0-9-]+", "-", text[:200]).strip("-")[:100]
         raise UnusableError("is not 1 to 100 letters, digits and hyphens", plain or None)
@@ -53,7 +53,7 @@ def check_queue_name(text: str) -> str:
 
 
 def check_target(text: str) -> str:
-    """A ``service`` or ``version.service``; App Engine took no instance here, and said so like this."""
+    """Check a target: ``service`` or ``version.service``. As on App Engine, it may not name an instance."""
     if _TARGET.match(text) and not text.endswith("\n"):
         return text
     if text.count(".") > 1:
@@ -70,7 +70,7 @@ def check_target(text: str) -> str:
 
 
 class BackoffEntry(Entry):
-    """The keys that ``retry_parameters`` of a queue and of a cron job share."""
+    """The ``retry_parameters`` keys that queues and cron jobs share."""
 
     WHAT = "retry_parameters"
 
@@ -79,7 +79,7 @@ class BackoffEntry(Entry):
     max_doublings: Count | None = None
 
     def back_off(self, limits: RetryParameters, document: Document, path: Path_) -> RetryParameters:
-        """The limits with this back-off; a mistake is left in the document if its bounds are crossed."""
+        """Add this back-off to the limits; a minimum above the maximum is recorded as a mistake."""
         shortest, longest = self.min_backoff_seconds, self.max_backoff_seconds
         if shortest is not None and longest is not None and shortest > longest:
             problem = f"min_backoff_seconds {shortest:g} is greater than max_backoff_seconds {longest:g}"
@@ -89,14 +89,14 @@ class BackoffEntry(Entry):
 
 
 class RetryEntry(BackoffEntry):
-    """``retry_parameters`` of a queue."""
+    """A queue's ``retry_parameters``."""
 
     task_retry_limit: Count | None = None
     task_age_limit: Annotated[int, parsed(units.parse_age_limit)] | None = None
 
 
 class AclEntry(Entry):
-    """One line of an ``acl``."""
+    """One item of an ``acl``."""
 
     WHAT = "an acl line"
 
@@ -131,12 +131,12 @@ class FileEntry(Entry):
 
 
 def default_queues() -> QueueFile:
-    """The queues without a queue.yaml: only ``default``."""
+    """Return the queues of an application without a queue.yaml, which is only ``default``."""
     return QueueFile(MappingProxyType({"default": QueueConfig("default")}))
 
 
 def read(document: Document) -> QueueFile:
-    """The file's queues; leaves mistakes and notices in the document."""
+    """Return the file's queues, and record mistakes and notices in the document."""
     top = document.validate(FileEntry, document.content, ())
     queues: dict[str, QueueConfig] = {}
     for path, value in document.entries("queue", "queues"):
@@ -155,7 +155,7 @@ def read(document: Document) -> QueueFile:
 
 
 def digest(queues: Mapping[str, QueueConfig]) -> str:
-    """A short text that changes with the meaning of the queues, not with the file's layout."""
+    """Return a digest of the queues' settings, which does not depend on the file's layout."""
     meaning = {name: dataclasses.asdict(queue) for name, queue in queues.items()}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:32]

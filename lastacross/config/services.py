@@ -1,4 +1,4 @@
-"""Services across the files: names that one file uses and no other declares."""
+"""Checks services across the files, to find names that a file uses but no file declares."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -6,7 +6,7 @@ from lastacross.config.diagnostics import likely, sentence, shown
 from lastacross.config.document import Document, Path_
 from lastacross.config.values import DEFAULT_SERVICE
 
-# Path, key, target, and what happens to its tasks if its service is unknown.
+# Path, key, target, and a description of what happens to the tasks if the service is unknown.
 _Use = tuple[Path_, str, str, str]
 
 _UNTIL_SERVED = "its tasks run on the default service unless `lastacross worker --service {service}` runs"
@@ -14,12 +14,12 @@ _AS_VERSION = "it is taken for a version of the default service, which runs its 
 
 
 def service_of(target: str) -> str:
-    """The service in ``[instance.][version.]service``: there is one version, and any instance serves."""
+    """Return the service in ``[instance.][version.]service``; the other parts have no effect here."""
     return target.rpartition(".")[2]
 
 
 def refuse_own_name(document: Document, app_service: str) -> None:
-    """Leave a mistake at a backend with the name of app.yaml's service, because a target could mean both."""
+    """Report a backend named like app.yaml's service, because a target with that name is ambiguous."""
     for path, value in document.entries("backends", "backends"):
         if value["name"] == app_service:
             problem = f"name {shown(app_service)} is app.yaml's service; a backend needs another name"
@@ -27,14 +27,14 @@ def refuse_own_name(document: Document, app_service: str) -> None:
 
 
 def known(app_service: str, backends: Iterable[str], elsewhere: Iterable[str]) -> frozenset[str]:
-    """The names that a target may have without a remark; ``elsewhere`` are LASTACROSS_SERVICES."""
+    """Return the known names, which need no notice; ``elsewhere`` holds those in LASTACROSS_SERVICES."""
     return frozenset({DEFAULT_SERVICE, app_service, *backends, *elsewhere})
 
 
 def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> None:
-    """Leave a notice at each unknown target of queue.yaml and cron.yaml, and service of dispatch.yaml.
+    """Record a notice for each unknown target in queue.yaml and cron.yaml, and service in dispatch.yaml.
 
-    ``documents`` have no mistakes; their keys are file names without ending.
+    ``documents`` must not contain mistakes. Their keys are file names without the extension.
     """
     for file, uses in (("queue", _targets), ("cron", _cron_targets), ("dispatch", _dispatched)):
         document = documents.get(file)
@@ -51,14 +51,14 @@ def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> No
 
 
 def _targets(document: Document) -> Iterator[_Use]:
-    """The targets of push queues with their paths; a pull queue's target has no meaning."""
+    """Yield the targets of push queues with their paths; a pull queue's target has no meaning."""
     for path, value in document.entries("queue", "queues"):
         if value.get("target") is not None and value.get("mode") != "pull":
             yield (*path, "target"), "target", value["target"], _UNTIL_SERVED
 
 
 def _cron_targets(document: Document) -> Iterator[_Use]:
-    """The targets of cron jobs with their paths; a single word may mean a version."""
+    """Yield the targets of cron jobs with their paths; a single word may mean a version."""
     for path, value in document.entries("cron", "cron jobs"):
         if value.get("target") is not None:
             service, colon, _ = value["target"].partition(":")
@@ -66,7 +66,7 @@ def _cron_targets(document: Document) -> Iterator[_Use]:
 
 
 def _dispatched(document: Document) -> Iterator[_Use]:
-    """The service of each rule, with its path."""
+    """Yield each dispatch rule's service, with its path."""
     for path, value in document.entries("dispatch", "dispatch rules"):
         key = "module" if value.get("service") is None else "service"
         yield (*path, key), key, value[key], _UNTIL_SERVED

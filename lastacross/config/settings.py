@@ -1,7 +1,7 @@
-"""The environment: every variable, its default, and its value's source.
+"""Reads the environment: every variable, its default, and the source of its value.
 
-Values that hold a secret are masked wherever they are shown. The secret key of a development set-up is
-made once and kept in the data folder.
+Secret values are masked wherever they are shown. A development set-up's secret key is generated once and
+kept in the data folder.
 """
 
 import functools
@@ -37,13 +37,13 @@ _PARAMETER = re.compile(r"((?:password|passwd|sslpassword|secret|token)=)[^&#\s,
 
 
 def masked_url(url: str) -> str:
-    """The URL with its password, and any parameter that is one, hidden."""
+    """Hide a URL's password, and any query parameter that holds a password."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return MASK
     if "@" in parts.path:
-        # A password with a slash in it, whose end cannot be known.
+        # The password contains a slash, so its end is uncertain.
         return masked_text(url)
     credentials, at, place = parts.netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
@@ -52,7 +52,7 @@ def masked_url(url: str) -> str:
 
 
 def masked_text(text: str) -> str:
-    """Any text without a possible password: everything between the first ``:`` and the last ``@``."""
+    """Hide a possible password: everything between a text's first ``:`` and last ``@``."""
     start, end = text.find(":"), text.rfind("@")
     if 0 <= start < end:
         text = f"{text[: start + 1]}{MASK}{text[end:]}"
@@ -60,10 +60,10 @@ def masked_text(text: str) -> str:
 
 
 def read_secret_key(data_dir: Path) -> str | None:
-    """The kept key, or None if none has been made yet.
+    """Return the stored key, or None if no key has been generated yet.
 
     Raises:
-        ConfigError: the file cannot be read, is too short, or others may read it.
+        ConfigError: the file cannot be read, is too short, or is readable by other users.
     """
     path = data_dir / SECRET_KEY_FILE
     try:
@@ -82,10 +82,10 @@ def read_secret_key(data_dir: Path) -> str | None:
 
 
 def read_or_make_secret_key(data_dir: Path) -> str:
-    """The kept key, made now if there is none. Processes that start simultaneously agree on one.
+    """Return the stored key, or generate it. Processes that start simultaneously agree on one key.
 
     Raises:
-        ConfigError: the file cannot be read or made.
+        ConfigError: the file cannot be read or created.
     """
     kept = read_secret_key(data_dir)
     if kept is not None:
@@ -102,9 +102,9 @@ def read_or_make_secret_key(data_dir: Path) -> str:
 
 
 def _make_secret_key(data_dir: Path) -> None:
-    """Write a key under another name and link it: the name appears with all of its content.
+    """Write a key to a temporary file and link it, so the file appears with all of its content.
 
-    The link fails when another process was first; its key counts then.
+    If another process was first, the link fails and the other process's key is used.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{SECRET_KEY_FILE}.", dir=data_dir)  # mode 0600
     try:
@@ -121,7 +121,7 @@ def _make_secret_key(data_dir: Path) -> None:
 
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable: its field of Settings, its parser, and how it is shown."""
+    """An environment variable: its field in Settings, its parser and its display format."""
 
     name: str
     field: str
@@ -146,7 +146,7 @@ DEV = "LASTACROSS_DEV"
 DATA_DIR = "LASTACROSS_DATA_DIR"
 APP = "LASTACROSS_APP"
 
-# In the order in which `config show` lists them.
+# All variables, in the order in which `config show` lists them.
 VARIABLES = (
     Variable("PORT", "port", _between(0, 65_535)),
     Variable("HOST", "host", variables.host),
@@ -187,9 +187,9 @@ VARIABLES = (
 
 
 class Environment:
-    """The variables while they are read; an empty value counts as none.
+    """The environment variables while they are read; an empty value counts as unset.
 
-    ``root`` is the application's folder, where relative paths begin.
+    ``root`` is the application's folder, and relative paths are resolved against it.
     """
 
     def __init__(self, root: Path, environ: Mapping[str, str]) -> None:
@@ -221,21 +221,21 @@ class Environment:
 
     @staticmethod
     def _mistake(variable: Variable, text: str, error: UnusableError) -> ConfigError:
-        """The mistake, without secrets that the variable's value may hold."""
+        """Return the mistake, without any secret that the variable's value may contain."""
         value = MASK if variable.is_secret else shown(masked_text(text))
         hint = None if error.hint is None else masked_text(error.hint)
         problem = f"{variable.name} {value} {masked_text(error.problem)}"
         return ConfigError(sentence(problem, hint))
 
     def _folder(self, text: str) -> Path:
-        # os.path works where pathlib raises: with a name too long, an unknown ~user.
+        # pathlib raises for a name that is too long or an unknown ~user; os.path does not.
         folder = (self.root / os.path.expanduser(text)).absolute()
         if "\0" in text or (os.path.lexists(folder) and not os.path.isdir(folder)):
             raise UnusableError("is not a folder")
         return folder
 
     def add_defaults(self) -> None:
-        """Set defaults that depend on other values; Settings has the constant ones."""
+        """Set the defaults that depend on other values; constant defaults are declared in Settings."""
         is_dev = self.values.setdefault("is_dev", False)
         data_dir = self.values.setdefault("data_dir", (self.root / "var").absolute())
         self.values.setdefault("port", 8080)
@@ -274,9 +274,9 @@ class Environment:
                     self.notices.append(sentence(f"the variable {name} is not read", hint))
 
     def add_secret_key(self, *, may_make: bool, is_needed: bool) -> None:
-        """The key of the environment; under ``dev`` the one kept in the data folder.
+        """Take the secret key from the environment or, under ``dev``, from the data folder.
 
-        ``may_make`` allows making the file. Outside of ``dev`` a missing key is a mistake if ``is_needed``.
+        ``may_make`` allows creating the file. Outside ``dev``, a missing key is a mistake if ``is_needed``.
         """
         if self.sources["SECRET_KEY"] == ENVIRONMENT:
             return
@@ -300,7 +300,7 @@ class Environment:
 def read(
     root: Path, environ: Mapping[str, str], *, may_make_key: bool = True, needs_key: bool = True
 ) -> Environment:
-    """Read every variable; the result holds mistakes and notices."""
+    """Read every variable; the result also holds the mistakes and notices."""
     environment = Environment(root, environ)
     environment.read_given()
     environment.add_defaults()
@@ -310,12 +310,12 @@ def read(
 
 
 def build(environment: Environment) -> Settings:
-    """The settings of an environment without mistakes."""
+    """Build the settings from an environment without mistakes."""
     return Settings(**environment.values, sources=MappingProxyType(environment.sources))
 
 
 def warnings(own: Settings) -> list[str]:
-    """A line for each setting that works and leaves the site open."""
+    """Return a line for each setting that is valid but leaves the site open."""
     if own.is_dev or "*" not in own.allowed_hosts:
         return []
     remark = "any Host is answered; list the names that the site is reached by, such as shop.example"
@@ -323,14 +323,14 @@ def warnings(own: Settings) -> list[str]:
 
 
 def describe(config: Config) -> list[tuple[str, str, str]]:
-    """For each setting (variable, value as it may be shown, source).
+    """Return (variable, displayable value, source) for each setting.
 
-    Secrets are hidden; one that is not set is empty.
+    Secrets are masked; an unset secret is shown as an empty string.
     """
     rows = []
     for variable in VARIABLES:
         value = getattr(config.settings, variable.field)
-        # Stars for a secret that is not set would deceive.
+        # Showing stars for an unset secret would be misleading.
         text = (value and MASK) if variable.is_secret else variable.show(value)
         rows.append((variable.name, text, config.settings.sources.get(variable.name, DEFAULT)))
     return rows

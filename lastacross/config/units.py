@@ -1,6 +1,6 @@
-"""The small notations of the YAML files: rates, lengths of time, sizes, counts. Pure.
+"""Parses the notations of the YAML files: rates, durations, sizes and counts. All functions are pure.
 
-Each function takes the text as written, and raises UnusableError if it has another form.
+Each function takes the text as written and raises UnusableError if its form is invalid.
 """
 
 import math
@@ -10,7 +10,7 @@ from lastacross.config.diagnostics import UnusableError
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
-# Redis scripts calculate with doubles, which hold every whole number up to this one.
+# Redis scripts calculate with doubles, which represent every whole number up to this one exactly.
 _MAX_NUMBER = 2**53
 
 _RATE = re.compile(r"0|[0-9]+(\.[0-9]*)?/[smhd]", re.ASCII)
@@ -27,7 +27,7 @@ EXPIRATION_FORM = "is not a length of time such as '4d 5h' (d, h, m, s)"
 
 
 def parse_rate(text: str) -> float:
-    """Tasks a second of a queue's ``rate``: ``20/m``, ``7200./h``, ``0``."""
+    """Convert a queue's ``rate``, such as ``20/m``, ``7200./h`` or ``0``, to tasks per second."""
     if not _RATE.fullmatch(text):
         raise UnusableError(RATE_FORM, _likely_quantity(text, "/"))
     if text == "0":
@@ -37,7 +37,7 @@ def parse_rate(text: str) -> float:
 
 
 def parse_age_limit(text: str) -> int:
-    """Whole seconds of a ``task_age_limit`` such as ``2d`` or ``1.5e2m``; more than 0."""
+    """Convert a ``task_age_limit`` such as ``2d`` or ``1.5e2m`` to whole seconds, at least 1."""
     text = text.strip()
     if not _AGE.fullmatch(text):
         raise UnusableError(AGE_FORM, _likely_quantity(text, ""))
@@ -48,7 +48,7 @@ def parse_age_limit(text: str) -> int:
 
 
 def parse_expiration(text: str) -> int:
-    """Seconds of an ``expiration`` such as ``4d 5h``; a number alone is seconds."""
+    """Convert an ``expiration`` such as ``4d 5h`` to seconds; a number without a unit is in seconds."""
     if not _EXPIRATION.fullmatch(text):
         raise UnusableError(EXPIRATION_FORM, _likely_quantity(text, ""))
     total = 0.0
@@ -59,7 +59,7 @@ def parse_expiration(text: str) -> int:
 
 
 def parse_storage_limit(text: str) -> int:
-    """Bytes of a ``total_storage_limit``: B, K, M, G, T are powers of 1024."""
+    """Convert a ``total_storage_limit`` to bytes; the units B, K, M, G and T are powers of 1024."""
     match = _STORAGE.fullmatch(text.strip())
     if match is None:
         upper = text.strip().upper().removesuffix("B")
@@ -72,17 +72,17 @@ def parse_storage_limit(text: str) -> int:
 
 
 def parse_integer(text: str) -> int:
-    """A whole number in decimal digits."""
+    """Parse a whole number in decimal digits."""
     if not _INTEGER.fullmatch(text):
         near = text.strip().partition(".")[0].replace(",", "").replace("_", "")
         hint = near if near != text and _INTEGER.fullmatch(near) else None
         raise UnusableError("is not a whole number", hint)
-    # int() refuses thousands of digits with an error of its own, so the bound is checked on a float.
+    # int() raises its own error for thousands of digits, so check the bound on a float first.
     return int(_bounded(float(text)) and int(text))
 
 
 def parse_between(text: str, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
+    """Parse a whole number and check that it is within the bounds."""
     number = parse_integer(text)
     if not lowest <= number <= highest:
         raise UnusableError(f"is not between {lowest} and {highest}")
@@ -90,7 +90,7 @@ def parse_between(text: str, lowest: int, highest: int) -> int:
 
 
 def parse_count(text: str) -> int:
-    """A whole number, 0 or more."""
+    """Parse a whole number that is 0 or more."""
     number = parse_integer(text)
     if number < 0:
         raise UnusableError("is less than zero", text.strip().lstrip("-"))
@@ -98,7 +98,7 @@ def parse_count(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """A length in seconds, 0 or more, with or without a fraction."""
+    """Parse a duration in seconds: 0 or more, with an optional fraction."""
     if not _FLOAT.fullmatch(text):
         rough = _ROUGH.fullmatch(text.rstrip("econds "))
         raise UnusableError("is not a number of seconds", rough.group(1) if rough else None)
@@ -109,7 +109,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_switch(text: str) -> bool:
-    """True or False, in any of YAML 1.1's spellings: the files are older than YAML 1.2."""
+    """Parse a boolean in any of YAML 1.1's spellings, because the files are older than YAML 1.2."""
     lowered = text.lower()
     if lowered in {"true", "yes", "on", "y", "t", "1"}:
         return True
@@ -119,14 +119,14 @@ def parse_switch(text: str) -> bool:
 
 
 def _bounded(number: float) -> float:
-    """The number, if a double holds it exactly."""
+    """Return the number if a double can hold it exactly, else raise UnusableError."""
     if not math.isfinite(number) or abs(number) > _MAX_NUMBER:
         raise UnusableError("is too large")
     return number
 
 
 def _likely_quantity(text: str, separator: str) -> str | None:
-    """A guess at number and unit as they should be written."""
+    """Guess the correct spelling of a number with its unit."""
     match = _ROUGH.search(text[:100])
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""The files and the environment as frozen values, with every default."""
+"""Declares the configuration as frozen values, with every default."""
 
 import re
 from collections.abc import Mapping
@@ -39,13 +39,13 @@ DEFAULT_SKIP_FILES = tuple(
     for name in ("#.*#", ".*~", r".*\.py[co]", ".*/RCS/.*", r"\..*")
 )
 
-# The engine's own queue: a due run of cron.yaml is a task there.
+# The engine's own queue, whose tasks are the due runs of cron jobs.
 CRON_QUEUE = "lastacross-cron"
 
 
 @dataclass(frozen=True)
 class RetryParameters:
-    """When a queue's failed tasks run again. None = no limit. Back-off is in seconds."""
+    """The rules for retrying a queue's failed tasks. None means no limit. Back-off is in seconds."""
 
     task_retry_limit: int | None = None
     task_age_limit_seconds: int | None = None
@@ -54,7 +54,7 @@ class RetryParameters:
     max_doublings: int = 16
 
     def with_backoff(self, shortest: float | None, longest: float | None) -> "RetryParameters":
-        """The same with other bounds, in seconds; one that is None gives way to the other."""
+        """Return a copy with other bounds, in seconds; a bound left as None adapts to the other."""
         if shortest is None:
             shortest = self.min_backoff_seconds if longest is None else min(self.min_backoff_seconds, longest)
         if longest is None:
@@ -64,7 +64,7 @@ class RetryParameters:
 
 @dataclass(frozen=True)
 class Acl:
-    """Who may use a pull queue over REST: one of the two is given."""
+    """A user or a writer who may use a pull queue over REST; exactly one of the two is set."""
 
     user_email: str | None = None
     writer_email: str | None = None
@@ -74,8 +74,8 @@ class Acl:
 class QueueConfig:
     """One queue of queue.yaml.
 
-    ``rate`` is in tasks a second, 0 = paused. ``max_concurrent_requests`` None = the file sets
-    no limit: App Engine's 1,000 was the size of its machines, ours is the workers' threads.
+    ``rate`` is in tasks per second, and 0 means paused. If ``max_concurrent_requests`` is None, only the
+    number of worker threads limits the queue, because App Engine's 1,000 reflected its own machines.
     """
 
     name: str
@@ -90,13 +90,13 @@ class QueueConfig:
 
 @dataclass(frozen=True)
 class Handler:
-    """One entry of app.yaml's ``handlers``: the first whose ``pattern`` matches a path serves it.
+    """One entry of app.yaml's ``handlers``. The first handler whose ``pattern`` matches a path serves it.
 
-    ``pattern`` is anchored at both ends. A ``static_dir``'s pattern has the path below the prefix as its
-    group ``path``. ``script`` is a dotted name; ``auto`` is read as ``main.app``. ``expiration_seconds``
-    None = the file's ``default_expiration``. ``allows_cross_site``: it accepts a POST from pages of other
-    sites, as an anonymous one. ``redirect_status`` is for the redirect to HTTPS. ``file`` and ``line`` are
-    the handler's place.
+    ``pattern`` is anchored at both ends. For a ``static_dir``, its group ``path`` captures the path below the
+    prefix. ``script`` is a dotted name; ``auto`` means ``main.app``. If ``expiration_seconds`` is None, the
+    file's ``default_expiration`` applies. With ``allows_cross_site``, a POST from another site's page is
+    accepted as an anonymous request. ``redirect_status`` is the status of the redirect to HTTPS. ``file``
+    and ``line`` tell where the handler is defined.
     """
 
     url: str
@@ -120,7 +120,7 @@ class Handler:
 
 @dataclass(frozen=True)
 class ErrorHandler:
-    """A page to send in place of the plain one; ``error_code`` is App Engine's name of the occasion."""
+    """A page that replaces the plain error page; ``error_code`` is App Engine's name for the error."""
 
     file: str
     error_code: str = "default"
@@ -129,7 +129,7 @@ class ErrorHandler:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How many run in parallel; None = not in the file."""
+    """How many instances and requests may run in parallel; None means that the file sets no number."""
 
     mode: ScalingMode = "automatic"
     instances: int | None = None
@@ -138,10 +138,10 @@ class Scaling:
 
 @dataclass(frozen=True)
 class AppConfig:
-    """app.yaml with its included files, as far as they are acted on.
+    """The supported settings of app.yaml and its included files.
 
-    ``skip_files`` are matched from the beginning of a path below the application's folder. ``included`` are
-    the paths of the included files, below that folder.
+    ``skip_files`` are matched from the beginning of a path relative to the application's folder. ``included``
+    holds the included files' paths, relative to that folder.
     """
 
     service: str = "default"
@@ -155,10 +155,10 @@ class AppConfig:
     included: tuple[str, ...] = ()
 
     def is_skipped(self, path: str) -> bool:
-        """Whether App Engine would have skipped this file or folder, or a folder around it, at upload.
+        """Return whether App Engine would not have uploaded this file or folder, or one of its parents.
 
         Args:
-            path: below the application's folder, with ``/`` between its parts.
+            path: the path relative to the application's folder, with ``/`` between its parts.
         """
         parts = path.split("/")
         whole = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
@@ -166,17 +166,17 @@ class AppConfig:
 
     @property
     def deadline_seconds(self) -> int:
-        """How long a task may run: 10 minutes, or 24 hours with manual or basic scaling."""
+        """Return how long a task may run: 10 minutes, or 24 hours with manual or basic scaling."""
         return REQUEST_DEADLINE_SECONDS if self.scaling.mode == "automatic" else LONG_DEADLINE_SECONDS
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One service of backends.yaml: the same application, run by worker processes of its own.
+    """One service of backends.yaml, which runs the same application in its own worker processes.
 
-    ``instances`` is the number of processes, ``max_concurrent_requests`` the tasks that each runs in
-    parallel; None = LASTACROSS_THREADS. ``start`` is the dotted name of the application for ``/_ah/start``,
-    None = as in app.yaml. ``instance_class`` and ``options`` are read and not acted on.
+    ``instances`` is the number of processes, and ``max_concurrent_requests`` the number of tasks that each
+    of them runs in parallel (None means LASTACROSS_THREADS). ``start`` is the dotted name of the application
+    for ``/_ah/start``; None leaves that URL to app.yaml. ``instance_class`` and ``options`` have no effect.
     """
 
     name: str
@@ -192,9 +192,9 @@ class Backend:
 class CronEntry:
     """One job of cron.yaml.
 
-    ``name`` is unique and does not change with the schedule. ``retry`` None = a failed run is not repeated.
-    ``attempt_deadline_seconds`` None = as for other requests. ``misfire``: whether one of the runs that came
-    due while no scheduler ran is made up for.
+    ``name`` is unique and does not change with the schedule. If ``retry`` is None, a failed run is not
+    retried. If ``attempt_deadline_seconds`` is None, the usual deadline applies. ``misfire`` decides whether
+    to make up for one of the runs that came due while no scheduler was running.
     """
 
     name: str
@@ -220,7 +220,7 @@ class DispatchRule:
     service: str
 
     def has(self, host: str, path: str) -> bool:
-        """Whether the rule is for this URL; the case of hosts does not matter."""
+        """Return whether the rule matches this URL; the host's case does not matter."""
         if self.host.startswith("*"):
             is_host = host.lower().endswith(self.host[1:])
         else:
@@ -232,22 +232,23 @@ class DispatchRule:
 
 @dataclass(frozen=True)
 class Settings:
-    """The environment. ``sources`` names each variable's source.
+    """The settings from the environment. ``sources`` maps each variable to its value's source.
 
-    ``service`` is the one that this process belongs to, ``default`` if it is app.yaml's own; ``services``
-    maps others to their base URLs.
+    ``service`` is the service that this process belongs to (``default`` for app.yaml's own service), and
+    ``services`` maps other services to their base URLs.
     ``key_prefix`` begins the names of all keys in Redis; RQ and the engine read it when they are imported.
-    ``allowed_hosts`` are the names a request's Host may have, lower case, without port; ``*`` is any, and
-    ``.example.com`` is that name with all below it. Unless set: under dev the names of this machine's
-    loopback, else any, of which ``config check`` and the start warn.
-    ``trusted_proxies`` are the networks of proxies whose statements about the client are believed.
-    ``max_form_bytes`` is for JSON and for forms without their files; ``max_form_fields`` for the fields of a
-    form and the parameters of an address.
-    ``fetch_private_hosts`` are hosts, as ``host`` or ``host:port``, from which ``urlfetch`` may fetch
-    although they are in a private network.
-    ``open_longtasks`` bounds the waiting and running long tasks, ``longtask_bytes`` the total size of their
-    parameters, files and results.
-    ``threads`` and ``worker_processes`` are for ``lastacross worker``, ``web_…`` for ``lastacross web``.
+    ``allowed_hosts`` are the names that a request's Host may have, in lower case and without a port; ``*``
+    allows any name, and ``.example.com`` that name with its subdomains. By default, dev allows only the
+    machine's loopback names. Otherwise any name is allowed, and a warning appears at each start and in
+    ``config check``.
+    ``trusted_proxies`` are the networks of the proxies whose headers about the client are trusted.
+    ``max_form_bytes`` limits JSON bodies and forms without their files. ``max_form_fields`` limits a form's
+    fields and a URL's query parameters.
+    ``fetch_private_hosts`` are the hosts in private networks, written as ``host`` or ``host:port``, from
+    which ``urlfetch`` may still fetch.
+    ``open_longtasks`` limits the number of waiting and running long tasks. ``longtask_bytes`` limits the
+    total size of their parameters, files and results.
+    ``threads`` and ``worker_processes`` apply to ``lastacross worker``, and ``web_…`` to ``lastacross web``.
     """
 
     port: int
@@ -284,17 +285,17 @@ class Settings:
 
     @property
     def server_software(self) -> str:
-        """The value of SERVER_SOFTWARE in a process's environment and in every request."""
+        """Return the value of SERVER_SOFTWARE for the process's environment and every request."""
         return f"{'Development' if self.is_dev else 'Google App Engine'}/{__version__}"
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything configured: read once, never changed.
+    """The complete configuration, which is read once and never changed.
 
-    ``notices`` are one line each: about keys that are not acted on, or not as written.
-    ``has_queue_file`` False = there is no queue.yaml, and ``queues`` has only the queue ``default``.
-    ``has_cron_file`` False = there is no cron.yaml, so jobs read on another machine stay.
+    ``notices``, one line each, concern keys that have no effect or are not applied as written.
+    Unless ``has_queue_file``, there is no queue.yaml and ``queues`` has only the queue ``default``.
+    Unless ``has_cron_file``, there is no cron.yaml, so jobs loaded by another machine are kept.
     """
 
     root: Path
@@ -312,20 +313,20 @@ class Config:
 
     @property
     def services(self) -> frozenset[str]:
-        """The services that this set-up knows beside its own: backends.yaml and LASTACROSS_SERVICES."""
+        """Return the known services besides app.yaml's own, from backends.yaml and LASTACROSS_SERVICES."""
         return frozenset(self.backends) | frozenset(self.settings.services)
 
     @property
     def deadline_seconds(self) -> int:
-        """How long a task may run in this process; 24 hours in a backend, whatever app.yaml says."""
+        """Return how long a task may run in this process: 24 hours in a backend, whatever app.yaml says."""
         if self.settings.service in self.backends:
             return LONG_DEADLINE_SECONDS
         return self.app.deadline_seconds
 
     def dispatched_service(self, path: str) -> str | None:
-        """The service to which dispatch.yaml sends a task's URL, or None when no rule is for it.
+        """Return the service to which dispatch.yaml sends a task's URL, or None if no rule matches.
 
-        A task has no host of its own, so only rules for any host (``*/…``) apply. The first one counts.
+        A task's URL has no host, so only rules for any host (``*/…``) apply. The first match wins.
 
         Args:
             path: the task's URL; its query does not matter.

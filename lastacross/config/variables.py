@@ -1,4 +1,4 @@
-"""The parser of each environment variable. Pure: text in, value out, or UnusableError."""
+"""Parses each environment variable. All functions are pure, and raise UnusableError for a bad value."""
 
 import ipaddress
 import re
@@ -24,12 +24,12 @@ _PLAIN_SERVICE = re.compile(r"(?!-)[a-z0-9-]{1,100}", re.ASCII)
 
 
 def whole_number(text: str, lowest: int, highest: int) -> int:
-    """A whole number within bounds."""
+    """Parse a whole number within bounds."""
     return parse_between(text.strip(), lowest, highest)
 
 
 def seconds(text: str, lowest: float, highest: float) -> float:
-    """A length in seconds within bounds, with or without a fraction."""
+    """Parse a duration in seconds within bounds, with an optional fraction."""
     number = parse_seconds(text.strip())
     if not lowest <= number <= highest:
         raise UnusableError(f"is not between {lowest:g} and {highest:g}")
@@ -37,7 +37,7 @@ def seconds(text: str, lowest: float, highest: float) -> float:
 
 
 def key_prefix(text: str) -> str:
-    """The prefix of all key names; the rule is RQ's own, since RQ 3 (``rq.defaults``)."""
+    """Parse the prefix of all key names, with the same rule as RQ 3 and later (``rq.defaults``)."""
     if text == DEFAULT_KEY_PREFIX:
         return text
     if not _KEY_PREFIX.fullmatch(text):
@@ -51,21 +51,21 @@ def key_prefix(text: str) -> str:
 
 
 def host(text: str) -> str:
-    """An address or a name to listen on."""
+    """Parse a host name or an IP address to listen on."""
     if "://" in text or not _HOST.fullmatch(text):
         raise UnusableError("is not an address or a host name")
     return text
 
 
 def secret_key(text: str) -> str:
-    """A secret of at least 16 characters."""
+    """Check a secret, which must have at least 16 characters."""
     if len(text) < MIN_SECRET_KEY_CHARACTERS:
         raise UnusableError(f"has {len(text)} characters; it needs at least {MIN_SECRET_KEY_CHARACTERS}")
     return text
 
 
 def log_level(text: str) -> str:
-    """The name of a level, in any case."""
+    """Parse the name of a log level, in upper or lower case."""
     level = text.strip().upper()
     if level not in LOG_LEVELS:
         raise UnusableError(f"is not one of {', '.join(LOG_LEVELS)}", likely(level, LOG_LEVELS))
@@ -73,7 +73,7 @@ def log_level(text: str) -> str:
 
 
 def redis_url(text: str) -> str:
-    """``redis://``, ``rediss://`` or ``unix://``."""
+    """Check a Redis URL: ``redis://``, ``rediss://`` or ``unix://``."""
     scheme, _, rest = text.partition("://")
     if scheme not in {"redis", "rediss", "unix"} or not rest:
         hint = (
@@ -93,7 +93,7 @@ def redis_url(text: str) -> str:
 
 
 def database_url(text: str, root: Path) -> str:
-    """SQLite or PostgreSQL, as SQLAlchemy writes it; a relative SQLite file is in ``root``."""
+    """Parse a SQLAlchemy URL for SQLite or PostgreSQL; a relative SQLite path is resolved from ``root``."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         raise UnusableError(
@@ -123,7 +123,7 @@ def _sqlite_url(rest: str, root: Path) -> str:
 
 
 def service(text: str) -> str:
-    """The name of a service, as backends.yaml has it."""
+    """Check a service's name, by the rules for a name in backends.yaml."""
     if not _PLAIN_SERVICE.fullmatch(text):
         plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")
         raise UnusableError("is not 1 to 100 lower-case letters, digits and hyphens", plain or None)
@@ -131,7 +131,7 @@ def service(text: str) -> str:
 
 
 def services(text: str) -> MappingProxyType[str, str]:
-    """``counter=http://10.0.0.5:8080,…``: the base URL of each service that runs elsewhere."""
+    """Parse ``counter=http://10.0.0.5:8080,…``, the base URL of each service that runs elsewhere."""
     found: dict[str, str] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, url = (part.strip() for part in item.partition("="))
@@ -156,7 +156,7 @@ def services(text: str) -> MappingProxyType[str, str]:
 
 
 def allowed_hosts(text: str) -> tuple[str, ...]:
-    """Host names, comma separated: ``example.com``, ``.example.com`` with all below it, ``*``."""
+    """Parse a comma-separated list of hosts: ``example.com``, ``.example.com`` (plus subdomains), ``*``."""
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     for name in names:
         if not _ALLOWED_HOST.fullmatch(name):
@@ -167,7 +167,7 @@ def allowed_hosts(text: str) -> tuple[str, ...]:
 
 
 def fetch_hosts(text: str) -> tuple[str, ...]:
-    """Hosts with or without a port, comma separated: ``localhost:8081``, ``10.0.0.5``, ``[::1]``."""
+    """Parse comma-separated hosts with an optional port: ``localhost:8081``, ``10.0.0.5``, ``[::1]``."""
     names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
     for name in names:
         found = _FETCH_HOST.fullmatch(name)
@@ -180,7 +180,7 @@ def fetch_hosts(text: str) -> tuple[str, ...]:
 
 
 def networks(text: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-    """Addresses and networks, comma separated: ``127.0.0.1``, ``10.0.0.0/8``, ``fd00::/8``."""
+    """Parse comma-separated addresses and networks: ``127.0.0.1``, ``10.0.0.0/8``, ``fd00::/8``."""
     items = dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip())
     return tuple(_network(item) for item in items)
 
@@ -214,7 +214,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        # The parser's message may quote a piece of a password that it took for a port.
+        # The parser's message may quote part of a password that it mistook for a port.
         reason = "write a password's special characters as %XX" if "@" in url else str(error)
         raise UnusableError(f"is not a URL: {reason}") from error
     return parts

@@ -1,8 +1,8 @@
-"""A YAML file → plain values with their places. The only module that imports ruamel.
+"""Parses a YAML file into plain values with their positions. This is the only module that imports ruamel.
 
-Values are built from the parser's events, not by a loader. So a scalar stays the text as written
-(``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are refused at
-their own event, before anything is built.
+Values are built from the parser's events, not by a loader. Therefore a scalar stays as written
+(``target: no`` is "no", ``version: 1.10`` is "1.10"), and aliases, tags and deep nesting are rejected
+when their event arrives, before any value is built.
 """
 
 import os
@@ -21,7 +21,7 @@ from lastacross.errors import ConfigError
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_DEPTH = 20
-# A folder's worth of queues is a few thousand; a bomb of `[a,a,…` would hold the parser for seconds.
+# Even a large queue.yaml has only a few thousand values; a bomb like `[a,a,…` would take seconds to parse.
 MAX_VALUES = 20_000
 
 Path_ = tuple[str | int, ...]
@@ -32,10 +32,10 @@ _NULLS = {"", "~", "null", "Null", "NULL"}
 
 @dataclass
 class Tree:
-    """A file's values: ``root`` is made of dict, list, str and None.
+    """A file's values. ``root`` consists of dict, list, str and None.
 
-    ``places`` and ``key_places`` are (line, column), from 1, by path from the root.
-    ``repeated`` lists the paths of duplicate keys, with the place of the second one.
+    ``places`` and ``key_places`` map a path from the root to (line, column), both counted from 1.
+    ``repeated`` lists the paths of duplicate keys, with the position of the second occurrence.
     """
 
     root: Any = None
@@ -45,10 +45,10 @@ class Tree:
 
 
 def find(root: Path, name: str) -> Path | None:
-    """The file ``name``.yaml in a folder, or ``name``.yml as App Engine also accepted; None if neither.
+    """Find ``name``.yaml in a folder or, as on App Engine, ``name``.yml; return None if neither exists.
 
     Raises:
-        ConfigError: both are there.
+        ConfigError: both files exist.
     """
     found = [path for path in (root / f"{name}.yaml", root / f"{name}.yml") if os.path.lexists(path)]
     if len(found) == 2:
@@ -57,10 +57,10 @@ def find(root: Path, name: str) -> Path | None:
 
 
 def read(path: Path, name: str | None = None) -> str:
-    """A file's text; ``name`` is its name in messages, None = its last part.
+    """Return a file's text. ``name`` is its name in messages, by default the path's last part.
 
     Raises:
-        ConfigError: it is not a file, too large, unreadable, or not UTF-8.
+        ConfigError: the path is not a file, or the file is too large, unreadable, or not UTF-8.
     """
     name = path.name if name is None else name
     try:
@@ -86,9 +86,9 @@ def read(path: Path, name: str | None = None) -> str:
 
 
 def unreadable(root: Path, name: str) -> str | None:
-    """The reason why a file named in the configuration cannot be read, or None.
+    """Return the reason why a file named in the configuration cannot be read, or None if it can.
 
-    Continues the sentence "file <name> …".
+    The reason continues the sentence "file <name> …".
     """
     path = root / name
     try:
@@ -108,11 +108,11 @@ def unreadable(root: Path, name: str) -> str | None:
 
 
 def parse(text: str, name: str) -> Tree:
-    """The values of a text; ``name`` is the file's, for messages.
+    """Parse a text; ``name`` is the file's name in messages.
 
     Raises:
-        ConfigError: it is not YAML, or uses features that these files may not: aliases, anchors, tags,
-            several documents, nesting over 20 deep.
+        ConfigError: the text is not YAML, or uses a forbidden feature: aliases, anchors, tags, several
+            documents, or more than 20 levels of nesting.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
         raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
@@ -120,12 +120,12 @@ def parse(text: str, name: str) -> Tree:
         return _Reader(YAML(typ="safe", pure=True).parse(text), name).read()
     except ConfigError:
         raise
-    except Exception as error:  # whatever a parser raises is the text's mistake
+    except Exception as error:  # whatever the parser raises, the text is at fault
         raise _syntax_mistake(error, text, name) from error
 
 
 def _syntax_mistake(error: Exception, text: str, name: str) -> ConfigError:
-    """The parser's message in one line."""
+    """Convert the parser's exception to a mistake with a one-line message."""
     if isinstance(error, MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         problem = " ".join(str(part) for part in (error.context, error.problem) if part)
@@ -151,9 +151,9 @@ def _code(character: Any) -> int:
 
 
 class _Reader:
-    """Takes the parser's events and makes a tree of them, one method call per value.
+    """Builds a tree from the parser's events, with one method call per value.
 
-    Recursion is bounded, because a value nested deeper than MAX_DEPTH is refused before it is entered.
+    Recursion is bounded, because a value nested deeper than MAX_DEPTH is rejected before it is entered.
     """
 
     def __init__(self, stream: Iterator[Any], name: str) -> None:
@@ -163,7 +163,7 @@ class _Reader:
         self.tree = Tree()
 
     def read(self) -> Tree:
-        """The values of the one document, or none."""
+        """Read the file's only document, which may be missing."""
         has_document = False
         while (event := self._next()) is not None:
             if isinstance(event, events.DocumentStartEvent):
@@ -182,7 +182,7 @@ class _Reader:
         return event
 
     def _value(self, event: Any, path: Path_, key_place: Place | None = None) -> Any:
-        """The value that begins with this event; ``key_place`` is the place of a value left out."""
+        """Read the value that begins with this event; ``key_place`` is the position of an omitted value."""
         self._refuse_indirection(event)
         place = _place(event)
         if isinstance(event, events.ScalarEvent):

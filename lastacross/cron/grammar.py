@@ -1,4 +1,4 @@
-"""Parses App Engine's schedule text into a Schedule; an error names its column. Pure.
+"""Parses the text of an App Engine schedule into a Schedule; each error names the column.
 
 The grammar (docs/appengine.md, "Schedules"):
 
@@ -18,7 +18,7 @@ from lastacross.cron.tokens import MONTHS, ORDINALS, UNITS, WEEKDAYS, WORDS, Tok
 from lastacross.errors import ScheduleError
 
 SHOWN_CHARACTERS = 60
-# All days, weekdays and months together need 300 characters.
+# A schedule that lists all days, weekdays and months needs only 300 characters.
 MAX_CHARACTERS = 2000
 DAY_SECONDS = 86_400
 
@@ -45,7 +45,7 @@ def parse_schedule(text: str, timezone: str = "UTC") -> Schedule:
     """Parse the text of a schedule in cron.yaml.
 
     Args:
-        text: for example ``every 5 minutes`` or ``1st,third monday of month 04:00``, in lower case.
+        text: a text such as ``every 5 minutes`` or ``1st,third monday of month 04:00``, in lower case.
         timezone: a name from the tz database; the text's times are local times of this zone.
 
     Raises:
@@ -65,7 +65,7 @@ def _subject(text: str) -> str:
 
 
 def _refuse_crontab(text: str) -> None:
-    """Reject Unix crontab notation with an error that names it."""
+    """Reject Unix crontab notation with an error that says so."""
     plain = text.strip()
     hint = _NICKNAMES.get(plain.lower())
     minutes = _EVERY_MINUTES.fullmatch(plain)
@@ -77,12 +77,12 @@ def _refuse_crontab(text: str) -> None:
 
 
 class _Parser:
-    """Consumes the tokens of one text from left to right.
+    """Consumes a text's tokens from left to right.
 
     Args:
-        text: the schedule.
-        timezone: the zone's name.
-        zone: the zone itself.
+        text: the schedule's text.
+        timezone: the time zone's name.
+        zone: the time zone itself.
     """
 
     def __init__(self, text: str, timezone: str, zone: ZoneInfo) -> None:
@@ -159,7 +159,7 @@ class _Parser:
             return SpecificTimes(
                 *self._head, self._time(), months, weekdays=ALL_WEEKDAYS, ordinals=ALL_ORDINALS
             )
-        # The 2nd day is the 2nd of the month, not every day of its second week.
+        # "2nd day" means the 2nd of the month rather than every day of its second week.
         return SpecificTimes(*self._head, self._time(), months, month_days=ordinals)
 
     def _of_month_days(self) -> Schedule:
@@ -197,7 +197,7 @@ class _Parser:
         return frozenset(number + first for number in numbers for first in (0, 3, 6, 9))
 
     def _several(self, words: Mapping[str, int], expected: str, others: Iterable[str] = ()) -> frozenset[int]:
-        """The values of one or more comma-separated words."""
+        """Parse one or more comma-separated words and return their values."""
         found: set[int] = set()
         while True:
             number = words.get(self._word())
@@ -220,7 +220,7 @@ class _Parser:
         return time(*found)
 
     def _may_go_on(self) -> bool:
-        """Whether more weekdays, or months, may follow the list of weekdays that has just ended."""
+        """Return whether another weekday, or months, may follow the weekdays parsed so far."""
         return self._next > 0 and self._tokens[self._next - 1].text in WEEKDAYS
 
     def _peek(self) -> Token | None:
@@ -231,7 +231,7 @@ class _Parser:
         return token is not None and token.kind == kind
 
     def _word(self) -> str:
-        """The next token's text, "" at the end."""
+        """Return the next token's text, or "" at the end."""
         token = self._peek()
         return "" if token is None else token.text
 
@@ -242,7 +242,7 @@ class _Parser:
         return True
 
     def _refuse(self, expected: str, words: Iterable[str], hint: str | None = None) -> NoReturn:
-        """Raise an error with the actual and the expected text; the hint is the most likely word."""
+        """Raise an error with the actual and the expected text; the default hint is the likeliest word."""
         token = self._peek()
         if token is None:
             end = len(self._text.rstrip()) + 1
@@ -264,7 +264,7 @@ def _as_step(seconds: int) -> str:
 
 
 def _likely_time(token: Token | None) -> str | None:
-    """The time that an invalid time was probably meant to be."""
+    """Guess which time was meant by an invalid time."""
     if token is None:
         return None
     digits = token.text.partition(":")[0][:5]

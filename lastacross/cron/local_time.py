@@ -1,4 +1,4 @@
-"""Converts local times to UTC. A clock set back shows some local times twice; one set forward skips some."""
+"""Converts local times to UTC. Some local times occur twice or not at all, because of clock changes."""
 
 import difflib
 from datetime import UTC, datetime, timedelta
@@ -10,15 +10,15 @@ MAX_NAME_CHARACTERS = 100
 
 _MINUTE = timedelta(minutes=1)
 
-# These names depend on the machine: tzdata's files that are not zones, and the machine's own zone.
+# The meaning of these names depends on the machine, or they are files of tzdata that are not time zones.
 _NOT_ZONES = {"localtime", "posixrules", "Factory"}
 
 
 def check_zone_name(name: str) -> ZoneInfo:
-    """The time zone of a name such as ``Europe/Berlin``.
+    """Return the time zone with a name such as ``Europe/Berlin``.
 
     Raises:
-        ScheduleError: no zone has this name.
+        ScheduleError: no time zone has this name.
     """
     subject = f"timezone {name[:MAX_NAME_CHARACTERS]!r}"
     if len(name) > MAX_NAME_CHARACTERS:
@@ -37,14 +37,14 @@ def _likely(name: str) -> str | None:
     plain = name.strip().lower().replace(" ", "_")
     close = difflib.get_close_matches(plain, by_plain, n=1, cutoff=0.75)
     if not close:
-        # For example Berlin, for Europe/Berlin.
+        # The name may be only the last part, such as Berlin for Europe/Berlin.
         ends = [zone for zone in by_plain if "/" in zone and zone.rpartition("/")[2] == plain]
         close = ends[:1]
     return by_plain[close[0]] if close else None
 
 
 def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
-    """The UTC times of a naive local time: none, one, or two with the earlier first."""
+    """Return the zero, one or two UTC times of a naive local time, in ascending order."""
     found: list[datetime] = []
     for fold in (0, 1):
         instant = local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
@@ -55,11 +55,12 @@ def instants(local: datetime, zone: ZoneInfo) -> list[datetime]:
 
 
 def first_instant(local: datetime, zone: ZoneInfo) -> datetime:
-    """The first UTC time at which this naive local time, or a later one if it is skipped, occurs."""
+    """Return the first UTC time of this naive local time; if it is skipped, of the next one that exists."""
     real = instants(local, zone)
     if real:
         return real[0]
-    # In a gap (PEP 495), fold=1 uses the offset after it and is too early; fold=0 is too late or right.
+    # In a gap (PEP 495), fold=1 uses the offset after the gap, which gives a time before the gap. With
+    # fold=0, the time is at or after its end.
     early = local.replace(tzinfo=zone, fold=1).astimezone(UTC)
     late = local.replace(tzinfo=zone, fold=0).astimezone(UTC)
     low, high = 0, (late - early) // _MINUTE

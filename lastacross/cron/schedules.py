@@ -1,7 +1,7 @@
-"""The three kinds of schedule, and the next due time of each. Pure.
+"""The three kinds of schedule, each of which computes its next due time.
 
-Results are in UTC: two aware datetimes of one zone compare by local time, so in the hour that happens twice
-the later one would not be greater.
+Results are in UTC, because two aware datetimes in the same zone are compared by local time; in an hour that
+occurs twice, the later one might not be greater.
 """
 
 import calendar
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from lastacross.cron.local_time import first_instant, instants
 from lastacross.errors import ScheduleError
 
-# Calendar and clocks repeat after 400 years, so a schedule that has not come due by then never will.
+# The calendar repeats after 400 years, so a schedule that has not come due by then never will.
 CYCLE_YEARS = 400
 
 _DAY = timedelta(days=1)
@@ -25,8 +25,8 @@ _DAY = timedelta(days=1)
 class Schedule(ABC):
     """A repeating schedule.
 
-    ``text`` and ``timezone`` are kept as written. ``is_fixed`` says whether the due times are fixed;
-    otherwise each one counts from the end of the previous run.
+    ``text`` and ``timezone`` are kept as written. ``is_fixed`` tells whether the due times are fixed;
+    otherwise each due time counts from the end of the previous run.
     """
 
     text: str
@@ -36,11 +36,11 @@ class Schedule(ABC):
     is_fixed: ClassVar[bool] = True
 
     def next_run(self, after: datetime) -> datetime:
-        """The earliest due time after an aware datetime, in UTC.
+        """Return the earliest due time after an aware datetime, in UTC.
 
         Raises:
             ValueError: ``after`` is naive.
-            ScheduleError: no due time follows within 400 years and before the year 10000.
+            ScheduleError: there is no due time within 400 years and before the year 10000.
         """
         if after.tzinfo is None or after.utcoffset() is None:
             raise ValueError("after is a naive datetime; give it a time zone: datetime.now(UTC)")
@@ -55,12 +55,12 @@ class Schedule(ABC):
 
     @abstractmethod
     def _next(self, after: datetime) -> datetime | None:
-        """The next due time after a time in UTC."""
+        """Return the next due time after a time in UTC."""
 
 
 @dataclass(frozen=True)
 class Interval(Schedule):
-    """``every 5 minutes``: this long after the end of the last run, on the full minute."""
+    """A schedule like ``every 5 minutes``, which counts from the last run's end, on the full minute."""
 
     step: timedelta
 
@@ -72,9 +72,9 @@ class Interval(Schedule):
 
 @dataclass(frozen=True)
 class DailyRange(Schedule):
-    """``every 2 hours from 10:00 to 14:00``: counted from the first time of each local day.
+    """A schedule like ``every 2 hours from 10:00 to 14:00``, counted from the range's start each local day.
 
-    ``synchronized`` is ``from 00:00 to 23:59``.
+    ``synchronized`` is equivalent to ``from 00:00 to 23:59``.
     """
 
     step: timedelta
@@ -95,7 +95,7 @@ class DailyRange(Schedule):
     def _next_of_day(
         self, after: datetime, day: date, anchor: datetime, following: datetime
     ) -> datetime | None:
-        """The next run of the range from this anchor; the range ends before the following anchor."""
+        """Return the next due time in the range from this anchor, which ends before the following anchor."""
         if after < anchor:
             return anchor
         run = anchor + ((after - anchor) // self.step + 1) * self.step
@@ -103,9 +103,9 @@ class DailyRange(Schedule):
 
     @property
     def _is_whole_day(self) -> bool:
-        """Whether the range covers the whole day, because its last minute is just before its first.
+        """Return whether the range covers the whole day, so that its last minute is just before its first.
 
-        If the clocks go back at midnight, 23:59 comes twice, and the repeated hour belongs to the day.
+        If the clocks go back at midnight, 23:59 occurs twice and the repeated hour belongs to that day.
         """
         minutes = [moment.hour * 60 + moment.minute for moment in (self.start, self.end)]
         return (minutes[1] + 1 - minutes[0]) % (24 * 60) == 0
@@ -119,7 +119,7 @@ class DailyRange(Schedule):
 
 @dataclass(frozen=True)
 class SpecificTimes(Schedule):
-    """``1st,third monday of month 04:00``: one time on certain days.
+    """A schedule like ``1st,third monday of month 04:00``, with one time on certain days.
 
     Either ``month_days`` (1 … 31) or ``weekdays`` (0 = Monday) with ``ordinals`` (1 … 5) selects the days.
     """
@@ -131,7 +131,7 @@ class SpecificTimes(Schedule):
     ordinals: frozenset[int] = frozenset()
 
     def _next(self, after: datetime) -> datetime | None:
-        # Begin a day earlier, because the day repeats in part if the clocks go back at midnight.
+        # Begin a day earlier, because part of the day repeats if the clocks go back at midnight.
         first = after.astimezone(self.zone).date() - _DAY
         for day in self._days(first):
             for instant in instants(datetime.combine(day, self.moment), self.zone):
@@ -140,7 +140,7 @@ class SpecificTimes(Schedule):
         return None
 
     def _days(self, first: date) -> Iterator[date]:
-        """The matching days from this one on, within the period worth searching."""
+        """Yield the matching days from this day on, within the period worth searching."""
         for year in range(first.year, min(first.year + CYCLE_YEARS, 9999) + 1):
             for month in sorted(self.months):
                 if (year, month) < (first.year, first.month):

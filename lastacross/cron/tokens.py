@@ -1,4 +1,4 @@
-"""Splits a schedule into tokens. Pure."""
+"""Splits a schedule's text into tokens."""
 
 import difflib
 import re
@@ -38,13 +38,13 @@ _TOKEN = re.compile(
 )
 _TIME = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 
-# Only these separate words, and they are optional: `every5minutes` is a schedule too.
+# Words are separated only by these characters, which are optional, as in `every5minutes`.
 _SPACE = " \t\r\n"
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word, number, time or sign in the text; ``column`` counts from 1."""
+    """A word, number, time or sign in the text; ``column`` is counted from 1."""
 
     kind: str
     text: str
@@ -52,7 +52,7 @@ class Token:
 
 
 def cut(text: str) -> list[Token]:
-    """The tokens of a text; anything unknown has the kind ``other``."""
+    """Split a text into tokens; unknown characters become tokens of the kind ``other``."""
     found: list[Token] = []
     position = 0
     while position < len(text):
@@ -70,7 +70,7 @@ def cut(text: str) -> list[Token]:
 
 
 def _as_words(match: re.Match[str], position: int) -> list[Token]:
-    """A match's tokens; joined words become several tokens."""
+    """Return a match's tokens; words written without spaces become several tokens."""
     kind, text = str(match.lastgroup), match.group()
     if kind != "word":
         return [Token(kind, text, position + 1)]
@@ -82,10 +82,10 @@ def _as_words(match: re.Match[str], position: int) -> list[Token]:
 
 
 def _split(text: str) -> list[str]:
-    """The words that make up a text without spaces, or the text itself if it is not made of words."""
+    """Split a text without spaces into known words; return the text itself if that is impossible."""
     if text in WORDS or len(text) > 100:
         return [text]
-    # ways[i]: the fewest words that make up text[:i].
+    # ways[i] is the shortest list of words that make up text[:i].
     ways: list[list[str] | None] = [[], *([None] * len(text))]
     for start in range(len(text)):
         way = ways[start]
@@ -101,13 +101,13 @@ def _split(text: str) -> list[str]:
 
 
 def clock_time(token: Token) -> tuple[int, int] | None:
-    """Hour and minute of a time token, None if it is not a valid time."""
+    """Return the hour and minute of a time token, or None if it is not a valid time."""
     match = _TIME.fullmatch(token.text) if token.kind == "time" else None
     return None if match is None else (int(match.group(1)), int(match.group(2)))
 
 
 def likely(text: str, words: Iterable[str]) -> str | None:
-    """The word that was probably meant, or None."""
+    """Return the word that was probably meant, or None."""
     plain = text.lower()
     choices = sorted(set(words))
     if plain in choices:

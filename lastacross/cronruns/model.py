@@ -1,6 +1,6 @@
-"""The steps of jobs and runs in the datastore, each one transaction.
+"""The datastore steps of cron jobs and their runs, each of which is one transaction.
 
-A step changes nothing if another process did it first; its result says so.
+If another process was first, a step changes nothing and its result says so.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from lastacross.errors import (
     UnreadableJobError,
 )
 
-# A run that is this late counts as missed, because no scheduler was running.
+# A run that is this many seconds late counts as missed, because no scheduler was running.
 MISFIRE_SECONDS = 60.0
 
 _log = logs.get("lastacross.cron")
@@ -38,15 +38,15 @@ _log = logs.get("lastacross.cron")
 
 
 def dump_entry(entry: CronEntry) -> str:
-    """A job as JSON for its row."""
+    """Convert a job to JSON for its row."""
     return json.dumps(dataclasses.asdict(entry), sort_keys=True)
 
 
 def load_entry(text: str) -> CronEntry:
-    """A job from its row; keys that a newer version wrote are dropped.
+    """Read a job from its row, ignoring keys written by a newer version.
 
     Raises:
-        UnreadableJobError: the remaining keys do not make a job.
+        UnreadableJobError: the remaining keys do not form a valid job.
     """
     try:
         values = _fields_of(json.loads(text), CronEntry)
@@ -60,7 +60,7 @@ def load_entry(text: str) -> CronEntry:
 
 
 def _read_schedule(entry: CronEntry) -> Schedule:
-    """The job's schedule. Its deployment checked it, perhaps with a newer grammar or another tz database."""
+    """Parse the schedule; it may have been checked with a newer grammar or another tz database."""
     try:
         return parse_schedule(entry.schedule, entry.timezone)
     except (ValueError, TypeError, AttributeError) as error:
@@ -73,7 +73,7 @@ def _fields_of(values: dict[str, Any], kind: type[CronEntry] | type[RetryParamet
 
 
 def next_after(schedule: Schedule, after: float) -> float | None:
-    """The next due time in seconds since the epoch; None if it never comes due again."""
+    """Return the next due time in seconds since the epoch, or None if the schedule never comes due again."""
     try:
         return schedule.next_run(utc(after)).timestamp()
     except ScheduleError as error:
@@ -88,7 +88,7 @@ def deploy(entries: Sequence[CronEntry], at: float) -> bool:
     """Deploy these jobs; unchanged jobs are not touched.
 
     Returns:
-        Whether it is done; False if another process deployed at the same moment: try again.
+        True if the jobs were deployed; False if another process deployed concurrently, so try again.
     """
     try:
         with datastore.session() as session:
@@ -117,13 +117,13 @@ def _deploy_one(session: Session, row: CronJob | None, entry: CronEntry, positio
     if is_set_aside or (row.schedule, row.timezone) != (entry.schedule, entry.timezone):
         schedule = parse_schedule(entry.schedule, entry.timezone)
         row.schedule, row.timezone, row.deployed_at = entry.schedule, entry.timezone, at
-        # An interval begins when the running run ends.
+        # An interval starts when the current run ends.
         row.next_at = next_after(schedule, at) if schedule.is_fixed or row.run_id is None else None
         _log.info("cron.deploy", job=entry.name, schedule=entry.schedule, timezone=entry.timezone)
 
 
 def _open_run(session: Session, job: str) -> int | None:
-    """An unfinished run that a job left behind when it was deleted."""
+    """Return the unfinished run that a job left behind when it was deleted, if there is one."""
     query = select(CronRun.id).where(CronRun.job == job, CronRun.state == "open")
     return session.scalar(query.order_by(CronRun.id.desc()).limit(1))
 
@@ -133,7 +133,7 @@ def _open_run(session: Session, job: str) -> int | None:
 
 @dataclass(frozen=True)
 class DueJob:
-    """A job whose due time has come; ``text`` is its entry as stored in the row."""
+    """A job that is due; ``text`` is its entry as stored in the row."""
 
     name: str
     due_at: float
@@ -141,7 +141,7 @@ class DueJob:
 
 
 def due(at: float) -> list[DueJob]:
-    """The due jobs; the one waiting longest comes first."""
+    """Return the due jobs, with the longest-waiting job first."""
     query = select(CronJob.name, CronJob.next_at, CronJob.entry).where(CronJob.next_at <= at)
     with datastore.session(read_only=True) as session:
         found = session.execute(query.order_by(CronJob.next_at, CronJob.position)).all()
@@ -149,15 +149,15 @@ def due(at: float) -> list[DueJob]:
 
 
 def take(job: DueJob, at: float) -> str | None:
-    """Advance a job from its due time and, in the same transaction, write its run and its task.
+    """Advance a job to its next due time and, in the same transaction, write its run and its task.
 
     Returns:
         The run's state: ``open``; ``skipped`` if the last run has not ended; ``missed`` if it is too late;
-        ``failed`` if it cannot be made a task, and the job waits for the next deploy; None if another
+        ``failed`` if the run cannot become a task, so the job waits for the next deploy; None if another
         process advanced the job first.
 
     Raises:
-        UnreadableJobError: nothing was done; another version or another machine may be able to read it.
+        UnreadableJobError: the job is unchanged, because another version or machine may be able to read it.
     """
     name = tasks.scheduled_name(job.name, job.due_at)
     entry = load_entry(job.text)
@@ -168,7 +168,7 @@ def take(job: DueJob, at: float) -> str | None:
         return _set_aside(job, at, error)
     is_late = at - job.due_at > MISFIRE_SECONDS
     is_missed = is_late and entry.misfire == "skip"
-    # An interval counts from the end of the run, or from now if there is no run.
+    # An interval counts from the run's end, or from now if there is no run.
     following = (
         next_after(schedule, at if is_late else job.due_at) if schedule.is_fixed or is_missed else None
     )
@@ -196,14 +196,14 @@ def _values(job: DueJob, at: float, cause: str) -> dict[str, Any]:
 
 
 def _move_on(session: Session, job: DueJob, following: float | None) -> Any:
-    """The job's row with its ``run_id``; None if another process was first."""
+    """Advance the job's row and return it with its ``run_id``, or None if another process was first."""
     is_the_same = (CronJob.name == job.name) & (CronJob.next_at == job.due_at)
     moved = update(CronJob).where(is_the_same, CronJob.entry == job.text).values(next_at=following)
     return session.execute(moved.returning(CronJob.run_id)).one_or_none()
 
 
 def _is_open(session: Session, run_id: int) -> bool:
-    """Whether a run has not ended. A lost run, or one in an unknown state, does not block the next."""
+    """Return whether a run has not ended; a run that is lost or in an unknown state counts as ended."""
     found = select(CronRun.id).where(CronRun.id == run_id, CronRun.state == "open")
     return session.scalar(found) is not None
 
@@ -213,7 +213,7 @@ def _free(session: Session, job: str) -> None:
 
 
 def _was_here(session: Session, task_name: str) -> bool:
-    """Whether this due time has already had its run, because the clock went back."""
+    """Return whether this due time has already had its run, which happens if the clock goes back."""
     return session.scalar(select(CronRun.id).where(CronRun.task_name == task_name)) is not None
 
 
@@ -236,7 +236,7 @@ def _set_next(session: Session, job: str, next_at: float | None) -> None:
 
 
 def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any], task: NewTask) -> None:
-    """Write a run and its task, and note the run in its job."""
+    """Write a run and its task, and store the run's id in its job."""
     session = transaction.session
     new = insert(CronRun).values(**values, state="open").returning(CronRun.id)
     run_id = session.scalar(new)
@@ -248,7 +248,7 @@ def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any],
 
 
 def run_by_hand(job: str, at: float) -> str:
-    """Run a job now, whatever its schedule; returns the name of its task.
+    """Run a job now, regardless of its schedule, and return the name of its task.
 
     Raises:
         UnknownCronJobError: no deployed job has this name.
@@ -277,16 +277,16 @@ def note_attempt(task_name: str, *, started_at: float, attempts: int, status: in
 
 
 def end(task_name: str, at: float, state: str, **values: Any) -> bool:
-    """End a run: its job may start again, and an interval counts from here.
+    """End a run, so that its job may start again; an interval counts from this time.
 
     Args:
         task_name: the name of the run's task.
-        at: seconds since the epoch.
+        at: the end of the run, in seconds since the epoch.
         state: ``done``, ``failed`` or ``lost``.
         values: other columns of the run.
 
     Returns:
-        Whether the run was open. A run that was marked lost and is reported later gets only its state.
+        Whether the run was open. If a run was marked lost and is reported later, only its state is updated.
     """
     was_open = (CronRun.task_name == task_name) & (CronRun.state == "open")
     was_lost = (CronRun.task_name == task_name) & (CronRun.state == "lost")
@@ -305,7 +305,7 @@ def end(task_name: str, at: float, state: str, **values: Any) -> bool:
 
 
 def _go_on(session: Session, name: str, job: Any, at: float) -> None:
-    """Set an interval's next due time, counted from the run's end. A fixed schedule already has one."""
+    """Set an interval's next due time, counted from the run's end; fixed schedules already have theirs."""
     try:
         schedule = parse_schedule(job.schedule, job.timezone)
     except (ValueError, TypeError, AttributeError) as error:
@@ -318,7 +318,7 @@ def _go_on(session: Session, name: str, job: Any, at: float) -> None:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run that has not ended according to the datastore."""
+    """A run that, according to the datastore, has not ended."""
 
     job: str
     task_name: str
@@ -326,7 +326,7 @@ class OpenRun:
 
 
 def open_runs() -> list[OpenRun]:
-    """The unfinished runs, each with whether the outbox may still send its task."""
+    """Return the unfinished runs; each tells whether the outbox may still send its task."""
     query = select(CronRun.job, CronRun.task_name).where(CronRun.state == "open")
     with datastore.session(read_only=True) as session:
         rows = session.execute(query.order_by(CronRun.id)).all()
@@ -340,20 +340,20 @@ def open_runs() -> list[OpenRun]:
 
 
 def jobs() -> list[CronJob]:
-    """The deployed jobs in the order of the file."""
+    """Return the deployed jobs, in the order of the file."""
     with datastore.session(read_only=True) as session:
         return list(session.scalars(select(CronJob).order_by(CronJob.position, CronJob.name)))
 
 
 def last_runs(job: str, limit: int) -> list[CronRun]:
-    """A job's newest runs, newest first."""
+    """Return a job's latest runs, newest first."""
     query = select(CronRun).where(CronRun.job == job).order_by(CronRun.id.desc()).limit(limit)
     with datastore.session(read_only=True) as session:
         return list(session.scalars(query))
 
 
 def prune(states: Sequence[str], before: float) -> int:
-    """Delete runs in these states that were written before this time; returns how many."""
+    """Delete runs in these states that were written before this time, and return their number."""
     old = delete(CronRun).where(CronRun.state.in_(states), CronRun.created_at < before)
     with datastore.session() as session:
         result: Any = session.execute(old)

@@ -1,4 +1,4 @@
-"""The worker's part of a run: records how an attempt ended, and whether it was the last one."""
+"""The worker's part of a run, which records how an attempt ended and whether it was the last."""
 
 from lastacross import logs
 from lastacross.broker import Leased
@@ -12,16 +12,16 @@ _log = logs.get("lastacross.cron")
 
 
 def note(task: Leased, at: float, state: str, *, status: int | None = None, reason: str = "") -> None:
-    """Record an attempt in the history if its task is a cron run; never raises.
+    """Record an attempt in the history if its task is a cron run, without ever raising an error.
 
-    If this fails, the scheduler notices later that the task is gone.
+    If recording fails, the scheduler later notices that the task no longer exists.
 
     Args:
         task: the task, after its outcome was written to Redis.
-        at: the end of the attempt, seconds since the epoch.
+        at: the end of the attempt, in seconds since the epoch.
         state: ``done``, ``failed``, or ``open`` if the attempt will be retried.
         status: the HTTP status.
-        reason: the reason of the failure.
+        reason: the reason for the failure.
     """
     if task.queue != CRON_QUEUE:
         return

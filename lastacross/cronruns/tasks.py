@@ -1,4 +1,4 @@
-"""A job's run as a task in the engine's own queue."""
+"""Creates the task for each run of a job, in the engine's own queue."""
 
 import json
 from datetime import UTC
@@ -14,23 +14,23 @@ NO_RETRY = RetryParameters(task_retry_limit=0)
 
 
 def scheduled_name(job: str, due_at: float) -> str:
-    """The task name of a job's run at a due time, the same for every process that adds it."""
+    """Return the task name of a job's run at a due time, which is the same in every process."""
     return f"{job}-{utc(due_at).astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def hand_name(job: str) -> str:
-    """The task name of a run that a person started."""
+    """Return a task name for a run that a person started."""
     return f"{job}-hand-{new_name()}"
 
 
 def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
-    """Make the task of a run.
+    """Create a run's task.
 
     Args:
         entry: the job.
         name: the task's name.
         due_at: the due time, which becomes the task's eta.
-        now: seconds since the epoch.
+        now: the current time, in seconds since the epoch.
 
     Raises:
         InvalidTaskError: the job's URL or target is invalid for a task.
@@ -48,9 +48,9 @@ def task_of(entry: CronEntry, name: str, due_at: float, now: float) -> NewTask:
 
 
 def _target(entry: CronEntry, configuration: Config) -> str | None:
-    """The task's target; None if a rule of dispatch.yaml decides, or nothing does.
+    """Return the task's target, or None if it has none or a rule of dispatch.yaml decides.
 
-    A single word is tried as a service, then as a version of the default service. There is only one version.
+    A single word is tried first as a service, then as a version of the default service, which has only one.
     """
     if entry.target is None or configuration.dispatched_service(entry.url) is not None:
         return None

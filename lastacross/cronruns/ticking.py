@@ -10,12 +10,12 @@ from lastacross.cronruns.model import OpenRun
 from lastacross.errors import DatastoreError, StoreUnavailableError
 from lastacross.store import tombstone_key, translated_errors
 
-# A worker reports a run's end shortly after its task is gone. The run counts as lost only after this time.
+# A worker reports a run's end shortly after deleting its task, so a run counts as lost only after this time.
 LOST_AFTER_SECONDS = 3.0
 CHECK_SECONDS = 1.0
 
 HISTORY_SECONDS = 30 * 86_400.0
-# Without a limit, a job that runs every minute and hangs for a day would leave 1,440 rows.
+# How long skipped runs are kept, because a job that runs every minute could leave 1,440 of them a day.
 SKIPPED_SECONDS = 86_400.0
 
 NOT_REPORTED = "its end was not reported: its worker died just then, or its task was deleted or lost"
@@ -27,8 +27,8 @@ class Ticker:
     """Deploys a changed cron.yaml, starts due jobs, and ends runs that no worker ended.
 
     Args:
-        read: returns the jobs of cron.yaml if they must be deployed now: at the first call, and when the
-            file has changed since; else None.
+        read: a callable that returns the jobs of cron.yaml if they must be deployed (on the first call and
+            whenever the file has changed), or else None.
     """
 
     def __init__(self, read: Callable[[], Sequence[CronEntry] | None]) -> None:
@@ -40,7 +40,7 @@ class Ticker:
         self._unreadable: dict[str, str] = {}
 
     def act(self, now: float) -> int:
-        """Start the due jobs; returns how many.
+        """Start the due jobs and return their number.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
@@ -50,7 +50,7 @@ class Ticker:
         if entries is not None:
             self._to_deploy = entries
         if self._to_deploy is not None and model.deploy(self._to_deploy, now):
-            # Without jobs, runs of deleted jobs still need to be ended.
+            # Even without any jobs, the runs of deleted jobs must be ended.
             self._is_in_use = self._is_in_use or bool(self._to_deploy) or bool(model.open_runs())
             self._to_deploy = None
         if not self._is_in_use:
@@ -68,7 +68,7 @@ class Ticker:
         except (DatastoreError, StoreUnavailableError):
             raise
         except Exception as error:
-            # A broken row must not stop the jobs behind it, which are due as well.
+            # A broken row must not hold up the jobs behind it, which are due as well.
             self._set_aside(job, error)
             return False
         if state not in (None, "failed"):
@@ -77,14 +77,14 @@ class Ticker:
         return state == "open"
 
     def _set_aside(self, job: model.DueJob, error: Exception) -> None:
-        """Skip a job that other schedulers may be able to read; logged once for each text of its row."""
+        """Skip a job that other schedulers may be able to read; log this once per version of its row."""
         if self._unreadable.get(job.name) != job.text:
             self._unreadable[job.name] = job.text
             until = "a scheduler of the version that wrote it, or the next deploy"
             _log.error("cron.set_aside", job=job.name, error=str(error), until=until)
 
     def _end_lost(self, now: float) -> None:
-        """End runs whose tasks are dead letters, or gone without a report."""
+        """End runs whose tasks are dead letters or have disappeared without a report."""
         runs = model.open_runs()
         names = [run.task_name for run in runs]
         found = listing.find_all([(CRON_QUEUE, name) for name in names])
@@ -106,17 +106,17 @@ def _end_dead(run: OpenRun, task: listing.TaskRecord, now: float) -> None:
     except (DatastoreError, StoreUnavailableError):
         raise
     except Exception:
-        # The other runs must end as well.
+        # An error must not keep the other runs from ending.
         _log.exception("cron.end_failed", job=run.job, task=run.task_name)
 
 
 def _has_tombstone(run: OpenRun) -> bool:
-    """Whether the run's task has been in its queue and is over."""
+    """Return whether the run's task has been in its queue and is over."""
     with translated_errors():
         return bool(store.current().redis.exists(tombstone_key(record.task_id(CRON_QUEUE, run.task_name))))
 
 
 def prune(now: float) -> int:
-    """Delete old runs; returns how many."""
+    """Delete old runs and return their number."""
     count = model.prune(("done", "failed", "lost"), now - HISTORY_SECONDS)
     return count + model.prune(("skipped", "missed"), now - SKIPPED_SECONDS)

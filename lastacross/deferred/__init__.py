@@ -1,12 +1,12 @@
 """Deferred calls: ``deferred.defer(function, argument, …)`` runs a function later, in a task.
 
 The call is pickled and signed with SECRET_KEY. Only calls with a valid signature are unpickled, so access
-to Redis does not allow running code. The rules are in docs/appengine.md, "Deferred".
+to Redis is not enough to run code. The rules are in docs/appengine.md, "Deferred".
 
-A worker must be able to import the function, so it must be at the top level of a module. Arguments are
-copied, and a method takes its object along. Like any task, a call may run twice.
+A worker must be able to import the function, so it must be at the top level of a module. The arguments are
+copied, and so is the object that a method belongs to. Like any task, a call may run twice.
 
-A call that is too large for a task is stored in the datastore, and the task carries its key.
+If a call is too large for a task, it is stored in the datastore and the task contains only its key.
 """
 
 from lastacross.deferred.calls import (

@@ -1,4 +1,4 @@
-"""Defers a call and runs it: the content of a deferred task."""
+"""Defers calls and runs them, and encodes and decodes the payloads of deferred tasks."""
 
 import inspect
 import pickle
@@ -21,12 +21,12 @@ DEFAULT_URL = "/_ah/queue/deferred"
 DEFAULT_QUEUE = "default"
 
 _PURPOSE = "deferred"
-# Calling one of these runs nothing of its body, so the task would succeed without any effect.
+# Calling such a function does not run its body, so the task would succeed without any effect.
 _RUNS_NOTHING = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 class UnverifiedCallError(PermanentTaskFailure):
-    """Raised for a call without a valid signature. It is kept: this process may have the wrong key."""
+    """Raised for a call without a valid signature, which is kept because this process's key may be wrong."""
 
 
 _signatures: tuple[config.Config, Signatures] | None = None
@@ -50,19 +50,20 @@ def defer(
     _queue: str = DEFAULT_QUEUE,
     **kwargs: Any,
 ) -> taskqueue.Task:
-    """Call ``obj(*args, **kwargs)`` later, in a task; names with an underscore are options of the task.
+    """Call ``obj(*args, **kwargs)`` later, in a task; arguments with a leading underscore are task options.
 
     Raises:
-        ValueError: a worker could not call it (a lambda, a nested function, …), or it or an
+        ValueError: a worker could not call ``obj`` (a lambda, a nested function, …), or ``obj`` or an
             argument cannot be pickled; the message names the remedy.
-        InvalidTaskError, UnknownQueueError, TransientError, …: as ``taskqueue.add``.
+        InvalidTaskError, UnknownQueueError, TransientError, …: as for ``taskqueue.add``.
     """
     options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
     call = _build(serialize(obj, *args, **kwargs), options, is_transactional=_transactional)
     try:
         return taskqueue.Queue(_queue).add(call, transactional=_transactional)
     except StoreUnavailableError:
-        # The task may have been added although its answer was lost, so the row stays. Unused rows are pruned.
+        # The task may have been added even though the response was lost, so keep the row; if it is unused, it
+        # will be pruned.
         raise
     except Exception:
         payloads.discard(call.payload_row, is_transactional=_transactional)
@@ -82,11 +83,11 @@ def task(
     _retry_options: taskqueue.TaskRetryOptions | None = None,
     **kwargs: Any,
 ) -> taskqueue.Task:
-    """Make the task that ``defer`` would add, for ``Batch.add`` and ``Queue.add``.
+    """Create the task that ``defer`` would add, for ``Batch.add`` and ``Queue.add``.
 
     Raises:
-        ValueError, InvalidTaskError: as ``defer``.
-        TypeError: ``_queue`` or ``_transactional`` is given, which are options of the add.
+        ValueError, InvalidTaskError: as for ``defer``.
+        TypeError: ``_queue`` or ``_transactional`` is given, but they belong to the call that adds the task.
     """
     for name in ("_queue", "_transactional"):
         if name in kwargs:
@@ -96,10 +97,10 @@ def task(
 
 
 def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes:
-    """The pickled and signed call, as a task carries it.
+    """Return the pickled and signed call, for use as a task's payload.
 
     Raises:
-        ValueError: a worker could not call it, or it or an argument cannot be pickled.
+        ValueError: a worker could not call ``obj``, or ``obj`` or an argument cannot be pickled.
     """
     _check_callable(obj)
     function, first = _importable(obj)
@@ -111,7 +112,7 @@ def serialize(obj: Callable[..., object], /, *args: Any, **kwargs: Any) -> bytes
 
 
 def invoke_member(obj: object, member: str, /, *args: Any, **kwargs: Any) -> object:
-    """Call a method by its name; bound methods are stored this way."""
+    """Call a method by its name; a stored bound method refers to this function."""
     return getattr(obj, member)(*args, **kwargs)
 
 
@@ -137,7 +138,7 @@ def _options(
 
 
 def _build(body: bytes, options: dict[str, Any], *, is_transactional: bool) -> taskqueue.Task:
-    """Make the task; a call that is too large for it is stored in a row of the datastore."""
+    """Create the task; if the call is too large for it, store the call in a datastore row."""
     try:
         return taskqueue.Task(body, **options)
     except TaskTooLargeError:
@@ -152,7 +153,7 @@ def _build(body: bytes, options: dict[str, Any], *, is_transactional: bool) -> t
 
 
 def _own_signatures() -> Signatures:
-    """Cached per configuration, because deriving the key takes longer than signing."""
+    """Return the signatures; they are cached because deriving the key takes longer than signing."""
     global _signatures
     current = config.current()
     if _signatures is None or _signatures[0] is not current:
@@ -160,7 +161,7 @@ def _own_signatures() -> Signatures:
     return _signatures[1]
 
 
-# --- callables that a worker can import ---------------------------------------------------
+# --- importable callables -----------------------------------------------------------------
 
 
 def _check_callable(obj: Callable[..., object]) -> None:
@@ -180,11 +181,11 @@ def _check_callable(obj: Callable[..., object]) -> None:
 
 
 def _importable(obj: Callable[..., object]) -> tuple[Callable[..., object], tuple[Any, ...]]:
-    """The object to pickle for a callable, and the arguments that precede the caller's."""
+    """Return the object to pickle for a callable, and any arguments to put before the caller's."""
     if not isinstance(obj, MethodType | BuiltinMethodType):
         return obj, ()
     owner = obj.__self__
-    # A built-in function's owner is its module, which cannot and need not be pickled.
+    # A built-in function's owner is its module, which cannot be pickled and does not have to be.
     if owner is None or isinstance(owner, ModuleType):
         return obj, ()
     if getattr(owner, obj.__name__, None) is None:
@@ -218,11 +219,11 @@ def _name_of(obj: object) -> str:
 
 
 def run(body: bytes) -> object:
-    """Run a call that ``serialize`` wrote, and return its result.
+    """Run a call that was encoded by ``serialize``, and return its result.
 
     Raises:
         PermanentTaskFailure: the signature is invalid, or the call cannot be unpickled.
-        Exception: whatever the function raises.
+        Exception: any exception that the function raises.
     """
     function, args, kwargs = _load(body)
     return function(*args, **kwargs)
@@ -246,11 +247,11 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
 
 
 def run_from_datastore(row_id: int, /) -> object:
-    """Run the call in a row; the row is deleted when the call has succeeded.
+    """Run the call stored in a row, and delete the row if the call succeeds.
 
     Raises:
-        PermanentTaskFailure: the row is gone, or the function must not be retried. In the second case the
-            row stays with the dead letter, which can be run again by hand.
+        PermanentTaskFailure: the row no longer exists, or the function must not be retried. In the latter
+            case the row is kept with the dead letter, which can be run again by hand.
     """
     result = run(payloads.read(row_id))
     payloads.discard(row_id)

@@ -1,4 +1,4 @@
-"""Delivers a deferred task: runs its call and answers with an HTTP status."""
+"""Delivers a deferred task by running its call and answering with an HTTP status."""
 
 import logging
 from collections.abc import Callable, Iterable, MutableMapping
@@ -10,7 +10,7 @@ from lastacross.deferred.calls import UnverifiedCallError, run
 from lastacross.errors import PermanentTaskFailure, SingularTaskFailure
 
 log = logs.get("lastacross.deferred")
-# Checked first, because a line is made for each task and usually dropped.
+# The level is checked first, because each task logs a line that is usually filtered out.
 _level_of = logging.getLogger("lastacross.deferred")
 
 _log_level = logging.DEBUG
@@ -23,12 +23,13 @@ def set_log_level(level: int) -> None:
 
 
 def outcome(body: bytes) -> int:
-    """Run a call and return the HTTP status that a handler would answer; logs failures.
+    """Run a call, log any failure, and return the HTTP status that a handler would answer.
 
-    - 200 for success, and for PermanentTaskFailure, which must not be retried. The current task is marked,
-      so that its worker keeps it as a dead letter.
-    - 408 for SingularTaskFailure, and 500 for any other exception. Both are retried.
-    - 500 for a call without a valid signature, because a process with the right key can still run it.
+    The status is 200 for success. It is also 200 for PermanentTaskFailure, which must not be retried; in that
+    case the current task is marked, so that its worker keeps it as a dead letter.
+
+    The status is 408 for SingularTaskFailure and 500 for any other exception, and the task is retried. A call
+    without a valid signature gives 500 too, because a process with the right key can still run it.
 
     BaseExceptions, such as a deadline, propagate.
     """
@@ -54,7 +55,7 @@ def _is_final(failure: Exception) -> bool:
 
 
 def _log_failure(failure: Exception, seen: dict[str, Any]) -> int:
-    """Log a failure according to its kind; returns its HTTP status."""
+    """Log a failure according to its kind, and return its HTTP status."""
     if isinstance(failure, SingularTaskFailure):
         log.debug("deferred.singular_failure", reason=str(failure), **seen)
         return 408
@@ -72,9 +73,10 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
 
 def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-    """WSGI for ``/_ah/queue/deferred``: 405 unless a POST, 403 unless a task, else its outcome.
+    """The WSGI application for ``/_ah/queue/deferred``; it answers with the status of the call's outcome.
 
-    A task is recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
+    A request other than POST is answered with 405, and a request that is not a task with 403. Tasks are
+    recognized by ``environ["lastacross.task"]``, which no HTTP request can set.
     """
     allow: list[tuple[str, str]] = []
     if environ["REQUEST_METHOD"] != "POST":

@@ -1,7 +1,7 @@
-"""Stores deferred calls that are too large for a task in rows of the datastore, and deletes unused rows.
+"""Stores deferred calls that are too large for a task in datastore rows, and deletes unused rows.
 
-The call deletes its row when it has run. The scheduler prunes the rows of tasks that were deleted, purged
-or cancelled, and of batches that were filled twice.
+A call's row is deleted after the call has run. The scheduler prunes the rows of tasks that were deleted,
+purged or cancelled, and of tasks that were added to a batch a second time.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,12 @@ from lastacross.errors import (
     PermanentTaskFailure,
 )
 
-# Younger rows are skipped because their task may be about to be added.
+# Younger rows are skipped, because their task may not have been added yet.
 MIN_AGE_SECONDS = 3600.0
-# A task must be gone this long, so that an emptied Redis can be restored from a backup first.
+# A task must be missing for this long, so that a flushed Redis can be restored from a backup first.
 UNUSED_SECONDS = 3 * 86_400.0
-# For a row without a known task: a task may be scheduled for 30 days, and be a dead letter for 30 more.
+# How long to keep a row whose task is unknown. A task can be scheduled 30 days ahead, and then remain a dead
+# letter for another 30 days.
 UNCLAIMED_SECONDS = 62 * 86_400.0
 PRUNE_CHUNK = 1000
 
@@ -33,11 +34,11 @@ log = logs.get("lastacross.deferred")
 
 
 def keep(body: bytes, *, is_transactional: bool) -> int:
-    """Store a call; returns the id of its row.
+    """Store a call and return its row's id.
 
     Raises:
-        BadTransactionStateError: the call is transactional but outside of a transaction.
-        DatastoreUsageError: on SQLite, the calling code has a write transaction open.
+        BadTransactionStateError: ``is_transactional`` is set, but no transaction is open.
+        DatastoreUsageError: on SQLite, the caller has an open write transaction.
         DatastoreUnavailableError: the database is unavailable.
     """
     row = DeferredPayload(body=body, created_at=clock.SYSTEM.now())
@@ -62,10 +63,10 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
 
 
 def read(row_id: int) -> bytes:
-    """The call in a row.
+    """Return the call stored in a row.
 
     Raises:
-        PermanentTaskFailure: the row is gone.
+        PermanentTaskFailure: the row no longer exists.
     """
     with datastore.session(read_only=True) as session:
         body = session.scalar(select(DeferredPayload.body).where(DeferredPayload.id == row_id))
@@ -78,7 +79,7 @@ def read(row_id: int) -> bytes:
 
 
 def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
-    """Delete the row of a call that has run or was never added. If this fails, the row is pruned later."""
+    """Delete the row of a call that has run or was never added; on failure, it is pruned later."""
     if row_id is None:
         return
     statement = delete(DeferredPayload).where(DeferredPayload.id == row_id)
@@ -97,16 +98,16 @@ def discard(row_id: int | None, *, is_transactional: bool = False) -> None:
 
 
 class Pruner:
-    """Checks all rows in turn, a chunk per call. Any number of processes may do so."""
+    """Checks all rows, one chunk per call; any number of processes may do so."""
 
     def __init__(self) -> None:
         self._last = 0
 
     def act(self, at: float) -> int:
-        """Check the next 1,000 rows and delete the unused ones; returns how many.
+        """Check the next 1,000 rows, delete the unused ones, and return the number deleted.
 
-        A row is deleted after its task has been gone for three days at every check. Tasks in the outbox and
-        dead letters are not gone. A row whose task was never added is deleted after 62 days.
+        A row is deleted if every check for three days has found its task missing. Tasks in the outbox and
+        dead letters do not count as missing. A row whose task was never added is deleted after 62 days.
 
         Args:
             at: seconds since the epoch.
@@ -137,7 +138,7 @@ def _rows_after(last: int, at: float) -> Sequence[Any]:
 
 
 def _judge(rows: Sequence[Any], at: float) -> int:
-    """Note which rows have lost their tasks, and delete the expired ones; returns how many."""
+    """Record which rows have lost their tasks, delete the expired rows, and return the number deleted."""
     used = _used(rows)
     claimed = [row for row in rows if row.task_id is not None]
     unused = [row for row in claimed if row.id not in used]
@@ -158,7 +159,7 @@ def _judge(rows: Sequence[Any], at: float) -> int:
 
 
 def _used(rows: Sequence[Any]) -> set[int]:
-    """The rows whose task is in the outbox or in Redis, in any state."""
+    """Return the rows whose task is in the outbox or in Redis, in any state."""
     claimed = [row for row in rows if row.task_id is not None]
     redis = store.current().redis
     with store.translated_errors(), redis.pipeline(transaction=False) as pipeline:

@@ -12,12 +12,12 @@ from lastacross.webapp import BadInputError
 
 
 def title_of(handler: Hooks) -> str:
-    """The task's title for people."""
+    """Return the task's human-readable title."""
     return handler.title or type(handler).__name__
 
 
 def admit(handler: Hooks, *, is_counted: bool) -> None:
-    """Check that the client may start this, and count the start if it is one.
+    """Check that the client may start this task, and count the start if ``is_counted``.
 
     Raises:
         StartRefusedError: the client has reached the start limit.
@@ -31,7 +31,7 @@ def admit(handler: Hooks, *, is_counted: bool) -> None:
 
 @contextlib.contextmanager
 def counting_refusals(handler: Hooks) -> Iterator[None]:
-    """Count the refusals in the block. They are not starts, but a client may not cause them without end.
+    """Count the requests refused in this block. They are not starts, but their number is limited too.
 
     Raises:
         StartRefusedError: the client has reached the limit of refused requests.
@@ -54,7 +54,7 @@ def _check_refusals(handler: Hooks, *, is_counted: bool) -> None:
 
 
 def _seconds_to_wait(handler: Hooks, ask: Callable[..., float | None], *, is_counted: bool) -> float | None:
-    """None if the handler has no limit, or the client is within it."""
+    """Return the seconds to wait, or None if the handler has no limit or the client is within it."""
     if handler.start_limit is None:
         return None
     environ, is_exempt = handler.request.environ, handler.is_exempt_from_limits()
@@ -62,6 +62,6 @@ def _seconds_to_wait(handler: Hooks, ask: Callable[..., float | None], *, is_cou
 
 
 def _name(handler: Hooks) -> str:
-    # The class names the limit: otherwise a client who may choose the path would get a new limit with each
-    # path.
+    # The limit is named after the class, because a client that can choose the path would otherwise get a
+    # new limit with each path.
     return f"{type(handler).__module__}.{type(handler).__qualname__}"

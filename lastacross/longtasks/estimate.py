@@ -1,7 +1,7 @@
-"""Estimates a long task's remaining time from its progress reports, no finer and no sooner than is honest.
+"""Estimates a long task's remaining time from its progress reports, only as precisely as they allow.
 
-Pure. There is no estimate before a twentieth is done and three reports lie apart in time. A later estimate
-exceeds an earlier one only with the words "longer than expected".
+All functions are pure. There is no estimate until a twentieth of the work is done and three reports have
+arrived at different times. If the estimated end moves later, the text says "longer than expected".
 """
 
 import itertools
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_REPORTS = 20
-"""The number of reports that ``keep`` keeps."""
+"""The maximum number of reports that ``keep`` retains."""
 
 MIN_REPORTS = 3
 MIN_SHARE = 0.05
-"""The share of all steps that must be done before there is an estimate."""
+"""The fraction of all steps that must be done before there is an estimate."""
 MIN_SECONDS = 2.0
 """The minimum observation time; a task that ends sooner needs no estimate."""
 
 LONGER = "longer than expected"
 LAST_STEP = "the last step is under way"
 
-# Reports closer together than this share of the observed time, or than this, count as one burst.
+# Reports closer together than this fraction of the observed time, or this many seconds, form one burst.
 _BURST_SHARE = 1 / 20
 _BURST_SECONDS = 0.25
-# An end later than promised by no more than this counts as promised, so that the number does not flicker.
+# A delay up to this limit does not change the promised end, so that the displayed number does not flicker.
 _LEEWAY_SHARE = 0.25
 _LEEWAY_SECONDS = 5.0
-# A silence this much longer than any earlier one makes every number a guess.
+# If a silence exceeds every earlier one by this much, any estimate would be a guess.
 _LONGEST_EXTRA_SILENCE_SECONDS = 10.0
 
 
 class Report(NamedTuple):
-    """One ``log_progress`` call: the instant (seconds since the epoch), the step and the total."""
+    """One ``log_progress`` call: its time (seconds since the epoch), the step and the total."""
 
     at: float
     step: float
@@ -44,10 +44,10 @@ class Estimate:
     """The estimated time left.
 
     Attributes:
-        seconds: the time left, never negative; None if any number would be dishonest.
-        text: the same in words, such as "about 2 minutes".
+        seconds: the time left, never negative; None if it cannot be estimated honestly.
+        text: the time left in words, such as "about 2 minutes".
         promised_at: the earliest end announced so far; pass it as ``before`` next time.
-        is_longer: the end is later than that; the text says so.
+        is_longer: whether the end is later than ``promised_at``; the text then says so.
     """
 
     seconds: float | None
@@ -57,28 +57,29 @@ class Estimate:
 
 
 def keep(reports: Sequence[Report], report: Report, most: int = MAX_REPORTS) -> list[Report]:
-    """The reports plus one, thinned to at most ``most``; the first and the newest always stay.
+    """Add a report and thin out the list to at most ``most``; the first and the newest are always kept.
 
-    A step back, as at a new attempt, drops all earlier reports, because they say nothing about the future.
+    If the step goes back, as when a new attempt begins, all earlier reports are dropped, because they no
+    longer predict the future.
     """
     last = reports[-1] if reports else None
     if last is not None and (report.step < last.step or report.at < last.at):
         return [report]
     kept = [*reports, report]
     while len(kept) > max(2, most):
-        # Drop the one with the closest neighbours, so that the rest spreads over the whole time.
+        # Drop the report with the closest neighbours, so that the others remain spread over the whole time.
         middle = range(1, len(kept) - 1)
         del kept[min(middle, key=lambda place: kept[place + 1].at - kept[place - 1].at)]
     return kept
 
 
 def remaining(reports: Sequence[Report], now: float, before: float | None = None) -> Estimate | None:
-    """The estimated time left; None while too little is known.
+    """Estimate the time left, or return None while there are too few reports.
 
     Args:
-        reports: one attempt's reports, oldest first, as ``keep`` kept them.
-        now: seconds since the epoch.
-        before: ``promised_at`` of the previous estimate, None for an attempt's first one.
+        reports: one attempt's reports, oldest first, as returned by ``keep``.
+        now: the current time, in seconds since the epoch.
+        before: the ``promised_at`` of the previous estimate, or None for an attempt's first estimate.
     """
     series = _series(reports, now)
     if not series or series[-1].total <= 0:
@@ -95,14 +96,14 @@ def remaining(reports: Sequence[Report], now: float, before: float | None = None
     extra = max(0.0, silence - _longest_silence(series))
     if extra > max(_LONGEST_EXTRA_SILENCE_SECONDS, left_seconds):
         return Estimate(None, LONGER, before, is_longer=True)
-    # An unusually long silence adds to the total, and counts as a slower pace for the rest.
+    # An unusually long silence adds to the total time, and it slows the pace assumed for the remaining steps.
     share_left = (newest.total - newest.step) / (newest.step - first.step)
     end = max(now, newest.at + left_seconds + extra * (1 + share_left))
     return _promised(end, now, before)
 
 
 def _promised(end: float, now: float, before: float | None) -> Estimate:
-    """The estimate for this end, compared with the end that was announced before."""
+    """Build the estimate for this end, and compare it with the previously announced end."""
     if before is None or end <= before:
         return Estimate(end - now, in_words(end - now), end)
     if end - before <= _LEEWAY_SECONDS + _LEEWAY_SHARE * max(0.0, before - now):
@@ -112,7 +113,7 @@ def _promised(end: float, now: float, before: float | None) -> Estimate:
 
 
 def _series(reports: Sequence[Report], now: float) -> list[Report]:
-    """The reports since the last step back, without any from the future."""
+    """Return the reports since the step last went back, without any dated in the future."""
     series: list[Report] = []
     for report in reports:
         if report.at > now:
@@ -124,7 +125,7 @@ def _series(reports: Sequence[Report], now: float) -> list[Report]:
 
 
 def _bursts(series: Sequence[Report]) -> list[Report]:
-    """The reports, with each burst reduced to its newest."""
+    """Reduce each burst of reports to its newest report."""
     apart = max(_BURST_SECONDS, (series[-1].at - series[0].at) * _BURST_SHARE)
     began_at = series[0].at
     bursts = [series[0]]
@@ -135,13 +136,13 @@ def _bursts(series: Sequence[Report]) -> list[Report]:
         elif len(bursts) > 1:
             bursts[-1] = report
         else:
-            # The first burst only marks the start of the observation: its own steps may have taken any time.
+            # The first burst only marks when observation began, as its steps may have taken any time.
             bursts[0] = Report(began_at, report.step, report.total)
     return bursts
 
 
 def _pace(series: Sequence[Report]) -> float | None:
-    """Seconds per step: the mean of the whole time and its second half; None while too little is known."""
+    """Return seconds per step, averaging the whole time and its second half; None for too few reports."""
     first, newest = series[0], series[-1]
     seconds = newest.at - first.at
     is_known = (
@@ -165,7 +166,7 @@ def _longest_silence(series: Sequence[Report]) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A remaining time, rounded to the precision it deserves."""
+    """Format a remaining time, rounded to a sensible precision."""
     if seconds < 10:
         return "less than 10 seconds"
     if seconds < 55:

@@ -1,6 +1,6 @@
-"""One attempt at a long task, within the delivery of its task: claim the row, do the work, write the outcome.
+"""Makes one attempt at a long task: claims its row, does the work and writes the outcome.
 
-An attempt that has lost its lease has lost its claim to the next attempt, so its result is refused.
+If an attempt has lost its lease, the next attempt takes over its claim, so its result is rejected.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ FAILED = 500
 TRY_AGAIN = 503
 
 MAX_AGE_SECONDS = 7 * 86_400.0
-"""The age at which the queue gives up a task whose attempts the row cannot count."""
+"""The age at which the queue gives up on a task whose attempts the row cannot count."""
 
 STUCK_SECONDS = 20.0
-"""The time after the deadline until a stuck attempt is noted. Its process ends 10 s later without a word."""
+"""How long after the deadline a stuck attempt is recorded. Its process ends 10 s later, without a report."""
 
 TRACEBACK_CHARACTERS = 20_000
 ERROR_CHARACTERS = 2_000
@@ -51,12 +51,12 @@ class Work:
     """The handler's part of an attempt.
 
     Attributes:
-        execute: does the work, given the parameters.
-        task_retry_limit: how often a failed attempt is repeated.
-        retry: the task's own retry options, for the delays.
-        prepare: called with the claimed row before the work begins.
-        deadline_seconds: for one attempt.
-        network: the network whose share of the storage the result uses; '' for none in particular.
+        execute: a callable that takes the parameters and does the work.
+        task_retry_limit: how many times a failed attempt is retried.
+        retry: the task's own retry options, which determine the delays.
+        prepare: a callable that receives the claimed row before the work begins.
+        deadline_seconds: the time limit of one attempt.
+        network: the network whose share of the storage the result uses, or '' for no particular network.
     """
 
     execute: Callable[[parameters.Parameters], Any]
@@ -70,11 +70,11 @@ class Work:
 def run(task_id: str, current: CurrentTask, work: Work) -> int:
     """Make one attempt.
 
-    A failure is recorded in the row, in the log, and for the queue in ``current``. The row counts the
-    retries, so an hour without a datastore does not use them up.
+    A failure is logged, recorded in the row, and reported to the queue through ``current``. The retries are
+    counted in the row, so an hour-long datastore outage does not use them up.
 
     Returns:
-        The HTTP status for the queue: 200, or another one to have the task delivered again.
+        The HTTP status for the queue: 200, or another status to have the task delivered again.
     """
     task = _claimed(task_id, current)
     if task is None:
@@ -112,7 +112,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
 
 
 def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
-    """Count an attempt that sits in a blocking call: its process ends soon, and it has used up a retry."""
+    """Count an attempt stuck in a blocking call as a failure, because its process will end soon."""
     reference = secrets.token_hex(4)
     _log.error("longtask.stuck", longtask=task.id, path=task.path, attempt=task.attempts, reference=reference)
     error = _sentence(DeadlineExceededError(), reference)
@@ -122,7 +122,7 @@ def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
         if model.fail_attempt(task, next_try_at, **told):
             progress.announce(task.id, "retrying")
     except Exception as trouble:
-        # In a thread of its own an error would go unnoticed.
+        # This runs in its own thread, where an error would go unnoticed.
         is_expected = isinstance(trouble, DatastoreError)
         _log.warning("longtask.stuck", longtask=task.id, error=str(trouble), exc_info=not is_expected)
 
@@ -133,7 +133,7 @@ def _executed(work: Work, given: parameters.Parameters) -> Any:
         return work.execute(given)
     finally:
         if os.getpid() != process:
-            # The work forked and the child came back here; only the parent may write the outcome.
+            # The work forked and the child process returned here; only the parent may write the outcome.
             os._exit(_exit_code(sys.exc_info()[1]))
 
 
@@ -144,13 +144,14 @@ def _exit_code(error: BaseException | None) -> int:
 
 
 def _claimed(task_id: str, current: CurrentTask) -> LongTask | None:
-    """The row, claimed by this attempt; None if there is nothing to do."""
+    """Claim the row for this attempt; return None if there is nothing to do."""
     now = clock.SYSTEM.now()
     delivery = current.retry_count
     task = model.claim(task_id, delivery, now)
     if task is not None:
         return task
-    # A dead letter that is run again counts from the start; its low number is right if its record agrees.
+    # The deliveries of a re-run dead letter are counted from 1 again, so accept a low number if the task's
+    # record agrees with it.
     record = listing.find(current.queue_name, current.name)
     if record is None or record.failures + record.lost != delivery:
         return None
@@ -163,7 +164,7 @@ def _parameters(task: LongTask) -> parameters.Parameters:
 
 
 def _stopped(task: LongTask) -> int:
-    """This attempt is no longer needed: its task is over, or another attempt has the claim."""
+    """End an attempt that is no longer needed: its task is over, or another attempt holds the claim."""
     found = model.find(task.id)
     is_open = found is not None and found.is_open
     _log.info("longtask.stop", longtask=task.id, attempt=task.attempts, is_open=is_open)
@@ -195,21 +196,21 @@ def _failed(task: LongTask, current: CurrentTask, work: Work, error: BaseExcepti
     progress.announce(task.id, "failed" if is_last else "retrying")
     if is_useless:
         return DONE
-    # It becomes a dead letter, which an operator may run again after fixing the cause.
+    # The task becomes a dead letter, which an operator can run again after fixing the cause.
     current.has_failed_for_good = is_last
     current.failure = _clean(f"{type(error).__name__}: {error}", ERROR_CHARACTERS)
     return FAILED
 
 
 def _is_useless(error: BaseException) -> bool:
-    """Whether a retry would be useless."""
+    """Return whether a retry would be useless."""
     if isinstance(error, UserError):
         return error.is_final
     return isinstance(error, UnusableResultError | PermanentTaskFailure)
 
 
 def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
-    """Seconds until the next delivery, as the queue computes them."""
+    """Return the seconds until the next delivery, computed the way the queue does."""
     failures = task.failures
     with contextlib.suppress(StoreUnavailableError):
         record = listing.find(current.queue_name, current.name)
@@ -218,7 +219,7 @@ def _delay_seconds(task: LongTask, current: CurrentTask, work: Work) -> float:
 
 
 def _sentence(error: BaseException, reference: str) -> str:
-    """The error text for the user: an exception's own words may be confidential."""
+    """Return an error text that the user may see; most exceptions' own texts may be confidential."""
     if isinstance(error, UserError | UnusableResultError):
         return str(error)
     if isinstance(error, DeadlineExceededError):
@@ -229,6 +230,6 @@ def _sentence(error: BaseException, reference: str) -> str:
 
 
 def _clean(text: str, most: int) -> str:
-    """Text that a database accepts; cut text keeps its end, where a traceback names the error."""
+    """Make a text storable and shorten it; its end is kept, where a traceback names the error."""
     text = printable(text).replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if len(text) <= most else f"…{text[1 - most :]}"

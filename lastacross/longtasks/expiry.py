@@ -1,4 +1,4 @@
-"""Expiry of long tasks: their data goes some time after their end, their tombstone rows a year later."""
+"""Expires long tasks: deletes their data some time after their end, and their tombstones a year later."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,11 +10,11 @@ from lastacross.longtasks import looking, model, quotas
 
 CHUNK = 100
 MAX_CHUNKS = 20
-"""The limit for one call, because the scheduler has other work and comes back in a minute."""
+"""The limit for one call, because the scheduler has other work and calls again in a minute."""
 TOMBSTONE_SECONDS = 366 * 86_400.0
-"""How long an address answers 410, because a task was there; later it answers 404."""
+"""How long an expired task's URL answers 410; after that, it answers 404."""
 MAX_TOMBSTONES = 100_000
-"""The maximum number of these rows. Anybody may create them, so the oldest go first, however young."""
+"""The maximum number of tombstones. Beyond it the oldest are deleted, because anyone can create them."""
 TOMBSTONES_AT_ONCE = 1_000
 RECHECK_SECONDS = 86_400.0
 """How long the pruner leaves an open task alone before it checks again."""
@@ -24,7 +24,7 @@ _log = logs.get("lastacross.longtask")
 
 
 class Pruner:
-    """Forgets expired tasks, a batch per call; any number of processes may run it.
+    """Forgets expired tasks in batches; any number of processes may run it.
 
     Args:
         clock: the time source.
@@ -36,9 +36,9 @@ class Pruner:
         self._recount_at = float("-inf")
 
     def act(self, at: float) -> int:
-        """Forget expired tasks; returns how many lost their data.
+        """Forget expired tasks and return the number of tasks whose data was deleted.
 
-        An expired task that is still open is over if its queue no longer has a task for it.
+        If an expired task is still open but its queue no longer has a task for it, it counts as over.
 
         Args:
             at: seconds since the epoch.
@@ -65,7 +65,7 @@ class Pruner:
         return count
 
     def _mark_lost_tasks(self) -> None:
-        """Fail some open tasks that nothing will run, because they count against the limit of open tasks."""
+        """Fail some open tasks that will never run, because they count against the limit of open tasks."""
         tasks = model.open_after(self._seen_open, CHUNK)
         self._seen_open = tasks[-1].id if len(tasks) == CHUNK else ""
         for task, record in _records_of(tasks):

@@ -1,6 +1,6 @@
-"""``LongRunningTaskHandler``: one URL that starts a long task, executes it, and shows it and its result.
+"""``LongRunningTaskHandler``: one URL to start and execute a long task, and to show it and its result.
 
-The parameter ``_longtaskjob`` selects one of these; each has its own method here.
+The parameter ``_longtaskjob`` selects one of these jobs, each of which has its own method.
 """
 
 import dataclasses
@@ -51,31 +51,31 @@ Job = Callable[[], None]
 
 
 class LongRunningTaskHandler(Hooks):
-    """A handler whose ``execute_task`` may take long. Subclass it; docs/longtasks.md is the manual."""
+    """A handler whose ``execute_task`` may take a long time. Subclass it; see docs/longtasks.md."""
 
     # --- requests -------------------------------------------------------------------------
 
     def head(self, *args: Any, **kwargs: Any) -> None:
-        """Like GET, without the body; a HEAD request never starts a task."""
+        """Answer like GET but without the body; a HEAD request never starts a task."""
         if self.request.GET.get(looking.JOB):
             self.get(*args, **kwargs)
         else:
             self.revalidate()
 
     def get(self, *args: Any, **kwargs: Any) -> None:
-        """Start a task, or show one."""
+        """Start or show a task."""
         job = self.request.GET.get(looking.JOB, "")
         jobs = {"": self._start, "query": self._query, "status": self._show_page, "result": self._show_result}
         self._do(job, jobs)
 
     def post(self, *args: Any, **kwargs: Any) -> None:
-        """Start a task with a form; execute, cancel or restart one."""
+        """Start a task from a form, or execute, cancel or restart a task."""
         job = self.request.params.get(looking.JOB, "")
         jobs = {"": self._start, "execute": self._execute, "cancel": self._cancel, "restart": self._restart}
         self._do(job if isinstance(job, str) else "?", jobs)
 
     def put(self, *args: Any, **kwargs: Any) -> None:
-        """Start a task with a form, or with a file that is the whole body."""
+        """Start a task from a form, or from a file that is the whole body."""
         self._do(self.request.GET.get(looking.JOB, ""), {"": self._start})
 
     def _do(self, job: str, jobs: Mapping[str, Job]) -> None:
@@ -122,7 +122,7 @@ class LongRunningTaskHandler(Hooks):
         return given
 
     def _is_looking_ahead(self) -> bool:
-        """Whether a browser only prefetches."""
+        """Return whether the browser only prefetches this page."""
         headers = self.request.headers
         purpose = headers.get("Sec-Purpose") or headers.get("Purpose") or headers.get("X-Moz") or ""
         return "prefetch" in purpose.lower()
@@ -130,7 +130,7 @@ class LongRunningTaskHandler(Hooks):
     def _begin(self, given: Parameters) -> None:
         path = self.request.path
         if local_path(path) is None or len(path) > MAX_URL_LENGTH:
-            # A catch-all route: neither the task nor the bookmark could have this address.
+            # The handler has a catch-all route, and this path is invalid for both the task and the bookmark.
             raise BadInputError("path", f"takes {MAX_URL_LENGTH} characters at most, with one slash in front")
         files: list[parameters.UploadedFile] = []
         given_text = parameters.dump(given, files)
@@ -163,7 +163,7 @@ class LongRunningTaskHandler(Hooks):
         try:
             changed = self.prepare_task(given)
         except UserError as error:
-            # The user may read this error here too, as in a failed attempt.
+            # As after a failed attempt, the user may see this error.
             raise BadInputError("parameters", str(error)) from error
         return given if changed is None else changed
 
@@ -239,8 +239,8 @@ class LongRunningTaskHandler(Hooks):
             given, result = self._given_and_result()
             self.render_result(_with_text(view, result), given, result)
         elif view.result_size > MAX_SHOWN_BYTES:
-            # A page shows only the beginning, so it reads neither 32 MB nor, in the next line, the given
-            # files.
+            # The page shows only the beginning of the result, so read neither all 32 MB of it nor the
+            # uploaded files.
             self.render_result(_with_beginning(view), Parameters(), None)
         else:
             self.render_result(_with_text(view, self._result()), Parameters(), None)
@@ -258,7 +258,7 @@ class LongRunningTaskHandler(Hooks):
             return
         given, result = self._given_and_result()
         self.revalidate()
-        # webapp2's default would turn any text into a page of this origin, including its scripts.
+        # With webapp2's default type, any text would be an HTML page whose scripts run in our origin.
         self.response.headers["Content-Type"] = "text/plain; charset=utf-8"
         arguments = (given, result, self.task) if self._takes_task() else (given, result)
         self.display_result(*arguments)
@@ -303,7 +303,7 @@ class LongRunningTaskHandler(Hooks):
         if not self._find():
             return
         if not self.join_equal:
-            # A small request would make us read large files, as often as a client likes.
+            # Otherwise a client could make us read large files with any number of small requests.
             admission.admit(self, is_counted=False)
         with admission.counting_refusals(self):
             edited = parameters.read(self.request)
@@ -317,7 +317,7 @@ class LongRunningTaskHandler(Hooks):
         return getattr(self, "task", None) is not None
 
     def _find(self) -> bool:
-        """Read the request's task; answers with 404 or 410 if there is none."""
+        """Read the request's task, or answer 404 or 410 if it does not exist."""
         task_id = str(self.request.params.get(looking.ID, ""))
         if not task_id:
             raise BadInputError(looking.ID, "is missing: the key of a task")
@@ -346,7 +346,7 @@ class LongRunningTaskHandler(Hooks):
             self.abort(status, detail=message)
 
     def _send_operation(self, status: int) -> None:
-        """The operation as JSON; a client that prefers so waits for its end."""
+        """Send the operation as JSON; if the client's Prefer header asks for it, wait for the end first."""
         prefer = self.request.headers.get("Prefer")
         seconds = operation.wanted_seconds(prefer)
         self.task, has_waited = operation.wait_for_end(self.task, seconds)
@@ -360,12 +360,12 @@ class LongRunningTaskHandler(Hooks):
 
 
 def _started_name(task: LongTask) -> str:
-    """The name under which a browser remembers that it started this task; joining it is not enough."""
+    """Return the name under which a browser remembers that it started this task rather than joined it."""
     return f"longtask:{task.id}"
 
 
 def _with_text(view: View, result: Any) -> View:
-    """The view of a done task, including its result if that is readable."""
+    """Add the result to a done task's view, if it is readable."""
     if view.result_kind not in ("text", "json"):
         return view
     text = result if view.result_kind == "text" else parameters.as_text(result)
@@ -374,7 +374,7 @@ def _with_text(view: View, result: Any) -> View:
 
 
 def _with_beginning(view: View) -> View:
-    """The same for a result that is too large to read in full."""
+    """Add only the beginning of the result, because it is too large to read in full."""
     if view.result_kind not in ("text", "json"):
         return view
     beginning = model.beginning_of(view.id, 4 * PREVIEW_CHARACTERS)

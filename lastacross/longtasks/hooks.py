@@ -14,25 +14,25 @@ class Hooks(RequestHandler):
     """The author's interface; see docs/longtasks.md.
 
     Attributes:
-        title: its name on the pages; '': the class's name.
+        title: the task's name on the pages; by default, the class's name.
         queue_name: the push queue for its tasks.
-        target: the service that executes them; None: the queue's.
-        deadline_seconds: the time limit of an attempt; None: the service's.
-        task_retry_limit: how often a failed attempt is repeated.
+        target: the service that executes them; None means the queue's target.
+        deadline_seconds: the time limit of an attempt; None means the service's limit.
+        task_retry_limit: how many times a failed attempt is retried.
         min_backoff_seconds: the delay before the first retry; it doubles with each retry.
         max_backoff_seconds: the longest delay.
-        join_equal: whether an equal request is sent to the task that already runs.
-        expires_seconds: how long a result is kept; None: LASTACROSS_LONGTASK_SECONDS.
-        parameters: the accepted parameter names; None: any. Others are answered with 400.
+        join_equal: whether an equal request joins the task that is already running.
+        expires_seconds: how long a result is kept; None means LASTACROSS_LONGTASK_SECONDS.
+        parameters: the accepted parameter names, or None for any. Other names are answered with 400.
         takes_files: whether a parameter may be a file.
-        start_limit: how often one client network may start it, such as "30/minute" or "4/minute;100/day";
-            None: no limit.
-        needs_parameters: whether a GET without parameters shows ``render_form`` instead of starting.
+        start_limit: how often one client network may start it, such as "30/minute" or "4/minute;100/day", or
+            None for no limit.
+        needs_parameters: whether a GET without parameters calls ``render_form`` instead of starting a task.
         shows_result_page: whether a done task's bookmark shows a page about it instead of the result itself;
-            None: unless ``display_result`` is overridden.
-        result_filename: the file name for a saved result; None: derived from the path.
-        result_content_type: the result's; None: derived from its file name, or its kind.
-        task: the current task, in all methods but ``prepare_task`` and ``render_form``.
+            None means yes, unless ``display_result`` is overridden.
+        result_filename: the file name for saving the result; None derives it from the path.
+        result_content_type: the result's content type; None derives it from the file name or the kind.
+        task: the current task; not available in ``prepare_task`` and ``render_form``.
     """
 
     title: str = ""
@@ -56,9 +56,9 @@ class Hooks(RequestHandler):
     _reporter: progress.Reporter | None = None
 
     def execute_task(self, parameters: Parameters) -> Any:
-        """Do the work, in a task: return text, bytes, or a value that JSON can hold; at most 32 MB.
+        """Do the work and return text, bytes or a JSON-serializable value of at most 32 MB.
 
-        It must be idempotent, because it runs again after a crash or an exception.
+        The method must be idempotent, because it runs again after a crash or an exception.
         """
         raise NotImplementedError(f"{type(self).__name__} has no execute_task(parameters)")
 
@@ -66,7 +66,7 @@ class Hooks(RequestHandler):
         """Check and change the parameters within the request, before anything is stored.
 
         Returns:
-            The parameters to use instead; None: the given ones, including any changes made to them.
+            The parameters to use instead, or None for the given ones with any changes made to them.
 
         Raises:
             BadInputError, UserError: the parameters are invalid; answered with 400.
@@ -84,11 +84,11 @@ class Hooks(RequestHandler):
         self.response.body = body
 
     def render_status(self, view: View) -> None:
-        """Answer with the page that is shown until there is a result, or if there is none."""
+        """Answer with the page that is shown while there is no result."""
         self.render("longtask/status.html", view=view)
 
     def render_result(self, view: View, parameters: Parameters, result: Any) -> None:
-        """Answer with the page of a done task."""
+        """Answer with a done task's page."""
         self.render("longtask/result.html", view=view)
 
     def render_form(self) -> None:
@@ -96,16 +96,16 @@ class Hooks(RequestHandler):
         raise BadInputError("parameters", "are missing: this address starts nothing without them")
 
     def log_progress(self, message: str, step: float = 0, total_steps: float = 0) -> None:
-        """Report the progress of ``execute_task``; never raises because Redis is unavailable.
+        """Report the progress of ``execute_task``, without an error if Redis is unavailable.
 
         Args:
-            message: the current activity, for people; at most 2,000 characters are kept.
-            step: how many of ``total_steps`` are done.
-            total_steps: 0 if unknown.
+            message: a description of the current activity, cut after 2,000 characters.
+            step: the number of steps done, out of ``total_steps``.
+            total_steps: the total number of steps, or 0 if unknown.
 
         Raises:
             TaskStoppedError: this attempt is no longer needed, because the task was cancelled or another
-                attempt runs. It is a BaseException; do not catch it.
+                attempt is running. Do not catch this BaseException.
         """
         if self._reporter is not None:
             self._reporter.report(message, step, total_steps)

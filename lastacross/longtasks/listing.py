@@ -1,4 +1,4 @@
-"""The list of the visitor's own long tasks, a page that an application mounts where it likes."""
+"""The list of the visitor's own long tasks, a page that an application can mount at any URL."""
 
 from lastacross.longtasks import looking, operation, visitor
 from lastacross.webapp import RequestHandler
@@ -7,13 +7,13 @@ from lastacross.webapp import RequestHandler
 class ListHandler(RequestHandler):
     """The tasks that this browser has started, newest first, with state and progress.
 
-    For the application's route table: ``("/longtasks", longtask.ListHandler)``.
+    Add it to the application's routes: ``("/longtasks", longtask.ListHandler)``.
     """
 
     def get(self) -> None:
-        """The page; as JSON ``{"longtasks": [operation, …]}``, without the results."""
+        """Show the page, or the JSON ``{"longtasks": [operation, …]}`` without the results."""
         views = looking.views_of(visitor.recent_ids(self.request))
-        # The list is private and changes.
+        # The list is private, and it changes over time.
         self.revalidate()
         if self.wants_json():
             self.render_json({"longtasks": [operation.of(view, has_result=False) for view in views]})

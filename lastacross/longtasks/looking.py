@@ -1,7 +1,7 @@
-"""The state of a long task, put together from its row, its queued task and its last report.
+"""Derives a long task's state from its row, its queued task and its last report.
 
-For a finished task the datastore has all the facts. An open one may have lost its task in Redis, or its task
-may be a dead letter; such a long task has failed.
+For a finished task, the datastore has all the facts. If an open long task has lost its queued task, or the
+queued task is a dead letter, the long task has failed.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ JOB = "_longtaskjob"
 ID = "_longtaskid"
 FORMAT = "_longtaskformat"
 NETWORK = "_longtasknetwork"
-"""The name of a task's parameter: the network that owns the result."""
+"""The name of the task parameter that holds the network that owns the result."""
 
 LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
 POISON = "It crashed its process again and again, and is no longer retried."
@@ -36,9 +36,9 @@ _log = logs.get("lastacross.longtask")
 
 
 def urls_of(path: str, task_id: str) -> Urls:
-    """The URLs of a task's links and buttons."""
+    """Return the URLs of a task's links and buttons."""
 
-    # Only the id needs quoting, because it may be anyone's input.
+    # Only the id needs quoting, because it may be untrusted input.
     key = f"{ID}={quote_plus(task_id)}"
 
     def url(job: str, more: str = "") -> str:
@@ -56,17 +56,17 @@ def urls_of(path: str, task_id: str) -> Urls:
 
 
 def view_of(task: LongTask, *, with_token: bool = False) -> View:
-    """A task's current state.
+    """Return a task's current state.
 
     Args:
-        task: the row as just read; if the queue has lost its task, the row is changed to say so.
-        with_token: also issue a token for its channel.
+        task: the row as just read; if the queue has lost its task, the row is marked as failed.
+        with_token: whether to issue a token for its channel as well.
     """
     return _look_at([task], with_token=with_token)[0]
 
 
 def views_of(ids: Sequence[str]) -> list[View]:
-    """The tasks with these ids that exist and were not forgotten, in the order of the ids."""
+    """Return views of these tasks, in the order of their ids, without missing and forgotten ones."""
     now = clock.SYSTEM.now()
     return _look_at([task for task in model.find_all(ids) if not task.has_expired(now)])
 
@@ -111,18 +111,18 @@ def _token(task: LongTask) -> str | None:
 
 
 def _view_after_loss(task: LongTask, record: TaskRecord | None) -> View:
-    """The row is open and Redis has no runnable task for it, so one of the two is outdated."""
+    """Return the view of an open row without a runnable task in Redis; one of the two is outdated."""
     mark_lost(task, record)
     again = model.find(task.id) or task
     return _view(again)
 
 
 def mark_lost(task: LongTask, record: TaskRecord | None) -> None:
-    """Record in the row that its task is gone for good, if so.
+    """Record in the row that its task has failed permanently, if that is the case.
 
     Args:
-        task: the row, read before its record was.
-        record: its dead letter in the queue, or None.
+        task: the row, which must have been read before the record.
+        record: the row's dead letter in the queue, or None.
     """
     newer = model.find(task.id)
     if newer is None or not newer.is_open or newer.attempts != task.attempts or newer.status != task.status:
@@ -152,7 +152,7 @@ def _view(
 ) -> View:
     now = clock.SYSTEM.now()
     if report is not None and report.attempt not in (0, task.attempts):
-        # The report of an abandoned attempt that goes on for a moment.
+        # The report comes from an abandoned attempt that is still running.
         report = None
     state = _state(task, record)
     next_try_at = _next_try(task, record) if state == "retrying" else None
@@ -188,11 +188,11 @@ def _view(
 
 def _state(task: LongTask, record: TaskRecord | None) -> State:
     if not task.is_open:
-        return task.status  # type: ignore[return-value]  # the statuses of a task that is over are states
+        return task.status  # type: ignore[return-value]  # a finished task's statuses are states, too
     if task.status == "error":
         return "retrying"
     if record is not None and record.waits:
-        # Its attempt has begun and its task waits again, because the worker ended in between.
+        # An attempt had begun when its worker ended, so the task is waiting again.
         return "retrying" if task.attempts or record.failures or record.lost else "ready"
     return "ready" if task.status == "ready" else "running"
 
@@ -237,7 +237,7 @@ def _progress_of(state: State, report: Progress | None, now: float) -> Mapping[s
 
 
 def _instants(task: LongTask) -> dict[str, Any]:
-    """The task's timestamps, as numbers and as text."""
+    """Return the task's timestamps, as numbers and as text."""
     instants: dict[str, Any] = {}
     for name in ("created", "started", "finished", "expires"):
         at = getattr(task, f"{name}_at")
@@ -250,7 +250,7 @@ def _instant(at: float | None) -> str:
 
 
 def _etag(task: LongTask, shown: Mapping[str, Any]) -> str:
-    """Passing time does not change the tag: the seconds to the end and to the next attempt are left out."""
+    """Compute an entity tag that omits the remaining seconds, so that passing time does not change it."""
     passes = ("eta_seconds", "next_try_seconds")
     news = [(name, value) for name, value in sorted(shown.items()) if name not in passes]
     return hashlib.sha256(repr((task.id, task.finished_at, news)).encode()).hexdigest()[:20]

@@ -1,6 +1,6 @@
-"""Repairs unreadable rows of long tasks, which something else has damaged; such a task has failed.
+"""Repairs unreadable rows of long tasks that another program has damaged, and fails these tasks.
 
-SQLite stores any value in any column. One bad row must not break a page of many tasks, nor keep the other
+SQLite stores any value in any column. A bad row must not break a page that shows many tasks, or keep other
 rows from expiring.
 """
 
@@ -15,7 +15,7 @@ from lastacross.datastore import OPEN_STATUSES, LongTask
 MAX_NUMBER = 253_402_300_800.0
 """The end of the year 9999 in seconds since the epoch; no count is this high."""
 KEPT_SECONDS = 86_400.0
-"""The retention of a task whose own retention is unreadable."""
+"""The retention period of a task whose own retention period is unreadable."""
 
 _STATUSES = (*OPEN_STATUSES, "done", "failed", "cancelled")
 _COUNTS = ("attempts", "failures", "delivery", "result_size")
@@ -28,7 +28,7 @@ _log = logs.get("lastacross.longtask")
 
 
 def repaired(task: LongTask) -> LongTask:
-    """The task as read; a damaged row is repaired first, and its task has failed unless it was over."""
+    """Return the task after repairing its row if damaged; a task with such a row fails unless it is over."""
     now = clock.SYSTEM.now()
     stand_ins = _stand_ins(task, now)
     if not stand_ins:
@@ -47,7 +47,7 @@ def repaired(task: LongTask) -> LongTask:
 
 
 def _stand_ins(task: LongTask, now: float) -> dict[str, Any]:
-    """Replacement values for the unreadable columns."""
+    """Return replacement values for the unreadable columns."""
     found: dict[str, Any] = {name: 0 for name in _COUNTS if not _is_number(getattr(task, name))}
     found |= {name: now for name in _INSTANTS if not _is_number(getattr(task, name))}
     if not _is_number(task.expires_seconds):

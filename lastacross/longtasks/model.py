@@ -1,4 +1,4 @@
-"""The datastore steps of a long task's life. Each is one statement or one transaction.
+"""The datastore steps of a long task's life, each of which is one statement or one transaction.
 
 A step changes nothing, and reports so, if a concurrent step came first. Each attempt writes its *claim*
 into the row, and only the attempt that holds the claim may write how it ended.
@@ -22,12 +22,12 @@ _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 
 
 def new_id() -> str:
-    """128 random bits that fit into a URL."""
+    """Return 128 random bits as URL-safe text."""
     return secrets.token_urlsafe(16)
 
 
 def is_id(text: str) -> bool:
-    """Whether this untrusted text has the form of an id."""
+    """Return whether this untrusted text has the form of an id."""
     return _ID.fullmatch(text) is not None
 
 
@@ -38,7 +38,7 @@ _FIND = select(LongTask).where(LongTask.id == bindparam("task"))
 
 
 def find(task_id: str, path: str | None = None) -> LongTask | None:
-    """The task with this id (and this path, if given), without its large columns; None if there is none."""
+    """Return the task with this id (and path, if given) without its large columns, or None."""
     with datastore.session(read_only=True) as session:
         found = session.scalar(_FIND, {"task": task_id})
     task = found and repaired(found)
@@ -46,7 +46,7 @@ def find(task_id: str, path: str | None = None) -> LongTask | None:
 
 
 def find_all(ids: Sequence[str]) -> list[LongTask]:
-    """The tasks with these ids that exist and were not forgotten, in the order of the ids."""
+    """Return these tasks, in the order of their ids, without missing and forgotten ones."""
     query = select(LongTask).where(LongTask.id.in_(ids), LongTask.expired_at.is_(None))
     with datastore.session(read_only=True) as session:
         tasks = list(session.scalars(query))
@@ -55,13 +55,13 @@ def find_all(ids: Sequence[str]) -> list[LongTask]:
 
 
 def find_joined(join_key: str) -> LongTask | None:
-    """The open task that equal requests join."""
+    """Return the open task that equal requests join, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask).where(LongTask.join_key == join_key))
 
 
 def parameters_of(task_id: str) -> tuple[str, str | None]:
-    """The parameters as given, and as ``prepare_task`` changed them."""
+    """Return the original parameters, and the parameters as changed by ``prepare_task``."""
     columns = (LongTask.given, LongTask.parameters)
     with datastore.session(read_only=True) as session:
         given, prepared = session.execute(select(*columns).where(LongTask.id == task_id)).one()
@@ -69,40 +69,40 @@ def parameters_of(task_id: str) -> tuple[str, str | None]:
 
 
 def bodies_of(task_id: str) -> dict[int, bytes]:
-    """The bytes of a task's uploaded files, by index."""
+    """Return the bytes of a task's uploaded files, by index."""
     query = select(LongTaskFile.position, LongTaskFile.body).where(LongTaskFile.task_id == task_id)
     with datastore.session(read_only=True) as session:
         return {place: body for place, body in session.execute(query)}
 
 
 def result_of(task_id: str) -> bytes | None:
-    """The stored result, or None."""
+    """Return the stored result, or None."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.result).where(LongTask.id == task_id))
 
 
 def beginning_of(task_id: str, length: int) -> bytes:
-    """The first bytes of the stored result."""
+    """Return the first bytes of the stored result."""
     beginning = sqlalchemy.func.substr(LongTask.result, 1, length)
     with datastore.session(read_only=True) as session:
         return session.scalar(select(beginning).where(LongTask.id == task_id)) or b""
 
 
 def traceback_of(task_id: str) -> str | None:
-    """The traceback of the last failed attempt, for the operator."""
+    """Return the last failed attempt's traceback, for the operator."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.traceback).where(LongTask.id == task_id))
 
 
 def waits_in_outbox(task_id: str) -> bool:
-    """Whether the outbox still has to send the queued task with this id, or may send it again."""
+    """Return whether the outbox still has to send, or may resend, the queued task with this id."""
     query = select(OutboxRow.id).where(OutboxRow.task_id == task_id)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is not None
 
 
 def is_claimed(task_id: str, claim: str) -> bool:
-    """Whether the attempt with this claim may still write its outcome."""
+    """Return whether the attempt with this claim may still write its outcome."""
     with datastore.session(read_only=True) as session:
         return session.scalar(select(LongTask.claim).where(LongTask.id == task_id)) == claim
 
@@ -111,17 +111,17 @@ def is_claimed(task_id: str, claim: str) -> bool:
 
 
 def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) -> LongTask | None:
-    """Begin an attempt: until the next one begins, only this attempt may write how the task ends.
+    """Begin an attempt; until the next attempt begins, only this one may write the task's outcome.
 
     Args:
         task_id: the row's id.
-        delivery: this delivery's number, as the queue counts.
-        at: seconds since the epoch.
-        is_newest: the caller knows that this is the newest delivery, though its number is lower than
-            an earlier one: a dead letter that is run again is counted from the start.
+        delivery: this delivery's number, as counted by the queue.
+        at: the current time, in seconds since the epoch.
+        is_newest: whether the caller knows that this is the newest delivery even if its number is lower
+            than an earlier one's, because the deliveries of a re-run dead letter are counted from 1 again.
 
     Returns:
-        The row, including the claim; None if the task is over or a later delivery has begun.
+        The row, including the claim, or None if the task is over or a later delivery has begun.
     """
     conditions = [LongTask.id == task_id, LongTask.status.not_in(("done", "cancelled"))]
     conditions.append(LongTask.expired_at.is_(None))
@@ -132,7 +132,7 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         "claim": secrets.token_urlsafe(16),
         "delivery": delivery,
         "attempts": LongTask.attempts + 1,
-        # An operator who runs a dead letter again wants it tried anew.
+        # If an operator runs a dead letter again, it gets all its retries again.
         "failures": sqlalchemy.case((LongTask.status == "failed", 0), else_=LongTask.failures),
         "started_at": sqlalchemy.func.coalesce(LongTask.started_at, at),
         "attempted_at": at,
@@ -144,18 +144,18 @@ def claim(task_id: str, delivery: int, at: float, *, is_newest: bool = False) ->
         if _rows(changed) == 0:
             return None
         task = session.scalar(select(LongTask).where(LongTask.id == task_id))
-    # A damaged row has failed; its next delivery finds it readable.
+    # A damaged row is repaired and marked as failed, so its next delivery finds it readable.
     return task if task is not None and repaired(task).claim is not None else None
 
 
 def finish(task: LongTask, at: float, kind: str, result: bytes) -> bool:
-    """Store the result; False if the claim was lost."""
+    """Store the result; return False if the claim was lost."""
     values = {"result_kind": kind, "result": result, "result_size": len(result)}
     return end(task, at, "done", error=None, traceback=None, **values)
 
 
 def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
-    """End the task on behalf of the attempt that holds the claim; False if the claim was lost."""
+    """End the task for the attempt that holds the claim; return False if the claim was lost."""
     stored = sum(len(value) for value in values.values() if isinstance(value, bytes | str))
     values |= {"status": status, "claim": None, "join_key": None, "next_try_at": None, "finished_at": at}
     values["expires_at"] = at + task.expires_seconds
@@ -163,21 +163,21 @@ def end(task: LongTask, at: float, status: str, **values: Any) -> bool:
 
 
 def fail_attempt(task: LongTask, next_try_at: float, **values: Any) -> bool:
-    """Record that the attempt failed and will be retried; False if the claim was lost."""
+    """Record that the attempt failed and will be retried; return False if the claim was lost."""
     values |= {"status": "error", "claim": None, "next_try_at": next_try_at}
     values["failures"] = LongTask.failures + 1
     return _change(task.id, LongTask.claim == task.claim, values)
 
 
 def cancel(task: LongTask, at: float) -> bool:
-    """End the task because its user cancelled it; False if it was already over."""
+    """End the task because its user cancelled it; return False if it was already over."""
     values: dict[str, Any] = {"status": "cancelled", "claim": None, "join_key": None, "next_try_at": None}
     values |= {"finished_at": at, "expires_at": at + task.expires_seconds}
     return _change(task.id, LongTask.status.in_(OPEN_STATUSES), values)
 
 
 def give_up(task: LongTask, at: float, error: str) -> bool:
-    """End a task that is a dead letter or is missing from its queue; False if its row changed meanwhile.
+    """End a dead letter or a task missing from its queue; return False if its row changed meanwhile.
 
     A running attempt keeps its claim. If its task was deleted from the queue, it may still store a result.
     """
@@ -203,7 +203,7 @@ def _change(task_id: str, condition: ColumnElement[bool], values: dict[str, Any]
 
 
 def expirable(at: float, after: str, limit: int) -> list[LongTask]:
-    """A batch of tasks that have expired and still have data, in the order of their ids, after this id."""
+    """Return the next batch of expired tasks that still have data, ordered by id, after this id."""
     query = select(LongTask).where(
         LongTask.expires_at <= at, LongTask.expired_at.is_(None), LongTask.id > after
     )
@@ -213,13 +213,13 @@ def expirable(at: float, after: str, limit: int) -> list[LongTask]:
 
 
 def forget(ids: Sequence[str], at: float) -> int:
-    """Drop all data of these tasks if they are over; keep the rows as tombstones."""
+    """Delete all data of these tasks if they are over, and keep their rows as tombstones."""
     values: dict[str, Any] = dict.fromkeys(("result", "result_kind", "parameters", "error", "traceback"))
     values |= {"given": "[]", "expired_at": at, "result_size": 0, "join_key": None, "claim": None}
     values["stored_bytes"] = 0
     is_over = LongTask.id.in_(ids) & LongTask.status.not_in(OPEN_STATUSES) & (LongTask.expires_at <= at)
     with datastore.session() as session:
-        # Locked, so that a concurrent process that forgets the same tasks does not return their bytes twice.
+        # Lock the rows, so that a concurrent process does not subtract the same tasks' bytes a second time.
         found = select(LongTask.id, LongTask.stored_bytes).where(is_over).order_by(LongTask.id)
         stored = {task_id: size for task_id, size in session.execute(found.with_for_update())}
         session.execute(delete(LongTaskFile).where(LongTaskFile.task_id.in_(stored)))
@@ -229,16 +229,16 @@ def forget(ids: Sequence[str], at: float) -> int:
 
 
 def delay_expiry(task: LongTask, until: float) -> None:
-    """Postpone the expiry of an open task; a task that ended meanwhile keeps its own expiry."""
+    """Postpone an open task's expiry; a task that has ended meanwhile keeps its expiry."""
     _change(task.id, LongTask.status.in_(OPEN_STATUSES), {"expires_at": until})
 
 
 def delete_forgotten(before: float, kept: int, limit: int) -> int:
-    """Delete the rows of forgotten tasks, oldest first; returns how many.
+    """Delete the rows of forgotten tasks, oldest first, and return the number deleted.
 
     Args:
-        before: delete every row that was forgotten by this instant.
-        kept: also delete the oldest rows beyond this number.
+        before: a time; rows forgotten by then are deleted.
+        kept: the maximum number of rows to keep; the oldest rows beyond it are deleted too.
         limit: the maximum number of rows for this call.
     """
     newest = select(LongTask.expired_at).where(LongTask.expired_at.is_not(None))
@@ -251,7 +251,7 @@ def delete_forgotten(before: float, kept: int, limit: int) -> int:
 
 
 def open_after(task_id: str, limit: int) -> list[LongTask]:
-    """A batch of open tasks after this id, in the order of their ids, without their parameters."""
+    """Return the next batch of open tasks, ordered by id, after this id and without their parameters."""
     query = select(LongTask).where(LongTask.status.in_(OPEN_STATUSES), LongTask.id > task_id)
     query = query.options(defer(LongTask.given, raiseload=True))
     with datastore.session(read_only=True) as session:

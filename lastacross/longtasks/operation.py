@@ -1,4 +1,4 @@
-"""A long task for programs: its operation as JSON, and requests that wait for its end."""
+"""The interface of a long task for programs: its state as JSON, and requests that wait for its end."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ from lastacross.longtasks.view import View
 from lastacross.webapp import Operation
 
 MAX_INLINE_BYTES = 1024 * 1024
-"""A larger result has to be fetched from its own address."""
+"""The maximum size of an inline result. A larger result must be fetched from its own URL."""
 
 MAX_WAIT_SECONDS = 5.0
 MAX_WAITING = 64
@@ -23,7 +23,7 @@ _waiting_lock = threading.Lock()
 
 
 def of(view: View, *, has_result: bool = True) -> dict[str, Any]:
-    """The operation, on request with its result if that is text or JSON of moderate size."""
+    """Return the operation; it includes the result on request, if that is text or JSON and not too large."""
     operation = Operation(
         name=f"{view.path.strip('/')}/{view.id}",
         state=view.state,
@@ -72,20 +72,20 @@ def _response(view: View) -> dict[str, Any]:
 
 
 def retry_after_seconds(view: View) -> int:
-    """When to ask again: soon at first, later less often."""
+    """Return how many seconds a client should wait before polling again; the wait grows over time."""
     if view.elapsed_seconds < 10:
         return 1
     return 2 if view.elapsed_seconds < 60 else 5
 
 
 def wanted_seconds(prefer: str | None) -> float:
-    """The ``wait`` preference of a Prefer header (RFC 7240), at most 5 s; 0 if there is none."""
+    """Return a Prefer header's ``wait`` preference (RFC 7240), at most 5 s; 0 if it has none."""
     found = re.search(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;])", prefer or "", re.IGNORECASE)
     return min(float(found[1]), MAX_WAIT_SECONDS) if found else 0.0
 
 
 def wait_for_end(task: LongTask, seconds: float) -> tuple[LongTask, bool]:
-    """Wait for the task's end or the timeout; returns the task, and whether the process had room to wait."""
+    """Wait for the end or the timeout; return the task, and whether the process had room to wait."""
     if not task.is_open or seconds <= 0 or not _enter():
         return task, False
     deadline = clock.SYSTEM.monotonic() + seconds

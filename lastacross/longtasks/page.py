@@ -11,13 +11,13 @@ View = TypeVar("View", bound=ProgressView)
 
 
 class ProgressPage(RequestHandler, Generic[View]):
-    """Shows the progress of something, during the work and afterwards.
+    """Shows the progress of a long operation, while it runs and afterwards.
 
-    Routes name ``get``, and ``get_json`` for an address that ends in ``.json``. The manual is
-    docs/longtasks.md, "A page of your own".
+    Routes point to ``get``, or to ``get_json`` for a URL that ends in ``.json``. See docs/longtasks.md,
+    "A page of your own".
     """
 
-    # --- hooks for the application --------------------------------------------------------
+    # --- application hooks ----------------------------------------------------------------
 
     def read_query(self, *, is_json: bool) -> None:
         """Check the query before the page looks anything up.
@@ -27,43 +27,43 @@ class ProgressPage(RequestHandler, Generic[View]):
         """
 
     def look(self, *args: Any, **kwargs: Any) -> View:
-        """The current state; takes the route's variables.
+        """Return the current state, given the route's variables.
 
         Raises:
-            HTTPNotFound: nothing has this address.
+            HTTPNotFound: no operation has this URL.
         """
         raise NotImplementedError
 
     def client_id(self, view: View) -> str:
-        """The client id of the channel that announces changes."""
+        """Return the client id of the channel that announces changes."""
         raise NotImplementedError
 
     def show(self, view: View, token: str | None) -> None:
-        """Render the page; ``token`` opens its channel, None if it is over or Redis is unavailable."""
+        """Render the page; ``token`` opens its channel, and is None if it is over or Redis is unavailable."""
         raise NotImplementedError
 
     def operation(self, view: View) -> dict[str, Any]:
-        """The JSON of a long-running operation."""
+        """Return the operation as a JSON object."""
         raise NotImplementedError
 
     # --- requests -------------------------------------------------------------------------
 
     def get(self, *args: Any, **kwargs: Any) -> None:
-        """The page, or JSON for a client that prefers it."""
+        """Answer with the page, or with JSON for a client that prefers it."""
         if self.wants_json():
             self.get_json(*args, **kwargs)
             return
         self.read_query(is_json=False)
         view, token = self.look(*args, **kwargs), None
         if not view.is_over and not view.is_blind:
-            # The stream begins here, before the details are read, so it also carries the changes in between.
+            # The stream begins before the details are read, so it includes any change in between.
             token = self._token(view)
             view = self.look(*args, **kwargs)
         self.show(view, token)
         self.revalidate()
 
     def get_json(self, *args: Any, **kwargs: Any) -> None:
-        """The operation; 304 if nothing has changed."""
+        """Answer with the operation as JSON, or with 304 if it has not changed."""
         self.request.accept = "application/json"  # the path asks for JSON, so errors are JSON too
         self.read_query(is_json=True)
         view = self.look(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""A long task's parameters (form fields, files or a JSON object), as a dict and as the row stores them."""
+"""A long task's parameters (form fields, files or a JSON object), both as a dict and as stored in its row."""
 
 import hashlib
 import io
@@ -17,17 +17,17 @@ BODY_NAME = "file"
 """The parameter name of a file that is the whole body of a PUT."""
 
 MAX_FIELDS = 100
-"""A repeated name counts once per value."""
+"""The maximum number of fields. A repeated name counts once per value."""
 
 MAX_BYTES = 100_000
-"""The limit for all names and values together, without the files' contents: each status check reads them."""
+"""The limit for all names and values together without file contents, as each status check reads them."""
 
 _UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 SHOWN_CHARACTERS = 200
 _NAME_CHARACTERS = 40
 FORM_CHARACTERS = 20_000
-"""The limit for all values together that a page offers to edit."""
+"""The maximum total length of the values that a page offers for editing."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class UploadedFile:
     """An uploaded file.
 
     Attributes:
-        filename: the browser's name for it; '' if it sent none.
-        content_type: the browser's; ``application/octet-stream`` if it sent none.
-        body: its bytes.
+        filename: the file name that the browser sent, or ''.
+        content_type: the content type that the browser sent, or ``application/octet-stream``.
+        body: the file's bytes.
     """
 
     filename: str
@@ -46,20 +46,20 @@ class UploadedFile:
 
     @property
     def value(self) -> bytes:
-        """The bytes, under the name that ``cgi.FieldStorage`` used for them."""
+        """Return the bytes; ``cgi.FieldStorage`` used the same name."""
         return self.body
 
     @property
     def file(self) -> io.BytesIO:
-        """The bytes as an open file, positioned at the beginning."""
+        """Return the bytes as an open file, positioned at its beginning."""
         return io.BytesIO(self.body)
 
 
 class Parameters(dict[str, Any]):
-    """The parameters: each name with its first value, as in App Engine's ``request.get``.
+    """The parameters, which map each name to its first value, like App Engine's ``request.get``.
 
     Args:
-        pairs: names and values in order; a repeated name has several values.
+        pairs: the names and values, in order; a name may be repeated.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
@@ -69,23 +69,23 @@ class Parameters(dict[str, Any]):
         super().__init__((name, values[0]) for name, values in self._all.items())
 
     def get_all(self, name: str) -> list[Any]:
-        """All values of a name, in order; empty if there are none."""
+        """Return all values of a name, in order; the list is empty if there are none."""
         if name not in self:
             return []
         values = self._all.get(name, [])
-        # If a handler replaced the value, the new one stands for all of them.
+        # If a handler replaced the value, the new value replaces all of the old ones.
         return list(values) if values and values[0] is self[name] else [self[name]]
 
     def pairs(self) -> list[tuple[str, Any]]:
-        """Names and values, including every value of a repeated name, in the order of the names."""
+        """Return names and values, including every value of a repeated name, in the order of the names."""
         return [(name, value) for name in self for value in self.get_all(name)]
 
 
 def read(request: Any) -> Parameters:
-    """A request's parameters, from query and body, without names that begin with ``_``.
+    """Read a request's parameters from its query and body, but skip names that begin with ``_``.
 
     Raises:
-        BadInputError: the body is neither a form nor a JSON object (nor a file, with PUT).
+        BadInputError: the body is neither a form nor a JSON object nor (with PUT) a file.
     """
     pairs = [*request.GET.items(), *_of_body(request)]
     # A part of a multipart form may lack a name.
@@ -108,7 +108,7 @@ def _of_body(request: Any) -> list[tuple[str, Any]]:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        # A delivered task's JSON was not checked before, and each status check writes the kept values out.
+        # A delivered task's JSON has not been checked yet, and each status check sends the stored values.
         found = json_body.load(body)
     except json_body.BadJsonError as error:
         raise BadInputError("body", str(error)) from error
@@ -117,7 +117,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInputError("body", "takes a JSON object, whose members are the parameters")
     try:
-        # Python reads NaN, and 1e999 as infinity; JSON can store neither.
+        # Python accepts NaN and reads 1e999 as infinity, but JSON can store neither.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
         raise BadInputError("body", f"has a number that JSON cannot represent: {error}") from error
@@ -128,7 +128,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, bytes):
-        # For an empty file field WebOb yields the content alone.
+        # For an empty file field, WebOb yields only the content.
         return UploadedFile("", "application/octet-stream", value)
     body = value.file.read()
     value.file.seek(0)
@@ -140,11 +140,11 @@ def check(given: Parameters, declared: Collection[str] | None, *, takes_files: b
 
     Args:
         given: the request's parameters.
-        declared: the accepted names; None: any.
+        declared: the accepted names, or None for any.
         takes_files: whether a value may be a file.
 
     Raises:
-        BadInputError: names the parameter, and the accepted ones.
+        BadInputError: a parameter is not accepted; the message names it, and the accepted names.
     """
     pairs = given.pairs()
     if len(pairs) > MAX_FIELDS:
@@ -173,17 +173,17 @@ def _bytes_of(value: Any) -> int:
 
 
 def dump(parameters: Mapping[str, Any], files: list[UploadedFile]) -> str:
-    """The parameters as JSON, which refers to files by their index in ``files``; new files are appended.
+    """Convert the parameters to JSON that refers to files by index in ``files``; new files are appended.
 
     Raises:
-        TypeError, ValueError: ``prepare_task`` left a value that JSON cannot hold.
+        TypeError, ValueError: ``prepare_task`` left a value that JSON cannot represent.
     """
-    # ASCII, because PostgreSQL text holds neither NUL nor half a surrogate pair.
+    # Escape to ASCII, because PostgreSQL text can hold neither NUL nor half a surrogate pair.
     return json.dumps([_held(name, value, files) for name, value in pairs_of(parameters)], allow_nan=False)
 
 
 def pairs_of(parameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names and values, including every value of a repeated name."""
+    """Return names and values, including every value of a repeated name."""
     return parameters.pairs() if isinstance(parameters, Parameters) else list(parameters.items())
 
 
@@ -197,11 +197,11 @@ def _held(name: str, value: Any, files: list[UploadedFile]) -> list[Any]:
 
 
 def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
-    """The parameters stored in a row.
+    """Restore the parameters stored in a row.
 
     Args:
         text: the output of ``dump``.
-        bodies: the files' bytes by index.
+        bodies: the files' bytes, by index.
     """
     pairs = []
     for name, value, *of_file in json.loads(text):
@@ -214,9 +214,9 @@ def load(text: str, bodies: Mapping[int, bytes]) -> Parameters:
 
 
 def digest(path: str, parameters: Mapping[str, Any]) -> str:
-    """A digest of the path and the prepared parameters, equal for equal requests in any order.
+    """Return a digest of the path and the prepared parameters, regardless of the parameters' order.
 
-    The method is left out, so a link and a form that ask for the same thing are joined.
+    The request's method does not affect it, so a link and a form with the same parameters join the same task.
     """
     plain = [[name, _digestible(value)] for name, value in pairs_of(parameters)]
     plain.sort(key=lambda pair: pair[0])
@@ -234,7 +234,7 @@ def _digestible(value: Any) -> Any:
 
 
 def shown(text: str) -> tuple[tuple[str, str], ...]:
-    """The names and values of a row's parameters for a page; a file shows its name and size."""
+    """Return the names and values of a row's parameters for a page; a file appears as its name and size."""
     try:
         return tuple((printable(name), _shown(value, of_file)) for name, value, *of_file in json.loads(text))
     except _UNREADABLE:
@@ -242,7 +242,7 @@ def shown(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def fields(text: str) -> tuple[tuple[str, str], ...] | None:
-    """The same in full, to fill in a form; None if a form cannot hold them."""
+    """Return the full names and values to prefill a form, or None if a form cannot hold them."""
     if len(text) > FORM_CHARACTERS:
         return None
     try:
@@ -262,12 +262,12 @@ def _shown(value: Any, of_file: list[Any]) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as text."""
+    """Format a JSON value as text."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def edited(stored: Parameters, given: Parameters) -> Parameters:
-    """The parameters of an edited form: a file that was not chosen again stays."""
+    """Apply an edited form to the stored parameters; a file that was not chosen again is kept."""
     pairs = []
     for name, value in given.pairs():
         is_empty = isinstance(value, UploadedFile) and not value.filename and not value.body

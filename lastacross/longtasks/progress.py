@@ -1,4 +1,4 @@
-"""The progress of a long task: reported by its attempt, kept in memcache, sent to the watching pages.
+"""Takes an attempt's progress reports, keeps the last one in memcache, and sends them to open pages.
 
 The memcache key is ``longtask_status_<id>``, as in App Engine's example.
 """
@@ -21,25 +21,25 @@ from lastacross.longtasks.view import printable
 KEY = "longtask_status_%s"
 MESSAGE_CHARACTERS = 2_000
 MIN_SECONDS_BETWEEN = 0.1
-"""The minimum time between two reports that are kept and sent; of the reports in between, the last counts."""
+"""The minimum time between two sent reports. Of the reports in between, only the last is sent."""
 CHECK_SECONDS = 0.5
-"""The time between two checks whether the attempt is still wanted."""
+"""The time between two checks of whether the attempt is still needed."""
 OUTAGE_SECONDS = 5.0
-"""How long a reporter skips Redis after an outage, so that the work does not wait for it each time."""
+"""How long a reporter skips Redis after an outage, so that the work does not wait for every timeout."""
 
 _log = logs.get("lastacross.longtask")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """The last report of a long task.
+    """A long task's last report.
 
     Attributes:
-        message: the current activity; '' for none.
+        message: the current activity, or ''.
         step: the current step, out of ``total_steps``.
-        total_steps: 0 if unknown.
-        at: seconds since the epoch.
-        attempt: the number of the attempt that reported; 0 if the report does not say.
+        total_steps: the number of steps, or 0 if unknown.
+        at: the time of the report, in seconds since the epoch.
+        attempt: the number of the reporting attempt, or 0 if the report does not say.
         reports: the recent reports, thinned out.
         promised_at: the earliest end that was announced, or None.
     """
@@ -54,16 +54,16 @@ class Progress:
 
     @property
     def percent(self) -> int | None:
-        """Whole percent, at most 99, because only a done task has 100; None if unknown."""
+        """Return the whole percentage, at most 99 because only a done task has 100; None if unknown."""
         return percent(self.step, self.total_steps)
 
     def remaining(self, now: float) -> Estimate | None:
-        """The estimated time left, or None if there is no estimate."""
+        """Estimate the time left, or return None if there are too few reports."""
         return estimate.remaining(self.reports, now, self.promised_at)
 
 
 def percent(step: float, total_steps: float) -> int | None:
-    """Whole percent, at most 99; None if the total is unknown."""
+    """Return the whole percentage, at most 99, or None if the total is unknown."""
     if total_steps <= 0:
         return None
     if step >= total_steps:
@@ -73,12 +73,12 @@ def percent(step: float, total_steps: float) -> int | None:
 
 
 def stored_keys(ids: Sequence[str]) -> list[bytes]:
-    """The memcache keys of these tasks' last reports."""
+    """Return the memcache keys of these tasks' last reports."""
     return [memcache.server_key(KEY % task_id) for task_id in ids]
 
 
 def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
-    """The last reports of these tasks, as far as there are any.
+    """Return the last report of each of these tasks that has one.
 
     Args:
         ids: the tasks' ids.
@@ -90,7 +90,7 @@ def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
 
 
 def _load(value: Any) -> Progress | None:
-    """The report in a cached value, or None if the value is malformed."""
+    """Return the report in a cached value, or None if the value is malformed."""
     if not isinstance(value, dict):
         return None
     try:
@@ -113,12 +113,12 @@ def forget(task_id: str) -> None:
 
 
 def announce(task_id: str, state: str, **values: Any) -> None:
-    """Tell the watching pages that the state has changed; Redis may be unavailable."""
+    """Notify open pages that the state has changed, unless Redis is unavailable."""
     send(task_id, {"state": state, **values})
 
 
 def send(task_id: str, message: dict[str, Any]) -> bool:
-    """Send this to the watching pages; False if Redis is unavailable."""
+    """Send a message to the open pages; return False if Redis is unavailable."""
     try:
         channel.send_message(task_id, json.dumps(message))
     except (StoreUnavailableError, ChannelError) as error:
@@ -128,7 +128,7 @@ def send(task_id: str, message: dict[str, Any]) -> bool:
 
 
 class Reporter:
-    """Takes the reports of one attempt, from any of its threads.
+    """Accepts the reports of one attempt from any of its threads.
 
     Args:
         task: the row, including the attempt's claim.
@@ -149,7 +149,7 @@ class Reporter:
         self._is_closed = False
 
     def report(self, message: object, step: object = 0, total_steps: object = 0) -> None:
-        """Take one report. Never raises because Redis or the datastore is unavailable.
+        """Accept a report. No error is raised if Redis or the datastore is unavailable.
 
         Raises:
             TaskStoppedError: the attempt is no longer needed.
@@ -157,7 +157,7 @@ class Reporter:
         report = Report(self._clock.now(), _number(step), _number(total_steps))
         with self._lock:
             if self._is_closed:
-                # A left-behind thread: the shown progress belongs to a later attempt, or to the end.
+                # This thread has outlived its attempt; a later attempt may be reporting by now.
                 raise TaskStoppedError("this attempt is over")
             self._reports = estimate.keep(self._reports, report)
             self._pending = {"message": printable(str(message))[:MESSAGE_CHARACTERS], "report": report}
@@ -165,10 +165,10 @@ class Reporter:
         self.check()
 
     def check(self) -> None:
-        """Check from time to time whether the attempt is still wanted.
+        """Check, at most every half second, whether the attempt is still needed.
 
         Raises:
-            TaskStoppedError: it is not.
+            TaskStoppedError: the attempt is no longer needed.
         """
         now = self._clock.monotonic()
         if now < self._check_at:
@@ -185,7 +185,7 @@ class Reporter:
             )
 
     def close(self) -> None:
-        """Send the pending report and take no more."""
+        """Send the pending report and accept no further reports."""
         with self._lock:
             self._is_closed = True
             if self._timer is not None:
@@ -202,7 +202,7 @@ class Reporter:
         if seconds <= 0:
             self._send()
         elif self._timer is None and not self._is_closed:
-            # The last of many quick reports must be shown too, however long the next step takes.
+            # The last of many quick reports must appear on the pages even if the next step takes long.
             self._timer = threading.Timer(seconds, self._send_late)
             self._timer.daemon = True
             self._timer.start()
@@ -214,7 +214,7 @@ class Reporter:
                 try:
                     self._send()
                 except Exception:
-                    # In a thread of its own an error would go unnoticed. The next report tries again.
+                    # Log the error, or it would go unnoticed in this thread. The next report tries again.
                     _log.exception("longtask.announce", longtask=self._task.id)
 
     def _send(self) -> None:
@@ -239,7 +239,7 @@ class Reporter:
 
 
 def _number(value: Any) -> float:
-    """A step or a number of steps, as an int if it is whole; 0 if the value is negative or not a number."""
+    """Convert a step or step count, to an int if it is whole; a negative or non-numeric value becomes 0."""
     try:
         number = float(value or 0)
     except (TypeError, ValueError, OverflowError):

@@ -1,14 +1,14 @@
 """Limits on an application's long tasks: open tasks and stored bytes, both counted in the datastore.
 
-The stored bytes are a single number in a row of its own. The transaction that stores or drops bytes changes
-it, so no start has to sum a million rows. The change locks that row until the commit. A start changes it
+The total of stored bytes is kept in a separate row. Each transaction that stores or deletes bytes updates the
+total, so no start has to sum a million rows. The update locks that row until the commit. A start updates it
 last to keep the lock short, and counts the open tasks under the lock, so it sees every concurrent start.
 
 A single network cannot exhaust either limit. The first half of each limit is open to everybody. In the
-second half each network gets an eighth of the limit, which ``start_limits`` counts in Redis. While there is
-room, a site whose visitors share one address is therefore not limited, and nothing is stored about anyone.
-Results count too, because their size is unknown when a task starts. Exact accounting would need an address
-in each row, and each start would have to sum its network's rows.
+second half, each network may use an eighth of the limit, which ``start_limits`` counts in Redis. Therefore,
+while there is room, visitors who share an address are not limited and no data is stored about anyone.
+Results are charged when they are stored, because their size is unknown when a task starts. Exact accounting
+would need an address in each row, and each start would have to sum its network's rows.
 """
 
 import contextlib
@@ -22,25 +22,25 @@ from lastacross.datastore import OPEN_STATUSES, LongTask, LongTaskUsage
 from lastacross.errors import DatastoreError, StartRefusedError
 
 ROW_BYTES = 1_000
-"""Counted per task on top of its content, because a million empty tasks take room too."""
+"""The bytes charged per task in addition to its content, because even empty tasks take up space."""
 
 OPEN_RETRY_SECONDS = 30.0
 BYTES_RETRY_SECONDS = 3_600.0
 
 SHARED_FROM = 2
-"""The second half (1/2) of a limit is shared: from there on each network has a share."""
+"""A divisor: beyond 1/2 of a limit, each network has only its share."""
 SHARE = 8
-"""A network's share of the limit in that part, an eighth (1/8)."""
+"""A divisor: each network's share of a limit is 1/8 of it."""
 TASKS_SHARE_SECONDS = 86_400
-"""The period of the share of open tasks, which end soon. The share of bytes uses their retention time."""
+"""The period over which a network's starts count against its share. For bytes, it is the retention time."""
 
 _ONLY = 1
-# Built once, because each start runs them. The count of open tasks stops at the limit.
+# These statements are built once, because each start runs them. Counting open tasks stops at the limit.
 _OPEN = select(literal(1)).select_from(LongTask).where(LongTask.status.in_(OPEN_STATUSES))
 _COUNT_OPEN = select(func.count()).select_from(_OPEN.limit(bindparam("limit")).subquery())
 _STORED = select(LongTaskUsage.stored_bytes).where(LongTaskUsage.id == _ONLY)
 _USAGE = select(_STORED.scalar_subquery(), _COUNT_OPEN.scalar_subquery())
-# As text: SQLite and PostgreSQL share the syntax, while SQLAlchemy has a function for each of them.
+# Written as text, because SQLite and PostgreSQL share the syntax but need different SQLAlchemy functions.
 _ADD = text(
     "INSERT INTO lastacross_long_task_usage (id, stored_bytes) VALUES (:id, :size) "
     "ON CONFLICT (id) DO UPDATE "
@@ -50,14 +50,14 @@ _ADD = text(
 
 
 def check(size: int, network: str) -> None:
-    """Refuse a start that has no room, before anything is written for it.
+    """Refuse a start for which there is no room, before any data is written for it.
 
     Args:
-        size: the bytes that it would store.
-        network: the network that starts it; '' if unknown or shared by all.
+        size: the number of bytes that the task would store.
+        network: the network that starts the task; '' if unknown or shared by all clients.
 
     Raises:
-        StartRefusedError: too many tasks are open, or too much is stored, in total or by this network.
+        StartRefusedError: too many tasks are open or too many bytes are stored, in total or by this network.
     """
     settings = config.current().settings
     with datastore.session(read_only=True) as session:
@@ -68,7 +68,7 @@ def check(size: int, network: str) -> None:
         raise _too_many_are_open()
     if not network:
         return
-    # Ask both before counting either, so that a refused start uses nothing up.
+    # Check both limits before counting, so that a refused start does not use up either of them.
     for is_counted in (False, True):
         if tasks * SHARED_FROM >= settings.open_longtasks and not _may_open(network, is_counted):
             raise _share_is_used("LASTACROSS_OPEN_LONGTASKS", OPEN_RETRY_SECONDS)
@@ -77,16 +77,16 @@ def check(size: int, network: str) -> None:
 
 
 def count_end(size: int, network: str) -> None:
-    """Count the bytes that a task's end has stored for the network that started it; never refuses.
+    """Charge the bytes stored at a task's end to the network that started it, even beyond its share.
 
     Args:
-        size: the size in bytes of the result, or of the failure.
-        network: as in ``check``.
+        size: the size of the result or of the error texts, in bytes.
+        network: the network, as in ``check``.
     """
     if not network or size < ROW_BYTES:
-        # The start has counted this much already. Most results are shorter and need no query.
+        # The start has already counted this many bytes. Most results are smaller and need no query.
         return
-    # The result is stored: a failed count must not make the task run again.
+    # The result is already stored, so a failed count must not make the task run again.
     with contextlib.suppress(DatastoreError):
         with datastore.session(read_only=True) as session:
             stored = session.scalar(_STORED) or 0
@@ -122,12 +122,12 @@ def charge(session: Session, size: int, *, is_exempt: bool) -> None:
     """Count a task that the transaction has just written, and refuse it if there is no room.
 
     Args:
-        session: the transaction's session; the caller should write nothing after this.
-        size: the bytes that it stores.
-        is_exempt: count it, but never refuse it.
+        session: the transaction's session; the caller should not write to it after this call.
+        size: the number of bytes that the task stores.
+        is_exempt: whether to count the task without ever refusing it.
 
     Raises:
-        StartRefusedError: too many tasks are open, or too much is stored.
+        StartRefusedError: too many tasks are open, or too many bytes are stored.
     """
     settings = config.current().settings
     if add(session, size) > settings.longtask_bytes and not is_exempt:
@@ -140,14 +140,14 @@ def charge(session: Session, size: int, *, is_exempt: bool) -> None:
 
 
 def add(session: Session, size: int) -> int:
-    """Add the bytes that the transaction stores (negative if it drops them); returns the new total."""
+    """Add the bytes that the transaction stores (negative if it deletes some) and return the new total."""
     return int(session.execute(_ADD, {"id": _ONLY, "size": size}).scalar_one())
 
 
 def recount() -> int:
-    """Sum the stored bytes again, in case rows were deleted by hand; returns the difference."""
+    """Sum the stored bytes again, in case rows were deleted by hand, and return the difference."""
     with datastore.session() as session:
-        # Lock first and sum in a separate statement, so that the sum includes everything counted before.
+        # Lock first and sum in a separate statement, so that the sum includes all bytes counted before.
         counted = add(session, 0)
         stored = select(func.sum(LongTask.stored_bytes)).where(LongTask.expired_at.is_(None))
         total = session.scalar(stored) or 0

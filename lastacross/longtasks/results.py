@@ -1,4 +1,4 @@
-"""The result of ``execute_task``: how it is stored, and how it is sent by default."""
+"""Encodes the result of ``execute_task`` for storage, and determines how it is sent by default."""
 
 import json
 import mimetypes
@@ -11,7 +11,7 @@ from lastacross.errors import UnusableResultError
 
 MAX_BYTES = 32 * 1024 * 1024
 
-# A browser runs nothing in these types when it opens them on our origin.
+# Browsers do not run code in content of these types, so it is safe to show it on our origin.
 _SHOWN_AS_THEY_ARE = frozenset(
     {"text/plain", "application/json", "image/png", "image/jpeg", "image/gif", "image/webp"}
 )
@@ -19,10 +19,10 @@ _UNKNOWN = "application/octet-stream"
 
 
 def encode(result: Any) -> tuple[str, bytes]:
-    """The kind (``text``, ``bytes`` or ``json``) and the bytes to store.
+    """Return the result's kind (``text``, ``bytes`` or ``json``) and the bytes to store.
 
     Raises:
-        UnusableResultError: the encoded result exceeds 32 MB, or JSON cannot hold it.
+        UnusableResultError: the encoded result exceeds 32 MB, or JSON cannot represent it.
     """
     kind, body = _encoded(result)
     if len(body) > MAX_BYTES:
@@ -52,7 +52,7 @@ def _encoded(result: Any) -> tuple[str, bytes]:
 
 
 def decode(kind: str, body: bytes) -> Any:
-    """The original result; a tuple comes back as a list."""
+    """Return the original result, except that a tuple becomes a list."""
     if kind == "bytes":
         return body
     return body.decode() if kind == "text" else json.loads(body)
@@ -60,10 +60,10 @@ def decode(kind: str, body: bytes) -> Any:
 
 @dataclass(frozen=True)
 class Download:
-    """How a result is sent.
+    """The headers with which a result is sent.
 
     Attributes:
-        content_type: with the charset for text.
+        content_type: the content type, which includes the charset for text.
         disposition: the value of Content-Disposition.
     """
 
@@ -72,20 +72,20 @@ class Download:
 
 
 def download(kind: str, path: str, filename: str | None, content_type: str | None) -> Download:
-    """How to send a result of this kind: harmless text is shown, anything else is a download.
+    """Choose the headers for a result of this kind; only harmless text is shown rather than downloaded.
 
     Args:
         kind: ``text``, ``bytes`` or ``json``.
-        path: the handler's; without ``filename`` its last part names the file.
-        filename: the name to save it under, or None.
-        content_type: None: derived from the file's name, or from the kind.
+        path: the handler's path; without ``filename``, its last part names the file.
+        filename: the file name for saving the result, or None.
+        content_type: the content type, or None to derive it from the file name or the kind.
     """
     known = content_type or (mimetypes.guess_type(filename)[0] if filename else None)
     usual = {"text": ("text/plain", ".txt"), "json": ("application/json", ".json")}
     fallback, ending = usual.get(kind, (_UNKNOWN, ".bin"))
     media_type = (known or fallback).partition(";")[0].strip().lower()
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.rstrip("/").rpartition("/")[2]).strip("-.") or "result"
-    # HTML or SVG from our own origin could act in the visitor's name.
+    # HTML or SVG on our own origin could act on the visitor's behalf.
     is_shown = filename is None and media_type in _SHOWN_AS_THEY_ARE
     disposition = _disposition("inline" if is_shown else "attachment", filename or f"{stem}{ending}")
     full = known or fallback
@@ -95,7 +95,7 @@ def download(kind: str, path: str, filename: str | None, content_type: str | Non
 
 
 def _disposition(kind: str, filename: str) -> str:
-    """Content-Disposition with the name in ASCII, and also in UTF-8 if it has other characters (RFC 6266)."""
+    """Return a Content-Disposition with the name in ASCII and, if necessary, also in UTF-8 (RFC 6266)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename)
     plain = name.encode("ascii", "replace").decode().replace('"', "'").replace("?", "_")
     header = f'{kind}; filename="{plain}"'

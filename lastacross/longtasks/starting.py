@@ -1,4 +1,4 @@
-"""Starts a long task: its row and its queued task in one transaction, or joins an equal one."""
+"""Starts a long task by storing its row and its queued task in one transaction, or joins an equal task."""
 
 import contextlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from lastacross.longtasks.parameters import UploadedFile
 from lastacross.taskqueue import TaskRetryOptions
 
 JOINS = 3
-"""The maximum number of rounds in a race; each round has a winner, which the next look-up finds."""
+"""The maximum number of attempts in a race; after each lost race, the next look-up finds the winner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,17 +24,17 @@ class Request:
     """A request to start a long task.
 
     Attributes:
-        path: the handler's, percent-encoded.
-        method: the request's.
-        title: for the page.
+        path: the handler's path, percent-encoded.
+        method: the request's method.
+        title: the task's title on the page.
         given: the original parameters, as JSON.
-        prepared: the parameters after ``prepare_task``, None if it changed nothing.
-        files: the uploaded files that both refer to.
-        join_key: equal for requests that are joined; None: never joined.
+        prepared: the parameters after ``prepare_task``, or None if it did not change them.
+        files: the uploaded files that ``given`` and ``prepared`` refer to.
+        join_key: a key shared by requests that join the same task, or None if the request must not join any.
         expires_seconds: how long the result is kept.
-        is_exempt: whether the application's limits do not apply.
-        network: the requesting network, for its share of these limits; '' for none in particular.
-        queue_name, target, deadline_seconds, retry: the queued task's.
+        is_exempt: whether the request is exempt from the application's limits.
+        network: the requesting network, for its share of these limits; '' for no particular network.
+        queue_name, target, deadline_seconds, retry: the options of the queued task.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Request:
 
     @property
     def size(self) -> int:
-        """The bytes that it stores."""
+        """Return the number of bytes that the task stores."""
         texts = len(self.path) + len(self.given) + len(self.prepared or "")
         return quotas.ROW_BYTES + texts + sum(len(file.body) for file in self.files)
 
@@ -72,15 +72,16 @@ class Admit(Protocol):
     """Admits a client: ``admission.admit`` bound to a handler."""
 
     def __call__(self, *, is_counted: bool) -> None:
-        """Check, or count the start; raises StartRefusedError to refuse it."""
+        """Check or count the start; raise StartRefusedError to refuse it."""
 
 
 def begin(request: Request, admit: Admit) -> Begun:
     """Store the task and add it to its queue, or find the equal task that it joins.
 
     Args:
-        request: the request to start it.
-        admit: called only if no task is joined: before anything expensive, and for the start itself.
+        request: the request to start the task.
+        admit: a callable to admit the client. If no task is joined, it is called twice: to check before
+            any expensive step, and to count the start.
 
     Raises:
         StartRefusedError: the application's limits are reached.
@@ -95,7 +96,7 @@ def begin(request: Request, admit: Admit) -> Begun:
             admit(is_counted=False)
             if not request.is_exempt:
                 quotas.check(request.size, request.network)
-            # Last, so that a refused start uses nothing up.
+            # Count the start last, so that a start refused by the quotas does not use up the client's limit.
             admit(is_counted=True)
         try:
             return Begun(_insert(request), is_new=True)
@@ -154,7 +155,7 @@ def _task_params(task: LongTask, request: Request) -> dict[str, str]:
 
 
 def _joined(join_key: str | None) -> LongTask | None:
-    """The equal open task; a task that its queue has lost is ended and not joined."""
+    """Find an equal open task to join; if its queue has lost it, end it instead."""
     if join_key is None:
         return None
     found = model.find_joined(join_key)
@@ -171,9 +172,9 @@ def _joined(join_key: str | None) -> LongTask | None:
 
 
 def cancel(task: LongTask) -> bool:
-    """End a task at its user's request; False if it was already over.
+    """End a task at its user's request; return False if it was already over.
 
-    A waiting task is deleted from its queue; a running attempt finds out at its next report.
+    A waiting task is deleted from its queue. A running attempt notices at its next progress report.
     """
     if not model.cancel(task, clock.SYSTEM.now()):
         return False

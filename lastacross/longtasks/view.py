@@ -1,4 +1,4 @@
-"""The data that pages show of a long task at one instant. Pure: no template reads the datastore or Redis."""
+"""A snapshot of a long task for its pages, so that no template reads the datastore or Redis."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,16 +10,17 @@ ENDS: tuple[State, ...] = ("done", "failed", "cancelled")
 
 @dataclass(frozen=True)
 class Urls:
-    """The URLs of a task's buttons and links: paths of this application, with their query.
+    """The URLs of a task's buttons and links, as paths of this application with a query string.
 
     Attributes:
-        status: the bookmark: the waiting page, then the result.
-        page: the page about the run, during and after it.
-        json: the same as ``status``, for programs.
-        result: the output of ``display_result``; answers 409 before there is a result.
-        cancel: takes a POST.
-        restart: takes a POST; with fields it starts with these parameters, without any with the same ones.
-        start: the path itself, where another task may be started.
+        status: the bookmark, which shows the waiting page first and the result later.
+        page: the page about the run, which is available during and after the run.
+        json: the JSON equivalent of ``status``, for programs.
+        result: the URL of ``display_result``'s output; it answers 409 before there is a result.
+        cancel: a POST to this URL cancels the task.
+        restart: a POST to this URL starts a task with the posted fields, or if there are none, with the
+            same parameters.
+        start: the handler's own path, where another task can be started.
     """
 
     status: str
@@ -32,11 +33,11 @@ class Urls:
 
 
 class ProgressView:
-    """The state of a long operation at one instant: the base class for progress pages.
+    """A snapshot of a long operation's state; the base class for the views of progress pages.
 
     Attributes:
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
-        is_blind: Redis is unavailable, so only the datastore's facts are shown.
+        is_blind: whether Redis is unavailable, so that only facts from the datastore are shown.
     """
 
     state: str
@@ -44,22 +45,22 @@ class ProgressView:
 
     @property
     def percent(self) -> int | None:
-        """Whole percent, 100 only when it is done; None if the total is unknown."""
+        """Return the whole percentage, which is 100 only when done, or None if the total is unknown."""
         raise NotImplementedError
 
     @property
     def etag(self) -> str:
-        """Changes when anything shown has changed, except the passing time."""
+        """Return a tag that changes whenever the displayed data changes, apart from elapsed times."""
         raise NotImplementedError
 
     @property
     def is_over(self) -> bool:
-        """Whether the state is final."""
+        """Return whether the state is final."""
         return self.state in ENDS
 
     @property
     def mark(self) -> str:
-        """The beginning of the page's title, because a browser tab shows little more."""
+        """Return a short state for the beginning of the page's title, as browser tabs show little more."""
         if self.is_over or self.percent is None:
             return self.state.capitalize()
         return f"{self.percent} %"
@@ -67,47 +68,48 @@ class ProgressView:
 
 @dataclass(frozen=True, kw_only=True)
 class View(ProgressView):
-    """A long task at one instant. Instants are seconds since the epoch, ``…_text`` is for people.
+    """A snapshot of a long task. Times are seconds since the epoch, and ``…_text`` is for people.
 
-    Everything here is plain text: templates escape it.
+    All texts are plain text, which templates must escape.
 
     Attributes:
-        id: the key in its URL, and the client id of its channel.
+        id: the task's id, used in its URL and as its channel's client id.
         title: the handler's ``title``.
         path: the handler's path.
         parameters: the given names and values, in order; a file shows its name and size.
-        fields: the same in full, to fill in a form; None if a form cannot hold them, as with files.
+        fields: the full parameters to prefill a form, or None if a form cannot hold them (such as files).
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
         status: the state in a sentence, such as "Waiting to be started."
-        message: the last progress message; '' before the first.
+        message: the last progress message, or '' before the first.
         step: the current step, out of ``total_steps``.
-        total_steps: 0 if unknown.
-        percent: whole per cent, 100 only when it is done; None if the total is unknown.
-        elapsed_seconds: from the first start (until then: from the creation) to the end, or to now.
-        elapsed_text: ``12.3 s`` or ``2 min 05 s``.
-        eta_seconds: an honest estimate of the time left; None if there is none.
-        eta_text: '' or such as "about 20 s".
+        total_steps: the number of steps, or 0 if unknown.
+        percent: the whole percentage, 100 only when the task is done; None if the total is unknown.
+        elapsed_seconds: the seconds from the first attempt's start (or else the creation) to the end or now.
+        elapsed_text: the elapsed time as text, such as ``12.3 s`` or ``2 min 05 s``.
+        eta_seconds: an honest estimate of the time left, or None if there is no estimate.
+        eta_text: the estimate as text, such as "about 20 s", or ''.
         attempts: the number of attempts started so far.
-        next_try_at: when a failed attempt is retried; None: no retry is pending.
-        next_try_text: '' or that instant.
-        next_try_seconds: whole seconds until then, never negative; None if there is no retry.
-        error_text: the last failure in words for the user; '' if there was none.
-        traceback: the last failed attempt's; filled for the administrator only, else ''.
-        created_at: when it was requested.
-        started_at: when the first attempt began; None before.
-        finished_at: when it ended; None before.
-        expires_at: when its data will be deleted.
-        created_text: ``2026-11-21 03:14:07 UTC``; the other ``…_text`` look the same, '' for None.
+        next_try_at: the time of the next retry, or None if no retry is pending.
+        next_try_text: the time of the next retry as text, or ''.
+        next_try_seconds: the whole seconds until the next retry, never negative; None if none is pending.
+        error_text: a description of the last failure for the user, or '' if there was none.
+        traceback: the last failed attempt's traceback, set only for the administrator, otherwise ''.
+        created_at: the time of the request.
+        started_at: the time when the first attempt began, or None.
+        finished_at: the time when the task ended, or None.
+        expires_at: the time when the task's data will be deleted.
+        created_text: ``created_at`` in the format ``2026-11-21 03:14:07 UTC``. The texts of the other times
+            have the same format; they are '' for None.
         result_kind: ``text``, ``bytes`` or ``json``; '' if there is no result.
         result_size: the result's size in bytes.
-        result_text: the first ``PREVIEW_CHARACTERS`` of a result that is text or JSON; filled for the
-            result page only, else ''.
-        is_result_cut: the result is longer than ``result_text``.
-        urls: the URLs of its links and buttons.
-        may_cancel: whether the visitor may cancel it; filled for the pages only, else False.
-        token: for its channel; None if it is over, or Redis is unavailable.
-        is_blind: Redis is unavailable, so only the datastore's facts are shown.
-        etag: changes when anything shown has changed, except the passing time.
+        result_text: the first ``PREVIEW_CHARACTERS`` of a text or JSON result, set only for the result page,
+            otherwise ''.
+        is_result_cut: whether the result is longer than ``result_text``.
+        urls: the URLs of the task's links and buttons.
+        may_cancel: whether the visitor may cancel the task; set only for the pages, otherwise False.
+        token: the token for the task's channel, or None if the task is over or Redis is unavailable.
+        is_blind: whether Redis is unavailable, so that only facts from the datastore are shown.
+        etag: a tag that changes whenever the displayed data changes, apart from elapsed times.
     """
 
     id: str
@@ -154,5 +156,5 @@ PREVIEW_CHARACTERS = 20_000
 
 
 def printable(text: str) -> str:
-    """Text that UTF-8 can encode: half a surrogate pair becomes a question mark."""
+    """Make a text encodable as UTF-8 by replacing half a surrogate pair with a question mark."""
     return text.encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
-"""A cache that all processes share: App Engine's ``memcache``.
+"""App Engine's ``memcache``, a cache shared by all processes.
 
-The functions act on one default ``Client``. ``gets`` and ``cas`` are methods of a ``Client`` only,
-because it remembers versions: make one for each request.
+The functions use one default ``Client``. ``gets`` and ``cas`` exist only as methods of ``Client``, because
+a client remembers versions; create a client for each request that uses them.
 """
 
 from lastacross.memcache.client import (
@@ -101,5 +101,5 @@ flush_all_async = _client.flush_all_async
 get_stats = _client.get_stats
 get_stats_async = _client.get_stats_async
 
-# Not App Engine's: for rooms whose own scripts read entries of the cache.
+# Not part of App Engine's API: for rooms whose own scripts read cache entries.
 values_of = _client.values_of

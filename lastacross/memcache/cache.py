@@ -1,8 +1,8 @@
-"""The cache's steps in Redis, each one Lua file.
+"""Runs the cache's operations in Redis, each of which is one Lua file.
 
-The key of every value carries the current *generation*. Emptying the cache means writing a new
-generation. The old one's values are then deleted in slices, so that their memory comes back
-immediately and Redis is never blocked.
+Every value's key contains the current *generation*, so a flush only has to write a new generation. The old
+generation's values are then deleted in batches, which frees their memory immediately without blocking
+Redis.
 """
 
 import os
@@ -14,20 +14,20 @@ from typing import Any, cast
 
 from lastacross import store
 
-# Values per Lua call. More would block the other callers of Redis for too long.
+# The maximum number of values per Lua call. More would block other Redis clients for too long.
 CHUNK = 500
 
 _COUNTED = ("hits", "misses", "byte_hits")
-# The first KEYS of every script that includes lua/cache.lua.
+# The leading KEYS of every script that includes lua/cache.lua.
 KEYS = (store.CACHE_GENERATION, store.CACHE_PREFIX)
-# An entry's head is shorter than this (see lua/cache.lua).
+# An entry's header is shorter than this (see lua/cache.lua).
 _HEAD_BYTES = 80
 _ENTRY_HEAD = re.compile(rb"([A-Za-z]) ([0-9]{1,30}) ([0-9]{1,30}) [0-9a-f]+")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value as it is stored.
+    """A value in its stored form.
 
     ``expires_at`` and ``stored_at`` are seconds since the epoch; kind "L" is a lock.
     """
@@ -40,7 +40,7 @@ class Entry:
 
 
 def read(keys: Sequence[bytes]) -> list[Entry | None]:
-    """The entries of these keys, in their order; None for a missing one.
+    """Return the entries of these keys, in the same order; a missing entry is None.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -49,29 +49,29 @@ def read(keys: Sequence[bytes]) -> list[Entry | None]:
 
 
 def entries(answers: Sequence[Any]) -> list[Entry | None]:
-    """The entries in the answers of ``cache_get``, or of a script that reads more beside them."""
+    """Parse the answers of ``cache_get``, or of another script that reads cache entries."""
     return [_entry(answer) if answer else None for answer in answers]
 
 
 def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, bytes, str]]) -> list[bool]:
-    """Store values; True for each stored one.
+    """Store values and return for each of them whether it was stored.
 
-    An item is key, kind, payload, and the version that ``cas`` expects (else "").
+    An item consists of key, kind, payload, and the version that ``cas`` expects (otherwise "").
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     head = [instant(), _microseconds(expires_at), policy, _new_version()]
     return [answer == 1 for answer in _in_chunks("cache_store", head, items)]
 
 
 def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
-    """Forget values: for each key 2 if there was one, else 1.
+    """Delete values, and return 2 for each key that had a value and 1 for each other key.
 
-    ``add`` refuses the keys until ``locked_until``, in seconds since the epoch; None = no lock.
+    ``add`` refuses the keys until ``locked_until``, in seconds since the epoch; None means no lock.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     lock = 0 if locked_until is None else _microseconds(locked_until)
     return _in_chunks("cache_delete", [instant(), lock, _new_version()], [[key] for key in keys])
@@ -80,10 +80,10 @@ def delete(keys: Sequence[bytes], locked_until: float | None) -> list[int]:
 def offset(
     deltas: Sequence[tuple[bytes, int]], expires_at: float, initial_value: int | None
 ) -> list[int | None]:
-    """Add deltas, which may be negative, to numbers: the new ones, None for a missing one.
+    """Add deltas, which may be negative, to numbers and return the results; a missing number gives None.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     initial = "" if initial_value is None else initial_value
     items = [(key, "-" if delta < 0 else "+", abs(delta)) for key, delta in deltas]
@@ -92,12 +92,12 @@ def offset(
 
 
 def flush() -> None:
-    """Forget every value immediately, then free their memory.
+    """Invalidate all values immediately, then free their memory.
 
-    The sweep reads all of Redis's key names, in slices: about a second for a million keys.
+    To free the memory, all key names in Redis are scanned in batches, at about a second per million keys.
 
     Raises:
-        StoreUnavailableError: Redis is unavailable or takes no writes.
+        StoreUnavailableError: Redis is unavailable or refuses writes.
     """
     redis = store.current().redis
     generation = os.urandom(6).hex()
@@ -111,9 +111,9 @@ def flush() -> None:
 
 
 def survey() -> dict[str, int]:
-    """What is in the cache now: items, bytes, oldest_item_age (seconds).
+    """Return the cache's current items, bytes and oldest_item_age (seconds).
 
-    Reads all of Redis's key names, and the head of each value, in slices.
+    This scans all key names in Redis and reads the header of each value, in batches.
 
     Raises:
         StoreUnavailableError: Redis is unavailable.
@@ -133,13 +133,13 @@ def _generation() -> str:
     try:
         found = cast(bytes | None, store.current().redis.get(store.CACHE_GENERATION))
     except store.ResponseError:
-        # The scripts, too, use the first generation while the key is not a string.
+        # While the key is not a string, the scripts use the first generation, too.
         found = None
     return (found or b"0").decode("utf-8", "replace")
 
 
 def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
-    """Bytes and stored_at of each unexpired value among these entries; locks do not count."""
+    """Yield the bytes and stored_at of each unexpired value among these entries, but not of locks."""
     pipeline = store.current().redis.pipeline(transaction=False)
     for name in names:
         pipeline.getrange(name, 0, _HEAD_BYTES)
@@ -153,9 +153,9 @@ def _sizes(names: Sequence[bytes], now: float) -> Iterator[tuple[int, float]]:
 
 
 class Counts:
-    """Hits and misses of this process, written to Redis at most once a second.
+    """Counts this process's hits and misses, and writes them to Redis at most once a second.
 
-    Counting in Redis at each ``get`` would make every read a write.
+    If each ``get`` updated the counts in Redis, every read would also be a write.
     """
 
     WRITE_EVERY_SECONDS = 1.0
@@ -166,10 +166,10 @@ class Counts:
         self._written_at = float("-inf")
 
     def add(self, entries: Sequence[Entry | None]) -> None:
-        """Count the answers to a ``get``.
+        """Count the hits and misses of a ``get``.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or takes no writes.
+            StoreUnavailableError: Redis is unavailable or refuses writes.
         """
         found = [entry for entry in entries if entry is not None and entry.kind != "L"]
         now = store.current().clock.monotonic()
@@ -185,7 +185,7 @@ class Counts:
         """Write the pending counts.
 
         Raises:
-            StoreUnavailableError: Redis is unavailable or takes no writes.
+            StoreUnavailableError: Redis is unavailable or refuses writes.
         """
         now = store.current().clock.monotonic()
         with self._lock:
@@ -198,12 +198,12 @@ class Counts:
             with store.translated_errors():
                 pipeline.execute()
         except store.ResponseError:
-            # Not numbers: another program has written there. Start counting from zero.
+            # Another program has written something other than numbers there, so start again from zero.
             with store.translated_errors():
                 store.current().redis.delete(store.CACHE_STATISTICS)
 
     def totals(self) -> dict[str, int]:
-        """Hits, misses and byte_hits of all processes.
+        """Return the hits, misses and byte_hits of all processes.
 
         Raises:
             StoreUnavailableError: Redis is unavailable.
@@ -215,7 +215,7 @@ class Counts:
                 )
             return {name: int(number or 0) for name, number in zip(_COUNTED, numbers, strict=True)}
         except (store.ResponseError, ValueError):
-            # Not numbers: the next write starts from zero.
+            # The stored counts are not numbers; the next write starts again from zero.
             return dict.fromkeys(_COUNTED, 0)
 
 
@@ -228,7 +228,7 @@ def _in_chunks(script: str, head: list[Any], items: Sequence[Sequence[Any]]) -> 
 
 
 def _pages(prefix: str) -> Iterator[list[bytes]]:
-    """Names of the keys that begin with the prefix, in slices."""
+    """Yield the names of the keys that begin with the prefix, in batches."""
     redis = store.current().redis
     cursor = 0
     while True:
@@ -244,12 +244,12 @@ def _entry(answer: list[bytes]) -> Entry | None:
     try:
         return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
     except (ValueError, OverflowError):
-        # A number with hundreds of digits: malformed.
+        # A number has hundreds of digits, so the entry is malformed.
         return None
 
 
 def instant() -> int:
-    """The time as the scripts take it: microseconds since the epoch."""
+    """Return the current time in the scripts' unit, microseconds since the epoch."""
     return _microseconds(store.current().now())
 
 
@@ -258,5 +258,5 @@ def _microseconds(instant: float) -> int:
 
 
 def _new_version() -> str:
-    """64 random bits, which distinguish a write from every other."""
+    """Return 64 random bits, which distinguish each write from every other."""
     return os.urandom(8).hex()

@@ -1,7 +1,7 @@
-"""``Client``: App Engine's memcache, method for method.
+"""``Client``, which has the same methods as App Engine's memcache client.
 
-The cache never raises because Redis is unavailable: reads find nothing, and writes report that
-nothing was stored. It raises for the caller's mistakes: wrong keys, values and times.
+While Redis is unavailable, the cache raises no errors: reads find no values, and writes report that they
+stored none. Invalid keys, values and times raise an error.
 """
 
 import functools
@@ -22,7 +22,7 @@ DELETE_NETWORK_FAILURE = 0
 DELETE_ITEM_MISSING = 1
 DELETE_SUCCESSFUL = 2
 
-# The status of each key in the result of set_multi_async and its like.
+# The statuses of keys in the results of set_multi_async and similar methods.
 STORED = 1
 NOT_STORED = 2
 ERROR = 3
@@ -40,12 +40,12 @@ def _log_unavailable(operation: str, error: StoreUnavailableError) -> None:
 
 
 def _expires_at(time: float) -> float:
-    """The instant, in seconds since the epoch, at which a value stored now with ``time`` expires."""
+    """Return when a value stored now with ``time`` expires, in seconds since the epoch."""
     return encoding.expires_at(time, store.current().now(), config.current().settings.cache_seconds)
 
 
 class _Verb(NamedTuple):
-    """The one implementation of public methods that differ in a word only: ``set`` and ``add``, say."""
+    """The shared implementation of public methods that differ only in a verb, such as ``set`` and ``add``."""
 
     client: "Client"
     word: str
@@ -107,7 +107,7 @@ class _Verb(NamedTuple):
         amount = encoding.unsigned(delta, "delta") * (-1 if self.word == "decr" else 1)
         is_pair = isinstance(key, tuple) and len(key) == 2 and not isinstance(key[0], str | bytes)
         if is_pair or isinstance(key, str | bytes) or not isinstance(key, Iterable):
-            one = encoding.plain_key(key)  # type: ignore[arg-type]  # anything else is refused there
+            one = encoding.plain_key(key)  # type: ignore[arg-type]  # plain_key rejects anything else
             return self.client.offset_multi({one: amount}, "", namespace, initial_value)[one]
         return self.client.offset_multi(dict.fromkeys(key, amount), "", namespace, initial_value)
 
@@ -119,17 +119,17 @@ class _Verb(NamedTuple):
         initial_value: int | None = None,
         rpc: object = None,
     ) -> Result[Any]:
-        # Through the public method: a subclass may have its own.
+        # Call the public method, because a subclass may override it.
         return Result(getattr(self.client, self.word)(key, delta, namespace, initial_value))
 
 
 def _with_verb(
     method: Callable[Concatenate[_Verb, P], T],
 ) -> Callable[[Callable[["Client"], None]], Callable[Concatenate["Client", P], T]]:
-    """Implement a public method by ``method``, whose verb is the first word of the public name.
+    """Implement a public method with ``method``; the verb is the first word of the public name.
 
-    The decorated function gives the name and the docstring. Parameters and result are those of ``method``,
-    for type checkers too.
+    The decorated function provides the name and the docstring. The parameters and the result are those of
+    ``method``, also for type checkers.
     """
     signature = inspect.signature(method)
 
@@ -148,44 +148,44 @@ def _with_verb(
 
 @pickled_as("lastacross.memcache.results")
 class ItemWithTimestamps:
-    """The result of ``peek``: a value and its instants in whole seconds since the epoch."""
+    """The result of ``peek``: a value and its timestamps, in whole seconds since the epoch."""
 
     def __init__(self, value: Any, entry: cache.Entry) -> None:
         is_lock = entry.kind == "L"
         self.value = value
         self.expiration_time_sec = 0 if is_lock else int(entry.expires_at)
-        # Redis keeps no access time for us: the instant of the last write stands in.
+        # Redis does not record access times for us, so use the time of the last write.
         self.last_access_time_sec = int(entry.stored_at)
         self.delete_lock_time_sec = int(entry.expires_at) if is_lock else 0
 
     def get_value(self) -> Any:
-        """The value; "" where a deletion holds the key locked."""
+        """Return the value, or "" if a deletion has locked the key."""
         return self.value
 
     def get_expiration_time_sec(self) -> int:
-        """When the value expires."""
+        """Return when the value expires."""
         return self.expiration_time_sec
 
     def get_last_access_time_sec(self) -> int:
-        """When the value was last written."""
+        """Return when the value was last written."""
         return self.last_access_time_sec
 
     def get_delete_lock_time_sec(self) -> int:
-        """Until when the key is locked, 0 if it is not."""
+        """Return the time until which the key is locked, or 0 if it is not locked."""
         return self.delete_lock_time_sec
 
 
 class Client:
-    """The cache; one per request where ``gets`` and ``cas`` are used, because it keeps their ids.
+    """The cache. Create a client for each request that uses ``gets`` and ``cas``; it keeps their versions.
 
     Args:
-        servers: ignored, as App Engine did.
-        debug: ignored, as App Engine did.
-        pickleProtocol: pickle protocol.
-        pickler: a ``pickle.Pickler`` or like it.
-        unpickler: a ``pickle.Unpickler`` or like it.
-        pload: ``persistent_load`` hook of the unpickler.
-        pid: ``persistent_id`` hook of the pickler.
+        servers: ignored, as on App Engine.
+        debug: ignored, as on App Engine.
+        pickleProtocol: the pickle protocol.
+        pickler: a class or factory like ``pickle.Pickler``.
+        unpickler: a class or factory like ``pickle.Unpickler``.
+        pload: the unpickler's ``persistent_load`` hook.
+        pid: the pickler's ``persistent_id`` hook.
     """
 
     def __init__(
@@ -217,12 +217,12 @@ class Client:
     # --- reading --------------------------------------------------------------------------
 
     def get(self, key: Key, namespace: str | None = None, for_cas: bool = False) -> Any:
-        """The value, None where there is none.
+        """Return the key's value, or None if it has none.
 
         Args:
-            key: text or bytes.
-            namespace: keys of two namespaces never meet.
-            for_cas: note the value's version for ``cas``.
+            key: the key, as text or bytes.
+            namespace: the key's namespace; equal keys in different namespaces are independent.
+            for_cas: whether to remember the value's version for ``cas``.
 
         Raises:
             TypeError: the key is neither text nor bytes.
@@ -231,11 +231,11 @@ class Client:
         return found.get(encoding.plain_key(key))
 
     def gets(self, key: Key, namespace: str | None = None) -> Any:
-        """``get`` that notes the value's version for ``cas``."""
+        """Like ``get``, but also remember the value's version for ``cas``."""
         return self.get(key, namespace=namespace, for_cas=True)
 
     def cas_reset(self) -> None:
-        """Forget the versions that ``gets`` has noted."""
+        """Forget the versions that ``gets`` has remembered."""
         self._versions.clear()
 
     def get_multi(
@@ -245,7 +245,7 @@ class Client:
         namespace: str | None = None,
         for_cas: bool = False,
     ) -> dict[Any, Any]:
-        """The values that are there, by key without the prefix."""
+        """Return a dict of the found values, whose keys do not include the prefix."""
         return self._values(self._entries(keys, key_prefix, namespace), for_cas)
 
     def get_multi_async(
@@ -256,15 +256,15 @@ class Client:
         for_cas: bool = False,
         rpc: object = None,
     ) -> Result[dict[Any, Any]]:
-        """``get_multi`` behind ``get_result()``."""
+        """Like ``get_multi``, but the result is available from ``get_result()``."""
         return Result(self.get_multi(keys, key_prefix, namespace, for_cas))
 
     def values_of(self, keys: Sequence[Key], answers: Sequence[Any]) -> dict[Any, Any]:
-        """``get_multi`` of keys whose entries a script has already read, beside something else.
+        """Like ``get_multi``, but for keys whose entries another script has already read.
 
         Args:
-            keys: without namespace; the script was given the ``server_key`` of each.
-            answers: of the script, in the order of the keys.
+            keys: the keys, without a namespace; the script must have received their ``server_key`` values.
+            answers: the script's answers, in the order of the keys.
         """
         entries = cache.entries(answers)
         try:
@@ -276,13 +276,13 @@ class Client:
         return self._values(found, for_cas=False)
 
     def peek(self, key: Key, namespace: str | None = None) -> ItemWithTimestamps | None:
-        """The value with its instants; a locked key's too."""
+        """Return the value with its timestamps, even if the key is locked."""
         return self.peek_multi([key], namespace=namespace).get(encoding.plain_key(key))
 
     def peek_multi(
         self, keys: Iterable[Key], key_prefix: str | bytes = "", namespace: str | None = None
     ) -> dict[Any, ItemWithTimestamps]:
-        """``peek`` for many keys at once."""
+        """Like ``peek``, but for many keys in one call."""
         found: dict[Any, ItemWithTimestamps] = {}
         for key, _, entry in self._entries(keys, key_prefix, namespace):
             try:
@@ -299,13 +299,13 @@ class Client:
         namespace: str | None = None,
         rpc: object = None,
     ) -> Result[dict[Any, ItemWithTimestamps]]:
-        """``peek_multi`` behind ``get_result()``."""
+        """Like ``peek_multi``, but the result is available from ``get_result()``."""
         return Result(self.peek_multi(keys, key_prefix, namespace))
 
     def _entries(
         self, keys: Iterable[Key], key_prefix: str | bytes, namespace: str | None
     ) -> list[tuple[str | bytes, bytes, cache.Entry]]:
-        """Key, stored key and entry of each key that has one."""
+        """Return the key, the stored key and the entry of each key that has an entry."""
         wanted = {encoding.server_key(key, key_prefix, namespace): encoding.plain_key(key) for key in keys}
         try:
             entries = cache.read(list(wanted))
@@ -336,15 +336,15 @@ class Client:
 
     @_with_verb(_Verb.store)
     def set(self) -> None:
-        """Store the value whatever is there; whether it was stored.
+        """Store the value, replacing any old value, and return whether it was stored.
 
         Args:
-            key: text or bytes.
-            value: anything that can be pickled, at most 1,000,000 bytes.
-            time: seconds from now, up to a month; beyond that seconds since the epoch. Rounded up.
-                0 = the default, 24 hours.
+            key: the key, as text or bytes.
+            value: any picklable value of at most 1,000,000 bytes.
+            time: the expiry time, rounded up. It is in seconds from now, or from the epoch if it exceeds a
+                month; 0 means the default of 24 hours.
             min_compress_len: ignored.
-            namespace: keys of two namespaces never meet.
+            namespace: the key's namespace; equal keys in different namespaces are independent.
 
         Raises:
             TypeError: the key is neither text nor bytes, or the time is not a number.
@@ -353,61 +353,61 @@ class Client:
 
     @_with_verb(_Verb.store)
     def add(self) -> None:
-        """Store the value if the key has none and is not locked; like ``set`` otherwise."""
+        """Like ``set``, but store the value only if the key has no value and is not locked."""
 
     @_with_verb(_Verb.store)
     def replace(self) -> None:
-        """Store the value if the key has one; like ``set`` otherwise."""
+        """Like ``set``, but store the value only if the key already has one."""
 
     @_with_verb(_Verb.store)
     def cas(self) -> None:
-        """Store the value if nobody has since this client's ``gets``; like ``set`` otherwise."""
+        """Like ``set``, but store the value only if it has not changed since this client's ``gets``."""
 
     @_with_verb(_Verb.store_multi)
     def set_multi(self) -> None:
-        """``set`` many at once: the keys, without the prefix, that were not stored."""
+        """``set`` many values, and return the keys (without the prefix) that were not stored."""
 
     @_with_verb(_Verb.store_multi)
     def add_multi(self) -> None:
-        """``add`` many at once: the keys, without the prefix, that were not stored."""
+        """``add`` many values, and return the keys (without the prefix) that were not stored."""
 
     @_with_verb(_Verb.store_multi)
     def replace_multi(self) -> None:
-        """``replace`` many at once: the keys, without the prefix, that were not stored."""
+        """``replace`` many values, and return the keys (without the prefix) that were not stored."""
 
     @_with_verb(_Verb.store_multi)
     def cas_multi(self) -> None:
-        """``cas`` many at once: the keys, without the prefix, that were not stored."""
+        """``cas`` many values, and return the keys (without the prefix) that were not stored."""
 
     @_with_verb(_Verb.store_multi_async)
     def set_multi_async(self) -> None:
-        """``set_multi``; ``get_result()`` is a dict of key to STORED or NOT_STORED.
+        """Like ``set_multi``, but ``get_result()`` returns a dict that maps each key to its status.
 
-        It is None when Redis is unavailable.
+        A status is STORED or NOT_STORED. The result is None if Redis is unavailable.
         """
 
     @_with_verb(_Verb.store_multi_async)
     def add_multi_async(self) -> None:
-        """``add_multi``; result as in ``set_multi_async``."""
+        """Like ``add_multi``, with the result of ``set_multi_async``."""
 
     @_with_verb(_Verb.store_multi_async)
     def replace_multi_async(self) -> None:
-        """``replace_multi``; result as in ``set_multi_async``."""
+        """Like ``replace_multi``, with the result of ``set_multi_async``."""
 
     @_with_verb(_Verb.store_multi_async)
     def cas_multi_async(self) -> None:
-        """``cas_multi``; result as in ``set_multi_async``, EXISTS where somebody else has stored."""
+        """Like ``cas_multi``, with the result of ``set_multi_async``; EXISTS marks a changed value."""
 
     # --- deleting -------------------------------------------------------------------------
 
     def delete(self, key: Key, seconds: float = 0, namespace: str | None = None) -> int:
-        """Forget the value: 2 if there was one, 1 if there was none, 0 if Redis is unavailable.
+        """Delete the value; return 2 if there was one, 1 if there was none, 0 if Redis is unavailable.
 
         Args:
-            key: text or bytes.
-            seconds: refuse ``add`` (not ``set``) of this key for so long; beyond a month it is
-                an instant in seconds since the epoch. Rounded up.
-            namespace: keys of two namespaces never meet.
+            key: the key, as text or bytes.
+            seconds: how long to refuse ``add`` (but not ``set``) of this key, rounded up. If it exceeds a
+                month, it is a time in seconds since the epoch.
+            namespace: the key's namespace; equal keys in different namespaces are independent.
 
         Raises:
             TypeError: the key is neither text nor bytes, or seconds is not a number.
@@ -423,7 +423,7 @@ class Client:
         key_prefix: str | bytes = "",
         namespace: str | None = None,
     ) -> bool:
-        """``delete`` many at once: False only when Redis is unavailable."""
+        """``delete`` many values; return False only if Redis is unavailable."""
         return self._delete(keys, seconds, key_prefix, namespace) is not None
 
     def delete_multi_async(
@@ -434,7 +434,10 @@ class Client:
         namespace: str | None = None,
         rpc: object = None,
     ) -> Result[list[int] | None]:
-        """``delete_multi``; ``get_result()`` is a status per key, in order, None if Redis is unavailable."""
+        """Like ``delete_multi``, but ``get_result()`` returns a list with a status for each key.
+
+        The result is None if Redis is unavailable.
+        """
         return Result(self._delete(keys, seconds, key_prefix, namespace))
 
     def _delete(
@@ -457,7 +460,7 @@ class Client:
         namespace: str | None = None,
         initial_value: int | None = None,
     ) -> dict[Any, int | None]:
-        """Add to many numbers at once, or take from them where the delta is negative: the new ones."""
+        """Add deltas, which may be negative, to many numbers, and return the new numbers."""
         if initial_value is not None:
             encoding.unsigned(initial_value, "initial_value")
         deltas = []
@@ -479,18 +482,18 @@ class Client:
         initial_value: int | None = None,
         rpc: object = None,
     ) -> Result[dict[Any, int | None]]:
-        """``offset_multi`` behind ``get_result()``."""
+        """Like ``offset_multi``, but the result is available from ``get_result()``."""
         return Result(self.offset_multi(mapping, key_prefix, namespace, initial_value))
 
     @_with_verb(_Verb.offset)
     def incr(self) -> None:
-        """Add to an unsigned 64-bit number, which wraps; the new one, None where there is none.
+        """Add to an unsigned 64-bit number, which wraps, and return the result; None if there is no number.
 
         Args:
-            key: one key, or an iterable of them (then a dict of key to number is returned).
-            delta: added to the number, not negative.
-            namespace: keys of two namespaces never meet.
-            initial_value: of a missing key; the delta is added to it.
+            key: a key, or an iterable of keys; for the latter, a dict of key to number is returned.
+            delta: the non-negative amount to add.
+            namespace: the key's namespace; equal keys in different namespaces are independent.
+            initial_value: the number to start from if the key is missing; the delta is added to it.
 
         Raises:
             TypeError: delta or initial_value is not an int.
@@ -499,23 +502,23 @@ class Client:
 
     @_with_verb(_Verb.offset)
     def decr(self) -> None:
-        """Take from an unsigned 64-bit number, which stops at 0; like ``incr`` otherwise."""
+        """Like ``incr``, but subtract from the number, which stops at 0."""
 
     @_with_verb(_Verb.offset_async)
     def incr_async(self) -> None:
-        """``incr`` behind ``get_result()``."""
+        """Like ``incr``, but the result is available from ``get_result()``."""
 
     @_with_verb(_Verb.offset_async)
     def decr_async(self) -> None:
-        """``decr`` behind ``get_result()``."""
+        """Like ``decr``, but the result is available from ``get_result()``."""
 
     # --- the whole cache ------------------------------------------------------------------
 
     def flush_all(self) -> bool:
-        """Forget every value, in every namespace; False if Redis is unavailable.
+        """Delete all values in all namespaces; return False if Redis is unavailable.
 
-        Nothing but cached values is touched. Nobody sees them from now on; the memory is free
-        again before this returns, which takes about a second for a million keys in Redis.
+        Only cached values are deleted. They disappear immediately, and their memory is freed before the call
+        returns, which takes about a second per million keys in Redis.
         """
         try:
             cache.flush()
@@ -525,14 +528,15 @@ class Client:
         return True
 
     def flush_all_async(self, rpc: object = None) -> Result[bool]:
-        """``flush_all`` behind ``get_result()``."""
+        """Like ``flush_all``, but the result is available from ``get_result()``."""
         return Result(self.flush_all())
 
     def get_stats(self) -> dict[str, int] | None:
-        """hits, misses, byte_hits, items, bytes and oldest_item_age (seconds); None if Redis is unavailable.
+        """Return the cache's statistics, or None if Redis is unavailable.
 
-        Counts of other processes may be a second old. Items are counted one by one, in slices: about a
-        second for 100,000 of them.
+        The keys are hits, misses, byte_hits, items, bytes and oldest_item_age (in seconds). Other processes'
+        counts may be a second old. The items are counted one by one, which takes about a second per 100,000
+        items but does not block Redis.
         """
         try:
             counts.write()
@@ -542,5 +546,5 @@ class Client:
             return None
 
     def get_stats_async(self, rpc: object = None) -> Result[dict[str, int] | None]:
-        """``get_stats`` behind ``get_result()``."""
+        """Like ``get_stats``, but the result is available from ``get_result()``."""
         return Result(self.get_stats())

@@ -1,6 +1,6 @@
-"""How memcache writes keys, values and expiry times.
+"""Encodes memcache's keys, values and expiry times.
 
-Pure: the caller passes the time, and the signatures of pickles.
+The functions are pure, because the caller passes the time and the signatures for pickles.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ MAX_KEY_SIZE = 250
 MAX_VALUE_SIZE = 10**6
 _UNSIGNED_LIMIT = 2**64
 
-# Beyond a month a time is an instant, as in memcached.
+# As in memcached, a time over a month is absolute.
 _MONTH_SECONDS = 30 * 86_400
 
 _NAMESPACE = re.compile(r"[0-9A-Za-z._-]{0,100}")
@@ -32,10 +32,10 @@ class UnreadableValueError(Exception):
 
 
 def plain_key(key: Key) -> str | bytes:
-    """The key itself, also of a ``(hash, key)`` pair.
+    """Return the key itself, even if it is given as a ``(hash, key)`` pair.
 
     Raises:
-        TypeError: it is neither text nor bytes.
+        TypeError: the key is neither text nor bytes.
     """
     if isinstance(key, tuple) and len(key) == 2:
         key = key[1]
@@ -45,17 +45,17 @@ def plain_key(key: Key) -> str | bytes:
 
 
 def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = None) -> bytes:
-    """The key as it is stored: namespace, prefix and key, or their SHA-1 when over 250 bytes.
+    """Return the stored key: namespace, prefix and key, or their SHA-1 if they exceed 250 bytes.
 
     Raises:
-        TypeError: key or prefix is neither text nor bytes.
-        ValueError: the namespace has a forbidden character.
+        TypeError: the key or the prefix is neither text nor bytes.
+        ValueError: the namespace contains a forbidden character.
     """
     if not isinstance(key_prefix, str | bytes):
         raise TypeError(f"a memcache key_prefix is str or bytes, not {key_prefix!r}")
     if not _NAMESPACE.fullmatch(namespace or ""):
         raise ValueError(f"namespace {namespace!r}: up to 100 letters, digits and . _ -")
-    # A namespace has no colon, so two pairs of namespace and key never share a stored key.
+    # A namespace cannot contain a colon, so different pairs of namespace and key never share a stored key.
     whole = (namespace or "").encode() + b":" + _bytes(key_prefix) + _bytes(plain_key(key))
     if len(whole) > MAX_KEY_SIZE:
         return hashlib.sha1(whole, usedforsecurity=False).hexdigest().encode()
@@ -63,13 +63,13 @@ def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = N
 
 
 def expires_at(time: float, now: float, default_seconds: float) -> float:
-    """The instant, in seconds since the epoch, at which a value stored with ``time`` expires.
+    """Return when a value stored with ``time`` expires, in seconds since the epoch.
 
-    ``time`` is in seconds from now up to a month, and beyond that since the epoch; 0 = the default.
+    ``time`` is in seconds from now, or from the epoch if it exceeds a month; 0 means the default.
 
     Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative.
+        TypeError: ``time`` is not a number.
+        ValueError: ``time`` is negative.
     """
     seconds = whole_seconds(time, "time")
     if seconds == 0:
@@ -78,11 +78,11 @@ def expires_at(time: float, now: float, default_seconds: float) -> float:
 
 
 def whole_seconds(time: float, name: str) -> int:
-    """The number rounded up.
+    """Round a number of seconds up.
 
     Raises:
-        TypeError: it is not a number.
-        ValueError: it is negative, or not finite.
+        TypeError: the argument is not a number.
+        ValueError: the number is negative, or not finite.
     """
     if not isinstance(time, int | float):
         raise TypeError(f"{name} must be a number of seconds, not {time!r}")
@@ -92,11 +92,11 @@ def whole_seconds(time: float, name: str) -> int:
 
 
 def unsigned(number: object, name: str) -> int:
-    """The number, if it fits into 64 bits without a sign.
+    """Check that a number fits into 64 unsigned bits, and return it.
 
     Raises:
-        TypeError: it is not an int.
-        ValueError: it is negative, or 2^64 or more.
+        TypeError: the argument is not an int.
+        ValueError: the number is negative, or 2^64 or more.
     """
     if not isinstance(number, int):
         raise TypeError(f"{name} must be an int, not {number!r}")
@@ -106,9 +106,9 @@ def unsigned(number: object, name: str) -> int:
 
 
 class Codec:
-    """Values to bytes and back; bytes, str, bool and int keep their type, the rest is pickled.
+    """Converts values to bytes and back; values other than bytes, str, bool and int are pickled.
 
-    ``persistent`` are the hooks ``persistent_id`` and ``persistent_load``.
+    ``persistent`` contains the hooks ``persistent_id`` and ``persistent_load``.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class Codec:
         self._unpickler = _hooked(unpickler, "persistent_load", persistent_load)
 
     def encode(self, value: Any) -> tuple[str, bytes]:
-        """A letter for the type, and the bytes.
+        """Return a letter for the type, and the bytes.
 
         Raises:
-            ValueError: more than 1,000,000 bytes.
-            pickle.PicklingError, TypeError, AttributeError: it cannot be pickled.
+            ValueError: the value takes more than 1,000,000 bytes.
+            pickle.PicklingError, TypeError, AttributeError: the value cannot be pickled.
         """
         kind, stored = self._encode(value)
         if len(stored) > MAX_VALUE_SIZE:
@@ -141,7 +141,7 @@ class Codec:
         return kind, stored
 
     def _encode(self, value: Any) -> tuple[str, bytes]:
-        # Exact types, because only a pickle preserves a subclass such as an enum.
+        # Compare exact types, because only a pickle preserves a subclass such as an enum.
         if type(value) is bytes:
             return "b", value
         if type(value) is str:
@@ -159,10 +159,10 @@ class Codec:
         return out.getvalue()
 
     def decode(self, kind: str, stored: bytes) -> Any:
-        """The value of a kind and its bytes.
+        """Return the value for a kind and the stored bytes.
 
         Raises:
-            UnreadableValueError: it is damaged, lacks our signature, or its class no longer exists.
+            UnreadableValueError: the value is damaged or lacks our signature, or its class no longer exists.
         """
         if kind == "b":
             return stored
@@ -178,8 +178,8 @@ class Codec:
         except BadSignatureError as error:
             raise UnreadableValueError(str(error)) from error
         except Exception as error:
-            # Whatever unpickling raises (for a class that a new version no longer has, say), the
-            # cache behaves as if it had nothing.
+            # Unpickling may raise anything, for example if a new version no longer has the class. The
+            # cache then behaves as if it had no value.
             raise UnreadableValueError(f"cannot be unpickled: {error!r}") from error
 
     def _unpickle(self, pickled: bytes) -> Any:
@@ -187,9 +187,9 @@ class Codec:
 
 
 def _hooked(factory: Callable[..., Any], name: str, hook: Callable[[Any], Any] | None) -> Callable[..., Any]:
-    """A pickler or unpickler with one of its hooks.
+    """Add a hook to a pickler or an unpickler.
 
-    A class gets it by a subclass, because instances do not take hooks since Python 3.13.
+    If it is a class, a subclass provides the hook, because Python 3.13 does not accept hooks on instances.
     """
     if hook is None:
         return factory

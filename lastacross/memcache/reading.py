@@ -1,7 +1,7 @@
-"""The one name of this module that queued calls carry.
+"""Keeps a function whose module and name are part of queued calls.
 
-``deferred.defer(memcache.set, …)`` pickles the client, and with it this function by its module and
-name. The former release reads such calls and has queued some: neither may change.
+``deferred.defer(memcache.set, …)`` pickles the client, which refers to this function by module and name.
+The previous release reads such calls and has queued some, so neither name may change.
 """
 
 from lastacross import config

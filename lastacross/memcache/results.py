@@ -1,4 +1,4 @@
-"""The module under which pickles carry a peeked item (``pickled_names``)."""
+"""Keeps the module name that pickles contain for a peeked item (see ``pickled_names``)."""
 
 from lastacross.memcache.client import ItemWithTimestamps
 

@@ -1,4 +1,4 @@
--- look_at_longtasks: reads long tasks' queue records and cached values at one instant.
+-- look_at_longtasks: reads a consistent snapshot of long tasks' queue records and cached values.
 --
 -- KEYS     1 the generation in use  2 prefix of the values  3… records of tasks
 -- ARGV     1 now (integer microseconds since the epoch)  2 number of fields  3… their names  then cache keys
@@ -11,7 +11,7 @@ local first = 3 + tonumber(ARGV[2])
 local records, values = {}, {}
 for index = 3, #KEYS do
   local fields = redis.pcall('HMGET', KEYS[index], unpack(ARGV, 3, first - 1))
-  -- A key that is not a hash counts as empty; the next lease of that task reports the problem.
+  -- A key that is not a hash counts as empty; the task's next lease reports the problem.
   for place = 1, fields.err and first - 3 or 0 do
     fields[place] = false
   end

@@ -1,12 +1,12 @@
--- cache: how memcache keeps a value, for the scripts cache_*.
+-- cache: stores and reads memcache's values, for the scripts cache_*.
 --
 -- KEYS     1 the generation in use (string)  2 prefix of the values
--- Entry    one string '<kind> <expires_at> <stored_at> <version>\n<payload>'; instants are integer
---          microseconds since the epoch; kind L is no value but a lock against `add`.
+-- Entry    one string '<kind> <expires_at> <stored_at> <version>\n<payload>'. Times are integer
+--          microseconds since the epoch. Kind L is not a value but a lock against `add`.
 --
--- The expiry is compared with the caller's now; Redis's own TTL only frees the memory.
+-- Expiry is decided by comparing with the caller's `now`; Redis's own TTL only frees the memory.
 
--- Another program may have written something else there: to a cache it is nothing.
+-- Another program may have written a key of another type there, which the cache treats as missing.
 local function text_at(name)
   local text = redis.pcall('GET', name)
   return type(text) == 'string' and text or nil
@@ -36,7 +36,7 @@ local function read_entry(name, now)
   }
 end
 
--- expires_at and now are the strings that came as ARGV: Lua would print them with 14 digits.
+-- expires_at and now are the original strings from ARGV, because Lua would print only 14 digits of a number.
 local function write_entry(name, now, kind, expires_at, version, payload)
   local ttl_ms = math.ceil((tonumber(expires_at) - tonumber(now)) / 1000)
   if ttl_ms <= 0 then

@@ -1,11 +1,11 @@
--- cache_delete: forget values, and if asked to, refuse `add` of their keys for a while.
+-- cache_delete: deletes values and, on request, refuses `add` of their keys for a while.
 --
 -- KEYS     1 the generation in use  2 prefix of the values
 -- ARGV     1 now  2 locked_until (integer microseconds since the epoch; 0 = no lock)
 --          3 version to write  4… keys
--- Returns  for each key 2 when a value was deleted, 1 when there was none (and no lock is made).
+-- Returns  for each key 2 if a value was deleted, or 1 if there was none (then no lock is created).
 --
--- One script: an `add` must not slip in between the deletion and the lock.
+-- This is one script, so that no `add` can run between the deletion and the lock.
 -- include: cache
 
 local now, locked_until, version = ARGV[1], ARGV[2], ARGV[3]

@@ -1,10 +1,10 @@
--- cache_get: the values of some keys, as they are at one instant.
+-- cache_get: reads a consistent snapshot of the values of some keys.
 --
 -- KEYS     1 the generation in use  2 prefix of the values
 -- ARGV     1 now (integer microseconds since the epoch)  2… keys
--- Returns  for each key {kind, payload, version, expires_at, stored_at}, or nil when there is none.
+-- Returns  for each key {kind, payload, version, expires_at, stored_at}, or nil if it has no value.
 --
--- One script: the generation must not change between its reading and that of the values.
+-- This is one script, so that the generation cannot change before the values are read.
 -- include: cache
 
 local now = tonumber(ARGV[1])

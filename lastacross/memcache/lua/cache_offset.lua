@@ -1,13 +1,13 @@
--- cache_offset: add to, or take from, unsigned 64-bit numbers.
+-- cache_offset: adds to or subtracts from unsigned 64-bit numbers.
 --
 -- KEYS     1 the generation in use  2 prefix of the values
--- ARGV     1 now  2 expires_at of a number that is made (integer microseconds since the epoch)
+-- ARGV     1 now  2 expires_at of a newly created number (integer microseconds since the epoch)
 --          3 version to write  4 number that a missing key starts from, or ''
---          5… three a key: key, '+' or '-', delta (decimal, below 2^64)
--- Returns  for each key the new number (decimal), or nil: missing, locked, or not a number.
+--          5… three per key: key, '+' or '-', delta (decimal, below 2^64)
+-- Returns  for each key the new number (decimal), or nil if it is missing, locked, or not a number.
 --
--- One script: two clients that add at once must both count. Decimal strings, because Lua's numbers
--- are exact to 2^53 only. A sum wraps at 2^64, a difference stops at 0, as memcached's do.
+-- This is one script, so that concurrent additions are all counted. Numbers are decimal strings, because Lua's
+-- numbers are exact only up to 2^53. As in memcached, a sum wraps at 2^64 and a difference stops at 0.
 -- include: cache
 
 local LIMIT = '18446744073709551616' -- 2^64
@@ -25,7 +25,7 @@ local function digit(digits, place)
   return index < 1 and 0 or tonumber(string.sub(digits, index, index))
 end
 
--- Both work from the right, a digit at a time; subtract needs a >= b.
+-- Both functions work from the right, one digit at a time; subtract requires a >= b.
 local function add(a, b)
   local out, carry = {}, 0
   for place = 0, math.max(#a, #b) do
@@ -56,7 +56,7 @@ end
 
 local now, expires_at, version, initial = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
--- The entry to offset, or nil.
+-- Returns the entry to change, or nil.
 local function number_at(name)
   local entry = read_entry(name, tonumber(now))
   if entry == nil then

@@ -1,11 +1,11 @@
--- cache_store: store values, each only if its policy allows it.
+-- cache_store: stores values if the policy allows it.
 --
 -- KEYS     1 the generation in use  2 prefix of the values
 -- ARGV     1 now  2 expires_at (integer microseconds since the epoch)  3 set, add, replace or cas
---          4 version to write  5… four a value: key, kind, payload, version that cas expects or ''
--- Returns  for each value 1, or 0 when it was not stored.
+--          4 version to write  5… four per value: key, kind, payload, version that cas expects or ''
+-- Returns  for each value 1 if it was stored, otherwise 0.
 --
--- One script: between a comparison and a write another client could have changed the value.
+-- This is one script, so that no other client can change a value between its comparison and the write.
 -- include: cache
 
 local now, expires_at, policy, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
