@@ -27,7 +27,7 @@ _CHATTY = ("alembic", "rq.worker")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 # The prefix of each traceback line on a terminal, so that the line cannot be mistaken for a log line.
 _INDENT = "    | "
-# The maximum size of a record, as log collectors cut or drop longer ones and a request must not fill a disk.
+# The maximum size of a record: log collectors truncate longer ones, and no request should fill the disk.
 MAX_RECORD_BYTES = 65_536
 # The numbers of characters to keep of each text; the first number that makes the record fit is used.
 _TEXT_LENGTHS = (16_384, 4_096, 1_024, 256, 64)

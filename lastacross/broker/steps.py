@@ -280,7 +280,7 @@ class Broker(Steps):
         return int(moved), float(next_due) if next_due else None
 
     def maintain(self, queues: Sequence[str], *, rescues: bool) -> Maintenance:
-        """Promote up to 100 tasks per queue, rescue as many if ``rescues``, and read the upload's stamp."""
+        """Promote up to 100 tasks per queue, rescue up to 100 if ``rescues``, and read the upload's stamp."""
         args: list[Arg] = [self._now_text(), MAX_PER_QUEUE, 1 if rescues else 0, *queues]
         moved, next_due, rescued, stamp = self._run("maintain_queues", args)
         return Maintenance(

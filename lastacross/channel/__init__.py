@@ -1,4 +1,4 @@
-"""Sends messages to browsers: App Engine's ``channel``, except that no messages get lost on the way.
+"""Sends messages to browsers, like App Engine's ``channel`` but without losing any in transit.
 
 ``create_channel`` gives a page the signed right to read a client id's messages. ``send_message`` sends a
 message from anywhere, and ``send_messages`` sends several in one call. The page reads them with

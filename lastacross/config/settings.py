@@ -300,7 +300,7 @@ class Environment:
 def read(
     root: Path, environ: Mapping[str, str], *, may_make_key: bool = True, needs_key: bool = True
 ) -> Environment:
-    """Read every variable; the result also holds the mistakes and notices."""
+    """Read every variable; the result also includes any mistakes and notices."""
     environment = Environment(root, environ)
     environment.read_given()
     environment.add_defaults()

@@ -90,7 +90,7 @@ def parse_between(text: str, lowest: int, highest: int) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Parse a whole number that is 0 or more."""
+    """Parse a non-negative integer."""
     number = parse_integer(text)
     if number < 0:
         raise UnusableError("is less than zero", text.strip().lstrip("-"))

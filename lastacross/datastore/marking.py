@@ -49,7 +49,7 @@ class Marks:
         self._forking = threading.local()
 
     def note(self, task_ids: Sequence[str], at: float) -> None:
-        """Note that these tasks' rows must be marked soon.
+        """Record that these tasks' rows must be marked soon.
 
         Args:
             task_ids: the ids of tasks whose rows are in the current database.

@@ -25,7 +25,7 @@ class Threads:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._count = 0
-        # Functions that no thread has taken yet; no new thread is needed if at least that many are idle.
+        # Functions that no thread has taken yet. No new thread starts while as many threads are idle.
         self._waiting = 0
         self._idle = 0
 

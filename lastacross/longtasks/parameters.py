@@ -178,7 +178,7 @@ def dump(parameters: Mapping[str, Any], files: list[UploadedFile]) -> str:
     Raises:
         TypeError, ValueError: ``prepare_task`` left a value that JSON cannot represent.
     """
-    # Escape to ASCII, because PostgreSQL text can hold neither NUL nor half a surrogate pair.
+    # Escape to ASCII, because PostgreSQL text can hold neither NUL nor a lone surrogate.
     return json.dumps([_held(name, value, files) for name, value in pairs_of(parameters)], allow_nan=False)
 
 

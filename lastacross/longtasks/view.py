@@ -156,5 +156,5 @@ PREVIEW_CHARACTERS = 20_000
 
 
 def printable(text: str) -> str:
-    """Make a text encodable as UTF-8 by replacing half a surrogate pair with a question mark."""
+    """Make a string encodable as UTF-8 by replacing each lone surrogate with a question mark."""
     return text.encode("utf-8", "replace").decode()

@@ -54,7 +54,7 @@ def entries(answers: Sequence[Any]) -> list[Entry | None]:
 
 
 def write(policy: str, expires_at: float, items: Sequence[tuple[bytes, str, bytes, str]]) -> list[bool]:
-    """Store values and return for each of them whether it was stored.
+    """Store the values and return, for each one, whether it was stored.
 
     An item consists of key, kind, payload, and the version that ``cas`` expects (otherwise "").
 

@@ -388,11 +388,11 @@ class Client:
 
     @_with_verb(_Verb.store_multi_async)
     def add_multi_async(self) -> None:
-        """Like ``add_multi``, with the result of ``set_multi_async``."""
+        """Like ``add_multi``, but returns what ``set_multi_async`` returns."""
 
     @_with_verb(_Verb.store_multi_async)
     def replace_multi_async(self) -> None:
-        """Like ``replace_multi``, with the result of ``set_multi_async``."""
+        """Like ``replace_multi``, but returns what ``set_multi_async`` returns."""
 
     @_with_verb(_Verb.store_multi_async)
     def cas_multi_async(self) -> None:

@@ -106,7 +106,7 @@ def run_isolated(config: Config) -> int:
 
 
 def _remote(config: Config, threads: int) -> RemoteDelivery | None:
-    """The deliverer to services on other machines; None if this worker serves only its own service."""
+    """The object that delivers to services on other machines; None if this worker serves only its own."""
     variables = config.settings
     names = groups_of(variables.service, variables.services)[1:]
     if not names:

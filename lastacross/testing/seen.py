@@ -1,4 +1,4 @@
-"""Tasks as a test sees them: enqueued ones, and the attempts to deliver them."""
+"""Tasks as a test sees them: what was enqueued, and each attempt to deliver it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Serves HTTP: contains the layers around an application, and the base classes of its handlers."""
+"""HTTP serving: the layers around an application, and the base classes for its handlers."""
 
 from lastacross.webapp.body_limit import BODY_RECEIVED, SlowClientError
 from lastacross.webapp.clients import network_of

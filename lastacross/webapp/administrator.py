@@ -140,7 +140,7 @@ def _sign_ins(environ: Environ, secret_key: str) -> list[str]:
 
 
 class _SignedOut:
-    """Knows which sign-ins have ended, by asking Redis about each one every few seconds.
+    """Tracks which sign-ins have ended by polling Redis for each one every few seconds.
 
     If Redis is unavailable, the sign-in stays valid, because its signature is valid and an outage is when the
     administrator is needed.

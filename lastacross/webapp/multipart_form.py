@@ -196,7 +196,7 @@ class Reader:
                 try:
                     yield from parser.parse(chunk)
                 except StrictParserError:
-                    # Ignore bytes after the last boundary; closing the parser raises other errors again.
+                    # Ignore bytes after the last boundary. Closing the parser raises any other error again.
                     break
 
     def _count_field(self, segment: MultipartSegment) -> None:

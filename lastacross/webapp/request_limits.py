@@ -70,7 +70,7 @@ def is_too_long(key: str, value: object) -> bool:
 
 
 def read_once(limits: forms.Limits, refuse: Refuse) -> Layer:
-    """Read the cookies and the form once for all inner code, and refuse them if they exceed a limit.
+    """Read the cookies and the form once, on behalf of all inner code, and reject them above a limit.
 
     This layer runs inside the one that makes the body complete and seekable.
     """

@@ -55,7 +55,7 @@ def own_url() -> str:
 
 
 def lot(key: str) -> int:
-    """A fixed number below 100 for a key, which decides how the feed behaves."""
+    """Map a key to a fixed number below 100 that determines how the feed behaves."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 100
 
 

@@ -84,7 +84,7 @@ local function allowance(queue, settings)
   end
   local bucket = bucket_of(queue, rate, settings.bucket_size)
   local grant = math.min(wanted, math.floor(bucket.tokens + 1e-6))
-  -- A rate binds if it is too slow to replace the tokens of returned tasks in time. Leased tasks must then start.
+  -- A rate binds if it is too slow to replace the tokens of returned tasks in time. A task leased from it must start.
   local binds = grant < wanted or rate * GIVEN_BACK_AFTER_SECONDS < wanted - free
   if settings.max_concurrent then
     bucket.slots = settings.max_concurrent - call('ZCARD', LEASED .. queue)

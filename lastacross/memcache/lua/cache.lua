@@ -1,4 +1,4 @@
--- cache: stores and reads memcache's values, for the scripts cache_*.
+-- cache: stores and reads memcache values, for the cache_* scripts.
 --
 -- KEYS     1 the generation in use (string)  2 prefix of the values
 -- Entry    one string '<kind> <expires_at> <stored_at> <version>\n<payload>'. Times are integer
