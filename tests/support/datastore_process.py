@@ -68,7 +68,18 @@ def revise(_times: int) -> dict[str, float]:
     return {"written": len([file for file in (first, second) if file]), "is_current": datastore.is_current()}
 
 
-JOBS = {"count": count, "insert": insert, "upgrade": upgrade, "revise": revise}
+def revise_folder(_times: int) -> dict[str, float]:
+    """Generate a revision of the application in a folder that is named."""
+    datastore.upgrade()
+    root = Path(os.environ["LASTACROSS_APP"])
+    written = datastore.revision("horses", root, os.environ["DATABASE_URL"])
+    return {"written": int(written is not None and "horse" in written.read_text())}
+
+
+JOBS = {
+    **{"count": count, "insert": insert, "upgrade": upgrade},
+    **{"revise": revise, "revise_folder": revise_folder},
+}
 
 
 def start(job: str, times: int, environ: Mapping[str, str]) -> subprocess.Popen[str]:
