@@ -69,7 +69,7 @@ SHARED = "programs.shared"
 # What a program may use of the engine, beside `lastacross` itself: the faces, and what they are made for.
 FACES = {
     *("taskqueue", "deferred", "memcache", "channel", "urlfetch", "datastore", "longtasks", "webapp"),
-    *("start_limits", "config", "clock", "errors", "runtime"),
+    *("start_limits", "config", "clock", "errors", "pickled_names", "runtime"),
 }
 
 # Outside package → the modules (or, with a dot at the end, the packages) that may import it.
@@ -678,6 +678,15 @@ def test_the_program_that_dies_with_its_parent_loads_nothing_else_of_the_engine(
 
     names = [name for name in loaded.stdout.split() if name.startswith("lastacross")]
     assert names == ["lastacross", "lastacross.processes", "lastacross.processes.die_with_parent"]
+
+
+def test_a_web_process_loads_no_worker() -> None:
+    program = "import sys, lastacross.processes.web; print(*sorted(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert "lastacross.processes.web" in loaded.stdout.split()
+    assert {"rq", "lastacross.worker"} & set(loaded.stdout.split()) == set()
 
 
 MAX_SMALL_MODULES = 10

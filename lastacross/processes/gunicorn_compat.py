@@ -30,9 +30,9 @@ from lastacross.channel import end_streams
 from lastacross.clock import SYSTEM, Clock
 from lastacross.processes import slow_clients
 from lastacross.processes.connection_shares import ConnectionShares
+from lastacross.processes.shutdown_hook import call_hook
 from lastacross.processes.slow_clients import Answer, SlowRequests, is_event_stream, is_readable
 from lastacross.webapp import BODY_RECEIVED, DEFAULTS, Body, Environ, SlowClientError, Start, Wsgi
-from lastacross.worker import lifecycle
 
 # How long a thread waits for a new connection's first byte before returning it to the main loop.
 FIRST_BYTE_MILLISECONDS = 10
@@ -456,7 +456,7 @@ def _begin_hook() -> None:
     gunicorn kills the process if its grace period is not long enough.
     """
     if runtime.PROCESS.has_begun:
-        threading.Thread(target=lifecycle.call_hook, name="shutdown-hook").start()
+        threading.Thread(target=call_hook, name="shutdown-hook").start()
 
 
 class GunicornLogger(Logger):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
 from lastacross.config import Config, QueueConfig
 from lastacross.cronruns import recording
 from lastacross.errors import ConfigError, StoreUnavailableError
-from lastacross.processes import application, supervisor
+from lastacross.processes import application, lifecycle, supervisor
 from lastacross.signing import Signatures
 from lastacross.worker import (
     DEV_DRAIN_SECONDS,
@@ -23,7 +23,6 @@ from lastacross.worker import (
     Worker,
     groups_of,
     isolation,
-    lifecycle,
 )
 
 STARTED_TABLE = "LASTACROSS_STARTED_TABLE"

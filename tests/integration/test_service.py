@@ -12,10 +12,9 @@ import pytest
 
 from lastacross import config
 from lastacross.config import Backend, Config
-from lastacross.processes import worker, workers
+from lastacross.processes import lifecycle, worker, workers
+from lastacross.processes.lifecycle import Life
 from lastacross.runtime import Shutdown
-from lastacross.worker import lifecycle
-from lastacross.worker.lifecycle import Life
 from tests.support.processes import wait_until
 
 Answer = Callable[[str], str]

@@ -15,9 +15,9 @@ from typing import Any
 from lastacross import logs, runtime
 from lastacross.clock import SYSTEM as CLOCK
 from lastacross.config import DEFAULT_SERVICE, Config
+from lastacross.processes.shutdown_hook import call_hook
 from lastacross.webapp import SYSTEM, Wsgi, close
-from lastacross.worker.delivery import base_environ
-from lastacross.worker.interrupt import Interrupt
+from lastacross.worker import Interrupt, base_environ
 
 START = "/_ah/start"
 STOP = "/_ah/stop"
@@ -34,21 +34,6 @@ _log = logs.get("lastacross.service")
 def is_resident(config: Config) -> bool:
     """Whether this service's processes receive start and stop requests."""
     return config.settings.service != DEFAULT_SERVICE or config.app.scaling.mode != "automatic"
-
-
-def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
-    """Call the shutdown hook if it has not been called yet; log its exceptions but otherwise ignore them."""
-    hook = shutdown.take_hook()
-    if hook is None:
-        return
-    began_at = CLOCK.monotonic()
-    try:
-        hook()
-    except BaseException:
-        # This includes SystemExit, because the process will end in due course anyway.
-        _log.exception("service.hook_failed")
-        return
-    _log.info("service.hook", seconds=round(CLOCK.monotonic() - began_at, 3))
 
 
 class Life:
