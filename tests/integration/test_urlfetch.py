@@ -741,17 +741,14 @@ def test_a_certificate_is_of_one_host(
 
 
 def test_a_server_without_tls_is_told_apart() -> None:
-    def speak(connection: socket.socket) -> None:
-        connection.sendall(OK)
-
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
 
     def answer() -> None:
         connection, _ = listening.accept()
-        connection.recv(100)
-        speak(connection)
-        connection.close()
+        with connection:
+            connection.recv(100)
+            connection.sendall(OK)
 
     thread = threading.Thread(target=answer)
     thread.start()

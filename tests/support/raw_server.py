@@ -30,28 +30,23 @@ class RawServer:
         self._wrap = wrap
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listening = socket.create_server((host, 0), family=family, backlog=256)
-        self._threads: list[threading.Thread] = []
+        self._serving: list[threading.Thread] = []
         self._connections: list[socket.socket] = []
         self.port = self._listening.getsockname()[1]
         self.url = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
         self.requests: list[bytes] = []
         self.connected = 0
         self.left = 0
-        self._start(self._accept)
+        self._accepting = _started(self._accept)
 
     def stop(self) -> None:
-        """Close all connections and stop listening."""
-        for connection in [self._listening, *self._connections]:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
-        for thread in self._threads:
+        """Stop listening and close all connections."""
+        _shut(self._listening)
+        self._accepting.join(10)
+        for connection in self._connections:
+            _shut(connection)
+        for thread in self._serving:
             thread.join(10)
-
-    def _start(self, target: Callable[[], None]) -> None:
-        thread = threading.Thread(target=target, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -61,16 +56,29 @@ class RawServer:
                 return
             self.connected += 1
             self._connections.append(connection)
-            self._start(lambda found=connection: self._serve(found))  # type: ignore[misc]
+            self._serving.append(_started(self._serve, connection))
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             talked = self._wrap(connection) if self._wrap else connection
             self._connections.append(talked)
-            while request := _request(talked):
-                self.requests.append(request)
-                self._answer(talked)
-            self.left += 1
+            with talked:
+                while request := _request(talked):
+                    self.requests.append(request)
+                    self._answer(talked)
+                self.left += 1
+
+
+def _started(target: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
 
 
 def _request(connection: socket.socket) -> bytes:
