@@ -1,6 +1,8 @@
 """``dev``, ``web``, ``worker``, ``scheduler``: commands that run an application's processes."""
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import click
 
 from lastacross.cli.base import cli, configured, environ_of, takes_app
 from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
-from lastacross.processes import dev, scheduler, supervisor, web, worker, workers
+from lastacross.processes import dev, preload, scheduler, supervisor, web, worker, workers
 
 
 @cli.command("dev", epilog="Example: PORT=9000 LASTACROSS_DATA_DIR=/tmp/var lastacross dev")
@@ -109,6 +111,22 @@ def _worker_process(root: Path, threads: int | None, queues: str) -> int:
 def _worker_isolated(root: Path) -> int:
     """Run suspect tasks alone; a worker process starts this command."""
     return worker.run_isolated(configured(root))
+
+
+@cli.command("preload", hidden=True)
+@click.option("--for", "kinds", multiple=True)
+@click.option("--room", expose_value=False)
+@takes_app
+def _preload(root: Path, kinds: tuple[str, ...]) -> int:
+    """Import the application and fork other processes; a supervisor starts this command."""
+    return preload.run(lambda: configured(root), kinds, _run_again)
+
+
+def _run_again(arguments: Sequence[str]) -> int:
+    """Run a command as its own program would."""
+    # The package has been imported by now; this module cannot import it, because it is imported by it.
+    code: int = sys.modules["lastacross.cli"].run(arguments)
+    return code
 
 
 @cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")

@@ -175,6 +175,7 @@ VARIABLES = (
     Variable("LASTACROSS_LONGTASK_BYTES", "longtask_bytes", _between(2**20, 2**50)),
     Variable("LASTACROSS_PROCESSES", "worker_processes", _between(1, 1024)),
     Variable("LASTACROSS_THREADS", "threads", _between(1, 1024)),
+    Variable("LASTACROSS_PRELOAD", "preload", variables.switch, show=lambda value: "1" if value else "0"),
     Variable("WEB_CONCURRENCY", "web_processes", _between(1, 1024)),
     Variable("LASTACROSS_WEB_THREADS", "web_threads", _between(2, 4096)),
     Variable("LASTACROSS_STREAMS", "max_streams", _between(0, 4095)),

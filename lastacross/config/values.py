@@ -249,6 +249,7 @@ class Settings:
     ``open_longtasks`` limits the number of waiting and running long tasks. ``longtask_bytes`` limits the
     total size of their parameters, files and results.
     ``threads`` and ``worker_processes`` apply to ``lastacross worker``, and ``web_…`` to ``lastacross web``.
+    ``preload`` lets a supervisor fork its processes from one that has imported the application (Linux only).
     """
 
     port: int
@@ -274,6 +275,7 @@ class Settings:
     max_form_fields: int = 1_000
     worker_processes: int = 2
     threads: int = 8
+    preload: bool = True
     dead_letter_seconds: int = 2_592_000
     cache_seconds: int = 86_400
     longtask_seconds: int = 2_592_000

@@ -64,6 +64,7 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
             [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],
             grace_seconds=GRACE_SECONDS,
             on_tick=_Announcement(configuration.settings).try_once,
+            preload=workers.preload_spec(configuration, environ, ("web", workers.PROCESS, "scheduler")),
         )
         return supervisor.run()
 
@@ -87,12 +88,12 @@ def _upgrade(configuration: Config) -> None:
 def _specs(configuration: Config, environ: Mapping[str, str], folder: Path) -> Iterator[ChildSpec]:
     """The web server, the workers, the workers of each backend that is to be started, and the scheduler."""
     command = (sys.executable, "-m", "lastacross")
-    yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True)
+    yield ChildSpec("web", (*command, "web"), environ, dies_with_parent=True, arguments=("web",))
     yield from workers.specs(configuration, environ, folder)
     for backend in configuration.backends.values():
         if backend.state == "START":
             yield from workers.specs(configuration, environ, folder, service=backend.name)
-    yield ChildSpec("scheduler", (*command, "scheduler"), environ)
+    yield ChildSpec("scheduler", (*command, "scheduler"), environ, arguments=("scheduler",))
 
 
 class _Announcement:

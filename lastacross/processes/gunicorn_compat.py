@@ -68,6 +68,9 @@ _log = logs.get("lastacross.web")
 
 def use(slow: SlowRequests) -> None:
     """Make gunicorn use our connections and answers in this process and its forks."""
+    global _shares
+    # Memory that was shared before, by a process that this one was forked from, may hold other numbers.
+    _shares = ConnectionShares()
     Connection.slow = slow
     gthread.TConn = Connection
     wsgi.Response = _Response

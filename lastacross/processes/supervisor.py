@@ -4,9 +4,13 @@ It has one thread and runs none of the application's code, because bugs elsewher
 are stopped by SIGTERM in the order of their ``stop_stage``, and killed after a grace period. They run in
 separate sessions, so that a Ctrl-C on the terminal reaches only the supervisor. If the supervisor is killed,
 they notice that a pipe has been closed (``watch_parent`` and ``die_with_parent``).
+
+With a preload process, children are forked from it instead of started as programs (``preload``). They become
+the supervisor's own children. Whenever there is no preload process, children start as programs.
 """
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -21,6 +25,8 @@ from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes import die_with_parent
+from lastacross.processes.child_process import ChildProcess, ForkedProcess
+from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
 
 log = logs.get("lastacross.supervisor")
 
@@ -54,6 +60,7 @@ class ChildSpec:
             not call ``watch_parent`` itself.
         pass_fds: additional file descriptors that the process inherits.
         umask: the process's umask, or -1 to inherit the supervisor's.
+        arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
     """
 
     name: str
@@ -64,6 +71,7 @@ class ChildSpec:
     dies_with_parent: bool = False
     pass_fds: tuple[int, ...] = ()
     umask: int = -1
+    arguments: Sequence[str] = ()
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
@@ -81,7 +89,7 @@ def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
 @dataclass
 class _Child:
     spec: ChildSpec
-    process: subprocess.Popen[bytes] | None = None
+    process: ChildProcess | None = None
     started_at: float = 0.0
     delay_seconds: float = 0.0
     restart_at: float | None = None
@@ -97,6 +105,7 @@ class Supervisor:
         grace_seconds: how long a child may take to stop before it is killed.
         on_tick: a callable that is called about every 0.1 s until it returns True, for example to wait for
             something.
+        preload: the preload process, or None to start every child as a program.
         clock: the clock that times restarts and kills.
     """
 
@@ -106,9 +115,15 @@ class Supervisor:
         *,
         grace_seconds: float = GRACE_SECONDS,
         on_tick: Callable[[], bool] | None = None,
+        preload: ChildSpec | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
+        self._preloading: tuple[_Child, PreloadClient] | None = None
+        if preload is not None and become_subreaper():
+            client = PreloadClient(os.environ if preload.environ is None else preload.environ, clock)
+            self._preloading = _Child(preload), client
+            self._children.insert(0, self._preloading[0])
         self._grace_seconds = grace_seconds
         self._on_tick = on_tick
         self._clock = clock
@@ -131,7 +146,9 @@ class Supervisor:
             while self._has_work():
                 self._wait(wakeup_fd)
                 self._take_signals()
+                self._serve_preloading()
                 self._reap()
+                self._reap_orphans()
                 self._restart_due()
                 self._kill_due()
                 self._go_to_next_stage()
@@ -148,6 +165,8 @@ class Supervisor:
             self._stop_asked_at = now
             for child in self._children:
                 child.restart_at = None
+            if self._preloading is not None:
+                self._preloading[1].stop()
             self._enter_stage(min((child.spec.stop_stage for child in self._children), default=0))
         elif now - self._stop_asked_at > IMPATIENCE_SECONDS:
             for child in self._living(self._stage):
@@ -186,6 +205,8 @@ class Supervisor:
         fds = [wakeup_fd]
         if self._parent_fd is not None and self._stage is None:
             fds.append(self._parent_fd)
+        if self._preloading is not None and self._preloading[1].fd is not None:
+            fds.append(self._preloading[1].fd)
         readable, _, _ = select.select(fds, [], [], self._timeout_seconds())
         if wakeup_fd in readable:
             with contextlib.suppress(BlockingIOError):
@@ -195,9 +216,10 @@ class Supervisor:
             self.stop()
 
     def _timeout_seconds(self) -> float | None:
-        instants = [
-            at for child in self._children for at in (child.restart_at, child.kill_at) if at is not None
-        ]
+        times = [at for child in self._children for at in (child.restart_at, child.kill_at)]
+        if self._preloading is not None:
+            times.append(self._preloading[1].due_at)
+        instants = [at for at in times if at is not None]
         if self._on_tick is not None and self._stage is None:
             return TICK_SECONDS
         return max(0.0, min(instants) - self._clock.monotonic()) if instants else None
@@ -205,23 +227,43 @@ class Supervisor:
     # --- the life of a child --------------------------------------------------------------
 
     def _start(self, child: _Child) -> None:
-        spec = child.spec
+        child.restart_at = None
+        child.started_at = self._clock.monotonic()
+        if self._preloading is None:
+            self._start_program(child)
+        elif child is self._preloading[0]:
+            self._start_preloading(*self._preloading)
+        elif child.spec.arguments and not child.spec.pass_fds:
+            spec = child.spec
+            request = ForkRequest(
+                name=spec.name,
+                command=spec.command,
+                arguments=spec.arguments,
+                environ=os.environ if spec.environ is None else spec.environ,
+                umask=spec.umask,
+                death_signal=signal.SIGTERM if spec.dies_with_parent else 0,
+            )
+            self._preloading[1].ask(request, functools.partial(self._take_forked, child))
+        else:
+            self._start_program(child)
+
+    def _start_program(self, child: _Child, fds: Mapping[str, int] | None = None) -> None:
+        """Start a child as a program; ``fds`` are variables that tell it numbers of descriptors."""
+        spec, fds = child.spec, {die_with_parent.SUPERVISOR_FD: self._life_read, **(fds or {})}
         environ = {
             **(os.environ if spec.environ is None else spec.environ),
-            die_with_parent.SUPERVISOR_FD: str(self._life_read),
+            **{name: str(fd) for name, fd in fds.items()},
         }
         before: list[str] = []
         if spec.dies_with_parent:
             before = [sys.executable, "-m", "lastacross.processes.die_with_parent"]
-        child.restart_at = None
-        child.started_at = self._clock.monotonic()
         try:
             child.process = subprocess.Popen(
                 [*before, *spec.command],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                pass_fds=(self._life_read, *spec.pass_fds),
+                pass_fds=(*fds.values(), *spec.pass_fds),
                 umask=spec.umask,
             )
         except OSError as error:  # out of processes or memory for the moment, or the program is missing
@@ -230,24 +272,79 @@ class Supervisor:
             return
         log.debug("process.start", process=spec.name, pid=child.process.pid)
 
+    def _start_preloading(self, child: _Child, client: PreloadClient) -> None:
+        their_end = client.open()
+        try:
+            self._start_program(child, {SOCKET_FD: their_end})
+        finally:
+            os.close(their_end)
+        if child.process is None:
+            client.note_death()
+
+    def _take_forked(self, child: _Child, outcome: ForkedProcess | str | None) -> None:
+        """Handle the preload process's answer."""
+        if isinstance(outcome, ForkedProcess):
+            child.process = outcome
+            log.debug("process.start", process=child.spec.name, pid=outcome.pid)
+            if self._stage is not None:
+                self._terminate(child)
+        elif self._stage is not None:
+            return
+        elif outcome is None:
+            self._start_program(child)
+        else:  # out of processes or memory for the moment
+            log.error("process.start_failed", process=child.spec.name, error=outcome)
+            self._restart_later(child)
+
+    def _serve_preloading(self) -> None:
+        if self._preloading is None:
+            return
+        child, client = self._preloading
+        client.take()
+        if client.is_overdue() and child.process is not None:
+            log.warning("process.kill", process=child.spec.name, pid=child.process.pid)
+            _kill_group(child.process.pid)
+
+    def _reap_orphans(self) -> None:
+        """Reap processes that children have left behind, whose parent is now this process."""
+        if self._preloading is None:
+            return
+        client = self._preloading[1]
+        own = {child.process.pid for child in self._children if child.process}
+        with contextlib.suppress(ChildProcessError):
+            # A child whose pid was not received yet must stay until its death can be reported.
+            while not client.is_asked:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if found is None or found.si_pid in own:
+                    return
+                os.waitpid(found.si_pid, 0)
+
     def _reap(self) -> None:
         for child in self._children:
             process = child.process
-            if process is None or process.poll() is None:
+            returncode = None if process is None else process.poll()
+            if process is None or returncode is None:
                 continue
             child.process = None
             child.kill_at = None
             # Otherwise its leftover children would hold its port or keep running unnoticed.
             _kill_group(process.pid)
-            child.unreported.append((process.pid, process.returncode))
+            child.unreported.append((process.pid, returncode))
             self._report(child)
-            if self._stage is not None:
+            if self._has_ended_well(child) or self._stage is not None:
                 continue
-            log.warning("process.exit", process=child.spec.name, pid=process.pid, code=process.returncode)
-            if process.returncode == EXIT_RESTART and not child.unreported:
+            log.warning("process.exit", process=child.spec.name, pid=process.pid, code=returncode)
+            if returncode == EXIT_RESTART and not child.unreported:
                 self._start(child)
             else:
                 self._restart_later(child)
+
+    def _has_ended_well(self, child: _Child) -> bool:
+        """Note the end of the preload process; whether it is not to be started again."""
+        if self._preloading is None or child is not self._preloading[0]:
+            return False
+        self._preloading[1].note_death()
+        return self._preloading[1].is_off
 
     def _report(self, child: _Child) -> None:
         """Report deaths that ``on_death`` has not handled yet."""
@@ -285,9 +382,12 @@ class Supervisor:
     def _enter_stage(self, stage: int) -> None:
         self._stage = stage
         for child in self._living(stage):
-            assert child.process is not None
-            child.kill_at = self._clock.monotonic() + self._grace_seconds
-            child.process.terminate()
+            self._terminate(child)
+
+    def _terminate(self, child: _Child) -> None:
+        assert child.process is not None
+        child.kill_at = self._clock.monotonic() + self._grace_seconds
+        child.process.terminate()
 
     def _go_to_next_stage(self) -> None:
         if self._stage is None or self._living(self._stage):
@@ -304,7 +404,8 @@ class Supervisor:
                 child.kill_at = None
 
     def _has_work(self) -> bool:
-        return self._stage is None or any(child.process for child in self._children)
+        is_starting = self._preloading is not None and self._preloading[1].is_asked
+        return self._stage is None or is_starting or any(child.process for child in self._children)
 
     def _tick(self) -> None:
         if self._on_tick is None or self._stage is not None:

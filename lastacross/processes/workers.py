@@ -8,7 +8,7 @@ from pathlib import Path
 from lastacross import logs
 from lastacross.broker import queue_directory
 from lastacross.config import DEFAULT_SERVICE, Config
-from lastacross.processes import permissions, worker
+from lastacross.processes import permissions, process_title, worker
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
@@ -16,6 +16,8 @@ from lastacross.worker import report_death
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
+PROCESS = "worker-process"
+"""The command of one worker process."""
 
 log = logs.get("lastacross.supervisor")
 
@@ -79,8 +81,7 @@ def specs(
     store = Store(settings.redis_url)
     threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
     processes = processes or (backend.instances if backend else settings.worker_processes)
-    command = [sys.executable, "-m", "lastacross", "worker-process"]
-    command += ["--threads", str(threads), "--queues", ",".join(queues)]
+    arguments = [PROCESS, "--threads", str(threads), "--queues", ",".join(queues)]
     found = []
     for number in range(1, processes + 1):
         # Service names never begin with `@`, so a backend named `worker` cannot share the others' tables.
@@ -88,12 +89,32 @@ def specs(
         found.append(
             ChildSpec(
                 name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
-                command=command,
+                command=[sys.executable, "-m", "lastacross", *arguments],
                 environ={**environ, SERVICE: name, worker.STARTED_TABLE: str(table)},
                 on_death=_DeathReport(table, store, served),
+                arguments=arguments,
             )
         )
     return found
+
+
+def preload_spec(configuration: Config, environ: Mapping[str, str], kinds: Sequence[str]) -> ChildSpec | None:
+    """The specification of the preload process; None if processes import the application themselves.
+
+    Args:
+        configuration: the application's configuration.
+        environ: the environment on which the forked processes' environments are based.
+        kinds: the commands that it will run in forked processes.
+    """
+    # Other systems cannot tell what is open, or have libraries that do not survive a fork.
+    if not configuration.settings.preload or sys.platform != "linux":
+        return None
+    command = [sys.executable, "-m", "lastacross", "preload", *(f"--for={kind}" for kind in kinds)]
+    return ChildSpec(
+        name="preload",
+        command=[*command, process_title.room()],
+        environ=environ,
+    )
 
 
 def run(
@@ -124,4 +145,6 @@ def run(
             threads=threads,
             queues=queues,
         )
-        return Supervisor(children, on_tick=StartUpload(configuration).try_once).run()
+        preload = preload_spec(configuration, children[0].environ or environ, (PROCESS,))
+        upload = StartUpload(configuration)
+        return Supervisor(children, on_tick=upload.try_once, preload=preload).run()

@@ -1,0 +1,351 @@
+"""The preload process imports the application once and forks the supervisor's other processes.
+
+A forked process shares its memory with the others and starts in milliseconds. Forking is only safe if nothing
+else runs in the process and if no open file or connection would be shared. So after the import, the process
+checks its threads and open files. If the application has started a thread or opened something, it does not
+fork: it logs ``preload.off`` and ends, and each process imports the application itself.
+
+The preload process has one thread and no signal handlers of its own, and it runs none of the application's
+code after the import. A child is forked twice. The process in between uses the C library's ``fork`` and runs
+no Python hooks; it ends at once, so that the child becomes the supervisor's, which notices its death itself.
+The preload process's own death therefore ends nothing that runs.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import fcntl
+import functools
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import _shutdown  # type: ignore[attr-defined]
+from typing import Any
+
+from lastacross import config, logs, store
+from lastacross.config import Config
+from lastacross.errors import Error
+from lastacross.processes import application, die_with_parent, process_title
+from lastacross.processes.preload_client import MAX_REQUEST_BYTES, SOCKET_FD
+
+log = logs.get("lastacross.preload")
+
+# The kind of process → the module that runs it.
+KINDS = {
+    "web": "lastacross.processes.web",
+    "worker-process": "lastacross.processes.worker",
+    "scheduler": "lastacross.processes.scheduler",
+}
+# A thread that has just ended may remain in the kernel's list for a moment.
+_LOOKS = 25
+_LOOK_SECONDS = 0.02
+_PARENT_LOOK_SECONDS = 0.0005
+
+Command = Callable[[Sequence[str]], int]
+"""Runs ``lastacross`` with these arguments; returns the exit code."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A process to fork; ``ForkRequest`` explains the fields."""
+
+    id: int
+    name: str
+    command: Sequence[str]
+    arguments: Sequence[str]
+    set: Mapping[str, str]
+    unset: Sequence[str]
+    umask: int
+    signal: int
+
+
+def run(load_configuration: Callable[[], Config], kinds: Collection[str], command: Command) -> int:
+    """Import the application and fork processes until the supervisor ends or the application has changed.
+
+    Args:
+        load_configuration: loads the configuration, and turns on the log output.
+        kinds: the kinds of processes that will be forked, whose modules are imported as well.
+        command: runs a forked process.
+
+    Returns:
+        The exit code. A forked process never returns.
+    """
+    supervisor = os.getppid()
+    die_with_parent.signal_at_parents_death(signal.SIGKILL)
+    if os.getppid() != supervisor:
+        return 1
+    process_title.show([arg for arg in sys.orig_argv if not process_title.is_room(arg)])
+    channel = socket.socket(fileno=int(os.environ.pop(SOCKET_FD)))
+    channel.set_inheritable(False)
+    files = _open_files()
+    # Collections would only delay the import.
+    gc.disable()
+    try:
+        configuration = load_configuration()
+        for kind in kinds:
+            importlib.import_module(KINDS[kind])
+        application.load(configuration)
+    except Error:
+        # The processes report it themselves, as they do without preloading.
+        return 1
+    gc.collect()
+    reason = _reason_against_forking(files | {channel.fileno()})
+    if reason is not None:
+        log.warning("preload.off", **reason, until_then="each process imports the application itself")
+        channel.send(json.dumps({"state": "off"}).encode())
+        return 0
+    stamps = _Stamps(configuration)
+    # Collections in a child would otherwise write to all of these objects, and so copy their memory.
+    gc.freeze()
+    gc.enable()
+    channel.send(json.dumps({"state": "ready"}).encode())
+    return _serve(channel, supervisor, stamps, command)
+
+
+def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: Command) -> int:
+    while True:
+        data = channel.recv(MAX_REQUEST_BYTES)
+        if not data:
+            return 0
+        request = _Request(**json.loads(data))
+        changed = stamps.changed()
+        if changed is not None:
+            log.info("preload.reload", changed=str(changed))
+            channel.send(json.dumps({"state": "stale"}).encode())
+            return os.EX_TEMPFAIL
+        if _is_child(request, channel, supervisor):
+            channel.close()
+            _become(request, command)
+
+
+# --- whether it may fork ------------------------------------------------------------------------
+
+
+def _reason_against_forking(known: Collection[int]) -> dict[str, Any] | None:
+    """Fields for the log that name a thread or an open file; None if there are none."""
+    for _ in range(_LOOKS):
+        found = _thread()
+        # Python knows of its threads, so that any other one may be about to disappear.
+        if found is None or threading.active_count() > 1:
+            break
+        threading.Event().wait(_LOOK_SECONDS)
+    return found or next(
+        (_description(fd) for fd in sorted(_open_files() - set(known)) if _is_shared(fd)), None
+    )
+
+
+def _thread() -> dict[str, Any] | None:
+    others = [each for each in threading.enumerate() if each is not threading.main_thread()]
+    if others:
+        target = getattr(others[0], "_target", None)
+        module = getattr(target, "__module__", None) or type(others[0]).__module__
+        return {"thread": others[0].name, "module": module}
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != os.getpid():
+            with contextlib.suppress(OSError):
+                name = Path(f"/proc/self/task/{task}/comm").read_text().strip()
+                return {"thread": name, "module": "a library written in another language"}
+    return None
+
+
+def _open_files() -> set[int]:
+    found = {int(name) for name in os.listdir("/proc/self/fd")}
+    # The descriptor of the listing itself is closed by now.
+    return {fd for fd in found if _is_open(fd)}
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _is_shared(fd: int) -> bool:
+    """Whether processes that inherit this file would disturb each other.
+
+    A log file that is opened for appending has no position that they could share, nor does a device.
+    """
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+    return not stat.S_ISCHR(mode) and not stat.S_ISDIR(mode)
+
+
+def _description(fd: int) -> dict[str, Any]:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return {"file": os.readlink(f"/proc/self/fd/{fd}")}
+    with socket.socket(fileno=os.dup(fd)) as opened:
+        for ask in (opened.getpeername, opened.getsockname):
+            with contextlib.suppress(OSError):
+                return {"socket": str(ask())}
+    return {"socket": "without an address"}
+
+
+class _Stamps:
+    """Notices that the imported modules, or the files that the import depends on, have changed."""
+
+    def __init__(self, configuration: Config) -> None:
+        names = ("app.yaml", "app.yml", *configuration.app.included)
+        modules = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        paths = {*(str(configuration.root / name) for name in names), *(name for name in modules if name)}
+        self._stamps = {path: _stamp(path) for path in paths}
+
+    def changed(self) -> str | None:
+        """The name of a file that has changed; None if all are as they were."""
+        return next((path for path, stamp in self._stamps.items() if _stamp(path) != stamp), None)
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+# --- forking ------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _library() -> ctypes.PyDLL:
+    # It keeps the interpreter's lock during a call, so the new process holds it as well.
+    return ctypes.PyDLL(None, use_errno=True)
+
+
+def _is_child(request: _Request, channel: socket.socket, supervisor: int) -> bool:
+    """Fork a child of the supervisor; returns True in the child only."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    # Not os.fork: hooks must run once per child, and may start a thread before the second fork.
+    between = _library().fork()
+    if between < 0:
+        _send(channel, id=request.id, error=os.strerror(ctypes.get_errno()))
+    elif between > 0:
+        _, status = os.waitpid(between, 0)
+        if status != 0:
+            _send(
+                channel, id=request.id, error=f"forking ended with code {os.waitstatus_to_exitcode(status)}"
+            )
+    else:
+        return _is_grandchild(request, channel, supervisor)
+    return False
+
+
+def _is_grandchild(request: _Request, channel: socket.socket, supervisor: int) -> bool:
+    """Fork again, in the process in between, which then ends; returns True in the new process."""
+    code = 1
+    try:
+        between = os.getpid()
+        read_fd, write_fd = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _send(channel, id=request.id, error=str(error.strerror))
+            os._exit(0)
+        if pid == 0:
+            os.close(write_fd)
+            return _is_awaited(read_fd, between, supervisor)
+        channel.send(json.dumps({"id": request.id, "pid": pid}).encode())
+        os.write(write_fd, b"1")
+        code = 0
+    finally:
+        # In the new process, this is reached with its own pid.
+        if os.getpid() == between:
+            os._exit(code)
+    return False
+
+
+def _is_awaited(read_fd: int, between: int, supervisor: int) -> bool:
+    """Wait until the supervisor knows this process and is its parent; ends the process if that fails."""
+    # The process in between may have been killed before it could send our pid.
+    if os.read(read_fd, 1) != b"1":
+        os._exit(1)
+    os.close(read_fd)
+    while os.getppid() == between:
+        select.select((), (), (), _PARENT_LOOK_SECONDS)
+    if os.getppid() != supervisor:
+        os._exit(1)
+    return True
+
+
+def _send(channel: socket.socket, **fields: Any) -> None:
+    with contextlib.suppress(OSError):
+        channel.send(json.dumps(fields).encode())
+
+
+# --- the child ----------------------------------------------------------------------------------
+
+
+def _become(request: _Request, command: Command) -> None:
+    """Turn a forked process into the one that was asked for, and run it to its end; never returns."""
+    code: object = 1
+    try:
+        _begin_anew(request)
+        code = command(request.arguments)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        log.exception("process.failed", process=request.name)
+    finally:
+        _end(code)
+
+
+def _begin_anew(request: _Request) -> None:
+    """Reset everything that belongs to the preload process, as if this one had been started as a program."""
+    supervisor = os.getppid()
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if request.signal:
+        die_with_parent.signal_at_parents_death(request.signal)
+        if os.getppid() != supervisor:
+            os._exit(1)  # it died before our request, so no signal will come
+    if request.umask != -1:
+        os.umask(request.umask)
+    os.environ.update(request.set)
+    for name in request.unset:
+        os.environ.pop(name, None)
+    sys.argv[1:] = request.arguments
+    process_title.show(request.command)
+    # The command reads the configuration with this process's variables, and sets up the log with it.
+    config.use(None)
+    store.use(None)
+
+
+def _end(code: object) -> None:
+    """End the process like the interpreter does, but without returning to the preload process's callers."""
+    if not isinstance(code, int):
+        if code is not None:
+            print(code, file=sys.stderr)
+        code = 0 if code is None else 1
+    with contextlib.suppress(BaseException):
+        _at_exit()
+    os._exit(code & 0xFF)
+
+
+def _at_exit() -> None:
+    for finish in _finishers():
+        try:
+            finish()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+
+
+def _finishers() -> Iterator[Callable[[], object]]:
+    """What the interpreter calls at its end: wait for threads, call exit handlers, flush."""
+    yield _shutdown
+    yield atexit._run_exitfuncs
+    yield from (stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None)
