@@ -113,6 +113,13 @@ def _worker_isolated(root: Path) -> int:
     return worker.run_isolated(configured(root))
 
 
+@cli.command("announce", hidden=True)
+@takes_app
+def _announce(root: Path) -> int:
+    """Print the site's address once it answers; ``dev`` starts this command."""
+    return dev.announce(configured(root))
+
+
 @cli.command("preload", hidden=True)
 @click.option("--for", "kinds", multiple=True)
 @click.option("--room", expose_value=False)

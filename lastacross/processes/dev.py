@@ -8,22 +8,23 @@ at the next start.
 import contextlib
 import http.client
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lastacross import config, datastore, logs
+from lastacross import config, logs
 from lastacross.config import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes import data_folder, embedded, permissions, web, workers
+from lastacross.processes import data_folder, embedded, listening, permissions, supervisor, workers
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
-from lastacross.webapp import administrator
 
 GRACE_SECONDS = 10.0
 # The file in the data folder that contains the site's address, for `lastacross admin link`.
 URL_FILE = "url"
 _ANSWER_SECONDS = 1.0
 _REDIS_PATIENCE_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
 
 
 def run(root: Path, environ: Mapping[str, str]) -> int:
@@ -39,13 +40,14 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
     Raises:
         ConfigError: a file or a variable is invalid.
         StartupError: the port or the data folder is taken.
-        DatastoreError: the datastore's tables cannot be updated.
+        DatastoreError: the datastore's tables cannot be updated. With a preload process, that process says so
+            and the exit code is its own.
     """
     environ = {**environ, "LASTACROSS_DEV": "1", workers.SERVICE: DEFAULT_SERVICE}
     configuration = config.load(root, environ)
     settings = configuration.settings
     logs.configure(settings)
-    web.require_free_port(settings)
+    listening.require_free_port(settings)
     permissions.narrow(settings)
     with data_folder.opened(settings.data_dir) as folder:
         environ["LASTACROSS_APP"] = str(configuration.root)
@@ -57,16 +59,35 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
             redis_specs = [server.spec(folder.lock_fd)]
         configuration = config.load(root, environ)
         config.use(configuration)
-        _upgrade(configuration)
+        preload = workers.preload_spec(configuration, environ, ("web", workers.PROCESS, "scheduler"))
+        if preload is None:
+            _upgrade(configuration)
         (folder.path / URL_FILE).touch(mode=0o600)
-        (folder.path / URL_FILE).write_text(f"{web.browsable_url(configuration.settings)}\n")
-        supervisor = Supervisor(
-            [*redis_specs, *_specs(configuration, environ, folder.private_folder("workers"))],
+        (folder.path / URL_FILE).write_text(f"{listening.browsable_url(configuration.settings)}\n")
+        announcement = _Announcement(configuration.settings)
+        return Supervisor(
+            [
+                *redis_specs,
+                *_specs(configuration, environ, folder.private_folder("workers")),
+                *([] if preload is None else [_announcing(environ)]),
+            ],
             grace_seconds=GRACE_SECONDS,
-            on_tick=_Announcement(configuration.settings).try_once,
-            preload=workers.preload_spec(configuration, environ, ("web", workers.PROCESS, "scheduler")),
-        )
-        return supervisor.run()
+            on_tick=announcement.try_once if preload is None else None,
+            preload=preload,
+            must_upgrade=preload is not None,
+        ).run()
+
+
+def announce(configuration: Config) -> int:
+    """Print the site's address and a sign-in link as soon as the site answers; returns the exit code.
+
+    A supervisor with a preload process leaves this to another process, which has the modules for it anyway.
+    """
+    supervisor.watch_parent()
+    announcement = _Announcement(configuration.settings)
+    while not announcement.try_once():
+        threading.Event().wait(_LOOK_SECONDS)
+    return 0
 
 
 def site_url(data_dir: Path) -> str | None:
@@ -78,7 +99,15 @@ def site_url(data_dir: Path) -> str | None:
     return None
 
 
+def _announcing(environ: Mapping[str, str]) -> ChildSpec:
+    command = (sys.executable, "-m", "lastacross", "announce")
+    return ChildSpec("announcement", command, environ, arguments=("announce",), is_once=True)
+
+
 def _upgrade(configuration: Config) -> None:
+    # The supervisor needs these modules only without a preload process.
+    from lastacross import datastore
+
     try:
         datastore.upgrade(configuration.settings.database_url, configuration.root)
     finally:
@@ -101,7 +130,7 @@ class _Announcement:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._url = web.browsable_url(settings)
+        self._url = listening.browsable_url(settings)
 
     def try_once(self) -> bool:
         """Ask the web server whether it is ready; returns whether it has answered."""
@@ -114,6 +143,8 @@ class _Announcement:
         return True
 
     def _sign_in(self) -> str:
+        from lastacross.webapp import administrator
+
         opened = Store(self._settings.redis_url, patience_seconds=_REDIS_PATIENCE_SECONDS)
         try:
             code = administrator.new_code(self._settings.secret_key, opened)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from lastacross import logs
 from lastacross.config import Settings
-from lastacross.datastore import parse
 
 FOLDERS = ("redis", "workers")
 FILES = ("lock", "secret_key", "lastacross.db", "url")
@@ -84,5 +83,10 @@ def _warn_of_open(database: Path) -> None:
 
 
 def _sqlite_file(url: str) -> Path | None:
-    database = parse(url)
+    if url.startswith("sqlite:///") and "?" not in url and not url.startswith("sqlite:///file:"):
+        return Path(url.removeprefix("sqlite:///")).absolute()
+    # SQLAlchemy takes as long to import as all the rest of a supervisor, so only an unusual URL needs it.
+    from lastacross import datastore
+
+    database = datastore.parse(url)
     return Path(database.url.database).absolute() if database.is_sqlite and database.url.database else None

@@ -11,7 +11,6 @@ no Python hooks; it ends at once, so that the child becomes the supervisor's, wh
 The preload process's own death therefore ends nothing that runs.
 """
 
-import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -26,13 +25,12 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import _shutdown  # type: ignore[attr-defined]
 from typing import Any
 
-from lastacross import config, logs, store
+from lastacross import config, datastore, logs, store
 from lastacross.config import Config
 from lastacross.errors import Error
 from lastacross.processes import application, die_with_parent, process_title
@@ -78,7 +76,10 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         command: runs a forked process.
 
     Returns:
-        The exit code. A forked process never returns.
+        The exit code, of this process or of a forked one.
+
+    Raises:
+        DatastoreError: the datastore's tables cannot be updated, which the supervisor may ask for.
     """
     supervisor = os.getppid()
     die_with_parent.signal_at_parents_death(signal.SIGKILL)
@@ -90,8 +91,11 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     files = _open_files()
     # Collections would only delay the import.
     gc.disable()
+    configuration = load_configuration()
+    if json.loads(channel.recv(MAX_REQUEST_BYTES))["upgrade"]:
+        _upgrade(configuration, channel)
+    channel.send(json.dumps({"state": "loading"}).encode())
     try:
-        configuration = load_configuration()
         for kind in kinds:
             importlib.import_module(KINDS[kind])
         application.load(configuration)
@@ -112,6 +116,16 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     return _serve(channel, supervisor, stamps, command)
 
 
+def _upgrade(configuration: Config, channel: socket.socket) -> None:
+    try:
+        datastore.upgrade(configuration.settings.database_url, configuration.root)
+    except BaseException:
+        channel.send(json.dumps({"state": "failed"}).encode())
+        raise
+    finally:
+        datastore.dispose()
+
+
 def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: Command) -> int:
     while True:
         data = channel.recv(MAX_REQUEST_BYTES)
@@ -125,7 +139,9 @@ def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: 
             return os.EX_TEMPFAIL
         if _is_child(request, channel, supervisor):
             channel.close()
-            _become(request, command)
+            _begin_anew(request)
+            # It ends like a program: the preload process's callers only return.
+            return command(request.arguments)
 
 
 # --- whether it may fork ------------------------------------------------------------------------
@@ -289,20 +305,6 @@ def _send(channel: socket.socket, **fields: Any) -> None:
 # --- the child ----------------------------------------------------------------------------------
 
 
-def _become(request: _Request, command: Command) -> None:
-    """Turn a forked process into the one that was asked for, and run it to its end; never returns."""
-    code: object = 1
-    try:
-        _begin_anew(request)
-        code = command(request.arguments)
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        log.exception("process.failed", process=request.name)
-    finally:
-        _end(code)
-
-
 def _begin_anew(request: _Request) -> None:
     """Reset everything that belongs to the preload process, as if this one had been started as a program."""
     supervisor = os.getppid()
@@ -323,29 +325,3 @@ def _begin_anew(request: _Request) -> None:
     # The command reads the configuration with this process's variables, and sets up the log with it.
     config.use(None)
     store.use(None)
-
-
-def _end(code: object) -> None:
-    """End the process like the interpreter does, but without returning to the preload process's callers."""
-    if not isinstance(code, int):
-        if code is not None:
-            print(code, file=sys.stderr)
-        code = 0 if code is None else 1
-    with contextlib.suppress(BaseException):
-        _at_exit()
-    os._exit(code & 0xFF)
-
-
-def _at_exit() -> None:
-    for finish in _finishers():
-        try:
-            finish()
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-
-
-def _finishers() -> Iterator[Callable[[], object]]:
-    """What the interpreter calls at its end: wait for threads, call exit handlers, flush."""
-    yield _shutdown
-    yield atexit._run_exitfuncs
-    yield from (stream.flush for stream in (sys.stdout, sys.stderr) if stream is not None)

@@ -1,8 +1,10 @@
 """The supervisor's side of preloading: asks the preload process for children.
 
 The two talk over a socket, in messages of JSON. The supervisor sends ``{"id", "name", "arguments", "set",
-"unset", "umask", "signal"}``. The preload process sends ``{"state"}``: ``ready`` once it can fork, ``off`` if
-it must not, ``stale`` if the application has changed since. For each request it, or the process between it
+"unset", "umask", "signal"}``, and first of all ``{"upgrade"}``, whether to update the datastore's tables. The
+preload process sends ``{"state"}``: ``failed`` if it cannot update them, ``loading`` when it begins to import
+the application, ``ready`` once it can fork, ``off`` if it must not, ``stale`` if the application has changed
+since. For each request it, or the process between it
 and the new one, sends ``{"id", "pid"}`` or ``{"id", "error"}``. See ``preload``.
 """
 
@@ -65,14 +67,17 @@ class PreloadClient:
     Args:
         environ: the preload process's environment, on which the children's are based.
         clock: the clock that times its answers.
+        must_upgrade: whether the first preload process updates the datastore's tables before anything else.
     """
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Clock, *, must_upgrade: bool = False) -> None:
         self.environ = environ
         self.is_off = False
+        self.has_failed_upgrade = False
+        self._must_upgrade = must_upgrade
         self._clock = clock
         self._socket: socket.socket | None = None
-        self._is_ready = self._has_failed = self._is_stale = False
+        self._is_loading = self._is_ready = self._has_failed = self._is_stale = False
         self._load_until: float | None = None
         self._next_id = 1
         self._waiting: list[tuple[ForkRequest, Answer]] = []
@@ -86,9 +91,11 @@ class PreloadClient:
         self._close()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        ours.send(json.dumps({"upgrade": self._must_upgrade}).encode())
         self._socket = ours
-        self._is_ready = self._is_stale = False
-        self._load_until = self._clock.monotonic() + LOAD_SECONDS
+        self._is_loading, self._is_ready, self._is_stale = True, False, False
+        # An update of large tables may take long.
+        self._load_until = None if self._must_upgrade else self._clock.monotonic() + LOAD_SECONDS
         return theirs.detach()
 
     def note_death(self) -> None:
@@ -96,7 +103,7 @@ class PreloadClient:
         self.take()
         if not self._is_ready and not self._is_stale:
             self._has_failed = True
-        self._is_ready = False
+        self._is_loading = self._is_ready = False
         if not self._is_stale:
             self._load_until = None
             self._give_up_waiting()
@@ -144,7 +151,7 @@ class PreloadClient:
         """Whether to ask for a process, even if it has to wait until the application is imported."""
         if self.is_off:
             return False
-        return self._is_ready or self._is_stale or (self._load_until is not None and not self._has_failed)
+        return self._is_ready or self._is_stale or (self._is_loading and not self._has_failed)
 
     @property
     def is_asked(self) -> bool:
@@ -180,7 +187,11 @@ class PreloadClient:
 
     def _note_state(self, state: str) -> None:
         self._is_ready = state == "ready"
-        if state == "ready":
+        self._is_loading = state == "loading"
+        if state == "loading":
+            self._must_upgrade = False
+            self._load_until = self._clock.monotonic() + LOAD_SECONDS
+        elif state == "ready":
             self._has_failed = False
             self._load_until = None
             waiting, self._waiting = self._waiting, []
@@ -196,6 +207,7 @@ class PreloadClient:
             self._request_of.clear()
         else:
             self.is_off = True
+            self.has_failed_upgrade = state == "failed"
             self._load_until = None
             self._give_up_waiting()
 
@@ -241,6 +253,8 @@ class PreloadClient:
 
     def _give_up_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
+        if self.has_failed_upgrade:
+            return
         for _, answer in waiting:
             answer(None)
 

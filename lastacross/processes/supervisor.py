@@ -61,6 +61,7 @@ class ChildSpec:
         pass_fds: additional file descriptors that the process inherits.
         umask: the process's umask, or -1 to inherit the supervisor's.
         arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
+        is_once: whether the process has done its work when it ends with exit code 0.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ChildSpec:
     pass_fds: tuple[int, ...] = ()
     umask: int = -1
     arguments: Sequence[str] = ()
+    is_once: bool = False
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
@@ -106,6 +108,8 @@ class Supervisor:
         on_tick: a callable that is called about every 0.1 s until it returns True, for example to wait for
             something.
         preload: the preload process, or None to start every child as a program.
+        must_upgrade: whether the preload process first updates the datastore's tables; if it fails, ``run``
+            stops everything and returns its exit code.
         clock: the clock that times restarts and kills.
     """
 
@@ -116,12 +120,14 @@ class Supervisor:
         grace_seconds: float = GRACE_SECONDS,
         on_tick: Callable[[], bool] | None = None,
         preload: ChildSpec | None = None,
+        must_upgrade: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         self._children = [_Child(spec) for spec in specs]
         self._preloading: tuple[_Child, PreloadClient] | None = None
         if preload is not None and become_subreaper():
-            client = PreloadClient(os.environ if preload.environ is None else preload.environ, clock)
+            environ = os.environ if preload.environ is None else preload.environ
+            client = PreloadClient(environ, clock, must_upgrade=must_upgrade)
             self._preloading = _Child(preload), client
             self._children.insert(0, self._preloading[0])
         self._grace_seconds = grace_seconds
@@ -133,6 +139,7 @@ class Supervisor:
         # Only this process holds the write end open, so its closing tells the children that we have died.
         self._life_read, self._life_write = os.pipe()
         self._parent_fd = die_with_parent.supervisor_fd()
+        self._exit_code = 0
 
     def run(self) -> int:
         """Start all processes and run until SIGTERM or SIGINT has ended them; main thread only.
@@ -155,7 +162,7 @@ class Supervisor:
                 self._tick()
         os.close(self._life_write)
         os.close(self._life_read)
-        return 0
+        return self._exit_code
 
     def stop(self) -> None:
         """Begin to stop; ``run`` returns once every child has ended. Calling it again later kills them."""
@@ -331,7 +338,7 @@ class Supervisor:
             _kill_group(process.pid)
             child.unreported.append((process.pid, returncode))
             self._report(child)
-            if self._has_ended_well(child) or self._stage is not None:
+            if self._is_last_end(child, returncode) or self._stage is not None:
                 continue
             log.warning("process.exit", process=child.spec.name, pid=process.pid, code=returncode)
             if returncode == EXIT_RESTART and not child.unreported:
@@ -339,12 +346,16 @@ class Supervisor:
             else:
                 self._restart_later(child)
 
-    def _has_ended_well(self, child: _Child) -> bool:
-        """Note the end of the preload process; whether it is not to be started again."""
+    def _is_last_end(self, child: _Child, returncode: int) -> bool:
+        """Whether the child has done its work, so that it is not started again."""
         if self._preloading is None or child is not self._preloading[0]:
-            return False
-        self._preloading[1].note_death()
-        return self._preloading[1].is_off
+            return child.spec.is_once and returncode == 0
+        client = self._preloading[1]
+        client.note_death()
+        if client.has_failed_upgrade:
+            self._exit_code = returncode
+            self.stop()
+        return client.is_off
 
     def _report(self, child: _Child) -> None:
         """Report deaths that ``on_death`` has not handled yet."""

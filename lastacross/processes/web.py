@@ -4,12 +4,9 @@ gunicorn does not read a command line, its environment variables or a configurat
 its options come from our Settings.
 """
 
-import errno
 import functools
-import ipaddress
 import os
 import resource
-import socket
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -19,8 +16,9 @@ from gunicorn.errors import AppImportError, HaltServer
 from lastacross import config, datastore, logs, store
 from lastacross.channel import write_directly
 from lastacross.config import Config, Settings
-from lastacross.errors import DatastoreUnavailableError, Error, StartupError, StoreUnavailableError
+from lastacross.errors import DatastoreUnavailableError, Error, StoreUnavailableError
 from lastacross.processes import application, gunicorn_compat, permissions
+from lastacross.processes.listening import address, require_free_port
 from lastacross.processes.slow_clients import SlowRequests
 from lastacross.processes.start_upload import StartUpload
 from lastacross.store import Store
@@ -115,38 +113,6 @@ def options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def address(host: str, port: int) -> str:
-    """The host and port in the form that gunicorn and URLs use."""
-    return f"[{host}]:{port}" if _is_ipv6(host) else f"{host}:{port}"
-
-
-def browsable_url(settings: Settings) -> str:
-    """The address at which a browser on this machine reaches the server."""
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return f"http://{address(anywhere.get(settings.host, settings.host), settings.port)}/"
-
-
-def require_free_port(settings: Settings) -> None:
-    """Return only if the server can listen on its port.
-
-    Raises:
-        StartupError: the port is taken or not permitted, or the host does not belong to this machine.
-    """
-    family = socket.AF_INET6 if _is_ipv6(settings.host) else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except PermissionError as error:
-            raise StartupError(
-                f"PORT {settings.port} is not open to this user: set PORT to one above 1023"
-            ) from error
-        except socket.gaierror as error:
-            raise StartupError(f"HOST {settings.host} has no address: {error.strerror}") from error
-        except OSError as error:
-            raise StartupError(_cannot_listen(settings, error)) from error
-
-
 def allow_connections(settings: Settings) -> None:
     """Raise the limit on open files to fit all connections, here and in child processes, if permitted.
 
@@ -161,15 +127,6 @@ def allow_connections(settings: Settings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < wanted:
         log.warning("web.few_files", allowed=allowed, wanted=wanted, remedy="LimitNOFILE, or ulimit -n")
-
-
-def _cannot_listen(settings: Settings, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"PORT {settings.port} on {settings.host} is taken: end what listens there, "
-            f"or choose another, such as PORT={settings.port + 1}"
-        )
-    return f"cannot listen on HOST {settings.host}, PORT {settings.port}: {error.strerror}"
 
 
 def run(configuration: Config) -> int:
@@ -227,10 +184,3 @@ def _log_unavailable_services(configuration: Config) -> None:
         log.warning("web.datastore_away", error=str(error), until_then="answering 503")
     finally:
         datastore.dispose()
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).version == 6
-    except ValueError:
-        return False
