@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lastacross import logs, store
 from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
-from lastacross.config import Config, QueueConfig
+from lastacross.config import Config
 from lastacross.cronruns import recording
-from lastacross.errors import ConfigError, StoreUnavailableError
+from lastacross.errors import StoreUnavailableError
 from lastacross.processes import application, lifecycle, supervisor
+from lastacross.processes.workers import STARTED_TABLE, served
 from lastacross.signing import Signatures
 from lastacross.worker import (
     DEV_DRAIN_SECONDS,
@@ -24,9 +25,6 @@ from lastacross.worker import (
     groups_of,
     isolation,
 )
-
-STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
-"""Environment variable: the file where a worker process notes its running tasks for its supervisor."""
 
 _log = logs.get("lastacross.worker")
 
@@ -121,19 +119,6 @@ def _remote(config: Config, threads: int) -> RemoteDelivery | None:
 def _life(app: application.Application, config: Config) -> lifecycle.Life:
     drain_seconds = DEV_DRAIN_SECONDS if config.settings.is_dev else DRAIN_SECONDS
     return lifecycle.Life(app.inside, config, drain_seconds=drain_seconds)
-
-
-def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
-    """The push queues with these names, or all push queues if no names are given.
-
-    Raises:
-        ConfigError: queue.yaml does not have a push queue with one of these names.
-    """
-    push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
-    unknown = [name for name in names if name not in push]
-    if unknown:
-        raise ConfigError(f"no push queue {unknown[0]!r} in queue.yaml; it has {', '.join(sorted(push))}")
-    return {name: queue for name, queue in push.items() if not names or name in names}
 
 
 def _wait_for_redis(opened: store.Store, config: Config) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from lastacross import logs
 from lastacross.broker import queue_directory
-from lastacross.config import DEFAULT_SERVICE, Config
-from lastacross.processes import permissions, process_title, worker
+from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
+from lastacross.errors import ConfigError
+from lastacross.processes import permissions, process_title
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
@@ -16,6 +17,8 @@ from lastacross.worker import report_death
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
+STARTED_TABLE = "LASTACROSS_STARTED_TABLE"
+"""Environment variable: the file where a worker process notes its running tasks for its supervisor."""
 PROCESS = "worker-process"
 """The command of one worker process."""
 
@@ -77,7 +80,7 @@ def specs(
     if name == configuration.app.service:
         name = DEFAULT_SERVICE  # app.yaml may give the service another name
     backend = configuration.backends.get(name)
-    served = list(worker.served(configuration, queues))
+    all_served = list(served(configuration, queues))
     store = Store(settings.redis_url)
     threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
     processes = processes or (backend.instances if backend else settings.worker_processes)
@@ -90,12 +93,25 @@ def specs(
             ChildSpec(
                 name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
                 command=[sys.executable, "-m", "lastacross", *arguments],
-                environ={**environ, SERVICE: name, worker.STARTED_TABLE: str(table)},
-                on_death=_DeathReport(table, store, served),
+                environ={**environ, SERVICE: name, STARTED_TABLE: str(table)},
+                on_death=_DeathReport(table, store, all_served),
                 arguments=arguments,
             )
         )
     return found
+
+
+def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
+    """The push queues with these names, or all push queues if no names are given.
+
+    Raises:
+        ConfigError: queue.yaml does not have a push queue with one of these names.
+    """
+    push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
+    unknown = [name for name in names if name not in push]
+    if unknown:
+        raise ConfigError(f"no push queue {unknown[0]!r} in queue.yaml; it has {', '.join(sorted(push))}")
+    return {name: queue for name, queue in push.items() if not names or name in names}
 
 
 def preload_spec(configuration: Config, environ: Mapping[str, str], kinds: Sequence[str]) -> ChildSpec | None:

@@ -1,13 +1,18 @@
 """Runs leased tasks; contains the loop, pool, delivery, isolation, deadlines, outcomes and maintenance."""
 
-from lastacross.worker.deadline import Deadlines
-from lastacross.worker.delivery import Delivery, Outcome, base_environ
-from lastacross.worker.interrupt import Interrupt
-from lastacross.worker.leasing import Serving, groups_of
-from lastacross.worker.outcomes import OutcomeRecorder
-from lastacross.worker.remote import RemoteDelivery
-from lastacross.worker.runners import report_death
-from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, MAX_OUTAGE_PAUSE_SECONDS, Worker
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lastacross.worker.started import report_death
+
+if TYPE_CHECKING:
+    from lastacross.worker.deadline import Deadlines
+    from lastacross.worker.delivery import Delivery, Outcome, base_environ
+    from lastacross.worker.interrupt import Interrupt
+    from lastacross.worker.leasing import Serving, groups_of
+    from lastacross.worker.outcomes import OutcomeRecorder
+    from lastacross.worker.remote import RemoteDelivery
+    from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, MAX_OUTAGE_PAUSE_SECONDS, Worker
 
 __all__ = [
     "DEV_DRAIN_SECONDS",
@@ -26,3 +31,26 @@ __all__ = [
     "isolation",
     "report_death",
 ]
+
+# The other names are imported at their first use, because the supervisor only reports deaths.
+_MODULES = {
+    "Deadlines": "deadline",
+    "Delivery": "delivery",
+    "Outcome": "delivery",
+    "base_environ": "delivery",
+    "Interrupt": "interrupt",
+    "Serving": "leasing",
+    "groups_of": "leasing",
+    "OutcomeRecorder": "outcomes",
+    "RemoteDelivery": "remote",
+    "DEV_DRAIN_SECONDS": "worker",
+    "DRAIN_SECONDS": "worker",
+    "MAX_OUTAGE_PAUSE_SECONDS": "worker",
+    "Worker": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

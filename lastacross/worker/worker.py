@@ -28,7 +28,8 @@ from lastacross.worker.maintenance import OWN_NAME_PREFIX, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
-from lastacross.worker.runners import Attempts, Runners, StartedTable
+from lastacross.worker.runners import Attempts, Runners
+from lastacross.worker.started import StartedTable
 
 SAFETY_CALL_SECONDS = 1.0
 # The most outcomes recorded in one call.

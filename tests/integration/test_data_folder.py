@@ -15,7 +15,7 @@ from lastacross import config
 from lastacross.datastore import engines, url
 from lastacross.errors import StartupError
 from lastacross.processes import data_folder, embedded, permissions
-from lastacross.worker import runners
+from lastacross.worker import started
 from tests.conftest import SECRET_KEY
 from tests.support.processes import wait_until
 
@@ -177,7 +177,7 @@ def test_a_database_and_its_journals_are_private_from_the_first_byte(tmp_path: P
 def test_the_files_of_redis_are_private_from_the_first_byte(tmp_path: Path) -> None:
     with data_folder.opened(tmp_path / "var") as folder:
         server = embedded.prepare(folder)
-        table = runners.StartedTable(folder.private_folder("workers") / "worker-1", "token", 2)
+        table = started.StartedTable(folder.private_folder("workers") / "worker-1", "token", 2)
         spec = server.spec(folder.lock_fd)
         with subprocess.Popen(list(spec.command), umask=spec.umask) as process:
             try:

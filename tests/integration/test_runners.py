@@ -8,7 +8,8 @@ import pytest
 
 from lastacross.broker.record import Leased
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.runners import SUSPECT_PATIENCE_SECONDS, Runners, StartedTable, started_entries
+from lastacross.worker.runners import SUSPECT_PATIENCE_SECONDS, Runners
+from lastacross.worker.started import StartedTable, started_entries
 from tests.support.clock import StoppedClock
 from tests.support.leased import leased
 from tests.support.processes import wait_until

@@ -12,7 +12,7 @@ import pytest
 
 from lastacross import config
 from lastacross.config import Backend, Config
-from lastacross.processes import lifecycle, worker, workers
+from lastacross.processes import lifecycle, workers
 from lastacross.processes.lifecycle import Life
 from lastacross.runtime import Shutdown
 from tests.support.processes import wait_until
@@ -374,7 +374,7 @@ def numbers(of: Config, folder: Path, **given: Any) -> tuple[list[str], str, set
     specs = workers.specs(of, {"GIVEN": "1"}, folder, **given)
     commands = {spec.command[spec.command.index("--threads") + 1] for spec in specs}
     [threads] = commands
-    tables = {(spec.environ or {})[worker.STARTED_TABLE] for spec in specs}
+    tables = {(spec.environ or {})[workers.STARTED_TABLE] for spec in specs}
     assert len(tables) == len(specs)
     return [spec.name for spec in specs], threads, {(spec.environ or {})[workers.SERVICE] for spec in specs}
 
@@ -436,7 +436,7 @@ def test_a_backend_named_worker_shares_no_table_with_the_workers(
     with_backends: Config, tmp_path: Path
 ) -> None:
     tables = [
-        (spec.environ or {})[worker.STARTED_TABLE]
+        (spec.environ or {})[workers.STARTED_TABLE]
         for name in ("default", "worker")
         for spec in workers.specs(with_backends, {}, tmp_path, service=name)
     ]

@@ -10,8 +10,8 @@ from pathlib import Path
 from lastacross import store, taskqueue
 from lastacross.broker import queue_directory
 from lastacross.broker.steps import Broker
-from lastacross.worker import runners
-from lastacross.worker.runners import StartedTable
+from lastacross.worker import started
+from lastacross.worker.started import StartedTable
 from tests.support.clock import StoppedClock
 
 LONGEST = f"{'q' * 100}_{'n' * 500}:{'f' * 16}.1234567890"
@@ -23,7 +23,7 @@ def test_what_has_begun_and_not_ended_is_read_back(tmp_path: Path) -> None:
     table.note(2, LONGEST)
     table.note(1, "default_b:token.2")
     table.clear(1)
-    assert runners.started_entries(tmp_path / "table") == ("token", ["default_a:token.1", LONGEST])
+    assert started.started_entries(tmp_path / "table") == ("token", ["default_a:token.1", LONGEST])
     table.close()
 
 
@@ -31,24 +31,24 @@ def test_a_shorter_entry_leaves_nothing_of_a_longer_one_before(tmp_path: Path) -
     table = StartedTable(tmp_path / "table", "token", 1)
     table.note(0, LONGEST)
     table.note(0, "default_a:token.1")
-    assert runners.started_entries(tmp_path / "table")[1] == ["default_a:token.1"]
+    assert started.started_entries(tmp_path / "table")[1] == ["default_a:token.1"]
     table.close()
 
 
 def test_a_process_that_left_no_table_held_nothing(tmp_path: Path, test_store: store.Store) -> None:
-    assert runners.started_entries(tmp_path / "none") == ("", [])
-    assert runners.report_death(tmp_path / "none", test_store, ["default"]) == {}
+    assert started.started_entries(tmp_path / "none") == ("", [])
+    assert started.report_death(tmp_path / "none", test_store, ["default"]) == {}
 
 
 def test_the_next_process_begins_an_empty_table(tmp_path: Path) -> None:
     StartedTable(tmp_path / "table", "one", 2).note(0, "default_a:one.1")
     StartedTable(tmp_path / "table", "two", 2)
-    assert runners.started_entries(tmp_path / "table") == ("two", [])
+    assert started.started_entries(tmp_path / "table") == ("two", [])
 
 
 def test_the_table_outlives_a_kill(tmp_path: Path) -> None:
     program = (
-        "import pathlib, sys, time; from lastacross.worker.runners import StartedTable\n"
+        "import pathlib, sys, time; from lastacross.worker.started import StartedTable\n"
         "table = StartedTable(pathlib.Path(sys.argv[1]), 'token', 1)\n"
         "table.note(0, 'default_a:token.1')\n"
         "print('noted', flush=True)\n"
@@ -59,7 +59,7 @@ def test_the_table_outlives_a_kill(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"noted\n"
         os.kill(process.pid, signal.SIGKILL)
-    assert runners.started_entries(tmp_path / "table") == ("token", ["default_a:token.1"])
+    assert started.started_entries(tmp_path / "table") == ("token", ["default_a:token.1"])
 
 
 def test_a_death_gives_all_back_and_holds_it_against_what_had_begun(
@@ -73,7 +73,7 @@ def test_a_death_gives_all_back_and_holds_it_against_what_had_begun(
     table = StartedTable(tmp_path / "table", "dead", 2)
     table.note(1, grant.tasks[0].entry)
 
-    outcomes = runners.report_death(tmp_path / "table", test_store, ["default"])
+    outcomes = started.report_death(tmp_path / "table", test_store, ["default"])
 
     assert outcomes == {"default_a": "ready", "default_b": "ready"}
     records = {name: test_store.redis.hgetall(f"rq:job:default_{name}") for name in "abc"}
