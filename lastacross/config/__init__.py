@@ -4,7 +4,7 @@ A mistake is a ConfigError that names the file, line and column, the offending t
 correction. All mistakes are found in one pass.
 """
 
-from lastacross.config.loading import Findings, check, current, load, read_cron, read_queues, use
+from lastacross.config.loading import Findings, check, current, keep_files, load, read_cron, read_queues, use
 from lastacross.config.project import Project, read_project
 from lastacross.config.queues import digest
 from lastacross.config.services import service_of
@@ -49,6 +49,7 @@ __all__ = [
     "describe",
     "diagnostics",
     "digest",
+    "keep_files",
     "load",
     "parse_rate",
     "read_cron",

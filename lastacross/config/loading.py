@@ -1,7 +1,9 @@
 """Reads a folder and an environment into one frozen value, and keeps this process's configuration."""
 
+import copy
 import os
 import posixpath
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -127,6 +129,15 @@ class _Reading:
             names = services.known(self.app.service, self.backends, elsewhere)
             services.note_unknown(self._files.documents, names)
 
+    def again(self, environ: Mapping[str, str], *, may_make_key: bool, needs_key: bool) -> "_Reading | None":
+        """Return this pass with another environment, or None if the files have to be read for that."""
+        environment = settings.read(self.root, environ, may_make_key=may_make_key, needs_key=needs_key)
+        if environment.values.get("services", NOTHING) != self.environment.values.get("services", NOTHING):
+            return None
+        found = copy.copy(self)
+        found.environment, found.mistakes = environment, environment.mistakes
+        return found
+
     @property
     def files(self) -> tuple[str, ...]:
         """Return the names of the files that exist."""
@@ -214,7 +225,7 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
     Raises:
         ConfigError: part of the configuration is invalid; ``mistakes`` lists all of its errors.
     """
-    reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
+    reading = _read(Path(root).absolute(), environ, needs_secret_key)
     if reading.mistakes:
         raise together(reading.mistakes)
     own = _own(reading)
@@ -232,6 +243,64 @@ def load(root: Path, environ: Mapping[str, str], *, needs_secret_key: bool = Tru
         cron=reading.cron or (),
         has_cron_file=reading.cron is not None,
     )
+
+
+class _Kept:
+    """A pass over files, as long as they are unchanged."""
+
+    def __init__(self, reading: _Reading) -> None:
+        self.reading = reading
+        self._paths = _paths(reading)
+        self._stamps = [_stamp(path) for path in self._paths]
+
+    def is_current(self, root: Path) -> bool:
+        """Return whether this is the folder's pass and none of its files has changed."""
+        return root == self.reading.root and [_stamp(path) for path in self._paths] == self._stamps
+
+
+def _paths(reading: _Reading) -> list[Path]:
+    """Return every file and folder on which a pass depends, including files that do not exist."""
+    names = [f"{name}.{ending}" for name in _NAMES for ending in ("yaml", "yml")]
+    names += [UPLOAD_LIST, *reading.app.included, *(error.file for error in reading.app.error_handlers)]
+    names += [handler.static_dir for handler in reading.app.handlers if handler.static_dir is not None]
+    return [reading.root / name for name in names]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        return (found.st_mode,)
+    return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+_NAMES = ("app", "queue", "backends", "dispatch", "dos", "cron")
+_keeps_files = False
+_kept: _Kept | None = None
+
+
+def keep_files() -> None:
+    """Make later calls of ``load`` read only the environment again, unless a file has changed.
+
+    For a process that forks others: reading the files again takes each of them more memory than it would
+    otherwise have of its own.
+    """
+    global _keeps_files
+    _keeps_files = True
+
+
+def _read(root: Path, environ: Mapping[str, str], needs_secret_key: bool) -> _Reading:
+    global _kept
+    kept, reading = _kept, None
+    if kept is not None and kept.is_current(root):
+        reading = kept.reading.again(environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
+    if reading is None:
+        reading = _Reading(root, environ, may_make_key=needs_secret_key, needs_key=needs_secret_key)
+        if _keeps_files and not reading.mistakes:
+            _kept = _Kept(reading)
+    return reading
 
 
 def _own(reading: _Reading) -> Settings:

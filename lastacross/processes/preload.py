@@ -91,6 +91,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     files = _open_files()
     # Collections would only delay the import.
     gc.disable()
+    config.keep_files()
     configuration = load_configuration()
     if json.loads(channel.recv(MAX_REQUEST_BYTES))["upgrade"]:
         _upgrade(configuration, channel)
