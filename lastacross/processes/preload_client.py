@@ -174,8 +174,9 @@ class PreloadClient:
                 data = self._socket.recv(MAX_REQUEST_BYTES)
             except BlockingIOError:
                 return
-            except OSError:
-                data = b""
+            except ConnectionResetError:
+                # It left requests unread; this is raised once, before the messages that it has sent.
+                continue
             if not data:
                 self._close()
                 return
