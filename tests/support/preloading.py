@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lastacross import logs, memcache
 from lastacross import config as configs
+from lastacross import logs, memcache
 from lastacross.clock import SYSTEM
 from lastacross.processes import application, preload
 from lastacross.processes.child_process import ForkedProcess

@@ -69,6 +69,7 @@ EVERY_VARIABLE = {
     "LASTACROSS_LONGTASK_SECONDS": "3600",
     "LASTACROSS_PROCESSES": "4",
     "LASTACROSS_THREADS": "16",
+    "LASTACROSS_PRELOAD": "0",
     "WEB_CONCURRENCY": "3",
     "LASTACROSS_WEB_THREADS": "64",
     "LASTACROSS_STREAMS": "32",
@@ -99,6 +100,7 @@ def test_every_variable_is_read(app_root: Path) -> None:
     assert found.fetch_private_hosts == ("feed.local:8081", "[::1]")
     assert (found.tombstone_seconds, found.lease_seconds, found.dead_letter_seconds) == (60, 2.5, 3600)
     assert (found.worker_processes, found.threads, found.web_processes) == (4, 16, 3)
+    assert not found.preload
     assert (found.web_threads, found.max_streams, found.max_body_bytes) == (64, 32, 1_048_576)
     assert (found.max_streams_per_client, found.open_longtasks, found.longtask_bytes) == (8, 50, 2_000_000)
     assert found.log_level == "DEBUG"
