@@ -241,6 +241,16 @@ def test_deleting_and_purging_find_what_waits_beside_the_queue(scripts: Scripts,
     assert scripts.record("default_a") == {}
 
 
+def test_deleting_finds_a_task_that_waits_in_the_wrong_list(scripts: Scripts) -> None:
+    scripts.add("default_a", target="late")
+    scripts.run("register_service", "late")
+    assert lists(scripts) == {"default": ["default_a"]}
+
+    assert scripts.run("delete_tasks", scripts.now, "default_a") == [1]
+
+    assert lists(scripts) == {}
+
+
 def test_purging_finds_the_lists_of_services_that_there_are_no_more(scripts: Scripts) -> None:
     upload(scripts.store, backends=["gone"])
     scripts.add("default_a", target="gone")

@@ -14,8 +14,8 @@ for position = 2, #ARGV do
   local id = ARGV[position]
   local queue = queue_of(id)
   -- Read only these fields, because reading a hundred records with payloads of 1 MiB would block Redis.
-  local status, lease, leases, tag, target, tombstone, batch = unpack(
-    call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'target', 'tombstone', 'batch'))
+  local status, lease, leases, tag, tombstone, batch = unpack(
+    call('HMGET', RECORD .. id, 'status', 'lease', 'leases', 'tag', 'tombstone', 'batch'))
   -- A record without a status is damaged, but it may be deleted like any other record.
   if status ~= 'deferred' and (status or call('EXISTS', RECORD .. id) == 1) then
     call('DEL', RECORD .. id)
@@ -29,9 +29,7 @@ for position = 2, #ARGV do
       wake_for_slot(queue)
     end
     if status == 'queued' then
-      local list, group = ready_list_of(queue, target)
-      take_off(list, id)
-      call('LREM', RUN_NOW .. group, 0, id)
+      take_off_all_lists(queue, id)
     end
     leave_tombstone(id, tombstone)
     if batch then

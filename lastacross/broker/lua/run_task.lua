@@ -42,13 +42,7 @@ call('ZREM', SCHEDULED .. queue, id)
 call('ZREM', DEAD .. queue, id)
 call('PERSIST', key)
 if status == 'queued' then
-  -- Search every list, because RQ's own `requeue` uses only the queue's first list.
-  for _, list in ipairs(ready_lists_of(queue)) do
-    take_off(list, id)
-  end
-  for _, each in ipairs(groups_of_all()) do
-    call('LREM', RUN_NOW .. each, 0, id)
-  end
+  take_off_all_lists(queue, id)
 end
 local list, group = ready_list_of(queue, target)
 call('HSET', key, 'status', 'queued')

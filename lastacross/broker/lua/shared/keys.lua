@@ -119,6 +119,16 @@ local function take_off(list, id)
   end
 end
 
+-- Remove a ready task from every list. RQ's own `requeue` and a new upload can leave it in a list other than its own.
+local function take_off_all_lists(queue, id)
+  for _, list in ipairs(ready_lists_of(queue)) do
+    take_off(list, id)
+  end
+  for _, group in ipairs(groups_of_all()) do
+    call('LREM', RUN_NOW .. group, 0, id)
+  end
+end
+
 -- To make many tasks ready, `arrive` collects them by list and `make_arrivals_ready` pushes each list with one call.
 local arrivals, arrivals_in_order = {}, {}
 
