@@ -237,14 +237,22 @@ class Broker(Steps):
             )
         return [bool(held) for held in self._run("ack_tasks", args)]
 
-    def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool = True) -> bool:
+    def retry(
+        self,
+        task: Leased,
+        eta: float,
+        status: int | None,
+        *,
+        was_reached: bool = True,
+        runs_alone: bool = False,
+    ) -> bool:
         """Schedule a failed task for ``eta``; False if its lease was already lost.
 
         ``status`` is the attempt's HTTP status, if any. ``was_reached`` says whether the attempt reached the
-        application.
+        application, and ``runs_alone`` whether the next attempt must run in a process of its own.
         """
         args: list[Arg] = [task.id, task.lease_id, instant_text(eta), "" if status is None else status]
-        args += [self._now_text(), 1 if was_reached else 0]
+        args += [self._now_text(), 1 if was_reached else 0, 1 if runs_alone else 0]
         return bool(self._run("retry_task", args))
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
@@ -291,12 +299,15 @@ class Broker(Steps):
         """Recover tasks whose lease expired. Maps each task id to 'ready', 'poison', 'damaged' or 'gone'."""
         return _outcomes(self._run("rescue_expired", [self._now_text(), MAX_PER_QUEUE, *queues]))
 
-    def rescue_worker(self, token: str, queues: Sequence[str], started: Sequence[str]) -> dict[str, str]:
+    def rescue_worker(
+        self, token: str, queues: Sequence[str], started: Sequence[str], *, is_silent: bool = False
+    ) -> dict[str, str]:
         """Recover all tasks of a worker whose process has ended.
 
-        ``started`` contains the entries of the tasks that had reached a handler.
+        ``started`` contains the entries of the tasks that had reached a handler. If the process was silent
+        and had to be killed, no crash is counted against them.
         """
-        args: list[Arg] = [self._now_text(), token, len(queues), *queues, *started]
+        args: list[Arg] = [self._now_text(), token, 1 if is_silent else 0, len(queues), *queues, *started]
         return _outcomes(self._run("rescue_worker", args))
 
     def crash(self, task: Leased) -> str:

@@ -111,7 +111,7 @@ def test_a_count_that_is_none_makes_a_dead_letter_of_a_lost_start(
     flip_record(scripts, field, value)
     entries = [f"{task}:{lease}" for task, lease in held.items()]
 
-    answer = scripts.run("rescue_worker", scripts.now, "w", 1, "default", *entries)
+    answer = scripts.run("rescue_worker", scripts.now, "w", 0, 1, "default", *entries)
 
     assert dict(zip(answer[::2], answer[1::2], strict=True)) == {VICTIM: "damaged", NEIGHBOUR: "ready"}
     assert_dead(scripts, field)

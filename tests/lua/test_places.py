@@ -176,7 +176,7 @@ def rescued(scripts: Scripts) -> None:
 def given_back(scripts: Scripts) -> None:
     """Its worker process is known to have ended."""
     leased(scripts)
-    assert scripts.run("rescue_worker", scripts.now, "w", 1, "default") == ["default_a", "ready"]
+    assert scripts.run("rescue_worker", scripts.now, "w", 0, 1, "default") == ["default_a", "ready"]
 
 
 def crashed(scripts: Scripts) -> None:

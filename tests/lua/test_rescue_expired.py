@@ -161,7 +161,7 @@ def test_a_plain_job_in_the_hands_of_a_stock_worker_does_not_stop_the_rescue(
     scripts.redis.zadd(store.leased_key("default"), {f"{job_id}:execution": scripts.clock.now() + 60})
     scripts.clock.advance(9)
 
-    assert rescue(scripts) == [job_id, "ready", "default_a", "ready"]
+    assert rescue(scripts) == ["default_a", "ready", job_id, "ready"]
     assert [task for task, _ in scripts.lease()] == ["default_a"]
     assert scripts.record(job_id)["status"] == "failed"
 

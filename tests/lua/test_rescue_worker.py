@@ -5,8 +5,9 @@ import pytest
 from tests.support.scripts import Scripts
 
 
-def rescue(scripts: Scripts, token: str, *started: str) -> list[str]:
-    return list(scripts.run("rescue_worker", scripts.now, token, 2, "default", "other", *started))
+def rescue(scripts: Scripts, token: str, *started: str, is_silent: bool = False) -> list[str]:
+    queues = (2, "default", "other")
+    return list(scripts.run("rescue_worker", scripts.now, token, int(is_silent), *queues, *started))
 
 
 def test_only_what_that_worker_held_comes_back(scripts: Scripts) -> None:
@@ -15,7 +16,7 @@ def test_only_what_that_worker_held_comes_back(scripts: Scripts) -> None:
     scripts.lease("other", token="w1")
     scripts.lease(wanted=1, token="w11")
 
-    assert rescue(scripts, "w1") == ["default_a", "ready", "other_b", "ready"]
+    assert rescue(scripts, "w1") == ["other_b", "ready", "default_a", "ready"]
 
     states = {task: scripts.state(task) for task in ("default_a", "other_b", "default_c", "default_d")}
     assert states == {"default_a": "ready", "other_b": "ready", "default_c": "leased", "default_d": "ready"}
@@ -29,6 +30,29 @@ def test_what_it_had_started_is_suspect_and_the_rest_is_as_it_was(scripts: Scrip
 
     assert scripts.record("default_a").items() >= {"crashes": "1", "lost": "1", "suspect": "1"}.items()
     assert not scripts.record("default_b").keys() & {"crashes", "lost", "suspect", "first_try_at"}
+
+
+def test_its_tasks_go_to_the_front_in_their_old_order_and_the_started_ones_first(scripts: Scripts) -> None:
+    names = [f"default_{letter}" for letter in "hgfedcba"]
+    scripts.add(*names)
+    leases = dict(scripts.lease(wanted=12))
+    scripts.add("default_new")
+
+    rescue(scripts, "w", *(f"{name}:{leases[name]}" for name in ("default_e", "default_c")))
+
+    rest = [name for name in names if name not in ("default_e", "default_c")]
+    assert scripts.ready() == ["default_e", "default_c", *rest, "default_new"]
+
+
+def test_a_silent_worker_is_no_evidence_against_its_tasks_but_they_run_alone_next(scripts: Scripts) -> None:
+    scripts.add("default_a")
+    for _ in range(6):
+        [(task, lease)] = scripts.lease()
+        scripts.run("renew_leases", scripts.now, task, lease, 1)
+        assert rescue(scripts, "w", f"{task}:{lease}", is_silent=True) == ["default_a", "ready"]
+
+    assert scripts.record("default_a").items() >= {"lost": "6", "suspect": "1"}.items()
+    assert "crashes" not in scripts.record("default_a")
 
 
 def test_a_second_rescue_finds_nothing(scripts: Scripts) -> None:

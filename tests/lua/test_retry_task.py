@@ -39,6 +39,16 @@ def test_living_through_a_failure_settles_what_crashes_were_held_against_a_task(
     assert record["lost"] == "4"
 
 
+def test_a_task_that_had_to_be_killed_stays_suspect(scripts: Scripts) -> None:
+    lease = scripts.leased("default_a", crashes=1, lost=1, suspect=1)
+
+    scripts.run("retry_task", "default_a", lease, "1800000003", 500, scripts.now, 1, 1)
+
+    record = scripts.record("default_a")
+    assert record["suspect"] == "1"
+    assert "crashes" not in record
+
+
 def test_an_answer_whose_lease_was_lost_changes_nothing(scripts: Scripts) -> None:
     lease = scripts.leased("default_a")
 

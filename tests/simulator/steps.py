@@ -375,9 +375,9 @@ def _maintain_queues(step: Step, expected: Expected) -> None:
 
 
 def _rescue_worker(step: Step, expected: Expected) -> None:
-    token, count = step.text(1), int(step.text(2))
-    queues = [step.text(place) for place in range(3, 3 + count)]
-    started = {step.text(place) for place in range(3 + count, len(step.args))}
+    token, count = step.text(1), int(step.text(3))
+    queues = [step.text(place) for place in range(4, 4 + count)]
+    started = {step.text(place) for place in range(4 + count, len(step.args))}
     for queue in queues:
         for entry in step.before.leased.get(queue, ()):
             if entry.partition(":")[2].startswith(f"{token}."):

@@ -1,26 +1,26 @@
 -- rescue_worker: immediately recover all leased tasks of a worker process that has ended.
 --
--- ARGV     1 now  2 its lease token  3 number of queues n  4… n queues  then the entries
---          '<task id>:<lease id>' that it had started
+-- ARGV     1 now  2 its lease token  3 1 if the process was silent and is not to be blamed on its tasks
+--          4 number of queues n  5… n queues  then the entries '<task id>:<lease id>' that it had started
 -- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in
 -- include: lose
 
-local now, token, queues = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local started, results = {}, {}
-for position = 4 + queues, #ARGV do
+local now, token, is_blameless, queues = tonumber(ARGV[1]), ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
+local started, losses, results = {}, {}, {}
+for position = 5 + queues, #ARGV do
   started[ARGV[position]] = true
 end
-for position = 4, 3 + queues do
+for position = 5, 4 + queues do
   local queue = ARGV[position]
   for _, entry in ipairs(call('ZRANGE', LEASED .. queue, 0, -1)) do
-    local id, lease = string.match(entry, '^([^:]*):(.*)$')
+    local lease = string.match(entry, '^[^:]*:(.*)$')
     if lease and string.sub(lease, 1, #token + 1) == token .. '.' then
-      results[#results + 1] = id
-      results[#results + 1] = lose(id, queue, lease, started[entry] or false, now)
+      losses[#losses + 1] = { queue = queue, entry = entry, started = started[entry] or false }
     end
   end
 end
+lose_all(losses, now, results, is_blameless)
 return results

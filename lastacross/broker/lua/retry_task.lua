@@ -1,7 +1,7 @@
 -- retry_task: schedule a failed task for its next attempt, unless its batch is cancelled.
 --
 -- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 HTTP status of this attempt, or ''
---          5 now  6 1 if the attempt reached the application
+--          5 now  6 1 if the attempt reached the application  7 1 if the next attempt must run alone, too
 -- Returns  1, or 0 if the lease was already lost
 -- States   retry: leased → scheduled, gone
 -- include: keys
@@ -32,7 +32,10 @@ if not increase(id, queue, 'failures', now) or (ARGV[6] ~= '1' and not increase(
 end
 call('HSET', key, 'status', 'scheduled', 'eta', eta)
 -- The worker survived this attempt, so earlier crashes no longer count against the task.
-call('HDEL', key, 'lease', 'started', 'crashes', 'suspect')
+call('HDEL', key, 'lease', 'started', 'crashes')
+if ARGV[7] ~= '1' then
+  call('HDEL', key, 'suspect')
+end
 if ARGV[4] ~= '' then
   call('HSET', key, 'previous_response', ARGV[4])
 end

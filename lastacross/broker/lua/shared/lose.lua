@@ -80,9 +80,10 @@ local function dead_letter_if_damaged(id, queue, status, now)
   return true
 end
 
--- Recover a task whose lease was lost. `started` is true or false, or nil if that is unknown.
+-- Recover a task whose lease was lost, and return it to the front of its list. `started` is true or false, or nil if
+-- that is unknown. If `is_blameless`, its process did not die by itself, so no crash is counted.
 -- Returns 'ready', 'poison', 'damaged' or 'gone'.
-local function lose(id, queue, lease, started, now)
+local function lose(id, queue, lease, started, now, is_blameless)
   if call('ZREM', LEASED .. queue, id .. ':' .. lease) == 1 then
     wake_for_slot(queue)
   end
@@ -102,10 +103,11 @@ local function lose(id, queue, lease, started, now)
     started = true
   end
   if started then
-    if not increase(id, queue, 'crashes', now) or not increase(id, queue, 'lost', now) then
+    local is_whole = is_blameless or increase(id, queue, 'crashes', now)
+    if not is_whole or not increase(id, queue, 'lost', now) then
       return 'damaged'
     end
-    local crashes = tonumber(call('HGET', RECORD .. id, 'crashes'))
+    local crashes = tonumber(call('HGET', RECORD .. id, 'crashes')) or 0
     call('HSET', RECORD .. id, 'suspect', 1)
     if crashes >= POISON_AFTER then
       make_dead_letter(id, queue, fields, now, 'poison: its worker process ended ' .. crashes .. ' times in a row while it ran')
@@ -123,6 +125,35 @@ local function lose(id, queue, lease, started, now)
   end
   call('HSET', RECORD .. id, 'status', 'queued')
   call('HDEL', RECORD .. id, 'lease', 'started')
-  make_ready(queue, id, fields.target)
+  make_ready(queue, id, fields.target, 'LPUSH')
   return 'ready'
+end
+
+-- Split an entry of the leased tasks into its task id, its lease id, and the lease's number, which increases with
+-- each lease of a worker.
+local function split_entry(entry)
+  local id, lease = string.match(entry, '^([^:]*):?(.*)$')
+  return id, lease, tonumber(string.match(lease, '%.(%d+)$')) or 0
+end
+
+-- Recover tasks so that they run again in the order in which they were leased. Each is pushed to the front of its list,
+-- so the one to run first comes last. Adds each task id and the result of `lose` to `results`.
+-- Each loss is { queue = , entry = , started = }. Started tasks run first, because they have waited the longest.
+local function lose_all(losses, now, results, is_blameless)
+  for _, loss in ipairs(losses) do
+    loss.id, loss.lease, loss.number = split_entry(loss.entry)
+  end
+  table.sort(losses, function(one, other)
+    if (one.started or false) ~= (other.started or false) then
+      return other.started or false
+    end
+    if one.number ~= other.number then
+      return one.number > other.number
+    end
+    return one.entry > other.entry
+  end)
+  for _, loss in ipairs(losses) do
+    results[#results + 1] = loss.id
+    results[#results + 1] = lose(loss.id, loss.queue, loss.lease, loss.started, now, is_blameless)
+  end
 end

@@ -4,16 +4,16 @@
 local function rescue_of_all(queues, now, limit)
   local results = {}
   for _, queue in ipairs(queues) do
-    local leased = LEASED .. queue
+    local leased, losses = LEASED .. queue, {}
     local entries = call('ZRANGEBYSCORE', leased, '-inf', instant(now + LEASE_SHIFT), 'LIMIT', 0, limit)
     for _, entry in ipairs(entries) do
-      local id, lease = string.match(entry, '^([^:]*):?(.*)$')
+      local _, lease = split_entry(entry)
       if lease == '' then
         call('ZREM', leased, entry)
       end
-      results[#results + 1] = id
-      results[#results + 1] = lose(id, queue, lease, nil, now)
+      losses[#losses + 1] = { queue = queue, entry = entry }
     end
+    lose_all(losses, now, results)
   end
   return results
 end
