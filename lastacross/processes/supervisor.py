@@ -36,6 +36,7 @@ MAX_DELAY_SECONDS = 5.0
 STEADY_SECONDS = 10.0
 GRACE_SECONDS = 30.0
 TICK_SECONDS = 0.1
+WATCH_SECONDS = 1.0
 # A single Ctrl-C may arrive twice, once from the terminal and once from a program in between.
 IMPATIENCE_SECONDS = 1.0
 
@@ -56,6 +57,8 @@ class ChildSpec:
         on_death: a callable that receives the pid and the return code (negative for a signal) after each
             death, before the next start. If it raises StoreUnavailableError, it is called again before that
             start.
+        is_silent: a callable that receives the pid about once a second and returns whether the process lives
+            but does nothing, so that it must be killed.
         dies_with_parent: whether to start the program through ``die_with_parent``, as is necessary if it does
             not call ``watch_parent`` itself.
         pass_fds: additional file descriptors that the process inherits.
@@ -69,6 +72,7 @@ class ChildSpec:
     environ: Mapping[str, str] | None = None
     stop_stage: int = 0
     on_death: Callable[[int, int], None] | None = None
+    is_silent: Callable[[int], bool] | None = None
     dies_with_parent: bool = False
     pass_fds: tuple[int, ...] = ()
     umask: int = -1
@@ -140,6 +144,8 @@ class Supervisor:
         self._life_read, self._life_write = os.pipe()
         self._parent_fd = die_with_parent.supervisor_fd()
         self._exit_code = 0
+        self._watches = any(spec.is_silent for spec in specs)
+        self._watch_at = 0.0
 
     def run(self) -> int:
         """Start all processes and run until SIGTERM or SIGINT has ended them; main thread only.
@@ -157,6 +163,7 @@ class Supervisor:
                 self._reap()
                 self._reap_orphans()
                 self._restart_due()
+                self._kill_silent()
                 self._kill_due()
                 self._go_to_next_stage()
                 self._tick()
@@ -226,6 +233,8 @@ class Supervisor:
         times = [at for child in self._children for at in (child.restart_at, child.kill_at)]
         if self._preloading is not None:
             times.append(self._preloading[1].due_at)
+        if self._watches:
+            times.append(self._watch_at)
         instants = [at for at in times if at is not None]
         if self._on_tick is not None and self._stage is None:
             return TICK_SECONDS
@@ -406,6 +415,20 @@ class Supervisor:
         later = [child.spec.stop_stage for child in self._children if child.process]
         if later:
             self._enter_stage(min(later))
+
+    def _kill_silent(self) -> None:
+        now = self._clock.monotonic()
+        if now < self._watch_at:
+            return
+        self._watch_at = now + WATCH_SECONDS
+        for child in self._children:
+            if child.process is None or child.spec.is_silent is None:
+                continue
+            try:
+                if child.spec.is_silent(child.process.pid):
+                    _kill_group(child.process.pid)
+            except Exception:
+                log.exception("process.watch_failed", process=child.spec.name)
 
     def _kill_due(self) -> None:
         for child in self._children:

@@ -1,8 +1,11 @@
 """Runs a worker process, and the isolated process next to it, from start to end."""
 
 import os
+import signal
+import socket
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lastacross import logs, store
@@ -10,7 +13,7 @@ from lastacross.broker import DEFAULT_GROUP, Broker, queue_directory
 from lastacross.config import Config
 from lastacross.cronruns import recording
 from lastacross.errors import StoreUnavailableError
-from lastacross.processes import application, lifecycle, supervisor
+from lastacross.processes import application, die_with_parent, fork_server, lifecycle, supervisor
 from lastacross.processes.workers import STARTED_TABLE, served
 from lastacross.signing import Signatures
 from lastacross.worker import (
@@ -47,8 +50,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
     # As long as there is no work to finish, the supervisor's death kills this process directly, even while it
     # waits for Redis.
     on_death = [supervisor.terminate_self]
-    supervisor.watch_parent(lambda: on_death[-1]())
-    app = application.load(config)
+    app, forks = _load(config, lambda: on_death[-1]())
     # Use a separate store, not the one that handlers use: a deadline may hit a handler between a command to
     # Redis and its answer, and that answer must not be taken for the answer to the next lease.
     opened = store.Store(config.settings.redis_url)
@@ -67,7 +69,12 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         lease_seconds=config.settings.lease_seconds,
         direct_calls=app.direct_calls,
         deadline_seconds=config.deadline_seconds,
-        root=config.root,
+        isolated=isolation.IsolatedProcesses(
+            config.root,
+            forks.fork if forks else None,
+            threads=threads,
+            deadline_seconds=config.deadline_seconds,
+        ),
         table_path=Path(path) if path else None,
         remote=_remote(config, threads),
         on_end=recording.note,
@@ -79,18 +86,53 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
     return worker.exit_code
 
 
+def _load(
+    config: Config, on_death: Callable[[], None]
+) -> tuple[application.Application, fork_server.ForkServer | None]:
+    """Load the application, and start a fork server for it unless that is off or not safe.
+
+    ``on_death`` is called when the supervisor dies.
+    """
+    if sys.platform != "linux" or not config.settings.preload:
+        supervisor.watch_parent(on_death)
+        return application.load(config), None
+    sockets = fork_server.open_sockets()
+    if die_with_parent.supervisor_fd() is not None:
+        # The thread that watches the supervisor must not exist yet when the process is forked.
+        die_with_parent.signal_at_parents_death(signal.SIGTERM)
+    app = application.load(config)
+    forks = None
+    if (reason := fork_server.obstacle(sockets)) is None:
+        forks = fork_server.ForkServer.start(lambda channel: _run_alone(config, app, channel))
+    else:
+        remedy = "tasks that run alone start a new interpreter"
+        _log.warning("preload.off", reason=reason, remedy=remedy)
+    supervisor.watch_parent(on_death)
+    return app, forks
+
+
 def run_isolated(config: Config) -> int:
-    """Deliver tasks read from standard input, one at a time, until the input ends.
+    """Deliver tasks read from standard input, one at a time, until the input ends."""
+    worker = isolation.FromWorker()
+    return _serve_alone(config, application.load(config), worker)
+
+
+def _run_alone(config: Config, app: application.Application, channel: socket.socket) -> None:
+    """Deliver a task in a process that was forked for it."""
+    _serve_alone(config, app, isolation.FromWorker(channel))
+
+
+def _serve_alone(config: Config, app: application.Application, worker: isolation.FromWorker) -> int:
+    """Deliver tasks, one at a time, until the input ends.
 
     Like any process of its service, this one requests ``/_ah/start`` first, so its tasks may rely on that.
     """
-    worker = isolation.FromWorker()
-    app = application.load(config)
     life = _life(app, config)
     if not life.start():
         return 0
     life.stop_when_asked()
-    deadlines = Deadlines(lambda _: os._exit(1))
+    # The worker ends this process if a task is stuck.
+    deadlines = Deadlines(lambda entry: None)
     deadlines.start()
     delivery = Delivery(
         app.inside,

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from lastacross import logs
 from lastacross.broker import queue_directory
+from lastacross.clock import SYSTEM
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
 from lastacross.errors import ConfigError
 from lastacross.processes import permissions, process_title
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
-from lastacross.worker import report_death
+from lastacross.worker import Watch, report_death, started_tasks
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
@@ -25,29 +26,49 @@ PROCESS = "worker-process"
 log = logs.get("lastacross.supervisor")
 
 
-class _DeathReport:
-    """Immediately releases the tasks of a dead worker process.
+class _Custody:
+    """Watches a worker process, and immediately releases its tasks once it is dead.
 
     Args:
-        table: the file in which the process noted its running tasks.
+        table: the file in which the process notes its running tasks and its pulse.
         store: the supervisor's store.
         queues: the queues of queue.yaml; queues uploaded since then are also handled.
+        lease_seconds: how long a lease lasts without renewal.
     """
 
-    def __init__(self, table: Path, store: Store, queues: Sequence[str]) -> None:
+    def __init__(self, table: Path, store: Store, queues: Sequence[str], lease_seconds: float) -> None:
         self._table = table
         self._store = store
         self._queues = queues
+        self._lease_seconds = lease_seconds
+        self._watch = Watch(table, lease_seconds)
+        self._was_silent = False
 
-    def __call__(self, pid: int, returncode: int) -> None:
+    def is_silent(self, pid: int) -> bool:
+        """Whether the process lives but its threads have not had their turns for a whole lease.
+
+        Its leases are expiring then, so another process may already run its tasks.
+        """
+        now = SYSTEM.monotonic()
+        if not self._watch.is_silent(now):
+            return False
+        self._was_silent = True
+        _, started = started_tasks(self._table)
+        tasks = {each.entry.partition(":")[0]: round(now - each.started_at, 1) for each in started}
+        log.error("worker.silent", pid=pid, running_seconds=tasks, remedy="this process is replaced")
+        return True
+
+    def report(self, pid: int, returncode: int) -> None:
         """Record the death in Redis.
 
         Raises:
             StoreUnavailableError: Redis does not answer.
         """
-        queues = {*self._queues, *queue_directory.of(self._store).all()}
-        for task_id, outcome in report_death(self._table, self._store, sorted(queues)).items():
+        queues = sorted({*self._queues, *queue_directory.of(self._store).all()})
+        released = report_death(self._table, self._store, queues, was_silent=self._was_silent)
+        for task_id, outcome in released.items():
             log.warning("task.rescue", task=task_id, outcome=outcome, pid=pid, code=returncode)
+        self._watch, self._was_silent = Watch(self._table, self._lease_seconds), False
 
 
 def specs(
@@ -89,12 +110,14 @@ def specs(
     for number in range(1, processes + 1):
         # Service names never begin with `@`, so a backend named `worker` cannot share the others' tables.
         table = folder / (f"worker-{number}" if name == DEFAULT_SERVICE else f"@{name}-{number}")
+        custody = _Custody(table, store, all_served, settings.lease_seconds)
         found.append(
             ChildSpec(
                 name=f"worker-{number}" if name == DEFAULT_SERVICE else f"{name}-{number}",
                 command=[sys.executable, "-m", "lastacross", *arguments],
                 environ={**environ, SERVICE: name, STARTED_TABLE: str(table)},
-                on_death=_DeathReport(table, store, all_served),
+                on_death=custody.report,
+                is_silent=custody.is_silent,
                 arguments=arguments,
             )
         )

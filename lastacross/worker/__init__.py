@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lastacross.worker.started import report_death
+from lastacross.worker.started import Watch, report_death, started_tasks
 
 if TYPE_CHECKING:
     from lastacross.worker.deadline import Deadlines
@@ -25,11 +25,13 @@ __all__ = [
     "OutcomeRecorder",
     "RemoteDelivery",
     "Serving",
+    "Watch",
     "Worker",
     "base_environ",
     "groups_of",
     "isolation",
     "report_death",
+    "started_tasks",
 ]
 
 # The other names are imported at their first use, because the supervisor only reports deaths.

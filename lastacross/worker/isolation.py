@@ -1,7 +1,9 @@
-"""Runs a task alone in a separate process if the task may have killed its worker.
+"""Runs a task alone in a process of its own if the task may have killed or blocked its worker.
 
 An innocent task simply succeeds. A task that kills its process again kills only this one, so no other task is
-harmed. The process is kept for the next suspect and ends with its parent.
+harmed, and a task that never ends is killed 30 s after its deadline. If a worker has a fork server, a process
+runs one task and takes a few milliseconds to start. Otherwise a process is a new interpreter, so there are at
+most two, which are kept until there has been no suspect for a while.
 """
 
 import base64
@@ -10,31 +12,102 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
+from lastacross import logs
 from lastacross.broker import Leased
-from lastacross.worker.delivery import Outcome
+from lastacross.clock import SYSTEM, Clock
+from lastacross.worker.deadline import GRACE_SECONDS
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, Outcome
 
 READY = b"ready\n"
-# How long the process may take to exit after its answers have ended.
+# How long a process may take to exit after its answers have ended.
 ENDING_SECONDS = 5.0
+MAX_INTERPRETERS = 2
+# How long an interpreter is kept for the next suspect.
+IDLE_SECONDS = 2.0
+
+_log = logs.get("lastacross.worker")
 
 
 class Crashed(Outcome):
     """The outcome of an attempt during which the isolated process ended."""
 
 
-class IsolatedProcess:
-    """Runs one task at a time in a child process, which starts and ends automatically."""
+class Stuck(Outcome):
+    """The outcome of an attempt that was killed, because it did not end in time after its deadline."""
+
+
+class Child(Protocol):
+    """A process that runs tasks; ``channel`` is the connection to it."""
+
+    channel: socket.socket
+
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal unless the process has ended."""
+
+    def wait(self) -> int | None:
+        """Wait for the end, and return the exit code (negative for a signal) or None if it is unknown."""
+
+
+class Interpreter:
+    """A child that is a new interpreter.
+
+    Args:
+        root: the application's folder.
+
+    Raises:
+        OSError: the system has no process or memory left.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        command = [sys.executable, "-m", "lastacross", "--app", str(root), "worker-isolated"]
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            # Use a separate session, so that a Ctrl-C on the terminal reaches only the supervisor.
+            self._process = subprocess.Popen(
+                command, stdin=theirs.fileno(), stdout=theirs.fileno(), start_new_session=True
+            )
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless the process has ended."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end, then kill any processes that the child has left behind."""
+        self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.returncode
+
+
+class IsolatedProcess:
+    """Runs one task at a time in a child process, which starts and ends automatically.
+
+    Args:
+        start: starts a child; may raise OSError.
+        is_reused: whether the child stays for the next task.
+        deadline_seconds: the deadline of tasks that have none of their own.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Child],
+        *,
+        is_reused: bool,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+    ) -> None:
+        self._start = start
+        self._is_reused = is_reused
+        self._deadline_seconds = deadline_seconds
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._is_ready = False
         self._is_told_to_stop = False
 
@@ -42,70 +115,114 @@ class IsolatedProcess:
         """Run one attempt; returns ``Crashed`` if the process ended while the task was running."""
         with self._lock:
             try:
-                process = self._started()
+                child = self._started()
             except OSError as error:
                 return Outcome(task, None, f"no process to run it alone: {error}")
-            line = _ask(process, _encoded(task))
-            if not line.endswith(b"\n"):
-                self._process, self._is_ready = None, False
-                return Crashed(task, None, f"its process ended with code {_end(process, ENDING_SECONDS)}")
-            try:
-                return Outcome(task, *json.loads(line))
-            except (ValueError, TypeError) as error:
-                # We no longer know which task the process's answers belong to.
-                self._process, self._is_ready = None, False
-                _end(process, 0)
-                return Outcome(
-                    task, None, f"the process that ran it alone gave no answer that can be read: {error}"
-                )
+            outcome, is_usable = self._converse(child, task)
+            if not is_usable:
+                self._forget(child, 0)
+            elif not self._is_reused:
+                self._forget(child, ENDING_SECONDS)
+            return outcome
+
+    def _converse(self, child: Child, task: Leased) -> tuple[Outcome, bool]:
+        """The attempt's outcome, and whether the child can run another task."""
+        seconds = (task.deadline_seconds or self._deadline_seconds) + GRACE_SECONDS
+        try:
+            line = _ask(child.channel, _encoded(task), seconds)
+        except TimeoutError:
+            # Its threads may all be blocked, so it cannot end itself.
+            _log.error("task.stuck", queue=task.queue, task=task.name, remedy="its own process is killed")
+            return Stuck(task, 500, f"did not end {GRACE_SECONDS:g} s after its deadline"), False
+        if not line.endswith(b"\n"):
+            self._child, self._is_ready = None, False
+            return Crashed(task, None, f"its process ended with code {_end(child, ENDING_SECONDS)}"), False
+        try:
+            return Outcome(task, *json.loads(line)), True
+        except (ValueError, TypeError) as error:
+            # We no longer know which task the process's answers belong to.
+            reason = f"the process that ran it alone gave no answer that can be read: {error}"
+            return Outcome(task, None, reason), False
+
+    def _forget(self, child: Child, seconds: float) -> None:
+        """End the child; it gets so many seconds to end by itself."""
+        if self._child is child:
+            self._child, self._is_ready = None, False
+            _end(child, seconds)
 
     def ask_to_stop(self) -> None:
         """Make the process call its shutdown hook; a running task may still finish."""
         self._is_told_to_stop = True
-        process = self._process
-        if process is not None and self._is_ready:
+        child = self._child
+        if child is not None and self._is_ready:
             # Do not send the signal earlier, because it would kill a process that does not handle it yet.
-            process.terminate()
+            child.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """End the process, interrupting any task that is running in it."""
-        process = self._process
-        self._process = None
-        if process is not None:
-            process.kill()
-            process.wait()
-            # The thread that was waiting for an answer has read the last one by now.
-            with self._lock:
-                _end(process, ENDING_SECONDS)
+        child = self._child
+        if child is not None:
+            child.send_signal(signal.SIGKILL)
+        # A thread that was waiting for an answer has read its end once we hold the lock.
+        with self._lock:
+            if self._child is not None:
+                self._forget(self._child, 0)
 
-    def _started(self) -> "subprocess.Popen[bytes]":
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        command = [sys.executable, "-m", "lastacross", "--app", str(self._root), "worker-isolated"]
-        # Use a separate session, so that a Ctrl-C on the terminal reaches only the supervisor.
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
-        self._process, self._is_ready = process, False
+    def _started(self) -> Child:
+        if self._child is not None:
+            if not _has_ended(self._child.channel):
+                return self._child
+            self._forget(self._child, ENDING_SECONDS)
+        child = self._start()
+        self._child, self._is_ready = child, False
         # Blame a task for a crash only if it had reached the process.
-        if _ask(process, b"") != READY:
-            self._process = None
-            raise OSError(f"it ended with code {_end(process, ENDING_SECONDS)} before it was ready")
+        if _ask(child.channel, b"", None) != READY:
+            self._child = None
+            raise OSError(f"it ended with code {_end(child, ENDING_SECONDS)} before it was ready")
         self._is_ready = True
         if self._is_told_to_stop:
-            process.terminate()
-        return process
+            child.send_signal(signal.SIGTERM)
+        return child
 
 
 class IsolatedProcesses:
-    """Isolated processes, one for each suspect running at the same time; starts one if none is idle."""
+    """Isolated processes, one for each suspect running at the same time; starts one if none is idle.
 
-    def __init__(self, root: Path) -> None:
+    Args:
+        root: the application's folder.
+        fork: forks a child; None if this process has no fork server.
+        threads: the number of the worker's threads.
+        deadline_seconds: the deadline of tasks that have none of their own.
+        clock: a clock whose monotonic time tells how long a process has been idle.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        fork: Callable[[], Child] | None = None,
+        *,
+        threads: int = MAX_INTERPRETERS,
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self._root = root
+        self._fork = fork
+        self._deadline_seconds = deadline_seconds
+        self._clock = clock
         self._lock = threading.Lock()
-        self._all: list[IsolatedProcess] = []
-        self._idle: list[IsolatedProcess] = []
+        self._all: set[IsolatedProcess] = set()
+        self._idle: list[tuple[float, IsolatedProcess]] = []
         self._is_told_to_stop = False
+        self.most = threads if fork else min(threads, MAX_INTERPRETERS)
+
+    def _start(self) -> Child:
+        if self._fork is not None:
+            try:
+                return self._fork()
+            except OSError as error:
+                # A fork server that was killed cannot be replaced, because this process has threads now.
+                _log.warning("fork.failed", error=str(error), remedy="a new interpreter starts instead")
+        return Interpreter(self._root)
 
     def deliver(self, task: Leased) -> Outcome:
         """Run one attempt; returns ``Crashed`` if the process ended while the task was running."""
@@ -114,7 +231,10 @@ class IsolatedProcesses:
             return process.deliver(task)
         finally:
             with self._lock:
-                self._idle.append(process)
+                if self._fork is None:
+                    self._idle.append((self._clock.monotonic(), process))
+                else:
+                    self._all.discard(process)
 
     def ask_to_stop(self) -> None:
         """Make the processes call their shutdown hooks; running tasks may still finish."""
@@ -123,80 +243,117 @@ class IsolatedProcesses:
             for process in self._all:
                 process.ask_to_stop()
 
+    def end_idle(self) -> None:
+        """End processes that have had no task for a while."""
+        now = self._clock.monotonic()
+        with self._lock:
+            ended = [process for since, process in self._idle if now - since >= IDLE_SECONDS]
+            self._idle = [each for each in self._idle if each[1] not in ended]
+            self._all.difference_update(ended)
+        for process in ended:
+            process.close()
+
     def close(self) -> None:
         """End the processes, interrupting any tasks that are running in them."""
-        for process in self._all:
+        with self._lock:
+            processes = list(self._all)
+        for process in processes:
             process.close()
 
     def _take(self) -> IsolatedProcess:
         with self._lock:
-            if not self._idle:
-                self._idle.append(IsolatedProcess(self._root))
-                self._all.append(self._idle[-1])
-                if self._is_told_to_stop:
-                    self._idle[-1].ask_to_stop()
-            return self._idle.pop()
+            if self._idle:
+                return self._idle.pop()[1]
+            process = IsolatedProcess(
+                self._start, is_reused=self._fork is None, deadline_seconds=self._deadline_seconds
+            )
+            self._all.add(process)
+            if self._is_told_to_stop:
+                process.ask_to_stop()
+            return process
 
 
-def _ask(process: "subprocess.Popen[bytes]", line: bytes) -> bytes:
-    """The answer to one line; it is empty or lacks its line end if the process has ended."""
-    assert process.stdin is not None
-    assert process.stdout is not None
+def _ask(channel: socket.socket, line: bytes, seconds: float | None) -> bytes:
+    """The answer to one line; it is empty or lacks its line end if the process has ended.
+
+    Raises:
+        TimeoutError: there is no answer after so many seconds.
+    """
+    channel.settimeout(seconds)
+    answer = b""
     try:
-        process.stdin.write(line)
-        process.stdin.flush()
+        channel.sendall(line)
+        while not answer.endswith(b"\n") and (chunk := channel.recv(65_536)):
+            answer += chunk
+    except TimeoutError:
+        raise
     except OSError:
         return b""
-    return process.stdout.readline()
+    return answer
 
 
-def _end(process: "subprocess.Popen[bytes]", seconds: float) -> int:
-    """Wait for an ending process, then kill any processes that it has left behind."""
+def _has_ended(channel: socket.socket) -> bool:
+    channel.settimeout(0)
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    for pipe in (process.stdin, process.stdout):
-        with contextlib.suppress(OSError):
-            if pipe is not None:
-                pipe.close()
-    return process.returncode
+        return channel.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _end(child: Child, seconds: float) -> int | None:
+    """Close the connection, which makes the child end, and kill the child if that takes longer than this.
+
+    Returns:
+        the child's exit code.
+    """
+    child.channel.close()
+    if not seconds:
+        child.send_signal(signal.SIGKILL)
+        return child.wait()
+    timer = threading.Timer(seconds, child.send_signal, (signal.SIGKILL,))
+    timer.start()
+    code = child.wait()
+    timer.cancel()
+    return code
 
 
 class FromWorker:
-    """The child's side: reads tasks from standard input until the input ends, then ends the process.
+    """The child's side: reads tasks until the input ends, then ends the process.
 
     Create it before anything else, because an application that cannot start must not outlive its worker, and
     because output printed during the application's import must not be taken for an answer.
+
+    Args:
+        channel: the connection to the worker; None takes standard input and output.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel: socket.socket | None = None) -> None:
         # Keep handlers' input and output apart from the conversation with the worker.
-        self._source = os.fdopen(os.dup(0), "rb")
-        self._answers = os.fdopen(os.dup(1), "wb")
+        if channel is None:
+            channel = socket.socket(fileno=os.dup(0))
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
         os.dup2(2, 1)
+        self._channel = channel
         self._tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._read, name="from-worker", daemon=True).start()
 
     def serve(self, deliver: Callable[[Leased], Outcome]) -> None:
         """Report readiness, then deliver incoming tasks; never returns."""
-        self._answer(READY)
+        self._channel.sendall(READY)
         while True:
             outcome = deliver(_decoded(self._tasks.get()))
-            self._answer(json.dumps([outcome.status, outcome.reason, outcome.is_final]).encode() + b"\n")
-
-    def _answer(self, line: bytes) -> None:
-        self._answers.write(line)
-        self._answers.flush()
+            # The process may be killed as soon as it has answered.
+            sys.stdout.flush()
+            answer = json.dumps([outcome.status, outcome.reason, outcome.is_final])
+            self._channel.sendall(answer.encode() + b"\n")
 
     def _read(self) -> None:
-        for line in self._source:
-            self._tasks.put(line)
+        with self._channel.makefile("rb") as source:
+            for line in source:
+                self._tasks.put(line)
         # The worker has ended and may have been killed. Its tasks will run again elsewhere, and nothing else
         # would end this process.
         os._exit(0)

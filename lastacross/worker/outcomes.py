@@ -9,7 +9,7 @@ from lastacross.broker import Broker, Leased, next_delay_seconds
 from lastacross.config import RetryParameters
 from lastacross.errors import StoreUnavailableError
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.isolation import Crashed
+from lastacross.worker.isolation import Crashed, Stuck
 
 DEFAULT_RETRY = RetryParameters()
 MAX_REASON_CHARACTERS = 2000
@@ -103,7 +103,14 @@ class OutcomeRecorder:
             is_held = self._broker.dead_letter(task, outcome.status, outcome.reason[:MAX_REASON_CHARACTERS])
             event, level = "task.dead_letter", logging.ERROR
         else:
-            is_held = self._broker.retry(task, now + delay, outcome.status, was_reached=outcome.was_reached)
+            is_held = self._broker.retry(
+                task,
+                now + delay,
+                outcome.status,
+                was_reached=outcome.was_reached,
+                # It would block all threads of its worker again.
+                runs_alone=isinstance(outcome, Stuck),
+            )
             event, level = "task.retry", logging.INFO
             fields["delay_seconds"] = round(delay, 3)
         if is_held:

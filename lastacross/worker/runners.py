@@ -1,10 +1,11 @@
 """A worker process's threads that run tasks, and the attempts they make.
 
 The main thread leases tasks and records their outcomes. A runner takes the next leased task, delivers it, and
-leaves its outcome for the main thread. Suspects have threads of their own, which pass them on to isolated
-processes.
+leaves its outcome for the main thread. Each running suspect has a thread of its own, which passes it on to an
+isolated process.
 """
 
+import collections
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -13,14 +14,10 @@ from lastacross import logs
 from lastacross.broker import Broker, Leased, readable
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
-from lastacross.worker.delivery import Delivery, Outcome
+from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, Delivery, Outcome
 from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.started import StartedTable
-
-# The maximum number of suspects that run concurrently, each in its own process.
-SUSPECT_LANES = 4
-SUSPECT_PATIENCE_SECONDS = 1.0
 
 _log = logs.get("lastacross.worker")
 
@@ -78,9 +75,11 @@ class Runners:
     Args:
         threads: the number of concurrent deliveries.
         deliver: runs one attempt.
-        deliver_suspect: a callable that runs one attempt in the isolated process.
+        deliver_suspect: a callable that runs one attempt in an isolated process.
+        suspect_lanes: the number of suspects that may run concurrently.
         table: the table in which each thread notes its running task.
         on_outcome: a callable that a runner calls when an outcome is ready for ``take_outcomes``.
+        deadline_seconds: the deadline of tasks that have none of their own.
         clock: a clock whose monotonic time tells how long tasks have been running.
     """
 
@@ -90,8 +89,10 @@ class Runners:
         deliver: Callable[[Leased], Outcome],
         *,
         deliver_suspect: Callable[[Leased], Outcome],
+        suspect_lanes: int,
         table: StartedTable | None,
         on_outcome: Callable[[], None],
+        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         clock: Clock = SYSTEM,
     ) -> None:
         self.threads = threads
@@ -99,9 +100,13 @@ class Runners:
         self._deliver_suspect = deliver_suspect
         self._table = table
         self._on_outcome = on_outcome
+        self._deadline_seconds = deadline_seconds
         self._clock = clock
         self._waiting: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
-        self._suspects: queue.SimpleQueue[Leased | None] = queue.SimpleQueue()
+        self._suspects: collections.deque[Leased] = collections.deque()
+        self._suspects_lock = threading.Lock()
+        # The slots of lanes that run no suspect.
+        self._free_lanes = list(range(threads, threads + suspect_lanes))
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         # Maps each slot to its running task and start time; each thread has its own key, so no lock is
         # needed.
@@ -110,12 +115,6 @@ class Runners:
         self._all = [
             threading.Thread(target=self._run, args=(slot,), name=f"runner-{slot}", daemon=True)
             for slot in range(threads)
-        ]
-        self._last_suspect_at = clock.monotonic()
-        self._has_suspects = threading.Event()
-        self._all += [
-            threading.Thread(target=self._run_suspects, args=(lane,), name=f"isolation-{lane}", daemon=True)
-            for lane in range(SUSPECT_LANES)
         ]
 
     def start(self) -> None:
@@ -131,16 +130,33 @@ class Runners:
         """Make the threads end once they have finished their current tasks."""
         for _ in range(self.threads):
             self._waiting.put(None)
-        for _ in range(SUSPECT_LANES):
-            self._suspects.put(None)
-        self._has_suspects.set()
 
     def put(self, tasks: Iterable[Leased]) -> None:
         """Queue leased tasks, to be run in this order."""
         for task in tasks:
-            (self._suspects if task.is_suspect else self._waiting).put(task)
-        if self._suspects.qsize():
-            self._has_suspects.set()
+            if task.is_suspect:
+                self._suspects.append(task)
+            else:
+                self._waiting.put(task)
+        if self._suspects:
+            self.run_suspects()
+
+    def run_suspects(self) -> None:
+        """Start threads for waiting suspects, as far as there are free lanes.
+
+        Raises:
+            RuntimeError: the system has no thread left; call again later.
+        """
+        with self._suspects_lock:
+            number = min(len(self._suspects), len(self._free_lanes))
+            slots = [self._free_lanes.pop() for _ in range(number)]
+        try:
+            while slots:
+                name = f"isolation-{slots[-1] - self.threads}"
+                threading.Thread(target=self._run_suspects, args=(slots[-1],), name=name, daemon=True).start()
+                slots.pop()
+        finally:
+            self._free_lanes += slots
 
     @property
     def waiting(self) -> int:
@@ -165,12 +181,7 @@ class Runners:
     @property
     def is_idle(self) -> bool:
         """Whether no task is running or waiting, and every outcome has been taken."""
-        return (
-            not self.running
-            and not self.waiting
-            and not self._suspects.qsize()
-            and not self._outcomes.qsize()
-        )
+        return not self.running and not self.waiting and not self._suspects and not self._outcomes.qsize()
 
     def leave_outcome(self, outcome: Outcome) -> None:
         """Leave an outcome for ``take_outcomes``; may be called from any thread."""
@@ -194,7 +205,10 @@ class Runners:
 
     def take_waiting(self) -> list[Leased]:
         """Take back all tasks that no thread has started, including suspects, to release them."""
-        return _drained(self._waiting) + _drained(self._suspects)
+        with self._suspects_lock:
+            suspects = list(self._suspects)
+            self._suspects.clear()
+        return _drained(self._waiting) + suspects
 
     def take_beyond(self, kept: int) -> list[Leased]:
         """Take back all waiting tasks but suspects and the first ``kept``, to release them."""
@@ -207,41 +221,29 @@ class Runners:
             self._begin(slot, task)
             self._end(slot, _attempted(self._deliver, task))
 
-    def _run_suspects(self, lane: int) -> None:
-        slot = self.threads + lane
-        while (task := self._next_suspect(lane)) is not None:
-            self._last_suspect_at = self._clock.monotonic()
-            self.running[slot] = (task, self._last_suspect_at)
+    def _run_suspects(self, slot: int) -> None:
+        while (task := self._next_suspect(slot)) is not None:
+            self._begin(slot, task)
             self._end(slot, _attempted(self._deliver_suspect, task))
 
-    def _next_suspect(self, lane: int) -> Leased | None:
-        """The next suspect. The first lane takes any; the others help when none has been taken for a while.
-
-        Each lane needs its own process, so it is cheaper for many short suspects to share one.
-        """
-        if lane == 0:
-            return self._suspects.get()
-        pause = threading.Event()
-        while True:
-            self._has_suspects.wait()
-            if self._clock.monotonic() - self._last_suspect_at >= SUSPECT_PATIENCE_SECONDS * lane:
-                try:
-                    return self._suspects.get_nowait()
-                except queue.Empty:
-                    self._has_suspects.clear()
-                    if self._suspects.qsize():
-                        self._has_suspects.set()
-            pause.wait(0.1)
+    def _next_suspect(self, slot: int) -> Leased | None:
+        """The next suspect; if there is none, the lane is free and its thread ends."""
+        with self._suspects_lock:
+            if self._suspects:
+                return self._suspects.popleft()
+            self._free_lanes.append(slot)
+            return None
 
     def _begin(self, slot: int, task: Leased) -> None:
         now = self._clock.monotonic()
         self.running[slot] = (task, now)
-        self.last_start = now
+        if slot < self.threads:
+            self.last_start = now
         if self._table is not None:
-            self._table.note(slot, task.entry)
+            self._table.note(slot, task.entry, now, task.deadline_seconds or self._deadline_seconds)
 
     def _end(self, slot: int, outcome: Outcome) -> None:
-        if self._table is not None and slot < self.threads:
+        if self._table is not None:
             self._table.clear(slot)
         self._outcomes.put(outcome)
         del self.running[slot]

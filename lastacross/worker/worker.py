@@ -29,7 +29,7 @@ from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners
-from lastacross.worker.started import StartedTable
+from lastacross.worker.started import Pulse, StartedTable
 
 SAFETY_CALL_SECONDS = 1.0
 # The most outcomes recorded in one call.
@@ -59,7 +59,7 @@ class Worker(RqWorker):
         lease_seconds: how long a lease lasts without renewal.
         direct_calls: as for ``Delivery``.
         deadline_seconds: how long a task without a deadline of its own may run.
-        root: the application's folder, for the isolated process.
+        isolated: the processes in which suspects run.
         table_path: the file that records started tasks, or None without a supervisor.
         remote: the deliverer to services on other machines, or None if there are none.
         on_end: a callable that is called after each attempt.
@@ -76,7 +76,7 @@ class Worker(RqWorker):
         threads: int,
         lease_seconds: float,
         direct_calls: Mapping[str, DirectCall],
-        root: Path,
+        isolated: IsolatedProcesses,
         deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         table_path: Path | None = None,
         remote: RemoteDelivery | None = None,
@@ -99,9 +99,11 @@ class Worker(RqWorker):
         delivery = Delivery(
             application, self._deadlines, direct_calls=direct_calls, deadline_seconds=deadline_seconds
         )
-        self._isolated = IsolatedProcesses(root)
+        self._isolated = isolated
         self._remote = remote
-        table = StartedTable(table_path, self._token, threads) if table_path else None
+        table = StartedTable(table_path, self._token, threads + isolated.most) if table_path else None
+        self._pulse = Pulse(table) if table else None
+        self._deadline_seconds = deadline_seconds
         self._runners = self._make_runners(threads, delivery, table)
         self._prefetch = Prefetch(self._runners)
         self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
@@ -128,8 +130,15 @@ class Worker(RqWorker):
             lease_seconds=self._lease_seconds,
             is_held=lambda task: task.entry in self._held,
         )
-        alone, set_interrupt = attempts.make_alone, self._interrupt.set
-        return Runners(threads, attempts.make, deliver_suspect=alone, table=table, on_outcome=set_interrupt)
+        return Runners(
+            threads,
+            attempts.make,
+            deliver_suspect=attempts.make_alone,
+            suspect_lanes=self._isolated.most,
+            table=table,
+            on_outcome=self._interrupt.set,
+            deadline_seconds=self._deadline_seconds,
+        )
 
     # --- the parts of RQ's worker that we keep ------------------------------------------
 
@@ -154,6 +163,8 @@ class Worker(RqWorker):
         self._deadlines.start()
         self._runners.start()
         self._renewer.start()
+        if self._pulse is not None:
+            self._pulse.start()
         _log.info(
             "worker.start",
             name=self.name,
@@ -215,6 +226,8 @@ class Worker(RqWorker):
             # Look for work once a second, regardless of markers.
             self._may_have_work = True
             self._take_changes()
+            self._runners.run_suspects()
+            self._isolated.end_idle()
             self._require_threads()
         if self._throttled_until is not None and self._store.now() >= self._throttled_until:
             self._throttled_until = None
@@ -224,6 +237,8 @@ class Worker(RqWorker):
         """Replace the process if one of its threads has ended although it catches all exceptions."""
         alive = {"deadlines": self._deadlines.is_alive, "renewer": self._renewer.is_alive}
         alive["commands"] = self.hears_commands
+        if self._pulse is not None:
+            alive["pulse"] = self._pulse.is_alive
         if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
             _log.error("worker.thread_ended", threads=ended, remedy="this process is replaced")
             self._is_stuck = True

@@ -8,7 +8,7 @@ import pytest
 
 from lastacross.broker.record import Leased
 from lastacross.worker.delivery import Outcome
-from lastacross.worker.runners import SUSPECT_PATIENCE_SECONDS, Runners
+from lastacross.worker.runners import Runners
 from lastacross.worker.started import StartedTable, started_entries
 from tests.support.clock import StoppedClock
 from tests.support.leased import leased
@@ -51,12 +51,14 @@ def runners(
     threads: int = 2,
     table: StartedTable | None = None,
     clock: StoppedClock | None = None,
+    lanes: int = 2,
 ) -> Runners:
     """Started threads for these deliveries."""
     made = Runners(
         threads,
         handlers.deliver,
         deliver_suspect=handlers.deliver_suspect,
+        suspect_lanes=lanes,
         table=table,
         on_outcome=lambda: None,
         clock=clock or StoppedClock(),
@@ -111,7 +113,7 @@ def test_what_waits_can_be_taken_back_and_what_runs_cannot(handlers: Handlers) -
 
 
 def test_a_suspect_runs_apart_and_takes_no_thread_from_the_others(handlers: Handlers) -> None:
-    made = runners(handlers, 1)
+    made = runners(handlers, 1, lanes=1)
     made.put([leased(name="suspect", suspect=1), leased(name="second", suspect=1), *tasks("a")])
     wait_until(lambda: handlers.begun == ["a"] and handlers.alone == ["suspect"])
     assert made.is_full
@@ -123,15 +125,37 @@ def test_a_suspect_runs_apart_and_takes_no_thread_from_the_others(handlers: Hand
     made.stop()
 
 
-def test_a_suspect_that_takes_long_does_not_hold_up_the_next(handlers: Handlers) -> None:
-    clock = StoppedClock()
-    made = runners(handlers, 1, clock=clock)
+def test_suspects_start_at_once_as_many_as_there_are_lanes_and_the_others_follow(handlers: Handlers) -> None:
+    made = runners(handlers, 1, lanes=2)
     made.put([leased(name=name, suspect=1) for name in ("slow", "second", "third")])
-    for taken in (1, 2, 3):
-        wait_until(lambda taken=taken: len(handlers.alone) >= taken)  # type: ignore[misc]
-        clock.advance(3 * SUSPECT_PATIENCE_SECONDS)
+    wait_until(lambda: sorted(handlers.alone) == ["second", "slow"])
     handlers.may_end.set()
     assert sorted(outcomes(made, 3)) == ["second", "slow", "third"]
+    made.stop()
+
+
+def test_a_lane_has_no_thread_once_there_is_no_suspect_left(handlers: Handlers) -> None:
+    before = set(threading.enumerate())
+    made = runners(handlers, 1, lanes=2)
+    handlers.may_end.set()
+    for _ in range(3):
+        made.put([leased(name=name, suspect=1) for name in ("a", "b", "c")])
+        assert sorted(outcomes(made, 3)) == ["a", "b", "c"]
+        wait_until(lambda: len(set(threading.enumerate()) - before) == made.threads)
+    made.stop()
+
+
+def test_a_suspect_without_a_thread_is_kept_for_later(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = runners(handlers, 1, lanes=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("full")))
+        with pytest.raises(RuntimeError, match="full"):
+            made.put([leased(name="suspect", suspect=1)])
+    handlers.may_end.set()
+    made.run_suspects()
+    assert outcomes(made, 1) == ["suspect"]
     made.stop()
 
 
@@ -143,15 +167,14 @@ def test_a_suspect_that_runs_does_not_make_the_process_look_full(handlers: Handl
     made.stop()
 
 
-def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
-    handlers: Handlers, tmp_path: Path
-) -> None:
-    table = StartedTable(tmp_path / "table", "w", 2)
+def test_the_table_has_what_runs_suspects_too_but_not_what_waits(handlers: Handlers, tmp_path: Path) -> None:
+    table = StartedTable(tmp_path / "table", "w", 4)
     made = runners(handlers, 2, table)
     made.put([*tasks("a", "b", "c"), leased(name="suspect", suspect=1)])
     wait_until(lambda: len(made.running) == 3)
-    wait_until(lambda: len(started_entries(tmp_path / "table")[1]) == 2)
-    assert sorted(started_entries(tmp_path / "table")[1]) == ["default_a:w.1", "default_b:w.1"]
+    wait_until(lambda: len(started_entries(tmp_path / "table")[1]) == 3)
+    expected = ["default_a:w.1", "default_b:w.1", "default_suspect:w.1"]
+    assert sorted(started_entries(tmp_path / "table")[1]) == expected
     handlers.may_end.set()
     outcomes(made, 4)
     wait_until(lambda: not made.running)
@@ -160,15 +183,12 @@ def test_the_table_has_what_runs_but_not_the_suspect_nor_what_waits(
 
 
 def test_every_thread_ends_when_it_is_told_to(handlers: Handlers) -> None:
-    """Threads for suspects end too, although they check only occasionally."""
     before = set(threading.enumerate())
-    clock = StoppedClock()
-    made = runners(handlers, clock=clock)
+    made = runners(handlers)
     begun = set(threading.enumerate()) - before
-    assert len(begun) > made.threads
+    assert len(begun) == made.threads
 
     made.stop()
-    clock.advance(10 * SUSPECT_PATIENCE_SECONDS)
 
     wait_until(lambda: not any(thread.is_alive() for thread in begun))
 

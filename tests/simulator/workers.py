@@ -17,7 +17,6 @@ from lastacross.worker.isolation import Crashed
 from lastacross.worker.leasing import MAX_PREFETCH, Leasing, Prefetch, Reply, Serving
 from lastacross.worker.maintenance import RENEWALS_PER_LEASE, Maintenance, Renewer
 from lastacross.worker.outcomes import OutcomeRecorder
-from lastacross.worker.runners import SUSPECT_LANES
 from lastacross.worker.worker import Worker
 from tests.simulator.network import NOTHING, Process, Question, Request
 
@@ -212,13 +211,16 @@ class SimRunners:
         return tasks[kept:]
 
     def started_entries(self) -> list[str]:
-        """The entries in a dead process's table, without suspects, which run elsewhere."""
-        return [task.entry for slot, (task, _) in self.running.items() if slot < THREADS]
+        """The entries in a dead process's table."""
+        return [task.entry for task, _ in self.running.values()]
+
+    def run_suspects(self) -> None:
+        """Do nothing, because suspects start as soon as they can."""
 
     def _start_what_can(self) -> None:
         for tasks, first, last in (
             (self._waiting, 0, THREADS),
-            (self._suspects, THREADS, THREADS + SUSPECT_LANES),
+            (self._suspects, THREADS, 2 * THREADS),
         ):
             for slot in range(first, last):
                 if tasks and slot not in self.running:
@@ -227,7 +229,8 @@ class SimRunners:
     def _begin(self, slot: int, task: Leased) -> None:
         now = self._process.clock.monotonic()
         self.running[slot] = (task, now)
-        self.last_start = now
+        if slot < THREADS:
+            self.last_start = now
 
         def run() -> None:
             outcome = self._worker.attempt(task, alone=slot >= THREADS)
@@ -248,6 +251,14 @@ class _Ended:
         return False
 
 
+class _NotSimulated:
+    """Replaces the isolated processes, which the simulated attempts do not use."""
+
+    @staticmethod
+    def end_idle() -> None:
+        """Do nothing."""
+
+
 class SimWorker(Worker):
     """The product's worker with its own loop, leases, maintenance and outcomes.
 
@@ -263,6 +274,7 @@ class SimWorker(Worker):
         self._token = process.name.replace(".", "-").ljust(TOKEN_LENGTH, "x")
         self._store = opened
         self._broker = Broker(opened)
+        self._isolated: Any = _NotSimulated()
         self._lease_seconds = LEASE_SECONDS
         self._serving = Serving(queue_directory.of(opened), groups)
         self._interrupt: Any = SimInterrupt(process)

@@ -266,7 +266,7 @@ class Lab:
 
 def worker_pids(running: Started) -> list[int]:
     """The pids of a supervisor's living worker processes."""
-    return [pid for pid in running.others() if b"worker-process" in _command(pid)]
+    return [pid for pid in running.others() if b"\0worker-process\0" in _command(pid)]
 
 
 def _command(pid: int) -> bytes:

@@ -1,0 +1,268 @@
+"""A fork server: a process that has loaded the application, has one thread, and forks a child on request.
+
+A worker process forks it before it starts any thread. A process with threads cannot be forked safely, because
+a lock that another thread holds at that moment stays locked in the child forever. Linux only.
+"""
+
+import contextlib
+import gc
+import io
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from lastacross import logs
+from lastacross.processes import process_title
+from lastacross.processes.die_with_parent import signal_at_parents_death
+
+RunChild = Callable[[socket.socket], None]
+
+_MAX_REQUEST_BYTES = 64
+_FORK = b"fork"
+
+_log = logs.get("lastacross.fork")
+
+
+def open_sockets() -> set[int]:
+    """The file descriptors of this process's sockets."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(entry).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
+
+
+def obstacle(sockets_before: set[int]) -> str | None:
+    """The reason why this process cannot be forked safely, or None.
+
+    Args:
+        sockets_before: the result of ``open_sockets`` before the application was imported.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others:
+        target = getattr(others[0], "_target", None)
+        module = getattr(target, "__module__", None) or type(others[0]).__module__
+        return f"the thread {others[0].name!r} of the module {module} is running"
+    if (number := len(os.listdir("/proc/self/task"))) > 1:
+        return f"{number - 1} threads are running that Python did not start"
+    opened = open_sockets() - sockets_before
+    return f"the connection {_shown(min(opened))} is open" if opened else None
+
+
+def _shown(fd: int) -> str:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as found:
+        return f"to {found.getpeername()}"
+    return f"with the file descriptor {fd}"
+
+
+class ForkedChild:
+    """A child of the fork server.
+
+    Args:
+        control: the connection to the fork server.
+        channel: the connection to the child.
+        status: the file descriptor that yields the child's pid and, after its end, its exit code.
+
+    Raises:
+        OSError: the child could not be forked.
+    """
+
+    def __init__(self, control: socket.socket, channel: socket.socket, status: int) -> None:
+        self.channel = channel
+        self._control = control
+        self._status = io.FileIO(status)
+        text = _line(self._status)
+        if not text.isdigit():
+            self._status.close()
+            channel.close()
+            raise OSError(text or "the fork server has ended")
+        self.pid = int(text)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless the child has ended; the fork server sends it, because only it can tell."""
+        with contextlib.suppress(OSError):
+            self._control.send(f"signal {self.pid} {number}".encode())
+
+    def wait(self) -> int | None:
+        """Wait until the child has ended; returns its exit code (negative for a signal), None if unknown."""
+        text = _line(self._status)
+        self._status.close()
+        return int(text) if text else None
+
+
+class ForkServer:
+    """A connection to a fork server."""
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control = control
+        self._pid = pid
+
+    @classmethod
+    def start(cls, run_child: RunChild) -> "ForkServer":
+        """Fork the server; call this in the main thread, while there is no other thread.
+
+        The server and its children die with this process.
+
+        Args:
+            run_child: a function that each child runs with its connection to this process.
+
+        Raises:
+            OSError: the system has no process or memory left.
+        """
+        # The collector writes to every object that it visits, and would thereby copy the shared memory.
+        gc.collect()
+        gc.freeze()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return cls(ours, pid)
+        ours.close()
+        _run_and_exit(lambda: _Server(theirs, run_child).serve(parent))
+        raise AssertionError("unreachable")
+
+    def fork(self) -> ForkedChild:
+        """Fork a child.
+
+        Raises:
+            OSError: the child could not be forked, or the fork server has ended.
+        """
+        ours, theirs = socket.socketpair()
+        status_read, status_write = os.pipe()
+        try:
+            socket.send_fds(self._control, [_FORK], [theirs.fileno(), status_write])
+        except OSError:
+            ours.close()
+            os.close(status_read)
+            raise
+        finally:
+            theirs.close()
+            os.close(status_write)
+        return ForkedChild(self._control, ours, status_read)
+
+    def close(self) -> None:
+        """End the server and its children."""
+        self._control.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+
+class _Server:
+    """The server's side."""
+
+    def __init__(self, control: socket.socket, run_child: RunChild) -> None:
+        self._control = control
+        self._run_child = run_child
+        # Maps each child's pid to the file descriptor that gets its exit code.
+        self._children: dict[int, int] = {}
+        self._woken, self._wakeup = os.pipe()
+
+    def serve(self, parent: int) -> None:
+        """Fork children until the connection is closed."""
+        signal_at_parents_death(signal.SIGKILL)
+        if os.getppid() != parent:
+            return
+        process_title.show(["lastacross", "fork-server"])
+        for fd in (self._woken, self._wakeup):
+            os.set_blocking(fd, False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        # A signal to the process group is for the worker, which closes the connection once it has finished.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        while True:
+            readable, _, _ = select.select([self._control.fileno(), self._woken], [], [])
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._woken, 4096)
+            self._reap()
+            if self._control.fileno() in readable and not self._take_request():
+                return
+
+    def _take_request(self) -> bool:
+        request, fds, _, _ = socket.recv_fds(self._control, _MAX_REQUEST_BYTES, 2)
+        if request == _FORK:
+            self._fork(*fds)
+        elif request:
+            _, pid, number = request.split()
+            if int(pid) in self._children:
+                os.kill(int(pid), int(number))
+        return bool(request)
+
+    def _fork(self, channel: int, status: int) -> None:
+        server = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _tell(status, str(error))
+            os.close(status)
+        else:
+            if not pid:
+                _run_and_exit(lambda: self._become_child(channel, status, server))
+            self._children[pid] = status
+            _tell(status, str(pid))
+        os.close(channel)
+
+    def _become_child(self, channel: int, status: int, server: int) -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        for fd in (self._woken, self._wakeup, status, *self._children.values()):
+            os.close(fd)
+        self._control.close()
+        # Whatever the child starts belongs to its group and is killed after its end.
+        os.setsid()
+        signal_at_parents_death(signal.SIGKILL)
+        process_title.show(["lastacross", "single-task"])
+        if os.getppid() == server:
+            self._run_child(socket.socket(fileno=channel))
+
+    def _reap(self) -> None:
+        while self._children:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            # The pid still belongs to the dead child, so this cannot hit another group.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(ended.si_pid, signal.SIGKILL)
+            _, status = os.waitpid(ended.si_pid, 0)
+            fd = self._children.pop(ended.si_pid, None)
+            if fd is not None:
+                _tell(fd, str(os.waitstatus_to_exitcode(status)))
+                os.close(fd)
+
+
+def _run_and_exit(function: Callable[[], None]) -> None:
+    """Run the function of a forked process and end the process, without returning to its parent's code."""
+    code = 1
+    try:
+        function()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        _log.exception("fork.failed")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _tell(fd: int, text: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(fd, f"{text}\n".encode())
+
+
+def _line(file: io.FileIO) -> str:
+    """One line of a file that is read without a buffer; empty if the writer has ended."""
+    text = b""
+    while not text.endswith(b"\n") and (byte := file.read(1)):
+        text += byte
+    return text.decode().strip()
