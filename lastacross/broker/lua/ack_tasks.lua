@@ -1,8 +1,8 @@
 -- ack_tasks: delete completed tasks and set their bits in their batches.
 --
--- ARGV     1 now  then for each task: task id, lease id, and from its record '<batch id>:<index>', tombstone
---          seconds and request ('' for a missing field)
--- Returns  for each task: 1, or 0 if its lease was already lost
+-- ARGV: the current time, then for each task its id, its lease id, and three fields of its record: its member
+-- '<batch id>:<index>', its tombstone's seconds and its request. A missing field is ''.
+-- Returns for each task 1, or 0 if its lease was already lost.
 -- States   ack: leased → gone
 --
 -- One script both sets the fan-in bit and ends the task, because a crash between two scripts would leave the

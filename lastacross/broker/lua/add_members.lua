@@ -1,10 +1,11 @@
 -- add_members: add tasks to an open batch, except members whose bits show that they were already added.
 --
--- ARGV     1 now  2 batch id  3 index of the first member  then for each member: task id,
---          eta ('' = ready now), target as in add_tasks, 1 if its caller named it, number of strings n,
---          n strings
--- Returns  for each member 0 added, 1 added before, 2 the batch is cancelled, 10 a task of this name exists,
---          11 its name is tombstoned; or -1 when the batch does not exist, -2 when it is sealed
+-- ARGV: the current time, the batch id, the index of the first member, then for each member its id, its eta (''
+-- if it is ready now), its target as in add_tasks, 1 if the caller named it, the number of strings that follow,
+-- and these strings: its record's fields and values.
+-- Returns for each member 0 if it was added, 1 if it was added before, 2 if the batch is cancelled, 10 if a
+-- task with this name exists, or 11 if the name is tombstoned. Returns -1 if the batch does not exist, or -2 if
+-- it is sealed.
 -- States   add: new → ready, scheduled
 --
 -- One script writes the bit and the task together, so filling a batch can safely be repeated.

@@ -1,8 +1,9 @@
 -- add_pull_tasks: store new tasks in their pull queues, unless their names are already taken.
 --
--- ARGV     for each task: task id, eta, number of strings n, n strings: the record's other fields and values
--- Returns  for each task 0 added, 10 a task of this name exists, 11 its name is tombstoned
---          (App Engine's codes).
+-- ARGV: for each task its id, its eta, the number of strings that follow, and these strings: its record's other
+-- fields and values.
+-- Returns for each task 0 if it was added, or App Engine's code: 10 if a task with this name exists, 11 if the
+-- name is tombstoned.
 -- States   add: new → ready, scheduled
 --
 -- One script checks the name and writes the task, so no other caller can take the name in between.

@@ -1,8 +1,8 @@
 -- add_task: store one ready task with a generated name in its queue's own list. Nearly every add uses this script.
 --
--- ARGV     1 task id  then from the record: 2 origin (the queue)  3 description  4 data  5 created_at  6 eta
---          then strings: its other fields and values
--- Returns  0 added, 10 a retry of this request has already added it
+-- ARGV: the task's id, then five values from its record: origin (the queue), description, data, created_at and
+-- eta, then its other fields and values.
+-- Returns 0 if it was added, or 10 if a retry of this request has already added it.
 -- States   add: new → ready
 --
 -- No other request generates this id, so it is enough to check whether its record exists. `names` has the full check.

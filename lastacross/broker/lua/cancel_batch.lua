@@ -1,7 +1,8 @@
 -- cancel_batch: drop a batch's undelivered members; running members finish.
 --
--- ARGV     1 now  2 batch id  3 index to begin with  4 maximum number of members to check in this call
--- Returns  the index to continue with, -1 if all members were checked, -2 if the batch does not exist
+-- ARGV: the current time, the batch id, the index to start from, and the maximum number of members to check in
+-- this call.
+-- Returns the index to continue with, -1 if all members were checked, or -2 if the batch does not exist.
 -- States   cancel: ready, scheduled → gone
 -- include: keys
 -- include: fan_in

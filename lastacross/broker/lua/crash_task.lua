@@ -1,7 +1,7 @@
 -- crash_task: end the lease of a task whose own process died. No other task ran there, so this task had started.
 --
--- ARGV     1 now  2 task id  3 lease id
--- Returns  'ready', 'poison', 'damaged', or 'gone' if the lease was already lost
+-- ARGV: the current time, the task's id and its lease id.
+-- Returns 'ready', 'poison' or 'damaged', or 'gone' if the lease was already lost.
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in

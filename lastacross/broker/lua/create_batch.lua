@@ -1,9 +1,10 @@
 -- create_batch: open a batch and store its completion tasks, unless an earlier attempt has already opened it.
 --
--- ARGV     1 now  2 batch id  3 queue of the members  4 parent's member '<batch id>:<index>', or ''
---          then twice, for on_complete and on_success: task id or '', number of strings n, n strings
--- Returns  1 opened, 0 it exists, -1 the parent's batch does not exist or the parent has ended,
---          -2 another task has the name of on_complete or on_success
+-- ARGV: the current time, the batch id, the members' queue, and the parent's member '<batch id>:<index>' or ''.
+-- Then for on_complete and for on_success: the task's id or '', the number of strings that follow, and these
+-- strings.
+-- Returns 1 if the batch was opened, 0 if it exists, -1 if the parent has ended or its batch does not exist, or
+-- -2 if another task has the name of on_complete or on_success.
 -- States   wait: new → waiting
 -- include: keys
 -- include: fan_in

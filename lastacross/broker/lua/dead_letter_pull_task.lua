@@ -1,7 +1,7 @@
 -- dead_letter_pull_task: turn a pull task into a dead letter because the client that leased it cannot read it.
 --
--- ARGV     1 now  2 queue  3 the task's name  4 the reason
--- Returns  1
+-- ARGV: the current time, the queue, the task's name and the reason.
+-- Returns 1.
 -- States   dead-letter: leased → dead
 -- include: keys
 -- include: fan_in

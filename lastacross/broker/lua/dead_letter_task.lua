@@ -1,7 +1,7 @@
 -- dead_letter_task: after a task's last attempt, keep it for inspection and mark it as failed in its batch.
 --
--- ARGV     1 now  2 task id  3 lease id  4 HTTP status of this attempt, or ''  5 the reason as text
--- Returns  1, or 0 if the lease was already lost
+-- ARGV: the current time, the task's id, its lease id, the attempt's HTTP status or '', and the reason as text.
+-- Returns 1, or 0 if the lease was already lost.
 -- States   dead-letter: leased → dead, gone
 -- include: keys
 -- include: fan_in

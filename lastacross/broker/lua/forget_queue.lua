@@ -1,7 +1,7 @@
 -- forget_queue: move a queue's unreadable settings aside so that a process uploads them again.
 --
--- ARGV     1 the queue  2 the problem, to follow 'has'
--- Returns  1 if the queue had settings
+-- ARGV: the queue and the problem, worded to follow 'has'.
+-- Returns 1 if the queue had settings.
 -- include: keys
 
 if call('EXISTS', SETTINGS .. ARGV[1]) == 0 then

@@ -1,7 +1,7 @@
 -- keep_queue: write the settings of one of the engine's own queues, which no upload of queue.yaml disables.
 --
--- ARGV     1 the queue  then the fields and values of its settings
--- Returns  1 if the queue is new
+-- ARGV: the queue, then its settings' fields and values.
+-- Returns 1 if the queue is new.
 -- include: keys
 
 local queue = ARGV[1]

@@ -1,9 +1,10 @@
 -- lease_pull_tasks: lease due tasks of a pull queue, ordered by eta and name.
 --
--- ARGV     1 now  2 queue  3 lease seconds  4 maximum number of tasks  5 '' for all tasks, 'tag' for one tag,
---          'oldest' for the oldest task's tag, or for untagged tasks if it has none  6 the tag  7 the request
--- Returns  1 the tasks, each {name, eta = end of the lease, leases so far, tag or '', body}
---          2 the names of the tasks that became dead letters because their leases are used up
+-- ARGV: the current time, the queue, the lease's seconds, the maximum number of tasks, the selection, the tag
+-- and the request. The selection is '' for all tasks, 'tag' for one tag, or 'oldest' for the oldest task's tag
+-- (for untagged tasks if the oldest task has no tag).
+-- Returns two lists: the leased tasks, each as {name, eta = end of the lease, leases so far, tag or '', body},
+-- and the names of tasks that became dead letters because their leases were used up.
 -- States   lease: ready → leased, dead
 --
 -- Because this is one script, two concurrent clients lease different tasks.

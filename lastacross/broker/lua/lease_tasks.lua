@@ -1,19 +1,21 @@
 -- lease_tasks: lease ready tasks to a worker of their group, within their queues' limits.
 --
--- ARGV     1 now; '' = read the server's clock, because this call runs only after a BLPOP  2 lease seconds
---          3 the worker's lease token  4 number of its next lease  5 tasks wanted
---          6 free threads; -1 = unknown when this runs: the worker gets only tasks that no limit binds, and
---          asks again immediately if there are others  7 number of groups n that the worker serves
---          8… n groups
---          then the lists, in the order to serve them: '<queue>', or '<queue>.<group>' for a queue's tasks
---          that wait for a group other than the queue's own
--- Returns  1 the tasks, each {task id, lease id, record as HGETALL gives it}; the record of a task of
---            a group other than 'default' has the field 'group'
---          2 the time at which a throttled queue has a token again, or ''
---          3 1 if a queue has more tasks that could be leased now
---          4 the queues whose settings are missing because Redis was flushed: upload them and call again
---          5 1 if a marker also asked for a promotion of scheduled tasks
---          6 the list to begin with once a thread is free to start its task immediately; or ''
+-- ARGV 1: the current time, or '' to read the server's clock, because this call runs only after a BLPOP.
+-- ARGV 2 to 5: the lease's seconds, the worker's lease token, the number of its next lease, and the number of
+-- wanted tasks.
+-- ARGV 6: the number of free threads, or -1 if it is unknown when this runs. In that case the worker gets only
+-- tasks that no limit binds, and asks again immediately if there are others.
+-- ARGV 7 and 8…: the number of groups that the worker serves, and the groups.
+-- Then come the lists, in the order in which to serve them: '<queue>', or '<queue>.<group>' for a queue's tasks
+-- that wait for a group other than the queue's own.
+-- Returns six values:
+-- 1. the tasks, each as {task id, lease id, record as HGETALL returns it}; a record has the field 'group' if
+--    the task's group is not 'default'
+-- 2. the time at which a throttled queue will have a token again, or ''
+-- 3. 1 if a queue has more tasks that could be leased now
+-- 4. the queues whose settings are missing because Redis was flushed; upload them and call again
+-- 5. 1 if a marker also asked for a promotion of scheduled tasks
+-- 6. the list to start from once a thread is free to start its task immediately, or ''
 -- States   lease: ready → leased, dead
 --
 -- The script that grants the leases also counts the tokens and slots, so limits hold across all machines.

@@ -1,7 +1,8 @@
 -- maintain_queues: promote due tasks, rescue expired leases and read the last upload. Workers run it every second.
 --
--- ARGV     1 now  2 maximum number to move per queue  3 1 to end expired leases  4… queues
--- Returns  1 and 2 as promote_due  3 as rescue_expired  4 digest, time and version of the last upload
+-- ARGV: the current time, the maximum number of tasks to move per queue, 1 to end expired leases, then the
+-- queues.
+-- Returns promote_due's two values, rescue_expired's list, and the last upload's digest, time and version.
 -- States   promote: scheduled → ready
 -- States   rescue: leased → ready, dead, gone
 --

@@ -1,7 +1,8 @@
 -- modify_pull_lease: make a pull task's lease end some seconds from now; 0 returns the task immediately.
 --
--- ARGV     1 now  2 queue  3 name  4 the eta that the caller has  5 lease seconds  6 the request
--- Returns  1 'ok', 'paused', 'expired', 'tombstoned' or 'unknown'  2 the new eta, or ''
+-- ARGV: the current time, the queue, the task's name, the eta known to the caller, the lease's seconds and the
+-- request.
+-- Returns 'ok', 'paused', 'expired', 'tombstoned' or 'unknown', and the new eta or ''.
 -- States   modify: leased → leased, ready
 --
 -- Everything is in one script, because otherwise the lease could expire after the check and another client could

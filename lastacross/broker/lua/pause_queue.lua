@@ -1,7 +1,7 @@
 -- pause_queue: stop or resume leasing from a queue.
 --
--- ARGV     1 queue  2 1 to pause, 0 to resume
--- Returns  1 if the queue's state has changed
+-- ARGV: the queue, then 1 to pause it or 0 to resume it.
+-- Returns 1 if the queue's state has changed.
 -- include: keys
 
 local queue = ARGV[1]

@@ -1,7 +1,7 @@
 -- promote_due: make scheduled tasks ready once their eta has passed.
 --
--- ARGV     1 now  2 maximum number to move per queue  3… queues
--- Returns  1 the number of promoted tasks  2 the eta of the next scheduled task in these queues, or ''
+-- ARGV: the current time, the maximum number of tasks to move per queue, then the queues.
+-- Returns the number of promoted tasks, and the eta of the next scheduled task in these queues or ''.
 -- States   promote: scheduled → ready
 -- include: keys
 -- include: fan_in

@@ -1,7 +1,8 @@
 -- purge_queue: delete a queue's ready, scheduled and leased tasks; dead letters stay.
 --
--- ARGV     1 now  2 queue  3 maximum number to delete in this call  4 when the purge began
--- Returns  how many entries were removed; call again until it is 0
+-- ARGV: the current time, the queue, the maximum number of tasks to delete in this call, and the time at which
+-- the purge began.
+-- Returns the number of removed entries; call again until it is 0.
 -- States   purge: ready, scheduled, leased → gone
 --
 -- If the purge itself fires a completion task, that task is not purged.

@@ -1,9 +1,9 @@
 -- read_statistics: read a queue's current statistics.
 --
--- ARGV     1 now  2 queue
--- Returns  1 tasks: ready, scheduled and leased  2 leased tasks  3 the eta of the oldest task, or ''
---          4 attempts that ended in the last minute  5 the rate enforced now, or '' for an unknown queue
---          6 the queue's mode
+-- ARGV: the current time and the queue.
+-- Returns six values: the number of ready, scheduled and leased tasks, the number of leased tasks, the eta of
+-- the oldest task or '', the number of attempts that ended in the last minute, the rate enforced now ('' for an
+-- unknown queue), and the queue's mode.
 --
 -- The search for the oldest ready task looks only at the front of the list, because all tasks except rescued
 -- ones become ready in the order of their etas.

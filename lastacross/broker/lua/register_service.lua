@@ -1,7 +1,7 @@
 -- register_service: register a service whose workers have started, so that its tasks wait for them from now on.
 --
--- ARGV     1 the service
--- Returns  1 if the service was unknown until now
+-- ARGV: the service.
+-- Returns 1 if the service was unknown until now.
 --
 -- Some of its tasks may already be in the default service's lists. The next lease that finds one moves it.
 -- include: keys

@@ -1,7 +1,7 @@
 -- release_tasks: return leased, unstarted tasks to the front of their queues without counting a failure.
 --
--- ARGV     for each task, in the order in which they were leased: task id, lease id
--- Returns  how many were returned
+-- ARGV: for each task its id and its lease id, in the order in which the tasks were leased.
+-- Returns the number of returned tasks.
 -- States   release: leased → ready
 -- include: keys
 

@@ -1,7 +1,8 @@
 -- renew_leases: extend a worker's leases until expires_at, and record which tasks have started.
 --
--- ARGV     1 expires_at (seconds since the epoch)  then for each task: task id, lease id, 1 if started
--- Returns  for each task: 1, or 0 if its lease was already lost
+-- ARGV: expires_at in seconds since the epoch, then for each task its id, its lease id, and 1 if it has
+-- started.
+-- Returns for each task 1, or 0 if its lease was already lost.
 -- include: keys
 
 local score = instant(tonumber(ARGV[1]) + LEASE_SHIFT)

@@ -1,8 +1,8 @@
 -- reroute_tasks: move ready tasks from lists that no worker may serve to the right lists.
 --
--- ARGV     1 maximum number to check at each end and in the middle of a list
---          2 number of entries of the middle that earlier calls checked  3… queues
--- Returns  how many were moved
+-- ARGV: the maximum number of entries to check at each end and in the middle of a list, the number of entries
+-- in the middle that earlier calls checked, then the queues.
+-- Returns the number of moved tasks.
 -- States   reroute: ready, scheduled → ready, scheduled
 --
 -- A lease moves misplaced tasks only in lists that its worker serves. Three cases need this script:

@@ -1,7 +1,7 @@
 -- rescue_expired: make tasks ready again whose leases expired because their worker died or stalled.
 --
--- ARGV     1 now  2 maximum number to move per queue  3… queues
--- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
+-- ARGV: the current time, the maximum number of tasks to move per queue, then the queues.
+-- Returns a flat list: for each ended lease, the task's id and 'ready', 'poison', 'damaged' or 'gone'.
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in

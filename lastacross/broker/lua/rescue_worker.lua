@@ -1,8 +1,8 @@
 -- rescue_worker: immediately recover all leased tasks of a worker process that has ended.
 --
--- ARGV     1 now  2 its lease token  3 1 if the process was silent and is not to be blamed on its tasks
---          4 number of queues n  5… n queues  then the entries '<task id>:<lease id>' that it had started
--- Returns  flat: task id, 'ready' | 'poison' | 'damaged' | 'gone', for each lease that was ended
+-- ARGV: the current time, the worker's lease token, 1 if the process was silent, so that no crash counts against its
+-- tasks, the number of queues, the queues, then an entry '<task id>:<lease id>' for each task that the worker had started.
+-- Returns a flat list: for each ended lease, the task's id and 'ready', 'poison', 'damaged' or 'gone'.
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
 -- include: fan_in

@@ -1,8 +1,8 @@
 -- restore_orphans: restore tasks that are in no list and no registry, because a stock worker took them and died
 -- or because another program overwrote the list.
 --
--- ARGV     the task ids, each seen twice outside of every list
--- Returns  flat: the task ids that were restored
+-- ARGV: the ids of tasks that were twice found in no list.
+-- Returns the ids of the restored tasks.
 -- States   restore: ready, scheduled, leased → ready, scheduled
 --
 -- A duplicate entry in the ready list is harmless, because the lease that finds it sees that the task has moved.

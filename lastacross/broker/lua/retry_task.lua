@@ -1,8 +1,8 @@
 -- retry_task: schedule a failed task for its next attempt, unless its batch is cancelled.
 --
--- ARGV     1 task id  2 lease id  3 eta of the next attempt  4 HTTP status of this attempt, or ''
---          5 now  6 1 if the attempt reached the application  7 1 if the next attempt must run alone, too
--- Returns  1, or 0 if the lease was already lost
+-- ARGV: the task's id, its lease id, the eta of its next attempt, this attempt's HTTP status or '', the current
+-- time, 1 if the attempt reached the application, and 1 if the next attempt must run alone, too.
+-- Returns 1, or 0 if the lease was already lost.
 -- States   retry: leased → scheduled, gone
 -- include: keys
 -- include: fan_in

@@ -1,8 +1,8 @@
 -- run_task: run a task now, whatever its eta and its queue's rate, limit or pause.
 --
--- ARGV     1 task id  2 now
--- Returns  'ready', 'running' if it is already running, 'waiting' if it waits for its batch, or 'gone' if
---          it does not exist
+-- ARGV: the task's id and the current time.
+-- Returns 'ready', 'running' if the task is already running, 'waiting' if it waits for its batch, or 'gone' if
+-- it does not exist.
 -- States   run now: ready, scheduled, dead → ready
 --
 -- A pull task can be leased immediately; a leased pull task counts as 'running'.

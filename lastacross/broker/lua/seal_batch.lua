@@ -1,7 +1,7 @@
 -- seal_batch: close a batch to new members, so that it completes when its last member has ended.
 --
--- ARGV     1 now  2 batch id
--- Returns  the number of its members, or -1 if the batch does not exist
+-- ARGV: the current time and the batch id.
+-- Returns the number of members, or -1 if the batch does not exist.
 -- States   fire: waiting → ready, gone
 -- include: keys
 -- include: fan_in

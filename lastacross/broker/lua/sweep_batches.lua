@@ -1,9 +1,10 @@
 -- sweep_batches: cancel members whose record another RQ tool deleted or cancelled, repair damaged batches, and
 -- find abandoned batches.
 --
--- ARGV     1 now  2 rank of the open batch to begin with  3 index of its member to begin with
---          4 maximum number of members to check in this call
--- Returns  1 the rank and 2 the index to continue with (0, 0 if all were checked), then the abandoned batches
+-- ARGV: the current time, the rank of the open batch to start from, the index of its member to start from, and
+-- the maximum number of members to check in this call.
+-- Returns the rank and the index to continue with (0 and 0 if all members were checked), then the abandoned
+-- batches.
 -- States   fire: waiting → ready, gone
 --
 -- Without this sweep, no step would find such a member, and its batch would stay open forever.

@@ -1,7 +1,8 @@
 -- sweep_foreign: restore tasks that a stock `rq worker` or another RQ tool removed from our queues.
 --
--- ARGV     1 maximum number to move per queue  2 number of failed jobs that earlier calls checked  3… queues
--- Returns  flat: the task ids that were restored
+-- ARGV: the maximum number of tasks to move per queue, the number of failed jobs that earlier calls checked,
+-- then the queues.
+-- Returns the ids of the restored tasks.
 -- States   restore: ready → ready, gone
 --
 -- A stock worker moves a job to '<queue>:intermediate' and then fails it, because our `data` is a call that

@@ -1,9 +1,9 @@
 -- upload_queues: upload queue.yaml for all machines, like a deployment on App Engine.
 --
--- ARGV     1 now  2 the file's digest  3 1 if paused queues continue  4 number of services n  5… n services
---          then the backends among them, separated by spaces  then for each queue: its name, number of
---          strings m, m strings: the fields and values of its settings
--- Returns  the names of the queues that are new, or were disabled
+-- ARGV: the current time, the file's digest, 1 to resume paused queues, the number of services, the services,
+-- then the names of the backends among them in one string, separated by spaces. Then for each queue: its name,
+-- the number of strings that follow, and these strings: its settings' fields and values.
+-- Returns the names of queues that are new or were disabled.
 --
 -- A queue that is no longer listed keeps its tasks but does not lease them. This does not apply to the
 -- engine's own queues (keep_queue), because queue.yaml does not list them.

@@ -1,8 +1,9 @@
 -- send_message: append messages to a stream with a limited length and lifetime.
 --
--- KEYS     1 stream
--- ARGV     1 minimum number of messages to keep  2 seconds to keep them after the newest  3… messages
--- Returns  the last message's id.
+-- KEYS: the stream.
+-- ARGV: the minimum number of messages to keep, the number of seconds to keep them after the newest one, then
+-- the messages.
+-- Returns the last message's id.
 --
 -- This is one script, so that a stream is never left without an expiry and messages cost a single call.
 -- include: call

@@ -1,8 +1,9 @@
 -- look_at_longtasks: reads a consistent snapshot of long tasks' queue records and cached values.
 --
--- KEYS     1 the generation in use  2 prefix of the values  3… records of tasks
--- ARGV     1 now (integer microseconds since the epoch)  2 number of fields  3… their names  then cache keys
--- Returns  {each record's fields, as HMGET returns them; for each key the result of cache_get}
+-- KEYS: the generation in use, the values' prefix, then the tasks' records.
+-- ARGV: the current time in integer microseconds since the epoch, the number of fields, their names, then the
+-- cache keys.
+-- Returns each record's fields as HMGET returns them, and for each cache key the result of cache_get.
 --
 -- include: cache
 

@@ -1,8 +1,8 @@
 -- cache: stores and reads memcache values, for the cache_* scripts.
 --
--- KEYS     1 the generation in use (string)  2 prefix of the values
--- Entry    one string '<kind> <expires_at> <stored_at> <version>\n<payload>'. Times are integer
---          microseconds since the epoch. Kind L is not a value but a lock against `add`.
+-- KEYS: the generation in use (a string) and the values' prefix.
+-- An entry is one string, '<kind> <expires_at> <stored_at> <version>\n<payload>'. Times are integer
+-- microseconds since the epoch. An entry of kind L is not a value but a lock against `add`.
 --
 -- Expiry is decided by comparing with the caller's `now`; Redis's own TTL only frees the memory.
 

@@ -1,9 +1,9 @@
 -- cache_delete: deletes values and, on request, refuses `add` of their keys for a while.
 --
--- KEYS     1 the generation in use  2 prefix of the values
--- ARGV     1 now  2 locked_until (integer microseconds since the epoch; 0 = no lock)
---          3 version to write  4… keys
--- Returns  for each key 2 if a value was deleted, or 1 if there was none (then no lock is created).
+-- KEYS: the generation in use and the values' prefix.
+-- ARGV: the current time, locked_until, the version to write, then the keys. Times are integer microseconds
+-- since the epoch, and a locked_until of 0 means no lock.
+-- Returns for each key 2 if a value was deleted, or 1 if there was none. In the latter case no lock is created.
 --
 -- This is one script, so that no `add` can run between the deletion and the lock.
 -- include: cache

@@ -1,8 +1,8 @@
 -- cache_get: reads a consistent snapshot of the values of some keys.
 --
--- KEYS     1 the generation in use  2 prefix of the values
--- ARGV     1 now (integer microseconds since the epoch)  2… keys
--- Returns  for each key {kind, payload, version, expires_at, stored_at}, or nil if it has no value.
+-- KEYS: the generation in use and the values' prefix.
+-- ARGV: the current time in integer microseconds since the epoch, then the keys.
+-- Returns for each key {kind, payload, version, expires_at, stored_at}, or nil if it has no value.
 --
 -- This is one script, so that the generation cannot change before the values are read.
 -- include: cache

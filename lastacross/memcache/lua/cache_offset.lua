@@ -1,10 +1,10 @@
 -- cache_offset: adds to or subtracts from unsigned 64-bit numbers.
 --
--- KEYS     1 the generation in use  2 prefix of the values
--- ARGV     1 now  2 expires_at of a newly created number (integer microseconds since the epoch)
---          3 version to write  4 number that a missing key starts from, or ''
---          5… three per key: key, '+' or '-', delta (decimal, below 2^64)
--- Returns  for each key the new number (decimal), or nil if it is missing, locked, or not a number.
+-- KEYS: the generation in use and the values' prefix.
+-- ARGV: the current time, expires_at for a newly created number, the version to write, the initial number for a
+-- missing key or '', then for each key: the key, '+' or '-', and the delta (decimal, below 2^64). Times are
+-- integer microseconds since the epoch.
+-- Returns for each key the new number in decimal, or nil if it is missing, locked or not a number.
 --
 -- This is one script, so that concurrent additions are all counted. Numbers are decimal strings, because Lua's
 -- numbers are exact only up to 2^53. As in memcached, a sum wraps at 2^64 and a difference stops at 0.

@@ -1,9 +1,10 @@
 -- cache_store: stores values if the policy allows it.
 --
--- KEYS     1 the generation in use  2 prefix of the values
--- ARGV     1 now  2 expires_at (integer microseconds since the epoch)  3 set, add, replace or cas
---          4 version to write  5… four per value: key, kind, payload, version that cas expects or ''
--- Returns  for each value 1 if it was stored, otherwise 0.
+-- KEYS: the generation in use and the values' prefix.
+-- ARGV: the current time, expires_at, the policy (set, add, replace or cas), the version to write, then for
+-- each value: its key, its kind, its payload, and the version that cas expects or ''. Times are integer
+-- microseconds since the epoch.
+-- Returns for each value 1 if it was stored, otherwise 0.
 --
 -- This is one script, so that no other client can change a value between its comparison and the write.
 -- include: cache

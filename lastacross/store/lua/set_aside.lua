@@ -1,7 +1,7 @@
 -- set_aside: move keys that have the wrong type aside.
 --
--- ARGV     for each key: its name, its type
--- Returns  the names of the keys that were moved
+-- ARGV: for each key its name and its type.
+-- Returns the names of the moved keys.
 -- include: call
 
 local moved = {}
