@@ -16,7 +16,7 @@ class Error(Exception):
 class ConfigError(Error):
     """Raised when a configuration file or an environment variable is invalid.
 
-    ``str()`` returns one readable line: ``queue.yaml:7:11: rate '5/x' …, did you mean '5/s'?``
+    ``str()`` returns one readable line: ``queue.yaml:7:11: rate '5/x' … Did you mean '5/s'?``
     If reading the configuration finds several mistakes, ``mistakes`` contains all of them in order.
     """
 
@@ -179,7 +179,7 @@ class UnknownBatchError(TaskQueueError):
 class ScheduleError(Error, ValueError):
     """Raised when a schedule's text or time zone is invalid, or the schedule never comes due again.
 
-    ``str()`` returns one readable line: ``schedule 'every 5 minuts' has 'minuts' at column 9, where …``
+    ``str()`` returns one readable line: ``schedule 'every 5 minuts' has 'minuts' at column 9; expected …``
 
     Args:
         subject: the invalid setting, such as ``schedule 'every 5 minuts'``.

@@ -38,7 +38,7 @@ def check_service(text: str) -> str:
     """Check a service's name, which may contain lower-case letters, digits and hyphens."""
     if not _SERVICE.fullmatch(text):
         plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")[:63].strip("-")
-        raise UnusableError("is not 1 to 63 lower-case letters, digits and hyphens", plain or None)
+        raise UnusableError("must be 1 to 63 lowercase letters, digits or hyphens", plain or None)
     return text
 
 
@@ -117,7 +117,9 @@ def read(document: Document, included: Sequence[Document] = ()) -> AppConfig:
     content = _without_known_keys(document)
     top = document.validate(FileEntry, content, ()) or FileEntry()
     if top.service is not None and top.module is not None:
-        document.mistake(("module",), "module is the old name of service; keep one of them", is_of_key=True)
+        document.mistake(
+            ("module",), "module is the old name for service; keep only one of them", is_of_key=True
+        )
     tops = [(one, _top_of_included(one)) for one in included]
     for one in (document, *included):
         includes.check_builtins(one)
@@ -151,7 +153,7 @@ def _top_of_included(document: Document) -> IncludedEntry:
     unknown = [key for key in content if key not in IncludedEntry.model_fields]
     for key in unknown:
         if key in FileEntry.model_fields or key in APP_KEYS:
-            problem = f"{key} belongs into app.yaml: an included file may have {', '.join(includes.KEYS)}"
+            problem = f"{key} belongs in app.yaml; an included file may have only {', '.join(includes.KEYS)}"
             document.mistake((key,), problem, is_of_key=True)
         else:
             hint = likely(key, includes.KEYS)
@@ -188,9 +190,7 @@ def _handlers(document: Document, included: Sequence[Document]) -> tuple[Handler
             (last if is_tail else first).append(handlers.read(value, one, path))
     found = [*first, *_own_handlers(document), *last]
     if len(found) > MAX_HANDLERS:
-        remark = (
-            f"{len(found)} handlers are more than App Engine's {MAX_HANDLERS}; they are taken as they are"
-        )
+        remark = f"{len(found)} handlers exceed App Engine's limit of {MAX_HANDLERS}; all of them are used"
         document.notice(("handlers",), remark)
     return tuple(handler for handler in found if handler is not None)
 
@@ -199,7 +199,7 @@ def _own_handlers(document: Document) -> list[Handler | None]:
     found = []
     for path, value in document.entries("handlers", "handlers"):
         if isinstance(value, dict) and "position" in value:
-            problem = "position is for handlers of included files; in app.yaml the order of the lines counts"
+            problem = "position is only for included files; in app.yaml, the order of the handlers counts"
             document.mistake((*path, "position"), problem, is_of_key=True)
         found.append(handlers.read(value, document, path))
     return found
@@ -215,7 +215,7 @@ def _variables(tops: Iterable[tuple[Document, IncludedEntry]]) -> MappingProxyTy
             _check_variable(name, value, document)
             if found.get(name, value) != value:
                 document.notice(
-                    path, f"this value of {name} counts, not that of {place[name]}", is_of_key=True
+                    path, f"this value of {name} overrides the one at {place[name]}", is_of_key=True
                 )
             found[name], place[name] = value, f"{document.name}:{document.line(path)}"
     return MappingProxyType(found)
@@ -224,10 +224,10 @@ def _variables(tops: Iterable[tuple[Document, IncludedEntry]]) -> MappingProxyTy
 def _check_variable(name: str, value: str, document: Document) -> None:
     path = ("env_variables", name)
     if not _VARIABLE.fullmatch(name):
-        problem = f"{shown(name)} is not the name of a variable: letters, digits and '_'"
+        problem = f"{shown(name)} is not a valid variable name; use letters, digits and '_'"
         document.mistake(path, problem, is_of_key=True)
     elif "\0" in value:
-        document.mistake(path, f"{name} has a NUL character in it")
+        document.mistake(path, f"{name} contains a NUL character")
 
 
 def _skip_files(document: Document, included: Sequence[Document]) -> tuple[re.Pattern[str], ...]:
@@ -249,9 +249,7 @@ def _expressions(document: Document) -> list[re.Pattern[str]]:
         if text is None and not is_list:
             continue
         if not isinstance(text, str):
-            document.mistake(
-                path, f"skip_files {shown(text)} is not a regular expression, nor a list of them"
-            )
+            document.mistake(path, f"skip_files {shown(text)} must be a regular expression or a list of them")
             continue
         try:
             # As on App Engine, a multi-line block is a single expression.
@@ -280,7 +278,7 @@ def _scaling(documents: Iterable[Document]) -> Scaling:
             if key not in document.content:
                 continue
             if found is not None and found.mode != mode:
-                problem = f"{key} is a second kind of scaling; keep one"
+                problem = f"{key} is a second kind of scaling; keep only one"
                 document.mistake((key,), problem, is_of_key=True)
             given = _scaling_of(document, mode, schema, key)
             if found is not None:
@@ -295,7 +293,7 @@ def _scaling_of(document: Document, mode: ScalingMode, schema: type[ScalingEntry
     entry = document.validate(schema, content, (key,)) or ScalingEntry()
     for name in ScalingEntry.model_fields:
         if getattr(entry, name) is not None:
-            document.notice((key, name), f"{name!r} of {key} is read but not acted on", is_of_key=True)
+            document.notice((key, name), f"{name!r} in {key} has no effect here", is_of_key=True)
     return Scaling(mode, entry.instances, entry.max_concurrent_requests)
 
 
@@ -303,7 +301,7 @@ def _inbound_services(names: list[str], document: Document) -> frozenset[str]:
     for index, name in enumerate(names):
         path: Path_ = ("inbound_services", index)
         if name in INBOUND_SERVICES:
-            document.notice(path, f"inbound service {name!r} is read but not acted on")
+            document.notice(path, f"inbound service {name!r} has no effect here")
         else:
             hint = likely(name, INBOUND_SERVICES)
             document.mistake(path, f"{shown(name)} is not an inbound service", hint)

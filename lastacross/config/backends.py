@@ -31,14 +31,14 @@ def check_name(text: str) -> str:
     """Check a backend's name: 1 to 100 lower-case letters, digits and hyphens, but not ``default``."""
     variables.service(text)
     if text == DEFAULT_SERVICE:
-        raise UnusableError("is the service that app.yaml describes; a backend needs another name")
+        raise UnusableError("is app.yaml's own service; give the backend another name")
     return text
 
 
 def check_class(text: str) -> str:
     """Check an instance class; like App Engine, accept upper and lower case."""
     if text.upper() not in CLASSES:
-        raise UnusableError(f"is not {listed(CLASSES)}", likely(text.upper(), CLASSES))
+        raise UnusableError(f"must be {listed(CLASSES)}", likely(text.upper(), CLASSES))
     return text.upper()
 
 
@@ -53,11 +53,13 @@ def check_options(value: Any) -> frozenset[str]:
     """Parse the option words, which are either separated by commas or given as a list."""
     words = value.split(",") if isinstance(value, str) else value
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise UnusableError("is neither words with commas between them nor a list of words")
+        raise UnusableError("must be words separated by commas, or a list of words")
     plain = [word.strip() for word in words if word.strip()]
     for word in plain:
         if word not in OPTIONS:
-            raise UnusableError(f"has {shown(word)}, which is not {listed(OPTIONS)}", likely(word, OPTIONS))
+            raise UnusableError(
+                f"contains {shown(word)}, which is not {listed(OPTIONS)}", likely(word, OPTIONS)
+            )
     return frozenset(plain)
 
 
@@ -96,7 +98,7 @@ def read(document: Document) -> Mapping[str, Backend]:
         if entry is None:
             continue
         if entry.name in found:
-            document.mistake((*path, "name"), f"backend {entry.name!r} is there twice; keep one")
+            document.mistake((*path, "name"), f"backend {entry.name!r} is defined twice; keep only one")
         _notice(entry, value, document, path)
         found[entry.name] = Backend(
             name=entry.name,
@@ -131,6 +133,6 @@ def _notice(entry: BackendEntry, value: Any, document: Document, path: Path_) ->
     """Record a notice for each key that has no effect or uses an old spelling."""
     for key, given in (("class", entry.instance_class), ("options", entry.options)):
         if given:
-            document.notice((*path, key), f"{key!r} of a backend is read but not acted on", is_of_key=True)
+            document.notice((*path, key), f"{key!r} of a backend has no effect here", is_of_key=True)
     if value.get("start") not in (None, entry.start):
-        document.notice((*path, "start"), f"start {shown(value['start'])} is read as {entry.start}")
+        document.notice((*path, "start"), f"start {shown(value['start'])} is interpreted as {entry.start}")

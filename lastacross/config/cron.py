@@ -15,9 +15,7 @@ from lastacross.config.queues import BackoffEntry
 from lastacross.config.values import LONG_DEADLINE_SECONDS, CronEntry, Misfire, RetryParameters
 from lastacross.errors import ScheduleError
 
-EMPTY = (
-    "Empty cron configuration: write 'cron:' with its jobs (or with none, to delete all), or remove the file"
-)
+EMPTY = "Empty cron configuration: list the jobs under 'cron:' (none, to delete all jobs), or remove the file"
 
 # Exceeding these App Engine limits causes only a notice, because here the machine is the only limit.
 APP_ENGINE_JOBS = 250
@@ -42,9 +40,9 @@ def check_url(text: str) -> str:
         plain = re.sub(r"^https?://[^/]*", "", text)
         raise UnusableError("does not begin with '/'", plain if plain.startswith("/") else f"/{plain}")
     if not text.isprintable() or " " in text:
-        raise UnusableError("has a space or a control character", "".join(text.split()) or None)
+        raise UnusableError("contains a space or a control character", "".join(text.split()) or None)
     if "#" in text:
-        raise UnusableError("has a '#', which no server ever sees", text.partition("#")[0])
+        raise UnusableError("contains '#', but a fragment is never sent to a server", text.partition("#")[0])
     if len(text) > MAX_URL_CHARACTERS:
         raise UnusableError(f"is longer than {MAX_URL_CHARACTERS} characters")
     return text
@@ -82,7 +80,7 @@ def check_target(text: str) -> str:
         version, service = text.lower().split(".")
         plain = f"{service}:{version}"
     raise UnusableError(
-        "is not 'service' or 'service:version' in lower-case letters, digits and hyphens: Value "
+        "must be 'service' or 'service:version', in lowercase letters, digits and hyphens: Value "
         f"{shown(text)} for target does not match expression '{TARGET_EXPRESSION}'",
         plain if _TARGET.match(plain) else None,
     )
@@ -152,7 +150,9 @@ def read(document: Document) -> tuple[CronEntry, ...]:
         found.append(_job(entry, name if number == 1 else f"{name}-{number}", document, path))
     if len(found) > APP_ENGINE_JOBS:
         document.notice(
-            ("cron",), f"{len(found)} jobs are above App Engine's {APP_ENGINE_JOBS}", is_of_key=True
+            ("cron",),
+            f"{len(found)} jobs exceed App Engine's limit of {APP_ENGINE_JOBS}; all of them are used",
+            is_of_key=True,
         )
     return tuple(found)
 
@@ -185,11 +185,11 @@ def _deadline(seconds: float | None, document: Document, path: Path_) -> float |
     if seconds is None:
         return None
     if seconds <= 0:
-        remark = f"attempt_deadline {seconds:g}s would let nothing run; that of other requests is taken"
+        remark = f"attempt_deadline {seconds:g}s would prevent every run; the usual deadline applies instead"
         document.notice(path, remark)
         return None
     if seconds > LONG_DEADLINE_SECONDS:
-        document.notice(path, f"attempt_deadline {seconds:g}s is above 24 hours; 24 hours are taken")
+        document.notice(path, f"attempt_deadline {seconds:g}s exceeds 24 hours; 24 hours are used instead")
     return min(seconds, float(LONG_DEADLINE_SECONDS))
 
 
@@ -199,7 +199,9 @@ def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryPa
         return None
     limit = DEFAULT_RETRY_LIMIT if entry.job_retry_limit is None else entry.job_retry_limit
     if limit > APP_ENGINE_RETRIES:
-        remark = f"job_retry_limit {limit} is above App Engine's {APP_ENGINE_RETRIES}; it is taken as it is"
+        remark = (
+            f"job_retry_limit {limit} exceeds App Engine's limit of {APP_ENGINE_RETRIES}; it is used anyway"
+        )
         document.notice((*path, "job_retry_limit"), remark)
     limits = replace(DEFAULT_BACKOFF, task_retry_limit=limit, task_age_limit_seconds=entry.job_age_limit)
     return entry.back_off(limits, document, path)

@@ -25,7 +25,7 @@ class UnusableError(ValueError):
 def shown(value: Any) -> str:
     """Format a value for a message: quoted, on one line and shortened."""
     if value is None:
-        return "(nothing)"
+        return "(empty)"
     if isinstance(value, Mapping):
         return "(a mapping)"
     if isinstance(value, list):
@@ -50,7 +50,7 @@ def listed(words: Sequence[str]) -> str:
 def sentence(problem: str, hint: str | None = None) -> str:
     """Combine a problem with its hint, but leave out a hint that is too long to read."""
     return (
-        problem if hint is None or len(hint) > MAX_HINT_CHARACTERS else f"{problem}, did you mean {hint!r}?"
+        problem if hint is None or len(hint) > MAX_HINT_CHARACTERS else f"{problem}. Did you mean {hint!r}?"
     )
 
 

@@ -22,14 +22,18 @@ def check_url(text: str) -> str:
     """Check a URL pattern: a host and a path, where ``*`` may begin the host and end the path."""
     host, slash, path = text.partition("/")
     if "://" in text:
-        raise UnusableError("has a scheme; host and path are wanted", text.partition("://")[2] or None)
+        raise UnusableError(
+            "has a scheme; write only the host and the path", text.partition("://")[2] or None
+        )
     if not slash:
-        raise UnusableError("has no path", f"{text}/*" if _is_host(text) else None)
+        raise UnusableError(
+            "has no path; end it with '/*' to match any path", f"{text}/*" if _is_host(text) else None
+        )
     if not host:
-        raise UnusableError("has no host; '*' is any", f"*{text}")
+        raise UnusableError("has no host; begin it with '*' to match any host", f"*{text}")
     for part, name in ((host, "host"), (slash + path, "path")):
         if len(part) > MAX_PART_CHARACTERS:
-            raise UnusableError(f"has a {name} of {len(part)} characters; {MAX_PART_CHARACTERS} are allowed")
+            raise UnusableError(f"has a {name} of {len(part)} characters; the limit is {MAX_PART_CHARACTERS}")
     _check_host(host, slash + path)
     _check_path(host, slash + path)
     return text
@@ -37,21 +41,21 @@ def check_url(text: str) -> str:
 
 def _check_host(host: str, path: str) -> None:
     if _is_ipv4(host):
-        raise UnusableError("has an address for a host; a name is wanted", f"*{path}")
+        raise UnusableError("has an IP address as its host; use a host name", f"*{path}")
     if "*" in host[1:]:
-        raise UnusableError("has a '*' inside the host; one may only begin it")
+        raise UnusableError("has a '*' inside the host; only its first character may be one")
     if not _is_host(host):
         hint = host.lower() if _is_host(host.lower()) else None
-        raise UnusableError("has a host that is not a name", hint and f"{hint}{path}")
+        raise UnusableError("has an invalid host name", hint and f"{hint}{path}")
 
 
 def _check_path(host: str, path: str) -> None:
     if "*" in path[:-1]:
-        raise UnusableError("has a '*' inside the path; one may only end it")
+        raise UnusableError("has a '*' inside the path; only its last character may be one")
     if not _PATH.fullmatch(path):
         plain = re.split(r"[?#]", path, maxsplit=1)[0]
         hint = f"{host}{plain}" if plain != path and _PATH.fullmatch(plain) else None
-        raise UnusableError("has a character that a path cannot have", hint)
+        raise UnusableError("contains a character that is not allowed in a path", hint)
 
 
 def _is_host(host: str) -> bool:
@@ -101,7 +105,9 @@ def read(document: Document) -> tuple[DispatchRule, ...]:
     rules = []
     for path, value in document.entries("dispatch", "dispatch rules"):
         if path[-1] == MAX_RULES:
-            problem = f"rule {MAX_RULES + 1} of dispatch: App Engine took {MAX_RULES}; join or remove some"
+            problem = (
+                f"rule {MAX_RULES + 1} exceeds App Engine's limit of {MAX_RULES}; combine or remove rules"
+            )
             document.mistake(path, problem)
         entry = document.validate(RuleEntry, value, path)
         if entry is not None:
@@ -112,9 +118,9 @@ def read(document: Document) -> tuple[DispatchRule, ...]:
 def _rule(entry: RuleEntry, document: Document, path: Path_) -> list[DispatchRule]:
     """Return a list with the rule, or an empty list if the rule does not name a service."""
     if entry.module is not None:
-        remark = "'module' is the old name of 'service'"
+        remark = "'module' is the old name for 'service'"
         if entry.service is not None:
-            remark += f"; the service {entry.service} counts"
+            remark += f"; the service {entry.service} is used"
         document.notice((*path, "module"), remark, is_of_key=True)
     service = entry.service or entry.module
     if service is None:
@@ -122,8 +128,6 @@ def _rule(entry: RuleEntry, document: Document, path: Path_) -> list[DispatchRul
         return []
     host, slash, rest = entry.url.partition("/")
     if host != "*":
-        remark = (
-            f"the rule for the host {host} is not acted on: tasks have no host of their own; '*' is for them"
-        )
+        remark = f"the rule for the host {host} has no effect, because tasks have no host; use '*' for tasks"
         document.notice((*path, "url"), remark)
     return [DispatchRule(host, slash + rest, service)]

@@ -35,7 +35,7 @@ def parsed(parse: Callable[[str], Any]) -> BeforeValidator:
 
     def check(value: Any) -> Any:
         if not isinstance(value, str):
-            raise UnusableError("is not a single value")
+            raise UnusableError("must be a single value")
         return parse(value)
 
     return BeforeValidator(check)
@@ -46,7 +46,7 @@ def one_of(*choices: str) -> BeforeValidator:
 
     def check(text: str) -> str:
         if text not in choices:
-            raise UnusableError(f"is not {listed(choices)}", likely(text, choices))
+            raise UnusableError(f"must be {listed(choices)}", likely(text, choices))
         return text
 
     return parsed(check)
@@ -83,11 +83,11 @@ class Document:
             root = {}
         if not isinstance(root, dict):
             line, column = self._tree.places[()]
-            problem = f"{shown(root)} where lines of 'key: value' are expected"
+            problem = f"expected lines of 'key: value', found {shown(root)}"
             raise ConfigError(problem, file=name, line=line, column=column)
         self.content: dict[str, Any] = root
         for path, place in self._tree.repeated:
-            problem = f"the key {shown(path[-1])} is there twice; keep one"
+            problem = f"the key {shown(path[-1])} is repeated; keep only one"
             self.mistakes.append(ConfigError(problem, file=name, line=place[0], column=place[1]))
 
     @property
@@ -128,8 +128,8 @@ class Document:
         if value is None:
             return ()
         if not isinstance(value, list):
-            hint = " (put '- ' before the first key of each)" if isinstance(value, dict) else ""
-            self.mistake((key,), f"{key} {shown(value)} is not a list of {what}{hint}")
+            hint = "; begin each item with '- '" if isinstance(value, dict) else ""
+            self.mistake((key,), f"{key} {shown(value)} must be a list of {what}{hint}")
             return ()
         return [((key, index), item) for index, item in enumerate(value)]
 
@@ -141,8 +141,8 @@ class Document:
         if not isinstance(value, dict):
             return value
         for key in [key for key in value if key in known]:
-            remark = known[key] or "is read but not acted on"
-            self.notice((*path, key), f"{key!r} of {what} {remark}", is_of_key=True)
+            remark = known[key] or "has no effect here"
+            self.notice((*path, key), f"{key!r} in {what} {remark}", is_of_key=True)
         return {key: item for key, item in value.items() if key not in known}
 
     def _place(self, path: Path_, is_of_key: bool = False) -> yaml_file.Place:
@@ -168,7 +168,7 @@ class Document:
         elif isinstance(problem := detail.get("ctx", {}).get("error"), UnusableError):
             self.mistake(path, f"{key} {shown(value)} {problem.problem}", problem.hint)
         else:
-            self.mistake(path, f"{key} {shown(value)} is not {_EXPECTED.get(kind, 'usable here')}")
+            self.mistake(path, f"{key} {shown(value)} is not {_EXPECTED.get(kind, 'valid here')}")
 
 
 def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:

@@ -19,7 +19,7 @@ def read(document: Document) -> None:
     document.validate(FileEntry, document.content, ())
     if document.content.get("blacklist"):
         problem = (
-            "blacklist: this engine does not block networks: block them in the firewall or the proxy in "
-            "front, and remove the file"
+            "blacklist: this engine does not block networks; block them in the firewall or in a reverse "
+            "proxy, and remove this file"
         )
         document.mistake(("blacklist",), problem, is_of_key=True)

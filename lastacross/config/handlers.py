@@ -73,7 +73,7 @@ def compile_plain(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UnusableError(f"is not a regular expression: {error}") from error
+        raise UnusableError(f"is not a valid regular expression: {error}") from error
 
 
 def check_script(text: str) -> str:
@@ -82,12 +82,14 @@ def check_script(text: str) -> str:
         return AUTO_SCRIPT
     if text.startswith(_SDK_CODE):
         is_deferred = "deferred" in text
-        remedy = "deferred calls need no handler" if is_deferred else "nothing here stands in for it"
-        raise UnusableError(f"is code of App Engine's SDK, which is not here; {remedy}: remove this handler")
+        remedy = "deferred calls need no handler" if is_deferred else "nothing here replaces it"
+        raise UnusableError(
+            f"belongs to App Engine's SDK, which is not available here; {remedy}, so remove this handler"
+        )
     if text.endswith(".py"):
         dotted = f"{text[:-3].replace('/', '.').strip('.')}.app"
         raise UnusableError(
-            "is a file; the dotted name of its WSGI application is wanted",
+            "is a file; write the dotted name of its WSGI application",
             dotted if _DOTTED.fullmatch(dotted) else None,
         )
     if not _DOTTED.fullmatch(text):
@@ -103,11 +105,11 @@ def check_file(text: str) -> str:
     """Check a path, which must stay inside the application's folder."""
     parts = PurePosixPath(text).parts
     if not text.strip() or "\0" in text:
-        raise UnusableError("is not the name of a file")
+        raise UnusableError("is not a valid file name")
     if text.startswith("/"):
-        raise UnusableError("is not inside the application's folder", text.lstrip("/") or None)
+        raise UnusableError("must be a path relative to the application's folder", text.lstrip("/") or None)
     if ".." in parts:
-        raise UnusableError("leads out of the application's folder")
+        raise UnusableError("points outside the application's folder")
     return text
 
 
@@ -182,7 +184,9 @@ def _pattern(entry: HandlerEntry, document: Document, path: Path_) -> re.Pattern
         return compile_expression(entry.url)
     plain = compile_expression(entry.url)
     if plain.groups:
-        problem = f"url {shown(entry.url)} of a static_dir is a prefix and takes no groups"
+        problem = (
+            f"url {shown(entry.url)} must not contain groups, because the url of a static_dir is a prefix"
+        )
         document.mistake((*path, "url"), problem)
         return plain
     return compile_expression(entry.url.removesuffix("/"), suffix="/(?P<path>.*)")
@@ -192,29 +196,31 @@ def _check_kind(entry: HandlerEntry, document: Document, path: Path_) -> None:
     """Check that a handler is of exactly one kind and has only the keys of that kind."""
     kinds = [key for key in ("script", "static_dir", "static_files") if getattr(entry, key) is not None]
     if not kinds:
-        document.mistake(path, f"the handler of {shown(entry.url)} needs script, static_dir or static_files")
+        document.mistake(path, f"the handler for {shown(entry.url)} needs script, static_dir or static_files")
         return
     for extra in kinds[1:]:
-        problem = f"{extra} beside {kinds[0]}: a handler is of one kind"
+        problem = f"{extra} and {kinds[0]} cannot be combined in one handler"
         document.mistake((*path, extra), problem, is_of_key=True)
     if kinds[0] == "script":
         for key in _STATIC_ONLY:
             if getattr(entry, key) is not None:
-                problem = f"{key} is for static handlers; a script sets its own"
+                problem = f"{key} is only for static handlers; a script decides this itself"
                 document.mistake((*path, key), problem, is_of_key=True)
     if entry.upload is not None and entry.static_files is None:
-        document.mistake((*path, "upload"), "upload belongs to static_files", is_of_key=True)
+        document.mistake((*path, "upload"), "upload is only for static_files", is_of_key=True)
 
 
 def _check_protection(entry: HandlerEntry, document: Document, path: Path_) -> None:
     """Reject keys that protected the application on App Engine but cannot protect it here."""
     if entry.api_endpoint:
-        problem = "api_endpoint: there is no Endpoints server here that asks who calls; write a plain handler"
+        problem = (
+            "api_endpoint: there is no Endpoints server here to authenticate callers; write a plain handler"
+        )
         document.mistake((*path, "api_endpoint"), problem, is_of_key=True)
     if entry.application_readable is False:
         problem = (
-            "application_readable: false cannot be kept, because code and static files are in one folder "
-            "here: move the files out of it, and remove the key"
+            "application_readable: false cannot be enforced, because code and static files are in one folder "
+            "here; move the files out of it, and remove this key"
         )
         document.mistake((*path, "application_readable"), problem, is_of_key=True)
     if entry.redirect_http_response_code and entry.secure != "always":
@@ -225,11 +231,13 @@ def _check_protection(entry: HandlerEntry, document: Document, path: Path_) -> N
 def _check_static_files(entry: HandlerEntry, template: str, document: Document, path: Path_) -> None:
     if entry.upload is None:
         document.mistake(
-            path, "upload is missing: static_files needs the expression of the files it may serve"
+            path, "upload is missing: static_files needs an expression for the files that it may serve"
         )
     if any(part.startswith(".") for part in PurePosixPath(template).parts):
-        problem = f"static_files {shown(template)} has a name that begins with a dot, which is never served"
-        document.mistake((*path, "static_files"), f"{problem}; let static_dir name that folder")
+        problem = (
+            f"static_files {shown(template)} contains a name that begins with a dot, which is never served"
+        )
+        document.mistake((*path, "static_files"), f"{problem}; use static_dir for that folder")
     expression = re.compile(entry.url)
     highest = max((int(number[:9]) for number in _REFERENCE.findall(template)), default=0)
     if highest > expression.groups:
@@ -239,7 +247,7 @@ def _check_static_files(entry: HandlerEntry, template: str, document: Document, 
     try:
         expression.sub(template, "")
     except (re.error, IndexError) as error:
-        problem = f"static_files {shown(template)} cannot be filled in: {error}"
+        problem = f"static_files {shown(template)} cannot be expanded: {error}"
         document.mistake((*path, "static_files"), problem)
 
 
@@ -249,11 +257,14 @@ def _check_cross_site(entry: HandlerEntry, document: Document, path: Path_) -> N
         return
     problem = None
     if entry.script is None:
-        problem = "cross_site is for scripts; a static handler takes no POST"
+        problem = "cross_site is only for scripts, because static handlers do not accept POST"
     elif entry.login in ("required", "admin"):
-        problem = f"cross_site: allow beside login: {entry.login}: other sites could act as who is signed in"
+        problem = (
+            f"cross_site: allow is not permitted with login: {entry.login}, because other sites could act as "
+            "the signed-in user"
+        )
     elif entry.url.removeprefix("^").startswith("/_ah"):
-        problem = "cross_site: allow is not for addresses below /_ah/, which are the engine's"
+        problem = "cross_site: allow is not permitted below /_ah/, which belongs to the engine"
     if problem is not None:
         document.mistake((*path, "cross_site"), problem, is_of_key=True)
 
@@ -262,8 +273,10 @@ def _check_headers(entry: HandlerEntry, document: Document, path: Path_) -> None
     for name, value in (entry.http_headers or {}).items():
         here = (*path, "http_headers", name)
         if not _HEADER_NAME.fullmatch(name):
-            document.mistake(here, f"{shown(name)} is not the name of a header", is_of_key=True)
+            document.mistake(here, f"{shown(name)} is not a valid header name", is_of_key=True)
         elif name.lower() in _RESERVED_HEADERS or name.lower().startswith(("x-appengine-", "x-google-")):
-            document.mistake(here, f"the header {name} is the server's own", is_of_key=True)
+            document.mistake(
+                here, f"the header {name} is set by the server, so a handler must not set it", is_of_key=True
+            )
         if not value.isprintable() or not value.isascii():
-            document.mistake(here, f"the header's value {shown(value)} is not printable ASCII")
+            document.mistake(here, f"the header value {shown(value)} is not printable ASCII")

@@ -72,7 +72,7 @@ def check_builtins(document: Document) -> None:
     for path, item in items:
         if not isinstance(item, dict):
             document.mistake(
-                path, f"builtins {shown(item)} is not a name with on or off, such as 'deferred: on'"
+                path, f"builtins {shown(item)} must be a name with on or off, such as 'deferred: on'"
             )
             continue
         for name, switch in item.items():
@@ -86,12 +86,12 @@ def _check_builtin(document: Document, path: Path_, name: str, switch: Any) -> N
     try:
         is_on = parse_switch(switch if isinstance(switch, str) else "")
     except UnusableError:
-        document.mistake(path, f"{name} {shown(switch)} is neither on nor off")
+        document.mistake(path, f"{name} {shown(switch)} must be on or off")
         return
     if is_on and BUILTINS[name]:
         document.notice(path, f"the builtin {name!r} {BUILTINS[name]}", is_of_key=True)
     elif not is_on and name == "deferred":
-        remark = "the builtin 'deferred' is always on: it runs only calls that this application has signed"
+        remark = "the builtin 'deferred' is always on; it runs only calls that this application has signed"
         document.notice(path, remark, is_of_key=True)
 
 
@@ -127,23 +127,27 @@ class _Walk:
             UnusableError: the file does not exist or is outside the application's folder.
         """
         if not isinstance(value, str) or not value.strip():
-            raise UnusableError("is not the path of a file")
+            raise UnusableError("must be the path of a file")
         if "\0" in value:
-            raise UnusableError("is not a name that a file can have")
+            raise UnusableError("is not a valid file name")
         if value.startswith("$PYTHON_LIB"):
-            raise UnusableError("is App Engine's own library, which is not here; remove this line")
+            raise UnusableError(
+                "is in App Engine's own library, which is not available here; remove this line"
+            )
         if value.startswith("/"):
-            raise UnusableError("is not inside the application's folder", value.lstrip("/") or None)
+            raise UnusableError(
+                "must be a path relative to the application's folder", value.lstrip("/") or None
+            )
         tried = [posixpath.normpath(posixpath.join(base, value)) for base in dict.fromkeys((folder, ""))]
         inside = [name for name in tried if name.split("/")[0] != ".."]
         if not inside:
-            raise UnusableError("leads out of the application's folder")
+            raise UnusableError("points outside the application's folder")
         for name in inside:
             for found in (name, posixpath.join(name, FOLDER_FILE)):
                 if os.path.isfile(self._root / found):
                     return posixpath.normpath(found)
         if any(os.path.isdir(self._root / name) for name in inside):
-            raise UnusableError(f"is a folder without a file {FOLDER_FILE}")
+            raise UnusableError(f"is a folder that does not contain {FOLDER_FILE}")
         raise UnusableError("is not there")
 
     def _take(self, name: str, includer: Document, path: Path_, depth: int) -> Document | None:
@@ -154,17 +158,17 @@ class _Walk:
         """
         real = os.path.realpath(self._root / name)
         if not real.startswith(self._real_root.rstrip(os.sep) + os.sep):
-            raise UnusableError("is a link that leads out of the application's folder")
+            raise UnusableError("is a symbolic link that points outside the application's folder")
         first = self._includer.get(real)
         if first == "":
             raise UnusableError("is app.yaml itself; remove this line")
         if first is not None:
-            includer.notice(path, f"{name} is included by {first} already; a file counts once")
+            includer.notice(path, f"{name} is already included by {first}, so this line has no effect")
             return None
         if depth > MAX_DEPTH:
-            raise UnusableError(f"is nested more than {MAX_DEPTH} deep")
+            raise UnusableError(f"is nested more than {MAX_DEPTH} levels deep")
         if len(self._includer) > MAX_FILES:
-            raise UnusableError(f"is one file too many; {MAX_FILES} may be included")
+            raise UnusableError(f"exceeds the limit of {MAX_FILES} included files")
         self._includer[real] = includer.name
         try:
             return self._read(name, includer, path)
@@ -176,8 +180,8 @@ class _Walk:
         text = yaml_file.read(self._root / name, name)
         self._bytes += len(text)
         if self._bytes > MAX_BYTES:
-            raise UnusableError(f"brings the included files over {MAX_BYTES // 1024} kB together")
+            raise UnusableError(f"brings the total size of the included files above {MAX_BYTES // 1024} kB")
         document = Document(text, name, None)
         if document.is_empty:
-            includer.notice(path, f"{name} is empty; it includes nothing")
+            includer.notice(path, f"{name} is empty, so this line has no effect")
         return document

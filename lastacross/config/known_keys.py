@@ -32,34 +32,35 @@ warmup
 """
 
 CONSOLE_PAGES = (
-    "is not acted on: no console links to its pages; 'login: admin' of their handlers protects them"
+    "has no effect here, because no console links to its pages; 'login: admin' in their handlers protects "
+    "them"
 )
 
 APP_KEYS: dict[str, str] = {
     **dict.fromkeys(_APP.split(), ""),
     "admin_console": CONSOLE_PAGES,
-    "backends": "is not acted on: backends.yaml describes them",
-    "entrypoint": "is not acted on: 'lastacross web' and 'lastacross worker' start the processes",
-    "libraries": "is not acted on: requirements.txt names them",
-    "threadsafe": "is not acted on: requests always run in threads",
+    "backends": "has no effect here; describe the backends in backends.yaml",
+    "entrypoint": "has no effect here; 'lastacross web' and 'lastacross worker' start the processes",
+    "libraries": "has no effect here; list the packages in requirements.txt",
+    "threadsafe": "has no effect here; requests always run in threads",
 }
 SCALING_KEYS: dict[str, str] = dict.fromkeys(_SCALING.split(), "")
 INBOUND_SERVICES = frozenset(_INBOUND.split())
 
 # App Engine's builtins, each of which was an included file. An empty text marks a supported builtin.
 BUILTINS: dict[str, str] = {
-    "admin_redirect": "is not here: /_ah/admin leads to no console",
-    "appstats": "is not here: nothing records calls, and /_ah/stats answers 404",
-    "datastore_admin": "is not here: /_ah/datastore_admin answers 404",
+    "admin_redirect": "is not available: there is no console at /_ah/admin",
+    "appstats": "is not available: nothing records calls, and /_ah/stats returns 404",
+    "datastore_admin": "is not available: /_ah/datastore_admin returns 404",
     "default": "",
     "deferred": "",
-    "mapreduce": "is not here: /_ah/mapreduce answers 404",
-    "remote_api": "is not here: /_ah/remote_api answers 404",
+    "mapreduce": "is not available: /_ah/mapreduce returns 404",
+    "remote_api": "is not available: /_ah/remote_api returns 404",
 }
 
 _ENDPOINTS = (
-    "Google's proxy for Endpoints is not here, so nobody checks API keys and tokens: check them in the "
-    "application, or in a proxy of your own, and remove the key"
+    "Google's proxy for Endpoints is not available here, so nothing checks API keys and tokens; check them "
+    "in the application or in your own proxy, and remove this key"
 )
 
 
@@ -82,32 +83,32 @@ class Refusal:
 REFUSALS = (
     Refusal(
         ("api_config",),
-        "there is no Endpoints server here, so its login and secure would not count: give the URL a handler "
-        "of its own, and remove the key",
+        "there is no Endpoints server here, so its login and secure would have no effect; give the URL a "
+        "handler of its own, and remove this key",
     ),
     Refusal(("endpoints_api_service",), _ENDPOINTS),
     Refusal(("beta_settings", "use_endpoints_api_management"), _ENDPOINTS, _is_on),
     Refusal(
         ("network", "instance_tag"),
-        "Google's firewall rules for a tag do not count here: limit who reaches this machine in its own "
-        "firewall, and remove the key",
+        "Google's firewall rules for a tag do not apply here; restrict access to this machine in its own "
+        "firewall, and remove this key",
     ),
     Refusal(
         ("network", "instance_ip_mode"),
-        "app.yaml cannot take this machine's public address away here: set HOST to an internal address, and "
-        "remove the key",
+        "app.yaml cannot remove this machine's public address; set HOST to an internal address, and remove "
+        "this key",
         lambda text: text == "internal",
     ),
     Refusal(
         ("vpc_access_connector", "egress_setting"),
-        "requests to other servers do not go through Google's network here, past its firewall: limit them "
-        "in this machine's own firewall, and remove the key",
+        "requests to other servers do not pass through Google's network and its firewall here; restrict them "
+        "in this machine's own firewall, and remove this key",
         lambda text: text == "all-traffic",
     ),
     Refusal(
         ("threadsafe",),
-        "requests run in threads here, at the same time: make the application's modules safe for that, and "
-        "write 'threadsafe: true'",
+        "requests run concurrently in threads here; make the application's modules thread-safe, and write "
+        "'threadsafe: true'",
         lambda text: not _is_on(text),
     ),
 )

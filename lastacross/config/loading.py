@@ -40,7 +40,7 @@ ReadType = TypeVar("ReadType")
 
 # gcloud's list of files not to upload, used in place of app.yaml's skip_files.
 UPLOAD_LIST = ".gcloudignore"
-_UNLISTED = "static handlers serve the files that it names, unless skip_files of app.yaml names them too"
+_UNLISTED = "static handlers serve the files that it lists, unless app.yaml's skip_files excludes them too"
 
 
 @dataclass(frozen=True)
@@ -153,18 +153,21 @@ class _Reading:
         """Return the files' notices in reading order, followed by the environment's."""
         found = [notice for document in self._files.documents.values() for notice in document.notices]
         if (self.root / UPLOAD_LIST).is_file():
-            found.append(f"{UPLOAD_LIST}: is not read: {_UNLISTED}")
+            found.append(f"{UPLOAD_LIST}: this file is ignored; {_UNLISTED}")
         return (*found, *self.environment.notices)
 
     def _app(self) -> AppConfig:
         if not os.path.isdir(self.root):
-            self.mistakes.append(ConfigError(f"the application's folder {self.root} is not there"))
+            self.mistakes.append(ConfigError(f"the application's folder {self.root} does not exist"))
             return AppConfig()
-        empty = "Empty app configuration: nothing but comments; the smallest is 'handlers:' with one entry"
+        empty = "Empty app configuration: the file has no keys; it needs at least 'handlers:' with one entry"
         found = self._files.read("app", empty, self._read_app)
         self._files.add_included(self._included)
         if found is None and not self.mistakes:
-            problem = f"is missing in {self.root}; start there, or name the application's folder with --app"
+            problem = (
+                f"there is no such file in {self.root}; run the command in the application's folder, or name "
+                "that folder with --app"
+            )
             self.mistakes.append(ConfigError(problem, file="app.yaml"))
         return found or AppConfig()
 
@@ -198,19 +201,17 @@ class _Reading:
                 continue
             place = (*path, "static_dir")
             if not os.path.isdir(self.root / folder):
-                document.mistake(place, f"static_dir {shown(folder)} is not there")
+                document.mistake(place, f"static_dir {shown(folder)} does not exist")
             elif found.is_skipped(posixpath.normpath(folder)) and posixpath.normpath(folder) != ".":
-                problem = f"static_dir {shown(folder)} is left out by skip_files, so nothing in it is served"
-                document.mistake(
-                    place, f"{problem}; give skip_files other expressions, or serve another folder"
-                )
+                problem = f"static_dir {shown(folder)} is excluded by skip_files, so nothing in it is served"
+                document.mistake(place, f"{problem}; change skip_files, or serve another folder")
 
     @staticmethod
     def _note_engine_variables(document: Document) -> None:
         given = document.content.get("env_variables")
         for variable in settings.VARIABLES:
             if isinstance(given, dict) and variable.name in given:
-                remark = f"{variable.name} is for the application here; the engine reads the environment only"
+                remark = f"only the application sees this {variable.name}; the engine reads the environment"
                 document.notice(("env_variables", variable.name), remark, is_of_key=True)
 
 

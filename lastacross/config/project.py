@@ -47,19 +47,20 @@ def read_project(root: Path, app: AppConfig | None = None) -> Project:
     for key in given:
         if key not in KEYS:
             hint = likely(key, KEYS)
-            end = f", did you mean {hint!r}?" if hint else f"; it has {' and '.join(KEYS)}"
-            raise ConfigError(f"[tool.lastacross] has no {key!r}{end}", file=str(path))
+            end = f". Did you mean {hint!r}?" if hint else f"; its keys are {' and '.join(KEYS)}"
+            raise ConfigError(f"[tool.lastacross] has no key {key!r}{end}", file=str(path))
     models = given.get("models")
     if models is None:
         models = _usual_models(root, app)
     elif not isinstance(models, list) or not all(_is_dotted(name) for name in models):
         raise ConfigError(
-            f"[tool.lastacross] models {models!r} is not a list of modules such as ['models']", file=str(path)
+            f"[tool.lastacross] models {models!r} must be a list of modules such as ['models']",
+            file=str(path),
         )
     demo = given.get("demo", DEFAULT_DEMO)
     if not _is_dotted(demo) or "." not in demo:
         raise ConfigError(
-            f"[tool.lastacross] demo {demo!r} is not a module and a function such as 'demo.load'",
+            f"[tool.lastacross] demo {demo!r} must name a module and a function, such as 'demo.load'",
             file=str(path),
         )
     return Project(tuple(models), demo)
@@ -71,7 +72,7 @@ def _table(path: Path) -> dict[str, Any]:
     try:
         tools = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", file=str(path)) from error
+        raise ConfigError(f"the file cannot be read: {error}", file=str(path)) from error
     table = tools.get("lastacross", {}) if isinstance(tools, dict) else {}
     if not isinstance(table, dict):
         raise ConfigError("[tool.lastacross] is not a table", file=str(path))

@@ -21,7 +21,7 @@ from lastacross.config.values import (
     RetryParameters,
 )
 
-EMPTY = "Empty queue configuration: write 'queue:' with its queues, or remove the file"
+EMPTY = "Empty queue configuration: list the queues under 'queue:', or remove the file"
 
 # These App Engine limits are not enforced here, but App Engine would reject a file that exceeds them.
 APP_ENGINE_RATE = 500
@@ -46,9 +46,9 @@ def check_queue_name(text: str) -> str:
     """Check a queue's name: 1 to 100 letters, digits and hyphens."""
     if not _NAME.fullmatch(text):
         plain = re.sub(r"[^A-Za-z0-9-]+", "-", text[:200]).strip("-")[:100]
-        raise UnusableError("is not 1 to 100 letters, digits and hyphens", plain or None)
+        raise UnusableError("must be 1 to 100 letters, digits or hyphens", plain or None)
     if text == CRON_QUEUE:
-        raise UnusableError("is the engine's own queue, for cron.yaml; a queue needs another name")
+        raise UnusableError("is the engine's own queue for cron jobs; choose another name")
     return text
 
 
@@ -58,13 +58,13 @@ def check_target(text: str) -> str:
         return text
     if text.count(".") > 1:
         raise UnusableError(
-            f"names an instance, which a queue cannot: Value {shown(text)} for target does not match "
-            f"expression '{TARGET_EXPRESSION}'",
+            f"names an instance, which is not possible for a queue: Value {shown(text)} for target does not "
+            f"match expression '{TARGET_EXPRESSION}'",
             ".".join(text.split(".")[-2:])[:164],
         )
     plain = re.sub(r"[^a-z0-9.-]+", "-", text[:164].lower()).strip("-")
     raise UnusableError(
-        "is not 'service' or 'version.service' in lower-case letters, digits and hyphens",
+        "must be 'service' or 'version.service', in lowercase letters, digits and hyphens",
         plain if plain != text and _TARGET.match(plain) else None,
     )
 
@@ -144,7 +144,9 @@ def read(document: Document) -> QueueFile:
         if entry is None:
             continue
         if entry.name in queues:
-            document.notice((*path, "name"), f"queue {entry.name!r} is there twice; this one counts")
+            document.notice(
+                (*path, "name"), f"queue {entry.name!r} is defined twice; this definition is used"
+            )
         queues[entry.name] = _queue(entry, document, path)
     queues.setdefault("default", QueueConfig("default"))
     return QueueFile(
@@ -166,7 +168,7 @@ def _queue(entry: QueueEntry, document: Document, path: Path_) -> QueueConfig:
     if mode == "pull":
         _notice_push_only(entry, document, path)
     elif entry.acl is not None:
-        remark = f"acl means nothing for the push queue {entry.name!r}: nobody leases from it"
+        remark = f"acl has no effect on the push queue {entry.name!r}, because nobody leases its tasks"
         document.notice((*path, "acl"), remark, is_of_key=True)
     return QueueConfig(
         name=entry.name,
@@ -183,18 +185,24 @@ def _queue(entry: QueueEntry, document: Document, path: Path_) -> QueueConfig:
 def _notice_push_only(entry: QueueEntry, document: Document, path: Path_) -> None:
     for key in ("rate", "bucket_size", "max_concurrent_requests", "target"):
         if getattr(entry, key) is not None:
-            remark = f"{key} means nothing for the pull queue {entry.name!r}: its users lease as they like"
+            remark = (
+                f"{key} has no effect on the pull queue {entry.name!r}, because its clients lease at will"
+            )
             document.notice((*path, key), remark, is_of_key=True)
     for key in RetryEntry.model_fields:
         if key != "task_retry_limit" and getattr(entry.retry_parameters, key, None) is not None:
-            remark = f"{key} means nothing for the pull queue {entry.name!r}: only its leases are counted"
+            remark = (
+                f"{key} has no effect on the pull queue {entry.name!r}, because only its leases are counted"
+            )
             document.notice((*path, "retry_parameters", key), remark, is_of_key=True)
 
 
 def _rate(entry: QueueEntry, mode: str, document: Document, path: Path_) -> float:
     if entry.rate is None:
         if mode == "push":
-            document.notice(path, f"queue {entry.name!r} has no rate; it goes at {DEFAULT_RATE:g}/s")
+            document.notice(
+                path, f"queue {entry.name!r} has no rate; the default of {DEFAULT_RATE:g}/s applies"
+            )
         return DEFAULT_RATE
     if entry.rate > APP_ENGINE_RATE:
         _above(document, (*path, "rate"), f"{entry.rate:.15g}/s", f"{APP_ENGINE_RATE}/s")
@@ -206,7 +214,9 @@ def _bucket_size(entry: QueueEntry, document: Document, path: Path_) -> int:
     if size is None:
         return DEFAULT_BUCKET_SIZE
     if size < 1:
-        remark = f"bucket_size {size} would let nothing run; {DEFAULT_BUCKET_SIZE} is taken"
+        remark = (
+            f"bucket_size {size} would keep every task from running; {DEFAULT_BUCKET_SIZE} is used instead"
+        )
         document.notice((*path, "bucket_size"), remark)
         return DEFAULT_BUCKET_SIZE
     if size > APP_ENGINE_BUCKET_SIZE:
@@ -217,7 +227,7 @@ def _bucket_size(entry: QueueEntry, document: Document, path: Path_) -> int:
 def _concurrency(entry: QueueEntry, document: Document, path: Path_) -> int | None:
     limit = entry.max_concurrent_requests
     if limit is not None and limit < 1:
-        remark = f"max_concurrent_requests {limit} would let nothing run; no limit is taken"
+        remark = f"max_concurrent_requests {limit} would keep every task from running; it is ignored"
         document.notice((*path, "max_concurrent_requests"), remark)
         return None
     if limit is not None and limit > APP_ENGINE_CONCURRENCY:
@@ -226,7 +236,7 @@ def _concurrency(entry: QueueEntry, document: Document, path: Path_) -> int | No
 
 
 def _above(document: Document, path: Path_, value: str, maximum: str) -> None:
-    document.notice(path, f"{path[-1]} {value} is above App Engine's {maximum}; it is taken as it is")
+    document.notice(path, f"{path[-1]} {value} exceeds App Engine's limit of {maximum}; it is used anyway")
 
 
 def _retry(entry: RetryEntry | None, document: Document, path: Path_) -> RetryParameters | None:

@@ -9,8 +9,10 @@ from lastacross.config.values import DEFAULT_SERVICE
 # Path, key, target, and a description of what happens to the tasks if the service is unknown.
 _Use = tuple[Path_, str, str, str]
 
-_UNTIL_SERVED = "its tasks run on the default service unless `lastacross worker --service {service}` runs"
-_AS_VERSION = "it is taken for a version of the default service, which runs its tasks"
+_UNTIL_SERVED = (
+    "its tasks run on the default service unless `lastacross worker --service {service}` is running"
+)
+_AS_VERSION = "it is treated as a version of the default service, which runs its tasks"
 
 
 def service_of(target: str) -> str:
@@ -22,7 +24,7 @@ def refuse_own_name(document: Document, app_service: str) -> None:
     """Report a backend named like app.yaml's service, because a target with that name is ambiguous."""
     for path, value in document.entries("backends", "backends"):
         if value["name"] == app_service:
-            problem = f"name {shown(app_service)} is app.yaml's service; a backend needs another name"
+            problem = f"name {shown(app_service)} is app.yaml's own service; give the backend another name"
             document.mistake((*path, "name"), problem)
 
 
@@ -44,8 +46,8 @@ def note_unknown(documents: Mapping[str, Document], names: frozenset[str]) -> No
             service = service_of(target)
             if service not in names:
                 remark = (
-                    f"{what} {shown(target)} names a service that backends.yaml, LASTACROSS_SERVICES and "
-                    f"app.yaml do not know; {becomes.format(service=service)}"
+                    f"{what} {shown(target)} names a service that is not in backends.yaml, "
+                    f"LASTACROSS_SERVICES or app.yaml; {becomes.format(service=service)}"
                 )
                 document.notice(path, sentence(remark, likely(service, names, 0.75)))
 

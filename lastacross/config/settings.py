@@ -75,9 +75,11 @@ def read_secret_key(data_dir: Path) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"SECRET_KEY: {path} cannot be read: {error}") from error
     if stat.S_IMODE(mode) & 0o077:
-        raise ConfigError(f"SECRET_KEY: others may read {path}; run: chmod 600 {path}")
+        raise ConfigError(f"SECRET_KEY: other users can read {path}; run: chmod 600 {path}")
     if len(key) < variables.MIN_SECRET_KEY_CHARACTERS:
-        raise ConfigError(f"SECRET_KEY: {path} is too short; remove it and a new one is made")
+        raise ConfigError(
+            f"SECRET_KEY: the key in {path} is too short; delete the file to generate a new key"
+        )
     return key
 
 
@@ -94,10 +96,10 @@ def read_or_make_secret_key(data_dir: Path) -> str:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make_secret_key(data_dir)
     except OSError as error:
-        raise ConfigError(f"SECRET_KEY: no key can be kept in {data_dir}: {error.strerror}") from error
+        raise ConfigError(f"SECRET_KEY: a key cannot be stored in {data_dir}: {error.strerror}") from error
     kept = read_secret_key(data_dir)
     if kept is None:
-        raise ConfigError(f"SECRET_KEY: {data_dir / SECRET_KEY_FILE} vanished while it was made")
+        raise ConfigError(f"SECRET_KEY: {data_dir / SECRET_KEY_FILE} disappeared while it was being created")
     return kept
 
 
@@ -256,14 +258,14 @@ class Environment:
         if streams >= threads:
             self.mistakes.append(
                 ConfigError(
-                    f"LASTACROSS_STREAMS {streams} would take all of the {threads} threads of "
-                    "LASTACROSS_WEB_THREADS; leave some for the other requests"
+                    f"LASTACROSS_STREAMS {streams} would use all {threads} threads of "
+                    "LASTACROSS_WEB_THREADS; leave some for other requests"
                 )
             )
 
     def _note_default_service(self) -> None:
         if DEFAULT_SERVICE in self.values.get("services", ()):
-            remark = "this set-up's own workers are the default service; its URL is not used"
+            remark = "this installation's own workers run the default service, so its URL is not used"
             self.notices.append(f"LASTACROSS_SERVICES: {remark}")
 
     def _suspect_misspellings(self) -> None:
@@ -272,7 +274,7 @@ class Environment:
             if name.startswith("LASTACROSS") and name not in names:
                 hint = likely(name, names, 0.85)
                 if hint is not None:
-                    self.notices.append(sentence(f"the variable {name} is not read", hint))
+                    self.notices.append(sentence(f"the variable {name} is unknown and has no effect", hint))
 
     def add_secret_key(self, *, may_make: bool, is_needed: bool) -> None:
         """Take the secret key from the environment or, under ``dev``, from the data folder.
@@ -285,7 +287,7 @@ class Environment:
             self.values["secret_key"], self.sources["SECRET_KEY"] = "", NOT_SET
             return
         if not self.values["is_dev"]:
-            problem = f"SECRET_KEY is not set; make one with {NEW_KEY} and give it to every process"
+            problem = f"SECRET_KEY is not set; generate one with {NEW_KEY} and set it for every process"
             self.mistakes.append(ConfigError(problem))
             return
         data_dir = self.values["data_dir"]
@@ -319,7 +321,7 @@ def warnings(own: Settings) -> list[str]:
     """Return a line for each setting that is valid but leaves the site open."""
     if own.is_dev or "*" not in own.allowed_hosts:
         return []
-    remark = "any Host is answered; list the names that the site is reached by, such as shop.example"
+    remark = "requests for any host are accepted; list the site's host names, such as shop.example"
     return [f"LASTACROSS_ALLOWED_HOSTS=*: {remark}"]
 
 

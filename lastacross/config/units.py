@@ -21,9 +21,9 @@ _EXPIRATION = re.compile(r"\s*[0-9]+[dhms]?(\s+[0-9]+[dhms]?)*\s*", re.ASCII | r
 _STORAGE = re.compile(r"([0-9]+(?:\.[0-9]*)?)([BKMGT]?)", re.ASCII)
 _ROUGH = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\W*(?:per|a|an)?\W*([A-Za-z]?)", re.ASCII)
 
-RATE_FORM = "is neither 0 nor a number, '/' and a unit (s, m, h or d)"
+RATE_FORM = "is not a rate: write a number, '/' and a unit (s, m, h or d), or 0"
 AGE_FORM = "is not a number followed by a unit (s, m, h or d)"
-EXPIRATION_FORM = "is not a length of time such as '4d 5h' (d, h, m, s)"
+EXPIRATION_FORM = "is not a duration such as '4d 5h' (units: d, h, m, s)"
 
 
 def parse_rate(text: str) -> float:
@@ -43,7 +43,7 @@ def parse_age_limit(text: str) -> int:
         raise UnusableError(AGE_FORM, _likely_quantity(text, ""))
     seconds = int(_bounded(float(text[:-1]) * UNIT_SECONDS[text[-1]]))
     if seconds <= 0:
-        raise UnusableError("is not greater than zero (whole seconds count)")
+        raise UnusableError("must be at least one second")
     return seconds
 
 
@@ -93,7 +93,7 @@ def parse_count(text: str) -> int:
     """Parse a non-negative integer."""
     number = parse_integer(text)
     if number < 0:
-        raise UnusableError("is less than zero", text.strip().lstrip("-"))
+        raise UnusableError("must not be negative", text.strip().lstrip("-"))
     return number
 
 
@@ -104,7 +104,7 @@ def parse_seconds(text: str) -> float:
         raise UnusableError("is not a number of seconds", rough.group(1) if rough else None)
     seconds = _bounded(float(text))
     if seconds < 0:
-        raise UnusableError("is less than zero", text.strip().lstrip("-"))
+        raise UnusableError("must not be negative", text.strip().lstrip("-"))
     return seconds
 
 
@@ -115,7 +115,7 @@ def parse_switch(text: str) -> bool:
         return True
     if lowered in {"false", "no", "off", "n", "f", "0"}:
         return False
-    raise UnusableError("is neither true nor false")
+    raise UnusableError("must be true or false")
 
 
 def _bounded(number: float) -> float:

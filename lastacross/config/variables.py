@@ -41,9 +41,9 @@ def key_prefix(text: str) -> str:
     if text == DEFAULT_KEY_PREFIX:
         return text
     if not _KEY_PREFIX.fullmatch(text):
-        raise UnusableError("has more than letters, digits, and _ . : - { }")
+        raise UnusableError("must be 1 to 100 letters, digits or characters from _ . : - { }")
     if text == OWN_KEY_PREFIX:
-        raise UnusableError("is how the names of an installation without a prefix begin")
+        raise UnusableError("is reserved for installations without a prefix")
     installed = metadata.version("rq")
     if int(installed.partition(".")[0]) < FIRST_RQ_WITH_PREFIX:
         raise UnusableError(f"is ignored by RQ {installed}: install rq>={FIRST_RQ_WITH_PREFIX}, or unset it")
@@ -53,7 +53,7 @@ def key_prefix(text: str) -> str:
 def host(text: str) -> str:
     """Parse a host name or an IP address to listen on."""
     if "://" in text or not _HOST.fullmatch(text):
-        raise UnusableError("is not an address or a host name")
+        raise UnusableError("is not an IP address or a host name")
     return text
 
 
@@ -83,12 +83,12 @@ def redis_url(text: str) -> str:
     parts = _split(text)
     if scheme == "unix":
         if not parts.path:
-            raise UnusableError("names no socket", "unix:///path/to/redis.sock")
+            raise UnusableError("does not name a socket", "unix:///path/to/redis.sock")
         return text
     if not parts.hostname:
-        raise UnusableError("names no host")
+        raise UnusableError("does not name a host")
     if not re.fullmatch(r"/?|/\d{1,5}", parts.path, re.ASCII):
-        raise UnusableError("has a database that is not a number, such as /0")
+        raise UnusableError("has an invalid database number; write one such as /0")
     return text
 
 
@@ -105,17 +105,17 @@ def database_url(text: str, root: Path) -> str:
     if scheme in {"sqlite", "sqlite+pysqlite"}:
         return _sqlite_url(rest, root)
     if scheme.startswith("postgres"):
-        raise UnusableError("uses another driver; psycopg is the one that is installed", "postgresql://…")
-    raise UnusableError("is neither SQLite (sqlite://) nor PostgreSQL (postgresql://)")
+        raise UnusableError("uses another driver, but only psycopg is installed", "postgresql://…")
+    raise UnusableError("must be the URL of a SQLite (sqlite://) or PostgreSQL (postgresql://) database")
 
 
 def _sqlite_url(rest: str, root: Path) -> str:
     if rest and not rest.startswith("/"):
-        raise UnusableError("has two slashes before a relative path; three are needed", f"sqlite:///{rest}")
+        raise UnusableError("has two slashes before a relative path; write three", f"sqlite:///{rest}")
     file, question, query = rest[1:].partition("?")
     if not file or file == ":memory:":
         raise UnusableError(
-            "keeps its data in one process; all processes need one file, such as sqlite:///app.db"
+            "is a database in one process's memory; name a file that all processes share, such as sqlite:///app.db"
         )
     if file.startswith(("/", "file:")):
         return f"sqlite://{rest}"
@@ -126,7 +126,7 @@ def service(text: str) -> str:
     """Check a service's name, by the rules for a name in backends.yaml."""
     if not _PLAIN_SERVICE.fullmatch(text):
         plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")
-        raise UnusableError("is not 1 to 100 lower-case letters, digits and hyphens", plain or None)
+        raise UnusableError("must be 1 to 100 lowercase letters, digits or hyphens", plain or None)
     return text
 
 
@@ -137,19 +137,20 @@ def services(text: str) -> MappingProxyType[str, str]:
         name, equals, url = (part.strip() for part in item.partition("="))
         if not equals:
             raise UnusableError(
-                f"has {item!r}, which is not name=url", f"name={item}" if "//" in item else None
+                f"contains {item!r}, which is not of the form name=url",
+                f"name={item}" if "//" in item else None,
             )
         if not _PLAIN_SERVICE.fullmatch(name):
             last = name.rpartition(".")[2]
             hint = f"{last}={url}" if last != name and _PLAIN_SERVICE.fullmatch(last) else None
-            raise UnusableError(f"has {name!r}, which is not the name of a service", hint)
+            raise UnusableError(f"contains {name!r}, which is not a valid service name", hint)
         if name in found:
-            raise UnusableError(f"has {name!r} twice")
+            raise UnusableError(f"contains {name!r} twice")
         parts = _split(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             hint = f"{name}=http://{url}" if "://" not in url and url else None
             raise UnusableError(
-                f"has {url!r} for {name}, which is not a base URL (http:// or https://)", hint
+                f"contains {url!r} for {name}, which is not a base URL (http:// or https://)", hint
             )
         found[name] = url.rstrip("/")
     return MappingProxyType(found)
@@ -162,7 +163,7 @@ def allowed_hosts(text: str) -> tuple[str, ...]:
         if not _ALLOWED_HOST.fullmatch(name):
             bare = re.sub(r"^[a-z]+://|[:/].*$", "", name, count=0)
             hint = bare if _ALLOWED_HOST.fullmatch(bare) and bare != name else None
-            raise UnusableError(f"has {name!r}, which is not a host name without port", hint)
+            raise UnusableError(f"contains {name!r}, which is not a host name without a port", hint)
     return names
 
 
@@ -175,7 +176,7 @@ def fetch_hosts(text: str) -> tuple[str, ...]:
             bare = re.sub(r"^[a-z]+://|/.*$", "", name)
             bare = f"[{bare}]" if re.fullmatch(r"[0-9a-f]*(:[0-9a-f.]*){2,}", bare) else bare
             hint = bare if _FETCH_HOST.fullmatch(bare) and bare != name else None
-            raise UnusableError(f"has {name!r}, which is neither a host nor host:port", hint)
+            raise UnusableError(f"contains {name!r}, which is neither a host nor host:port", hint)
     return names
 
 
@@ -194,9 +195,11 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
             hint = str(ipaddress.ip_network(bare, strict=False))
         except ValueError:
             hint = None
-        raise UnusableError(f"has {text!r}, which is neither an address nor a network", hint) from error
+        raise UnusableError(f"contains {text!r}, which is neither an address nor a network", hint) from error
     if network.prefixlen == 0:
-        raise UnusableError(f"has {text!r}, which is everybody; list the addresses of the proxies")
+        raise UnusableError(
+            f"contains {text!r}, which matches every address; list only the proxies' addresses"
+        )
     return network
 
 
@@ -206,7 +209,7 @@ def switch(text: str) -> bool:
         return text.strip() == "1"
     on, off = {"true", "yes", "on"}, {"false", "no", "off"}
     word = text.strip().lower()
-    raise UnusableError("is neither 0 nor 1", "1" if word in on else "0" if word in off else None)
+    raise UnusableError("must be 0 or 1", "1" if word in on else "0" if word in off else None)
 
 
 def _split(url: str) -> SplitResult:
@@ -215,6 +218,6 @@ def _split(url: str) -> SplitResult:
         _ = parts.port
     except ValueError as error:
         # The parser's message may quote part of a password that it mistook for a port.
-        reason = "write a password's special characters as %XX" if "@" in url else str(error)
+        reason = "write special characters in the password as %XX" if "@" in url else str(error)
         raise UnusableError(f"is not a URL: {reason}") from error
     return parts

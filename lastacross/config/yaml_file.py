@@ -52,7 +52,7 @@ def find(root: Path, name: str) -> Path | None:
     """
     found = [path for path in (root / f"{name}.yaml", root / f"{name}.yml") if os.path.lexists(path)]
     if len(found) == 2:
-        raise ConfigError(f"{name}.yml is there too: keep one of the two", file=f"{name}.yaml")
+        raise ConfigError(f"{name}.yml exists too; keep only one of the two", file=f"{name}.yaml")
     return found[0] if found else None
 
 
@@ -66,15 +66,15 @@ def read(path: Path, name: str | None = None) -> str:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ConfigError("is a folder; a file is expected", file=name)
+            raise ConfigError("expected a file, found a folder", file=name)
         if not stat.S_ISREG(status.st_mode):
-            raise ConfigError("is not a plain file", file=name)
+            raise ConfigError("not a regular file", file=name)
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file=name) from error
+        raise ConfigError(f"the file cannot be read: {error.strerror}", file=name) from error
     if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
+        raise ConfigError(f"the file is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -94,9 +94,9 @@ def unreadable(root: Path, name: str) -> str | None:
     try:
         status = path.stat()
         if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-            return "is a link that leads out of the application's folder"
+            return "is a symbolic link that points outside the application's folder"
         if not stat.S_ISREG(status.st_mode):
-            return "is not a plain file"
+            return "is not a regular file"
         with path.open("rb"):
             return None
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def unreadable(root: Path, name: str) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValueError:
-        return "is not a name that a file can have"
+        return "is not a valid file name"
 
 
 def parse(text: str, name: str) -> Tree:
@@ -115,7 +115,7 @@ def parse(text: str, name: str) -> Tree:
             documents, or more than 20 levels of nesting.
     """
     if len(text.encode("utf-8", "surrogatepass")) > MAX_FILE_BYTES:
-        raise ConfigError(f"is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
+        raise ConfigError(f"the file is larger than {MAX_FILE_BYTES // 1024} kB", file=name)
     try:
         return _Reader(YAML(typ="safe", pure=True).parse(text), name).read()
     except ConfigError:
@@ -134,16 +134,18 @@ def _syntax_mistake(error: Exception, text: str, name: str) -> ConfigError:
             here = lines[mark.line].strip() if mark.line < len(lines) else ""
             remedy = "; indent with spaces, not tabs" if "'\\t'" in problem else ""
             full = (
-                f"not YAML: {problem}{remedy}, at {shown(here)}" if here else f"not YAML: {problem}{remedy}"
+                f"invalid YAML: {problem}{remedy}, at {shown(here)}"
+                if here
+                else f"invalid YAML: {problem}{remedy}"
             )
             return ConfigError(full, file=name, line=mark.line + 1, column=mark.column + 1)
-        return ConfigError(f"not YAML: {problem}", file=name)
+        return ConfigError(f"invalid YAML: {problem}", file=name)
     if isinstance(error, ReaderError):
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-        problem = f"not YAML: the character {shown(chr(_code(error.character)))} is not allowed"
+        problem = f"invalid YAML: the character {shown(chr(_code(error.character)))} is not allowed"
         return ConfigError(problem, file=name, line=line, column=column)
-    return ConfigError(f"not YAML: {' '.join(str(error).split()) or type(error).__name__}", file=name)
+    return ConfigError(f"invalid YAML: {' '.join(str(error).split()) or type(error).__name__}", file=name)
 
 
 def _code(character: Any) -> int:
@@ -168,7 +170,9 @@ class _Reader:
         while (event := self._next()) is not None:
             if isinstance(event, events.DocumentStartEvent):
                 if has_document:
-                    raise self._mistake(event, "a second document starts here ('---'); the file takes one")
+                    raise self._mistake(
+                        event, "a second document starts here ('---'); a file may contain only one"
+                    )
                 has_document = True
             elif isinstance(event, events.NodeEvent):
                 self.tree.root = self._value(event, ())
@@ -178,7 +182,7 @@ class _Reader:
         event = next(self._stream, None)
         self._count += 1
         if event is not None and self._count > MAX_VALUES:
-            raise self._mistake(event, f"more than {MAX_VALUES} values in one file")
+            raise self._mistake(event, f"the file contains more than {MAX_VALUES} values")
         return event
 
     def _value(self, event: Any, path: Path_, key_place: Place | None = None) -> Any:
@@ -191,7 +195,7 @@ class _Reader:
             return value
         self.tree.places[path] = place
         if len(path) >= MAX_DEPTH:
-            raise self._mistake(event, f"nested more than {MAX_DEPTH} deep")
+            raise self._mistake(event, f"nested more than {MAX_DEPTH} levels deep")
         if isinstance(event, events.SequenceStartEvent):
             return self._list(path)
         return self._mapping(path)
@@ -219,11 +223,17 @@ class _Reader:
 
     def _refuse_indirection(self, event: Any) -> None:
         if isinstance(event, events.AliasEvent):
-            raise self._mistake(event, f"the alias {shown('*' + str(event.anchor))}; write the values out")
+            raise self._mistake(
+                event, f"the alias {shown('*' + str(event.anchor))} is not allowed; write out its values"
+            )
         if event.anchor is not None:
-            raise self._mistake(event, f"the anchor {shown('&' + str(event.anchor))}; write the values out")
+            raise self._mistake(
+                event, f"the anchor {shown('&' + str(event.anchor))} is not allowed; write out its values"
+            )
         if getattr(event, "tag", None) is not None:
-            raise self._mistake(event, f"the tag {shown(event.tag)}; write the value without it")
+            raise self._mistake(
+                event, f"the tag {shown(event.tag)} is not allowed; write the value without it"
+            )
 
     def _mistake(self, event: Any, problem: str) -> ConfigError:
         line, column = _place(event)

@@ -72,7 +72,7 @@ def _refuse_crontab(text: str) -> None:
     if minutes is not None and int(minutes.group(1)[:5]) > 0:
         hint = f"every {int(minutes.group(1)[:5])} minutes synchronized"
     if hint is not None or plain.startswith("@") or (_CRONTAB.fullmatch(plain) and "of" not in plain):
-        problem = "is written for Unix's cron, where words such as 'every day 09:00' are expected"
+        problem = "is written in Unix cron syntax; write words instead, such as 'every day 09:00'"
         raise ScheduleError(_subject(text), problem, column=1, hint=hint)
 
 
@@ -95,7 +95,7 @@ class _Parser:
         """Parse the whole text."""
         found = self._any_kind()
         if self._peek() is not None:
-            self._refuse("the end", ())
+            self._refuse("the end of the schedule", ())
         return found
 
     def _any_kind(self) -> Schedule:
@@ -123,7 +123,9 @@ class _Parser:
                     for number in range(60, min(seconds, DAY_SECONDS) + 1, 60)
                     if DAY_SECONDS % number == 0
                 )
-                self._fail("is synchronized with a step that does not divide 24 hours", 1, _as_step(divisor))
+                self._fail(
+                    "is synchronized, but its step does not divide 24 hours evenly", 1, _as_step(divisor)
+                )
             return DailyRange(*self._head, step, time(0, 0), time(23, 59))
         if self._take("from"):
             start = self._time()
@@ -131,7 +133,7 @@ class _Parser:
                 self._refuse("'to' and a time", {"to"})
             return DailyRange(*self._head, step, start, self._time())
         if self._peek() is not None:
-            self._refuse("'from', 'synchronized' or the end", {"from", "synchronized"})
+            self._refuse("'from', 'synchronized' or the end of the schedule", {"from", "synchronized"})
         return Interval(*self._head, step)
 
     def _step(self) -> timedelta:
@@ -170,7 +172,7 @@ class _Parser:
             self._refuse("',' or 'of' and a month", {"of"})
         months = self._months()
         if min(days) > max(MAX_DAYS[month] for month in months):
-            self._fail("names days that these months never have", 1)
+            self._fail("names days that do not exist in these months", 1)
         return SpecificTimes(*self._head, self._time(), months, month_days=frozenset(days))
 
     def _month_day(self) -> int:
@@ -202,7 +204,9 @@ class _Parser:
         while True:
             number = words.get(self._word())
             if number is None:
-                self._refuse(expected if not found else "another of the same after ','", {*words, *others})
+                self._refuse(
+                    expected if not found else "another value of the same kind after ','", {*words, *others}
+                )
             found.add(number)
             self._next += 1
             if not self._take(","):
@@ -246,13 +250,11 @@ class _Parser:
         token = self._peek()
         if token is None:
             end = len(self._text.rstrip()) + 1
-            self._fail(f"ends at column {end}, where {expected} is expected", end, hint)
+            self._fail(f"ends at column {end}; expected {expected}", end, hint)
         found = token.text if len(token.text) <= 30 else token.text[:30] + "…"
         if hint is None and token.kind == "word" and token.text not in WORDS:
             hint = likely(token.text, words)
-        self._fail(
-            f"has {found!r} at column {token.column}, where {expected} is expected", token.column, hint
-        )
+        self._fail(f"has {found!r} at column {token.column}; expected {expected}", token.column, hint)
 
     def _fail(self, problem: str, column: int, hint: str | None = None) -> NoReturn:
         raise ScheduleError(_subject(self._text), problem, column=column, hint=hint)

@@ -28,7 +28,7 @@ def check_zone_name(name: str) -> ZoneInfo:
             raise ZoneInfoNotFoundError(name)
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        problem = "is not a time zone of the tz database, such as 'Europe/Berlin' or 'UTC'"
+        problem = "is not a time zone in the tz database, such as 'Europe/Berlin' or 'UTC'"
         raise ScheduleError(subject, problem, hint=_likely(name)) from error
 
 

@@ -43,13 +43,13 @@ class Schedule(ABC):
             ScheduleError: there is no due time within 400 years and before the year 10000.
         """
         if after.tzinfo is None or after.utcoffset() is None:
-            raise ValueError("after is a naive datetime; give it a time zone: datetime.now(UTC)")
+            raise ValueError("after is a naive datetime; give it a time zone, as in datetime.now(UTC)")
         try:
             found = self._next(after.astimezone(UTC))
         except (OverflowError, ValueError):
             found = None
         if found is None:
-            problem = f"does not come due in {self.timezone} after {after.isoformat(timespec='seconds')}"
+            problem = f"is never due in {self.timezone} after {after.isoformat(timespec='seconds')}"
             raise ScheduleError(f"schedule {self.text!r}", problem)
         return found
 

@@ -19,40 +19,42 @@ Q = "queue:\n- name: mail\n  rate: 5/s\n"
 MALFORMED_QUEUES = {
     "a unit that there is not": (
         "queue:\n- name: mail\n  rate: 5/x\n",
-        "3:9: rate '5/x' is neither 0 nor a number, '/' and a unit (s, m, h or d), did you mean '5/s'?",
+        "3:9: rate '5/x' is not a rate: write a number, '/' and a unit (s, m, h or d), or 0. "
+        "Did you mean '5/s'?",
     ),
     "a rate without a unit": (
         "queue:\n- name: mail\n  rate: 5\n",
-        "3:9: rate '5' is neither 0 nor a number, '/' and a unit (s, m, h or d), did you mean '5/s'?",
+        "3:9: rate '5' is not a rate: write a number, '/' and a unit (s, m, h or d), or 0. "
+        "Did you mean '5/s'?",
     ),
     "a misspelt key of a queue": (
         "queue:\n- name: mail\n  raet: 5/s\n",
-        "3:3: a queue has no key 'raet', did you mean 'rate'?",
+        "3:3: a queue has no key 'raet'. Did you mean 'rate'?",
     ),
     "a misspelt key of the file": (
         "queues:\n- name: mail\n",
-        "1:1: queue.yaml has no key 'queues', did you mean 'queue'?",
+        "1:1: queue.yaml has no key 'queues'. Did you mean 'queue'?",
     ),
     "an underscore in a name": (
         "queue:\n- name: my_mail\n  rate: 5/s\n",
-        "2:9: name 'my_mail' is not 1 to 100 letters, digits and hyphens, did you mean 'my-mail'?",
+        "2:9: name 'my_mail' must be 1 to 100 letters, digits or hyphens. Did you mean 'my-mail'?",
     ),
     "no name": ("queue:\n- rate: 5/s\n", "2:3: name is missing: a queue needs one"),
     "a mode that there is not": (
         Q + "  mode: psuh\n",
-        "4:9: mode 'psuh' is not push or pull, did you mean 'push'?",
+        "4:9: mode 'psuh' must be push or pull. Did you mean 'push'?",
     ),
     "half a token": (
         Q + "  bucket_size: 1.5\n",
-        "4:16: bucket_size '1.5' is not a whole number, did you mean '1'?",
+        "4:16: bucket_size '1.5' is not a whole number. Did you mean '1'?",
     ),
     "a comma in a number": (
         Q + "  max_concurrent_requests: 1,000\n",
-        "4:28: max_concurrent_requests '1,000' is not a whole number, did you mean '1000'?",
+        "4:28: max_concurrent_requests '1,000' is not a whole number. Did you mean '1000'?",
     ),
     "a mapping where a list is expected": (
         "queue:\n  name: mail\n",
-        "2:3: queue (a mapping) is not a list of queues (put '- ' before the first key of each)",
+        "2:3: queue (a mapping) must be a list of queues; begin each item with '- '",
     ),
     "an item that is a word": (
         "queue:\n- mail\n",
@@ -60,24 +62,24 @@ MALFORMED_QUEUES = {
     ),
     "capitals in a target": (
         Q + "  target: Counter\n",
-        "4:11: target 'Counter' is not 'service' or 'version.service' in lower-case letters, "
-        "digits and hyphens, did you mean 'counter'?",
+        "4:11: target 'Counter' must be 'service' or 'version.service', in lowercase letters, "
+        "digits and hyphens. Did you mean 'counter'?",
     ),
     "a misspelt retry parameter": (
         Q + "  retry_parameters:\n    retry_limit: 5\n",
-        "5:5: retry_parameters has no key 'retry_limit', did you mean 'task_retry_limit'?",
+        "5:5: retry_parameters has no key 'retry_limit'. Did you mean 'task_retry_limit'?",
     ),
     "a retry limit below zero": (
         Q + "  retry_parameters:\n    task_retry_limit: -1\n",
-        "5:23: task_retry_limit '-1' is less than zero, did you mean '1'?",
+        "5:23: task_retry_limit '-1' must not be negative. Did you mean '1'?",
     ),
     "an age without a unit": (
         Q + "  retry_parameters:\n    task_age_limit: 2\n",
-        "5:21: task_age_limit '2' is not a number followed by a unit (s, m, h or d), did you mean '2s'?",
+        "5:21: task_age_limit '2' is not a number followed by a unit (s, m, h or d). Did you mean '2s'?",
     ),
     "a unit after seconds": (
         Q + "  retry_parameters:\n    min_backoff_seconds: 10s\n",
-        "5:26: min_backoff_seconds '10s' is not a number of seconds, did you mean '10'?",
+        "5:26: min_backoff_seconds '10s' is not a number of seconds. Did you mean '10'?",
     ),
     "bounds the wrong way round": (
         Q + "  retry_parameters: {min_backoff_seconds: 9, max_backoff_seconds: 1}\n",
@@ -88,25 +90,28 @@ MALFORMED_QUEUES = {
         "1:22: total_storage_limit '5MB' is not a number with an optional unit (B, K, M, G or T), "
         "did you mean '5M'?",
     ),
-    "a key written twice": (Q + "  rate: 6/s\n", "4:3: the key 'rate' is there twice; keep one"),
-    "a second document": (Q + "---\n" + Q, "4:1: a second document starts here ('---'); the file takes one"),
+    "a key written twice": (Q + "  rate: 6/s\n", "4:3: the key 'rate' is repeated; keep only one"),
+    "a second document": (
+        Q + "---\n" + Q,
+        "4:1: a second document starts here ('---'); a file may contain only one",
+    ),
     "nothing at all": (
         "",
-        "1:1: Empty queue configuration: write 'queue:' with its queues, or remove the file",
+        "1:1: Empty queue configuration: list the queues under 'queue:', or remove the file",
     ),
     "a tab": (
         "queue:\n- name: mail\n\trate: 5/s\n",
-        "3:1: not YAML: while scanning for the next token found character '\\t' that cannot start "
+        "3:1: invalid YAML: while scanning for the next token found character '\\t' that cannot start "
         "any token; indent with spaces, not tabs, at 'rate: 5/s'",
     ),
     "an indentation too many": (
         "queue:\n- name: mail\n   rate: 5/s\n",
-        "3:8: not YAML: mapping values are not allowed here, at 'rate: 5/s'",
+        "3:8: invalid YAML: mapping values are not allowed here, at 'rate: 5/s'",
     ),
-    "an alias": ("queue: *all\n", "1:8: the alias '*all'; write the values out"),
+    "an alias": ("queue: *all\n", "1:8: the alias '*all' is not allowed; write out its values"),
     "an object of Python's": (
         "queue: !!python/object:os.system {}\n",
-        "1:8: the tag 'tag:yaml.org,2002:python/object:os.system'; write the value without it",
+        "1:8: the tag 'tag:yaml.org,2002:python/object:os.system' is not allowed; write the value without it",
     ),
 }
 
@@ -124,17 +129,17 @@ MALFORMED_OTHERS = {
     "a misspelt key of a backend": (
         "backends.yaml",
         "backends:\n- name: counter\n  instance: 2\n",
-        "3:3: a backend has no key 'instance', did you mean 'instances'?",
+        "3:3: a backend has no key 'instance'. Did you mean 'instances'?",
     ),
     "a rule without a host": (
         "dispatch.yaml",
         "dispatch:\n- url: /work/*\n  service: work\n",
-        "2:8: url '/work/*' has no host; '*' is any, did you mean '*/work/*'?",
+        "2:8: url '/work/*' has no host; begin it with '*' to match any host. Did you mean '*/work/*'?",
     ),
     "an address in a rule": (
         "dispatch.yaml",
         "dispatch:\n- url: 10.0.0.5/work\n  service: work\n",
-        "2:8: url '10.0.0.5/work' has an address for a host; a name is wanted, did you mean '*/work'?",
+        "2:8: url '10.0.0.5/work' has an IP address as its host; use a host name. Did you mean '*/work'?",
     ),
     "a rule without a service": (
         "dispatch.yaml",
@@ -237,7 +242,7 @@ def test_the_files_that_were_read_are_named(
     for name, text in more.items():
         (app_root / name).write_text(text)
 
-    assert check(capsys) == (0, f"{named} and the environment can be used\n", "")
+    assert check(capsys) == (0, f"{named} and the environment are valid\n", "")
 
 
 def test_a_notice_stops_nothing(app_root: Path, capsys: Capture) -> None:
@@ -247,8 +252,10 @@ def test_a_notice_stops_nothing(app_root: Path, capsys: Capture) -> None:
 
     assert (code, err) == (0, "")
     notice, last = out.splitlines()
-    assert notice.startswith("notice: queue.yaml:4:11: target 'counter' names a service that backends.yaml")
-    assert last == "app.yaml, queue.yaml and the environment can be used"
+    assert notice.startswith(
+        "notice: queue.yaml:4:11: target 'counter' names a service that is not in backends.yaml"
+    )
+    assert last == "app.yaml, queue.yaml and the environment are valid"
 
 
 def test_a_site_that_answers_for_any_host_is_warned_of(
@@ -260,8 +267,8 @@ def test_a_site_that_answers_for_any_host_is_warned_of(
 
     assert (code, err) == (0, "")
     warning, last = out.splitlines()
-    assert warning.startswith("warning: LASTACROSS_ALLOWED_HOSTS=*: any Host is answered; list the names")
-    assert last == "app.yaml, queue.yaml and the environment can be used"
+    assert warning.startswith("warning: LASTACROSS_ALLOWED_HOSTS=*: requests for any host are accepted; list")
+    assert last == "app.yaml, queue.yaml and the environment are valid"
 
 
 def test_what_can_be_used_has_a_secret_key(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,5 +278,5 @@ def test_what_can_be_used_has_a_secret_key(capsys: Capture, monkeypatch: pytest.
     code, out, err = check(capsys)
 
     assert (code, out) == (2, "")
-    assert err.startswith("SECRET_KEY is not set; make one with python -c")
+    assert err.startswith("SECRET_KEY is not set; generate one with python -c")
     assert err.count("\n") == 1

@@ -158,7 +158,7 @@ def test_a_key_that_is_known_but_not_acted_on_gives_one_notice(app_root: Path) -
     named = "application version runtime api_version threadsafe libraries remote_api admin_console"
     named += " min_idle_instances max_concurrent_requests mail warmup"
     assert [notice.split("'")[1] for notice in loaded.notices] == named.split()
-    assert loaded.notices[0] == "app.yaml:2:1: 'application' of app.yaml is read but not acted on"
+    assert loaded.notices[0] == "app.yaml:2:1: 'application' in app.yaml has no effect here"
     assert loaded.app.scaling.max_concurrent_requests == 10
 
 
@@ -188,7 +188,7 @@ def test_more_than_a_hundred_handlers_are_taken_with_a_notice(app_root: Path) ->
     loaded = load(app_root, "handlers:\n" + "- {url: /a, script: main.app}\n" * 101)
 
     assert len(loaded.app.handlers) == 101
-    assert "101 handlers are more than App Engine's 100" in loaded.notices[0]
+    assert "101 handlers exceed App Engine's limit of 100" in loaded.notices[0]
 
 
 def test_a_handler_says_that_it_takes_what_pages_of_other_sites_send(app_root: Path) -> None:
@@ -203,10 +203,16 @@ def test_a_handler_says_that_it_takes_what_pages_of_other_sites_send(app_root: P
 @pytest.mark.parametrize(
     ("handler", "problem"),
     [
-        ("{url: /a, script: main.app, cross_site: allow, login: admin}", "allow beside login: admin"),
-        ("{url: /a, script: main.app, cross_site: allow, login: required}", "allow beside login: required"),
-        ("{url: /a, static_dir: a, cross_site: allow}", "cross_site is for scripts"),
-        ("{url: /_ah/a, script: main.app, cross_site: allow}", "not for addresses below /_ah/"),
+        (
+            "{url: /a, script: main.app, cross_site: allow, login: admin}",
+            "allow is not permitted with login: admin",
+        ),
+        (
+            "{url: /a, script: main.app, cross_site: allow, login: required}",
+            "allow is not permitted with login: required",
+        ),
+        ("{url: /a, static_dir: a, cross_site: allow}", "cross_site is only for scripts"),
+        ("{url: /_ah/a, script: main.app, cross_site: allow}", "not permitted below /_ah/"),
         ("{url: /a, script: main.app, cross_site: allowed}", "did you mean 'allow'?"),
     ],
 )
@@ -226,13 +232,16 @@ PROTECTION = [
         "api_config: {url: /_ah/api, script: api.app, login: admin}",
         "api_config: there is no Endpoints server",
     ),
-    ("endpoints_api_service: {name: x}", "endpoints_api_service: Google's proxy for Endpoints is not here"),
+    (
+        "endpoints_api_service: {name: x}",
+        "endpoints_api_service: Google's proxy for Endpoints is not available here",
+    ),
     ("beta_settings: {use_endpoints_api_management: true}", "beta_settings.use_endpoints_api_management: "),
     ("network: {instance_tag: inner}", "network.instance_tag: Google's firewall rules"),
     ("network: {instance_ip_mode: internal}", "network.instance_ip_mode: "),
     ("vpc_access_connector: {name: x, egress_setting: all-traffic}", "vpc_access_connector.egress_setting: "),
-    ("threadsafe: false", "threadsafe: requests run in threads here, at the same time"),
-    ("threadsafe: no", "threadsafe: requests run in threads here, at the same time"),
+    ("threadsafe: false", "threadsafe: requests run concurrently in threads here"),
+    ("threadsafe: no", "threadsafe: requests run concurrently in threads here"),
 ]
 
 
@@ -269,7 +278,7 @@ def test_a_key_that_protects_nothing_gives_a_notice(app_root: Path, line: str) -
 @pytest.mark.parametrize(
     ("handler", "problem"),
     [
-        ("{url: /a, script: main.app, position: head}", "2:31: position is for handlers of included files"),
+        ("{url: /a, script: main.app, position: head}", "2:31: position is only for included files"),
         ("{url: /a, script: main.app, api_endpoint: on}", "2:31: api_endpoint: there is no Endpoints server"),
         (
             "{url: /a, static_dir: s, application_readable: false}",
@@ -277,7 +286,7 @@ def test_a_key_that_protects_nothing_gives_a_notice(app_root: Path, line: str) -
         ),
         (
             "{url: /a, script: main.app, application_readable: true}",
-            "2:31: application_readable is for static",
+            "2:31: application_readable is only for static",
         ),
         (
             "{url: /a, script: main.app, redirect_http_response_code: 308}",
@@ -285,16 +294,16 @@ def test_a_key_that_protects_nothing_gives_a_notice(app_root: Path, line: str) -
         ),
         (
             "{url: /a, script: my-app/main.py}",
-            "2:21: script 'my-app/main.py' is a file; the dotted name of its WSGI",
+            "2:21: script 'my-app/main.py' is a file; write the dotted name of its WSGI",
         ),
         (
             "{url: /a, script: google.appengine.ext.deferred.deferred.application}",
-            "2:21: script 'google.appengine.ext.deferred.deferred.application' is code of App Engine's SDK, "
-            "which is not here; deferred calls need no handler: remove this handler",
+            "2:21: script 'google.appengine.ext.deferred.deferred.application' belongs to App Engine's SDK, "
+            "which is not available here; deferred calls need no handler, so remove this handler",
         ),
         (
             "{url: /a, script: $PYTHON_LIB/google/appengine/ext/remote_api/handler.py}",
-            "2:21: script '$PYTHON_LIB/google/appengine/ext/remote_api/handler.py' is code of App",
+            "2:21: script '$PYTHON_LIB/google/appengine/ext/remote_api/handler.py' belongs to App",
         ),
     ],
 )
@@ -354,7 +363,7 @@ def test_skip_files_name_files_and_folders(app_root: Path, text: str, skipped: l
         ("skip_files: [a, (]\n", "1:17: skip_files '(' is not a regular expression"),
         ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) is not a regular expression"),
         ("skip_files: [[a]]\n", "1:14: skip_files (a list) is not a regular expression"),
-        ("skip_files:\n-\n", "2:2: skip_files (nothing) is not a regular expression"),
+        ("skip_files:\n-\n", "2:2: skip_files (empty) is not a regular expression"),
     ],
 )
 def test_a_wrong_expression_of_skip_files_is_named(app_root: Path, text: str, problem: str) -> None:
@@ -387,7 +396,7 @@ def test_a_static_dir_that_is_left_out_is_a_mistake(
     if is_served:
         assert load(app_root, app_yaml).app.handlers[0].static_dir == folder
     else:
-        with pytest.raises(ConfigError, match="is left out by skip_files, so nothing in it is served"):
+        with pytest.raises(ConfigError, match="is excluded by skip_files, so nothing in it is served"):
             load(app_root, app_yaml)
 
 
@@ -397,7 +406,9 @@ def test_a_list_for_gcloud_is_not_passed_over_in_silence(app_root: Path) -> None
 
     [notice] = load(app_root, "handlers:\n- {url: /a, script: main.app}\n").notices
 
-    assert notice.startswith(".gcloudignore: is not read: static handlers serve the files that it names")
+    assert notice.startswith(
+        ".gcloudignore: this file is ignored; static handlers serve the files that it names"
+    )
 
 
 # --- files beside -------------------------------------------------------------------------

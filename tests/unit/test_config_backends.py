@@ -90,9 +90,9 @@ def test_options_are_separated_by_commas_or_in_a_list(app_root: Path, written: s
 @pytest.mark.parametrize(
     ("lines", "notice"),
     [
-        ("class: B8", "backends.yaml:3:3: 'class' of a backend is read but not acted on"),
-        ("options: failfast", "backends.yaml:3:3: 'options' of a backend is read but not acted on"),
-        ("start: a/crawler.py", "backends.yaml:3:10: start 'a/crawler.py' is read as a.crawler.app"),
+        ("class: B8", "backends.yaml:3:3: 'class' of a backend has no effect here"),
+        ("options: failfast", "backends.yaml:3:3: 'options' of a backend has no effect here"),
+        ("start: a/crawler.py", "backends.yaml:3:10: start 'a/crawler.py' is interpreted as a.crawler.app"),
     ],
 )
 def test_what_is_not_acted_on_as_written_gives_a_notice(app_root: Path, lines: str, notice: str) -> None:

@@ -94,10 +94,10 @@ def test_a_job_keeps_its_name_when_its_schedule_changes_and_shares_it_with_nobod
 @pytest.mark.parametrize(
     ("line", "remark"),
     [
-        ("  retry_parameters: {job_retry_limit: 9}\n", "above App Engine's 5"),
-        ("  attempt_deadline: -1s\n", "would let nothing run"),
-        ("  attempt_deadline: 0s\n", "would let nothing run"),
-        ("  attempt_deadline: 99999s\n", "24 hours are taken"),
+        ("  retry_parameters: {job_retry_limit: 9}\n", "exceeds App Engine's limit of 5"),
+        ("  attempt_deadline: -1s\n", "would prevent every run"),
+        ("  attempt_deadline: 0s\n", "would prevent every run"),
+        ("  attempt_deadline: 99999s\n", "24 hours are used instead"),
         ("  target: nobody:v1\n", "names a service that"),
     ],
 )
@@ -108,9 +108,14 @@ def test_what_is_odd_is_read_with_a_notice(app_root: Path, line: str, remark: st
 WRONG = [
     ("cron:\n- url: /x\n  schedule: every 5 minuts\n", "3:13", "has 'minuts' at column 9", "minutes"),
     ("cron:\n- url: /x\n  schedule: every 5 parsecs\n", "3:13", "'hours', 'mins' or 'minutes'", None),
-    ("cron:\n- url: /x\n  schedule: '*/5 * * * *'\n", "3:13", "Unix's cron", "every 5 minutes synchronized"),
-    ("cron:\n- url: /x\n  schedule: 30 of feb 09:00\n", "3:13", "never have", None),
-    ("cron:\n- url: /x\n  schedule: [1]\n", "3:13", "schedule (a list) is not a single value", None),
+    (
+        "cron:\n- url: /x\n  schedule: '*/5 * * * *'\n",
+        "3:13",
+        "is written in Unix cron syntax",
+        "every 5 minutes synchronized",
+    ),
+    ("cron:\n- url: /x\n  schedule: 30 of feb 09:00\n", "3:13", "do not exist in these months", None),
+    ("cron:\n- url: /x\n  schedule: [1]\n", "3:13", "schedule (a list) must be a single value", None),
     ("cron:\n- url: /x\n", "2:3", "schedule is missing: a cron job needs one", None),
     ("cron:\n- schedule: every 5 mins\n", "2:3", "url is missing: a cron job needs one", None),
     ("cron:\n- url: x\n  schedule: every 5 mins\n", "2:8", "url 'x' does not begin with '/'", "/x"),
@@ -128,7 +133,7 @@ WRONG = [
     (J + "  target: my_service\n", "4:11", "target 'my_service' is not", "my-service"),
     (J + "  retries: 5\n", "4:3", "a cron job has no key 'retries'", None),
     (J + "  time_zone: UTC\n", "4:3", "a cron job has no key 'time_zone'", "timezone"),
-    (J + "  retry_parameters: {job_retry_limit: -1}\n", "4:39", "'-1' is less than zero", "1"),
+    (J + "  retry_parameters: {job_retry_limit: -1}\n", "4:39", "'-1' must not be negative", "1"),
     (J + "  retry_parameters: {task_retry_limit: 1}\n", "4:22", "'task_retry_limit'", "job_retry_limit"),
     (J + "  retry_parameters: {job_age_limit: 5}\n", "4:37", "job_age_limit '5'", "5s"),
     (
@@ -141,7 +146,7 @@ WRONG = [
     (J + f"  description: {'x' * 500}\n", "4:16", "is longer than 499 characters", None),
     (J + "  misfire: skpi\n", "4:12", "misfire 'skpi' is not run or skip", "skip"),
     ("crom:\n- url: /x\n  schedule: every 5 mins\n", "1:1", "cron.yaml has no key 'crom'", "cron"),
-    ("cron:\n  url: /x\n  schedule: every 5 mins\n", "2:3", "is not a list of cron jobs (put '- '", None),
+    ("cron:\n  url: /x\n  schedule: every 5 mins\n", "2:3", "must be a list of cron jobs (put '- '", None),
     ("", "1:1", "Empty cron configuration", None),
     (J + "---\n" + J, "4:1", "a second document starts here", None),
     (J + "\turl: /y\n", "4:1", "indent with spaces, not tabs", None),

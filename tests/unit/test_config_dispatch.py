@@ -134,7 +134,7 @@ def test_module_is_read_as_service_with_a_notice(app_root: Path) -> None:
     loaded = load(app_root, 'dispatch:\n- url: "*/a"\n  module: work\n')
 
     assert loaded.dispatch == (DispatchRule("*", "/a", "work"),)
-    assert loaded.notices == ("dispatch.yaml:3:3: 'module' is the old name of 'service'",)
+    assert loaded.notices == ("dispatch.yaml:3:3: 'module' is the old name for 'service'",)
 
 
 def test_of_module_and_service_the_service_counts(app_root: Path) -> None:
@@ -143,7 +143,7 @@ def test_of_module_and_service_the_service_counts(app_root: Path) -> None:
 
     assert loaded.dispatch == (DispatchRule("*", "/a", "work"),)
     [notice] = loaded.notices
-    assert notice == "dispatch.yaml:3:3: 'module' is the old name of 'service'; the service work counts"
+    assert notice == "dispatch.yaml:3:3: 'module' is the old name for 'service'; the service work is used"
 
 
 def test_a_rule_for_one_host_gives_a_notice(app_root: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_rule_for_one_host_gives_a_notice(app_root: Path) -> None:
     loaded = load(app_root, 'dispatch:\n- url: "a.example.com/*"\n  service: work\n')
 
     [notice] = loaded.notices
-    assert notice.startswith("dispatch.yaml:2:8: the rule for the host a.example.com is not acted on")
+    assert notice.startswith("dispatch.yaml:2:8: the rule for the host a.example.com has no effect")
 
 
 def test_twenty_rules_and_a_hundred_characters_are_allowed(app_root: Path) -> None:

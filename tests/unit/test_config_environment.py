@@ -167,45 +167,60 @@ WRONG = [
     ("REDIS_URL", "localhost:6379", "does not begin with redis://", "redis://localhost:6379"),
     ("REDIS_URL", "http://x", "does not begin with redis://", None),
     ("REDIS_URL", "redis://h:port/0", "is not a URL", None),
-    ("REDIS_URL", "redis://:6379", "names no host", None),
-    ("REDIS_URL", "redis://h/zero", "a database that is not a number", None),
+    ("REDIS_URL", "redis://:6379", "does not name a host", None),
+    ("REDIS_URL", "redis://h/zero", "an invalid database number", None),
     ("REDIS_URL", "unix://", "does not begin with", None),
-    ("RQ_KEY_PREFIX", "a b", "has more than letters, digits, and _ . : - { }", None),
-    ("RQ_KEY_PREFIX", "lastacross", "is how the names of an installation without a prefix begin", None),
-    ("RQ_KEY_PREFIX", "it's", "has more than letters", None),
-    ("RQ_KEY_PREFIX", "x" * 101, "has more than letters", None),
-    ("DATABASE_URL", "mysql://h/d", "is neither SQLite (sqlite://) nor PostgreSQL", None),
+    ("RQ_KEY_PREFIX", "a b", "must be 1 to 100 letters, digits or characters from _ . : - { }", None),
+    ("RQ_KEY_PREFIX", "lastacross", "is reserved for installations without a prefix", None),
+    ("RQ_KEY_PREFIX", "it's", "must be 1 to 100 letters, digits or characters from", None),
+    ("RQ_KEY_PREFIX", "x" * 101, "must be 1 to 100 letters, digits or characters from", None),
+    ("DATABASE_URL", "mysql://h/d", "must be the URL of a SQLite (sqlite://) or PostgreSQL", None),
     ("DATABASE_URL", "app.db", "DATABASE_URL 'app.db' is not a URL", None),
-    ("DATABASE_URL", "sqlite://app.db", "three are needed", "sqlite:///app.db"),
-    ("DATABASE_URL", "sqlite://", "keeps its data in one process", None),
-    ("DATABASE_URL", "sqlite:///:memory:", "keeps its data in one process", None),
+    ("DATABASE_URL", "sqlite://app.db", "write three", "sqlite:///app.db"),
+    ("DATABASE_URL", "sqlite://", "is a database in one process's memory", None),
+    ("DATABASE_URL", "sqlite:///:memory:", "is a database in one process's memory", None),
     ("DATABASE_URL", "postgresql+psycopg2://h/d", "uses another driver", "postgresql://…"),
     ("SECRET_KEY", "short", "SECRET_KEY ******** has 5 characters; it needs at least 16", None),
-    ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' is neither 0 nor 1", "1"),
+    ("LASTACROSS_DEV", "yes", "LASTACROSS_DEV 'yes' must be 0 or 1", "1"),
     ("LASTACROSS_DATA_DIR", "app.yaml", "LASTACROSS_DATA_DIR 'app.yaml' is not a folder", None),
     ("LASTACROSS_DATA_DIR", "a\0b", "is not a folder", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "*", "has '*', which is neither an address nor a network", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "nginx", "has 'nginx', which is neither an address nor a network", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "10.0.0.5/8", "has '10.0.0.5/8', which is neither", "10.0.0.0/8"),
-    ("LASTACROSS_TRUSTED_PROXIES", "10.0.0.1, 0.0.0.0/0", "has '0.0.0.0/0', which is everybody", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "::/0", "has '::/0', which is everybody", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "127.0.0.1:80", "has '127.0.0.1:80', which is neither", None),
-    ("LASTACROSS_TRUSTED_PROXIES", "fe80::1%eth0/64", "has 'fe80::1%eth0/64', which is neither", "fe80::/64"),
-    ("LASTACROSS_SERVICE", "My Service", "is not 1 to 100 lower-case letters", "my-service"),
-    ("LASTACROSS_SERVICE", "v1.counter", "LASTACROSS_SERVICE 'v1.counter' is not 1 to 100", "v1-counter"),
-    ("LASTACROSS_SERVICE", "-", "LASTACROSS_SERVICE '-' is not 1 to 100", None),
-    ("LASTACROSS_SERVICES", "counter", "has 'counter', which is not name=url", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "*", "contains '*', which is neither an address nor a network", None),
+    (
+        "LASTACROSS_TRUSTED_PROXIES",
+        "nginx",
+        "contains 'nginx', which is neither an address nor a network",
+        None,
+    ),
+    ("LASTACROSS_TRUSTED_PROXIES", "10.0.0.5/8", "contains '10.0.0.5/8', which is neither", "10.0.0.0/8"),
+    (
+        "LASTACROSS_TRUSTED_PROXIES",
+        "10.0.0.1, 0.0.0.0/0",
+        "contains '0.0.0.0/0', which matches every address",
+        None,
+    ),
+    ("LASTACROSS_TRUSTED_PROXIES", "::/0", "contains '::/0', which matches every address", None),
+    ("LASTACROSS_TRUSTED_PROXIES", "127.0.0.1:80", "contains '127.0.0.1:80', which is neither", None),
+    (
+        "LASTACROSS_TRUSTED_PROXIES",
+        "fe80::1%eth0/64",
+        "contains 'fe80::1%eth0/64', which is neither",
+        "fe80::/64",
+    ),
+    ("LASTACROSS_SERVICE", "My Service", "must be 1 to 100 lowercase letters", "my-service"),
+    ("LASTACROSS_SERVICE", "v1.counter", "LASTACROSS_SERVICE 'v1.counter' must be 1 to 100", "v1-counter"),
+    ("LASTACROSS_SERVICE", "-", "LASTACROSS_SERVICE '-' must be 1 to 100", None),
+    ("LASTACROSS_SERVICES", "counter", "contains 'counter', which is not of the form name=url", None),
     ("LASTACROSS_SERVICES", "c=10.0.0.5:8080", "which is not a base URL", "c=http://10.0.0.5:8080"),
-    ("LASTACROSS_SERVICES", "a_b=http://x", "has 'a_b', which is not the name of a service", None),
-    ("LASTACROSS_SERVICES", "v1.b=http://x", "has 'v1.b', which is not the name of", "b=http://x"),
+    ("LASTACROSS_SERVICES", "a_b=http://x", "contains 'a_b', which is not a valid service name", None),
+    ("LASTACROSS_SERVICES", "v1.b=http://x", "contains 'v1.b', which is not a valid", "b=http://x"),
     ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "has 'a' twice", None),
     ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
     ("LASTACROSS_SERVICES", "a=http://:80", "which is not a base URL", None),
     ("LASTACROSS_SERVICES", "a=http://x?q=1", "which is not a base URL", None),
     ("LASTACROSS_SERVICES", "a=http://x#top", "which is not a base URL", None),
-    ("LASTACROSS_SERVICES", "v1.B_C=http://x", "has 'v1.B_C', which is not the name of", None),
-    ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without port", "x.example"),
-    ("LASTACROSS_ALLOWED_HOSTS", "x.example:80", "is not a host name without port", "x.example"),
+    ("LASTACROSS_SERVICES", "v1.B_C=http://x", "contains 'v1.B_C', which is not a valid", None),
+    ("LASTACROSS_ALLOWED_HOSTS", "https://x.example/", "is not a host name without a port", "x.example"),
+    ("LASTACROSS_ALLOWED_HOSTS", "x.example:80", "is not a host name without a port", "x.example"),
     ("LASTACROSS_FETCH_PRIVATE_HOSTS", "http://h:81/", "is neither a host nor host:port", "h:81"),
     ("LASTACROSS_FETCH_PRIVATE_HOSTS", "h:70000", "'h:70000', which is neither a host nor", None),
     ("LASTACROSS_FETCH_PRIVATE_HOSTS", "::1", "is neither a host nor host:port", "[::1]"),
@@ -213,7 +228,7 @@ WRONG = [
     ("LASTACROSS_LEASE_SECONDS", "0", "is not between 0.5 and 3600", None),
     ("LASTACROSS_LEASE_SECONDS", "8s", "'8s' is not a number of seconds", "8"),
     ("LASTACROSS_THREADS", "0", "is not between 1 and 1024", None),
-    ("LASTACROSS_STREAMS", "1280", "would take all of the 1280 threads", None),
+    ("LASTACROSS_STREAMS", "1280", "would use all 1280 threads", None),
     ("WEB_CONCURRENCY", "auto", "WEB_CONCURRENCY 'auto' is not a whole number", None),
     ("LASTACROSS_LOG_LEVEL", "warn", "LASTACROSS_LOG_LEVEL 'warn' is not one of", "WARNING"),
 ]
@@ -230,7 +245,7 @@ def test_a_wrong_variable_is_named_with_its_value(
     message = str(refused.value)
     assert message.startswith(name)
     assert words in message
-    assert message.endswith(f", did you mean {hint!r}?") if hint else "did you mean" not in message
+    assert message.endswith(f". Did you mean {hint!r}?") if hint else "did you mean" not in message
 
 
 # The least and the most that each variable of this kind takes.
@@ -269,14 +284,17 @@ def test_a_misspelt_variable_gives_a_notice(app_root: Path) -> None:
 
     [notice] = config.load(app_root, environ).notices
 
-    assert notice == "the variable LASTACROSS_DATADIR is not read, did you mean 'LASTACROSS_DATA_DIR'?"
+    assert (
+        notice
+        == "the variable LASTACROSS_DATADIR is unknown and has no effect. Did you mean 'LASTACROSS_DATA_DIR'?"
+    )
 
 
 def test_a_url_for_the_default_service_gives_a_notice(app_root: Path) -> None:
     """Its tasks wait for the workers here; a URL would be without effect, silently."""
     [notice] = config.load(app_root, ENVIRON | {"LASTACROSS_SERVICES": "default=http://x"}).notices
 
-    assert notice.startswith("LASTACROSS_SERVICES: this set-up's own workers are the default service")
+    assert notice.startswith("LASTACROSS_SERVICES: this installation's own workers run the default service")
 
 
 def test_a_setting_in_env_variables_gives_a_notice(app_root: Path) -> None:
@@ -285,7 +303,7 @@ def test_a_setting_in_env_variables_gives_a_notice(app_root: Path) -> None:
 
     [notice] = config.load(app_root, ENVIRON).notices
 
-    assert notice.startswith("app.yaml:2:3: REDIS_URL is for the application here")
+    assert notice.startswith("app.yaml:2:3: only the application sees this REDIS_URL")
 
 
 def test_who_only_looks_needs_no_secret_key(app_root: Path) -> None:
@@ -322,7 +340,7 @@ def test_a_missing_secret_key_is_told_together_with_the_other_mistakes(app_root:
 
 def test_outside_of_dev_a_secret_key_is_required(app_root: Path) -> None:
     """The message has the command that makes one."""
-    with pytest.raises(ConfigError, match=r"^SECRET_KEY is not set; make one with python -c"):
+    with pytest.raises(ConfigError, match=r"^SECRET_KEY is not set; generate one with python -c"):
         config.load(app_root, {})
 
 
@@ -360,10 +378,10 @@ def test_the_loser_of_the_race_takes_the_winner_s_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "words"),
     [
-        (b"short", 0o600, "is too short; remove it"),
-        (b"", 0o600, "is too short; remove it"),
+        (b"short", 0o600, "is too short; delete the file"),
+        (b"", 0o600, "is too short; delete the file"),
         (b"\xff" * 40, 0o600, "cannot be read"),
-        (b"x" * 40, 0o644, "others may read .* run: chmod 600"),
+        (b"x" * 40, 0o644, "other users can read .* run: chmod 600"),
     ],
 )
 def test_a_kept_key_that_cannot_be_trusted_is_refused(

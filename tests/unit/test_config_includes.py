@@ -104,8 +104,8 @@ def test_the_value_that_is_met_last_counts_for_a_variable(app_root: Path) -> Non
 
     assert dict(loaded.app.env_variables) == {"A": "own", "B": "from b", "C": "own", "D": "from a"}
     assert loaded.notices == (
-        "a.yaml:2:3: this value of B counts, not that of app.yaml:1",
-        "b.yaml:1:17: this value of B counts, not that of a.yaml:2",
+        "a.yaml:2:3: this value of B overrides the one at app.yaml:1",
+        "b.yaml:1:17: this value of B overrides the one at a.yaml:2",
     )
 
 
@@ -193,9 +193,9 @@ def test_a_file_counts_once_and_a_circle_ends(app_root: Path) -> None:
 
     assert urls(loaded) == ["/a", "/b", "/.*"]
     assert loaded.notices == (
-        "app.yaml:1:20: b.yaml is included by a.yaml already; a file counts once",
-        "a.yaml:3:20: a.yaml is included by app.yaml already; a file counts once",
-        "b.yaml:3:12: a.yaml is included by app.yaml already; a file counts once",
+        "app.yaml:1:20: b.yaml is already included by a.yaml, so this line has no effect",
+        "a.yaml:3:20: a.yaml is already included by app.yaml, so this line has no effect",
+        "b.yaml:3:12: a.yaml is already included by app.yaml, so this line has no effect",
     )
 
 
@@ -219,7 +219,7 @@ def test_files_are_nested_ten_deep_at_most(app_root: Path, depth: int) -> None:
         assert len(urls(load(app_root, files))) == depth
     else:
         [problem] = problems(app_root, files)
-        assert problem == "f10.yaml:3:12: includes 'f11.yaml' is nested more than 10 deep"
+        assert problem == "f10.yaml:3:12: includes 'f11.yaml' is nested more than 10 levels deep"
 
 
 @pytest.mark.parametrize("count", [includes.MAX_FILES, includes.MAX_FILES + 1])
@@ -233,7 +233,7 @@ def test_fifty_files_are_included_at_most(app_root: Path, count: int) -> None:
     else:
         [problem] = problems(app_root, files)
         assert problem.startswith("app.yaml:1:")
-        assert problem.endswith("includes 'f50.yaml' is one file too many; 50 may be included")
+        assert problem.endswith("includes 'f50.yaml' exceeds the limit of 50 included files")
 
 
 def test_the_included_files_have_256_kb_together(app_root: Path) -> None:
@@ -243,31 +243,38 @@ def test_the_included_files_have_256_kb_together(app_root: Path) -> None:
 
     [problem] = problems(app_root, files)
 
-    assert "includes 'f4.yaml' brings the included files over 256 kB together" in problem
+    assert "includes 'f4.yaml' brings the total size of the included files above 256 kB" in problem
 
 
 WRONG_INCLUDES = [
-    ("includes: lib/a.yaml\n", "1:11: includes 'lib/a.yaml' is not a list of files"),
-    ("includes:\n- {a: b}\n", "2:3: includes (a mapping) is not the path of a file"),
-    ("includes:\n-\n", "2:2: includes (nothing) is not the path of a file"),
-    ("includes: ['']\n", "1:12: includes '' is not the path of a file"),
+    ("includes: lib/a.yaml\n", "1:11: includes 'lib/a.yaml' must be a list of files"),
+    ("includes:\n- {a: b}\n", "2:3: includes (a mapping) must be the path of a file"),
+    ("includes:\n-\n", "2:2: includes (empty) must be the path of a file"),
+    ("includes: ['']\n", "1:12: includes '' must be the path of a file"),
     ("includes: [gone.yaml]\n", "1:12: includes 'gone.yaml' is not there"),
-    ("includes: [empty]\n", "1:12: includes 'empty' is a folder without a file include.yaml"),
+    ("includes: [empty]\n", "1:12: includes 'empty' is a folder that does not contain include.yaml"),
     ("includes: [pipe]\n", "1:12: includes 'pipe' is not there"),
     (
         "includes: [/etc/passwd]\n",
-        "1:12: includes '/etc/passwd' is not inside the application's folder, did you mean 'etc/passwd'?",
+        "1:12: includes '/etc/passwd' must be a path relative to the application's folder. "
+        "Did you mean 'etc/passwd'?",
     ),
-    ("includes: [../out.yaml]\n", "1:12: includes '../out.yaml' leads out of the application's folder"),
-    ("includes: [a/../../out.yaml]\n", "1:12: includes 'a/../../out.yaml' leads out of the"),
-    ("includes: [link.yaml]\n", "1:12: includes 'link.yaml' is a link that leads out of the application's"),
-    ("includes: [outfolder/out.yaml]\n", "1:12: includes 'outfolder/out.yaml' is a link that leads out"),
+    ("includes: [../out.yaml]\n", "1:12: includes '../out.yaml' points outside the application's folder"),
+    ("includes: [a/../../out.yaml]\n", "1:12: includes 'a/../../out.yaml' points outside the"),
+    (
+        "includes: [link.yaml]\n",
+        "1:12: includes 'link.yaml' is a symbolic link that points outside the application's",
+    ),
+    (
+        "includes: [outfolder/out.yaml]\n",
+        "1:12: includes 'outfolder/out.yaml' is a symbolic link that points outside",
+    ),
     ("includes: [app.yaml]\n", "1:12: includes 'app.yaml' is app.yaml itself; remove this line"),
     (
         "includes: [$PYTHON_LIB/google/appengine/ext/deferred/include.yaml]\n",
-        "is App Engine's own library, which is not here; remove this line",
+        "is in App Engine's own library, which is not available here; remove this line",
     ),
-    ('includes: ["a\\0b"]\n', "1:12: includes 'a\\x00b' is not a name that a file can have"),
+    ('includes: ["a\\0b"]\n', "1:12: includes 'a\\x00b' is not a valid file name"),
     ("includes: [" + "a/" * 5000 + "b]\n", "is not there"),
 ]
 
@@ -291,23 +298,23 @@ def test_a_path_that_cannot_be_included_is_named(tmp_path: Path, text: str, prob
 WRONG_INCLUDED_FILES = [
     (
         "runtime: python27\n",
-        "a.yaml:1:1: runtime belongs into app.yaml: an included file may have admin_console,",
+        "a.yaml:1:1: runtime belongs in app.yaml; an included file may have only admin_console,",
     ),
-    ("service: x\n", "a.yaml:1:1: service belongs into app.yaml"),
-    ("error_handlers:\n- file: a\n", "a.yaml:1:1: error_handlers belongs into app.yaml"),
-    ("handelrs:\n", "a.yaml:1:1: an included file has no key 'handelrs', did you mean 'handlers'?"),
+    ("service: x\n", "a.yaml:1:1: service belongs in app.yaml"),
+    ("error_handlers:\n- file: a\n", "a.yaml:1:1: error_handlers belongs in app.yaml"),
+    ("handelrs:\n", "a.yaml:1:1: an included file has no key 'handelrs'. Did you mean 'handlers'?"),
     ("handlers:\n- url: /a\n  script: main.py\n", "a.yaml:3:11: script 'main.py' is a file"),
     (
         "handlers:\n- {url: /a, script: m.a, position: first}\n",
         "a.yaml:2:36: position 'first' is not head or tail",
     ),
-    ("handlers:\n- {url: /a, static_dir: gone}\n", "a.yaml:2:25: static_dir 'gone' is not there"),
+    ("handlers:\n- {url: /a, static_dir: gone}\n", "a.yaml:2:25: static_dir 'gone' does not exist"),
     ("skip_files: '['\n", "a.yaml:1:13: skip_files '[' is not a regular expression"),
-    ("env_variables: {A-B: c}\n", "a.yaml:1:17: 'A-B' is not the name of a variable"),
-    ("builtins:\n- defered: on\n", "a.yaml:2:3: there is no builtin 'defered', did you mean 'deferred'?"),
-    ("basic_scaling:\n", "a.yaml:1:1: basic_scaling is a second kind of scaling; keep one"),
+    ("env_variables: {A-B: c}\n", "a.yaml:1:17: 'A-B' is not a valid variable name"),
+    ("builtins:\n- defered: on\n", "a.yaml:2:3: there is no builtin 'defered'. Did you mean 'deferred'?"),
+    ("basic_scaling:\n", "a.yaml:1:1: basic_scaling is a second kind of scaling; keep only one"),
     ("includes: [gone.yaml]\n", "a.yaml:1:12: includes 'gone.yaml' is not there"),
-    ("- a\n", "a.yaml:1:1: (a list) where lines of 'key: value' are expected"),
+    ("- a\n", "a.yaml:1:1: expected lines of 'key: value', found (a list)"),
     ("handlers: *a\n", "a.yaml:1:11: the alias '*a'"),
     ("#" * (256 * 1024 + 1), "a.yaml: is larger than 256 kB"),
 ]
@@ -359,7 +366,7 @@ def test_an_empty_file_includes_nothing(app_root: Path) -> None:
     loaded = load(app_root, {"app.yaml": "includes: [a.yaml]\n" + handlers("/x"), "a.yaml": "# soon\n"})
 
     assert urls(loaded) == ["/x"]
-    assert loaded.notices == ("app.yaml:1:12: a.yaml is empty; it includes nothing",)
+    assert loaded.notices == ("app.yaml:1:12: a.yaml is empty, so this line has no effect",)
 
 
 def test_included_files_are_named_by_the_check(app_root: Path) -> None:
@@ -383,10 +390,10 @@ BUILTINS = [
     ("builtins:\n- deferred: on\n- default: true\n", []),
     ("builtins:\n  deferred: on\n", []),
     ("builtins:\n- remote_api: off\n- appstats: no\n", []),
-    ("builtins:\n- remote_api: on\n", ["app.yaml:2:3: the builtin 'remote_api' is not here"]),
-    ("builtins:\n- appstats: on\n", ["app.yaml:2:3: the builtin 'appstats' is not here"]),
-    ("builtins:\n- admin_redirect: on\n", ["app.yaml:2:3: the builtin 'admin_redirect' is not here"]),
-    ("builtins:\n- datastore_admin: on\n", ["app.yaml:2:3: the builtin 'datastore_admin' is not here"]),
+    ("builtins:\n- remote_api: on\n", ["app.yaml:2:3: the builtin 'remote_api' is not available"]),
+    ("builtins:\n- appstats: on\n", ["app.yaml:2:3: the builtin 'appstats' is not available"]),
+    ("builtins:\n- admin_redirect: on\n", ["app.yaml:2:3: the builtin 'admin_redirect' is not available"]),
+    ("builtins:\n- datastore_admin: on\n", ["app.yaml:2:3: the builtin 'datastore_admin' is not available"]),
     ("builtins:\n- deferred: off\n", ["app.yaml:2:3: the builtin 'deferred' is always on"]),
 ]
 
@@ -403,12 +410,12 @@ def test_each_builtin_is_honoured_or_named(app_root: Path, text: str, notices: l
     ("text", "problem"),
     [
         ("builtins: deferred\n", "1:11: builtins 'deferred' is not a list"),
-        ("builtins:\n- deferred\n", "2:3: builtins 'deferred' is not a name with on or off"),
-        ("builtins:\n- deferred: maybe\n", "2:13: deferred 'maybe' is neither on nor off"),
-        ("builtins:\n- deferred:\n", "2:3: deferred (nothing) is neither on nor off"),
+        ("builtins:\n- deferred\n", "2:3: builtins 'deferred' must be a name with on or off"),
+        ("builtins:\n- deferred: maybe\n", "2:13: deferred 'maybe' must be on or off"),
+        ("builtins:\n- deferred:\n", "2:3: deferred (empty) must be on or off"),
         (
             "builtins:\n- remote_apis: on\n",
-            "2:3: there is no builtin 'remote_apis', did you mean 'remote_api'?",
+            "2:3: there is no builtin 'remote_apis'. Did you mean 'remote_api'?",
         ),
     ],
 )

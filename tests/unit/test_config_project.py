@@ -8,11 +8,11 @@ from lastacross import config, datastore
 from lastacross.errors import ConfigError
 
 WRONG = [
-    ("[tool.lastacross]\nmodells = []\n", "[tool.lastacross] has no 'modells', did you mean 'models'?"),
-    ("[tool.lastacross]\nzoo = []\n", "[tool.lastacross] has no 'zoo'; it has models and demo"),
+    ("[tool.lastacross]\nmodells = []\n", "[tool.lastacross] has no 'modells'. Did you mean 'models'?"),
+    ("[tool.lastacross]\nzoo = []\n", "[tool.lastacross] has no 'zoo'; its keys are models and demo"),
     ("[tool.lastacross]\nmodels = 'models'\n", "models 'models' is not a list of modules"),
     ("[tool.lastacross]\nmodels = ['a-b']\n", "models ['a-b'] is not a list of modules"),
-    ("[tool.lastacross]\ndemo = 'load'\n", "demo 'load' is not a module and a function"),
+    ("[tool.lastacross]\ndemo = 'load'\n", "demo 'load' must name a module and a function"),
     ("[tool]\nlastacross = 3\n", "[tool.lastacross] is not a table"),
     ("[tool.lastacross\n", "cannot be read: "),
 ]

@@ -105,7 +105,7 @@ def test_two_files_of_one_kind_are_refused(app_root: Path) -> None:
     """Which of the two is meant cannot be known."""
     (app_root / "queue.yml").write_text("queue:\n")
 
-    with pytest.raises(ConfigError, match=r"queue\.yaml: queue\.yml is there too"):
+    with pytest.raises(ConfigError, match=r"queue\.yaml: queue\.yml exists too"):
         config.load(app_root, ENVIRON)
 
 
@@ -154,22 +154,25 @@ def test_a_bound_left_out_gives_way_to_the_one_written(
 @pytest.mark.parametrize(
     ("lines", "notice"),
     [
-        ("bucket_size: 5", "queue.yaml:2:3: queue 'q' has no rate; it goes at 5/s"),
-        ("rate: 501/s", "queue.yaml:3:9: rate 501/s is above App Engine's 500/s"),
-        ("rate: 1/s\nbucket_size: 501", "queue.yaml:4:16: bucket_size 501 is above App Engine's 500"),
-        ("rate: 1/s\nmax_concurrent_requests: 5001", "5001 is above App Engine's 5000"),
-        ("rate: 1/s\nbucket_size: -1", "bucket_size -1 would let nothing run; 5 is taken"),
-        ("rate: 1/s\nbucket_size: 0", "bucket_size 0 would let nothing run; 5 is taken"),
-        ("rate: 1/s\nmax_concurrent_requests: 0", "would let nothing run; no limit is taken"),
-        ("mode: pull\nrate: 1/s", "queue.yaml:4:3: rate means nothing for the pull queue 'q'"),
-        ("mode: pull\nbucket_size: 5", "queue.yaml:4:3: bucket_size means nothing for the pull"),
-        ("mode: pull\nmax_concurrent_requests: 5", "max_concurrent_requests means nothing for the pull"),
-        ("mode: pull\ntarget: default", "queue.yaml:4:3: target means nothing for the pull queue"),
+        ("bucket_size: 5", "queue.yaml:2:3: queue 'q' has no rate; the default of 5/s applies"),
+        ("rate: 501/s", "queue.yaml:3:9: rate 501/s exceeds App Engine's limit of 500/s"),
+        ("rate: 1/s\nbucket_size: 501", "queue.yaml:4:16: bucket_size 501 exceeds App Engine's limit of 500"),
+        ("rate: 1/s\nmax_concurrent_requests: 5001", "5001 exceeds App Engine's limit of 5000"),
+        (
+            "rate: 1/s\nbucket_size: -1",
+            "bucket_size -1 would keep every task from running; 5 is used instead",
+        ),
+        ("rate: 1/s\nbucket_size: 0", "bucket_size 0 would keep every task from running; 5 is used instead"),
+        ("rate: 1/s\nmax_concurrent_requests: 0", "would keep every task from running; it is ignored"),
+        ("mode: pull\nrate: 1/s", "queue.yaml:4:3: rate has no effect on the pull queue 'q'"),
+        ("mode: pull\nbucket_size: 5", "queue.yaml:4:3: bucket_size has no effect on the pull"),
+        ("mode: pull\nmax_concurrent_requests: 5", "max_concurrent_requests has no effect on the pull"),
+        ("mode: pull\ntarget: default", "queue.yaml:4:3: target has no effect on the pull queue"),
         (
             "mode: pull\nretry_parameters: {task_age_limit: 1d}",
-            "4:22: task_age_limit means nothing for the pull",
+            "4:22: task_age_limit has no effect on the pull",
         ),
-        ("rate: 1/s\nacl: [{user_email: a@b}]", "queue.yaml:4:3: acl means nothing for the push queue"),
+        ("rate: 1/s\nacl: [{user_email: a@b}]", "queue.yaml:4:3: acl has no effect on the push queue"),
     ],
 )
 def test_what_app_engine_would_not_take_is_accepted_with_a_notice(
@@ -189,7 +192,7 @@ def test_of_two_queues_with_one_name_the_last_counts(app_root: Path) -> None:
     loaded = load(app_root, "queue:\n- name: q\n  rate: 1/s\n- name: q\n  rate: 2/s\n")
 
     assert loaded.queues["q"].rate == 2
-    assert loaded.notices == ("queue.yaml:4:9: queue 'q' is there twice; this one counts",)
+    assert loaded.notices == ("queue.yaml:4:9: queue 'q' is defined twice; this definition is used",)
 
 
 def test_the_digest_follows_the_meaning_not_the_looks(app_root: Path) -> None:

@@ -43,8 +43,8 @@ def test_a_target_that_no_file_knows_is_a_notice(root: Path, target: str) -> Non
     [notice] = of_target(root, target)
 
     assert notice == (
-        f"queue.yaml:4:11: target '{target}' names a service that backends.yaml, LASTACROSS_SERVICES and "
-        "app.yaml do not know; its tasks run on the default service unless "
+        f"queue.yaml:4:11: target '{target}' names a service that is not in backends.yaml, "
+        "LASTACROSS_SERVICES or app.yaml; its tasks run on the default service unless "
         "`lastacross worker --service nobody` runs"
     )
 
@@ -53,14 +53,14 @@ def test_a_misspelt_target_is_told_the_likely_one(root: Path) -> None:
     """The slip that sends a queue's tasks to the wrong place."""
     [notice] = of_target(root, "conuter")
 
-    assert notice.endswith(", did you mean 'counter'?")
+    assert notice.endswith(". Did you mean 'counter'?")
 
 
 def test_a_pull_queues_target_is_one_notice_not_two(root: Path) -> None:
     """It means nothing, known or not."""
     [notice] = notices(root, "queue.yaml", "queue:\n- name: q\n  mode: pull\n  target: nobody\n")
 
-    assert "target means nothing for the pull queue" in notice
+    assert "target has no effect on the pull queue" in notice
 
 
 def of_job(root: Path, target: str) -> list[str]:
@@ -79,11 +79,12 @@ def test_a_jobs_target_that_no_file_knows_is_a_notice(root: Path) -> None:
     [notice] = of_job(root, "nobody")
 
     assert notice == (
-        "cron.yaml:4:11: target 'nobody' names a service that backends.yaml, LASTACROSS_SERVICES and "
-        "app.yaml do not know; it is taken for a version of the default service, which runs its tasks"
+        "cron.yaml:4:11: target 'nobody' names a service that is not in backends.yaml, "
+        "LASTACROSS_SERVICES or app.yaml; it is treated as a version of the default service, which runs its "
+        "tasks"
     )
-    assert of_job(root, "conuter")[0].endswith(", did you mean 'counter'?")
-    assert "unless `lastacross worker --service nobody` runs" in of_job(root, "nobody:v1")[0]
+    assert of_job(root, "conuter")[0].endswith(". Did you mean 'counter'?")
+    assert "unless `lastacross worker --service nobody` is running" in of_job(root, "nobody:v1")[0]
 
 
 @pytest.mark.parametrize("key", ["service", "module"])
@@ -92,7 +93,9 @@ def test_a_rules_unknown_service_is_a_notice(root: Path, key: str) -> None:
     found = notices(root, "dispatch.yaml", f'dispatch:\n- url: "*/a"\n  {key}: nobody\n')
 
     place = 3 + len(key) + 2
-    assert f"dispatch.yaml:3:{place}: {key} 'nobody' names a service that backends.yaml" in found[-1]
+    assert (
+        f"dispatch.yaml:3:{place}: {key} 'nobody' names a service that is not in backends.yaml" in found[-1]
+    )
     assert len(found) == (1 if key == "service" else 2)
 
 
