@@ -44,10 +44,10 @@ def position(text: str) -> Position:
     """
     match = _ID.fullmatch(text)
     if match is None:
-        raise ValueError("a message id looks like 1700000000000-0")
+        raise ValueError("a message id must look like 1700000000000-0")
     found = Position(int(match[1]), int(match[2] or 0))
     if max(found) >= _LIMIT:
-        raise ValueError("a message id has two numbers below 2^64")
+        raise ValueError("a message id must have two numbers below 2^64")
     return found
 
 

@@ -40,10 +40,10 @@ def send_messages(client_id_or_token: str, messages: Iterable[str]) -> None:
 
 def _check(message: str) -> None:
     if not isinstance(message, str):
-        raise InvalidMessageError(f"a message is str, not {type(message).__name__}")
+        raise InvalidMessageError(f"a message must be str, not {type(message).__name__}")
     if len(message) > MAX_MESSAGE_LENGTH:
         raise InvalidMessageError(
-            f"a message has at most {MAX_MESSAGE_LENGTH} characters, this one has {len(message)}"
+            f"a message may have at most {MAX_MESSAGE_LENGTH} characters, but this one has {len(message)}"
         )
     try:
         message.encode()

@@ -51,7 +51,7 @@ def create_channel(client_id: str, duration_minutes: int | None = None) -> str:
     minutes = DEFAULT_MINUTES if duration_minutes is None else duration_minutes
     if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
         raise InvalidChannelTokenDurationError(
-            f"duration_minutes is a whole number of 1 … {MAX_MINUTES}, not {duration_minutes!r}"
+            f"duration_minutes must be a whole number from 1 to {MAX_MINUTES}, not {duration_minutes!r}"
         )
     expires_at = store.current().now() + 60 * minutes
     start = streams.newest(client_id)
@@ -113,14 +113,14 @@ def check_client_id(client_id: str) -> None:
         InvalidChannelClientIdError: the client id is empty, not a string, or too long.
     """
     if not isinstance(client_id, str) or not client_id:
-        raise InvalidChannelClientIdError(f"a client id is a non-empty str, not {client_id!r}")
+        raise InvalidChannelClientIdError(f"a client id must be a non-empty str, not {client_id!r}")
     try:
         length = len(client_id.encode())
     except UnicodeEncodeError as error:
         raise InvalidChannelClientIdError("a client id must be encodable as UTF-8") from error
     if length > MAX_CLIENT_ID_BYTES:
         raise InvalidChannelClientIdError(
-            f"a client id has at most {MAX_CLIENT_ID_BYTES} bytes, this one has {length}"
+            f"a client id may have at most {MAX_CLIENT_ID_BYTES} bytes, but this one has {length}"
         )
 
 
@@ -132,7 +132,7 @@ def _load(token: str) -> Grant:
                 return Grant(client_id, expires_at, frames.position(start))
             except ValueError as error:
                 raise BadSignatureError(f"a channel token's position cannot be read: {error}") from error
-    raise BadSignatureError("a channel token of another version of this program")
+    raise BadSignatureError("the channel token belongs to another version of this program")
 
 
 def _signatures() -> Signatures:

@@ -99,7 +99,7 @@ class Streams:
     def _answer(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
-            raise Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD"))
+            raise Refusal("405 Method Not Allowed", "Use GET.", ("Allow", "GET, HEAD"))
         parameters = _parameters(environ)
         token = parameters.get("token", "")
         start = _start(environ, parameters)
@@ -122,7 +122,7 @@ class Streams:
         except BadSignatureError as error:
             raise _unauthorized("Invalid+token.") from error
         except StoreUnavailableError as error:
-            raise self._busy("The messages cannot be read just now.") from error
+            raise self._busy("The messages cannot be read at the moment.") from error
 
     def _open(self, token: str, grant: Grant, start: Position, environ: "WSGIEnvironment") -> EventStream:
         client = network_of(environ) or None
@@ -132,7 +132,7 @@ class Streams:
             return self._start_stream(grant, start, environ, leave)
         except StoreUnavailableError as error:
             leave()
-            raise self._busy("The messages cannot be read just now.") from error
+            raise self._busy("The messages cannot be read at the moment.") from error
         except BaseException:
             leave()
             raise
@@ -141,7 +141,7 @@ class Streams:
         """Raise a refusal that gives the reason if no slot is left."""
         if lack == "client":
             most = self.limits.max_streams_per_client
-            reason = f"At most {most} streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
+            reason = f"One network may have at most {most} open streams (LASTACROSS_STREAMS_PER_CLIENT)."
             retry_after = ("Retry-After", str(self.limits.client_retry_after_seconds))
             raise Refusal("429 Too Many Requests", reason, retry_after)
         if lack is not None:
@@ -294,7 +294,7 @@ def _script() -> tuple[bytes, str]:
 def jsapi(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
     """The WSGI application for ``/_ah/channel/jsapi``, the script that defines ``goog.appengine.Channel``."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-        return Refusal("405 Method Not Allowed", "Only GET.", ("Allow", "GET, HEAD")).answer(start_response)
+        return Refusal("405 Method Not Allowed", "Use GET.", ("Allow", "GET, HEAD")).answer(start_response)
     text, etag = _script()
     headers = [("ETag", etag), ("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")]
     if etag in environ.get("HTTP_IF_NONE_MATCH", ""):

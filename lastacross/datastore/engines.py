@@ -283,7 +283,7 @@ def engines() -> Engines:
             if database.is_sqlite and _was_forked_within_unit:
                 raise DatastoreUsageError(
                     "this process was forked while its parent had a session open, and SQLite's locks do not "
-                    "cross a fork: fork outside of session() and transaction(), or start a new program"
+                    "survive a fork; fork outside session() and transaction(), or start a new program"
                 )
             write = build(database)
             if _current is not None:

@@ -24,8 +24,10 @@ _SQLITE_UNAVAILABLE = {
 }
 _SQLITE_REMEDIES = {
     sqlite3.SQLITE_BUSY: "another connection held its write lock too long; keep transactions short",
-    sqlite3.SQLITE_CANTOPEN: "may this user write to its folder? `lastacross db upgrade` makes both",
-    sqlite3.SQLITE_READONLY: "may this user write the file and its folder?",
+    sqlite3.SQLITE_CANTOPEN: (
+        "check that this user may write to its folder; `lastacross db upgrade` creates both"
+    ),
+    sqlite3.SQLITE_READONLY: "check that this user may write to the file and its folder",
     sqlite3.SQLITE_FULL: "free some space on its disk",
     sqlite3.SQLITE_NOTADB: "point DATABASE_URL at a SQLite file, or at a new one",
 }
@@ -41,7 +43,7 @@ def translate(
 ) -> DatastoreUnavailableError | DatastoreUsageError | None:
     """Translate a SQLAlchemy error to one of ours; None if the original error is more helpful."""
     if read_only and _is_refused_write(error):
-        return DatastoreUsageError(f"a read-only session was asked to write: {_cause(error)}")
+        return DatastoreUsageError(f"a read-only session cannot write: {_cause(error)}")
     if not is_unavailable(error):
         return None
     remedy = _SQLITE_REMEDIES.get(_sqlite_code(error))

@@ -227,16 +227,18 @@ def _refuse_drops(directives: Sequence[MigrationScript], models: Sequence[str]) 
     tables = sorted(each.table_name for each in operations if isinstance(each, DropTableOp))
     if tables:
         raise DatastoreSchemaError(
-            f"nothing was written: it would drop {', '.join(tables)}, which no model in {', '.join(models)} "
-            "declares. Name the modules of all models in [tool.lastacross] of pyproject.toml, or let it drop "
-            "tables with --allow-drop"
+            f"nothing was written, because the migration would drop {', '.join(tables)}, which no model in "
+            f"{', '.join(models)} declares. List the modules of all models in [tool.lastacross] of "
+            "pyproject.toml, or let it drop tables with --allow-drop"
         )
 
 
 def _import_models(root: Path, models: Sequence[str]) -> None:
     """Import the modules that declare tables, so that ``Model.metadata`` has them."""
     if not models:
-        reason = "no module with models is known: name them in [tool.lastacross], as models = ['shop.models']"
+        reason = (
+            "no module with models is known; list them in [tool.lastacross], such as models = ['shop.models']"
+        )
         raise ConfigError(reason, file=str(root / "pyproject.toml"))
     for name in models:
         try:
@@ -314,7 +316,7 @@ def _require_head(connection: Connection, history: History, database: DatabaseUr
 def _newer(history: History, database: DatabaseUrl, unknown: list[str]) -> str:
     return (
         f"the {history.owner}'s tables in {database} are at revision {', '.join(unknown)}, which is not in "
-        f"{history.versions}: a newer version has upgraded them; run that one"
+        f"{history.versions}: a newer version has upgraded them; run that version"
     )
 
 
@@ -345,7 +347,7 @@ def _locked_sqlite(database: DatabaseUrl) -> Iterator[Connection]:
             table, row, referred, _ = broken[0]
             raise DatastoreSchemaError(
                 f"nothing was changed in {database}: after the migration, row {row} of {table} would refer "
-                f"to a row of {referred} that is not there ({len(broken)} such rows)"
+                f"to a row of {referred} that does not exist ({len(broken)} such rows)"
             )
 
 

@@ -59,14 +59,14 @@ def write(transaction: datastore.Transaction, tasks: Sequence[NewTask]) -> None:
     """
     written = _written(transaction)
     if len(written) + len(tasks) > MAX_TASKS_PER_TRANSACTION:
-        raise TooManyTasksError(f"at most {MAX_TASKS_PER_TRANSACTION} tasks in one transaction")
+        raise TooManyTasksError(f"one transaction may add at most {MAX_TASKS_PER_TRANSACTION} tasks")
     if not tasks:
         return
     rows = [_row(task) for task in tasks]
     size = sum(len(value) for task in [*written, *tasks] for value in task.fields)
     if size > MAX_BYTES_PER_TRANSACTION:
         raise TransactionalRequestTooLargeError(
-            f"the tasks of this transaction take {size} bytes; at most 1 MiB"
+            f"this transaction's tasks have {size} bytes; at most 1 MiB is allowed"
         )
     transaction.session.execute(_ADD, rows)
     noted = transaction.notes.setdefault(_NOTE, [])
@@ -149,7 +149,7 @@ def load(raw: bytes) -> NewTask:
                 raise ValueError(f"its eta is {eta}")
             values = _values(fields, is_bytes)
         case _:
-            raise ValueError("it is not in the form that this version writes")
+            raise ValueError("it does not have the form that this version writes")
     return NewTask(identifier, eta, values, target=record.target_in(values), is_pull=record.is_pull(values))
 
 

@@ -33,8 +33,8 @@ MAX_AHEAD_SECONDS = 366 * 86_400.0
 
 _ERROR_LENGTH = 500
 _REMEDY = (
-    "it stays in the table lastacross_outbox and is tried again each minute: if a newer version of this "
-    "program wrote it, start that one's scheduler; if it is damaged, delete the row"
+    "it stays in the table lastacross_outbox and is retried every minute; if a newer version of this "
+    "program wrote it, start that version's scheduler; if it is damaged, delete the row"
 )
 
 _log = logs.get("lastacross.taskqueue")
@@ -151,7 +151,7 @@ def _send(rows: Sequence[Any], at: float, refuse: _Refusals) -> int:
 def _load(row: Any) -> NewTask:
     task = outbox.load(row.record)
     if task.id != row.task_id or "_" not in task.id:
-        raise ValueError(f"it holds the task {task.id!r}, and its row says {row.task_id!r}")
+        raise ValueError(f"it contains the task {task.id!r}, but its row names {row.task_id!r}")
     return task
 
 

@@ -53,13 +53,14 @@ class _UnitSession(_WriterSession):
 
     def commit(self) -> NoReturn:
         raise DatastoreUsageError(
-            "a transaction() commits at the end of its `with`, as a whole; use session() to commit earlier"
+            "a transaction() commits as a whole at the end of its `with` block; "
+            "use session() to commit earlier"
         )
 
     def rollback(self) -> NoReturn:
         raise DatastoreUsageError(
-            "a transaction() is rolled back by an exception that leaves its `with`; "
-            "put a part that may fail into `with t.session.begin_nested():`"
+            "a transaction() is rolled back by an exception that leaves its `with` block; "
+            "put any part that may fail into `with t.session.begin_nested():`"
         )
 
     def close(self) -> None:
@@ -106,7 +107,7 @@ class Transaction:
             DatastoreUsageError: the transaction is over.
         """
         if self._is_finished:
-            raise DatastoreUsageError("after_commit() came too late: this transaction is over")
+            raise DatastoreUsageError("after_commit() was called too late: this transaction has ended")
         self._callbacks.append(callback)
 
     def after_rollback(self, callback: Callable[[], object]) -> None:
@@ -120,7 +121,7 @@ class Transaction:
             DatastoreUsageError: the transaction is over.
         """
         if self._is_finished:
-            raise DatastoreUsageError("after_rollback() came too late: this transaction is over")
+            raise DatastoreUsageError("after_rollback() was called too late: this transaction has ended")
         self._undoers.append(callback)
 
     def is_here(self) -> bool:
@@ -139,11 +140,13 @@ class Transaction:
         """
         if self._is_spoilt:
             raise DatastoreUsageError(
-                "a transaction() inside this one failed and its exception was caught: half of it cannot be "
-                "committed; put a part that may fail into `with t.session.begin_nested():`"
+                "a transaction() inside this one failed and its exception was caught, so this one cannot be "
+                "committed either; put any part that may fail into `with t.session.begin_nested():`"
             )
         if self.session.get_transaction() is not self._root:
-            raise DatastoreUsageError("the transaction of this transaction()'s session was ended inside it")
+            raise DatastoreUsageError(
+                "the session of this transaction() was committed or rolled back before its `with` block ended"
+            )
         self._root.commit()
         self._is_committed = True
 
@@ -301,8 +304,8 @@ def _refuse_second_writer(current: Engines) -> None:
     for owner, opened in _writers.get():
         if owner == _owner() and opened.holds_connection():
             raise DatastoreUsageError(
-                "this session() or transaction() would wait for the one around it, which is SQLite's only "
-                "writer: use the outer one's session, or session(read_only=True)"
+                "this session() or transaction() would wait forever for the outer one, which is SQLite's "
+                "only writer; use the outer one's session, or session(read_only=True)"
             )
 
 

@@ -55,13 +55,13 @@ def parse(text: str) -> DatabaseUrl:
         url = sqlalchemy.make_url(text)
     except ArgumentError as error:
         # The text may contain a password, so the error does not repeat it.
-        raise ConfigError(f"DATABASE_URL is not a database's URL: it takes {_EXAMPLES}") from error
+        raise ConfigError(f"DATABASE_URL is not the URL of a database; use {_EXAMPLES}") from error
     if url.drivername in _SQLITE:
         return _sqlite(url)
     if url.drivername in _POSTGRESQL:
         _check_parameters(url)
         return DatabaseUrl(url.set(drivername="postgresql+psycopg"))
-    raise ConfigError(f"DATABASE_URL begins with {url.drivername!r}: it takes {_EXAMPLES}")
+    raise ConfigError(f"DATABASE_URL begins with {url.drivername!r}; use {_EXAMPLES}")
 
 
 def _check_parameters(url: sqlalchemy.URL) -> None:
@@ -74,7 +74,7 @@ def _check_parameters(url: sqlalchemy.URL) -> None:
 def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise ConfigError(
-            "DATABASE_URL must name a file: a SQLite database in memory is seen by one connection only, "
+            "DATABASE_URL must name a file, because only one connection can see a SQLite database in memory, "
             "while web, workers and scheduler share theirs (sqlite:////absolute/path.db)"
         )
     if url.host or url.username:
@@ -84,7 +84,7 @@ def _sqlite(url: sqlalchemy.URL) -> DatabaseUrl:
         )
     unknown = sorted(set(url.query) - {"synchronous"})
     if unknown:
-        raise ConfigError(f"DATABASE_URL: SQLite takes ?synchronous=full and no {unknown[0]!r}")
+        raise ConfigError(f"DATABASE_URL: SQLite accepts only ?synchronous=full, not {unknown[0]!r}")
     synchronous = url.query.get("synchronous", "normal")
     if not isinstance(synchronous, str) or synchronous.lower() not in _SYNCHRONOUS:
         raise ConfigError(

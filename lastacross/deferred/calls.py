@@ -91,7 +91,9 @@ def task(
     """
     for name in ("_queue", "_transactional"):
         if name in kwargs:
-            raise TypeError(f"{name} belongs to defer(); give it to Queue(name).add() or Batch(name)")
+            raise TypeError(
+                f"{name} is an argument of defer(); pass it to Queue(name).add() or Batch(name) instead"
+            )
     options = _options(_countdown, _eta, _headers, _name, _target, url=_url, retry_options=_retry_options)
     return _build(serialize(obj, *args, **kwargs), options, is_transactional=False)
 
@@ -166,12 +168,12 @@ def _own_signatures() -> Signatures:
 
 def _check_callable(obj: Callable[..., object]) -> None:
     if not callable(obj):
-        raise ValueError(f"{obj!r} cannot be deferred: it cannot be called")
+        raise ValueError(f"{obj!r} cannot be deferred: it is not callable")
     code = getattr(obj, "__code__", None)
     if code is not None and code.co_flags & _RUNS_NOTHING:
         raise ValueError(
             f"{_name_of(obj)} cannot be deferred: it is a generator or a coroutine, and calling it runs "
-            "nothing; defer a function that runs it to its end"
+            "nothing; defer a function that runs it to completion"
         )
     if getattr(obj, "__module__", None) == "__main__":
         raise ValueError(
@@ -234,14 +236,14 @@ def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str
         pickled = _own_signatures().verify(_PURPOSE, body)
     except BadSignatureError as error:
         raise UnverifiedCallError(
-            f"{error}: it was not written by this application, or SECRET_KEY has changed since"
+            f"{error}: this application did not create it, or SECRET_KEY has changed since"
         ) from error
     try:
         function, args, kwargs = pickle.loads(pickled)
     except Exception as error:
         raise PermanentTaskFailure(
             f"the call cannot be unpickled ({type(error).__name__}: {error}); a worker must be able to "
-            "import its module, and the function must still be there under its name"
+            "import its module, and the function must still exist under the same name"
         ) from error
     return function, args, kwargs
 

@@ -80,10 +80,10 @@ def handle(environ: MutableMapping[str, Any], start_response: StartResponse) -> 
     """
     allow: list[tuple[str, str]] = []
     if environ["REQUEST_METHOD"] != "POST":
-        status, text = 405, "Only tasks post here.\n"
+        status, text = 405, "Only tasks may post to this URL.\n"
         allow = [("Allow", "POST")]
     elif environ.get("lastacross.task") is None:
-        status, text = 403, "This URL is for deferred tasks; it does not take requests from outside.\n"
+        status, text = 403, "This URL is for deferred tasks; it does not accept requests from outside.\n"
     else:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         status, text = outcome(body), ""

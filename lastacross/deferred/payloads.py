@@ -45,7 +45,7 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
     if is_transactional:
         transaction = datastore.current_transaction()
         if transaction is None:
-            raise BadTransactionStateError("_transactional=True needs a running datastore.transaction()")
+            raise BadTransactionStateError("_transactional=True requires an open datastore.transaction()")
         transaction.session.add(row)
         transaction.session.flush()
         return row.id

@@ -40,7 +40,7 @@ def plain_key(key: Key) -> str | bytes:
     if isinstance(key, tuple) and len(key) == 2:
         key = key[1]
     if not isinstance(key, str | bytes):
-        raise TypeError(f"a memcache key is str or bytes, not {key!r}")
+        raise TypeError(f"a memcache key must be str or bytes, not {key!r}")
     return key
 
 
@@ -52,9 +52,9 @@ def server_key(key: Key, key_prefix: str | bytes = "", namespace: str | None = N
         ValueError: the namespace contains a forbidden character.
     """
     if not isinstance(key_prefix, str | bytes):
-        raise TypeError(f"a memcache key_prefix is str or bytes, not {key_prefix!r}")
+        raise TypeError(f"a memcache key_prefix must be str or bytes, not {key_prefix!r}")
     if not _NAMESPACE.fullmatch(namespace or ""):
-        raise ValueError(f"namespace {namespace!r}: up to 100 letters, digits and . _ -")
+        raise ValueError(f"namespace {namespace!r} must be at most 100 letters, digits or . _ -")
     # A namespace cannot contain a colon, so different pairs of namespace and key never share a stored key.
     whole = (namespace or "").encode() + b":" + _bytes(key_prefix) + _bytes(plain_key(key))
     if len(whole) > MAX_KEY_SIZE:
@@ -101,7 +101,7 @@ def unsigned(number: object, name: str) -> int:
     if not isinstance(number, int):
         raise TypeError(f"{name} must be an int, not {number!r}")
     if not 0 <= number < _UNSIGNED_LIMIT:
-        raise ValueError(f"{name} must be 0 … 2^64 - 1: {number!r}")
+        raise ValueError(f"{name} must be from 0 to 2^64 - 1: {number!r}")
     return number
 
 
@@ -136,7 +136,7 @@ class Codec:
         kind, stored = self._encode(value)
         if len(stored) > MAX_VALUE_SIZE:
             raise ValueError(
-                f"a memcache value has at most {MAX_VALUE_SIZE} bytes, this one has {len(stored)}"
+                f"a memcache value may have at most {MAX_VALUE_SIZE} bytes, but this one has {len(stored)}"
             )
         return kind, stored
 
@@ -172,7 +172,7 @@ class Codec:
             if kind in ("i", "t"):
                 return bool(int(stored)) if kind == "t" else int(stored)
         except ValueError as error:
-            raise UnreadableValueError(f"not what its kind {kind!r} says: {error}") from error
+            raise UnreadableValueError(f"does not match its kind {kind!r}: {error}") from error
         try:
             return self._unpickle(self._signatures().verify(_PURPOSE, stored))
         except BadSignatureError as error:

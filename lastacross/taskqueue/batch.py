@@ -102,7 +102,7 @@ class Batch:
         self.id = name if name is not None else _new_id()
         if not _BATCH_ID.fullmatch(self.id):
             raise InvalidTaskNameError(
-                f"batch name {self.id!r} must be 1 to 400 letters, digits, hyphens, underscores"
+                f"batch name {self.id!r} must be 1 to 400 letters, digits, hyphens or underscores"
             )
         if parent is not None and parent.member is None:
             raise InvalidTaskError(
@@ -121,7 +121,7 @@ class Batch:
         """
         found = cls._steps().read(batch_id) if _BATCH_ID.fullmatch(batch_id) else None
         if found is None or "queue" not in found:
-            raise UnknownBatchError(f"no batch {batch_id!r}")
+            raise UnknownBatchError(f"there is no batch {batch_id!r}")
         try:
             return cls(found["queue"], name=batch_id)
         except InvalidQueueNameError as error:
@@ -130,7 +130,9 @@ class Batch:
     def __enter__(self) -> "Batch":
         queue = existing_queue(self._queue.name)
         if queue.mode == "pull":
-            raise InvalidTaskError(f"queue {queue.name!r} is a pull queue: nothing would run its members")
+            raise InvalidTaskError(
+                f"queue {queue.name!r} is a pull queue, so nothing would run the batch's members"
+            )
         parent = self._parent.member if self._parent else None
         code = self._steps().create(
             self.id,
@@ -141,8 +143,8 @@ class Batch:
         )
         if code == NOT_KNOWN:
             raise UnknownBatchError(
-                f"batch {self.id!r} cannot be opened: the task that opens it has ended, or the batch that "
-                "this task belongs to is no longer known"
+                f"batch {self.id!r} cannot be opened: the task that opens it has ended, or that task's "
+                "own batch no longer exists"
             )
         if code == NAME_TAKEN:
             raise TaskAlreadyExistsError(
@@ -184,10 +186,12 @@ class Batch:
         """
         if not self._is_open:
             # A member's position is known only inside the `with` block.
-            raise BadTaskStateError(f"members are added inside of a `with` on the batch: {self.id!r}")
+            raise BadTaskStateError(
+                f"batch members must be added inside the batch's `with` block: {self.id!r}"
+            )
         if first is not None:
             if not 0 <= first <= _MAX_POSITION:
-                raise ValueError(f"first takes a position from 0 to {_MAX_POSITION:,}, not {first}")
+                raise ValueError(f"first must be a position from 0 to {_MAX_POSITION:,}, not {first}")
             self._size = first
         members = iter([tasks] if isinstance(tasks, Task) else tasks)
         while chunk := list(itertools.islice(members, CHUNK)):
@@ -207,7 +211,7 @@ class Batch:
             UnknownBatchError: the batch does not exist.
         """
         if not self._steps().cancel(self.id):
-            raise UnknownBatchError(f"no batch {self.id!r}")
+            raise UnknownBatchError(f"there is no batch {self.id!r}")
 
     def progress(self) -> Progress:
         """Read the batch's progress.
@@ -219,7 +223,7 @@ class Batch:
         found = self._steps().read(self.id)
         now = self._steps().now()
         if found is None:
-            raise UnknownBatchError(f"no batch {self.id!r}")
+            raise UnknownBatchError(f"there is no batch {self.id!r}")
         return _progress(found, now)
 
     # --- inside ------------------------------------------------------------------------
@@ -266,9 +270,9 @@ class Batch:
 
     def _member(self, task: Task, index: int, now: float, targets: Targets) -> NewTask:
         if not isinstance(task, Task):
-            raise TypeError(f"a batch takes tasks, not {type(task).__name__}")
+            raise TypeError(f"a batch accepts only tasks, not {type(task).__name__}")
         if task.was_enqueued:
-            raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+            raise BadTaskStateError(f"task {task.name!r} has already been added; create a new Task")
         if task.method == "PULL":
             raise InvalidTaskError("a pull task cannot be a member of a batch")
         tombstone = config.current().settings.tombstone_seconds if task.name else None
@@ -297,19 +301,25 @@ def _new_id() -> str:
 
 def _refusal(queue_name: str, name: str, code: int) -> InvalidTaskError:
     if code == EXISTS:
-        return TaskAlreadyExistsError(f"a task named {name!r} waits or runs in queue {queue_name!r}")
-    return TombstonedTaskError(f"a task named {name!r} has been in queue {queue_name!r} before")
+        return TaskAlreadyExistsError(
+            f"a task named {name!r} is already waiting or running in queue {queue_name!r}"
+        )
+    return TombstonedTaskError(f"a task named {name!r} was in queue {queue_name!r} before")
 
 
 def _check_completion(task: Task | None) -> None:
     if task is None:
         return
     if not isinstance(task, Task) or task.method == "PULL":
-        raise InvalidTaskError("on_complete and on_success take a push Task")
+        raise InvalidTaskError("on_complete and on_success must be push tasks")
     if task.name:
-        raise InvalidTaskError("on_complete and on_success take a task without a name: the batch names it")
+        raise InvalidTaskError(
+            "on_complete and on_success must not have a name, because the batch names them"
+        )
     if task.due_at(0.0) is not None:
-        raise InvalidTaskError("on_complete and on_success take no eta or countdown: they run at the end")
+        raise InvalidTaskError(
+            "on_complete and on_success must not have an eta or countdown; they run at the end"
+        )
 
 
 def _number(text: str | None) -> float | None:

@@ -29,18 +29,18 @@ def encoded(
         InvalidTaskError: the method, query, payload and params contradict each other.
     """
     if payload is not None and not isinstance(payload, str | bytes):
-        raise InvalidTaskError(f"a payload must be text or bytes, not {type(payload).__name__}")
+        raise InvalidTaskError(f"a payload must be str or bytes, not {type(payload).__name__}")
     if method in ("POST", "PULL"):
         if payload and params:
-            raise InvalidTaskError("payload and params are both given; give one of them")
+            raise InvalidTaskError("payload and params are both given; give only one of them")
         if method == "POST" and query:
-            raise InvalidTaskError("the url of a POST may have no query; give params instead")
+            raise InvalidTaskError("the url of a POST task must not have a query; use params instead")
         if params:
             return _form(params).encode(), FORM if method == "POST" else TEXT, ""
         if payload is None and method == "PULL":
             raise InvalidTaskError("a pull task needs a payload or params")
     elif payload and method != "PUT":
-        raise InvalidTaskError(f"a payload may only be given for methods PULL, POST, PUT, not {method}")
+        raise InvalidTaskError(f"a payload is allowed only with the methods PULL, POST and PUT, not {method}")
     elif params:
         query = _form(params)
     if isinstance(payload, str):

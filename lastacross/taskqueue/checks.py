@@ -77,7 +77,7 @@ def split_url(url: str) -> tuple[str, str]:
         InvalidUrlError: the URL is not a path of this application, or it is too long.
     """
     if not isinstance(url, str):
-        raise InvalidUrlError(f"a task's url must be text, not {url!r}")
+        raise InvalidUrlError(f"a task's url must be str, not {url!r}")
     return _split_text_url(url)
 
 
@@ -85,17 +85,21 @@ def split_url(url: str) -> tuple[str, str]:
 def _split_text_url(url: str) -> tuple[str, str]:
     """Split a URL that is known to be a string."""
     if len(url) > MAX_URL_LENGTH:
-        raise InvalidUrlError(f"a task's url may have {MAX_URL_LENGTH} characters, this one has {len(url)}")
+        raise InvalidUrlError(
+            f"a task's url may have at most {MAX_URL_LENGTH} characters, but this one has {len(url)}"
+        )
     if not url.startswith("/") or url.startswith("//"):
         raise InvalidUrlError(
-            f"a task's url must be a path of this application, like '/work', "
+            f"a task's url must be a path of this application, such as '/work', "
             f"without scheme or host: {_short(url)}"
         )
     # Browsers and some proxies treat '\' as '/' and skip control characters, so '/\host' becomes '//host'.
     if "\\" in url or _CONTROL.search(url):
-        raise InvalidUrlError(f"a task's url may have no backslash or control character: {_short(url)}")
+        raise InvalidUrlError(
+            f"a task's url must not contain a backslash or control character: {_short(url)}"
+        )
     if "#" in url:
-        raise InvalidUrlError(f"a task's url may have no fragment ('#…'): {_short(url)}")
+        raise InvalidUrlError(f"a task's url must not contain a fragment ('#…'): {_short(url)}")
     try:
         path, _, query = quote(url, safe=_URL_SAFE).partition("?")
     except UnicodeEncodeError as error:
@@ -118,16 +122,18 @@ def checked_method(method: str) -> str:
 def check_combination(method: str, query: str, params: object, tag: object) -> None:
     """Raise InvalidTaskError if two mutually exclusive values are given."""
     if query and params:
-        raise InvalidTaskError("a query in the url and params are both given; give one of them")
+        raise InvalidTaskError("a query in the url and params are both given; give only one of them")
     if tag is not None and method != "PULL":
-        raise InvalidTaskError("a tag may only be given to a pull task (method='PULL')")
+        raise InvalidTaskError("only a pull task (method='PULL') may have a tag")
 
 
 def check_pull(url: object, headers: object, target: object) -> None:
     """Raise InvalidTaskError if a pull task has a value that only push tasks may have."""
     for what, given in (("url", url), ("headers", headers), ("target", target)):
         if given:
-            raise InvalidTaskError(f"a pull task takes no {what}: it is leased, not delivered")
+            raise InvalidTaskError(
+                f"{what} cannot be set for a pull task, because it is leased, not delivered"
+            )
 
 
 def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
@@ -137,7 +143,7 @@ def checked_target(target: str, headers: tuple[tuple[str, str], ...]) -> str:
         InvalidTaskError: the target does not name a service, or there is also a Host header.
     """
     if any(name.lower() == "host" for name, _ in headers):
-        raise InvalidTaskError("a target and a Host header are both given; give the target only")
+        raise InvalidTaskError("a target and a Host header are both given; give only the target")
     if not isinstance(target, str) or not _TARGET.fullmatch(target):
         raise InvalidTaskError(f"target {_short(target)} must look like [instance.][version.]service")
     return target
@@ -161,7 +167,9 @@ def instant(eta: datetime) -> float:
 def check_eta(eta: float, now: float) -> None:
     """Raise InvalidEtaError if an ETA is too far in the future, or before 1970."""
     if eta - now > MAX_ETA_DELTA_SECONDS:
-        raise InvalidEtaError(f"the ETA is {(eta - now) / 86_400:.2f} days ahead, at most 30 are allowed")
+        raise InvalidEtaError(
+            f"the ETA is {(eta - now) / 86_400:.2f} days ahead; at most 30 days are allowed"
+        )
     if eta < 0:
         raise InvalidEtaError("the ETA is before 1970-01-01 UTC")
 
@@ -186,7 +194,7 @@ def check_size(method: str, size: int, tag: str | None) -> None:
     limit = MAX_PULL_TASK_SIZE_BYTES if method == "PULL" else MAX_PUSH_TASK_SIZE_BYTES
     if size > limit:
         raise TaskTooLargeError(
-            f"the task has {size} bytes with its url and headers, at most {limit} are allowed; "
+            f"the task has {size} bytes, including its url and headers; at most {limit} are allowed; "
             "store the data and send its key"
         )
     if tag is not None:
@@ -196,9 +204,11 @@ def check_size(method: str, size: int, tag: str | None) -> None:
 def check_tag(tag: str | None) -> None:
     """Raise InvalidTagError if a tag is not a string, is too long, or cannot be stored."""
     if tag is not None and not isinstance(tag, str):
-        raise InvalidTagError(f"a tag must be text, not {_short(tag)}")
+        raise InvalidTagError(f"a tag must be str, not {_short(tag)}")
     if tag and len(tag) > MAX_TAG_LENGTH:
-        raise InvalidTagError(f"a tag may have {MAX_TAG_LENGTH} characters, this one has {len(tag)}")
+        raise InvalidTagError(
+            f"a tag may have at most {MAX_TAG_LENGTH} characters, but this one has {len(tag)}"
+        )
     try:
         (tag or "").encode()
     except UnicodeEncodeError as error:
@@ -213,7 +223,7 @@ def check_call_deadline(deadline: float) -> None:
     if isinstance(deadline, bool) or not isinstance(deadline, int | float):
         raise TypeError(f"deadline must be a number of seconds, not {deadline!r}")
     if not (math.isfinite(deadline) and deadline > 0):
-        raise InvalidDeadlineError(f"deadline must be a number of seconds above 0, not {deadline!r}")
+        raise InvalidDeadlineError(f"deadline must be more than 0 seconds, not {deadline!r}")
 
 
 def checked_lease_seconds(lease_seconds: float) -> float:
@@ -224,10 +234,10 @@ def checked_lease_seconds(lease_seconds: float) -> float:
         InvalidLeaseTimeError: the length is negative, longer than a week, or not finite.
     """
     if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float):
-        raise TypeError(f"lease_seconds must be an int or a float of seconds, not {lease_seconds!r}")
+        raise TypeError(f"lease_seconds must be a number of seconds (int or float), not {lease_seconds!r}")
     if not 0 <= lease_seconds <= MAX_LEASE_SECONDS:
         raise InvalidLeaseTimeError(
-            f"lease_seconds must be 0 to {MAX_LEASE_SECONDS} (a week), not {lease_seconds!r}"
+            f"lease_seconds must be from 0 to {MAX_LEASE_SECONDS} (one week), not {lease_seconds!r}"
         )
     return float(lease_seconds)
 
@@ -242,7 +252,7 @@ def checked_max_tasks(max_tasks: int) -> int:
     if isinstance(max_tasks, bool) or not isinstance(max_tasks, int):
         raise TypeError(f"max_tasks must be an int, not {max_tasks!r}")
     if not 1 <= max_tasks <= MAX_TASKS_PER_LEASE:
-        raise InvalidMaxTasksError(f"max_tasks must be 1 to {MAX_TASKS_PER_LEASE}, not {max_tasks}")
+        raise InvalidMaxTasksError(f"max_tasks must be from 1 to {MAX_TASKS_PER_LEASE}, not {max_tasks}")
     return max_tasks
 
 
@@ -252,8 +262,8 @@ def check_deadline(usec: int) -> None:
         raise TypeError(f"dispatch_deadline_usec must be an int of microseconds, not {usec!r}")
     if not MIN_DISPATCH_DEADLINE_USEC <= usec <= MAX_DISPATCH_DEADLINE_USEC:
         raise InvalidDispatchDeadlineError(
-            f"dispatch_deadline_usec {usec} is outside 15 s … 24 h "
-            f"({MIN_DISPATCH_DEADLINE_USEC} … {MAX_DISPATCH_DEADLINE_USEC})"
+            f"dispatch_deadline_usec {usec} is not between 15 s and 24 h "
+            f"({MIN_DISPATCH_DEADLINE_USEC} to {MAX_DISPATCH_DEADLINE_USEC})"
         )
 
 

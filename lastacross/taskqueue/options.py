@@ -55,7 +55,7 @@ class TaskRetryOptions:
         low, high = self.min_backoff_seconds, self.max_backoff_seconds
         if low is not None and high is not None and high < low:
             raise InvalidTaskRetryOptionsError(
-                f"max_backoff_seconds {high} is below min_backoff_seconds {low}"
+                f"max_backoff_seconds {high} is less than min_backoff_seconds {low}"
             )
 
     @property
@@ -93,7 +93,7 @@ def _number(name: str, value: float | None) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidTaskRetryOptionsError(f"{name} must be a number, not {value!r}")
     if value < 0:
-        raise InvalidTaskRetryOptionsError(f"{name} must not be negative, it is {value!r}")
+        raise InvalidTaskRetryOptionsError(f"{name} must not be negative, but it is {value!r}")
     return value
 
 

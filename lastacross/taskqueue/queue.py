@@ -124,11 +124,11 @@ class Queue:
         tasks = [task] if isinstance(task, Task) else list(task)
         for each in tasks:
             if not isinstance(each, Task):
-                raise TypeError(f"delete_tasks takes tasks, not {type(each).__name__}")
+                raise TypeError(f"delete_tasks accepts only tasks, not {type(each).__name__}")
             if not each.name:
-                raise BadTaskStateError("a task without a name cannot be deleted: it was never added")
+                raise BadTaskStateError("a task without a name cannot be deleted, because it was never added")
             if each.was_deleted:
-                raise BadTaskStateError(f"task {each.name!r} was deleted already")
+                raise BadTaskStateError(f"task {each.name!r} has already been deleted")
         check_duplicates(tasks)
         deleted = self._delete([each.name for each in tasks if each.name])
         for each, is_deleted in zip(tasks, deleted, strict=True):
@@ -200,9 +200,9 @@ class Queue:
         if outcome == "gone":
             raise InvalidTaskError(f"queue {self._name!r} has no task {name!r}")
         if outcome == "running":
-            raise BadTaskStateError(f"task {name!r} runs already")
+            raise BadTaskStateError(f"task {name!r} is already running")
         if outcome == "waiting":
-            raise BadTaskStateError(f"task {name!r} runs when its batch is complete")
+            raise BadTaskStateError(f"task {name!r} will run when its batch is complete")
         _log.info("task.run_now", queue=self._name, task=name)
 
     def retry_dead(self, names: Sequence[str]) -> list[bool]:
@@ -284,9 +284,9 @@ class Queue:
         """
         seconds = checks.checked_lease_seconds(lease_seconds)
         if not isinstance(task, Task):
-            raise TypeError(f"modify_task_lease takes a task, not {type(task).__name__}")
+            raise TypeError(f"modify_task_lease accepts a task, not {type(task).__name__}")
         if not task.name:
-            raise BadTaskStateError("a task without a name has no lease: it was never added")
+            raise BadTaskStateError("a task without a name has no lease, because it was never added")
         self._check_mode()
         steps = PullSteps(store.current())
         code, eta = steps.modify(self._name, task.name, task.eta_posix, seconds)
@@ -324,22 +324,22 @@ class Queue:
     def _check_mode(self) -> None:
         if self._existing().mode != "pull":
             raise InvalidQueueModeError(
-                f"queue {self._name!r} is a push queue in queue.yaml: its tasks are delivered, not leased; "
-                "give it 'mode: pull' to lease them"
+                f"queue {self._name!r} is a push queue in queue.yaml, so its tasks are delivered, not "
+                "leased; set 'mode: pull' to lease them"
             )
 
     def _lease_refusal(self, task: Task, code: str) -> TaskQueueError:
         what = f"task {task.name!r} of queue {self._name!r}"
         if code == "paused":
             return QueuePausedError(
-                f"queue {self._name!r} is paused: no lease is changed until it is resumed"
+                f"queue {self._name!r} is paused; its leases cannot be changed until it is resumed"
             )
         if code == "expired":
-            return TaskLeaseExpiredError(f"the lease of {what} has run out; lease it again")
+            return TaskLeaseExpiredError(f"the lease of {what} has expired; lease the task again")
         # A generated name leaves no tombstone, but a caller that has this object knows that the task existed.
         if code == "tombstoned" or (task.was_enqueued and task.queue_name == self._name):
-            return TombstonedTaskError(f"{what} was deleted, or leased as often as it may be")
-        return TaskQueueError(f"{what} is unknown")
+            return TombstonedTaskError(f"{what} was deleted, or has used up its leases")
+        return TaskQueueError(f"{what} does not exist")
 
 
 # --- statistics ---------------------------------------------------------------------------
@@ -399,7 +399,7 @@ def _queues_of(given: list[Queue | str]) -> list[Queue]:
         return [each for each in given if isinstance(each, Queue)]
     if all(isinstance(each, str) for each in given):
         return [Queue(str(each)) for each in given]
-    raise TypeError("fetch takes only queues or only names of queues")
+    raise TypeError("fetch accepts either queues or names of queues, not both")
 
 
 def _read_statistics(queue: Queue) -> QueueStatistics:

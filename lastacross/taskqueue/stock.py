@@ -8,5 +8,5 @@ def refuse() -> None:
         RuntimeError: always.
     """
     raise RuntimeError(
-        "this queue is served by `lastacross worker`, not by `rq worker`; the task is put back"
+        "this queue is served by `lastacross worker`, not by `rq worker`; the task will be restored"
     )

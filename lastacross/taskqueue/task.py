@@ -131,7 +131,7 @@ class Task:
         self._has_eta = eta is not None
         if eta is not None:
             if countdown is not None:
-                raise InvalidTaskError("eta and countdown are both given; give one of them")
+                raise InvalidTaskError("eta and countdown are both given; give only one of them")
             self._eta_posix = checks.instant(eta)
         else:
             self._eta_posix = now + (self._countdown or 0.0)
@@ -365,7 +365,7 @@ def existing_queue(name: str) -> KnownQueue:
     queue = queue_directory.current().find(name)
     if queue is None:
         names = ", ".join(sorted(queue_directory.current().all()))
-        raise UnknownQueueError(f"queue.yaml has no queue {name!r}; it has {names}")
+        raise UnknownQueueError(f"queue.yaml has no queue {name!r}; its queues are {names}")
     return queue
 
 
@@ -374,19 +374,21 @@ def check_duplicates(tasks: Sequence[Task]) -> None:
     names = [task.name for task in tasks if task.name]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise DuplicateTaskNameError(f"names given to two tasks of one request: {', '.join(sorted(twice))}")
+        raise DuplicateTaskNameError(
+            f"two tasks in one request have the same name: {', '.join(sorted(twice))}"
+        )
 
 
 def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
     if len(tasks) > MAX_TASKS_PER_ADD:
         raise TooManyTasksError(
-            f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD}, or use a Batch"
+            f"{len(tasks)} tasks in one request; at most {MAX_TASKS_PER_ADD} are allowed. Use a Batch"
         )
     for task in tasks:
         if not isinstance(task, Task):
-            raise TypeError(f"add takes tasks, not {type(task).__name__}")
+            raise TypeError(f"add accepts only tasks, not {type(task).__name__}")
         if task.was_enqueued:
-            raise BadTaskStateError(f"task {task.name!r} was added already; make a new Task")
+            raise BadTaskStateError(f"task {task.name!r} has already been added; create a new Task")
     if len(tasks) > 1:
         _check_request(tasks)
     queue = existing_queue(queue_name)
@@ -397,7 +399,7 @@ def _checked_request(queue_name: str, tasks: Sequence[Task]) -> KnownQueue:
 
 def _check_request(tasks: Sequence[Task]) -> None:
     if len({id(task) for task in tasks}) < len(tasks):
-        raise BadTaskStateError("one Task object appears twice in the request; make a new Task")
+        raise BadTaskStateError("one Task object appears twice in the request; create a new Task")
     check_duplicates(tasks)
     if len({task.method == "PULL" for task in tasks}) > 1:
         raise InvalidTaskError("push and pull tasks cannot be added in one request")
@@ -432,7 +434,7 @@ def _send(broker: Broker, entries: Sequence[NewTask]) -> Sequence[int]:
 def _add_to_outbox(tasks: Sequence[Task], queue: KnownQueue) -> None:
     transaction = datastore.current_transaction()
     if transaction is None:
-        raise BadTransactionStateError("transactional=True needs a running datastore.transaction()")
+        raise BadTransactionStateError("transactional=True requires an open datastore.transaction()")
     named = [task.name for task in tasks if task.name]
     if named:
         raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
@@ -472,9 +474,11 @@ def _mark(task: Task, queue: KnownQueue, entry: NewTask) -> None:
 
 def _refusal(queue: str, task: Task, code: int) -> InvalidTaskError:
     if code == EXISTS:
-        return TaskAlreadyExistsError(f"a task named {task.name!r} waits or runs in queue {queue!r}")
+        return TaskAlreadyExistsError(
+            f"a task named {task.name!r} is already waiting or running in queue {queue!r}"
+        )
     return TombstonedTaskError(
-        f"a task named {task.name!r} has been in queue {queue!r}; its name is not free again yet"
+        f"a task named {task.name!r} was in queue {queue!r}; its name cannot be reused yet"
     )
 
 

@@ -107,7 +107,7 @@ class RPC:
         future, limit = self._started()
         if not future.done():
             # No thread was free, or a system call without a deadline is blocking the thread.
-            raise FetchDeadlineExceededError(f"no answer within {limit.seconds:g} s")
+            raise FetchDeadlineExceededError(f"no response within {limit.seconds:g} s")
         return future.result()
 
     @staticmethod
@@ -139,7 +139,7 @@ class RPC:
             Error: the fetch has already started.
         """
         if self._future is not None:
-            raise UrlFetchError("this rpc has fetched already: create_rpc() makes another")
+            raise UrlFetchError("this RPC has already been used; call create_rpc() for another one")
         future: Future[Response] = Future()
         limit = Deadline(SYSTEM, _seconds(self.deadline))
         self._future, self._limit = future, limit
@@ -148,7 +148,7 @@ class RPC:
 
     def _started(self) -> tuple["Future[Response]", Deadline]:
         if self._future is None or self._limit is None:
-            raise UrlFetchError("this rpc fetches nothing: call make_fetch_call(rpc, url) first")
+            raise UrlFetchError("this RPC has no fetch yet; call make_fetch_call(rpc, url) first")
         return self._future, self._limit
 
 
@@ -280,7 +280,9 @@ def _refuse_own_url(url: str, method: str) -> None:
         return  # the fetch itself reports an invalid URL
     host = request.host.removesuffix(f":{PORTS[place.scheme]}")
     if place.authority == host and unquote(place.target.partition("?")[0]) == request.path:
-        raise InvalidFetchUrlError(f"{shown(url)} is the URL that is being served: the fetch would never end")
+        raise InvalidFetchUrlError(
+            f"{shown(url)} is the URL that this request is serving, so the fetch would never end"
+        )
 
 
 def _seconds(deadline: float | None) -> float:
@@ -293,9 +295,9 @@ def _seconds(deadline: float | None) -> float:
 
 def _checked(seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"a deadline is a number of seconds, not {seconds!r}")
+        raise TypeError(f"a deadline must be a number of seconds, not {seconds!r}")
     if not (math.isfinite(seconds) and seconds > 0):
-        raise ValueError(f"a deadline is more than 0 s, not {seconds!r}")
+        raise ValueError(f"a deadline must be more than 0 s, not {seconds!r}")
     return float(seconds)
 
 

@@ -161,25 +161,27 @@ def _public(place: Place, addresses: list[str]) -> list[str]:
         return found
     _log.warning("urlfetch.refuse", host=place.host, port=place.port, addresses=addresses)
     raise PrivateAddressError(
-        f"{place.authority} is {addresses[0]}, which is in a private network; {_REMEDY}"
+        f"{place.authority} has the address {addresses[0]}, which is in a private network; {_REMEDY}"
     )
 
 
 def _in_words(place: Place, deadline: Deadline, error: Exception | None) -> Exception:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return SSLCertificateError(f"the certificate of {place.authority} is refused: {error.verify_message}")
+        return SSLCertificateError(
+            f"the certificate of {place.authority} was rejected: {error.verify_message}"
+        )
     if isinstance(error, CertificateError):
-        return SSLCertificateError(f"the certificate of {place.authority} is refused: {error}")
+        return SSLCertificateError(f"the certificate of {place.authority} was rejected: {error}")
     # Check this before time-outs, because in urllib3 it is a subclass of a time-out.
     if isinstance(error, urllib3.exceptions.NewConnectionError):
-        return DownloadError(f"{place.authority} was not reached: {_reason(error.__cause__ or error)}")
+        return DownloadError(f"{place.authority} could not be reached: {_reason(error.__cause__ or error)}")
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
         return FetchDeadlineExceededError(
-            f"{place.authority} took no connection within {deadline.seconds:g} s"
+            f"{place.authority} did not accept a connection within {deadline.seconds:g} s"
         )
     if isinstance(error, ssl.SSLError):
-        return DownloadError(f"{place.authority} does not speak TLS as we do: {error.reason or error}")
-    return DownloadError(f"{place.authority} was not reached: {_reason(error)}")
+        return DownloadError(f"the TLS handshake with {place.authority} failed: {error.reason or error}")
+    return DownloadError(f"{place.authority} could not be reached: {_reason(error)}")
 
 
 def _reason(error: BaseException | None) -> str:

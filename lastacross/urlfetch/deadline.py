@@ -35,4 +35,6 @@ class Deadline:
 
     def error(self, url: str) -> FetchDeadlineExceededError:
         """The error to raise once the deadline has passed."""
-        return FetchDeadlineExceededError(f"{shown(url)} gave no whole answer within {self.seconds:g} s")
+        return FetchDeadlineExceededError(
+            f"{shown(url)} did not complete its response within {self.seconds:g} s"
+        )

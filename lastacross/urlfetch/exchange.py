@@ -97,7 +97,7 @@ def _exchanged(
     try:
         response = connection.getresponse()
     except (http.client.RemoteDisconnected, ConnectionResetError) as error:
-        raise NothingCameError(f"{place.authority} hung up without an answer") from error
+        raise NothingCameError(f"{place.authority} closed the connection without a response") from error
     with contextlib.closing(response):
         headers = list(response.headers.items())
         is_gzip = request.decodes and response.headers.get("content-encoding", "").strip().lower() in _GZIP
@@ -153,7 +153,7 @@ class Gunzip:
             zlib.error: it is not.
         """
         if self._has_begun and not self._member.eof:
-            raise zlib.error("it ends in the middle")
+            raise zlib.error("the data is incomplete")
 
 
 def _in_words(error: Exception, place: Place) -> DownloadError:
@@ -164,12 +164,14 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
     # http.client treats an invalid chunk length as the end of the body.
     is_nonsense = isinstance(cause, http.client.IncompleteRead) and isinstance(cause.__context__, ValueError)
     if not is_nonsense and (isinstance(error, _HUNG_UP) or isinstance(cause, _HUNG_UP)):
-        return ConnectionClosedError(f"{place.authority} hung up before its answer was whole")
+        return ConnectionClosedError(
+            f"{place.authority} closed the connection before its response was complete"
+        )
     if isinstance(error, zlib.error):
-        return MalformedReplyError(f"{place.authority} answered with damaged gzip: {error}")
+        return MalformedReplyError(f"{place.authority} sent corrupt gzip data: {error}")
     if isinstance(error, OSError):
-        return DownloadError(f"{place.authority} broke off: {error.strerror or error}")
-    return MalformedReplyError(f"{place.authority} answered with invalid HTTP: {_shown(error)}")
+        return DownloadError(f"the connection to {place.authority} broke: {error.strerror or error}")
+    return MalformedReplyError(f"{place.authority} sent an invalid HTTP response: {_shown(error)}")
 
 
 def _shown(error: Exception) -> str:

@@ -70,7 +70,7 @@ class Fetcher:
             before, place = place, redirected(place, location)
             request = request.after_redirect(answer.status, before, place)
         raise TooManyRedirectsError(
-            f"{shown(url)} redirects more than {MAX_REDIRECTS} times; last to {shown(place.url)}"
+            f"{shown(url)} redirects more than {MAX_REDIRECTS} times, last to {shown(place.url)}"
         )
 
     def _answer(self, hop: _Hop, deadline: Deadline) -> Answer:
@@ -109,8 +109,8 @@ def _response(answer: Answer, request: Request, place: Place, *, is_redirected: 
     )
     if answer.is_truncated and not request.may_be_truncated:
         raise ResponseTooLargeError(
-            f"{shown(place.url)} answered with more than {request.most_bytes} bytes; "
-            "allow_truncated=True accepts the first of them",
+            f"{shown(place.url)} sent more than {request.most_bytes} bytes; "
+            "pass allow_truncated=True to accept a truncated response",
             response,
         )
     return response

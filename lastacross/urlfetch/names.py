@@ -28,8 +28,8 @@ class Names:
         except LookUpTimeoutError as error:
             if deadline.remaining() <= 0:
                 raise deadline.error(place.url) from error
-            reason = f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
+            reason = f"the resolver did not respond within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
         except (OSError, UnicodeError) as error:
             reason = str(getattr(error, "strerror", None) or error)
             raise DNSLookupFailedError(f"the host {place.host} has no address: {reason}") from error
-        raise DNSLookupFailedError(f"the address of {place.host} is not known: {reason}")
+        raise DNSLookupFailedError(f"the address of {place.host} could not be looked up: {reason}")

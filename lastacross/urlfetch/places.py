@@ -73,17 +73,19 @@ def place_of(url: object) -> Place:
         InvalidFetchUrlError: the URL is malformed, not http(s), has user info, or exceeds 2,083 characters.
     """
     if not isinstance(url, str):
-        raise InvalidFetchUrlError(f"a URL is text, not {type(url).__name__}")
+        raise InvalidFetchUrlError(f"a URL must be str, not {type(url).__name__}")
     if len(url) > MAX_URL_CHARACTERS:
-        raise InvalidFetchUrlError(f"a URL has at most {MAX_URL_CHARACTERS} characters, this one {len(url)}")
+        raise InvalidFetchUrlError(
+            f"a URL may have at most {MAX_URL_CHARACTERS} characters, but this one has {len(url)}"
+        )
     found = _CONTROL.search(url)
     if found:
         raise InvalidFetchUrlError(
-            f"{shown(url)!r} has {found[0]!r} at position {found.start() + 1}: write it as {quote(found[0])}"
+            f"{shown(url)!r} has {found[0]!r} at position {found.start() + 1}; write it as {quote(found[0])}"
         )
     if _USER_INFO.match(url):
         raise InvalidFetchUrlError(
-            "a URL has no user name or password before its host: send an Authorization header"
+            "a URL must not contain a user name or password; send an Authorization header"
         )
     try:
         parts = urlsplit(url)
@@ -118,17 +120,17 @@ def redirected(place: Place, location: str) -> Place:
 
 def _host(host: str, url: str) -> str:
     if not host:
-        raise InvalidFetchUrlError(f"{shown(url)!r} names no host")
+        raise InvalidFetchUrlError(f"{shown(url)!r} does not name a host")
     if ":" in host:
         try:
             # A zone refers to one of this machine's own networks.
             return str(ipaddress.IPv6Address(host.replace("%", "no zone")))
         except ValueError as error:
-            raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is not an IPv6 address") from error
+            raise InvalidFetchUrlError(f"{shown(url)!r} has an invalid IPv6 address as its host") from error
     try:
         name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError as error:
-        raise InvalidFetchUrlError(f"{shown(url)!r} has a host that is not a valid name: {error}") from error
+        raise InvalidFetchUrlError(f"{shown(url)!r} has an invalid host name: {error}") from error
     if not _HOST.fullmatch(name):
         raise InvalidFetchUrlError(
             f"{shown(url)!r} has the host {name!r}, which is neither a name nor an address"

@@ -94,7 +94,7 @@ def method_name(method: object) -> str:
         is_number = isinstance(method, int) and not isinstance(method, bool) and method == number
         if is_number or (isinstance(method, str) and method.upper() == name):
             return name
-    raise InvalidMethodError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
+    raise InvalidMethodError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}")
 
 
 def body_of(method: str, payload: Payload) -> bytes | None:
@@ -105,7 +105,7 @@ def body_of(method: str, payload: Payload) -> bytes | None:
     """
     if payload is not None and not isinstance(payload, str | bytes | bytearray):
         raise TypeError(
-            f"a payload is text or bytes, not {type(payload).__name__}: encode a form with "
+            f"a payload must be str or bytes, not {type(payload).__name__}: encode a form with "
             "urllib.parse.urlencode, or an object with json.dumps"
         )
     if method not in _WITH_PAYLOAD:
@@ -120,7 +120,9 @@ def check_size(body: bytes | None) -> None:
         PayloadTooLargeError: the payload is too large.
     """
     if body is not None and len(body) > MAX_PAYLOAD_BYTES:
-        raise PayloadTooLargeError(f"the payload has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES}")
+        raise PayloadTooLargeError(
+            f"the payload has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
+        )
 
 
 def response_limit(limit: object) -> int:
@@ -130,9 +132,9 @@ def response_limit(limit: object) -> int:
         TypeError, ValueError: the limit is not a valid number of bytes.
     """
     if isinstance(limit, bool) or not isinstance(limit, int):
-        raise TypeError(f"an answer's limit is a number of bytes, not {limit!r}")
+        raise TypeError(f"a response limit must be a number of bytes, not {limit!r}")
     if limit < 1:
-        raise ValueError(f"an answer's limit is at least 1 byte, not {limit}")
+        raise ValueError(f"a response limit must be at least 1 byte, not {limit}")
     return min(limit, MAX_RESPONSE_BYTES)
 
 
@@ -144,7 +146,7 @@ def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ..
         ValueError: a name or a value contains a character that is not allowed in headers.
     """
     if not isinstance(headers, Mapping):
-        raise TypeError(f"headers are a mapping of names to values, not {type(headers).__name__}")
+        raise TypeError(f"headers must be a mapping of names to values, not {type(headers).__name__}")
     found = [_header(name, value) for name, value in headers.items()]
     kept = [item for item in found if item[0].lower() not in _OWN]
     given = {name.lower() for name, _ in kept}
@@ -156,12 +158,14 @@ def headers_of(headers: object, body: bytes | None) -> tuple[tuple[str, str], ..
 
 def _header(name: object, value: object) -> tuple[str, str]:
     if not isinstance(name, str) or not isinstance(value, str | int | float):
-        raise TypeError(f"a header is text with a text or a number, not {name!r}: {type(value).__name__}")
+        raise TypeError(
+            f"a header's name must be str and its value str or a number, not {name!r}: {type(value).__name__}"
+        )
     text = str(value)
     if not _NAME.fullmatch(name):
-        raise ValueError(f"a header cannot have the name {name!r}")
+        raise ValueError(f"{name!r} is not a valid header name")
     if _BAD_VALUE.search(text):
-        raise ValueError(f"the header {name} has a line break in its value")
+        raise ValueError(f"the value of the header {name} contains a line break")
     if any(ord(character) > 255 for character in text):
-        raise ValueError(f"the header {name} has a character beyond ISO 8859-1 in its value: encode it")
+        raise ValueError(f"the value of the header {name} contains a character outside ISO 8859-1; encode it")
     return name, text
