@@ -43,7 +43,7 @@ from lastacross.webapp import (
 MAX_SHOWN_BYTES = 1024 * 1024
 """A page reads only the beginning of a larger result."""
 
-FROM_ELSEWHERE = "A page of another site requested this, so it was refused."
+FROM_ELSEWHERE = "A page on another site sent this request, so it was refused."
 
 JOBS = "query, status, result, cancel or restart"
 
@@ -84,7 +84,9 @@ class LongRunningTaskHandler(Hooks):
         if job in ("execute", "cancel", "restart") and job not in jobs:
             self._refuse_method(job)
         if job not in jobs:
-            raise BadInputError(looking.JOB, f"takes {JOBS}; for {self.request.method} not {job[:40]!r}")
+            raise BadInputError(
+                looking.JOB, f"must be {JOBS}; {self.request.method} does not accept {job[:40]!r}"
+            )
         if job in ("cancel", "restart") and self.request.environ.get(IS_CROSS_SITE):
             # `cross_site: allow` lets other sites start tasks, but not cancel or restart the visitor's own.
             self._refuse(403, FROM_ELSEWHERE)
@@ -96,7 +98,7 @@ class LongRunningTaskHandler(Hooks):
 
     def _refuse_method(self, job: str) -> None:
         if job == "execute":
-            self.abort(403, detail="Only the queue executes a task.")
+            self.abort(403, detail="Only the queue may execute a task.")
         self.abort(405, detail=f"Use POST to {job} a task.", headers={"Allow": "POST"})
 
     # --- starting -------------------------------------------------------------------------
@@ -131,7 +133,9 @@ class LongRunningTaskHandler(Hooks):
         path = self.request.path
         if local_path(path) is None or len(path) > MAX_URL_LENGTH:
             # The handler has a catch-all route, and this path is invalid for both the task and the bookmark.
-            raise BadInputError("path", f"takes {MAX_URL_LENGTH} characters at most, with one slash in front")
+            raise BadInputError(
+                "path", f"may have at most {MAX_URL_LENGTH} characters, and must begin with exactly one slash"
+            )
         files: list[parameters.UploadedFile] = []
         given_text = parameters.dump(given, files)
         prepared = self._prepared(given)
@@ -192,7 +196,7 @@ class LongRunningTaskHandler(Hooks):
     def _execute(self) -> None:
         current = current_task()
         if current is None or not is_internal(self.request.environ) or not self.request.environ.get(TASK):
-            self.abort(403, detail="Only the queue executes a task.")
+            self.abort(403, detail="Only the queue may execute a task.")
             return
         deadline = self.deadline_seconds or config.current().deadline_seconds
         retry = self._retry_options()
@@ -285,7 +289,7 @@ class LongRunningTaskHandler(Hooks):
         if not self._find():
             return
         if not self._may_cancel():
-            self._refuse(403, "Only the browser that started this task may cancel it, or the administrator.")
+            self._refuse(403, "Only the administrator or the browser that started this task may cancel it.")
             return
         if starting.cancel(self.task):
             progress.announce(self.task.id, "cancelled")
@@ -320,12 +324,12 @@ class LongRunningTaskHandler(Hooks):
         """Read the request's task, or answer 404 or 410 if it does not exist."""
         task_id = str(self.request.params.get(looking.ID, ""))
         if not task_id:
-            raise BadInputError(looking.ID, "is missing: the key of a task")
+            raise BadInputError(looking.ID, "is missing; it must be the key of a task")
         found = model.find(task_id, self.request.path) if model.is_id(task_id) else None
         if found is None:
-            self._refuse_missing(404, "There is no such task here. Its address may have been copied in part.")
+            self._refuse_missing(404, "There is no such task. Its address may be incomplete.")
         elif found.has_expired(clock.SYSTEM.now()):
-            self._refuse_missing(410, "This task was done long ago, and its result is no longer kept.")
+            self._refuse_missing(410, "This task ended long ago, and its result is no longer available.")
         else:
             self.task = found
             return True

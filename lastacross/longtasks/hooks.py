@@ -93,7 +93,7 @@ class Hooks(RequestHandler):
 
     def render_form(self) -> None:
         """Answer with a form for the parameters, if ``needs_parameters`` requires one."""
-        raise BadInputError("parameters", "are missing: this address starts nothing without them")
+        raise BadInputError("parameters", "are missing; this address starts nothing without them")
 
     def log_progress(self, message: str, step: float = 0, total_steps: float = 0) -> None:
         """Report the progress of ``execute_task``, without an error if Redis is unavailable.

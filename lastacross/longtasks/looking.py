@@ -29,8 +29,8 @@ NETWORK = "_longtasknetwork"
 """The name of the task parameter that holds the network that owns the result."""
 
 LOST = "Its task was lost: it was deleted from its queue, or Redis was emptied. Start it again."
-POISON = "It crashed its process again and again, and is no longer retried."
-DEAD = "It could not be run, and is no longer retried."
+POISON = "It crashed its process repeatedly and will not be retried."
+DEAD = "It could not be run and will not be retried."
 
 _log = logs.get("lastacross.longtask")
 
@@ -206,16 +206,14 @@ def _status(task: LongTask, state: State, record: TaskRecord | None, next_try_at
         return f"A retry is under way: attempt {task.attempts}."
     if state == "retrying":
         if task.status == "started":
-            return (
-                "A retry is under way: the process that worked on it has ended, and another one takes over."
-            )
+            return "A retry is under way: its process has ended, and another one is taking over."
         if next_try_at is not None:
             return (
                 f"Attempt {task.attempts} failed. A retry is under way: it begins at {instant(next_try_at)}."
             )
         return "A retry is under way."
     return {
-        "ready": "Waiting to be started.",
+        "ready": "Waiting to start.",
         "running": "Running.",
         "done": "Done.",
         "failed": "Failed.",

@@ -101,7 +101,7 @@ def _of_body(request: Any) -> list[tuple[str, Any]]:
     if request.method == "PUT" and kind not in FORM_TYPES:
         return [(BODY_NAME, UploadedFile("", kind or "application/octet-stream", request.body))]
     if isinstance(request.POST, NoVars):
-        takes = f"takes a form, {' or '.join(FORM_TYPES)}, or application/json"
+        takes = f"must be a form ({' or '.join(FORM_TYPES)}) or application/json"
         raise BadInputError("Content-Type", takes)
     return [(name, _value(value)) for name, value in request.POST.items()]
 
@@ -115,12 +115,12 @@ def _json_object(body: bytes) -> dict[str, Any]:
     except ValueError as error:
         raise BadInputError("body", f"is not valid JSON, as its Content-Type claims: {error}") from error
     if not isinstance(found, dict):
-        raise BadInputError("body", "takes a JSON object, whose members are the parameters")
+        raise BadInputError("body", "must be a JSON object whose members are the parameters")
     try:
         # Python accepts NaN and reads 1e999 as infinity, but JSON can store neither.
         json.dumps(found, allow_nan=False)
     except ValueError as error:
-        raise BadInputError("body", f"has a number that JSON cannot represent: {error}") from error
+        raise BadInputError("body", f"contains a number that JSON cannot represent: {error}") from error
     return found
 
 
@@ -148,18 +148,18 @@ def check(given: Parameters, declared: Collection[str] | None, *, takes_files: b
     """
     pairs = given.pairs()
     if len(pairs) > MAX_FIELDS:
-        raise BadInputError("parameters", f"are {len(pairs):,} fields; at most {MAX_FIELDS} are accepted")
+        raise BadInputError("parameters", f"have {len(pairs):,} fields; at most {MAX_FIELDS} are accepted")
     for name, value in pairs:
         shown_name = f"{name[:_NAME_CHARACTERS]}…" if len(name) > _NAME_CHARACTERS else name
         if declared is not None and name not in declared:
-            accepted = f"accepted: {', '.join(declared)}" if declared else "nothing is"
+            accepted = f"accepted: {', '.join(declared)}" if declared else "no parameters are"
             raise BadInputError(printable(shown_name), f"is not accepted here; {accepted}")
         if isinstance(value, UploadedFile) and not takes_files:
-            raise BadInputError(printable(shown_name), "is a file; files are not accepted here, only text")
+            raise BadInputError(printable(shown_name), "is a file; only text is accepted here")
     size = sum(_bytes_of(name) + _bytes_of(value) for name, value in pairs)
     if size > MAX_BYTES:
-        more = "; send more as a file" if takes_files else ""
-        raise BadInputError("parameters", f"are {size:,} bytes; at most {MAX_BYTES:,} are accepted{more}")
+        more = "; send larger data as a file" if takes_files else ""
+        raise BadInputError("parameters", f"have {size:,} bytes; at most {MAX_BYTES:,} are accepted{more}")
 
 
 def _bytes_of(value: Any) -> int:

@@ -158,7 +158,7 @@ class Reporter:
         with self._lock:
             if self._is_closed:
                 # This thread has outlived its attempt; a later attempt may be reporting by now.
-                raise TaskStoppedError("this attempt is over")
+                raise TaskStoppedError("this attempt has ended")
             self._reports = estimate.keep(self._reports, report)
             self._pending = {"message": printable(str(message))[:MESSAGE_CHARACTERS], "report": report}
             self._send_or_wait()
@@ -181,7 +181,7 @@ class Reporter:
             return
         if not is_wanted:
             raise TaskStoppedError(
-                "this attempt is no longer needed: the task was cancelled, or another attempt runs"
+                "this attempt is no longer needed: the task was cancelled, or another attempt is running"
             )
 
     def close(self) -> None:

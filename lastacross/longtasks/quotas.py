@@ -168,13 +168,14 @@ def _share_is_used(setting: str, retry_seconds: float) -> StartRefusedError:
 
 def _too_many_are_open() -> StartRefusedError:
     limit = config.current().settings.open_longtasks
-    message = f"At most {limit:,} long tasks may wait or run (LASTACROSS_OPEN_LONGTASKS), and that many do."
+    message = f"{limit:,} long tasks are waiting or running, which is the limit (LASTACROSS_OPEN_LONGTASKS)."
     return StartRefusedError(503, message, OPEN_RETRY_SECONDS)
 
 
 def _too_much_is_stored() -> StartRefusedError:
     limit = config.current().settings.longtask_bytes
     message = (
-        f"Long tasks may store {limit:,} bytes (LASTACROSS_LONGTASK_BYTES): there is no room for this one."
+        f"There is no room for this task: long tasks may store at most {limit:,} bytes "
+        "(LASTACROSS_LONGTASK_BYTES)."
     )
     return StartRefusedError(503, message, BYTES_RETRY_SECONDS)

@@ -79,7 +79,7 @@ class View(ProgressView):
         parameters: the given names and values, in order; a file shows its name and size.
         fields: the full parameters to prefill a form, or None if a form cannot hold them (such as files).
         state: ``ready``, ``running``, ``retrying``, ``done``, ``failed`` or ``cancelled``.
-        status: the state in a sentence, such as "Waiting to be started."
+        status: the state in a sentence, such as "Waiting to start."
         message: the last progress message, or '' before the first.
         step: the current step, out of ``total_steps``.
         total_steps: the number of steps, or 0 if unknown.

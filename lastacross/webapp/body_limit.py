@@ -68,7 +68,7 @@ def layer(limit_bytes: int, refuse: Refuse, form_bytes: int | None = None) -> La
             except BodyTooLargeError:
                 expect_program(environ)
                 message = (
-                    f"The request is larger than the {limit:,} bytes that this server takes ({setting})."
+                    f"The request is larger than the {limit:,} bytes that this server accepts ({setting})."
                 )
                 return refuse(environ, start_response, Refusal(413, message))
             except BadBodyError as error:
@@ -129,7 +129,7 @@ def _read(environ: Environ, wanted: int, is_chunked: bool) -> IO[bytes]:
         if is_chunked and received > wanted:
             raise BodyTooLargeError
         if not is_chunked and received < wanted:
-            raise BadBodyError("The request's body ended before the length that it declared.")
+            raise BadBodyError("The request's body is shorter than its declared length.")
     except BaseException:
         body.close()
         raise
@@ -159,7 +159,7 @@ class _Chunks:
     def _bounded_size_of(self, unreader: Any, data: bytes | None = None) -> Any:
         if self._count > MAX_SMALL_CHUNKS and self._size < self._count * SMALL_CHUNK_BYTES:
             chunks_of = f"{MAX_SMALL_CHUNKS:,} chunks of less than {SMALL_CHUNK_BYTES:,} bytes"
-            raise BadBodyError(f"The request's body comes in more than {chunks_of}.")
+            raise BadBodyError(f"The request's body is sent in more than {chunks_of}.")
         self._count += 1
         # gunicorn's own limit applies only to unfinished size lines.
         line = data or b""
@@ -168,13 +168,11 @@ class _Chunks:
         ) <= MAX_CHUNK_LINE_BYTES:
             more = unreader.read()
             if not more:
-                raise BadBodyError("The request's body ended within the size of a chunk.")
+                raise BadBodyError("The request's body ended in the middle of a chunk's size.")
             line += more
         self._line_bytes += end
         if end < 0 or self._line_bytes > LINE_BYTES + self._size // LINE_BYTES_DIVISOR:
-            raise BadBodyError(
-                "The request's body comes in chunks with sizes or extensions that are too long."
-            )
+            raise BadBodyError("The request's body has chunk sizes or extensions that are too long.")
         return self._size_of(unreader, line)
 
 
@@ -200,7 +198,7 @@ def _copy(source: Any, target: Any, most: int) -> int:
             raise
         except Exception as error:
             # Each server raises an error of its own for a malformed chunk or a disconnected client.
-            raise BadBodyError("The request's body could not be read to its end.") from error
+            raise BadBodyError("The request's body could not be read completely.") from error
         if not chunk:
             break
         target.write(chunk)

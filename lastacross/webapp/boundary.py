@@ -122,7 +122,7 @@ def check_cross_site(handlers: Sequence[Handler], refuse: Refuse) -> Layer:
             if handler is not None and handler.allows_cross_site and not f"{path}/".startswith("/_ah/"):
                 environ[IS_CROSS_SITE] = True
                 return application(environ, start_response)
-            message = "This request was made by a page of another site, so it was not carried out."
+            message = "This request came from a page on another site, so it was refused."
             return refuse(environ, start_response, Refusal(403, message))
 
         return checked
@@ -172,14 +172,14 @@ def _problem_of_path(environ: Environ) -> str | None:
     path = environ.get("PATH_INFO", "").encode("latin-1", "replace")
     query = unquote_to_bytes(environ.get("QUERY_STRING", "").encode("latin-1", "replace"))
     if _CONTROL.search(path):
-        return "The address has a control character in it."
+        return "The address contains a control character."
     try:
         text = path.decode()
         query.decode()
     except UnicodeDecodeError:
         return "The address is not UTF-8."
     if _DOT_SEGMENT.search(text):
-        return "The address has a segment `.` or `..` in it."
+        return "The address contains a `.` or `..` segment."
     return None
 
 
@@ -189,9 +189,9 @@ def _problem_of_form(environ: Environ) -> str | None:
         return None
     kind = content_type.parse(environ["CONTENT_TYPE"])
     if kind.kind == MULTIPART and kind.boundary is None:
-        return "The Content-Type of the form has no boundary."
+        return "The form's Content-Type has no boundary."
     if kind.kind in FORMS and kind.charset is None:
-        return "The charset of the form is unknown."
+        return "The form's charset is unknown."
     return None
 
 
@@ -217,11 +217,11 @@ def host_problem(host: str | None, allowed: tuple[str, ...]) -> str | None:
     """
     found = split_host(host or "")
     if found is None:
-        return "The Host header is missing or is not the name of a host."
+        return "The Host header is missing or is not a valid host name."
     name = found[0].lower().removesuffix(".")
     if any(_matches(name, entry) for entry in allowed):
         return None
-    return f"This server does not answer for the host {name}."
+    return f"This server does not serve the host {name}."
 
 
 def is_listed_host(host: str, allowed: tuple[str, ...]) -> bool:

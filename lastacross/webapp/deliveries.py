@@ -111,7 +111,7 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
             created it.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
-        raise BadSignatureError("its length or its characters are wrong")
+        raise BadSignatureError("its length or characters are invalid")
     payload = signatures.verify(_PURPOSE, token.encode())
     try:
         return Claims(**json.loads(base64.urlsafe_b64decode(payload)))
@@ -224,22 +224,23 @@ def _claims(signatures: Signatures, presented: _Presented, environ: Environ, now
         claims = load_claims(signatures, presented.token)
     except BadSignatureError as error:
         raise UnacceptableDeliveryError(
-            f"its token is not ours ({error}): the worker has another SECRET_KEY, or it was altered"
+            f"its token is not valid ({error}): the worker has a different SECRET_KEY, or the token was "
+            "altered"
         ) from error
     age_seconds = now - claims.signed_at
     if not math.isfinite(age_seconds) or abs(age_seconds) > FRESH_SECONDS:
         when = f"{abs(age_seconds):.0f} s {'ago' if age_seconds > 0 else 'ahead'}"
         raise UnacceptableDeliveryError(
             f"it was signed {when} by this server's clock, and {FRESH_SECONDS:.0f} s are allowed: "
-            "set the clocks of both machines, or it was recorded and sent again"
+            "either the clocks of the two machines differ, or the request was recorded and sent again"
         )
     path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
     if claims.method != environ.get("REQUEST_METHOD"):
         raise UnacceptableDeliveryError(f"it was signed for the method {claims.method}")
     if claims.url != url_digest(path, query):
         raise UnacceptableDeliveryError(
-            "it was signed for another path or query: a proxy must strip the path of the base URL, "
-            "and that only"
+            "it was signed for another path or query: a proxy must strip the path of the base URL "
+            "and nothing else"
         )
     if claims.headers != headers_digest(presented.headers):
         raise UnacceptableDeliveryError("its X-AppEngine-* headers differ from the signed ones")

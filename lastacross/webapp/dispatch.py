@@ -40,10 +40,10 @@ TASKS_ONLY = (
 )
 INTERNAL = frozenset({login.Visitor.TASK, login.Visitor.CRON, login.Visitor.SYSTEM})
 ADMINISTRATOR_ONLY = ("/_ah/admin",)
-ONLY_HTTPS = "This page is served over HTTPS."
+ONLY_HTTPS = "This page is served only over HTTPS."
 UNDECLARED_PROXY = (
     "This request came through a proxy that LASTACROSS_TRUSTED_PROXIES does not list, "
-    "so it is not known whether it did."
+    "so the server cannot tell whether it used HTTPS."
 )
 UNLISTED_HOST = "LASTACROSS_ALLOWED_HOSTS does not name this host, so there is no redirect to it."
 
@@ -179,7 +179,7 @@ def _refusal_for_reserved(path: str, who: login.Visitor, environ: Environ) -> Re
     if not path.startswith(RESERVED):
         return None
     if _is_at(path, TASKS_ONLY) and who not in INTERNAL:
-        return Refusal(403, "This address is for the tasks of this application.")
+        return Refusal(403, "This address is only for this application's tasks.")
     if _is_at(path, ADMINISTRATOR_ONLY) and who is not login.Visitor.ADMINISTRATOR:
         return Refusal(403, login.for_administrator(environ))
     return None

@@ -29,13 +29,13 @@ _log = logs.get("lastacross.webapp.answers")
 TEMPLATE = "_ah/error.html"
 MESSAGES: Mapping[int, str] = {
     400: "The request could not be understood.",
-    401: "This page is for people who have signed in.",
+    401: "This page is only for signed-in users.",
     403: "You may not open this page.",
     404: "There is nothing at this address.",
-    405: "This address does not take this kind of request.",
+    405: "This address does not accept this kind of request.",
     413: "The request is too large.",
-    500: "Something went wrong here, and it has been written down. Please try again in a moment.",
-    503: "A service that this page needs is not available just now. Please try again in a moment.",
+    500: "Something went wrong, and the error has been logged. Please try again in a moment.",
+    503: "A service that this page needs is temporarily unavailable. Please try again in a moment.",
 }
 # Maps the engine's own error statuses to app.yaml's error codes.
 ERROR_CODES: Mapping[int, str] = {500: "default", 503: "over_quota", 504: "timeout"}

@@ -32,8 +32,8 @@ _log = logs.get(__name__)
 
 RETRY_AFTER_SECONDS = 5
 UNAVAILABLE: tuple[tuple[type[Exception], str], ...] = (
-    (StoreUnavailableError, "The task store (Redis) does not answer just now."),
-    (DatastoreUnavailableError, "The datastore does not answer just now."),
+    (StoreUnavailableError, "The task store (Redis) is not responding."),
+    (DatastoreUnavailableError, "The datastore is not responding."),
 )
 
 

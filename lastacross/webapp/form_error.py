@@ -3,7 +3,7 @@
 FIELDS_SETTING = "LASTACROSS_MAX_FORM_FIELDS"
 BYTES_SETTING = "LASTACROSS_MAX_FORM_BYTES"
 UNREADABLE = (
-    "The form could not be read: it takes UTF-8, and parts that are divided as its Content-Type says."
+    "The form could not be read: it must be UTF-8, with its parts separated as its Content-Type declares."
 )
 MAX_NAME_CHARACTERS = 100
 """Longest part of a field's name that a message quotes."""
@@ -20,7 +20,7 @@ class FormError(Exception):
     def of_fields(cls, limit: int) -> "FormError":
         """The error for a form with too many fields."""
         return cls(
-            400, f"The form has more than the {limit:,} fields that this server takes ({FIELDS_SETTING})."
+            400, f"The form has more than the {limit:,} fields that this server accepts ({FIELDS_SETTING})."
         )
 
     @classmethod
@@ -28,12 +28,12 @@ class FormError(Exception):
         """The error for a field with bytes that are invalid in its charset."""
         shown = name[:MAX_NAME_CHARACTERS]
         return cls(
-            400, f"The field {shown!r} of the form has bytes that are invalid in its charset, {charset}."
+            400, f"The form's field {shown!r} contains bytes that are invalid in its charset, {charset}."
         )
 
     @classmethod
     def of_bytes(cls, limit: int) -> "FormError":
         """The error for a form that is too long even without its files."""
         return cls(
-            413, f"The form is longer than the {limit:,} bytes that this server takes ({BYTES_SETTING})."
+            413, f"The form is longer than the {limit:,} bytes that this server accepts ({BYTES_SETTING})."
         )

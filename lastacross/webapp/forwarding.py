@@ -151,7 +151,9 @@ def _address(node: str) -> Address | None:
     try:
         return plain(ipaddress.ip_address(text))
     except ValueError as error:
-        raise UnclearForwardingError("A forwarding header names a client that is not an address.") from error
+        raise UnclearForwardingError(
+            "A forwarding header names a client that is not an IP address."
+        ) from error
 
 
 def plain(address: Address) -> Address:

@@ -159,5 +159,5 @@ def _in_words(seconds: int) -> str:
 
 def refuse_visitor(handler: webapp2.RequestHandler) -> NoReturn:
     """Answer 403 to a request that is not a task."""
-    handler.abort(403, detail="This address is for the tasks of this application.")
+    handler.abort(403, detail="This address is only for this application's tasks.")
     raise AssertionError("abort raises")

@@ -25,9 +25,9 @@ def check(body: bytes) -> None:
     """
     # In UTF-16 and UTF-32 each bracket has a zero byte, which in UTF-8 is only a control character.
     if b"\0" in body:
-        raise BadJsonError("has a byte that is 0: JSON is UTF-8 (RFC 8259, section 8.1)")
+        raise BadJsonError("contains a zero byte, but JSON must be UTF-8 (RFC 8259, section 8.1)")
     if json_depth.is_deeper(body, MAX_DEPTH):
-        most = f"the {MAX_DEPTH} that this server takes"
+        most = f"the {MAX_DEPTH} levels that this server accepts"
         raise BadJsonError(f"nests lists and objects deeper than {most}")
 
 
@@ -39,5 +39,5 @@ def load(body: bytes) -> Any:
     """
     check(body)
     if json_depth.max_values(body) > MAX_VALUES:
-        raise BadJsonError(f"has more than the {MAX_VALUES:,} values that are accepted here")
+        raise BadJsonError(f"contains more than the {MAX_VALUES:,} values that are accepted here")
     return json.loads(body)

@@ -27,12 +27,10 @@ ADMITTED: Mapping[str, frozenset[Visitor]] = {
     "admin": frozenset({Visitor.ADMINISTRATOR, Visitor.TASK, Visitor.CRON, Visitor.SYSTEM}),
 }
 
-SIGN_IN = (
-    "Run `lastacross admin link` where this site runs, and open the link that it prints: it signs you in."
-)
+SIGN_IN = "To sign in, run `lastacross admin link` on this site's machine and open the printed link."
 LED_HERE = (
-    "If you are signed in: another site's page led you here, and a sign-in counts for this site's own. "
-    "Open the address anew, from the address bar."
+    "If you are signed in, a page on another site sent you here, and your sign-in applies only to requests "
+    "from this site. Open the address again from the address bar."
 )
 
 
@@ -64,14 +62,14 @@ def is_administrator(environ: Environ, settings: Settings) -> bool:
 def for_administrator(environ: Environ) -> str:
     """A message that a page is only for the administrator, with instructions to sign in."""
     hints = [SIGN_IN, LED_HERE] if boundary.comes_from_elsewhere(environ) else [SIGN_IN]
-    return " ".join(["This page is for the administrator.", *hints])
+    return " ".join(["This page is only for the administrator.", *hints])
 
 
 def refusal(handler: Handler, who: Visitor, environ: Environ) -> Refusal | None:
     """The reason why this handler does not admit this visitor, or None if it does."""
     if who in ADMITTED[handler.login]:
         return None
-    message = "This page is for people who have signed in."
+    message = "This page is only for signed-in users."
     if handler.login == "admin":
         message = for_administrator(environ)
     # App Engine's `redirect` leads to a sign-in page; we have none, so we simply refuse.

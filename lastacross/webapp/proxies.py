@@ -38,8 +38,8 @@ HEADERS = (
     "HTTP_CF_CONNECTING_IP",
 )
 REMEDY = (
-    "list it in LASTACROSS_TRUSTED_PROXIES if it is yours; until then nothing that it says of the client is "
-    "believed, and a limit per client is one for all of its visitors"
+    "list it in LASTACROSS_TRUSTED_PROXIES if it is yours; until then, its headers about the client are "
+    "ignored, and all of its visitors share one per-client limit"
 )
 
 _UNCLEAR = "lastacross.unclear_forwarding"

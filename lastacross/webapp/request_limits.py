@@ -54,7 +54,7 @@ def refusal_of(key: str) -> Refusal:
     """The answer to a request with a header that is too long; the header is named by its environ key."""
     limit = MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
     name = key.removeprefix("HTTP_").replace("_", "-").title()
-    return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server takes.")
+    return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server accepts.")
 
 
 def is_too_long(key: str, value: object) -> bool:
@@ -111,11 +111,11 @@ def _check_body(environ: Environ, limits: forms.Limits) -> None:
         return
     kind = content_type.parse(environ.get("CONTENT_TYPE") or "")
     if kind.charset is None:
-        raise FormError(400, "The charset of the body is unknown.")
+        raise FormError(400, "The body's charset is unknown.")
     if kind.is_json:
         if kind.charset not in content_type.FORM_CHARSETS:
             # In some other charsets, part of a letter has the same byte as a quote.
-            raise FormError(400, f"JSON is UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
+            raise FormError(400, f"JSON must be UTF-8 (RFC 8259, section 8.1), not {kind.charset}.")
         body = environ["wsgi.input"]
         try:
             json_body.check(body.read())

@@ -35,7 +35,7 @@ def load_script(dotted: str, root: Path | None = None) -> Wsgi:
 def _load(dotted: str, root: Path) -> Wsgi:
     module_name, _, name = (AUTO if dotted == "auto" else dotted).rpartition(".")
     if not module_name:
-        raise _error(dotted, f"takes a module and a name in it, like `{dotted or 'main'}.app`")
+        raise _error(dotted, f"must be a module and a name in it, such as `{dotted or 'main'}.app`")
     try:
         module = import_own(module_name, root)
     except ApplicationModuleError as error:

@@ -18,8 +18,8 @@ SIGN_OUT_PATH = "/_ah/sign-out"
 TEMPLATE = "_ah/sign_in.html"
 MAX_FORM_BYTES = 4096
 USED = (
-    "This code is invalid or used up: each works once, within an hour. "
-    "`lastacross admin link` prints another."
+    "This code is invalid or has been used: each one works once, within an hour. "
+    "Run `lastacross admin link` for a new one."
 )
 
 _log = logs.get(__name__)

@@ -147,7 +147,7 @@ class StaticHandler:
             raise ConfigError(f"static_dir: there is no folder {handler.static_dir!r}", file="app.yaml")
         if not root.resolve().is_relative_to(config.root.resolve()):
             raise ConfigError(
-                f"static_dir: {handler.static_dir!r} leads out of the application", file="app.yaml"
+                f"static_dir: {handler.static_dir!r} points outside the application", file="app.yaml"
             )
         self._folder = Folder(
             root,

@@ -69,5 +69,7 @@ class _Decoder:
         printable, strays = _STRAY.subn(b"=25", printable, self._strays_left + 1)
         self._strays_left -= strays
         if self._strays_left < 0:
-            raise FormError(400, f"The form has more than {MAX_STRAYS:,} signs `%` that begin no escape.")
+            raise FormError(
+                400, f"The form has more than {MAX_STRAYS:,} `%` signs that do not begin an escape."
+            )
         return binascii.a2b_qp(printable)
