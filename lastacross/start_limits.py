@@ -166,7 +166,7 @@ def rates_of(limit: str) -> tuple[RateLimitItem, ...]:
     except ValueError as error:
         raise ConfigError(f"the start limit {limit!r} is not a rate such as '30/minute'") from error
     if any(rate.amount < 1 or rate.get_expiry() < 1 for rate in rates):
-        raise ConfigError(f"the start limit {limit!r} admits nothing; the least is '1/second'")
+        raise ConfigError(f"the start limit {limit!r} allows no starts; the minimum is '1/second'")
     return tuple(sorted(rates, key=RateLimitItem.get_expiry))
 
 

@@ -87,13 +87,13 @@ def is_reserved(name: str) -> bool:
 def _checked(name: object, value: object) -> tuple[str, str]:
     text = _text(name)
     if not _NAME.fullmatch(text):
-        raise InvalidTaskError(f"{text!r} cannot be the name of a header")
+        raise InvalidTaskError(f"{text!r} is not a valid header name")
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         value = ", ".join(_text(part) for part in value)
     content = _text(value)
     if not _VALUE.fullmatch(content):
         raise InvalidTaskError(
-            f"header {text}: {content!r} has a line end, a control character or a character "
+            f"header {text}: {content!r} contains a line break, a control character or a character "
             "outside ISO 8859-1; encode it, for example with urllib.parse.quote"
         )
     return text, content

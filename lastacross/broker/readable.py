@@ -46,7 +46,7 @@ def _instant(value: bytes) -> str | None:
             return None
     except ValueError:
         pass
-    return "not an instant"
+    return "not a valid time"
 
 
 def _seconds(value: bytes) -> str | None:

@@ -63,7 +63,7 @@ def _site_url(configuration: Config) -> str:
         if host != boundary.ANY_HOST and not host.startswith("."):
             return f"https://{host}"
     raise click.UsageError(
-        "--url is needed, such as https://shop.example: LASTACROSS_ALLOWED_HOSTS has no name"
+        "--url is required, such as https://shop.example, because LASTACROSS_ALLOWED_HOSTS names no host"
     )
 
 
@@ -74,5 +74,5 @@ def _secret_key(configuration: Config) -> str:
     if not key and dev.site_url(settings.data_dir) is not None:
         key = read_secret_key(settings.data_dir) or ""
     if not key:
-        raise ConfigError("SECRET_KEY is not set: run this with the site's own, and with its REDIS_URL")
+        raise ConfigError("SECRET_KEY is not set: run this command with the site's SECRET_KEY and REDIS_URL")
     return key

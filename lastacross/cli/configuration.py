@@ -17,7 +17,7 @@ def _config() -> None:
     """Check or show the configuration."""
 
 
-@_config.command("check", epilog="Exits with 2 when there is a mistake.")
+@_config.command("check", epilog="Exits with status 2 if there are mistakes.")
 @takes_app
 def _config_check(root: Path) -> int:
     """Find all mistakes in the YAML files and the environment."""
@@ -30,12 +30,12 @@ def _config_check(root: Path) -> int:
         click.echo(f"warning: {warning}")
     if findings.mistakes:
         return 2
-    click.echo(f"{', '.join(findings.files)} and the environment can be used")
+    click.echo(f"{', '.join(findings.files)} and the environment are valid")
     return 0
 
 
 @_config.command("show", epilog="Example: lastacross config show --json | jq .PORT.value")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @takes_app
 def _config_show(root: Path, as_json: bool) -> None:
     """Show every setting and where its value came from; secrets are hidden."""
@@ -67,7 +67,7 @@ def _db_upgrade(root: Path) -> None:
 
 @_db.command("revision", epilog="Example: lastacross db revision 'orders have a currency'")
 @click.argument("message")
-@click.option("--allow-drop", is_flag=True, help="Write it even if it drops a table.")
+@click.option("--allow-drop", is_flag=True, help="Write the migration even if it drops a table.")
 @takes_app
 def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
     """Write the application's next migration from the differences between its models and the datastore.
@@ -83,7 +83,7 @@ def _db_revision(root: Path, message: str, allow_drop: bool) -> None:
     path = datastore.revision(message, configuration.root, url, models=models, allow_drop=allow_drop)
     if path is None:
         click.echo(
-            f"nothing was written: the datastore {_shown_url(configuration)} has what the models declare"
+            f"nothing was written: the datastore {_shown_url(configuration)} already matches the models"
         )
     else:
         click.echo(f"wrote {path.relative_to(configuration.root)}: read it, then run `lastacross db upgrade`")

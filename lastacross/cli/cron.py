@@ -19,7 +19,7 @@ from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobE
 OVERDUE_SECONDS = 10.0
 """A running scheduler is never this late; one that waits for Redis or the datastore retries after 10 s."""
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NEXT = 5
 _NAME = click.argument("name", metavar="JOB")
 
@@ -100,7 +100,9 @@ def _cells(row: _Row) -> tuple[object, ...]:
 
 @_cron.command("next", epilog="Example: lastacross cron next tasks-summary-1a2b3c4d --count 10")
 @click.argument("names", nargs=-1, metavar="[JOB...]")
-@click.option("--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="Runs of each job.")
+@click.option(
+    "--count", type=click.IntRange(1, 1000), default=3, show_default=True, help="Number of runs per job."
+)
 @_JSON
 @takes_app
 def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None:
@@ -113,7 +115,9 @@ def _next(root: Path, names: tuple[str, ...], count: int, as_json: bool) -> None
     found = {entry.name: entry for entry in configuration.cron}
     for name in names:
         if name not in found:
-            raise UnknownCronJobError(f"cron.yaml has no job {name!r}; it has {', '.join(found) or 'none'}")
+            raise UnknownCronJobError(
+                f"cron.yaml has no job {name!r}; its jobs: {', '.join(found) or 'none'}"
+            )
     now = SYSTEM.now()
     runs = {name: _runs(found[name], now, count) for name in names or found}
     if as_json:
@@ -149,7 +153,9 @@ def _run(root: Path, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"name": name, "task": task})
     else:
-        click.echo(f"job {name} runs as task {task}; `lastacross cron history {name}` tells how it ended")
+        click.echo(
+            f"job {name} was started as task {task}; `lastacross cron history {name}` shows how it ended"
+        )
 
 
 @_cron.command("history", epilog="Example: lastacross cron history tasks-summary-1a2b3c4d --limit 5")
@@ -162,7 +168,7 @@ def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
     configured(root, needs_secret_key=False)
     runs = [_shown(run) for run in model.last_runs(name, limit)]
     if not runs and name not in {job.name for job in model.jobs()}:
-        raise UnknownCronJobError(f"there is no job {name!r}; `lastacross cron list` has the names")
+        raise UnknownCronJobError(f"there is no job {name!r}; `lastacross cron list` shows the names")
     if as_json:
         print_json(runs)
         return

@@ -58,16 +58,14 @@ Examples:
 @click.option(
     "--processes",
     type=click.IntRange(1, 1024),
-    help="How many (a backend: its instances; else LASTACROSS_PROCESSES; 2).",
+    help="Number of processes (default: the backend's instances, LASTACROSS_PROCESSES, or 2).",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 1024),
-    help="Concurrent tasks in each (a backend: its max_concurrent_requests; else LASTACROSS_THREADS; 8).",
+    help="Concurrent tasks per process (default: max_concurrent_requests, LASTACROSS_THREADS, or 8).",
 )
-@click.option(
-    "--queues", default="", metavar="A,B", help="Which queues to serve; by default all push queues."
-)
+@click.option("--queues", default="", metavar="A,B", help="Queues to serve (default: all push queues).")
 @takes_app
 def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
     """Run worker processes, and restart any that end unexpectedly.
@@ -92,7 +90,7 @@ def _remark_on_service(configuration: Config, name: str) -> None:
     known = {DEFAULT_SERVICE, configuration.app.service, *configuration.services}
     hint = diagnostics.likely(name, known, 0.75)
     if name not in known and hint is not None:
-        listed = f"{name!r} is a service of neither backends.yaml nor LASTACROSS_SERVICES"
+        listed = f"{name!r} is not a service in backends.yaml or LASTACROSS_SERVICES"
         click.echo(f"notice: --service {diagnostics.sentence(listed, hint)}", err=True)
 
 
@@ -136,7 +134,7 @@ def _run_again(arguments: Sequence[str]) -> int:
     return code
 
 
-@cli.command("scheduler", epilog="Several may run: what one has done, the others do not do again.")
+@cli.command("scheduler", epilog="Several may run at once; none repeats another's work.")
 @takes_app
 def _scheduler(root: Path) -> int:
     """Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads queue.yaml."""

@@ -12,7 +12,7 @@ from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.errors import UnknownQueueError
 from lastacross.taskqueue import Queue
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
 
 
@@ -25,7 +25,7 @@ def existing(name: str) -> Queue:
     queue = Queue(name)
     if queue_directory.current().find(name) is None:
         names = ", ".join(sorted(queue_directory.current().all()))
-        raise UnknownQueueError(f"there is no queue {name!r}; there are {names}")
+        raise UnknownQueueError(f"there is no queue {name!r}; the queues are {names}")
     return queue
 
 
@@ -119,7 +119,7 @@ def _set_paused(root: Path, names: tuple[str, ...], *, is_paused: bool, as_json:
 
 @_queues.command("purge", epilog="Example: lastacross queues purge mail --yes")
 @click.argument("name", metavar="QUEUE")
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
 @_JSON
 @takes_app
 def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
@@ -130,14 +130,14 @@ def _purge(root: Path, name: str, is_sure: bool, as_json: bool) -> int:
     with asking_redis(root):
         queue = existing(name)
         tasks = queue.fetch_statistics().tasks
-        if not is_sure and not _is_confirmed(f"Delete all tasks of queue {name} ({tasks} at this moment)?"):
-            complain(f"queue {name} was not purged; --yes does not ask")
+        if not is_sure and not _is_confirmed(f"Delete all tasks of queue {name} (currently {tasks})?"):
+            complain(f"queue {name} was not purged; use --yes to purge it without confirmation")
             return 1
         queue.purge()
     if as_json:
         print_json({"name": name, "tasks": tasks})
     else:
-        click.echo(f"queue {name} is purged: {tasks} tasks")
+        click.echo(f"queue {name} was purged of {tasks} tasks")
     return 0
 
 

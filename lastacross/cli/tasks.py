@@ -17,7 +17,7 @@ from lastacross.taskqueue import Task
 
 MAX_PAYLOAD_CHARACTERS = 1000
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="For programs.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _QUEUE = click.argument("queue", metavar="QUEUE")
 _NAMES = click.argument("names", nargs=-1, required=True, metavar="TASK...")
 
@@ -34,10 +34,18 @@ def _for_programs(task: ListedTask) -> dict[str, Any]:
 @_tasks.command("list", epilog="Example: lastacross tasks list mail --state dead --limit 20")
 @_QUEUE
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    help="Only tasks in this state; may be repeated.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Of each state."
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Maximum number of tasks per state.",
 )
 @_JSON
 @takes_app
@@ -116,7 +124,7 @@ def _run(root: Path, queue: str, name: str, as_json: bool) -> None:
     """
     with asking_redis(root):
         existing(queue).run_now(name)
-    _tell(queue, [name], "runs as soon as a worker is free", as_json)
+    _tell(queue, [name], "will run as soon as a worker is free", as_json)
 
 
 @_tasks.command("delete", epilog="Example: lastacross tasks delete mail welcome-17 welcome-18")
@@ -130,7 +138,7 @@ def _delete(root: Path, queue: str, names: tuple[str, ...], as_json: bool) -> in
         deleted = [Task(name=name) for name in names]
         existing(queue).delete_tasks(deleted)
     done = [name for name, task in zip(names, deleted, strict=True) if task.was_deleted]
-    _tell(queue, done, "is deleted", as_json)
+    _tell(queue, done, "was deleted", as_json)
     return _missed(queue, set(names) - set(done), "task")
 
 
@@ -143,7 +151,7 @@ Examples:
 )
 @_QUEUE
 @click.argument("names", nargs=-1, metavar="[TASK...]")
-@click.option("--all", "is_all", is_flag=True, help="Every dead letter of the queue.")
+@click.option("--all", "is_all", is_flag=True, help="Retry every dead letter of the queue.")
 @_JSON
 @takes_app
 def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json: bool) -> int:
@@ -157,7 +165,7 @@ def _retry(root: Path, queue: str, names: tuple[str, ...], is_all: bool, as_json
             names = tuple(task.name for task in dead)
         found = opened.retry_dead(names)
     done = [name for name, was_dead in zip(names, found, strict=True) if was_dead]
-    _tell(queue, done, "is tried again", as_json)
+    _tell(queue, done, "will be retried", as_json)
     return 0 if is_all else _missed(queue, set(names) - set(done), "dead letter")
 
 

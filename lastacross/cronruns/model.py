@@ -55,7 +55,7 @@ def load_entry(text: str) -> CronEntry:
         return CronEntry(**values)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableJobError(
-            f"its row cannot be read, perhaps a newer version wrote it: {error}"
+            f"its row cannot be read; perhaps a newer version wrote it: {error}"
         ) from error
 
 
@@ -243,7 +243,9 @@ def _begin(transaction: datastore.Transaction, job: str, values: dict[str, Any],
     is_free = (CronJob.name == job) & CronJob.run_id.is_(None)
     begun = session.execute(update(CronJob).where(is_free).values(run_id=run_id).returning(CronJob.name))
     if begun.one_or_none() is None:
-        raise CronJobRunningError(f"job {job!r} is running; wait for its end: a job runs only once at a time")
+        raise CronJobRunningError(
+            f"job {job!r} is already running, and only one run is allowed at a time; wait for it to end"
+        )
     outbox.write(transaction, [task])
 
 
@@ -258,7 +260,7 @@ def run_by_hand(job: str, at: float) -> str:
     with datastore.transaction() as transaction:
         text = transaction.session.scalar(select(CronJob.entry).where(CronJob.name == job))
         if text is None:
-            raise UnknownCronJobError(f"there is no job {job!r}; `lastacross cron list` has the names")
+            raise UnknownCronJobError(f"there is no job {job!r}; `lastacross cron list` shows the names")
         name = tasks.hand_name(job)
         values = _values(DueJob(job, at, text), at, "hand") | {"task_name": name}
         _begin(transaction, job, values, tasks.task_of(load_entry(text), name, at, at))

@@ -136,7 +136,7 @@ class _Announcement:
         """Ask the web server whether it is ready; returns whether it has answered."""
         if not _is_healthy(self._url):
             return False
-        print(f"Last Across is at {self._url} (Ctrl-C stops)", flush=True)
+        print(f"Last Across is at {self._url} (press Ctrl-C to stop)", flush=True)
         # Print to standard output, not to the log, because the link works only once and is for whoever
         # started this.
         print(self._sign_in(), flush=True)
@@ -153,7 +153,7 @@ class _Announcement:
         finally:
             opened.close()
         link = administrator.link(self._url, code)
-        return f"Sign in as its administrator, once, within an hour:\n  {link}"
+        return f"To sign in as the administrator, open this link once, within an hour:\n  {link}"
 
 
 def _is_healthy(url: str) -> bool:

@@ -144,8 +144,8 @@ def find_server() -> str:
         if found:
             return found
     raise StartupError(
-        "there is no Redis server for this machine: install one (`apt-get install redis-server`), "
-        "or set REDIS_URL to one that runs"
+        "no Redis server is installed on this machine: install one (`apt-get install redis-server`), "
+        "or set REDIS_URL to a running one"
     )
 
 
@@ -167,7 +167,7 @@ def _port(path: Path) -> int:
         tries = (_bindable(random.choice(PORTS)) for _ in range(1000))
         port = next((found for found in tries if found is not None), None)
     if port is None:
-        raise StartupError(f"no free port on {HOST} for the embedded Redis: set REDIS_URL to one that runs")
+        raise StartupError(f"no free port on {HOST} for the embedded Redis: set REDIS_URL to a running one")
     with open(path, "w", opener=private) as file:
         file.write(f"{port}\n")
     return port

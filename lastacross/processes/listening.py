@@ -32,7 +32,7 @@ def require_free_port(settings: Settings) -> None:
             probe.bind((settings.host, settings.port))
         except PermissionError as error:
             raise StartupError(
-                f"PORT {settings.port} is not open to this user: set PORT to one above 1023"
+                f"PORT {settings.port} is reserved for privileged users: set PORT to a number above 1023"
             ) from error
         except socket.gaierror as error:
             raise StartupError(f"HOST {settings.host} has no address: {error.strerror}") from error
@@ -43,7 +43,7 @@ def require_free_port(settings: Settings) -> None:
 def _cannot_listen(settings: Settings, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"PORT {settings.port} on {settings.host} is taken: end what listens there, "
+            f"PORT {settings.port} on {settings.host} is in use: stop the program that listens there, "
             f"or choose another, such as PORT={settings.port + 1}"
         )
     return f"cannot listen on HOST {settings.host}, PORT {settings.port}: {error.strerror}"

@@ -34,8 +34,8 @@ FULL_SECONDS = 0.2
 PROGRESS_MILLISECONDS = 500
 
 TOO_SLOW = (
-    f"The request came too slowly: its headers may take {HEAD_SECONDS:.0f} s, its body {BODY_SECONDS:.0f} s "
-    f"and one more for each {MIN_BYTES_PER_SECOND:,} bytes."
+    f"The request arrived too slowly: its headers may take {HEAD_SECONDS:.0f} s, and its body "
+    f"{BODY_SECONDS:.0f} s plus one second per {MIN_BYTES_PER_SECOND:,} bytes."
 )
 
 

@@ -133,7 +133,9 @@ def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
     push = {name: queue for name, queue in config.queues.items() if queue.mode == "push"}
     unknown = [name for name in names if name not in push]
     if unknown:
-        raise ConfigError(f"no push queue {unknown[0]!r} in queue.yaml; it has {', '.join(sorted(push))}")
+        raise ConfigError(
+            f"queue.yaml has no push queue {unknown[0]!r}; its push queues are {', '.join(sorted(push))}"
+        )
     return {name: queue for name, queue in push.items() if not names or name in names}
 
 

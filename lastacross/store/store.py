@@ -49,7 +49,7 @@ def translated_errors() -> Iterator[None]:
         raise StoreUnavailableError(f"Redis is not available: {error}") from error
     except redis.ResponseError as error:
         if str(error).startswith(_REFUSALS):
-            raise StoreUnavailableError(f"Redis takes no writes: {error}") from error
+            raise StoreUnavailableError(f"Redis does not accept writes: {error}") from error
         raise
 
 

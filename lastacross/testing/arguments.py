@@ -10,7 +10,7 @@ def check_seconds(name: str, value: object) -> None:
     """
     if value is None:
         return
-    takes = f"{name} takes seconds from 0, or None, not {value!r}"
+    takes = f"{name} must be a number of seconds from 0, or None, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(takes)
     if not value >= 0:
@@ -27,7 +27,7 @@ def check_count(name: str, value: object, *, none_means: str = "") -> None:
     if value is None and none_means:
         return
     nothing = f", or None for {none_means}" if none_means else ""
-    takes = f"{name} takes a whole number from 0{nothing}, not {value!r}"
+    takes = f"{name} must be a whole number from 0{nothing}, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(takes)
     if value < 0:

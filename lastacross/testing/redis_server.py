@@ -54,7 +54,7 @@ def _wait_for_answer(url: str, process: "subprocess.Popen[bytes]", folder: Path)
                 asked.sync_clock()
                 return
             if process.poll() is not None or SYSTEM.monotonic() > deadline:
-                raise RunTasksError(f"the Redis server of the tests does not answer: {_last_words(folder)}")
+                raise RunTasksError(f"the tests' Redis server does not respond: {_last_words(folder)}")
             threading.Event().wait(_LOOK_SECONDS)
     finally:
         asked.close()

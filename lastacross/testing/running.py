@@ -70,8 +70,8 @@ class TaskRunner:
             if len(made) >= at_most:
                 self._broker.release([task])
                 raise RunTasksError(
-                    f"{at_most} attempts were made and tasks are left, the next is {task.id}: do they add "
-                    "or retry one another forever? within_seconds=… limits the time, at_most=… allows more"
+                    f"{at_most} attempts were made, but tasks are left; the next one is {task.id}. Do they "
+                    "add or retry one another forever? Limit the time with within_seconds, or raise at_most"
                 )
             outcome = self._delivery.deliver(task)
             made.append(Attempt(_seen(task, outcome), outcome))

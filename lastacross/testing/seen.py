@@ -115,7 +115,7 @@ def enqueued(
     wanted = tuple(states)
     wrong = [state for state in wanted if state not in STATES]
     if wrong:
-        raise ValueError(f"a task has no state {wrong[0]!r}; there are {', '.join(STATES)}")
+        raise ValueError(f"there is no task state {wrong[0]!r}; the states are {', '.join(STATES)}")
     found = [task for each in _queues(opened, queue) for task in _tasks_of(opened, each, wanted)]
     kept = [task for task in found if url in (None, task.url, task.path) and name in (None, task.name)]
     return sorted(kept, key=lambda task: task.eta)
@@ -137,7 +137,7 @@ def mode_of(opened: Store, queue: str) -> str:
     found = queue_directory.of(opened).find(queue)
     if found is None:
         names = ", ".join(sorted(queue_directory.of(opened).all()))
-        raise ValueError(f"there is no queue {queue!r}; there are {names}")
+        raise ValueError(f"there is no queue {queue!r}; the queues are {names}")
     return found.mode
 
 

@@ -100,7 +100,7 @@ class ApplicationUnderTest:
         arguments.check_seconds("within_seconds", within_seconds)
         arguments.check_count("at_most", at_most)
         if queue is not None and seen.mode_of(self.store, queue) == "pull":
-            raise ValueError(f"nothing runs the tasks of the pull queue {queue!r}: lease them")
+            raise ValueError(f"nothing runs the tasks of the pull queue {queue!r}; lease them instead")
         attempts = self._runner.attempts(
             [] if queue is None else [queue], retry=retry, within_seconds=within_seconds, at_most=at_most
         )
@@ -174,7 +174,7 @@ class ApplicationUnderTest:
             ValueError: the queue does not exist, or ``count`` is negative.
             TypeError: ``count`` is not a whole number.
         """
-        arguments.check_count("count", count, none_means="one at least")
+        arguments.check_count("count", count, none_means="at least one")
         found = self.enqueued(queue, url=url, name=name)
         if len(found) == count or (count is None and found):
             return found
@@ -280,8 +280,8 @@ def _prepare_datastore(configuration: Config, file: Path | None) -> None:
         filled = datastore.find_filled_table()
         if filled is not None:
             raise ConfigError(
-                f"database_url: the table {filled} of this database has rows. A test begins with nothing: "
-                "give it a database of its own, or drop the tables between tests"
+                f"database_url: the table {filled} of this database has rows, but a test must begin with an "
+                "empty database. Give it its own database, or drop the tables between tests"
             )
         datastore.upgrade()
         return

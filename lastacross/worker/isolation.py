@@ -117,7 +117,7 @@ class IsolatedProcess:
             try:
                 child = self._started()
             except OSError as error:
-                return Outcome(task, None, f"no process to run it alone: {error}")
+                return Outcome(task, None, f"no process could be started to run it alone: {error}")
             outcome, is_usable = self._converse(child, task)
             if not is_usable:
                 self._forget(child, 0)
@@ -141,7 +141,7 @@ class IsolatedProcess:
             return Outcome(task, *json.loads(line)), True
         except (ValueError, TypeError) as error:
             # We no longer know which task the process's answers belong to.
-            reason = f"the process that ran it alone gave no answer that can be read: {error}"
+            reason = f"the process that ran it alone sent an unreadable reply: {error}"
             return Outcome(task, None, reason), False
 
     def _forget(self, child: Child, seconds: float) -> None:

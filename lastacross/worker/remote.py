@@ -131,7 +131,7 @@ class RemoteDelivery:
         try:
             connection = server.connection(seconds)
         except _UNREACHABLE as error:
-            reason = f"{server.place} was not reached: {_connecting_problem(error)}"
+            reason = f"{server.place} could not be reached: {_connecting_problem(error)}"
             return Outcome(task, None, reason, was_reached=False)
         is_sent = False
         try:
@@ -143,12 +143,14 @@ class RemoteDelivery:
         except _TOO_LATE:
             connection.close()
             _log.error("task.deadline", queue=task.queue, task=task.name, seconds=seconds)
-            return Outcome(task, None, f"{server.place} gave no whole answer within {seconds:g} s")
+            return Outcome(task, None, f"{server.place} did not complete its response within {seconds:g} s")
         except Exception as error:
             connection.close()
             if not is_sent:
                 raise
-            return Outcome(task, None, f"{server.place} was asked, and then: {_exchange_problem(error)}")
+            return Outcome(
+                task, None, f"{server.place} was sent the request, and then: {_exchange_problem(error)}"
+            )
         server.keep(connection)
         return _outcome(task, answer)
 
@@ -334,7 +336,7 @@ def _spelled(key: str) -> str:
 
 def _connecting_problem(error: Exception) -> str:
     if isinstance(error, LookUpTimeoutError):
-        return f"the resolver gave no answer within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
+        return f"the resolver did not respond within {name_lookup.MAX_LOOKUP_SECONDS:g} s"
     if isinstance(error, socket.gaierror | UnicodeError):
         return "its name has no address"
     # Check this before time-outs, because in urllib3 it is a subclass of a time-out.
