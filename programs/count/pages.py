@@ -28,7 +28,7 @@ SHOWN_NUMBERS = 40
 _NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_NAME_LENGTH}}}", re.ASCII)
 _INTERVAL = re.compile(r"([0-9]{1,9})\s*-\s*([0-9]{1,9})", re.ASCII)
 
-INTERVALS_TAKES = "takes intervals such as 1-10, 11-20: whole numbers from 0 to 999,999,999"
+INTERVALS_TAKES = "must be intervals such as 1-10, 11-20, with whole numbers from 0 to 999,999,999"
 
 
 # --- the form -----------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def parse(form: Mapping[str, object]) -> CountRequest:
     name, intervals, delay_ms = form.get("name"), [], 0
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         mistakes["name"] = (
-            f"takes 1 to {MAX_NAME_LENGTH} letters, digits, hyphens and underscores{forms.given(name)}."
+            f"must be 1 to {MAX_NAME_LENGTH} letters, digits, hyphens or underscores{forms.given(name)}."
         )
     try:
         intervals = parse_intervals(form.get("intervals"))
@@ -97,12 +97,12 @@ def parse_intervals(text: object) -> list[tuple[int, int]]:
     if not pieces:
         raise ValueError(f"{INTERVALS_TAKES}{forms.given(text)}.")
     if len(pieces) > MAX_INTERVALS:
-        raise ValueError(f"takes at most {MAX_INTERVALS} intervals, not {len(pieces)}.")
+        raise ValueError(f"must have at most {MAX_INTERVALS} intervals, not {len(pieces)}.")
     intervals: dict[tuple[int, int], None] = {}
     for piece in pieces:
         interval = _interval(piece)
         if interval in intervals:
-            raise ValueError(f"takes each interval once; {interval[0]}-{interval[1]} occurs twice.")
+            raise ValueError(f"must not repeat an interval; {interval[0]}-{interval[1]} occurs twice.")
         intervals[interval] = None
     return list(intervals)
 
@@ -113,10 +113,10 @@ def _interval(piece: str) -> tuple[int, int]:
         raise ValueError(f"{INTERVALS_TAKES}{forms.given(piece)}.")
     first, last = int(found[1]), int(found[2])
     if first > last:
-        raise ValueError(f"takes the smaller number first: {last}-{first}, not “{piece}”.")
+        raise ValueError(f"must have the smaller number first: {last}-{first}, not “{piece}”.")
     if last - first >= MAX_NUMBERS_PER_INTERVAL:
         raise ValueError(
-            f"takes at most {MAX_NUMBERS_PER_INTERVAL:,} numbers in an interval; "
+            f"must have at most {MAX_NUMBERS_PER_INTERVAL:,} numbers in an interval; "
             f"{first}-{last} has {last - first + 1:,}."
         )
     return first, last
@@ -182,10 +182,10 @@ class FormHandler(forms.Handler):
         if is_tombstoned and (run is None or view_of(run).is_over):
             until = _refused_until(run)
             when = f" until {operations.instant(until)}" if until is not None else " for some days"
-            mistake = f"is tombstoned: a run of this name is over, and the name is refused{when}."
+            mistake = f"is tombstoned: a run with this name has ended, and the name cannot be reused{when}."
             more = {"state": "tombstoned", "refused_until": clock.iso(until)}
         else:
-            mistake = "is in use: the run of this name still runs."
+            mistake = "is in use: the run with this name is still running."
             more = {"state": "running", "refused_until": None}
         return forms.FormError({"name": mistake}, 409, location=f"/count/{name}", **more)
 

@@ -27,11 +27,11 @@ MAX_LENGTHS = {
 """Limits in characters: a longer text is cut and marked, because a long report is better than none."""
 
 REQUIRED = {
-    "account": f"takes 1 to {MAX_KEY_LENGTH} characters, the account that the error is for",
-    "url": "takes the address at which the error happened",
-    "status": "takes the HTTP status that was answered, a whole number from 100 to 599",
-    "type": "takes the error's class, such as KeyError",
-    "msg": "takes the error's message",
+    "account": f"must be the account that the error belongs to, in 1 to {MAX_KEY_LENGTH} characters",
+    "url": "must be the address at which the error happened",
+    "status": "must be the HTTP status of the response, a whole number from 100 to 599",
+    "type": "must be the error's class, such as KeyError",
+    "msg": "must be the error's message",
 }
 PRIORITIES = (1, 10)
 DEFAULT_PRIORITY = 5
@@ -79,7 +79,7 @@ def parse(given: Mapping[str, Any]) -> Fields:
     numbers = _numbers(texts, mistakes)
     for name in ("account", "uid"):
         if len(texts.get(name, "")) > MAX_KEY_LENGTH:
-            mistakes[name] = f"takes at most {MAX_KEY_LENGTH} characters, not {len(texts[name]):,}."
+            mistakes[name] = f"must have at most {MAX_KEY_LENGTH} characters, not {len(texts[name]):,}."
     if mistakes:
         raise forms.FormError(mistakes)
     return Fields(
@@ -125,7 +125,7 @@ def text_of(value: object) -> str:
     if isinstance(value, bool | int | float | list | dict):
         value = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, str):
-        raise ValueError("takes text, not a file.")
+        raise ValueError("must be text, not a file.")
     return _UNPRINTABLE.sub("\ufffd", value.replace("\r\n", "\n"))
 
 
@@ -133,7 +133,7 @@ def cut(text: str, most: int, *, is_end_better: bool = False) -> str:
     """Cut a text to ``most`` characters. Keeps the beginning, or mainly the end if ``is_end_better``."""
     if len(text) <= most:
         return text
-    mark = f" [… cut: {len(text):,} characters came, {most:,} are kept …] "
+    mark = f" [… cut from {len(text):,} to {most:,} characters …] "
     room = most - len(mark)
     # The end of a traceback names the error, and its beginning shows the origin.
     head = room // 4 if is_end_better else room
@@ -150,7 +150,7 @@ def instant_of(text: str) -> float:
         ValueError: the text has none of these formats, its year is not between 1970 and 2099, or it is a
             number of seconds and lies before September 2001.
     """
-    takes = "takes a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
+    takes = "must be a time such as 2026-11-21T08:30:00Z, or seconds since 1970"
     text = text.strip()
     try:
         is_number = re.fullmatch(r"[0-9]+(\.[0-9]*)?", text, re.ASCII) and len(text) != _DIGITS_OF_A_DATE
@@ -160,7 +160,7 @@ def instant_of(text: str) -> float:
     if is_number and seconds < _FIRST_SECONDS:
         raise ValueError(f"{takes}, {_FIRST_SECONDS:,.0f} or more{forms.given(text)}.")
     if not math.isfinite(seconds) or not _EARLIEST <= seconds <= _LATEST:
-        raise ValueError(f"{takes}, of a year from 1970 to 2099{forms.given(text)}.")
+        raise ValueError(f"{takes}, in a year from 1970 to 2099{forms.given(text)}.")
     return seconds
 
 

@@ -71,15 +71,15 @@ class IntakeHandler(webapp.RequestHandler):
         if kind in ("application/json", "text/plain"):
             return _json(self.request.body)
         if kind not in forms.FORM_TYPES:
-            takes = f"takes application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
+            takes = f"must be application/json, {' or '.join(forms.FORM_TYPES)}, not {kind[:100]}"
             raise webapp.BadInputError("Content-Type", takes)
         try:
             fields: Any = self.request.POST
         except webapp.FormError as error:
-            takes = "takes a form in UTF-8, ASCII, ISO 8859-1 or -15, or Windows-1252"
+            takes = "must be a form in UTF-8, ASCII, ISO 8859-1 or -15, or Windows-1252"
             raise webapp.BadInputError("Content-Type", takes) from error
         if isinstance(fields, NoVars) or len(fields) > MAX_FIELDS:
-            raise webapp.BadInputError("body", f"takes a form of at most {MAX_FIELDS} fields")
+            raise webapp.BadInputError("body", f"must be a form with at most {MAX_FIELDS} fields")
         given: Mapping[str, Any] = fields
         return given
 
@@ -102,9 +102,9 @@ def _json(body: bytes) -> Mapping[str, Any]:
     except ValueError as error:
         # A JSON error includes a position, but a decoder's message does not help the sender.
         why = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be read"
-        raise webapp.BadInputError("body", f"takes a JSON object: {why}") from error
+        raise webapp.BadInputError("body", f"must be a JSON object: {why}") from error
     if not isinstance(found, dict):
-        raise webapp.BadInputError("body", "takes a JSON object with the error's fields")
+        raise webapp.BadInputError("body", "must be a JSON object with the error's fields")
     return found
 
 
@@ -127,7 +127,7 @@ def is_taken(account: str) -> bool:
 def refusal() -> str:
     """The reason why an account's errors are refused, and how the operator can change that."""
     if accounts():
-        return "account is not one that this site accepts errors for."
+        return "account is not in this site's list of accounts."
     return f"account: this site accepts no errors until {ACCOUNTS} lists accounts."
 
 

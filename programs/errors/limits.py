@@ -78,7 +78,7 @@ def limit(variable: str) -> int:
         return number
     # The posted error must not be lost because of a wrong setting.
     log.error(
-        "%s takes a whole number from %d to %d; %d is used", variable, lowest, highest, DEFAULTS[variable]
+        "%s must be a whole number from %d to %d; %d is used", variable, lowest, highest, DEFAULTS[variable]
     )
     return DEFAULTS[variable]
 
@@ -227,9 +227,9 @@ def in_words(reason: str, account: str) -> str:
     """The reason why posts were refused, in words for the page."""
     return {
         ACCOUNT: f"account {account} posted more than {limit(MAX_REPORTS):,} in an hour ({MAX_REPORTS})",
-        FULL: f"there was no room: {limit(MAX_BYTES):,} bytes are kept at most ({MAX_BYTES})",
+        FULL: f"there was no room: at most {limit(MAX_BYTES):,} bytes are kept ({MAX_BYTES})",
         SIZE: "the report was too large",
-        FIELDS: "fields were missing or could not be used",
+        FIELDS: "fields were missing or invalid",
         UNKNOWN: "the account is not one of ERROR_ACCOUNTS",
     }.get(reason, reason)
 

@@ -75,7 +75,7 @@ def thresholds() -> tuple[int, ...]:
         return DEFAULT_THRESHOLDS
     if not re.fullmatch(r"\s*[1-9][0-9]{0,8}(\s*,\s*[1-9][0-9]{0,8})*\s*", text, re.ASCII):
         raise ValueError(
-            f"{THRESHOLDS} takes whole numbers such as 1,10,100, not “{text[:SHOWN_CHARACTERS]}”."
+            f"{THRESHOLDS} must be whole numbers such as 1,10,100, not “{text[:SHOWN_CHARACTERS]}”."
         )
     return tuple(int(number) for number in text.split(","))
 
@@ -136,7 +136,7 @@ def _note_flood(session: Session, begun_at: float) -> None:
     if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
         return
     text = (
-        f"A flood of errors: {MAX_TOLD} groups had a notification within {DIGEST_SECONDS // 60} minutes. "
+        f"A flood of errors: {MAX_TOLD} groups caused notifications within {DIGEST_SECONDS // 60} minutes. "
         "The next digest covers the others."
     )
     _note(session, key, "flood", text, {"told": MAX_TOLD, "seconds": DIGEST_SECONDS})
@@ -302,7 +302,7 @@ def _post(webhook: str, notification: ErrorNotification) -> str:
         )
     except urlfetch.Error as error:
         return fetch_problem(error)[:SHOWN_CHARACTERS]
-    return "" if 200 <= answer.status_code < 300 else f"it answered {answer.status_code}"
+    return "" if 200 <= answer.status_code < 300 else f"the status was {answer.status_code}"
 
 
 def recent(most: int = 20) -> list[ErrorNotification]:

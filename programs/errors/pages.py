@@ -103,7 +103,7 @@ class GroupHandler(Page):
         """Show the page, or the group and its errors as JSON."""
         found = queries.group(error_id)
         if found is None:
-            self.abort(404, detail="There is no such group of errors, or it was older than seven days.")
+            self.abort(404, detail="There is no such group of errors, or it was more than seven days old.")
             raise AssertionError("abort raises")
         if self.wants_json():
             self.render_json({**group_json(found), **newest_json(error_id)})
@@ -141,7 +141,7 @@ class ErrorHandler(Page):
     def _find(self, error_id: str) -> ErrorReport:
         error = queries.report(error_id)
         if error is None:
-            self.abort(404, detail="There is no such error, or it was older than seven days.")
+            self.abort(404, detail="There is no such error, or it was more than seven days old.")
             raise AssertionError("abort raises")
         return error
 
@@ -171,7 +171,7 @@ def parse(given: Mapping[str, str]) -> GroupQuery:
             mistakes[name] = str(error)
     sort = given.get("sort") or "last"
     if sort not in SORTS:
-        mistakes["sort"] = f"takes {', '.join(SORTS)}{forms.given(sort)}."
+        mistakes["sort"] = f"must be {', '.join(SORTS)}{forms.given(sort)}."
     if mistakes:
         raise forms.FormError(mistakes)
     return GroupQuery(

@@ -284,7 +284,7 @@ def _claim(session: Session, head: Row) -> bool:
 
 def _told(added: Sequence[tuple[datetime.date, int, int]]) -> str:
     if not added:
-        return f"nothing to add: the invoices of the last {MONTHS} months are there"
+        return f"nothing to add: the last {MONTHS} months already have invoices"
     heads, lines = sum(each[1] for each in added), sum(each[2] for each in added)
     newest, oldest = added[0][0], added[-1][0]
     span = f"{newest:%Y-%m}" if newest == oldest else f"{oldest:%Y-%m} to {newest:%Y-%m}"

@@ -44,10 +44,10 @@ def parse_request(given: Mapping[str, Any], today: datetime.date) -> ReportReque
     if month != "":
         asked = invoices.month_from(month) if isinstance(month, str) else None
         if asked is None:
-            mistakes["month"] = f"takes a month such as {first:%Y-%m}{_given(month)}."
+            mistakes["month"] = f"must be a month such as {first:%Y-%m}{_given(month)}."
         elif not BEGINNING <= asked <= first:
             span = f"from {BEGINNING:%Y-%m} to {first:%Y-%m}"
-            mistakes["month"] = f"takes a month that is over, {span}{_given(month)}."
+            mistakes["month"] = f"must be a month that has ended, {span}{_given(month)}."
         first = asked or first
     if delay != "":
         try:
@@ -70,9 +70,9 @@ def require_short(given: longtask.Parameters) -> None:
         values = given.get_all(name)
         longest = max(len(value) if isinstance(value, str) else 0 for value in values)
         if len(values) > 1:
-            mistakes[name] = f"takes one value, not {len(values)}."
+            mistakes[name] = f"must have one value, not {len(values)}."
         elif longest > MAX_VALUE_CHARACTERS:
-            mistakes[name] = f"takes at most {MAX_VALUE_CHARACTERS} characters, not {longest:,}."
+            mistakes[name] = f"must have at most {MAX_VALUE_CHARACTERS} characters, not {longest:,}."
     if mistakes:
         raise forms.FormError(mistakes)
 

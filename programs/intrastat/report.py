@@ -65,8 +65,8 @@ LEFT_OUT = {
     OUTSIDE: "sent to a country outside the EU: declared to customs",
     RETURNED: "returned goods: they belong in the arrivals report",
     CURRENCY: "invoiced in another currency: no exchange rate is available",
-    CREDITED: "credited in full or beyond: correct the month of the delivery",
-    NO_MASS: "sold, but without a net mass: add it and make the report again",
+    CREDITED: "credited in full or more: correct the report of the delivery month",
+    NO_MASS: "sold without a net mass: add the mass and create the report again",
 }
 """The reasons for leaving lines out of the report."""
 
@@ -124,7 +124,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     on_progress(f"Calculating INTRASTAT data {days[0]} to {days[-1]}", 0, steps)
     month = Month()
     for day in days:
-        on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
+        on_progress(f"Processing {day}: {month.invoices} invoices so far", day.day, steps)
         # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))

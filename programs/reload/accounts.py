@@ -26,7 +26,9 @@ SAMPLES = 200
 STATES = {"": None, "active": True, "inactive": False}
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{KEY_LENGTH - 1}}}", re.ASCII)
-_TAKES = f"letters, digits, dots, hyphens and underscores, at most {KEY_LENGTH}, a letter or digit first"
+_TAKES = (
+    f"at most {KEY_LENGTH} letters, digits, dots, hyphens and underscores, beginning with a letter or digit"
+)
 
 
 # --- the datastore ------------------------------------------------------------------------
@@ -111,14 +113,14 @@ def parse_keys(text: object) -> list[str]:
     pieces = [piece for piece in re.split(r"[\s,]+", text) if piece] if isinstance(text, str) else []
     mistake = None
     if not pieces:
-        mistake = f"takes one key or several: {_TAKES}{forms.given(text)}."
+        mistake = f"must be one or more keys: {_TAKES}{forms.given(text)}."
     elif len(pieces) > MAX_KEYS:
-        mistake = f"takes at most {MAX_KEYS:,} keys at once, not {len(pieces):,}."
+        mistake = f"must have at most {MAX_KEYS:,} keys at once, not {len(pieces):,}."
     elif wrong := [piece for piece in pieces if not _KEY.fullmatch(piece)]:
-        mistake = f"takes {_TAKES}{forms.given(wrong[0])}."
+        mistake = f"must be {_TAKES}{forms.given(wrong[0])}."
     elif len(set(pieces)) < len(pieces):
         twice = next(piece for place, piece in enumerate(pieces) if piece in pieces[:place])
-        mistake = f"takes each key once; {twice} occurs twice."
+        mistake = f"must not repeat a key; {twice} occurs twice."
     if mistake is not None:
         raise forms.FormError({"keys": mistake})
     return pieces
@@ -132,10 +134,10 @@ def parse_list(query: Mapping[str, str]) -> AccountQuery:
     """
     state, start, after = (query.get(name, "") for name in ("state", "start", "after"))
     if state not in STATES:
-        raise webapp.BadInputError("state", "takes active or inactive; without it, all are listed")
+        raise webapp.BadInputError("state", "must be active or inactive; leave it out to list all accounts")
     for name, value in (("start", start), ("after", after)):
         if value and not _KEY.fullmatch(value):
-            raise webapp.BadInputError(name, f"takes a key or the beginning of one: {_TAKES}")
+            raise webapp.BadInputError(name, f"must be a key or the beginning of a key: {_TAKES}")
     return AccountQuery(state, start, after)
 
 

@@ -81,7 +81,7 @@ class FeedHandler(webapp.RequestHandler):
         """Answer with the status (for some keys after a delay) or an error; with 404 outside of ``dev``."""
         if elsewhere() or not config.current().settings.is_dev:
             raise exc.HTTPNotFound(
-                f"This feed is part of lastacross dev. Set {VARIABLE} to the address of yours."
+                f"This feed is part of lastacross dev. Set {VARIABLE} to the address of your own feed."
             )
         if is_slow(key):
             # Nobody sets this event. The wait lets other threads run.

@@ -67,7 +67,7 @@ def parse_wanted(query: Mapping[str, str]) -> FailingQuery:
     if after:
         found = runs.id_of(after)
         if found is None:
-            raise webapp.BadInputError("after", f"takes the key of an account{forms.given(after)}")
+            raise webapp.BadInputError("after", f"must be the key of an account{forms.given(after)}")
         after_id = found
     return FailingQuery(after, after_id, limit)
 
@@ -123,13 +123,13 @@ class RetryHandler(webapp.RequestHandler):
             return
         view = view_of(_find_or_404(run_id))
         if not view.is_over:
-            raise exc.HTTPConflict("This reload is still running: its failed accounts may yet succeed.")
+            raise exc.HTTPConflict("This reload is still running: its failed accounts may still succeed.")
         if view.run.retried_as is None and view.run.done == view.run.total:
             raise exc.HTTPConflict("No account of this reload failed.")
         try:
             new = tasks.retry(view.run)
         except runs.NothingToDoError:
-            raise exc.HTTPConflict("Every account that failed has been deactivated since.") from None
+            raise exc.HTTPConflict("All failed accounts have been deactivated since then.") from None
         is_instead = new.retry_of != run_id
         if is_instead:
             tasks.log.warning("reload.skip", extra={"goes_on": new.id})
@@ -137,7 +137,7 @@ class RetryHandler(webapp.RequestHandler):
             self.see_other(f"/reloads/{new.id}?instead=1" if is_instead else f"/reloads/{new.id}")
         elif is_instead:
             raise exc.HTTPConflict(
-                f"Reload {new.id} is still running, and only one runs at a time: try again later."
+                f"Reload {new.id} is still running, and only one may run at a time. Try again later."
             )
         else:
             self.response.headers["Location"] = f"/reloads/{new.id}"

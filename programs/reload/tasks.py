@@ -155,7 +155,7 @@ class WorkerHandler(webapp.TaskHandler):
         """Fetch and store the status. An error is also stored and fails the attempt, so it is retried."""
         key = self.request.get("key")
         if not key:
-            raise webapp.BadInputError("key", "takes the key of an account; it is missing")
+            raise webapp.BadInputError("key", "must be the key of an account; it is missing")
         task = taskqueue.current_task()
         run_id = runs.run_of_batch(task.batch_id) if task is not None else None
         answer = fetch(key)

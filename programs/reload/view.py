@@ -73,9 +73,7 @@ class View(progress.RunView):
         """A sentence about the state, with its numbers."""
         if self.is_lost and self.state != "done" and self.run.loaded_at is None:
             minutes = round(LOADED_WITHIN_SECONDS / 60)
-            return (
-                f"Not all of its tasks were added within {minutes} minutes, so it gave up: {self.count_text}."
-            )
+            return f"It gave up: not all of its tasks were added within {minutes} minutes. {self.count_text}."
         if self.state == "cancelled" and not self.is_lost:
             return f"Its tasks were deleted with {self.count_text}."
         return super().message

@@ -40,7 +40,7 @@ class Handler(webapp.RequestHandler):
                 nobody asked for.
         """
         if self.request.body and isinstance(self.request.POST, NoVars):
-            raise webapp.BadInputError("Content-Type", f"takes a form, {' or '.join(FORM_TYPES)}")
+            raise webapp.BadInputError("Content-Type", f"must be a form ({' or '.join(FORM_TYPES)})")
         fields: Mapping[str, Any] = self.request.POST
         return fields
 
@@ -72,7 +72,9 @@ def parse_after(query: Mapping[str, Any], what: str) -> int:
     """
     after = whole_number(query.get("after", "0"))
     if after is None or after < 0:
-        raise webapp.BadInputError("after", f"takes a whole number: how many {what} the page already has")
+        raise webapp.BadInputError(
+            "after", f"must be a whole number, the number of {what} that the page already has"
+        )
     return after
 
 
@@ -84,7 +86,7 @@ def number_between(text: object, lowest: int, highest: int) -> int:
     """
     number = whole_number(text)
     if number is None or not lowest <= number <= highest:
-        raise ValueError(f"takes a whole number from {lowest} to {highest}{given(text)}.")
+        raise ValueError(f"must be a whole number from {lowest} to {highest}{given(text)}.")
     return number
 
 

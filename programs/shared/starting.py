@@ -70,7 +70,7 @@ def check_work(pieces: int, delay_ms: int, *, run: str, piece: str) -> None:
     if pieces * delay_ms > MAX_WORK_SECONDS * 1000:
         most = MAX_WORK_SECONDS * 1000 // pieces
         raise ValueError(
-            f"takes at most {most} ms for {pieces:,} {piece}: the work of a {run}, its {piece} times the "
+            f"must be at most {most} ms for {pieces:,} {piece}: a {run}'s work, its {piece} times the "
             f"delay, is limited to {MAX_WORK_SECONDS} s, and this would be {pieces * delay_ms / 1000:,.0f} s."
         )
 
@@ -149,8 +149,8 @@ def _check_work(handler: webapp.RequestHandler, runs: str, work_ms: int, *, is_c
     )
     if seconds is not None:
         words = (
-            f"the {runs} that one network starts may have {MAX_MINUTE_SECONDS} s of work per minute and "
-            f"{MAX_DAY_SECONDS:,} s per day, and each counts for at least {WORK_UNIT_SECONDS} s"
+            f"one network may start {runs} with {MAX_MINUTE_SECONDS} s of work per minute and "
+            f"{MAX_DAY_SECONDS:,} s per day, and each one counts as at least {WORK_UNIT_SECONDS} s"
         )
         raise StartRefusedError(429, f"Nothing was started: {words}.", seconds)
 
@@ -233,4 +233,4 @@ def may_cancel(handler: webapp.RequestHandler, name: str) -> bool:
 def require_may_cancel(handler: webapp.RequestHandler, name: str) -> None:
     """Answer 403 if the visitor may not cancel the run."""
     if not may_cancel(handler, name):
-        handler.abort(403, detail="Only the browser that started this, or the administrator, may cancel it.")
+        handler.abort(403, detail="Only the administrator or the browser that started this may cancel it.")
