@@ -206,7 +206,7 @@ def test_a_name_is_refused_while_its_run_runs(client: Client, hands: Hands) -> N
     second = refusal(client)  # the master task is done and tombstoned: its sub tasks still count
 
     for error in (first, second):
-        assert error["message"] == "name is in use: the run of this name still runs."
+        assert error["message"] == "name is in use: the run with this name is still running."
         assert (error["code"], error["field"], error["state"]) == (409, "name", "running")
         assert (error["location"], error["refused_until"]) == ("/count/seed", None)
     assert operation(client)["metadata"]["total_steps"] == 2
@@ -220,7 +220,7 @@ def test_a_name_is_in_use_before_its_run_is_written_down(client: Client) -> None
 
     error = refusal(client)
 
-    assert error["message"] == "name is in use: the run of this name still runs."
+    assert error["message"] == "name is in use: the run with this name is still running."
     assert (error["state"], error["refused_until"]) == ("running", None)
 
 
@@ -250,7 +250,7 @@ def test_a_person_sees_at_the_field_that_the_name_is_taken_and_may_look(client: 
 
     page = client.post("/count", {"name": "seed", "intervals": "1-2"}, status=409)
 
-    assert "Is in use: the run of this name still runs." in page.text
+    assert "Is in use: the run with this name is still running." in page.text
     assert 'id="name-mistake"' in page.text
     assert '<a href="/count/seed">Look at seed</a>' in page.text
 
@@ -608,7 +608,7 @@ def test_a_run_is_shown_as_far_as_it_is_known_while_redis_is_unavailable(
     assert (metadata["state"], metadata["step"], metadata["queues"]) == ("running", 1, None)
     assert metadata["failed"] == 0
     page = client.get("/count/seed").text
-    assert "Their state is unknown, because Redis does not answer." in page
+    assert "Their state is unknown because Redis is not responding." in page
     assert "jsapi" not in page
 
 
@@ -687,7 +687,7 @@ def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
     client: Client, fields: dict[str, str], name: str, text: str
 ) -> None:
     error = client.post("/count", fields, headers=JSON, status=400).json["error"]
-    assert error["message"].startswith(f"{name} takes ")
+    assert error["message"].startswith(f"{name} must ")
     assert text in error["message"]
     assert list(error["fields"]) == [name] == [error["field"]]
 

@@ -116,7 +116,7 @@ def test_run_lets_a_job_run_once_at_a_time(
     assert opened.redis.exists(record_key(f"{CRON_QUEUE}_{task}"))
     opened.close()
     assert again == 1
-    assert "once at a time" in complaint
+    assert "only one run is allowed at a time" in complaint
     _, out, _ = command("cron", "history", jobs[0], "--json")
     assert [(run["cause"], run["state"], run["task"]) for run in json.loads(out)] == [("hand", "open", task)]
     assert "open" in command("cron", "history", jobs[0])[1]

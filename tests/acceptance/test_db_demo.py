@@ -41,7 +41,7 @@ def test_our_own_demo_is_loaded_once_however_often_it_is_asked_for(command: Comm
 
     assert (first[0], first[2]) == (0, "")
     assert first[1].startswith("added ")
-    assert second == (0, "nothing to add: the invoices of the last 13 months are there\n", "")
+    assert second == (0, "nothing to add: the last 13 months already have invoices\n", "")
 
 
 def test_without_tables_the_remedy_is_told_in_one_line(command: Command) -> None:

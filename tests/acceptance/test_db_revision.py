@@ -100,7 +100,10 @@ def test_a_table_is_dropped_only_when_that_is_asked_for(db: Db, app_root: Path, 
 
     code, out, err = db("revision", "donkeys")
     assert (code, out) == (1, "")
-    assert "nothing was written: it would drop horse, which no model in models declares" in err
+    assert (
+        "nothing was written, because the migration would drop horse, which no model in models declares"
+        in err
+    )
     assert "--allow-drop" in err
     assert len(versions(app_root)) == 1
 

@@ -105,7 +105,7 @@ def running(
         judged(folder / "history.jsonl", None) as of_history,
         started(line, folder, {**environ, **of_history}) as processes,
     ):
-        processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (Ctrl-C stops)")
+        processes.wait_for_text(f"Last Across is at http://127.0.0.1:{port}/ (press Ctrl-C to stop)")
         yield Dev(processes, port, data_dir)
 
 

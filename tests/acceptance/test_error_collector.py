@@ -292,30 +292,30 @@ def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> No
 
     assert list(error["fields"]) == ["account", "status", "type", "msg", "priority"]
     assert error["field"] == "account"
-    assert error["fields"]["priority"] == "takes a whole number from 1 to 10, not “11”."
-    assert "status takes the HTTP status" in error["message"]
+    assert error["fields"]["priority"] == "must be a whole number from 1 to 10, not “11”."
+    assert "status must be the HTTP status" in error["message"]
     assert client.get("/errors", headers=JSON).json["total"] == 0
 
 
 @pytest.mark.parametrize(
     ("body", "kind", "says"),
     [
-        (b"{not json", "application/json", "takes a JSON object: Expecting property name"),
-        (b"[1]", "application/json", "takes a JSON object with the error's fields"),
+        (b"{not json", "application/json", "must be a JSON object: Expecting property name"),
+        (b"[1]", "application/json", "must be a JSON object with the error's fields"),
         (b"[" * 100_000, "application/json", "lists and objects deeper than the 100"),
         (b"[" * 100_000, "text/plain", "lists and objects deeper than the 100"),
-        (b'{"a": 1}'.decode().encode("utf-16"), "text/plain", "JSON is UTF-8"),
-        (b'{"a": "\xe9"}', "application/json", "takes a JSON object: it cannot be read"),
-        (b"&a=" * 200, "application/x-www-form-urlencoded", "takes a form of at most 100 fields"),
-        (PARTS, "multipart/form-data; boundary=x", "takes a form of at most 100 fields"),
-        (b"&a=" * 2000, "", "takes a form of at most 100 fields"),
+        (b'{"a": 1}'.decode().encode("utf-16"), "text/plain", "JSON must be UTF-8"),
+        (b'{"a": "\xe9"}', "application/json", "must be a JSON object: it cannot be read"),
+        (b"&a=" * 200, "application/x-www-form-urlencoded", "must be a form with at most 100 fields"),
+        (PARTS, "multipart/form-data; boundary=x", "must be a form with at most 100 fields"),
+        (b"&a=" * 2000, "", "must be a form with at most 100 fields"),
         (b"a=1", "application/x-www-form-urlencoded; charset=koi8-r", "ISO 8859-1 or -15, or Windows-1252"),
         (
             b"type=%81",
             "application/x-www-form-urlencoded; charset=cp1252",
             "The field 'type' of the form has",
         ),
-        (b"<error/>", "application/xml", "takes application/json, application/x-www-form-urlencoded or"),
+        (b"<error/>", "application/xml", "must be application/json, application/x-www-form-urlencoded or"),
     ],
 )
 def test_a_body_that_cannot_be_read_says_why(client: Client, body: bytes, kind: str, says: str) -> None:
@@ -386,8 +386,8 @@ def test_a_form_may_say_its_charset(client: Client, charset: str, text: bytes) -
     [
         ("GET", "/errors/nope.json", 404, "There is no such error"),
         ("GET", "/errors/groups/nope.json", 404, "There is no such group"),
-        ("GET", "/errors.json?page=x", 400, "page takes a whole number"),
-        ("PUT", "/errors.json", 405, "does not take this kind of request"),
+        ("GET", "/errors.json?page=x", 400, "page must be a whole number"),
+        ("PUT", "/errors.json", 405, "does not accept this kind of request"),
     ],
 )
 def test_an_address_for_programs_refuses_in_json(
@@ -415,7 +415,7 @@ def test_a_traceback_of_1_mb_is_cut_with_a_mark_and_a_larger_body_refused(client
         traceback = client.get(answer.headers["Location"] + ".json").json["response"]["traceback"]
         assert len(traceback) == 65_536
         assert traceback.endswith("THE END")
-        assert "1,000,007 characters came, 65,536 are kept" in traceback
+        assert "cut from 1,000,007 to 65,536 characters" in traceback
 
     large = {**GIVEN, "traceback": "x" * 9_000_000}
     refused = client.post("/errors", large, status=413)
@@ -510,7 +510,7 @@ def test_errors_are_taken_in_for_the_accounts_that_are_listed(
     client.post_json("/errors", {**GIVEN, "account": "k3Yé"}, status=202)
     error = client.post("/errors", {**GIVEN, "account": "k3Y"}, status=403).json["error"]
 
-    assert error["message"] == "account is not one that this site accepts errors for."
+    assert error["message"] == "account is not in this site's list of accounts."
 
 
 def test_without_a_list_no_account_is_taken_where_it_is_not_dev(
@@ -633,7 +633,7 @@ def test_groups_are_filtered_sorted_and_come_in_pages(client: Client, hands: Han
     assert "23 errors in the last 7 days" in text
     assert client.get("/errors?page=9").text.count("There is no such page") == 1
     wrong = client.get("/errors?status=x&sort=y", status=400).text
-    assert "takes a whole number from 100 to 599" in wrong
+    assert "must be a whole number from 100 to 599" in wrong
     assert client.get("/errors?sort=y", headers=JSON, status=400).json["error"]["field"] == "sort"
 
 

@@ -158,19 +158,19 @@ def test_a_month_without_invoices_says_so_and_how_to_get_some(client: Client, ru
 @pytest.mark.parametrize(
     ("query", "field", "told"),
     [
-        ("month=2026-13", "month", "takes a month such as"),
-        ("month=October", "month", "takes a month such as"),
-        ("month=0000-01", "month", "takes a month such as"),
-        ("month=9999-12", "month", "takes a month that is over, from 1993-01 to"),
-        ("month=0001-01", "month", "takes a month that is over, from 1993-01 to"),
-        ("month=1992-12", "month", "takes a month that is over, from 1993-01 to"),
-        ("month=%D9%A2%D9%A0%D9%A2%D9%A6-10", "month", "takes a month such as"),
-        ("delay_ms=-1", "delay_ms", "takes a whole number from 0 to 900"),
-        ("delay_ms=901", "delay_ms", "takes a whole number from 0 to 900"),
-        ("delay_ms=soon", "delay_ms", "takes a whole number from 0 to 900"),
-        ("month=2026-10" + "+" * 50_000, "month", "takes at most 20 characters, not 50,007"),
-        ("delay_ms=" + "0" * 21, "delay_ms", "takes at most 20 characters, not 21"),
-        ("month=2025-11&month=" + "x" * 50_000, "month", "takes one value, not 2"),
+        ("month=2026-13", "month", "must be a month such as"),
+        ("month=October", "month", "must be a month such as"),
+        ("month=0000-01", "month", "must be a month such as"),
+        ("month=9999-12", "month", "must be a month that has ended, from 1993-01 to"),
+        ("month=0001-01", "month", "must be a month that has ended, from 1993-01 to"),
+        ("month=1992-12", "month", "must be a month that has ended, from 1993-01 to"),
+        ("month=%D9%A2%D9%A0%D9%A2%D9%A6-10", "month", "must be a month such as"),
+        ("delay_ms=-1", "delay_ms", "must be a whole number from 0 to 900"),
+        ("delay_ms=901", "delay_ms", "must be a whole number from 0 to 900"),
+        ("delay_ms=soon", "delay_ms", "must be a whole number from 0 to 900"),
+        ("month=2026-10" + "+" * 50_000, "month", "must have at most 20 characters, not 50,007"),
+        ("delay_ms=" + "0" * 21, "delay_ms", "must have at most 20 characters, not 21"),
+        ("month=2025-11&month=" + "x" * 50_000, "month", "must have one value, not 2"),
     ],
 )
 def test_a_parameter_that_cannot_be_used_is_named_and_nothing_is_started(
@@ -260,7 +260,7 @@ def test_half_a_surrogate_pair_is_refused_like_other_text(client: Client) -> Non
     kind = {"Content-Type": "application/json", "Accept": "text/html"}
 
     page = client.post("/intrastat", rb'{"month": "\ud800"}', headers=kind, status=400)
-    assert "takes a month" in page.text
+    assert "must be a month" in page.text
 
 
 def test_json_may_have_a_number_and_leave_things_open(client: Client, run_tasks: RunTasks) -> None:

@@ -115,7 +115,7 @@ def test_one_misspelt_name_changes_nothing(command: Command, opened: Store) -> N
     code, out, err = command("queues", "pause", "default", "nowhere")
 
     assert (code, out) == (1, "")
-    assert err == "lastacross: there is no queue 'nowhere'; there are default, mail, work\n"
+    assert err == "lastacross: there is no queue 'nowhere'; the queues are default, mail, work\n"
     assert opened.redis.smembers(store.PAUSED) == set()
 
 
@@ -128,8 +128,10 @@ def test_purging_asks_first(
     code, out, err = command("queues", "purge", "default")
 
     assert (code, out) == (1, "")
-    assert "Delete all tasks of queue default (3 at this moment)?" in err
-    assert err.endswith("lastacross: queue default was not purged; --yes does not ask\n")
+    assert "Delete all tasks of queue default (currently 3)?" in err
+    assert err.endswith(
+        "lastacross: queue default was not purged; use --yes to purge it without confirmation\n"
+    )
     assert filled.redis.exists(store.record_key("default_ready"))
 
 
@@ -138,7 +140,7 @@ def test_purging_after_a_yes(command: Command, filled: Store, monkeypatch: pytes
 
     code, out, _ = command("queues", "purge", "default")
 
-    assert (code, out) == (0, "queue default is purged: 3 tasks\n")
+    assert (code, out) == (0, "queue default was purged of 3 tasks\n")
     assert not filled.redis.exists(store.record_key("default_ready"))
     assert filled.redis.exists(store.record_key("default_dead"))
 
@@ -230,20 +232,20 @@ def test_a_dead_letter_says_why(command: Command, filled: Store) -> None:
 def test_a_task_runs_now(command: Command, filled: Store) -> None:
     assert command("tasks", "run", "default", "scheduled") == (
         0,
-        "task scheduled of queue default runs as soon as a worker is free\n",
+        "task scheduled of queue default will run as soon as a worker is free\n",
         "",
     )
     assert filled.redis.lrange(store.RUN_NOW_PREFIX + "counter", 0, -1) == [b"default_scheduled"]
 
     code, _, err = command("tasks", "run", "default", "leased")
-    assert (code, err) == (1, "lastacross: task 'leased' runs already\n")
+    assert (code, err) == (1, "lastacross: task 'leased' is already running\n")
 
 
 def test_tasks_are_deleted(command: Command, filled: Store) -> None:
     code, out, err = command("tasks", "delete", "default", "ready", "none", "dead")
 
     assert (code, err) == (1, "lastacross: queue 'default' has no task 'none'\n")
-    assert out == "task ready of queue default is deleted\ntask dead of queue default is deleted\n"
+    assert out == "task ready of queue default was deleted\ntask dead of queue default was deleted\n"
     assert not filled.redis.exists(store.record_key("default_ready"), store.record_key("default_dead"))
     assert command("tasks", "delete", "default", "scheduled", "--json")[0] == 0
 
@@ -251,7 +253,7 @@ def test_tasks_are_deleted(command: Command, filled: Store) -> None:
 def test_dead_letters_are_tried_again(command: Command, filled: Store) -> None:
     code, out, err = command("tasks", "retry", "default", "dead", "ready")
 
-    assert (code, out) == (1, "task dead of queue default is tried again\n")
+    assert (code, out) == (1, "task dead of queue default will be retried\n")
     assert err == "lastacross: queue 'default' has no dead letter 'ready'\n"
     assert b"default_dead" in filled.redis.lrange(store.ready_key("default"), 0, -1)
 

@@ -105,7 +105,7 @@ def test_bad_input_is_refused_with_the_fields_name_and_nothing_is_enqueued(
     """As JSON for a program, as the form for a person, with what was typed still in it."""
     error = client.post("/quilt", fields, headers=JSON, status=400).json["error"]
     lowest, highest, _ = {"rows": (1, 100, 8), "columns": (1, 100, 8), "delay_ms": (0, 600, 0)}[name]
-    assert f"{name} takes a whole number from {lowest} to {highest}" in error["message"]
+    assert f"{name} must be a whole number from {lowest} to {highest}" in error["message"]
     assert list(error["fields"]) == [name] == [error["field"]]
     page = client.post("/quilt", fields, status=400)
     assert f'id="{name}-mistake"' in page.text

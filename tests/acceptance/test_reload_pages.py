@@ -238,7 +238,7 @@ def test_a_key_that_is_there_adds_nothing_and_is_named_at_the_field(client: Clie
     [
         ("", "it is empty"),
         ("a b/c", "not “b/c”"),
-        (".hidden", "a letter or digit first"),
+        (".hidden", "beginning with a letter or digit"),
         ("x" * 101, "at most 100"),
         ("a b a", "a occurs twice"),
         (" ".join(f"k{n}" for n in range(1001)), "at most 1,000 keys at once, not 1,001"),
@@ -472,7 +472,7 @@ def test_failing_answers_are_tried_again_and_kept(
     add_accounts(site, "anna", "bob", "carl")
     fetched.answers = {
         "anna": (503, b"<b>out of order</b>"),
-        "carl": urlfetch.DeadlineExceededError("no answer within 10 s"),
+        "carl": urlfetch.DeadlineExceededError("no response within 10 s"),
     }
 
     run_id = run_all(site, run_tasks)
@@ -487,7 +487,7 @@ def test_failing_answers_are_tried_again_and_kept(
         for each in found["response"]["failing"]
     ] == [
         ("anna", 503, "<b>out of order</b>", 3),
-        ("carl", None, "FetchDeadlineExceededError: no answer within 10 s", 3),
+        ("carl", None, "FetchDeadlineExceededError: no response within 10 s", 3),
     ]
     page = site.get(f"/reloads/{run_id}").text
     assert "&lt;b&gt;out of order" in page
@@ -878,7 +878,7 @@ def test_a_run_that_was_never_loaded_says_so(client: Client, hands: Hands, fetch
 
     found = operation(client, run_id)
     assert (found["done"], found["metadata"]["state"]) == (True, "failed")
-    assert "Not all of its tasks were added within 15 minutes" in found["error"]["message"]
+    assert "It gave up: not all of its tasks were added within 15 minutes" in found["error"]["message"]
 
 
 def test_a_run_whose_last_task_was_deleted_ends_when_somebody_looks(
@@ -1299,7 +1299,7 @@ def test_news_that_cannot_be_told_fail_no_task(
         ("ftp://feed.example/", "does not begin with http:// or https://"),
         ("http://127.0.0.1:9/", "PrivateAddressError"),
         ("feed.example/", "does not begin with http:// or https://"),
-        ("http:///", "names no host"),
+        ("http:///", "does not name a host"),
     ],
 )
 def test_a_feed_that_cannot_be_fetched_is_told_with_each_account(
@@ -1342,15 +1342,17 @@ def test_of_a_feed_that_is_late_or_sends_on_for_ever_only_the_server_is_told(
 ) -> None:
     add_accounts(client, "anna", "bob")
     fetched.answers = {
-        "anna": urlfetch.DeadlineExceededError("http://f.example:81/s3cret gave no whole answer within 10 s"),
-        "bob": urlfetch.TooManyRedirectsError("http://f.example/s3 redirects; last to https://g.example/s3"),
+        "anna": urlfetch.DeadlineExceededError(
+            "http://f.example:81/s3cret did not complete its response within 10 s"
+        ),
+        "bob": urlfetch.TooManyRedirectsError("http://f.example/s3 redirects, last to https://g.example/s3"),
     }
 
     run_id = run_through(client, hands)
 
     assert [each["answer"] for each in operation(client, run_id)["response"]["failing"]] == [
-        "FetchDeadlineExceededError: http://f.example:81 gave no whole answer within 10 s",
-        "TooManyRedirectsError: http://f.example redirects; last to https://g.example",
+        "FetchDeadlineExceededError: http://f.example:81 did not complete its response within 10 s",
+        "TooManyRedirectsError: http://f.example redirects, last to https://g.example",
     ]
 
 

@@ -321,7 +321,7 @@ def test_another_browser_sees_no_button_and_is_refused(
 
     assert 'id="cancel"' not in other.get(path).text
     refused = other.post(f"{path}/cancel", headers=JSON, status=403).json["error"]
-    assert "Only the browser that started this" in refused["message"]
+    assert "Only the administrator or the browser that started this" in refused["message"]
     other.post(f"{path}/cancel", status=403)
     client.post(f"/{begun_by_other}/cancel", status=403)
     assert client.get(f"{path}.json").json["done"] is False

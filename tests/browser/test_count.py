@@ -153,7 +153,9 @@ def see_that_a_name_is_taken(page: Page) -> None:
     fill_in(page, name, "5-6")
     page.get_by_role("button", name="Start").click()
 
-    expect(page.get_by_role("alert")).to_contain_text("The name is in use: the run of this name still runs.")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "The name is in use: the run with this name is still running."
+    )
     expect(page.get_by_label("Name")).to_have_attribute("aria-invalid", "true")
     expect(page.get_by_label("Intervals")).to_have_value("5-6")
     page.screenshot(path=SCREENSHOTS / "count-taken.png", full_page=True)
@@ -163,7 +165,7 @@ def see_that_a_name_is_taken(page: Page) -> None:
     expect(page.get_by_role("status")).to_contain_text("Cancelled with")
     fill_in(page, name, "5-6")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_contain_text("is tombstoned: a run of this name is over")
+    expect(page.get_by_role("alert")).to_contain_text("is tombstoned: a run with this name has ended")
 
 
 def test_the_backend_killed_while_one_looks_goes_on_and_the_log_says_so(page: Page, site: Site) -> None:

@@ -94,7 +94,7 @@ def test_groups_are_filtered_with_scripts_off(new_context: Callable[..., Browser
     expect(page.locator("caption")).to_have_text("27 groups, page 2 of 2")
     page.get_by_label("Status").fill("many")
     page.get_by_role("button", name="Show").click()
-    expect(page.get_by_role("alert")).to_contain_text("takes a whole number from 100 to 599, not “many”.")
+    expect(page.get_by_role("alert")).to_contain_text("must be a whole number from 100 to 599, not “many”.")
     expect(page.get_by_label("Status")).to_have_value("many")
     page.get_by_text("View as a table").click()
     expect(page.locator(".chart tbody tr").first).to_be_visible()

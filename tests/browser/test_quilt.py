@@ -242,7 +242,7 @@ def test_the_form_keeps_what_was_typed_and_names_the_mistake_at_its_field(
     page.get_by_label("Rows").fill("0")
     page.get_by_label("Columns").fill("12")
     page.get_by_role("button", name="Start").click()
-    expect(page.get_by_role("alert")).to_contain_text("Rows takes a whole number from 1 to 100")
+    expect(page.get_by_role("alert")).to_contain_text("Rows must be a whole number from 1 to 100")
     rows = page.get_by_label("Rows")
     assert rows.input_value() == "0"
     assert rows.get_attribute("aria-invalid") == "true"

@@ -92,7 +92,7 @@ def test_where_another_site_leads_the_administrator_is_nobody_until_the_address_
             # The second one is the same site for a browser, at another port: its link sends the cookie.
             page.goto(f"http://{host}:{other.port}/")
             page.get_by_role("link").click()
-            expect(page.get_by_text("led you here")).to_be_visible()
+            expect(page.get_by_text("sent you here")).to_be_visible()
         finally:
             other.stop()
     page.goto("/errors")

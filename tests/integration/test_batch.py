@@ -349,7 +349,7 @@ def test_a_batch_whose_filling_broke_off_takes_members_in_another_with_only(scri
     with delivering(current()), pytest.raises(KeyError), opened:
         add_and_fail(opened, 1)
 
-    with pytest.raises(taskqueue.BadTaskStateError, match="inside of a `with`"):
+    with pytest.raises(taskqueue.BadTaskStateError, match="inside the batch's `with` block"):
         opened.add(tasks(1))
     with opened:
         opened.add(tasks(2))
@@ -661,5 +661,5 @@ def test_a_left_open_batch_that_is_cancelled_is_over_and_takes_no_more(scripts: 
 
 @pytest.mark.parametrize("first", [-1, 10_000_000])
 def test_a_position_that_there_cannot_be_is_refused(scripts: Scripts, first: int) -> None:
-    with Batch() as opened, pytest.raises(ValueError, match="first takes a position from 0 to 9,999,999"):
+    with Batch() as opened, pytest.raises(ValueError, match="first must be a position from 0 to 9,999,999"):
         opened.add(tasks(1), first=first)

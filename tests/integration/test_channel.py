@@ -323,7 +323,7 @@ def test_one_network_cannot_take_all_places(test_store: Store) -> None:
     assert [answer.code for answer in opened] == [200, 200, 429, 200, 200, 200]
     refused = opened[2]
     assert refused.headers["Retry-After"] == "10"
-    assert refused.text == "At most 2 streams of one network may be open (LASTACROSS_STREAMS_PER_CLIENT)."
+    assert refused.text == "One network may have at most 2 open streams (LASTACROSS_STREAMS_PER_CLIENT)."
     assert request(streams, method="HEAD", address="2001:db8::4", token=tokens[0]).code == 429
     opened[0].close()
     opened.append(request(streams, address="2001:db8::4", token=tokens[0]))

@@ -433,7 +433,7 @@ def test_a_job_runs_when_asked_to_once_at_a_time(lab: CronLab) -> None:
     lab.tick(scheduler)
 
     name = model.run_by_hand("job", lab.clock.now())
-    with pytest.raises(CronJobRunningError, match="once at a time"):
+    with pytest.raises(CronJobRunningError, match="only one run is allowed at a time"):
         model.run_by_hand("job", lab.clock.now())
 
     assert lab.work() == [name]

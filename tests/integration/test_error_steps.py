@@ -359,7 +359,7 @@ def test_a_limit_that_cannot_be_used_is_logged_and_the_default_stands(
 
     assert error_limits.limit(error_limits.MAX_REPORTS) == 10_000
 
-    assert "ERROR_MAX_REPORTS takes a whole number from 1 to 100000000" in caplog.text
+    assert "ERROR_MAX_REPORTS must be a whole number from 1 to 100000000" in caplog.text
 
 
 @pytest.mark.usefixtures("tables")

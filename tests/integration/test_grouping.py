@@ -121,15 +121,15 @@ def test_every_missing_field_is_named_with_what_it_takes() -> None:
 @pytest.mark.parametrize(
     ("changes", "takes"),
     [
-        ({"priority": 11}, "takes a whole number from 1 to 10, not “11”."),
-        ({"priority": 0}, "takes a whole number from 1 to 10, not “0”."),
-        ({"status": "fine"}, "takes a whole number from 100 to 599, not “fine”."),
-        ({"status": True}, "takes a whole number from 100 to 599, not “true”."),
+        ({"priority": 11}, "must be a whole number from 1 to 10, not “11”."),
+        ({"priority": 0}, "must be a whole number from 1 to 10, not “0”."),
+        ({"status": "fine"}, "must be a whole number from 100 to 599, not “fine”."),
+        ({"status": True}, "must be a whole number from 100 to 599, not “true”."),
         ({"timestamp": "yesterday"}, "or seconds since 1970, not “yesterday”."),
-        ({"timestamp": "9" * 12}, "of a year from 1970 to 2099"),
-        ({"timestamp": "0001-01-01T00:00:00+23:59"}, "takes a time such as"),
-        ({"uid": "u" * 101}, "takes at most 100 characters, not 101."),
-        ({"msg": object()}, "takes text, not a file."),
+        ({"timestamp": "9" * 12}, "in a year from 1970 to 2099"),
+        ({"timestamp": "0001-01-01T00:00:00+23:59"}, "must be a time such as"),
+        ({"uid": "u" * 101}, "must have at most 100 characters, not 101."),
+        ({"msg": object()}, "must be text, not a file."),
     ],
 )
 def test_a_field_that_cannot_be_used_says_what_it_takes(changes: dict[str, object], takes: str) -> None:
@@ -155,7 +155,7 @@ def test_a_time_may_be_a_date_of_http_or_javascript_s_milliseconds() -> None:
     assert error_fields.instant_of("Sat, 21 Nov 2026 09:30:00 +0100") == at
     assert error_fields.instant_of("1795249800500") == at + 0.5
     for wrong in ("9999999999999", "17952498005001", "Sat, 31 Feb 2026 08:30:00 GMT", "Sat, 21 Nov"):
-        with pytest.raises(ValueError, match="takes a time such as"):
+        with pytest.raises(ValueError, match="must be a time such as"):
             error_fields.instant_of(wrong)
 
 
@@ -168,7 +168,7 @@ def test_a_time_of_eight_digits_is_a_date_and_a_small_number_is_no_time() -> Non
         with pytest.raises(ValueError, match=f"seconds since 1970, 1,000,000,000 or more, not “{small}”"):
             error_fields.instant_of(small)
     for wrong in ("20261321", "20260231", "1234567.", "20261121083000", "202611210083000", "9" * 5000):
-        with pytest.raises(ValueError, match="takes a time such as"):
+        with pytest.raises(ValueError, match="must be a time such as"):
             error_fields.instant_of(wrong)
 
 
@@ -187,7 +187,7 @@ def test_what_is_too_long_is_cut_with_a_mark_and_a_traceback_keeps_its_end() -> 
     assert len(traceback) == 65_536
     assert traceback.endswith("THE END")
     assert traceback.index(" […") == pytest.approx(65_536 / 4, rel=0.01)
-    assert "[… cut: 5,000,007 characters came, 65,536 are kept …]" in traceback
+    assert "[… cut from 5,000,007 to 65,536 characters …]" in traceback
     assert len(found.texts["server"]) == 200
     assert error_fields.parse({**GIVEN, "msg": "m" * 4096}).texts["msg"] == "m" * 4096
 
@@ -263,7 +263,7 @@ def test_an_error_is_counted_with_the_usual_thresholds_when_others_cannot_be_use
 @pytest.mark.parametrize("text", ["1,,2", "a", "0", "1.5", "-1"])
 def test_thresholds_that_cannot_be_used_are_said(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(notifying.THRESHOLDS, text)
-    with pytest.raises(ValueError, match="ERROR_THRESHOLDS takes whole numbers"):
+    with pytest.raises(ValueError, match="ERROR_THRESHOLDS must be whole numbers"):
         notifying.thresholds()
     monkeypatch.setenv(notifying.THRESHOLDS, " 5, 50 ")
     assert notifying.thresholds() == (5, 50)

@@ -254,7 +254,7 @@ def test_a_process_that_starts_without_redis_goes_by_its_file(
 
 
 def test_tasks_may_be_added_to_a_queue_as_soon_as_it_is_uploaded(test_store: Store) -> None:
-    with pytest.raises(UnknownQueueError, match=r"no queue 'mail'; it has default"):
+    with pytest.raises(UnknownQueueError, match=r"no queue 'mail'; its queues are default"):
         taskqueue.add(url="/a", queue_name="mail")
     upload(test_store, ["default", "mail"])
 

@@ -93,7 +93,7 @@ def test_one_declared_name_may_stand_alone_and_none_at_all_too(
     monkeypatch.setattr(lab.main.Declared, "parameters", ())
     lab.client.get("/declared", status=307)
     answer = lab.client.get("/declared?m=5", headers=JSON, status=400)
-    assert answer.json["error"]["message"] == "is not accepted here; nothing is"
+    assert answer.json["error"]["message"] == "is not accepted here; no parameters are"
 
 
 @pytest.mark.parametrize("path", ["/plain", "/declared"])
@@ -149,7 +149,7 @@ def test_a_file_is_not_counted_but_its_name_is(lab: Lab) -> None:
     lab.client.post("/told", {"a": "1"}, upload_files=files, status=303)
 
     answer = lab.client.post("/told", {"a": "x" * 99_995}, headers=JSON, upload_files=files, status=400)
-    assert answer.json["error"]["message"].endswith("send more as a file")
+    assert answer.json["error"]["message"].endswith("send larger data as a file")
 
 
 def test_a_restart_takes_no_more_than_a_start(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,8 +374,8 @@ def from_another_site(mode: str, dest: str, site: str = "cross-site") -> dict[st
 def test_a_page_of_another_site_starts_nothing_from_within_itself(lab: Lab, headers: dict[str, str]) -> None:
     answer = lab.client.get("/told?a=1", headers={**headers, **JSON}, status=403)
 
-    assert answer.json["error"]["message"] == "A page of another site requested this, so it was refused."
-    assert "A page of another site" in lab.client.get("/told?a=1", headers=headers, status=403).text
+    assert answer.json["error"]["message"] == "A page on another site sent this request, so it was refused."
+    assert "A page on another site" in lab.client.get("/told?a=1", headers=headers, status=403).text
     assert nothing_is_stored()
 
 
@@ -406,7 +406,7 @@ def test_where_other_sites_may_start_a_task_they_touch_none_of_the_visitors(
 
     for job in ("cancel", "restart"):
         answer = lab.client.post("/open", {JOB: job, ID: task_id}, headers={**headers, **JSON}, status=403)
-        assert answer.json["error"]["message"].startswith("A page of another site")
+        assert answer.json["error"]["message"].startswith("A page on another site")
         lab.client.post(f"/open?{JOB}={job}&{ID}={task_id}", b"", headers=headers, status=403)
     answer = lab.client.post("/open", {"a": "2"}, headers=headers, status=303)
 
@@ -434,9 +434,11 @@ def test_another_browser_may_look_and_start_again_but_not_cancel(lab: Lab) -> No
     assert "Cancel" not in page.text
     answer = other.post("/told", cancel, headers=JSON, status=403)
     assert answer.json["error"]["message"] == (
-        "Only the browser that started this task may cancel it, or the administrator."
+        "Only the administrator or the browser that started this task may cancel it."
     )
-    assert "Only the browser" in other.post("/told", cancel, headers=HTML, status=403).text
+    assert (
+        "Only the administrator or the browser" in other.post("/told", cancel, headers=HTML, status=403).text
+    )
     assert lab.state(task_id) == "ready"
     again = id_in(other.post("/told", {JOB: "restart", ID: task_id}, status=303).headers["Location"])
     other.post("/told", {JOB: "cancel", ID: again}, status=303)

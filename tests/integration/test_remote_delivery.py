@@ -303,7 +303,7 @@ def test_a_server_that_is_down_was_not_reached_and_then_it_is() -> None:
     port = free_port()
     outcome = deliver(f"http://127.0.0.1:{port}")
     assert (outcome.status, outcome.was_reached, outcome.is_success) == (None, False, False)
-    assert outcome.reason == f"127.0.0.1:{port} was not reached: connection refused"
+    assert outcome.reason == f"127.0.0.1:{port} could not be reached: connection refused"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_a_sender_finds_a_server_that_was_down_when_it_is_up() -> None:
 def test_a_name_without_an_address_was_not_reached() -> None:
     outcome = deliver("http://no-such-host.invalid:81")
     assert (outcome.status, outcome.was_reached) == (None, False)
-    assert outcome.reason == "no-such-host.invalid:81 was not reached: its name has no address"
+    assert outcome.reason == "no-such-host.invalid:81 could not be reached: its name has no address"
 
 
 def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +374,7 @@ def test_a_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
     finally:
         stop.set()
 
-    assert remote._connecting_problem(raised.value) == "the resolver gave no answer within 0.2 s"
+    assert remote._connecting_problem(raised.value) == "the resolver did not respond within 0.2 s"
 
 
 def test_the_next_address_of_a_service_is_tried_when_one_is_refused() -> None:
@@ -503,7 +503,7 @@ def test_the_deadline_is_one_for_the_whole_answer_however_it_drips(answer: Answe
     began_at = time.monotonic()
     outcome = outcome_of(answer, deadline_seconds=0.5)
     assert (outcome.status, outcome.was_reached) == (None, True)
-    assert "gave no whole answer within 0.5 s" in outcome.reason
+    assert "did not complete its response within 0.5 s" in outcome.reason
     assert 0.4 < time.monotonic() - began_at < 10
 
 

@@ -466,7 +466,7 @@ def test_headers_have_a_time_however_many_bytes_come(lines: list[Lines], clock: 
     clock.advance(0.1)
 
     with pytest.raises(
-        SlowClientError, match="headers may take 20 s, its body 10 s and one more for each 1,000"
+        SlowClientError, match="headers may take 20 s, and its body 10 s plus one second per 1,000"
     ):
         lines[0].sent(b"a")
 

@@ -270,7 +270,7 @@ def test_one_queue_may_run_alone(run_tasks: RunTasks, ran: list[str]) -> None:
 
 
 def test_a_queue_that_nothing_runs_is_an_error(run_tasks: RunTasks) -> None:
-    with pytest.raises(ValueError, match="there is no queue 'defualt'; there are default, few"):
+    with pytest.raises(ValueError, match="there is no queue 'defualt'; the queues are default, few"):
         run_tasks("defualt")
     with pytest.raises(ValueError, match="nothing runs the tasks of the pull queue 'pulled'"):
         run_tasks("pulled")
@@ -418,7 +418,7 @@ def test_retries_that_are_used_up_leave_a_dead_letter(
 def test_tasks_that_add_one_another_for_ever_come_to_an_end(run_tasks: RunTasks) -> None:
     taskqueue.add(url="/endless")
 
-    with pytest.raises(RunTasksError, match="20 attempts were made and tasks are left"):
+    with pytest.raises(RunTasksError, match="20 attempts were made, but tasks are left"):
         run_tasks(at_most=20)
 
 
@@ -578,9 +578,9 @@ def test_an_assertion_that_fails_says_what_is_there(assert_enqueued: Callable[..
 
 
 def test_a_queue_or_a_state_that_there_is_none_of_is_an_error(enqueued: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="there is no queue 'defualt'; there are default, few"):
+    with pytest.raises(ValueError, match="there is no queue 'defualt'; the queues are default, few"):
         enqueued("defualt")
-    with pytest.raises(ValueError, match="a task has no state 'done'"):
+    with pytest.raises(ValueError, match="there is no task state 'done'"):
         enqueued(states=["done"])
 
 
@@ -590,16 +590,28 @@ def test_a_queue_or_a_state_that_there_is_none_of_is_an_error(enqueued: Callable
 @pytest.mark.parametrize(
     ("given", "kind", "takes"),
     [
-        ({"within_seconds": -1}, ValueError, "within_seconds takes seconds from 0, or None, not -1"),
+        (
+            {"within_seconds": -1},
+            ValueError,
+            "within_seconds must be a number of seconds from 0, or None, not -1",
+        ),
         (
             {"within_seconds": float("nan")},
             ValueError,
-            "within_seconds takes seconds from 0, or None, not nan",
+            "within_seconds must be a number of seconds from 0, or None, not nan",
         ),
-        ({"within_seconds": "x"}, TypeError, "within_seconds takes seconds from 0, or None, not 'x'"),
-        ({"within_seconds": True}, TypeError, "within_seconds takes seconds from 0, or None, not True"),
-        ({"at_most": -1}, ValueError, "at_most takes a whole number from 0, not -1"),
-        ({"at_most": None}, TypeError, "at_most takes a whole number from 0, not None"),
+        (
+            {"within_seconds": "x"},
+            TypeError,
+            "within_seconds must be a number of seconds from 0, or None, not 'x'",
+        ),
+        (
+            {"within_seconds": True},
+            TypeError,
+            "within_seconds must be a number of seconds from 0, or None, not True",
+        ),
+        ({"at_most": -1}, ValueError, "at_most must be a whole number from 0, not -1"),
+        ({"at_most": None}, TypeError, "at_most must be a whole number from 0, not None"),
     ],
 )
 def test_a_number_that_would_run_nothing_is_an_error(
@@ -618,7 +630,7 @@ def test_a_number_that_would_run_nothing_is_an_error(
 def test_a_count_that_no_queue_can_have_is_an_error(
     assert_enqueued: Callable[..., Any], count: object, kind: type[Exception]
 ) -> None:
-    takes = f"count takes a whole number from 0, or None for one at least, not {count!r}"
+    takes = f"count must be a whole number from 0, or None for at least one, not {count!r}"
     with pytest.raises(kind, match=f"^{takes}$"):
         assert_enqueued(count)
     assert assert_enqueued(0) == []
@@ -699,7 +711,7 @@ def test_a_machine_without_a_redis_server_is_told(
     lastacross_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing() -> str:
-        raise StartupError("there is no Redis server for this machine: install one")
+        raise StartupError("no Redis server is installed on this machine: install one")
 
     monkeypatch.setattr("lastacross.processes.embedded.find_server", nothing)
 

@@ -74,7 +74,7 @@ def test_a_caller_waits_three_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -
 
         assert time.monotonic() - began_at < 10
         assert str(raised.value) == (
-            "the address of slow.example is not known: the resolver gave no answer within 0.2 s"
+            "the address of slow.example could not be looked up: the resolver did not respond within 0.2 s"
         )
 
 

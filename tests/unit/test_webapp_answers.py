@@ -57,8 +57,8 @@ def test_a_page_of_app_yaml_replaces_ours_for_failures(tmp_path: Path) -> None:
     ("path", "status", "message"),
     [
         ("/nowhere", 404, "There is nothing at this address."),
-        ("/broken", 500, f"Something went wrong here, and it has been written down. {AGAIN}"),
-        ("/busy", 503, f"A service that this page needs is not available just now. {AGAIN}"),
+        ("/broken", 500, f"Something went wrong, and the error has been logged. {AGAIN}"),
+        ("/busy", 503, f"A service that this page needs is temporarily unavailable. {AGAIN}"),
     ],
 )
 def test_an_error_page_says_what_is_wrong_and_whether_to_try_again(

@@ -159,16 +159,16 @@ def test_the_cookie_counts_for_requests_of_this_site_and_of_the_browser_itself(
     environ, status = ORIGINS[origin]
     answer = dev.get("/admin", **environ, **dev.administrator)
     assert answer.status_int == status
-    assert ("led you here" in answer.text) is (status == 403)
+    assert ("sent you here" in answer.text) is (status == 403)
 
 
 @pytest.mark.parametrize(
-    ("path", "whom"), [("/admin", "the administrator"), ("/required", "people who have signed in")]
+    ("path", "whom"), [("/admin", "the administrator"), ("/required", "signed-in users")]
 )
 def test_a_refusal_says_for_whom_the_page_is(dev: web.Site, path: str, whom: str) -> None:
     """So that a developer sees which login the handler asks for."""
     answer = dev.get(path)
-    assert f"This page is for {whom}." in answer.text
+    assert f"This page is only for {whom}." in answer.text
     assert ("lastacross admin link" in answer.text) is (path == "/admin")
 
 

@@ -81,7 +81,7 @@ def test_a_part_may_be_in_a_charset_of_its_own(charset: str) -> None:
 
 def test_a_part_that_is_not_in_its_charset_is_refused_by_its_name() -> None:
     with pytest.raises(
-        FormError, match="The field 'a' of the form has bytes that are invalid in its charset, cp1252"
+        FormError, match="The form's field 'a' contains bytes that are invalid in its charset, cp1252"
     ):
         form(part(b"\x81", "Content-Type: text/plain; charset=windows-1252") + END)
 

@@ -145,7 +145,7 @@ def test_scheme_and_host_are_those_of_the_clients_hop(
 def test_a_host_that_a_proxy_tells_is_checked_as_any_other(site: web.Site) -> None:
     answer = site.get("/", HTTP_X_FORWARDED_HOST="evil.example", **PROXY)
     assert answer.status_int == 400
-    assert "does not answer for the host evil.example" in answer.text
+    assert "does not serve the host evil.example" in answer.text
 
 
 def test_behind_a_proxy_that_ends_tls_cookies_are_secure_and_hsts_is_sent(site: web.Site) -> None:
@@ -220,7 +220,7 @@ def test_what_is_too_long_is_not_read(site: web.Site, name: str) -> None:
 
     assert answer.status_int == 431
     assert answer.json["error"]["message"] == (
-        f"The header {name} is longer than the 8,192 bytes that this server takes."
+        f"The header {name} is longer than the 8,192 bytes that this server accepts."
     )
 
 

@@ -87,8 +87,8 @@ def test_a_form_within_its_limits_is_read(site: web.Site) -> None:
 def test_a_form_with_more_fields_or_bytes_is_told_the_limit_and_its_setting(
     site: web.Site, path: str
 ) -> None:
-    fields = "The form has more than the 10 fields that this server takes (LASTACROSS_MAX_FORM_FIELDS)."
-    size = "longer than the 1,024 bytes that this server takes (LASTACROSS_MAX_FORM_BYTES)."
+    fields = "The form has more than the 10 fields that this server accepts (LASTACROSS_MAX_FORM_FIELDS)."
+    size = "longer than the 1,024 bytes that this server accepts (LASTACROSS_MAX_FORM_BYTES)."
 
     assert message(site, path, 400, b"&".join([b"a=1"] * 11), **FORM) == fields
     assert message(site, path, 400, PART * 11 + b"--x--", **MULTIPART) == fields
@@ -131,7 +131,7 @@ def test_a_file_that_is_no_form_has_the_limit_of_bodies(site: web.Site) -> None:
 def test_an_address_has_a_limit_of_parameters(site: web.Site, separator: str) -> None:
     assert len(site.get("/?" + separator.join(f"a{number}" for number in range(10))).json["query"]) == 10
     assert message(site, "/?" + separator * 10, 400) == (
-        "The address has more than the 10 parameters that this server takes (LASTACROSS_MAX_FORM_FIELDS)."
+        "The address has more than the 10 parameters that this server accepts (LASTACROSS_MAX_FORM_FIELDS)."
     )
 
 
@@ -140,7 +140,7 @@ def test_json_has_a_limit_of_depth(site: web.Site) -> None:
 
     assert site.post("/json", deep, **JSON).json == json.loads(deep)
     assert message(site, "/json", 400, b"[%b]" % deep, **JSON) == (
-        "The JSON nests lists and objects deeper than the 100 that this server takes."
+        "The JSON nests lists and objects deeper than the 100 levels that this server accepts."
     )
 
 
@@ -149,7 +149,7 @@ def test_json_that_is_not_utf_8_is_refused_before_its_depth_is_told(site: web.Si
     """In these an escaped quote is not two bytes that stand together."""
     hidden = '["\\"", ' + "[" * 101 + '"\\"", ' + "]" * 101 + "]"
 
-    assert "JSON is UTF-8 (RFC 8259, section 8.1)." in message(
+    assert "JSON must be UTF-8 (RFC 8259, section 8.1)." in message(
         site, "/json", 400, hidden.encode(charset), **JSON
     )
 
@@ -158,7 +158,7 @@ def test_json_that_is_not_utf_8_is_refused_before_its_depth_is_told(site: web.Si
 def test_json_that_says_another_charset_is_refused(site: web.Site, charset: str) -> None:
     kind = f"{JSON['CONTENT_TYPE']}; charset={charset}"
 
-    assert "JSON is UTF-8 (RFC 8259, section 8.1), not" in message(
+    assert "JSON must be UTF-8 (RFC 8259, section 8.1), not" in message(
         site, "/json", 400, b"[]", CONTENT_TYPE=kind
     )
 
@@ -179,7 +179,7 @@ def test_a_header_has_a_limit_of_its_own(site: web.Site, key: str, limit: int, n
     answer = site.get("/page.json", **{key: "a" * (limit + 1)})
     assert (answer.status_int, answer.json["error"]["message"]) == (
         431,
-        f"The header {name} is longer than the {limit:,} bytes that this server takes.",
+        f"The header {name} is longer than the {limit:,} bytes that this server accepts.",
     )
 
 

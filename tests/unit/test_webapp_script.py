@@ -42,8 +42,8 @@ def test_a_script_is_found_in_the_application_and_imported_once(root: Path) -> N
         ("raising.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
         ("calling.app", "ZeroDivisionError: division by zero (raising.py, line 2)"),
         ("ending.app", "SystemExit: not today (ending.py, line 1)"),
-        ("front", "takes a module and a name"),
-        ("", "takes a module and a name"),
+        ("front", "must be a module and a name"),
+        ("", "must be a module and a name"),
         ("json.app", "rename json.py"),
     ],
 )
