@@ -91,7 +91,7 @@ def find_all(tasks: Sequence[tuple[str, str]]) -> list[TaskRecord | None]:
         for queue_name, name in tasks:
             pipeline.hmget(record_key(task_id(queue_name, name)), FIELDS)
         found = pipeline.execute(raise_on_error=False)
-    # A record of the wrong type counts as missing. The next lease that finds it reports it.
+    # A record of the wrong type counts as missing. The next lease that reads such a record reports it.
     return [loaded(values) if isinstance(values, list) else None for values in found]
 
 

@@ -77,7 +77,7 @@ class LeaseRequest(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class LeaseResult:
-    """The answer to a lease request.
+    """The result of a lease request.
 
     - ``next_due`` is the time when a throttled queue will have a token again.
     - ``has_more`` says whether more tasks could be leased now.

@@ -20,7 +20,7 @@ class DirectWriter:
         """Send without waiting.
 
         Returns:
-            The rest to send before anything else, or b"" if everything was sent. None if nothing was sent,
+            The unsent rest, which must be sent first, or b"" if there is none. None if nothing was sent,
             because the socket is full or the browser has disconnected.
         """
         chunk = b"%X\r\n%b\r\n" % (len(frames), frames)

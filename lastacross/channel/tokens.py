@@ -95,7 +95,7 @@ def client_id_of(client_id_or_token: str) -> str:
     """The given client id, or the client id of a given token, even an expired one.
 
     Raises:
-        InvalidChannelClientIdError: the value is neither.
+        InvalidChannelClientIdError: the value is neither a client id nor a token.
     """
     if isinstance(client_id_or_token, str) and client_id_or_token.count(".") >= 2:
         try:

@@ -1,7 +1,7 @@
 """Serves the browser's side of channels: ``/_ah/channel/jsapi`` and ``/_ah/channel/stream``.
 
 A stream occupies a thread of the web server, so the number of streams is limited. Above the process's limit
-the answer is 503 and above a client's limit 429, both with ``Retry-After``; the page then polls.
+the response is 503 and above a client's limit 429, both with ``Retry-After``; the page then polls.
 """
 
 import functools
@@ -43,7 +43,7 @@ _MAX_PARAMETERS = 16
 
 
 class Refusal(Exception):
-    """Raised when a stream cannot be opened; contains the answer to send."""
+    """Raised when a stream cannot be opened; contains the response to send."""
 
     def __init__(self, status: str, body: str, *headers: tuple[str, str]) -> None:
         super().__init__(status)
@@ -52,7 +52,7 @@ class Refusal(Exception):
         self.headers = headers
 
     def answer(self, start_response: "StartResponse") -> Iterable[bytes]:
-        """Send the answer."""
+        """Send the response."""
         body = self.body.encode()
         plain = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
         start_response(self.status, [*plain, ("Cache-Control", "no-store"), *self.headers])

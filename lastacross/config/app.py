@@ -35,7 +35,7 @@ ERROR_CODES = ("default", "over_quota", "dos_api_denial", "timeout")
 
 
 def check_service(text: str) -> str:
-    """Check a service's name, which may contain lower-case letters, digits and hyphens."""
+    """Check a service's name, which may contain lowercase letters, digits and hyphens."""
     if not _SERVICE.fullmatch(text):
         plain = re.sub(r"[^a-z0-9-]+", "-", text[:100].lower()).strip("-")[:63].strip("-")
         raise UnusableError("must be 1 to 63 lowercase letters, digits or hyphens", plain or None)

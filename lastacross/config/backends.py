@@ -28,7 +28,7 @@ _MODULE_FILE = re.compile(r"[^\W\d]\w*(/[^\W\d]\w*)*\.py")
 
 
 def check_name(text: str) -> str:
-    """Check a backend's name: 1 to 100 lower-case letters, digits and hyphens, but not ``default``."""
+    """Check a backend's name: 1 to 100 lowercase letters, digits and hyphens, but not ``default``."""
     variables.service(text)
     if text == DEFAULT_SERVICE:
         raise UnusableError("is app.yaml's own service; give the backend another name")

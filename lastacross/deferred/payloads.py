@@ -55,8 +55,8 @@ def keep(body: bytes, *, is_transactional: bool) -> int:
             session.add(row)
     except DatastoreUsageError as error:
         raise DatastoreUsageError(
-            f"a call of {len(body)} bytes is too large for a task and is kept in the datastore, which on "
-            "SQLite cannot be written beside the open transaction: defer it with _transactional=True, "
+            f"a call of {len(body)} bytes is too large for a task and must be stored in the datastore, which "
+            "SQLite cannot do while a transaction is open: defer it with _transactional=True, "
             "or after the transaction"
         ) from error
     return row.id
@@ -72,8 +72,8 @@ def read(row_id: int) -> bytes:
         body = session.scalar(select(DeferredPayload.body).where(DeferredPayload.id == row_id))
     if body is None:
         raise PermanentTaskFailure(
-            f"the arguments of this call (row {row_id} of lastacross_deferred_payload) are gone: "
-            "it has run already, or its transaction was rolled back"
+            f"the arguments of this call (row {row_id} of lastacross_deferred_payload) no "
+            "longer exist: it has already run, or its transaction was rolled back"
         )
     return body
 

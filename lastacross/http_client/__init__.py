@@ -1,4 +1,4 @@
-"""The shared parts of the engine's HTTP clients: name lookups and answers, both with deadlines."""
+"""The shared parts of the engine's HTTP clients: name lookups and responses, both with deadlines."""
 
 from lastacross.http_client.name_lookup import (
     LookUp,

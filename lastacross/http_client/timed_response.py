@@ -1,4 +1,4 @@
-"""Reads an HTTP answer within a single deadline.
+"""Reads an HTTP response within a single deadline.
 
 A socket's own time-out restarts with each byte, so a server that sends a byte now and then would block its
 reader forever.
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class TimedResponse(http.client.HTTPResponse):
-    """An HTTP answer whose every read from the socket is limited by the deadline.
+    """An HTTP response with a deadline on every read from the socket.
 
     Args:
         sock: the socket to read from.
@@ -37,7 +37,7 @@ class TimedResponse(http.client.HTTPResponse):
         """
         super().begin()
         if self._reader.has_ended:
-            raise http.client.RemoteDisconnected("the connection ended in the head of the answer")
+            raise http.client.RemoteDisconnected("the connection ended within the response's head")
 
 
 class _TimedReader(io.RawIOBase):

@@ -27,7 +27,7 @@ def encode(result: Any) -> tuple[str, bytes]:
     kind, body = _encoded(result)
     if len(body) > MAX_BYTES:
         raise UnusableResultError(
-            f"The result has {len(body):,} bytes; at most {MAX_BYTES:,} can be kept. "
+            f"The result has {len(body):,} bytes; at most {MAX_BYTES:,} can be stored. "
             "Return a smaller one, or store it elsewhere and return its address."
         )
     return kind, body

@@ -49,7 +49,7 @@ def read(keys: Sequence[bytes]) -> list[Entry | None]:
 
 
 def entries(answers: Sequence[Any]) -> list[Entry | None]:
-    """Parse the answers of ``cache_get``, or of another script that reads cache entries."""
+    """Parse the results of ``cache_get``, or of another script that reads cache entries."""
     return [_entry(answer) if answer else None for answer in answers]
 
 

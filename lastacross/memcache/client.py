@@ -264,7 +264,7 @@ class Client:
 
         Args:
             keys: the keys, without a namespace; the script must have received their ``server_key`` values.
-            answers: the script's answers, in the order of the keys.
+            answers: the script's results, in the order of the keys.
         """
         entries = cache.entries(answers)
         try:

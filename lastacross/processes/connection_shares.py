@@ -45,7 +45,7 @@ class ConnectionShares:
             self._counts[slot] = _NOT_ACCEPTING
 
     def surplus(self, slot: int | None) -> int:
-        """How many more connections this process has than the accepting process with the fewest has."""
+        """How many connections this process has beyond those of the least loaded accepting process."""
         if slot is None:
             return 0
         own = self._counts[slot]

@@ -39,7 +39,7 @@ FIRST_BYTE_MILLISECONDS = 10
 # A client that stalls in the middle of its request loses its thread after this long.
 SILENCE_SECONDS = 10
 # How long a thread waits for the connection's next request before returning it to the main loop. Going
-# through the loop to another thread costs as much as a short answer.
+# through the loop to another thread costs as much as a short response.
 LINGER_MILLISECONDS = 10
 # How long to leave a new connection to a less loaded process, per surplus connection, and how many times at
 # most.
@@ -246,7 +246,7 @@ def has_unread_body(request: Any) -> bool:
 def hang_up(connection: socket.socket, peer: Any, *, is_all_read: bool) -> None:
     """Announce the end of our data, and briefly read anything that the client is still sending.
 
-    Otherwise the kernel resets the connection and the client may miss the answer; a proxy then answers 502.
+    Otherwise the kernel resets the connection and the client may miss the response; a proxy then answers 502.
     The wait counts as a slow request, and is skipped for a network that already has the maximum number of
     them.
 
@@ -283,7 +283,7 @@ class _Response(wsgi.Response):  # type: ignore[misc]
         if has_unread_body(self.req):
             # The rest of a request must never be mistaken for the next request.
             self.force_close()
-        # These headers show whether the answer is an event stream.
+        # These headers show whether the response is an event stream.
         self.req.answer_headers = self.headers
         return [line for line in super().default_headers() if not line.startswith("Server:")]
 

@@ -94,7 +94,7 @@ class Life:
         return False
 
     def _ask_to_start(self) -> tuple[int | None, str]:
-        """The status, or None with the reason: no answer came, or the process was told to stop meanwhile."""
+        """The status, or None with the reason: no response came, or the process was told to stop."""
         answers: list[tuple[int | None, str]] = []
 
         def ask() -> None:

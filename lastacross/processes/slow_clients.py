@@ -103,7 +103,7 @@ class SlowRequests:
 
 
 class Answer:
-    """Times an answer whose client does not read it immediately, across all of the answer's writes.
+    """Times a response whose client does not read it immediately, across all of the response's writes.
 
     Only the time during which a thread waits for the client counts. An event stream never counts, because a
     network's streams have their own limit.
@@ -154,7 +154,7 @@ class Answer:
             self._is_counted = True
 
     def end(self) -> None:
-        """Remove the answer from its network's slow ones."""
+        """Remove the response from its network's slow ones."""
         if self._network is not None:
             self._slow.remove(self._network)
             self._network = None

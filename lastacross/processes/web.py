@@ -170,7 +170,7 @@ def _slow_requests(settings: Settings) -> SlowRequests:
 
 
 def _log_unavailable_services(configuration: Config) -> None:
-    """Log which services are unavailable; until they are available again, the answer is 503."""
+    """Log which services are unavailable; until they are available again, the response is 503."""
     asked = Store(configuration.settings.redis_url, patience_seconds=REDIS_PATIENCE_SECONDS)
     try:
         asked.sync_clock()

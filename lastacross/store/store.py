@@ -123,7 +123,7 @@ class Store:
 
         Args:
             script: the name of the file in ``lua/``, without its extension.
-            keys: the whole key names that the file's head lists; empty for files that include ``keys``.
+            keys: the full key names listed in the file's head; empty for files that include ``keys``.
             args: the arguments that the file's head lists.
 
         Raises:

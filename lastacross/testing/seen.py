@@ -70,7 +70,7 @@ class DeliveredTask:
         method: such as ``POST``.
         url: path and query.
         attempt: 1 for the first.
-        status: the answer's status, or None without an answer.
+        status: the response's status, or None without a response.
         reason: the reason for a failure, or '' for a success.
     """
 

@@ -77,7 +77,7 @@ class RPC:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the fetch has ended, with an answer or an error."""
+        """Whether the fetch has ended, with a response or an error."""
         return self._future is not None and self._future.done()
 
     def wait(self) -> None:
@@ -98,7 +98,7 @@ class RPC:
         self.get_result()
 
     def get_result(self) -> Response:
-        """Wait until the fetch ends, and return the answer.
+        """Wait until the fetch ends, and return the response.
 
         Raises:
             Error: as for ``fetch``.
@@ -172,7 +172,7 @@ def make_fetch_call(
     headers: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> RPC:
-    """Start a fetch; ``rpc.get_result()`` returns the answer or raises an error.
+    """Start a fetch; ``rpc.get_result()`` returns the response or raises an error.
 
     Args:
         rpc: a fetch created by ``create_rpc``.
@@ -209,24 +209,24 @@ def fetch(
     validate_certificate: bool | None = None,
     response_limit_bytes: int = MAX_RESPONSE_BYTES,
 ) -> Response:
-    """Fetch a URL; an answer such as 404 is a result like any other.
+    """Fetch a URL; a response such as 404 is a result like any other.
 
     Args:
         url: ``http://…`` or ``https://…``.
         payload: the body of a POST, PUT or PATCH; text is sent as UTF-8.
         method: a constant (``POST``) or a name in any case.
         headers: the request's headers; a few are reserved for the engine and dropped.
-        allow_truncated: whether to accept the first 32 MB (or ``response_limit_bytes``) of a longer answer.
+        allow_truncated: whether to accept the first 32 MB (or ``response_limit_bytes``) of a longer response.
         follow_redirects: whether to follow redirects, up to five.
         deadline: the deadline of the whole fetch in seconds: 5 by default, at most 60 in a request and 600 in
             a task.
         validate_certificate: whether the server's certificate must be valid; False accepts any certificate.
-        response_limit_bytes: the maximum number of bytes to read of an answer, up to 32 MB.
+        response_limit_bytes: the maximum number of bytes to read of a response, up to 32 MB.
 
     Raises:
         InvalidURLError, PayloadTooLargeError, InvalidMethodError: the request is invalid; nothing is sent.
-        DownloadError: there was no answer; the subclass tells the reason.
-        ResponseTooLargeError: the answer exceeds the limit; the error contains the part that was read.
+        DownloadError: there was no response; the subclass tells the reason.
+        ResponseTooLargeError: the response exceeds the limit; the error contains the part that was read.
         SSLCertificateError: the certificate is not trusted.
         TypeError, ValueError: a payload, headers, a limit or a deadline is invalid.
     """

@@ -61,7 +61,7 @@ class Connections:
             connection.close()
 
     def keep(self, key: Key, connection: HTTPConnection) -> None:
-        """Keep a connection for reuse after its answer has been read completely."""
+        """Keep a connection for reuse after its response has been read completely."""
         dropped = [connection]
         with self._lock:
             if not connection.is_closed:

@@ -1,4 +1,4 @@
-"""Exchanges a request and its answer over one connection, with a distinct error for each failure."""
+"""Exchanges a request and its response over one connection, with a distinct error for each failure."""
 
 import contextlib
 import functools
@@ -35,12 +35,12 @@ _BROKEN = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, Val
 
 
 class NothingCameError(ConnectionClosedError):
-    """Raised when the server disconnects before its answer begins, so it may not have seen the request."""
+    """Raised when the server disconnects before its response begins, so it may not have seen the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer."""
+    """A server's response."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -49,14 +49,14 @@ class Answer:
 
     @property
     def location(self) -> str | None:
-        """The target of the answer's redirect; None if it is not a redirect."""
+        """The target of the response's redirect; None if it is not a redirect."""
         if self.status not in (301, 302, 303, 307, 308):
             return None
         return next((value for name, value in self.headers if name.lower() == "location"), None)
 
 
 def exchange(connection: HTTPConnection, request: Request, place: Place, deadline: Deadline) -> Answer:
-    """Send a request and read its answer up to the limit; closes the connection after a partial read.
+    """Send a request and read its response up to the limit; closes the connection after a partial read.
 
     Raises:
         FetchDeadlineExceededError, ConnectionClosedError, MalformedReplyError, DownloadError: as their names
@@ -83,7 +83,7 @@ def _exchanged(
     if connection.sock is not None:
         connection.sock.settimeout(connection.timeout)
     connection.response_class = functools.partial(TimedResponse, remaining=deadline.remaining)  # type: ignore[assignment]
-    # A server may answer and disconnect before it has read the whole request; its answer still counts.
+    # A server may answer and disconnect before it has read the whole request; its response still counts.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.request(
             request.method,
@@ -175,5 +175,5 @@ def _in_words(error: Exception, place: Place) -> DownloadError:
 
 
 def _shown(error: Exception) -> str:
-    """The beginning of the error's text; the text itself may quote a whole line of the answer."""
+    """The beginning of the error's text; the text itself may quote a whole line of the response."""
     return f"{type(error).__name__}: {error}"[:200]

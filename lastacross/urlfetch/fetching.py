@@ -54,10 +54,10 @@ class Fetcher:
         self._connections.leave_to_parent()
 
     def fetch(self, url: str, request: Request, deadline: Deadline) -> Response:
-        """Send the request, follow redirects if the request allows them, and read the answer.
+        """Send the request, follow redirects if the request allows them, and read the response.
 
         Raises:
-            UrlFetchError: one of its subclasses.
+            UrlFetchError: the fetch failed; the subclass tells why.
         """
         place = place_of(url)
         check_size(request.body)

@@ -50,9 +50,9 @@ Payload = str | bytes | bytearray | None
 class Request:
     """One request, which redirects may lead elsewhere.
 
-    ``body`` is None for methods without one. ``decodes`` tells whether to decompress the answer, which we do
-    if the application did not ask for encodings itself. ``most_bytes`` is the maximum number of bytes of the
-    answer to read.
+    ``body`` is None for methods without one. ``decodes`` tells whether to decompress the response, which is
+    the case if the application did not ask for encodings itself. ``most_bytes`` limits how much of the
+    response is read.
     """
 
     method: str
@@ -126,7 +126,7 @@ def check_size(body: bytes | None) -> None:
 
 
 def response_limit(limit: object) -> int:
-    """How many bytes of an answer to read; values above the maximum are reduced to it.
+    """How many bytes of a response to read; values above the maximum are reduced to it.
 
     Raises:
         TypeError, ValueError: the limit is not a valid number of bytes.

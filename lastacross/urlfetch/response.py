@@ -1,4 +1,4 @@
-"""The answer that a fetch returns."""
+"""The response that a fetch returns."""
 
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Headers(MutableMapping[str, str]):
 
 @dataclass(frozen=True)
 class Response:
-    """An answer, whatever its status.
+    """A response, whatever its status.
 
     Attributes:
         content: the body, decompressed unless the request had its own Accept-Encoding.
@@ -66,7 +66,7 @@ def response_of(
     final_url: str | None,
     is_truncated: bool,
 ) -> Response:
-    """Build an answer from its parts."""
+    """Build a response from its parts."""
     message = HTTPMessage()
     kept = list(headers)
     for name, value in kept:

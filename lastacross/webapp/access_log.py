@@ -57,7 +57,7 @@ _log = logs.get(__name__)
 
 
 def log_answers(clock: Clock = SYSTEM) -> Layer:
-    """Log the method, path, status and duration in milliseconds once the whole answer has been sent."""
+    """Log the method, path, status and duration in milliseconds once the whole response has been sent."""
 
     def logged_by(application: Wsgi) -> Wsgi:
         def logged(environ: Environ, start_response: Start) -> Body:

@@ -164,7 +164,7 @@ class _SignedOut:
         return is_out
 
     def forget(self, sign_in: str) -> None:
-        """Drop the cached answer for this sign-in."""
+        """Drop the cached response for this sign-in."""
         with self._lock:
             self._cached.pop(sign_in, None)
 

@@ -144,9 +144,9 @@ def _digest(*parts: bytes) -> str:
 
 # How long a token is valid before and after its signing time, by this machine's clock.
 FRESH_SECONDS = 300.0
-# A header of the answer to a delivery: the reason that a deferred call gave for its failure, percent-encoded.
+# A header of the response to a delivery: the reason why a deferred call failed, percent-encoded.
 FAILURE_HEADER = "X-Lastacross-Failure"
-# A header of the answer to a delivery: `1` if no retry can fix the failure.
+# A header of the response to a delivery: `1` if no retry can fix the failure.
 FINAL_HEADER = "X-Lastacross-Final"
 MAX_FAILURE_CHARACTERS = 1000
 CHUNK_BYTES = 65_536

@@ -48,7 +48,7 @@ REFUSAL = "lastacross.refusal"
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error answer before its page is rendered; an empty message stands for the status's usual one."""
+    """An error response before its page is rendered; an empty message stands for the status's usual one."""
 
     status: int
     message: str = ""
@@ -135,7 +135,7 @@ class ClosingBody:
 def run_and_close(
     application: Wsgi, environ: Environ, start_response: Start, on_close: Callable[[], None]
 ) -> Body:
-    """The application's answer; ``on_close`` is called after it, or immediately if the application raises."""
+    """The response; ``on_close`` is called after it, or immediately if the application raises."""
     try:
         return ClosingBody(application(environ, start_response), on_close)
     except BaseException:

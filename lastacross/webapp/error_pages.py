@@ -1,4 +1,4 @@
-"""Error answers in plain words: a page, JSON for clients that ask for it, or one line of text for a task."""
+"""Error responses in plain words: a page, JSON for clients that ask for it, or a line of text for a task."""
 
 import json
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class ErrorFile:
 
 
 class ErrorPages:
-    """Turns a Refusal into an answer that the client can read.
+    """Turns a Refusal into a response that the client can read.
 
     Args:
         config: the configuration that provides the templates and ``error_handlers``.

@@ -50,7 +50,7 @@ def layer(refuse: Refuse) -> Layer:
 
 
 class _Guard:
-    """Handles one request: replaces an answer that represents a failure with a proper error answer."""
+    """Handles one request: replaces a response that represents a failure with a proper error response."""
 
     def __init__(self, refuse: Refuse, environ: Environ, start_response: Start) -> None:
         self._refuse = refuse
@@ -86,7 +86,7 @@ class _Guard:
         def restart(
             status: str, headers: Headers, _exc_info: "OptExcInfo | None" = None, /
         ) -> Callable[[bytes], object]:
-            # Given exc_info, a server replaces an answer that has not been sent; otherwise it raises and
+            # Given exc_info, a server replaces a response that has not been sent; otherwise it raises and
             # closes the connection.
             return self._start_response(status, headers, sys.exc_info() if self._is_started else None)
 
@@ -94,7 +94,7 @@ class _Guard:
 
 
 class _GuardedBody:
-    """A lazily produced body; an exception in it becomes the answer if nothing has been sent yet."""
+    """A lazily produced body; an exception in it becomes the response if nothing has been sent yet."""
 
     def __init__(self, body: Body, fail: Callable[[Exception], Body]) -> None:
         self._body = body
@@ -111,7 +111,7 @@ class _GuardedBody:
 
 
 def _refusal_for(error: Exception, environ: Environ) -> Refusal:
-    """Log an exception and return the answer to it."""
+    """Log an exception and return the response to it."""
     for kind, message in UNAVAILABLE:
         if isinstance(error, kind):
             _log.warning("request.unavailable", path=path_of(environ), error=str(error))
@@ -124,7 +124,7 @@ def _refusal_for(error: Exception, environ: Environ) -> Refusal:
         _log.info("request.unreadable", path=path_of(environ), error=f"{type(error).__name__}: {error}")
         return Refusal(400, UNREADABLE)
     _log.error("request.fail", path=path_of(environ), error=type(error).__name__, exc_info=error)
-    # Keep the task's answer in the delivery, for anyone who investigates the failure.
+    # Keep the task's response in the delivery, for anyone who investigates the failure.
     return Refusal(500, f"{type(error).__name__}: {error}" if is_internal(environ) else "")
 
 

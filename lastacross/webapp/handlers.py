@@ -81,11 +81,11 @@ class RequestHandler(webapp2.RequestHandler):  # type: ignore[misc]
             self.abort(400, detail=f"{field}: {message}")
 
     def revalidate(self, etag: str | None = None) -> None:
-        """Make the browser revalidate this answer before reusing it, and keep it out of shared caches.
+        """Make the browser revalidate this response before reusing it, and keep it out of shared caches.
 
         Args:
-            etag: a value that changes whenever the answer does; a client that already has this answer gets
-                304 without a body.
+            etag: a value that changes whenever the response does; a client that already has this response
+                gets 304 without a body.
         """
         self.response.headers["Cache-Control"] = "private, no-cache"
         if etag is not None:

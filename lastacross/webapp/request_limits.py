@@ -51,7 +51,7 @@ def check_headers(refuse: Refuse) -> Layer:
 
 
 def refusal_of(key: str) -> Refusal:
-    """The answer to a request with a header that is too long; the header is named by its environ key."""
+    """The response to a request with a header that is too long; the header is named by its environ key."""
     limit = MAX_BYTES_OF.get(key, MAX_HEADER_BYTES)
     name = key.removeprefix("HTTP_").replace("_", "-").title()
     return Refusal(431, f"The header {name} is longer than the {limit:,} bytes that this server accepts.")

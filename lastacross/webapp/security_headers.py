@@ -1,4 +1,4 @@
-"""Adds security headers, which restrict what a page may do, to every answer including errors."""
+"""Adds security headers, which restrict what a page may do, to every response including errors."""
 
 from urllib.parse import urlsplit
 
@@ -28,7 +28,7 @@ DROPPED = frozenset({"server", "x-powered-by", "x-aspnet-version", "x-generator"
 
 
 def layer(application: Wsgi) -> Wsgi:
-    """Add the security headers to each answer, and fix its cookies and redirects."""
+    """Add the security headers to each response, and fix its cookies and redirects."""
 
     def secured(environ: Environ, start_response: Start) -> Body:
         return application(
@@ -39,7 +39,7 @@ def layer(application: Wsgi) -> Wsgi:
 
 
 def secure(headers: Headers, environ: Environ) -> Headers:
-    """An answer's headers plus ours; policies that the answer already has stay unchanged."""
+    """A response's headers plus ours; policies that the response already has stay unchanged."""
     https = is_https(environ)
     kept = [
         (name, _mend(name.lower(), value, environ, https))

@@ -68,7 +68,7 @@ def remember_started(request: Any, response: Any, name: str) -> None:
 
     Args:
         request: the request that starts the run.
-        response: the answer to it.
+        response: the response to it.
         name: the run's name, which no other run of the application has now or later, such as
             ``f"quilt:{row_id}"``.
     """

@@ -33,7 +33,7 @@ class Folder:
         max_age_seconds: how long a browser may keep a file without revalidating it.
         is_cached: whether to examine each file only once, for deployments whose files do not change.
         mime_type: the type of every file, or None to guess it from the name.
-        http_headers: the headers to add to every answer.
+        http_headers: the headers to add to every response.
         is_private: whether only the browser's own cache may keep a file.
         leaves_out: a callable that returns whether a file is excluded, given its path below the folder and
             its real path.

@@ -1,4 +1,4 @@
-"""Delivers a leased task as a request to the application and turns its answer into an outcome.
+"""Delivers a leased task as a request to the application and turns its response into an outcome.
 
 The request stays in the worker process: it calls the application's own WSGI callable directly, without going
 over the network. A delivery over HTTP (``remote``) has the same headers.
@@ -34,7 +34,7 @@ _log = logs.get("lastacross.delivery")
 class Outcome:
     """The outcome of one attempt.
 
-    ``status`` is the HTTP status, or None if there was no answer. ``reason`` explains a failure. ``is_final``
+    ``status`` is the HTTP status; None if there was no response. ``reason`` explains a failure. ``is_final``
     marks a failure that no retry can fix. ``was_reached`` is False if the attempt never reached the
     application. ``error`` is the handler's exception, if it ran in this process.
     """

@@ -35,7 +35,7 @@ from lastacross.worker.delivery import (
 CONNECT_SECONDS = 10.0
 # This is less than the 5 s after which our web server closes an idle connection, to avoid a race with it.
 IDLE_SECONDS = 4.0
-# The status alone determines the delivery's outcome, so we do not read the rest of a longer answer.
+# The status alone determines the delivery's outcome, so we do not read the rest of a longer response.
 MAX_ANSWER_BYTES = 65_536
 # A machine that vanished silently is noticed within about a minute, however long the deadline is.
 _LIFE_SIGNS = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
@@ -69,7 +69,7 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer that has only the beginning of its body."""
+    """A response that has only the beginning of its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -187,7 +187,7 @@ class RemoteDelivery:
 
         connection.timeout = max(remaining(), 0.001)
         connection.response_class = functools.partial(TimedResponse, remaining=remaining)  # type: ignore[assignment]
-        # A server may answer and disconnect before it has read the whole request; its answer still counts.
+        # A server may answer and disconnect before it has read the whole request; its response still counts.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             # Bypass urllib3's pool, which re-encodes the percent signs of its URLs.
             connection.request(
@@ -237,7 +237,7 @@ class _Server:
         return self._taken() or self._connected(min(seconds, CONNECT_SECONDS))
 
     def keep(self, connection: HTTPConnection) -> None:
-        """Keep a connection for reuse after its answer has been read."""
+        """Keep a connection for reuse after its response has been read."""
         with self._lock:
             if not connection.is_closed and len(self._idle) < self._most_idle:
                 self._idle.append((connection, self._clock.monotonic()))

@@ -75,7 +75,7 @@ def random_order(rows: int, columns: int, seed: str) -> list[tuple[int, int]]:
 
 @functools.lru_cache(maxsize=4)
 def _random_order(rows: int, columns: int, seed: str) -> tuple[tuple[int, int], ...]:
-    """The same as a tuple, cached because each portion of a quilt needs it."""
+    """The order as a tuple, cached because each portion of a quilt needs it."""
     squares = [(row, column) for row in range(rows) for column in range(columns)]
     random.Random(seed).shuffle(squares)
     return tuple(squares)

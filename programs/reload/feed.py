@@ -2,7 +2,7 @@
 
 ``ACCOUNT_FEED_URL`` is the feed's address, to which an account's key is appended. Without this variable, the
 built-in feed is used. It works only under ``dev``, because elsewhere strangers could use its slow accounts to
-block our threads. It always gives the same answer for a key, fails for some accounts, and is slow for others.
+block our threads. For a key it always gives the same response; some accounts fail, and some are slow.
 """
 
 import hashlib

@@ -649,7 +649,7 @@ def test_a_run_whose_tasks_were_lost_says_so_and_its_name_is_free(client: Client
 MISTAKES = [
     ({"name": "", "intervals": "1-2"}, "name", "it is empty"),
     ({"intervals": "1-2"}, "name", "it is missing"),
-    ({"name": "a b", "intervals": "1-2"}, "name", "letters, digits, hyphens and underscores"),
+    ({"name": "a b", "intervals": "1-2"}, "name", "letters, digits, hyphens or underscores"),
     ({"name": "x" * 101, "intervals": "1-2"}, "name", "1 to 100"),
     ({"name": "na\u0308me", "intervals": "1-2"}, "name", "letters"),
     ({"name": "seed\n", "intervals": "1-2"}, "name", "letters"),

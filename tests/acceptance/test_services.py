@@ -515,5 +515,5 @@ def test_what_cannot_be_the_name_of_a_service_is_refused(
 ) -> None:
     assert cli.run(("worker", "--service", name)) == 2
 
-    assert "lower-case letters, digits and hyphens" in capsys.readouterr().err
+    assert "lowercase letters, digits or hyphens" in capsys.readouterr().err
     assert asked == []

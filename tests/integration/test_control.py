@@ -125,7 +125,7 @@ def test_a_pull_task_can_be_leased_now(scripts: Scripts, clock: StoppedClock) ->
 
     [leased] = queue.lease_tasks(10, 5)
     assert leased.name == "a"
-    with pytest.raises(BadTaskStateError, match="runs already"):
+    with pytest.raises(BadTaskStateError, match="is already running"):
         queue.run_now("a")
 
 
@@ -147,7 +147,7 @@ def test_a_task_that_runs_or_waits_for_its_batch_cannot_run_now(scripts: Scripts
     scripts.lease()
     Batch(name="b", on_complete=Task(url="/end")).__enter__()
 
-    with pytest.raises(BadTaskStateError, match="runs already"):
+    with pytest.raises(BadTaskStateError, match="is already running"):
         Queue().run_now("a")
     with pytest.raises(BadTaskStateError, match="when its batch is complete"):
         Queue().run_now("b-complete")

@@ -553,7 +553,7 @@ def test_a_large_call_whose_row_is_gone_fails_for_good() -> None:
     task = deferred.task(record, LARGE)
     deferred.run(task.body)
 
-    with pytest.raises(deferred.PermanentTaskFailure, match="are gone"):
+    with pytest.raises(deferred.PermanentTaskFailure, match="no longer exist"):
         deferred.run(task.body)
     assert len(calls) == 1
 

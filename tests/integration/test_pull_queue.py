@@ -620,7 +620,7 @@ def test_a_task_that_lies_ahead_is_leased_when_it_is_to_run_now(later: Callable[
 
     later()
     assert names(pulled.lease_tasks(10, 1)) == [task.name]
-    with pytest.raises(taskqueue.BadTaskStateError, match="runs already"):
+    with pytest.raises(taskqueue.BadTaskStateError, match="is already running"):
         pulled.run_now(str(task.name))
 
 

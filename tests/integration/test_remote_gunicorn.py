@@ -270,7 +270,7 @@ def test_another_secret_key_or_a_wrong_clock_is_refused_and_both_sides_say_so(
     for found in (foreign, late):
         found.close()
     assert [outcome.status for outcome in outcomes] == [403, 403]
-    assert "another SECRET_KEY" in outcomes[0].reason
+    assert "a different SECRET_KEY" in outcomes[0].reason
     assert "signed 1200 s ago" in outcomes[1].reason
     assert service.notes() == []
     wait_until(lambda: service.processes.text().count("delivery.refuse") >= 2, what="its log")

@@ -359,11 +359,11 @@ def test_skip_files_name_files_and_folders(app_root: Path, text: str, skipped: l
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("skip_files: (\n", "1:13: skip_files '(' is not a regular expression"),
-        ("skip_files: [a, (]\n", "1:17: skip_files '(' is not a regular expression"),
-        ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) is not a regular expression"),
-        ("skip_files: [[a]]\n", "1:14: skip_files (a list) is not a regular expression"),
-        ("skip_files:\n-\n", "2:2: skip_files (empty) is not a regular expression"),
+        ("skip_files: (\n", "1:13: skip_files '(' is not a valid regular expression"),
+        ("skip_files: [a, (]\n", "1:17: skip_files '(' is not a valid regular expression"),
+        ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) is not a valid regular expression"),
+        ("skip_files: [[a]]\n", "1:14: skip_files (a list) is not a valid regular expression"),
+        ("skip_files:\n-\n", "2:2: skip_files (empty) is not a valid regular expression"),
     ],
 )
 def test_a_wrong_expression_of_skip_files_is_named(app_root: Path, text: str, problem: str) -> None:

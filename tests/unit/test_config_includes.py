@@ -309,7 +309,7 @@ WRONG_INCLUDED_FILES = [
         "a.yaml:2:36: position 'first' is not head or tail",
     ),
     ("handlers:\n- {url: /a, static_dir: gone}\n", "a.yaml:2:25: static_dir 'gone' does not exist"),
-    ("skip_files: '['\n", "a.yaml:1:13: skip_files '[' is not a regular expression"),
+    ("skip_files: '['\n", "a.yaml:1:13: skip_files '[' is not a valid regular expression"),
     ("env_variables: {A-B: c}\n", "a.yaml:1:17: 'A-B' is not a valid variable name"),
     ("builtins:\n- defered: on\n", "a.yaml:2:3: there is no builtin 'defered'. Did you mean 'deferred'?"),
     ("basic_scaling:\n", "a.yaml:1:1: basic_scaling is a second kind of scaling; keep only one"),

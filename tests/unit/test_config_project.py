@@ -10,8 +10,8 @@ from lastacross.errors import ConfigError
 WRONG = [
     ("[tool.lastacross]\nmodells = []\n", "[tool.lastacross] has no 'modells'. Did you mean 'models'?"),
     ("[tool.lastacross]\nzoo = []\n", "[tool.lastacross] has no 'zoo'; its keys are models and demo"),
-    ("[tool.lastacross]\nmodels = 'models'\n", "models 'models' is not a list of modules"),
-    ("[tool.lastacross]\nmodels = ['a-b']\n", "models ['a-b'] is not a list of modules"),
+    ("[tool.lastacross]\nmodels = 'models'\n", "models 'models' must be a list of modules"),
+    ("[tool.lastacross]\nmodels = ['a-b']\n", "models ['a-b'] must be a list of modules"),
     ("[tool.lastacross]\ndemo = 'load'\n", "demo 'load' must name a module and a function"),
     ("[tool]\nlastacross = 3\n", "[tool.lastacross] is not a table"),
     ("[tool.lastacross\n", "cannot be read: "),

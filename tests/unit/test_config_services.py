@@ -111,7 +111,7 @@ def test_a_backend_with_the_name_of_app_yamls_service_is_refused(root: Path) -> 
 
     [mistake] = config.check(root, ENVIRON).mistakes
 
-    assert str(mistake).startswith("backends.yaml:3:9: name 'shop' is app.yaml's service")
+    assert str(mistake).startswith("backends.yaml:3:9: name 'shop' is app.yaml's own service")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,12 @@ WRONG_APP_FILES = [
     ("handlers: main.app\n", "1:11", "handlers 'main.app' must be a list of handlers", None),
     (H + "  scrpt: x\n", "4:3", "a handler has no key 'scrpt'", "script"),
     ("handlers:\n- script: main.app\n", "2:3", "url is missing: a handler needs one", None),
-    ("handlers:\n- url: /(a\n  script: main.app\n", "2:8", "url '/(a' is not a regular expression", None),
+    (
+        "handlers:\n- url: /(a\n  script: main.app\n",
+        "2:8",
+        "url '/(a' is not a valid regular expression",
+        None,
+    ),
     ("handlers:\n- url: a/b\n  script: main.app\n", "2:8", "url 'a/b' does not begin with '/'", "/a/b"),
     ("handlers:\n- url: /a\n", "2:3", "the handler for '/a' needs script, static_dir or static_files", None),
     ("handlers:\n- url: /a\n  script: main.py\n", "3:11", "script 'main.py' is a file", "main.app"),

@@ -36,8 +36,8 @@ def test_a_password_is_never_shown() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is not a database's URL"),
-        ("ada:secret@db", "is not a database's URL"),
+        ("", "is not the URL of a database"),
+        ("ada:secret@db", "is not the URL of a database"),
         ("mysql://ada:secret@db/app", "'mysql'"),
         ("postgresql://ada:secret@db/app?sslmod=require", "no parameter 'sslmod'"),
         ("postgresql+psycopg2://ada:secret@db/app", "'postgresql+psycopg2'"),

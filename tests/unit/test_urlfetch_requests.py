@@ -170,7 +170,7 @@ def test_methods_are_constants_or_names_in_any_case() -> None:
 
 @pytest.mark.parametrize("method", [0, 7, "FETCH", "GET ", "", None, True, 1.5])
 def test_a_method_that_there_is_none_of_is_refused(method: object) -> None:
-    with pytest.raises(urlfetch.InvalidMethodError, match="there are GET, POST"):
+    with pytest.raises(urlfetch.InvalidMethodError, match="the methods are GET, POST"):
         method_name(method)
 
 

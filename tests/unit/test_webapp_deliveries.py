@@ -238,7 +238,7 @@ def test_a_chunked_delivery_is_read_and_compared(site: web.Site) -> None:
         ("nonsense", "its token is not valid"),
         ("ä" * 10, "its token is not valid"),
         ("a" * 5000, "its token is not valid"),
-        (token(key="the key of another application"), "another SECRET_KEY"),
+        (token(key="the key of another application"), "a different SECRET_KEY"),
         (token()[:-1], "its token is not valid"),
         ("x" + token(), "its token is not valid"),
         (f"{token()},{token()}", "its token is not valid"),

@@ -215,7 +215,7 @@ local function leave(group)
   end
 end
 
--- Leave a task that must start immediately. This worker begins with its list once a thread is free.
+-- Leave a task in its list because it must start immediately. This worker begins with that list once a thread is free.
 local function leave_for_free_thread(group, list)
   if not is_asleep then
     resume_at_list = resume_at_list or list

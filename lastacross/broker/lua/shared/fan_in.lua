@@ -84,7 +84,7 @@ local function child_complete(member, is_failed)
   end
   local open = try('HINCRBY', children, index, -1)
   if type_of(open) ~= 'number' then
-    -- The number of open children is lost. Assume none, because completing late is worse than completing early.
+    -- The number of open children is lost. Assume 0, because completing late is worse than completing early.
     call('HSET', children, index, 0)
     open = 0
   end
