@@ -48,7 +48,7 @@ def check(
     the limit. A refused start is not counted.
 
     Args:
-        name: the kind of operation; each name has its own limit. Never use a part of the request.
+        name: the kind of operation; each name has its own limit. Do not derive it from the request.
         limit: the limit, such as ``30/minute``, ``100 per 2 hours`` or ``10/minute;200/day``; if there are
             several rates, all of them apply.
         environ: the request's WSGI environ.
@@ -97,7 +97,7 @@ def spend(
     next.
 
     Args:
-        name: the kind of amount. Never use a part of a request.
+        name: the kind of amount. Do not derive it from the request.
         client: the spender (``clients.own_network_of``).
         amount: how much to spend.
         most: the budget for one period.

@@ -82,7 +82,7 @@ def read(ids: Sequence[str], answers: Sequence[Any]) -> dict[str, Progress]:
 
     Args:
         ids: the tasks' ids.
-        answers: the values that a script read for ``stored_keys``, in the same order.
+        answers: the values of ``stored_keys``, as read by a script, in the same order.
     """
     found = memcache.values_of([KEY % task_id for task_id in ids], answers)
     pairs = [(task_id, _load(found.get(KEY % task_id))) for task_id in ids]

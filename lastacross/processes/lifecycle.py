@@ -181,7 +181,7 @@ class Life:
             _log.warning("service.stop_failed", service=self._service, answer=status or reason)
 
     def close(self) -> None:
-        """Log when the process ends if that interrupts work that was still stopping."""
+        """Log a warning if the process ends before the stop hooks have returned."""
         if self._stopping is not None and self._stopping.is_alive():
             _log.warning("service.stop_cut_off", service=self._service, after_seconds=self._drain_seconds)
 

@@ -59,7 +59,7 @@ class Store:
     Args:
         url: ``redis://…``, ``rediss://…`` or ``unix://…``.
         clock: a clock to use instead of the Redis server's.
-        patience_seconds: the time after which to stop waiting for a reply, for callers with a waiting user.
+        patience_seconds: how long to wait for a reply, if a person is waiting for this caller.
     """
 
     def __init__(

@@ -148,8 +148,8 @@ class Batch:
             )
         if code == NAME_TAKEN:
             raise TaskAlreadyExistsError(
-                f"a task in {queue.name!r} has the name {self.id}-complete or {self.id}-success, "
-                "which this batch would give to its own; name the batch differently"
+                f"queue {queue.name!r} already has a task named {self.id}-complete or {self.id}-success, "
+                "which this batch needs for its own task; choose another name for the batch"
             )
         self._is_open = True
         self._stays_open = False

@@ -51,8 +51,8 @@ def visitor(environ: Environ, settings: Settings) -> Visitor:
 def is_administrator(environ: Environ, settings: Settings) -> bool:
     """Whether the administrator sent this: it has the cookie, and no other origin's page led here.
 
-    SameSite=Strict treats other ports and other subdomains of the same domain as the same site. A GET that
-    comes from one of those must not start a cron job's work.
+    SameSite=Strict treats other ports and other subdomains of the same domain as the same site. A GET from
+    such a page must not start a cron job's work.
     """
     return administrator.has_cookie(environ, settings.secret_key) and not boundary.comes_from_elsewhere(
         environ

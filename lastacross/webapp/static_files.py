@@ -80,7 +80,7 @@ class Folder:
         path = os.path.join(self._root, *segments)
         if not os.path.isfile(path) or not os.access(path, os.R_OK):
             return None
-        # WhiteNoise prefers a compressed file next to it, and that one must not lead out of the folder
+        # WhiteNoise prefers a compressed file next to it, which must not lead out of the folder
         # either.
         every = [path, *(path + end for end in COMPRESSED.values() if os.path.lexists(path + end))]
         if not all(self._is_inside(found) for found in every):

@@ -21,7 +21,7 @@ _log = logs.get("lastacross.worker")
 
 
 class RqWorker(rq.Worker):
-    """RQ's worker, with threads that survive any message."""
+    """A subclass of RQ's worker whose threads survive any message."""
 
     def _set_connection(self, connection: Any) -> Any:
         """Keep the connection's time-outs, although RQ would lengthen them for its blocking calls."""

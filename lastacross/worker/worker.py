@@ -38,7 +38,7 @@ HEARTBEAT_SECONDS = 5.0
 SHOW_SECONDS = 1.0
 HAND_OVER_SECONDS = 0.001
 # This is less than the supervisor's grace, so that tasks still running at its end are released properly. A
-# task that is killed instead becomes a suspect in the death of its process.
+# task killed with its process would become a suspect in that process's death.
 DRAIN_SECONDS = 25.0
 DEV_DRAIN_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1

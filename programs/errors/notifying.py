@@ -131,7 +131,7 @@ def _told_since(session: Session, begun_at: float) -> int:
 
 
 def _note_flood(session: Session, begun_at: float) -> None:
-    """Announce, at most once between two digests, that further groups get no notification of their own."""
+    """Announce, at most once per digest, that further groups get no notifications of their own."""
     key = f"flood-{clock.iso(begun_at)}"
     if session.scalar(select(ErrorNotification.id).where(ErrorNotification.key == key)) is not None:
         return

@@ -254,7 +254,7 @@ def load(today: datetime.date | None = None) -> str:
 
 
 def is_all_there_is() -> bool:
-    """Whether the datastore has no invoices except those of the demo."""
+    """Whether the datastore has no invoices except the demo's."""
     query = select(Invoice.number).where(Invoice.number.not_like(f"{PREFIX}%")).limit(1)
     with datastore.session(read_only=True) as session:
         return session.scalar(query) is None

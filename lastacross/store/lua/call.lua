@@ -4,7 +4,7 @@
 
 local try, type_of = redis.pcall, type
 
--- Used in code that runs for each task, for keys whose type this run has just checked.
+-- For code that runs once per task, if this run has just checked the key's type.
 local sure_call = redis.call
 
 local ASIDE_SECONDS = 30 * 86400
