@@ -25,7 +25,7 @@ class Threads:
         self._lock = threading.Lock()
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._count = 0
-        # Functions that no thread has taken yet. A new thread starts only if fewer threads than these are idle.
+        # Functions that no thread has taken yet. A new thread starts only if fewer threads are idle.
         self._waiting = 0
         self._idle = 0
 

@@ -211,7 +211,7 @@ class Runners:
         return _drained(self._waiting) + suspects
 
     def take_beyond(self, kept: int) -> list[Leased]:
-        """Take back all waiting tasks but suspects and the first ``kept``, to release them."""
+        """Take back all waiting tasks except suspects and the first ``kept``, to release them."""
         waiting = _drained(self._waiting)
         self.put(waiting[:kept])
         return waiting[kept:]
