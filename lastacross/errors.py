@@ -194,7 +194,7 @@ class ScheduleError(Error, ValueError):
         self.problem = problem
         self.column = column
         self.hint = hint
-        meant = "" if hint is None else f", did you mean {hint!r}?"
+        meant = "" if hint is None else f". Did you mean {hint!r}?"
         super().__init__(f"{subject} {problem}{meant}")
 
 

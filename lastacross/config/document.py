@@ -168,7 +168,8 @@ class Document:
         elif isinstance(problem := detail.get("ctx", {}).get("error"), UnusableError):
             self.mistake(path, f"{key} {shown(value)} {problem.problem}", problem.hint)
         else:
-            self.mistake(path, f"{key} {shown(value)} is not {_EXPECTED.get(kind, 'valid here')}")
+            problem = f"must be {_EXPECTED[kind]}" if kind in _EXPECTED else "is not valid here"
+            self.mistake(path, f"{key} {shown(value)} {problem}")
 
 
 def _entry_at(model: type[Entry], keys: Iterable[str | int]) -> type[Entry]:

@@ -107,7 +107,8 @@ def load_claims(signatures: Signatures, token: str) -> Claims:
     """The claims in a header's value.
 
     Raises:
-        BadSignatureError: the value was not created by ``dump_claims`` with this key, or was created by another version.
+        BadSignatureError: the value was not created by ``dump_claims`` with this key, or was created by
+            another version.
     """
     if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         raise BadSignatureError("its length or characters are invalid")

@@ -101,7 +101,7 @@ def _check_query(environ: Environ, limits: forms.Limits) -> None:
     if limits.fields is not None and query.count("&") + query.count(";") >= limits.fields:
         raise FormError(
             400,
-            f"The address has more than the {limits.fields:,} parameters that this server takes "
+            f"The address has more than the {limits.fields:,} parameters that this server accepts "
             f"({FIELDS_SETTING}).",
         )
 

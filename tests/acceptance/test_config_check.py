@@ -58,7 +58,7 @@ MALFORMED_QUEUES = {
     ),
     "an item that is a word": (
         "queue:\n- mail\n",
-        "2:3: queue 'mail' is not a mapping (lines of 'key: value')",
+        "2:3: queue 'mail' must be a mapping (lines of 'key: value')",
     ),
     "capitals in a target": (
         Q + "  target: Counter\n",
@@ -87,8 +87,8 @@ MALFORMED_QUEUES = {
     ),
     "a storage limit in MB": (
         "total_storage_limit: 5MB\n" + Q,
-        "1:22: total_storage_limit '5MB' is not a number with an optional unit (B, K, M, G or T), "
-        "did you mean '5M'?",
+        "1:22: total_storage_limit '5MB' is not a number with an optional unit (B, K, M, G or T). "
+        "Did you mean '5M'?",
     ),
     "a key written twice": (Q + "  rate: 6/s\n", "4:3: the key 'rate' is repeated; keep only one"),
     "a second document": (

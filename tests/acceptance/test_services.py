@@ -493,7 +493,7 @@ def test_a_name_that_looks_misspelt_is_remarked_on(
     code = cli.run(("worker", "--service", name))
 
     error = capsys.readouterr().err
-    assert "did you mean 'counter'?" in error
+    assert "Did you mean 'counter'?" in error
     # Only what cannot be a name is refused: anything else may be meant.
     assert code == (2 if name == "Counter" else 0)
     assert len(asked) == (0 if name == "Counter" else 1)

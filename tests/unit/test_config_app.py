@@ -213,7 +213,7 @@ def test_a_handler_says_that_it_takes_what_pages_of_other_sites_send(app_root: P
         ),
         ("{url: /a, static_dir: a, cross_site: allow}", "cross_site is only for scripts"),
         ("{url: /_ah/a, script: main.app, cross_site: allow}", "not permitted below /_ah/"),
-        ("{url: /a, script: main.app, cross_site: allowed}", "did you mean 'allow'?"),
+        ("{url: /a, script: main.app, cross_site: allowed}", "Did you mean 'allow'?"),
     ],
 )
 def test_other_sites_are_not_let_in_where_it_would_be_as_somebody(
@@ -361,9 +361,9 @@ def test_skip_files_name_files_and_folders(app_root: Path, text: str, skipped: l
     [
         ("skip_files: (\n", "1:13: skip_files '(' is not a valid regular expression"),
         ("skip_files: [a, (]\n", "1:17: skip_files '(' is not a valid regular expression"),
-        ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) is not a valid regular expression"),
-        ("skip_files: [[a]]\n", "1:14: skip_files (a list) is not a valid regular expression"),
-        ("skip_files:\n-\n", "2:2: skip_files (empty) is not a valid regular expression"),
+        ("skip_files: {a: b}\n", "1:13: skip_files (a mapping) must be a regular expression"),
+        ("skip_files: [[a]]\n", "1:14: skip_files (a list) must be a regular expression"),
+        ("skip_files:\n-\n", "2:2: skip_files (empty) must be a regular expression"),
     ],
 )
 def test_a_wrong_expression_of_skip_files_is_named(app_root: Path, text: str, problem: str) -> None:
@@ -407,7 +407,7 @@ def test_a_list_for_gcloud_is_not_passed_over_in_silence(app_root: Path) -> None
     [notice] = load(app_root, "handlers:\n- {url: /a, script: main.app}\n").notices
 
     assert notice.startswith(
-        ".gcloudignore: this file is ignored; static handlers serve the files that it names"
+        ".gcloudignore: this file is ignored; static handlers serve the files that it lists"
     )
 
 

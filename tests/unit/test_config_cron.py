@@ -174,7 +174,7 @@ def test_a_wrong_file_is_told_of_with_its_place_and_what_was_likely_meant(
     assert code == 2
     [line] = [line for line in (told.out + told.err).splitlines() if f"cron.yaml:{place}:" in line]
     assert words in line
-    assert (f"did you mean {hint!r}?" in line) == (hint is not None)
+    assert (f"Did you mean {hint!r}?" in line) == (hint is not None)
     assert "Traceback" not in told.out + told.err
 
 

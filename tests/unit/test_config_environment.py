@@ -245,7 +245,7 @@ def test_a_wrong_variable_is_named_with_its_value(
     message = str(refused.value)
     assert message.startswith(name)
     assert words in message
-    assert message.endswith(f". Did you mean {hint!r}?") if hint else "did you mean" not in message
+    assert message.endswith(f". Did you mean {hint!r}?") if hint else "Did you mean" not in message
 
 
 # The least and the most that each variable of this kind takes.

@@ -19,15 +19,20 @@ WRONG_QUEUE_FILES = [
     ("queue:\n- name:\n  rate: 5/s\n", "2:3", "name (empty) must be a single value", None),
     ("queue:\n- name: my_queue\n  rate: 1/s\n", "2:9", "name 'my_queue' must be 1 to 100", "my-queue"),
     (f"queue:\n- name: {'q' * 101}\n  rate: 1/s\n", "2:9", "must be 1 to 100", "q" * 100),
-    (Q + "- 5\n", "4:3", "queue '5' is not a mapping", None),
-    ("queue:\n  name: q\n  rate: 5/s\n", "2:3", "queue (a mapping) must be a list of queues (put '- '", None),
+    (Q + "- 5\n", "4:3", "queue '5' must be a mapping", None),
+    (
+        "queue:\n  name: q\n  rate: 5/s\n",
+        "2:3",
+        "queue (a mapping) must be a list of queues; begin each item with '- '",
+        None,
+    ),
     ("queue: q\n", "1:8", "queue 'q' must be a list of queues", None),
     ("- name: q\n", "1:1", "expected lines of 'key: value', found (a list)", None),
     ("queue\n", "1:1", "expected lines of 'key: value', found 'queue'", None),
     (Q + "  target: 1.1.module\n", "4:11", "Value '1.1.module' for target does not match", "1.module"),
     (Q + "  target: My_Service\n", "4:11", "target 'My_Service' must be 'service' or", "my-service"),
-    (Q + "  target: -x\n", "4:11", "target '-x' is not", "x"),
-    (Q + "  retry_parameters: 5\n", "4:21", "retry_parameters '5' is not a mapping", None),
+    (Q + "  target: -x\n", "4:11", "target '-x' must be", "x"),
+    (Q + "  retry_parameters: 5\n", "4:21", "retry_parameters '5' must be a mapping", None),
     (
         Q + "  retry_parameters:\n    task_retry_limt: 5\n",
         "5:5",
@@ -76,11 +81,11 @@ WRONG_APP_FILES = [
     ("handlers:\n- url: /a\n  script: main.py\n", "3:11", "script 'main.py' is a file", "main.app"),
     ("handlers:\n- url: /a\n  script: main:app\n", "3:11", "script 'main:app' is not a dotted", "main.app"),
     ("handlers:\n- url: /a\n  script: main\n", "3:11", "script 'main' is not a dotted name", "main.app"),
-    (H + "  login: amdin\n", "4:10", "login 'amdin' is not optional, required or admin", "admin"),
+    (H + "  login: amdin\n", "4:10", "login 'amdin' must be optional, required or admin", "admin"),
     (H + "  secure: allways\n", "4:11", "secure 'allways'", "always"),
-    (H + "  auth_fail_action: deny\n", "4:21", "auth_fail_action 'deny' is not redirect or", None),
+    (H + "  auth_fail_action: deny\n", "4:21", "auth_fail_action 'deny' must be redirect or", None),
     (H + "  expiration: 5m\n", "4:3", "expiration is only for static handlers", None),
-    (H + "  static_dir: x\n", "4:3", "static_dir beside script", None),
+    (H + "  static_dir: x\n", "4:3", "static_dir and script cannot be combined", None),
     (H + "  upload: x\n", "4:3", "upload is only for static_files", None),
     ("handlers:\n- url: /s/(.*)\n  static_files: s/\\1\n", "2:3", "upload is missing", None),
     (
@@ -89,7 +94,12 @@ WRONG_APP_FILES = [
         "static_files 's/\\\\2' uses group 2, but url has 1",
         None,
     ),
-    ("handlers:\n- url: /s\n  static_files: s\n  upload: '['\n", "4:11", "upload '[' is not a regular", None),
+    (
+        "handlers:\n- url: /s\n  static_files: s\n  upload: '['\n",
+        "4:11",
+        "upload '[' is not a valid regular",
+        None,
+    ),
     ("handlers:\n- url: /s\n  static_dir: gone\n", "3:15", "static_dir 'gone' does not exist", None),
     (
         "handlers:\n- url: /s/(.*)\n  static_files: s\\q\n  upload: s/.*\n",
@@ -122,14 +132,14 @@ WRONG_APP_FILES = [
     (
         'handlers:\n- url: /s\n  static_dir: s\n  http_headers:\n    X-A: "a\\r\\nX-B: c"\n',
         "5:10",
-        "the header's value 'a\\r\\nX-B: c' is not printable",
+        "the header value 'a\\r\\nX-B: c' is not printable",
         None,
     ),
     ("service: My Service\n" + H, "1:10", "service 'My Service' must be 1 to 63", "my-service"),
     ("service: a\nmodule: b\n" + H, "2:1", "module is the old name for service", None),
     ("default_expiration: soon\n" + H, "1:21", "default_expiration 'soon' is not a duration", None),
     ("env_variables:\n  A-B: c\n" + H, "2:3", "'A-B' is not a valid variable name", None),
-    ("env_variables:\n- A: c\n" + H, "2:1", "env_variables (a list) is not a mapping", None),
+    ("env_variables:\n- A: c\n" + H, "2:1", "env_variables (a list) must be a mapping", None),
     ("env_variables:\n  A: [c]\n" + H, "2:6", "A (a list) must be a single value", None),
     ("inbound_services:\n- wramup\n" + H, "2:3", "'wramup' is not an inbound service", "warmup"),
     ("manual_scaling:\n  instnces: 5\n" + H, "2:3", "manual_scaling has no key 'instnces'", "instances"),
@@ -154,8 +164,8 @@ WRONG_BACKENDS_FILES = [
     (B + "---\n" + B, "3:1", "a second document starts here", None),
     ("- name: b\n", "1:1", "expected lines of 'key: value', found (a list)", None),
     ("backend:\n- name: b\n", "1:1", "backends.yaml has no key 'backend'", "backends"),
-    ("backends:\n  name: b\n", "2:3", "must be a list of backends (put '- '", None),
-    ("backends:\n- b\n", "2:3", "backends 'b' is not a mapping", None),
+    ("backends:\n  name: b\n", "2:3", "must be a list of backends; begin each item with '- '", None),
+    ("backends:\n- b\n", "2:3", "backends 'b' must be a mapping", None),
     ("backends:\n- instances: 2\n", "2:3", "name is missing: a backend needs one", None),
     ("backends:\n- name: My_Backend\n", "2:9", "name 'My_Backend' must be 1 to 100", "my-backend"),
     ("backends:\n- name: -b\n", "2:9", "name '-b' must be 1 to 100 lowercase", "b"),
@@ -166,19 +176,19 @@ WRONG_BACKENDS_FILES = [
     (B + "  instance_class: B4\n", "3:3", "a backend has no key 'instance_class'", "class"),
     (B + "  dynamic: true\n", "3:3", "a backend has no key 'dynamic'", "options: dynamic"),
     (B + "  instance: 4\n", "3:3", "a backend has no key 'instance'", "instances"),
-    (B + "  class: B3\n", "3:10", "class 'B3' is not B1, B2, B4, B4_1G or B8", None),
+    (B + "  class: B3\n", "3:10", "class 'B3' must be B1, B2, B4, B4_1G or B8", None),
     (B + "  class: [B1]\n", "3:10", "class (a list) must be a single value", None),
     (B + "  instances: 0\n", "3:14", "instances '0' is not between 1 and 20", None),
     (B + "  instances: 21\n", "3:14", "instances '21' is not between 1 and 20", None),
     (B + "  instances: 1.5\n", "3:14", "instances '1.5' is not a whole number", "1"),
     (B + "  max_concurrent_requests: 0\n", "3:28", "'0' is not between 1 and 1024", None),
-    (B + "  options: dynamc\n", "3:12", "options 'dynamc' has 'dynamc', which is not", "dynamic"),
-    (B + "  options: [fast]\n", "3:12", "options (a list) has 'fast', which is not", "failfast"),
+    (B + "  options: dynamc\n", "3:12", "options 'dynamc' contains 'dynamc', which is not", "dynamic"),
+    (B + "  options: [fast]\n", "3:12", "options (a list) contains 'fast', which is not", "failfast"),
     (B + "  options: {a: b}\n", "3:12", "must be words separated by commas, or a list", None),
     (B + "  options: [[a]]\n", "3:12", "must be words separated by commas, or a list", None),
     (B + "  start: main\n", "3:10", "start 'main' is not a dotted name", "main.app"),
     (B + "  start: /etc/x.py\n", "3:10", "start '/etc/x.py' is a file", "etc.x.app"),
-    (B + "  state: start\n", "3:10", "state 'start' is not START or STOP", "START"),
+    (B + "  state: start\n", "3:10", "state 'start' must be START or STOP", "START"),
 ]
 
 D = "dispatch:\n"
@@ -186,8 +196,8 @@ D = "dispatch:\n"
 WRONG_DISPATCH_FILES = [
     (D + "---\n" + D, "2:1", "a second document starts here", None),
     ("dispach:\n", "1:1", "dispatch.yaml has no key 'dispach'", "dispatch"),
-    (D + "  url: '*/a'\n", "2:3", "must be a list of dispatch rules (put '- '", None),
-    (D + "- '*/a'\n", "2:3", "dispatch '*/a' is not a mapping", None),
+    (D + "  url: '*/a'\n", "2:3", "must be a list of dispatch rules; begin each item with '- '", None),
+    (D + "- '*/a'\n", "2:3", "dispatch '*/a' must be a mapping", None),
     (D + "- url: '*/a'\n", "2:3", "service is missing: a dispatch rule needs one", None),
     (D + "- service: default\n", "2:3", "url is missing: a dispatch rule needs one", None),
     (D + "- {url: '*/a', servce: x}\n", "2:16", "a dispatch rule has no key 'servce'", "service"),
@@ -215,8 +225,18 @@ WRONG_DISPATCH_FILES = [
     (D + "- {url: '*/a b', service: x}\n", "2:9", "a character that is not allowed in a path", None),
     (D + "- {url: 10.0.0.5/a, service: x}\n", "2:9", "has an IP address as its host", "*/a"),
     (D + "- {url: 010.0.0.005/a, service: x}\n", "2:9", "has an IP address as its host", "*/a"),
-    (D + f"- {{url: '*{'h' * 100}/a', service: x}}\n", "2:9", "has a host of 101 characters; 100", None),
-    (D + f"- {{url: '*/{'p' * 100}', service: x}}\n", "2:9", "has a path of 101 characters; 100", None),
+    (
+        D + f"- {{url: '*{'h' * 100}/a', service: x}}\n",
+        "2:9",
+        "has a host of 101 characters; the limit is 100",
+        None,
+    ),
+    (
+        D + f"- {{url: '*/{'p' * 100}', service: x}}\n",
+        "2:9",
+        "has a path of 101 characters; the limit is 100",
+        None,
+    ),
     (D + "- {url: '*/a', service: default}\n" * 21, "22:3", "rule 21 exceeds App Engine's limit of 20", None),
 ]
 
@@ -236,7 +256,7 @@ def assert_says(error: ConfigError, place: str, words: str, hint: str | None) ->
     assert message.startswith(f"{place}: ")
     assert words in message
     assert "\n" not in message
-    assert message.endswith(f". Did you mean {hint!r}?") if hint else "did you mean" not in message
+    assert message.endswith(f". Did you mean {hint!r}?") if hint else "Did you mean" not in message
 
 
 WRONG_FILES = {
@@ -318,7 +338,7 @@ def test_a_folder_in_place_of_a_file_is_told(app_root: Path) -> None:
     (app_root / "queue.yaml").unlink()
     (app_root / "queue.yaml").mkdir()
 
-    with pytest.raises(ConfigError, match=r"^queue\.yaml: is a folder"):
+    with pytest.raises(ConfigError, match=r"^queue\.yaml: expected a file, found a folder"):
         config.load(app_root, ENVIRON)
 
 

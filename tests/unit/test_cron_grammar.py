@@ -153,7 +153,7 @@ def test_a_refusal_says_what_was_expected_and_where(
 
     assert (caught.value.column, caught.value.hint) == (column, hint)
     assert words in str(caught.value)
-    assert (f"did you mean {hint!r}?" in str(caught.value)) == (hint is not None)
+    assert (f"Did you mean {hint!r}?" in str(caught.value)) == (hint is not None)
 
 
 def test_of_words_without_spaces_between_them_a_refusal_names_the_wrong_one() -> None:
