@@ -30,6 +30,7 @@ FOUNDATION: dict[str, set[str]] = {
     "rpc": set(),
     "pickled_names": set(),
     "runtime": set(),
+    "stop_signals": set(),
     "cron": {"errors"},
     "signing": {"errors"},
     "config": {"errors", "cron"},

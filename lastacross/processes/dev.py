@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.1
 
 
 def run(root: Path, environ: Mapping[str, str]) -> int:
-    """Run everything until Ctrl-C or SIGTERM.
+    """Run everything until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         root: the application's folder.

@@ -6,7 +6,6 @@ hook is called in every process that has set one.
 """
 
 import io
-import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -16,6 +15,7 @@ from lastacross import logs, runtime
 from lastacross.clock import SYSTEM as CLOCK
 from lastacross.config import DEFAULT_SERVICE, Config
 from lastacross.processes.shutdown_hook import call_hook
+from lastacross.stop_signals import handle_stop_signals
 from lastacross.webapp import SYSTEM, Wsgi, close
 from lastacross.worker import Interrupt, base_environ
 
@@ -64,15 +64,14 @@ class Life:
         """Request ``/_ah/start`` until it succeeds (200-299, or 404, as on App Engine); main thread only.
 
         A failure is logged and retried after 0.1 s, doubling up to 5 s. A process that is not resident gets
-        no such request. From now on SIGTERM and SIGINT call ``ask_to_stop``, until the worker takes over
-        handling them.
+        no such request. From now on SIGTERM, SIGINT and SIGHUP call ``ask_to_stop``, until the worker takes
+        over handling them.
 
         Returns:
             False if the process was told to stop before that; the time allowed for stopping has then been
             used up.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        handle_stop_signals(self._on_signal)
         if not self._is_resident:
             return True
         began_at = CLOCK.monotonic()

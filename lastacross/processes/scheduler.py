@@ -6,7 +6,6 @@ each step does nothing if another scheduler was first.
 """
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from lastacross.errors import ConfigError
 from lastacross.longtasks import expiry
 from lastacross.processes import permissions
 from lastacross.processes.step import Step
+from lastacross.stop_signals import handle_stop_signals
 
 log = logs.get("lastacross.scheduler")
 
@@ -145,7 +145,7 @@ def tick(steps: Sequence[Step], clock: Clock = SYSTEM) -> None:
 
 
 def run(configuration: Config) -> int:
-    """Tick until SIGTERM or SIGINT arrives.
+    """Tick until SIGTERM, SIGINT or SIGHUP arrives.
 
     Returns:
         The exit code.
@@ -155,8 +155,7 @@ def run(configuration: Config) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         stopping.set()
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    handle_stop_signals(stop)
     config.use(configuration)
     permissions.narrow(configuration.settings)
     log.info("scheduler.start")

@@ -27,6 +27,7 @@ from lastacross.errors import StoreUnavailableError
 from lastacross.processes import die_with_parent
 from lastacross.processes.child_process import ChildProcess, ForkedProcess
 from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
+from lastacross.stop_signals import stop_signals
 
 log = logs.get("lastacross.supervisor")
 
@@ -148,7 +149,7 @@ class Supervisor:
         self._watch_at = 0.0
 
     def run(self) -> int:
-        """Start all processes and run until SIGTERM or SIGINT has ended them; main thread only.
+        """Start all processes and run until SIGTERM, SIGINT or SIGHUP has ended them; main thread only.
 
         Returns:
             The exit code for this process.
@@ -194,7 +195,7 @@ class Supervisor:
         read_fd, write_fd = os.pipe()
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        numbers = (*stop_signals(), signal.SIGCHLD)
         handlers = {number: signal.signal(number, self._note_signal) for number in numbers}
         wakeup_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
         try:

@@ -33,7 +33,7 @@ _log = logs.get("lastacross.worker")
 
 
 def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
-    """Work until SIGTERM or SIGINT arrives or the supervisor dies.
+    """Work until SIGTERM, SIGINT or SIGHUP arrives or the supervisor dies.
 
     Args:
         config: the application's.

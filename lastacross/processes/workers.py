@@ -167,7 +167,7 @@ def run(
     threads: int | None = None,
     queues: Sequence[str] = (),
 ) -> int:
-    """Supervise worker processes until SIGTERM or SIGINT arrives; takes the same arguments as ``specs``.
+    """Supervise worker processes until SIGTERM, SIGINT or SIGHUP arrives; takes the arguments of ``specs``.
 
     Returns:
         The exit code.

@@ -18,6 +18,7 @@ from lastacross import config, logs
 from lastacross.broker import Broker, Leased, LeaseResult, new_token, queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.errors import StoreUnavailableError
+from lastacross.stop_signals import handle_stop_signals
 from lastacross.store import RQ_SUSPENDED, Store, translated_errors
 from lastacross.worker.deadline import Deadlines
 from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery, DirectCall, Outcome
@@ -143,7 +144,7 @@ class Worker(RqWorker):
     # --- the parts of RQ's worker that we keep ------------------------------------------
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Handle SIGTERM, SIGINT, or RQ's shutdown command: finish running tasks and lease no more."""
+        """Handle a stop signal or RQ's shutdown command: finish running tasks and lease no more."""
         if not self._is_told_to_stop:
             _log.info("worker.drain", running=len(self._runners.running))
         self._is_told_to_stop = True
@@ -157,8 +158,7 @@ class Worker(RqWorker):
         """Run until stopped; returns whether any task was completed."""
         self.register_birth()
         self.subscribe()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.request_stop)
+        handle_stop_signals(self.request_stop)
         self.set_state("idle")
         self._deadlines.start()
         self._runners.start()

@@ -25,7 +25,7 @@ BACKEND = Backend(name="counter", instances=3, max_concurrent_requests=5)
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """A life takes over SIGTERM and SIGINT: they are given back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -135,7 +135,7 @@ def test_a_report_that_fails_otherwise_does_not_keep_the_child_down(run: Run) ->
     wait_until(lambda: len(pids_of(program, "a")) == 2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_stages_in_order_and_leaves_nothing(run: Run, number: signal.Signals) -> None:
     program = run("Supervisor([polite('redis', stop_stage=1), polite('a'), polite('b')]).run()")
     wait_until(lambda: all(pids_of(program, name) for name in ("redis", "a", "b")))

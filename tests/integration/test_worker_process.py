@@ -32,7 +32,7 @@ class NotingWorker:
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """A worker process takes over SIGTERM and SIGINT: they are given back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,0 +1,22 @@
+"""The signals that stop a process, in the same way for every command."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+def stop_signals() -> list[signal.Signals]:
+    """SIGTERM, SIGINT (Ctrl-C) and SIGHUP (the terminal was closed), the last unless it is ignored.
+
+    ``nohup`` starts a program that ignores it, so that the program survives its terminal.
+    """
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if is_ignored else [signal.SIGHUP])]
+
+
+def handle_stop_signals(handler: Handler) -> dict[signal.Signals, Any]:
+    """Make these signals call the handler; returns the handlers that they had; main thread only."""
+    return {number: signal.signal(number, handler) for number in stop_signals()}
