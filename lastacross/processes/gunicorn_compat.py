@@ -10,6 +10,7 @@ long.
 import contextlib
 import html
 import logging
+import signal
 import socket
 import struct
 import sys
@@ -48,6 +49,9 @@ MAX_YIELDS = 5
 # A process that has yielded this many times without effect does not yield again for this long.
 TAKES_ALL_SECONDS = 1.0
 
+# How often a process that has to stop looks whether it may end.
+STOPPING_TICK_SECONDS = 0.1
+
 MAX_LINGER_SECONDS = 2.0
 MAX_LINGER_BYTES = 33_554_432
 _LINGER_PAUSE_MILLISECONDS = 250
@@ -66,12 +70,19 @@ _shares = ConnectionShares()
 _log = logs.get("lastacross.web")
 
 
-def use(slow: SlowRequests) -> None:
-    """Make gunicorn use our connections and answers in this process and its forks."""
+def use(slow: SlowRequests, *, stopping_linger_seconds: float) -> None:
+    """Make gunicorn use our connections and answers in this process and its forks.
+
+    Args:
+        slow: the counter of slow requests.
+        stopping_linger_seconds: how long a process that has to stop waits for a request on a connection that
+            is idle.
+    """
     global _shares
     # Memory that was shared before, by a process that this one was forked from, may hold other numbers.
     _shares = ConnectionShares()
     Connection.slow = slow
+    gthread.STOP_KEEPALIVE_LINGER = stopping_linger_seconds
     gthread.TConn = Connection
     wsgi.Response = _Response
     util.write = write
@@ -358,12 +369,36 @@ class GunicornWorker(ThreadWorker):  # type: ignore[misc]
         super().__init__(*args, **options)
         self.share = _shares.take()
         self._takes_all_until = 0.0
+        self._ends_pending_at: float | None = None
+
+    def init_signals(self) -> None:
+        """Handle signals; called in the new process. SIGHUP, sent when a terminal closes, stops it too."""
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().init_signals()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if is_ignored else self.handle_exit)
+        signal.siginterrupt(signal.SIGHUP, False)
 
     def notify(self) -> None:
         """Report that this process is alive; called in each iteration of its main loop."""
         if self.alive:
             _shares.note(self.share, self.nr_conns)
+        else:
+            self._cap_pending()
         super().notify()
+
+    def _cap_pending(self) -> None:
+        """Close connections that have not sent a byte as early as those that are kept alive.
+
+        Browsers open them in advance. gunicorn would wait for each of them for as long as while serving.
+        """
+        if self._ends_pending_at is None:
+            self._ends_pending_at = SYSTEM.monotonic() + gthread.STOP_KEEPALIVE_LINGER
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, self._ends_pending_at)
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        """Wait for events, only briefly in a process that has to stop, because connections may time out."""
+        super().wait_for_and_dispatch_events(timeout if self.alive else min(timeout, STOPPING_TICK_SECONDS))
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, unless another process has already accepted it."""

@@ -7,6 +7,7 @@ its options come from our Settings.
 import functools
 import os
 import resource
+import signal
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -38,6 +39,10 @@ OTHER_FILES = 512
 # A process whose main loop has been stuck for this long is replaced; requests do not run in that loop.
 STALLED_SECONDS = 60
 KEEP_ALIVE_SECONDS = 5
+# How long a server that was told to stop waits for requests on connections that are idle, because a client or
+# a proxy may be sending one.
+STOPPING_LINGER_SECONDS = 2.0
+DEV_STOPPING_LINGER_SECONDS = 0.2
 # A visitor learns within 3 s that Redis is unavailable. This is more than the 2 s for which a stream's reader
 # blocks.
 REDIS_PATIENCE_SECONDS = 2.5
@@ -53,6 +58,17 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
     def __init__(self, server: "_Server", upload: StartUpload) -> None:
         super().__init__(server)
         self._upload = upload
+
+    def init_signals(self) -> None:
+        """Handle signals, except for a SIGHUP that is ignored (``nohup``)."""
+        is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        super().init_signals()
+        if is_ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def handle_hup(self) -> None:
+        """Stop like the other commands when the terminal closes; gunicorn would reload its processes."""
+        self.handle_term()
 
     def manage_workers(self) -> None:
         """Start or end processes as needed; called in each iteration of the main loop."""
@@ -130,7 +146,7 @@ def allow_connections(settings: Settings) -> None:
 
 
 def run(configuration: Config) -> int:
-    """Serve until SIGTERM.
+    """Serve until SIGTERM, SIGINT or SIGHUP.
 
     Returns:
         The exit code.
@@ -143,7 +159,8 @@ def run(configuration: Config) -> int:
     allow_connections(configuration.settings)
     for warning in config.warnings(configuration.settings):
         log.warning("web.unsafe_setting", warning=warning)
-    gunicorn_compat.use(_slow_requests(configuration.settings))
+    linger_seconds = DEV_STOPPING_LINGER_SECONDS if configuration.settings.is_dev else STOPPING_LINGER_SECONDS
+    gunicorn_compat.use(_slow_requests(configuration.settings), stopping_linger_seconds=linger_seconds)
     permissions.narrow(configuration.settings)
     _log_unavailable_services(configuration)
     config.use(configuration)

@@ -351,7 +351,7 @@ def test_the_end_of_an_answer_is_bounded_too(
             patch.setattr(util, name, getattr(util, name))
         patch.setattr(gthread, "TConn", gthread.TConn)
         patch.setattr(wsgi, "Response", wsgi.Response)
-        gunicorn_compat.use(connection.slow)
+        gunicorn_compat.use(connection.slow, stopping_linger_seconds=2)
         answer = object.__new__(wsgi.Response)
         answer.sock, answer.headers_sent, answer.chunked = server, True, True
         fill(server)

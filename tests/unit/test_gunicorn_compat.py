@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.http import body, message, unreader, wsgi
 from gunicorn.workers import base, gthread
@@ -27,6 +28,13 @@ USED: list[tuple[Any, str]] = [
     (gthread.ThreadWorker.handle, "self.handle_request(req, conn)"),
     (gthread.ThreadWorker.handle, "self.handle_error("),
     (gthread.ThreadWorker.run, "self.notify()"),
+    (gthread.ThreadWorker.run, "self.wait_for_and_dispatch_events(timeout=timeout)"),
+    (gthread.ThreadWorker.run, "time.monotonic() + STOP_KEEPALIVE_LINGER"),
+    (gthread.ThreadWorker.finish_request, "self.pending_conns.append(conn)"),
+    (gthread.ThreadWorker.murder_pending, "conn.timeout - now"),
+    (base.Worker.init_process, "self.init_signals()"),
+    (Arbiter.start, "self.init_signals()"),
+    (Arbiter.run, '"handle_%s" % signame'),
     (gthread.ThreadWorker.__init__, "self.method_queue = "),
     (gthread.PollableMethodQueue, "def defer(self, callback, *args)"),
     (gthread.TConn.__init__, "self.data_ready = "),
