@@ -4,13 +4,18 @@ Exit codes: 0 for success, 2 for an invalid command line or configuration, 1 for
 standard error, as one line that names the problem and the remedy, without a traceback.
 """
 
+import os
+import signal
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 from lastacross.cli import admin, configuration, cron, processes, queues, tasks
 from lastacross.cli.base import cli, complain
 from lastacross.errors import ConfigError, Error
+from lastacross.processes import ending
 
 # Importing these modules adds their commands to the root.
 COMMANDS = (processes, configuration, queues, tasks, cron, admin)
@@ -31,7 +36,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 130
+        return ending.INTERRUPTED
     except ConfigError as error:
         for mistake in error.mistakes:
             complain(str(mistake))
@@ -40,3 +45,32 @@ def run(arguments: Sequence[str] | None = None) -> int:
         complain(str(error))
         return 1
     return outcome if isinstance(outcome, int) else 0
+
+
+def main() -> NoReturn:
+    """Run this process's command and end the process with its exit code. Ctrl-C prints no traceback."""
+    sys.unraisablehook = _take_lost_interrupt
+    try:
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = run()
+    except SystemExit as end:  # gunicorn's processes end like this
+        code = _code_of(end)
+    except KeyboardInterrupt:
+        code = ending.INTERRUPTED
+    ending.end_process(code)
+
+
+def _take_lost_interrupt(unraisable: "sys.UnraisableHookArgs") -> None:
+    """End the process if Ctrl-C hit a callback, whose exceptions the interpreter only prints."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        os._exit(ending.INTERRUPTED)
+    sys.__unraisablehook__(unraisable)
+
+
+def _code_of(end: SystemExit) -> int:
+    """The exit code that the interpreter would use."""
+    if end.code is None or isinstance(end.code, int):
+        return end.code or 0
+    print(end.code, file=sys.stderr)
+    return 1

@@ -14,6 +14,7 @@ that it does not hold and could lose data (https://www.sqlite.org/howtocorrupt.h
 are closed before a fork, and a child that was forked during its parent's unit of work must not open the file.
 """
 
+import atexit
 import contextlib
 import os
 import random
@@ -349,3 +350,5 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(before=_close_idle, after_in_child=_leave_to_parent)
+# The last hook of a process that ends, because hooks that were registered later may use the datastore.
+atexit.register(dispose)

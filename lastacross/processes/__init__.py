@@ -8,6 +8,7 @@ __all__ = [
     "application",
     "dev",
     "embedded",
+    "ending",
     "scheduler",
     "supervisor",
     "web",
