@@ -43,6 +43,17 @@ class _Service(click.ParamType[str]):
             self.fail(diagnostics.sentence(f"{value!r} {error.problem}", error.hint), param, ctx)
 
 
+_max_tasks = click.option(
+    "--max-tasks", type=click.IntRange(1), metavar="N", help="Replace a process after about this many tasks."
+)
+_max_memory = click.option(
+    "--max-memory",
+    type=click.IntRange(1),
+    metavar="MB",
+    help="Replace a process that uses this much memory (resident; on macOS, its peak).",
+)
+
+
 @cli.command(
     "worker",
     epilog="""\b
@@ -66,12 +77,26 @@ Examples:
     help="Concurrent tasks per process (default: max_concurrent_requests, LASTACROSS_THREADS, or 8).",
 )
 @click.option("--queues", default="", metavar="A,B", help="Queues to serve (default: all push queues).")
+@_max_tasks
+@_max_memory
 @takes_app
-def _worker(root: Path, service: str | None, processes: int | None, threads: int | None, queues: str) -> int:
+def _worker(
+    root: Path,
+    service: str | None,
+    processes: int | None,
+    threads: int | None,
+    *,
+    queues: str,
+    max_tasks: int | None,
+    max_memory: int | None,
+) -> int:
     """Run worker processes, and restart any that end unexpectedly.
 
     Without --service they serve the application itself. With --service they first request /_ah/start and then
     serve only that service, which is a backend of backends.yaml or any name that tasks have as their target.
+
+    A process that reaches --max-tasks or --max-memory finishes its tasks and is replaced. Each process draws
+    its own limits between 90 and 100 %, so that they are not all replaced at the same time.
     """
     configuration = configured(root)
     _remark_on_service(configuration, service or configuration.settings.service)
@@ -82,6 +107,8 @@ def _worker(root: Path, service: str | None, processes: int | None, threads: int
         processes=processes,
         threads=threads,
         queues=_names(queues),
+        max_tasks=max_tasks,
+        max_memory_mb=max_memory,
     )
 
 
@@ -97,11 +124,21 @@ def _remark_on_service(configuration: Config, name: str) -> None:
 @cli.command("worker-process", hidden=True)
 @click.option("--threads", type=click.IntRange(1, 1024))
 @click.option("--queues", default="")
+@_max_tasks
+@_max_memory
 @takes_app
-def _worker_process(root: Path, threads: int | None, queues: str) -> int:
+def _worker_process(
+    root: Path, threads: int | None, queues: str, max_tasks: int | None, max_memory: int | None
+) -> int:
     """Run one worker process; ``worker`` starts this command."""
     configuration = configured(root)
-    return worker.run(configuration, threads=threads or configuration.settings.threads, queues=_names(queues))
+    return worker.run(
+        configuration,
+        threads=threads or configuration.settings.threads,
+        queues=_names(queues),
+        max_tasks=max_tasks,
+        max_memory_mb=max_memory,
+    )
 
 
 @cli.command("worker-isolated", hidden=True)

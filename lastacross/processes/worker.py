@@ -22,6 +22,7 @@ from lastacross.worker import (
     MAX_OUTAGE_PAUSE_SECONDS,
     Deadlines,
     Delivery,
+    RecyclingLimits,
     RemoteDelivery,
     Serving,
     Worker,
@@ -32,13 +33,22 @@ from lastacross.worker import (
 _log = logs.get("lastacross.worker")
 
 
-def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
+def run(
+    config: Config,
+    *,
+    threads: int,
+    queues: Sequence[str] = (),
+    max_tasks: int | None = None,
+    max_memory_mb: int | None = None,
+) -> int:
     """Work until SIGTERM, SIGINT or SIGHUP arrives or the supervisor dies.
 
     Args:
         config: the application's.
         threads: the number of concurrent deliveries.
         queues: the queues to serve, or an empty list for all push queues of queue.yaml.
+        max_tasks: the number of tasks after which the process asks to be replaced, or None.
+        max_memory_mb: the memory in MiB at which the process asks to be replaced, or None.
 
     Returns:
         The process's exit code.
@@ -78,6 +88,7 @@ def run(config: Config, *, threads: int, queues: Sequence[str] = ()) -> int:
         table_path=Path(path) if path else None,
         remote=_remote(config, threads),
         on_end=recording.note,
+        recycling=RecyclingLimits(max_tasks, max_memory_mb),
         on_stop=life.stop,
     )
     life.attach(worker.drain)

@@ -14,7 +14,7 @@ from lastacross.processes import permissions, process_title
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
-from lastacross.worker import Watch, report_death, started_tasks
+from lastacross.worker import RecyclingLimits, Watch, report_death, started_tasks
 
 SERVICE = "LASTACROSS_SERVICE"
 """Environment variable: the process's service."""
@@ -80,6 +80,8 @@ def specs(
     processes: int | None = None,
     threads: int | None = None,
     queues: Sequence[str] = (),
+    max_tasks: int | None = None,
+    max_memory_mb: int | None = None,
 ) -> list[ChildSpec]:
     """The specifications of one service's worker processes, for a supervisor.
 
@@ -92,6 +94,8 @@ def specs(
         threads: the number of concurrent deliveries in each process; None uses backends.yaml for a backend,
             else LASTACROSS_THREADS.
         queues: the queues to serve, or an empty list for all push queues of queue.yaml.
+        max_tasks: the number of tasks after which each process is replaced, or None.
+        max_memory_mb: the memory in MiB at which each process is replaced, or None.
 
     Raises:
         ConfigError: queue.yaml does not have one of the queues.
@@ -106,6 +110,7 @@ def specs(
     threads = threads or (backend.max_concurrent_requests if backend else None) or settings.threads
     processes = processes or (backend.instances if backend else settings.worker_processes)
     arguments = [PROCESS, "--threads", str(threads), "--queues", ",".join(queues)]
+    arguments += RecyclingLimits(max_tasks, max_memory_mb).arguments()
     found = []
     for number in range(1, processes + 1):
         # Service names never begin with `@`, so a backend named `worker` cannot share the others' tables.
@@ -166,6 +171,8 @@ def run(
     processes: int | None = None,
     threads: int | None = None,
     queues: Sequence[str] = (),
+    max_tasks: int | None = None,
+    max_memory_mb: int | None = None,
 ) -> int:
     """Supervise worker processes until SIGTERM, SIGINT or SIGHUP arrives; takes the arguments of ``specs``.
 
@@ -185,6 +192,8 @@ def run(
             processes=processes,
             threads=threads,
             queues=queues,
+            max_tasks=max_tasks,
+            max_memory_mb=max_memory_mb,
         )
         preload = preload_spec(configuration, children[0].environ or environ, (PROCESS,))
         upload = StartUpload(configuration)

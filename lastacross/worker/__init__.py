@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lastacross.worker.interrupt import Interrupt
     from lastacross.worker.leasing import Serving, groups_of
     from lastacross.worker.outcomes import OutcomeRecorder
+    from lastacross.worker.recycling import RecyclingLimits
     from lastacross.worker.remote import RemoteDelivery
     from lastacross.worker.worker import DEV_DRAIN_SECONDS, DRAIN_SECONDS, MAX_OUTAGE_PAUSE_SECONDS, Worker
 
@@ -23,6 +24,7 @@ __all__ = [
     "Interrupt",
     "Outcome",
     "OutcomeRecorder",
+    "RecyclingLimits",
     "RemoteDelivery",
     "Serving",
     "Watch",
@@ -44,6 +46,7 @@ _MODULES = {
     "Serving": "leasing",
     "groups_of": "leasing",
     "OutcomeRecorder": "outcomes",
+    "RecyclingLimits": "recycling",
     "RemoteDelivery": "remote",
     "DEV_DRAIN_SECONDS": "worker",
     "DRAIN_SECONDS": "worker",

@@ -27,6 +27,7 @@ from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.leasing import MAX_PREFETCH, SLOW_TASK_SECONDS, Leasing, Prefetch, Serving, WakeUp
 from lastacross.worker.maintenance import OWN_NAME_PREFIX, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
+from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits
 from lastacross.worker.remote import RemoteDelivery
 from lastacross.worker.rq_compat import HEARTBEAT_TTL_SECONDS, RqWorker
 from lastacross.worker.runners import Attempts, Runners
@@ -64,6 +65,7 @@ class Worker(RqWorker):
         table_path: the file that records started tasks, or None without a supervisor.
         remote: the deliverer to services on other machines, or None if there are none.
         on_end: a callable that is called after each attempt.
+        recycling: the limits at which this process is replaced.
         on_stop: a callable that runs in its own thread when the drain begins, while running tasks are still
             leased.
     """
@@ -82,6 +84,7 @@ class Worker(RqWorker):
         table_path: Path | None = None,
         remote: RemoteDelivery | None = None,
         on_end: EndListener = no_listener,
+        recycling: RecyclingLimits = UNLIMITED,
         on_stop: Callable[[], None] | None = None,
     ) -> None:
         self._token = new_token()
@@ -115,7 +118,8 @@ class Worker(RqWorker):
         self._unreleased: list[Leased] = []
         self._leasing = Leasing(store, serving, self._token, lease_seconds=lease_seconds, most=MAX_PREFETCH)
         self._may_have_work = True
-        self._is_stuck = self._is_told_to_stop = False
+        self._is_stuck = self._is_told_to_stop = self._is_recycled = False
+        self._recycling = Recycling(recycling)
         self._throttled_until: float | None = None
         self._heartbeat_at = 0.0
         self._is_suspended = False
@@ -184,7 +188,7 @@ class Worker(RqWorker):
     @property
     def exit_code(self) -> int:
         """The process's exit code; ``EX_TEMPFAIL`` makes the supervisor restart it immediately."""
-        return os.EX_TEMPFAIL if self._is_stuck else 0
+        return os.EX_TEMPFAIL if self._is_stuck or self._is_recycled else 0
 
     # --- the loop ------------------------------------------------------------------------
 
@@ -229,6 +233,7 @@ class Worker(RqWorker):
             self._runners.run_suspects()
             self._isolated.end_idle()
             self._require_threads()
+            self._recycle_if_due()
         if self._throttled_until is not None and self._store.now() >= self._throttled_until:
             self._throttled_until = None
             self._may_have_work = True
@@ -242,6 +247,14 @@ class Worker(RqWorker):
         if ended := [name for name in alive if not alive[name]] + self._runners.ended_threads():
             _log.error("worker.thread_ended", threads=ended, remedy="this process is replaced")
             self._is_stuck = True
+
+    def _recycle_if_due(self) -> None:
+        """Drain this process at its limits of tasks and memory; its supervisor then starts another one."""
+        attempts = self._recorder.done + self._recorder.failed
+        if (reason := self._recycling.reason(attempts)) is not None:
+            _log.info("worker.recycle", reason=reason, tasks=attempts, memory_mb=self._recycling.memory_mb)
+            self._is_recycled = True
+            self.drain()
 
     def _take_changes(self, *, is_urgent: bool = False) -> None:
         """Apply a newer upload of queue.yaml."""

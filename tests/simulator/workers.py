@@ -17,6 +17,7 @@ from lastacross.worker.isolation import Crashed
 from lastacross.worker.leasing import MAX_PREFETCH, Leasing, Prefetch, Reply, Serving
 from lastacross.worker.maintenance import RENEWALS_PER_LEASE, Maintenance, Renewer
 from lastacross.worker.outcomes import OutcomeRecorder
+from lastacross.worker.recycling import UNLIMITED, Recycling
 from lastacross.worker.worker import Worker
 from tests.simulator.network import NOTHING, Process, Question, Request
 
@@ -296,6 +297,7 @@ class SimWorker(Worker):
         self._leasing._listener = self.wakeup  # type: ignore[assignment]
         self._may_have_work = True
         self._is_stuck = False
+        self._recycling = Recycling(UNLIMITED)
         self._throttled_until: float | None = None
         self._is_told_to_stop = False
         self.queue_class: Any = lambda name, connection: name

@@ -155,18 +155,18 @@ class Lab:
             self.limits[queue_name] = Limit(at_once=queue.max_concurrent_requests)
 
     @contextlib.contextmanager
-    def workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
+    def workers(self, processes: int = 2, threads: int = 8, *options: str) -> Iterator[Started]:
         """Run ``lastacross worker``, yield when its processes are working, and end it by SIGTERM."""
-        with self.started_workers(processes, threads) as running:
+        with self.started_workers(processes, threads, *options) as running:
             yield running
             running.send(signal.SIGTERM)
             running.wait()
             assert running.others() == []
 
     @contextlib.contextmanager
-    def started_workers(self, processes: int = 2, threads: int = 8) -> Iterator[Started]:
+    def started_workers(self, processes: int = 2, threads: int = 8, *options: str) -> Iterator[Started]:
         """Like ``workers``, but the processes are killed at the end."""
-        command = ["worker", "--processes", str(processes), "--threads", str(threads)]
+        command = ["worker", "--processes", str(processes), "--threads", str(threads), *options]
         arguments = python("-m", "lastacross", "--app", str(self.root), *command)
         before = self._registered()
         with started(arguments, self.root, self.environ) as running:

@@ -1,0 +1,87 @@
+"""Decides when a worker process should be replaced by a new one, because libraries may leak memory."""
+
+import os
+import random
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MEBIBYTE = 2**20
+# Each process draws its own limits between this part of the configured ones and the whole, because processes
+# that were started together and share the work evenly would otherwise all be replaced at the same time.
+MIN_SHARE = 0.9
+
+
+@dataclass(frozen=True)
+class RecyclingLimits:
+    """How much a worker process may do and use before it is replaced; None means any amount.
+
+    Args:
+        max_tasks: the number of attempts.
+        max_memory_mb: the resident set in MiB.
+    """
+
+    max_tasks: int | None = None
+    max_memory_mb: int | None = None
+
+    def arguments(self) -> list[str]:
+        """The options of ``worker-process`` with these limits."""
+        options = {"--max-tasks": self.max_tasks, "--max-memory": self.max_memory_mb}
+        return [part for name, most in options.items() if most is not None for part in (name, str(most))]
+
+
+UNLIMITED = RecyclingLimits()
+
+
+def resident_bytes() -> int:
+    """This process's resident set; on macOS, its peak."""
+    if sys.platform == "linux":
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class Recycling:
+    """One process's limits.
+
+    Args:
+        limits: the configured limits.
+        memory: a callable that returns the used memory in bytes.
+        share: the part of the limits that this process uses, or None to draw it.
+    """
+
+    def __init__(
+        self,
+        limits: RecyclingLimits,
+        *,
+        memory: Callable[[], int] = resident_bytes,
+        share: float | None = None,
+    ) -> None:
+        self._memory = memory
+        share = random.uniform(MIN_SHARE, 1) if share is None else share
+        tasks, megabytes = limits.max_tasks, limits.max_memory_mb
+        self._max_tasks = None if tasks is None else max(1, round(tasks * share))
+        self._max_bytes = None if megabytes is None else round(megabytes * MEBIBYTE * share)
+
+    def reason(self, attempts: int) -> str | None:
+        """The limit that was reached: "tasks" or "memory"; None if there is none.
+
+        A process is never replaced before its first task. Otherwise a limit below what the application needs
+        from the beginning would keep every task waiting.
+
+        Args:
+            attempts: the number of attempts that have ended in this process.
+        """
+        if attempts == 0:
+            return None
+        if self._max_tasks is not None and attempts >= self._max_tasks:
+            return "tasks"
+        if self._max_bytes is not None and self._memory() >= self._max_bytes:
+            return "memory"
+        return None
+
+    @property
+    def memory_mb(self) -> int:
+        """The memory that the process uses now, in MiB."""
+        return self._memory() // MEBIBYTE
