@@ -191,10 +191,15 @@ def _state(task: LongTask, record: TaskRecord | None) -> State:
         return task.status  # type: ignore[return-value]  # a finished task's statuses are states, too
     if task.status == "error":
         return "retrying"
-    if record is not None and record.waits:
+    if record is not None and (record.waits or _was_cut_off(task, record)):
         # An attempt had begun when its worker ended, so the task is waiting again.
         return "retrying" if task.attempts or record.failures or record.lost else "ready"
     return "ready" if task.status == "ready" else "running"
+
+
+def _was_cut_off(task: LongTask, record: TaskRecord) -> bool:
+    """Return whether the attempt in the row is over, and the process of the next one has yet to begin it."""
+    return record.failures + record.lost > task.delivery
 
 
 def _next_try(task: LongTask, record: TaskRecord | None) -> float | None:

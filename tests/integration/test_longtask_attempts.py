@@ -229,6 +229,10 @@ def test_a_worker_that_dies_is_seen_and_another_brings_the_result(lab: Lab) -> N
     metadata = lab.query(task_id)["metadata"]
     assert metadata["state"] == "retrying"
     assert "retry is under way" in metadata["status"]
+    second = lab.lease()
+    # Its process is still starting, which may take seconds.
+    waiting = lab.query(task_id)["metadata"]
+    assert (waiting["state"], waiting["status"]) == ("retrying", metadata["status"])
     seen: list[str] = []
 
     def execute(handler: Any, given: Any) -> str:
@@ -236,9 +240,21 @@ def test_a_worker_that_dies_is_seen_and_another_brings_the_result(lab: Lab) -> N
         return "whole"
 
     lab.execute(execute)
-    lab.run()
+    lab.settle(lab.hands.deliver(second))
     assert seen == ["A retry is under way: attempt 2."]
     assert lab.query(task_id)["response"]["result"] == "whole"
+
+
+def test_a_worker_that_dies_before_the_attempt_began_is_seen_too(lab: Lab) -> None:
+    task_id = lab.start()
+    lab.lose(lab.lease())
+    assert lab.state(task_id) == "retrying"
+
+    second = lab.lease()
+
+    assert lab.state(task_id) == "retrying"
+    lab.settle(lab.hands.deliver(second))
+    assert (lab.state(task_id), lab.row(task_id).attempts) == ("done", 1)
 
 
 def test_an_attempt_that_lost_its_lease_cannot_overwrite_a_later_ones_result(lab: Lab) -> None:
