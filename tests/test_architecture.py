@@ -35,6 +35,7 @@ FOUNDATION: dict[str, set[str]] = {
     "signing": {"errors"},
     "config": {"errors", "cron"},
     "logs": {"clock", "config"},
+    "handler_calls": {"logs"},
     "application_modules": {"errors"},
 }
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import BuiltinMethodType, MethodType, ModuleType
 from typing import Any, NoReturn
 
-from lastacross import config, taskqueue
+from lastacross import config, handler_calls, taskqueue
 from lastacross.deferred import payloads
 from lastacross.errors import (
     BadSignatureError,
@@ -228,7 +228,7 @@ def run(body: bytes) -> object:
         Exception: any exception that the function raises.
     """
     function, args, kwargs = _load(body)
-    return function(*args, **kwargs)
+    return handler_calls.call(function, *args, **kwargs)
 
 
 def _load(body: bytes) -> tuple[Callable[..., object], tuple[Any, ...], dict[str, Any]]:

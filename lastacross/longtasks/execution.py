@@ -4,16 +4,14 @@ If an attempt has lost its lease, the next attempt takes over its claim, so its 
 """
 
 import contextlib
-import os
 import secrets
-import sys
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lastacross import clock, logs
+from lastacross import clock, handler_calls, logs
 from lastacross.broker import backoff_seconds, listing
 from lastacross.datastore import LongTask
 from lastacross.errors import (
@@ -93,7 +91,7 @@ def run(task_id: str, current: CurrentTask, work: Work) -> int:
     watch.start()
     try:
         work.prepare(task, reporter)
-        kind, body = results.encode(_executed(work, _parameters(task)))
+        kind, body = results.encode(handler_calls.call(work.execute, _parameters(task)))
     except TaskStoppedError:
         reporter.close()
         return _stopped(task)
@@ -125,22 +123,6 @@ def _note_stuck(task: LongTask, current: CurrentTask, work: Work) -> None:
         # This runs in its own thread, where an error would go unnoticed.
         is_expected = isinstance(trouble, DatastoreError)
         _log.warning("longtask.stuck", longtask=task.id, error=str(trouble), exc_info=not is_expected)
-
-
-def _executed(work: Work, given: parameters.Parameters) -> Any:
-    process = os.getpid()
-    try:
-        return work.execute(given)
-    finally:
-        if os.getpid() != process:
-            # The work forked and the child process returned here; only the parent may write the outcome.
-            os._exit(_exit_code(sys.exc_info()[1]))
-
-
-def _exit_code(error: BaseException | None) -> int:
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    return int(error is not None)
 
 
 def _claimed(task_id: str, current: CurrentTask) -> LongTask | None:

@@ -1,6 +1,6 @@
 """Calls the application's shutdown hook. This module is light, because web processes run no worker."""
 
-from lastacross import logs, runtime
+from lastacross import handler_calls, logs, runtime
 from lastacross.clock import SYSTEM as CLOCK
 
 _log = logs.get("lastacross.service")
@@ -13,7 +13,7 @@ def call_hook(shutdown: runtime.Shutdown = runtime.PROCESS) -> None:
         return
     began_at = CLOCK.monotonic()
     try:
-        hook()
+        handler_calls.call(hook)
     except BaseException:
         # This includes SystemExit, because the process will end in due course anyway.
         _log.exception("service.hook_failed")

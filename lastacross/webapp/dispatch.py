@@ -25,7 +25,7 @@ from lastacross.webapp.environ import (
     is_https,
     path_of,
 )
-from lastacross.webapp.script import AUTO
+from lastacross.webapp.script import AUTO, contained
 from lastacross.webapp.static_files import StaticHandler
 
 RESERVED = "/_ah/"
@@ -64,7 +64,7 @@ class _Entry:
         is_static = handler.static_dir is not None or handler.static_files is not None
         try:
             self._static = StaticHandler(handler, config) if is_static else None
-            self._script = None if is_static else scripts(handler.script or AUTO)
+            self._script = None if is_static else contained(scripts(handler.script or AUTO))
         except ConfigError as error:
             raise ConfigError(error.message, file=handler.file, line=handler.line) from error
         self.is_reserved = handler.url.removeprefix("^").startswith(RESERVED)

@@ -1,18 +1,21 @@
-"""Loads the application's code by the dotted name in app.yaml's ``script:``, and looks up its routes."""
+"""Loads, calls and inspects the application's code, which app.yaml's ``script:`` names by a dotted name."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import webapp2
 
-from lastacross import config
+from lastacross import config, handler_calls
 from lastacross.application_modules import import_own
 from lastacross.config import Config
 from lastacross.errors import ApplicationModuleError, ConfigError
 from lastacross.webapp import webapp2_compat
-from lastacross.webapp.environ import Wsgi
+from lastacross.webapp.environ import FAILURE, Body, Environ, Headers, Start, Wsgi, close
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
 
 # The meaning of `script: auto`: App Engine's Python 3 runtimes serve `app` of main.py.
 AUTO = "main.app"
@@ -46,6 +49,53 @@ def _load(dotted: str, root: Path) -> Wsgi:
     if not callable(found):
         raise _error(dotted, f"`{name}` is a {type(found).__name__}, not a WSGI application")
     return webapp2_compat.prepare(cast(Wsgi, found))
+
+
+def contained(application: Wsgi) -> Wsgi:
+    """The application, whose forked child processes end instead of returning here with an answer."""
+
+    def serve(environ: Environ, start_response: Start) -> Body:
+        forks = handler_calls.enter()
+        has_failed = False
+
+        def start(
+            status: str, headers: Headers, exc_info: "OptExcInfo | None" = None, /
+        ) -> Callable[[bytes], object]:
+            nonlocal has_failed
+            has_failed = status.startswith("5")
+            return start_response(status, headers, exc_info)
+
+        try:
+            body = application(environ, start)
+        except BaseException as error:
+            handler_calls.leave(forks, error)
+            raise
+        handler_calls.leave(forks, environ.get(FAILURE), has_failed=has_failed)
+        # A list is already complete, but the application produces any other body while it is being sent.
+        return body if isinstance(body, list) else _ContainedBody(body, forks)
+
+    return serve
+
+
+class _ContainedBody:
+    """A lazily produced body."""
+
+    def __init__(self, body: Body, forks: int) -> None:
+        self._body = body
+        self._forks = forks
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._body:
+                handler_calls.leave(self._forks)
+                yield chunk
+        except BaseException as error:
+            handler_calls.leave(self._forks, error)
+            raise
+        handler_calls.leave(self._forks)
+
+    def close(self) -> None:
+        handler_calls.call(close, self._body)
 
 
 def _error(dotted: str, message: str) -> ConfigError:
