@@ -26,6 +26,12 @@ REPORT_SECONDS = 1.0
 # The packages whose signal handlers mean nothing in a child.
 _SERVERS = ("lastacross", "gunicorn", "rq")
 
+_ONLY_IN_MAIN_THREAD = " only works in main thread"
+_REMEDY = (
+    "handlers run in other threads, and the engine itself handles the signals of its processes; "
+    "use runtime.set_shutdown_hook(), or runtime.is_shutting_down(), to learn that the process is to stop"
+)
+
 _has_entered = False
 # The number of forks between the program's start and this process; comparing it is cheaper than ``getpid``.
 _forks = 0
@@ -66,6 +72,8 @@ def leave(forks: int, error: BaseException | None = None, *, has_failed: bool = 
         error: the exception with which the code ended, if any.
         has_failed: whether the code failed but has turned its exception into an answer.
     """
+    if isinstance(error, ValueError | RuntimeError):
+        _explain(error)
     if _forks != forks:
         _end(error, _exit_code(error) if error is not None else int(has_failed))
 
@@ -100,6 +108,14 @@ def _exit_code(error: BaseException) -> int:
         # The system keeps a byte of the code.
         return error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None)
     return 1
+
+
+def _explain(error: ValueError | RuntimeError) -> None:
+    """Add the reason and the remedy to the error of code that tried to handle a signal."""
+    text = error.args[0] if error.args else None
+    # RuntimeError is asyncio's, for the loop's add_signal_handler.
+    if isinstance(text, str) and _ONLY_IN_MAIN_THREAD in text and not text.endswith(_REMEDY):
+        error.args = (f"{text}: {_REMEDY}", *error.args[1:])
 
 
 # --- signals ------------------------------------------------------------------------------
