@@ -3,21 +3,25 @@
 An event has a name (``task.add``, ``web.request``); everything else is a field. External values are escaped,
 so that they can neither begin a line nor send control codes to a terminal. The configuration's secrets are
 masked wherever they occur.
+
+structlog is imported when it is needed, because a command such as ``queues list`` usually logs nothing.
 """
 
+import functools
+import importlib
 import json
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any, TextIO
 from urllib.parse import unquote, urlsplit
 
-import structlog
-from structlog.typing import EventDict, Processor
-
 from lastacross import clock
 from lastacross.config import Settings
+
+EventDict = MutableMapping[str, Any]
+Processor = Callable[[Any, str, EventDict], Any]
 
 MASK = "***"
 # These libraries log every routine step at level INFO.
@@ -38,34 +42,47 @@ _FEW = 20
 _FIRST = ("ts", "level", "event", "logger", "exception")
 
 
+class _Logger:
+    """A logger that imports structlog at its first use, and then keeps each method that it has looked up."""
+
+    def __init__(self, name: str) -> None:
+        self.__name = name
+
+    def __getattr__(self, method: str) -> Any:
+        if method.startswith("__"):
+            raise AttributeError(method)
+        structlog = _structlog()
+        if not structlog.is_configured():
+            _route_to_stdlib()
+        found = getattr(structlog.stdlib.get_logger(self.__name), method)
+        self.__dict__[method] = found
+        return found
+
+
 def get(name: str) -> Any:
     """Return a module's logger, for calls such as ``log.info("task.add", queue=…, task=…)``."""
-    if not structlog.is_configured():
-        _route_to_stdlib()
-    return structlog.stdlib.get_logger(name)
+    return _Logger(name)
 
 
-def configure(settings: Settings, stream: TextIO | None = None) -> None:
+def _structlog() -> Any:
+    return importlib.import_module("structlog")
+
+
+def configure(settings: Settings, stream: TextIO | None = None, *, on_demand: bool = False) -> None:
     """Send this process's logs, including the standard library's, to ``stream`` (standard error).
 
     Args:
         settings: the level (LASTACROSS_LOG_LEVEL), and the secrets to mask.
         stream: the output stream; the format is text if it is a terminal, else JSON.
+        on_demand: whether to import structlog only for the first line, for a short process without threads.
     """
     out = stream if stream is not None else sys.stderr
-    _route_to_stdlib()
     render = _as_text if out.isatty() else _as_json
+    build = functools.partial(_formatter, [_Cleaner(secrets_of(settings)), _Bounded(render)])
+    if not on_demand:
+        _route_to_stdlib()
     handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *_SHARED],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _Cleaner(secrets_of(settings)),
-                _Bounded(render),
-            ],
-        )
-    )
+    handler.setFormatter(_OnDemand(build) if on_demand else build())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
@@ -89,9 +106,30 @@ def escape(text: str) -> str:
     return _CONTROLS.sub(lambda match: repr(match.group())[1:-1], text)
 
 
+class _OnDemand(logging.Formatter):
+    """A formatter that is built for the first record."""
+
+    def __init__(self, build: Callable[[], logging.Formatter]) -> None:
+        super().__init__()
+        self._build = functools.cache(build)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._build().format(record)
+
+
+def _formatter(last: list[Processor]) -> logging.Formatter:
+    stdlib = _structlog().stdlib
+    found: logging.Formatter = stdlib.ProcessorFormatter(
+        foreign_pre_chain=[stdlib.ExtraAdder(), *_shared()],
+        processors=[stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+    return found
+
+
 def _route_to_stdlib() -> None:
+    structlog = _structlog()
     structlog.configure(
-        processors=_PROCESSORS,
+        processors=_processors(),
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -103,22 +141,23 @@ def _stamp(_logger: Any, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-_SHARED: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_logger_name,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.PositionalArgumentsFormatter(),
-    structlog.processors.format_exc_info,
-    _stamp,
-]
+def _shared() -> list[Processor]:
+    structlog = _structlog()
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+        _stamp,
+    ]
 
 
-# This list is never replaced, because a logger keeps its first list, which structlog's tests modify in place.
-_PROCESSORS: list[Processor] = [
-    structlog.stdlib.filter_by_level,
-    *_SHARED,
-    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-]
+@functools.cache
+def _processors() -> list[Processor]:
+    """The one list of processors, because a logger keeps its first list, which tests modify in place."""
+    stdlib = _structlog().stdlib
+    return [stdlib.filter_by_level, *_shared(), stdlib.ProcessorFormatter.wrap_for_formatter]
 
 
 class _Cleaner:

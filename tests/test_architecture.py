@@ -663,7 +663,7 @@ def _code_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1
 
 
-@pytest.mark.parametrize("module", ["processes.worker", "processes.scheduler", "taskqueue", "cli"])
+@pytest.mark.parametrize("module", ["processes.worker", "processes.scheduler", "deferred"])
 def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) -> None:
     program = f"import sys, lastacross.{module}; print(*sorted(sys.modules))"
 
@@ -671,6 +671,16 @@ def test_a_process_that_migrates_nothing_does_not_import_alembic(module: str) ->
 
     assert "lastacross.datastore.transactions" in loaded.stdout.split()
     assert "alembic" not in loaded.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["taskqueue", "cli", "cli.queues", "cli.tasks", "cli.cron"])
+def test_what_only_adds_or_lists_tasks_does_not_import_sqlalchemy(module: str) -> None:
+    program = f"import sys, lastacross.{module}; print(*sorted(sys.modules))"
+
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert f"lastacross.{module}" in loaded.stdout.split()
+    assert {"alembic", "sqlalchemy"}.isdisjoint(loaded.stdout.split())
 
 
 def test_the_program_that_dies_with_its_parent_loads_nothing_else_of_the_engine() -> None:

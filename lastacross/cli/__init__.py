@@ -12,13 +12,9 @@ from typing import NoReturn
 
 import click
 
-from lastacross.cli import admin, configuration, cron, processes, queues, tasks
 from lastacross.cli.base import cli, complain
 from lastacross.errors import ConfigError, Error
 from lastacross.processes import ending
-
-# Importing these modules adds their commands to the root.
-COMMANDS = (processes, configuration, queues, tasks, cron, admin)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

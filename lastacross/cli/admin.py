@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 import click
 
 from lastacross import store
-from lastacross.cli.base import asking_redis, cli, takes_app
+from lastacross.cli.base import cli, takes_app
+from lastacross.cli.connecting import asking_redis
 from lastacross.config import Config, read_secret_key
 from lastacross.errors import ConfigError
 from lastacross.processes import dev

@@ -1,19 +1,18 @@
-"""The root command, and shared helpers for finding the application's folder and its configuration."""
+"""The root command, which imports a command's module only when that command is chosen.
 
-import contextlib
-import dataclasses
+``--version``, ``--help`` and an unknown command need none of the modules, and ``queues list`` needs no web
+server. So this module imports only click.
+"""
+
 import functools
-import os
-from collections.abc import Callable, Iterator, Mapping
+import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 import lastacross
-from lastacross import config, logs, store
-from lastacross.config import Config
-from lastacross.processes import embedded
 
 _APP_HELP = "The application's folder (LASTACROSS_APP); by default the current one."
 
@@ -34,56 +33,55 @@ def takes_app(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--app", type=click.Path(path_type=Path), help=_APP_HELP)(with_root)
 
 
-def configured(
-    root: Path, *, needs_secret_key: bool = True, environ: Mapping[str, str] | None = None
-) -> Config:
-    """Load this process's configuration and turn on its log output.
+class _Root(click.Group):
+    """A group whose commands are known by name and help, and imported at their first use."""
 
-    Args:
-        root: the application's folder.
-        needs_secret_key: whether a missing SECRET_KEY is an error.
-        environ: a mapping to use instead of this process's environment.
-
-    Raises:
-        ConfigError: the configuration is invalid.
-    """
-    configuration = config.load(root, environ or os.environ, needs_secret_key=needs_secret_key)
-    config.use(configuration)
-    logs.configure(configuration.settings)
-    return configuration
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Import the module of the chosen command, which puts the command in its stand-in's place."""
+        module = MODULES.get(args[0])
+        if module is not None:
+            importlib.import_module(f"lastacross.cli.{module}")
+        return super().resolve_command(ctx, args)
 
 
-@contextlib.contextmanager
-def asking_redis(root: Path) -> Iterator[Config]:
-    """The configuration for a command that uses Redis; the connection stays open during the block.
-
-    Without REDIS_URL it uses the Redis of the ``lastacross dev`` that is using the data folder, if one is
-    running.
-    """
-    configuration = configured(root, needs_secret_key=False)
-    if configuration.settings.sources["REDIS_URL"] == "default":
-        url = embedded.running_url(configuration.settings.data_dir)
-        if url is not None:
-            environ = {**os.environ, "REDIS_URL": url}
-            configuration = configured(root, needs_secret_key=False, environ=environ)
-    if configuration.settings.sources["LASTACROSS_LOG_LEVEL"] == "default":
-        # The command itself reports what it does.
-        logs.configure(dataclasses.replace(configuration.settings, log_level="WARNING"))
-    opened = store.Store(configuration.settings.redis_url)
-    store.use(opened)
-    try:
-        yield configuration
-    finally:
-        store.use(None)
-        opened.close()
-
-
-def environ_of(configuration: Config) -> dict[str, str]:
-    """The environment for child processes."""
-    return {**os.environ, "LASTACROSS_APP": str(configuration.root)}
+# Command → the first sentence of its help; None hides it. A test compares this with the commands' own help.
+HELP: Mapping[str, str | None] = {
+    "admin": "Become the administrator.",
+    "config": "Check or show the configuration.",
+    "cron": "Show the jobs of cron.yaml and their runs, or run a job now.",
+    "db": "Manage the datastore.",
+    "dev": "Run everything on this machine, with its own Redis.",
+    "queues": "Show, pause, resume and purge queues.",
+    "scheduler": "Run a scheduler, which starts cron jobs, sends tasks added in transactions, and uploads "
+    "queue.yaml.",
+    "tasks": "Show, run, delete and retry tasks.",
+    "web": "Run a web server (HOST, PORT, WEB_CONCURRENCY).",
+    "worker": "Run worker processes, and restart any that end unexpectedly.",
+    "worker-isolated": None,
+    "worker-process": None,
+}
+# Command → its module in this package.
+MODULES = {
+    "admin": "admin",
+    "config": "configuration",
+    "cron": "cron",
+    "db": "configuration",
+    "dev": "processes",
+    "queues": "queues",
+    "scheduler": "processes",
+    "tasks": "tasks",
+    "web": "processes",
+    "worker": "processes",
+    "worker-isolated": "processes",
+    "worker-process": "processes",
+}
 
 
 @click.group(
+    cls=_Root,
+    commands={name: click.Command(name, help=text, hidden=text is None) for name, text in HELP.items()},
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:

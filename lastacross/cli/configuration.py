@@ -8,7 +8,8 @@ import click
 
 from lastacross import config, datastore
 from lastacross.cli import demo_data
-from lastacross.cli.base import cli, configured, takes_app
+from lastacross.cli.base import cli, takes_app
+from lastacross.cli.connecting import configured
 from lastacross.processes import application
 
 

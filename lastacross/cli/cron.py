@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from lastacross import store
-from lastacross.cli.base import asking_redis, cli, configured, takes_app
+from lastacross import cronruns, store
+from lastacross.cli.base import cli, takes_app
+from lastacross.cli.connecting import asking_redis, configured, settings_of
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.clock import SYSTEM, utc
 from lastacross.config import CronEntry
 from lastacross.cron import Schedule, parse_schedule
-from lastacross.cronruns import model
-from lastacross.datastore import CronJob, CronRun
+from lastacross.cronruns import entries, overview
 from lastacross.errors import ScheduleError, UnknownCronJobError, UnreadableJobError
 
 OVERDUE_SECONDS = 10.0
@@ -44,13 +44,12 @@ class _Row:
     is_overdue: bool
 
 
-def _row(job: CronJob) -> _Row:
+def _row(job: overview.DeployedJob) -> _Row:
     state = "waits" if job.run_id is None else "runs"
     try:
-        entry = model.load_entry(job.entry)
+        entry = entries.load_entry(job.entry)
     except UnreadableJobError as error:
         entry, state = CronEntry(job.name, "", job.schedule, description=str(error)), "unreadable"
-    last = next(iter(model.last_runs(job.name, 1)), None)
     return _Row(
         job.name,
         job.schedule,
@@ -58,8 +57,8 @@ def _row(job: CronJob) -> _Row:
         entry.url,
         state,
         instant(job.next_at),
-        instant(last.due_at) if last else None,
-        last.state if last else None,
+        instant(job.last_due_at),
+        job.last_state,
         entry.target,
         entry.description,
         isinstance(job.next_at, float) and SYSTEM.now() - job.next_at > OVERDUE_SECONDS,
@@ -77,8 +76,8 @@ def _list(root: Path, as_json: bool) -> None:
     An interval job has no next run while it is running. A next run in the past is marked "overdue", because
     no scheduler is running or none can read the job.
     """
-    configured(root, needs_secret_key=False)
-    rows = [_row(job) for job in model.jobs()]
+    settings_of(root)
+    rows = [_row(job) for job in overview.deployed_jobs()]
     if as_json:
         print_json([asdict(row) for row in rows])
         return
@@ -149,7 +148,7 @@ def _runs(entry: CronEntry, now: float, count: int) -> list[dict[str, str]]:
 def _run(root: Path, name: str, as_json: bool) -> None:
     """Run a job now, regardless of its schedule; this is refused while the job is running."""
     with asking_redis(root):
-        task = model.run_by_hand(name, store.current().now())
+        task = cronruns.model.run_by_hand(name, store.current().now())
     if as_json:
         print_json({"name": name, "task": task})
     else:
@@ -166,8 +165,8 @@ def _run(root: Path, name: str, as_json: bool) -> None:
 def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
     """Show a job's runs, newest first. Runs are kept for 30 days, but skipped ones only for one day."""
     configured(root, needs_secret_key=False)
-    runs = [_shown(run) for run in model.last_runs(name, limit)]
-    if not runs and name not in {job.name for job in model.jobs()}:
+    runs = [_shown(run) for run in cronruns.model.last_runs(name, limit)]
+    if not runs and name not in {job.name for job in cronruns.model.jobs()}:
         raise UnknownCronJobError(f"there is no job {name!r}; `lastacross cron list` shows the names")
     if as_json:
         print_json(runs)
@@ -177,7 +176,7 @@ def _history(root: Path, name: str, limit: int, as_json: bool) -> None:
     print_table(head, [tuple(run[key] for key in keys) for run in runs])
 
 
-def _shown(run: CronRun) -> dict[str, Any]:
+def _shown(run: Any) -> dict[str, Any]:
     return {
         "due_at": instant(run.due_at),
         "cause": run.cause,

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from lastacross.cli.base import cli, configured, environ_of, takes_app
+from lastacross.cli.base import cli, takes_app
+from lastacross.cli.connecting import configured, environ_of
 from lastacross.config import DEFAULT_SERVICE, Config, diagnostics, variables
 from lastacross.processes import dev, preload, scheduler, supervisor, web, worker, workers
 

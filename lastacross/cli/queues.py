@@ -7,7 +7,8 @@ import click
 
 from lastacross import store
 from lastacross.broker import KnownQueue, Listing, queue_directory
-from lastacross.cli.base import asking_redis, cli, complain, takes_app
+from lastacross.cli.base import cli, complain, takes_app
+from lastacross.cli.connecting import asking_redis, listing
 from lastacross.cli.showing import instant, print_json, print_table
 from lastacross.errors import UnknownQueueError
 from lastacross.taskqueue import Queue
@@ -75,7 +76,7 @@ def _list(root: Path, as_json: bool) -> None:
     RATE is the currently enforced rate in tasks per second, MINUTE the number of attempts that ended in the
     last minute, DEAD the number of dead letters. A queue is disabled if queue.yaml no longer lists it.
     """
-    with asking_redis(root):
+    with listing(root):
         rows = [_row(queue) for _, queue in sorted(queue_directory.current().all().items())]
     if as_json:
         print_json([asdict(row) for row in rows])

@@ -9,7 +9,8 @@ import click
 
 from lastacross import store
 from lastacross.broker import STATES, ListedTask, Listing, WholeTask
-from lastacross.cli.base import asking_redis, cli, complain, takes_app
+from lastacross.cli.base import cli, complain, takes_app
+from lastacross.cli.connecting import asking_redis, listing
 from lastacross.cli.queues import existing
 from lastacross.cli.showing import instant, print_json, print_table, printable
 from lastacross.errors import InvalidTaskError
@@ -51,7 +52,7 @@ def _for_programs(task: ListedTask) -> dict[str, Any]:
 @takes_app
 def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Show a queue's tasks: the oldest ones in each state, but the newest dead letters."""
-    with asking_redis(root):
+    with listing(root):
         existing(queue)
         tasks = Listing(store.current()).tasks(queue, states or STATES, limit)
     if as_json:
@@ -80,7 +81,7 @@ def _list(root: Path, queue: str, states: tuple[str, ...], limit: int, as_json: 
 @takes_app
 def _show(root: Path, queue: str, name: str, as_json: bool) -> None:
     """Show all details of a task: its fields, headers and payload."""
-    with asking_redis(root):
+    with listing(root):
         existing(queue)
         found = Listing(store.current()).find(queue, name)
     if found is None:

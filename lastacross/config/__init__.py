@@ -2,14 +2,16 @@
 
 A mistake is a ConfigError that names the file, line and column, the offending text, and a likely
 correction. All mistakes are found in one pass.
+
+The modules that read the files are imported at their first use, because pydantic and ruamel.yaml would take
+up most of the start of a command that needs only the environment.
 """
 
-from lastacross.config.loading import Findings, check, current, keep_files, load, read_cron, read_queues, use
-from lastacross.config.project import Project, read_project
-from lastacross.config.queues import digest
-from lastacross.config.services import service_of
-from lastacross.config.settings import describe, read_secret_key, warnings
-from lastacross.config.units import parse_rate
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lastacross.config.process import current, current_settings, use, use_later
+from lastacross.config.settings import describe, read_secret_key, read_settings, warnings
 from lastacross.config.values import (
     CRON_QUEUE,
     DEFAULT_SERVICE,
@@ -25,7 +27,14 @@ from lastacross.config.values import (
     RetryParameters,
     Scaling,
     Settings,
+    service_of,
 )
+
+if TYPE_CHECKING:
+    from lastacross.config.loading import Findings, check, keep_files, load, read_cron, read_queues
+    from lastacross.config.project import Project, read_project
+    from lastacross.config.queues import digest
+    from lastacross.config.units import parse_rate
 
 __all__ = [
     "CRON_QUEUE",
@@ -46,6 +55,7 @@ __all__ = [
     "Settings",
     "check",
     "current",
+    "current_settings",
     "describe",
     "diagnostics",
     "digest",
@@ -56,8 +66,26 @@ __all__ = [
     "read_project",
     "read_queues",
     "read_secret_key",
+    "read_settings",
     "service_of",
     "use",
+    "use_later",
     "variables",
     "warnings",
 ]
+
+_HOMES = {
+    **dict.fromkeys(("Findings", "check", "keep_files", "load", "read_cron", "read_queues"), "loading"),
+    **dict.fromkeys(("Project", "read_project"), "project"),
+    "digest": "queues",
+    "parse_rate": "units",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module with this name of ``__all__`` at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -4,7 +4,6 @@ import copy
 import os
 import posixpath
 import stat
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -354,27 +353,3 @@ def check(root: Path, environ: Mapping[str, str]) -> Findings:
     reading = _Reading(root, environ, may_make_key=False, needs_key=True)
     warnings = () if reading.mistakes else settings.warnings(_own(reading))
     return Findings(tuple(reading.mistakes), reading.notices, reading.files, tuple(warnings))
-
-
-_current: Config | None = None
-_lock = threading.Lock()
-
-
-def current() -> Config:
-    """Return this process's configuration, read on first use from LASTACROSS_APP or the current folder.
-
-    Raises:
-        ConfigError: the configuration is invalid.
-    """
-    global _current
-    with _lock:
-        if _current is None:
-            _current = load(Path(os.environ.get(settings.APP) or "."), os.environ)
-        return _current
-
-
-def use(config: Config | None) -> None:
-    """Make this the process's configuration; None discards the current one."""
-    global _current
-    with _lock:
-        _current = config

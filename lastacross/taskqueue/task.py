@@ -27,7 +27,6 @@ from lastacross.broker import (
     record,
 )
 from lastacross.config import DEFAULT_SERVICE, Config, service_of
-from lastacross.datastore import outbox
 from lastacross.errors import (
     BadTaskStateError,
     BadTransactionStateError,
@@ -438,8 +437,8 @@ def _add_to_outbox(tasks: Sequence[Task], queue: KnownQueue) -> None:
     named = [task.name for task in tasks if task.name]
     if named:
         raise InvalidTaskError(f"a transactional task cannot have a name: {named[0]!r}")
-    entries = _entries(tasks, queue, outbox.now(), tombstone=outbox.MARKER_SECONDS)
-    outbox.write(transaction, entries)
+    entries = _entries(tasks, queue, datastore.outbox.now(), tombstone=datastore.outbox.MARKER_SECONDS)
+    datastore.outbox.write(transaction, entries)
     claim_payloads(tasks, entries, transaction)
     for task, entry in zip(tasks, entries, strict=True):
         _mark(task, queue, entry)
@@ -555,7 +554,7 @@ def new_pull_task(identifier: str, task: Task, fields: list[Value], now: float) 
 
 
 def claim_payloads(
-    tasks: Sequence[Task], entries: Sequence[NewTask], transaction: datastore.Transaction | None = None
+    tasks: Sequence[Task], entries: Sequence[NewTask], transaction: "datastore.Transaction | None" = None
 ) -> None:
     """Record which task needs which datastore row; see ``outbox.claim_payloads``."""
     needs = [
@@ -564,4 +563,4 @@ def claim_payloads(
         if task.payload_row is not None
     ]
     if needs:
-        outbox.claim_payloads(needs, transaction)
+        datastore.outbox.claim_payloads(needs, transaction)

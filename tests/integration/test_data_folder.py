@@ -85,7 +85,7 @@ def test_without_a_packed_server_the_one_on_the_path_is_taken(
     server = tmp_path / "redis-server"
     server.write_text("#!/bin/sh\n")
     server.chmod(0o755)
-    monkeypatch.setattr(embedded, "_binary", None)
+    monkeypatch.setattr(embedded, "_wheel", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert embedded.find_server() == str(server)

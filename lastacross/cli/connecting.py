@@ -1,0 +1,105 @@
+"""Loads the configuration of a command, and connects it to Redis."""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lastacross import config, logs, store
+from lastacross.config import Config, Settings
+
+
+def configured(root: Path, *, needs_secret_key: bool = True) -> Config:
+    """Load this process's configuration and turn on its log output.
+
+    Args:
+        root: the application's folder.
+        needs_secret_key: whether a missing SECRET_KEY is an error.
+
+    Raises:
+        ConfigError: the configuration is invalid.
+    """
+    configuration = config.load(root, os.environ, needs_secret_key=needs_secret_key)
+    config.use(configuration)
+    logs.configure(configuration.settings)
+    return configuration
+
+
+@contextlib.contextmanager
+def asking_redis(root: Path) -> Iterator[Config]:
+    """The configuration for a command that uses Redis; the connection stays open during the block.
+
+    Without REDIS_URL it uses the Redis of the ``lastacross dev`` that is using the data folder, if one is
+    running.
+    """
+    configuration = config.load(root, os.environ, needs_secret_key=False)
+    settings = _with_running_redis(configuration.settings)
+    configuration = dataclasses.replace(configuration, settings=settings)
+    config.use(configuration)
+    with _connected(settings):
+        yield configuration
+
+
+@contextlib.contextmanager
+def listing(root: Path) -> Iterator[Settings]:
+    """The settings for a command that only shows something; it reads the YAML files only if it has to.
+
+    Reading them would take longer than the rest of the command.
+    """
+    settings = settings_of(root)
+    with _connected(_with_running_redis(settings)):
+        yield settings
+
+
+def settings_of(root: Path) -> Settings:
+    """The environment's settings; the whole configuration is loaded when something asks for it.
+
+    Raises:
+        ConfigError: a variable is invalid, or the folder is not an application's.
+    """
+
+    def load() -> Config:
+        return config.load(root, os.environ, needs_secret_key=False)
+
+    if not any((root / name).is_file() for name in ("app.yaml", "app.yml")):
+        # This raises the error that names the missing folder or file.
+        return load().settings
+    settings = config.read_settings(root, os.environ)
+    config.use_later(settings, load)
+    _log_little(settings)
+    return settings
+
+
+def _with_running_redis(settings: Settings) -> Settings:
+    if settings.sources["REDIS_URL"] != "default":
+        return settings
+    embedded = importlib.import_module("lastacross.processes.embedded")
+    url = embedded.running_url(settings.data_dir)
+    return settings if url is None else dataclasses.replace(settings, redis_url=url)
+
+
+@contextlib.contextmanager
+def _connected(settings: Settings) -> Iterator[None]:
+    """Let the process use this Redis during the block."""
+    _log_little(settings)
+    opened = store.Store(settings.redis_url)
+    store.use(opened)
+    try:
+        yield
+    finally:
+        store.use(None)
+        opened.close()
+
+
+def _log_little(settings: Settings) -> None:
+    """Log warnings and errors only, unless LASTACROSS_LOG_LEVEL is set: the command reports what it does."""
+    if settings.sources["LASTACROSS_LOG_LEVEL"] == "default":
+        settings = dataclasses.replace(settings, log_level="WARNING")
+    logs.configure(settings, on_demand=True)
+
+
+def environ_of(configuration: Config) -> dict[str, str]:
+    """The environment for child processes."""
+    return {**os.environ, "LASTACROSS_APP": str(configuration.root)}
