@@ -95,7 +95,7 @@ def test_what_is_counted_can_be_seen(environ: dict[str, str], tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_a_command_takes_little_more_cpu_than_its_imports(environ: dict[str, str], tmp_path: Path) -> None:
-    """The bars are 1.3 and 2; the machine that runs the tests may be busy, so three times as much may pass."""
+    """The bars are 1.3 and 2; three times as much may pass, because the machine may be busy."""
     click_alone = cpu_seconds(["-c", "import click"], environ, tmp_path)
     with_redis = cpu_seconds(["-c", "import click, redis"], environ, tmp_path)
 

@@ -1,4 +1,4 @@
-"""Handlers that fork: the child ends where it leaves the handler, and the engine goes on in its parent only."""
+"""Handlers that fork: the child ends where it leaves the handler; the engine goes on in its parent only."""
 
 import contextlib
 import json

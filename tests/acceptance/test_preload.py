@@ -211,7 +211,7 @@ def test_an_application_that_must_not_be_forked_is_imported_by_each_process(
 
     assert [is_forked(pid) for pid in workers] == [False, False]
     [off] = events(running, "preload.off")
-    expected = {name: value for name, value in fields.items() if value != "PEER"} or {
+    expected: dict[str, object] = {name: value for name, value in fields.items() if value != "PEER"} or {
         "socket" if fields else "file": off["socket" if fields else "file"]
     }
     assert expected.items() <= off.items()

@@ -154,10 +154,10 @@ BLOCKS: dict[str, tuple[str, Callable[[Route], None]]] = {
 def test_where_the_stream_is_refused_the_page_asks(open_page: Open, block: str) -> None:
     page = open_page()
     page.route(*BLOCKS[block])
-    page.goto("/work?steps=12&pause=0.3&who=Alan")
+    page.goto("/work?steps=30&pause=0.3&who=Alan")
     expect(page.locator("#longtask[data-mode=poll]")).to_be_visible(timeout=30_000)
-    wait_for_percent(page, 50)
-    expect_result(page, lines(12, "Alan"))
+    wait_for_percent(page, 20)
+    expect_result(page, lines(30, "Alan"))
 
 
 # By the page's own clock: the events of a request reach the test some time later.

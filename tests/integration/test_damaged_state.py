@@ -174,7 +174,9 @@ def test_no_error_of_a_delivery_ends_a_runner(error: BaseException) -> None:
             raise error
         return Outcome(task, 200)
 
-    runners = Runners(1, deliver, deliver_suspect=deliver, table=None, on_outcome=has_outcome.set)
+    runners = Runners(
+        1, deliver, deliver_suspect=deliver, suspect_lanes=1, table=None, on_outcome=has_outcome.set
+    )
     runners.start()
     runners.put([leased("bad"), leased("bad", suspect=b"1"), leased("good"), leased("good", suspect=b"1")])
     outcomes: list[Outcome] = []

@@ -46,7 +46,13 @@ def busy(clock: StoppedClock, may_end: threading.Event) -> Iterator[Runners]:
         return Outcome(task, 200)
 
     made = Runners(
-        THREADS, deliver, deliver_suspect=deliver, table=None, on_outcome=lambda: None, clock=clock
+        THREADS,
+        deliver,
+        deliver_suspect=deliver,
+        suspect_lanes=1,
+        table=None,
+        on_outcome=lambda: None,
+        clock=clock,
     )
     made.start()
     made.put([leased(name=f"runs-{number}") for number in range(THREADS)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from lastacross import config, store, taskqueue, webapp
 from lastacross.broker import queue_directory
 from lastacross.worker import Serving
+from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.maintenance import Maintenance
 from lastacross.worker.worker import Worker
 from tests.support.frames import Frames
@@ -70,7 +71,7 @@ def measure(root: Path, redis_url: str) -> Frames:
             threads=1,
             lease_seconds=8,
             direct_calls={},
-            root=root,
+            isolated=IsolatedProcesses(root),
         )
         worker.register_birth()  # type: ignore[no-untyped-call]
         worker._deadlines.start()
