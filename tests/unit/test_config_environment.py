@@ -163,7 +163,7 @@ def test_a_database_url_is_normalised(app_root: Path, text: str, url: str) -> No
 WRONG = [
     ("PORT", "http", "PORT 'http' is not a whole number", None),
     ("PORT", "65536", "PORT '65536' is not between 0 and 65535", None),
-    ("HOST", "http://x", "HOST 'http://x' is not an address", None),
+    ("HOST", "http://x", "HOST 'http://x' is not an IP address", None),
     ("REDIS_URL", "localhost:6379", "does not begin with redis://", "redis://localhost:6379"),
     ("REDIS_URL", "http://x", "does not begin with redis://", None),
     ("REDIS_URL", "redis://h:port/0", "is not a URL", None),
@@ -213,7 +213,7 @@ WRONG = [
     ("LASTACROSS_SERVICES", "c=10.0.0.5:8080", "which is not a base URL", "c=http://10.0.0.5:8080"),
     ("LASTACROSS_SERVICES", "a_b=http://x", "contains 'a_b', which is not a valid service name", None),
     ("LASTACROSS_SERVICES", "v1.b=http://x", "contains 'v1.b', which is not a valid", "b=http://x"),
-    ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "has 'a' twice", None),
+    ("LASTACROSS_SERVICES", "a=http://x,a=http://y", "contains 'a' twice", None),
     ("LASTACROSS_SERVICES", "a=ftp://x", "which is not a base URL", None),
     ("LASTACROSS_SERVICES", "a=http://:80", "which is not a base URL", None),
     ("LASTACROSS_SERVICES", "a=http://x?q=1", "which is not a base URL", None),
