@@ -64,7 +64,7 @@ def test_config_check_of_a_right_configuration_exits_with_0(command: Command) ->
     code, out, err = command("config", "check")
 
     assert (code, err) == (0, "")
-    assert "can be used" in out
+    assert "are valid" in out
 
 
 def test_config_check_names_every_mistake_with_its_place(command: Command, app_root: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_port_that_is_taken_is_named_with_the_remedy(
         code, _, err = command(name)
 
     assert code == 1
-    assert err.startswith(f"lastacross: PORT {port} on 127.0.0.1 is taken")
+    assert err.startswith(f"lastacross: PORT {port} on 127.0.0.1 is in use")
     assert err.count("\n") == 1
 
 

@@ -8,8 +8,8 @@ from lastacross import config, datastore
 from lastacross.errors import ConfigError
 
 WRONG = [
-    ("[tool.lastacross]\nmodells = []\n", "[tool.lastacross] has no 'modells'. Did you mean 'models'?"),
-    ("[tool.lastacross]\nzoo = []\n", "[tool.lastacross] has no 'zoo'; its keys are models and demo"),
+    ("[tool.lastacross]\nmodells = []\n", "[tool.lastacross] has no key 'modells'. Did you mean 'models'?"),
+    ("[tool.lastacross]\nzoo = []\n", "[tool.lastacross] has no key 'zoo'; its keys are models and demo"),
     ("[tool.lastacross]\nmodels = 'models'\n", "models 'models' must be a list of modules"),
     ("[tool.lastacross]\nmodels = ['a-b']\n", "models ['a-b'] must be a list of modules"),
     ("[tool.lastacross]\ndemo = 'load'\n", "demo 'load' must name a module and a function"),
