@@ -313,7 +313,7 @@ def test_missing_fields_are_each_named_with_what_they_take(client: Client) -> No
         (
             b"type=%81",
             "application/x-www-form-urlencoded; charset=cp1252",
-            "The field 'type' of the form has",
+            "The form's field 'type' contains",
         ),
         (b"<error/>", "application/xml", "must be application/json, application/x-www-form-urlencoded or"),
     ],

@@ -722,7 +722,7 @@ def test_a_machine_without_a_redis_server_is_told(
 def test_a_server_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lastacross.processes.embedded.find_server", lambda: "/bin/false")
 
-    with pytest.raises(RunTasksError, match="does not answer"), testing.redis_server():
+    with pytest.raises(RunTasksError, match="does not respond"), testing.redis_server():
         pass
 
 

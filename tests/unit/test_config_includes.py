@@ -409,7 +409,7 @@ def test_each_builtin_is_honoured_or_named(app_root: Path, text: str, notices: l
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("builtins: deferred\n", "1:11: builtins 'deferred' is not a list"),
+        ("builtins: deferred\n", "1:11: builtins 'deferred' must be a list"),
         ("builtins:\n- deferred\n", "2:3: builtins 'deferred' must be a name with on or off"),
         ("builtins:\n- deferred: maybe\n", "2:13: deferred 'maybe' must be on or off"),
         ("builtins:\n- deferred:\n", "2:3: deferred (empty) must be on or off"),

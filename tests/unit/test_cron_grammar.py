@@ -112,7 +112,7 @@ def test_the_error_is_a_value_error_and_one_of_ours() -> None:
 @pytest.mark.parametrize(
     ("text", "column", "hint", "words"),
     [
-        ("every 5 minuts", 9, "minutes", "has 'minuts' at column 9, where 'hours', 'mins' or 'minutes'"),
+        ("every 5 minuts", 9, "minutes", "has 'minuts' at column 9; expected 'hours', 'mins' or 'minutes'"),
         ("every 5 hour", 9, "hours", "'hour' at column 9"),
         ("every 2 days", 9, "every 48 hours", "'days' at column 9"),
         ("every hour", 7, "every 1 hours", "a number of hours or minutes"),
@@ -160,7 +160,7 @@ def test_of_words_without_spaces_between_them_a_refusal_names_the_wrong_one() ->
     """Up to a hundred letters; a longer text is taken for one word."""
     with pytest.raises(ScheduleError, match="has 'every' at column 6, where a number"):
         parse_schedule("every" * 20)
-    with pytest.raises(ScheduleError, match=r"has 'everyevery.*' at column 1, where 'every'"):
+    with pytest.raises(ScheduleError, match=r"has 'everyevery.*' at column 1; expected 'every'"):
         parse_schedule("every" * 21)
 
 
