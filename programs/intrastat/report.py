@@ -124,7 +124,7 @@ def report(first: datetime.date, on_progress: OnProgress, *, delay_seconds: floa
     on_progress(f"Calculating INTRASTAT data {days[0]} to {days[-1]}", 0, steps)
     month = Month()
     for day in days:
-        on_progress(f"Processing {day}: {month.invoices} invoices so far", day.day, steps)
+        on_progress(f"Handling {day}: so far {month.invoices} invoices", day.day, steps)
         # Nobody sets this event. The wait lets other threads run, and a deadline can take effect at its end.
         threading.Event().wait(delay_seconds)
         month.add(invoices.sold_on(day))

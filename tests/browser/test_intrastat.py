@@ -26,7 +26,7 @@ def test_a_report_is_watched_left_found_again_and_saved(
 ) -> None:
     start(page, delay_ms=150)
     expect(page.locator("#message")).to_have_text(
-        re.compile(r"^Processing \d{4}-\d\d-\d\d: \d+ invoices so far$")
+        re.compile(r"^Handling \d{4}-\d\d-\d\d: so far \d+ invoices$")
     )
     bookmark = page.url
     page.goto("about:blank")

@@ -317,8 +317,8 @@ def test_progress_is_told_day_by_day() -> None:
     dispatches.report(OCTOBER, lambda *progress: told.append(progress))
 
     assert told[0] == ("Calculating INTRASTAT data 2026-10-01 to 2026-10-31", 0, 33)
-    assert told[1] == ("Processing 2026-10-01: 0 invoices so far", 1, 33)
-    assert told[14] == ("Processing 2026-10-14: 2 invoices so far", 14, 33)
+    assert told[1] == ("Handling 2026-10-01: so far 0 invoices", 1, 33)
+    assert told[14] == ("Handling 2026-10-14: so far 2 invoices", 14, 33)
     assert told[-2:] == [("Summing up", 32, 33), ("Formatting", 33, 33)]
     assert len(told) == 34
 
