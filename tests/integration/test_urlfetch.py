@@ -649,7 +649,7 @@ def test_a_name_that_leads_into_a_private_network_is_refused(bare: Config) -> No
     with raw_server(OK) as server:
         url = f"http://rebound.example:{server.port}/"
         with pytest.raises(
-            urlfetch.PrivateAddressError, match=r"rebound.example:\d+ is 127.0.0.1, which is in"
+            urlfetch.PrivateAddressError, match=r"rebound.example:\d+ has the address 127.0.0.1, which is in"
         ):
             urlfetch.fetch(url)
         assert server.connected == 0
