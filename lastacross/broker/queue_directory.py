@@ -83,7 +83,7 @@ def upload_if_changed(opened: Store, configuration: Config) -> bool:
 
 
 def upload_if_missing(opened: Store, read: Callable[[], Config] = config.current) -> bool:
-    """Call ``read`` and upload the queues, but only if Redis has no upload. Returns whether it did so."""
+    """Call ``read`` and upload the queues, but only if Redis has no upload. Returns whether it uploaded."""
     with transient_errors():
         if opened.redis.exists(UPLOAD):
             return False

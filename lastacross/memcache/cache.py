@@ -244,7 +244,7 @@ def _entry(answer: list[bytes]) -> Entry | None:
     try:
         return Entry(kind.decode(), payload, version.decode(), int(expires_at) / 1e6, int(stored_at) / 1e6)
     except (ValueError, OverflowError):
-        # A number has hundreds of digits, so the entry is malformed.
+        # The entry is malformed, for example because a number has hundreds of digits.
         return None
 
 

@@ -37,7 +37,7 @@ def new_id() -> str:
 
 
 def stamp(at: float) -> str:
-    """A time as in the names of cron's tasks: ``20261121T031407Z``."""
+    """A time in the format of cron's task names: ``20261121T031407Z``."""
     return clock.utc(at).strftime("%Y%m%dT%H%M%SZ")
 
 

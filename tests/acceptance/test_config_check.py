@@ -119,7 +119,7 @@ MALFORMED_OTHERS = {
     "an unknown class of backend": (
         "backends.yaml",
         "backends:\n- name: counter\n  class: B3\n",
-        "3:10: class 'B3' is not B1, B2, B4, B4_1G or B8",
+        "3:10: class 'B3' must be B1, B2, B4, B4_1G or B8",
     ),
     "too many instances": (
         "backends.yaml",

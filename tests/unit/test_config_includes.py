@@ -306,7 +306,7 @@ WRONG_INCLUDED_FILES = [
     ("handlers:\n- url: /a\n  script: main.py\n", "a.yaml:3:11: script 'main.py' is a file"),
     (
         "handlers:\n- {url: /a, script: m.a, position: first}\n",
-        "a.yaml:2:36: position 'first' is not head or tail",
+        "a.yaml:2:36: position 'first' must be head or tail",
     ),
     ("handlers:\n- {url: /a, static_dir: gone}\n", "a.yaml:2:25: static_dir 'gone' does not exist"),
     ("skip_files: '['\n", "a.yaml:1:13: skip_files '[' is not a valid regular expression"),
