@@ -22,7 +22,7 @@ def _dev(root: Path) -> int:
     Data is kept in the data folder (LASTACROSS_DATA_DIR, by default var/) until the next start. If REDIS_URL
     or DATABASE_URL is set, it is used instead. Ctrl-C stops everything.
     """
-    return dev.run(root, os.environ)
+    return dev.run(root, os.environ, _run_again)
 
 
 @cli.command("web", epilog="Example: PORT=80 WEB_CONCURRENCY=2 lastacross web")
@@ -110,6 +110,7 @@ def _worker(
         queues=_names(queues),
         max_tasks=max_tasks,
         max_memory_mb=max_memory,
+        run_command=_run_again,
     )
 
 
@@ -158,7 +159,6 @@ def _announce(root: Path) -> int:
 
 @cli.command("preload", hidden=True)
 @click.option("--for", "kinds", multiple=True)
-@click.option("--room", expose_value=False)
 @takes_app
 def _preload(root: Path, kinds: tuple[str, ...]) -> int:
     """Import the application and fork other processes; a supervisor starts this command."""

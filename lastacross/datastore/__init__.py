@@ -24,7 +24,7 @@ from lastacross.errors import (
 )
 
 if TYPE_CHECKING:
-    from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use
+    from lastacross.datastore.engines import before_dispose, dispose, engine, is_in_use, prepare
     from lastacross.datastore.migrate import is_current, require_current, revision, upgrade
     from lastacross.datastore.quick import read_quickly
     from lastacross.datastore.tables import (
@@ -76,6 +76,7 @@ __all__ = [
     "parse",
     "ping",
     "read_quickly",
+    "prepare",
     "relay",
     "require_current",
     "revision",
@@ -85,7 +86,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "engines": ("before_dispose", "dispose", "engine", "is_in_use"),
+    "engines": ("before_dispose", "dispose", "engine", "is_in_use", "prepare"),
     "quick": ("read_quickly",),
     "tables": (
         "OPEN_STATUSES",

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import sqlalchemy
-from sqlalchemy import Connection, Engine, NullPool, event
+from sqlalchemy import Connection, Engine, NullPool, event, orm
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from lastacross import config
@@ -303,6 +303,18 @@ def engine() -> Engine:
         ConfigError: DATABASE_URL is invalid.
     """
     return engines().write
+
+
+def prepare(text: str) -> None:
+    """Do what the first unit of work would do before it connects, in a process that will fork others.
+
+    Args:
+        text: the database's URL.
+    """
+    # The first unit of work will report mistakes in models or in the URL.
+    with contextlib.suppress(Exception):
+        build(parse(text)).dispose()
+        orm.configure_mappers()
 
 
 def is_in_use(engine: Engine) -> bool:

@@ -28,6 +28,19 @@ class Application:
     direct_calls: Mapping[str, Callable[[bytes], int]]
 
 
+_kept: tuple[Config, Application] | None = None
+
+
+def load_for_forks(configuration: Config) -> None:
+    """Load the application in a process that will fork others, in which ``load`` only looks it up.
+
+    Raises:
+        ConfigError: as for ``load``.
+    """
+    global _kept
+    _kept = configuration, load(configuration)
+
+
 def load(configuration: Config, *, server_software: str | None = None) -> Application:
     """Load this configuration's application and make it the process's current one.
 
@@ -40,6 +53,8 @@ def load(configuration: Config, *, server_software: str | None = None) -> Applic
     """
     config.use(configuration)
     prepare_process(configuration, server_software=server_software)
+    if _kept is not None and _kept[0] == configuration:
+        return _kept[1]
     scripts = functools.partial(webapp.load_script, root=configuration.root)
     is_own = webapp.serves_itself(configuration, scripts, deferred.DEFAULT_URL)
     builtins = {

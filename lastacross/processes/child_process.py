@@ -1,9 +1,15 @@
 """A supervisor's child processes: started programs, and processes that the preload process forked."""
 
 import contextlib
+import gc
 import os
 import signal
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
+
+from lastacross import config, store
+from lastacross.processes import ending, process_title
 
 
 class ChildProcess(Protocol):
@@ -52,3 +58,66 @@ class ForkedProcess:
     def terminate(self) -> None:
         """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
+
+
+def fork(
+    command: Sequence[str],
+    run: Callable[[], int],
+    environ: Mapping[str, str],
+    fds: Collection[int],
+) -> ForkedProcess:
+    """Fork this process instead of starting a program, so that the two share their memory.
+
+    The child begins like a program: in a session of its own, without signal handlers, with only these open
+    files besides standard output and error. This process must have one thread.
+
+    Args:
+        command: the command line that the child shows.
+        run: what it runs; returns the exit code.
+        environ: its environment.
+        fds: the open files that it keeps.
+
+    Raises:
+        OSError: the system has no process or memory left.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    # A collection in the child would otherwise write to all objects, and so copy their memory.
+    gc.collect()
+    gc.freeze()
+    pid = os.fork()
+    if pid:
+        return ForkedProcess(pid)
+    # Nothing may return into the parent's functions, whose folders and connections are not ours.
+    code = 1
+    try:
+        _begin_anew(command, environ, fds)
+        code = run()
+    except SystemExit as end:  # gunicorn's processes end like this
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        ending.end_process(code)
+
+
+def _begin_anew(command: Sequence[str], environ: Mapping[str, str], fds: Collection[int]) -> None:
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        # Like an exec, this keeps ignored signals ignored.
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd not in fds:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(fd)
+    os.environ.clear()
+    os.environ.update(environ)
+    process_title.show(command)
+    config.use(None)
+    store.use(None)

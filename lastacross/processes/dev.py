@@ -27,12 +27,13 @@ _REDIS_PATIENCE_SECONDS = 2.0
 _LOOK_SECONDS = 0.1
 
 
-def run(root: Path, environ: Mapping[str, str]) -> int:
+def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | None = None) -> int:
     """Run everything until Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         root: the application's folder.
         environ: the base environment.
+        run_command: runs a command of ``lastacross`` in a fork of this process.
 
     Returns:
         The exit code.
@@ -59,7 +60,8 @@ def run(root: Path, environ: Mapping[str, str]) -> int:
             redis_specs = [server.spec(folder.lock_fd)]
         configuration = config.load(root, environ)
         config.use(configuration)
-        preload = workers.preload_spec(configuration, environ, ("web", workers.PROCESS, "scheduler"))
+        kinds = ("web", workers.PROCESS, "scheduler")
+        preload = workers.preload_spec(configuration, environ, kinds, run_command)
         if preload is None:
             _upgrade(configuration)
         (folder.path / URL_FILE).touch(mode=0o600)

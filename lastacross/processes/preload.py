@@ -85,7 +85,6 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     die_with_parent.signal_at_parents_death(signal.SIGKILL)
     if os.getppid() != supervisor:
         return 1
-    process_title.show([arg for arg in sys.orig_argv if not process_title.is_room(arg)])
     channel = socket.socket(fileno=int(os.environ.pop(SOCKET_FD)))
     channel.set_inheritable(False)
     files = _open_files()
@@ -99,10 +98,11 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     try:
         for kind in kinds:
             importlib.import_module(KINDS[kind])
-        application.load(configuration)
+        application.load_for_forks(configuration)
     except Error:
         # The processes report it themselves, as they do without preloading.
         return 1
+    datastore.prepare(configuration.settings.database_url)
     gc.collect()
     reason = _reason_against_forking(files | {channel.fileno()})
     if reason is not None:

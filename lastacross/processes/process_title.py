@@ -1,40 +1,57 @@
 """Shows another command line in ``ps`` than the one that a process was started with.
 
-A forked process would otherwise show its parent's. Linux reads a command line from the process's own memory,
-so it can be replaced by one that is not longer; ``room`` makes place for longer ones.
+A forked process would otherwise show its parent's. Linux lets a process say where its command line lies in
+its memory (prctl(2), PR_SET_MM_MAP). Kernels without that read it from where it was at the start, so it can
+only be overwritten with one that is not longer.
 """
 
 import ctypes
 import os
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-_ROOM = "--room="
-_ROOM_BYTES = 512
-# The fields of /proc/…/stat after the name, which may contain spaces (proc(5): fields 48 and 49).
-_ARG_START, _ARG_END = 48 - 3, 49 - 3
+_PR_SET_MM, _PR_SET_MM_MAP = 35, 14  # linux/prctl.h
+# Fields of /proc/…/stat, counted from 1 as in proc(5).
+_START_CODE, _END_CODE, _START_STACK = 26, 27, 28
+_START_DATA, _END_DATA, _START_BRK, _ARG_START, _ARG_END, _ENV_START, _ENV_END = range(45, 52)
 
-
-def room() -> str:
-    """An argument without meaning that leaves place for another command line."""
-    return _ROOM + "." * _ROOM_BYTES
-
-
-def is_room(argument: str) -> bool:
-    """Whether this argument was made by ``room``."""
-    return argument.startswith(_ROOM)
+# The command line that is shown; its memory must stay.
+_shown: list[object] = []
 
 
 def show(command: Sequence[str]) -> None:
-    """Show this command line, cut to the available length; does nothing if the system does not allow it."""
+    """Show this command line, cut if necessary; does nothing if the system does not allow it."""
+    text = b"".join(os.fsencode(argument) + b"\0" for argument in command)
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
+        after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         present = Path("/proc/self/cmdline").read_bytes()
-    except (OSError, ValueError, IndexError):
+    except OSError:
         return
-    size = end - start
-    if start == 0 or len(present) != size or ctypes.string_at(start, size) != present:
-        return
-    text = b"\0".join(os.fsencode(argument) for argument in command)[: size - 1]
-    ctypes.memmove(start, text.ljust(size, b"\0"), size)
+    fields = [0, 0, 0, 0, *map(int, after_name[1:])]
+    if not _is_mapped(text, fields):
+        _overwrite(text, fields, present)
+
+
+def _is_mapped(text: bytes, fields: Sequence[int]) -> bool:
+    memory = ctypes.create_string_buffer(text, len(text))
+    start = ctypes.addressof(memory)
+    library = ctypes.CDLL(None)
+    library.sbrk.restype = ctypes.c_void_p
+    ends = (fields[_START_CODE], fields[_END_CODE], fields[_START_DATA], fields[_END_DATA])
+    heap = (fields[_START_BRK], library.sbrk(0), fields[_START_STACK])
+    texts = (start, start + len(text), fields[_ENV_START], fields[_ENV_END])
+    # struct prctl_mm_map: eleven addresses, no auxiliary vector, no other program file.
+    asked = struct.pack("=11QQIi", *ends, *heap, *texts, 0, 0, -1)
+    place = ctypes.create_string_buffer(asked, len(asked))
+    size = ctypes.c_ulong(len(asked))
+    if library.prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.byref(place), size, ctypes.c_ulong(0)) != 0:
+        return False
+    _shown[:] = [memory]
+    return True
+
+
+def _overwrite(text: bytes, fields: Sequence[int], present: bytes) -> None:
+    start, size = fields[_ARG_START], fields[_ARG_END] - fields[_ARG_START]
+    if start and len(present) == size and ctypes.string_at(start, size) == present:
+        ctypes.memmove(start, text[: size - 1].ljust(size, b"\0"), size)

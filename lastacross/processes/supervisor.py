@@ -25,7 +25,7 @@ from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes import die_with_parent
-from lastacross.processes.child_process import ChildProcess, ForkedProcess
+from lastacross.processes.child_process import ChildProcess, ForkedProcess, fork
 from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
 from lastacross.stop_signals import stop_signals
 
@@ -66,6 +66,8 @@ class ChildSpec:
         umask: the process's umask, or -1 to inherit the supervisor's.
         arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
         is_once: whether the process has done its work when it ends with exit code 0.
+        run: runs these arguments in this process. The first preload process is a fork of the supervisor,
+            which saves importing again what both need.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ChildSpec:
     umask: int = -1
     arguments: Sequence[str] = ()
     is_once: bool = False
+    run: Callable[[Sequence[str]], int] | None = None
 
 
 def next_delay_seconds(delay_seconds: float, life_seconds: float) -> float:
@@ -147,6 +150,7 @@ class Supervisor:
         self._exit_code = 0
         self._watches = any(spec.is_silent for spec in specs)
         self._watch_at = 0.0
+        self._has_preloaded = False
 
     def run(self) -> int:
         """Start all processes and run until SIGTERM, SIGINT or SIGHUP has ended them; main thread only.
@@ -267,10 +271,7 @@ class Supervisor:
     def _start_program(self, child: _Child, fds: Mapping[str, int] | None = None) -> None:
         """Start a child as a program; ``fds`` are variables that tell it numbers of descriptors."""
         spec, fds = child.spec, {die_with_parent.SUPERVISOR_FD: self._life_read, **(fds or {})}
-        environ = {
-            **(os.environ if spec.environ is None else spec.environ),
-            **{name: str(fd) for name, fd in fds.items()},
-        }
+        environ = self._environ(spec, fds)
         before: list[str] = []
         if spec.dies_with_parent:
             before = [sys.executable, "-m", "lastacross.processes.die_with_parent"]
@@ -289,14 +290,36 @@ class Supervisor:
             return
         log.debug("process.start", process=spec.name, pid=child.process.pid)
 
+    def _environ(self, spec: ChildSpec, fds: Mapping[str, int]) -> dict[str, str]:
+        environ = os.environ if spec.environ is None else spec.environ
+        return {**environ, **{name: str(fd) for name, fd in fds.items()}}
+
     def _start_preloading(self, child: _Child, client: PreloadClient) -> None:
         their_end = client.open()
         try:
-            self._start_program(child, {SOCKET_FD: their_end})
+            if child.spec.run is not None and not self._has_preloaded:
+                self._fork_itself(child, their_end)
+            else:
+                self._start_program(child, {SOCKET_FD: their_end})
         finally:
             os.close(their_end)
         if child.process is None:
             client.note_death()
+
+    def _fork_itself(self, child: _Child, their_end: int) -> None:
+        spec = child.spec
+        assert spec.run is not None
+        fds = {die_with_parent.SUPERVISOR_FD: self._life_read, SOCKET_FD: their_end}
+        run = functools.partial(spec.run, spec.arguments)
+        try:
+            child.process = fork(spec.command, run, self._environ(spec, fds), fds.values())
+        except OSError as error:
+            log.error("process.start_failed", process=spec.name, error=str(error))
+            self._restart_later(child)
+            return
+        # Modules of the engine may have changed by the next time.
+        self._has_preloaded = True
+        log.debug("process.start", process=spec.name, pid=child.process.pid)
 
     def _take_forked(self, child: _Child, outcome: ForkedProcess | str | None) -> None:
         """Handle the preload process's answer."""

@@ -1,8 +1,10 @@
 """``lastacross worker``: a service's processes under a supervisor that knows which tasks each has started."""
 
+import contextlib
+import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lastacross import logs
@@ -10,7 +12,7 @@ from lastacross.broker import queue_directory
 from lastacross.clock import SYSTEM
 from lastacross.config import DEFAULT_SERVICE, Config, QueueConfig
 from lastacross.errors import ConfigError
-from lastacross.processes import permissions, process_title
+from lastacross.processes import permissions
 from lastacross.processes.start_upload import StartUpload
 from lastacross.processes.supervisor import ChildSpec, Supervisor
 from lastacross.store import Store
@@ -24,6 +26,10 @@ PROCESS = "worker-process"
 """The command of one worker process."""
 
 log = logs.get("lastacross.supervisor")
+
+
+Command = Callable[[Sequence[str]], int]
+"""Runs ``lastacross`` with these arguments; returns the exit code."""
 
 
 class _Custody:
@@ -144,22 +150,27 @@ def served(config: Config, names: Sequence[str]) -> dict[str, QueueConfig]:
     return {name: queue for name, queue in push.items() if not names or name in names}
 
 
-def preload_spec(configuration: Config, environ: Mapping[str, str], kinds: Sequence[str]) -> ChildSpec | None:
+def preload_spec(
+    configuration: Config, environ: Mapping[str, str], kinds: Sequence[str], run: Command | None
+) -> ChildSpec | None:
     """The specification of the preload process; None if processes import the application themselves.
 
     Args:
         configuration: the application's configuration.
         environ: the environment on which the forked processes' environments are based.
         kinds: the commands that it will run in forked processes.
+        run: runs a command of ``lastacross``; None to start a program in any case.
     """
     # Other systems cannot tell what is open, or have libraries that do not survive a fork.
     if not configuration.settings.preload or sys.platform != "linux":
         return None
-    command = [sys.executable, "-m", "lastacross", "preload", *(f"--for={kind}" for kind in kinds)]
+    arguments = ["preload", *(f"--for={kind}" for kind in kinds)]
     return ChildSpec(
         name="preload",
-        command=[*command, process_title.room()],
+        command=[sys.executable, "-m", "lastacross", *arguments],
         environ=environ,
+        arguments=arguments,
+        run=run,
     )
 
 
@@ -173,8 +184,11 @@ def run(
     queues: Sequence[str] = (),
     max_tasks: int | None = None,
     max_memory_mb: int | None = None,
+    run_command: Command | None = None,
 ) -> int:
     """Supervise worker processes until SIGTERM, SIGINT or SIGHUP arrives; takes the arguments of ``specs``.
+
+    ``run_command`` runs a command of ``lastacross`` in a fork of this process.
 
     Returns:
         The exit code.
@@ -183,11 +197,11 @@ def run(
         ConfigError: queue.yaml does not have one of the queues.
     """
     permissions.narrow(configuration.settings)
-    with tempfile.TemporaryDirectory(prefix="lastacross-") as folder:
+    with _temporary_folder() as folder:
         children = specs(
             configuration,
             environ,
-            Path(folder),
+            folder,
             service=service,
             processes=processes,
             threads=threads,
@@ -195,6 +209,16 @@ def run(
             max_tasks=max_tasks,
             max_memory_mb=max_memory_mb,
         )
-        preload = preload_spec(configuration, children[0].environ or environ, (PROCESS,))
+        preload = preload_spec(configuration, children[0].environ or environ, (PROCESS,), run_command)
         upload = StartUpload(configuration)
         return Supervisor(children, on_tick=upload.try_once, preload=preload).run()
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    # tempfile.TemporaryDirectory would remove the folder at the end of each forked process, too.
+    folder = tempfile.mkdtemp(prefix="lastacross-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

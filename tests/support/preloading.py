@@ -17,7 +17,7 @@ from typing import Any
 from lastacross import config as configs
 from lastacross import logs, memcache
 from lastacross.clock import SYSTEM
-from lastacross.processes import application, preload
+from lastacross.processes import application, ending, preload
 from lastacross.processes.child_process import ForkedProcess
 from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
 from lastacross.worker import base_environ
@@ -93,5 +93,5 @@ def _one(client: PreloadClient, number: int) -> int | None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        sys.exit(serve(Path(sys.argv[2])))
+        ending.end_process(serve(Path(sys.argv[2])))
     print(json.dumps(ask(Path(sys.argv[1]), int(sys.argv[2]))))
