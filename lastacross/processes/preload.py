@@ -33,7 +33,7 @@ from typing import Any
 from lastacross import config, datastore, logs, store
 from lastacross.config import Config
 from lastacross.errors import Error
-from lastacross.processes import application, die_with_parent, process_title
+from lastacross.processes import application, die_with_parent, ending, process_title
 from lastacross.processes.preload_client import MAX_REQUEST_BYTES, SOCKET_FD
 
 log = logs.get("lastacross.preload")
@@ -79,7 +79,7 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
         The exit code, of this process or of a forked one.
 
     Raises:
-        DatastoreError: the datastore's tables cannot be updated, which the supervisor may ask for.
+        DatastoreError: the datastore's tables cannot be updated; raised in a process forked for that.
     """
     supervisor = os.getppid()
     die_with_parent.signal_at_parents_death(signal.SIGKILL)
@@ -93,9 +93,14 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     config.keep_files()
     configuration = load_configuration()
     if json.loads(channel.recv(MAX_REQUEST_BYTES))["upgrade"]:
-        _upgrade(configuration, channel)
+        code = _upgrade(configuration)
+        if code != 0:
+            channel.send(json.dumps({"state": "failed"}).encode())
+            return code
     channel.send(json.dumps({"state": "loading"}).encode())
     try:
+        # Each process would import it when it connects to Redis.
+        importlib.import_module("encodings.idna")
         for kind in kinds:
             importlib.import_module(KINDS[kind])
         application.load_for_forks(configuration)
@@ -117,14 +122,20 @@ def run(load_configuration: Callable[[], Config], kinds: Collection[str], comman
     return _serve(channel, supervisor, stamps, command)
 
 
-def _upgrade(configuration: Config, channel: socket.socket) -> None:
+def _upgrade(configuration: Config) -> int:
+    """Update the tables in another process, because no other one needs Alembic; returns its exit code.
+
+    In that process, the exception goes on to the command line, which reports it.
+    """
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    die_with_parent.signal_at_parents_death(signal.SIGKILL)
     try:
         datastore.upgrade(configuration.settings.database_url, configuration.root)
-    except BaseException:
-        channel.send(json.dumps({"state": "failed"}).encode())
-        raise
     finally:
         datastore.dispose()
+    return ending.end_process(0)
 
 
 def _serve(channel: socket.socket, supervisor: int, stamps: "_Stamps", command: Command) -> int:

@@ -11,6 +11,11 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+try:
+    from redis.driver_info import DriverInfo
+except ImportError:  # redis-py before 7.2
+    DriverInfo = None  # type: ignore[assignment, misc]
+
 from lastacross import config
 from lastacross.clock import Clock, ServerClock
 from lastacross.errors import ConfigError, StoreUnavailableError
@@ -33,6 +38,8 @@ SYNC_SECONDS = 30.0
 # A process may have this many threads. With redis-py's own limit of 100, a burst of calls would raise errors.
 MAX_CONNECTIONS = 5000
 
+# Otherwise redis-py looks up its own version in the installed packages for each connection.
+_DRIVER = DriverInfo() if DriverInfo is not None else None
 # Errors for an unknown script and an error reply, for callers that read a connection's replies themselves.
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
@@ -71,7 +78,9 @@ class Store:
             # Reconnect after a lost connection, but do not retry a call to a server that does not respond.
             retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), RETRIES, (redis.ConnectionError,))
         # A Unix socket cannot be half-open, and redis-py rejects the option there.
-        keepalive = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
+        if _DRIVER is not None:
+            options["driver_info"] = _DRIVER
         self.redis: redis.Redis = redis.Redis.from_url(
             url,
             socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
@@ -79,7 +88,7 @@ class Store:
             max_connections=MAX_CONNECTIONS,
             health_check_interval=30,
             retry=retry,
-            **keepalive,
+            **options,
         )
         self._connections = Connections(self.redis.connection_pool)
         self._server_clock = ServerClock() if clock is None else None

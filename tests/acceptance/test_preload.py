@@ -38,6 +38,12 @@ import redis
 connection = redis.Redis.from_url(os.environ["REDIS_URL"])
 connection.ping()
 """
+IMPORTS_A_FILE = """
+import sqlite3
+
+kept = sqlite3.connect(__file__ + ".db")
+kept.execute("create table if not exists a (b)")
+"""
 COUNTS_FORKS = """
 import os
 
@@ -195,7 +201,7 @@ def test_a_supervisor_killed_during_the_import_leaves_nothing(start: Start, main
         (IMPORTS_A_THREAD, {"thread": "poller", "module": "main"}),
         (IMPORTS_A_CONNECTION, {"socket": ""}),
         (
-            "import sqlite3\nkept = sqlite3.connect(__file__ + '.db')\nkept.execute('create table if not exists a (b)')\n",
+            IMPORTS_A_FILE,
             {"file": "main.py.db"},
         ),
     ],
