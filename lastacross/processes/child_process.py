@@ -64,18 +64,18 @@ def fork(
     command: Sequence[str],
     run: Callable[[], int],
     environ: Mapping[str, str],
-    fds: Collection[int],
+    own_fds: Collection[int],
 ) -> ForkedProcess:
     """Fork this process instead of starting a program, so that the two share their memory.
 
-    The child begins like a program: in a session of its own, without signal handlers, with only these open
-    files besides standard output and error. This process must have one thread.
+    The child begins like a program: in a session of its own and without signal handlers.
 
     Args:
         command: the command line that the child shows.
         run: what it runs; returns the exit code.
         environ: its environment.
-        fds: the open files that it keeps.
+        own_fds: this process's open files, which the child closes. Any others may belong to modules that both
+            have imported, such as a debugger's.
 
     Raises:
         OSError: the system has no process or memory left.
@@ -92,7 +92,7 @@ def fork(
     # Nothing may return into the parent's functions, whose folders and connections are not ours.
     code = 1
     try:
-        _begin_anew(command, environ, fds)
+        _begin_anew(command, environ, own_fds)
         code = run()
     except SystemExit as end:  # gunicorn's processes end like this
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -102,7 +102,12 @@ def fork(
         ending.end_process(code)
 
 
-def _begin_anew(command: Sequence[str], environ: Mapping[str, str], fds: Collection[int]) -> None:
+def can_fork() -> bool:
+    """Whether this process has one thread, so that no other one can hold a lock during a fork."""
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _begin_anew(command: Sequence[str], environ: Mapping[str, str], own_fds: Collection[int]) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
@@ -112,10 +117,8 @@ def _begin_anew(command: Sequence[str], environ: Mapping[str, str], fds: Collect
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd not in fds:
-            with contextlib.suppress(OSError):  # the listing's own
-                os.close(fd)
+    for fd in (nothing, *own_fds):
+        os.close(fd)
     os.environ.clear()
     os.environ.update(environ)
     process_title.show(command)

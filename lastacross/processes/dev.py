@@ -6,10 +6,12 @@ at the next start.
 """
 
 import contextlib
+import functools
 import http.client
+import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lastacross import config, logs
@@ -61,7 +63,8 @@ def run(root: Path, environ: Mapping[str, str], run_command: workers.Command | N
         configuration = config.load(root, environ)
         config.use(configuration)
         kinds = ("web", workers.PROCESS, "scheduler")
-        preload = workers.preload_spec(configuration, environ, kinds, run_command)
+        run = run_command and functools.partial(_without_lock, folder.lock_fd, run_command)
+        preload = workers.preload_spec(configuration, environ, kinds, run)
         if preload is None:
             _upgrade(configuration)
         (folder.path / URL_FILE).touch(mode=0o600)
@@ -99,6 +102,12 @@ def site_url(data_dir: Path) -> str | None:
     with contextlib.suppress(OSError):
         return (data_dir / URL_FILE).read_text().strip()
     return None
+
+
+def _without_lock(lock_fd: int, run_command: workers.Command, arguments: Sequence[str]) -> int:
+    """Run a command in a fork of this process, which must not hold the data folder's lock as well."""
+    os.close(lock_fd)
+    return run_command(arguments)
 
 
 def _announcing(environ: Mapping[str, str]) -> ChildSpec:

@@ -25,7 +25,7 @@ from lastacross import logs
 from lastacross.clock import SYSTEM, Clock
 from lastacross.errors import StoreUnavailableError
 from lastacross.processes import die_with_parent
-from lastacross.processes.child_process import ChildProcess, ForkedProcess, fork
+from lastacross.processes.child_process import ChildProcess, ForkedProcess, can_fork, fork
 from lastacross.processes.preload_client import SOCKET_FD, ForkRequest, PreloadClient, become_subreaper
 from lastacross.stop_signals import stop_signals
 
@@ -66,8 +66,8 @@ class ChildSpec:
         umask: the process's umask, or -1 to inherit the supervisor's.
         arguments: the arguments of ``lastacross`` in ``command``, if the preload process may run them.
         is_once: whether the process has done its work when it ends with exit code 0.
-        run: runs these arguments in this process. The first preload process is a fork of the supervisor,
-            which saves importing again what both need.
+        run: runs these arguments in a fork of this process, and closes what belongs to this process only.
+            The first preload process is such a fork, which saves importing again what both need.
     """
 
     name: str
@@ -151,6 +151,7 @@ class Supervisor:
         self._watches = any(spec.is_silent for spec in specs)
         self._watch_at = 0.0
         self._has_preloaded = False
+        self._signal_fds: tuple[int, ...] = ()
 
     def run(self) -> int:
         """Start all processes and run until SIGTERM, SIGINT or SIGHUP has ended them; main thread only.
@@ -199,6 +200,7 @@ class Supervisor:
         read_fd, write_fd = os.pipe()
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
+        self._signal_fds = read_fd, write_fd
         numbers = (*stop_signals(), signal.SIGCHLD)
         handlers = {number: signal.signal(number, self._note_signal) for number in numbers}
         wakeup_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
@@ -297,8 +299,8 @@ class Supervisor:
     def _start_preloading(self, child: _Child, client: PreloadClient) -> None:
         their_end = client.open()
         try:
-            if child.spec.run is not None and not self._has_preloaded:
-                self._fork_itself(child, their_end)
+            if child.spec.run is not None and not self._has_preloaded and can_fork():
+                self._fork_itself(child, client, their_end)
             else:
                 self._start_program(child, {SOCKET_FD: their_end})
         finally:
@@ -306,13 +308,16 @@ class Supervisor:
         if child.process is None:
             client.note_death()
 
-    def _fork_itself(self, child: _Child, their_end: int) -> None:
+    def _fork_itself(self, child: _Child, client: PreloadClient, their_end: int) -> None:
         spec = child.spec
         assert spec.run is not None
         fds = {die_with_parent.SUPERVISOR_FD: self._life_read, SOCKET_FD: their_end}
         run = functools.partial(spec.run, spec.arguments)
+        own_fds = {self._life_write, *self._signal_fds}
+        if client.fd is not None:
+            own_fds.add(client.fd)
         try:
-            child.process = fork(spec.command, run, self._environ(spec, fds), fds.values())
+            child.process = fork(spec.command, run, self._environ(spec, fds), own_fds)
         except OSError as error:
             log.error("process.start_failed", process=spec.name, error=str(error))
             self._restart_later(child)
