@@ -234,6 +234,7 @@ class Limiter:
                 with store.translated_errors():
                     return ask(self._shared)
             except StoreUnavailableError as error:
+                self.store.end_wait(error)
                 self._quiet_until = self._clock.monotonic() + OUTAGE_SECONDS
                 _log.warning("limits.unavailable", reason=str(error))
         if self._own is None:

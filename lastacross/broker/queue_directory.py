@@ -243,7 +243,8 @@ class QueueDirectory:
         self._refresh_at = now + REFRESH_SECONDS
         try:
             self._read()
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            self.store.end_wait(error)
             self._refresh_at = self.store.clock.monotonic() + OUTAGE_REFRESH_SECONDS
         except ResponseError:
             # Another program wrote to these keys. Keep the present settings until the next refresh.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lastacross import config, logs, store
 from lastacross.config import Config, Settings
+from lastacross.errors import StoreUnavailableError
 
 
 def configured(root: Path, *, needs_secret_key: bool = True) -> Config:
@@ -84,10 +85,14 @@ def _with_running_redis(settings: Settings) -> Settings:
 def _connected(settings: Settings) -> Iterator[None]:
     """Let the process use this Redis during the block."""
     _log_little(settings)
-    opened = store.Store(settings.redis_url)
+    opened = store.Store(settings.redis_url, patience_seconds=store.PATIENCE_SECONDS)
     store.use(opened)
     try:
+        # Ask at once whether Redis is there: without it, lists would be those of queue.yaml.
+        opened.sync_clock()
         yield
+    except store.ResponseError as error:
+        raise StoreUnavailableError(f"Redis refuses a command: {error}") from error
     finally:
         store.use(None)
         opened.close()

@@ -36,6 +36,7 @@ counts = cache.Counts()
 
 
 def _log_unavailable(operation: str, error: StoreUnavailableError) -> None:
+    store.current().end_wait(error)
     log.warning("memcache.away", operation=operation, reason=str(error))
 
 

@@ -157,6 +157,7 @@ def run(configuration: Config) -> int:
 
     handle_stop_signals(stop)
     config.use(configuration)
+    store.wait_longer()
     permissions.narrow(configuration.settings)
     log.info("scheduler.start")
     all_steps = steps(configuration, dict(os.environ))

@@ -67,6 +67,7 @@ from lastacross.store.store import (
     ANSWER_TIMEOUT_SECONDS,
     CONNECT_TIMEOUT_SECONDS,
     MAX_CONNECTIONS,
+    PATIENCE_SECONDS,
     RETRIES,
     SCRIPTS,
     SYNC_SECONDS,
@@ -77,6 +78,7 @@ from lastacross.store.store import (
     current,
     translated_errors,
     use,
+    wait_longer,
 )
 
 __all__ = [
@@ -101,6 +103,7 @@ __all__ = [
     "MAX_CONNECTIONS",
     "OPEN_BATCHES",
     "OWN",
+    "PATIENCE_SECONDS",
     "PAUSED",
     "PULL_LEASED_PREFIX",
     "PULL_PREFIX",
@@ -150,5 +153,6 @@ __all__ = [
     "tombstone_key",
     "translated_errors",
     "use",
+    "wait_longer",
     "wakeup_key",
 ]

@@ -4,6 +4,7 @@ Only this module imports ``redis``.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -17,10 +18,12 @@ except ImportError:  # redis-py before 7.2
     DriverInfo = None  # type: ignore[assignment, misc]
 
 from lastacross import config
-from lastacross.clock import Clock, ServerClock
+from lastacross.clock import SYSTEM, Clock, ServerClock
 from lastacross.errors import ConfigError, StoreUnavailableError
+from lastacross.store import refusals
 from lastacross.store.connections import Connections
 from lastacross.store.keys import DAMAGES, KEY_PREFIX, NAMES_IN_SCRIPTS
+from lastacross.store.redis_compat import socket_of
 from lastacross.store.scripts import Scripts
 
 Arg = str | bytes | int | float
@@ -32,6 +35,13 @@ SCRIPTS = Scripts(NAMES_IN_SCRIPTS)
 CONNECT_TIMEOUT_SECONDS = 2.0
 ANSWER_TIMEOUT_SECONDS = 5.0
 RETRIES = 2
+# A person or a handler waits at most this long for a silent server. A visitor learns within 3 s that Redis is
+# unavailable. This is more than the 2 s for which a stream's reader blocks.
+PATIENCE_SECONDS = 2.5
+# One wait may consist of several calls, some of whose failures are ignored. After the first of them has timed
+# out, the others fail immediately.
+SAME_WAIT_SECONDS = 0.5
+MIN_HANDSHAKE_SECONDS = 0.1
 # Measure the clocks' offset again after this time, because monotonic clocks drift and the server's clock may
 # be reset.
 SYNC_SECONDS = 30.0
@@ -43,7 +53,28 @@ _DRIVER = DriverInfo() if DriverInfo is not None else None
 # Errors for an unknown script and an error reply, for callers that read a connection's replies themselves.
 NoScriptError = redis.exceptions.NoScriptError
 ResponseError = redis.ResponseError
-_LOST = (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError, redis.OutOfMemoryError)
+
+
+class UnusableServerError(redis.RedisError):
+    """The server cannot be used until somebody changes REDIS_URL or the server, so nothing is tried again."""
+
+
+_LOST = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.ReadOnlyError,
+    redis.OutOfMemoryError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+    UnusableServerError,
+)
+# A server's refusals of a new connection.
+_REFUSED = (
+    redis.AuthenticationError,
+    redis.exceptions.AuthorizationError,
+    redis.exceptions.ExternalAuthProviderError,
+    redis.ResponseError,
+)
 _REFUSALS = ("MISCONF", "READONLY", "LOADING", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
 
 
@@ -52,12 +83,110 @@ def translated_errors() -> Iterator[None]:
     """Raise StoreUnavailableError if Redis is unavailable or refuses writes."""
     try:
         yield
+    except (redis.AuthenticationError, redis.exceptions.AskError) as error:
+        reason = refusals.reason(type(error).__name__, str(error))
+        raise StoreUnavailableError(f"Redis is not available: it {reason}") from None
     except _LOST as error:
         raise StoreUnavailableError(f"Redis is not available: {error}") from error
+    except redis.InvalidResponse as error:
+        raise StoreUnavailableError(f"Redis is not available: it {refusals.not_redis(str(error))}") from error
     except redis.ResponseError as error:
-        if str(error).startswith(_REFUSALS):
+        unknown = refusals.unknown_command(str(error))
+        if unknown is not None:
+            # The server's words repeat the command's arguments.
+            raise StoreUnavailableError(f"Redis is not available: it {unknown}") from None
+        if refusals.words_of(str(error)).startswith(_REFUSALS):
             raise StoreUnavailableError(f"Redis does not accept writes: {error}") from error
         raise
+
+
+class _Wait(threading.local):
+    """What this thread's calls know of the wait that they belong to."""
+
+    began_at: float | None = None
+    is_over_until = 0.0
+
+
+class _Pool(redis.ConnectionPool):
+    """redis-py's pool, whose errors say what to change, and whose waits end in time.
+
+    Args:
+        patience_seconds: the time for which a connection with its handshake may be silent.
+        options: as for redis-py's pool.
+    """
+
+    def __init__(self, *, patience_seconds: float | None = None, **options: Any) -> None:
+        self._patience_seconds = patience_seconds
+        self.wait = _Wait()
+        super().__init__(**{**options, "redis_connect_func": self._shake_hands})
+
+    def check_wait(self) -> None:
+        """Raise redis-py's TimeoutError if this call continues a wait that is over."""
+        if self.wait.is_over_until and SYSTEM.monotonic() < self.wait.is_over_until:
+            raise redis.TimeoutError(f"{_address(self.connection_kwargs)} did not answer a moment ago")
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """A connection that is ready for a command."""
+        self.check_wait()
+        self.wait.began_at = SYSTEM.monotonic()
+        try:
+            return super().get_connection(*args, **options)
+        except (ValueError, TypeError) as error:
+            # A host that cannot be looked up, or an option that redis-py does not have.
+            raise UnusableServerError(f"REDIS_URL cannot be used: {error}") from None
+        except redis.TimeoutError as error:
+            raise redis.TimeoutError(f"{_address(self.connection_kwargs)} is silent ({error})") from None
+        finally:
+            self.wait.began_at = None
+
+    def _shake_hands(self, connection: Any) -> None:
+        """Log in and look at the server, as part of the time that the connection may take."""
+        connected = socket_of(connection)
+        if self._patience_seconds is not None and self.wait.began_at is not None and connected is not None:
+            left = self.wait.began_at + self._patience_seconds - SYSTEM.monotonic()
+            connected.settimeout(max(MIN_HANDSHAKE_SECONDS, left))
+        place = _address(dict(connection.repr_pieces()))
+        try:
+            connection.on_connect_check_health(check_health=False)
+            problem = _problem_of(connection)
+        except (redis.TimeoutError, redis.exceptions.BusyLoadingError):
+            raise
+        except _REFUSED as error:
+            problem = refusals.reason(type(error).__name__, str(error))
+        except (redis.ConnectionError, OSError):
+            raise
+        except Exception as error:
+            # What is no Redis server may answer anything, which redis-py trips over in as many ways.
+            problem = refusals.not_redis(str(error))
+        if problem is not None:
+            raise UnusableServerError(f"{place} {problem}")
+        if connected is not None:
+            connected.settimeout(connection.socket_timeout)
+
+
+def _address(known: Mapping[str, Any]) -> str:
+    """The address of a server among a connection's options."""
+    path = known.get("path")
+    return str(path) if path else f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+
+
+def _problem_of(connection: Any) -> str | None:
+    """Why the server of a new connection cannot be used; None if it can."""
+    found = connection.handshake_metadata
+    if found is None:
+        # redis-py 7 says hello only if it is told to.
+        try:
+            connection.send_command("HELLO", check_health=False)
+            answer = connection.read_response()
+        except redis.exceptions.NoPermissionError:
+            return None
+        found = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else answer
+    if not isinstance(found, dict):
+        return refusals.not_redis("")
+    version = found.get(b"version", found.get("version"))
+    if version is None:
+        return refusals.not_redis("")
+    return refusals.too_old(version.decode("ascii", "replace") if isinstance(version, bytes) else version)
 
 
 class Store:
@@ -81,16 +210,24 @@ class Store:
         options: dict[str, Any] = {} if url.startswith("unix:") else {"socket_keepalive": True}
         if _DRIVER is not None:
             options["driver_info"] = _DRIVER
-        self.redis: redis.Redis = redis.Redis.from_url(
-            url,
-            socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
-            socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, patience_seconds or CONNECT_TIMEOUT_SECONDS),
-            max_connections=MAX_CONNECTIONS,
-            health_check_interval=30,
-            retry=retry,
-            **options,
-        )
-        self._connections = Connections(self.redis.connection_pool)
+        try:
+            self._pool = _Pool.from_url(
+                url,
+                patience_seconds=patience_seconds,
+                socket_timeout=patience_seconds or ANSWER_TIMEOUT_SECONDS,
+                socket_connect_timeout=min(
+                    CONNECT_TIMEOUT_SECONDS, patience_seconds or CONNECT_TIMEOUT_SECONDS
+                ),
+                max_connections=MAX_CONNECTIONS,
+                health_check_interval=30,
+                retry=retry,
+                **options,
+            )
+        except ValueError as error:
+            raise ConfigError(f"REDIS_URL cannot be used: {error}") from error
+        self.redis: redis.Redis = redis.Redis.from_pool(self._pool)
+        self._has_patience_limit = patience_seconds is not None
+        self._connections = Connections(self._pool)
         self._server_clock = ServerClock() if clock is None else None
         self._clock_is_set = False
         self._sync_at = 0.0
@@ -107,10 +244,11 @@ class Store:
         self._sync_at = self.clock.monotonic() + SYNC_SECONDS
         try:
             self.sync_clock()
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
             if not self._clock_is_set:
                 self._sync_at = 0.0
                 raise
+            self.end_wait(error)
 
     def sync_clock(self) -> None:
         """Set the clock to the server's time.
@@ -149,6 +287,18 @@ class Store:
             # Enter the block only after an error, because entering it costs as much as a task's checks.
             with translated_errors():
                 raise
+
+    def end_wait(self, error: StoreUnavailableError) -> None:
+        """Let this thread's next calls fail immediately if this ignored error is a silent server's.
+
+        They belong to the same wait. Only a store with a limited patience does so, and only for a moment.
+        """
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, redis.TimeoutError):
+            cause = cause.__cause__
+        wait = self._pool.wait
+        if self._has_patience_limit and cause is not None and SYSTEM.monotonic() >= wait.is_over_until:
+            wait.is_over_until = SYSTEM.monotonic() + SAME_WAIT_SECONDS
 
     def set_aside(self, types: Mapping[str, str]) -> list[str]:
         """Move keys that have the wrong type aside. Returns their names.
@@ -198,19 +348,34 @@ _current: Store | None = None
 def current() -> Store:
     """This process's store, which is created for REDIS_URL at the first call.
 
+    Handlers and scripts use it, so it waits no longer than they may; a process's own loop has another store.
+
     Raises:
         ConfigError: RQ_KEY_PREFIX has changed since the engine was imported.
     """
     global _current
     if _current is None:
-        settings = config.current().settings
-        if settings.key_prefix != KEY_PREFIX:
-            raise ConfigError(
-                f"RQ_KEY_PREFIX is {settings.key_prefix!r}, but was {KEY_PREFIX!r} when the engine was "
-                "imported: set it in the environment that the process starts with"
-            )
-        _current = Store(settings.redis_url)
+        _current = _open(PATIENCE_SECONDS)
     return _current
+
+
+def wait_longer() -> None:
+    """Give this process a store with the usual patience, because its own loop uses it and nobody waits.
+
+    Raises:
+        ConfigError: as for ``current``.
+    """
+    use(_open(None))
+
+
+def _open(patience_seconds: float | None) -> Store:
+    settings = config.current().settings
+    if settings.key_prefix != KEY_PREFIX:
+        raise ConfigError(
+            f"RQ_KEY_PREFIX is {settings.key_prefix!r}, but was {KEY_PREFIX!r} when the engine was "
+            "imported: set it in the environment that the process starts with"
+        )
+    return Store(settings.redis_url, patience_seconds=patience_seconds)
 
 
 def use(store: Store | None) -> None:

@@ -173,7 +173,8 @@ class _SignedOut:
         try:
             with store.translated_errors():
                 answer: Any = store.current().redis.exists(_key(SIGN_OUT_PREFIX, sign_in))
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            store.current().end_wait(error)
             return False
         return bool(answer)
 
