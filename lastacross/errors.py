@@ -66,7 +66,10 @@ class UnknownQueueError(TaskQueueError):
 
 
 class TransientError(TaskQueueError, StoreUnavailableError):
-    """Raised when a task cannot be stored at the moment; the call may be retried."""
+    """Raised when Redis does not confirm a step, such as an add. The task may or may not have been added.
+
+    A retry with the same task name adds the task at most once; without a name it may add another task.
+    """
 
 
 class InternalError(TaskQueueError):

@@ -95,7 +95,8 @@ class Queue:
             BadTransactionStateError: the call is transactional but not inside a transaction.
             TaskAlreadyExistsError, TombstonedTaskError: the name is in use, or was used recently.
             UnknownQueueError, InvalidQueueModeError: the queue does not exist, or it has the other mode.
-            TransientError: Redis is unavailable; the call may be retried.
+            TransientError: Redis is unavailable, and the tasks may or may not have been added. A retry adds a
+                named task at most once.
         """
         tasks = [task] if isinstance(task, Task) else list(task)
         add_tasks(self._name, tasks, transactional=transactional)
