@@ -41,8 +41,13 @@ class ServerClock:
 
     # After this time, even a slower measurement replaces the old one, because monotonic clocks drift.
     MEASUREMENT_LIFE_SECONDS = 60.0
+    # The server's clock was set if an answer differs by this much more than the round trips explain.
+    JUMP_SECONDS = 1.0
 
     def __init__(self) -> None:
+        # How many times the server's clock was set, as far as this process noticed, and the last time's step.
+        self.jumps = 0
+        self.jump_seconds = 0.0
         self._offset = time.time() - time.monotonic()
         self._round_trip = float("inf")
         self._measured_at = 0.0
@@ -66,7 +71,12 @@ class ServerClock:
         round_trip = answered_at - asked_at
         is_stale = answered_at - self._measured_at > self.MEASUREMENT_LIFE_SECONDS
         offset = server_time - (asked_at + answered_at) / 2
-        has_stepped = abs(offset - self._offset) > round_trip + self._round_trip
+        step, uncertainty = offset - self._offset, round_trip + self._round_trip
+        has_stepped = abs(step) > uncertainty
+        if abs(step) > uncertainty + self.JUMP_SECONDS:
+            # Count it first: whoever then computes a time with the new offset can see that it jumped.
+            self.jump_seconds = step
+            self.jumps += 1
         if round_trip <= self._round_trip or is_stale or has_stepped:
             self._offset = offset
             self._round_trip = round_trip

@@ -5,14 +5,23 @@ a lease that starts later reads the server's clock itself.
 """
 
 import contextlib
+import math
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NotRequired, TypedDict, Unpack
 
 from lastacross.broker.record import Leased, Value, instant_text, load, without_names
 from lastacross.errors import StoreUnavailableError, TransientError
-from lastacross.store import PAUSED, Arg, Store, batch_key, translated_errors
+from lastacross.store import (
+    LEASE_SCORE_SHIFT_SECONDS,
+    PAUSED,
+    Arg,
+    Store,
+    batch_key,
+    leased_key,
+    translated_errors,
+)
 
 ADDED = 0
 EXISTS = 10
@@ -287,17 +296,63 @@ class Broker(Steps):
         moved, next_due = self._run("promote_due", [self._now_text(), MAX_PER_QUEUE, *queues])
         return int(moved), float(next_due) if next_due else None
 
-    def maintain(self, queues: Sequence[str], *, rescues: bool) -> Maintenance:
-        """Promote up to 100 tasks per queue, rescue up to 100 if ``rescues``, and read the upload's stamp."""
-        args: list[Arg] = [self._now_text(), MAX_PER_QUEUE, 1 if rescues else 0, *queues]
-        moved, next_due, rescued, stamp = self._run("maintain_queues", args)
+    def maintain(
+        self, queues: Sequence[str], *, may_rescue: Callable[[], bool], skew_seconds: float
+    ) -> Maintenance:
+        """Promote up to 100 tasks per queue, rescue up to 100, and read the upload's stamp.
+
+        ``may_rescue`` is asked after the time was computed, so that it knows of every jump of the server's
+        clock that is in this time. Nothing is rescued if the time differs from the server's clock by more
+        than ``skew_seconds``. The answer contains the server's time, which the store's clock uses.
+        """
+        asked_at = self.store.clock.monotonic()
+        now = self._verifiable_now(skew_seconds)
+        args: list[Arg] = [now, MAX_PER_QUEUE, 1 if may_rescue() else 0, *queues]
+        moved, next_due, rescued, stamp, server_time = self._run("maintain_queues", args)
+        self.store.note_server_time(server_time, asked_at)
         return Maintenance(
             int(moved), float(next_due) if next_due else None, _outcomes(rescued), tuple(stamp)
         )
 
-    def rescue_expired(self, queues: Sequence[str]) -> dict[str, str]:
-        """Recover tasks whose lease expired. Maps each task id to 'ready', 'poison', 'damaged' or 'gone'."""
-        return _outcomes(self._run("rescue_expired", [self._now_text(), MAX_PER_QUEUE, *queues]))
+    def rescue_expired(
+        self,
+        queues: Sequence[str],
+        *,
+        may_rescue: Callable[[], bool] = lambda: True,
+        skew_seconds: float = math.inf,
+    ) -> dict[str, str]:
+        """Recover tasks whose lease expired. Maps each task id to 'ready', 'poison', 'damaged' or 'gone'.
+
+        The arguments are the same as for ``maintain``.
+        """
+        now = self._verifiable_now(skew_seconds)
+        if not may_rescue():
+            return {}
+        return _outcomes(self._run("rescue_expired", [now, MAX_PER_QUEUE, *queues]))
+
+    def _verifiable_now(self, skew_seconds: float) -> str:
+        """The time as ``trusted_time`` in the scripts takes it."""
+        now = self._now_text()
+        if not self.store.can_compare_time or skew_seconds == math.inf:
+            return now
+        return f"{now}~{skew_seconds:g}"
+
+    def shorten_leases(self, queues: Sequence[str], ends_at: float) -> int:
+        """Let leases that end later end at ``ends_at``; returns how many there were.
+
+        After the server's clock was set back, a dead worker's leases would otherwise last for as long as the
+        clock was set back by.
+        """
+        score, found = ends_at + LEASE_SCORE_SHIFT_SECONDS, 0
+        with transient_errors():
+            for queue in queues:
+                key = leased_key(queue)
+                entries: Any = self.store.redis.zrangebyscore(key, f"({score}", "+inf")
+                found += len(entries)
+                if entries:
+                    # A lease that has ended meanwhile stays ended, and one that ends earlier by now is kept.
+                    self.store.redis.zadd(key, dict.fromkeys(entries, score), xx=True, lt=True)
+        return found
 
     def rescue_worker(
         self, token: str, queues: Sequence[str], started: Sequence[str], *, is_silent: bool = False

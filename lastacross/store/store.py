@@ -265,6 +265,26 @@ class Store:
         self._clock_is_set = True
         self._sync_at = self.clock.monotonic() + SYNC_SECONDS
 
+    def note_server_time(self, text: bytes, asked_at: float) -> None:
+        """Use the server's time from a script's answer; ``asked_at`` is the monotonic time of the request."""
+        if self._server_clock is not None:
+            self._server_clock.observe(float(text), asked_at, self.clock.monotonic())
+
+    @property
+    def clock_jumps(self) -> int:
+        """How many times the server's clock was set while this process was watching."""
+        return 0 if self._server_clock is None else self._server_clock.jumps
+
+    @property
+    def clock_jump_seconds(self) -> float:
+        """By how much the server's clock was set the last time; negative if it was set back."""
+        return 0.0 if self._server_clock is None else self._server_clock.jump_seconds
+
+    @property
+    def can_compare_time(self) -> bool:
+        """Whether a script may compare ``now`` with the server's clock; tests use other clocks."""
+        return self._server_clock is not None
+
     def run(self, script: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Run one Lua file as one atomic step.
 

@@ -34,6 +34,14 @@ from lastacross.store import (
 MAINTENANCE_SECONDS = 1.0
 SWEEP_SECONDS = 5.0
 RENEWALS_PER_LEASE = 4
+# After the server's clock was set, nothing is rescued for this long, or for a lease if that is longer. Then
+# every living worker has renewed its leases by the new time. One of the former release notices after 5 s.
+JUMP_PATIENCE_SECONDS = 8.0
+# A new worker does not know whether the server's clock has just been set. The others notice within a second.
+START_PATIENCE_SECONDS = 3.0
+# After the server's clock was set back, leases are shortened to this many times their length. Living workers
+# renew theirs long before that, even those with much longer leases.
+MAX_LEASES_LEFT = 4
 
 _log = logs.get("lastacross.worker")
 
@@ -47,10 +55,19 @@ class Maintenance:
             ended.
         clock: a clock whose monotonic time schedules the steps.
         lease_seconds: how long a lease lasts without renewal.
+        patience_seconds: how long to rescue nothing at first.
+        renew: a callable that renews all leases of this process.
     """
 
     def __init__(
-        self, broker: Broker, queues: Sequence[str], clock: Clock = SYSTEM, *, lease_seconds: float = 8.0
+        self,
+        broker: Broker,
+        queues: Sequence[str],
+        clock: Clock = SYSTEM,
+        *,
+        lease_seconds: float = 8.0,
+        patience_seconds: float = 0.0,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._queues = list(queues)
@@ -58,7 +75,9 @@ class Maintenance:
         self._maintain_at = 0.0
         self._lease_seconds = lease_seconds
         self._maintained_at: float | None = None
-        self._trusts_at: float | None = None
+        self._trusts_at: float | None = clock.monotonic() + patience_seconds if patience_seconds else None
+        self._renew = renew
+        self._jumps = broker.store.clock_jumps
         self._sweep_at = 0.0
         self._sweeps = 0
         self._batch_cursor = (0, 0)
@@ -94,7 +113,10 @@ class Maintenance:
         return is_due
 
     def _maintain(self) -> None:
-        found = self._broker.maintain(self._queues, rescues=self._may_rescue())
+        self._take_jump()
+        skew_seconds = self._lease_seconds / 2
+        found = self._broker.maintain(self._queues, may_rescue=self._may_rescue, skew_seconds=skew_seconds)
+        self._take_jump()
         self.next_due = found.next_due
         if found.stamp[0] is None:
             # Redis was flushed.
@@ -107,7 +129,9 @@ class Maintenance:
             for task_id, outcome in rescued.items():
                 _log.warning("task.rescue", task=task_id, outcome=outcome)
             # Repeat until none is left, because a machine may have held thousands when it died.
-            rescued = self._broker.rescue_expired(self._queues)
+            rescued = self._broker.rescue_expired(
+                self._queues, may_rescue=lambda: not self._has_jumped, skew_seconds=skew_seconds
+            )
         if found.moved:
             self.promote()
 
@@ -124,6 +148,8 @@ class Maintenance:
         within half a lease. The time just before the rescue counts, because any other call may have been the
         one that waited. A rescue call that had to wait uses the time at which it was sent.
         """
+        if self._has_jumped:
+            return False
         now = self._clock.monotonic()
         before, self._maintained_at = self._maintained_at, now
         longest = self._lease_seconds / RENEWALS_PER_LEASE + MAINTENANCE_SECONDS
@@ -134,6 +160,27 @@ class Maintenance:
         # If this worker itself is slow and stays slow, it rescues only every second time.
         self._trusts_at = None
         return True
+
+    @property
+    def _has_jumped(self) -> bool:
+        return self._broker.store.clock_jumps != self._jumps
+
+    def _take_jump(self) -> None:
+        """Renew this process's leases by the new time if the server's clock was set, and let others do so.
+
+        By the new time, all leases seem to have expired, or to last for hours.
+        """
+        if not self._has_jumped:
+            return
+        self._jumps = self._broker.store.clock_jumps
+        seconds = self._broker.store.clock_jump_seconds
+        patience = max(JUMP_PATIENCE_SECONDS, self._lease_seconds)
+        self._trusts_at = self._clock.monotonic() + patience
+        _log.warning("clock.jump", seconds=round(seconds, 3), rescues_in_seconds=patience)
+        self._renew()
+        if seconds < 0:
+            ends_at = self._broker.now() + MAX_LEASES_LEFT * self._lease_seconds
+            self._broker.shorten_leases(self._queues, ends_at)
 
     def _rotate(self) -> None:
         # Each step moves at most 100 tasks of a queue, so that no queue is always served last.

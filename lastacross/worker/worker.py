@@ -25,7 +25,7 @@ from lastacross.worker.delivery import DEFAULT_DEADLINE_SECONDS, WSGI, Delivery,
 from lastacross.worker.interrupt import Interrupt
 from lastacross.worker.isolation import IsolatedProcesses
 from lastacross.worker.leasing import MAX_PREFETCH, SLOW_TASK_SECONDS, Leasing, Prefetch, Serving, WakeUp
-from lastacross.worker.maintenance import OWN_NAME_PREFIX, Maintenance, Renewer
+from lastacross.worker.maintenance import OWN_NAME_PREFIX, START_PATIENCE_SECONDS, Maintenance, Renewer
 from lastacross.worker.outcomes import EndListener, OutcomeRecorder, no_listener
 from lastacross.worker.recycling import UNLIMITED, Recycling, RecyclingLimits
 from lastacross.worker.remote import RemoteDelivery
@@ -111,8 +111,14 @@ class Worker(RqWorker):
         self._runners = self._make_runners(threads, delivery, table)
         self._prefetch = Prefetch(self._runners)
         self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
-        self._maintenance = Maintenance(self._broker, serving.queues, lease_seconds=lease_seconds)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
+        self._maintenance = Maintenance(
+            self._broker,
+            serving.queues,
+            lease_seconds=lease_seconds,
+            patience_seconds=START_PATIENCE_SECONDS,
+            renew=self._renewer.renew,
+        )
         self._held: dict[str, Leased] = {}
         self._unrecorded: list[Outcome] = []
         self._unreleased: list[Leased] = []

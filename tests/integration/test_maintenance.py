@@ -8,7 +8,14 @@ from lastacross.broker.record import Leased
 from lastacross.broker.steps import BatchSteps, Broker
 from lastacross.errors import StoreUnavailableError
 from lastacross.store import Store
-from lastacross.worker.maintenance import RENEWALS_PER_LEASE, SWEEP_SECONDS, Maintenance, Renewer
+from lastacross.worker.maintenance import (
+    JUMP_PATIENCE_SECONDS,
+    MAX_LEASES_LEFT,
+    RENEWALS_PER_LEASE,
+    SWEEP_SECONDS,
+    Maintenance,
+    Renewer,
+)
 from tests.support.clock import StoppedClock
 from tests.support.processes import wait_until
 from tests.support.scripts import LEASE_SECONDS, Scripts
@@ -234,3 +241,118 @@ def test_a_renewer_outlives_an_error(test_store: Store, clock: StoppedClock) -> 
     renewer.stop()
 
     assert errors == []
+
+
+# --- the server's clock is set ---------------------------------------------------------------
+
+
+class Jumps:
+    """What a store knows of its server's clock, in the test's hands."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.seconds = 0, 0.0
+        monkeypatch.setattr(Store, "clock_jumps", property(lambda _: self.count))
+        monkeypatch.setattr(Store, "clock_jump_seconds", property(lambda _: self.seconds))
+
+    def jump(self, seconds: float) -> None:
+        """Notice a jump."""
+        self.count, self.seconds = self.count + 1, seconds
+
+
+@pytest.fixture
+def jumps(monkeypatch: pytest.MonkeyPatch) -> Jumps:
+    return Jumps(monkeypatch)
+
+
+def test_after_a_jump_of_the_servers_clock_leases_are_renewed_and_nothing_is_rescued_for_a_while(
+    test_store: Store, clock: StoppedClock, jumps: Jumps
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_dead")
+    states: list[str] = []
+    maintenance = Maintenance(
+        Broker(test_store),
+        ["default"],
+        clock,
+        lease_seconds=LEASE_SECONDS,
+        renew=lambda: states.append(scripts.state("default_dead")),
+    )
+    look_each_second(maintenance, clock, 2)
+    # By the new time, every lease has ended.
+    clock.advance(LEASE_SECONDS)
+    jumps.jump(3600)
+
+    with capture_logs() as logged:
+        look_each_second(maintenance, clock, int(JUMP_PATIENCE_SECONDS))
+
+    # It renews once, before anything else.
+    assert states == ["leased"]
+    assert [entry["seconds"] for entry in logged if entry["event"] == "clock.jump"] == [3600]
+    assert scripts.state("default_dead") == "leased"
+
+    look_each_second(maintenance, clock, 1)
+
+    assert scripts.state("default_dead") == "ready"
+
+
+def test_a_jump_that_another_thread_notices_in_the_middle_of_a_look_ends_no_lease(
+    test_store: Store, clock: StoppedClock, jumps: Jumps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 1)
+    real = clock.now
+
+    def now() -> float:
+        if jumps.count == 0:
+            jumps.jump(3600)
+        return real() + 3600
+
+    monkeypatch.setattr(clock, "now", now)
+    maintenance.run_due()
+
+    assert scripts.state("default_a") == "leased"
+
+
+def test_a_clock_that_was_set_back_does_not_keep_the_tasks_of_the_dead(
+    test_store: Store, clock: StoppedClock, jumps: Jumps
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_dead")
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, lease_seconds=LEASE_SECONDS)
+    look_each_second(maintenance, clock, 1)
+    lease = scripts.redis.zrange("rq:wip:default", 0, -1)[0]
+    scripts.redis.zincrby("rq:wip:default", 3600, lease)
+    jumps.jump(-3600)
+
+    look_each_second(maintenance, clock, int(MAX_LEASES_LEFT * LEASE_SECONDS))
+    assert scripts.state("default_dead") == "leased"
+    look_each_second(maintenance, clock, 2)
+
+    assert scripts.state("default_dead") == "ready"
+
+
+def test_shortening_leaves_shorter_leases_alone(test_store: Store, clock: StoppedClock) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    before = scripts.redis.zrange("rq:wip:default", 0, -1, withscores=True)
+
+    assert Broker(test_store).shorten_leases(["default", "other"], clock.now() + LEASE_SECONDS + 1) == 0
+
+    assert scripts.redis.zrange("rq:wip:default", 0, -1, withscores=True) == before
+
+
+def test_a_new_worker_rescues_nothing_until_the_others_may_have_noticed_a_jump(
+    test_store: Store, clock: StoppedClock
+) -> None:
+    scripts = Scripts(test_store, clock)
+    scripts.leased("default_a")
+    clock.advance(LEASE_SECONDS + 1)
+    maintenance = Maintenance(Broker(test_store), ["default"], clock, patience_seconds=3)
+
+    look_each_second(maintenance, clock, 3)
+    assert scripts.state("default_a") == "leased"
+    look_each_second(maintenance, clock, 1)
+
+    assert scripts.state("default_a") == "ready"

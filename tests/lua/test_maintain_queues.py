@@ -22,7 +22,7 @@ def test_due_tasks_become_ready_and_expired_leases_end(scripts: Scripts) -> None
     scripts.add("default_later", countdown=LEASE_SECONDS + 9)
     scripts.clock.advance(LEASE_SECONDS + 1)
 
-    moved, next_due, rescued, _ = look(scripts, "default", "other")
+    moved, next_due, rescued, *_ = look(scripts, "default", "other")
 
     assert (moved, rescued) == (1, ["other_held", "ready"])
     assert float(str(next_due)) == scripts.clock.now() + 8
@@ -43,3 +43,12 @@ def test_it_tells_which_upload_was_the_last(scripts: Scripts) -> None:
     scripts.redis.hset(store.UPLOAD, mapping={"digest": "d", "uploaded_at": "1.5", "version": 7})
 
     assert look(scripts)[3] == ["d", "1.5", "7"]
+
+
+def test_it_tells_the_servers_time(scripts: Scripts) -> None:
+    before = scripts.redis.time()
+
+    told = float(str(look(scripts)[4]))
+
+    after = scripts.redis.time()
+    assert before[0] + before[1] / 1e6 <= told <= after[0] + after[1] / 1e6

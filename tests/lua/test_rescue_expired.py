@@ -200,3 +200,35 @@ def test_the_chosen_name_of_a_member_dropped_with_its_worker_stays_refused(scrip
 
     assert scripts.tombstone_seconds("default_a") == 777
     assert scripts.add("default_a") == [11]
+
+
+HOUR = 3600
+
+
+def _by_the_servers_clock(scripts: Scripts, *, ends_in: float) -> float:
+    """Lease the task "default_a" until so many seconds from now; returns the server's time."""
+    lease = scripts.leased("default_a")
+    seconds, microseconds = scripts.redis.time()
+    now = float(seconds + microseconds / 1e6)
+    score = now + ends_in + store.LEASE_SCORE_SHIFT_SECONDS
+    scripts.redis.zadd(store.leased_key("default"), {f"default_a:{lease}": score})
+    return now
+
+
+@pytest.mark.parametrize("script", ["rescue_expired", "maintain_queues"])
+@pytest.mark.parametrize(
+    ("ends_in", "differs", "is_rescued"),
+    [(-1, 0, True), (-1, 2, True), (60, HOUR, False), (-HOUR - 1, -HOUR, False), (-60, HOUR, False)],
+)
+def test_a_caller_that_does_not_know_the_servers_time_ends_no_lease(
+    scripts: Scripts, script: str, ends_in: float, differs: float, is_rescued: bool
+) -> None:
+    """Somebody has set the server's clock, or the call was on its way for long."""
+    now = _by_the_servers_clock(scripts, ends_in=ends_in) + differs
+    args = [f"{now:.6f}~4", 100, *([1] if script == "maintain_queues" else []), "default"]
+
+    answer = scripts.run(script, *args)
+
+    rescued = answer[2] if script == "maintain_queues" else answer
+    assert rescued == (["default_a", "ready"] if is_rescued else [])
+    assert scripts.state("default_a") == ("ready" if is_rescued else "leased")

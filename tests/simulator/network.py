@@ -220,6 +220,19 @@ class SimStore(Store):
         assert not keys
         return self._process.call(Request(script, args))
 
+    def note_server_time(self, text: bytes, asked_at: float) -> None:
+        """Do nothing, because the server's own clock is not simulated."""
+
+    @property
+    def clock_jumps(self) -> int:
+        """0, because the virtual time never jumps."""
+        return 0
+
+    @property
+    def can_compare_time(self) -> bool:
+        """False, because the server's own clock is not the virtual time."""
+        return False
+
     @property
     def has_server_time(self) -> bool:
         """True, as in production. The simulated server inserts the virtual time."""

@@ -6,7 +6,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.support.evidence import Limit
 from tests.support.history import Operation
 from tests.support.judging import judged
 from tests.support.processes import Started, python, started, wait_until
+from tests.support.redis_clock import SettableClock
 from tests.support.redis_server import RedisServer, running_server
 
 FILES = {
@@ -276,7 +277,12 @@ def _command(pid: int) -> bytes:
 
 
 @contextlib.contextmanager
-def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = None) -> Iterator[Lab]:
+def running_lab(
+    *,
+    append_only: bool = False,
+    files: Mapping[str, str] | None = None,
+    clock: Callable[[Path], SettableClock] | None = None,
+) -> Iterator[Lab]:
     """Provide a lab that this process uses, so that ``taskqueue.add`` adds to its Redis.
 
     All operations on tasks by its processes and this one are judged at the end
@@ -284,7 +290,7 @@ def running_lab(*, append_only: bool = False, files: Mapping[str, str] | None = 
     """
     with (
         tempfile.TemporaryDirectory(prefix="la-lab-") as name,
-        running_server(append_only=append_only) as server,
+        running_server(append_only=append_only, clock=clock) as server,
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)

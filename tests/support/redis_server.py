@@ -1,6 +1,7 @@
 """A real Redis server for the tests, on a socket in a temporary folder."""
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from lastacross.clock import Clock
 from lastacross.processes import embedded
 from lastacross.store import Store
 from tests.support.recording import begin_fault, fault
+from tests.support.redis_clock import SettableClock
 
 
 class RedisServer:
@@ -33,6 +35,8 @@ class RedisServer:
         self.folder = folder
         self.append_only = append_only
         self.url = f"unix://{folder}/redis.sock"
+        self.environ: dict[str, str] = {}
+        self.clock: SettableClock | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self._end_fault: Callable[[], None] = lambda: None
 
@@ -47,7 +51,12 @@ class RedisServer:
         """Start the server and wait until it answers."""
         command = [self.binary, "--port", "0", "--unixsocket", f"{self.folder}/redis.sock", "--save", ""]
         command += ["--dir", str(self.folder), "--appendonly", "yes" if self.append_only else "no"]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **self.environ},
+        )
         deadline = time.monotonic() + 20
         with redis.Redis.from_url(self.url) as client:
             while True:
@@ -113,11 +122,21 @@ def server_binary() -> str:
 
 
 @contextlib.contextmanager
-def running_server(append_only: bool = False) -> Iterator[RedisServer]:
-    """Start a server in a new folder. At the end, stop the server and delete the folder."""
+def running_server(
+    append_only: bool = False, clock: Callable[[Path], SettableClock] | None = None
+) -> Iterator[RedisServer]:
+    """Start a server in a new folder. At the end, stop the server and delete the folder.
+
+    Args:
+        append_only: the same as for ``RedisServer``.
+        clock: ``SettableClock``, for a server whose clock the test sets.
+    """
     # A socket's path must be short. pytest's tmp_path can exceed the 107 bytes that Linux allows.
     folder = Path(tempfile.mkdtemp(prefix="la-redis-"))
     server = RedisServer(server_binary(), folder, append_only)
+    if clock is not None:
+        server.clock = clock(folder)
+        server.environ = server.clock.environ
     server.start()
     try:
         yield server

@@ -1,6 +1,6 @@
 -- rescue_expired: make tasks ready again whose leases expired because their worker died or stalled.
 --
--- ARGV: the current time, the maximum number of tasks to move per queue, then the queues.
+-- ARGV: the current time as trusted_time takes it, the maximum number of tasks to move per queue, then the queues.
 -- Returns a flat list: for each ended lease, the task's id and 'ready', 'poison', 'damaged' or 'gone'.
 -- States   rescue: leased → ready, dead, gone
 -- include: keys
@@ -8,4 +8,5 @@
 -- include: lose
 -- include: rescue
 
-return rescue_of_all({ unpack(ARGV, 3) }, tonumber(ARGV[1]), ARGV[2])
+local now, is_trusted = trusted_time(ARGV[1])
+return is_trusted and rescue_of_all({ unpack(ARGV, 3) }, now, ARGV[2]) or {}

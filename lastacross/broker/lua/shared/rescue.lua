@@ -1,5 +1,19 @@
 -- rescue: make tasks with expired leases ready again. Needs keys, fan_in and lose.
 
+-- The caller's time is '<seconds>', or '<seconds>~<tolerance>' if it was computed from an earlier answer of this
+-- server. If the server's clock differs by more, it was set and the caller has not noticed it yet, or the call was
+-- delayed. In both cases leases of living workers may seem to have expired.
+-- Returns the time and whether leases may be ended.
+local function trusted_time(text)
+  local seconds, tolerance = string.match(text, '^([^~]*)~?(.*)$')
+  local now = tonumber(seconds)
+  if tolerance == '' then
+    return now, true
+  end
+  local whole, microseconds = unpack(call('TIME'))
+  return now, math.abs(tonumber(whole) + tonumber(microseconds) / 1e6 - now) <= tonumber(tolerance)
+end
+
 -- Returns a flat list with a task id and 'ready', 'poison', 'damaged' or 'gone' for each lease that was ended.
 local function rescue_of_all(queues, now, limit)
   local results = {}
