@@ -142,7 +142,7 @@ def _bursts(series: Sequence[Report]) -> list[Report]:
 
 
 def _pace(series: Sequence[Report]) -> float | None:
-    """Return seconds per step: the mean of the overall and the recent pace, or None for too few reports."""
+    """Return seconds per step: the mean of the whole time's and its second half's; None for too few."""
     first, newest = series[0], series[-1]
     seconds = newest.at - first.at
     is_known = (

@@ -231,7 +231,9 @@ def test_a_name_is_tombstoned_when_its_run_is_over(client: Client, hands: Hands)
     error = refusal(client)
 
     assert error["state"] == "tombstoned"
-    assert re.search(r"is tombstoned: .* refused until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", error["message"])
+    assert re.search(
+        r"is tombstoned: .* cannot be reused until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", error["message"]
+    )
     until = datetime.fromisoformat(error["refused_until"]).timestamp()
     assert until == pytest.approx(clock.SYSTEM.now() + 9 * 86400, abs=60)
 

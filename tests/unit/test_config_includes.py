@@ -316,7 +316,7 @@ WRONG_INCLUDED_FILES = [
     ("includes: [gone.yaml]\n", "a.yaml:1:12: includes 'gone.yaml' is not there"),
     ("- a\n", "a.yaml:1:1: expected lines of 'key: value', found (a list)"),
     ("handlers: *a\n", "a.yaml:1:11: the alias '*a'"),
-    ("#" * (256 * 1024 + 1), "a.yaml: is larger than 256 kB"),
+    ("#" * (256 * 1024 + 1), "a.yaml: the file is larger than 256 kB"),
 ]
 
 

@@ -124,7 +124,7 @@ def test_the_error_is_a_value_error_and_one_of_ours() -> None:
         ("every day 23", 11, "23:00", "a time from 0:00 to 23:59"),
         ("every day 25", 11, None, "a time from 0:00 to 23:59"),
         ("every day 9:5", 11, None, "a time from 0:00 to 23:59"),
-        ("every monday", 13, None, "ends at column 13, where a time from 0:00 to 23:59"),
+        ("every monday", 13, None, "ends at column 13; expected a time from 0:00 to 23:59"),
         ("every mon,tue fri 09:00", 15, None, "'of' or ','"),
         ("1 of sept 09:00", 6, "sep", "a month"),
         ("1 off sep 09:00", 3, "of", "'of' and a month"),
@@ -158,7 +158,7 @@ def test_a_refusal_says_what_was_expected_and_where(
 
 def test_of_words_without_spaces_between_them_a_refusal_names_the_wrong_one() -> None:
     """Up to a hundred letters; a longer text is taken for one word."""
-    with pytest.raises(ScheduleError, match="has 'every' at column 6, where a number"):
+    with pytest.raises(ScheduleError, match="has 'every' at column 6; expected a number"):
         parse_schedule("every" * 20)
     with pytest.raises(ScheduleError, match=r"has 'everyevery.*' at column 1; expected 'every'"):
         parse_schedule("every" * 21)
