@@ -16,8 +16,8 @@ from tests.support.web_server import running_web
 
 MEGABYTE = 2**20
 
-# The bar of what happens before the application's code, and three times its 20 ms of processor time, which take
-# longer on a busy machine.
+# The bar of what happens before the application's code; but three times its 20 ms of processor time, because
+# they take longer on a busy machine.
 MAX_RATIO = 5.0
 MAX_SECONDS = 0.06
 MAX_MEMORY_RATIO = 4

@@ -341,6 +341,9 @@ class World:
             reply = server.commands(*request.commands)
         else:
             reply = server.run(request.script, request.args)
+            if request.script == "maintain_queues":
+                # The server's clock is virtual, too.
+                reply[-1] = f"{self.now:.6f}".encode()
         self._trace("does", request, reply)
         self.wakeups.note(request)
         self.judge.check(request, reply, before, server.seen)

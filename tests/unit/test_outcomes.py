@@ -23,6 +23,7 @@ class NotingBroker:
     def __init__(self, held: bool = True) -> None:
         self.steps: list[tuple[Any, ...]] = []
         self.reached: list[bool] = []
+        self.alone: list[bool] = []
         self.held = held
 
     def now(self) -> float:
@@ -34,10 +35,13 @@ class NotingBroker:
         self.steps += [("ack", task.name) for task in tasks]
         return [self.held for _ in tasks]
 
-    def retry(self, task: Leased, eta: float, status: int | None, *, was_reached: bool) -> bool:
+    def retry(
+        self, task: Leased, eta: float, status: int | None, *, was_reached: bool, runs_alone: bool
+    ) -> bool:
         """Note it, with the delay."""
         self.steps.append(("retry", round(eta - self.now(), 3), status))
         self.reached.append(was_reached)
+        self.alone.append(runs_alone)
         return self.held
 
     def dead_letter(self, task: Leased, status: int | None, reason: str) -> bool:
