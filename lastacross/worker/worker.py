@@ -112,13 +112,7 @@ class Worker(RqWorker):
         self._prefetch = Prefetch(self._runners)
         self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
-        self._maintenance = Maintenance(
-            self._broker,
-            serving.queues,
-            lease_seconds=lease_seconds,
-            patience_seconds=START_PATIENCE_SECONDS,
-            renew=self._renewer.renew,
-        )
+        self._maintenance = self._make_maintenance()
         self._held: dict[str, Leased] = {}
         self._unrecorded: list[Outcome] = []
         self._unreleased: list[Leased] = []
@@ -149,6 +143,15 @@ class Worker(RqWorker):
             table=table,
             on_outcome=self._interrupt.set,
             deadline_seconds=self._deadline_seconds,
+        )
+
+    def _make_maintenance(self) -> Maintenance:
+        return Maintenance(
+            self._broker,
+            self._serving.queues,
+            lease_seconds=self._lease_seconds,
+            patience_seconds=START_PATIENCE_SECONDS,
+            renew=self._renewer.renew,
         )
 
     # --- the parts of RQ's worker that we keep ------------------------------------------

@@ -55,9 +55,7 @@ def test_tasks_that_run_meanwhile_run_once(lab: Lab, seconds: int) -> None:
             lab.wait_until_idle(60)
         text = running.text()
 
-    print(
-        f"measured a jump by {seconds} s: three processes noticed it within {noticed:.1f} s (promised: 1)"
-    )
+    print(f"measured a jump by {seconds} s: three processes noticed it within {noticed:.1f} s (promised: 1)")
     assert noticed < 3 * 1
     assert set(lab.ran("/long", "begin").values()) == {1}
     assert "task.rescue" not in text
