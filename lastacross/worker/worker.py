@@ -107,8 +107,7 @@ class Worker(RqWorker):
         self._remote = remote
         table = StartedTable(table_path, self._token, threads + isolated.most) if table_path else None
         self._pulse = Pulse(table) if table else None
-        self._deadline_seconds = deadline_seconds
-        self._runners = self._make_runners(threads, delivery, table)
+        self._runners = self._make_runners(threads, delivery, table, deadline_seconds)
         self._prefetch = Prefetch(self._runners)
         self._recorder = OutcomeRecorder(self._broker, queue_directory.of(store).retry_of, on_end)
         self._renewer = Renewer(self._broker, lease_seconds, self._held_tasks, self._forget)
@@ -126,7 +125,9 @@ class Worker(RqWorker):
         # The state that `rq info` shows, and the time from which it may change again.
         self._shown, self._show_at = "idle", 0.0
 
-    def _make_runners(self, threads: int, delivery: Delivery, table: StartedTable | None) -> Runners:
+    def _make_runners(
+        self, threads: int, delivery: Delivery, table: StartedTable | None, deadline_seconds: float
+    ) -> Runners:
         attempts = Attempts(
             delivery,
             self._isolated,
@@ -142,7 +143,7 @@ class Worker(RqWorker):
             suspect_lanes=self._isolated.most,
             table=table,
             on_outcome=self._interrupt.set,
-            deadline_seconds=self._deadline_seconds,
+            deadline_seconds=deadline_seconds,
         )
 
     def _make_maintenance(self) -> Maintenance:

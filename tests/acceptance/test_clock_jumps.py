@@ -34,7 +34,7 @@ def jump(lab: Lab, seconds: int) -> None:
 
 
 def _server_time(lab: Lab) -> int:
-    now: tuple[int, int] = lab.store.redis.time()  # type: ignore[assignment]
+    now: tuple[int, int] = lab.store.redis.time()
     return now[0]
 
 
